@@ -39,6 +39,10 @@ _PART = re.compile(r"(.+-)(\d{2,3})")
 _GZIP = b"\x1f\x8b"
 _MAGIC, _MAGIC_AT = b"ustar", 257
 """What a header has there, in all forms but the oldest."""
+_LOCAL_HEADER, _END_OF_ZIP = b"PK\x03\x04", b"PK\x05\x06"
+_END_BYTES, _MANY = 22, 0xFFFF
+_MOST_END_BYTES = _END_BYTES + _MANY
+"""The end of a zip has a comment of up to 65,535 bytes."""
 _SHORT_NAME_BYTES = 100
 """The room for a name in a header; a longer one is in a header before it."""
 _CHUNK_BYTES = 1 << 20
@@ -240,7 +244,7 @@ class Archive:
         """
         with damage(self.path):
             if self._zip:
-                return Contents({member.name: member for member in self._in_zip()}, "")
+                return Contents({member.name: member for member in self._in_zip()}, self._zip_damage(self._zip))
             what, size_bytes = self._full_index() if self.is_gzip else ("", self._stream.seek(0, os.SEEK_END))
             return self._in_tar(_Skipping(self._stream, size_bytes), what)
 
@@ -297,6 +301,17 @@ class Archive:
             if stat.S_ISLNK(info.external_attr >> 16) or info.flag_bits & 1:
                 raise DatasetError(f"{self.path} holds {name!r}, which is a link or encrypted; unpack it")
             yield Member(name, info.file_size, _age_ns(_zip_age_s(info)), info.header_offset)
+
+    def _zip_damage(self, opened: zipfile.ZipFile) -> str:
+        """What tells that members of a zip are not in its list; "" if nothing does."""
+        listed, raw = opened.infolist(), cast(BinaryIO, opened.fp)
+        count = _declared_count(raw)
+        if count not in (None, len(listed) & _MANY):
+            return f"its list has {len(listed)} files, and its end says {count}"
+        raw.seek(0)
+        if min((info.header_offset for info in listed), default=0) and raw.read(4) == _LOCAL_HEADER:
+            return f"its list of {len(listed)} files leaves out what is before them; zips were joined with cat"
+        return ""
 
     def _checked(self, name: str, size_bytes: int) -> str | None:
         """The path of a member; None if it, or a folder above it, is hidden."""
@@ -365,6 +380,18 @@ class Archive:
         else:
             with self._zip.open(info) as stream:
                 yield stream
+
+
+def _declared_count(raw: BinaryIO) -> int | None:
+    """How many files the end of a zip says that there are, but for multiples of 65,536; None if it does not say."""
+    size = raw.seek(0, os.SEEK_END)
+    raw.seek(max(0, size - _MOST_END_BYTES))
+    end = raw.read()
+    at = end.rfind(_END_OF_ZIP)
+    if at < 0 or len(end) < at + _END_BYTES:
+        return None
+    count = int.from_bytes(end[at + 10 : at + 12], "little")
+    return None if count == _MANY else count
 
 
 def _path_of(name: str) -> str:

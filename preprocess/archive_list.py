@@ -137,7 +137,8 @@ def listed_archive(path: Path) -> Listed:
     """What is in an archive, also in a damaged one. Raises the errors of `members_of` but for damage."""
     if path.name.lower().endswith(".zip"):
         with _reading(path), _opened(path) as archive:
-            return Listed(archive.contents().members, None, "")
+            found = archive.contents()
+            return Listed(found.members, None, found.damage)
     with _reading(path):
         base = cache_folder() / "archives" / _key(path)
     index, members = base.with_suffix(".gzindex"), base.with_suffix(".json")

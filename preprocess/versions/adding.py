@@ -38,11 +38,10 @@ from ..retry import PAUSES_S
 from ..same_source import is_same
 from ..shard_task import WrittenShard
 from ..source import Source
+from .added import ADDING, remove_added
 from .appending import append
 from .source_states import states_of
 
-ADDING = ".adding-"
-"""The beginning of the name of the folder in which shards are written that will be appended."""
 _SHOWN = 3
 _MISSING = "missing"
 
@@ -123,7 +122,7 @@ def add_sources(
         if name not in reports:
             counts = dict(Manifest.load(within(out, name)).info["counts"])
             reports[name] = SplitReport(folder=within(out, name), state="has all sources", counts=counts)
-    _remove_added(output_at(out))
+    remove_added(output_at(out))
     for name in raw.splits:
         with output_at(within(out, name)).sole_writer():  # the lock of a run that was killed goes when it is let go
             pass
@@ -196,8 +195,3 @@ def _only(listing: Callable[[Path], Dataset], name: str, new: _New) -> Callable[
         return replace(whole, splits={name: own}, missing={name: missing}, absent={})
 
     return listed
-
-
-def _remove_added(output: Output) -> None:
-    """Delete the folders of what has been appended."""
-    output.remove(output.names(ADDING))

@@ -47,7 +47,8 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
     """Make a version of `split` with copies of the shards of the split `other` behind its own.
 
     Labels are matched by their names; names that are new come last. The version is there when everything is written, so
-    a run that is killed changes nothing, and the same call again continues to the same bytes.
+    a run that is killed changes nothing, and the same call again continues to the same bytes. If the last shards of
+    `split` are those of `other`, it has been appended, and nothing is done.
 
     retried: sources that `other` has tried again, so that rejects of them in `split` do not count any more.
 
@@ -59,6 +60,8 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
     with output.sole_writer():
         ours, theirs = Manifest.load(output.store), Manifest.load(other)
         check_fit(ours, theirs)
+        if _has_last(ours, theirs):
+            return Appended(version=ours.version, samples=len(theirs), shards=len(theirs.shard_names))
         check_keys((ours, theirs))
         labels = _labels(ours, theirs)
         names = _names(ours, theirs)
@@ -77,6 +80,12 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
         description = _described(output, ours, theirs, names, parts, files, retried)
         publish_version(output, description)
     return Appended(version=description["version"], samples=len(theirs), shards=len(names))
+
+
+def _has_last(ours: Manifest, theirs: Manifest) -> bool:
+    """Whether our last shards are theirs, as after an append that was killed when all was written."""
+    last = [shard.sha256 for shard in theirs.shards()]
+    return last == [shard.sha256 for shard in ours.shards()][-len(last) :]
 
 
 def next_part(manifest: Manifest) -> int:

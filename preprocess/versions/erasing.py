@@ -8,6 +8,7 @@ as it is after; a kill leaves one of both, and the same call again ends in the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from ...shards.format.records import RECORDS
 from ...shards.format.verify import SplitCheck
 from ...shards.stores.elsewhere import folder_of, is_elsewhere, joined
 from ...shards.stores.output import Location, Output, output_at
+from .added import added_with, remove_folder
 from .erased_part import erased_part
 from .erased_shard import erased_shard
 from .fitting import keys_of
@@ -46,8 +48,9 @@ def erase(split: Location | Output, keys: Iterable[str]) -> Erased:
     """Erase the samples with these keys from all versions of a split, and make a new version without them.
 
     Their members become zeros at unchanged offsets, in a tar with another name, and what names them goes from the
-    manifest, the rejects and the records. Their slots in the order stay, as for removed samples: a run resumes exactly
-    for all others. A loader that has the split open reads what it has opened, or says that a file is missing.
+    manifest, the rejects and the records; so does what a killed `shards --append` has left of them beside the split.
+    Their slots in the order stay, as for removed samples: a run resumes exactly for all others. A loader that has the
+    split open reads what it has opened, or says that a file is missing.
 
     Raises, before anything is written, ValueError for keys that the split does not have, if nothing was erased from it
     before; DatasetError for samples that are elsewhere (a merged split, an index of foreign tars), and says where to
@@ -55,7 +58,11 @@ def erase(split: Location | Output, keys: Iterable[str]) -> Erased:
     """
     output, wanted = output_at(split), set(keys)
     read_dataset_json(output.store)  # raises before a lock makes a folder
-    with output.sole_writer():
+    with ExitStack() as stack:
+        stack.enter_context(output.sole_writer())
+        added = added_with(output, wanted)
+        for folder in added:
+            stack.enter_context(folder.sole_writer())
         output.remove_leftovers(RECORDS)
         check = SplitCheck.of(output.location, cached=True)
         manifest = check.manifest
@@ -70,6 +77,10 @@ def erase(split: Location | Output, keys: Iterable[str]) -> Erased:
             _erase(output, check, found, version)
         if found or was_erased:
             remove_what_no_version_names(output)
+            for folder in added:
+                folder.remove(folder.names())
+    for folder in added if found or was_erased else ():
+        remove_folder(folder)
     return Erased(version=version, erased=len(found), unknown=tuple(sorted(wanted - found.keys())))
 
 

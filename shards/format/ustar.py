@@ -26,6 +26,9 @@ _GZIP = b"\x1f\x8b"
 MAX_EXTENSION_BYTES = 1 << 20
 """The largest extension header, which only adds to the next header."""
 
+MAX_PADDING_BYTES = (1 << 20) + 2 * BLOCK_BYTES
+"""The most zeros at the end: programs fill the last record, which has 10 kB by default and 1 MiB on tapes."""
+
 
 class TarReader(Protocol):
     """Reads a tar from start to end. `position`: where it is, of `size_bytes`."""
@@ -128,6 +131,11 @@ def _check_end(reader: TarReader, start: int) -> None:
             raise ShardError(
                 f"the tar goes on behind its end at byte {start}; a header was zeroed, or tars were joined with cat"
             )
+    if reader.position - start > MAX_PADDING_BYTES:
+        raise ShardError(
+            f"the tar is zero from byte {start} to its end at {reader.position}; more than {MAX_PADDING_BYTES} zeros "
+            "are a download that was not finished"
+        )
 
 
 def _extension(member: tarfile.TarInfo, reader: TarReader) -> dict[str, str]:

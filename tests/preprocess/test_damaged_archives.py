@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +125,37 @@ def test_a_name_that_may_be_cut_is_not_taken(tmp_path: Path) -> None:
     data[2 * BLOCK + 150] ^= 255
     (tmp_path / "a.tar").write_bytes(data)
     assert [*members_of(tmp_path / "a.tar", damaged=True)] == ["a.png", "c.png"]
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+    return stream.getvalue()
+
+
+def test_zips_whose_list_is_not_whole_are_named(tmp_path: Path) -> None:
+    items = [*FILES.items()]
+    (tmp_path / "joined.zip").write_bytes(zip_of(dict(items[:5])) + zip_of(dict(items[5:])))
+    counted = bytearray(zip_of(FILES))
+    counted[-12:-10] = (N + 1).to_bytes(2, "little")
+    (tmp_path / "counted.zip").write_bytes(counted)
+    stub = b"#!/bin/sh\nexit\n" + zip_of(FILES)
+    (tmp_path / "stub.zip").write_bytes(stub)
+    for name, says in (("joined", "leaves out what is before"), ("counted", "has 12 files, and its end says 13")):
+        with pytest.raises(DatasetError, match=rf"{name}\.zip is damaged, .*{says}"):
+            members_of(tmp_path / f"{name}.zip")
+    assert len(members_of(tmp_path / "joined.zip", damaged=True)) == N - 5
+    assert len(members_of(tmp_path / "stub.zip")) == N
+
+
+def test_a_tail_of_zeros_is_a_download_that_was_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(WHOLE + bytes((1 << 20) - len(WHOLE)))
+    assert len(members_of(tmp_path / "a.tar")) == N
+    (tmp_path / "b.tar").write_bytes(WHOLE[:MIDDLE] + bytes(2 << 20))
+    with pytest.raises(DatasetError, match="a download that was not finished; 6 of its files"):
+        members_of(tmp_path / "b.tar")
 
 
 def test_a_job_fails_or_keeps_what_can_be_read(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.job import make_shards
 from maskstream.preprocess.source import Source
-from maskstream.preprocess.versions import add_sources, erase, remove
+from maskstream.preprocess.versions import add_sources, adding, erase, remove
+from maskstream.preprocess.versions.added import ADDING
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
@@ -133,6 +134,32 @@ def test_in_an_object_store(raw: Path, tmp_path: Path, monkeypatch: pytest.Monke
         here = {name: data for name, data in contents(tmp_path / "out").items() if ".records" not in name}
         there = {name.removeprefix("set/"): data for name, data in double.objects.items() if ".records" not in name}
         assert there == here
+
+
+def test_what_a_killed_run_has_left_is_erased_too(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(raw, 20, 21)
+    out = tmp_path / "out"
+
+    def killed(output: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adding, "remove_added", killed)
+    with pytest.raises(KeyboardInterrupt):
+        add(raw, out)
+    mine = out / f"{ADDING}notes" / "train"  # no folder of a run
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("p20")
+    manifest = Manifest.load(out / "train")
+    row = sources(out / "train").index("p20")
+    data = bytes(manifest.store.read(*manifest.member(row, "png")))
+    (left,) = (path for path in out.glob(f"{ADDING}*") if path != mine.parent)
+    erase(out / "train", [manifest.key(0)])
+    assert left.exists()  # it has nothing of that sample
+    erase(out / "train", [manifest.key(row)])
+    assert not left.exists()
+    assert [name for name, held in contents(out).items() if data in held or b"p20.png" in held] == []
+    assert (mine / "thesis.txt").read_text() == "p20"
+    assert verify(out / "train").problems == []
 
 
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])

@@ -67,6 +67,17 @@ def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:
     assert contents(ours) == before
 
 
+def test_an_append_that_was_killed_when_all_was_written_is_done(tmp_path: Path) -> None:
+    ours, theirs = written(tmp_path / "a", 0), written(tmp_path / "b", 100)
+    first = append(ours, theirs)
+    before = contents(ours)
+    assert append(ours, theirs) == first == Appended(version=2, samples=6, shards=2)
+    assert contents(ours) == before
+    append(ours, written(tmp_path / "c", 200))
+    with pytest.raises(DatasetError, match="6 keys are in more than one split"):
+        append(ours, theirs)
+
+
 def test_splits_without_names_of_labels_keep_their_numbers(tmp_path: Path) -> None:
     ours, theirs = written(tmp_path / "a", 0, ()), written(tmp_path / "b", 100, ())
     append(ours, theirs)
