@@ -23,6 +23,7 @@ BAD = {
     "foreign": "foreign exceptions",
     "wrong": "wrong",
     "missed": "missed",
+    "memory": "over the limit of memory",
 }
 """The ends that break a promise, and the words for several: a process that died or went on for too long; an exception
 that is no MaskstreamError; another result than that of an undisturbed run; damage that nothing noticed.
@@ -62,6 +63,7 @@ ATTACKS = {
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5, slow=True),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True, stores=STORES),
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
+    "fuzz": Attack(module="fuzz", few=60, ends=("refused", "rejected", "right", "sample"), slow=True),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10, slow=True),
     "names": Attack(module="names", few=40, ends=("exact", "refused"), slow=True),
     "names-code": Attack(module="names_code", few=40, ends=("refused", "right"), slow=True),

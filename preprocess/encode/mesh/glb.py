@@ -32,13 +32,13 @@ def check_glb(data: bytes) -> None:
         raise RejectError("check", f"declares meshes of {placed} bytes in a file of {len(data)}; at most {most} may be")
 
 
-def _placed_bytes(file: Any) -> int:
+def _placed_bytes(file: dict[str, Any]) -> int:
     """The bytes of all meshes, as often as nodes place them."""
-    sizes = [
+    sizes: list[int] = [
         int(one["count"]) * _COMPONENTS[one["type"]] * _COMPONENT_BYTES[one["componentType"]]
         for one in file.get("accessors", ())
     ]
-    meshes = [
+    meshes: list[int] = [
         sum(
             sizes[accessor]
             for part in mesh["primitives"]
