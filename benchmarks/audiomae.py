@@ -23,8 +23,8 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.train.core.model import Model
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.evaluate.voxels import step_flops
-from maskstream.train.recipes.audio import audiomae_base, audiomae_tiny
+from maskstream.train.papers.audiomae.recipe import audiomae_base, audiomae_tiny
+from maskstream.train.papers.fastdit3d.evaluate import step_flops
 
 RECIPES = {"audiomae-tiny": audiomae_tiny, "audiomae-base": audiomae_base}
 SOUNDS = {"audiomae-tiny": 32, "audiomae-base": 1}

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from maskstream.pipelines import VideoBatch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
-from maskstream.train.models.layouts import AUTHORS_VIDEO
-from maskstream.train.models.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.nn.layouts import AUTHORS_VIDEO
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 
 PATCH = (2, 16, 16)
 

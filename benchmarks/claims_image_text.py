@@ -22,11 +22,12 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES, Strategy
 from maskstream.train import Recipe
-from maskstream.train.evaluate.referred import UNSEEN, measured_boxes, without_objects
-from maskstream.train.evaluate.written import measured_writing
-from maskstream.train.models.oneref import OneRef
-from maskstream.train.models.rationale_writer import RationaleWriter
-from maskstream.train.recipes.image_text import medthink_tiny, oneref_refer_tiny, oneref_tiny
+from maskstream.train.papers.medthink.evaluate import measured_writing
+from maskstream.train.papers.medthink.model import RationaleWriter
+from maskstream.train.papers.medthink.recipe import medthink_tiny
+from maskstream.train.papers.oneref.evaluate import UNSEEN, measured_boxes, without_objects
+from maskstream.train.papers.oneref.model import OneRef
+from maskstream.train.papers.oneref.recipe import oneref_refer_tiny, oneref_tiny
 
 
 def data_of(recipe: Recipe[ImageTextBatch]) -> ImageTextData:

@@ -35,10 +35,10 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train.evaluate.held_out import batches
 from maskstream.train.evaluate.pictures import held_out
 from maskstream.train.evaluate.probe_knn import knn_scores
-from maskstream.train.models.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.papers.cropmae.model import CrossAutoencoder
 from maskstream.train.papers.cropmae.recipe import cropmae_tiny, siammae_tiny
-from maskstream.train.recipes.image import dmae_tiny
+from maskstream.train.papers.dmae.recipe import dmae_tiny
 
 K = 10
 FRAMES = 4

@@ -26,9 +26,9 @@ from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.train import Recipe, load_model
 from maskstream.train.core.run import train_recipe
-from maskstream.train.evaluate.poses import held_out_clips, lifted_errors
-from maskstream.train.models.pose_model import PoseModel
-from maskstream.train.recipes.pose import mpm_lift_tiny, mpm_tiny
+from maskstream.train.papers.mpm.evaluate import held_out_clips, lifted_errors
+from maskstream.train.papers.mpm.model import PoseModel
+from maskstream.train.papers.mpm.recipe import mpm_lift_tiny, mpm_tiny
 
 SAYS = "masked pre-training makes lifted poses better than training from scratch"
 

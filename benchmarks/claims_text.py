@@ -28,14 +28,15 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.train import Recipe
 from maskstream.train.evaluate.held_out import batches
-from maskstream.train.evaluate.masked_tokens import masked_token_losses
 from maskstream.train.evaluate.ngrams import NGrams
 from maskstream.train.evaluate.retrieval import cosine_scores, retrieval
 from maskstream.train.evaluate.sentences import bm25_scores, halves, sentence_vectors
-from maskstream.train.models.retro_model import RetroModelConfig
-from maskstream.train.models.token_model import TokenModel, TokenModelConfig
-from maskstream.train.recipes.text import CLASSES, SMALL, bert_tiny, replaced, retromae_tiny
-from maskstream.train.tokens.ids import hidden_tokens
+from maskstream.train.nn.token_ids import hidden_tokens
+from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
+from maskstream.train.papers.bert.evaluate import masked_token_losses
+from maskstream.train.papers.bert.recipe import CLASSES, SMALL, bert_tiny, replaced
+from maskstream.train.papers.retromae.model import RetroModelConfig
+from maskstream.train.papers.retromae.recipe import retromae_tiny
 
 CLS, SEP = 2, 3
 RETRIEVED = 1000

@@ -26,8 +26,8 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train import Recipe
 from maskstream.train.evaluate.held_out import batches
 from maskstream.train.evaluate.probe_knn import knn_scores
-from maskstream.train.models.masked_autoencoder import MaskedAutoencoder
-from maskstream.train.recipes.video import videomae_tiny
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.papers.videomae.recipe import videomae_tiny
 
 SEEDS = (0, 1, 2, 3, 4)
 K = 5

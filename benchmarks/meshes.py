@@ -35,7 +35,7 @@ from maskstream.pipelines.modalities.mesh.graph import build_graph
 from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
 from maskstream.preprocess.encode.mesh.cylinder_mesh import channel_mesh
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.recipes.mesh import meshmask_small, next_step
+from maskstream.train.papers.meshmask.recipe import meshmask_small, next_step
 
 Edges = npt.NDArray[np.int64]
 Places = npt.NDArray[np.float32]

@@ -19,9 +19,9 @@ from statistics import mean
 
 from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
-from maskstream.train.evaluate.spiking import held_out_images, spiking
-from maskstream.train.models.spiking_transformer import SpikingTransformer
-from maskstream.train.recipes.spiking import spiking_mst_tiny
+from maskstream.train.papers.spiking_mst.evaluate import held_out_images, spiking
+from maskstream.train.papers.spiking_mst.model import SpikingTransformer
+from maskstream.train.papers.spiking_mst.recipe import spiking_mst_tiny
 
 RATIOS, STEPS = (0.0, 0.25, 0.5, 0.75), (4, 8, 16)
 

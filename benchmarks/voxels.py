@@ -30,8 +30,8 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxelise
-from maskstream.train.evaluate.voxels import step_flops
-from maskstream.train.recipes.points import fastdit3d_small
+from maskstream.train.papers.fastdit3d.evaluate import step_flops
+from maskstream.train.papers.fastdit3d.recipe import fastdit3d_small
 
 Floats = npt.NDArray[np.float32]
 Means = npt.NDArray[np.float64]

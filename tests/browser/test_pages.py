@@ -26,8 +26,8 @@ from maskstream.pages.roar import roar_page
 from maskstream.shards.format import sample
 from maskstream.shards.format.sample import Sample
 from maskstream.train import train
-from maskstream.train.evaluate.kbvqa import KbvqaResult, Prompt, Question, Replied
-from maskstream.train.evaluate.roar import RoarCurve, RoarResult
+from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Prompt, Question, Replied
+from maskstream.train.papers.roar.roar import RoarCurve, RoarResult
 
 from ..pages.pages import made_up_media
 from ..pipelines.every_modality import MODALITIES as EVERY

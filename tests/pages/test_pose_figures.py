@@ -12,7 +12,7 @@ from maskstream.pages.report.works.pose import show
 from maskstream.pipelines import PoseClip, masks
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.media.h36m import bones
-from maskstream.train.models.pose_model import PoseModelConfig
+from maskstream.train.papers.mpm.model import PoseModelConfig
 
 from ..pipelines.every_modality import write_split
 from ..pipelines.small_media import random_motion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Unpack
+from typing import Any, Generic, Unpack
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ...pipelines.stream.loader import Loader
 from ...pipelines.stream.run_length import run_steps
 from ...pipelines.stream.sampler import BatchT
 from ...shards.config import NOT_IDENTITY, Config
+from ...shards.format.dataset import read_dataset_json
 from ...shards.format.manifest import Manifest
 from .model import Model, ModelConfig
 from .optimiser import OptimiserConfig
@@ -89,3 +90,13 @@ class Recipe(Config, Generic[BatchT]):
             token_budget=self.token_budget,
         )
         return -(-batches // self.accumulate)
+
+
+def check_modality(recipe: Recipe[Any], data: str | Path) -> None:
+    """Raises ValueError if the split at `data` is of another modality than the recipe, ShardError if it is no split."""
+    found = read_dataset_json(data)["modality"]
+    if found != recipe.data.modality:
+        raise ValueError(
+            f"the recipe {recipe.name!r} is for {recipe.data.modality}, but {data} holds {found}; `maskstream recipes` "
+            f"lists those for {found}"
+        )

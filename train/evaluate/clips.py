@@ -16,9 +16,9 @@ from ...pipelines.modalities.video.batch import VideoBatch
 from ...pipelines.modalities.video.data import VideoData
 from ...shards.format.manifest import Manifest
 from ..core.losses import squared
-from ..core.select import gather_tokens
-from ..models.masked_autoencoder import MaskedAutoencoder
-from ..tokens.video import VideoTokens
+from ..nn.masked_autoencoder import MaskedAutoencoder
+from ..nn.select import gather_tokens
+from ..nn.video_tokens import VideoTokens
 from .guesses import COPY, GUESSES, MEAN, Guess
 from .held_out import HeldOut, Score, batches
 from .patches import patch_losses

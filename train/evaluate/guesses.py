@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...pipelines.masks.core.batch import MaskBatch
-from ..core.select import gather_tokens
-from ..tokens.video import VideoTokens
+from ..nn.select import gather_tokens
+from ..nn.video_tokens import VideoTokens
 from .patches import nearest_visible, seen_tokens
 
 Guess = Callable[[VideoTokens, Tensor, MaskBatch], Tensor]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +26,10 @@ class Score:
     def best(self) -> str:
         """The name of the best baseline."""
         return (min if self.lower_is_better else max)(self.baselines, key=lambda name: self.baselines[name])
+
+    def beside(self, others: Mapping[str, float]) -> Score:
+        """The same with other baselines after its own."""
+        return replace(self, baselines={**self.baselines, **others})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

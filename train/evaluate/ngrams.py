@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.modalities.text.batch import TextBatch
-from ..tokens.ids import hidden_tokens
+from ..nn.token_ids import hidden_tokens
 
 STRENGTHS = (10.0, 100.0, 1000.0)
 """The weights of the frequencies of ids, in tokens, when they smooth those of pairs."""

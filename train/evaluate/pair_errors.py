@@ -16,9 +16,9 @@ from ...pipelines.modalities.audio.batch import AudioBatch
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...pipelines.modalities.audiovisual.data import AudioVisualData
 from ...pipelines.modalities.video.batch import VideoBatch
-from ..models.pair_model import PairModel
-from ..tokens.spectrogram import SpectrogramTokens
-from ..tokens.video import VideoTokens
+from ..nn.pair_model import PairModel
+from ..nn.spectrogram_tokens import SpectrogramTokens
+from ..nn.video_tokens import VideoTokens
 from .held_out import batches
 
 MEASURED = 256

@@ -8,10 +8,8 @@ from pathlib import Path, PurePosixPath
 from ...pipelines.modalities.audiovisual.data import AudioVisualData
 from ...shards.format.dataset import is_split
 from ...shards.stores.location import beside
-from ..models.audiovisual_diffusion import AudioVisualDiffusion
-from ..models.pair_model import PairModel
+from ..nn.pair_model import PairModel
 from .held_out import HeldOut, Score
-from .pair_denoising import denoised
 from .pair_errors import errors, pairs_of
 from .pair_match import MOST, Retrieval, retrieval
 
@@ -24,8 +22,13 @@ class PairsHeldOut:
     matched: dict[str, Retrieval]
 
 
-def held_out(config: AudioVisualData, model: PairModel, data: str | Path) -> PairsHeldOut:
-    """The errors on the split compared with baselines, and the retrieval on it and on its dataset's `train` split."""
+def held_out(
+    config: AudioVisualData, model: PairModel, data: str | Path, denoised: tuple[dict[str, str], Score] | None = None
+) -> PairsHeldOut:
+    """The errors on the split compared with baselines, and the retrieval on it and on its dataset's `train` split.
+
+    denoised: facts and the score of a model that denoises patches, which is then judged by them.
+    """
     train = _train_beside(data)
     found = errors(config, model, data, train)
     matched = {
@@ -45,9 +48,8 @@ def held_out(config: AudioVisualData, model: PairModel, data: str | Path) -> Pai
     if found.video.average is not None:
         guesses["the average patch of its position"] = found.video.average
     score = Score(name="squared error of normalised video patches", value=found.video.model, baselines=guesses)
-    if isinstance(model, AudioVisualDiffusion):
-        noised = denoised(config, model, data)
-        facts, score = facts | noised.facts(), noised.score(guesses)
+    if denoised is not None:
+        facts, score = facts | denoised[0], denoised[1].beside(guesses)
     told = HeldOut(
         facts=facts,
         loss="The mean squared error of the normalised target tokens of video and sound, plus the cross entropy of "

@@ -11,8 +11,8 @@ from torch import Tensor
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.stream.sampler import BatchT
 from ..core.losses import Part, squared
-from ..core.select import gather_tokens
-from ..models.masked_autoencoder import MaskedAutoencoder
+from ..nn.masked_autoencoder import MaskedAutoencoder
+from ..nn.select import gather_tokens
 from .held_out import Score, margin
 
 

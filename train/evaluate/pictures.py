@@ -15,9 +15,9 @@ from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.image.batch import ImageBatch
 from ...pipelines.modalities.image.data import ImageData
 from ...shards.format.manifest import Manifest
-from ..models.masked_autoencoder import MaskedAutoencoder
-from ..tokens.image import ImageTokens
-from ..tokens.video import VideoTokens
+from ..nn.image_tokens import ImageTokens
+from ..nn.masked_autoencoder import MaskedAutoencoder
+from ..nn.video_tokens import VideoTokens
 from .clips import UNIT, ClipLosses, guess_losses
 from .held_out import HeldOut, Score, batches
 from .patches import patch_losses

@@ -15,10 +15,9 @@ from ...pipelines.stream.batch import Batch
 from ...shards.config import Json
 from ...shards.format.dataset import read_dataset_json
 from ..core.export import load_model
-from ..core.recipe import Recipe
+from ..core.recipe import Recipe, check_modality
 from ..core.run_folder import run_recipe, run_settings, run_weights
 from ..core.threads import compute_threads
-from ..recipes import check_modality
 from .features import GivesFeatures, GivesTokens, Inputs, Labelled, extracted, has_label_lists, labelled_batches, plain
 from .probe_attentive import attentive_scores
 from .probe_knn import knn_scores

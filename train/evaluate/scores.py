@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+KIND = "kind"
+"""The field that says of which kind a question is; answers are scored by kind."""
+
 
 def accuracy(scores: Tensor, label: Tensor) -> float:
     """The share of samples whose highest score (n, C) is that of their label int64 (n,); of equal ones the first."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..models.token_model import TokenModel
+from ..nn.token_model import TokenModel
 
 Ids = Sequence[npt.NDArray[np.int64]]
 """Documents as token ids, each int64 (n,)."""

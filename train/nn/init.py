@@ -20,3 +20,12 @@ def init_normal(model: nn.Module, width: int = INIT_WIDTH) -> None:
             nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_linear(model: nn.Module) -> None:
+    """Gives every linear layer of a model Xavier-uniform weights and zero biases, as masked autoencoders do."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -45,7 +45,7 @@ class VoxelTokens(Config):
 class GroupTokens(Config):
     """`groups` groups of the `size` points nearest to a centre: Point-MAE's tokens (Pang et al., 2022), on one axis.
 
-    The model makes the groups (train/tokens/point_groups.py): centres by farthest point sampling, members by k nearest
+    The model makes the groups (papers/pointmae/groups.py): centres by farthest point sampling, members by k nearest
     neighbours.
     """
 

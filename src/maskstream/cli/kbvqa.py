@@ -12,7 +12,7 @@ import typer
 from .terminal import Json, say
 
 if TYPE_CHECKING:
-    from ..train.evaluate.kbvqa import KbvqaResult, Predictor, Question
+    from ..train.papers.kbvqa.evaluate import KbvqaResult, Predictor, Question
 
 
 def kbvqa(
@@ -47,9 +47,9 @@ def kbvqa(
     """
     from ..pages.kbvqa import kbvqa_page
     from ..preprocess.datasets.image_text.wordnet import WordNet
-    from ..train.evaluate.glosses import Glosses
-    from ..train.evaluate.kbvqa import kbvqa as asked
-    from ..train.evaluate.kbvqa import questions_of
+    from ..train.papers.kbvqa.evaluate import kbvqa as asked
+    from ..train.papers.kbvqa.evaluate import questions_of
+    from ..train.papers.kbvqa.glosses import Glosses
 
     questions, before = questions_of(data, samples, seed), questions_of(known, 1 << 30, seed)
     glosses = None
@@ -81,7 +81,7 @@ def kbvqa(
 
 def _predictor(name: str, command: str | None, timeout: float, known: list[Question], data: str) -> Predictor:
     from ..shards.named import imported
-    from ..train.evaluate.predictors import CommandPredictor, frequent, of_callable, of_run
+    from ..train.papers.kbvqa.predictors import CommandPredictor, frequent, of_callable, of_run
 
     if command is not None:
         words = shlex.split(command)

@@ -11,7 +11,7 @@ import typer
 from .terminal import Json, say
 
 if TYPE_CHECKING:
-    from ..train.evaluate.roar import RoarResult
+    from ..train.papers.roar.roar import RoarResult
 
 
 def roar(
@@ -57,7 +57,7 @@ def roar(
     from ..pipelines.stream.topology import resolved_device
     from ..shards.config import with_set
     from ..train.core.run_folder import run_recipe
-    from ..train.evaluate.roar import roar as compared
+    from ..train.papers.roar.roar import roar as compared
     from ..train.recipes import named_recipe
 
     recipe = run_recipe(Path(run)) if Path(run, "run.json").exists() else named_recipe(run)

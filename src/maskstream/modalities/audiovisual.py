@@ -11,7 +11,7 @@ import numpy as np
 from ..modality import Demo, Modality
 from ..pages.figures.audiovisual import AudioVisualFigures
 from ..pages.figures.card import label_names
-from ..pages.report.works.audiovisual import show
+from ..pages.report.works.audiovisual import show, show_denoised
 from ..pipelines.modalities.audio.spectrogram import Spectrogram
 from ..pipelines.modalities.audiovisual.data import AudioVisualData
 from ..pipelines.modalities.data import DataConfig
@@ -79,7 +79,7 @@ AUDIOVISUAL = Modality(
     encoder=AudioVisualEncoder,
     trial=AudioVisualTrial,
     figures=figures,
-    works={AudioVisualDiffusionConfig: show, SiameseConfig: show},
+    works={AudioVisualDiffusionConfig: show_denoised, SiameseConfig: show},
     demo=Demo(recipe="avsiam-tiny"),
     stages={
         "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),

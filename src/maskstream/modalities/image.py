@@ -17,10 +17,10 @@ from ..pipelines.modalities.image.data import ImageData, image_grid
 from ..preprocess.encode.image.encoder import ImageEncoder
 from ..shards.format.dataset import read_dataset_json
 from ..shards.members.image import IMAGE as KIND
-from ..train.models.image_autoencoder import ImageAutoencoderConfig
-from ..train.models.spiking_transformer import SpikingTransformerConfig
+from ..train.nn.image_autoencoder import ImageAutoencoderConfig
 from ..train.papers.lmd.model import LatentAutoencoderConfig
 from ..train.papers.mage.model import GenerativeEncoderConfig
+from ..train.papers.spiking_mst.model import SpikingTransformerConfig
 from ..trial import MaskArgument, Trial, given, option
 
 

@@ -26,10 +26,10 @@ from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.image import IMAGE
 from ..shards.members.texts import TEXTS
 from ..shards.stores.location import opened
-from ..train.models.image_text_autoencoder import ImageTextAutoencoderConfig
-from ..train.models.image_text_classifier import ImageTextClassifierConfig
-from ..train.models.oneref import OneRefConfig
-from ..train.models.rationale_writer import RationaleWriterConfig
+from ..train.papers.m3ae.classifier import ImageTextClassifierConfig
+from ..train.papers.m3ae.model import ImageTextAutoencoderConfig
+from ..train.papers.medthink.model import RationaleWriterConfig
+from ..train.papers.oneref.model import OneRefConfig
 from ..trial import MaskArgument, Trial, given, option
 
 

@@ -14,8 +14,8 @@ from ..pipelines.masks import TokenGrid
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.mesh.data import MeshData
 from ..preprocess.encode.mesh.encoder import MeshEncoder
-from ..train.evaluate.rollout import reader_of
 from ..train.models import MeshNetworkConfig
+from ..train.papers.meshmask.rollout import reader_of
 from ..trial import MaskArgument, Trial
 
 

@@ -19,7 +19,7 @@ from ..preprocess.encode.pose.encoder import PoseEncoder
 from ..shards.format.component import component_of
 from ..shards.format.manifest import Manifest
 from ..shards.members.poses import POSES
-from ..train.models.pose_model import PoseModelConfig
+from ..train.papers.mpm.model import PoseModelConfig
 from ..trial import MaskArgument, Trial, given, option
 
 

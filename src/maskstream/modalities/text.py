@@ -19,9 +19,9 @@ from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.text import TEXT as KIND
 from ..shards.members.tokens import TOKENS
 from ..shards.stores.location import opened
-from ..train.models.lstm_classifier import LSTMClassifierConfig
-from ..train.models.roberta_classifier import RobertaClassifierConfig
-from ..train.models.token_model import TokenModelConfig
+from ..train.nn.token_model import TokenModelConfig
+from ..train.papers.roar.lstm import LSTMClassifierConfig
+from ..train.papers.roar.roberta import RobertaClassifierConfig
 from ..trial import MaskArgument, Trial, given, option
 
 

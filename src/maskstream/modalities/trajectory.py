@@ -15,7 +15,7 @@ from ..preprocess.encode.trajectory.encoder import TrajectoryEncoder
 from ..shards.format.manifest import Manifest
 from ..shards.members.camera_path import CAMERA_PATH
 from ..shards.members.video import VIDEO
-from ..train.models.waypoint_model import WaypointConfig
+from ..train.papers.where2imagine.model import WaypointConfig
 from ..trial import MaskArgument
 from .frames import GRID, FramesTrial
 

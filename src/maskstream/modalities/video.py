@@ -20,7 +20,7 @@ from ..pipelines.modalities.video.flow import flow_source
 from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
 from ..train.models import VideoAutoencoderConfig
-from ..train.models.frame_ids_model import FrameIdsConfig
+from ..train.papers.maskvit.model import FrameIdsConfig
 from ..trial import MaskArgument
 from .frames import GRID, FramesTrial
 

@@ -9,8 +9,8 @@ import torch
 from ..shards.format.manifest import Manifest
 from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..train.core.export import load_model
-from ..train.evaluate.generate import Order, generate
-from ..train.models.token_model import TokenModel
+from ..train.nn.token_model import TokenModel
+from ..train.papers.bert.generate import Order, generate
 
 BLANK = "[MASK]"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..modality import Modality
 from ..train.core.export import load_model
+from ..train.core.recipe import check_modality
 from ..train.core.run_folder import run_recipe, run_weights
 from ..train.core.threads import CPU, compute_threads
-from ..train.recipes import check_modality
 from .figures.work import Drawn
 from .page import page, write_page
 

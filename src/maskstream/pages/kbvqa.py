@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..train.evaluate.kbvqa import KbvqaResult, Replied, UInt8s
+from ..train.papers.kbvqa.evaluate import KbvqaResult, Replied, UInt8s
 from .figures.card import Card, Picture, Pictures, Section
 from .figures.pictures import data_uri
 from .figures.words import plural

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..train.evaluate.importance import RANDOM
-from ..train.evaluate.roar import RoarResult
+from ..train.papers.roar.importance import RANDOM
+from ..train.papers.roar.roar import RoarResult
 from .figures.chart import line_chart
 from .page import environment, render, write_page
 

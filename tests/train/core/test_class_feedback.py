@@ -4,7 +4,7 @@ import torch
 from maskstream.pipelines.masks import ByClass, Feedback, Padded, Replace
 from maskstream.train import load_model, train
 from maskstream.train.core.class_feedback import channels_of, publish_scores
-from maskstream.train.models.token_model import TokenModelConfig
+from maskstream.train.nn.token_model import TokenModelConfig
 
 from ...pipelines.every_modality import write_split
 from ..text_batches import MASK_ID, VOCABULARY, made_up

@@ -6,8 +6,8 @@ import torch
 
 from maskstream.train.core.optimiser import OptimiserConfig, build_optimiser, limit_gradients, matrices, set_lr
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models.encoder_decoder import TokenDecoder
-from maskstream.train.models.voxel_blocks import Experts
+from maskstream.train.nn.encoder_decoder import TokenDecoder
+from maskstream.train.papers.fastdit3d.blocks import Experts
 
 
 def test_only_matrices_decay(recipe):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import Random, TokenGrid, mask_batch
-from maskstream.train.core.select import gather_tokens
 from maskstream.train.evaluate.guesses import GUESSES, harmonic, interpolated, nearest_copy, visible_mean
-from maskstream.train.tokens.video import VideoTokens
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.video_tokens import VideoTokens
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
 TOKENS = VideoTokens(GRID, "pixels")

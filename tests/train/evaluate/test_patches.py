@@ -12,7 +12,7 @@ from maskstream.train.evaluate.guesses import GUESSES, MEAN
 from maskstream.train.evaluate.held_out import margin
 from maskstream.train.evaluate.patches import nearest_visible, patch_losses
 from maskstream.train.evaluate.pictures import held_out, held_out_pictures
-from maskstream.train.models.image_autoencoder import ImageAutoencoderConfig
+from maskstream.train.nn.image_autoencoder import ImageAutoencoderConfig
 
 from ...pipelines.every_modality import write_split
 

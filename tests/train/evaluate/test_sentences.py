@@ -5,7 +5,7 @@ import torch
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.train.evaluate.retrieval import retrieval
 from maskstream.train.evaluate.sentences import bm25_scores, halves, sentence_vectors
-from maskstream.train.models.token_model import TokenModelConfig
+from maskstream.train.nn.token_model import TokenModelConfig
 
 GRID = TokenGrid(axes=("token",), shape=(40,), patch=(1,))
 

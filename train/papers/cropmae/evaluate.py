@@ -10,9 +10,9 @@ from ....pipelines.modalities.data import DataConfig
 from ....pipelines.stream.sampler import BatchT
 from ....shards.format.manifest import Manifest
 from ...core.losses import squared
-from ...core.select import gather_tokens
 from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, Score
 from ...evaluate.held_out import batches
+from ...nn.select import gather_tokens
 from .model import CropPairConfig, CropPairModel, CrossAutoencoder, FramePairConfig
 
 READING = (

@@ -24,15 +24,15 @@ from ....pipelines.modalities.image.data import ImageData
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
 from ....pipelines.stream.sampler import BatchT
-from ...core.attention import Attention, CrossAttention
-from ...core.block import MLP
-from ...core.init import init_linear
 from ...core.losses import Losses, squared
 from ...core.model import Grids, Model, ModelConfig
-from ...core.select import gather_tokens
-from ...models.encoder_decoder import TokenEncoder
-from ...tokens.image import ImageTokens
-from ...tokens.video import NO_MASK
+from ...nn.attention import Attention, CrossAttention
+from ...nn.block import MLP
+from ...nn.encoder_decoder import TokenEncoder
+from ...nn.image_tokens import ImageTokens
+from ...nn.init import init_linear
+from ...nn.select import gather_tokens
+from ...nn.video_tokens import NO_MASK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,13 +16,13 @@ from ....pipelines.masks import TokenGrid
 from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.image.batch import ImageBatch
 from ...core.model import Grids
-from ...core.positions import axis_sinusoids
-from ...core.select import gather_tokens, put_tokens
-from ...models.masked_autoencoder import AutoencoderConfig, Tokens
 from ...nn.frozen_quantiser import FrozenQuantiser
+from ...nn.masked_autoencoder import AutoencoderConfig, Tokens
+from ...nn.moments import joint_moments
+from ...nn.positions import axis_sinusoids
 from ...nn.quantiser import QuantiserConfig
-from ...tokens.moments import joint_moments
-from ...tokens.video import NO_MASK
+from ...nn.select import gather_tokens, put_tokens
+from ...nn.video_tokens import NO_MASK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,18 +21,17 @@ from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.data import DataConfig
 from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
-from ...core.init import init_linear
 from ...core.losses import Losses, weighted, widened
 from ...core.model import Grids, Model, ModelConfig
-from ...core.positions import grid_positions
-from ...core.select import gather_tokens, put_tokens
-from ...core.stacks import Stack
 from ...nn.frozen_quantiser import FrozenQuantiser
-from ...nn.init import init_normal
+from ...nn.init import init_linear, init_normal
 from ...nn.matching import matching
+from ...nn.positions import grid_positions
 from ...nn.quantiser import QuantiserConfig, check_cells
+from ...nn.select import gather_tokens, put_tokens
+from ...nn.stacks import Stack
 from ...nn.token_head import TokenHead
-from ...tokens.ids import TokenIds
+from ...nn.token_ids import TokenIds
 
 Positions = Literal["learned", "grid"]
 """Where a cell stands: a table, or sines and cosines on its axes."""

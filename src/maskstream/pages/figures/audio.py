@@ -17,7 +17,7 @@ from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...shards.format.component import component_of
 from ...shards.format.manifest import Manifest
 from ...shards.media.fbank import Fbank
-from ...train.models.dense_unet import si_sdr
+from ...train.papers.ca_dense_unet.model import si_sdr
 from .bands import bands_ticks, bands_words, features_name
 from .card import Card, Facts, Lane, Picture, Pictures, Score, label_words
 from .chart import inner_ticks

@@ -12,7 +12,7 @@ import torch
 from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.audio.spectrogram import spectrogram_grid
 from ...shards.media.fbank import Fbank
-from ...train.models.complex_ratio import ComplexRatio
+from ...train.papers.ca_dense_unet.complex_ratio import ComplexRatio
 from ..figures.card import Figure, Picture, Pictures, Section
 from ..figures.pictures import Bool, UInt8, data_uri, resize
 from .media import Media

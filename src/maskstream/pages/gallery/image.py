@@ -12,7 +12,7 @@ import torch
 from ...pipelines.flow import dis_flow
 from ...pipelines.flow.picture import flow_scale
 from ...pipelines.masks import Cues, Draw, Scheme, TokenGrid
-from ...train.models.spikes import Spikes
+from ...train.papers.spiking_mst.spikes import Spikes
 from ..figures.card import Figure, Picture, Pictures, Section
 from ..figures.flow_colours import flow_picture
 from ..figures.pictures import UInt8, data_uri, resize

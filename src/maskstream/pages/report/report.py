@@ -16,14 +16,13 @@ from ...shards.stores.location import local_path
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
 from ...train.core.model import Model, ModelConfig
-from ...train.core.recipe import Recipe
+from ...train.core.recipe import Recipe, check_modality
 from ...train.core.run_folder import run_recipe, run_settings, run_weights
 from ...train.core.tensor_files import files_of
 from ...train.core.threads import CPU, compute_threads
 from ...train.evaluate.evaluation import Evaluate
 from ...train.evaluate.probe import PROBE, ProbeResult
 from ...train.papers import tables
-from ...train.recipes import check_modality
 from ..figures.words import plural
 from ..figures.work import Work
 from ..page import page, write_page

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...train.core.export import load_model
 from ...train.core.run_folder import run_weights
 from ...train.core.threads import CPU, compute_threads
-from ...train.evaluate.rollout import (
+from ...train.papers.meshmask.rollout import (
     Float32s,
     Trajectories,
     next_model,

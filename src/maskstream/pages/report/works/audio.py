@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ....pipelines.modalities.audio.batch import AudioBatch, NoisyBatch
 from ....pipelines.modalities.audio.data import AudioData, NoisyData
-from ....train.evaluate import enhancement, spectrograms
 from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.held_out import batches
-from ....train.models.dense_unet import DenseUNet
-from ....train.models.masked_autoencoder import MaskedAutoencoder
+from ....train.nn.masked_autoencoder import MaskedAutoencoder
+from ....train.papers.audiomae import evaluate as spectrograms
+from ....train.papers.ca_dense_unet import evaluate as enhancement
+from ....train.papers.ca_dense_unet.model import DenseUNet
 from ...figures.figures import Figures
 from ...figures.work import Work, compared
 

@@ -11,10 +11,13 @@ import torch
 from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ....pipelines.modalities.audiovisual.data import AudioVisualData
 from ....train.evaluate.evaluation import NORMALISED
+from ....train.evaluate.held_out import Score
 from ....train.evaluate.pair_errors import pairs_of
 from ....train.evaluate.pair_match import Retrieval
 from ....train.evaluate.pairs import held_out
-from ....train.models.pair_model import PairModel
+from ....train.nn.pair_model import PairModel
+from ....train.papers.diffmavil.denoising import denoised
+from ....train.papers.diffmavil.model import AudioVisualDiffusion
 from ...figures.card import Card, Picture, Pictures, Section
 from ...figures.figures import Figures
 from ...figures.pictures import data_uri
@@ -33,11 +36,31 @@ READING = (
 )
 
 
-def show(
-    config: AudioVisualData, model: PairModel, data: str | Path, shown: int, figures: Figures[AudioVisualBatch]
+def show_denoised(
+    config: AudioVisualData,
+    model: AudioVisualDiffusion,
+    data: str | Path,
+    shown: int,
+    figures: Figures[AudioVisualBatch],
 ) -> Work:
-    """The retrievals, and `shown` clips with their sounds."""
-    told = held_out(config, model, data)
+    """What `show` has, of a model that is judged by the patches that it denoises."""
+    found = denoised(config, model, data)
+    return show(config, model, data, shown, figures, (found.facts(), found.score()))
+
+
+def show(
+    config: AudioVisualData,
+    model: PairModel,
+    data: str | Path,
+    shown: int,
+    figures: Figures[AudioVisualBatch],
+    scored: tuple[dict[str, str], Score] | None = None,
+) -> Work:
+    """The retrievals, and `shown` clips with their sounds.
+
+    scored: the facts and the score of a model that is judged by something else.
+    """
+    told = held_out(config, model, data, scored)
     batch = next(iter(pairs_of(config, data, shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
         rows, made = model.reconstruction_rows(batch), model.reconstructed(batch)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
-from ....train.evaluate.future_frames import ROUNDS, TEMPERATURE, futures, held_out, held_out_clips
-from ....train.models.frame_ids_model import FrameIdsModel
+from ....train.papers.maskvit.evaluate import ROUNDS, TEMPERATURE, futures, held_out, held_out_clips
+from ....train.papers.maskvit.model import FrameIdsModel
 from ...figures.card import Card, Section
 from ...figures.figures import Figures
 from ...figures.video import frame_rows, picture_side, whole_frames

@@ -9,7 +9,7 @@ from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
 from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.pictures import held_out, held_out_pictures
-from ....train.models.masked_autoencoder import MaskedAutoencoder
+from ....train.nn.masked_autoencoder import MaskedAutoencoder
 from ...figures.figures import Figures
 from ...figures.work import Work, compared
 

@@ -11,12 +11,12 @@ from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.format.dataset import read_dataset_json
 from ....shards.format.manifest import Manifest
-from ....train.evaluate.answers import held_out as held_out_answers
 from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.held_out import batches
-from ....train.evaluate.image_text import held_out, held_out_samples
-from ....train.models.image_text_autoencoder import ImageTextAutoencoder
-from ....train.models.image_text_classifier import ImageTextClassifier
+from ....train.papers.m3ae.answers import held_out as held_out_answers
+from ....train.papers.m3ae.classifier import ImageTextClassifier
+from ....train.papers.m3ae.evaluate import held_out, held_out_samples
+from ....train.papers.m3ae.model import ImageTextAutoencoder
 from ...figures.card import Card, Section, label_names, label_words
 from ...figures.figures import Figures
 from ...figures.work import Work, compared

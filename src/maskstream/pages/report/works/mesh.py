@@ -14,9 +14,9 @@ from ....pipelines.modalities.mesh.batch import MeshBatch
 from ....pipelines.modalities.mesh.data import MeshData
 from ....shards.format.manifest import Manifest
 from ....train.evaluate.held_out import HeldOut, Score, batches
-from ....train.evaluate.hidden_nodes import held_out
-from ....train.evaluate.rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error
-from ....train.models.mesh_network import MeshNetwork
+from ....train.papers.meshmask.evaluate import held_out
+from ....train.papers.meshmask.model import MeshNetwork
+from ....train.papers.meshmask.rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error
 from ...figures.card import Card, Picture, Pictures, Section
 from ...figures.figures import Figures
 from ...figures.mesh import MeshFigures, field_picture, nodes_of

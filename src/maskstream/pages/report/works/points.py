@@ -11,10 +11,11 @@ from ....pipelines.modalities.points.batch import PointsBatch
 from ....pipelines.modalities.points.data import PointsData
 from ....pipelines.modalities.points.voxels import point_tokens, voxel_places
 from ....shards.format.manifest import Manifest
-from ....train.evaluate import point_groups, voxels
-from ....train.evaluate.voxel_errors import VIEWS
-from ....train.models.point_autoencoder import PointAutoencoder
-from ....train.models.voxel_diffusion import VoxelDiffusion, noise_of
+from ....train.papers.fastdit3d import evaluate as voxels
+from ....train.papers.fastdit3d.model import VoxelDiffusion, noise_of
+from ....train.papers.fastdit3d.noise_errors import VIEWS
+from ....train.papers.pointmae import evaluate as point_groups
+from ....train.papers.pointmae.model import PointAutoencoder
 from ...figures.card import Card, Picture, Pictures, Section, label_names
 from ...figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
 from ...figures.figures import Figures

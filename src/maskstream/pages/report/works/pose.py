@@ -9,8 +9,8 @@ import torch
 
 from ....pipelines.modalities.pose.batch import PoseBatch
 from ....pipelines.modalities.pose.data import PoseData
-from ....train.evaluate.poses import held_out, held_out_clips
-from ....train.models.pose_model import PoseModel
+from ....train.papers.mpm.evaluate import held_out, held_out_clips
+from ....train.papers.mpm.model import PoseModel
 from ...figures.card import Section
 from ...figures.figures import Figures
 from ...figures.work import Work, compared

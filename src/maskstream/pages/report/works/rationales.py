@@ -9,8 +9,8 @@ from pathlib import Path
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....preprocess.encode.text.tokenizer import tokenizer_of
-from ....train.evaluate.written import Texts, held_out, questions, special_ids, true_texts, write
-from ....train.models.rationale_writer import RationaleWriter
+from ....train.papers.medthink.evaluate import Texts, held_out, questions, special_ids, true_texts, write
+from ....train.papers.medthink.model import RationaleWriter
 from ...figures.card import Card, Section, Words
 from ...figures.figures import Figures
 from ...figures.image_text import ImageTextFigures

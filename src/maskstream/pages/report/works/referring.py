@@ -9,10 +9,10 @@ import torch
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.format.manifest import Manifest
-from ....train.core.boxes import overlap
 from ....train.evaluate.held_out import batches
-from ....train.evaluate.referred import held_out, whole
-from ....train.models.oneref import OneRef
+from ....train.papers.oneref.boxes import overlap
+from ....train.papers.oneref.evaluate import held_out, whole
+from ....train.papers.oneref.model import OneRef
 from ...figures.card import Section
 from ...figures.figures import Figures
 from ...figures.image_text import ImageTextFigures

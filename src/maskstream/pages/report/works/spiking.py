@@ -13,8 +13,8 @@ from ....pipelines.modalities.image.data import ImageData
 from ....shards.format.dataset import read_dataset_json
 from ....shards.format.manifest import Manifest
 from ....train.evaluate.held_out import batches
-from ....train.evaluate.spiking import ADDITION_PJ, MULTIPLICATION_PJ, STEPS, held_out, plain
-from ....train.models.spiking_transformer import SpikingTransformer
+from ....train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, STEPS, held_out, plain
+from ....train.papers.spiking_mst.model import SpikingTransformer
 from ...figures.card import Card, Fact, Facts, Picture, Pictures, Section, label_names, label_words
 from ...figures.figures import Figures
 from ...figures.pictures import data_uri

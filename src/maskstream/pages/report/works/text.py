@@ -12,10 +12,10 @@ from ....pipelines.modalities.text.data import TextData
 from ....shards.format.dataset import read_dataset_json
 from ....shards.format.manifest import Manifest
 from ....train.evaluate.held_out import batches
-from ....train.evaluate.masked_tokens import held_out
-from ....train.evaluate.text_classes import held_out as held_out_classes
-from ....train.models.text_classifier import TextClassifier
-from ....train.models.token_model import TokenModel
+from ....train.nn.token_model import TokenModel
+from ....train.papers.bert.evaluate import held_out
+from ....train.papers.roar.evaluate import held_out as held_out_classes
+from ....train.papers.roar.model import TextClassifier
 from ...figures.card import Section, label_names, label_words
 from ...figures.figures import Figures
 from ...figures.work import Work, compared

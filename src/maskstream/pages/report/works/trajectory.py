@@ -8,8 +8,8 @@ import torch
 
 from ....pipelines.modalities.trajectory.batch import TrajectoryBatch
 from ....pipelines.modalities.trajectory.data import TrajectoryData
-from ....train.evaluate.waypoints import held_out, held_out_clips
-from ....train.models.waypoint_model import WaypointModel
+from ....train.papers.where2imagine.evaluate import held_out, held_out_clips
+from ....train.papers.where2imagine.model import WaypointModel
 from ...figures.card import Section
 from ...figures.figures import Figures
 from ...figures.work import Work

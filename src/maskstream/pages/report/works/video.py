@@ -14,7 +14,7 @@ from ....train.evaluate.clips import UNIT, beside_guess, held_out, of_pixels, pi
 from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.guesses import harmonic
 from ....train.evaluate.held_out import batches
-from ....train.models.masked_autoencoder import MaskedAutoencoder
+from ....train.nn.masked_autoencoder import MaskedAutoencoder
 from ...figures.card import Section
 from ...figures.figures import Figures
 from ...figures.video import VideoFigures

@@ -1,0 +1,73 @@
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines.masks import Tokens
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.train.evaluate.ngrams import NGrams
+from maskstream.train.nn.token_model import TokenModelConfig
+from maskstream.train.papers.bert.evaluate import held_out, masked_token_losses
+from maskstream.train.papers.bert.recipe import replaced
+
+from ...pipelines.every_modality import write_split
+from ..text_batches import VOCABULARY, made_up
+
+
+def built(grid, vocabulary):
+    return TokenModelConfig(vocabulary=vocabulary, width=16, depth=1, heads=2).build({"text": grid}, seed=0).eval()
+
+
+def test_the_loss_is_that_of_training_and_the_baselines_are_those_of_counts():
+    some = [made_up(), made_up(seed=1)]
+    model = built(some[0].mask.grid, VOCABULARY)
+    with torch.no_grad():
+        parts = [model(batch).parts["masked tokens"] for batch in some]
+    found = masked_token_losses(model, some, NGrams.of(some, VOCABULARY))
+    assert found.model == pytest.approx(float(sum(p.total for p in parts) / sum(p.weight for p in parts)), abs=1e-5)
+    assert found.tokens == sum(int(batch.mask.masked.sum()) for batch in some)
+    assert found.beside < found.alone < 4.5
+    with torch.no_grad():
+        model.head.bias[7] = 1e4
+    assert masked_token_losses(model, some, NGrams.of(some, VOCABULARY)).accuracy < 0.2
+    with pytest.raises(ValueError, match="got none"):
+        masked_token_losses(model, [], NGrams.of(some, VOCABULARY))
+
+
+def test_a_split_is_measured_with_the_counts_of_the_split_beside_it(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("train", "val"):
+        write_split("text", tmp_path / name).rename(tmp_path / "data" / name)
+    config = TextData(length=32, packing="row", mask=replaced(Tokens(ratio=0.3)))
+    found = held_out(config, built(config.grids["text"], 2000), tmp_path / "data/val")
+    again = held_out(config, built(config.grids["text"], 2000), tmp_path / "data/val", tmp_path / "data/train")
+    assert found.facts == again.facts
+    assert 0 < found.baseline_loss < 7
+    assert float(found.facts["perplexity"]) > 100
+
+
+def test_all_tokens_of_the_training_split_are_counted_also_those_that_a_row_cuts_off(tmp_path, monkeypatch):
+    split = write_split("text", tmp_path / "text")
+    tokens = 0
+    for path in split.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            tokens += sum(
+                len(np.load(io.BytesIO(tar.extractfile(one).read())))
+                for one in tar.getmembers()
+                if one.name.endswith(".tokens.npy")
+            )
+    made = []
+    of = NGrams.of
+
+    def noted(batches, vocabulary):
+        made.append(of(batches, vocabulary))
+        return made[-1]
+
+    monkeypatch.setattr(NGrams, "of", noted)
+    config = TextData(length=8, packing="row", mask=replaced(Tokens(ratio=0.3)))
+    held_out(config, built(config.grids["text"], 2000), split)
+    (counts,) = made
+    special = (counts.single - 1)[:5].sum()
+    assert counts.single.sum() - 2000 - special == pytest.approx(tokens)

@@ -1,0 +1,91 @@
+"""Errors of poses on clips whose right answers are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import PoseClip, masks
+from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.train.papers.mpm.evaluate import held_out, held_out_clips, hidden_errors, interpolated, lifted_errors
+from maskstream.train.papers.mpm.model import PoseModelConfig
+
+from ...pipelines.every_modality import write_split
+from ...pipelines.small_media import SAMPLES
+
+DATA = PoseData(clip=PoseClip(frames=9, stride=1), mask=masks.Joints(frames=0.5, joints=5))
+SMALL = PoseModelConfig(width=16, hidden=24, depth=1, heads=2)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write_split("pose", tmp_path_factory.mktemp("pose"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return SMALL.build(DATA.grids).eval()
+
+
+def test_every_motion_is_measured_by_several_cameras_and_always_the_same(split):
+    first, again = held_out_clips(DATA, split), held_out_clips(DATA, split)
+    keys = [key for batch in first for key in batch.key]
+    assert {keys.count(key) for key in keys} == {8}
+    assert len(set(keys)) == SAMPLES
+    assert all(torch.equal(a.pose_2d, b.pose_2d) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0].pose_2d, first[1].pose_2d)
+
+
+def test_baselines_are_the_mean_and_the_best_linear_map(split, model, monkeypatch):
+    clips = held_out_clips(DATA, split)
+    found = lifted_errors(model, clips)
+    flat, true = (torch.cat([getattr(b, name).flatten(0, 1) for b in clips]).numpy() for name in ("pose_2d", "pose_3d"))
+    mean = np.linalg.norm(true - true.mean(0), axis=-1).mean() * 1000
+    x = np.c_[flat.reshape(len(flat), -1), np.ones(len(flat))].astype(np.float64)
+    made = (x @ (np.linalg.pinv(x) @ true.reshape(len(true), -1))).reshape(true.shape)
+    made -= made[:, :1]
+    assert found.mean == pytest.approx(mean, rel=1e-4)
+    assert found.linear == pytest.approx(np.linalg.norm(made - true, axis=-1).mean() * 1000, rel=1e-3)
+    assert found.linear < found.mean
+    monkeypatch.setattr(model, "lifted", lambda batch: batch.pose_3d * 1.5)
+    scaled = lifted_errors(model, clips)
+    assert scaled.model == pytest.approx(np.linalg.norm(true, axis=-1).mean() * 500, rel=1e-4)
+    assert scaled.aligned == pytest.approx(0, abs=1e-3)
+
+
+def test_interpolation_knows_what_moves_on_a_line_and_nothing_of_what_was_never_seen():
+    time = torch.arange(9.0)[:, None, None]
+    line = (time * torch.tensor([[[1.0, 2, 3]], [[0, -1, 2]]]).movedim(0, 1) + 4).expand(9, 2, 3)[None].contiguous()
+    hidden = torch.zeros(1, 9, 2, dtype=torch.bool)
+    hidden[0, [1, 2, 5, 7], 0] = True
+    torch.testing.assert_close(interpolated(line, hidden), line)
+    hidden[0, :, 1] = True
+    assert (interpolated(line, hidden)[0, :, 1] == 0).all()
+
+
+def test_hidden_joints_alone_are_counted(split, model, monkeypatch):
+    clips = held_out_clips(DATA, split)
+
+    def completed(batch):
+        hidden = batch.mask_3d.masked.view(batch.pose_3d.shape[:3])
+        off = torch.where(hidden, 0.25, 99.0)[..., None] * torch.tensor([0.0, 0.0, 1.0])
+        return None, batch.pose_3d + off, None
+
+    monkeypatch.setattr(model, "completed", completed)
+    made, between = hidden_errors(model, clips)
+    assert made == pytest.approx(250, rel=1e-4)
+    assert between > 0
+
+
+def test_what_a_report_says(split, model):
+    found = held_out(DATA, model, split)
+    assert found.score is not None
+    assert found.score.lower_is_better
+    assert set(found.score.baselines) == {"interpolation in time"}
+    assert "interpolation in time" in found.facts["error of hidden joints in 3-D"]
+    lift = replace(SMALL, task="lift").build(DATA.grids).eval()
+    only = held_out(replace(DATA, mask=None), lift, split)
+    assert "mask" not in only.facts
+    assert set(only.score.baselines) == {"the linear map that fits these clips best", "their mean pose"}
+    assert only.baseline_loss == pytest.approx(only.score.baselines["their mean pose"] / 1000, rel=1e-3)

@@ -1,0 +1,153 @@
+"""The encoder of visible tokens and the decoder of hidden tokens that all masked autoencoders share.
+
+Tokens may be of several kinds, such as cubes of video and patches of spectrograms. Each kind has its own embedding,
+positions, norms and head. Masked autoencoders have one kind, AVSiam and DiffMAViL have two.
+
+Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .positions import LearntPositions, Positions
+from .select import gather_tokens, put_tokens
+from .stacks import Stack
+from .windows import Windows
+
+
+class TokenEncoder(nn.Module):
+    """Encodes visible tokens: embedding and positions of each kind, then blocks.
+
+    n_inputs: the number of values of a token, per kind. positions: float32 (N, D), per kind, or a module that makes
+    them. shared: all kinds use the same blocks, with norms of their own; otherwise each kind has its own blocks.
+    class_token: a learnt token precedes the others; it has no position of its own.
+    """
+
+    def __init__(
+        self,
+        n_inputs: Sequence[int],
+        positions: Sequence[Tensor] | LearntPositions,
+        *,
+        depth: int,
+        heads: int,
+        mlp_ratio: int,
+        eps: float,
+        shared: bool = True,
+        class_token: bool = False,
+    ) -> None:
+        super().__init__()
+        self.positions = positions if isinstance(positions, LearntPositions) else Positions(positions)
+        width, kinds = self.positions.width, len(n_inputs)
+        self.shared = shared
+        self.embed = nn.ModuleList(nn.Linear(n, width) for n in n_inputs)
+        self.stacks = nn.ModuleList(
+            Stack(depth, width, heads, mlp_ratio, eps, kinds=kinds if shared else 1)
+            for _ in range(1 if shared else kinds)
+        )
+        self.class_token = nn.Parameter(torch.empty(width).normal_(std=0.02)) if class_token else None
+
+    def forward(self, inputs: Tensor, visible: Tensor, kind: int = 0, valid: Tensor | None = None) -> Tensor:
+        """Encodes inputs float32 (B, V, values) of the tokens `visible` int64 (B, V) to (B, V, D), or to (B, 1 + V, D)
+        with a class token, which comes first.
+
+        valid: bool (B, V); tokens that are not valid are padding and are not attended to.
+        """
+        x = self.embedded(inputs, visible, kind)
+        if self.class_token is not None:
+            valid = None if valid is None else F.pad(valid, (1, 0), value=True)
+        mask = None if valid is None else valid[:, None, None, :]
+        if self.shared:
+            return cast(Tensor, self.stacks[0](x, mask, kind=kind))
+        return cast(Tensor, self.stacks[kind](x, mask))
+
+    def embedded(self, inputs: Tensor, visible: Tensor, kind: int = 0) -> Tensor:
+        """What enters the blocks: the embeddings of the tokens with their positions, and the class token first."""
+        x = self.embed[kind](inputs) + self.positions(kind)[visible]
+        if self.class_token is None:
+            return cast(Tensor, x)
+        return torch.cat((self.class_token.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
+
+
+class TokenDecoder(nn.Module):
+    """Predicts hidden tokens from the encoded visible tokens followed by mask tokens, which are not put back in order.
+
+    positions: float32 (N, E), per kind, or a module that makes them. If there are several kinds, each has a learnt
+    embedding. windows: attention stays within these windows; all tokens are then put back in order. Only for one kind.
+    class_token: the encoder's output begins with a class token, which the decoder reads too; its position is 0, or
+    learnt if the positions are. bias: of the linear layer from the encoder's width to the decoder's.
+    """
+
+    TABLES: ClassVar[tuple[str, ...]] = ("kind",)
+    """The parameters that are tables of embeddings, which do not decay."""
+
+    def __init__(
+        self,
+        encoder_width: int,
+        n_targets: Sequence[int],
+        positions: Sequence[Tensor] | LearntPositions,
+        *,
+        depth: int,
+        heads: int,
+        mlp_ratio: int,
+        eps: float,
+        norm_eps: float | None = None,
+        windows: Windows | None = None,
+        class_token: bool = False,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        learnt = isinstance(positions, LearntPositions)
+        self.positions = positions if isinstance(positions, LearntPositions) else Positions(positions)
+        width = self.positions.width
+        self.has_class = class_token
+        self.class_place = nn.Parameter(torch.zeros(width)) if class_token and learnt else None
+        self.bridge = nn.Linear(encoder_width, width, bias=bias)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.kind = nn.Parameter(torch.zeros(len(n_targets), width)) if len(n_targets) > 1 else None
+        self.stack = Stack(depth, width, heads, mlp_ratio, eps, norm_eps=norm_eps)
+        self.windows = windows
+        self.head = nn.ModuleList(nn.Linear(width, n) for n in n_targets)
+
+    def init_weights(self) -> None:
+        """Initialises the mask token, the position of the class token and the embeddings of the kinds."""
+        for vectors in (self.mask_token, self.class_place, self.kind):
+            if vectors is not None:
+                nn.init.trunc_normal_(vectors, std=0.02, a=-0.02, b=0.02)
+
+    def forward(self, encoded: Sequence[Tensor], visible: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
+        """The predictions (B, M, n_targets) of the tokens `target` (B, M), per kind.
+
+        encoded: the encoder's output (B, V, D) for the tokens `visible` (B, V), per kind; (B, 1 + V, D) with a class
+        token.
+        """
+        seen = [self.bridge(one) for one in encoded]
+        whole: list[Tensor] = []
+        if self.has_class:
+            whole = [one[:, :1] if self.class_place is None else one[:, :1] + self.class_place for one in seen]
+            seen = [one[:, 1:] for one in seen]
+        if self.windows is not None:
+            return [self.head[0](self.stack.norm(self._in_grid(self.windows, seen[0], visible[0], target[0])))]
+        places = [self._place(kind) for kind in range(len(seen))]
+        hidden = [self.mask_token + place[index] for place, index in zip(places, target, strict=True)]
+        known = [one + place[index] for one, place, index in zip(seen, places, visible, strict=True)]
+        counts = [index.shape[1] for index in target]
+        x = self.stack(torch.cat((*whole, *known, *hidden), dim=1), last=sum(counts))
+        return [head(part) for head, part in zip(self.head, x.split(counts, dim=1), strict=True)]
+
+    def _place(self, kind: int) -> Tensor:
+        """The position embeddings of a kind, plus its own embedding if there are several kinds: (N, E)."""
+        positions: Tensor = self.positions(kind)
+        return positions if self.kind is None else positions + self.kind[kind]
+
+    def _in_grid(self, windows: Windows, seen: Tensor, visible: Tensor, target: Tensor) -> Tensor:
+        """Puts all tokens in grid order, runs the windowed blocks, and returns the target tokens (B, M, E)."""
+        positions = self._place(0)
+        grid = self.mask_token.to(seen.dtype).expand(len(seen), len(positions), -1)
+        x = windows(put_tokens(grid, visible, seen) + positions, self.stack.blocks)
+        return gather_tokens(x, target)

@@ -1,0 +1,218 @@
+"""The masked autoencoder: tokenise, gather the visible tokens, encode, decode, compare with the targets.
+
+The model is the same for every kind of token: a `Tokens` module splits data into tokens and defines the inputs and
+targets. All shapes are static and all selections are gathers by index, so it compiles to one graph.
+
+Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's width.
+
+The architecture is VideoMAE's (Tong et al., 2022, section 3.4 and appendix): pre-norm blocks, fixed 1-D sinusoid
+positions over the flattened tokens, no class token, a bias for query and value but none for key; the decoder reads the
+visible tokens followed by mask tokens, without putting them back in order, and only the mask tokens are predicted.
+VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a weight for each. MAE (He et al., 2022)
+and MAE-ST (Feichtenhofer et al., 2022) are this model with a class token, a bias between encoder and decoder and other
+positions: attention does not depend on the order of tokens, and a bias for key changes no softmax.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.stream.sampler import BatchT
+from ..core.losses import Losses, squared
+from ..core.model import Grids, Model, ModelConfig
+from .encoder_decoder import TokenDecoder, TokenEncoder
+from .init import init_linear
+from .layouts import layout_of
+from .positions import LearntPositions
+from .select import gather_tokens
+from .windows import Windows
+
+
+class Tokens(Protocol[BatchT]):
+    """The interface of a kind of token. It is a module, so its buffers follow the model to its device."""
+
+    grid: tuple[int, ...]
+    n_tokens: int
+    n_inputs: int
+    n_targets: int
+
+    def positions(self, width: int) -> Tensor:
+        """The position embeddings, float32 (N, width)."""
+
+    def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
+        """The data and the masks of a batch. ValueError if it has none."""
+
+    def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
+        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+
+    def split(self, data: Tensor) -> Tensor:
+        """Splits data into tokens (B, N, ...), without normalisation."""
+
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """Tokens as the encoder reads them, float32 (B, V, n_inputs)."""
+
+    def targets(self, tokens: Tensor) -> Tensor:
+        """Tokens as the decoder predicts them, float32 (B, M, n_targets)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutoencoderConfig(ModelConfig[BatchT]):
+    """The sizes of the encoder and the decoder, and the epsilons of their layer norms.
+
+    decoder_window: the size of the decoder's attention windows in tokens of time and frequency (core/windows.py);
+    None for global attention. eps: of all layer norms except the decoder's last, whose epsilon is decoder_eps. 1e-6 is
+    the authors' value; transformers uses 1e-12 and 1e-5. class_token: a learnt token precedes the visible tokens in
+    encoder and decoder. learnt: positions are learnt, apart for the first axis of the grid and for the others, instead
+    of fixed. bridge_bias: the linear layer from the encoder's width to the decoder's has a bias.
+    """
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    decoder_width: int = 192
+    decoder_depth: int = 4
+    decoder_heads: int = 3
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+    decoder_eps: float = 1e-6
+    decoder_window: tuple[int, int] | None = None
+    class_token: bool = False
+    learnt: bool = False
+    bridge_bias: bool = False
+
+    def __post_init__(self) -> None:
+        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
+            if width < 1 or heads < 1 or width % heads or width % 2:
+                raise ValueError(
+                    f"{part}width must be even and a multiple of {part}heads, got {part}width={width}, "
+                    f"{part}heads={heads}"
+                )
+        if self.depth < 1 or self.decoder_depth < 1 or self.mlp_ratio < 1:
+            raise ValueError(
+                "depth, decoder_depth and mlp_ratio must be at least 1, "
+                f"got {self.depth}, {self.decoder_depth}, {self.mlp_ratio}"
+            )
+        if self.decoder_window is not None and self.class_token:
+            raise ValueError(
+                f"a class token lies in no window, got decoder_window={self.decoder_window} and class_token=True; "
+                "leave one out"
+            )
+
+    @abstractmethod
+    def tokens(self, grids: Grids) -> Tokens[BatchT]:
+        """The `Tokens` module for the data's grid."""
+
+    def make(self, grids: Grids) -> MaskedAutoencoder[BatchT]:
+        """See ModelConfig."""
+        return MaskedAutoencoder(self, grids)
+
+
+class MaskedAutoencoder(Model[BatchT]):
+    """A masked autoencoder over any `Tokens` module."""
+
+    def __init__(self, config: AutoencoderConfig[BatchT], grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.tokens = tokens = config.tokens(grids)
+        self.encoder = TokenEncoder(
+            [tokens.n_inputs],
+            self._positions(c.width),
+            depth=c.depth,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+            class_token=c.class_token,
+        )
+        self.decoder = TokenDecoder(
+            c.width,
+            [tokens.n_targets],
+            self._positions(c.decoder_width),
+            depth=c.decoder_depth,
+            heads=c.decoder_heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+            norm_eps=c.decoder_eps,
+            windows=None if c.decoder_window is None else Windows(tokens.grid, c.decoder_window),
+            class_token=c.class_token,
+            bias=c.bridge_bias,
+        )
+        self.decoder.init_weights()
+        init_linear(self)
+
+    def _positions(self, width: int) -> list[Tensor] | LearntPositions:
+        if self.config.learnt:
+            return LearntPositions(self.tokens.grid, width)
+        return [self.tokens.positions(width)]
+
+    def loss(self, batch: BatchT) -> Losses:
+        """The mean squared error over target tokens, weighted by the mask's weights."""
+        data, mask = self.tokens.of(batch)
+        tokens = self.tokens.split(data)
+        with torch.no_grad():
+            expected = self.tokens.targets(gather_tokens(tokens, mask.target))
+        predicted = self._predict(tokens, mask.visible, mask.target)
+        return Losses(parts={"reconstruction": squared(predicted, expected, mask.weight)})
+
+    def reconstructed(self, batch: BatchT) -> BatchT:
+        """The batch with its target tokens replaced by the predictions, scaled by the true mean and deviation."""
+        return self.tokens.completed(batch, self.predict(*self._seen(batch)))
+
+    def _seen(self, batch: BatchT) -> tuple[Tensor, Tensor, Tensor]:
+        data, mask = self.tokens.of(batch)
+        return data, mask.visible, mask.target
+
+    def predict(self, data: Tensor, visible: Tensor, target: Tensor) -> Tensor:
+        """Predicts the tokens `target`, (B, M, n_targets), from the tokens `visible`."""
+        return self._predict(self.tokens.split(data), visible, target)
+
+    def encode(self, data: Tensor, visible: Tensor) -> Tensor:
+        """The encoder's output for the tokens `visible` (B, V): (B, V, D), without the class token."""
+        encoded = self._encode(self.tokens.split(data), visible)
+        return encoded[:, 1:] if self.config.class_token else encoded
+
+    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See Model. Knows VideoMAE and MAE, as transformers and their authors save them (layouts.py).
+
+        ValueError if their fixed positions are others than this model's.
+        """
+        found = layout_of(weights)
+        if found is None:
+            return weights
+        layout, plain = found
+        for name, own in zip(layout.positions, (self.encoder.positions(), self.decoder.positions()), strict=False):
+            theirs = plain[name][0, 1:].to(own) if name in plain else own
+            if theirs.shape != own.shape or not torch.allclose(theirs, own, atol=1e-4):
+                raise ValueError(
+                    f"{name!r} of {layout.what} has other positions than the model, or another number of them; use the "
+                    "size and the patch of those weights, and model.positions=columns"
+                )
+        return layout.to_ours(plain)
+
+    def token_inputs(self, batch: BatchT) -> Tensor:
+        """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
+        data, _ = self.tokens.of(batch)
+        return self.tokens.inputs(self.tokens.split(data))
+
+    def token_features(self, batch: BatchT) -> Tensor:
+        """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+        data, _ = self.tokens.of(batch)
+        index = torch.arange(self.tokens.n_tokens, device=data.device).expand(len(data), -1)
+        return self.encode(data, index)
+
+    def features(self, batch: BatchT) -> Tensor:
+        """The mean of the encoder's output over all tokens, float32 (B, D)."""
+        return self.token_features(batch).float().mean(dim=1)
+
+    def _encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        return cast(Tensor, self.encoder(self.tokens.inputs(gather_tokens(tokens, visible)), visible))
+
+    def _predict(self, tokens: Tensor, visible: Tensor, target: Tensor) -> Tensor:
+        made: list[Tensor] = self.decoder([self._encode(tokens, visible)], [visible], [target])
+        return made[0]

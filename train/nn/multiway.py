@@ -1,0 +1,103 @@
+"""One tower for an image and its text: they share attention, and each has layer norms and MLPs of its own.
+
+Source: multiway transformers (BEiT-3, Wang et al., 2023, section 2.1). Shapes: B samples, N patches of an image, L
+tokens of a text, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...pipelines.masks import TokenGrid
+from .attention import Attention
+from .block import MLP, Norms
+from .image_tokens import ImageTokens
+from .init import INIT_STD
+from .token_ids import TokenIds
+
+IMAGE, TEXT = 0, 1
+"""The kinds of tokens."""
+
+
+class MultiwayBlock(nn.Module):
+    """A pre-norm block over the tokens of an image and of a text, (B, N + L, D)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
+        super().__init__()
+        self.norm1 = Norms(width, eps, 2)
+        self.attention = Attention(width, heads)
+        self.norm2 = Norms(width, eps, 2)
+        self.mlps = nn.ModuleList(MLP(width, mlp_ratio) for _ in range(2))
+
+    def forward(self, x: Tensor, of_image: int, mask: Tensor) -> Tensor:
+        """of_image: the first so many tokens are of the image. mask: see `attended`."""
+        x = x + self.attention(normed(self.norm1, x, of_image), mask)
+        inner = normed(self.norm2, x, of_image)
+        return x + torch.cat((self.mlps[IMAGE](inner[:, :of_image]), self.mlps[TEXT](inner[:, of_image:])), dim=1)
+
+
+class Multiway(nn.Module):
+    """The tower. Image: a class token and patches with fixed positions, of which hidden ones are a mask token. Text:
+    ids with learned positions, whose first token stands for the text. Patches have a layer norm before their positions
+    are added, so that much white does not drown these.
+    """
+
+    TABLES = ("kind", "mask_token", "class_token")
+    """The parameters that are tables of embeddings, which do not decay."""
+
+    place: Tensor
+
+    def __init__(
+        self,
+        tokens: ImageTokens,
+        text: TokenGrid,
+        *,
+        vocabulary: int,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: int,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        (length,) = text.need("token", by="a model of images with texts")
+        self.tokens = tokens
+        self.embed = nn.Sequential(nn.Linear(tokens.n_inputs, width), nn.LayerNorm(width, eps=eps))
+        self.register_buffer("place", tokens.positions(width), persistent=False)
+        self.class_token = nn.Parameter(torch.empty(width).normal_(std=INIT_STD))
+        self.mask_token = nn.Parameter(torch.empty(width).normal_(std=INIT_STD))
+        self.ids = TokenIds(vocabulary, width, length, learned=True, eps=eps)
+        self.kind = nn.Parameter(torch.zeros(2, width))
+        self.blocks = nn.ModuleList(MultiwayBlock(width, heads, mlp_ratio, eps) for _ in range(depth))
+        self.norm = Norms(width, eps, 2)
+
+    def forward(self, image: Tensor, ids: Tensor, valid: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The tokens of images uint8 (B, H, W, 3), (B, 1 + N, D), and of texts int (B, L), (B, L, D).
+
+        valid: bool (B, L), False for padding. hidden: bool (B, N), the patches that are not seen.
+        """
+        x = self.embed(self.tokens.inputs(self.tokens.split(image)))
+        if hidden is not None:
+            x = torch.where(hidden[..., None], self.mask_token.to(x.dtype), x)
+        first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
+        seen = torch.cat((first, x + self.place), dim=1) + self.kind[IMAGE]
+        read = self.ids(ids, torch.arange(ids.shape[1], device=ids.device)) + self.kind[TEXT]
+        both, of_image = torch.cat((seen, read), dim=1), seen.shape[1]
+        mask = F.pad(valid, (of_image, 0), value=True)[:, None, None]
+        for block in self.blocks:
+            both = block(both, of_image, mask)
+        made = normed(self.norm, both, of_image)
+        return made[:, :of_image], made[:, of_image:]
+
+    def init_tables(self) -> None:
+        """Gives the tables of ids and places BERT's initial weights."""
+        for table in self.modules():
+            if isinstance(table, nn.Embedding):
+                nn.init.normal_(table.weight, std=INIT_STD)
+
+
+def normed(norms: Norms, x: Tensor, of_image: int) -> Tensor:
+    """The tokens (B, N + L, D) after the layer norms of their kinds."""
+    return torch.cat((norms(x[:, :of_image], IMAGE), norms(x[:, of_image:], TEXT)), dim=1)

@@ -1,0 +1,105 @@
+"""The base of models of video with sound: their sizes and interface, and the parts of a batch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ..core.model import Grids, Model, ModelConfig
+from .spectrogram_tokens import SpectrogramTokens
+from .video_tokens import VideoTokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairConfig(ModelConfig[AudioVisualBatch]):
+    """The sizes of a model of pairs. temperature: of the matching loss. matching: its share of the loss, in [0, 1];
+    reconstruction has the rest.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+    temperature: float = 0.05
+    matching: float = 0.5
+
+    def __post_init__(self) -> None:
+        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
+            if width < 4 or heads < 1 or width % heads or width % 4:
+                raise ValueError(
+                    f"{part}width must be a multiple of {part}heads and of 4, got {part}width={width}, {part}heads="
+                    f"{heads}"
+                )
+        if self.depth < 1 or self.decoder_depth < 1 or self.mlp_ratio < 1:
+            raise ValueError(f"depth, decoder_depth and mlp_ratio must be at least 1, got {self}")
+        if self.temperature <= 0 or not 0 <= self.matching <= 1:
+            raise ValueError(f"temperature must be > 0 and matching must lie in [0, 1], got {self}")
+
+
+class PairModel(Model[AudioVisualBatch]):
+    """A model of video (or single frames) and spectrograms, on the grids "video" and "audio"."""
+
+    def __init__(self, config: PairConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.video, self.audio = VideoTokens(grids["video"]), SpectrogramTokens(grids["audio"])
+
+    @abstractmethod
+    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """The rows of a batch that are used for reconstruction, with their masks."""
+
+    @abstractmethod
+    def predict(
+        self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
+    ) -> tuple[Tensor, Tensor]:
+        """The predicted targets of both masks, (B, M, values of a token), from the visible tokens alone."""
+
+    @abstractmethod
+    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
+
+    def reconstructed(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """The `reconstruction_rows` with the target tokens of both modalities replaced by the predictions."""
+        shown = self.reconstruction_rows(batch)
+        spectrogram, of_video, of_audio = masked(shown)
+        video, audio = self.predict(shown.video, spectrogram, of_video, of_audio)
+        return replace(
+            shown,
+            video=self.video.paint(shown.video, of_video.target, video),
+            spectrogram=self.audio.paint(spectrogram, of_audio.target, audio),
+        )
+
+
+def masked(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
+    """The spectrograms and both masks of a batch. ValueError if one is missing."""
+    if batch.spectrogram is None or batch.video_mask is None or batch.audio_mask is None:
+        raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
+    return batch.spectrogram, batch.video_mask, batch.audio_mask
+
+
+def rows_of(
+    batch: AudioVisualBatch, rows: slice, video_mask: MaskBatch | None, audio_mask: MaskBatch | None
+) -> AudioVisualBatch:
+    """The rows of a batch with the masks given for them, without optical flow."""
+    kept: dict[str, Any] = {f.name: _rows(getattr(batch, f.name), rows) for f in fields(batch)}
+    return replace(batch, **{**kept, "video_mask": video_mask, "audio_mask": audio_mask, "flow": None})
+
+
+def _rows(value: Any, rows: slice) -> Any:
+    if isinstance(value, dict):
+        return {name: _rows(one, rows) for name, one in value.items()}
+    return value[rows] if isinstance(value, Tensor | list) else None
+
+
+def every_token(tokens: Tensor) -> Tensor:
+    """The indexes int64 (B, N) of all tokens (B, N, ...)."""
+    return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])

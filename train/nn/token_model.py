@@ -1,0 +1,210 @@
+"""The masked language model: an encoder over token ids, without padding, that predicts the hidden ones.
+
+Shapes: B rows of up to L tokens, T tokens of all documents, K of them hidden, D channels.
+
+All layers but attention see the T tokens as one sequence, attention sees documents (documents.py), and the
+head sees the K hidden tokens alone. On a CPU the last layer, too, computes them alone, from the keys and values of all.
+So neither padding nor visible tokens cost what is not needed of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...pipelines.modalities.text.batch import TextBatch
+from ..core.distributed import sum_over_ranks
+from ..core.losses import Losses, Part, weighted
+from ..core.model import Grids, Model, ModelConfig
+from .bert_names import is_bert, own_bert
+from .documents import Documents, Positions
+from .init import init_normal
+from .token_blocks import NormAt, TokenBlock
+from .token_head import TokenHead
+from .token_ids import HiddenTokens, TokenIds, hidden_tokens, mask_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenModelConfig(ModelConfig[TextBatch]):
+    """The sizes of a masked language model; the defaults are those of BERT (Devlin et al., 2019) of base size.
+
+    vocabulary: the number of token ids. positions: how places in a document enter (see `Positions`). norm: where layer
+    norms stand (see `NormAt`). gated: use gated feed-forward layers. eps: of all layer norms. classes: the number of
+    classes of tokens whose losses are averaged over the run, for masks that follow them (masks.ByClass); 0 for none.
+    momentum: of that average.
+    """
+
+    vocabulary: int = 30522
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    positions: Positions = "learned"
+    norm: NormAt = "post"
+    gated: bool = False
+    eps: float = 1e-12
+    classes: int = 0
+    momentum: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.heads < 1 or self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise ValueError(
+                f"rotary positions need an even number of channels a head, got {self.width // self.heads}; change "
+                "width or heads"
+            )
+        if min(self.depth, self.mlp_ratio, self.vocabulary) < 1 or self.classes < 0:
+            raise ValueError(
+                "depth, mlp_ratio and vocabulary must be at least 1 and classes at least 0, "
+                f"got {self.depth}, {self.mlp_ratio}, {self.vocabulary}, {self.classes}"
+            )
+        for name, value, legal in (("positions", self.positions, Positions), ("norm", self.norm, NormAt)):
+            if value not in get_args(legal):
+                raise ValueError(f"{name} is one of {', '.join(get_args(legal))}, got {value!r}")
+
+    def make(self, grids: Grids) -> TokenModel:
+        """See ModelConfig."""
+        return TokenModel(self, grids)
+
+
+class TokenModel(Model[TextBatch]):
+    """A masked language model. `class_scores`: float64 (classes,), the moving average of the loss of each class."""
+
+    class_scores: Tensor
+    class_sums: Tensor
+
+    def __init__(self, config: TokenModelConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        (length,) = grids["text"].need("token", by="a text model")
+        learned = c.positions == "learned"
+        self.embed = TokenIds(c.vocabulary, c.width, length, learned=learned, eps=c.eps)
+        self.blocks = nn.ModuleList(
+            TokenBlock(c.width, c.heads, c.mlp_ratio * c.width, norm=c.norm, gated=c.gated, eps=c.eps)
+            for _ in range(c.depth)
+        )
+        self.last = nn.LayerNorm(c.width, eps=c.eps) if c.norm == "pre" else nn.Identity()
+        self.head = TokenHead(c.width, c.vocabulary, c.eps)
+        self.register_buffer("class_scores", torch.zeros(c.classes, dtype=torch.float64), persistent=c.classes > 0)
+        self.register_buffer("class_sums", torch.zeros(2, c.classes + 1, dtype=torch.float64), persistent=False)
+        init_normal(self, c.width)
+
+    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `Model`: those of a BERT of transformers are renamed, and cut to the model's length.
+
+        ValueError for a model that is no BERT.
+        """
+        if not is_bert(weights):
+            return weights
+        if self.embed.places is None or self.config.norm != "post" or self.config.gated:
+            raise ValueError(
+                "BERT's weights fit a model with positions='learned', norm='post' and gated=False, got "
+                f"positions={self.config.positions!r}, norm={self.config.norm!r} and gated={self.config.gated}"
+            )
+        own = own_bert(weights)
+        own["embed.places.weight"] = own["embed.places.weight"][: self.embed.length]
+        return own
+
+    def forward(self, batch: TextBatch) -> Losses:
+        """See `Model`. A CPU always computes in float32, or the type of the weights.
+
+        Its kernels of bf16 are made anew for each length of a document, which takes longer than it saves and fills the
+        memory: measured on a tiny model, 200 instead of 145 ms a step, and 20 MB more in each.
+        """
+        with nullcontext() if batch.tokens.is_cuda else torch.autocast("cpu", enabled=False):
+            return self.loss(batch)
+
+    def loss(self, batch: TextBatch) -> Losses:
+        """The cross-entropy of the hidden tokens' ids in nats, the mean over those of the whole batch."""
+        hidden = hidden_tokens(batch)
+        return Losses(parts={"masked tokens": self.masked_loss(batch, hidden, self.encode(batch, hidden.place))})
+
+    def masked_loss(self, batch: TextBatch, hidden: HiddenTokens, encoded: Tensor) -> Part:
+        """The cross-entropy of the hidden tokens' ids in nats, from the encoder's output for them (K, D)."""
+        errors = F.cross_entropy(self.logits(encoded), hidden.label, reduction="none")
+        if self.training and self.config.classes:
+            self._count(batch, hidden, errors.detach())
+        return weighted(errors, hidden.weight)
+
+    def _count(self, batch: TextBatch, hidden: HiddenTokens, errors: Tensor) -> None:
+        """Adds the losses of hidden tokens to the sums of their classes, until `next_scores`."""
+        if batch.classes is None:
+            raise ValueError(
+                f"the model averages the losses of {self.config.classes} classes, and the batch has no classes; make "
+                "shards with parts of speech, or set model.classes=0"
+            )
+        classes = batch.classes.flatten()[hidden.index].long().clamp_max(self.config.classes)
+        weight = hidden.weight.double()
+        self.class_sums.index_add_(1, classes, torch.stack((errors.double() * weight, weight)))
+
+    def last_scores(self) -> Tensor:
+        """The scores of the classes after the last step, float64 (classes,)."""
+        return self.class_scores
+
+    def next_scores(self) -> Tensor:
+        """Moves `class_scores` by the losses of the classes since the last call, over all ranks, and returns them.
+
+        A class that did not occur keeps its score. Source: Yang et al. (2023), POS-tagging weighted masking.
+        """
+        total, count = sum_over_ranks(self.class_sums[:, :-1])
+        share = (count > 0) * (1.0 - self.config.momentum)
+        self.class_scores.lerp_(total / count.clamp_min(1e-12), share.double())
+        self.class_sums.zero_()
+        return self.class_scores
+
+    def encode(self, batch: TextBatch, at: Tensor | None = None) -> Tensor:
+        """The encoder's output (T, D) for the ids that the mask has; for the true ids where the batch has no mask.
+
+        at: int64 (K,), the places among the T tokens of which the output (K, D) is wanted; None for all.
+        """
+        if batch.mask is not None:
+            mask_of(batch)
+        unpadded = batch.unpadded
+        return self.encode_ids(
+            unpadded.gathered(batch.inputs), unpadded.positions, unpadded.cu_seqlens, unpadded.longest, at
+        )
+
+    def encode_ids(self, ids: Tensor, places: Tensor, edges: Tensor, longest: int, at: Tensor | None = None) -> Tensor:
+        """The encoder's output (T, D) for ids int (T,) at `places` of their documents, which have the `edges`.
+
+        at: see `encode`. A CUDA device computes all tokens and returns those, since its kernel of attention knows no
+        others. ValueError for a document that is longer than the model's longest.
+        """
+        if longest > self.embed.length:
+            raise ValueError(
+                f"the model reads documents of up to {self.embed.length} tokens, got one of {longest}; "
+                "use one length for the loader and the model"
+            )
+        c = self.config
+        documents = Documents.of(
+            edges, longest, places, positions=c.positions, heads=c.heads, channels=c.width // c.heads
+        )
+        x = self.embed(ids, places)
+        for block in self.blocks[:-1]:
+            x = block(x, documents)
+        if at is None or x.is_cuda or not len(at):
+            x = cast(Tensor, self.last(self.blocks[-1](x, documents)))
+            return x if at is None else x[at]
+        asked, order = torch.unique(at, return_inverse=True)
+        return cast(Tensor, self.last(self.blocks[-1](x, documents, documents.asking(asked))))[order]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The logits of ids (..., vocabulary) of encoded tokens (..., D)."""
+        return cast(Tensor, self.head(x, self.embed.ids.weight))
+
+    def reconstructed(self, batch: TextBatch) -> TextBatch:
+        """The batch with each hidden token replaced by the most probable id."""
+        hidden = hidden_tokens(batch)
+        ids = self.logits(self.encode(batch, hidden.place)).argmax(dim=-1).int()
+        tokens = batch.tokens.flatten().clone()
+        counts = hidden.weight > 0
+        tokens[hidden.index[counts]] = ids[counts]
+        rows = tokens.view_as(batch.tokens)
+        return replace(batch, tokens=rows, unpadded=replace(batch.unpadded, tokens=batch.unpadded.gathered(rows)))

@@ -1,0 +1,1 @@
+"""Audio-MAE (Huang et al., 2022): masked spectrograms."""

@@ -1,0 +1,19 @@
+"""The masked autoencoder of spectrograms: Audio-MAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ....pipelines.modalities.audio.batch import AudioBatch
+from ...core.model import Grids
+from ...nn.masked_autoencoder import AutoencoderConfig, Tokens
+from ...nn.spectrogram_tokens import SpectrogramTokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrogramAutoencoderConfig(AutoencoderConfig[AudioBatch]):
+    """The sizes of a masked autoencoder of spectrogram patches."""
+
+    def tokens(self, grids: Grids) -> Tokens[AudioBatch]:
+        """Patches on the grid "audio"."""
+        return SpectrogramTokens(grids["audio"])

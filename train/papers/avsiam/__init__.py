@@ -1,0 +1,1 @@
+"""AVSiam (Lin & Bertasius, 2024): one encoder for frames and sounds."""

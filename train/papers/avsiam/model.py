@@ -1,0 +1,201 @@
+"""AVSiam (Lin & Bertasius, 2024): one encoder for frames and sounds, trained by matching and by reconstruction.
+
+Both modalities share the attention and MLP weights of the encoder; each has its own patch embedding, positions and
+layer norms. Every step has two losses. Matching: clips and sounds are masked at several ratios (different ones in
+different parts of a batch, independently for both) and encoded separately; a contrastive loss compares the means of
+their tokens. Reconstruction: with other masks at one ratio, a decoder over the tokens of both modalities, each with an
+embedding of its modality, predicts the hidden patches of both.
+
+Two differences from the authors' code: both losses are used in one step instead of two, and targets are normalised.
+
+Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ....pipelines.masks import visible_count
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ...core.losses import Losses, squared
+from ...core.model import Grids
+from ...nn.encoder_decoder import TokenDecoder, TokenEncoder
+from ...nn.init import init_linear
+from ...nn.matching import matching, mean_token
+from ...nn.pair_model import PairConfig, PairModel, every_token, masked, rows_of
+from ...nn.positions import grid_positions
+from ...nn.select import gather_tokens
+from ...nn.spectrogram_tokens import SpectrogramTokens
+from ...nn.video_tokens import VideoTokens
+
+VIDEO, AUDIO = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiameseConfig(PairConfig):
+    """The sizes; the defaults are AVSiam's base model. reconstructed: the ratio of the masks for reconstruction.
+    parts: for matching, a batch is encoded in this many parts of similar ratios, one for each ratio.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    reconstructed: float = 0.75
+    parts: int = 5
+
+    def make(self, grids: Grids) -> Siamese:
+        """See ModelConfig."""
+        return Siamese(self, grids)
+
+
+class Siamese(PairModel):
+    """The model. A batch has two views of each sample: the first, with padded masks of several ratios, is used for
+    matching, the second, with masks of one ratio, for reconstruction.
+    """
+
+    def __init__(self, config: SiameseConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        kinds: tuple[VideoTokens, SpectrogramTokens] = (self.video, self.audio)
+        self.encoder = TokenEncoder(
+            [kind.n_inputs for kind in kinds],
+            [grid_positions(kind.grid, c.width) for kind in kinds],
+            depth=c.depth,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+        )
+        self.decoder = TokenDecoder(
+            c.width,
+            [kind.n_targets for kind in kinds],
+            [grid_positions(kind.grid, c.decoder_width) for kind in kinds],
+            depth=c.decoder_depth,
+            heads=c.decoder_heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+        )
+        self.decoder.init_weights()
+        init_linear(self)
+
+    def loss(self, batch: AudioVisualBatch) -> Losses:
+        """The squared errors of the target tokens of both modalities and the matching loss.
+
+        Matching has its share of the config; the two errors have equal parts of the rest.
+        """
+        shown = self.reconstruction_rows(batch)
+        spectrogram, of_video, of_audio = masked(shown)
+        split = (self.video.split(shown.video), self.audio.split(spectrogram))
+        predicted = self._completed(split, (of_video.visible, of_audio.visible), (of_video.target, of_audio.target))
+        with torch.no_grad():
+            expected = (
+                self.video.targets(gather_tokens(split[VIDEO], of_video.target)),
+                self.audio.targets(gather_tokens(split[AUDIO], of_audio.target)),
+            )
+        clips, sounds = self._matched_views(batch)
+        c, share = self.config, (1 - self.config.matching) / 2
+        return Losses(
+            parts={
+                "video": squared(predicted[VIDEO], expected[VIDEO], of_video.weight, share),
+                "audio": squared(predicted[AUDIO], expected[AUDIO], of_audio.weight, share),
+                "matching": matching(clips, sounds, c.temperature, c.matching),
+            }
+        )
+
+    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """The second views. Their masks have one ratio, so the padding is removed."""
+        _, video, audio = masked(batch)
+        return rows_of(batch, slice(1, None, 2), self._second(video), self._second(audio))
+
+    def _second(self, mask: MaskBatch) -> MaskBatch:
+        n = mask.masked.shape[1]
+        seen = visible_count(n, self.config.reconstructed, "floor_visible")
+        return MaskBatch(
+            grid=mask.grid,
+            masked=mask.masked[1::2],
+            visible=mask.visible[1::2, :seen],
+            target=mask.target[1::2, : n - seen],
+            weight=mask.weight[1::2, : n - seen],
+        )
+
+    def _matched_views(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (B, D) of the clips and of the sounds of the first views."""
+        spectrogram, video, audio = masked(batch)
+        clips = self._matched(VIDEO, self.video.split(batch.video[0::2]), self._first(video))
+        return clips, self._matched(AUDIO, self.audio.split(spectrogram[0::2]), self._first(audio))
+
+    def _first(self, mask: MaskBatch) -> list[Tensor]:
+        if mask.n_visible is None:
+            raise ValueError("AVSiam needs padded masks, whose counts may differ; give the loader masks.Padded(...)")
+        return ratio_parts(mask.visible[0::2], mask.n_visible[0::2], self.config.parts)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the encoder and the decoder only: the division of a batch into parts is decided on the host."""
+        self.encoder.compile(*args, **kwargs)
+        self.decoder.compile(*args, **kwargs)
+
+    def predict(
+        self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
+    ) -> tuple[Tensor, Tensor]:
+        """The predicted targets of both masks, (B, M, values of a token), for the video and for the sound."""
+        split = (self.video.split(video), self.audio.split(spectrogram))
+        video_made, audio_made = self._completed(
+            split, (video_mask.visible, audio_mask.visible), (video_mask.target, audio_mask.target)
+        )
+        return video_made, audio_made
+
+    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
+        video_tokens, audio_tokens = self.video.split(video), self.audio.split(spectrogram)
+        clips = self._encoded(VIDEO, video_tokens, every_token(video_tokens))
+        return mean_token(clips), mean_token(self._encoded(AUDIO, audio_tokens, every_token(audio_tokens)))
+
+    def _encoded(self, modality: int, tokens: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The encoded visible tokens of one modality, (B, V, D); padding is not attended to."""
+        kind = (self.video, self.audio)[modality]
+        return cast(Tensor, self.encoder(kind.inputs(gather_tokens(tokens, visible)), visible, modality, valid))
+
+    def _matched(self, modality: int, tokens: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """The mean tokens (B, D) of a batch whose rows are encoded in parts (see `ratio_parts`)."""
+        rows, visible, valid = parts[::3], parts[1::3], parts[2::3]
+        means = [
+            mean_token(self._encoded(modality, tokens[row], seen, real), real)
+            for row, seen, real in zip(rows, visible, valid, strict=True)
+        ]
+        return torch.cat(means)[torch.argsort(torch.cat(list(rows)))]
+
+    def _completed(
+        self, split: tuple[Tensor, Tensor], visible: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]
+    ) -> list[Tensor]:
+        """The predicted targets of both modalities from the visible tokens of both."""
+        encoded = [self._encoded(modality, split[modality], visible[modality]) for modality in (VIDEO, AUDIO)]
+        return cast(list[Tensor], self.decoder(encoded, visible, target))
+
+
+def ratio_parts(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:
+    """Divides a batch of padded masks into `parts` near-equal parts of rows with similar counts.
+
+    visible int64 (B, V) and n_visible int64 (B,) are those of a MaskBatch. Each part has its rows int64 (b,), their
+    visible tokens int64 (b, V'), and which of these are not padding, bool (b, V'). The sizes of the parts depend on B
+    alone, and V' is the largest count of a part: if B is a multiple of the number of ratios there is no padding, and
+    there are as many shapes as ratios. On a CUDA device the counts are copied to the host once.
+    """
+    order = torch.argsort(n_visible, descending=True, stable=True)
+    counts = n_visible[order].tolist()
+    bounds = [len(counts) * part // parts for part in range(parts + 1)]
+    made: list[Tensor] = []
+    for first, stop in pairwise(bounds):
+        if first < stop:
+            rows, width = order[first:stop], max(counts[first], 1)
+            real = torch.arange(width, device=visible.device) < n_visible[rows, None].clamp(min=1)
+            made += [rows, visible[rows, :width], real]
+    return made

@@ -1,0 +1,90 @@
+"""Recipes of AVSiam (Lin & Bertasius, 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ....pipelines import VideoClip
+from ....pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
+from ....pipelines.masks import ByView, FilledStrips, Mask, MultiRatio, Padded, Random
+from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ....pipelines.modalities.audiovisual.data import AudioVisualData
+from ....pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
+from ...core.optimiser import OptimiserConfig
+from ...core.recipe import Recipe
+from ...core.schedule import ScheduleConfig
+from .model import SiameseConfig
+
+RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)
+"""The ratios of AVSiam's masks for matching; each is used for an equal part of a batch."""
+
+
+def avsiam_base() -> Recipe[AudioVisualBatch]:
+    """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of sound, 25 epochs; 16 ranks of 4 make a batch of
+    64. Masks for matching have five ratios (strips for the sound), those for reconstruction hide 0.75 at random.
+
+    Differs from the authors' code in: the five ratios are spread over the whole batch, where theirs gives a rank's four
+    samples four of them and omits 0.8; spectrograms get its noise but not its random shift in time, which would
+    misalign sound and video; both losses are in one step, theirs takes two steps of the optimiser per batch; targets
+    are normalised, theirs are raw; frames are cropped, theirs resized to a square; the frame is drawn from the whole
+    video, theirs one of ten; tokens of sound are ordered by time, then frequency, theirs the other way; positions fit
+    the grid, theirs are those of an image model, interpolated; weights are random, theirs a ViT of ImageNet-21k; AdamW,
+    theirs Adam with L2; the strips of masks are drawn by this package's rule, with the same counts.
+    """
+    return Recipe(
+        name="avsiam-base",
+        batch_size=4,
+        data=siamese_data(size=224, seconds=10.24, augment=MultiScaleCrop()),
+        model=SiameseConfig(parts=len(RATIOS)),
+        optimiser=OptimiserConfig(betas=(0.95, 0.999), weight_decay=5e-7),
+        schedule=ScheduleConfig(base_lr=8e-4, warmup=0.05, epochs=25),
+    )
+
+
+def siamese_data(
+    *, size: int, seconds: float, augment: Augmentation, audio_patch: tuple[int, int] = (16, 16)
+) -> AudioVisualData:
+    """A frame and its sound in two views: the first is matched at several ratios, the second reconstructed."""
+
+    def mask(matched: Mask) -> Mask:
+        return Padded(mask=ByView(masks=(matched, Random(ratio=0.75))))
+
+    return AudioVisualData(
+        clip=VideoClip(frames=1, stride=1, size=size),
+        tubelet=1,
+        seconds=seconds,
+        views=2,
+        video_mask=mask(Random(ratio=MultiRatio(ratios=RATIOS, name="image"))),
+        audio_mask=mask(FilledStrips(ratio=MultiRatio(ratios=RATIOS, name="audio"))),
+        spectrogram_noise=SpectrogramNoise(),
+        augment=augment,
+        audio_patch=audio_patch,
+    )
+
+
+def avsiam_tiny() -> Recipe[AudioVisualBatch]:
+    """The same method for two CPU cores: 49 tokens of a frame at 112 pixels and 64 of 1.28 s, a model of 2.3 M
+    parameters, 800 steps: what `make demo MODALITY=audiovisual` trains.
+
+    A token of sound holds all bins of 20 ms. The paper's tokens of 16 frames x 16 bins predict each other too weakly
+    in so few and short sounds: on the sample set, linear regression from the visible tokens of the same bins is 0.7 %
+    better than the average token of a position; with tokens of 20 ms it is 27 % better.
+    """
+    return replace(
+        avsiam_base(),
+        name="avsiam-tiny",
+        batch_size=20,
+        data=siamese_data(size=112, seconds=1.28, augment=CenterCrop(), audio_patch=(2, 128)),
+        model=SiameseConfig(
+            width=192, depth=4, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3, matching=0.1
+        ),
+        optimiser=OptimiserConfig(max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=1.9e-2, min_lr=1.9e-4, warmup=0.1, steps=800),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe[AudioVisualBatch]]] = {
+    "avsiam-base": avsiam_base,
+    "avsiam-tiny": avsiam_tiny,
+}

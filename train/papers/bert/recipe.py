@@ -1,0 +1,214 @@
+"""Recipes of text: BERT, MosaicBERT, Learning Better Masking, PMLM and RetroMAE.
+
+The ids are those of the split's tokenizer, of which a model has at most `vocabulary`: 8,192 in the tiny recipes, as
+`maskstream shards` trains it, and 30,522 in those of the papers' size, whose tokenizer is given by its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ....pipelines.masks import (
+    ByClass,
+    Mask,
+    Padded,
+    RatioDecay,
+    Replace,
+    Tokens,
+    UniformCount,
+)
+from ....pipelines.modalities.text.batch import TextBatch
+from ....pipelines.modalities.text.data import TextData
+from ...core.optimiser import OptimiserConfig
+from ...core.recipe import Recipe
+from ...core.schedule import ScheduleConfig
+from ...nn.token_model import TokenModelConfig
+
+CLASSES = 17
+"""The universal parts of speech."""
+
+
+SMALL = TokenModelConfig(vocabulary=8192, width=128, depth=2, heads=4, norm="pre", positions="rotary", eps=1e-6)
+"""The model of the tiny recipes: 2 pre-norm layers of width 128, with rotary positions.
+
+Short runs are lost with vectors of places, which first have to learn which places are neighbours.
+"""
+
+
+def replaced(mask: Mask) -> Padded:
+    """80 % of the tokens that `mask` hides become [MASK], 10 % a random one, 10 % stay."""
+    return Padded(mask=Replace(mask=mask))
+
+
+def bert_base() -> Recipe[TextBatch]:
+    """BERT's masked language model (Devlin et al., 2019, 3.1 and A.2): 12 layers of width 768, 15 % of the tokens.
+
+    A batch of 256 rows of 512 tokens, a million steps, AdamW with a learning rate of 1e-4, 10,000 steps of warm-up.
+
+    Differs from the authors' code in: no prediction of the next sentence, and so one segment and no pooler; no dropout;
+    documents packed to 512 tokens instead of 128 in the first 900,000 steps, none of them cut shorter (theirs cuts one
+    in ten); half a cosine instead of a line to 0; at most round(0.15 n) hidden tokens, without the limit of 20 or 80 a
+    row; the GELU itself instead of its approximation by tanh; tables of embeddings do not decay; other random numbers.
+    """
+    return Recipe(
+        name="bert-base",
+        batch_size=32,
+        data=TextData(length=512, packing="pack", mask=replaced(Tokens(ratio=0.15))),
+        model=TokenModelConfig(),
+        optimiser=OptimiserConfig(betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01, max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=1e-4, warmup=0.01, steps=1_000_000),
+    )
+
+
+def bert_tiny() -> Recipe[TextBatch]:
+    """The same method for two CPU cores: rows of 128 tokens, 2 pre-norm layers of width 128, 800 steps of 16 rows.
+
+    Differs from the authors' code as `bert_base` does, and in pre-norm layers and rotary positions.
+    """
+    return replace(
+        bert_base(),
+        name="bert-tiny",
+        batch_size=16,
+        data=TextData(length=128, packing="pack", mask=replaced(Tokens(ratio=0.15))),
+        model=SMALL,
+        optimiser=OptimiserConfig(betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=48e-3, warmup=0.1, steps=800),
+    )
+
+
+def mosaicbert_base() -> Recipe[TextBatch]:
+    """MosaicBERT (Portes et al., 2023): no padding, ALiBi, gated layers, 30 % of the tokens, each by itself.
+
+    One document a row, cut to 128 tokens; a batch of 4,096 (32 ranks of 128), 70,000 steps, AdamW with 5e-4 and betas
+    (0.9, 0.98), 6 % of warm-up, down to 0.02 of the rate.
+
+    Differs from the authors' code in: half a cosine instead of a line; weight decay that is not divided by the initial
+    learning rate, so that 1e-5 is the decoupled one's 1e-5 / 5e-4; no dropout; no prediction at the first token; the
+    vocabulary is not padded to a multiple of 64; tables of embeddings do not decay; evaluation hides 30 %, not 15 %.
+    """
+    return Recipe(
+        name="mosaicbert-base",
+        batch_size=128,
+        data=TextData(length=128, packing="row", mask=replaced(Tokens(ratio=0.3, each=True))),
+        model=TokenModelConfig(positions="alibi", gated=True),
+        optimiser=OptimiserConfig(betas=(0.9, 0.98), eps=1e-6, weight_decay=0.02),
+        schedule=ScheduleConfig(base_lr=5e-4 / 16, min_lr=1e-5 / 16, warmup=0.06, steps=70_000),
+    )
+
+
+def mosaicbert_tiny() -> Recipe[TextBatch]:
+    """The same method for two CPU cores: 2 pre-norm layers of width 128, 800 steps of 16 rows of up to 128 tokens.
+
+    Differs from the authors' code as `mosaicbert_base` does, and in pre-norm layers and rotary positions: ALiBi's
+    penalties are the same on both sides of a token, so a small model learns late which neighbour stands on which.
+    """
+    return replace(
+        bert_tiny(),
+        name="mosaicbert-tiny",
+        data=TextData(length=128, packing="row", mask=replaced(Tokens(ratio=0.3, each=True))),
+        model=replace(SMALL, gated=True),
+    )
+
+
+def mrd_base() -> Recipe[TextBatch]:
+    """Masking ratio decay (Yang et al., 2023, Learning Better Masking): the ratio falls from 0.32 to 0.02 by a cosine.
+
+    200,000 steps of 256 rows of 512 tokens, AdamW with 2e-4, 10,000 steps of warm-up.
+
+    Differs from the authors' code in: starts from random weights (`--initial` takes others; theirs starts from BERT's);
+    rows of packed documents, where theirs fills about half a row with the first sentences of a text; no dropout; half a
+    cosine instead of a line for the learning rate; tables of embeddings do not decay; fp16 is bf16 or float32.
+    """
+    return replace(
+        bert_base(),
+        name="mrd-base",
+        data=TextData(length=512, packing="pack", mask=replaced(Tokens(ratio=RatioDecay(), each=True))),
+        optimiser=OptimiserConfig(betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=2e-4, warmup=0.05, steps=200_000),
+    )
+
+
+def mrd_tiny() -> Recipe[TextBatch]:
+    """The same method for two CPU cores, in all else `bert_tiny`.
+
+    Differs from the authors' code as `mrd_base` does, and in pre-norm layers and rotary positions.
+    """
+    mask = replaced(Tokens(ratio=RatioDecay(), each=True))
+    return replace(bert_tiny(), name="mrd-tiny", data=TextData(length=128, packing="pack", mask=mask))
+
+
+def ptw_base() -> Recipe[TextBatch]:
+    """Masks weighted by part of speech (Yang et al., 2023): words of classes with a high loss are hidden more often.
+
+    The loss of each of 17 classes is averaged over the run (momentum 0.999); the loader draws masks with it. Needs a
+    split with classes (`maskstream shards ... --set classes=FOLDER`).
+
+    Differs from the authors' code as `mrd_base` does (but theirs, too, begins with random weights), and in: classes are
+    of words by a lexicon, not by a tagger that reads the sentence; scores of a resumed run begin with those of the
+    checkpoint.
+    """
+    return replace(
+        mrd_base(),
+        name="ptw-base",
+        data=TextData(length=512, packing="pack", mask=replaced(ByClass(ratio=0.15))),
+        model=TokenModelConfig(classes=CLASSES),
+    )
+
+
+def ptw_tiny() -> Recipe[TextBatch]:
+    """The same method for two CPU cores, in all else `bert_tiny`; a momentum of 0.99, since the run is short.
+
+    Differs from the authors' code as `ptw_base` does, and in pre-norm layers and rotary positions.
+    """
+    return replace(
+        bert_tiny(),
+        name="ptw-tiny",
+        data=TextData(length=128, packing="pack", mask=replaced(ByClass(ratio=0.15))),
+        model=replace(SMALL, classes=CLASSES, momentum=0.99),
+    )
+
+
+def pmlm_base() -> Recipe[TextBatch]:
+    """PMLM (Liao et al., 2020): any number of hidden tokens, each equally likely, so the model generates in any order.
+
+    Rows of 128 tokens, one document each, AdamW with 1e-4 and a batch of 256.
+
+    Differs from the authors' code in: no prediction of the next sentence, and so one document a row and not two pieces;
+    masks are drawn anew in each epoch, not ten times in advance; no limit of hidden tokens a row (theirs must be raised
+    to the row's length); no dropout; learned positions only (their variant A), not relative ones; the GELU itself
+    instead of its approximation by tanh; half a cosine instead of a line.
+    """
+    return replace(
+        bert_base(),
+        name="pmlm-base",
+        data=TextData(length=128, packing="row", mask=replaced(Tokens(ratio=UniformCount()))),
+    )
+
+
+def pmlm_tiny() -> Recipe[TextBatch]:
+    """The same method for two CPU cores: 800 steps of 32 rows of up to 64 tokens.
+
+    Differs from the authors' code as `pmlm_base` does, and in pre-norm layers and rotary positions.
+    """
+    return replace(
+        bert_tiny(),
+        name="pmlm-tiny",
+        batch_size=32,
+        data=TextData(length=64, packing="row", mask=replaced(Tokens(ratio=UniformCount()))),
+        schedule=ScheduleConfig(base_lr=24e-3, warmup=0.1, steps=800),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe[TextBatch]]] = {
+    "bert-base": bert_base,
+    "bert-tiny": bert_tiny,
+    "mosaicbert-base": mosaicbert_base,
+    "mosaicbert-tiny": mosaicbert_tiny,
+    "mrd-base": mrd_base,
+    "mrd-tiny": mrd_tiny,
+    "pmlm-base": pmlm_base,
+    "pmlm-tiny": pmlm_tiny,
+    "ptw-base": ptw_base,
+    "ptw-tiny": ptw_tiny,
+}

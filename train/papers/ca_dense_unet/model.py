@@ -1,0 +1,227 @@
+"""The Channel-Attention Dense U-Net: several microphones in, a complex ratio mask for each out.
+
+Source: Tolooshams et al., 2020 (arXiv 2001.11542): a U-Net of dense blocks over the spectra of all microphones, with
+attention between the channels of every level; the estimate is the complex product of mask and mixture. The sizes are
+this project's choices.
+
+Shapes: B samples, M microphones, n time samples, C feature channels, F frequencies, T frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.modalities.audio.batch import NoisyBatch
+from ....pipelines.modalities.audio.data import NoisyData
+from ....pipelines.modalities.data import DataConfig
+from ...core.losses import Losses, weighted
+from ...core.model import Grids, Model, ModelConfig
+from .complex_ratio import ComplexRatio
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseUNetConfig(ModelConfig[NoisyBatch]):
+    """The sizes. microphones, n_samples: of the input. n_fft, hop: of the STFT, in samples. width: channels of the
+    first level.
+
+    depth: the number of times that frequency and time are halved. layers, growth: of a dense block. attention: the
+    length of queries and keys. target: the loss compares the enhanced sound ("sound") or the bounded complex ratio mask
+    ("ratio", complex_ratio.py).
+    """
+
+    microphones: int = 4
+    n_samples: int = 16384
+    n_fft: int = 512
+    hop: int = 128
+    width: int = 16
+    depth: int = 3
+    layers: int = 3
+    growth: int = 12
+    attention: int = 20
+    target: Literal["sound", "ratio"] = "sound"
+
+    def __post_init__(self) -> None:
+        if self.target not in ("sound", "ratio"):
+            raise ValueError(f"target is 'sound' or 'ratio', got {self.target!r}")
+        numbers = {name: value for name, value in asdict(self).items() if name != "target"}
+        if min(numbers.values()) < 1:
+            raise ValueError(f"all sizes of a Dense U-Net must be at least 1, got {numbers}")
+        if self.n_samples % self.hop or self.n_fft % (2 << self.depth) or self.frames % (1 << self.depth):
+            raise ValueError(
+                f"{self.frames} frames of n_samples={self.n_samples} and {self.n_fft // 2} frequencies must be whole "
+                f"multiples of 2 ** depth = {1 << self.depth}; change n_samples, hop, n_fft or depth"
+            )
+
+    def make(self, grids: Grids) -> DenseUNet:
+        """See ModelConfig."""
+        return DenseUNet(self, grids)
+
+    def check(self, data: DataConfig[NoisyBatch]) -> None:
+        """Raises ValueError if the data have another number of microphones or samples."""
+        if isinstance(data, NoisyData) and (data.microphones, data.clip.n_samples) != (
+            self.microphones,
+            self.n_samples,
+        ):
+            raise ValueError(
+                f"the model takes {self.microphones} microphones and {self.n_samples} samples, the loader gives "
+                f"{data.microphones} and {data.clip.n_samples}"
+            )
+
+    @property
+    def frames(self) -> int:
+        """The number of frames that the network processes; the last one, beyond the end, is dropped."""
+        return self.n_samples // self.hop
+
+
+class ChannelAttention(nn.Module):
+    """Self-attention between channels at each frequency, (B, C, F, T); queries and keys are linear in the frames."""
+
+    def __init__(self, frames: int, length: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(frames, length)
+        self.key = nn.Linear(frames, length)
+        self.share = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x plus the attention output times a learnt factor."""
+        rows = x.transpose(1, 2)
+        seen = F.scaled_dot_product_attention(self.query(rows), self.key(rows), rows)
+        return x + self.share * seen.transpose(1, 2)
+
+
+class DenseBlock(nn.Module):
+    """A dense block (B, C, F, T) to (B, out, F, T): each convolution reads all channels before it; then attention."""
+
+    def __init__(self, channels: int, out: int, frames: int, config: DenseUNetConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.GroupNorm(1, channels + i * config.growth),
+                nn.Conv2d(channels + i * config.growth, config.growth, 3, padding=1),
+                nn.ELU(),
+            )
+            for i in range(config.layers)
+        )
+        self.join = nn.Conv2d(channels + config.layers * config.growth, out, 1)
+        self.attention = ChannelAttention(frames, config.attention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.cat((x, layer(x)), dim=1)
+        return cast(Tensor, self.attention(self.join(x)))
+
+
+class Up(nn.Module):
+    """Upsamples frequencies and frames by 2 and concatenates the skip connection."""
+
+    def __init__(self, channels: int, out: int, frames: int, config: DenseUNetConfig) -> None:
+        super().__init__()
+        self.grow = nn.ConvTranspose2d(channels, out, 2, stride=2)
+        self.join = DenseBlock(2 * out, out, frames, config)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return cast(Tensor, self.join(torch.cat((self.grow(x), skip), dim=1)))
+
+
+class DenseUNet(Model[NoisyBatch]):
+    """Predicts masks and clean sounds from mixtures. With initial weights every mask is 1."""
+
+    window: Tensor
+
+    def __init__(self, config: DenseUNetConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.ratio = ComplexRatio()
+        self.register_buffer("window", torch.hann_window(c.n_fft).sqrt(), persistent=False)
+        widths = [c.width << level for level in range(c.depth + 1)]
+        frames = [c.frames >> level for level in range(c.depth + 1)]
+        self.enter = DenseBlock(2 * c.microphones, widths[0], frames[0], c)
+        self.down = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(widths[level], widths[level], 2, stride=2),
+                DenseBlock(widths[level], widths[level + 1], frames[level + 1], c),
+            )
+            for level in range(c.depth)
+        )
+        self.up = nn.ModuleList(
+            Up(widths[level + 1], widths[level], frames[level], c) for level in reversed(range(c.depth))
+        )
+        self.leave = nn.Conv2d(widths[0], 2 * c.microphones, 1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(cast(Tensor, self.leave.bias))
+
+    def loss(self, batch: NoisyBatch) -> Losses:
+        """The error of the estimate divided by that of the mixture, so that a mask of 1 has loss 1.
+
+        The error is the mean absolute error of the sounds or, with the target "ratio", the squared error of the bounded
+        masks weighted by the mixture's magnitude. Samples count by their weight.
+        """
+        mixture, clean = batch.mixture, batch.clean
+        spectrum = self.spectra(mixture)
+        mask = self.mask(spectrum)
+        if self.config.target == "sound":
+            error = (self._sound(mask * spectrum) - clean).abs().mean(dim=(1, 2))
+            alone = (mixture - clean).abs().mean(dim=(1, 2))
+        else:
+            target, weight = self.ratio.target(spectrum, self.spectra(clean)), spectrum.abs()
+            error = ((self.ratio.bounded(mask) - target).abs().square() * weight).mean(dim=(1, 2, 3))
+            alone = ((self.ratio.bounded(torch.ones_like(mask)) - target).abs().square() * weight).mean(dim=(1, 2, 3))
+        counted = torch.ones_like(alone) if batch.weight is None else batch.weight
+        relative = error / alone.clamp_min(1e-8)
+        return Losses(parts={"error": weighted(relative, counted)})
+
+    def reconstructed(self, batch: NoisyBatch) -> NoisyBatch:
+        """The batch with the estimates as its clean sounds."""
+        return replace(batch, clean=self.enhance(batch.mixture))
+
+    def enhance(self, mixture: Tensor) -> Tensor:
+        """The estimated clean sounds, float32 (B, M, n)."""
+        spectrum = self.spectra(mixture)
+        return self._sound(self.mask(spectrum) * spectrum)
+
+    def spectra(self, sound: Tensor) -> Tensor:
+        """The STFT of sounds float32 (B, M, n): complex (B, M, F, T), without the highest frequency and last frame."""
+        c = self.config
+        if sound.shape[1:] != (c.microphones, c.n_samples):
+            raise ValueError(
+                f"sounds have the shape {tuple(sound.shape)}, the model takes (B, {c.microphones}, {c.n_samples}); use "
+                "the same clip and microphones for the loader and the model"
+            )
+        flat = sound.reshape(-1, c.n_samples).float()
+        full = torch.stft(flat, c.n_fft, c.hop, window=self.window, pad_mode="constant", return_complex=True)
+        return full[:, :-1, :-1].reshape(-1, c.microphones, c.n_fft // 2, c.frames)
+
+    def mask(self, spectrum: Tensor) -> Tensor:
+        """The complex mask (B, M, F, T) for the spectra of mixtures."""
+        level = spectrum.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
+        scaled = spectrum / level
+        squeezed = scaled / scaled.abs().clamp_min(1e-4).sqrt()
+        x = self.enter(torch.cat((squeezed.real, squeezed.imag), dim=1))
+        skips = []
+        for down in self.down:
+            skips.append(x)
+            x = down(x)
+        for up in self.up:
+            x = up(x, skips.pop())
+        real, imag = self.leave(x).float().chunk(2, dim=1)
+        return torch.complex(real + 1.0, imag)
+
+    def _sound(self, spectrum: Tensor) -> Tensor:
+        c = self.config
+        full = F.pad(spectrum, (0, 1, 0, 1)).reshape(-1, c.n_fft // 2 + 1, c.frames + 1)
+        sound = torch.istft(full, c.n_fft, c.hop, window=self.window, length=c.n_samples)
+        return sound.reshape(-1, c.microphones, c.n_samples)
+
+
+def si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
+    """The scale-invariant signal-to-distortion ratio in dB over the last axis (Le Roux et al., 2019)."""
+    estimate, clean = (x - x.mean(dim=-1, keepdim=True) for x in (estimate, clean))
+    scale = (estimate * clean).sum(-1, keepdim=True) / clean.square().sum(-1, keepdim=True).clamp_min(1e-12)
+    target = scale * clean
+    noise = (estimate - target).square().sum(-1).clamp_min(1e-12)
+    return 10 * torch.log10(target.square().sum(-1).clamp_min(1e-12) / noise)

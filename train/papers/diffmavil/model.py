@@ -1,0 +1,206 @@
+"""DiffMAViL (Nunez et al., 2023): reconstructs masked video and sound from noised patches instead of mask tokens.
+
+Each modality has its own encoder; fusion blocks follow over the visible tokens of both. For each hidden patch, a
+decoder reads the noised patch (one diffusion time per sample and modality) and predicts the clean one. The audio
+decoder has self-attention over noised patches and visible tokens. In the video decoder each noised patch attends to the
+visible tokens only (cross-attention), which costs M x V instead of (M + V)^2. A contrastive loss matches clips and
+sounds by the means of their encoded visible tokens. The masks' ratio falls over the run, and the batch size with it
+(`Linear`, `token_budget=`).
+
+The authors published no code: the sizes, the weight of matching, and predicting the clean patch (as in DiffMAE, Wei et
+al., 2023) are this project's choices. Shapes are those of siamese.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ....pipelines.augment.diffusion import LinearNoise
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ...core.losses import Losses, squared
+from ...core.model import Grids
+from ...nn.encoder_decoder import TokenEncoder
+from ...nn.init import init_linear
+from ...nn.matching import matching, mean_token
+from ...nn.pair_model import PairConfig, PairModel, every_token, masked
+from ...nn.positions import interleaved_sinusoid
+from ...nn.select import gather_tokens
+from ...nn.stacks import Stack
+
+NOISE = LinearNoise()
+"""The noise schedule, the same in the loader and in the model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioVisualDiffusionConfig(PairConfig):
+    """The sizes; the defaults are those of a small model. fusion_depth: the number of blocks over both modalities."""
+
+    width: int = 192
+    depth: int = 4
+    heads: int = 3
+    fusion_depth: int = 1
+    decoder_width: int = 96
+    decoder_depth: int = 2
+    decoder_heads: int = 3
+    matching: float = 0.1
+
+    def __post_init__(self) -> None:
+        PairConfig.__post_init__(self)
+        if self.fusion_depth < 1:
+            raise ValueError(f"fusion_depth must be at least 1, got {self}")
+
+    def make(self, grids: Grids) -> AudioVisualDiffusion:
+        """See ModelConfig."""
+        return AudioVisualDiffusion(self, grids)
+
+
+class NoisyDecoder(nn.Module):
+    """Denoises the patches of one modality. cross: patches attend to the visible tokens only, else to all tokens."""
+
+    positions: Tensor
+    times: Tensor
+
+    def __init__(self, c: AudioVisualDiffusionConfig, n_targets: int, positions: Tensor, *, cross: bool) -> None:
+        super().__init__()
+        self.cross = cross
+        self.embed = nn.Linear(n_targets, c.decoder_width)
+        self.time = nn.Linear(c.decoder_width, c.decoder_width)
+        self.stack = Stack(c.decoder_depth, c.decoder_width, c.decoder_heads, c.mlp_ratio, c.eps, cross=cross)
+        self.head = nn.Linear(c.decoder_width, n_targets)
+        self.register_buffer("positions", positions, persistent=False)
+        self.register_buffer("times", interleaved_sinusoid(NOISE.times, c.decoder_width), persistent=False)
+
+    def forward(self, noisy: Tensor, time: Tensor, target: Tensor, seen: Tensor) -> Tensor:
+        """Predicts clean patches (B, M, values).
+
+        noisy: noised patches (B, M, values) at the positions `target` int64 (B, M) and the times int64 (B,). seen: the
+        encoded visible tokens (B, V, E).
+        """
+        x = self.embed(noisy) + self.positions[target] + self.time(self.times[time])[:, None]
+        if self.cross:
+            return cast(Tensor, self.head(self.stack(x, seen=seen)))
+        return cast(Tensor, self.head(self.stack(torch.cat((seen, x), dim=1), last=x.shape[1])))
+
+
+class AudioVisualDiffusion(PairModel):
+    """The model. A batch needs both masks, and the noise and its time for both modalities."""
+
+    def __init__(self, config: AudioVisualDiffusionConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.encoder = TokenEncoder(
+            [self.video.n_inputs, self.audio.n_inputs],
+            self._places(c.width),
+            depth=c.depth,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+            shared=False,
+        )
+        self.fusion = Stack(c.fusion_depth, c.width, c.heads, c.mlp_ratio, c.eps)
+        self.bridge = nn.Linear(c.width, c.decoder_width)
+        places = self._places(c.decoder_width)
+        self.video_decoder = NoisyDecoder(c, self.video.n_targets, places[0], cross=True)
+        self.audio_decoder = NoisyDecoder(c, self.audio.n_targets, places[1], cross=False)
+        init_linear(self)
+
+    def _places(self, width: int) -> tuple[Tensor, Tensor]:
+        """The position embeddings of the video (along a line) and of the sound (along time and frequency)."""
+        return interleaved_sinusoid(self.video.n_tokens, width), self.audio.positions(width)
+
+    def loss(self, batch: AudioVisualBatch) -> Losses:
+        """The squared errors of the denoised patches of both modalities and the matching loss, which is 1 at chance.
+
+        Matching has its share of the config; the two errors have equal parts of the rest.
+        """
+        spectrogram, of_video, of_audio = masked(batch)
+        split = (self.video.split(batch.video), self.audio.split(spectrogram))
+        encoded = self._encoded(split, of_video.visible, of_audio.visible)
+        (video, clean_video, _), (audio, clean_audio, _) = self._denoised(batch, split, self._fused(*encoded))
+        c, share = self.config, (1 - self.config.matching) / 2
+        return Losses(
+            parts={
+                "video": squared(video, clean_video, of_video.weight, share),
+                "audio": squared(audio, clean_audio, of_audio.weight, share),
+                "matching": matching(mean_token(encoded[0]), mean_token(encoded[1]), c.temperature, c.matching),
+            }
+        )
+
+    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """The whole batch."""
+        return batch
+
+    def predict(
+        self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
+    ) -> tuple[Tensor, Tensor]:
+        """The predicted targets of both masks, (B, M, values of a token), from the visible tokens alone.
+
+        Each hidden patch is replaced by pure noise at the last time; the noise is the same at each call.
+        """
+        split = (self.video.split(video), self.audio.split(spectrogram))
+        seen = self._fused(*self._encoded(split, video_mask.visible, audio_mask.visible))
+        last = torch.full((len(video),), NOISE.times - 1, device=video.device)
+        parts = ((self.video_decoder, self.video, video_mask), (self.audio_decoder, self.audio, audio_mask))
+        made = []
+        for decoder, kind, mask in parts:
+            pure = torch.randn(*mask.target.shape, kind.n_targets, generator=torch.Generator().manual_seed(0))
+            made.append(decoder(pure.to(seen.device), last, mask.target, seen))
+        return made[0], made[1]
+
+    def denoise(self, batch: AudioVisualBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """(predicted, clean, noised) target patches of the video, then of the sound, at the batch's noise and times.
+
+        Each is (B, M, values of a token). ValueError if the batch has no noise or no masks.
+        """
+        spectrogram, of_video, of_audio = masked(batch)
+        split = (self.video.split(batch.video), self.audio.split(spectrogram))
+        seen = self._fused(*self._encoded(split, of_video.visible, of_audio.visible))
+        return self._denoised(batch, split, seen)
+
+    def _denoised(
+        self, batch: AudioVisualBatch, split: tuple[Tensor, Tensor], seen: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """`denoise` for data that are already split into tokens (`split`) and encoded (`seen`)."""
+        _, of_video, of_audio = masked(batch)
+        clean = self._clean(split, of_video.target, of_audio.target)
+        parts = (
+            (self.video_decoder, of_video, batch.video_noise, batch.video_time),
+            (self.audio_decoder, of_audio, batch.audio_noise, batch.audio_time),
+        )
+        made = []
+        for (decoder, mask, noise, time), true in zip(parts, clean, strict=True):
+            if noise is None or time is None:
+                raise ValueError("the batch has no noise; give the loader noise=")
+            noisy = NOISE.noised(true, noise, time)
+            made.append((decoder(noisy, time, mask.target, seen), true, noisy))
+        return made
+
+    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
+        split = (self.video.split(video), self.audio.split(spectrogram))
+        clips, sounds = self._encoded(split, every_token(split[0]), every_token(split[1]))
+        return mean_token(clips), mean_token(sounds)
+
+    def _clean(self, split: tuple[Tensor, Tensor], video_target: Tensor, audio_target: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalised target tokens of both modalities."""
+        with torch.no_grad():
+            return (
+                self.video.targets(gather_tokens(split[0], video_target)),
+                self.audio.targets(gather_tokens(split[1], audio_target)),
+            )
+
+    def _encoded(
+        self, split: tuple[Tensor, Tensor], video_visible: Tensor, audio_visible: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The encoded visible tokens of both modalities, (B, V, D) each."""
+        clips = self.encoder(self.video.inputs(gather_tokens(split[0], video_visible)), video_visible, 0)
+        return clips, self.encoder(self.audio.inputs(gather_tokens(split[1], audio_visible)), audio_visible, 1)
+
+    def _fused(self, clips: Tensor, sounds: Tensor) -> Tensor:
+        """The fused tokens of both modalities at the decoders' width, (B, V, E)."""
+        return cast(Tensor, self.bridge(self.fusion(torch.cat((clips, sounds), dim=1))))

@@ -1,0 +1,135 @@
+"""DMAE (Bai et al., 2022): a masked autoencoder that also learns the features of a larger one, under the same mask.
+
+Student and teacher see the same visible patches. A linear layer maps the output of one of the student's blocks to the
+width of the teacher; the distance to the output of one of the teacher's blocks is the second part of the loss. The
+teacher is frozen and belongs to no checkpoint of the student; only its blocks up to that one are computed.
+
+Shapes: B samples, V visible tokens, D and W the widths of student and teacher.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.modalities.image.batch import ImageBatch
+from ...core.export import load_model
+from ...core.losses import Losses, squared, weighted, widened
+from ...core.model import Grids
+from ...nn.image_autoencoder import ImageAutoencoderConfig
+from ...nn.masked_autoencoder import MaskedAutoencoder
+from ...nn.select import gather_tokens
+from ...nn.stacks import Stack
+from ...nn.weights_in import load_hf, load_pth
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistilledAutoencoderConfig(ImageAutoencoderConfig):
+    """The sizes of the student, and its teacher.
+
+    teacher: a model.safetensors of a masked autoencoder of pictures, a folder that transformers wrote, or a .pth file
+    of MAE's authors; None trains without a teacher. teacher_width: W. teacher_block, block: whose outputs are compared,
+    from 0. share: the factor of the features' distance in the loss, which is a mean over tokens and channels.
+    """
+
+    teacher: str | None = None
+    teacher_width: int = 1024
+    teacher_block: int = 17
+    block: int = 8
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        ImageAutoencoderConfig.__post_init__(self)
+        if not 0 <= self.block < self.depth or self.teacher_block < 0 or self.teacher_width < 1 or self.share <= 0:
+            raise ValueError(
+                f"block must lie in [0, {self.depth}), teacher_block >= 0, teacher_width >= 1 and share > 0, got "
+                f"{self.block}, {self.teacher_block}, {self.teacher_width}, {self.share}"
+            )
+
+    def make(self, grids: Grids) -> DistilledAutoencoder:
+        """See ModelConfig."""
+        return DistilledAutoencoder(self, grids)
+
+
+class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
+    """The student. The teacher is loaded with the first loss, so a trained student needs none."""
+
+    def __init__(self, config: DistilledAutoencoderConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.distilled = config
+        self.match = nn.Linear(config.width, config.teacher_width) if config.teacher is not None else None
+        self._teacher: tuple[MaskedAutoencoder[ImageBatch], ...] = ()
+
+    def loss(self, batch: ImageBatch) -> Losses:
+        """The squared error of target tokens and, in training with a teacher, the L1 distance of unit features."""
+        if self.match is None or not self.training:
+            return super().loss(batch)
+        data, mask = self.tokens.of(batch)
+        tokens = self.tokens.split(data)
+        with torch.no_grad():
+            expected = self.tokens.targets(gather_tokens(tokens, mask.target))
+            wanted = features(self.teacher(data.device), data, mask.visible, self.distilled.teacher_block)
+        x = seen = features(self, data, mask.visible, self.distilled.block)
+        stack = first_stack(self)
+        for block in stack.blocks[self.distilled.block + 1 :]:
+            x = block(x)
+        made = self.decoder([stack.norm(x)], [mask.visible], [mask.target])[0]
+        apart = F.normalize(widened(self.match(seen)), dim=2) - F.normalize(widened(wanted), dim=2)
+        error = apart.abs().mean(dim=(1, 2))
+        return Losses(
+            parts={
+                "reconstruction": squared(made, expected, mask.weight),
+                "features": weighted(error, mask.weight.mean(dim=1), self.distilled.share),
+            }
+        )
+
+    def teacher(self, device: torch.device) -> MaskedAutoencoder[ImageBatch]:
+        """The teacher on a device. ValueError if it does not fit."""
+        if not self._teacher:
+            self._teacher = (self._loaded().to(device).requires_grad_(False).eval(),)
+        return self._teacher[0]
+
+    def _loaded(self) -> MaskedAutoencoder[ImageBatch]:
+        c = self.distilled
+        path = Path(c.teacher or "")
+        if not path.exists():
+            raise ValueError(
+                f"the teacher {path} is missing; train one (maskstream train mae-tiny) and set model.teacher to its "
+                "model.safetensors, or set model.teacher=null for none"
+            )
+        model: Any = load_hf(path) if path.is_dir() else load_pth(path) if path.suffix == ".pth" else load_model(path)
+        if not isinstance(model, MaskedAutoencoder) or model.grids != self.grids:
+            raise ValueError(
+                f"the teacher {path} is a {type(model).__name__} of {model.grids}, the student sees {self.grids}; give "
+                "a masked autoencoder of pictures of the same size and patch"
+            )
+        if (model.config.width, model.config.class_token) != (c.teacher_width, c.class_token) or (
+            c.teacher_block >= model.config.depth
+        ):
+            raise ValueError(
+                f"the teacher {path} has width={model.config.width}, depth={model.config.depth} and class_token="
+                f"{model.config.class_token}, expected teacher_width={c.teacher_width}, more than teacher_block="
+                f"{c.teacher_block} blocks and class_token={c.class_token}; set these to the teacher's"
+            )
+        return model
+
+
+def features(model: MaskedAutoencoder[ImageBatch], data: Tensor, visible: Tensor, block: int) -> Tensor:
+    """The output of a block of the encoder for the tokens `visible`, (B, V, D), after that of the class token, if any.
+
+    The blocks above it are not computed.
+    """
+    x: Tensor = model.encoder.embedded(model.tokens.inputs(gather_tokens(model.tokens.split(data), visible)), visible)
+    for one in first_stack(model).blocks[: block + 1]:
+        x = one(x)
+    return x
+
+
+def first_stack(model: MaskedAutoencoder[ImageBatch]) -> Stack:
+    """The blocks of the encoder."""
+    return cast(Stack, model.encoder.stacks[0])

@@ -1,0 +1,270 @@
+"""A masked diffusion transformer over the voxels of point clouds: it predicts the noise that was added to each point.
+
+Noised points are voxelised, and the cube is split into tokens of p^3 voxels. The encoder, with global attention, reads
+only the visible tokens. The decoder, with attention within windows, reads the whole cube, with mask tokens for hidden
+ones, and predicts a value for every voxel, which is interpolated at the points. So the deep encoder runs on few tokens,
+and only a narrow, local decoder runs on all of them. New clouds are generated without a mask.
+
+Sources: DiT-3D (Mo et al., 2023) for voxels, tokens, positions, conditions and the loss; FastDiT-3D (Mo et al., 2023)
+for masks, the windowed decoder and experts by category (its code is not published). This project adds:
+- The windows of every second decoder block are shifted by half a window.
+- The size of the cube is a condition, as are time and category.
+- The mean of the encoder's output conditions the decoder, so that windows without a visible token get global context.
+- The grid holds velocities v (Salimans and Ho, 2022), and the noise is sqrt(1 - a) x + sqrt(a) v. Voxels are too coarse
+  to represent the noise itself, which at late times x determines almost completely.
+- With `counts` the encoder reads the number of points in each voxel, since clean points lie where points are dense.
+Predicting v = 0 is optimal if only the points' mean 0 and variance 1 are known (see `baseline_loss`).
+
+Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
+
+The model makes the voxels: points are voxelised after noise has moved them, and in generation at every step. The loader
+voxelises only to find the occupied tokens, for masks with that cue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.augment.diffusion import CosineNoise, LinearNoise, Noise
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.data import PointsData
+from ....pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
+from ...core.losses import Losses, weighted
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.init import init_linear
+from ...nn.positions import axis_sinusoids
+from ...nn.select import gather_tokens, put_tokens
+from .blocks import ConditionedBlock, TimeEmbedding
+
+Schedule = Literal["linear", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
+    """The sizes and the noise schedule; the defaults are DiT-3D's S/4, with a decoder of this project's size.
+
+    window: tokens along an edge of the decoder's windows. categories: labels are 0 to categories - 1, or -1 for none.
+    experts: per second block of the encoder, chosen by category. counts: besides the mean x, y, z of its points, a
+    voxel has the feature log(1 + density relative to the whole cube). shown: without a mask, as in generation, the
+    encoder sees this share of the tokens, those with the most points. schedule: "linear" is
+    `LinearNoise(times, first, last)`, "cosine" is `CosineNoise(times)`.
+    """
+
+    categories: int = 64
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    experts: int = 4
+    decoder_width: int = 192
+    decoder_depth: int = 4
+    decoder_heads: int = 3
+    window: int = 4
+    mlp_ratio: int = 4
+    counts: bool = False
+    shown: float = 1.0
+    schedule: Schedule = "linear"
+    times: int = 1000
+    first: float = 1e-4
+    last: float = 0.02
+
+    def __post_init__(self) -> None:
+        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
+            if width < 6 or width % 6 or heads < 1 or width % heads:
+                raise ValueError(
+                    f"{part}width is a multiple of 6 and of {part}heads, got {part}width={width}, {part}heads={heads}"
+                )
+        least = min(self.depth, self.decoder_depth, self.experts, self.mlp_ratio, self.categories, self.window)
+        if least < 1:
+            raise ValueError(f"depths, experts, mlp_ratio, categories and window must be at least 1, got {self}")
+        if not 0 < self.shown <= 1:
+            raise ValueError(f"shown is a share of the tokens and must lie in (0, 1], got {self.shown}")
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
+        self.noise()
+
+    @property
+    def most_labels(self) -> int:
+        """The number of categories."""
+        return self.categories
+
+    def check(self, data: DataConfig[PointsBatch]) -> None:
+        """Raises ValueError if the data have another noise schedule than the model."""
+        if isinstance(data, PointsData) and data.noise != self.noise():
+            raise ValueError(
+                f"the model expects the noise {self.noise()}, but the loader adds {data.noise}; set both to the same"
+            )
+
+    def make(self, grids: Grids) -> VoxelDiffusion:
+        """See ModelConfig."""
+        return VoxelDiffusion(self, grids)
+
+    def noise(self) -> Noise:
+        """The noise schedule of the loader and the model."""
+        if self.schedule == "cosine":
+            return CosineNoise(times=self.times)
+        return LinearNoise(times=self.times, first=self.first, last=self.last)
+
+
+class VoxelDiffusion(Model[PointsBatch]):
+    """The model, on the grid "points": tokens of patch^3 voxels. With initial weights all velocities are 0."""
+
+    positions: Tensor
+    decoder_positions: Tensor
+
+    def __init__(self, config: VoxelDiffusionConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        shape = grids["points"].need("x", "y", "z", by="a model of voxels")
+        self.config = config
+        self.side, self.patch = shape[0], grids["points"].patch[0]
+        self.resolution = self.side * self.patch
+        if self.side % config.window:
+            raise ValueError(
+                f"window={config.window} does not divide the {self.side} tokens along an edge of the cube; choose one "
+                "that does"
+            )
+        if config.shown * self.side**3 < 1:
+            raise ValueError(f"shown={config.shown} of {self.side**3} tokens is less than one token; raise it")
+        self.noise = config.noise()
+        self._build(config)
+        for name, width in (("positions", config.width), ("decoder_positions", config.decoder_width)):
+            self.register_buffer(name, axis_sinusoids((self.side,) * 3, width), persistent=False)
+
+    def _build(self, c: VoxelDiffusionConfig) -> None:
+        values = 3 * self.patch**3
+        self.embed = nn.Linear((3 + c.counts) * self.patch**3, c.width)
+        self.time = TimeEmbedding(c.width)
+        self.reach = nn.Linear(1, c.width)
+        self.category = nn.Embedding(c.categories + 1, c.width)
+        self.encoder = nn.ModuleList(
+            ConditionedBlock(c.width, c.heads, c.mlp_ratio, c.width, c.experts if number % 2 else 1)
+            for number in range(c.depth)
+        )
+        self.encoder_norm = nn.LayerNorm(c.width, eps=1e-6)
+        self.bridge = nn.Linear(c.width, c.decoder_width)
+        self.whole = nn.Linear(c.width, c.width)
+        self.mask_token = nn.Parameter(torch.zeros(c.decoder_width))
+        self.decoder = nn.ModuleList(
+            ConditionedBlock(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.width) for _ in range(c.decoder_depth)
+        )
+        self.norm = nn.LayerNorm(c.decoder_width, eps=1e-6, elementwise_affine=False)
+        self.modulation = nn.Linear(c.width, 2 * c.decoder_width)
+        self.head = nn.Linear(c.decoder_width, values)
+        nn.init.normal_(self.mask_token, std=0.02)
+        init_linear(self)
+        nn.init.normal_(self.category.weight, std=0.02)
+        for block in (*self.encoder, *self.decoder):
+            nn.init.zeros_(cast(ConditionedBlock, block).modulation.weight)
+        for last in (self.modulation, self.head):
+            nn.init.zeros_(last.weight)
+
+    def loss(self, batch: PointsBatch) -> Losses:
+        """The mean squared error of the noise over clouds, weighted by the batch's weights.
+
+        A cloud's error is the average of two means, over the points in visible tokens and over the others. So the few
+        points that the encoder sees count as much as all others; in generation it sees nearly all of them.
+        """
+        noise, time, visible = noise_of(batch)
+        weight = torch.ones_like(batch.points[:, 0, 0]) if batch.weight is None else batch.weight
+        noised = self.noise.noised(batch.points[..., :3], noise, time)
+        predicted = self.predict(noised, time, batch.label, visible)
+        error = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=2)
+        seen = self._lies_in(noised, visible)
+        shares = [part.sum(dim=1).clamp_min(1) for part in (seen, 1 - seen)]
+        halves = [(error * part).sum(dim=1) / n for part, n in zip((seen, 1 - seen), shares, strict=True)]
+        whole = error.mean(dim=1)
+        both = (seen.amax(dim=1) > 0) & (seen.amin(dim=1) < 1)
+        loss = torch.where(both, (halves[0] + halves[1]) / 2, whole)
+        return Losses(parts={"noise": weighted(loss, weight)})
+
+    def reconstructed(self, batch: PointsBatch) -> PointsBatch:
+        """The clouds denoised in one step by the predicted noise."""
+        noise, time, visible = noise_of(batch)
+        noised = self.noise.noised(batch.points[..., :3], noise, time)
+        kept = self.noise.kept().to(noised.device)[time, None, None].float()
+        made = (noised - (1 - kept).sqrt() * self.predict(noised, time, batch.label, visible)) / kept.sqrt()
+        return replace(batch, points=torch.cat((made, batch.points[..., 3:]), dim=2))
+
+    def _lies_in(self, noised: Tensor, visible: Tensor) -> Tensor:
+        """1 for each point in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""
+        tokens = point_tokens(voxel_places(noised, self.resolution), self.resolution, self.patch)
+        chosen = torch.zeros(len(noised), self.side**3, device=noised.device).scatter(1, visible, 1.0)
+        return chosen.gather(1, tokens)
+
+    def predict(self, noised: Tensor, time: Tensor, label: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Predicts the noise in points float32 (B, N, 3), of the same shape.
+
+        visible: the tokens that the encoder reads, int64 (B, V); by default the share `shown` with the most points.
+        """
+        voxels = voxelise(noised, self.resolution)
+        tokens = self.split(self._features(voxels))
+        visible = self._fullest(voxels) if visible is None else visible
+        category = self.category(label + 1)
+        reach = voxels.reach.clamp_min(1e-6).log()[:, None]
+        condition = self.time(time) + category + self.reach(reach)
+        seen = self._encode(gather_tokens(tokens, visible), visible, condition, category)
+        values = self._decode(seen, visible, condition, category)
+        velocity = devoxelise(self.join(values), voxels.places)
+        kept = self.noise.kept().to(noised.device)[time, None, None]
+        return (1 - kept).sqrt().float() * noised + kept.sqrt().float() * velocity.float()
+
+    def _features(self, voxels: Voxels) -> Tensor:
+        """The features of the voxels: (B, 3, R, R, R), or (B, 4, R, R, R) with the density of their points."""
+        if not self.config.counts:
+            return voxels.features
+        density = voxels.counts * (self.resolution**3 / voxels.places.shape[1])
+        return torch.cat((voxels.features, density.float().log1p()[:, None]), dim=1)
+
+    def _fullest(self, voxels: Voxels) -> Tensor:
+        """The share `shown` of the tokens, those with the most points, ascending: int64 (B, V)."""
+        points = self.split(voxels.counts[:, None]).sum(dim=2)
+        order = points.sort(dim=1, descending=True, stable=True).indices
+        return order[:, : int(self.config.shown * self.side**3)].sort(dim=1).values
+
+    def baseline_loss(self, time: Tensor) -> Tensor:
+        """The loss at each time of a predictor that knows only the points' mean 0 and variance 1: a, float32 (B,)."""
+        return self.noise.kept().to(time.device)[time].float()
+
+    def _encode(self, tokens: Tensor, visible: Tensor, condition: Tensor, category: Tensor) -> Tensor:
+        """The encoded visible tokens: (B, V, D)."""
+        x = self.embed(tokens) + self.positions[visible]
+        for block in self.encoder:
+            x = block(x, condition, category)
+        return cast(Tensor, self.encoder_norm(x))
+
+    def _decode(self, seen: Tensor, visible: Tensor, condition: Tensor, category: Tensor) -> Tensor:
+        """The predicted velocities of all voxels, by token: (B, T, 3 p^3)."""
+        condition = condition + self.whole(seen.mean(dim=1))
+        start = self.mask_token.expand(len(seen), self.side**3, -1)
+        known = self.bridge(seen)
+        x = put_tokens(start.to(known.dtype), visible, known) + self.decoder_positions
+        for number, block in enumerate(self.decoder):
+            x = block(x, condition, category, self.config.window, number % 2 == 1 and self.side > self.config.window)
+        move, scale = self.modulation(F.silu(condition))[:, None].chunk(2, dim=2)
+        return cast(Tensor, self.head(self.norm(x) * (1 + scale) + move))
+
+    def split(self, grid: Tensor) -> Tensor:
+        """Splits a grid (B, C, R, R, R) into tokens (B, T, C p^3), with values in C order of (x, y, z, channel)."""
+        s, p = self.side, self.patch
+        cut = grid.reshape(len(grid), grid.shape[1], s, p, s, p, s, p).permute(0, 2, 4, 6, 3, 5, 7, 1)
+        return cut.reshape(len(grid), s**3, -1)
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """Joins tokens (B, T, 3 p^3) to a grid (B, R, R, R, 3)."""
+        s, p, r = self.side, self.patch, self.resolution
+        cut = tokens.reshape(len(tokens), s, s, s, p, p, p, 3).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        return cut.reshape(len(tokens), r, r, r, 3)
+
+
+def noise_of(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """The noise of a batch, its times, and the visible tokens. ValueError if one is missing."""
+    if batch.noise is None or batch.time is None or batch.mask is None:
+        raise ValueError(
+            "the batch has no noise or no masks, and a diffusion model needs both; give the loader noise= and mask="
+        )
+    return batch.noise, batch.time, batch.mask.visible

@@ -1,0 +1,126 @@
+"""The noise prediction error of a diffusion model on held-out clouds, and its bounds, by noise level.
+
+The upper bound is the error of a predictor that knows only that points have mean 0 and variance 1. The lower bound is
+the error of a predictor that knows the cloud itself: it takes the posterior mean of the clean point, the mean of the
+cloud's points weighted by their likelihood (Tweedie's formula). At late times the two bounds nearly meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ....pipelines import points_loader
+from ....pipelines.modalities.points.augment import PointAugment
+from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.data import PointsData
+from ....pipelines.modalities.points.read import PointSelection
+from ....shards.format.manifest import Manifest
+from .model import VoxelDiffusion, noise_of
+
+MEASURED = 256
+"""The largest number of clouds that are measured, each with VIEWS times, noises and masks."""
+VIEWS = 4
+BANDS = ((0.9, 1.0), (0.5, 0.9), (0.1, 0.5), (0.0, 0.1))
+"""Bands of the share of the clouds' variance that the noise leaves: (from, to)."""
+DENSE, BOUND_POINTS = 8192, 128
+"""The number of points that represent a cloud in the lower bound, and how many of them are denoised."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Errors:
+    """Mean squared errors of the predicted noise. model: without a mask; masked: with the recipe's masks; known: the
+    upper bound, from mean and variance only; least: the lower bound, from the cloud itself.
+    """
+
+    model: float
+    masked: float
+    known: float
+    least: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseErrors:
+    """The errors over all times, and over the times in each band that occurred: (from, to, errors)."""
+
+    whole: Errors
+    bands: tuple[tuple[float, float, Errors], ...]
+
+
+def held_out_batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
+    """Batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call."""
+    n = min(len(Manifest.load(data)), MEASURED)
+    plain = replace(config, views=VIEWS, augment=_plain(config))
+    loader = plain.loader(data, batch_size=min(n, 32), seed=0, device="cpu", steps=1_000_000)
+    return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
+
+
+@torch.inference_mode()
+def noise_errors(
+    config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: str | Path
+) -> NoiseErrors:
+    """The model's errors and their bounds on batches of the split at `data`."""
+    dense = _dense_clouds(config, data, {key for batch in batches for key in batch.key})
+    generator = torch.Generator().manual_seed(0)
+    rows, kept = [], []
+    for batch in batches:
+        (noise, time, visible), label = noise_of(batch), batch.label
+        noised = model.noise.noised(batch.points[..., :3], noise, time)
+        share = model.noise.kept()[time]
+        known = (1 - share).sqrt().float()[:, None, None] * noised
+        guesses = (model.predict(noised, time, label), model.predict(noised, time, label, visible), known)
+        errors = [(guess - noise).square().mean(dim=(1, 2)) for guess in guesses]
+        least = [least_error(dense[key], float(a), generator) for key, a in zip(batch.key, share, strict=True)]
+        rows.append(torch.stack((*errors, torch.tensor(least)), dim=1).double())
+        kept.append(share)
+    table, shares = torch.cat(rows), torch.cat(kept)
+    chosen = [(low, high, table[(shares >= low) & (shares < high)]) for low, high in BANDS]
+    return NoiseErrors(
+        whole=_mean(table), bands=tuple((low, high, _mean(band)) for low, high, band in chosen if len(band))
+    )
+
+
+def least_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float:
+    """The lower bound of the error at one time: that of a predictor that knows all points (N, 3) of the cloud except
+    the noised one.
+
+    If the noise is smaller than the distance between points, this predictor is worse than the one that knows mean and
+    variance; the smaller of the two errors is returned. kept: the share of the variance that the noise leaves.
+    """
+    points = cloud[torch.randperm(len(cloud), generator=generator)[:BOUND_POINTS]]
+    noise = torch.randn(points.shape, generator=generator)
+    noised = kept**0.5 * points + (1 - kept) ** 0.5 * noise
+    far = torch.cdist(noised, kept**0.5 * cloud).square() / (2 * (1 - kept))
+    itself = (points[:, None] == cloud).all(dim=2)
+    clean = torch.softmax(-far.masked_fill(itself, float("inf")), dim=1) @ cloud
+    errors = [
+        ((noised - kept**0.5 * clean) / (1 - kept) ** 0.5 - noise).square().mean(),
+        ((1 - kept) ** 0.5 * noised - noise).square().mean(),
+    ]
+    return float(torch.stack(errors).min())
+
+
+def _dense_clouds(config: PointsData, data: str | Path, keys: set[str]) -> dict[str, Tensor]:
+    """The clouds of the split with these keys, with DENSE points each, scaled as in the recipe."""
+    loader = points_loader(
+        data, select=PointSelection(points=DENSE), augment=_plain(config), batch_size=1, shuffle=False, device="cpu"
+    )
+    return {batch.key[0]: batch.points[0, :, :3] for batch in loader if batch.key[0] in keys}
+
+
+def _plain(config: PointsData) -> PointAugment:
+    return PointAugment(normalise=config.augment.normalise)
+
+
+def _mean(rows: Tensor) -> Errors:
+    model, masked, known, least = rows.mean(dim=0).tolist()
+    return Errors(model=model, masked=masked, known=known, least=least)
+
+
+def in_words(errors: Errors) -> str:
+    """How far the errors lie below the upper bound, in words: the model's, with masks, and the lower bound."""
+    model, masked, _, least = (1 - value / errors.known for value in astuple(errors))
+    return f"{model:.1%} lower; with masks {masked:.1%}; at most {least:.1%} is possible"

@@ -1,0 +1,1 @@
+"""Questions about images that need knowledge, put to any predictor."""

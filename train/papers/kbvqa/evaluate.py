@@ -1,0 +1,362 @@
+"""Questions that need knowledge, put to any predictor: three perspectives, few-shot pictures, retrieval and occlusion.
+
+The perspectives are those of the evaluation of GPT-4V by Li et al. (2023, "A comprehensive evaluation of GPT-4V on
+knowledge-intensive visual question answering"): common sense, fine-grained knowledge of the world, and an answer with
+the reasons for it. The paper lets people judge rationales (consistent, sufficient, correct). Here they are compared
+with those of the set by ROUGE-L, which is no substitute for that, and it is counted how many name the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ....pipelines.masks import Cues, Draw, Random, TokenGrid
+from ....pipelines.modalities.image.data import image_components
+from ....pipelines.modalities.image.decode import decode_image
+from ....pipelines.stream.place import Place
+from ....pipelines.stream.rng import sample_rng
+from ....shards.config import Json
+from ....shards.errors import DataError, ShardError
+from ....shards.format.manifest import Manifest
+from .glosses import Glosses
+from .scores import exact_match, normalised, rouge_l, vqa_accuracy
+
+UInt8s = npt.NDArray[np.uint8]
+PEOPLE = 10
+"""The answers of a question of OK-VQA and A-OKVQA, by which VQA accuracy is defined."""
+GREY = 128
+"""The level of hidden patches."""
+PATCHES = 8
+"""The patches along a side of a picture of which some are hidden."""
+SIDE = 256
+"""The side of the pictures of a composite, in pixels."""
+ASKS: Mapping[str, str] = {
+    "commonsense": "Answer by common sense, with one word or a short phrase.",
+    "knowledge": "Recognise what the picture shows, and use what you know of it. Answer with one word or a short "
+    "phrase.",
+    "rationale": "Answer with one word or a short phrase, and then give the reason in one sentence, in this form:\n"
+    "Answer: ...\nRationale: ...",
+}
+"""What each perspective asks for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A question of a split. image: uint8 (h, w, 3), RGB. answers: all that count as right. choices, rationales: where
+    the set has them. kind: of the question, "" for none.
+    """
+
+    key: str
+    image: UInt8s = field(repr=False)
+    text: str
+    answers: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    rationales: tuple[str, ...] = ()
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """What a predictor gets. id: of this prompt alone. text: the whole prompt. question, choices: those of the sample.
+    image: uint8 (h, w, 3), RGB, with the pictures of the examples, if there are any.
+    """
+
+    id: str
+    text: str
+    question: str
+    choices: tuple[str, ...]
+    image: UInt8s = field(repr=False)
+
+
+Predictor = Callable[[Sequence[Prompt]], Sequence[str]]
+"""Gives one reply for each prompt, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replied:
+    """A question, its prompt, and what was replied: the answer, and the rationale if one was asked for."""
+
+    question: Question
+    prompt: Prompt
+    answer: str
+    rationale: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KbvqaResult:
+    """scores: by perspective, and by "all" and the kinds of questions, each figure in [0, 1]: exact (match), vqa
+    (accuracy, where questions have ten answers), and of rationales rouge_l and names_answer. occluded: the exact match
+    in the perspective `knowledge` by share of hidden patches. frequent: the exact match of the most frequent answer to
+    train's questions of the kind.
+    """
+
+    predictor: str
+    data: str
+    shots: int
+    glosses: int
+    questions: Mapping[str, int]
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+    frequent: Mapping[str, float]
+    occluded: Mapping[float, float]
+
+    def to_dict(self) -> Json:
+        """The result as JSON."""
+        return {
+            "predictor": self.predictor,
+            "data": self.data,
+            "shots": self.shots,
+            "glosses": self.glosses,
+            "questions": dict(self.questions),
+            "scores": {name: {kind: dict(own) for kind, own in kinds.items()} for name, kinds in self.scores.items()},
+            "frequent": dict(self.frequent),
+            "occluded": [{"hidden": ratio, "exact": value} for ratio, value in self.occluded.items()],
+        }
+
+
+def questions_of(data: str | Path, samples: int, seed: int = 0) -> list[Question]:
+    """Up to `samples` questions of a split of images with texts, drawn by `seed`. ShardError for a split of others.
+
+    A sample needs a `question` and an `answer`, or `answers`, in its `json`.
+    """
+    manifest = Manifest.load(data)
+    if manifest.info["modality"] != "image-text":
+        raise ShardError(f"{data} holds {manifest.info['modality']} shards; questions are about images with texts")
+    components = image_components(manifest)
+    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(manifest))[:samples]
+    return [_question(manifest, components, int(index)) for index in sorted(chosen)]
+
+
+def _question(manifest: Manifest, components: Sequence[str], index: int) -> Question:
+    name = next(one for one in components if manifest.components[one].present[index])
+    facts = manifest.components[name].facts
+    with manifest.reading(index, name):
+        picture, said = manifest.store.read_many([manifest.member(index, name), manifest.member(index, "json")])
+        pixels = decode_image(picture, int(facts["width"][index]), int(facts["height"][index]))
+    with manifest.reading(index, "json"):
+        told = json.loads(said)
+        answers = _texts(told.get("answers", told.get("answer")))
+        if not isinstance(told.get("question"), str) or not answers:
+            raise DataError("has no question with an answer; take a split of questions, such as stamps-knowledge")
+    return Question(
+        key=manifest.key(index),
+        image=cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8),
+        text=told["question"],
+        answers=answers,
+        choices=_texts(told.get("choice")),
+        rationales=_texts(told.get("rationale")),
+        kind=str(told.get("kind", "")),
+    )
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    """A text or a list of texts as texts."""
+    return (given,) if isinstance(given, str) else tuple(map(str, given)) if isinstance(given, list) else ()
+
+
+def prompted(
+    question: Question,
+    perspective: str,
+    *,
+    examples: Sequence[Question] = (),
+    glosses: Sequence[str] = (),
+    hidden: float = 0.0,
+    seed: int = 0,
+) -> Prompt:
+    """The prompt of a question. examples: shown before it, in one composite picture. glosses: given as knowledge.
+    hidden: the share of the picture's patches that are grey, drawn by `masks.Random` from the question's key.
+    """
+    image = occluded(question.image, hidden, question.key, seed)
+    lines = []
+    if examples:
+        image = composite([*(one.image for one in examples), image])
+        lines = [
+            f"Picture {number}. Question: {one.text}{_choices(one)} Answer: {one.answers[0]}"
+            + (f" Rationale: {one.rationales[0]}" if perspective == "rationale" and one.rationales else "")
+            for number, one in enumerate(examples, 1)
+        ]
+        lines.append(f"The question is about picture {len(examples) + 1}, the last one.")
+    lines += [f"Known: {gloss}" for gloss in glosses]
+    lines += [f"Question: {question.text}{_choices(question)}", ASKS[perspective]]
+    return Prompt(
+        id=f"{question.key} {perspective} {hidden:g}",
+        text="\n".join(lines),
+        question=question.text,
+        choices=question.choices,
+        image=image,
+    )
+
+
+def _choices(question: Question) -> str:
+    return f" Choices: {'; '.join(question.choices)}." if question.choices else ""
+
+
+def occluded(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s:
+    """The image with a share of its PATCHES x PATCHES patches grey; more are hidden at a higher ratio, not others."""
+    if not ratio:
+        return image
+    grid = TokenGrid(axes=("h", "w"), shape=(PATCHES, PATCHES), patch=(1, 1))
+    draw = Draw.of(seed, 0, key, 0, Place(), Cues(), part="image")
+    hidden = Random(ratio=ratio).hide(grid, draw)
+    cells = hidden.reshape(PATCHES, PATCHES).astype(np.uint8)
+    height, width = image.shape[:2]
+    covers = cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.bool_)
+    return np.where(covers[..., None], np.uint8(GREY), image)
+
+
+def composite(images: Sequence[UInt8s]) -> UInt8s:
+    """Images side by side in rows, each fitted into SIDE x SIDE pixels on white: uint8 (h, w, 3)."""
+    across = int(np.ceil(np.sqrt(len(images))))
+    down = -(-len(images) // across)
+    whole = np.full((down * SIDE, across * SIDE, 3), 255, np.uint8)
+    for number, image in enumerate(images):
+        scale = SIDE / max(image.shape[:2])
+        size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+        fitted = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        y, x = number // across * SIDE, number % across * SIDE
+        whole[y : y + fitted.shape[0], x : x + fitted.shape[1]] = fitted
+    return whole
+
+
+def kbvqa(
+    questions: Sequence[Question],
+    known: Sequence[Question],
+    predictor: Predictor,
+    *,
+    name: str = "",
+    data: str | Path = "",
+    perspectives: Sequence[str] = tuple(ASKS),
+    shots: int = 0,
+    glosses: Glosses | None = None,
+    passages: int = 0,
+    hidden: Sequence[float] = (),
+    seed: int = 0,
+) -> tuple[KbvqaResult, list[Replied]]:
+    """Asks a predictor all questions in each perspective: its scores, and the replies.
+
+    known: questions of the training split, from which examples are drawn and answers counted. shots: the examples of
+    each prompt. glosses, passages: an index, and how many of its entries a prompt of the perspective `knowledge` gets,
+    found by the question, its choices and what the predictor answers first. hidden: the shares of patches that are
+    hidden in further runs of the perspective `knowledge`.
+    """
+    if unknown := [one for one in perspectives if one not in ASKS]:
+        raise ValueError(f"there is no perspective {unknown[0]!r}; legal are {', '.join(ASKS)}")
+    if not questions or (shots or 0) > len(known):
+        raise ValueError(
+            f"there are {len(questions)} questions, and {len(known)} for {shots} examples; take splits with more"
+        )
+    asked = _Asked(questions, known, predictor, shots, glosses, passages, seed)
+    replies = {perspective: asked.replies(perspective) for perspective in perspectives}
+    counts = Counter(question.kind for question in questions)
+    result = KbvqaResult(
+        predictor=name,
+        data=str(data),
+        shots=shots,
+        glosses=passages,
+        questions={"all": len(questions), **{kind: counts[kind] for kind in sorted(counts) if kind}},
+        scores={perspective: _scores(some) for perspective, some in replies.items()},
+        frequent=_frequent(questions, known),
+        occluded={ratio: _scores(asked.replies("knowledge", ratio))["all"]["exact"] for ratio in hidden},
+    )
+    return result, [one for some in replies.values() for one in some]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The questions of a run, and how they are asked."""
+
+    questions: Sequence[Question]
+    known: Sequence[Question]
+    predictor: Predictor
+    shots: int
+    glosses: Glosses | None
+    passages: int
+    seed: int
+
+    def replies(self, perspective: str, hidden: float = 0.0) -> list[Replied]:
+        """What is replied in a perspective."""
+        found: Sequence[Sequence[str]] = [()] * len(self.questions)
+        if perspective == "knowledge" and self.glosses is not None and self.passages:
+            first = self._replied(perspective, hidden, found)
+            found = [self.glosses.found(self._query(one), self.passages) for one in first]
+        return self._replied(perspective, hidden, found)
+
+    def _query(self, replied: Replied) -> str:
+        return " ".join((replied.question.text, *replied.question.choices, replied.answer))
+
+    def _replied(self, perspective: str, hidden: float, glosses: Sequence[Sequence[str]]) -> list[Replied]:
+        prompts = [
+            prompted(one, perspective, examples=self._examples(one), glosses=own, hidden=hidden, seed=self.seed)
+            for one, own in zip(self.questions, glosses, strict=True)
+        ]
+        replies = self.predictor(prompts)
+        if len(replies) != len(prompts):
+            raise ValueError(f"the predictor gave {len(replies)} replies to {len(prompts)} prompts; give one for each")
+        return [
+            Replied(question=question, prompt=prompt, **_read(reply))
+            for question, prompt, reply in zip(self.questions, prompts, replies, strict=True)
+        ]
+
+    def _examples(self, question: Question) -> list[Question]:
+        rng = sample_rng(self.seed, 0, question.key, 0, "examples")
+        return [self.known[i] for i in rng.choice(len(self.known), self.shots, replace=False)] if self.shots else []
+
+
+def _read(reply: str) -> dict[str, str]:
+    """The answer and the rationale of a reply, which may name them; else all of it is the answer."""
+    answer = re.search(r"answer\s*:\s*(.*?)\s*(?:\n|rationale\s*:|$)", reply, re.IGNORECASE)
+    rationale = re.search(r"rationale\s*:\s*(.*)", reply, re.IGNORECASE | re.DOTALL)
+    before = reply if rationale is None else reply[: rationale.start()]
+    return {
+        "answer": (before if answer is None else answer[1]).strip().rstrip("."),
+        "rationale": "" if rationale is None else rationale[1].strip(),
+    }
+
+
+def _scores(replies: Sequence[Replied]) -> dict[str, dict[str, float]]:
+    """The means of each figure over all questions, and over those of each kind."""
+    rows: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for one in replies:
+        figures = {"exact": exact_match(one.answer, one.question.answers)}
+        if len(one.question.answers) == PEOPLE:
+            figures["vqa"] = vqa_accuracy(one.answer, one.question.answers)
+        if one.prompt.id.split(" ")[-2] == "rationale" and one.question.rationales:
+            named = f" {normalised(one.answer)} " in f" {normalised(one.rationale)} "
+            figures |= {"rouge_l": rouge_l(one.rationale, one.question.rationales), "names_answer": float(named)}
+        for kind in {"all", one.question.kind} - {""}:
+            rows[kind].append(figures)
+    names = ("exact", "vqa", "rouge_l", "names_answer")
+    return {
+        kind: {name: float(np.mean(own)) for name in names if (own := [row[name] for row in some if name in row])}
+        for kind, some in sorted(rows.items())
+    }
+
+
+def _frequent(questions: Sequence[Question], known: Sequence[Question]) -> dict[str, float]:
+    """The exact match of always giving the most frequent answer to known questions of the kind."""
+    guess = frequent_answers(known)
+    right: dict[str, list[float]] = defaultdict(list)
+    for one in questions:
+        for kind in {"all", one.kind} - {""}:
+            right[kind].append(exact_match(guess.get(one.kind, guess[""]), one.answers))
+    return {kind: float(np.mean(some)) for kind, some in sorted(right.items())}
+
+
+def frequent_answers(known: Sequence[Question]) -> dict[str, str]:
+    """The most frequent answer to the questions of each kind, and to all at ""."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in known:
+        for kind in {"", one.kind}:
+            counts[kind][one.answers[0]] += 1
+    if not counts:
+        raise ValueError("the most frequent answer needs at least one known question, got none")
+    return {kind: min(own, key=lambda answer: (-own[answer], answer)) for kind, own in counts.items()}

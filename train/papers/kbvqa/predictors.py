@@ -1,0 +1,211 @@
+"""Predictors of answers: a command that reads and writes JSON lines, a Python callable, a run, and the trivial one."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
+from ....pipelines.modalities.image_text.data import ImageTextData
+from ....shards.errors import MaskstreamError
+from ....shards.format.dataset import read_dataset_json
+from ....shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from ....shards.stores.location import opened
+from ...core.export import load_model
+from ...core.run_folder import run_recipe, run_weights
+from .evaluate import Predictor, Prompt, Question, frequent_answers
+
+_AT_ONCE = 64
+
+
+class PredictorError(MaskstreamError):
+    """A predictor ended, took too long, or replied something else than was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandPredictor:
+    """A command that is started once, without a shell, and answers line by line.
+
+    A line that it reads is {"id", "prompt", "question", "choices", "image"}, where image is the path of a PNG file; the
+    line that it writes is {"id", "answer"}. timeout_s: of each reply, the first includes its start. PredictorError if
+    it ends, is too late, or writes another line.
+    """
+
+    command: tuple[str, ...]
+    timeout_s: float = 60.0
+
+    def __call__(self, prompts: Sequence[Prompt]) -> list[str]:
+        with tempfile.TemporaryDirectory(prefix="maskstream-") as folder:
+            try:
+                process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            except OSError as error:
+                raise PredictorError(
+                    f"{self.command[0]!r} cannot be started ({error}); give a program's path"
+                ) from error
+            try:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                lines = _Lines(process.stdout)
+                return [self._reply(process.stdin, lines, prompt, Path(folder) / "image.png") for prompt in prompts]
+            finally:
+                process.kill()
+                process.communicate()
+
+    def _reply(self, into: IO[bytes], lines: _Lines, prompt: Prompt, image: Path) -> str:
+        cv2.imwrite(str(image), cv2.cvtColor(prompt.image, cv2.COLOR_RGB2BGR))
+        asked = {
+            "id": prompt.id,
+            "prompt": prompt.text,
+            "question": prompt.question,
+            "choices": list(prompt.choices),
+            "image": str(image),
+        }
+        try:
+            into.write(json.dumps(asked).encode() + b"\n")
+            into.flush()
+        except OSError as error:
+            raise PredictorError(f"{self.command[0]!r} ended before prompt {prompt.id!r} ({error})") from error
+        line = lines.next(self.timeout_s)
+        if line is None:
+            raise PredictorError(
+                f"{self.command[0]!r} gave no reply to {prompt.id!r} within {self.timeout_s:g} s; raise the limit, or "
+                "let it flush each line"
+            )
+        if not line:
+            raise PredictorError(f"{self.command[0]!r} ended before it replied to {prompt.id!r}")
+        try:
+            told: Any = json.loads(line)
+            number, answer = told["id"], told["answer"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise PredictorError(
+                f"{self.command[0]!r} replied {line[:80]!r} to {prompt.id!r}; a reply is a line "
+                '{"id": ..., "answer": ...}'
+            ) from error
+        if number != prompt.id or not isinstance(answer, str):
+            raise PredictorError(
+                f"{self.command[0]!r} replied to {number!r} with {answer!r:.80}, asked was {prompt.id!r}"
+            )
+        return answer
+
+
+class _Lines:
+    """Lines of a pipe, each within a time limit."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe, self._left = pipe, b""
+
+    def next(self, timeout_s: float) -> bytes | None:
+        """The next line; None after the time, b"" at the end."""
+        end = time.monotonic() + timeout_s
+        while b"\n" not in self._left:
+            ready, _, _ = select.select([self._pipe], [], [], max(end - time.monotonic(), 0))
+            if not ready:
+                return None
+            data = os.read(self._pipe.fileno(), 1 << 16)
+            if not data:
+                return b""
+            self._left += data
+        line, _, self._left = self._left.partition(b"\n")
+        return line
+
+
+def frequent(known: Sequence[Question]) -> Predictor:
+    """The trivial predictor: the most frequent answer to known questions with the same words, else to all."""
+    of_words = {
+        text: frequent_answers([one for one in known if one.text == text])[""] for text in {q.text for q in known}
+    }
+    every = frequent_answers(known)[""]
+    return lambda prompts: [of_words.get(prompt.question, every) for prompt in prompts]
+
+
+@runtime_checkable
+class ClassifiesAnswers(Protocol):
+    """A model whose classes are answers to questions about images."""
+
+    n_answers: int
+
+    def scores(self, batch: ImageTextBatch) -> Tensor:
+        """Logits of the answers (B, answers)."""
+
+
+def of_run(run: Path, data: str | Path) -> Predictor:
+    """A classifier of answers that `maskstream train vqa-tiny` trained on a split with the tokenizer of `data`.
+
+    It reads the question and the picture, resized as a whole, and no prompt; it gives no rationales. ValueError for
+    another run.
+    """
+    recipe, model = run_recipe(run), load_model(run_weights(run))
+    config = recipe.data
+    if not isinstance(config, ImageTextData) or not isinstance(model, ClassifiesAnswers):
+        raise ValueError(f"{run} holds no classifier of answers; give a run of vqa-tiny, or a command")
+    from tokenizers import Tokenizer
+
+    store, info = opened(data), read_dataset_json(data)
+    facts = tokenizer_facts(store.location, info)
+    tokenizer = Tokenizer.from_str(read_tokenizer(store, facts).decode())
+    names: Sequence[str] = info["label_names"]
+    if len(names) != model.n_answers:
+        raise ValueError(f"{run} knows {model.n_answers} answers and {data} has {len(names)}; give the split's own run")
+
+    def row(text: str) -> list[int]:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        ends = [[] if one is None else [one] for one in (facts.begin, facts.end)]
+        return [*ends[0], *ids[: config.length - len(ends[0]) - len(ends[1])], *ends[1]]
+
+    @torch.inference_mode()
+    def replies(prompts: Sequence[Prompt]) -> list[str]:
+        found: list[str] = []
+        for first in range(0, len(prompts), _AT_ONCE):
+            some = prompts[first : first + _AT_ONCE]
+            scores = model.scores(_batch(some, [row(one.question) for one in some], config, facts.pad or 0))
+            found += [names[label] for label in scores.argmax(dim=1).tolist()]
+        return found
+
+    return replies
+
+
+def _batch(prompts: Sequence[Prompt], rows: Sequence[list[int]], config: ImageTextData, pad: int) -> ImageTextBatch:
+    size, n = (config.size, config.size), len(prompts)
+    images = [cv2.resize(one.image, size, interpolation=cv2.INTER_AREA) for one in prompts]
+    tokens = torch.full((n, config.length), pad, dtype=torch.int32)
+    roles = torch.full((n, config.length), PADDING, dtype=torch.int8)
+    for i, ids in enumerate(rows):
+        tokens[i, : len(ids)] = torch.tensor(ids, dtype=torch.int32)
+        roles[i, : len(ids)] = SPECIAL
+    return ImageTextBatch(
+        image=torch.from_numpy(np.stack(images)),
+        image_mask=None,
+        text=TextRows(tokens=tokens, words=torch.full_like(tokens, -1), roles=roles),
+        text_mask=None,
+        box=torch.full((n, 4), float("nan")),
+        label=torch.full((n,), -1),
+        key=[one.id for one in prompts],
+    )
+
+
+def of_callable(reply: Any) -> Predictor:
+    """A function of (prompt, image uint8 (h, w, 3)) that gives a text. PredictorError where it gives something else."""
+
+    def replies(prompts: Sequence[Prompt]) -> list[str]:
+        found = []
+        for prompt in prompts:
+            answer = reply(prompt.text, prompt.image)
+            if not isinstance(answer, str):
+                raise PredictorError(f"the predictor replied {answer!r:.80} to {prompt.id!r}; a reply is a text")
+            found.append(answer)
+        return found
+
+    return replies

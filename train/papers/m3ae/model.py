@@ -1,0 +1,226 @@
+"""M3AE: a masked autoencoder of images with texts (Chen et al., 2022, Multi-Modal Masked Autoencoders).
+
+Three tasks share one encoder (image_text_encoder.py):
+
+- hidden words are predicted from the visible ones and the whole image, after all blocks of fusion;
+- hidden patches are predicted from the visible ones and the whole text, after `image_layer` blocks of fusion, for
+  pixels are of a lower level than words; their decoder is a transformer, that of the words a linear layer;
+- whether a text belongs to an image is judged of both, none of them hidden (image-text matching).
+
+Shapes: B samples, N patches, V of them visible, M targets, L tokens of a text, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.masks.text.batch import TextMaskBatch
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.image_text.batch import ImageTextBatch, TextRows
+from ....pipelines.modalities.image_text.data import ImageTextData
+from ...core.losses import Losses, squared, weighted
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.encoder_decoder import TokenDecoder
+from ...nn.image_tokens import ImageTokens
+from ...nn.init import init_linear
+from ...nn.select import gather_tokens, put_tokens
+from ...nn.token_head import TokenHead
+from ...nn.token_ids import NO_IDS
+from .encoder import ImageTextEncoder, Pooler
+
+NEEDS = (
+    "M3AE trains on masked images, masked texts and pairs; give the data an image_mask, a text_mask with masks.Replace "
+    "and pairs=True"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextSizes(ModelConfig[ImageTextBatch]):
+    """The sizes of an encoder of images with texts.
+
+    vocabulary: the number of token ids, that of the split's tokenizer or more. depth, text_depth, fusion_depth: the
+    blocks of the image's encoder, of the text's, and of the fusion. eps: of all layer norms.
+    """
+
+    vocabulary: int = 30522
+    width: int = 768
+    depth: int = 12
+    text_depth: int = 12
+    fusion_depth: int = 6
+    heads: int = 12
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.heads < 1 or self.width % self.heads or self.width % 4:
+            raise ValueError(f"width must be a multiple of 4 and of heads, got width={self.width}, heads={self.heads}")
+        if min(self.depth, self.text_depth, self.fusion_depth, self.mlp_ratio, self.vocabulary) < 1:
+            raise ValueError(
+                "depth, text_depth, fusion_depth, mlp_ratio and vocabulary must be at least 1, got "
+                f"{self.depth}, {self.text_depth}, {self.fusion_depth}, {self.mlp_ratio}, {self.vocabulary}"
+            )
+
+    def encoder(self, grids: Grids) -> ImageTextEncoder:
+        """The encoder on the grids "image" and "text"."""
+        return ImageTextEncoder(
+            ImageTokens(grids["image"]),
+            grids["text"],
+            vocabulary=self.vocabulary,
+            width=self.width,
+            depths=(self.depth, self.text_depth, self.fusion_depth),
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            eps=self.eps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextAutoencoderConfig(ImageTextSizes):
+    """The sizes of M3AE. image_layer: after how many blocks of fusion patches are predicted. decoder_width,
+    decoder_depth, decoder_heads: of the decoder of patches.
+    """
+
+    image_layer: int = 3
+    decoder_width: int = 384
+    decoder_depth: int = 4
+    decoder_heads: int = 6
+
+    def __post_init__(self) -> None:
+        ImageTextSizes.__post_init__(self)
+        if not 0 <= self.image_layer <= self.fusion_depth:
+            raise ValueError(f"image_layer is 0 to fusion_depth={self.fusion_depth}, got {self.image_layer}")
+        if self.decoder_width % 4 or self.decoder_width % self.decoder_heads or self.decoder_depth < 1:
+            raise ValueError(
+                "decoder_width must be a multiple of 4 and of decoder_heads, and decoder_depth at least 1, got "
+                f"{self.decoder_width}, {self.decoder_heads}, {self.decoder_depth}"
+            )
+
+    def check(self, data: DataConfig[ImageTextBatch]) -> None:
+        """ValueError for data without masks or pairs."""
+        if isinstance(data, ImageTextData) and (
+            data.image_mask is None or data.text_mask is None or "tokens" not in data.text_mask.needs or not data.pairs
+        ):
+            raise ValueError(NEEDS)
+
+    def make(self, grids: Grids) -> ImageTextAutoencoder:
+        """See ModelConfig."""
+        return ImageTextAutoencoder(self, grids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Masked:
+    """What the model reads of a batch: patches uint8 (B, N, values), both masks, the text to judge, and whether it
+    matches.
+    """
+
+    patches: Tensor
+    image: MaskBatch
+    text: TextMaskBatch
+    pair: TextRows
+    match: Tensor
+
+
+class ImageTextAutoencoder(Model[ImageTextBatch]):
+    """M3AE. Linear layers and tables of the text have BERT's initial weights, those of the image MAE's."""
+
+    def __init__(self, config: ImageTextAutoencoderConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.encoder = config.encoder(grids)
+        self.tokens = self.encoder.tokens
+        self.decoder = TokenDecoder(
+            c.width,
+            [self.tokens.n_targets],
+            [self.tokens.positions(c.decoder_width)],
+            depth=c.decoder_depth,
+            heads=c.decoder_heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+            class_token=True,
+            bias=True,
+        )
+        self.words = TokenHead(c.width, c.vocabulary, c.eps)
+        self.pooler = Pooler(c.width)
+        self.match = nn.Linear(2 * c.width, 2)
+        self.decoder.init_weights()
+        init_linear(self)
+        self.encoder.init_tables()
+
+    def read(self, batch: ImageTextBatch) -> Masked:
+        """What is needed of a batch. ValueError where it has no masks or no pairs."""
+        if batch.image_mask is None or batch.text_mask is None or batch.pair is None or batch.match is None:
+            raise ValueError(NEEDS)
+        if batch.text_mask.tokens is None:
+            raise ValueError(NO_IDS)
+        return Masked(
+            patches=self.tokens.split(batch.image),
+            image=batch.image_mask,
+            text=batch.text_mask,
+            pair=batch.pair,
+            match=batch.match,
+        )
+
+    def loss(self, batch: ImageTextBatch) -> Losses:
+        """The sum of three means: cross-entropy of hidden tokens, squared error of hidden patches, and cross-entropy of
+        the judgement, in nats.
+        """
+        of, (words, judged) = self.read(batch), self.judged(batch)
+        label = gather_tokens(batch.text.tokens, of.text.target).long()
+        wrong = F.cross_entropy(words.flatten(0, 1).float(), label.flatten(), reduction="none").view_as(label)
+        with torch.no_grad():
+            expected = self.tokens.targets(gather_tokens(of.patches, of.image.target))
+        match = F.cross_entropy(judged.float(), of.match.long(), reduction="none")
+        counts = torch.ones_like(match) if batch.weight is None else batch.weight
+        return Losses(
+            parts={
+                "hidden words": weighted(wrong, of.text.weight),
+                "hidden patches": squared(self.predicted_patches(batch), expected, of.image.weight),
+                "matching": weighted(match, counts),
+            }
+        )
+
+    def judged(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor]:
+        """The logits of hidden tokens (B, M, vocabulary), and those of no match and a match (B, 2).
+
+        Both read the whole image, which is encoded once.
+        """
+        of = self.read(batch)
+        image = self.encoder.of_images(of.patches)
+        ids = torch.cat((batch.inputs, of.pair.tokens.long()))
+        valid = torch.cat((batch.text.valid, of.pair.valid))
+        seen, read = self.encoder.fused(image.repeat(2, 1, 1), self.encoder.of_texts(ids, valid), valid)
+        rows = len(batch.image)
+        hidden = gather_tokens(read[:rows], of.text.target)
+        words = self.words(hidden, self.encoder.embed.ids.weight)
+        return words, self.match(self.pooler(seen[rows:], read[rows:]))
+
+    def predicted_patches(self, batch: ImageTextBatch) -> Tensor:
+        """The predictions of hidden patches (B, M, values), from the visible ones and the whole text."""
+        of = self.read(batch)
+        image = self.encoder.of_images(of.patches, of.image.visible)
+        text = self.encoder.of_texts(batch.text.tokens, batch.text.valid)
+        seen, _ = self.encoder.fused(image, text, batch.text.valid, self.config.image_layer)
+        made: list[Tensor] = self.decoder([seen], [of.image.visible], [of.image.target])
+        return made[0]
+
+    def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
+        """The batch with hidden patches painted as predicted, and hidden tokens replaced by the most probable ids."""
+        of, (words, _) = self.read(batch), self.judged(batch)
+        image = self.tokens.paint(batch.image, of.image.target, self.predicted_patches(batch))
+        before = gather_tokens(batch.text.tokens, of.text.target)
+        ids = torch.where(of.text.target_valid, words.argmax(dim=-1).int(), before)
+        rows = put_tokens(batch.text.tokens, of.text.target, ids)
+        padded = ~of.text.target_valid.all(dim=1)
+        if bool(padded.any()):  # padding points to token 0, which is never hidden
+            rows[:, 0] = batch.text.tokens[:, 0]
+        return replace(batch, image=image, text=replace(batch.text, tokens=rows))
+
+    def features(self, batch: ImageTextBatch) -> Tensor:
+        """What is judged of whole images with whole texts, float32 (B, 2 D)."""
+        return cast(Tensor, self.pooler(*self.encoder.whole(batch))).float()

@@ -1,0 +1,73 @@
+"""Recipes of MAE (He et al., 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ....pipelines.augment import RandomResizedCrop
+from ....pipelines.masks import Random
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.image.data import ImageData
+from ...core.optimiser import OptimiserConfig
+from ...core.recipe import Recipe
+from ...core.schedule import ScheduleConfig
+from ...nn.image_autoencoder import ImageAutoencoderConfig
+
+
+def mae_base() -> Recipe[ImageBatch]:
+    """MAE (He et al., 2022, appendix A.1) of ViT-B/16: 0.75 of 196 patches hidden, a decoder of 8 blocks 512 wide,
+    targets normalised in each patch; 800 epochs with 40 of warm-up, 64 ranks make a batch of 4096.
+
+    The paper's longest runs have 1,600 epochs: set schedule.epochs and schedule.warmup (40 epochs are 0.025 of them).
+
+    Differs from the authors' code in: images are resized by area and bilinearly, theirs bicubically; the learning rate
+    falls by steps, theirs is the same function of parts of epochs; no bias for key, which changes no softmax; class and
+    mask tokens do not decay, theirs do; bf16 where the device gains by it, theirs is fp16 with loss scaling. Loss and
+    gradients equal those of transformers' ViTMAE in float64.
+    """
+    return Recipe(
+        name="mae-base",
+        batch_size=64,
+        data=ImageData(
+            size=224, patch=16, mask=Random(ratio=0.75), augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)
+        ),
+        model=ImageAutoencoderConfig(
+            width=768,
+            depth=12,
+            heads=12,
+            decoder_width=512,
+            decoder_depth=8,
+            decoder_heads=16,
+            class_token=True,
+            bridge_bias=True,
+            positions="columns",
+        ),
+        optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.05),
+        schedule=ScheduleConfig(base_lr=1.5e-4, min_lr=0.0, warmup=40 / 800, epochs=800),
+    )
+
+
+def mae_tiny() -> Recipe[ImageBatch]:
+    """The same method for two CPU cores: 64 patches of 8 pixels, a 2.1 M parameter model, 600 steps of 32 pictures.
+
+    On the 254 held-out windows of `sample-image`, of photographs that none was trained on, the loss is 0.51; a copy of
+    the nearest visible patch has 0.88 and the mean of every patch 0.995.
+    """
+    return replace(
+        mae_base(),
+        name="mae-tiny",
+        batch_size=32,
+        data=ImageData(
+            size=64, patch=8, mask=Random(ratio=0.75), augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)
+        ),
+        model=ImageAutoencoderConfig(width=192, depth=4, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
+        optimiser=OptimiserConfig(max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=600),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe[ImageBatch]]] = {
+    "mae-base": mae_base,
+    "mae-tiny": mae_tiny,
+}

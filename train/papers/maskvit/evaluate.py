@@ -1,0 +1,200 @@
+"""Evaluates a model of ids of frames on held-out clips: hidden ids, and the frames after the context.
+
+Shapes: B clips of T frames, N = T x h x w cells, K ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....pipelines.augment import CenterCrop
+from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.modalities.video.data import VideoData
+from ....shards.format.manifest import Manifest
+from ...evaluate.held_out import HeldOut, Score, batches, margin
+from ...evaluate.id_counts import IdCounts
+from ...evaluate.iterative import filled
+from ...evaluate.ngrams import STRENGTHS
+from ...evaluate.pixels import UNIT, error
+from .model import FrameIdsModel, mask_of
+
+MEASURED, COUNTED = 128, 512
+"""The largest numbers of clips that are measured, and whose ids are counted."""
+ROUNDS, TEMPERATURE = 12, 1.0
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Futures:
+    """The frames of clips, uint8 (B, T, H, W, 3). real: as they were. generated: the context, drawn from its ids, and
+    what the model makes of it. drawn: from the real ids, the best that the model could do.
+    """
+
+    real: Tensor
+    generated: Tensor
+    drawn: Tensor
+    context: int
+
+    def repeated(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (B, T, H, W, 3) whose last one of the context stands in place of all later ones."""
+        last = frames[:, self.context - 1 : self.context].expand_as(frames[:, self.context :])
+        return torch.cat((frames[:, : self.context], last), dim=1)
+
+    def errors(self) -> dict[str, float]:
+        """The root mean squared error of a pixel of the future, in levels of 255, by who makes it."""
+        rows = {
+            "generated": self.generated,
+            "the last frame, repeated": self.repeated(self.real),
+            "the last frame drawn from its ids, repeated": self.repeated(self.drawn),
+            "the real frames, drawn from their ids": self.drawn,
+        }
+        real = self.real[:, self.context :]
+        return {name: error(made[:, self.context :], real) for name, made in rows.items()}
+
+
+def futures(
+    model: FrameIdsModel,
+    measured: Iterable[VideoBatch],
+    *,
+    rounds: int = ROUNDS,
+    temperature: float = TEMPERATURE,
+    seed: int = 0,
+) -> Futures:
+    """Generates the frames after the context of each clip. seed: decides all draws. ValueError for no clip."""
+    rows = list(measured)
+    if not rows:
+        raise ValueError("futures need at least one batch, got none; take a split with a clip in it")
+    generated, drawn = [], []
+    with torch.inference_mode():
+        for number, batch in enumerate(rows):
+            ids = model.ids(batch)
+            made = filled(
+                model.predict,
+                ids,
+                model.future(len(ids)),
+                rounds=rounds,
+                temperature=temperature,
+                seed=seed + number,
+            )
+            generated.append(model.drawn(made))
+            drawn.append(model.drawn(ids))
+    return Futures(
+        real=torch.cat([batch.video for batch in rows]),
+        generated=torch.cat(generated),
+        drawn=torch.cat(drawn),
+        context=model.config.context,
+    )
+
+
+def last_seen(ids: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """At each cell the id int64 (B, N) at its place in the last earlier frame where that is not hidden.
+
+    hidden: bool (B, N). shape: (T, h, w). A cell of the first frame has its own.
+    """
+    frames, unseen = ids.view(-1, *shape), hidden.view(-1, *shape)
+    rows = [last := frames[:, 0]]
+    for t in range(1, shape[0]):
+        rows.append(last)
+        last = torch.where(unseen[:, t], last, frames[:, t])
+    return torch.stack(rows, dim=1).flatten(1)
+
+
+def hidden_pairs(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> Iterator[tuple[Tensor, Tensor, VideoBatch]]:
+    """For each batch the ids int64 (B, N), those last seen at their places, and the batch."""
+    for batch in measured:
+        ids = model.ids(batch)
+        yield ids, last_seen(ids, mask_of(batch).masked, model.grid), batch
+
+
+@torch.inference_mode()
+def counted(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
+    """The counts of hidden ids of batches with masks, alone and after the id last seen at their places."""
+    k = model.blank
+    single, pairs = torch.ones(k, dtype=torch.float64), torch.zeros(k * k, dtype=torch.float64)
+    for ids, seen, batch in hidden_pairs(model, measured):
+        hidden = mask_of(batch).masked
+        single += torch.bincount(ids[hidden], minlength=k)
+        pairs += torch.bincount(seen[hidden] * k + ids[hidden], minlength=k * k)
+    return IdCounts(single=single, pairs=pairs.view(k, k))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HiddenIds:
+    """The mean losses of `ids` hidden ids in nats, and shares that are predicted right. model, right: the model's.
+    alone: of the frequencies of ids. after, copied: of the frequencies after the id last seen at the same place, at the
+    best of `STRENGTHS`, and of a copy of that id.
+    """
+
+    model: float
+    right: float
+    alone: float
+    after: float
+    copied: float
+    ids: int
+
+
+@torch.inference_mode()
+def hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdCounts) -> HiddenIds:
+    """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
+    columns: list[tuple[Tensor, ...]] = []
+    for ids, seen, batch in hidden_pairs(model, measured):
+        mask = mask_of(batch)
+        real = mask.weight > 0
+        logits = model.predicted(ids, mask.masked, mask.target)[real].float()
+        true, last = ids.gather(1, mask.target)[real], seen.gather(1, mask.target)[real]
+        columns.append((F.cross_entropy(logits, true, reduction="none"), logits.argmax(dim=1) == true, true, last))
+    if not columns:
+        raise ValueError("losses need at least one batch, got none; take a split with a clip in it")
+    losses, hit, true, last = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    return HiddenIds(
+        model=float(losses.mean()),
+        right=float(hit.double().mean()),
+        alone=float(counts.alone(true).mean()),
+        after=min(float(counts.beside(true, last, strength).mean()) for strength in STRENGTHS),
+        copied=float((true == last).double().mean()),
+        ids=len(true),
+    )
+
+
+def held_out_clips(config: VideoData, data: str | Path, most: int = MEASURED) -> list[VideoBatch]:
+    """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
+    n = min(len(Manifest.load(data)), most)
+    size = min(n, _AT_ONCE)
+    plain = replace(config, views=1, augment=CenterCrop(), colour=None)
+    return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))
+
+
+def held_out(config: VideoData, model: FrameIdsModel, data: str | Path, measured: list[VideoBatch]) -> HeldOut:
+    """The figures on held-out clips, compared with counts of the split `train` beside `data`, or where there is none of
+    `data` itself, whose own counts are harder to beat, and with the last frame repeated.
+    """
+    beside = Path(data).parent / "train"
+    trained = beside if (beside / "dataset.json").is_file() else data
+    found = hidden_ids(model, measured, counted(model, held_out_clips(config, trained, COUNTED)))
+    guesses = {"counts after the id last seen at the place": found.after, "counts of ids": found.alone}
+    errors = futures(model, measured).errors()
+    own, repeated = errors["generated"], errors["the last frame, repeated"]
+    return HeldOut(
+        facts={
+            f"loss on {found.ids} hidden ids": f"{found.model:.3f} nats, "
+            + margin(found.model, min(guesses.values()), "the better of the next two"),
+            **{f"loss by {name}": f"{value:.3f} nats" for name, value in guesses.items()},
+            "predicted right": f"{found.right:.1%}",
+            "a copy of the id last seen at the place is right": f"{found.copied:.1%}",
+            f"error of {config.clip.frames - model.config.context} generated frames": f"{own:.1f} {UNIT}, "
+            f"{own / repeated - 1:+.0%} to that of the last frame, repeated",
+            **{f"error of {name}": f"{value:.1f} {UNIT}" for name, value in errors.items() if name != "generated"},
+            "mask": repr(config.mask),
+        },
+        learns="A model of ids of frames learns by predicting those that it was not shown.",
+        loss="The mean cross-entropy of the hidden ids in nats",
+        baseline="counts of ids",
+        baseline_loss=found.alone,
+        score=Score(name="cross-entropy of hidden ids in nats", value=found.model, baselines=guesses),
+    )

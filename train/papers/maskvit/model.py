@@ -1,0 +1,169 @@
+"""MaskViT (Gupta et al., 2022): predicts hidden ids of frames, with attention within windows of space and of time.
+
+A frozen quantiser makes ids of the cells of each frame. The first frames are context and never hidden; of the others a
+share that differs from sample to sample is. Each layer is two blocks: the first attends within each frame, the second
+within columns of a few cells through all frames. A mask that hides all but the context gives the future: ids are filled
+in over several rounds (evaluate/iterative.py).
+
+Shapes: B clips of T frames, N = T x h x w cells, M of them predicted, K ids, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.masks import Context, Padded
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.modalities.video.data import VideoData
+from ...core.losses import Losses, weighted, widened
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.block import Block
+from ...nn.frozen_quantiser import FrozenQuantiser
+from ...nn.init import init_normal
+from ...nn.positions import LearntPositions
+from ...nn.quantiser import QuantiserConfig, check_cells
+from ...nn.select import gather_tokens
+from ...nn.token_head import TokenHead
+from ...nn.windows import from_windows, to_windows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameIdsConfig(ModelConfig[VideoBatch]):
+    """The sizes of the model, and its quantiser.
+
+    vq: the model.safetensors of a run that trained a quantiser (see FrozenQuantiser); quantiser: its sizes. depth: the
+    number of layers, of two blocks each. window: the side in cells of a window of space and time. context: the number
+    of frames that are never hidden.
+    """
+
+    vq: str | None = "runs/vqframes-tiny/model.safetensors"
+    quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+    width: int = 768
+    depth: int = 6
+    heads: int = 12
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+    window: int = 4
+    context: int = 1
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.heads < 1 or self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
+        if min(self.depth, self.mlp_ratio, self.window, self.context) < 1:
+            raise ValueError(
+                "depth, mlp_ratio, window and context must be at least 1, got "
+                f"{self.depth}, {self.mlp_ratio}, {self.window}, {self.context}"
+            )
+
+    def check(self, data: DataConfig[VideoBatch]) -> None:
+        """ValueError where the mask leaves other frames visible than the context."""
+        mask = data.mask if isinstance(data, VideoData) else None
+        inner = mask.mask if isinstance(mask, Padded) else mask
+        if isinstance(inner, Context) and inner.frames != self.context:
+            raise ValueError(f"model.context={self.context} and mask.frames={inner.frames} must be the same number")
+
+    def make(self, grids: Grids) -> FrameIdsModel:
+        """See ModelConfig."""
+        check_cells(self.quantiser, grids, "video")
+        frames, *sides = grids["video"].shape
+        if frames <= self.context or any(side % self.window for side in sides):
+            raise ValueError(
+                f"clips need more frames than the context of {self.context}, and sides that windows of {self.window} "
+                f"cells divide, got {frames} frames of {' x '.join(map(str, sides))} cells"
+            )
+        return FrameIdsModel(self, grids)
+
+
+class FrameIdsModel(Model[VideoBatch]):
+    """The model. blank: the id of a hidden cell."""
+
+    def __init__(self, config: FrameIdsConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.grid = grids["video"].shape
+        self.blank = c.quantiser.codes
+        self.windows = ((1, *self.grid[1:]), (self.grid[0], c.window, c.window))
+        self.vq = FrozenQuantiser(c.quantiser, c.vq)
+        self.embed = nn.Embedding(self.blank + 1, c.width)
+        self.places = LearntPositions(self.grid, c.width)
+        self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(2 * c.depth))
+        self.norm = nn.LayerNorm(c.width, eps=c.eps)
+        self.head = TokenHead(c.width, self.blank, c.eps)
+        init_normal(self)
+
+    def loss(self, batch: VideoBatch) -> Losses:
+        """The cross-entropy of the hidden ids."""
+        ids, mask = self.ids(batch), mask_of(batch)
+        logits = self.predicted(ids, mask.masked, mask.target)
+        errors = F.cross_entropy(widened(logits).transpose(1, 2), ids.gather(1, mask.target), reduction="none")
+        return Losses(parts={"hidden ids": weighted(errors, mask.weight)})
+
+    def ids(self, batch: VideoBatch) -> Tensor:
+        """The ids of the cells of all frames, int64 (B, N)."""
+        return self.vq.ids(batch.video).flatten(1)
+
+    def predicted(self, ids: Tensor, hidden: Tensor, target: Tensor) -> Tensor:
+        """The logits (B, M, K) of the cells `target` int64 (B, M); the cells `hidden` bool (B, N) of the ids int64 (B,
+        N) are not seen.
+        """
+        x = gather_tokens(self.encode(ids.masked_fill(hidden, self.blank)), target)
+        return cast(Tensor, self.head(self.norm(x), self.embed.weight[: self.blank]))
+
+    def encode(self, ids: Tensor) -> Tensor:
+        """The output of the blocks (B, N, D) for ids int64 (B, N), of which those that are `blank` are not known."""
+        x = self.embed(ids) + self.places()
+        for i, block in enumerate(self.blocks):
+            window = self.windows[i % 2]
+            x = from_windows(block(to_windows(x, self.grid, window)), self.grid, window)
+        return cast(Tensor, x)
+
+    def predict(self, ids: Tensor, hidden: Tensor, m: int) -> Tensor:
+        """The logits (B, m, K) of the cells `hidden` bool (B, N), m in each row, in their order."""
+        return self.predicted(ids, hidden, hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, -m:])
+
+    def future(self, clips: int) -> Tensor:
+        """The cells of all frames but the context, bool (clips, N)."""
+        frames, *sides = self.grid
+        after = torch.arange(frames) >= self.config.context
+        return after.view(1, -1, 1, 1).expand(clips, -1, *sides).flatten(1)
+
+    def drawn(self, ids: Tensor) -> Tensor:
+        """The frames uint8 (B, T, H, W, 3) of ids int64 (B, N)."""
+        return self.vq.decode(ids.view(len(ids), *self.grid))
+
+    def reconstructed(self, batch: VideoBatch) -> VideoBatch:
+        """The frames that are drawn from the ids, of which each hidden one is the most probable."""
+        ids, mask = self.ids(batch), mask_of(batch)
+        everywhere = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        likely = self.predicted(ids, mask.masked, everywhere).argmax(dim=2)
+        return replace(batch, video=self.drawn(torch.where(mask.masked, likely, ids)))
+
+    def token_inputs(self, batch: VideoBatch) -> Tensor:
+        """What the model reads of each cell: its rounded latent, float32 (B, N, channels)."""
+        latents = self.vq.rounded(batch.video).flatten(2).transpose(1, 2)
+        return latents.reshape(len(batch), -1, latents.shape[2])
+
+    def token_features(self, batch: VideoBatch) -> Tensor:
+        """The output of the blocks for all cells, none of them hidden: (B, N, D)."""
+        return cast(Tensor, self.norm(self.encode(self.ids(batch))))
+
+    def features(self, batch: VideoBatch) -> Tensor:
+        """The mean of the output of the blocks over all cells, float32 (B, D)."""
+        return self.token_features(batch).float().mean(dim=1)
+
+
+def mask_of(batch: VideoBatch) -> MaskBatch:
+    """The masks of a batch. ValueError where it has none."""
+    if batch.mask is None:
+        raise ValueError(
+            "the model learns hidden ids, and the batch has no mask; give the loader "
+            "masks.Padded(mask=masks.Context(mask=masks.PerFrame(ratio=masks.Uniform())))"
+        )
+    return batch.mask

@@ -1,0 +1,241 @@
+"""Evaluates the answers and rationales that a model writes, compared with answers that do not look at the image."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import log
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....pipelines.augment import CenterCrop
+from ....pipelines.modalities.fields import Field
+from ....pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
+from ....pipelines.modalities.image_text.data import ImageTextData
+from ....shards.format.dataset import read_dataset_json
+from ....shards.format.manifest import Manifest
+from ....shards.format.tokenizer import tokenizer_facts
+from ....shards.members.texts import ROLES
+from ....shards.stores.location import opened
+from ...evaluate.held_out import HeldOut, Score, batches, trained_on
+from ...evaluate.scores import KIND
+from .model import RationaleWriter
+
+MEASURED = 1024
+"""The largest number of questions that are measured."""
+KNOWN = 1 << 12
+"""The largest number of questions whose answers are counted."""
+ANSWER, RATIONALE = "answer", "rationale"
+_AT_ONCE = 128
+Ids = tuple[int, ...]
+Texts = dict[str, Ids]
+"""The token ids of each role."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """right: the share of right answers, token for token, by kind of question, "all" first. frequent: of always giving
+    the most frequent answer to the kind. unseen: of giving the most frequent answer to the same words.
+
+    rationales: the share of rationales that are right, None without any; tokens: the share of their tokens that the
+    written ones have too. questions: how many there are of each kind.
+    """
+
+    right: Mapping[str, float]
+    frequent: Mapping[str, float]
+    unseen: Mapping[str, float]
+    rationales: float | None
+    tokens: float | None
+    questions: Mapping[str, int]
+
+    def facts(self) -> dict[str, str]:
+        """The figures in words, by name."""
+        facts = {
+            f"right answers, {kind} ({self.questions[kind]:,})": f"{share:.1%}; the most frequent answer "
+            f"{self.frequent[kind]:.1%}, that to the same words {self.unseen[kind]:.1%}"
+            for kind, share in self.right.items()
+        }
+        if self.rationales is None or self.tokens is None:
+            return facts
+        return {**facts, "right rationales": f"{self.rationales:.1%}", "their tokens": f"{self.tokens:.1%} are written"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A question: its kind, its tokens, the true texts, and those that the model wrote."""
+
+    kind: str
+    words: Ids
+    true: Texts
+    made: Texts
+
+
+def special_ids(data: str | Path) -> tuple[int, int]:
+    """The ids that begin and end texts in a split. ValueError where its tokenizer has none."""
+    facts = tokenizer_facts(opened(data).location, read_dataset_json(data))
+    if facts.begin is None or facts.end is None:
+        raise ValueError(f"what is written begins and ends with special tokens, and the tokenizer of {data} has none")
+    return facts.begin, facts.end
+
+
+@torch.inference_mode()
+def write(
+    config: ImageTextData, model: RationaleWriter, batch: ImageTextBatch, special: tuple[int, int]
+) -> list[Texts]:
+    """What the model writes of each row by the strategy of `config`, target and then: its texts by role.
+
+    In two stages the first writes its texts behind those of the row, and the second reads all of them.
+    """
+    begin, end = special
+    made = _parts(model.written(batch, begin=begin, end=end, texts=len(config.target)), config.target, special)
+    if not config.then:
+        return made
+    rows = [[found.get(role, ()) for role in config.target] for found in made]
+    second = replace(batch, text=appended(batch.text, rows, end))
+    after = _parts(model.written(second, begin=begin, end=end, texts=len(config.then)), config.then, special)
+    return [{**one, **other} for one, other in zip(made, after, strict=True)]
+
+
+def appended(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> TextRows:
+    """Rows with more texts behind theirs, each followed by `end`, cut at the rows' length."""
+    tokens, roles = rows.tokens.clone(), rows.roles.clone()
+    for i, more in enumerate(texts):
+        place = int(rows.valid[i].sum())
+        ids = [token for text in more for token in (*text, end)][: tokens.shape[1] - place]
+        tokens[i, place : place + len(ids)] = torch.tensor(ids, dtype=tokens.dtype)
+        roles[i, place : place + len(ids)] = SPECIAL
+    return replace(rows, tokens=tokens, roles=roles)
+
+
+def true_texts(rows: TextRows, i: int) -> Texts:
+    """The ids of each role of a row."""
+    tokens, roles = rows.tokens[i].tolist(), rows.roles[i].tolist()
+    found: dict[str, list[int]] = {}
+    for token, role in zip(tokens, roles, strict=True):
+        if role not in (SPECIAL, PADDING):
+            found.setdefault(ROLES[role], []).append(token)
+    return {role: tuple(ids) for role, ids in found.items()}
+
+
+def written(asked: Iterable[Asked], known: Iterable[Asked]) -> Written:
+    """The figures of questions; known: those whose answers are counted. ValueError for no question."""
+    by_kind: dict[Hashable, Counter[Ids]] = defaultdict(Counter)
+    by_words: dict[Ids, Counter[Ids]] = defaultdict(Counter)
+    for one in known:
+        by_kind[one.kind][one.true.get(ANSWER, ())] += 1
+        by_words[one.words][one.true.get(ANSWER, ())] += 1
+    right: dict[str, list[tuple[bool, bool, bool]]] = {"all": []}
+    rationales: list[bool] = []
+    shared: list[float] = []
+    for one in asked:
+        true = one.true.get(ANSWER, ())
+        counts = by_kind.get(one.kind, Counter())
+        frequent = _most(counts)
+        same = _most(by_words[one.words]) if one.words in by_words else frequent
+        row = (one.made.get(ANSWER) == true, frequent == true, same == true)
+        for kind in ("all", one.kind) if one.kind else ("all",):
+            right.setdefault(kind, []).append(row)
+        if RATIONALE in one.true and RATIONALE in one.made:
+            reasons, made = one.true[RATIONALE], one.made[RATIONALE]
+            rationales.append(made == reasons)
+            shared.append((Counter(reasons) & Counter(made)).total() / len(reasons))
+    if not right["all"]:
+        raise ValueError("answers need at least one question, got none; take a split with a question in it")
+    kinds = ["all", *sorted(kind for kind in right if kind != "all")]
+    shares = [{kind: float(np.mean([row[i] for row in right[kind]])) for kind in kinds} for i in range(3)]
+    return Written(
+        right=shares[0],
+        frequent=shares[1],
+        unseen=shares[2],
+        rationales=float(np.mean(rationales)) if rationales else None,
+        tokens=float(np.mean(shared)) if shared else None,
+        questions={kind: len(right[kind]) for kind in kinds},
+    )
+
+
+def plain(config: ImageTextData) -> ImageTextData:
+    """A recipe's data with whole images, the true answer and rationale as targets, and the kinds of questions."""
+    return replace(
+        config,
+        image_mask=None,
+        text_mask=None,
+        target=(ANSWER, RATIONALE),
+        then=(),
+        views=1,
+        augment=CenterCrop(),
+        colour=None,
+        fields=(Field(name=KIND, default=""),),
+    )
+
+
+def questions(config: ImageTextData, data: str | Path, most: int, size: int = _AT_ONCE) -> Iterable[ImageTextBatch]:
+    """Batches of up to `most` shuffled questions of a split with their true texts."""
+    n = min(len(Manifest.load(data)), most)
+    size = min(n, size)
+    return batches(plain(config), data, size=size, samples=n // size * size, shuffle=True)
+
+
+def measured_writing(config: ImageTextData, model: RationaleWriter | None, data: str | Path) -> Written:
+    """The figures on shuffled questions of a split, of a model or of one that writes nothing; answers are counted in
+    `trained_on(data)`.
+    """
+    special = special_ids(data)
+    asked = (
+        one
+        for batch in questions(config, data, MEASURED)
+        for one in _asked(batch, [{}] * len(batch) if model is None else write(config, model, batch, special))
+    )
+    known = (one for batch in questions(config, trained_on(data), KNOWN) for one in _asked(batch, [{}] * len(batch)))
+    return written(asked, known)
+
+
+def held_out(config: ImageTextData, model: RationaleWriter, data: str | Path) -> HeldOut:
+    """The right answers on a held-out split, compared with answers without looking."""
+    found = measured_writing(config, model, data)
+    return HeldOut(
+        facts=found.facts(),
+        learns="An encoder-decoder learns to write the answer to a question about an image, and its rationale.",
+        loss="The mean cross-entropy of the written tokens in nats",
+        baseline="every id of the vocabulary alike",
+        baseline_loss=log(model.config.vocabulary),
+        score=Score(
+            name="right answers, per cent",
+            value=100 * found.right["all"],
+            baselines={
+                "the most frequent answer to the kind of question": 100 * found.frequent["all"],
+                "the most frequent answer to the same words": 100 * found.unseen["all"],
+            },
+            lower_is_better=False,
+        ),
+    )
+
+
+def _asked(batch: ImageTextBatch, made: Sequence[Texts]) -> Iterable[Asked]:
+    kinds = batch.fields.get(KIND, [""] * len(batch))
+    assert batch.target is not None
+    for i, texts in enumerate(made):
+        words = tuple(batch.text.tokens[i][batch.text.valid[i]].tolist())
+        yield Asked(kind=str(kinds[i]), words=words, true=true_texts(batch.target, i), made=texts)
+
+
+def _parts(rows: Tensor, roles: Sequence[str], special: tuple[int, int]) -> list[Texts]:
+    """Rows of ids cut at the tokens that end a text, each part by its role."""
+    found = []
+    for row in rows[:, 1:].tolist():
+        texts: list[list[int]] = [[]]
+        for token in row:
+            if token == special[1]:
+                texts.append([])
+            else:
+                texts[-1].append(token)
+        found.append({role: tuple(ids) for role, ids in zip(roles, texts, strict=False)})
+    return found
+
+
+def _most(counts: Counter[Ids]) -> Ids | None:
+    """The most frequent answer, of equal ones the first by its ids."""
+    return min(counts, key=lambda ids: (-counts[ids], ids), default=None)

@@ -1,0 +1,149 @@
+"""MedThink: an encoder-decoder that writes the answer to a question about an image, and the reasons for it.
+
+Source: Gai et al. (2024). The loader's target strategy says what is written, and in which order
+(pipelines/modalities/image_text/strategies.py). One tower reads the image and the question; a causal decoder attends to
+what it has written and to all tokens of the tower.
+
+Shapes: B samples, S tokens of image and question, L tokens of what is written, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.image_text.batch import ImageTextBatch
+from ....pipelines.modalities.image_text.data import ImageTextData
+from ...core.losses import Losses, weighted
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.fusion import CoAttention
+from ...nn.image_tokens import ImageTokens
+from ...nn.init import INIT_STD, init_linear
+from ...nn.multiway import Multiway
+from ...nn.token_head import TokenHead
+from ...nn.token_ids import TokenIds
+
+NO_TARGET = 'the model learns to write texts; give the data a target, such as target=("rationale", "answer")'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RationaleWriterConfig(ModelConfig[ImageTextBatch]):
+    """The sizes of tower and decoder; the defaults are those of T5 base. vocabulary: the number of token ids, that of
+    the split's tokenizer or more. longest: the most tokens that are written, as many as the data's target_length.
+    """
+
+    vocabulary: int = 32128
+    width: int = 768
+    depth: int = 12
+    decoder_depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+    longest: int = 256
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.heads < 1 or self.width % self.heads or self.width % 4:
+            raise ValueError(f"width must be a multiple of 4 and of heads, got width={self.width}, heads={self.heads}")
+        if min(self.depth, self.decoder_depth, self.mlp_ratio, self.vocabulary) < 1 or self.longest < 4:
+            raise ValueError(
+                "depth, decoder_depth, mlp_ratio and vocabulary must be at least 1, and longest 4, got "
+                f"{self.depth}, {self.decoder_depth}, {self.mlp_ratio}, {self.vocabulary}, {self.longest}"
+            )
+
+    def check(self, data: DataConfig[ImageTextBatch]) -> None:
+        """ValueError for data without a target, or with a longer one."""
+        if isinstance(data, ImageTextData):
+            if not data.target:
+                raise ValueError(NO_TARGET)
+            if data.target_length > self.longest:
+                raise ValueError(
+                    f"data.target_length={data.target_length} is more than model.longest={self.longest}; raise it"
+                )
+
+    def make(self, grids: Grids) -> RationaleWriter:
+        """See ModelConfig."""
+        return RationaleWriter(self, grids)
+
+
+class RationaleWriter(Model[ImageTextBatch]):
+    """MedThink. Linear layers have MAE's initial weights, tables BERT's."""
+
+    def __init__(self, config: RationaleWriterConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.tower = Multiway(
+            ImageTokens(grids["image"]),
+            grids["text"],
+            vocabulary=c.vocabulary,
+            width=c.width,
+            depth=c.depth,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+        )
+        self.ids = TokenIds(c.vocabulary, c.width, c.longest, learned=True, eps=c.eps)
+        self.decoder = nn.ModuleList(CoAttention(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(c.decoder_depth))
+        self.norm = nn.LayerNorm(c.width, eps=c.eps)
+        self.word = TokenHead(c.width, c.vocabulary, c.eps)
+        init_linear(self)
+        self.tower.init_tables()
+        for table in (self.ids.ids, self.ids.places):
+            if table is not None:
+                nn.init.normal_(table.weight, std=INIT_STD)
+
+    def unused(self, data: DataConfig[ImageTextBatch]) -> Iterable[nn.Parameter]:
+        """See Model."""
+        return (self.tower.mask_token,)
+
+    def read(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor]:
+        """What the tower makes of image and text, (B, S, D), and which of it is no padding, bool (B, S)."""
+        seen, read = self.tower(batch.image, batch.text.tokens, batch.text.valid)
+        valid = F.pad(batch.text.valid, (seen.shape[1], 0), value=True)
+        return torch.cat((seen, read), dim=1), valid
+
+    def next_words(self, written: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
+        """The logits of the token after each of those that are written, int (B, L): (B, L, vocabulary)."""
+        n = written.shape[1]
+        causal = torch.ones((n, n), dtype=torch.bool, device=written.device).tril()[None, None]
+        x, seen = self.ids(written, torch.arange(n, device=written.device)), valid[:, None, None]
+        for block in self.decoder:
+            x = block(x, memory, causal, seen)
+        return cast(Tensor, self.word(self.norm(x), self.ids.ids.weight))
+
+    def loss(self, batch: ImageTextBatch) -> Losses:
+        """The cross-entropy of the tokens of the target, each after the true ones before it, in nats."""
+        if batch.target is None:
+            raise ValueError(NO_TARGET)
+        tokens, valid = batch.target.tokens, batch.target.valid
+        logits = self.next_words(tokens[:, :-1], *self.read(batch))
+        label = tokens[:, 1:].long()
+        wrong = F.cross_entropy(logits.flatten(0, 1).float(), label.flatten(), reduction="none").view_as(label)
+        weight = valid[:, 1:].float()
+        return Losses(
+            parts={"words": weighted(wrong, weight if batch.weight is None else weight * batch.weight[:, None])}
+        )
+
+    def written(self, batch: ImageTextBatch, *, begin: int, end: int, texts: int) -> Tensor:
+        """The tokens that the model writes, each the most probable one: int64 (B, L), `begin` first.
+
+        A row is finished when it has `texts` times the token `end`; what follows in longer rows is `end` too.
+        """
+        memory, valid = self.read(batch)
+        rows = torch.full((len(batch.image), 1), begin, device=batch.image.device)
+        for _ in range(self.config.longest - 1):
+            done = (rows == end).sum(dim=1) >= texts
+            if bool(done.all()):
+                break
+            best = self.next_words(rows, memory, valid)[:, -1].argmax(dim=-1)
+            rows = torch.cat((rows, torch.where(done, end, best)[:, None]), dim=1)
+        return rows
+
+    def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
+        """The batch as it is: nothing is hidden from the model."""
+        return batch

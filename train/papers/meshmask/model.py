@@ -1,0 +1,164 @@
+"""MeshMask: a graph network on meshes, pre-trained on masked nodes and then trained to predict the next time step.
+
+With a mask, the encoder's rounds of message passing run on the visible nodes and the edges between them. Then hidden
+nodes are added as a mask token and their edges as their features plus an edge token; the decoder's rounds run on the
+whole graph and the fields at the hidden nodes are predicted. Without a mask the same rounds run on the whole graph, and
+a second head predicts the change to the next step.
+
+Sources: MeshMask (Garnier et al., 2025) for the masking, MeshGraphNets (Pfaff et al., 2021) for the network and the
+prediction of changes. As there, positions enter only as features of edges.
+
+Shapes: N nodes, E edges, D channels, V visible nodes, M targets, K edges between visible nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.mesh.batch import MeshBatch
+from ....pipelines.modalities.mesh.data import MeshData
+from ...core.losses import Losses, squared
+from ...core.model import Grids, Model, ModelConfig
+from .message_passing import GatedMLP, GraphBlock
+
+Task = Literal["masked", "next"]
+
+N_KINDS = 9
+"""The length of the one-hot vectors of node types."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshNetworkConfig(ModelConfig[MeshBatch]):
+    """The task and the sizes. task: "masked" predicts the fields at hidden nodes, "next" the change to the next step.
+
+    channels: D. dims: dimensions of space, 2 or 3. width: of node and edge vectors. hidden: of the gated MLPs.
+    encoder_rounds, decoder_rounds: rounds of message passing before and after the hidden nodes are added.
+    """
+
+    task: Task = "masked"
+    channels: int = 3
+    dims: int = 2
+    width: int = 128
+    hidden: int = 128
+    encoder_rounds: int = 10
+    decoder_rounds: int = 5
+
+    def __post_init__(self) -> None:
+        if self.dims not in (2, 3):
+            raise ValueError(f"dims is 2 or 3, got {self.dims}")
+        if self.task not in get_args(Task):
+            raise ValueError(f"task is one of {', '.join(get_args(Task))}, got {self.task!r}")
+        sizes = (self.channels, self.width, self.hidden, self.encoder_rounds, self.decoder_rounds)
+        if min(sizes) < 1:
+            raise ValueError(
+                f"channels, width, hidden, encoder_rounds and decoder_rounds must be at least 1, got {sizes}"
+            )
+
+    def check(self, data: DataConfig[MeshBatch]) -> None:
+        """Raises ValueError unless the data have a mask exactly if the task is "masked"."""
+        if isinstance(data, MeshData) and (data.mask is not None) != (self.task == "masked"):
+            raise ValueError(
+                f"task='masked' needs a mask and task='next' has none, got task={self.task!r}, mask={data.mask}"
+            )
+
+    def make(self, grids: Grids) -> MeshNetwork:
+        """See ModelConfig."""
+        return MeshNetwork(self, grids)
+
+
+class MeshNetwork(Model[MeshBatch]):
+    """The network. Both tasks have the same names and shapes of weights except for the head and the mask tokens."""
+
+    def __init__(self, config: MeshNetworkConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.embed_nodes = GatedMLP(c.channels + N_KINDS, c.width, c.hidden)
+        self.embed_edges = GatedMLP(c.dims + 1, c.width, c.hidden)
+        self.encoder = nn.ModuleList(GraphBlock(c.width, c.hidden) for _ in range(c.encoder_rounds))
+        self.decoder = nn.ModuleList(GraphBlock(c.width, c.hidden) for _ in range(c.decoder_rounds))
+        if c.task == "masked":
+            self.field_head = nn.Linear(c.width, c.channels)
+            self.mask_token = nn.Parameter(0.02 * torch.randn(c.width))
+            self.edge_token = nn.Parameter(0.02 * torch.randn(c.width))
+        else:
+            self.change_head = nn.Linear(c.width, c.channels)
+
+    def loss(self, batch: MeshBatch) -> Losses:
+        """The mean squared error over nodes and channels, with the batch's node weights.
+
+        Task "masked": of the fields at hidden nodes. Task "next": of the change to the next step in units of the
+        batch's `change`.
+        """
+        self._check(batch)
+        if self.config.task == "masked":
+            mask = hidden_nodes(batch)
+            made = self.predict_masked(batch)
+            return Losses(parts={"fields": squared(made, batch.state[mask.target[0]], mask.weight[0])})
+        if batch.next_state is None:
+            raise ValueError("the meshes have no next step (they are surfaces); task='next' needs simulations")
+        made = self.predict_change(batch.state, batch.kinds, batch.edges, batch.edge_features)
+        return Losses(parts={"change": squared(made, (batch.next_state - batch.state) / batch.change, batch.counts)})
+
+    def reconstructed(self, batch: MeshBatch) -> MeshBatch:
+        """The batch with the predicted fields at hidden nodes (task "masked"), or at free nodes (task "next")."""
+        self._check(batch)
+        if self.config.task == "masked":
+            made, target = self.predict_masked(batch), hidden_nodes(batch).target[0]
+            return replace(batch, state=batch.state.index_copy(0, target, made.to(batch.state.dtype)))
+        made = self.predict_change(batch.state, batch.kinds, batch.edges, batch.edge_features)
+        made = batch.state + made * batch.change
+        given = made if batch.next_state is None else batch.next_state
+        return replace(batch, next_state=torch.where((batch.counts > 0)[:, None], made, given))
+
+    def _check(self, batch: MeshBatch) -> None:
+        """Raises ValueError if the batch has another number of channels or dimensions than the model."""
+        found, wanted = (batch.state.shape[1], batch.positions.shape[1]), (self.config.channels, self.config.dims)
+        if found != wanted:
+            raise ValueError(
+                f"these meshes have {found[0]} channels in {found[1]} dimensions, and the model is for {wanted[0]} in "
+                f"{wanted[1]}; use a recipe with model.channels={found[0]} and model.dims={found[1]}"
+            )
+
+    def predict_masked(self, batch: MeshBatch) -> Tensor:
+        """Predicts the fields at the target nodes, (M, D), from those at the visible nodes."""
+        mask = hidden_nodes(batch)
+        if batch.visible_edges is None or batch.kept_edges is None:
+            raise ValueError(NO_MASK)
+        visible, target, kept = mask.visible[0], mask.target[0], batch.kept_edges
+        seen = self._nodes(batch.state[visible], batch.kinds[visible])
+        all_edges = self.embed_edges(batch.edge_features)
+        between = all_edges[kept]
+        for block in self.encoder:
+            seen, between = block(seen, between, batch.visible_edges)
+        nodes = self.mask_token.expand(batch.state.shape[0], -1).index_copy(0, visible, seen)
+        whole = (all_edges + self.edge_token).index_copy(0, kept, between)
+        for block in self.decoder:
+            nodes, whole = block(nodes, whole, batch.edges)
+        return cast(Tensor, self.field_head(nodes[target]))
+
+    def predict_change(self, fields: Tensor, kinds: Tensor, edges: Tensor, features: Tensor) -> Tensor:
+        """The change of the fields to the next step, (N, D), in units of a batch's `change`."""
+        nodes, between = self._nodes(fields, kinds), self.embed_edges(features)
+        for block in (*self.encoder, *self.decoder):
+            nodes, between = block(nodes, between, edges)
+        return cast(Tensor, self.change_head(nodes))
+
+    def _nodes(self, fields: Tensor, kinds: Tensor) -> Tensor:
+        return cast(Tensor, self.embed_nodes(torch.cat((fields, F.one_hot(kinds, N_KINDS).to(fields.dtype)), dim=1)))
+
+
+NO_MASK = "the batch has no masks, and masked pre-training needs them; give the loader mask="
+
+
+def hidden_nodes(batch: MeshBatch) -> MaskBatch:
+    """The mask over the nodes of a batch. ValueError if it has none."""
+    if batch.mask is None:
+        raise ValueError(NO_MASK)
+    return batch.mask

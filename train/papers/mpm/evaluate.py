@@ -1,0 +1,151 @@
+"""Evaluates models of poses: lifted 2-D poses, and completed 3-D poses, beside predictions that need no training.
+
+The baselines of lifting are fitted to the very clips that they are measured on: the mean of their 3-D poses, and the
+linear map of 2-D poses to 3-D poses with the least squared error. So no linear map that was fitted to other clips is
+better, and a model that beats them does not do so by their lack of data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....pipelines.modalities.pose.batch import PoseBatch
+from ....pipelines.modalities.pose.data import PoseData
+from ....shards.format.manifest import Manifest
+from ...evaluate.held_out import HeldOut, Score, batches, margin
+from .lifting import mpjpe, p_mpjpe
+from .model import PoseModel, distance
+
+ROUNDS = 8
+"""Clips of each motion, each seen by another camera."""
+MEASURED = 1024
+"""The largest number of clips that are measured, nearly."""
+_MM = 1000.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lifted:
+    """Errors of lifted poses in mm. aligned: P-MPJPE of the model; the other two are MPJPE of the baselines."""
+
+    model: float
+    aligned: float
+    mean: float
+    linear: float
+
+
+def held_out(config: PoseData, model: PoseModel, data: str | Path) -> HeldOut:
+    """Errors on all motions of the split, compared with baselines: a model of masked poses by the joints that it
+    completes, one that only lifts by the poses that it lifts.
+    """
+    clips = held_out_clips(config, data)
+    found, trivial = lifted_errors(model, clips), mean_loss(model, clips)
+    facts = {
+        "error of lifted poses (MPJPE)": f"{found.model:.1f} mm, {margin(found.model, found.linear, 'the linear map')}",
+        "after alignment (P-MPJPE)": f"{found.aligned:.1f} mm",
+        "MPJPE of the best linear map": f"{found.linear:.1f} mm",
+        "MPJPE of the mean pose": f"{found.mean:.1f} mm",
+    }
+    score = Score(
+        name="MPJPE of lifted poses, mm",
+        value=found.model,
+        baselines={"the linear map that fits these clips best": found.linear, "their mean pose": found.mean},
+    )
+    if model.decoder_2d is not None:
+        made, between = hidden_errors(model, clips)
+        facts["error of hidden joints in 3-D"] = f"{made:.1f} mm, {margin(made, between, 'interpolation in time')}"
+        facts["that of interpolation in time"] = f"{between:.1f} mm"
+        facts["mask"] = repr(config.mask)
+        score = Score(name="distance of hidden joints, mm", value=made, baselines={"interpolation in time": between})
+    return HeldOut(
+        facts=facts,
+        learns=(
+            "A model of poses learns by completing poses in 2-D and in 3-D and by lifting 2-D poses."
+            if model.decoder_2d is not None
+            else "A model of poses learns to lift 2-D poses."
+        ),
+        loss="The mean distance of joints, in metres and in half widths of the picture, weighted over the tasks",
+        baseline="predicting the mean poses",
+        baseline_loss=trivial,
+        score=score,
+    )
+
+
+def held_out_clips(config: PoseData, data: str | Path) -> list[PoseBatch]:
+    """Clips of all motions of the split, without flips, with the recipe's cameras and masks; the same at each call."""
+    n = len(Manifest.load(data))
+    rounds = max(min(ROUNDS, MEASURED // n), 1)
+    return list(batches(replace(config, views=1, flip=0.0), data, size=min(n, 64), samples=n, rounds=rounds))
+
+
+@torch.inference_mode()
+def lifted_errors(model: PoseModel, clips: list[PoseBatch]) -> Lifted:
+    """The errors of the model and of the baselines on clips; rows that only pad a batch do not count."""
+    flat, true, made = (
+        torch.cat([_real(batch, of(batch)).flatten(0, 1).double() for batch in clips])
+        for of in (_pose_2d, _pose_3d, model.lifted)
+    )
+    inputs = torch.cat((flat.flatten(1), torch.ones(len(flat), 1, dtype=flat.dtype)), dim=1)
+    linear = (inputs @ torch.linalg.lstsq(inputs, true.flatten(1), driver="gelsd").solution).view_as(true)
+    return Lifted(
+        model=_MM * mpjpe(made, true),
+        aligned=_MM * p_mpjpe(made, true),
+        mean=_MM * mpjpe(true.mean(dim=0).expand_as(true), true),
+        linear=_MM * mpjpe(linear, true),
+    )
+
+
+@torch.inference_mode()
+def hidden_errors(model: PoseModel, clips: list[PoseBatch]) -> tuple[float, float]:
+    """The mean distances in mm of hidden joints of 3-D poses: of the model, and of linear interpolation in time.
+
+    A joint that no frame shows is at the pelvis for interpolation.
+    """
+    of_model, of_line = [], []
+    for batch in clips:
+        assert batch.mask_3d is not None
+        hidden = _real(batch, batch.mask_3d.masked.view(batch.pose_3d.shape[:3]))
+        true, made = _real(batch, batch.pose_3d), _real(batch, model.completed(batch)[1])
+        of_model.append((made - true).norm(dim=-1)[hidden])
+        of_line.append((interpolated(true, hidden) - true).norm(dim=-1)[hidden])
+    return _MM * float(torch.cat(of_model).mean()), _MM * float(torch.cat(of_line).mean())
+
+
+def interpolated(poses: Tensor, hidden: Tensor) -> Tensor:
+    """Poses (B, T, J, dims) with the joints `hidden` bool (B, T, J) on the line between visible ones in time."""
+    made, gone = poses.numpy().copy(), hidden.numpy()
+    time = np.arange(made.shape[1])
+    for b, j in np.ndindex(made.shape[0], made.shape[2]):
+        at = gone[b, :, j]
+        for dim in range(made.shape[3]):
+            seen = made[b, ~at, j, dim]
+            made[b, at, j, dim] = np.interp(time[at], time[~at], seen) if len(seen) else 0.0
+    return torch.from_numpy(made)
+
+
+@torch.inference_mode()
+def mean_loss(model: PoseModel, clips: list[PoseBatch]) -> float:
+    """The training loss of a prediction of the clips' mean poses."""
+    flat, true = (torch.cat([_real(batch, of(batch)) for batch in clips]) for of in (_pose_2d, _pose_3d))
+    weight = torch.ones(len(flat))
+    errors = [float(distance(x.mean(dim=(0, 1)).expand_as(x), x, weight).mean()) for x in (flat, true, true)]
+    if model.decoder_2d is None:
+        return errors[1]
+    return sum(share * error for share, error in zip(model.config.shares, errors, strict=True))
+
+
+def _real(batch: PoseBatch, of: Tensor) -> Tensor:
+    """The rows of a tensor that do not only pad the batch."""
+    return of if batch.weight is None else of[batch.weight > 0]
+
+
+def _pose_2d(batch: PoseBatch) -> Tensor:
+    return batch.pose_2d
+
+
+def _pose_3d(batch: PoseBatch) -> Tensor:
+    return batch.pose_3d

@@ -1,0 +1,188 @@
+"""The model of MPM (Zhang et al., 2023): poses in 2-D and in 3-D that are completed, and 2-D poses that are lifted.
+
+A frame is a token. Hidden joints of a frame get a learnt place; an MLP, whose first layer is of 2-D or of 3-D poses,
+embeds the frame. A transformer that both share reads the frames that are not wholly hidden. A decoder for each kind of
+pose reads them, and mask tokens in place of the hidden frames, and predicts all joints of all frames. So a 2-D pose
+that goes to the decoder of 3-D poses is lifted.
+
+Shapes: B clips of T frames of J joints, V of the frames visible, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.pose.batch import PoseBatch
+from ....pipelines.modalities.pose.data import PoseData
+from ...core.losses import Losses, Part, weighted, widened
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.init import init_linear
+from ...nn.positions import Positions, grid_positions
+from ...nn.select import gather_tokens, put_tokens
+from ...nn.stacks import Stack
+
+Task = Literal["masked", "lift"]
+
+UNITS = (0.2, 0.35)
+"""What poses are divided by before they are embedded: about the deviation of their joints, of the 2-D ones in half
+widths of the picture and of the 3-D ones in metres. Else embeddings would be small beside the positions of frames."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseModelConfig(ModelConfig[PoseBatch]):
+    """The sizes; the defaults are MPM's.
+
+    task: "masked" is the pre-training with three tasks, "lift" takes 2-D poses without a mask to 3-D. shares: of the
+    three tasks in the loss: masked 2-D poses, masked 3-D poses, masked 2-D poses to 3-D.
+    """
+
+    width: int = 256
+    hidden: int = 512
+    depth: int = 4
+    heads: int = 8
+    mlp_ratio: int = 2
+    decoder_depth: int = 1
+    task: Task = "masked"
+    shares: tuple[float, float, float] = (5.0, 5.0, 1.0)
+
+    def __post_init__(self) -> None:
+        least = min(self.width, self.hidden, self.depth, self.heads, self.mlp_ratio, self.decoder_depth)
+        if least < 1 or self.width % self.heads or self.width % 4:
+            raise ValueError(f"all sizes must be at least 1 and width a multiple of heads and of 4, got {self}")
+        if self.task not in get_args(Task):
+            raise ValueError(f"task is one of {', '.join(get_args(Task))}, got {self.task!r}")
+        if min(self.shares) <= 0:
+            raise ValueError(f"shares must be above 0, got {self.shares}")
+
+    def check(self, data: DataConfig[PoseBatch]) -> None:
+        """ValueError unless there is a mask for the masked tasks and none for lifting."""
+        if isinstance(data, PoseData) and (data.mask is None) == (self.task == "masked"):
+            wanted = "needs a mask (mask=masks.Joints())" if self.task == "masked" else "takes none (mask=None)"
+            raise ValueError(f"the task {self.task!r} {wanted}, got mask={data.mask}")
+
+    def make(self, grids: Grids) -> PoseModel:
+        """See ModelConfig."""
+        return PoseModel(self, grids)
+
+
+class PoseEncoder(nn.Module):
+    """Embeds the visible frames of 2-D poses (kind 0) or 3-D poses (kind 1) and encodes them with shared blocks."""
+
+    def __init__(self, c: PoseModelConfig, frames: int, joints: int) -> None:
+        super().__init__()
+        kinds = 2 if c.task == "masked" else 1
+        self.places = nn.ParameterList(torch.zeros(2 + kind) for kind in range(kinds) if c.task == "masked")
+        self.first = nn.ModuleList(nn.Linear((2 + kind) * joints, c.hidden) for kind in range(kinds))
+        self.second = nn.Sequential(nn.GELU(), nn.Linear(c.hidden, c.width))
+        self.positions = Positions([grid_positions((frames, 1), c.width)])
+        self.stack = Stack(c.depth, c.width, c.heads, c.mlp_ratio)
+
+    def forward(self, pose: Tensor, kind: int, hidden: Tensor | None, seen: Tensor) -> Tensor:
+        """pose: (B, T, J, 2 or 3); hidden: bool (B, T, J), or None; seen: int64 (B, V), the frames; gives (B, V, D)."""
+        pose = pose / UNITS[kind]
+        if hidden is not None:
+            pose = torch.where(hidden[..., None], self.places[kind].to(pose.dtype), pose)
+        x = self.second(self.first[kind](gather_tokens(pose.flatten(2), seen)))
+        return cast(Tensor, self.stack(x + self.positions()[seen]))
+
+
+class PoseDecoder(nn.Module):
+    """Predicts all joints of all frames, (B, T, J, dims), from encoded visible frames (B, V, D)."""
+
+    def __init__(self, c: PoseModelConfig, frames: int, joints: int, dims: int) -> None:
+        super().__init__()
+        self.shape = (frames, joints, dims)
+        self.positions = Positions([grid_positions((frames, 1), c.width)])
+        self.mask_token = nn.Parameter(torch.empty(c.width).normal_(std=0.02)) if c.task == "masked" else None
+        self.stack = Stack(c.decoder_depth, c.width, c.heads, c.mlp_ratio)
+        self.head = nn.Linear(c.width, joints * dims)
+
+    def forward(self, encoded: Tensor, seen: Tensor) -> Tensor:
+        frames, joints, dims = self.shape
+        x = encoded
+        if self.mask_token is not None:
+            x = put_tokens(self.mask_token.to(x.dtype).expand(len(x), frames, -1), seen, x)
+        return cast(Tensor, self.head(self.stack(x + self.positions())).view(len(x), frames, joints, dims))
+
+
+class PoseModel(Model[PoseBatch]):
+    """The model, on the grid "pose" (frame, joint)."""
+
+    def __init__(self, config: PoseModelConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = config
+        self.frames, self.joints = grids["pose"].need("frame", "joint", by="a model of poses")
+        masked = config.task == "masked"
+        self.encoder = PoseEncoder(config, self.frames, self.joints)
+        self.decoder_3d = PoseDecoder(config, self.frames, self.joints, dims=3)
+        self.decoder_2d = PoseDecoder(config, self.frames, self.joints, dims=2) if masked else None
+        init_linear(self)
+        for decoder in (self.decoder_3d, self.decoder_2d):
+            if decoder is not None:  # so that first predictions are near the pelvis
+                nn.init.normal_(decoder.head.weight, std=0.01)
+
+    def loss(self, batch: PoseBatch) -> Losses:
+        """The mean distance of predicted and true joints, over all joints of all frames: metres, and half widths."""
+        weight = torch.ones_like(batch.focal) if batch.weight is None else batch.weight
+        if self.decoder_2d is None:
+            return Losses(parts={"lift": distance(self.lifted(batch), batch.pose_3d, weight)})
+        flat, solid, lifted = self.completed(batch)
+        parts = (("2d", flat, batch.pose_2d), ("3d", solid, batch.pose_3d), ("lift", lifted, batch.pose_3d))
+        return Losses(
+            parts={
+                name: distance(made, true, weight, share)
+                for (name, made, true), share in zip(parts, self.config.shares, strict=True)
+            }
+        )
+
+    def reconstructed(self, batch: PoseBatch) -> PoseBatch:
+        """The batch with completed 2-D and 3-D poses; of a model that only lifts, with lifted 3-D poses."""
+        if self.decoder_2d is None:
+            return replace(batch, pose_3d=self.lifted(batch).float())
+        flat, solid, _ = self.completed(batch)
+        return replace(batch, pose_2d=flat.float(), pose_3d=solid.float())
+
+    def completed(self, batch: PoseBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """From masked poses: 2-D poses (B, T, J, 2), 3-D poses (B, T, J, 3), and 3-D poses from the 2-D ones.
+
+        ValueError for a model that only lifts.
+        """
+        if self.decoder_2d is None:
+            raise ValueError("this model has task='lift' and completes no poses; train one with task='masked'")
+        (hidden_2d, seen_2d), (hidden_3d, seen_3d) = (self._seen(mask) for mask in (batch.mask_2d, batch.mask_3d))
+        flat = self.encoder(batch.pose_2d, 0, hidden_2d, seen_2d)
+        solid = self.encoder(batch.pose_3d, 1, hidden_3d, seen_3d)
+        made = self.decoder_2d(flat, seen_2d), self.decoder_3d(solid, seen_3d), self.decoder_3d(flat, seen_2d)
+        return cast(tuple[Tensor, Tensor, Tensor], made)
+
+    def lifted(self, batch: PoseBatch) -> Tensor:
+        """The 3-D poses (B, T, J, 3) of whole 2-D poses."""
+        seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(len(batch.pose_2d), -1)
+        return cast(Tensor, self.decoder_3d(self.encoder(batch.pose_2d, 0, None, seen), seen))
+
+    def _seen(self, mask: MaskBatch | None) -> tuple[Tensor, Tensor]:
+        """The hidden joints, bool (B, T, J), and the frames with a visible one, int64 (B, V)."""
+        if mask is None:
+            raise ValueError("the batch has no masks, and this model completes poses; give the loader mask=")
+        hidden = mask.masked.view(-1, self.frames, self.joints)
+        whole = hidden.all(dim=2)
+        counts = (~whole).sum(dim=1)
+        least, most = int(counts.min()), int(counts.max())
+        if least != most or most == 0:
+            raise ValueError(
+                f"the clips of a batch have {least} to {most} frames with a visible joint; the model needs as many in "
+                "each clip, one or more, as masks.Joints gives them"
+            )
+        return hidden, torch.argsort(whole.to(torch.uint8), dim=1, stable=True)[:, :most]
+
+
+def distance(made: Tensor, true: Tensor, weight: Tensor, share: float = 1.0) -> Part:
+    """The mean distance of joints (B, T, J, dims), each clip weighted by `weight` (B,)."""
+    error = torch.linalg.vector_norm(widened(made) - widened(true), dim=-1).mean(dim=(1, 2))
+    return weighted(error, weight, share)

@@ -1,0 +1,155 @@
+"""Evaluates where a model finds what phrases refer to, compared with boxes that do not look at the phrase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ....pipelines.augment import CenterCrop
+from ....pipelines.modalities.fields import Field
+from ....pipelines.modalities.image_text.batch import ImageTextBatch
+from ....pipelines.modalities.image_text.data import ImageTextData
+from ....shards.format.manifest import Manifest
+from ...evaluate.held_out import HeldOut, Score, batches, trained_on
+from .boxes import centred, generalised_overlap, overlap
+from .model import OneRef
+
+MEASURED = 1024
+"""The largest number of phrases that are measured."""
+KNOWN = 1 << 12
+"""The largest number of boxes of which the mean is taken."""
+HIT = 0.5
+"""The overlap (IoU) of a box that counts as found."""
+UNSEEN = "unseen"
+"""The split beside a held-out one with objects that training never showed."""
+BOXES = "boxes"
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Referred:
+    """found: the share of phrases whose box has an overlap of 0.5 or more. overlap: the mean overlap. segment: that of
+    segments, None where the model or the split has none. guesses: `found` of boxes without the phrase, by name.
+    mean_loss: the loss of the mean box in the parts box and overlap. phrases: how many there are.
+    """
+
+    found: float
+    overlap: float
+    segment: float | None
+    guesses: dict[str, float]
+    mean_loss: float
+    phrases: int
+
+    def facts(self, of: str) -> dict[str, str]:
+        """The figures by name, of phrases `of` some kind."""
+        others = ", ".join(f"{name} {share:.1%}" for name, share in self.guesses.items())
+        facts = {
+            f"{of}: boxes with an overlap of 0.5": f"{self.found:.1%} of {self.phrases:,}; {others}",
+            f"{of}: mean overlap of boxes": f"{self.overlap:.3f}",
+        }
+        return facts if self.segment is None else {**facts, f"{of}: mean overlap of segments": f"{self.segment:.3f}"}
+
+
+@torch.inference_mode()
+def referred(model: OneRef, measured: Iterable[ImageTextBatch], mean: Tensor) -> Referred:
+    """The figures on batches without masks, whose field "boxes" has the boxes of all phrases of a sample.
+
+    mean: float32 (4,), the mean box of the training split. Samples without a box do not count. ValueError for no box.
+    """
+    overlaps, segments, far = [], [], []
+    guesses: dict[str, list[Tensor]] = {}
+    for batch in measured:
+        made, boxed = model.reconstructed(batch), ~batch.box.isnan().any(dim=1)
+        true = batch.box[boxed]
+        overlaps.append(overlap(made.box[boxed], true))
+        far.append((centred(mean) - centred(true)).abs().sum(dim=1) + 1 - generalised_overlap(mean, true))
+        for name, share in _guessed(batch, mean).items():
+            guesses.setdefault(name, []).append(share[boxed])
+        if batch.segment is not None and made.segment is not None:
+            known = batch.segment.flatten(1).any(dim=1)
+            one, other = made.segment[known].flatten(1), batch.segment[known].flatten(1)
+            segments.append((one & other).sum(dim=1) / (one | other).sum(dim=1).clamp_min(1))
+    if not sum(map(len, overlaps)):
+        raise ValueError("boxes are measured on phrases with one, and there are none; take a split with boxes.npy")
+    every = torch.cat(overlaps)
+    return Referred(
+        found=float((every >= HIT).float().mean()),
+        overlap=float(every.mean()),
+        segment=float(torch.cat(segments).mean()) if segments else None,
+        guesses={name: float(torch.cat(shares).mean()) for name, shares in guesses.items()},
+        mean_loss=float(torch.cat(far).mean()),
+        phrases=len(every),
+    )
+
+
+def _guessed(batch: ImageTextBatch, mean: Tensor) -> dict[str, Tensor]:
+    """The share of right boxes (B,) of those who do not read the phrase, by name."""
+    boxes, length = batch.fields[BOXES], batch.fields[f"{BOXES}.length"]
+    assert isinstance(boxes, Tensor)
+    assert isinstance(length, Tensor)
+    there = torch.arange(boxes.shape[1]) < length[:, None]
+    hits = (overlap(boxes, batch.box[:, None]) >= HIT) & there
+    size = mean[2:] - mean[:2]
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1).where(there, torch.tensor(-1.0))
+    largest = hits.gather(1, areas.argmax(dim=1, keepdim=True))[:, 0]
+    centre = torch.cat((0.5 - size / 2, 0.5 + size / 2))
+    return {
+        "the largest object": largest.float(),
+        "any of the objects": hits.sum(dim=1) / length.clamp_min(1),
+        "the mean box": (overlap(mean.expand_as(batch.box), batch.box) >= HIT).float(),
+        "a box in the centre": (overlap(centre.expand_as(batch.box), batch.box) >= HIT).float(),
+    }
+
+
+def without_objects(guesses: dict[str, float]) -> dict[str, float]:
+    """The guesses that do not know where objects are: scenes of `unseen` have phrases of some of their objects alone,
+    so who knows their boxes knows too much.
+    """
+    return {name: share for name, share in guesses.items() if "object" not in name}
+
+
+def whole(config: ImageTextData) -> ImageTextData:
+    """A recipe's data without masks, of centre crops."""
+    return replace(config, image_mask=None, text_mask=None, views=1, augment=CenterCrop(), colour=None)
+
+
+def measured_boxes(config: ImageTextData, model: OneRef, data: str | Path) -> Referred:
+    """The figures on shuffled phrases of a split; the mean box is that of `trained_on(data)`."""
+    config = whole(config)
+    before = trained_on(data)
+    known = min(len(Manifest.load(before)), KNOWN)
+    boxes = torch.cat(
+        [one.box for one in batches(config, before, size=min(known, _AT_ONCE), samples=known, shuffle=True)]
+    )
+    mean = boxes[~boxes.isnan().any(dim=1)].mean(dim=0)
+    n = min(len(Manifest.load(data)), MEASURED)
+    size = min(n, _AT_ONCE)
+    asked = replace(config, fields=(Field(name=BOXES),))
+    return referred(model, batches(asked, data, size=size, samples=n // size * size, shuffle=True), mean)
+
+
+def held_out(config: ImageTextData, model: OneRef, data: str | Path) -> HeldOut:
+    """The boxes and segments of a held-out split, and of the split `unseen` beside it if there is one."""
+    found = measured_boxes(config, model, data)
+    facts = found.facts("these images")
+    unseen = Path(data).parent / UNSEEN
+    if (unseen / "dataset.json").is_file():
+        others = measured_boxes(config, model, unseen)
+        facts |= replace(others, guesses=without_objects(others.guesses)).facts("objects never shown")
+    return HeldOut(
+        facts=facts,
+        learns="OneRef learns which part of an image a phrase refers to.",
+        loss="The sum of what is wrong with box, segment, relations of patches, hidden patches and hidden words",
+        baseline="the mean box, of which only the parts box and overlap count",
+        baseline_loss=found.mean_loss,
+        score=Score(
+            name="boxes with an overlap of 0.5, per cent",
+            value=100 * found.found,
+            baselines={name: 100 * share for name, share in found.guesses.items()},
+            lower_is_better=False,
+        ),
+    )

@@ -1,0 +1,247 @@
+"""OneRef: one tower that learns what a phrase refers to in an image (Xiao et al., 2024).
+
+Mask referring modelling (MRefM) hides patches, more of them in the box of the phrase, and words. The tower reads both
+and learns, besides where the phrase's object is,
+
+- the hidden patches and the hidden words;
+- of every patch its relation to the box: how far it lies from its centre, and how large the box is.
+
+An image's patch and the phrase meet as the product of a projection of the patch and one of the phrase's first token,
+both of length 1; its sum is their similarity. The box is regressed from the patches, weighted by the softmax of their
+similarities; the segment is regressed from the products, patch by patch. Without masks only box and segment are
+learnt (fine-tuning).
+
+Shapes: B samples, N patches, L tokens of a text, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.masks.text.batch import TextMaskBatch
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.image_text.batch import ImageTextBatch
+from ....pipelines.modalities.image_text.data import ImageTextData
+from ...core.losses import Losses, Part, squared, weighted
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.image_tokens import ImageTokens
+from ...nn.init import init_linear
+from ...nn.multiway import Multiway
+from ...nn.select import gather_tokens, put_tokens
+from ...nn.token_head import TokenHead
+from ...nn.token_ids import NO_IDS
+from .boxes import centred, corners, generalised_overlap
+
+FOCAL, DICE = 20.0, 2.0
+"""The shares of both parts of the loss of an area."""
+ALPHA, GAMMA = 0.25, 2
+"""Of the focal loss (Lin et al., 2017)."""
+FIRST_SCALE, FIRST_BIAS = 10.0, -2.0
+"""Similarity as a logit: times this plus that, both learnt."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneRefConfig(ModelConfig[ImageTextBatch]):
+    """The sizes of the tower; the defaults are those of BEiT-3 base. vocabulary: the number of token ids, that of the
+    split's tokenizer or more.
+    """
+
+    vocabulary: int = 64010
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.heads < 1 or self.width % self.heads or self.width % 4:
+            raise ValueError(f"width must be a multiple of 4 and of heads, got width={self.width}, heads={self.heads}")
+        if min(self.depth, self.mlp_ratio, self.vocabulary) < 1:
+            raise ValueError(
+                "depth, mlp_ratio and vocabulary must be at least 1, got "
+                f"{self.depth}, {self.mlp_ratio}, {self.vocabulary}"
+            )
+
+    def check(self, data: DataConfig[ImageTextBatch]) -> None:
+        """ValueError for data whose rows have no phrase, or with a text mask without ids."""
+        if isinstance(data, ImageTextData):
+            if data.text and "phrase" not in data.text:
+                raise ValueError(f"OneRef finds what phrases refer to; give text a phrase, got text={data.text}")
+            if data.text_mask is not None and "tokens" not in data.text_mask.needs:
+                raise ValueError(NO_IDS)
+
+    def make(self, grids: Grids) -> OneRef:
+        """See ModelConfig."""
+        return OneRef(self, grids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What the tower finds. box: (B, 4), centre, width and height as shares of the image. near: (B, N), the logit that
+    a patch lies in the box. segment: (B, N, pixels), logits of the pixels of each patch. product: (B, N, D). words:
+    (B, L, D).
+    """
+
+    box: Tensor
+    near: Tensor
+    segment: Tensor
+    product: Tensor
+    words: Tensor
+
+
+class OneRef(Model[ImageTextBatch]):
+    """OneRef. Linear layers have MAE's initial weights, tables BERT's."""
+
+    corner: Tensor
+
+    def __init__(self, config: OneRefConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config, width = config, config.width
+        self.tokens = ImageTokens(grids["image"])
+        self.tower = Multiway(
+            self.tokens,
+            grids["text"],
+            vocabulary=config.vocabulary,
+            width=width,
+            depth=config.depth,
+            heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            eps=config.eps,
+        )
+        self.of_patch, self.of_phrase = (nn.Linear(width, width, bias=False) for _ in range(2))
+        self.scale = nn.Parameter(torch.tensor(FIRST_SCALE))
+        self.near_bias = nn.Parameter(torch.tensor(FIRST_BIAS))
+        self.source = nn.Linear(width, width)
+        self.box, self.relation = three_layers(width, 4), three_layers(width, 4)
+        self.segment = nn.Linear(width, self.tokens.n_inputs // 3)
+        self.patch = nn.Linear(width, self.tokens.n_targets)
+        self.word = TokenHead(width, config.vocabulary, config.eps)
+        rows, columns = self.tokens.grid
+        ys, xs = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        self.register_buffer("corner", torch.stack((xs, ys), dim=-1).reshape(-1, 2).float(), persistent=False)
+        init_linear(self)
+        self.tower.init_tables()
+
+    def unused(self, data: DataConfig[ImageTextBatch]) -> Iterable[nn.Parameter]:
+        """See Model."""
+        if not isinstance(data, ImageTextData):
+            return ()
+        of_image = (self.tower.mask_token, *self.patch.parameters(), *self.relation.parameters())
+        of_text = tuple(self.word.parameters())
+        return (*(of_image if data.image_mask is None else ()), *(of_text if data.text_mask is None else ()))
+
+    def found(self, batch: ImageTextBatch) -> Found:
+        """What the tower finds of a batch, of which masks hide their parts."""
+        hidden = None if batch.image_mask is None else batch.image_mask.masked
+        seen, read = self.tower(batch.image, batch.inputs, batch.text.valid, hidden)
+        patches = seen[:, 1:]
+        phrase = F.normalize(self.of_phrase(read[:, :1]), dim=-1)
+        product = F.normalize(self.of_patch(patches), dim=-1) * phrase
+        alike = product.sum(dim=-1) * self.scale
+        whole = (alike.softmax(dim=-1)[..., None] * self.source(patches)).sum(dim=1)
+        product = product * self.config.width  # so that a value is about 1
+        return Found(
+            box=self.box(whole).sigmoid().float(),
+            near=alike.float() + self.near_bias,
+            segment=self.segment(product).float(),
+            product=product,
+            words=read,
+        )
+
+    def loss(self, batch: ImageTextBatch) -> Losses:
+        """The sum of the parts that a batch has. Samples without a box count only for hidden patches and words."""
+        found, boxed = self.found(batch), ~batch.box.isnan().any(dim=-1)
+        wanted = torch.where(boxed[:, None], batch.box, 0.5)
+        weight = boxed.float() if batch.weight is None else boxed.float() * batch.weight
+        far = (found.box - centred(wanted)).abs().sum(dim=-1)
+        parts = {
+            "box": weighted(far, weight),
+            "overlap": weighted(1 - generalised_overlap(corners(found.box), wanted), weight),
+            **_area("patches of the box", found.near, self.inside(wanted), weight),
+        }
+        if batch.segment is not None:
+            segment = self.tokens.split(batch.segment[..., None].expand(-1, -1, -1, 3))[..., ::3]
+            known = weight * batch.segment.flatten(1).any(dim=1)
+            parts |= _area("segment", found.segment.flatten(1), segment.flatten(1).float(), known)
+        if batch.image_mask is not None:
+            mask = batch.image_mask
+            true = self.tokens.targets(gather_tokens(self.tokens.split(batch.image), mask.target))
+            parts["hidden patches"] = squared(self.patch(gather_tokens(found.product, mask.target)), true, mask.weight)
+            apart = (self.relation(found.product).float() - self.relations(wanted)).abs().sum(dim=-1).mean(dim=-1)
+            parts["relations"] = weighted(apart, weight)
+        if batch.text_mask is not None:
+            parts["hidden words"] = self._words(found, batch, batch.text_mask)
+        return Losses(parts=parts)
+
+    def _words(self, found: Found, batch: ImageTextBatch, mask: TextMaskBatch) -> Part:
+        """The cross-entropy of hidden tokens, in nats."""
+        if mask.tokens is None:
+            raise ValueError(NO_IDS)
+        label = gather_tokens(batch.text.tokens, mask.target).long()
+        logits = self.word(gather_tokens(found.words, mask.target), self.tower.ids.ids.weight)
+        wrong = F.cross_entropy(logits.flatten(0, 1).float(), label.flatten(), reduction="none")
+        return weighted(wrong.view_as(label), mask.weight)
+
+    def relations(self, boxes: Tensor) -> Tensor:
+        """The relation of each patch to boxes (B, 4), corners as shares of the image: float32 (B, N, 4).
+
+        ((i - x) / W, (j - y) / H, 1 / w, 1 / h) for the patch in column i and row j of W x H, and a box whose centre is
+        x, y and whose sides, at least 1, are w and h, all in patches.
+        """
+        rows, columns = self.tokens.grid
+        size = torch.tensor((columns, rows), device=boxes.device, dtype=torch.float32)
+        given = centred(boxes.float()) * size.repeat(2)
+        away = (self.corner - given[:, None, :2]) / size
+        sides = 1 / given[:, None, 2:].clamp_min(1).expand(-1, len(self.corner), -1)
+        return torch.cat((away, sides), dim=-1)
+
+    def inside(self, boxes: Tensor) -> Tensor:
+        """1 for each patch whose centre lies in a box, else 0: float32 (B, N)."""
+        rows, columns = self.tokens.grid
+        size = torch.tensor((columns, rows), device=boxes.device, dtype=torch.float32)
+        centre = (self.corner + 0.5) / size
+        low, high = boxes[:, None, :2], boxes[:, None, 2:]
+        return ((low <= centre) & (centre < high)).all(dim=-1).float()
+
+    def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
+        """The batch with the box and the segment that are found, and hidden patches painted as predicted."""
+        found = self.found(batch)
+        box = corners(found.box).clamp(0, 1)
+        (h, w), (ph, pw) = self.tokens.grid, self.tokens.patch
+        segment = (found.segment > 0).reshape(-1, h, w, ph, pw).transpose(2, 3).reshape(batch.image.shape[:3])
+        image, text = batch.image, batch.text
+        if batch.image_mask is not None:
+            target = batch.image_mask.target
+            image = self.tokens.paint(image, target, self.patch(gather_tokens(found.product, target)))
+        if batch.text_mask is not None:
+            target, real = batch.text_mask.target, batch.text_mask.target_valid
+            logits = self.word(gather_tokens(found.words, target), self.tower.ids.ids.weight)
+            before = gather_tokens(text.tokens, target)
+            rows = put_tokens(text.tokens, target, torch.where(real, logits.argmax(dim=-1).int(), before))
+            rows[:, 0] = text.tokens[:, 0]  # padding points to token 0, which is never hidden
+            text = replace(text, tokens=rows)
+        return replace(batch, image=image, text=text, box=box, segment=segment)
+
+
+def three_layers(width: int, values: int) -> nn.Sequential:
+    """Three linear layers with ReLUs between them."""
+    return nn.Sequential(
+        nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, values)
+    )
+
+
+def _area(name: str, logits: Tensor, wanted: Tensor, weight: Tensor) -> dict[str, Part]:
+    """The focal loss and the dice loss of areas (B, cells), of samples with weights (B,)."""
+    likely = logits.sigmoid()
+    right = likely * wanted + (1 - likely) * (1 - wanted)
+    rare = ALPHA * wanted + (1 - ALPHA) * (1 - wanted)
+    error = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    focal = (rare * error * (1 - right) ** GAMMA).mean(dim=-1)
+    both = (likely * wanted).sum(dim=-1)
+    dice = 1 - (2 * both + 1) / (likely.sum(dim=-1) + wanted.sum(dim=-1) + 1)
+    return {f"{name}, focal": weighted(focal, weight, FOCAL), f"{name}, dice": weighted(dice, weight, DICE)}

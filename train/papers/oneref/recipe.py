@@ -1,0 +1,96 @@
+"""Recipes of OneRef (Xiao et al., 2024): a phrase and its object, by masks and by whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ....pipelines.masks import Box, Padded, Replace, WholeWords
+from ....pipelines.modalities.image_text.batch import ImageTextBatch
+from ....pipelines.modalities.image_text.data import ImageTextData
+from ...core.optimiser import OptimiserConfig
+from ...core.recipe import Recipe
+from ...core.schedule import ScheduleConfig
+from .model import OneRefConfig
+
+
+def _phrases(size: int, patch: int, length: int) -> ImageTextData:
+    """OneRef's data: images and phrases, both masked, with boxes and segments."""
+    return ImageTextData(
+        size=size,
+        patch=patch,
+        text=("phrase",),
+        length=length,
+        image_mask=Padded(mask=Box(inside=0.75, outside=0.35)),
+        text_mask=Padded(mask=Replace(mask=WholeWords(ratio=0.4, each=True))),
+        segments=True,
+    )
+
+
+def oneref_base() -> Recipe[ImageTextBatch]:
+    """OneRef's mask referring modelling (Xiao et al., 2024): BEiT-3 base at 384 pixels, 64 tokens of text.
+
+    0.75 of the patches of a phrase's box and 0.35 of the others are hidden, and 40 % of its words; 8 ranks make a batch
+    of 256. `oneref-refer-base` is the fine-tuning.
+
+    Differs from the authors' code in: starts from random weights, theirs from BEiT-3's; so there is no stage in which
+    the tower is frozen; hidden patches are predicted as normalised pixels, theirs as ids of BEiT v2's quantiser; each
+    word is hidden with that probability and has no relation score, in theirs the subject and the object are the first
+    of so many, which a parser finds;
+    attention is shared by both parts, as in BEiT-3's paper, in its code each part has its own layers; similarities have
+    a learnt scale and bias, theirs none; a segment is a linear layer's, theirs three transposed convolutions'; pictures
+    are squeezed to a centre crop, theirs are padded; no contrast of images with phrases, no dropout, no augmentation.
+    """
+    return Recipe(
+        name="oneref-base",
+        batch_size=32,
+        data=_phrases(size=384, patch=16, length=64),
+        model=OneRefConfig(),
+        optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01, max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=5e-5, warmup=0.05, epochs=100),
+    )
+
+
+def oneref_tiny() -> Recipe[ImageTextBatch]:
+    """The same method for two CPU cores: 36 patches of 16 pixels, 12 tokens, layers 64 wide, 2,400 steps of 16 phrases.
+
+    Differs from the authors' code as `oneref_base` does.
+    """
+    return replace(
+        oneref_base(),
+        name="oneref-tiny",
+        batch_size=16,
+        data=_phrases(size=96, patch=16, length=12),
+        model=OneRefConfig(vocabulary=512, width=64, depth=4, heads=2),
+        schedule=ScheduleConfig(base_lr=48e-3, min_lr=48e-5, warmup=0.05, steps=2400),
+    )
+
+
+def _whole(recipe: Recipe[ImageTextBatch], name: str) -> Recipe[ImageTextBatch]:
+    """A recipe of OneRef whose images and phrases are not masked."""
+    data = recipe.data
+    assert isinstance(data, ImageTextData)
+    return replace(recipe, name=name, data=replace(data, image_mask=None, text_mask=None))
+
+
+def oneref_refer_base() -> Recipe[ImageTextBatch]:
+    """OneRef's fine-tuning: box and segment of whole images and phrases (Xiao et al., 2024).
+
+    `--initial RUN/model.safetensors` begins with the model of a run of `oneref-base` on a split with the same
+    tokenizer. Differs from the authors' code as `oneref_base` does.
+    """
+    recipe = _whole(oneref_base(), "oneref-refer-base")
+    return replace(recipe, schedule=ScheduleConfig(base_lr=3e-5, warmup=0.05, epochs=20))
+
+
+def oneref_refer_tiny() -> Recipe[ImageTextBatch]:
+    """The fine-tuning of `oneref_tiny`, of the same size and length."""
+    return _whole(oneref_tiny(), "oneref-refer-tiny")
+
+
+RECIPES: dict[str, Callable[[], Recipe[ImageTextBatch]]] = {
+    "oneref-base": oneref_base,
+    "oneref-refer-base": oneref_refer_base,
+    "oneref-refer-tiny": oneref_refer_tiny,
+    "oneref-tiny": oneref_tiny,
+}

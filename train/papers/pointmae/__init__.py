@@ -1,0 +1,1 @@
+"""Point-MAE (Pang et al., 2022): hidden groups of points."""

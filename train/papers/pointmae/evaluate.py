@@ -1,0 +1,79 @@
+"""Evaluates the reconstruction of hidden groups of points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ....pipelines.modalities.points.augment import PointAugment
+from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.data import PointsData
+from ....shards.format.manifest import Manifest
+from ...evaluate.held_out import HeldOut, Score, batches, margin
+from ...nn.chamfer import chamfer
+from .model import PointAutoencoder, masks_of
+
+MEASURED = 256
+"""The largest number of clouds that are measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Losses:
+    """Mean losses on the split. middle: all points of a hidden group are predicted at its centre. nearest: a hidden
+    group gets the points of the nearest visible group.
+    """
+
+    model: float
+    middle: float
+    nearest: float
+
+
+def held_out(config: PointsData, model: PointAutoencoder, clouds: list[PointsBatch]) -> HeldOut:
+    """The loss on `clouds`, compared with those of two baselines."""
+    found = losses(model, clouds)
+    trivial = min(found.middle, found.nearest)
+    return HeldOut(
+        facts={
+            "loss on these clouds": f"{found.model:.5f}, {margin(found.model, trivial, 'the better baseline')}",
+            "loss of copying the nearest visible group": f"{found.nearest:.5f}",
+            "loss of all points at the group's centre": f"{found.middle:.5f}",
+            "mask": repr(config.mask),
+        },
+        loss="The Chamfer distance between hidden groups and the model's predictions",
+        baseline="predicting all points at the group's centre",
+        baseline_loss=found.middle,
+        score=Score(
+            name="Chamfer distance of hidden groups",
+            value=found.model,
+            baselines={"a copy of the nearest group": found.nearest, "all points at the centre": found.middle},
+        ),
+    )
+
+
+def held_out_clouds(config: PointsData, data: str | Path) -> list[PointsBatch]:
+    """Batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call."""
+    size = min(len(Manifest.load(data)), MEASURED, 32)
+    plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))
+    n = min(len(Manifest.load(data)), MEASURED)
+    return list(batches(plain, data, size=size, samples=max(n // 32, 1) * size, shuffle=True))
+
+
+@torch.inference_mode()
+def losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Losses:
+    """The losses on masked batches."""
+    rows = []
+    for batch in clouds:
+        mask = masks_of(batch)
+        visible, target = mask.visible, mask.target
+        centres, groups = model.cut(batch.points)
+        row = torch.arange(len(centres))[:, None]
+        true = groups[row, target].flatten(0, 1)
+        near = torch.cdist(centres[row, target], centres[row, visible]).argmin(dim=2)
+        copied = groups[row, visible.gather(1, near)].flatten(0, 1)
+        middle, nearest = (float(chamfer(made, true).mean()) for made in (torch.zeros_like(true), copied))
+        rows.append((float(model(batch).loss()), middle, nearest))
+    mine, middle, nearest = np.mean(rows, axis=0).tolist()
+    return Losses(model=mine, middle=middle, nearest=nearest)

@@ -1,0 +1,130 @@
+"""A masked autoencoder of point clouds: Point-MAE (Pang et al., 2022).
+
+A cloud is divided into groups of neighbouring points (point_groups.py). A small PointNet embeds each visible group as a
+token. The encoder reads these; the decoder reads them and a mask token for each hidden group, and predicts the points
+of the hidden groups relative to their centres. The centres are known: an MLP maps them to position embeddings, which
+are added in all blocks. The loss is the Chamfer distance between predicted and true points.
+
+Shapes: B clouds of N points, G groups of K points, V of them visible, M hidden, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.points.batch import PointsBatch
+from ...core.losses import Losses, weighted
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.chamfer import chamfer
+from ...nn.init import init_linear
+from ...nn.select import gather_tokens
+from ...nn.stacks import Stack
+from .groups import group_points
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointAutoencoderConfig(ModelConfig[PointsBatch]):
+    """The sizes; the defaults are Point-MAE's."""
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    decoder_depth: int = 4
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        least = min(self.depth, self.decoder_depth, self.mlp_ratio, self.heads)
+        if least < 1 or self.width < 2 or self.width % self.heads:
+            raise ValueError(f"all sizes must be at least 1 and width a multiple of heads, got {self}")
+
+    def make(self, grids: Grids) -> PointAutoencoder:
+        """See ModelConfig."""
+        return PointAutoencoder(self, grids)
+
+
+class GroupEmbedding(nn.Module):
+    """Embeds groups of points (B, V, K, 3) as tokens (B, V, D), independent of the points' order (PointNet).
+
+    A first MLP runs on each point; a second one reads its output with its maximum over the group; then the maximum.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = max(width // 3, 8)
+        self.first = nn.Sequential(nn.Linear(3, inner), nn.LayerNorm(inner), nn.GELU(), nn.Linear(inner, 2 * inner))
+        self.second = nn.Sequential(
+            nn.Linear(4 * inner, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)
+        )
+
+    def forward(self, points: Tensor) -> Tensor:
+        each = self.first(points)
+        whole = each.amax(dim=2, keepdim=True).expand_as(each)
+        return cast(Tensor, self.second(torch.cat((whole, each), dim=3)).amax(dim=2))
+
+
+class PointAutoencoder(Model[PointsBatch]):
+    """The model, on the grid "points": groups of points in the order of farthest point sampling."""
+
+    def __init__(self, config: PointAutoencoderConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        grids["points"].need("group", by="a model of groups of points")
+        self.config = c = config
+        self.groups, self.size = grids["points"].shape[0], grids["points"].patch[0]
+        self.embed = GroupEmbedding(c.width)
+        self.place = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, c.width))
+        self.decoder_place = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, c.width))
+        self.encoder = Stack(c.depth, c.width, c.heads, c.mlp_ratio)
+        self.mask_token = nn.Parameter(torch.zeros(c.width))
+        self.decoder = Stack(c.decoder_depth, c.width, c.heads, c.mlp_ratio)
+        self.head = nn.Linear(c.width, 3 * self.size)
+        nn.init.normal_(self.mask_token, std=0.02)
+        init_linear(self)
+
+    def loss(self, batch: PointsBatch) -> Losses:
+        """The mean Chamfer distance of the target groups, weighted by the mask's weights."""
+        mask = masks_of(batch)
+        centres, groups = self.cut(batch.points)
+        predicted = self._predict(centres, groups, mask.visible, mask.target)
+        true = gather_tokens(groups, mask.target)
+        error = chamfer(predicted.float().flatten(0, 1), true.flatten(0, 1)).view(mask.weight.shape)
+        return Losses(parts={"chamfer": weighted(error, mask.weight)})
+
+    def reconstructed(self, batch: PointsBatch) -> PointsBatch:
+        """Clouds of the points of the visible groups and the predicted points of the target groups."""
+        mask = masks_of(batch)
+        centres, groups = self.cut(batch.points)
+        seen = gather_tokens(groups + centres[:, :, None], mask.visible).flatten(1, 2)
+        made = self.predict(batch.points, mask.visible, mask.target).flatten(1, 2)
+        return replace(batch, points=torch.cat((seen, made), dim=1))
+
+    def cut(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The centres (B, G, 3) and the groups relative to them (B, G, K, 3), float32."""
+        with torch.autocast(points.device.type, enabled=False), torch.no_grad():
+            return group_points(points[..., :3].float(), self.groups, self.size)
+
+    def predict(self, points: Tensor, visible: Tensor, target: Tensor) -> Tensor:
+        """The predicted points of the groups `target` in the cloud's coordinates: (B, M, K, 3)."""
+        centres, groups = self.cut(points)
+        made = self._predict(centres, groups, visible, target)
+        return made.float() + gather_tokens(centres, target)[:, :, None]
+
+    def _predict(self, centres: Tensor, groups: Tensor, visible: Tensor, target: Tensor) -> Tensor:
+        """The predicted points relative to the centres: (B, M, K, 3)."""
+        seen, hidden = gather_tokens(centres, visible), gather_tokens(centres, target)
+        x = self.encoder(self.embed(gather_tokens(groups, visible)).float(), place=self.place(seen).float())
+        place = self.decoder_place(torch.cat((seen, hidden), dim=1)).float()
+        x = torch.cat((x.float(), self.mask_token.expand(*target.shape, -1)), dim=1)
+        made = self.head(self.decoder(x, place=place, last=target.shape[1]))
+        return cast(Tensor, made.view(*target.shape, self.size, 3))
+
+
+def masks_of(batch: PointsBatch) -> MaskBatch:
+    """The masks over the groups of a batch. ValueError if it has none."""
+    if batch.mask is None:
+        raise ValueError("the batch has no masks, and a masked autoencoder needs them; give the loader mask=")
+    return batch.mask

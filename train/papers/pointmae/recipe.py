@@ -1,0 +1,67 @@
+"""Recipes of Point-MAE (Pang et al., 2022): a masked autoencoder of groups of points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ....pipelines.masks import Random
+from ....pipelines.modalities.points.augment import PointAugment
+from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.data import PointsData
+from ....pipelines.modalities.points.read import PointSelection
+from ....pipelines.modalities.points.tokens import GroupTokens
+from ...core.optimiser import OptimiserConfig
+from ...core.recipe import Recipe
+from ...core.schedule import ScheduleConfig
+from .model import PointAutoencoderConfig
+
+
+def pointmae_small() -> Recipe[PointsBatch]:
+    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, random scale and shift.
+
+    Differs from the authors' code in: the embedding of a group has layer norms and GELU, theirs batch norms and ReLU;
+    no drop-path, theirs 0.1; biases of query and value, theirs none; other initial weights (Xavier-uniform). Given
+    their embedding and epsilons, both give the same loss.
+    """
+    return Recipe(
+        name="pointmae-small",
+        batch_size=128,
+        data=group_data(scale=(2 / 3, 3 / 2)),
+        model=PointAutoencoderConfig(),
+        schedule=ScheduleConfig(base_lr=2e-3, min_lr=2e-6, warmup=1 / 30, epochs=300),
+        optimiser=OptimiserConfig(betas=(0.9, 0.999)),
+    )
+
+
+def group_data(*, scale: tuple[float, float]) -> PointsData:
+    """1,024 points in groups, of which 0.6 are hidden."""
+    return PointsData(
+        mask=Random(ratio=0.6),
+        select=PointSelection(points=1024),
+        augment=PointAugment(scale=scale),
+        tokens=GroupTokens(),
+    )
+
+
+def pointmae_tiny() -> Recipe[PointsBatch]:
+    """The same method for two CPU cores: a 1.6 M parameter model, 350 steps of 16 clouds.
+
+    On the held-out clouds of `sample-points` the loss is 0.0088 (75 s of processor time), 43 % below a copy of the
+    nearest visible group (0.0155) and 69 % below all points at the group's centre (0.0288).
+    """
+    return replace(
+        pointmae_small(),
+        name="pointmae-tiny",
+        batch_size=16,
+        data=group_data(scale=(0.8, 1.25)),
+        model=PointAutoencoderConfig(width=144, depth=4, heads=3, decoder_depth=2),
+        optimiser=OptimiserConfig(betas=(0.9, 0.95), max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=350),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe[PointsBatch]]] = {
+    "pointmae-small": pointmae_small,
+    "pointmae-tiny": pointmae_tiny,
+}

@@ -1,0 +1,115 @@
+"""RetroMAE: a masked language model whose sentence vector must let a weak decoder reconstruct the whole text.
+
+Shapes: B texts of up to L tokens, T tokens of all texts, D channels.
+
+The decoder is one layer. Each of its positions asks with the sentence vector and its place, attends to its own random
+part of the text (masks.DecoderRows), and predicts its token. So most of what it needs has to be in the vector. Source:
+RetroMAE (Xiao et al., 2022), enhanced decoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.modalities.text.batch import TextBatch
+from ...core.losses import Losses, Part, weighted
+from ...core.model import Grids
+from ...nn.init import init_normal
+from ...nn.token_blocks import FeedForward
+from ...nn.token_ids import hidden_tokens, mask_of
+from ...nn.token_model import TokenModel, TokenModelConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetroModelConfig(TokenModelConfig):
+    """The sizes of a RetroMAE; the decoder's layer has those of a layer of the encoder.
+
+    The decoder asks with vectors of places: the encoder's where it has learned ones, otherwise its own.
+    """
+
+    def make(self, grids: Grids) -> RetroModel:
+        """See ModelConfig."""
+        return RetroModel(self, grids)
+
+
+class RetroModel(TokenModel):
+    """A RetroMAE: the encoder and the head of a masked language model, and a decoder of one layer."""
+
+    def __init__(self, config: TokenModelConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.decoder = EnhancedDecoder(config.width, config.heads, config.mlp_ratio * config.width, config.eps)
+        self.places = None if self.embed.places is not None else nn.Embedding(self.embed.length, config.width)
+        init_normal(self.decoder, config.width)
+        if self.places is not None:
+            init_normal(self.places, config.width)
+
+    def loss(self, batch: TextBatch) -> Losses:
+        """The cross-entropies of the encoder's hidden tokens and of all tokens that the decoder predicts, in nats."""
+        hidden, first = hidden_tokens(batch), batch.unpadded.cu_seqlens[:-1].long()
+        encoded = self.encode(batch, torch.cat((first, hidden.place)))
+        parts = {
+            "masked tokens": self.masked_loss(batch, hidden, encoded[len(first) :]),
+            "decoded tokens": self.decoded_loss(batch, encoded[: len(first)]),
+        }
+        return Losses(parts=parts)
+
+    def decoded_loss(self, batch: TextBatch, sentence: Tensor) -> Part:
+        """The cross-entropy of all tokens but the first and the last of each text, from sentence vectors (B, D)."""
+        unpadded = batch.unpadded
+        edges = unpadded.cu_seqlens.long()
+        rows, length = batch.tokens.shape
+        if len(edges) != rows + 1:
+            raise ValueError(
+                f"RetroMAE reads one text a row, got {len(edges) - 1} texts in {rows} rows; set data.packing='row'"
+            )
+        attend = mask_of(batch).attend
+        if attend is None:
+            raise ValueError(
+                "the batch's mask does not say what the decoder attends to; use masks.DecoderRows(encoder=...)"
+            )
+        n = unpadded.longest
+        decoded = self.decode(batch.tokens[:, :n], sentence, attend[:, :n, :n])
+        made = decoded[unpadded.index // length, unpadded.index % length]
+        weight = torch.ones(len(made), device=made.device)
+        weight[edges[:-1]] = weight[edges[1:] - 1] = 0
+        if batch.weight is not None:
+            weight = weight * batch.weight[unpadded.index // length]
+        errors = F.cross_entropy(self.logits(made), unpadded.tokens.long(), reduction="none")
+        return weighted(errors, weight)
+
+    def decode(self, ids: Tensor, sentence: Tensor, attend: Tensor) -> Tensor:
+        """The decoder's output (B, N, D) for true ids (B, N), sentence vectors (B, D) and attend bool (B, N, N)."""
+        places = torch.arange(ids.shape[1], device=ids.device)
+        known = self.embed(ids, places.expand_as(ids))
+        if self.places is not None:
+            known = known + self.places(places)
+        seen = torch.cat((sentence[:, None].to(known.dtype), known[:, 1:]), dim=1)
+        table = cast(nn.Embedding, self.embed.places if self.places is None else self.places)
+        asked = table(places) + sentence[:, None]
+        return cast(Tensor, self.decoder(asked, seen, attend))
+
+
+class EnhancedDecoder(nn.Module):
+    """A post-norm transformer layer whose queries (B, N, D) attend to other vectors (B, N, D)."""
+
+    def __init__(self, width: int, heads: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.mlp = FeedForward(width, hidden, gated=False)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, asked: Tensor, seen: Tensor, attend: Tensor) -> Tensor:
+        q = self.query(asked).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = self.key_value(seen).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=attend[:, None]).transpose(1, 2).flatten(2)
+        x = self.norm1(asked + self.out(found))
+        return cast(Tensor, self.norm2(x + self.mlp(x)))

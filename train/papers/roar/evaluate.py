@@ -1,0 +1,112 @@
+"""Evaluates a classifier of texts on held-out ones, compared with class frequencies and with counts of ids by class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from ....pipelines.modalities.text.batch import TextBatch
+from ....pipelines.modalities.text.data import TextData
+from ....shards.format.manifest import Manifest
+from ...evaluate.held_out import HeldOut, Score, batches, trained_on
+from .model import TextClassifier
+
+MEASURED = 4096
+"""The most texts that are measured."""
+COUNTED = 1 << 15
+"""The most texts whose ids are counted."""
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdsByClass:
+    """How often each id occurs in the texts of each class, float64 (classes, vocabulary); texts: of each class."""
+
+    counts: npt.NDArray[np.float64]
+    texts: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, known: Iterable[TextBatch], classes: int, vocabulary: int) -> Self:
+        """Those of labelled texts."""
+        counts, texts = np.zeros((classes, vocabulary)), np.zeros(classes)
+        for batch in known:
+            for ids, real, label in _rows(batch):
+                np.add.at(counts[label], ids[real], 1)
+                texts[label] += 1
+        return cls(counts=counts, texts=texts)
+
+    def guesses(self, batch: TextBatch) -> list[int]:
+        """The class of each labelled text by naive Bayes (McCallum and Nigam, 1998), every id counted once more."""
+        share = np.log((self.counts + 1) / (self.counts + 1).sum(axis=1, keepdims=True))
+        prior = np.log((self.texts + 1) / (self.texts + 1).sum())
+        return [int((prior + share[:, ids[real]].sum(axis=1)).argmax()) for ids, real, _ in _rows(batch)]
+
+
+def held_out(config: TextData, model: TextClassifier, data: str | Path) -> HeldOut:
+    """The right classes on a held-out split; ids are counted in the split beside it.
+
+    ValueError for a split without a labelled text.
+    """
+    plain = replace(config, mask=None, scores=None, fields=())
+    classes = model.settings.most_labels or 0
+    counts = IdsByClass.of(_shuffled(plain, trained_on(data), COUNTED), classes, model.vocabulary)
+    labels: list[int] = []
+    found: list[int] = []
+    counted: list[int] = []
+    loss = 0.0
+    with torch.inference_mode():
+        for batch in _shuffled(plain, data, MEASURED):
+            real = batch.label >= 0
+            scores = model.scores(batch)[real]
+            loss += float(F.cross_entropy(scores, batch.label[real], reduction="sum"))
+            found += scores.argmax(dim=1).tolist()
+            labels += batch.label[real].tolist()
+            counted += counts.guesses(batch)
+    if not labels:
+        raise ValueError(f"{data} has no labelled text; a classifier is measured on texts with a label each")
+    frequency = (counts.texts + 1) / (counts.texts + 1).sum()
+    guesses = {
+        "the most frequent class": _right([int(counts.texts.argmax())] * len(labels), labels),
+        "naive Bayes over ids": _right(counted, labels),
+    }
+    own = _right(found, labels)
+    return HeldOut(
+        facts={
+            "texts": f"up to {config.length} tokens",
+            f"right classes of {len(labels):,} texts": f"{own:.1f} %; "
+            + ", ".join(f"{name} {value:.1f} %" for name, value in guesses.items()),
+            "loss on them": f"{loss / len(labels):.3f}",
+        },
+        learns="A classifier learns the classes of texts.",
+        loss="The mean cross-entropy of the classes in nats",
+        baseline="the frequencies of classes",
+        baseline_loss=float(-np.log(frequency)[labels].mean()),
+        score=Score(name="right classes, per cent", value=own, baselines=guesses, lower_is_better=False),
+    )
+
+
+def _shuffled(config: TextData, data: str | Path, most: int) -> Iterable[TextBatch]:
+    """Up to `most` shuffled texts of a split in whole batches, the same each time."""
+    n = min(len(Manifest.load(data)), most)
+    size = min(n, _AT_ONCE)
+    return batches(config, data, size=size, samples=n // size * size, shuffle=True)
+
+
+def _right(guesses: list[int], labels: list[int]) -> float:
+    """The share that is right, in per cent."""
+    return 100 * sum(a == b for a, b in zip(guesses, labels, strict=True)) / len(labels)
+
+
+def _rows(batch: TextBatch) -> Iterable[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int]]:
+    """The ids of each labelled text, which of them are words, and the label."""
+    tokens, words = batch.tokens.numpy(), batch.words.numpy()
+    for row, label in enumerate(batch.label.tolist()):
+        if label >= 0:
+            yield tokens[row], words[row] >= 0, label

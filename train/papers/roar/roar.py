@@ -1,0 +1,372 @@
+"""Recursive ROAR: how faithful measures of importance are, by hiding what they call important and training again.
+
+At each level a share of the tokens that a measure ranks highest is hidden in all texts, a new model is trained on what
+is left, and its macro F1 is measured on test texts that are hidden in the same way. A measure is faithful if the figure
+falls faster than where random tokens are hidden. In the recursive form, each level ranks tokens by the model of the
+level before, and what is hidden stays hidden, so that words that say the same are found one after the other.
+
+Source: Madsen et al. (2022), "Evaluating the faithfulness of importance measures in NLP by recursively masking
+allegedly important tokens and retraining", after ROAR (Hooker et al., 2019). Masks are the loader's: `masks.TopScores`
+over a file of scores by key (`TokenScores`); no data are copied.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from ....pipelines.masks import Padded, Replace, TopScores
+from ....pipelines.modalities.text.batch import TextBatch
+from ....pipelines.modalities.text.data import TextData
+from ....pipelines.modalities.text.token_scores import TokenScores
+from ....shards.config import Json
+from ....shards.format.dataset import read_dataset_json
+from ....shards.format.manifest import Manifest
+from ....shards.stores.publish import publish
+from ...core.export import load_model
+from ...core.recipe import Recipe, check_modality
+from ...core.run import train_recipe
+from ...core.run_folder import MODEL
+from ...core.threads import compute_threads
+from ...evaluate.held_out import batches
+from ...evaluate.scores import macro_f1
+from .importance import CONTROL, MEASURES, RANDOM, Float32s, importance
+from .model import TextClassifier, TextClassifierConfig
+
+ROAR = "roar.json"
+"""The file of a result."""
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoarCurve:
+    """The macro F1 at each level, of a measure and a seed."""
+
+    measure: str
+    seed: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoarResult:
+    """levels: per cent of the tokens that are hidden, from 0 to 100. curves: of all measures and seeds, `random` and
+    `random again` among them. test: the test texts. majority: the macro F1 of always guessing the most frequent class.
+    """
+
+    recipe: str
+    recursive: bool
+    levels: tuple[int, ...]
+    test: int
+    majority: float
+    curves: Sequence[RoarCurve]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures, in the order in which they were taken."""
+        return tuple(dict.fromkeys(curve.measure for curve in self.curves))
+
+    def of(self, measure: str) -> list[RoarCurve]:
+        """The curves of a measure, one a seed."""
+        return [curve for curve in self.curves if curve.measure == measure]
+
+    def racu(self, measure: str) -> list[float]:
+        """The relative area between the random curve and that of the measure, of each seed (see `racu`)."""
+        random = {curve.seed: curve.values for curve in self.of(RANDOM)}
+        return [racu(self.levels, random[curve.seed], curve.values) for curve in self.of(measure)]
+
+    def to_dict(self) -> Json:
+        """The result as JSON, with the RACU of each measure: of each seed, their mean, least and most."""
+        names = [name for name in self.measures if name != RANDOM]
+        areas = {name: self.racu(name) for name in names}
+        return {
+            "recipe": self.recipe,
+            "recursive": self.recursive,
+            "levels": list(self.levels),
+            "test": self.test,
+            "majority": self.majority,
+            "curves": [{"measure": c.measure, "seed": c.seed, "values": list(c.values)} for c in self.curves],
+            "racu": {
+                name: {"values": own, "mean": sum(own) / len(own), "least": min(own), "most": max(own)}
+                for name, own in areas.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Json) -> Self:
+        """The result of `to_dict`. ValueError for anything else."""
+        try:
+            curves = [
+                RoarCurve(measure=str(c["measure"]), seed=int(c["seed"]), values=tuple(map(float, c["values"])))
+                for c in data["curves"]
+            ]
+            return cls(
+                recipe=str(data["recipe"]),
+                recursive=bool(data["recursive"]),
+                levels=tuple(map(int, data["levels"])),
+                test=int(data["test"]),
+                majority=float(data["majority"]),
+                curves=curves,
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the object is no result of ROAR ({error!r}); run `maskstream roar` again") from error
+
+
+def racu(levels: Sequence[float], random: Sequence[float], measure: Sequence[float]) -> float:
+    """The relative area between curves: that between the random one and the measure's, divided by that between the
+    random one and its last value, where everything is hidden; by trapezoids, clipped to [-1, 1].
+
+    1 is a measure that takes all information at the first level, 0 is random, below 0 is worse than random. Source:
+    Madsen et al. (2022), sec. 4.3, as their code computes it. ValueError where the random curve has no area.
+    """
+    x, base, own = (np.asarray(values, np.float64) for values in (levels, random, measure))
+    largest = np.trapezoid(base - base[-1], x)
+    if largest <= 0:
+        raise ValueError(
+            f"hiding all tokens costs the model nothing (from {base[0]:.3f} to {base[-1]:.3f}), so there is no area to "
+            "compare; train longer, or on texts whose labels can be learned"
+        )
+    return float(np.clip(np.trapezoid(base - own, x) / largest, -1, 1))
+
+
+def roar(
+    recipe: Recipe[Any],
+    train: str | Path,
+    test: str | Path,
+    out: str | Path,
+    *,
+    measures: Sequence[str] | None = None,
+    seeds: int = 3,
+    step: int = 10,
+    recursive: bool = True,
+    samples: int = 2048,
+    points: int = 20,
+    steps: int | None = None,
+    device: torch.device,
+    said: Callable[[str], None] = lambda line: None,
+) -> RoarResult:
+    """Compares measures on the texts of two labelled splits, with a classifier that is trained at every level.
+
+    measures: of MEASURES, by default all that the model has. seeds: how many, from 0; each has its own weights, order
+    and random scores. step: from one level to the next, in per cent, a divisor of 100. samples: the most test texts.
+    points: of integrated gradients. steps: of a training, instead of the recipe's. said: is told of each curve.
+
+    Random hiding is always measured, twice: `random` is the baseline, and `random again` differs in its draws alone.
+    What is finished is kept in `out`, and the same call continues. Levels 0 and 100 are trained once a seed, for they
+    are the same for all measures. ValueError for a model that classifies no texts, and for splits without classes.
+    """
+    compared = _Compared(
+        recipe=recipe,
+        train=train,
+        test=test,
+        out=Path(out),
+        levels=_levels(step),
+        recursive=recursive,
+        samples=samples,
+        points=points,
+        steps=recipe.run_length(train) if steps is None else steps,
+        device=device,
+    )
+    names = (RANDOM, CONTROL, *compared.checked(measures))
+    curves: list[RoarCurve] = []
+    with compute_threads(device):
+        for seed in range(seeds):
+            for measure in names:
+                curves.append(compared.curve(measure, seed))
+                said(f"{measure}, seed {seed}: " + " ".join(f"{value:.3f}" for value in curves[-1].values))
+        tested = torch.cat([batch.label for batch in compared.tests(recipe.data)])
+    guess = torch.full_like(tested, int(tested.bincount().argmax()))
+    result = RoarResult(
+        recipe=recipe.name,
+        recursive=recursive,
+        levels=compared.levels,
+        test=len(tested),
+        majority=macro_f1(guess, tested),
+        curves=sorted(curves, key=lambda curve: (names.index(curve.measure), curve.seed)),
+    )
+    publish(compared.out / ROAR, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Compared:
+    """One comparison: what is trained, on what, and where it is kept."""
+
+    recipe: Recipe[Any]
+    train: str | Path
+    test: str | Path
+    out: Path
+    levels: tuple[int, ...]
+    recursive: bool
+    samples: int
+    points: int
+    steps: int
+    device: torch.device
+
+    def checked(self, measures: Sequence[str] | None) -> tuple[str, ...]:
+        """The measures to take; ValueError for a recipe, splits or measures that cannot be compared."""
+        config, data = self.recipe.model, self.recipe.data
+        if not isinstance(config, TextClassifierConfig) or not isinstance(data, TextData):
+            raise ValueError(
+                f"the model of {self.recipe.name}, a {type(config).__name__}, classifies no texts; give a recipe such "
+                "as roar-lstm-tiny or roar-roberta-tiny"
+            )
+        if data.packing == "pack" or data.windows or data.mask is not None:
+            raise ValueError("ROAR hides the tokens itself; use data.packing=row, data.windows=false and no mask")
+        names = []
+        for split in (self.train, self.test):
+            check_modality(self.recipe, split)
+            names.append(read_dataset_json(split)["label_names"])
+        if names[0] != names[1] or len(names[0]) < 2:
+            raise ValueError(
+                f"{self.train} and {self.test} need the same two classes or more, got {names[0]}, {names[1]}"
+            )
+        if unknown := [name for name in measures or () if name not in MEASURES]:
+            raise ValueError(f"there is no measure {unknown[0]!r}; legal are {', '.join(MEASURES)}")
+        if measures is not None:
+            return tuple(measures)
+        model, batch = self.recipe.build(), next(self.tests(data))
+        assert isinstance(model, TextClassifier)
+        with torch.no_grad():
+            attends = model.read(model.vectors(batch), batch).attention is not None
+        return tuple(name for name in MEASURES if attends or name != "attention")
+
+    def curve(self, measure: str, seed: int) -> RoarCurve:
+        """The curve of a measure and a seed, read where it is done."""
+        file = self.out / f"seed-{seed}" / f"{measure.replace(' ', '-')}.json"
+        asked = self._asked(measure, seed)
+        done = json.loads(file.read_text()) if file.exists() else {}
+        if done.get("of") != asked:
+            first, model = self._once(0, seed, None)
+            values, data = [first], self._shown(None, None)
+            for level in self.levels[1:-1]:
+                scored = self._scored(measure, seed, level, model, data)
+                hidden = self._shown(level, scored)
+                value, trained = self._trained(file.parent / "run", hidden, seed)
+                values.append(value)
+                if self.recursive:
+                    model, data = trained, hidden
+            values.append(
+                self._once(100, seed, lambda: self._scored(RANDOM, seed, 100, model, self._shown(None, None)))[0]
+            )
+            done = {"of": asked, "values": values}
+            publish(file, (json.dumps(done) + "\n").encode())
+        return RoarCurve(measure=measure, seed=seed, values=tuple(done["values"]))
+
+    def tests(self, data: Any) -> Iterator[TextBatch]:
+        """The test texts that are measured, with a label each."""
+        n = min(len(Manifest.load(self.test)), self.samples)
+        size = min(n, _AT_ONCE)
+        for batch in batches(data, self.test, size=size, samples=n // size * size, shuffle=True):
+            if (batch.label < 0).any():
+                raise ValueError(f"{self.test} has texts without a label; ROAR needs one for each")
+            yield batch
+
+    def _asked(self, measure: str, seed: int) -> Json:
+        """What decides a curve; a curve of anything else is made again."""
+        names = ("train", "test", "steps", "samples", "points", "recursive")
+        return {
+            "recipe": self.recipe.to_dict(identity=True),
+            "levels": list(self.levels),
+            **{
+                name: getattr(self, name) if name not in ("train", "test") else str(getattr(self, name))
+                for name in names
+            },
+            "measure": measure,
+            "seed": seed,
+        }
+
+    def _once(
+        self, level: int, seed: int, scored: Callable[[], Mapping[str, TokenScores]] | None
+    ) -> tuple[float, TextClassifier]:
+        """The figure and the model at a level that all measures share, trained once."""
+        folder = self.out / f"seed-{seed}" / f"level-{level}"
+        asked, file = self._asked("", seed), folder / "level.json"
+        done = json.loads(file.read_text()) if file.exists() else {}
+        if done.get("of") == asked:
+            return float(done["value"]), _classifier(folder / MODEL)
+        data = self._shown(None if scored is None else level, None if scored is None else scored())
+        value, model = self._trained(folder.with_name("run"), data, seed, keep=folder)
+        publish(file, (json.dumps({"of": asked, "value": value}) + "\n").encode())
+        return value, model
+
+    def _shown(self, level: int | None, scores: Mapping[str, TokenScores] | None) -> dict[str, TextData]:
+        """The data configs of both splits at a level; without scores nothing is hidden."""
+        data = self.recipe.data
+        assert isinstance(data, TextData)
+        if level is None or scores is None:
+            return {"train": data, "test": data}
+        mask = Padded(mask=Replace(mask=TopScores(ratio=level / 100), keep=0.0, random=0.0))
+        return {split: replace(data, mask=mask, scores=own) for split, own in scores.items()}
+
+    def _scored(
+        self, measure: str, seed: int, level: int, model: TextClassifier, data: Mapping[str, TextData]
+    ) -> dict[str, TokenScores]:
+        """Writes the scores of all texts that a run shows, and of the test texts, as `model` reads them now."""
+        shown = {"train": self._trained_on(data["train"], seed), "test": self.tests(data["test"])}
+        made = {}
+        for split, some in shown.items():
+            found: dict[str, Float32s] = {}
+            for batch in some:
+                rows = importance(model, batch.to(self.device), measure, seed=seed, points=self.points)
+                found |= dict(zip(batch.key, rows, strict=True))
+            folder = self.out / f"seed-{seed}" / "scores"
+            folder.mkdir(parents=True, exist_ok=True)
+            made[split] = TokenScores.written(found, folder / f"{split}-{level}.safetensors")
+        return made
+
+    def _trained_on(self, data: TextData, seed: int) -> Iterator[TextBatch]:
+        """The texts that a run with this seed shows: up to an epoch, in its order."""
+        recipe = replace(self.recipe, data=data)
+        with closing(recipe.loader(self.train, steps=self.steps, seed=seed, device="cpu", threads=1)) as loader:
+            yield from islice(loader, self.steps)
+
+    def _trained(
+        self, run: Path, data: Mapping[str, TextData], seed: int, keep: Path | None = None
+    ) -> tuple[float, TextClassifier]:
+        """Trains a model on the texts of a level: its macro F1 on the test texts, and itself."""
+        recipe = replace(self.recipe, data=data["train"])
+        train_recipe(
+            *(recipe, self.train, run),
+            steps=self.steps,
+            seed=seed,
+            device=self.device,
+            threads=1,
+            compile="no",
+            save_every=self.steps + 1,
+            resume=False,
+            progress=False,
+        )
+        model = _classifier(run / MODEL).to(self.device)
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run / MODEL, keep / MODEL)
+        shutil.rmtree(run)
+        predicted, labels = [], []
+        with torch.inference_mode():
+            for batch in self.tests(data["test"]):
+                predicted.append(model.scores(batch.to(self.device)).argmax(dim=1).cpu())
+                labels.append(batch.label)
+        return macro_f1(torch.cat(predicted), torch.cat(labels)), model
+
+
+def _classifier(file: Path) -> TextClassifier:
+    model = load_model(file)
+    if not isinstance(model, TextClassifier):
+        raise ValueError(f"{file} holds no classifier of texts; give another folder to --out")
+    return model
+
+
+def _levels(step: int) -> tuple[int, ...]:
+    """0 to 100 by `step`."""
+    if not 1 <= step <= 50 or 100 % step:
+        raise ValueError(f"step is a divisor of 100, from 1 to 50 per cent, got {step}")
+    return tuple(range(0, 101, step))

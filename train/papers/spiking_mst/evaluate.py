@@ -1,0 +1,150 @@
+"""Evaluates a spiking transformer: its accuracy in time steps beside that of its activations, and what both cost.
+
+Energy is that of additions and multiplications in 32-bit floats at 45 nm: 0.9 pJ for an addition, 4.6 pJ for a
+multiplication with an addition (Horowitz, 2014, which papers on spiking networks use). The spiking network adds once
+for each spike and output; the first layer reads pixels, not spikes, and multiplies once a picture. Memory, softmax,
+norms, biases and the head are not counted, in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ....pipelines.augment import CenterCrop
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.image.data import ImageData
+from ....shards.format.manifest import Manifest
+from ...evaluate.held_out import HeldOut, Score, batches, trained_on
+from ...evaluate.scores import accuracy
+from .model import SpikingTransformer
+
+ADDITION_PJ, MULTIPLICATION_PJ = 0.9, 4.6
+"""The energy of an addition, and of a multiplication with an addition, in pJ."""
+STEPS = 16
+"""The time steps of a simulation in a report."""
+MEASURED, COUNTED = 1024, 1 << 14
+"""The most images that are measured, and the most whose labels are counted for the baseline."""
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spiking:
+    """The figures of a model on `images` images, of which an image costs so many operations.
+
+    ratio: of dropped spikes. ann: the accuracy of the activations. snn: that of the simulation after each time step.
+    multiplied: multiplications with additions of the network without spikes. first: those of the first layer, which
+    both have. added: additions that spikes cause, after each time step. rates: spikes per neuron and step, by kind of
+    neuron.
+    """
+
+    ratio: float
+    images: int
+    ann: float
+    snn: tuple[float, ...]
+    multiplied: float
+    first: float
+    added: tuple[float, ...]
+    rates: Mapping[str, float]
+
+    @property
+    def ann_nj(self) -> float:
+        """The energy of an image without spikes, in nJ."""
+        return self.multiplied * MULTIPLICATION_PJ / 1000
+
+    def snn_nj(self, steps: int) -> float:
+        """The energy of an image in `steps` time steps, in nJ."""
+        return (self.first * MULTIPLICATION_PJ + self.added[steps - 1] * ADDITION_PJ) / 1000
+
+    def facts(self) -> dict[str, str]:
+        """The figures in words, by name."""
+        marks = [steps for steps in (2, 4, 8, 16, 32, 64) if steps < len(self.snn)] + [len(self.snn)]
+        per_step = {
+            f"{steps} time steps": f"{self.snn[steps - 1]:.1%} right, {self.added[steps - 1] / 1e6:.2f} M additions, "
+            f"{self.snn_nj(steps):,.0f} nJ"
+            for steps in marks
+        }
+        return {
+            "spikes dropped": f"{self.ratio:.0%} of those of queries, keys and attention maps",
+            f"activations, {self.images:,} images": f"{self.ann:.1%} right, {self.multiplied / 1e6:.2f} M "
+            f"multiplications with additions, {self.ann_nj:,.0f} nJ an image",
+            **per_step,
+        }
+
+
+@torch.inference_mode()
+def spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], steps: int = STEPS) -> Spiking:
+    """Compares a model with its simulation in `steps` time steps, on labelled images. ValueError for none."""
+    own, labels = [], []
+    after: list[list[Tensor]] = [[] for _ in range(steps)]
+    added, dense, first = [0.0] * steps, 0.0, 0.0
+    spikes: dict[str, float] = {}
+    neurons: dict[str, int] = {}
+    for batch in measured:
+        own.append(model.scores(batch))
+        labels.append(batch.label)
+        found, run = model.simulated(batch, steps)
+        for step, scores in enumerate(found):
+            after[step].append(scores)
+            added[step] += run.additions[step]
+        dense += run.dense / steps
+        first += model.embedding_work(len(batch))
+        for kind, count in run.spikes.items():
+            spikes[kind] = spikes.get(kind, 0.0) + count / steps
+            neurons[kind] = neurons.get(kind, 0) + run.neurons[kind] * len(batch)
+    label = torch.cat(labels) if labels else torch.zeros(0)
+    if not len(label) or (label < 0).any():
+        raise ValueError("a spiking network is measured on images with a label each; take a labelled split")
+    n = len(label)
+    return Spiking(
+        ratio=model.config.spikes.ratio,
+        images=n,
+        ann=accuracy(torch.cat(own), label),
+        snn=tuple(accuracy(torch.cat(scores), label) for scores in after),
+        multiplied=(dense + first) / n,
+        first=first / n,
+        added=tuple(count / n for count in added),
+        rates={kind: count / neurons[kind] for kind, count in spikes.items()},
+    )
+
+
+def held_out_images(config: ImageData, data: str | Path, samples: int = MEASURED) -> Iterator[ImageBatch]:
+    """Shuffled samples of a split that have a label, centre crops; the same each time."""
+    n = min(len(Manifest.load(data)), samples)
+    size = min(n, _AT_ONCE)
+    for batch in batches(plain(config), data, size=size, samples=n // size * size, shuffle=True):
+        rows = (batch.label >= 0).nonzero()[:, 0]
+        keys = [batch.key[row] for row in rows.tolist()]
+        if keys:
+            yield ImageBatch(image=batch.image[rows], mask=None, label=batch.label[rows], key=keys)
+
+
+def plain(config: ImageData) -> ImageData:
+    """The config without augmentation."""
+    return replace(config, views=1, augment=CenterCrop(), colour=None)
+
+
+def held_out(config: ImageData, model: SpikingTransformer, data: str | Path) -> HeldOut:
+    """The right classes on a held-out split, with and without spikes, compared with the most frequent class."""
+    found = spiking(model, held_out_images(config, data))
+    known = torch.cat([batch.label for batch in held_out_images(config, trained_on(data), COUNTED)])
+    frequency = known.bincount(minlength=model.config.labels).double()
+    labels = torch.cat([batch.label for batch in held_out_images(config, data)])
+    share = (frequency + 1) / (frequency + 1).sum()
+    return HeldOut(
+        facts=found.facts(),
+        learns="A spiking transformer learns the classes of images with activations that become spikes.",
+        loss="The mean cross-entropy of the classes in nats",
+        baseline="the frequencies of classes",
+        baseline_loss=float(-share[labels].log().mean()),
+        score=Score(
+            name=f"right classes of the spiking network in {STEPS} time steps, per cent",
+            value=100 * found.snn[-1],
+            baselines={"the most frequent class": 100 * float((labels == frequency.argmax()).double().mean())},
+            lower_is_better=False,
+        ),
+    )

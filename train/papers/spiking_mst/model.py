@@ -1,0 +1,214 @@
+"""The Masked Spiking Transformer: a classifier of images whose activations are spikes, some of which are dropped.
+
+Shapes: B images, N tokens of D channels, in W windows of L tokens with H heads of d channels.
+
+It is trained with QCFS activations, and then simulated in time steps with the same weights (neurons.py).
+Random spike masking drops elements of queries, keys and attention maps, in training and in simulation.
+Source: Wang et al. (2023), with a Swin transformer (Liu et al., 2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.stream.rng import sample_rng
+from ...core.losses import Losses, weighted
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.image_tokens import ImageTokens
+from ...nn.windows import Windows, to_windows
+from .neurons import Qcfs, Simulation, fired, through
+from .spikes import Spikes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpikingTransformerConfig(ModelConfig[ImageBatch]):
+    """width: the channels of the first stage; each further one has twice as many and a quarter of the tokens. depths,
+    heads: of each stage. window: the side of a window in tokens, or the whole grid where that is smaller. levels: of
+    the activations. labels: the number of classes. places: whether each token gets a learned vector of its place, which
+    a network with one window needs to tell a sleeve from a sole. spikes: the spikes that are dropped.
+    """
+
+    width: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7
+    mlp_ratio: int = 4
+    levels: int = 16
+    labels: int = 1000
+    places: bool = False
+    spikes: Spikes = field(default_factory=Spikes)
+
+    def __post_init__(self) -> None:
+        sizes = (self.width, self.window, self.mlp_ratio, self.levels, *self.depths, *self.heads)
+        if min(sizes) < 1 or self.labels < 2 or len(self.depths) != len(self.heads):
+            raise ValueError(
+                "all sizes are at least 1, labels at least 2, and each stage has a depth and heads, got "
+                f"width={self.width}, depths={self.depths}, heads={self.heads}, labels={self.labels}"
+            )
+        if any((self.width << stage) % heads for stage, heads in enumerate(self.heads)):
+            raise ValueError(f"heads divide the channels of their stage, got width={self.width}, heads={self.heads}")
+
+    @property
+    def needs_labels(self) -> bool:
+        return True
+
+    @property
+    def most_labels(self) -> int | None:
+        """The number of classes."""
+        return self.labels
+
+    def make(self, grids: Grids) -> SpikingTransformer:
+        """See ModelConfig. ValueError for a grid that windows or stages do not divide."""
+        return SpikingTransformer(self, grids)
+
+
+class Affine(nn.Module):
+    """A factor and a summand for each channel, as a batch norm has in inference."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+
+class SpikingBlock(nn.Module):
+    """Attention between spikes within a window, and a feed-forward part, each added to what enters."""
+
+    def __init__(self, config: SpikingTransformerConfig, width: int, heads: int, window: int, first: int) -> None:
+        super().__init__()
+        self.heads, self.spikes, self.first = heads, config.spikes, first
+        self.norm1, self.norm2 = Affine(width), Affine(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, config.mlp_ratio * width), nn.Linear(config.mlp_ratio * width, width)
+        self.units = nn.ModuleDict({name: Qcfs(config.levels) for name in UNITS})
+        self.near = nn.Parameter(torch.zeros(heads, (2 * window - 1) ** 2))
+        place = torch.cartesian_prod(torch.arange(window), torch.arange(window))
+        apart = place[:, None] - place + window - 1
+        self.register_buffer("apart", apart[..., 0] * (2 * window - 1) + apart[..., 1], persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None, *, seeds: Tensor, run: Simulation | None) -> Tensor:
+        """x: (B, W, L, D). mask: as in `Windows`. seeds: of dropped spikes, int64 (B,)."""
+
+        def fire(name: str, value: Tensor) -> Tensor:
+            return fired(self.units[name], value, name, run)
+
+        every = through(self.qkv, fire("in", self.norm1(x)), run)
+        q, k, v = every.view(*every.shape[:-1], 3, self.heads, -1).unbind(-3)
+        q, k, v = (fire(name, one.transpose(-2, -3)) for name, one in (("q", q), ("k", k), ("v", v)))
+        q, k = self._kept(q, seeds, 0, run), self._kept(k, seeds, 1, run)
+        if run is not None:  # a spike of a query meets the spikes of its channel in all keys of the window
+            meetings = (q != 0).sum(-2).double() * (k != 0).sum(-2)
+            run.count("scores", float(meetings.sum()), float(q.numel()) * k.shape[-2])
+            run.count("seen", float(v.count_nonzero()) * v.shape[-2], float(v.numel()) * v.shape[-2])
+        scores = self._kept(fire("scores", q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5), seeds, 2, run)
+        scores = scores + self.near[:, cast(Tensor, self.apart)]
+        weights = (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(dim=-1)
+        seen = fire("seen", (weights @ v).transpose(-2, -3).flatten(-2))
+        x = x + fire("out", through(self.out, seen, run))
+        hidden = fire("hidden", through(self.up, fire("between", self.norm2(x)), run))
+        return x + fire("down", through(self.down, hidden, run))
+
+    def _kept(self, x: Tensor, seeds: Tensor, site: int, run: Simulation | None) -> Tensor:
+        """The elements that random spike masking keeps, others in each step of a simulation."""
+        if not self.spikes.ratio:
+            return x
+        step = 0 if run is None else run.step
+        return x * self.spikes.keep(seeds, x.shape[1:], (step << 16) + self.first + site)
+
+
+UNITS = ("in", "q", "k", "v", "scores", "seen", "out", "between", "hidden", "down")
+"""The kinds of neurons of a block."""
+SITES = 3
+"""The tensors of a block of which elements are dropped."""
+
+
+class SpikingTransformer(Model[ImageBatch]):
+    """Stages of blocks within windows, between which 2 x 2 tokens become one of twice the channels; the mean of the
+    last stage's tokens through a linear layer.
+    """
+
+    TABLES = ("places",)
+
+    def __init__(self, config: SpikingTransformerConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.tokens = ImageTokens(grids["image"])
+        self.embed = nn.Linear(self.tokens.n_inputs, c.width)
+        self.places = nn.Parameter(torch.empty(self.tokens.n_tokens, c.width).normal_()) if c.places else None
+        self.unit = Qcfs(c.levels)
+        self.stages, self.windows = nn.ModuleList(), nn.ModuleList()
+        self.merges, self.units = nn.ModuleList(), nn.ModuleList()
+        sides: tuple[int, ...] = grids["image"].shape
+        for stage, (depth, heads) in enumerate(zip(c.depths, c.heads, strict=True)):
+            width = c.width << stage
+            if stage:
+                if any(side % 2 for side in sides):
+                    raise ValueError(f"a grid of {sides} tokens has no further stage; use fewer depths or another size")
+                self.merges.append(nn.Linear(2 * width, width, bias=False))
+                self.units.append(Qcfs(c.levels))
+                sides = tuple(side // 2 for side in sides)
+            window = min(c.window, *sides)
+            self.windows.append(Windows(sides, (window, window)))
+            first = SITES * sum(c.depths[:stage])
+            self.stages.append(
+                nn.ModuleList(SpikingBlock(c, width, heads, window, first + SITES * n) for n in range(depth))
+            )
+        self.norm = Affine(width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # no norm scales what enters, so the weights must keep its variance
+                nn.init.kaiming_uniform_(module.weight, nonlinearity="linear")
+        self.head = nn.Linear(width, c.labels)
+
+    def scores(self, batch: ImageBatch, run: Simulation | None = None) -> Tensor:
+        """The logits of the classes, float32 (B, labels); in a simulation those of this step, whose mean counts."""
+        x = self.tokens.inputs(self.tokens.split(batch.image))
+        seeds = torch.tensor([key_seed(key) for key in batch.key], device=x.device)
+        x = self.embed(x)
+        x = fired(self.unit, x if self.places is None else x + self.places, "embedded", run)
+        for stage, (blocks, windows) in enumerate(zip(self.stages, self.windows, strict=True)):
+            assert isinstance(windows, Windows)
+            assert isinstance(blocks, nn.ModuleList)
+            if stage:
+                before = cast(Windows, self.windows[stage - 1]).grid
+                four = to_windows(x, before, (2, 2)).flatten(2)
+                x = fired(self.units[stage - 1], through(self.merges[stage - 1], four, run), "merged", run)
+            x = windows(x, [partial(block, seeds=seeds, run=run) for block in blocks])
+        return cast(Tensor, self.head(self.norm(x).mean(dim=1))).float()
+
+    def simulated(self, batch: ImageBatch, steps: int, keeps: str | None = None) -> tuple[list[Tensor], Simulation]:
+        """The logits after each of `steps` time steps, the mean of those so far, and the simulation."""
+        run, total, found = Simulation(keeps), None, []
+        for step in range(steps):
+            run.tick()
+            now = self.scores(batch, run)
+            total = now if total is None else total + now
+            found.append(total / (step + 1))
+        return found, run
+
+    def embedding_work(self, images: int) -> float:
+        """The multiplications with additions of the first layer, which reads pixels and not spikes, for `images`."""
+        return float(images * self.tokens.n_tokens * self.tokens.n_inputs * self.config.width)
+
+    def loss(self, batch: ImageBatch) -> Losses:
+        """The cross-entropy of the label in nats; images without a label do not count."""
+        error = F.cross_entropy(self.scores(batch), batch.label.clamp_min(0), reduction="none")
+        return Losses(parts={"classification": weighted(error, (batch.label >= 0).float())})
+
+    def reconstructed(self, batch: ImageBatch) -> ImageBatch:
+        """The batch as it is: no pixel is hidden."""
+        return batch
+
+
+def key_seed(key: str) -> int:
+    """The seed of a sample's dropped spikes, the same in training and in simulation."""
+    return int(sample_rng(0, 0, key, 0, "spikes").integers(1 << 62))

@@ -1,0 +1,157 @@
+"""Errors of predicted waypoints on held-out walks, in metres and degrees, and those of guesses that know how one walks.
+
+Four guesses: a walk straight on at the speed of the clip's last step; the same with its turn kept up, on an arc; the
+mean waypoint of the training split; and the linear map of that speed and turn which is least off on the training split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ....pipelines.modalities.trajectory.batch import TrajectoryBatch
+from ....pipelines.modalities.trajectory.data import TrajectoryData
+from ....shards.format.manifest import Manifest
+from ...evaluate.held_out import HeldOut, Score, batches, margin, trained_on
+from .model import WaypointModel, speed, step_s
+
+STRAIGHT, KEPT_UP, MEAN = "straight on", "the last motion kept up", "the mean waypoint"
+LINEAR = "a linear map of speed and turn"
+MEASURED = 1024
+"""About how many clips are measured; a split is gone through several times, with other clips."""
+KNOWN = 1024
+ROUNDS = 8
+_TIMES, _NEAR_M = 30, 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaypointErrors:
+    """Mean errors: the distance of places in metres, and the angle between turns in degrees."""
+
+    metres: float
+    degrees: float
+
+    def __str__(self) -> str:
+        return f"{self.metres:.3f} m, {self.degrees:.1f} degrees"
+
+
+def held_out(config: TrajectoryData, model: WaypointModel, data: str | Path) -> HeldOut:
+    """The errors on a held-out split, compared with the guesses."""
+    clips = held_out_clips(config, data)
+    found = waypoint_errors(model, clips, *known_guesses(config, data))
+    own = found["model"]
+    guesses = {name: one.metres for name, one in found.items() if name != "model"}
+    best = min(guesses, key=lambda name: guesses[name])
+    return HeldOut(
+        facts={
+            "error of the waypoint": f"{own}; {margin(own.metres, guesses[best], best)}",
+            **{f"that of {name}": str(one) for name, one in found.items() if name != "model"},
+            "waypoints": f"{model.config.ahead_s:g} s ahead, of {sum(map(len, clips)):,} clips",
+        },
+        learns="A model of waypoints learns from walks where a person would be a little later.",
+        loss="The mean distance of predicted and true places in metres, plus the mean angle of the turns in radians",
+        baseline=f"guessing {STRAIGHT}",
+        baseline_loss=found[STRAIGHT].metres + model.config.turn_share * found[STRAIGHT].degrees * torch.pi / 180,
+        score=Score(name="error of the waypoint, m", value=own.metres, baselines=guesses),
+    )
+
+
+def held_out_clips(config: TrajectoryData, data: str | Path) -> list[TrajectoryBatch]:
+    """Clips of all walks of a split at random moments, whole and not mirrored; the same at each call."""
+    n = len(Manifest.load(data))
+    rounds = max(min(ROUNDS, MEASURED // n), 1)
+    whole = replace(config, mask=None, views=1, colour=None)
+    return list(batches(whole, data, size=min(n, 64), samples=n, rounds=rounds))
+
+
+def known_guesses(config: TrajectoryData, data: str | Path) -> tuple[Tensor, Tensor]:
+    """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of `motion` to
+    waypoints, float32 (3, 3), that is least off.
+    """
+    train = trained_on(data)
+    n = len(Manifest.load(train))
+    rounds = max(min(ROUNDS, KNOWN // n), 1)
+    small = replace(config, mask=None, views=1, depth=False, clip=replace(config.clip, size=config.patch))
+    clips = list(batches(small, train, size=min(n, 64), samples=n, rounds=rounds))
+    true = torch.cat([clip.waypoint for clip in clips])
+    turn = torch.atan2(true[:, 2].sin().mean(), true[:, 2].cos().mean())
+    moved = torch.cat([motion(clip, config.ahead_s) for clip in clips])
+    return torch.cat([true[:, :2].mean(dim=0), turn[None]]), least_off(moved, true)
+
+
+def motion(batch: TrajectoryBatch, ahead_s: float) -> Tensor:
+    """What the clips' last step says, float32 (B, 3): 1, and metres and turn ahead if speed and turn are kept up.
+
+    ValueError for clips of one frame, which have no step.
+    """
+    pace, turn = speed(batch), -heading_before(batch.pose[:, -2]) / step_s(batch)
+    return torch.stack([torch.ones_like(pace), pace * ahead_s, turn * ahead_s], dim=1)
+
+
+def least_off(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """The matrix (n, 3) by which `inputs` (B, n) are least off from waypoints `outputs` (B, 3).
+
+    The sum of distances is least by least squares that are weighted anew (Weiszfeld, 1937), with a floor of 5 cm.
+    """
+    weight = torch.ones_like(outputs[:, :1])
+    for _ in range(_TIMES):
+        root = weight.sqrt()
+        found: Tensor = torch.linalg.lstsq(inputs * root, outputs * root, driver="gelsd").solution
+        off = torch.linalg.vector_norm((inputs @ found - outputs)[:, :2], dim=1, keepdim=True)
+        weight = 1 / off.clamp_min(_NEAR_M)
+    return found
+
+
+@torch.inference_mode()
+def waypoint_errors(
+    model: WaypointModel, clips: Sequence[TrajectoryBatch], mean: Tensor, linear: Tensor
+) -> Mapping[str, WaypointErrors]:
+    """The errors of the model, as "model", and of the guesses by name; rows that only pad a batch do not count.
+
+    mean, linear: see `known_guesses`.
+    """
+    ahead_s = model.config.ahead_s
+    made: dict[str, list[Tensor]] = {}
+    for batch in clips:
+        real = slice(None) if batch.weight is None else batch.weight > 0
+        guesses = {
+            "model": model.waypoints(batch),
+            STRAIGHT: kept_up(batch, ahead_s, turning=False),
+            KEPT_UP: kept_up(batch, ahead_s, turning=True),
+            MEAN: mean.expand(len(batch), -1),
+            LINEAR: motion(batch, ahead_s) @ linear,
+        }
+        for name, guess in guesses.items():
+            made.setdefault(name, []).append(errors(guess, batch.waypoint)[real])
+    means = {name: torch.cat(parts).double().mean(dim=0).tolist() for name, parts in made.items()}
+    return {name: WaypointErrors(metres=m, degrees=d) for name, (m, d) in means.items()}
+
+
+def errors(made: Tensor, true: Tensor) -> Tensor:
+    """Of waypoints (B, 3) the distance in metres and the angle in degrees, (B, 2)."""
+    place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
+    turn = made[:, 2] - true[:, 2]
+    return torch.stack([place, torch.rad2deg(torch.atan2(turn.sin(), turn.cos()).abs())], dim=1)
+
+
+def kept_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
+    """The waypoints (B, 3) of walks that keep up the speed of the clip's last step and, if `turning`, its turn.
+
+    ValueError for clips of one frame, which have no step.
+    """
+    _, way, turn = motion(batch, ahead_s).unbind(dim=1)
+    turn = turn if turning else torch.zeros_like(turn)
+    # On an arc of length `way` that turns by `turn`: sin(x) / x, which is 1 for no turn.
+    half = turn / 2
+    chord = way * torch.sinc(half / torch.pi)
+    return torch.stack([chord * half.sin(), chord * half.cos(), turn], dim=1)
+
+
+def heading_before(pose: Tensor) -> Tensor:
+    """How far to the right a camera at poses (B, 7), on the axes of the one now, looks: radians (B,)."""
+    w, x, y, z = pose[:, 3:].unbind(dim=1)
+    return torch.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y))

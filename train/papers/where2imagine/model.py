@@ -1,0 +1,188 @@
+"""The model of where a walk goes next: from clips of colours and depth to the waypoint, as ImagineNav's Where2Imagine.
+
+ImagineNav (Zhao et al., ICLR 2025) lets a vision-language model choose among imagined views; Where2Imagine learns, from
+how people walk, at which relative waypoint the next view is to be imagined. No code or sizes of it were found, so this
+is its task with a network of our own: a vision transformer whose tokens are cubes of colours and depth together, and a
+linear head on a class token that says how the waypoint departs from that of a walk straight on: metres to the right,
+metres forward, and sine and cosine of the turn. With an odometer, straight on is at the speed of the clip's last step,
+and a linear map of the clip's motion is added to the head.
+
+Shapes: B clips, N tokens, V of them visible, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.trajectory.batch import TrajectoryBatch
+from ....pipelines.modalities.trajectory.data import TrajectoryData
+from ...core.losses import Losses, weighted, widened
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.init import init_linear
+from ...nn.positions import Positions, grid_positions
+from ...nn.select import gather_tokens
+from ...nn.stacks import Stack
+from ...nn.video_tokens import VideoTokens
+
+PACE_M_S = 1.2
+"""The pace in metres a second of a walk straight on where the speed is not known, and of the head's outputs."""
+_FAR_M = 10.0
+_MOTION = (10.0, 10.0, 10.0, 16.0, 16.0, 16.0)
+"""What places in metres and the vectors of quaternions are multiplied by, so that those of small steps are near 1."""
+_MOTION_GAIN = 10.0
+"""What the linear map of the motion is multiplied by. It so learns ten times faster than the rest, and the tokens learn
+what it leaves.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaypointConfig(ModelConfig[TrajectoryBatch]):
+    """The sizes; the defaults are those of ViT-S.
+
+    depths: whether depth is read beside colours. motion: whether the poses of the clip's frames are read too, as an
+    odometer gives them; the clip then has two frames or more. ahead_s: how far ahead the waypoint is, as in the data.
+    turn_share: the share of the turn's error, in radians, beside that of the place, in metres.
+    """
+
+    version: ClassVar[int] = 2  # 2: the linear map of the motion is multiplied
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: int = 4
+    depths: bool = True
+    motion: bool = False
+    ahead_s: float = 2.0
+    turn_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads, self.mlp_ratio) < 1 or self.width % self.heads or self.width % 4:
+            raise ValueError(f"all sizes must be at least 1 and width a multiple of heads and of 4, got {self}")
+        if self.turn_share < 0:
+            raise ValueError(f"turn_share must be at least 0, got {self.turn_share}")
+
+    def check(self, data: DataConfig[TrajectoryBatch]) -> None:
+        """ValueError unless the data have the depth and the waypoints that the model is for."""
+        if not isinstance(data, TrajectoryData):
+            return
+        if self.depths and not data.depth:
+            raise ValueError("the model reads depth, and the data have depth=False; set model.depths=False")
+        if self.motion and data.clip.frames < 2:
+            raise ValueError("model.motion needs clips of two frames or more, got one; set data.clip.frames=2")
+        if self.ahead_s != data.ahead_s:
+            raise ValueError(f"model.ahead_s={self.ahead_s} is not data.ahead_s={data.ahead_s}; set both")
+
+    def make(self, grids: Grids) -> WaypointModel:
+        """See ModelConfig."""
+        return WaypointModel(self, grids)
+
+
+class WaypointModel(Model[TrajectoryBatch]):
+    """The model, on the grid "video" (t, h, w). Where a batch has a mask, it sees the visible tokens alone."""
+
+    def __init__(self, config: WaypointConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = config
+        grid = grids["video"]
+        self.tokens = VideoTokens(grid, places="grid")
+        self.colour = nn.Linear(self.tokens.n_inputs, config.width)
+        self.deep = nn.Linear(2 * self.tokens.n_pixels, config.width) if config.depths else None
+        moves = len(_MOTION) * self.tokens.extent[0]
+        self.motion = nn.Linear(moves, config.width) if config.motion else None
+        self.kept_up = nn.Linear(moves, 4, bias=False) if config.motion else None
+        self.positions = Positions([grid_positions(grid.shape, config.width)])
+        self.class_token = nn.Parameter(torch.empty(config.width).normal_(std=0.02))
+        self.stack = Stack(config.depth, config.width, config.heads, config.mlp_ratio)
+        self.head = nn.Linear(config.width, 4)
+        init_linear(self)
+        nn.init.normal_(self.head.weight, std=1e-3)  # so that first predictions are near a walk straight on
+        if self.kept_up is not None:
+            nn.init.zeros_(self.kept_up.weight)
+
+    def loss(self, batch: TrajectoryBatch) -> Losses:
+        """The mean distance of predicted and true places in metres, and the mean angle between the turns in radians."""
+        made, true = self._outputs(batch), widened(batch.waypoint)
+        weight = torch.ones_like(true[:, 0]) if batch.weight is None else batch.weight
+        place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
+        turned = torch.stack([true[:, 2].sin(), true[:, 2].cos()], dim=1)
+        unit = nn.functional.normalize(made[:, 2:], dim=1)
+        cross = unit[:, 0] * turned[:, 1] - unit[:, 1] * turned[:, 0]
+        angle = torch.atan2(cross, (unit * turned).sum(dim=1)).abs()
+        return Losses(parts={"place": weighted(place, weight), "turn": weighted(angle, weight, self.config.turn_share)})
+
+    def reconstructed(self, batch: TrajectoryBatch) -> TrajectoryBatch:
+        """The batch with the predicted waypoints."""
+        return replace(batch, waypoint=self.waypoints(batch))
+
+    def waypoints(self, batch: TrajectoryBatch) -> Tensor:
+        """Predicted waypoints, float32 (B, 3), as in `TrajectoryBatch`."""
+        made = self._outputs(batch)
+        return torch.cat([made[:, :2], torch.atan2(made[:, 2], made[:, 3])[:, None]], dim=1)
+
+    def _outputs(self, batch: TrajectoryBatch) -> Tensor:
+        """Places in metres, and sines and cosines of the turns, not normalised: float32 (B, 4)."""
+        index = None if batch.mask is None else batch.mask.visible
+        cubes = self.tokens.split(batch.video)
+        x = self.colour(self.tokens.inputs(cubes if index is None else gather_tokens(cubes, index)))
+        if self.deep is not None:
+            if batch.depth is None:
+                raise ValueError("the batch has no depth, and this model reads it; give the loader depth=True")
+            depths = self._depths(batch.depth)
+            x = x + self.deep(depths if index is None else gather_tokens(depths, index))
+        positions = self.positions()
+        x = x + (positions if index is None else positions[index])
+        first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
+        if self.motion is not None:
+            first = first + self.motion(moved(batch))[:, None]
+        out = widened(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
+        if self.kept_up is not None:
+            out = out + _MOTION_GAIN * widened(self.kept_up(moved(batch)))
+        reach = PACE_M_S * self.config.ahead_s
+        return self._straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
+
+    def _straight(self, batch: TrajectoryBatch) -> Tensor:
+        """The outputs for walks straight on, float32 (B, 4)."""
+        pace = speed(batch) if self.config.motion else batch.pose.new_full((len(batch),), PACE_M_S)
+        none = torch.zeros_like(pace)
+        return torch.stack([none, pace * self.config.ahead_s, none, torch.ones_like(pace)], dim=1)
+
+    def _depths(self, depth: Tensor) -> Tensor:
+        """Cubes of depth (B, N, 2 pixels): how near it is, from 0 at 10 m and more to 1, and whether it is known."""
+        (t, h, w), (pt, ph, pw) = self.tokens.grid, self.tokens.patch
+        near = 1 - torch.log1p(depth.clamp(max=_FAR_M)) / torch.log1p(depth.new_tensor(_FAR_M))
+        known = (depth > 0).to(depth.dtype)
+        both = torch.stack([near * known, known], dim=1)
+        cubes = both.reshape(-1, 2, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        return cubes.reshape(-1, t * h * w, 2 * pt * ph * pw)
+
+
+def moved(batch: TrajectoryBatch) -> Tensor:
+    """Where the camera was in each frame and how it was turned, as numbers near 1: float32 (B, 6 T)."""
+    poses = torch.cat([batch.pose[:, :, :3], batch.pose[:, :, 4:]], dim=2)
+    return (poses * poses.new_tensor(_MOTION)).flatten(1)
+
+
+def speed(batch: TrajectoryBatch) -> Tensor:
+    """The speed in the last step of each clip, along the ground of the camera now: metres a second, float32 (B,).
+
+    It is 0 for a clip that repeats its last frame. ValueError for clips of one frame, which have no step.
+    """
+    took = step_s(batch)
+    way: Tensor = torch.linalg.vector_norm(batch.pose[:, -2][:, [0, 2]], dim=1)
+    return way / took
+
+
+def step_s(batch: TrajectoryBatch) -> Tensor:
+    """The time of the last step of each clip in seconds, float32 (B,); infinite if the clip repeats its last frame.
+
+    ValueError for clips of one frame, which have no step.
+    """
+    if batch.pose.shape[1] < 2:
+        raise ValueError("the last motion needs clips of two frames or more, got one; set data.clip.frames=2")
+    found = (batch.pts_s[:, -1] - batch.pts_s[:, -2]).float()
+    return torch.where(found > 0, found, torch.inf)

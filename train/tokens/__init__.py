@@ -1,1 +1,0 @@
-"""Tokenisers: one file per kind of token."""
