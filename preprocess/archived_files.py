@@ -29,8 +29,10 @@ def member_path(archive: Path, name: str) -> Path:
 
 
 def archive_and_name(path: Path) -> tuple[Path, str] | None:
-    """The archive of a path, and the name in it; None if it is the path of a plain file."""
-    for folder in path.parents:
+    """The archive of a path, and the name in it; None if it is the path of a plain file. A name in an archive may look
+    like another archive.
+    """
+    for folder in reversed(path.parents):
         if not folder.name.endswith(MARK):
             continue
         archive = folder.with_name(folder.name.removesuffix(MARK))

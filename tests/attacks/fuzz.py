@@ -45,6 +45,8 @@ from . import sources
 from .kills import ended
 from .sources import GOOD, HOSTILE, ROOM_BYTES, WAYS, samples_of
 
+JOBS = 4
+"""Of a container or a list, for each job of a kind with many files."""
 OVERSHOOT_BYTES = 3 << 29
 """What a process may take between two looks at its memory, beside its libraries."""
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.){0,200}"|-?\d+(?:\.\d+)?|true|false|null')
@@ -139,7 +141,7 @@ def packed_zip() -> bytes:
 
 def packed_tar(mode: str) -> bytes:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=file, mode=mode) as archive:
         for n in range(6):
             info = tarfile.TarInfo(f"{'ab'[n % 2]}/{n}.png")
             info.size = len(picture(n))
@@ -180,7 +182,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "bvh": ("pose-folder", motion_bytes(".bvh")),
     }
     lines = [{"text": f"the cat sat on mat {n}", "label": n % 2, "id": f"n{n}", "more": [n]} for n in range(6)]
-    texts = {f"train/{n}.txt": line["text"].encode() for n, line in enumerate(lines)}  # type: ignore[attr-defined]
+    texts = {f"train/{n}.txt": line["text"].encode() for n, line in enumerate(lines)}
     episodes = [{"episode_index": n, "tasks": ["lift"], "length": 5} for n in range(2)]
     pictures = [picture(n) for n in range(6)]
     meta = {"meta.json": json.dumps(META).encode(), "train.h5": trajectories()}
@@ -189,7 +191,6 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "meta/episodes.jsonl": "".join(json.dumps(one) + "\n" for one in episodes).encode(),
     }
     jsonl = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    tokenizer = {"tokenizer": str(folder / "job/raw/tokenizer.json.gone")}
     definition = Training.parse("train:wordpiece:300").trained([str(line["text"]) for line in lines])
     return {
         **{
@@ -218,7 +219,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
             dataset="txt",
             files={**texts, "tokenizer.json": definition},
             hostile="tokenizer.json",
-            settings={**tokenizer, "tokenizer": str(folder / "job/raw/tokenizer.json")},
+            settings={"tokenizer": str(folder / "job/raw/tokenizer.json")},
         ),
     }
 
@@ -274,6 +275,8 @@ def ends_of(kind: Kind, files: dict[str, bytes], right: dict[str, list[bytes]], 
             break
     if end != "finished":
         return dict.fromkeys(hostile, end)
+    if "sources can be used" in note.get("refused", ""):
+        return dict.fromkeys(hostile, "rejected")
     if "refused" in note:
         named = Path(kind.hostile).name in note["refused"] or Path(kind.hostile).parts[0] in note["refused"]
         if not named or (kind.many and len(files) > 1):
@@ -302,10 +305,11 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
     """Converts `count` hostile files, in jobs of one kind after the other."""
     made, right = kinds(folder), dict[str, dict[str, list[bytes]]]()
     good = [data for kind in made.values() for data in kind.files.values()]
+    turns = [name for name, kind in made.items() for _ in range(1 if kind.many else JOBS)]
     ends: Counter[str] = Counter()
     number = 0
     while ends.total() < count:
-        name = list(made)[number % len(made)]
+        name = turns[number % len(turns)]
         kind, rng = made[name], np.random.default_rng((seed, number))
         if name not in right:
             seen = ends_of(kind, kind.files, {}, folder / "job")

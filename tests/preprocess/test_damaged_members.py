@@ -109,3 +109,11 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path):
         packed.writestr(f"a/{'x' * 300}.png", picture(0))
     with pytest.raises(DatasetError, match=r"a\.zip holds a file whose name 'x+'\.\.\. has more than 255 bytes"):
         members_of(tmp_path / "a.zip")
+
+
+def test_a_folder_in_an_archive_may_look_like_another_archive(tmp_path):
+    pack(tmp_path / "raw/a.zip")
+    with zipfile.ZipFile(tmp_path / "raw/a.zip", "a") as packed:
+        packed.writestr("b/b.tar!/q.png", picture(9))
+    report = make_shards("image-folder", tmp_path / "raw", tmp_path / "out", workers=0)
+    assert report.splits["train"].counts == {**report.splits["train"].counts, "samples": 7, "rejects": 0}
