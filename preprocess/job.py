@@ -22,9 +22,8 @@ from typing import Any
 
 from ..shards.errors import DatasetError, OutageError
 from ..shards.format.sample import DatasetInfo
-from ..shards.named import named
 from ..shards.stores.output import Location, output_at, within
-from .datasets import DATASETS, Dataset
+from .datasets import Dataset, chosen_dataset
 from .encode.encoder import KEEP, Encoder, attached_to, damage_settings, in_profile, prepared, with_settings
 from .encode.video.profile import VideoProfile
 from .executors.base import Executor
@@ -93,10 +92,10 @@ def make_shards(
     URLs of folders in object stores (docs/scaling.md); `root` may also be that of one on a web server.
 
     `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. `profile` says how
-    video is stored (default: `train`), `settings` change fields of the dataset's encoder, such as
-    "tokenizer=train:bpe:4000". The tasks run in `executor`, by default `LocalExecutor(workers)`, which starts
-    `workers` processes on this machine (default: one per core; 0 runs the tasks in this process). A shard holds
-    `samples_per_shard` sources; the default depends on their number.
+    video is stored (default: `train`), `settings` change settings of the dataset, such as "fold=2" of esc50, and fields
+    of its encoder, such as "tokenizer=train:bpe:4000". The tasks run in `executor`, by default
+    `LocalExecutor(workers)`, which starts `workers` processes on this machine (default: one per core; 0 runs the tasks
+    in this process). A shard holds `samples_per_shard` sources; the default depends on their number.
 
     `limits` says what a source may cost (pixels, frames, time, memory); one that costs more is a reject. So is one that
     crashes a worker process twice. Processes are needed for that: with `workers=0` nothing limits time and memory, and
@@ -151,7 +150,7 @@ def make_shards(
     output_at(out)  # raises ValueError before any work
     if samples_per_shard is not None and samples_per_shard < 1:
         raise ValueError(f"{samples_per_shard=} must be at least 1")
-    sources_of = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
+    sources_of, settings = chosen_dataset(dataset, settings)
     executor = executor_of(executor, workers)
     start_s = time.monotonic()
     progress = progress or Progress()
@@ -203,6 +202,7 @@ def largest_split(
     root: str | Path,
     samples_per_shard: int | None = None,
     *,
+    settings: Sequence[str] = (),
     splits: Sequence[str] = (),
     as_is: bool = False,
     outside_root: bool = False,
@@ -212,7 +212,7 @@ def largest_split(
     `make_shards`.
     """
     with raw_tree(root, outside_root=outside_root, damaged=damage == KEEP) as tree:
-        raw = listed(named(dataset, DATASETS, "dataset"), tree, splits=splits, as_is=as_is)
+        raw = listed(chosen_dataset(dataset, settings)[0], tree, splits=splits, as_is=as_is)
     return max(
         (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in raw.splits.values()),
         default=0,

@@ -187,9 +187,7 @@ def test_no_pickle_and_no_global_random_state():
 
 PACKAGE, USER, RUN, DATA = "this package", "the command line or the caller", "a run's folder", "data"
 NAMES_CODE = {
-    "preprocess/datasets/__init__.py": {"import_module": PACKAGE},
-    "preprocess/job.py": {"named": USER},
-    "preprocess/versions/adding.py": {"named": USER},
+    "preprocess/datasets/__init__.py": {"import_module": PACKAGE, "named": USER},
     "shards/config/assignments.py": {"class_of": USER, "type(config).from_dict": USER},
     "shards/config/base.py": {"class_of": USER, "cls.from_dict": USER, "imported": USER},
     "shards/format/tokenizer.py": {"TokenizerFacts.from_data": DATA},

@@ -17,8 +17,8 @@ if [ -z "${RAW:-}" ]; then
   python "$here/make_raw.py" audioset "$RAW"
 fi
 
-# `audioset-balanced` takes the balanced list alone, `audioset-video` takes videos with their sound. Many segments of the
-# lists cannot be had any more, so a fifth of them may be missing here; they are named in rejects.parquet.
+# `--set balanced=true` takes the balanced list alone; the dataset `audioset-video` takes videos with their sound. Many
+# segments of the lists cannot be had any more, so a fifth of them may be missing here; they are named in rejects.parquet.
 maskstream shards audioset --root "$RAW" --out "$OUT/shards" --max-rejects 0.2
 
 # All classes of a segment, not only the first one: a field is a row of 0 and 1 for each sample.

@@ -1,23 +1,95 @@
 """Raw datasets, one file each: a function that takes the folder of the raw data and returns a Dataset of sources.
 
 The folder of each modality names its datasets in `DATASETS`. All such folders are found here, so a new modality changes
-nothing in this file.
+nothing in this file. Numbers and truth values that a function takes by keyword alone are settings of the dataset, such
+as `fold`.
 """
 
-from collections.abc import Callable
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from pkgutil import iter_modules
 
+from ...shards.named import named
 from ..source import Source
 from .dataset import Dataset
 
-DATASETS: dict[str, Callable[[Path], Dataset]] = {
-    name: make
+log = logging.getLogger(__name__)
+
+BY_MODALITY: dict[str, dict[str, Callable[[Path], Dataset]]] = {
+    folder.name.replace("_", "-"): import_module(f".{folder.name}", __name__).DATASETS
     for folder in iter_modules(__path__)
     if folder.ispkg
-    for name, make in import_module(f".{folder.name}", __name__).DATASETS.items()
+}
+"""Datasets by modality and name."""
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    name: make for some in BY_MODALITY.values() for name, make in some.items()
 }
 """Datasets of all modalities by name."""
+FORMER: Mapping[str, tuple[str, str]] = {
+    **{f"esc50-{fold}": ("esc50", f"fold={fold}") for fold in (2, 3, 4, 5)},
+    **{f"{name}-{fold}": (name, f"fold={fold}") for name in ("hmdb51", "ucf101") for fold in (2, 3)},
+    "audioset-balanced": ("audioset", "balanced=true"),
+    "audioset-video-balanced": ("audioset-video", "balanced=true"),
+    "gm-notes-pitch": ("gm-notes", "pitch=true"),
+}
+"""Names of version 0.2, which the next release no longer knows: the dataset and the setting that give the same."""
 
-__all__ = ["DATASETS", "Dataset", "Source"]
+
+def chosen_dataset(
+    dataset: str | Callable[[Path], Dataset], settings: Sequence[str]
+) -> tuple[Callable[[Path], Dataset], list[str]]:
+    """The function of a dataset with those of `settings` that are its own, and the others, which its encoder takes.
+
+    `dataset` is a name in `DATASETS`, `package.module:name`, or a function. ValueError for an unknown name, and for a
+    value of a wrong type.
+    """
+    if isinstance(dataset, str) and dataset in FORMER:
+        former, (dataset, setting) = dataset, FORMER[dataset]
+        log.warning(
+            "the dataset %s is now %s with --set %s; the next release does not know the old name",
+            former,
+            dataset,
+            setting,
+        )
+        settings = [setting, *settings]
+    make = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
+    defaults = own_settings(make)
+    own: dict[str, int] = {}
+    left: list[str] = []
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if name in defaults:
+            own[name] = _value(name, text, defaults[name])
+        else:
+            left.append(setting)
+    return (partial(make, **own) if own else make), left
+
+
+def own_settings(make: Callable[[Path], Dataset]) -> dict[str, int]:
+    """The settings of a dataset by name, with their defaults."""
+    given = make.keywords if isinstance(make, partial) else {}
+    return {
+        name: one.default
+        for name, one in signature(make).parameters.items()
+        if one.kind is Parameter.KEYWORD_ONLY and name not in given and isinstance(one.default, int)
+    }
+
+
+def _value(name: str, text: str, default: int) -> int:
+    """The value of a setting, of the type of its default: a truth value or a number. ValueError for another."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    if type(value) is not type(default):
+        wanted = "true or false" if isinstance(default, bool) else "a number"
+        raise ValueError(f"--set {name}={text}: {wanted} is wanted, such as {name}={json.dumps(default)}")
+    return value
+
+
+__all__ = ["BY_MODALITY", "DATASETS", "FORMER", "Dataset", "Source", "chosen_dataset", "own_settings"]

@@ -23,11 +23,11 @@ from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, require_fold
 
 def folder(
     root: Path,
+    labelled: bool = True,
     *,
     name: str = "folder",
     encoder: Encoder | None = None,
     suffixes: Collection[str] = VIDEO_SUFFIXES,
-    labelled: bool = True,
 ) -> Dataset:
     """The splits of a folder of files with one of `suffixes`; `name` is the dataset's name, such as audio-folder. Files
     without labels are a doubt if they should be `labelled`, and no list leaves the labels out.

@@ -21,9 +21,8 @@ from ...shards.format.manifest import Manifest
 from ...shards.format.records import Records
 from ...shards.format.rejects import read_rejects
 from ...shards.format.sample import Reject
-from ...shards.named import named
 from ...shards.stores.output import Location, Output, output_at, within
-from ..datasets import DATASETS, Dataset
+from ..datasets import Dataset, chosen_dataset
 from ..encode.encoder import KEEP, Encoder, damage_settings, in_profile, prepared, with_settings
 from ..encode.video.profile import VideoProfile
 from ..executors.base import Executor
@@ -84,7 +83,7 @@ def add_sources(
     Raises DatasetError, before anything is encoded, if a split is not there or was made with other settings of the
     encoder; ResumeError if a source that it has changed; the errors of `make_shards` and `append`.
     """
-    listing = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
+    listing, settings = chosen_dataset(dataset, settings)
     with raw_tree(root, outside_root=outside_root, damaged=damage == KEEP) as tree:
         raw = listed(listing, tree, splits=splits, as_is=as_is)
         words = [*settings, *damage_settings(raw.encoder, damage)]

@@ -17,7 +17,7 @@ from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
 from .pipelines.modalities.data import DataConfig
 from .pipelines.stream.place import START
 from .shards.format.manifest import Manifest
-from .shards.named import named
+from .shards.named import named, nearest
 
 RUN_STEPS = 10_000
 """The assumed length of the run in batches, for masks whose ratio changes over it; only its beginning is shown."""
@@ -117,7 +117,8 @@ class Trial(ABC):
         known = name in MASKS or ":" in name
         mask = named(name, MASKS, "mask")() if known else None
         if mask is None or not where.fits(mask):
-            what = f"cannot be drawn on the tokens of {modality}" if known else "is not a mask"
+            close = nearest(name, where.legal())
+            what = f"cannot be drawn on the tokens of {modality}" if known else f"is not a mask{close}"
             raise ValueError(
                 f"{flags([where.option])} {name!r} {what}; legal are {', '.join(where.legal())}, and "
                 "package.module:name for your own"

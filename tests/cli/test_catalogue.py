@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from maskstream.cli import app
+from maskstream.cli import app, catalogue
+from maskstream.cli.catalogue import SAMPLES
+from maskstream.modalities import MODALITIES
 from maskstream.pipelines.masks import MASKS
-from maskstream.preprocess import DATASETS
+from maskstream.preprocess.datasets import DATASETS, FORMER
 from maskstream.train.recipes import RECIPES
 
 TABLES = {"datasets": DATASETS, "recipes": RECIPES, "masks": MASKS}
@@ -34,7 +37,7 @@ def test_every_name_is_listed_with_a_sentence(command):
 
 @pytest.mark.parametrize(("command", "name", "words"), [
     ("datasets", "k400", ("train.csv", "DatasetError", "maskstream shards k400")),
-    ("datasets", "ucf101-2", ("UCF101", "fold=2")),
+    ("datasets", "ucf101", ("UCF101", "--set fold=2")),
     ("recipes", "mae-base", ("Differs",)),
     ("masks", "videomae2", ("VideoMAE V2", "masks.")),
 ])  # fmt: skip
@@ -42,6 +45,54 @@ def test_one_is_described_whole(command, name, words):
     code, output, _ = said(command, name)
     assert code == 0
     assert all(word in output for word in words)
+
+
+def test_datasets_are_grouped_with_samples_apart_and_one_line_for_one_description():
+    code, output, _ = said("datasets")
+    assert code == 0
+    groups: dict[str, list[str]] = {}
+    for line in output.splitlines():
+        if not line.startswith("  "):
+            groups[line] = []
+        else:
+            groups[list(groups)[-1]].append(line)
+    assert next(iter(groups)) == "video"
+    assert list(groups)[-1] == SAMPLES
+    assert {group for group in groups if group != SAMPLES} == set(MODALITIES)
+    for group, lines in groups.items():
+        assert all(line.split()[0].startswith("sample") == (group == SAMPLES) for line in lines)
+        assert len({line[2:].split("  ", 1)[1].strip() for line in lines}) == len(lines)
+    assert any(line.startswith("  k400, k600, k700 ") for line in groups["video"])
+    assert sum("esc50" in line for line in groups["audio"]) == 1
+
+
+def test_a_line_ends_at_the_edge_of_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(catalogue, "console", Console(force_terminal=True, width=60))
+    catalogue.datasets()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == 60
+    assert any(line.endswith("…") for line in lines)
+
+
+def test_a_search_finds_what_all_words_stand_in():
+    code, output, _ = said("datasets", "--search", "Robot arm", "--json")
+    assert code == 0
+    assert [one["name"] for one in json.loads(output)["datasets"]] == ["metaworld"]
+    code, output, _ = said("recipes", "--search", "motion-guided")
+    assert "mgmae-tiny" in output
+    assert "bert" not in output
+    code, _, error = said("masks", "--search", "nonesuch")
+    assert (code, str(error).split(";")[0]) == (1, "no mask speaks of 'nonesuch'")
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_a_former_name_says_what_is_given_now(name):
+    now, setting = FORMER[name]
+    assert now in DATASETS
+    assert name not in DATASETS
+    code, _, error = said("datasets", name)
+    assert code == 1
+    assert f"{name} is now {now} with --set {setting}" in str(error)
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():

@@ -101,7 +101,9 @@ def test_named_features_have_tokens_that_fit():
     shapes = {"fbank": (64, 8), "log-mel": (64, 8), "chroma": (64, 6), "cqt": (64, 7), "mfcc": (64, 5)}
     for name, shape in shapes.items():
         assert trial_of(trial, "audio", {"features": name}).data("audio").grids["audio"].shape == shape
-    with pytest.raises(ValueError, match=r"--features 'mel' is not known; legal are fbank, log-mel, chroma, cqt, mfcc"):
+    with pytest.raises(
+        ValueError, match=r"'mel' is not known, did you mean 'log-mel'.; legal are fbank, log-mel, chroma, cqt"
+    ):
         trial_of(trial, "audio", {"features": "mel"}).data("audio")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...pipelines.stream.batch import Batch
 from ...shards.config import Json
 from ...shards.format.dataset import read_dataset_json
+from ...shards.named import nearest
 from ..core.export import load_model
 from ..core.recipe import Recipe, check_modality
 from ..core.run_folder import run_recipe, run_settings, run_weights
@@ -138,7 +139,8 @@ def probe(
     splits with different classes.
     """
     if unknown := [name for name in probes if name not in PROBES]:
-        raise ValueError(f"there is no probe {unknown[0]!r}; legal are {', '.join(PROBES)}")
+        close = nearest(unknown[0], list(PROBES))
+        raise ValueError(f"there is no probe {unknown[0]!r}{close}; legal are {', '.join(PROBES)}")
     folders = [Path(run) for run in runs]
     recipe = _one_recipe(folders)
     classes, several = _classes(recipe, train, test)

@@ -1,7 +1,6 @@
 """Datasets of sounds, in the layouts of their publishers."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from ..dataset import Dataset
@@ -18,14 +17,8 @@ from .sonic_pi import sonic_pi
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "audioset": audioset,
-    "audioset-balanced": partial(audioset, balanced=True),
     "esc50": esc50,
-    "esc50-2": partial(esc50, fold=2),
-    "esc50-3": partial(esc50, fold=3),
-    "esc50-4": partial(esc50, fold=4),
-    "esc50-5": partial(esc50, fold=5),
     "gm-notes": gm_notes,
-    "gm-notes-pitch": partial(gm_notes, pitch=True),
     "librispeech": librispeech,
     "microphones": microphones,
     "sonic-pi": sonic_pi,

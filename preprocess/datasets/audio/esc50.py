@@ -19,8 +19,10 @@ OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.cs
 COLUMNS = ("filename", "fold", "target", "category")
 
 
-def esc50(root: Path, fold: int = 1) -> Dataset:
-    """The splits with one fold (1 to 5) as val. Raises DatasetError for another layout."""
+def esc50(root: Path, *, fold: int = 1) -> Dataset:
+    """The splits with one fold (1 to 5) as val. Raises DatasetError for another layout, ValueError for another fold."""
+    if not 1 <= fold <= 5:
+        raise ValueError(f"ESC-50 has the folds 1 to 5, got {fold=}")
     name = "esc50" if fold == 1 else f"esc50-{fold}"
     require_folder(root, name=name, obtain=OBTAIN)
     table = first_existing(root, "meta/esc50.csv", "*/meta/esc50.csv")

@@ -12,7 +12,6 @@ from .vggsound import vggsound
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "audioset-video": partial(audioset, videos=True),
-    "audioset-video-balanced": partial(audioset, videos=True, balanced=True),
     "vggsound": vggsound,
     "audiovisual-folder": audiovisual_folder,
     "sample-audiovisual": sample_audiovisual,

@@ -24,8 +24,10 @@ OBTAIN = (
 _SPLITS = {"1": "train", "2": "val"}
 
 
-def hmdb51(root: Path, fold: int = 1) -> Dataset:
-    """The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout."""
+def hmdb51(root: Path, *, fold: int = 1) -> Dataset:
+    """The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout, ValueError for others."""
+    if not 1 <= fold <= 3:
+        raise ValueError(f"HMDB51 has the folds 1 to 3, got {fold=}")
     name = "hmdb51" if fold == 1 else f"hmdb51-{fold}"
     require_folder(root, name=name, obtain=OBTAIN)
     ending = f"_test_split{fold}.txt"

@@ -22,8 +22,10 @@ OBTAIN = (
 )
 
 
-def ucf101(root: Path, fold: int = 1) -> Dataset:
-    """The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout."""
+def ucf101(root: Path, *, fold: int = 1) -> Dataset:
+    """The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout, ValueError for others."""
+    if not 1 <= fold <= 3:
+        raise ValueError(f"UCF101 has the folds 1 to 3, got {fold=}")
     name = "ucf101" if fold == 1 else f"ucf101-{fold}"
     require_folder(root, name=name, obtain=OBTAIN)
     numbers = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
@@ -31,6 +32,7 @@ from .flow import flow
 from .gallery import gallery
 from .generate import generate
 from .index import index
+from .info import info
 from .inspect import inspect
 from .kbvqa import kbvqa
 from .local_paths import with_local_paths
@@ -54,12 +56,18 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
-_WRITING = (shards, index, append, merge, remove, erase)
-_MODELS = (train, finetune, report, probe, roar, kbvqa, rollout, generate)
-_READING = (preview, flow, gallery, doctor, bench, verify, inspect, fetch, demo)
-_NAMES = (datasets, recipes, masks)
-for _command in (*_WRITING, *_MODELS, *_READING, *_NAMES):
-    app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Make": (demo, shards, index, append, merge, remove, erase, verify),
+    "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, info),
+    "Train": (train, finetune, report, generate),
+    "Measure": (bench, doctor, probe, roar, kbvqa, rollout),
+    "Cluster": (fetch,),
+}
+"""The commands, as `--help` shows them."""
+for _group, _commands in GROUPS.items():
+    for _command in _commands:
+        _kind = TrialCommand if _command in (preview, bench) else None
+        app.command(cls=_kind, rich_help_panel=_group)(with_local_paths(_command))
 
 
 def _version(value: bool) -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import groupby
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from ..shards.named import nearest
 from .terminal import Json, console, say, show
 
 Name = Annotated[str | None, typer.Argument(help="The one to describe whole [default: all]", show_default=False)]
+Search = Annotated[
+    str | None, typer.Option("--search", help="Only those whose description has all of these words.", metavar="WORDS")
+]
+SAMPLES = "samples: small, downloaded or made here"
+_WIDTH = 24
+"""Of the column of names, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,15 +33,24 @@ class Entry:
     about: str
     whole: str
 
+    def speaks_of(self, words: str) -> bool:
+        """Whether all of the words stand in it, in whatever case."""
+        text = f"{self.name}\n{self.group}\n{self.whole}".lower()
+        return all(word in text for word in words.lower().split())
 
-def datasets(name: Name = None, as_json: Json = False) -> None:
+
+def datasets(name: Name = None, search: Search = None, as_json: Json = False) -> None:
     """List the datasets of `maskstream shards`: what each expects below ROOT, or what it downloads."""
-    from ..preprocess.datasets import DATASETS
+    from ..preprocess.datasets import BY_MODALITY, FORMER
 
-    _list([_dataset(one, make) for one, make in DATASETS.items()], name, "dataset", as_json)
+    entries = [_dataset(one, modality, make) for modality, some in BY_MODALITY.items() for one, make in some.items()]
+    if name is not None and name in FORMER:
+        now, setting = FORMER[name]
+        raise ValueError(f"{name} is now {now} with --set {setting}; see `maskstream datasets {now}`")
+    _list(entries, name, "dataset", search, as_json)
 
 
-def recipes(name: Name = None, as_json: Json = False) -> None:
+def recipes(name: Name = None, search: Search = None, as_json: Json = False) -> None:
     """List the recipes of `maskstream train`: the paper, and the size."""
     from ..train.recipes import RECIPES
 
@@ -44,10 +58,10 @@ def recipes(name: Name = None, as_json: Json = False) -> None:
     for one, make in RECIPES.items():
         whole = inspect.getdoc(make) or ""
         entries.append(Entry(name=one, group=make().data.modality, about=_first(whole), whole=whole))
-    _list(entries, name, "recipe", as_json)
+    _list(entries, name, "recipe", search, as_json)
 
 
-def masks(name: Name = None, as_json: Json = False) -> None:
+def masks(name: Name = None, search: Search = None, as_json: Json = False) -> None:
     """List the masks by name: the paper, what is hidden, and the call in Python (docs/masks.md)."""
     from ..pipelines.masks import SCHEMES
 
@@ -58,27 +72,30 @@ def masks(name: Name = None, as_json: Json = False) -> None:
             about=scheme.note,
             whole=f"{scheme.source}\n\n{scheme.note}\n\nIn Python: masks.{scheme.call}",
         )
-        for scheme in sorted(SCHEMES, key=lambda scheme: scheme.name or "")
+        for scheme in SCHEMES
         if scheme.name
     ]
-    _list(entries, name, "mask", as_json)
+    _list(entries, name, "mask", search, as_json)
 
 
-def _dataset(name: str, make: Callable[..., Any]) -> Entry:
+def _dataset(name: str, modality: str, make: Callable[..., Any]) -> Entry:
     """The entry of a dataset: its file describes the data, its function the splits."""
+    from ..preprocess.datasets import own_settings
+
     function = make.func if isinstance(make, partial) else make
     described = inspect.cleandoc(sys.modules[function.__module__].__doc__ or "")
-    more = inspect.getdoc(function) or ""
-    options = ", ".join(f"{key}={value!r}" for key, value in make.keywords.items()) if isinstance(make, partial) else ""
-    about = _first(described) + (f" ({options})" if options else "")
-    group = function.__module__.split(".datasets.")[-1].split(".")[0]
-    return Entry(
-        name=name,
-        group={"folder": "video", "parquet_media": name.removeprefix("parquet-")}.get(group, group),
-        about=about,
-        whole=f"{described}\n\n{more}{f' Here {options}.' if options else ''}\n\n"
-        f"maskstream shards {name} --root ROOT --out FOLDER",
+    settings = "".join(f" (--set {key}={_other(default)})" for key, default in own_settings(make).items())
+    whole = (
+        f"{described}\n\n{inspect.getdoc(function) or ''}\n\n"
+        f"maskstream shards {name} --root ROOT --out FOLDER{settings}"
     )
+    group = SAMPLES if name.split("-")[0] == "sample" else modality
+    return Entry(name=name, group=group, about=_first(described) + settings, whole=whole)
+
+
+def _other(default: int) -> str:
+    """A value of a setting that is not its default, as an example."""
+    return str(not default).lower() if isinstance(default, bool) else str(default + 1)
 
 
 def _first(text: str) -> str:
@@ -86,9 +103,8 @@ def _first(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _list(entries: Sequence[Entry], name: str | None, what: str, as_json: bool) -> None:
-    """Prints one entry whole, or all in short, by group and name."""
-    entries = sorted(entries, key=lambda one: (one.group, one.name))
+def _list(entries: Sequence[Entry], name: str | None, what: str, search: str | None, as_json: bool) -> None:
+    """Prints one entry whole, or all that `search` finds, a line each, by group and name."""
     if name is not None:
         entry = next((one for one in entries if one.name == name), None)
         if entry is None:
@@ -99,21 +115,30 @@ def _list(entries: Sequence[Entry], name: str | None, what: str, as_json: bool) 
         else:
             for line in entry.whole.splitlines():
                 say(line)
-    elif as_json:
-        show({f"{what}s": [_short(one) for one in entries]}, as_json)
+        return
+    found = [one for one in entries if one.speaks_of(search or "")]
+    if not found:
+        raise ValueError(f"no {what} speaks of {search!r}; `maskstream {what}s` lists all {len(entries)}")
+    found.sort(key=lambda one: (one.group == SAMPLES, one.group != "video", one.group, one.name))
+    if as_json:
+        show({f"{what}s": [_short(one) for one in found]}, as_json)
     else:
-        console.print(_table(entries))
+        for line in _lines(found):
+            say(line)
 
 
 def _short(entry: Entry) -> dict[str, str]:
     return {"name": entry.name, "group": entry.group, "about": entry.about}
 
 
-def _table(entries: Iterable[Entry]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(style="dim")
-    table.add_column()
-    for one in entries:
-        table.add_row(escape(one.name), escape(one.group), escape(one.about))
-    return table
+def _lines(entries: Sequence[Entry]) -> Iterator[str]:
+    """A line per group and one per description, with all names that it fits. Lines end at the edge of a terminal."""
+    most = console.width if console.is_terminal else None
+    for group, some in groupby(entries, key=lambda one: one.group):
+        yield group
+        names: dict[str, list[str]] = {}
+        for one in some:
+            names.setdefault(one.about, []).append(one.name)
+        for about, same in names.items():
+            line = f"  {', '.join(same):<{_WIDTH}}  {about}"
+            yield line if most is None or len(line) <= most else f"{line[: most - 1]}…"

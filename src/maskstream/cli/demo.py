@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..shards.named import nearest
 from .terminal import say
 
 
@@ -27,7 +28,8 @@ def demo(
 
     demos = {name: one.demo for name, one in MODALITIES.items() if one.demo is not None}
     if modality not in demos:
-        raise ValueError(f"there is no demo of {modality!r}; legal are {', '.join(demos)}")
+        close = nearest(modality, list(demos))
+        raise ValueError(f"there is no demo of {modality!r}{close}; legal are {', '.join(demos)}")
     pages = []
     for command in demos[modality].commands(modality):
         say(f"maskstream {' '.join(command)}")

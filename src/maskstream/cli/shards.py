@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..shards.named import nearest
 from .cluster import submit, words_of
 from .executor_options import Address, Workers, executor_named
 from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
@@ -54,8 +55,8 @@ def shards(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Change a field of the dataset's encoder: tokenizer=train:wordpiece:8000 or tokenizer=FILE (texts), "
-            "short_side=256 (images), ...",
+            help="Change a setting of the dataset, such as fold=2 (esc50, hmdb51, ucf101), or a field of its encoder: "
+            "tokenizer=train:wordpiece:8000 or tokenizer=FILE (texts), short_side=256 (images), ...",
             show_default=False,
         ),
     ] = None,
@@ -179,7 +180,8 @@ def shards(
 
     own = None if part is None else Part.parse(part)
     if profile not in PROFILES:
-        raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}")
+        close = nearest(profile, list(PROFILES))
+        raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}{close}")
     settings = settings or []
     limits = limits_of(max_pixels, time_limit, memory_limit)
     runs = executor_named(executor, workers, address, also=("slurm",))
@@ -193,7 +195,15 @@ def shards(
             )
         number = parts or min(
             _DEFAULT_PARTS,
-            largest_split(dataset, root, samples_per_shard, splits=split or (), as_is=as_is, outside_root=outside_root),
+            largest_split(
+                dataset,
+                root,
+                samples_per_shard,
+                settings=settings,
+                splits=split or (),
+                as_is=as_is,
+                outside_root=outside_root,
+            ),
         )
         job = SlurmJob(
             name=f"maskstream-{folder}",

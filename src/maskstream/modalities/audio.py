@@ -23,6 +23,7 @@ from ..preprocess.encode.audio.encoder import AudioEncoder
 from ..shards.format.component import component_of
 from ..shards.format.manifest import Manifest
 from ..shards.media.fbank import Fbank
+from ..shards.named import nearest
 from ..train.models import DenseUNetConfig, SpectrogramAutoencoderConfig
 from ..trial import MaskArgument, Trial, option
 
@@ -91,7 +92,8 @@ class AudioTrial(Trial):
         """The data config of the chosen clip."""
         clip, name = AudioClip(**heard(self.sound_seconds)), self.features or "fbank"
         if name not in FEATURES:
-            raise ValueError(f"--features {name!r} is not known; legal are {', '.join(FEATURES)}")
+            close = nearest(name, list(FEATURES))
+            raise ValueError(f"--features {name!r} is not known{close}; legal are {', '.join(FEATURES)}")
         if name == "fbank":
             return AudioData(clip=clip)
         features, bins = FEATURES[name]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.datasets import DATASETS, Source
+from maskstream.preprocess.datasets import DATASETS, FORMER, Source, chosen_dataset, own_settings
 from maskstream.preprocess.datasets.dataset import split_present
 from maskstream.preprocess.datasets.video.sample import CLIPS, windows
 from maskstream.shards.errors import DatasetError
@@ -51,7 +51,7 @@ FETCHED = {"sample", "emoji", "fashion-mnist", "fluent-emoji", "foldoc", "gcide"
 FETCHED |= {"shakespeare", "sonic-pi", "spam-assassin", "vader", "wesnoth-terrain", "wesnoth-units"} | SAMPLES
 FETCHED |= {"scenes-counting", "scenes-referring", "easy-vqa", "easy-vqa-captions", "stamps-knowledge"}
 FETCHED |= {"0ad", "gm-notes", "lugaru", "metaworld", "miniworld-walks", "moving-fashion-mnist", "pybullet-motions"}
-FETCHED |= {"gm-notes-pitch", "tuxpaint-stamps", "vizdoom-walks"}
+FETCHED |= {"tuxpaint-stamps", "vizdoom-walks"}
 COMPUTED = {"cylinder-flow"}
 
 
@@ -245,7 +245,10 @@ def test_ucf101(ucf):
         "val": [("Archery/v_Archery_g01_c01.avi", "Archery")],
     }
     assert [reject.source for reject in dataset.missing["val"]] == ["Archery/v_Archery_g09_c01.avi"]
-    assert "trainlist02.txt" in refused("ucf101-2", ucf)
+    with pytest.raises(DatasetError, match=r"trainlist02\.txt"):
+        DATASETS["ucf101"](ucf, fold=2)
+    with pytest.raises(ValueError, match="the folds 1 to 3, got fold=4"):
+        DATASETS["ucf101"](ucf, fold=4)
     write(ucf / "ucfTrainTestlist" / "classInd.txt", "1 Bowling\n")
     assert "of a class not in classInd.txt" in refused("ucf101", ucf)
 
@@ -338,3 +341,38 @@ def test_sample_windows_share_no_frame_with_validation_and_no_clip_with_unseen_o
     assert counts == {"train": 36, "val": 5, "unseen": 5}
     assert windows(replace(CLIPS[0], n_frames=40)) == {"train": []}
     assert "val" not in windows(replace(CLIPS[0], n_frames=127))
+
+
+def test_settings_of_a_dataset_are_told_from_those_of_its_encoder(ucf):
+    make, left = chosen_dataset("ucf101", ["short_side=128", "fold=1"])
+    assert left == ["short_side=128"]
+    assert summary(make(ucf)) == summary(DATASETS["ucf101"](ucf))
+    make, _ = chosen_dataset("ucf101", ["fold=2"])
+    with pytest.raises(DatasetError, match=r"trainlist02\.txt"):
+        make(ucf)
+    for wrong in ("fold=two", "fold=true", "fold=1.5", "fold="):
+        with pytest.raises(ValueError, match="a number is wanted, such as fold=1"):
+            chosen_dataset("ucf101", [wrong])
+    with pytest.raises(ValueError, match="true or false is wanted, such as balanced=false"):
+        chosen_dataset("audioset", ["balanced=1"])
+    assert own_settings(DATASETS["audioset-video"]) == {"balanced": False}
+    assert own_settings(DATASETS["folder"]) == {}
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_a_former_name_makes_what_it_made_and_says_what_is_given_now(name, caplog):
+    now, setting = FORMER[name]
+    old, left = chosen_dataset(name, ["bits=3"])
+    new, _ = chosen_dataset(now, [setting])
+    assert left == ["bits=3"]
+    assert (old.func, old.keywords) == (new.func, new.keywords)
+    [record] = caplog.records
+    assert f"{name} is now {now} with --set {setting}" in record.message
+
+
+def test_a_function_of_your_own_has_settings_too(tmp_path):
+    def mine(root, *, doubled: bool = False):
+        return doubled
+
+    make, left = chosen_dataset(mine, ["doubled=true", "crf=30"])
+    assert (make(tmp_path), left) == (True, ["crf=30"])

@@ -173,7 +173,7 @@ def test_audioset(tmp_path):
     ]
     assert [s.path.name for s in data.splits["val"]] == ["ddd_30.wav", "eee_30000_40000.flac"]
     assert [r.source for r in data.missing["train"]] == ["zzz_1_11"]
-    assert len(DATASETS["audioset-balanced"](tmp_path).splits["train"]) == 1
+    assert len(DATASETS["audioset"](tmp_path, balanced=True).splits["train"]) == 1
     (tmp_path / "eval_segments.csv").write_text(head + 'ddd, 30.000, 40.000, "/m/9"\n')
     with pytest.raises(DatasetError, match="/m/9"):
         DATASETS["audioset"](tmp_path)
@@ -187,7 +187,7 @@ def test_esc50_and_librispeech(tmp_path):
     data = DATASETS["esc50"](tmp_path / "esc")
     assert data.label_names == ("a", "b", "c", "d")
     assert [s.label for s in data.splits["val"]] == [0, 2]
-    assert [s.label for s in DATASETS["esc50-2"](tmp_path / "esc").splits["val"]] == [1, 3]
+    assert [s.label for s in DATASETS["esc50"](tmp_path / "esc", fold=2).splits["val"]] == [1, 3]
     base = tmp_path / "libri/LibriSpeech"
     put(
         base,

@@ -179,7 +179,7 @@ def test_no_two_notes_are_the_same(dataset: Dataset) -> None:
 
 
 def test_the_same_notes_can_be_labelled_by_pitch(dataset: Dataset, root: Path) -> None:
-    by_pitch = DATASETS["gm-notes-pitch"](root)
+    by_pitch = DATASETS["gm-notes"](root, pitch=True)
     for split, sources in dataset.splits.items():
         own = by_pitch.splits[split]
         assert [replace(source, label=0) for source in own] == [replace(source, label=0) for source in sources]
