@@ -64,7 +64,9 @@ MEMORY_PER_BYTE = 64
 """So many times its size a source may take by default: points and meshes become ten to thirty times as large as LAZ."""
 _BYTES_PER_PIXEL = 32
 """What encoding a picture takes at most: 16 bits and four channels, and their copies."""
-_BYTES_PER_VALUE = 24
+_BYTES_PER_FRAME_PIXEL = 192
+"""What decoding and encoding a video takes at most for each pixel of a frame, of which both hold many."""
+_BYTES_PER_VALUE = 40
 """What encoding a sound takes at most for each value."""
 _MIN_BYTES_PER_S = 1000
 
@@ -139,6 +141,7 @@ def _go_on(watched: _Watched) -> None:
 def check_frame_size(width: int, height: int) -> None:
     """Raise RejectError if a frame of a video is too large."""
     _check(width * height, in_force().frame_pixels, f"has frames of {width}x{height} = {{}} pixels")
+    _needs(_BYTES_PER_FRAME_PIXEL * width * height)
 
 
 def check_image_size(width: int, height: int) -> None:
