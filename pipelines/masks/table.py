@@ -17,7 +17,7 @@ COMMAND = "python -m maskstream.pipelines.masks.table docs/masks.md"
 
 def scheme_table(schemes: Iterable[Scheme] = SCHEMES) -> str:
     """A markdown table with a row for each scheme."""
-    head = ("paper", "call", "name", "grid: tokens", "visible", "what is hidden, and what is reconstructed")
+    head = ("paper", "call, name and grid", "what is hidden, and what is reconstructed")
     return _table(head, map(_scheme_cells, schemes))
 
 
@@ -31,13 +31,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _scheme_cells(scheme: Scheme) -> tuple[str, ...]:
-    sides = "any" if scheme.grid.axes == ("token",) else " ".join(map(str, scheme.grid.shape))
+    sides = "any number" if scheme.grid.axes == ("token",) else " x ".join(map(str, scheme.grid.shape))
+    grid = f"{' x '.join(scheme.grid.axes)}: {sides}"
+    width = "" if "h" in scheme.grid.axes and "t" not in scheme.grid.axes else ' width="240"'
+    visible = "" if scheme.visible is None else f", {scheme.visible} visible"
     return (
-        f'{scheme.source}<br><img src="pictures/{scheme.picture}" alt="" width="224">',
-        f"`{scheme.call}`",
-        f"`{scheme.name}`" if scheme.name else "",
-        f"{' '.join(scheme.grid.axes)}: {sides}",
-        "" if scheme.visible is None else str(scheme.visible),
+        f'{scheme.source}<br><img src="pictures/{scheme.picture}" alt=""{width}>',
+        "<br>".join([f"`{scheme.call}`", *([f"`{scheme.name}`"] if scheme.name else []), f"{grid}{visible}"]),
         scheme.note,
     )
 

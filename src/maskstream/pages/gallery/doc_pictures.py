@@ -107,7 +107,7 @@ def masked(picture: UInt8, hidden: Bool, cell: int, *, theme: str = "dark", toke
     rows, columns = hidden.shape
     shown = resize(picture[None], rows * cell, columns * cell)[0]
     grey = (shown @ LUMA)[..., None]
-    gone = 20 + 0.2 * grey if theme == "dark" else 255 - 0.15 * (255 - grey)
+    gone = 28 + 0.3 * grey if theme == "dark" else 255 - 0.15 * (255 - grey)
     out = np.where(pixels(hidden, (cell, cell))[..., None], gone, shown)
     if token is not None:
         out = np.where(pixels(token, (cell, cell))[..., None], hatch(out.shape[:2])[..., None], out)
@@ -161,7 +161,8 @@ def _of_clip(clip: UInt8, seed: int) -> Found:
     scene, frames = video.scene_of(clip), resize(clip, video.SIDE_PX, video.SIDE_PX)
     shown, found = frames[::2], Found()
     for scheme in schemes_on(*video.AXES):
-        strips = [_strip(shown, _planes(one, scene), 4) for one in drawn_shots(scheme, scene, seed)]
+        own = MOVING_SEED if "flow" in scheme.mask.needs else seed
+        strips = [_strip(shown, _planes(one, scene), 5) for one in drawn_shots(scheme, scene, own)]
         found[scheme.picture] = below(strips)
     guided = shoot(_NAMED["motion-guided"].mask, Shot(), scene, MOVING_SEED).masked[0].numpy().reshape(scene.grid.shape)
     flow = dis_flow(frames)
