@@ -29,7 +29,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery pictures verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-fresh test-services attack docs lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery pictures verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-fresh test-services release attack docs lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -139,6 +139,9 @@ test-fresh:  ## [SUITE=bookworm]: `make demo` and `make test` in a Debian that h
 
 test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
 	$(BIN)/python -m pytest -n auto --dist loadfile -m services
+
+release: $(VENV)/.dev  ## [TAG=v1.2.3] [DRAFT=1]: dist/: wheel and sdist of the last commit, the same bytes twice and checked, and notes from CHANGELOG.md
+	$(BIN)/python .ci/release.py $(if $(TAG),--tag $(TAG)) $(if $(DRAFT),--draft)
 
 attack: $(VENV)/.dev  ## [N=1000 SEED=0 ATTACK=name STORE=s3 EXECUTOR=ray]: damage, kills and hostile data, and what came of them (docs/robustness.md)
 	$(BIN)/python -m tests.attacks -n $(N) --seed $(SEED) --store $(STORE) --executor $(EXECUTOR) $(ATTACK)

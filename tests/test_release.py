@@ -1,5 +1,6 @@
 """What is released: wheel and sdist hold the package and nothing else, and the wheel works where it is alone."""
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -11,7 +12,7 @@ import pytest
 
 from maskstream import __version__
 
-from .test_readme import loader_code
+from .test_readme import README, SAMPLE, blocks
 
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 2_000_000
@@ -83,9 +84,61 @@ def test_the_command_works_without_the_tree(alone, tmp_path):
 
 
 def test_the_loader_of_the_readme_reads_a_split(alone, split, tmp_path):
-    said = run(sys.executable, "-c", loader_code(split), env=alone, cwd=tmp_path)
-    assert said.splitlines()[0] == "(2, 16, 224, 224, 3)"
+    (tmp_path / SAMPLE).parent.mkdir(parents=True)
+    (tmp_path / SAMPLE).symlink_to(split)
+    code = f"{blocks(README)[0]}\nprint(tuple(video.shape))"
+    assert run(sys.executable, "-c", code, env=alone, cwd=tmp_path).strip() == "(8, 16, 224, 224, 3)"
 
 
-def test_the_citation_names_this_version():
-    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+def release(folder, out, *words):
+    """Runs the program of `make release` in a checkout."""
+    command = [sys.executable, folder / ".ci/release.py", "--without-install", "--out", out, *words]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A clone of the last commit, with the release that is under way now."""
+    folder = tmp_path_factory.mktemp("checkout") / "maskstream"
+    run("git", "clone", "-q", ROOT, folder)
+    shutil.copy(ROOT / ".ci/release.py", folder / ".ci/release.py")
+    commit(folder)
+    return folder
+
+
+def commit(folder):
+    run("git", "-C", folder, "add", "--all")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    run("git", "-C", folder, *who, "commit", "-q", "--allow-empty", "-m", "a commit")
+
+
+def test_a_release_is_the_same_bytes_twice_and_has_the_notes_of_its_version(checkout, tmp_path):
+    done = release(checkout, tmp_path / "dist", "--draft")
+    assert done.returncode == 0, done.stderr
+    assert "the same bytes in two builds" in done.stdout
+    assert sorted(path.suffix for path in (tmp_path / "dist").iterdir()) == [".gz", ".md", ".whl"]
+    unreleased = (checkout / "CHANGELOG.md").read_text().partition("## Unreleased")[2].partition("\n## ")[0]
+    assert (tmp_path / "dist/NOTES.md").read_text().strip() == unreleased.strip()
+
+
+def test_what_cannot_be_released_is_said(checkout, tmp_path):
+    changelog, version = checkout / "CHANGELOG.md", checkout / "CITATION.cff"
+    text = f"# Changelog\n\n## Unreleased\n\n### Added\n- A thing.\n\n## {__version__} - 2026-01-02\n\nNotes.\n"
+    for path, written, words, message in (
+        (changelog, None, ("--tag", "v9"), f"the tag v9 is not v{__version__}"),
+        (changelog, text, (), "changes under Unreleased"),
+        (changelog, text.replace("- A thing.", "").replace(__version__, "0.0.1"), (), "has no section"),
+        (version, version.read_text().replace(__version__, "9"), ("--draft",), "different versions"),
+    ):
+        before = path.read_text()
+        path.write_text(written or before)
+        if written is not None:
+            done = release(checkout, tmp_path / "dist", *words)
+            assert "not committed" in done.stderr
+        commit(checkout)
+        done = release(checkout, tmp_path / "dist", *words)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert not (tmp_path / "dist").exists()
+        path.write_text(before)
+        commit(checkout)
