@@ -309,7 +309,9 @@ class Archive:
         if count not in (None, len(listed) & _MANY):
             return f"its list has {len(listed)} files, and its end says {count}"
         raw.seek(0)
-        if min((info.header_offset for info in listed), default=0) and raw.read(4) == _LOCAL_HEADER:
+        if (first := min((info.header_offset for info in listed), default=0)) < 0:
+            return f"it lacks {-first} bytes before its list"
+        if first and raw.read(4) == _LOCAL_HEADER:
             return f"its list of {len(listed)} files leaves out what is before them; zips were joined with cat"
         return ""
 
@@ -375,7 +377,7 @@ class Archive:
         if self._zip is None:
             self._stream.seek(member.offset)
             yield self._stream
-        elif (info := self._headers.get((member.offset, member.name))) is None:
+        elif (info := self._headers.get((member.offset, member.name))) is None or info.header_offset < 0:
             raise ValueError(f"there is no member at {member.offset}")
         else:
             with self._zip.open(info) as stream:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from ...shards.errors import DatasetError
+from ...shards.errors import DatasetError, OutageError
 from ...shards.format.sample import Reject
 from ...shards.reach import is_split_name
 from ..encode.encoder import Encoder
@@ -99,7 +100,16 @@ def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], l
 
 
 def _exist(sources: list[Source]) -> list[bool]:
-    return [source.path.is_file() for source in sources]
+    return [_is_file(source.path) for source in sources]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a list may say anything
+            return False
+        raise OutageError(f"{path} cannot be looked for ({error.strerror}); run the same command again") from error
 
 
 def _missing(source: Source, root: Path) -> Reject:

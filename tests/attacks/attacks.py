@@ -59,6 +59,8 @@ class Attack:
 
 
 ATTACKS = {
+    "archives": Attack(module="archives", few=60, ends=("refused", "whole"), slow=True),
+    "archive-kills": Attack(module="archive_kills", few=6, ends=("exact",), cost=10, slow=True),
     "cache": Attack(module="cache", few=8000, ends=("cached", "fetched"), slow=True),
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5, slow=True),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True, stores=STORES),
@@ -78,6 +80,7 @@ ATTACKS = {
         executors=("local", "ray"),
     ),
     "part-kills": Attack(module="part_kills", few=4, ends=("exact",), cost=20, slow=True, executors=EXECUTORS),
+    "reach": Attack(module="reach", few=60, ends=("finished", "refused"), slow=True),
     "shard-kills": Attack(
         module="shard_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az"), executors=("local", "ray")
     ),

@@ -21,7 +21,17 @@ import numpy as np
 
 FORKS = multiprocessing.get_context("forkserver")
 _JOBS = (
-    *("cache", "fuzz", "index_kills", "outages", "part_kills", "shard_kills", "sources", "train_kills"),
+    *(
+        "archive_kills",
+        "cache",
+        "fuzz",
+        "index_kills",
+        "outages",
+        "part_kills",
+        "shard_kills",
+        "sources",
+        "train_kills",
+    ),
     "version_kills",
 )
 FORKS.set_forkserver_preload([*(f"{__package__}.{name}" for name in _JOBS), "torch._dynamo"])

@@ -162,6 +162,14 @@ def test_a_list_in_an_archive_names_what_is_below_root(tmp_path: Path) -> None:
                     tree.dataset(DATASETS["image-folder"])
 
 
+def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(PICTURE)
+    (tmp_path / "list.csv").write_text(f"path,label\ngood.png,x\n{'x' * 300}.png,x\n")
+    with raw_tree(tmp_path) as tree:
+        (reject,) = tree.dataset(DATASETS["image-folder"]).missing["train"]
+    assert reject.source == f"{'x' * 300}.png"
+
+
 def test_a_url_has_no_outside(tmp_path: Path) -> None:
     (tmp_path / "files.txt").write_text("")
     with (
