@@ -51,6 +51,7 @@ class ParquetRows:
         for group in range(metadata.num_row_groups):
             self._ends.append(metadata.row_group(group).num_rows + (self._ends[-1] if self._ends else 0))
         self._last: tuple[Path, pa.RecordBatchFileReader, list[int]] | None = None
+        self._too_tight: dict[tuple[int, str | None], DamagedFileError] = {}
 
     def data(self, name: str) -> bytes:
         """The bytes of the row COLUMN/ROW.ENDING. Raises DamagedFileError if there are none, or its group is damaged;
@@ -105,6 +106,8 @@ class ParquetRows:
 
     def _batches(self, group: int, column: str | None) -> Iterator[pa.RecordBatch]:
         """The rows of a group. Raises DamagedFileError if they would fill memory or disk."""
+        if (known := self._too_tight.get((group, column))) is not None:  # it would be unpacked in vain for each row
+            raise known
         row_group = self._file.metadata.row_group(group)
         chunks = [row_group.column(number) for number in range(row_group.num_columns)]
         own = [chunk for chunk in chunks if column in (None, chunk.path_in_schema.split(".")[0])]
@@ -118,7 +121,9 @@ class ParquetRows:
                     break
                 yield batch
         if seen > most:
-            raise self._damaged("check", f"is in a group of rows of {seen} bytes or more, packed as {packed}")
+            reason = f"is in a group of rows of {seen} bytes or more, packed as {packed}"
+            self._too_tight[group, column] = error = self._damaged("check", reason)
+            raise error
 
     def _unpack(self, group: int, column: str | None, path: Path) -> bool:
         """Write the rows of a group to a file, once, whatever other processes do. Returns whether there is room."""
