@@ -134,8 +134,8 @@ test-python:  ## PYTHON=python3.13: the wheel in an empty environment of another
 	cd $(OTHER) && venv/bin/maskstream --version && venv/bin/python -m pytest -m "not slow and not services" $(QUICK:%=tests/%)
 
 SUITE ?= trixie
-test-fresh:  ## [SUITE=bookworm]: `make demo` and `make test` in a Debian that has python3, pip, make and git alone; needs root and debootstrap
-	tests/fresh/run.sh --suite $(SUITE) sh -c 'make demo && make test'
+test-fresh:  ## [SUITE=bookworm]: every command of the README, the first hour and the examples, and `make test`, in a Debian that has python3, pip, make and git alone; needs root and debootstrap
+	tests/fresh/run.sh --suite $(SUITE) sh -c 'python3 tests/fresh/commands.py && make test'
 
 test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
 	$(BIN)/python -m pytest -n auto --dist loadfile -m services

@@ -1,0 +1,50 @@
+"""What `tests/fresh/commands.py` runs on a machine that has nothing is what the pages say, all of it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def listed(*pages):
+    command = [sys.executable, ROOT / "tests/fresh/commands.py", "--list", *pages]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_command_of_the_readme_is_run_as_it_stands():
+    lines = listed("readme").splitlines()
+    wanted = (
+        "make setup && . .venv/bin/activate",
+        "maskstream shards sample",
+        "make demo",
+        "maskstream preview data/shards/sample/train",
+        "maskstream train mgmae-tiny --data data/shards/sample/train --out runs/mgmae --steps 20",
+    )
+    assert [line for line in lines if line in wanted] == list(wanted)
+    assert "for batch in loader:" in lines
+
+
+def test_all_pages_are_the_default():
+    assert listed() == "".join(listed(page) for page in ("readme", "first-hour", "examples"))
+
+
+@pytest.mark.parametrize("room", ["first_hour", "trainers", "readers", "notebooks"])
+def test_every_example_is_run(room):
+    said = listed("first-hour", "examples")
+    kind = "*.sh" if room == "first_hour" else "*.py"
+    parts = {"video_mae.py"}
+    scripts = [path for path in (ROOT / "examples" / room).glob(kind) if path.name not in parts]
+    assert scripts
+    for script in scripts:
+        assert f"examples/{room}/{script.name}" in said
+
+
+def test_what_the_heads_of_the_files_ask_for_is_installed_before():
+    lines = listed("first-hour", "examples").splitlines()
+    at = {name: next(i for i, line in enumerate(lines) if name in line) for name in ("simulation.sh", "spdl_tars.py")}
+    assert "python -m pip install -q -e '.[meshes]' tensorboard" in lines[: at["simulation.sh"]]
+    assert any("libavcodec61" in line for line in lines[: at["spdl_tars.py"]])
+    assert "python -m pip install -q spdl spdl-io pyarrow" in lines[: at["spdl_tars.py"]]
