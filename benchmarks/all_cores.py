@@ -14,7 +14,7 @@ from ours import BATCH, SEED, clip_of
 from readers import Clip, Reader, decord_official, torchcodec
 from torch.utils.data import DataLoader, Dataset
 
-from maskstream.pipelines.modalities.video.loader import video_loader
+from maskstream.pipelines.modalities.video.data import video_loader
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 EPOCHS = 4

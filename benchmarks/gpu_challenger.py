@@ -27,11 +27,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.packed_clip import EncodedClip
-from maskstream.pipelines.modalities.video.packing import PackedBatch, PackingSampler
+from maskstream.pipelines.modalities.video.packing import PackedBatch, PackedRowMaker
+from maskstream.pipelines.modalities.video.rows import ClipPlan
+from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
-from maskstream.pipelines.stream.stats import Stats
 
 CLIPS, SECONDS = 32, 3.0
 REPLACES = 1.5
@@ -52,7 +55,7 @@ def challenger(device: torch.device) -> tuple[Figures, list[str]]:
     with split_of(Kind(), videos=CLIPS) as folder:
         packed, right, sampler = packed_clips(folder)
         files = [Clip.written(folder / f"{n}.mp4", *each) for n, each in enumerate(clips_of(packed))]
-        finish = DaliFinish(sampler.inner, 8)
+        finish = DaliFinish(sampler, DATA.clip, 8)
         finish(packed, device)
         figures["dali"] = round(clips_per_s(lambda: finish(packed, device).video), 1)
         if finish.on_cpu:
@@ -77,26 +80,29 @@ def challenger(device: torch.device) -> tuple[Figures, list[str]]:
     return figures, wrong
 
 
-def packed_clips(folder: Path, most: int = CLIPS) -> tuple[PackedBatch, Tensor, PackingSampler]:
-    """The first clips of a split, packed for NVDEC, and uint8 (B, T, H, W, 3), as the CPU decodes them."""
+def packed_clips(folder: Path, most: int = CLIPS) -> tuple[PackedBatch, Tensor, RowSampler[ClipPlan, VideoBatch]]:
+    """The first clips of a split, packed for NVDEC, and uint8 (B, T, H, W, 3), as the CPU decodes them; by what."""
     split = Split.open(folder, "video", device="cpu", threads=1)
-    sampler = PackingSampler(inner=replace(DATA, mask=None, flow="none").sampler(split), device="cuda")
-    count = min(most, len(sampler.inner.manifest))
-    requests = [sampler.request(Wanted(index=row, epoch=0)) for row in range(count)]
-    draft, decoded = sampler.allocate(requests), sampler.inner.allocate(requests)
-    for row, request in enumerate(requests):
-        sampler.fill(request, draft, row, Stats())
-        sampler.inner.fill(request, decoded, row, Stats())
-    return sampler.join(draft), torch.from_numpy(decoded.video), sampler
+    data = replace(DATA, mask=None, flow="none").resolved(split)
+    sampler = data.sampler(split)
+    packing = RowSampler(
+        rows=PackedRowMaker(clips=data.rows(split), device="cuda"),
+        manifest=split.manifest,
+        fields=sampler.fields,
+        seed=split.seed,
+        views=data.views,
+    )
+    wanted = [Wanted(index=row, epoch=0) for row in range(min(most, len(split.manifest)))]
+    return batch_of(packing, wanted), batch_of(sampler, wanted).video, sampler
 
 
 def clips_of(packed: PackedBatch) -> list[tuple[EncodedClip, Crop]]:
     """The encoded clips of a packed batch and their crops; ValueError for one that was decoded on the CPU."""
     found = []
-    for clip, request in zip(packed.clips, packed.requests, strict=True):
+    for key, clip, crops in zip(packed.key, packed.clips, packed.crops, strict=True):
         if not isinstance(clip, EncodedClip):
-            raise ValueError(f"{request.key} cannot be packed: {clip.reason}")
-        found.append((clip, request.crops[0]))
+            raise ValueError(f"{key} cannot be packed: {clip.reason}")
+        found.append((clip, crops[0]))
     return found
 
 

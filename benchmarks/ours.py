@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -17,11 +16,14 @@ from readers import Clip, Reader, each
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
 from maskstream.pipelines.masks import Mask, MotionGuided, Tube
+from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.clip import VideoClip
-from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.loader import video_loader
-from maskstream.pipelines.modalities.video.sample import VideoSampler
+from maskstream.pipelines.modalities.video.data import VideoData, video_loader
+from maskstream.pipelines.modalities.video.read import read_clip
+from maskstream.pipelines.modalities.video.rows import ClipPlan
+from maskstream.pipelines.modalities.video.yuv import Output
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
@@ -29,6 +31,8 @@ from maskstream.shards.media.mp4 import read_header
 
 SEED = 0
 BATCH = 4
+Clips = RowSampler[ClipPlan, VideoBatch]
+"""A sampler of clips."""
 
 
 def clip_of(profile: str) -> VideoClip:
@@ -38,9 +42,9 @@ def clip_of(profile: str) -> VideoClip:
     return VideoClip(align=4 if profile == "train" else 1)
 
 
-def sampler_of(manifest: Manifest, mask: Mask | None = None) -> VideoSampler:
+def sampler_of(manifest: Manifest, mask: Mask | None = None, output: Output = "rgb") -> Clips:
     """The sampler that `video_loader` builds for these shards."""
-    data = VideoData(clip=clip_of(manifest.info["profile"]), mask=mask, augment=MultiScaleCrop())
+    data = VideoData(clip=clip_of(manifest.info["profile"]), mask=mask, augment=MultiScaleCrop(), output=output)
     return data.sampler(Split.open(manifest.folder, "video", device="cpu", threads=1, seed=SEED))
 
 
@@ -57,7 +61,7 @@ def readers_of(manifest: Manifest) -> list[Reader]:
         readers += [
             _maskstream("maskstream+tube", sampler_of(manifest, Tube()), "uint8"),
             _maskstream("maskstream+motion-guided", sampler_of(manifest, MotionGuided()), "uint8"),
-            _planes(replace(sampler_of(manifest), output="yuv")),
+            _planes(sampler_of(manifest, output="yuv")),
             _loader(manifest),
         ]
     return readers
@@ -70,13 +74,14 @@ def clips_of(variant: Variant, epochs: int) -> list[Clip]:
     for epoch in range(epochs):
         for index, file in enumerate(variant.files):
             request = sampler.request(Wanted(index=index, epoch=epoch))
+            plan = request.plan
             clips.append(
                 Clip(
                     file=file,
-                    numbers=request.numbers,
-                    fps=request.video.fps,
-                    crop=request.crops[0],
-                    size=sampler.clip.size,
+                    numbers=plan.numbers,
+                    fps=plan.video.fps,
+                    crop=plan.crops[0],
+                    size=clip_of(variant.manifest.info["profile"]).size,
                     key=request.key,
                     index=index,
                     epoch=epoch,
@@ -85,8 +90,8 @@ def clips_of(variant: Variant, epochs: int) -> list[Clip]:
     return clips
 
 
-def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
-    plain = replace(sampler, pattern=None)
+def _maskstream(name: str, sampler: Clips, output: str) -> Reader:
+    mask = sampler.rows.masks[0]
 
     def run(clips: Sequence[Clip]) -> Any:
         pixels, maps = None, []
@@ -95,16 +100,16 @@ def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
             draft = sampler.allocate([request])
             sampler.mask(request, draft, 0)
             sampler.fill(request, draft, 0, Stats())
-            maps += [own for own in draft.maps if own is not None]
-            pixels = draft.video[0] if output == "uint8" else plain.join(draft).pixel_values()[0]
-        if sampler.pattern is not None:
-            sampler.pattern.batched(sampler.grid, maps)
+            maps += [one for own in draft.maps.values() for one in own if one is not None]
+            pixels = draft.batch.video[0] if output == "uint8" else draft.batch.pixel_values()[0]
+        if mask.mask is not None:
+            mask.mask.batched(mask.grid, maps)
         return pixels
 
     return Reader(name=name, output=output, run=run)
 
 
-def _planes(sampler: VideoSampler) -> Reader:
+def _planes(sampler: Clips) -> Reader:
     """maskstream with output="yuv": cropped planes in one batch of the clips of a turn, as a device gets them."""
 
     def run(clips: Sequence[Clip]) -> None:
@@ -149,18 +154,19 @@ def gop_bytes(manifest: Manifest, clips: Sequence[Clip]) -> float:
     return float(np.mean(sizes))
 
 
-def _floor(sampler: VideoSampler) -> Reader:
+def _floor(sampler: Clips) -> Reader:
     """PyAV decoding the packets that the clip needs, found and cut out beforehand, and nothing else."""
     contexts: dict[bytes, VideoCodecContext] = {}
 
     @cache
     def prepared(index: int, epoch: int) -> tuple[str, bytes, list[bytes]]:
         request = sampler.request(Wanted(index=index, epoch=epoch))
-        data = sampler.read(request)
+        plan = request.plan
+        data = read_clip(sampler.manifest.store, plan.video, plan.numbers, plan.ranges)
         track = read_header(data.header)
         fragments = memoryview(data.fragments)
         packets = data.packets
-        pts = wanted_pts(packets, data.first_frame, request.numbers)
+        pts = wanted_pts(packets, data.first_frame, plan.numbers)
         needed = wanted_packets(fragments, track, packets, pts)
         spans = ((int(packets.start[i]), int(packets.size[i])) for i in needed)
         return track.codec, track.extradata, [bytes(fragments[start : start + size]) for start, size in spans]

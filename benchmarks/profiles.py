@@ -41,7 +41,7 @@ from maskstream.pipelines.flow import Codec, Dis, codec_flow
 from maskstream.pipelines.flow.codec import trail
 from maskstream.pipelines.flow.source import DecodedClip
 from maskstream.pipelines.modalities.video.clip import VideoClip
-from maskstream.pipelines.modalities.video.sample import ClipBytes, clip_ranges
+from maskstream.pipelines.modalities.video.read import ClipBytes, clip_ranges
 from maskstream.preprocess.datasets.video.sample import sample
 from maskstream.preprocess.encode.video.convert import Converter
 from maskstream.preprocess.encode.video.fragments import parsed_output, video_index

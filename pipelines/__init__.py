@@ -20,14 +20,12 @@ from .masks import TokenGrid
 from .masks.core.batch import MaskBatch
 from .modalities.audio.batch import AudioBatch, NoisyBatch
 from .modalities.audio.clip import AudioClip
-from .modalities.audio.data import AudioData, NoisyData
+from .modalities.audio.data import AudioData, NoisyData, audio_loader, noisy_loader
 from .modalities.audio.librosa_feature import Librosa
-from .modalities.audio.loader import audio_loader, noisy_loader
 from .modalities.audio.log_mel import LogMel
 from .modalities.audio.microphones import MicrophoneLine
 from .modalities.audiovisual.batch import AudioVisualBatch
-from .modalities.audiovisual.data import AudioVisualData
-from .modalities.audiovisual.loader import audiovisual_loader
+from .modalities.audiovisual.data import AudioVisualData, audiovisual_loader
 from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
 from .modalities.fields import Field
 from .modalities.image.batch import ImageBatch
@@ -51,12 +49,10 @@ from .modalities.text.batch import TextBatch
 from .modalities.text.data import TextData, text_loader
 from .modalities.text.token_scores import TokenScores
 from .modalities.trajectory.batch import TrajectoryBatch
-from .modalities.trajectory.data import TrajectoryData
-from .modalities.trajectory.loader import trajectory_loader
+from .modalities.trajectory.data import TrajectoryData, trajectory_loader
 from .modalities.video.batch import VideoBatch
 from .modalities.video.clip import VideoClip
-from .modalities.video.data import VideoData
-from .modalities.video.loader import video_loader
+from .modalities.video.data import VideoData, video_loader
 from .stream.loader import Loader
 from .stream.mix import mix
 

@@ -6,16 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Unpack, get_type_hints
+from typing import Any, ClassVar, Generic, Self, Unpack, get_type_hints
 
 from ...shards.config import Config, check_type, check_types
 from ...shards.named import nearest
 from ..masks import TokenGrid
 from ..stream.loader import Loader
 from ..stream.run_length import Counted
-from ..stream.sampler import BatchT
-from .split import Options, Split
+from ..stream.sampler import BatchT, Finish, HostT, Unchanged
+from ..stream.source import Source
+from .fields import FieldReader, Fields
+from .rows import PartT, PlanT, RowMaker, RowSampler, RowSource
+from .split import Options, Split, split_of
 
 
 class DataConfig(Config, ABC, Generic[BatchT]):
@@ -59,6 +63,90 @@ class DataConfig(Config, ABC, Generic[BatchT]):
             raise ValueError(f"{nothing[0]}=None: a loader of {cls.modality} needs it; leave it out for its default")
         data = cls(**chosen)
         return data.loader(location, **options)
+
+
+class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
+    """A data config whose rows are made by `rows`. alike: the settings that the parts of a mixture must share."""
+
+    __slots__ = ()
+    alike: ClassVar[tuple[str, ...]]
+
+    @property
+    def views(self) -> int:
+        """The number of views per sample."""
+        return 1
+
+    @property
+    def fields(self) -> Fields:
+        """The values of a sample for `batch.fields`."""
+        return ()
+
+    @abstractmethod
+    def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
+        """What makes the rows of a split; called on a resolved config."""
+
+    def resolved(self, split: Split) -> Self:
+        """The config with all defaults that depend on the split filled in; ValueError if that is impossible."""
+        return self
+
+    def finish(self, split: Split) -> Finish[BatchT, BatchT]:
+        """What is left to do on the device; called on a resolved config; by default nothing."""
+        return Unchanged()
+
+    def sampler(self, split: Split) -> RowSampler[PlanT, BatchT]:
+        """The sampler of a split."""
+        return self._sampler(self.resolved(split).rows(split), split)
+
+    def source(self, split: Split) -> RowSource[PlanT, BatchT, BatchT]:
+        """The source of a split, for a loader or a mixture."""
+        own = self.resolved(split)
+        return own._source(own.rows(split), own.finish(split), split)
+
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
+        """The loader of a split."""
+        split, loading = split_of(location, self.modality, options, self.loader)
+        return Loader(self.source(split), **loading)
+
+    def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
+        fields = FieldReader.of(split.manifest, self.fields)
+        return RowSampler(rows=rows, manifest=split.manifest, fields=fields, seed=split.seed, views=self.views)
+
+    def _source(
+        self, rows: RowMaker[PartT, HostT], finish: Finish[HostT, BatchT], split: Split
+    ) -> RowSource[PartT, HostT, BatchT]:
+        """The source of some rows and their finish; called on a resolved config."""
+        sampler = self._sampler(rows, split)
+        return Source(
+            sampler=sampler,
+            finish=finish,
+            samples=rows.samples(split),
+            identity={"data": self.to_dict(identity=True), **rows.identity(split)},
+            visible=rows.visible,
+            form={
+                **{name: attrgetter(name)(self) for name in ("views", *self.alike)},
+                **{one.field: one.mask for one in rows.masks},
+                **rows.form,
+                "fields": sampler.fields.names,
+            },
+        )
+
+
+class RowConfig(SplitConfig[PlanT, BatchT], RowMaker[PlanT, BatchT]):
+    """A data config that makes the rows itself, because nothing has to be prepared of a split."""
+
+    __slots__ = ()
+
+    def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
+        """The config itself."""
+        return self
+
+
+def check_no_cues(config: RowConfig[Any, Any], whose: str) -> None:
+    """ValueError for a mask that needs cues. whose: who has none, in words."""
+    for one in config.masks:
+        if one.mask is not None and one.mask.needs:
+            needs = ", ".join(sorted(one.mask.needs))
+            raise ValueError(f"{one.mask} needs {needs}, and {whose} have no cues; use a mask without cues")
 
 
 def check_settings(config: DataConfig[Any], views: int) -> None:

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, cast, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,7 @@ from ...shards.config import Config
 from ...shards.errors import SampleError, ShardError, StoreError
 from ...shards.format.manifest import Manifest
 from ...shards.media.npy import read_npy
-from ...shards.stores.base import Announcement, Range, Together
-from ..stream.sampler import BatchT, DraftT, HostT, RequestT, Sampler, Wanted
-from ..stream.source import Source
+from ...shards.stores.base import Range
 from ..stream.stats import Stats
 
 JSON = "json"
@@ -76,33 +74,6 @@ class OverTime(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FieldsRequest(Generic[RequestT]):
-    """Another request, and where the fields of its sample lie."""
-
-    index: int
-    media: RequestT
-    members: dict[str, Range]
-
-    @property
-    def key(self) -> str:
-        """The key of the sample."""
-        return self.media.key
-
-    @property
-    def ranges(self) -> Sequence[Range]:
-        """All that is read."""
-        return (*self.media.ranges, *self.members.values())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FieldsDraft(Generic[DraftT]):
-    """Another draft, and the values of each row."""
-
-    media: DraftT
-    values: list[dict[str, Value]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class FieldReader:
     """Reads the fields of samples, and joins those of a batch."""
 
@@ -130,6 +101,8 @@ class FieldReader:
 
     def members(self, index: int) -> dict[str, Range]:
         """The members of a sample that hold the fields."""
+        if not self.fields:
+            return {}
         components = self.manifest.components
         names = {_member(self.manifest, f.name) for f in self.fields}
         there = [name for name in sorted(names) if name in components and components[name].offset[index]]
@@ -246,75 +219,6 @@ class FieldReader:
     def _bad(self, index: int, component: str, reason: str) -> SampleError:
         shard, key = self.manifest.shard_name(index), self.manifest.key(index)
         return SampleError(shard=shard, key=key, component=component, reason=reason)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WithFields(Generic[RequestT, DraftT, HostT]):
-    """A sampler that reads fields too, for any other sampler."""
-
-    media: Sampler[RequestT, DraftT, HostT]
-    reader: FieldReader
-
-    @property
-    def seed(self) -> int:
-        """The other's."""
-        return self.media.seed
-
-    @property
-    def manifest(self) -> Manifest:
-        """That of the split."""
-        return self.reader.manifest
-
-    @property
-    def needs_progress(self) -> bool:
-        """The other's."""
-        return self.media.needs_progress
-
-    def request(self, wanted: Wanted) -> FieldsRequest[RequestT]:
-        """The other's, and the members that hold the fields."""
-        media = self.media.request(wanted)
-        return FieldsRequest(index=wanted.index, media=media, members=self.reader.members(wanted.index))
-
-    def announce(self, request: FieldsRequest[RequestT]) -> Announcement:
-        """The other's, and that of the members that hold the fields."""
-        fields = self.reader.manifest.store.announce(tuple(request.members.values()))
-        return Together((self.media.announce(request.media), fields))
-
-    def allocate(self, requests: Sequence[FieldsRequest[RequestT]]) -> FieldsDraft[DraftT]:
-        """The other's memory, and a place for each row's values."""
-        return FieldsDraft(media=self.media.allocate([one.media for one in requests]), values=[{} for _ in requests])
-
-    def mask(self, request: FieldsRequest[RequestT], draft: FieldsDraft[DraftT], row: int) -> None:
-        """The other's."""
-        self.media.mask(request.media, draft.media, row)
-
-    def fill(self, request: FieldsRequest[RequestT], draft: FieldsDraft[DraftT], row: int, stats: Stats) -> None:
-        """Fills a row and reads its fields; SampleError where they cannot be read, ShardError where one is missing."""
-        self.media.fill(request.media, draft.media, row, stats)
-        draft.values[row] = self.reader.read(request.index, request.media, request.members, stats)
-
-    def join(self, draft: FieldsDraft[DraftT]) -> HostT:
-        """The other's batch with its fields."""
-        batch = self.media.join(draft.media)
-        if not self.reader.fields:
-            return batch
-        views = len(batch) // max(len(draft.values), 1)
-        return replace(batch, fields={**batch.fields, **self.reader.collated(draft.values, views)})
-
-
-def with_fields(
-    source: Source[RequestT, DraftT, HostT, BatchT], manifest: Manifest, fields: Fields
-) -> Source[FieldsRequest[RequestT], FieldsDraft[DraftT], HostT, BatchT]:
-    """The source with fields in its batches; ValueError as for `FieldReader.of`."""
-    reader = FieldReader.of(manifest, fields)
-    return Source(
-        sampler=WithFields(media=source.sampler, reader=reader),
-        finish=source.finish,
-        samples=source.samples,
-        identity=source.identity,
-        visible=source.visible,
-        form={**source.form, "fields": reader.names},
-    )
 
 
 def _member(manifest: Manifest, name: str) -> str:

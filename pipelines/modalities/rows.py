@@ -13,9 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
-from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar, Unpack
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +24,14 @@ from ...shards.format.manifest import Manifest
 from ...shards.stores.base import Announcement, Range, Store, Together
 from ..masks import Cues, Draw, Maps, Mask, TokenGrid
 from ..masks.core.visible import visible_tokens
-from ..stream.loader import Loader
 from ..stream.place import Place
 from ..stream.rng import sample_rng
-from ..stream.sampler import BatchT, Finish, HostT, Unchanged, Wanted
+from ..stream.sampler import BatchT, HostT, Wanted
 from ..stream.samples import Samples
 from ..stream.source import Source, Visible
 from ..stream.stats import Stats
-from .data import DataConfig
-from .fields import FieldReader, Fields, Value
-from .split import Options, Split, split_of
+from .fields import FieldReader, Value
+from .split import Split
 
 NO_CUES = Cues()
 
@@ -70,6 +66,11 @@ class Item:
     epoch: int
     place: Place
     shown: Shown
+
+    @property
+    def wanted(self) -> Wanted:
+        """The sample and where it is shown."""
+        return Wanted(index=self.index, epoch=self.epoch, place=self.place)
 
     def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
         """The generator of one decision for one view."""
@@ -191,6 +192,9 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         """The cues of a filled row for the mask of a part of the sample; by default none."""
         return NO_CUES
 
+    def after_masks(self, item: Item, plan: PlanT, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
+        """Draws what follows the masks of a sample, and assigns it to the plan; maps: those of its views, by field."""
+
     def join(self, batch: HostT, planned: Sequence[Planned[PlanT]]) -> HostT:
         """The host batch of filled rows and their masks; by default `batch` is all of it."""
         return batch
@@ -308,6 +312,7 @@ class RowSampler(Generic[PlanT, HostT]):
                     for one in self.late:
                         cues = self.rows.cues(item, plan, draft.batch, place, one.part)
                         draft.maps[one.field][place] = one.maps(item, view, cues)
+        self.rows.after_masks(item, plan, {name: maps[own] for name, maps in draft.maps.items()}, stats)
         if self.fields.fields:
             draft.fields[row] = self.fields.read(item.index, plan, request.members, stats)
 
@@ -325,87 +330,3 @@ class RowSampler(Generic[PlanT, HostT]):
 
 
 RowSource = Source[Planned[PlanT], Draft[PlanT, HostT], HostT, BatchT]
-
-
-class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
-    """A data config whose rows are made by `rows`. alike: the settings that the parts of a mixture must share."""
-
-    __slots__ = ()
-    alike: ClassVar[tuple[str, ...]]
-
-    @property
-    def views(self) -> int:
-        """The number of views per sample."""
-        return 1
-
-    @property
-    def fields(self) -> Fields:
-        """The values of a sample for `batch.fields`."""
-        return ()
-
-    @abstractmethod
-    def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
-        """What makes the rows of a split; called on a resolved config."""
-
-    def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; ValueError if that is impossible."""
-        return self
-
-    def finish(self, split: Split) -> Finish[BatchT, BatchT]:
-        """What is left to do on the device; called on a resolved config; by default nothing."""
-        return Unchanged()
-
-    def sampler(self, split: Split) -> RowSampler[PlanT, BatchT]:
-        """The sampler of a split."""
-        return self._sampler(self.resolved(split).rows(split), split)
-
-    def source(self, split: Split) -> RowSource[PlanT, BatchT, BatchT]:
-        """The source of a split, for a loader or a mixture."""
-        own = self.resolved(split)
-        return own._source(own.rows(split), own.finish(split), split)
-
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
-
-    def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
-        fields = FieldReader.of(split.manifest, self.fields)
-        return RowSampler(rows=rows, manifest=split.manifest, fields=fields, seed=split.seed, views=self.views)
-
-    def _source(
-        self, rows: RowMaker[PartT, HostT], finish: Finish[HostT, BatchT], split: Split
-    ) -> RowSource[PartT, HostT, BatchT]:
-        """The source of some rows and their finish; called on a resolved config."""
-        sampler = self._sampler(rows, split)
-        return Source(
-            sampler=sampler,
-            finish=finish,
-            samples=rows.samples(split),
-            identity={"data": self.to_dict(identity=True), **rows.identity(split)},
-            visible=rows.visible,
-            form={
-                **{name: attrgetter(name)(self) for name in ("views", *self.alike)},
-                **{one.field: one.mask for one in rows.masks},
-                **rows.form,
-                "fields": sampler.fields.names,
-            },
-        )
-
-
-class RowConfig(SplitConfig[PlanT, BatchT], RowMaker[PlanT, BatchT]):
-    """A data config that makes the rows itself, because nothing has to be prepared of a split."""
-
-    __slots__ = ()
-
-    def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
-        """The config itself."""
-        return self
-
-
-def check_no_cues(config: RowConfig[Any, Any], whose: str) -> None:
-    """ValueError for a mask that needs cues. whose: who has none, in words."""
-    for one in config.masks:
-        if one.mask is not None and one.mask.needs:
-            needs = ", ".join(sorted(one.mask.needs))
-            raise ValueError(f"{one.mask} needs {needs}, and {whose} have no cues; use a mask without cues")

@@ -49,23 +49,23 @@ def lies_within(read: Range, announced: Iterable[Range]) -> bool:
     return at >= end
 
 
-def check_what_is_read(sampler: Any, store: RecordingStore, n: int, **others: RecordingStore) -> None:
+def check_what_is_read(sampler: Any, store: RecordingStore, n: int, *others: RecordingStore) -> None:
     """Every byte that `fill` reads of the first n samples, in two epochs, lies in the ranges of its request.
 
-    others: the stores of other datasets, by the name of the request's ranges in each.
+    others: the stores of other datasets, whose ranges the request names apart.
     """
-    stores = {"ranges": store, **others}
     for index in range(n):
         for epoch in range(2):
-            for each in stores.values():
+            for each in (store, *others):
                 each.read_ranges.clear()
             request = sampler.request(Wanted(index=index, epoch=epoch))
             draft = sampler.allocate([request])
             sampler.mask(request, draft, 0)
-            assert not any(each.read_ranges for each in stores.values()), "nothing is read before a row is filled"
+            assert not any(each.read_ranges for each in (store, *others)), "nothing is read before a row is filled"
             sampler.fill(request, draft, 0, Stats())
-            for name, each in stores.items():
-                announced = getattr(request, name)
+            elsewhere = sampler.rows.elsewhere(request.plan)
+            assert [each for each, _ in elsewhere] == [*others]
+            for each, announced in ((store, request.ranges), *elsewhere):
                 assert each.read_ranges
                 outside = [read for read in each.read_ranges if not lies_within(read, announced)]
-                assert not outside, (name, outside, announced)
+                assert not outside, (each.location, outside, announced)

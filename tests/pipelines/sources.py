@@ -4,9 +4,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from maskstream.pipelines.modalities.rows import RowSampler, RowSource
 from maskstream.pipelines.modalities.split import Split, split_of
-from maskstream.pipelines.modalities.video.data import VideoData, VideoSource
-from maskstream.pipelines.modalities.video.sample import VideoSampler
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.pipelines.modalities.video.rows import ClipPlan
 
 SETTINGS = tuple(f.name for f in fields(VideoData))
 
@@ -16,11 +18,11 @@ def split_and_data(folder: Path, **options: Any) -> tuple[Split, VideoData]:
     return split, VideoData(**{n: v for n, v in options.items() if n in SETTINGS})
 
 
-def opened(folder: Path, **options: Any) -> tuple[Split, VideoSampler]:
+def opened(folder: Path, **options: Any) -> tuple[Split, RowSampler[ClipPlan, VideoBatch]]:
     split, data = split_and_data(folder, **options)
     return split, data.sampler(split)
 
 
-def source_of(folder: Path, **options: Any) -> VideoSource:
+def source_of(folder: Path, **options: Any) -> RowSource[ClipPlan, VideoBatch, VideoBatch]:
     split, data = split_and_data(folder, **options)
     return data.source(split)

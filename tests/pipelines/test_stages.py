@@ -32,9 +32,8 @@ def test_noisy_sounds_announce_what_is_read_of_each_split_apart(tmp_path):
     (split, store), (noises, noise_store) = (recorded(folder, "audio") for folder in folders)
     assert split.manifest.shard_names == noises.manifest.shard_names
     sampler = NoisyData(noise=str(folders[1]), clip=AudioClip(seconds=0.1)).sampler(split)
-    assert sampler.noise is not None
-    sampler = replace(sampler, noise=replace(sampler.noise, manifest=noises.manifest))
-    check_what_is_read(sampler, store, SAMPLES, noise_ranges=noise_store)
+    rows = replace(sampler.rows, noise=replace(sampler.rows.noise, manifest=noises.manifest))
+    check_what_is_read(replace(sampler, rows=rows), store, SAMPLES, noise_store)
 
 
 def test_what_lies_outside_is_seen():

@@ -19,13 +19,10 @@ import nvidia.dali.plugin.pytorch
 import torch
 from torch import Tensor
 
-from ...stream.source import Source
 from .batch import AudioBatch
 from .log_mel import FLOOR_DB, LogMel, hann_window
-from .sample import AudioSampler, SoundDraft, SoundRequest, mono
+from .rows import mono
 from .spectrogram import Spectrogram
-
-Sounds = Source[SoundRequest, SoundDraft, AudioBatch, AudioBatch]
 
 Mode = Literal["gpu", "cpu"]
 
@@ -80,12 +77,6 @@ class DaliSpectrograms:
         decibels = torch.empty((rows, self._features.n_frames(n), self._features.n_bins), device=device)
         dali.plugin.pytorch.feed_ndarray(found.as_tensor(), decibels, cuda_stream=self._stream)
         return decibels
-
-
-def on_dali(source: Sounds, sampler: AudioSampler, threads: int) -> Sounds:
-    """The source of `sampler` with spectrograms by DALI; raises ValueError if the features are not `LogMel`."""
-    finish = DaliSpectrograms(sampler.spectrogram, threads)
-    return replace(source, sampler=replace(sampler, on_device=True), finish=finish)
 
 
 def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:

@@ -1,4 +1,4 @@
-"""The data configs of sounds and of noisy mixtures, and the sources that they make of a split."""
+"""Sounds and noisy mixtures of sounds: their data configs and their loaders."""
 
 from __future__ import annotations
 
@@ -14,30 +14,80 @@ from ....shards.format.dataset import DATASET_JSON
 from ....shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 from ...augment.sound import Mixup, RollGain, SpecAugment
 from ...masks import Mask, TokenGrid
-from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
+from ...stream.sampler import Finish, Unchanged
 from ..backend import Backend, dali_serves
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
+from ..data import SplitConfig, check_settings
+from ..fields import Fields
 from ..split import Options, Split, split_of
 from .batch import AudioBatch, NoisyBatch
 from .clip import AudioClip
-from .finish import Spectrograms
 from .log_mel import LogMel
 from .microphones import MicrophoneLine
-from .noisy import NoisyDraft, NoisyRequest, NoisySampler
+from .noisy import NoisyPlan, NoisyRowMaker
 from .reader import SoundReader, sound_of
-from .sample import AudioSampler, SoundDraft, SoundRequest
+from .rows import AudioPlan, AudioRowMaker, Spectrograms
 from .spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
 
-AudioSource = Source[FieldsRequest[SoundRequest], FieldsDraft[SoundDraft], AudioBatch, AudioBatch]
-NoisySource = Source[FieldsRequest[NoisyRequest], FieldsDraft[NoisyDraft], NoisyBatch, NoisyBatch]
+
+class AudioSettings(Options, total=False):
+    """The fields of `AudioData`, with its defaults, and the options of all loaders."""
+
+    clip: AudioClip
+    mask: Mask | None
+    features: Features
+    statistics: tuple[float, float] | None
+    roll_gain: RollGain | None
+    spec_augment: SpecAugment | None
+    mixup: Mixup | None
+    patch: tuple[int, int]
+    views: int
+    component: str | None
+    fields: Fields
+    on_device: bool | Literal["auto"]
+    backend: Backend
+
+
+class NoisySettings(Options, total=False):
+    """The fields of `NoisyData`, with its defaults, and the options of all loaders."""
+
+    noise: str | Path | None
+    clip: AudioClip
+    line: MicrophoneLine | None
+    snr_db: tuple[float, float]
+    slope: tuple[float, float]
+    component: str | None
+    noise_component: str | None
+    fields: Fields
+
+
+def audio_loader(location: str | Path, **settings: Unpack[AudioSettings]) -> Loader[AudioBatch]:
+    """The loader of masked sounds of the split in the folder `location`, such as `data/shards/audioset/train`.
+
+    settings: the fields of `AudioData` (clip, mask, features, views, ...) and the options of all loaders (`Options`:
+    batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of sounds.
+    """
+    return AudioData.opened(location, settings)
+
+
+def noisy_loader(location: str | Path, **settings: Unpack[NoisySettings]) -> Loader[NoisyBatch]:
+    """The loader of noisy mixtures of the sounds of the split in the folder `location`, with their clean sounds.
+
+    settings: the fields of `NoisyData` (noise, clip, line, snr_db, slope, fields) and the options of all loaders
+    (`Options`: batch_size, seed, shuffle, workers, ...).
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if `location` or `noise` holds
+    no finished split of sounds.
+    """
+    noise = settings.get("noise")
+    return NoisyData.opened(location, {**settings, "noise": None if noise is None else str(noise)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioData(DataConfig[AudioBatch]):
+class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     """The data config of masked sounds.
 
     clip: by default 10.24 s of mono at 16 kHz, which gives 1,024 frames. mask: a mask of `maskstream.pipelines.masks`,
@@ -54,6 +104,7 @@ class AudioData(DataConfig[AudioBatch]):
     """
 
     modality: ClassVar[str] = "audio"
+    alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.channels", "features", "patch")
 
     clip: AudioClip = field(default_factory=AudioClip)
     mask: Mask | None = None
@@ -99,73 +150,53 @@ class AudioData(DataConfig[AudioBatch]):
             on_device=is_on_device(self.features, self.on_device, split.device),
         )
 
-    def sampler(self, split: Split) -> AudioSampler:
-        """The sampler of a split."""
-        own = self.resolved(split)
-        mean, deviation = own.statistics or statistics_of(split, own.features)
-        return AudioSampler(
-            manifest=split.manifest,
-            clip=own.clip,
-            spectrogram=Spectrogram(features=own.features, frames=own.frames, mean=mean, deviation=deviation),
-            grid=own.grids["audio"],
-            pattern=own.mask,
-            roll_gain=own.roll_gain,
-            spec_augment=own.spec_augment,
-            mixup=own.mixup,
-            seed=split.seed,
-            views=own.views,
-            on_device=own.on_device is True,
-            component=own.component or "",
+    def spectrogram(self, split: Split) -> Spectrogram:
+        """What makes the spectrograms of a split."""
+        mean, deviation = self.statistics or statistics_of(split, self.features)
+        return Spectrogram(features=self.features, frames=self.frames, mean=mean, deviation=deviation)
+
+    def rows(self, split: Split) -> AudioRowMaker:
+        """What makes the rows of a split."""
+        return AudioRowMaker(
+            sounds=SoundReader(
+                manifest=split.manifest, component=self.component or "", clip=self.clip, seed=split.seed
+            ),
+            spectrogram=self.spectrogram(split),
+            grid=self.grids["audio"],
+            mask=self.mask,
+            roll_gain=self.roll_gain,
+            spec_augment=self.spec_augment,
+            mixup=self.mixup,
+            on_device=self.on_device is True,
         )
 
-    def source(self, split: Split) -> AudioSource:
-        """The source of a split, for a loader or a mixture."""
-        return with_fields(self._sounds(split, self.sampler(split)), split.manifest, self.fields)
+    def finish(self, split: Split) -> Finish[AudioBatch, AudioBatch]:
+        """The spectrograms, if they are made on the device."""
+        return Spectrograms(self.spectrogram(split)) if self.on_device is True else Unchanged()
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioBatch]:
         """The loader of a split."""
         split, loading = split_of(location, self.modality, options, self.loader)
-        sampler = self.sampler(split)
-        if dali_serves(self.backend, split.device, partial(_unsuited, sampler)):
-            from .dali import on_dali
+        own = self.resolved(split)
+        rows = own.rows(split)
+        if dali_serves(self.backend, split.device, partial(_unsuited, rows)):
+            from .dali import DaliSpectrograms
 
-            sounds = on_dali(self._sounds(split, sampler), sampler, split.threads)
-            return Loader(with_fields(sounds, split.manifest, self.fields), **loading)
+            finish = DaliSpectrograms(rows.spectrogram, split.threads)
+            return Loader(own._source(replace(rows, on_device=True), finish, split), **loading)
         return Loader(self.source(split), **loading)
 
-    def _sounds(self, split: Split, sampler: AudioSampler) -> Source[SoundRequest, SoundDraft, AudioBatch, AudioBatch]:
-        """The source of sounds without fields."""
-        own = self.resolved(split)
-        return Source(
-            sampler=sampler,
-            finish=Spectrograms(sampler.spectrogram) if sampler.on_device else Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            visible=visible_tokens((own.mask, own.grids["audio"])),
-            form={
-                "clip.seconds": own.clip.seconds,
-                "clip.channels": own.clip.channels,
-                "features": own.features,
-                "token grid": own.grids["audio"],
-                "views": own.views,
-                "mask": own.mask,
-                "mixup": "yes" if own.mixup else "no",
-                "spec_augment": "yes" if own.spec_augment else "no",
-                "on_device": sampler.on_device,
-            },
-        )
 
-
-def _unsuited(sampler: AudioSampler) -> str:
-    """Why DALI does not make the spectrograms of a sampler, in words; "" if it can."""
-    if not sampler.on_device:
+def _unsuited(rows: AudioRowMaker) -> str:
+    """Why DALI does not make the spectrograms of some rows, in words; "" if it can."""
+    if not rows.on_device:
         return "threads make the spectrograms (on_device=False)"
-    features = sampler.spectrogram.features
+    features = rows.spectrogram.features
     return "" if isinstance(features, LogMel) else f"the spectrograms of features={features} are not made by DALI"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoisyData(DataConfig[NoisyBatch]):
+class NoisyData(SplitConfig[NoisyPlan, NoisyBatch]):
     """The data config of noisy mixtures: each sound of the split is mixed with noise.
 
     noise: the folder of a split of noises; None generates Gaussian noise whose power falls with frequency as f **
@@ -179,6 +210,7 @@ class NoisyData(DataConfig[NoisyBatch]):
     """
 
     modality: ClassVar[str] = "audio"
+    alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.sample_rate", "microphones")
 
     noise: str | None = field(default=None, metadata=NOT_IDENTITY)
     clip: AudioClip = field(default_factory=lambda: AudioClip(seconds=1.024))
@@ -217,40 +249,16 @@ class NoisyData(DataConfig[NoisyBatch]):
         """The config with all defaults that depend on the split filled in."""
         return replace(self, clip=_in_order(self.clip, split), component=sound_of(split.manifest, self.component))
 
-    def sampler(self, split: Split) -> NoisySampler:
-        """The sampler of a split. Noise that is shorter than the clip is repeated, so it covers the whole clip."""
-        own, noise = self.resolved(split), None
-        if own.noise is not None:
-            other = Split.open(own.noise, self.modality, device=split.device).manifest
-            clip = replace(own.clip, short="repeat")
-            name = sound_of(other, own.noise_component)
+    def rows(self, split: Split) -> NoisyRowMaker:
+        """What makes the rows of a split. Noise that is shorter than the clip is repeated, so it covers all of it."""
+        noise = None
+        if self.noise is not None:
+            other = Split.open(self.noise, self.modality, device=split.device).manifest
+            clip = replace(self.clip, short="repeat")
+            name = sound_of(other, self.noise_component)
             noise = SoundReader(manifest=other, component=name, clip=clip, seed=split.seed)
-        clean = SoundReader(manifest=split.manifest, component=own.component or "", clip=own.clip, seed=split.seed)
-        return NoisySampler(clean=clean, noise=noise, line=own.line, snr_db=own.snr_db, slope=own.slope)
-
-    def source(self, split: Split) -> NoisySource:
-        """The source of a split, for a loader or a mixture."""
-        own, sampler = self.resolved(split), self.sampler(split)
-        dataset = split.identity
-        if sampler.noise is not None:
-            dataset["dataset"] += f" with {sampler.noise.manifest.fingerprint}"
-        sounds = Source(
-            sampler=sampler,
-            finish=Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **dataset},
-            form={
-                "clip.seconds": own.clip.seconds,
-                "clip.sample_rate": own.clip.sample_rate,
-                "microphones": own.microphones,
-            },
-        )
-        return with_fields(sounds, split.manifest, own.fields)
-
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[NoisyBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+        clean = SoundReader(manifest=split.manifest, component=self.component or "", clip=self.clip, seed=split.seed)
+        return NoisyRowMaker(clean=clean, noise=noise, line=self.line, snr_db=self.snr_db, slope=self.slope)
 
 
 def statistics_of(split: Split, features: Features) -> tuple[float, float]:

@@ -1,18 +1,17 @@
-"""The noisy sampler: it mixes a sound with noise at a drawn signal-to-noise ratio."""
+"""Rows of noisy mixtures: a sound is mixed with noise at a drawn signal-to-noise ratio."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ....shards.stores.base import Announcement, Range, Together
-from ...stream.rng import sample_rng
-from ...stream.sampler import Wanted
+from ....shards.stores.base import Range, Store
 from ...stream.stats import Stats
+from ..rows import Item, Masked, Memory, RowMaker
+from ..split import Split
 from .batch import NoisyBatch
 from .microphones import MicrophoneLine
 from .reader import SoundPlan, SoundReader
@@ -21,14 +20,12 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoisyRequest:
-    """The draws of a sample: the segment of the clean sound, and that of the noise (None if it is generated).
+class NoisyPlan:
+    """The segment of the clean sound, and that of the noise (None if it is generated).
 
     The shards of two splits may have the same names, so the ranges of the two stores are separate.
     """
 
-    wanted: Wanted
-    key: str
     clean: SoundPlan
     noise: SoundPlan | None
 
@@ -37,29 +34,10 @@ class NoisyRequest:
         """The byte ranges of the sound, in the store of its split."""
         return self.clean.ranges
 
-    @property
-    def noise_ranges(self) -> tuple[Range, ...]:
-        """The byte ranges of the noise, in the store of its split; empty if it is generated."""
-        return () if self.noise is None else self.noise.ranges
-
-
-@dataclass(kw_only=True, slots=True)
-class NoisyDraft:
-    """The memory of a batch of B sounds and M microphones.
-
-    mixture, clean: float32 (B, M, n). snr_db: float32 (B,). label: int64 (B,). key: one per sound.
-    """
-
-    mixture: Floats
-    clean: Floats
-    snr_db: Floats
-    label: npt.NDArray[np.int64]
-    key: list[str]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoisySampler:
-    """Makes host batches of noisy mixtures. It holds only settings, so it can be sent to worker processes.
+class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
+    """Makes rows of noisy mixtures.
 
     Every random draw (both segments, both directions, the noise, the ratio) is a function of (seed, epoch, key). All
     channels of a recording are cut at the same samples, so the delays between microphones are kept.
@@ -74,80 +52,55 @@ class NoisySampler:
     slope: tuple[float, float]
 
     @property
-    def seed(self) -> int:
-        """The seed of all draws."""
-        return self.clean.seed
+    def masks(self) -> tuple[Masked, ...]:
+        """None: nothing is masked."""
+        return ()
 
-    @property
-    def needs_progress(self) -> bool:
-        """False: nothing depends on the progress of the run."""
-        return False
-
-    @property
-    def microphones(self) -> int:
-        """The number of channels of a mixture."""
-        return self.clean.clip.n_channels if self.line is None else self.line.count
-
-    def request(self, wanted: Wanted) -> NoisyRequest:
-        """Draws the segment of the sound, the noise and its segment, and finds their byte ranges."""
-        key, noise = self.clean.manifest.key(wanted.index), None
+    def identity(self, split: Split) -> dict[str, Any]:
+        """The split and that of the noise."""
+        dataset = split.identity
         if self.noise is not None:
-            other = int(self._rng(wanted, key, "noise").integers(len(self.noise.manifest)))
-            noise = self.noise.drawn(other, wanted.epoch)
-        return NoisyRequest(wanted=wanted, key=key, clean=self.clean.drawn(wanted.index, wanted.epoch), noise=noise)
+            dataset["dataset"] += f" with {self.noise.manifest.fingerprint}"
+        return dataset
 
-    def announce(self, request: NoisyRequest) -> Announcement:
-        """Says that the ranges of a request will be read soon, each to the store of its split."""
-        clean = self.clean.manifest.store.announce(request.ranges)
-        if self.noise is None:
-            return clean
-        return Together((clean, self.noise.manifest.store.announce(request.noise_ranges)))
+    def plan(self, item: Item) -> NoisyPlan:
+        """Draws the segment of the sound, the noise and its segment, and finds their byte ranges."""
+        noise = None
+        if self.noise is not None:
+            other = int(item.rng("noise").integers(len(self.noise.manifest)))
+            noise = self.noise.drawn(other, item.epoch)
+        return NoisyPlan(clean=self.clean.drawn(item.index, item.epoch), noise=noise)
 
-    def allocate(self, requests: Sequence[object]) -> NoisyDraft:
-        """The memory of a batch of some requests."""
-        shape = (len(requests), self.microphones, self.clean.clip.n_samples)
-        return NoisyDraft(
-            mixture=np.empty(shape, dtype=np.float32),
-            clean=np.empty(shape, dtype=np.float32),
-            snr_db=np.empty(len(requests), dtype=np.float32),
-            label=np.empty(len(requests), dtype=np.int64),
-            key=[""] * len(requests),
-        )
+    def elsewhere(self, plan: NoisyPlan) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
+        """The byte ranges of the noise, in the store of its split."""
+        if self.noise is None or plan.noise is None:
+            return ()
+        return ((self.noise.manifest.store, plan.noise.ranges),)
 
-    def mask(self, request: NoisyRequest, draft: NoisyDraft, row: int) -> None:
-        """Does nothing: noisy mixtures have no mask."""
-
-    def fill(self, request: NoisyRequest, draft: NoisyDraft, row: int, stats: Stats) -> None:
-        """Reads, decodes and mixes a row; raises SampleError if the sound or its noise is unusable."""
-
-        def rng(purpose: str) -> np.random.Generator:
-            return self._rng(request.wanted, request.key, purpose)
-
-        clean = self._heard(self.clean, request.clean, rng("direction"), stats)
-        if self.noise is None or request.noise is None:
-            noise = self._placed(self._drawn(rng("noise")), rng("noise direction"))
-        else:
-            noise = self._heard(self.noise, request.noise, rng("noise direction"), stats)
-        snr_db = float(rng("snr").uniform(*self.snr_db))
-        with stats.stage("convert"):
-            draft.clean[row] = clean.T
-            draft.mixture[row] = (clean + scaled_noise(clean, noise, snr_db)).T
-        draft.snr_db[row] = snr_db
-        draft.label[row] = self.clean.manifest.label[request.wanted.index]
-        draft.key[row] = request.key
-
-    def join(self, draft: NoisyDraft) -> NoisyBatch:
-        """The host batch."""
+    def layout(self, memory: Memory[NoisyPlan]) -> NoisyBatch:
+        """The empty batch."""
+        clip = self.clean.clip
+        shape = (clip.n_channels if self.line is None else self.line.count, clip.n_samples)
         return NoisyBatch(
-            mixture=torch.from_numpy(draft.mixture),
-            clean=torch.from_numpy(draft.clean),
-            snr_db=torch.from_numpy(draft.snr_db),
-            label=torch.from_numpy(draft.label),
-            key=draft.key,
+            mixture=memory(np.float32, *shape),
+            clean=memory(np.float32, *shape),
+            snr_db=memory(np.float32),
+            key=memory.key,
+            label=memory.label,
         )
 
-    def _rng(self, wanted: Wanted, key: str, purpose: str) -> np.random.Generator:
-        return sample_rng(self.seed, wanted.epoch, key, 0, purpose)
+    def fill(self, item: Item, plan: NoisyPlan, batch: NoisyBatch, own: slice, stats: Stats) -> None:
+        """Reads, decodes and mixes a sound; raises SampleError if the sound or its noise is unusable."""
+        clean = self._heard(self.clean, plan.clean, item.rng("direction"), stats)
+        if self.noise is None or plan.noise is None:
+            noise = self._placed(self._drawn(item.rng("noise")), item.rng("noise direction"))
+        else:
+            noise = self._heard(self.noise, plan.noise, item.rng("noise direction"), stats)
+        snr_db = float(item.rng("snr").uniform(*self.snr_db))
+        with stats.stage("convert"):
+            batch.clean.numpy()[own] = clean.T
+            batch.mixture.numpy()[own] = (clean + scaled_noise(clean, noise, snr_db)).T
+        batch.snr_db.numpy()[own] = snr_db
 
     def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Floats:
         """The segment at all microphones, float32 (n, M), zero-mean and padded with zeros at the end.

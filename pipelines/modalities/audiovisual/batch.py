@@ -9,6 +9,8 @@ from torch import Tensor
 from ...flow.base import Flow
 from ...masks.core.batch import MaskBatch
 from ...stream.batch import Batch
+from ..audio.batch import AudioBatch
+from ..video.batch import VideoBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,3 +48,24 @@ class AudioVisualBatch(Batch):
     def scene_cuts(self) -> int:
         """The number of scene cuts in its clips; 0 without flow."""
         return 0 if self.flow is None else int(self.flow.cuts.sum())
+
+    @property
+    def clips(self) -> VideoBatch:
+        """The clips alone."""
+        return VideoBatch(
+            video=self.video, mask=self.video_mask, flow=self.flow, pts_s=self.pts_s, key=self.key, label=self.label
+        )
+
+    @property
+    def sounds(self) -> AudioBatch:
+        """The sounds alone."""
+        return AudioBatch(
+            waveform=self.waveform,
+            length=self.length,
+            spectrogram=self.spectrogram,
+            mask=self.audio_mask,
+            start_s=self.audio_start_s,
+            strips=self.strips,
+            key=self.key,
+            label=self.label,
+        )

@@ -1,4 +1,4 @@
-"""The data config of clips with sound, and the source that it makes of a split."""
+"""Clips with sound: their data config and their loader."""
 
 from __future__ import annotations
 
@@ -16,32 +16,62 @@ from ...augment.sound import SpecAugment
 from ...flow.choice import AUTO, NONE, FlowChoice, flow_named
 from ...flow.source import BatchFlow, SampleFlow
 from ...masks import Mask, TokenGrid
-from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
+from ...stream.sampler import Finish, Unchanged
 from ..audio.clip import AudioClip
 from ..audio.data import statistics_of
-from ..audio.reader import sound_of
-from ..audio.sample import AudioSampler
+from ..audio.reader import SoundReader, sound_of
+from ..audio.rows import AudioRowMaker
 from ..audio.spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
-from ..split import Options, Split, split_of
+from ..data import SplitConfig, check_settings
+from ..fields import Fields
+from ..split import Options, Split
 from ..video.clip import VideoClip, aligned
 from ..video.flow import flow_source
+from ..video.rows import ClipRowMaker
 from .batch import AudioVisualBatch
-from .finish import HeardSpectrograms
-from .sample import AudioVisualDraft, AudioVisualRequest, AudioVisualSampler, HeardVideoSampler
+from .rows import AudioVisualPlan, AudioVisualRowMaker, HeardSpectrograms
 from .spectrogram_noise import SpectrogramNoise
 
-AudioVisualSource = Source[
-    FieldsRequest[AudioVisualRequest], FieldsDraft[AudioVisualDraft], AudioVisualBatch, AudioVisualBatch
-]
+
+class AudioVisualSettings(Options, total=False):
+    """The fields of `AudioVisualData`, with its defaults, and the options of all loaders."""
+
+    clip: VideoClip
+    seconds: float
+    video_mask: Mask | None
+    audio_mask: Mask | None
+    features: Features
+    statistics: tuple[float, float] | None
+    augment: Augmentation | None
+    spec_augment: SpecAugment | None
+    spectrogram_noise: SpectrogramNoise | None
+    flow: FlowChoice
+    noise: LinearNoise | None
+    views: int
+    tubelet: int
+    patch: int
+    audio_patch: tuple[int, int]
+    component: str | None
+    sound: str | None
+    fields: Fields
+    on_device: bool | Literal["auto"]
+
+
+def audiovisual_loader(location: str | Path, **settings: Unpack[AudioVisualSettings]) -> Loader[AudioVisualBatch]:
+    """The loader of masked clips with sound of the split in a folder, such as `data/shards/vggsound/train`.
+
+    settings: the fields of `AudioVisualData` (clip, seconds, video_mask, audio_mask, ...) and the options of all
+    loaders (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of videos with sound.
+    """
+    return AudioVisualData.opened(location, settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioVisualData(DataConfig[AudioVisualBatch]):
+class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     """The data config of masked video clips with sound.
 
     clip, augment, flow, views, tubelet, patch, fields: as in `VideoData`. Clips are drawn from the frames that have
@@ -59,6 +89,16 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
     """
 
     modality: ClassVar[str] = "audiovisual"
+    alike: ClassVar[tuple[str, ...]] = (
+        "clip.frames",
+        "clip.size",
+        "tubelet",
+        "patch",
+        "seconds",
+        "features",
+        "audio_patch",
+        "noise",
+    )
 
     clip: VideoClip = field(default_factory=VideoClip)
     seconds: float = 10.24
@@ -126,68 +166,33 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
             on_device=on_device,
         )
 
-    def sampler(self, split: Split) -> AudioVisualSampler:
-        """The sampler of a split."""
-        own = self.resolved(split)
-        mean, deviation = own.statistics or statistics_of(split, own.features)
-        video = HeardVideoSampler(
-            manifest=split.manifest,
-            clip=own.clip,
-            grid=own.grids["video"],
-            augment=own.augment or CenterCrop(),
-            pattern=own.video_mask,
-            flow=own.flow if isinstance(own.flow, SampleFlow) else None,
-            seed=split.seed,
-            views=own.views,
-            component=own.component or "",
-            sound=own.sound or "",
+    def spectrogram(self, split: Split) -> Spectrogram:
+        """What makes the spectrograms of a split."""
+        mean, deviation = self.statistics or statistics_of(split, self.features)
+        return Spectrogram(features=self.features, frames=self.frames, mean=mean, deviation=deviation)
+
+    def rows(self, split: Split) -> AudioVisualRowMaker:
+        """What makes the rows of a split."""
+        clips = ClipRowMaker(
+            component=self.component or "",
+            clip=self.clip,
+            grid=self.grids["video"],
+            augment=self.augment or CenterCrop(),
+            mask=self.video_mask,
+            flow=self.flow if isinstance(self.flow, SampleFlow) else None,
         )
-        audio = AudioSampler(
-            manifest=split.manifest,
-            clip=AudioClip(seconds=own.seconds, sample_rate=own.features.sample_rate),
-            spectrogram=Spectrogram(features=own.features, frames=own.frames, mean=mean, deviation=deviation),
-            grid=own.grids["audio"],
-            pattern=own.audio_mask,
-            roll_gain=None,
-            spec_augment=own.spec_augment,
-            mixup=None,
-            seed=split.seed,
-            views=own.views,
-            on_device=own.on_device is True,
+        sound = AudioClip(seconds=self.seconds, sample_rate=self.features.sample_rate)
+        audio = AudioRowMaker(
+            sounds=SoundReader(manifest=split.manifest, component=self.sound or "", clip=sound, seed=split.seed),
+            spectrogram=self.spectrogram(split),
+            grid=self.grids["audio"],
+            mask=self.audio_mask,
+            spec_augment=self.spec_augment,
+            on_device=self.on_device is True,
             part="audio",
-            component=own.sound or "",
         )
-        return AudioVisualSampler(video=video, audio=audio, noise=own.noise, spectrogram_noise=own.spectrogram_noise)
+        return AudioVisualRowMaker(clips=clips, audio=audio, noise=self.noise, spectrogram_noise=self.spectrogram_noise)
 
-    def source(self, split: Split) -> AudioVisualSource:
-        """The source of a split, for a loader or a mixture."""
-        own, sampler = self.resolved(split), self.sampler(split)
-        grids, on_device = own.grids, sampler.audio.on_device
-        clips = Source(
-            sampler=sampler,
-            finish=HeardSpectrograms(sampler.audio.spectrogram) if on_device else Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            visible=visible_tokens((own.video_mask, grids["video"]), (own.audio_mask, grids["audio"])),
-            form={
-                "clip.frames": own.clip.frames,
-                "clip.size": own.clip.size,
-                "video grid": grids["video"],
-                "video mask": own.video_mask,
-                "flow": "no" if own.flow == NONE else "yes",
-                "seconds": own.seconds,
-                "features": own.features,
-                "audio grid": grids["audio"],
-                "audio mask": own.audio_mask,
-                "views": own.views,
-                "noise": own.noise,
-                "spec_augment": "yes" if own.spec_augment else "no",
-                "on_device": on_device,
-            },
-        )
-        return with_fields(clips, split.manifest, own.fields)
-
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioVisualBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+    def finish(self, split: Split) -> Finish[AudioVisualBatch, AudioVisualBatch]:
+        """The spectrograms, if they are made on the device."""
+        return HeardSpectrograms(self.spectrogram(split)) if self.on_device is True else Unchanged()

@@ -21,9 +21,9 @@ from ...augment.crop import Crop
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
 from ...stream.stats import Stats
-from ..data import check_settings
+from ..data import RowConfig, check_no_cues, check_settings
 from ..fields import Fields
-from ..rows import Item, Masked, Memory, RowConfig, check_no_cues
+from ..rows import Item, Masked, Memory
 from ..split import Options, Split
 from .batch import ImageBatch
 from .decode import REDUCIBLE, decode_image, on_grid, reduction, show

@@ -18,10 +18,9 @@ from ...augment import Augmentation, CenterCrop
 from ...augment.colour import ColourJitter
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
-from ..data import check_settings
+from ..data import SplitConfig, check_settings
 from ..fields import Fields
 from ..image.data import ImageData, image_grid
-from ..rows import SplitConfig
 from ..split import Options, Split
 from ..text.data import with_ids
 from .batch import ImageTextBatch

@@ -19,9 +19,9 @@ from ...masks.core.batch import MaskBatch
 from ...stream.loader import Loader
 from ...stream.source import Visible
 from ...stream.stats import Stats
-from ..data import check_settings
+from ..data import SplitConfig, check_settings
 from ..fields import Fields
-from ..rows import Item, Masked, Memory, Planned, RowMaker, SplitConfig
+from ..rows import Item, Masked, Memory, Planned, RowMaker
 from ..split import Options, Split
 from .batch import MeshBatch
 from .collate import MeshView, mesh_batch

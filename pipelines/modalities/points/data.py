@@ -14,9 +14,9 @@ from ...augment.diffusion import Noise
 from ...masks import Cues, Mask, TokenGrid
 from ...stream.loader import Loader
 from ...stream.stats import Stats
-from ..data import check_settings
+from ..data import RowConfig, check_settings
 from ..fields import Fields
-from ..rows import Item, Masked, Memory, RowConfig
+from ..rows import Item, Masked, Memory
 from ..split import Options, Split
 from .augment import PointAugment
 from .batch import PointsBatch

@@ -18,9 +18,9 @@ from ....shards.stores.base import Range
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
 from ...stream.stats import Stats
-from ..data import check_settings
+from ..data import RowConfig, check_no_cues, check_settings
 from ..fields import Fields
-from ..rows import Item, Masked, Memory, RowConfig, check_no_cues
+from ..rows import Item, Masked, Memory
 from ..split import Options, Split
 from .batch import PoseBatch
 from .camera import Cameras, mirrored

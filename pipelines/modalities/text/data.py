@@ -17,9 +17,8 @@ from ....shards.members.tokens import TOKEN_TYPES
 from ...masks import Mask, Replace, TokenGrid
 from ...masks.text.replace import OF_THE_SPLIT
 from ...stream.loader import Loader
-from ..data import check_settings
+from ..data import SplitConfig, check_settings
 from ..fields import Fields
-from ..rows import SplitConfig
 from ..split import Options, Split
 from .batch import TextBatch
 from .packing import Packing, one_a_row, packed

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...masks.core.batch import MaskBatch
 from ...stream.batch import Batch
+from ..video.batch import VideoBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,3 +32,8 @@ class TrajectoryBatch(Batch):
     pose: Tensor
     waypoint: Tensor
     lens: Tensor
+
+    @property
+    def clips(self) -> VideoBatch:
+        """The clips alone."""
+        return VideoBatch(video=self.video, mask=self.mask, flow=None, pts_s=self.pts_s, key=self.key, label=self.label)

@@ -1,4 +1,4 @@
-"""The data config of walks, and the source that it makes of a split."""
+"""Walks: their data config and their loader."""
 
 from __future__ import annotations
 
@@ -11,32 +11,45 @@ from ....shards.errors import ShardError
 from ...augment import Augmentation, CenterCrop
 from ...augment.colour import ColourJitter
 from ...masks import Mask, TokenGrid
-from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
-from ..split import Options, Split, split_of
+from ..data import SplitConfig, check_settings
+from ..fields import Fields
+from ..split import Options, Split
 from ..video.clip import VideoClip, aligned
+from ..video.rows import ClipRowMaker
 from .batch import TrajectoryBatch
-from .sample import (
-    CAMERA,
-    DEPTH,
-    VIDEO,
-    TrajectoryDraft,
-    TrajectoryRequest,
-    TrajectorySampler,
-    WalkVideoSampler,
-)
+from .rows import CAMERA, DEPTH, VIDEO, TrajectoryPlan, TrajectoryRowMaker
 
-TrajectorySource = Source[
-    FieldsRequest[TrajectoryRequest], FieldsDraft[TrajectoryDraft], TrajectoryBatch, TrajectoryBatch
-]
+
+class TrajectorySettings(Options, total=False):
+    """The fields of `TrajectoryData`, with its defaults, and the options of all loaders."""
+
+    clip: VideoClip
+    ahead_s: float
+    depth: bool
+    mask: Mask | None
+    augment: Augmentation | None
+    colour: ColourJitter | None
+    views: int
+    tubelet: int
+    patch: int
+    fields: Fields
+
+
+def trajectory_loader(location: str | Path, **settings: Unpack[TrajectorySettings]) -> Loader[TrajectoryBatch]:
+    """The loader of masked clips of walks from a folder of shards (one split, such as
+    `data/shards/vizdoom-walks/train`).
+
+    settings: the fields of `TrajectoryData` (clip, ahead_s, depth, mask, ...), and the `Options` of all loaders
+    (batch_size, seed, shuffle, workers, ...). batch_size is in samples per rank.
+
+    Errors: ValueError for impossible settings, ShardError if the folder holds no finished split.
+    """
+    return TrajectoryData.opened(location, settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrajectoryData(DataConfig[TrajectoryBatch]):
+class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
     """The data config of masked clips of walks.
 
     clip, views, tubelet, patch, colour, fields: as in `VideoData`. ahead_s: how far ahead the waypoint is, in seconds;
@@ -46,6 +59,7 @@ class TrajectoryData(DataConfig[TrajectoryBatch]):
     """
 
     modality: ClassVar[str] = "trajectory"
+    alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch", "depth")
     version: ClassVar[int] = 2  # 2: poses have the quaternion with w >= 0
 
     clip: VideoClip = field(default_factory=lambda: VideoClip(frames=4, stride=4))
@@ -88,45 +102,15 @@ class TrajectoryData(DataConfig[TrajectoryBatch]):
             augment=self.augment or CenterCrop(flip=0.5 if split.shuffle else 0.0),
         )
 
-    def sampler(self, split: Split) -> TrajectorySampler:
-        """The sampler of a split."""
-        own = self.resolved(split)
-        video = WalkVideoSampler(
-            manifest=split.manifest,
-            clip=own.clip,
-            grid=own.grids["video"],
-            augment=own.augment or CenterCrop(),
-            colour=own.colour,
-            pattern=own.mask,
-            flow=None,
-            seed=split.seed,
-            views=own.views,
+    def rows(self, split: Split) -> TrajectoryRowMaker:
+        """What makes the rows of a split."""
+        clips = ClipRowMaker(
             component=VIDEO,
-            ahead_s=own.ahead_s,
+            clip=self.clip,
+            grid=self.grids["video"],
+            augment=self.augment or CenterCrop(),
+            mask=self.mask,
+            flow=None,
+            colour=self.colour,
         )
-        return TrajectorySampler(video=video, depth=own.depth)
-
-    def source(self, split: Split) -> TrajectorySource:
-        """The source of a split, for a loader or a mixture."""
-        own = self.resolved(split)
-        clips = Source(
-            sampler=self.sampler(split),
-            finish=Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            visible=visible_tokens((own.mask, own.grids["video"])),
-            form={
-                "clip.frames": own.clip.frames,
-                "clip.size": own.clip.size,
-                "token grid": own.grids["video"],
-                "depth": "yes" if own.depth else "no",
-                "views": own.views,
-                "mask": own.mask,
-            },
-        )
-        return with_fields(clips, split.manifest, own.fields)
-
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[TrajectoryBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+        return TrajectoryRowMaker(clips=clips, depth=self.depth, ahead_s=self.ahead_s)

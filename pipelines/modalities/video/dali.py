@@ -1,18 +1,17 @@
 """Decode and resize whole batches with NVIDIA DALI: with NVDEC on a CUDA device, VP9 on the CPU.
 
-The draws of clips, crops and masks are those of the CPU path (sample.py), and so are the decoded packets, which
-`PackingSampler` packs for DALI (packing.py). Clips of other formats are decoded on the CPU and put into the batch.
+The draws of clips, crops and masks are those of the CPU path (rows.py), and so are the decoded packets, which
+`PackedRowMaker` packs for DALI (packing.py). Clips of other formats are decoded on the CPU and put into the batch.
 
 Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 levels on average).
 
-The data config wraps the source with DALI; the source knows nothing of it. Mixtures decode with PyAV.
+The data config makes a source of its own for DALI; that of mixtures knows nothing of it. Mixtures decode with PyAV.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,15 +21,17 @@ import torch
 from torch import Tensor
 
 from ....shards.errors import DataError, SampleError
+from ...augment.crop import Crop
 from ...stream.one_thread import compute_alone
-from ...stream.sampler import BadRowsError, Composed
-from ...stream.source import Source
+from ...stream.sampler import BadRowsError, Wanted
 from ...stream.stats import Stats
+from ..rows import RowSampler
 from .batch import VideoBatch
+from .clip import VideoClip
 from .dali_graph import clip_pipeline, colours_after, region
 from .packed_clip import EncodedClip, Refusal, first_frame
-from .packing import PackedBatch, PackedDraft, PackingSampler, unsuited
-from .sample import ClipRequest, VideoDraft, VideoSampler
+from .packing import PackedBatch
+from .rows import ClipPlan
 
 dali_torch: Any = nvidia.dali.plugin.pytorch
 """Typed as Any, because DALI is only partly annotated."""
@@ -52,11 +53,11 @@ class DaliFinish:
     on the CPU. A failure that no bad clip explains, and a difference, are faults of DALI; after `MOST_FAULTS` in
     succession everything is decoded on the CPU.
 
-    on_cpu: the clips that were decoded on the CPU, by reason.
+    sampler: makes clips on the CPU, without fields. on_cpu: the clips that were decoded on the CPU, by reason.
     """
 
-    def __init__(self, sampler: VideoSampler, threads: int) -> None:
-        self._sampler, self._threads = sampler, threads
+    def __init__(self, sampler: RowSampler[ClipPlan, VideoBatch], clip: VideoClip, threads: int) -> None:
+        self._sampler, self._clip, self._threads = sampler, clip, threads
         self._pipeline: Any = None
         self._stream: Any = None
         self._batches = self._faults = 0
@@ -82,53 +83,52 @@ class DaliFinish:
         self._note([clip.reason for clip in refusals.values()])
         if not encoded:
             return batch.pixels.to(device)
-        decoded = self._decoded_or_on_cpu(encoded, batch.requests, device)
+        decoded = self._decoded_or_on_cpu(encoded, batch, device)
         if not refusals:
             return decoded.flatten(0, 1)
         pixels = self._by_sample(batch.pixels.to(device))
         places = np.argsort([*encoded, *refusals])
         return torch.cat([decoded, pixels])[torch.from_numpy(places).to(device, non_blocking=True)].flatten(0, 1)
 
-    def _decoded_or_on_cpu(
-        self, clips: dict[int, EncodedClip], requests: Sequence[ClipRequest], device: torch.device
-    ) -> Tensor:
+    def _decoded_or_on_cpu(self, clips: dict[int, EncodedClip], batch: PackedBatch, device: torch.device) -> Tensor:
         """The pixels of the clips by row, uint8 (rows, views, T, size, size, 3); raises BadRowsError."""
         if self._faults >= MOST_FAULTS:
             self._note(["after faults of DALI"] * len(clips))
-            return self._on_cpu({row: requests[row] for row in clips}).to(device)
+            return self._on_cpu({row: batch.wanted[row] for row in clips}).to(device)
         try:
-            video = self._decoded(list(clips.values()), [requests[row] for row in clips], device)
+            video = self._decoded(list(clips.values()), [batch.crops[row] for row in clips], device)
         except RuntimeError as error:
             self._pipeline = None
             said = " ".join(str(error).split())
             log.warning("DALI failed, so %d clips are decoded on the CPU: %s", len(clips), said)
             self._note(["DALI failed"] * len(clips))
-            video = self._on_cpu({row: requests[row] for row in clips}).to(device)  # raises if a clip explains it
+            video = self._on_cpu({row: batch.wanted[row] for row in clips}).to(device)  # raises if a clip explains it
             self._fault()
             return video
-        return self._compared(video, clips, requests)
+        return self._compared(video, clips, batch)
 
-    def _compared(self, video: Tensor, clips: dict[int, EncodedClip], requests: Sequence[ClipRequest]) -> Tensor:
+    def _compared(self, video: Tensor, clips: dict[int, EncodedClip], batch: PackedBatch) -> Tensor:
         """The pixels, those of clips that DALI did not decode replaced."""
         order = list(clips)
         place = self._batches % len(order)
         self._batches += 1
-        if not self._differs(video[place], clips[order[place]], requests[order[place]]):
+        if not self._differs(video[place], clips[order[place]], batch.crops[order[place]][0]):
             self._faults = 0
             return video
-        wrong = [n for n, row in enumerate(order) if self._differs(video[n], clips[row], requests[row])]
-        names = ", ".join(requests[order[n]].key for n in wrong)
+        wrong = [n for n, row in enumerate(order) if self._differs(video[n], clips[row], batch.crops[row][0])]
+        views = self._sampler.views
+        names = ", ".join(batch.key[order[n] * views] for n in wrong)
         log.warning("DALI returned other pictures than those of %s; they are decoded on the CPU", names)
         self._note(["DALI returned other pictures"] * len(wrong))
-        right = self._on_cpu({order[n]: requests[order[n]] for n in wrong}).to(video.device)
+        right = self._on_cpu({order[n]: batch.wanted[order[n]] for n in wrong}).to(video.device)
         video[torch.tensor(wrong, device=video.device)] = right
         self._fault()
         return video
 
-    def _differs(self, video: Tensor, clip: EncodedClip, request: ClipRequest) -> bool:
+    def _differs(self, video: Tensor, clip: EncodedClip, crop: Crop) -> bool:
         """Whether the first frame of a clip's first view is another picture than that of the CPU."""
         try:
-            expected = first_frame(clip, request.crops[0], self._sampler.clip.size)
+            expected = first_frame(clip, crop, self._clip.size)
         except DataError:
             return True
         found = video[0, 0].cpu().numpy()
@@ -146,31 +146,29 @@ class DaliFinish:
                 log.info("decoded on the CPU, as others like it will be: %s", reason)
             self.on_cpu[reason] += 1
 
-    def _on_cpu(self, requests: dict[int, ClipRequest]) -> Tensor:
+    def _on_cpu(self, wanted: dict[int, Wanted]) -> Tensor:
         """The pixels of samples by row, decoded on the CPU; raises BadRowsError for those that cannot be."""
-        draft = self._sampler.allocate(list(requests.values()))
+        requests = [self._sampler.request(one) for one in wanted.values()]
+        draft = self._sampler.allocate(requests)
         with ThreadPoolExecutor(self._threads, initializer=compute_alone) as pool:
-            filled = [
-                pool.submit(self._sampler.fill, request, draft, n, Stats())
-                for n, request in enumerate(requests.values())
-            ]
+            filled = [pool.submit(self._sampler.fill, request, draft, n, Stats()) for n, request in enumerate(requests)]
         bad = {
             row: error
-            for row, done in zip(requests, filled, strict=True)
+            for row, done in zip(wanted, filled, strict=True)
             if isinstance(error := done.exception(), SampleError)
         }
         if bad:
             raise BadRowsError(bad)
         for done in filled:
             done.result()
-        return self._by_sample(torch.from_numpy(draft.video))
+        return self._by_sample(draft.batch.video)
 
     def _by_sample(self, video: Tensor) -> Tensor:
         """Views as (rows, views, T, size, size, 3)."""
         return video.reshape(-1, self._sampler.views, *video.shape[1:])
 
-    def _decoded(self, clips: list[EncodedClip], requests: list[ClipRequest], device: torch.device) -> Tensor:
-        size, frames, views = self._sampler.clip.size, self._sampler.clip.frames, self._sampler.views
+    def _decoded(self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device) -> Tensor:
+        size, frames, views = self._clip.size, self._clip.frames, self._sampler.views
         rows = len(clips)
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
             self._pipeline = clip_pipeline(rows, views, size, self._threads, device)
@@ -178,7 +176,7 @@ class DaliFinish:
             video=[clip.mp4 for clip in clips],
             frames=[clip.frames for clip in clips],
             order=[clip.order for clip in clips],
-            regions=[np.stack([region(crop, size) for crop in request.crops]) for request in requests],
+            regions=[np.stack([region(crop, size) for crop in own]) for own in crops],
             colours=[colours_after(clip.standard, clip.full_range) for clip in clips],
         )
         return self._to_torch(output.as_tensor(), (rows, views, frames, size, size, 3), device)
@@ -196,34 +194,3 @@ class DaliFinish:
             self._stream.synchronize()
             video.record_stream(torch.cuda.current_stream(device))
         return video
-
-
-def on_dali(
-    cpu: Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch],
-    sampler: VideoSampler,
-    device: torch.device,
-    threads: int,
-    formats: frozenset[str] | None = None,
-) -> Source[ClipRequest, PackedDraft, PackedBatch, VideoBatch]:
-    """The source of `sampler`, decoded by DALI on `device`. A BatchFlow computes flow of DALI's pixels.
-
-    formats: those that DALI decodes, by default all that it can; threads decode the others. Both are part of the
-    identity, since pixels differ from the CPU's.
-
-    Errors: ValueError for what `unsuited` names.
-    """
-    if reason := unsuited(sampler, device):
-        raise ValueError(f"backend='dali': {reason}; use backend='cpu'")
-    decoding = DaliFinish(sampler, threads)
-    return Source(
-        sampler=PackingSampler(inner=sampler, device=device.type, formats=formats),
-        finish=decoding if sampler.flow is None else Composed(decoding, cpu.finish),
-        samples=cpu.samples,
-        identity={
-            **cpu.identity,
-            "backend": "dali",
-            **({} if formats is None else {"decoded_by_dali": sorted(formats)}),
-        },
-        visible=cpu.visible,
-        form={**cpu.form, "backend": "dali"},
-    )

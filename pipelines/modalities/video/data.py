@@ -1,4 +1,4 @@
-"""The data config of video, and the source that it makes of a split."""
+"""Video: its data config and its loader."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self, Unpack, get_args
 
-import torch
-
 from ....shards.config import NOT_IDENTITY
 from ....shards.format.component import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
@@ -17,28 +15,54 @@ from ...augment.colour import ColourJitter
 from ...flow.choice import AUTO, NONE, FlowChoice, flow_named
 from ...flow.source import BatchFlow, FlowSource, SampleFlow
 from ...masks import Mask, TokenGrid
-from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
 from ...stream.sampler import Composed, Finish, Unchanged
-from ...stream.source import Source
 from ..backend import Backend, dali_serves
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
+from ..data import SplitConfig, check_settings
+from ..fields import Fields
+from ..rows import RowSource
 from ..split import Options, Split, split_of
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .decoders import faster_with_dali
 from .flow import flow_source
 from .flow_finish import FlowFinish
-from .packing import unsuited
-from .sample import ClipRequest, VideoDraft, VideoSampler
+from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
+from .rows import ClipPlan, ClipRowMaker
 from .yuv import Output, PlanesFinish
 
-VideoSource = Source[FieldsRequest[ClipRequest], FieldsDraft[VideoDraft], VideoBatch, VideoBatch]
+
+class VideoSettings(Options, total=False):
+    """The fields of `VideoData`, with its defaults, and the options of all loaders."""
+
+    clip: VideoClip
+    mask: Mask | None
+    augment: Augmentation | None
+    colour: ColourJitter | None
+    flow: FlowChoice
+    views: int
+    component: str | None
+    tubelet: int
+    patch: int
+    fields: Fields
+    backend: Backend
+    output: Output
+    decoders: str | None
+
+
+def video_loader(location: str | Path, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
+    """The loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
+
+    settings: the fields of `VideoData` (clip, mask, augment, flow, views, ...), and the `Options` of all loaders
+    (batch_size, seed, shuffle, workers, ...). batch_size is in samples per rank.
+
+    Errors: ValueError for impossible settings, ShardError if the folder holds no finished split.
+    """
+    return VideoData.opened(location, settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoData(DataConfig[VideoBatch]):
+class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     """The data config of masked video clips.
 
     clip: frames, stride and size. mask: a mask of `maskstream.pipelines.masks`, or None. augment: by default VideoMAE's
@@ -59,6 +83,7 @@ class VideoData(DataConfig[VideoBatch]):
     """
 
     modality: ClassVar[str] = "video"
+    alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch")
 
     clip: VideoClip = field(default_factory=VideoClip)
     mask: Mask | None = None
@@ -111,81 +136,66 @@ class VideoData(DataConfig[VideoBatch]):
             component=component_of(split.manifest.components, ("video",), self.component).name,
         )
 
-    def sampler(self, split: Split) -> VideoSampler:
-        """The sampler of a split."""
-        own = self.resolved(split)
-        return VideoSampler(
-            manifest=split.manifest,
-            clip=own.clip,
-            grid=own.grids["video"],
-            augment=own.augment or CenterCrop(),
-            colour=own.colour,
-            pattern=own.mask,
-            flow=own.flow if isinstance(own.flow, FlowSource) else None,
-            seed=split.seed,
-            views=own.views,
-            component=own.component or "",
-            output=own.output,
+    def rows(self, split: Split) -> ClipRowMaker:
+        """What makes the rows of a split."""
+        return ClipRowMaker(
+            component=self.component or "",
+            clip=self.clip,
+            grid=self.grids["video"],
+            augment=self.augment or CenterCrop(),
+            colour=self.colour,
+            mask=self.mask,
+            flow=self.flow if isinstance(self.flow, FlowSource) else None,
+            output=self.output,
         )
 
-    def source(self, split: Split) -> VideoSource:
-        """The source of a split, for a loader or a mixture."""
-        return with_fields(self._clips(split, self.sampler(split)), split.manifest, self.fields)
+    def finish(self, split: Split) -> Finish[VideoBatch, VideoBatch]:
+        """The flow of whole batches, and pixels of planes. ValueError for flow that cannot be computed so."""
+        flow: FlowFinish | None = None
+        if isinstance(self.flow, BatchFlow):
+            if reason := self.flow.missing(split.device):
+                raise ValueError(f"flow={self.flow}: {reason}; use flow='lk'")
+            flow = FlowFinish(flow=self.flow, mask=self.mask, grid=self.grids["video"])
+        if self.output == "rgb":
+            return flow or Unchanged()
+        if isinstance(self.flow, SampleFlow):
+            raise ValueError(
+                f"output='yuv' with flow={self.flow}: a SampleFlow needs RGB while a sample is made; use "
+                "output='rgb', a BatchFlow, or flow='none' with a mask that needs none"
+            )
+        planes = PlanesFinish(size=self.clip.size)
+        return planes if flow is None else Composed(planes, flow)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[VideoBatch]:
         """The loader of a split."""
         split, loading = split_of(location, self.modality, options, self.loader)
-        sampler = self.sampler(split)
-        formats = self._measured(sampler, split.device)
-        suited = partial(unsuited, sampler, split.device)
+        own = self.resolved(split)
+        rows = own.rows(split)
+        formats = own._measured(split)
+        suited = partial(unsuited, rows, split.manifest, split.device)
         if self.output == "rgb" and dali_serves(self.backend, split.device, suited, formats):
-            from .dali import on_dali
-
-            clips = on_dali(self._clips(split, sampler), sampler, split.device, split.threads, formats)
-            return Loader(with_fields(clips, split.manifest, self.fields), **loading)
+            return Loader(own._by_dali(rows, split, formats), **loading)
         return Loader(self.source(split), **loading)
 
-    def _measured(self, sampler: VideoSampler, device: torch.device) -> frozenset[str] | None:
+    def _by_dali(
+        self, clips: ClipRowMaker, split: Split, formats: frozenset[str] | None
+    ) -> RowSource[PackedPlan, PackedBatch, VideoBatch]:
+        """The source of clips that DALI decodes on the device. A BatchFlow computes flow of DALI's pixels.
+
+        formats: those that DALI decodes, by default all that it can; threads decode the others. ValueError for what
+        `unsuited` names.
+        """
+        from .dali import DaliFinish
+
+        if reason := unsuited(clips, split.manifest, split.device):
+            raise ValueError(f"backend='dali': {reason}; use backend='cpu'")
+        decoding = DaliFinish(replace(self, fields=())._sampler(clips, split), self.clip, split.threads)
+        finish = decoding if clips.flow is None else Composed(decoding, self.finish(split))
+        return self._source(PackedRowMaker(clips=clips, device=split.device.type, formats=formats), finish, split)
+
+    def _measured(self, split: Split) -> frozenset[str] | None:
         """The formats of the shards that "auto" gives to DALI; None for another backend, or if nothing was measured."""
         if self.backend != "auto" or self.output != "rgb":
             return None
-        codecs = sampler.manifest.components[sampler.component].words["codec"].names
-        return faster_with_dali(self.decoders, device, codecs)
-
-    def _clips(self, split: Split, sampler: VideoSampler) -> Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch]:
-        """The source of clips without fields."""
-        own = self.resolved(split)
-        finish: Finish[VideoBatch, VideoBatch] = Unchanged()
-        flow: object = "no" if own.flow == NONE else "yes"
-        if isinstance(own.flow, BatchFlow):
-            if reason := own.flow.missing(split.device):
-                raise ValueError(f"flow={own.flow}: {reason}; use flow='lk'")
-            finish, flow = FlowFinish(flow=own.flow, pattern=own.mask, grid=own.grids["video"]), own.flow
-        if self.output == "yuv":
-            if isinstance(own.flow, SampleFlow):
-                raise ValueError(
-                    f"output='yuv' with flow={own.flow}: a SampleFlow needs RGB while a sample is made; use "
-                    "output='rgb', a BatchFlow, or flow='none' with a mask that needs none"
-                )
-            planes = PlanesFinish(size=own.clip.size)
-            finish = planes if isinstance(finish, Unchanged) else Composed(planes, finish)
-        return Source(
-            sampler=sampler,
-            finish=finish,
-            samples=split.samples,
-            identity={
-                "data": own.to_dict(identity=True),
-                **({"output": "yuv"} if self.output == "yuv" else {}),
-                **split.identity,
-            },
-            visible=visible_tokens((own.mask, own.grids["video"])),
-            form={
-                "clip.frames": own.clip.frames,
-                "clip.size": own.clip.size,
-                "token grid": own.grids["video"],
-                "views": own.views,
-                "mask": own.mask,
-                "flow": flow,
-                "output": own.output,
-            },
-        )
+        codecs = split.manifest.component(self.component or "").words["codec"].names
+        return faster_with_dali(self.decoders, split.device, codecs)

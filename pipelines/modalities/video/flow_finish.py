@@ -31,7 +31,7 @@ class FlowFinish:
     """
 
     flow: BatchFlow
-    pattern: Mask | None
+    mask: Mask | None
     grid: TokenGrid
     masks: Literal["auto", "numba", "torch"] = "auto"
 
@@ -39,7 +39,7 @@ class FlowFinish:
     def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
         """The batch with flow and masks; raises ValueError for flow of an impossible shape."""
         flow = self._flow(batch)
-        mask = batch.mask if self.pattern is None or not batch.draws else self._masks(self.pattern, batch, flow)
+        mask = batch.mask if self.mask is None or not batch.draws else self._masks(self.mask, batch, flow)
         return replace(batch, flow=flow, mask=mask, draws=())
 
     def _flow(self, batch: VideoBatch) -> Flow:

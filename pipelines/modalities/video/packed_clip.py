@@ -20,7 +20,7 @@ from ...augment.crop import Crop
 from ...decode.cpu import decode_frames, to_rgb
 from ...decode.nvdec import PictureFormat, picture_format, refused, unusual
 from ...decode.packets import wanted_packets, wanted_pts
-from .sample import ClipBytes
+from .read import ClipBytes
 
 _SYNC, _NON_SYNC = 0x02000000, 0x01010000
 

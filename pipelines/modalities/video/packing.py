@@ -1,16 +1,19 @@
-"""The sampler that packs clips for a decoder of whole batches, and decodes on the CPU what that one cannot."""
+"""Rows of clips that are packed for a decoder of whole batches; what that one cannot decode is decoded on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ....shards.stores.base import Announcement
+from ....shards.format.manifest import Manifest
+from ....shards.stores.base import Range
+from ...augment.crop import Crop
 from ...decode.nvdec import CODECS, missing_libraries
 from ...flow.source import SampleFlow
 from ...masks.core.batch import MaskBatch
@@ -18,8 +21,11 @@ from ...masks.core.draw import Draw
 from ...stream.batch import Batch
 from ...stream.sampler import Wanted
 from ...stream.stats import Stats
+from ..rows import Item, Masked, Memory, Planned, RowMaker
+from ..split import Split
 from .packed_clip import EncodedClip, Refusal, encoded_clip
-from .sample import ClipRequest, VideoDraft, VideoSampler
+from .read import Int64s
+from .rows import ClipPlan, ClipRowMaker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,115 +41,133 @@ class PackedBatch(Batch):
     """A host batch of clips, most of them encoded.
 
     clips: per sample the encoded clip, or why it was decoded on the CPU. pixels: uint8 (views of these, T, size, size,
-    3), the latter in order. requests: one per sample. The rest is as in `VideoBatch`.
+    3), the latter in order. wanted: per sample which one it is. crops: per sample those of its views. The rest is as in
+    `VideoBatch`.
     """
 
     clips: list[EncodedClip | Refusal]
     pixels: Tensor
-    requests: list[ClipRequest]
+    wanted: list[Wanted]
+    crops: list[list[Crop]]
     mask: MaskBatch | None
     pts_s: Tensor
     draws: tuple[Draw, ...]
 
 
 @dataclass(kw_only=True, slots=True)
-class PackedDraft:
-    """The draft of a packed batch: `rest` holds everything but pixels, the lists have one entry per sample."""
+class PackedPlan:
+    """The plan of a clip; packed: the clip, once it is packed or decoded."""
 
-    rest: VideoDraft
-    clips: list[EncodedClip | CpuClip | None]
-    requests: list[ClipRequest | None]
+    clip: ClipPlan
+    packed: EncodedClip | CpuClip | None = None
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """All that is read."""
+        return self.clip.ranges
+
+    @property
+    def numbers(self) -> Int64s:
+        """The frame numbers of the clip."""
+        return self.clip.numbers
+
+    @property
+    def n_frames(self) -> int:
+        """The number of frames of the whole video."""
+        return self.clip.n_frames
 
 
-@dataclass(frozen=True, kw_only=True)
-class PackingSampler:
-    """Makes the draws of the video sampler `inner`, then reads and packs clips instead of decoding them.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
+    """Makes the draws of `clips`, then reads and packs clips instead of decoding them.
 
     A clip whose format the decoder on the type of device `device` does not take, or that is not one of `formats`, is
     decoded here, so which of the two decodes it depends on its bytes alone.
     """
 
-    inner: VideoSampler
+    clips: ClipRowMaker
     device: str
     formats: frozenset[str] | None = None
 
     @property
-    def seed(self) -> int:
-        """The seed of all draws."""
-        return self.inner.seed
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of the clip."""
+        return self.clips.masks
 
     @property
-    def needs_progress(self) -> bool:
-        """Whether the mask depends on the progress of the run."""
-        return self.inner.needs_progress
+    def form(self) -> Mapping[str, object]:
+        """That of the clips, and the decoder."""
+        return {**self.clips.form, "backend": "dali"}
 
-    def request(self, wanted: Wanted) -> ClipRequest:
+    def identity(self, split: Split) -> dict[str, Any]:
+        """That of the clips, and what is decoded by DALI, whose pixels differ from the CPU's."""
+        formats = {} if self.formats is None else {"decoded_by_dali": sorted(self.formats)}
+        return {**self.clips.identity(split), "backend": "dali", **formats}
+
+    def plan(self, item: Item) -> PackedPlan:
         """Draws the clip and the crops of a sample."""
-        return self.inner.request(wanted)
+        return PackedPlan(clip=self.clips.plan(item))
 
-    def announce(self, request: ClipRequest) -> Announcement:
-        """Says that the ranges of a request will be read soon."""
-        return self.inner.announce(request)
-
-    def allocate(self, requests: Sequence[object]) -> PackedDraft:
-        """The draft of some requests, without pixels."""
-        return PackedDraft(
-            rest=self.inner.allocate(requests, size=0), clips=[None] * len(requests), requests=[None] * len(requests)
+    def layout(self, memory: Memory[PackedPlan]) -> PackedBatch:
+        """The empty batch; `join` makes what is of clips."""
+        return PackedBatch(
+            clips=[],
+            pixels=memory(np.uint8, 0),
+            wanted=[],
+            crops=[],
+            mask=None,
+            pts_s=memory(np.float64, self.clips.clip.frames),
+            draws=(),
+            key=memory.key,
+            label=memory.label,
         )
 
-    def mask(self, request: ClipRequest, draft: PackedDraft, row: int) -> None:
-        """Draws the masks of a sample's views if they need no content."""
-        self.inner.mask(request, draft.rest, row)
-
-    def fill(self, request: ClipRequest, draft: PackedDraft, row: int, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PackedPlan, batch: PackedBatch, own: slice, stats: Stats) -> None:
         """Reads and packs a clip, or decodes it; raises SampleError if its bytes contradict the index."""
-        size = (request.video.width, request.video.height)
-        with self.inner.manifest.reading(request.index, self.inner.component), stats.stage("read"):
-            data = self.inner.read(request)
-            clip = encoded_clip(data, request.numbers, size, self.device, self.formats)
+        size = (plan.clip.video.width, plan.clip.video.height)
+        with item.manifest.reading(item.index, self.clips.component), stats.stage("read"):
+            data = self.clips.read(item, plan.clip)
+            clip = encoded_clip(data, plan.numbers, size, self.device, self.formats)
         if isinstance(clip, Refusal):
-            own = self.inner.allocate([request])
-            self.inner.fill(request, own, 0, stats)
-            draft.clips[row], pts_s = CpuClip(pixels=own.video, reason=clip.reason), own.pts_s[0]
+            decoded = self.clips.layout(Memory([plan.clip], item.views))
+            self.clips.fill(item, plan.clip, decoded, slice(0, item.views), stats)
+            plan.packed = CpuClip(pixels=decoded.video.numpy(), reason=clip.reason)
+            batch.pts_s.numpy()[own] = decoded.pts_s.numpy()
         else:
             stats.read_bytes += data.size_bytes
-            draft.clips[row], pts_s = clip, clip.pts_s
-        draft.requests[row] = request
-        self.inner.describe(request, pts_s, draft.rest, row)
+            plan.packed = clip
+            batch.pts_s.numpy()[own] = clip.pts_s
 
-    def join(self, draft: PackedDraft) -> PackedBatch:
-        """The host batch."""
-        clips = [clip for clip in draft.clips if clip is not None]
-        own, rest = self.inner.clip, draft.rest
-        pixels = [clip.pixels for clip in clips if isinstance(clip, CpuClip)]
+    def join(self, batch: PackedBatch, planned: Sequence[Planned[PackedPlan]]) -> PackedBatch:
+        """The batch with its clips."""
+        clips = [one.plan.packed for one in planned if one.plan.packed is not None]
+        own, pixels = self.clips.clip, [clip.pixels for clip in clips if isinstance(clip, CpuClip)]
         none = np.empty((0, own.frames, own.size, own.size, 3), dtype=np.uint8)
-        return PackedBatch(
+        return replace(
+            batch,
             clips=[Refusal(clip.reason) if isinstance(clip, CpuClip) else clip for clip in clips],
             pixels=torch.from_numpy(np.concatenate(pixels) if pixels else none),
-            requests=[request for request in draft.requests if request is not None],
-            mask=self.inner.mask_batch(rest),
-            label=torch.from_numpy(rest.label),
-            key=rest.key,
-            pts_s=torch.from_numpy(rest.pts_s),
-            draws=self.inner.draws(rest),
+            wanted=[one.item.wanted for one in planned],
+            crops=[one.plan.clip.crops for one in planned],
+            draws=tuple(draw for one in planned for draw in one.plan.clip.draws),
         )
 
 
-def unsuited(sampler: VideoSampler, device: torch.device) -> str:
-    """Why DALI cannot serve the loader of a sampler on a device, in words; "" if it can."""
-    if sampler.colour is not None:
+def unsuited(clips: ClipRowMaker, manifest: Manifest, device: torch.device) -> str:
+    """Why DALI cannot serve the loader of some clips on a device, in words; "" if it can."""
+    if clips.colour is not None:
         return "colour jitter is made on the CPU"
-    if isinstance(sampler.flow, SampleFlow):
+    if isinstance(clips.flow, SampleFlow):
         return (
-            f"flow={sampler.flow} needs single clips, and DALI decodes batches (a BatchFlow, or flow='none' with a "
+            f"flow={clips.flow} needs single clips, and DALI decodes batches (a BatchFlow, or flow='none' with a "
             "mask that needs none, would suit)"
         )
     legal = CODECS.get(device.type, ())
-    codecs = sampler.manifest.components[sampler.component].words["codec"].names
+    codecs = manifest.components[clips.component].words["codec"].names
     if not set(codecs) & set(legal):
         return (
             f"it decodes {' and '.join(legal) or 'nothing'} on the device {device.type!r}, and "
-            f"{sampler.manifest.location} holds {', '.join(sorted(codecs))}"
+            f"{manifest.location} holds {', '.join(sorted(codecs))}"
         )
     if device.type == "cuda" and (missing := missing_libraries()):
         return (

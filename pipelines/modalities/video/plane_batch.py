@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...augment.crop import Crop
 from ...decode.cpu import UInt8Array, yuv_to_rgb
-from ...decode.planes import CropPlanes, PlaneMemory
+from ...decode.planes import CropPlanes, plane_memory
 from ...stream.batch import Movable
 
 
@@ -47,24 +48,53 @@ class PlaneBatch(Movable):
     colours: Tensor
 
     @classmethod
-    def of(cls, clips: Sequence[CropPlanes], memory: PlaneMemory | None = None) -> PlaneBatch:
-        """The batch of some clips of equal length; memory: that in which they are, if they are in one."""
-        luma, chroma = (memory.whole(clips) if memory else None) or _joined(clips)
-        colours = np.stack([yuv_to_rgb(c.standard, c.full_range) for c in clips])
-        return cls(
-            luma=torch.from_numpy(luma),
-            chroma=torch.from_numpy(chroma),
-            clips=tuple(map(PlaneClip.of, clips)),
-            colours=torch.from_numpy(colours.astype(np.float32)),
-        )
+    def empty(cls, rows: int, frames: int, crops: Sequence[Crop]) -> PlaneBatch:
+        """Memory for clips of these crops, into which each clip is written, so that joining copies nothing."""
+        height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
+        luma, chroma = plane_memory((rows, frames), height, width)
+        colours = torch.empty(rows, 3, 4)
+        return cls(luma=torch.from_numpy(luma), chroma=torch.from_numpy(chroma), clips=(), colours=colours)
+
+    def room(self, row: int, crop: Crop) -> tuple[UInt8Array, UInt8Array]:
+        """Where the luma (T, h, w) and the chroma (T, 2, ceil(h / 2), ceil(w / 2)) of a clip are written.
+
+        A crop that replaces another may be larger than all of these; it has memory of its own.
+        """
+        luma, chroma = self.luma.numpy(), self.chroma.numpy()
+        if crop.height > luma.shape[2] or crop.width > luma.shape[3]:
+            return plane_memory((luma.shape[1],), crop.height, crop.width)
+        down, across = -(-crop.height // 2), -(-crop.width // 2)
+        return luma[row, :, : crop.height, : crop.width], chroma[row, :, :, :down, :across]
+
+    def of_clips(self, clips: Sequence[CropPlanes]) -> PlaneBatch:
+        """The batch of the clips that were written here, one in each row; copied if one has memory of its own."""
+        luma, chroma = self.luma.numpy(), self.chroma.numpy()
+        if not all(np.may_share_memory(clip.luma, luma) for clip in clips):
+            luma, chroma = _joined(clips)
+        return _described(luma, chroma, clips)
+
+    @classmethod
+    def of(cls, clips: Sequence[CropPlanes]) -> PlaneBatch:
+        """The batch of some clips of equal length, which are copied."""
+        return _described(*_joined(clips), clips)
+
+
+def _described(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[CropPlanes]) -> PlaneBatch:
+    """The batch of planes that hold these clips."""
+    colours = np.stack([yuv_to_rgb(clip.standard, clip.full_range) for clip in clips])
+    return PlaneBatch(
+        luma=torch.from_numpy(luma),
+        chroma=torch.from_numpy(chroma),
+        clips=tuple(map(PlaneClip.of, clips)),
+        colours=torch.from_numpy(colours.astype(np.float32)),
+    )
 
 
 def _joined(clips: Sequence[CropPlanes]) -> tuple[UInt8Array, UInt8Array]:
     """Luma (B, T, H, W) and chroma (B, T, 2, ceil(H / 2), ceil(W / 2)) of clips, copied."""
     frames = len(clips[0].luma)
     height, width = (max(clip.luma.shape[axis] for clip in clips) for axis in (1, 2))
-    luma = np.empty((len(clips), frames, height, width), dtype=np.uint8)
-    chroma = np.empty((len(clips), frames, 2, -(-height // 2), -(-width // 2)), dtype=np.uint8)
+    luma, chroma = plane_memory((len(clips), frames), height, width)
     for clip, y, uv in zip(clips, luma, chroma, strict=True):
         y[:, : clip.luma.shape[1], : clip.luma.shape[2]] = clip.luma
         uv[..., : clip.chroma.shape[2], : clip.chroma.shape[3]] = clip.chroma

@@ -10,7 +10,7 @@ from maskstream.pipelines import AudioVisualData, Loader, VideoClip, VideoData, 
 from maskstream.pipelines.flow.choice import flow_named
 from maskstream.pipelines.masks import MotionGuided
 from maskstream.pipelines.modalities.video.flow_finish import FlowFinish
-from maskstream.pipelines.modalities.video.sample import VideoSampler
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.sampler import Unchanged
 from maskstream.shards.errors import ResumeError, StoreError
 
@@ -171,14 +171,14 @@ def test_masks_in_torch_are_those_of_the_loops(split, of_batch, mask, monkeypatc
 
 
 def test_a_replaced_sample_has_its_own_mask(split, of_batch, monkeypatch):
-    read = VideoSampler.read
+    read = ClipRowMaker.read
 
-    def broken(self, request):
-        if request.key == "clip3":
+    def broken(self, item, plan):
+        if item.shown.key == "clip3":
             raise StoreError("broken for a test")
-        return read(self, request)
+        return read(self, item, plan)
 
-    monkeypatch.setattr(VideoSampler, "read", broken)
+    monkeypatch.setattr(ClipRowMaker, "read", broken)
     settings = {"batch_size": 11, "max_bad_fraction": 1}
     (wanted,), (got,) = list(loader(split, "dis", **settings)), list(loader(split, of_batch, **settings))
     assert contents(got) == contents(wanted)
@@ -225,7 +225,7 @@ def test_a_mask_that_follows_no_flow_is_drawn_before_it(split, of_batch, mask):
     wanted = [contents(batch) for batch in loader(split, "dis", mask=mask)]
     assert [contents(batch) for batch in loader(split, of_batch, mask=mask, workers=1)] == wanted
     sampler = source_of(split, **SETTINGS | {"flow": of_batch, "mask": mask}).sampler
-    assert not sampler.media.finish_masks
+    assert not sampler.rows.finish_draws
 
 
 def test_fields_stay(split, of_batch):
@@ -236,7 +236,7 @@ def test_fields_stay(split, of_batch):
 def test_without_such_a_source_nothing_is_left_to_the_finish(split):
     source = source_of(split, **SETTINGS)
     assert isinstance(source.finish, Unchanged)
-    assert not source.sampler.media.finish_masks
+    assert not source.sampler.rows.finish_draws
 
 
 def test_flow_is_float32_and_of_another_shape_is_refused(split, own):

@@ -3,7 +3,7 @@
 import json
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -16,40 +16,55 @@ from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.sound import Mixup
 from maskstream.pipelines.masks import MotionGuided, Random, Tube
-from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
-from maskstream.pipelines.modalities.audio.loader import AudioSettings, NoisySettings
+from maskstream.pipelines.modalities.audio.data import AudioData, AudioSettings, NoisyData, NoisySettings
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
-from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
-from maskstream.pipelines.modalities.audiovisual.loader import AudioVisualSettings
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData, AudioVisualSettings
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import ImageData, ImageSettings
+from maskstream.pipelines.modalities.image_text.data import ImageTextData, ImageTextSettings
 from maskstream.pipelines.modalities.mesh.data import MeshData, MeshSettings
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData, PointsSettings
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
+from maskstream.pipelines.modalities.pose.data import PoseData, PoseSettings
 from maskstream.pipelines.modalities.split import Options, Split
-from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.loader import VideoSettings
+from maskstream.pipelines.modalities.text.data import TextData, TextSettings
+from maskstream.pipelines.modalities.trajectory.data import TrajectoryData, TrajectorySettings
+from maskstream.pipelines.modalities.video.data import VideoData, VideoSettings
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import mix
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest
 
+from ..every_modality import MODALITIES
+
 SETTINGS: list[tuple[type[DataConfig[Any]], Any]] = [
     (ImageData, ImageSettings),
+    (ImageTextData, ImageTextSettings),
     (VideoData, VideoSettings),
     (AudioData, AudioSettings),
     (NoisyData, NoisySettings),
     (AudioVisualData, AudioVisualSettings),
     (PointsData, PointsSettings),
+    (PoseData, PoseSettings),
     (MeshData, MeshSettings),
+    (TextData, TextSettings),
+    (TrajectoryData, TrajectorySettings),
 ]
+
+
+def test_every_modality_has_settings() -> None:
+    assert {data.modality for data, _ in SETTINGS} == set(MODALITIES)
 
 
 @pytest.mark.parametrize(("data", "settings"), SETTINGS)
 def test_the_settings_of_a_loader_are_its_fields(data: type[DataConfig[Any]], settings: Any) -> None:
-    assert {f.name for f in fields(data)} == set(settings.__annotations__) - set(Options.__annotations__)
+    given = {name: hint for name, hint in get_type_hints(settings).items() if name not in Options.__annotations__}
+    wanted = {f.name: get_type_hints(data)[f.name] for f in fields(data)}
+    if data is NoisyData:  # the loader takes a path, of which the config holds the words
+        assert (given.pop("noise"), wanted.pop("noise")) == (str | Path | None, str | None)
+    assert given == wanted
 
 
 def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.data import RowConfig
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowConfig
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.produce import batch_of

@@ -16,8 +16,7 @@ from webdataset import TarWriter
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.sample import ClipRequest, VideoSampler, clip_ranges
-from maskstream.pipelines.stream.place import START
+from maskstream.pipelines.modalities.video.read import clip_ranges, read_clip
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.foreign.video import index_video
@@ -42,17 +41,11 @@ def member(manifest, i):
     return manifest.store.read(*manifest.member(i, "video"))
 
 
-def sampler(manifest):
-    clip = VideoClip(frames=4, stride=2, size=32)
-    return VideoSampler(
-        manifest=manifest, clip=clip, grid=None, augment=None, pattern=None, flow=None, seed=0, component="video"
-    )
-
-
-def requested(manifest, i, numbers):
+def read(manifest, i, numbers):
+    """The bytes of a clip."""
     video = manifest.video(i)
     ranges = clip_ranges(video, numbers, manifest.member(i, "video"))
-    return ClipRequest(index=i, epoch=0, place=START, key="", video=video, numbers=numbers, crops=[], ranges=ranges)
+    return read_clip(manifest.store, video, numbers, ranges)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +85,6 @@ def split(tars):
 
 def test_frames_are_those_of_a_plain_decode_at_every_start(split):
     manifest = Manifest.load(split)
-    reader = sampler(manifest)
     assert {manifest.video(i).codec for i in range(9)} == {"h264", "hevc", "vp9", "av1"}
     assert any(manifest.video(i).lead.any() for i in range(9))
     for i in range(len(manifest)):
@@ -103,8 +95,7 @@ def test_frames_are_those_of_a_plain_decode_at_every_start(split):
         for stride in (1, 3, 7):
             for start in range(0, video.n_frames - 3 * stride):
                 numbers = start + stride * np.arange(4)
-                request = requested(manifest, i, numbers)
-                got = reader.read(request)
+                got = read(manifest, i, numbers)
                 decoded = decode_frames(
                     got.header,
                     memoryview(got.fragments),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...pipelines.augment import CenterCrop
 from ...pipelines.modalities.video.clip import VideoClip
-from ...pipelines.modalities.video.loader import video_loader
+from ...pipelines.modalities.video.data import video_loader
 from ...shards.format.manifest import Manifest
 from .moments import Labelled
 

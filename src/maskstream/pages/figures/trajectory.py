@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.modalities.trajectory.batch import TrajectoryBatch
-from ...pipelines.modalities.trajectory.sample import CAMERA
+from ...pipelines.modalities.trajectory.rows import CAMERA
 from ...pipelines.modalities.video.batch import VideoBatch
 from ...shards.format.manifest import Manifest
 from ...shards.media.camera_pose import mirrored, seen_from, turned

@@ -66,7 +66,7 @@ def samplers(split):
     settings["mask"] = masks.Random(ratio=0.8)
     opened = Split.open(split, "audio", seed=3, device=CPU)
     waveforms, both = (AudioData(on_device=flag, **settings).sampler(opened) for flag in (True, False))
-    return waveforms, DaliSpectrograms(waveforms.spectrogram, 1), both
+    return waveforms, DaliSpectrograms(waveforms.rows.spectrogram, 1), both
 
 
 def made_of(sampler, indexes):

@@ -12,7 +12,7 @@ import torch
 
 from maskstream.pipelines import TrajectoryBatch, TrajectoryData, VideoClip, augment, masks, trajectory_loader
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.modalities.trajectory.sample import DEPTH, lens_of, nearest
+from maskstream.pipelines.modalities.trajectory.rows import DEPTH, lens_of, nearest
 from maskstream.pipelines.stream.place import START
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import SampleError
@@ -103,16 +103,16 @@ def test_waypoints_and_poses_are_those_of_the_arc(split: Path) -> None:
 def test_only_the_wanted_frames_of_depth_and_the_wanted_poses_are_read(split: Path) -> None:
     opened, store = recorded(split, "trajectory")
     sampler = TrajectoryData(clip=CLIP, ahead_s=1.0).sampler(opened)
-    request = sampler.request(Wanted(index=0, epoch=0, place=START))
-    assert request.depth is not None
+    plan = sampler.request(Wanted(index=0, epoch=0, place=START)).plan
+    assert plan.depth is not None
     manifest = opened.manifest
     video, member = manifest.video(0, DEPTH), manifest.member(0, DEPTH)
-    assert len(request.depth.frames) == CLIP.frames
-    assert sum(one.size for one in request.depth.frames) == video.size[request.numbers].sum() < member.size / 9
-    assert request.camera.size == 56 * (1 + 8 + FPS)
+    assert len(plan.depth.frames) == CLIP.frames
+    assert sum(one.size for one in plan.depth.frames) == video.size[plan.numbers].sum() < member.size / 9
+    assert plan.camera.size == 56 * (1 + 8 + FPS)
     without = TrajectoryData(clip=CLIP, ahead_s=1.0, depth=False).sampler(opened)
-    assert sampler.request(Wanted(index=0, epoch=0, place=START)).numbers.tolist() == request.numbers.tolist()
-    assert without.request(Wanted(index=0, epoch=0, place=START)).depth is None
+    assert sampler.request(Wanted(index=0, epoch=0, place=START)).plan.numbers.tolist() == plan.numbers.tolist()
+    assert without.request(Wanted(index=0, epoch=0, place=START)).plan.depth is None
     assert not store.read_ranges
 
 

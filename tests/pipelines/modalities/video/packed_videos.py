@@ -7,9 +7,12 @@ import torch
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.augment import RandomResizedCrop
 from maskstream.pipelines.masks import TokenGrid, Tube
+from maskstream.pipelines.modalities.fields import FieldReader
+from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.modalities.video.dali import DaliFinish
-from maskstream.pipelines.modalities.video.packing import PackingSampler
-from maskstream.pipelines.modalities.video.sample import ClipBytes, VideoSampler
+from maskstream.pipelines.modalities.video.packing import PackedRowMaker
+from maskstream.pipelines.modalities.video.read import ClipBytes
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
@@ -87,25 +90,28 @@ def write_split(folder, codec, options, profile, size=(110, 90), *, others=()):
 
 def sampler_of(folder, **changes):
     settings = {
-        "manifest": Manifest.load(folder),
         "clip": CLIP,
         "grid": TokenGrid.video(CLIP.frames, CLIP.size, CLIP.size),
         "augment": RandomResizedCrop(flip=0.5),
-        "pattern": Tube(ratio=0.75),
+        "mask": Tube(ratio=0.75),
         "flow": None,
-        "seed": 3,
         "component": "mp4",
-        "views": 2,
     }
-    return VideoSampler(**{**settings, **changes})
+    views = changes.pop("views", 2)
+    return rows_sampler(ClipRowMaker(**{**settings, **changes}), Manifest.load(folder), views)
+
+
+def rows_sampler(rows, manifest, views):
+    return RowSampler(rows=rows, manifest=manifest, fields=FieldReader.of(manifest, ()), seed=3, views=views)
 
 
 class Fast:
     """Packs clips as the loader's threads do, and decodes on the CPU as its finish does."""
 
     def __init__(self, sampler, threads=1, device=CPU, formats=None):
-        self.packing = PackingSampler(inner=sampler, device=device.type, formats=formats)
-        self.finish = DaliFinish(sampler, threads)
+        packing = PackedRowMaker(clips=sampler.rows, device=device.type, formats=formats)
+        self.packing = rows_sampler(packing, sampler.manifest, sampler.views)
+        self.finish = DaliFinish(sampler, sampler.rows.clip, threads)
         self.device = device
 
     def packed(self, indexes, epoch=0):

@@ -59,10 +59,10 @@ def test_batch_equals_the_cpu_path(vp9):
     assert fast.packing.seed == sampler.seed
     flips, repeats, late = 0, 0, 0
     for epoch in range(7):
-        requests = [sampler.request(Wanted(index=i, epoch=epoch)) for i in range(4)]
-        flips += sum(crop.flip for request in requests for crop in request.crops)
-        repeats += sum(len(set(request.numbers.tolist())) < CLIP.frames for request in requests)
-        late += sum(int(request.numbers[0]) >= 16 for request in requests)
+        plans = [sampler.request(Wanted(index=i, epoch=epoch)).plan for i in range(4)]
+        flips += sum(crop.flip for plan in plans for crop in plan.crops)
+        repeats += sum(len(set(plan.numbers.tolist())) < CLIP.frames for plan in plans)
+        late += sum(int(plan.numbers[0]) >= 16 for plan in plans)
         batch, expected = made(fast, range(4), epoch), made(sampler, range(4), epoch)
         assert len(batch) == 8
         assert_same_but_pixels(batch, expected)

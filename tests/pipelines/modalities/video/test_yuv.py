@@ -12,12 +12,13 @@ from maskstream.pipelines import VideoClip, masks, mix
 from maskstream.pipelines.augment import MultiScaleCrop, RandomResizedCrop
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import to_rgb
-from maskstream.pipelines.decode.planes import PlaneMemory, crop_planes
+from maskstream.pipelines.decode.planes import crop_planes
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.plane_batch import PlaneBatch
 from maskstream.pipelines.modalities.video.yuv import rgb_of
 from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import ResumeError
 
 from ...every_modality import write_split
@@ -108,13 +109,12 @@ def test_strong_shrinking_averages_areas(size):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_clips_are_written_where_they_are_joined(late):
-    """A crop that was not announced and is too large has memory of its own; the batch is the same."""
+    """A crop that was not planned and is too large has memory of its own; the batch is the same."""
     frames, crops = frames_of(176, 144), CROPS[1:3]
-    memory = PlaneMemory(2, len(frames))
-    memory.announce(crops[1:] if late else crops)
-    clips = [crop_planes(frames, crop, memory.of(n, crop)) for n, crop in enumerate(crops)]
-    batch, copied = PlaneBatch.of(clips, memory), PlaneBatch.of([crop_planes(frames, crop) for crop in crops])
-    assert (memory.whole(clips) is None) == late
+    memory = PlaneBatch.empty(2, len(frames), crops[1:] if late else crops)
+    clips = [crop_planes(frames, crop, memory.room(n, crop)) for n, crop in enumerate(crops)]
+    batch, copied = memory.of_clips(clips), PlaneBatch.of([crop_planes(frames, crop) for crop in crops])
+    assert np.shares_memory(batch.luma.numpy(), memory.luma.numpy()) != late
     assert np.shares_memory(batch.luma.numpy(), clips[1].luma) != late
     assert batch.clips == copied.clips
     for one, other, clip in zip(batch.luma, copied.luma, batch.clips, strict=True):
@@ -170,7 +170,8 @@ def test_mixtures_share_the_output(split):
 def test_fewer_bytes_go_to_the_device_with_videomaes_crops(split):
     data = replace(YUV, augment=MultiScaleCrop(), clip=replace(YUV.clip, size=112))
     own = data.sampler(Split.open(split, "video", device="cpu", threads=1))
-    assert own.allocate([None] * 2).video.nbytes == 0
+    requests = [own.request(Wanted(index=index, epoch=0)) for index in range(2)]
+    assert own.allocate(requests).batch.video.nbytes == 0
     crop = Crop(x=0, y=0, width=210, height=210)
     planes = crop_planes(frames_of(340, 256), crop)
     assert (planes.luma.nbytes + planes.chroma.nbytes) / 3 < 0.5 * 224 * 224 * 3

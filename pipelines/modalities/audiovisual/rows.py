@@ -1,0 +1,236 @@
+"""Rows of clips with sound: rows of clips and rows of sounds on one clock.
+
+The segment of sound is chosen after the clip is decoded: it depends on the times of the frames, of which the manifest
+has only the mean rate. So a plan names the whole sound, and `fill` reads less.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, floor, prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ....shards.errors import DataError
+from ....shards.media.video_index import VideoIndex
+from ....shards.stores.base import Range
+from ...augment.diffusion import LinearNoise
+from ...masks import Cues, Maps
+from ...stream.stats import Stats
+from ..audio.rows import AudioPlan, AudioRowMaker, mono
+from ..audio.spectrogram import Spectrogram
+from ..rows import Item, Masked, Memory, Planned, RowMaker
+from ..video.read import Int64s
+from ..video.rows import ClipPlan, ClipRowMaker, flow_of
+from .batch import AudioVisualBatch
+from .spectrogram_noise import SpectrogramNoise
+
+Noise = tuple[int, npt.NDArray[np.float32]]
+"""A time of the noise schedule, and noise for M targets, float32 (M, values per token)."""
+
+_LATEST_S = 1e9
+
+
+@dataclass(kw_only=True, slots=True)
+class AudioVisualPlan:
+    """A clip, and the views of its sound.
+
+    The segment of the sound depends on the times of the decoded frames, so `ranges` names the byte ranges of the clip
+    and the whole sound; `fill` reads only the segment. noise: per view that of both masks, once it is drawn.
+    """
+
+    clip: ClipPlan
+    audio: AudioPlan
+    ranges: tuple[Range, ...]
+    noise: list[tuple[Noise, Noise]] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> Int64s:
+        """The frame numbers of the clip."""
+        return self.clip.numbers
+
+    @property
+    def n_frames(self) -> int:
+        """The number of frames of the whole video."""
+        return self.clip.n_frames
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
+    """Makes rows of clips with sound.
+
+    A clip is drawn from the frames that have sound; the sound segment is centred on it and moved inside the sound. Both
+    draw from generators of their own, so video and sound are masked independently. noise: the schedule of the diffusion
+    noise for the targets. spectrogram_noise: an augmentation of spectrograms.
+    """
+
+    clips: ClipRowMaker
+    audio: AudioRowMaker
+    noise: LinearNoise | None
+    spectrogram_noise: SpectrogramNoise | None
+
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of the clip, and that of the sound."""
+        both = zip(("video_mask", "audio_mask"), (*self.clips.masks, *self.audio.masks), strict=True)
+        return tuple(mask._replace(field=name) for name, mask in both)
+
+    @property
+    def form(self) -> Mapping[str, object]:
+        """Whether there is flow, and whether there are tensors for augmentations of sound."""
+        form = self.audio.form
+        return {"flow": self.clips.form["flow"], **{name: form[name] for name in ("spec_augment", "on_device")}}
+
+    def plan(self, item: Item) -> AudioVisualPlan:
+        """Draws the clip and its crops, and finds the byte ranges of the clip and of the sound."""
+        clip, sound = self.clips.plan_of(item, self._numbers), self.audio.sounds.planned(item.index, 0, 1)
+        whole = (sound.member,) if sound.header else sound.ranges
+        audio = AudioPlan(sound=sound, partners=(None,) * item.views)
+        return AudioVisualPlan(clip=clip, audio=audio, ranges=(*clip.ranges, *whole))
+
+    def layout(self, memory: Memory[AudioVisualPlan]) -> AudioVisualBatch:
+        """The empty batch."""
+        clips = self.clips.layout(memory.of([plan.clip for plan in memory.plans]))
+        sounds = self.audio.layout(memory.of([plan.audio for plan in memory.plans]))
+        return AudioVisualBatch(
+            video=clips.video,
+            waveform=sounds.waveform,
+            length=sounds.length,
+            spectrogram=sounds.spectrogram,
+            video_mask=None,
+            audio_mask=None,
+            flow=None,
+            pts_s=clips.pts_s,
+            audio_start_s=sounds.start_s,
+            strips=sounds.strips,
+            key=memory.key,
+            label=memory.label,
+        )
+
+    def fill(self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, own: slice, stats: Stats) -> None:
+        """Reads and decodes a clip and its sound; raises SampleError if one of them is unusable."""
+        self.clips.fill(item, plan.clip, batch.clips, own, stats)
+        name = self.audio.sounds.component
+        with item.manifest.reading(item.index, name):
+            first, stop = self._segment(item, batch.pts_s.numpy()[own.start])
+        placed = replace(plan.audio, sound=replace(plan.audio.sound, first=first, stop=stop))
+        self.audio.fill(item, placed, batch.sounds, own, stats)
+        batch.audio_start_s.numpy()[own] += float(item.manifest.components[name].facts["start_s"][item.index])
+        if self.spectrogram_noise is not None:
+            with stats.stage("convert"):
+                self._disturb(self.spectrogram_noise, item, batch, own)
+
+    def cues(self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, row: int, part: str) -> Cues:
+        """The flow of a view's clip."""
+        return self.clips.cues(item, plan.clip, batch.clips, row, part)
+
+    def after_masks(
+        self, item: Item, plan: AudioVisualPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats
+    ) -> None:
+        """Draws the noise for the targets of both masks."""
+        if self.noise is None:
+            return
+        none = [None] * item.views
+        with stats.stage("convert"):
+            plan.noise = [
+                (
+                    self._noise(self.noise, item, view, "video", video, 3 * prod(self.clips.grid.patch)),
+                    self._noise(self.noise, item, view, "audio", audio, prod(self.audio.grid.patch)),
+                )
+                for view, (video, audio) in enumerate(
+                    zip(maps.get("video_mask", none), maps.get("audio_mask", none), strict=True)
+                )
+            ]
+
+    def join(self, batch: AudioVisualBatch, planned: Sequence[Planned[AudioVisualPlan]]) -> AudioVisualBatch:
+        """The batch with its flow and noise; targets that lie wholly in the padding have weight 0."""
+        added: dict[str, Any] = {}
+        if self.noise is not None:
+            pairs = [pair for one in planned for pair in one.plan.noise]
+            for name, drawn in zip(("video", "audio"), zip(*pairs, strict=True), strict=True):
+                added[f"{name}_time"], added[f"{name}_noise"] = _stacked(drawn)
+        mask = self.audio.weighted(batch.audio_mask, batch.length)
+        return replace(batch, flow=flow_of([one.plan.clip for one in planned]), audio_mask=mask, **added)
+
+    def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
+        """Draws the frame numbers of a clip from the frames that have sound.
+
+        If fewer frames than a clip spans have sound, the range is extended to the span of a clip.
+        """
+        with item.manifest.reading(item.index, self.audio.sounds.component):
+            first, stop = self._heard(item, video)
+        gops = video.first_frame[video.first_frame >= first] - first
+        return first + self.clips.clip.numbers(stop - first, item.rng("clip"), gops, fps=video.fps)
+
+    def _heard(self, item: Item, video: VideoIndex) -> tuple[int, int]:
+        index, clip = item.index, self.clips.clip
+        facts, align = item.manifest.components[self.audio.sounds.component].facts, clip.align
+        start_s = float(facts["start_s"][index])
+        n_samples, rate = int(facts["n_samples"][index]), int(facts["sample_rate"][index])
+        if not abs(start_s) < _LATEST_S or min(video.fps, n_samples, rate) <= 0:
+            raise DataError(
+                f"has {n_samples} samples at {rate} Hz from {start_s} s on, beside {video.fps} frames per second, in "
+                "the manifest, which is impossible"
+            )
+        stop_s = start_s + n_samples / rate
+        stop = min(max(floor(stop_s * video.fps + 0.5), 1), video.n_frames)
+        first = max(ceil(start_s * video.fps - 0.5), 0)
+        legal = video.first_frame.tolist() if align == "gop" else range(0, video.n_frames, align or 1)
+        span = clip.span(video.fps)
+        first = legal[max(min(bisect_left(legal, first), bisect_right(legal, stop - span) - 1), 0)]
+        return first, min(max(stop, first + span), video.n_frames)
+
+    def _segment(self, item: Item, pts_s: npt.NDArray[np.float64]) -> tuple[int, int]:
+        """The segment [first, stop) of the sound around the middle of a clip, in samples at the stored rate.
+
+        pts_s: float64 (T,), the times of the clip's frames in seconds.
+        """
+        manifest, index, clip = item.manifest, item.index, self.audio.sounds.clip
+        fps = manifest.components[self.clips.component].facts["fps"]
+        facts = manifest.components[self.audio.sounds.component].facts
+        middle_s = float(pts_s[0] + pts_s[-1] + 1 / fps[index]) / 2
+        begin_s = middle_s - clip.seconds / 2 - float(facts["start_s"][index])
+        return clip.segment_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
+
+    def _disturb(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: slice) -> None:
+        """Adds noise to the spectrogram of each view, in place."""
+        if batch.spectrogram is None:
+            raise ValueError("spectrogram_noise needs spectrograms of samples, got on_device=True; use on_device=False")
+        heard, scale = self.audio.spectrogram.n_frames(batch.length[own]).tolist(), self.audio.spectrogram.scale
+        spectrograms, rngs = batch.spectrogram.numpy()[own], item.rngs("spectrogram noise")
+        for spectrogram, frames, rng in zip(spectrograms, heard, rngs, strict=True):
+            noise.add(spectrogram, frames, 1 / scale, rng)
+
+    def _noise(self, noise: LinearNoise, item: Item, view: int, part: str, maps: Maps | None, values: int) -> Noise:
+        """Draws the noise for the targets of a mask, tokens of so many values."""
+        return noise.draw((_n_targets(maps), values), item.rng(f"noise {part}", view))
+
+
+@dataclass(frozen=True, slots=True)
+class HeardSpectrograms:
+    """The finish that makes the spectrograms of a whole batch with torch, on its device."""
+
+    of: Spectrogram
+
+    def __call__(self, batch: AudioVisualBatch, device: torch.device) -> AudioVisualBatch:
+        """The batch with its spectrograms."""
+        return replace(batch, spectrogram=self.of(mono(batch.waveform), batch.length, batch.strips))
+
+
+def _n_targets(maps: Maps | None) -> int:
+    """The number of tokens that are reconstructed; 0 without a mask."""
+    return 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
+
+
+def _stacked(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
+    """The times, int64 (B,), and the noise, float32 (B, M, values), padded with 0 to the largest M."""
+    longest = max(len(noise) for _, noise in drawn)
+    rows = [pad(torch.from_numpy(noise), (0, 0, 0, longest - len(noise))) for _, noise in drawn]
+    return torch.tensor([time for time, _ in drawn]), torch.stack(rows)

@@ -1,0 +1,238 @@
+"""Rows of walks: clips, the depth of the same frames, and the poses up to the waypoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.errors import DataError
+from ....shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint
+from ....shards.media.depth import depth_of
+from ....shards.media.video_index import VideoIndex
+from ....shards.members.camera_path import LENS, problem_of_lens, problem_of_path
+from ....shards.members.video import table_problems
+from ....shards.stores.base import Range
+from ...augment.crop import Crop
+from ...decode.cpu import decode_frames
+from ...stream.stats import Stats
+from ..rows import Item, Masked, Memory, RowMaker
+from ..video.read import Int64s
+from ..video.rows import ClipPlan, ClipRowMaker
+from .batch import TrajectoryBatch
+
+VIDEO, DEPTH, CAMERA = "mp4", "depth.mp4", "camera.npy"
+"""The components of a walk."""
+_POSE_BYTES = 8 * POSE
+_MM_IN_M = np.float32(1000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepthPlan:
+    """The frames of depth that a clip needs, each a GOP: their numbers, int64 (n,), ascending, and where they lie.
+
+    header: the range of the header if the manifest does not have it.
+    """
+
+    video: VideoIndex
+    numbers: npt.NDArray[np.int64]
+    frames: tuple[Range, ...]
+    header: Range | None
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """All that is read."""
+        return self.frames if self.header is None else (self.header, *self.frames)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrajectoryPlan:
+    """A clip, and where its depth and the poses from its first frame to its waypoint lie."""
+
+    clip: ClipPlan
+    depth: DepthPlan | None
+    camera: Range
+    lens: Floats
+
+    @property
+    def numbers(self) -> Int64s:
+        """The frame numbers of the clip."""
+        return self.clip.numbers
+
+    @property
+    def n_frames(self) -> int:
+        """The number of frames of the whole walk."""
+        return self.clip.n_frames
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """All that is read."""
+        return (*self.clip.ranges, *(() if self.depth is None else self.depth.ranges), self.camera)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
+    """Makes rows of walks. Clips end at least `ahead_s` seconds before the walk does; depth: whether it is read."""
+
+    clips: ClipRowMaker
+    depth: bool
+    ahead_s: float
+
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of the clip."""
+        return self.clips.masks
+
+    def plan(self, item: Item) -> TrajectoryPlan:
+        """Draws the clip and its crops, and finds all byte ranges; raises SampleError if the manifest's numbers of the
+        components contradict each other.
+        """
+        clip = self.clips.plan_of(item, self._numbers)
+        camera, lens = self._camera(item, clip)
+        return TrajectoryPlan(
+            clip=clip, depth=self._depth(item, clip) if self.depth else None, camera=camera, lens=lens
+        )
+
+    def layout(self, memory: Memory[TrajectoryPlan]) -> TrajectoryBatch:
+        """The empty batch."""
+        clips = self.clips.layout(memory.of([plan.clip for plan in memory.plans]))
+        frames, size = self.clips.clip.frames, self.clips.clip.size
+        return TrajectoryBatch(
+            video=clips.video,
+            depth=memory(np.float32, frames, size, size) if self.depth else None,
+            mask=None,
+            pts_s=clips.pts_s,
+            pose=memory(np.float32, frames, POSE),
+            waypoint=memory(np.float32, WAYPOINT),
+            lens=memory(np.float32, len(LENS)),
+            key=memory.key,
+            label=memory.label,
+        )
+
+    def fill(self, item: Item, plan: TrajectoryPlan, batch: TrajectoryBatch, own: slice, stats: Stats) -> None:
+        """Reads and decodes a clip; raises SampleError if colours, depth or poses are unusable."""
+        self.clips.fill(item, plan.clip, batch.clips, own, stats)
+        crops = plan.clip.crops
+        if plan.depth is not None and batch.depth is not None:
+            frames = self._decoded(item, plan.depth, stats)
+            places = np.searchsorted(plan.depth.numbers, plan.numbers)
+            source = (plan.clip.video.width, plan.clip.video.height)
+            with stats.stage("convert"):
+                for crop, out in zip(crops, batch.depth.numpy()[own], strict=True):
+                    nearest(frames, crop, source, out, places)
+        with item.manifest.reading(item.index, CAMERA):
+            (data,) = item.read((plan.camera,), stats)
+            path = np.frombuffer(data, "<f8").reshape(-1, POSE)
+            if problem := problem_of_path(path):
+                raise DataError(problem)
+        for view, crop in enumerate(crops, start=own.start):
+            self._place(plan, path, crop, batch, view)
+
+    def ahead(self, fps: float) -> int:
+        """The frames from the last one of a clip to its waypoint."""
+        return max(round(self.ahead_s * fps), 1)
+
+    def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
+        """Draws the frame numbers of a clip."""
+        with item.manifest.reading(item.index, self.clips.component):
+            left = video.n_frames - self.ahead(video.fps)
+            if left < 1:
+                raise DataError(
+                    f"has {video.n_frames} frames, {video.fps:g} a second, so no waypoint is {self.ahead_s:g} s ahead; "
+                    "give a smaller ahead_s, or leave short walks out"
+                )
+        starts = video.first_frame[video.first_frame < left]
+        return self.clips.clip.numbers(left, item.rng("clip"), starts, fps=video.fps)
+
+    def _camera(self, item: Item, clip: ClipPlan) -> tuple[Range, Floats]:
+        """Where the poses from the clip's first frame to its waypoint lie, and the lens."""
+        manifest, index = item.manifest, item.index
+        member = manifest.member(index, CAMERA)
+        with manifest.reading(index, CAMERA):
+            facts = manifest.components[CAMERA].facts_of(index)
+            n_frames, begin = int(facts["n_frames"]), int(facts["data_offset"])
+            if n_frames != clip.n_frames or begin < 0 or begin + n_frames * _POSE_BYTES != member.size:
+                raise DataError(
+                    f"has {n_frames} poses in {member.size} bytes from byte {begin} on, beside {clip.n_frames} frames"
+                )
+            lens = np.array([float(facts[name]) for name in LENS])
+            if problem := problem_of_lens(*lens.tolist()):
+                raise DataError(problem)
+        first, stop = int(clip.numbers[0]), int(clip.numbers[-1]) + self.ahead(clip.video.fps) + 1
+        place = member.offset + begin + first * _POSE_BYTES
+        return Range(member.name, place, (stop - first) * _POSE_BYTES), lens
+
+    def _depth(self, item: Item, clip: ClipPlan) -> DepthPlan:
+        """Where the depth of the clip's frames lies."""
+        manifest, index = item.manifest, item.index
+        shard, base, size = manifest.member(index, DEPTH)
+        with manifest.reading(index, DEPTH):
+            video = manifest.video(index, DEPTH)
+            if problem := next(table_problems(video, size), None):
+                raise DataError(problem)
+            if video.n_frames != clip.n_frames or len(video.first_frame) != video.n_frames or video.foreign:
+                raise DataError(
+                    f"has {video.n_frames} frames in {len(video.first_frame)} GOPs, beside {clip.n_frames} frames of "
+                    "colours; depth has a GOP for each of these"
+                )
+        numbers = np.unique(clip.numbers)
+        spans = zip(video.offset[numbers].tolist(), video.size[numbers].tolist(), strict=True)
+        return DepthPlan(
+            video=video,
+            numbers=numbers,
+            frames=tuple(Range(shard, base + offset, length) for offset, length in spans),
+            header=Range(shard, base, video.header_size) if video.header is None else None,
+        )
+
+    def _decoded(self, item: Item, plan: DepthPlan, stats: Stats) -> list[npt.NDArray[np.uint16]]:
+        """The wanted frames of depth, uint16 (H, W) each, in millimetres."""
+        video = plan.video
+        with item.manifest.reading(item.index, DEPTH):
+            data = item.read(plan.ranges, stats)
+            header = video.header if video.header is not None else data.pop(0)
+            with stats.stage("decode"):
+                places = np.arange(len(data), dtype=np.int64)  # each frame is a GOP, so only the wanted ones are there
+                size = (video.width, video.height)
+                decoded = decode_frames(header, memoryview(b"".join(data)), 0, places, size=size)
+            return [depth_of(frame) for frame in decoded.frames]
+
+    def _place(self, plan: TrajectoryPlan, path: Floats, crop: Crop, batch: TrajectoryBatch, view: int) -> None:
+        """Writes the poses, the waypoint and the lens of a view."""
+        at = plan.numbers - plan.numbers[0]
+        now = path[at[-1]]
+        poses, way = seen_from(path[at], now), waypoint(path[-1], now)
+        batch.pose.numpy()[view] = mirrored(poses) if crop.flip else poses
+        batch.waypoint.numpy()[view] = way * [-1, 1, -1] if crop.flip else way
+        batch.lens.numpy()[view] = lens_of(plan.lens, crop, self.clips.clip.size)
+
+
+def nearest(
+    frames: list[npt.NDArray[np.uint16]],
+    crop: Crop,
+    source: tuple[int, int],
+    out: npt.NDArray[np.float32],
+    places: npt.NDArray[np.int64],
+) -> None:
+    """Writes depth in metres to `out`, float32 (T, size, size): of each pixel's middle the nearest value.
+
+    frames: uint16 (H, W) each, of which `places` (T,) are the clip's. crop: in pixels of colours of `source` = (width,
+    height), which may be another size than that of the depth.
+    """
+    height, width = frames[0].shape
+    middle = (np.arange(out.shape[-1]) + 0.5) / out.shape[-1]
+    rows = np.floor((crop.y + middle * crop.height) * height / source[1]).astype(np.int64).clip(0, height - 1)
+    columns = np.floor((crop.x + middle * crop.width) * width / source[0]).astype(np.int64).clip(0, width - 1)
+    if crop.flip:
+        columns = columns[::-1]
+    for to, place in zip(out, places.tolist(), strict=True):
+        np.divide(frames[place][np.ix_(rows, columns)], _MM_IN_M, out=to)
+
+
+def lens_of(lens: Floats, crop: Crop, size: int) -> Floats:
+    """A lens (fx, fy, cx, cy) in pixels of a frame, in those of a crop that is resized to `size` x `size`."""
+    across, down = size / crop.width, size / crop.height
+    centre = (lens[2] - crop.x) * across
+    return np.array(
+        [lens[0] * across, lens[1] * down, size - centre if crop.flip else centre, (lens[3] - crop.y) * down]
+    )

@@ -1,0 +1,226 @@
+"""Rows of clips: draws clips, reads their GOPs, decodes, crops, and makes flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+
+from ....shards.errors import DataError
+from ....shards.media.gop_notes import GopNotes
+from ....shards.media.video_index import VideoIndex
+from ....shards.members.video import table_problems
+from ....shards.stores.base import Range
+from ...augment import Augmentation
+from ...augment.colour import ColourJitter
+from ...augment.crop import Crop
+from ...decode.cpu import decode_frames, to_rgb
+from ...decode.planes import CropPlanes, crop_planes
+from ...flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
+from ...flow.base import Flow, with_cuts
+from ...masks import Cues, Draw, Mask, TokenGrid
+from ...stream.stats import Stats
+from ..rows import NO_CUES, Item, Masked, Memory, Planned, RowMaker
+from ..split import Split
+from .batch import VideoBatch
+from .clip import VideoClip
+from .plane_batch import PlaneBatch
+from .read import ClipBytes, Int64s, clip_ranges, read_clip
+from .yuv import Output
+
+
+@dataclass(kw_only=True, slots=True)
+class ClipPlan:
+    """Frame numbers, int64 (T,), and one crop per view.
+
+    ranges: as in `clip_ranges`. draws: one per view, of masks that a finish draws. flows, planes: those of the views,
+    once they are made; of clips without them none.
+    """
+
+    video: VideoIndex
+    numbers: Int64s
+    crops: list[Crop]
+    ranges: tuple[Range, ...]
+    draws: tuple[Draw, ...]
+    flows: list[ClipFlow] = field(default_factory=list)
+    planes: list[CropPlanes] = field(default_factory=list)
+
+    @property
+    def n_frames(self) -> int:
+        """The number of frames of the whole video."""
+        return self.video.n_frames
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
+    """Makes rows of clips. The views of a sample share the clip; each view has its own crop and mask."""
+
+    component: str
+    clip: VideoClip
+    grid: TokenGrid
+    augment: Augmentation
+    mask: Mask | None
+    flow: FlowSource | None
+    colour: ColourJitter | None = None
+    output: Output = "rgb"
+
+    @property
+    def finish_draws(self) -> bool:
+        """Whether a finish draws the masks, because they follow the flow of the whole batch."""
+        return isinstance(self.flow, BatchFlow) and self.mask is not None and bool(self.mask.needs)
+
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of the clip."""
+        return (Masked("mask", self.mask, self.grid, by_sampler=not self.finish_draws),)
+
+    @property
+    def form(self) -> Mapping[str, object]:
+        """Whether there is flow, or what computes it of the whole batch, and what is made of frames."""
+        flow = self.flow if isinstance(self.flow, BatchFlow) else "no" if self.flow is None else "yes"
+        return {"flow": flow, "output": self.output}
+
+    def identity(self, split: Split) -> dict[str, Any]:
+        """The split, and the output if it is not RGB."""
+        return {**({"output": self.output} if self.output != "rgb" else {}), **split.identity}
+
+    def plan(self, item: Item) -> ClipPlan:
+        """Draws the clip and the crops of a sample, and finds the byte ranges to read."""
+        return self.plan_of(item, self._numbers)
+
+    def plan_of(self, item: Item, numbers_of: Callable[[Item, VideoIndex], Int64s]) -> ClipPlan:
+        """The plan of a clip whose frame numbers, int64 (T,), are drawn by `numbers_of`."""
+        manifest = item.manifest
+        member = manifest.member(item.index, self.component)
+        with manifest.reading(item.index, self.component):
+            video = manifest.video(item.index, self.component)
+            if problem := next(table_problems(video, member.size), None):
+                raise DataError(problem)
+        crops = self.augment.views(video.width, video.height, self.clip.size, item.rngs("crop"))
+        numbers = numbers_of(item, video)
+        return ClipPlan(
+            video=video,
+            numbers=numbers,
+            crops=[on_chroma_grid(crop, video.width, video.height) for crop in crops],
+            ranges=clip_ranges(video, numbers, member),
+            draws=tuple(item.draw(view) for view in range(item.views)) if self.finish_draws else (),
+        )
+
+    def layout(self, memory: Memory[ClipPlan]) -> VideoBatch:
+        """The empty batch, whose planes are those of the largest crops."""
+        frames, size = self.clip.frames, self.clip.size if self.output == "rgb" else 0
+        planes = None
+        if self.output == "yuv":
+            planes = PlaneBatch.empty(memory.rows, frames, [crop for plan in memory.plans for crop in plan.crops])
+        return VideoBatch(
+            video=memory(np.uint8, frames, size, size, 3),
+            mask=None,
+            flow=None,
+            pts_s=memory(np.float64, frames),
+            planes=planes,
+            key=memory.key,
+            label=memory.label,
+        )
+
+    def read(self, item: Item, plan: ClipPlan) -> ClipBytes:
+        """Reads the header and the GOPs that hold a clip."""
+        return read_clip(item.manifest.store, plan.video, plan.numbers, plan.ranges)
+
+    def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: slice, stats: Stats) -> None:
+        """Reads, decodes and writes the views of a clip; raises SampleError if it cannot be read or decoded."""
+        source = (plan.video.width, plan.video.height)
+        flow = self.flow if isinstance(self.flow, SampleFlow) else None
+        with item.manifest.reading(item.index, self.component):
+            with stats.stage("read"):
+                data = self.read(item, plan)
+            stats.read_bytes += data.size_bytes
+            with stats.stage("decode"):
+                moving = flow.vectors_of(plan.numbers) if flow else plan.numbers[:0]
+                notes = data.notes(source) if len(moving) else GopNotes()
+                decoded = decode_frames(
+                    data.header,
+                    memoryview(data.fragments),
+                    data.first_frame,
+                    plan.numbers,
+                    size=source,
+                    packets=data.packets,
+                    vectors_of=moving,
+                    stored=notes.flows,
+                )
+        views = batch.video.numpy()[own]
+        with stats.stage("convert"):
+            if batch.planes is not None:
+                plan.planes = [
+                    crop_planes(decoded.frames, crop, batch.planes.room(view, crop))
+                    for view, crop in enumerate(plan.crops, start=own.start)
+                ]
+            else:
+                self._to_rgb(item, plan, decoded.frames, views)
+        batch.pts_s.numpy()[own] = decoded.pts_s
+        with stats.stage("flow"):
+            if flow:
+                flows = []
+                for crop, pixels in zip(plan.crops, views, strict=True):
+                    clip = DecodedClip(
+                        pixels=pixels,
+                        crop=crop,
+                        source=source,
+                        frames=plan.numbers,
+                        vectors=decoded.vectors,
+                        starts=notes.starts,
+                    )
+                    found = flow.of_clip(clip)
+                    flows.append(with_cuts(found, flow.cuts(clip, found)))
+                plan.flows = flows
+
+    def cues(self, item: Item, plan: ClipPlan, batch: VideoBatch, row: int, part: str) -> Cues:
+        """The flow of a view."""
+        if not plan.flows:
+            return NO_CUES
+        flow = plan.flows[row % item.views]
+        return Cues(flow=flow.vectors, cuts=flow.cuts)
+
+    def join(self, batch: VideoBatch, planned: Sequence[Planned[ClipPlan]]) -> VideoBatch:
+        """The batch with its flow, its planes, and the draws of the masks that a finish draws."""
+        plans = [one.plan for one in planned]
+        planes = None
+        if batch.planes is not None:
+            planes = batch.planes.of_clips([clip for plan in plans for clip in plan.planes])
+        draws = tuple(draw for plan in plans for draw in plan.draws)
+        return replace(batch, flow=flow_of(plans), draws=draws, planes=planes)
+
+    def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
+        return self.clip.numbers(video.n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
+
+    def _to_rgb(self, item: Item, plan: ClipPlan, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
+        """Writes a sample's views, uint8 (views, T, size, size, 3)."""
+        for view, (crop, to) in enumerate(zip(plan.crops, views, strict=True)):
+            to_rgb(frames, crop, (self.clip.size, self.clip.size), to)
+            if self.colour is not None:
+                picture = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
+                self.colour(picture, item.rng("colour", view))
+
+
+def flow_of(plans: Sequence[ClipPlan]) -> Flow | None:
+    """The flow of a batch of filled clips; None without flow."""
+    flows = [flow for plan in plans for flow in plan.flows]
+    return stack_flow(flows) if flows else None
+
+
+def on_chroma_grid(crop: Crop, width: int, height: int) -> Crop:
+    """The crop aligned to the chroma grid of 4:2:0 video: even offsets and sizes within the frame, of 2 pixels or more.
+
+    Each edge moves by at most one pixel, or two where the frame has an odd side.
+    """
+    x, y = min(crop.x & ~1, (width & ~1) - 2), min(crop.y & ~1, (height & ~1) - 2)
+    return Crop(
+        x=x,
+        y=y,
+        width=min(crop.x + crop.width + 1 & ~1, width & ~1) - x,
+        height=min(crop.y + crop.height + 1 & ~1, height & ~1) - y,
+        flip=crop.flip,
+    )
