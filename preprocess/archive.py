@@ -259,10 +259,11 @@ class Archive:
     def _in_tar(self, reader: _Skipping, what: str) -> Contents:
         """What is in a tar, also behind damaged places; `what` is the damage of its gzip."""
         found: dict[str, Member] = {}
-        damaged_at, before = -1, -1
+        damaged_at, before, is_empty = -1, -1, True
         while True:
             try:
                 for info in walk(reader, foreign=True):
+                    is_empty = False
                     stored = info.size if info.isreg() else 0
                     reader.end = info.offset_data + -(-stored // BLOCK_BYTES) * BLOCK_BYTES
                     if info.offset == damaged_at and _may_be_cut(info.name):
@@ -275,6 +276,7 @@ class Archive:
                 damaged_at = reader.find_header(max(reader.end, damaged_at + BLOCK_BYTES))
                 if damaged_at < 0:
                     break
+        what = what or ("it is zero from end to end" if is_empty else "")
         if what and not found:
             raise DatasetError(f"{self.path} is damaged, or no archive ({what}); get it again")
         if what and before >= 0:

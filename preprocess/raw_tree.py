@@ -46,6 +46,7 @@ IN_ARCHIVES: Mapping[str, frozenset[str]] = {
 """The datasets that are also read from archives, which count as unpacked where they lie, and the suffixes of the lists
 that each reads there.
 """
+_IN_ARCHIVE = f"{MARK}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class RawTree:
         )
 
     def _may_reach(self, reach: Reach, path: Path) -> bool:
-        if f"{MARK}/" not in os.fspath(path) or (packed := archive_and_name(path)) is None:
+        if _IN_ARCHIVE not in os.fspath(path) or (packed := archive_and_name(path)) is None:
             return self.outside_root or reach.has(path)
         archive, name = packed
         return stays_inside(name) and (self.outside_root or reach.has(archive))

@@ -35,24 +35,33 @@ def stays_inside(name: str) -> bool:
 
 
 class Reach:
-    """Tells which paths lead to files below a folder when links and `..` are resolved. It remembers folders."""
+    """Tells which paths lead to files below a folder when links and `..` are resolved. It looks at a folder once."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.join(os.path.realpath(root), "")
-        self._folders: dict[str, bool] = {}
+        self._folders: dict[str, tuple[bool, frozenset[str] | None]] = {}
 
     def has(self, path: Path) -> bool:
         """Whether the file at a path lies below the folder. A path that no file can have does not."""
+        folder, _, name = os.fspath(path).rpartition("/")
         try:
-            folder, name = os.path.split(path)
-            if not is_file_name(name) or os.path.islink(path):
-                return self._holds(path)
-            inside = self._folders.get(folder)
-            if inside is None:
-                inside = self._folders[folder] = self._holds(folder)
+            if (known := self._folders.get(folder)) is None:
+                known = self._folders[folder] = self._looked_at(folder or "/")
+            inside, links = known
+            if is_file_name(name) and (name not in links if links is not None else not os.path.islink(path)):
+                return inside
+            return self._holds(path)
         except ValueError:  # a NUL
             return False
-        return inside
+
+    def _looked_at(self, folder: str) -> tuple[bool, frozenset[str] | None]:
+        """Whether a folder lies below the root, and the names of the links in it; None if it cannot be listed."""
+        inside = self._holds(folder)
+        try:
+            with os.scandir(folder) as entries:
+                return inside, frozenset(entry.name for entry in entries if entry.is_symlink())
+        except OSError:
+            return inside, None
 
     def _holds(self, path: str | Path) -> bool:
         return os.path.join(os.path.realpath(path), "").startswith(self._root)

@@ -131,6 +131,8 @@ def _check_end(reader: TarReader, start: int) -> None:
             raise ShardError(
                 f"the tar goes on behind its end at byte {start}; a header was zeroed, or tars were joined with cat"
             )
+    if reader.position % BLOCK_BYTES:
+        raise ShardError(f"the tar has {reader.position} bytes, and blocks of {BLOCK_BYTES}, so a part of it is gone")
     if reader.position - start > MAX_PADDING_BYTES:
         raise ShardError(
             f"the tar is zero from byte {start} to its end at {reader.position}; more than {MAX_PADDING_BYTES} zeros "

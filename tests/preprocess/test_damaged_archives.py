@@ -150,6 +150,14 @@ def test_zips_whose_list_is_not_whole_are_named(tmp_path: Path) -> None:
     assert len(members_of(tmp_path / "stub.zip")) == N
 
 
+def test_tars_of_zeros_and_of_parts_of_blocks_are_damaged(tmp_path: Path) -> None:
+    (tmp_path / "zeros.tar").write_bytes(bytes(10240))
+    (tmp_path / "part.tar").write_bytes(WHOLE[:MIDDLE] + WHOLE[END + 100 :])
+    for name, says in (("zeros", "zero from end to end"), ("part", "so a part of it is gone; 6 of its files")):
+        with pytest.raises(DatasetError, match=rf"{name}\.tar is damaged, or no archive .*{says}"):
+            members_of(tmp_path / f"{name}.tar")
+
+
 def test_a_tail_of_zeros_is_a_download_that_was_not_finished(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(WHOLE + bytes((1 << 20) - len(WHOLE)))
     assert len(members_of(tmp_path / "a.tar")) == N
