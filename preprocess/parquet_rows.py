@@ -31,6 +31,11 @@ _ROWS = 16
 """So many rows are in memory at a time."""
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether an error is the system's. Arrow raises an OSError without a number for damaged bytes too."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 class ParquetRows:
     """A Parquet file that is open for reading; its groups are unpacked into `folder`. Raises OutageError if it cannot
     be read.
@@ -76,8 +81,8 @@ class ParquetRows:
             batch, place = self._batch(group, column, inside)
             return batch.slice(place, 1).to_pylist()[0] if column is None else batch.column(0)[place].as_py()
         except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise OutageError(f"row {row} of {self.path} cannot be read or unpacked ({error.strerror})") from error
+            if is_outage(error):
+                raise OutageError(f"row {row} of {self.path} cannot be read or unpacked ({error})") from error
             raise self._damaged("open", f"is in a damaged group of rows ({error})") from error
 
     def _damaged(self, stage: str, reason: str) -> DamagedFileError:

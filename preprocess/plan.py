@@ -87,7 +87,10 @@ def plan(
     """
     repeated = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
     if repeated:
-        raise DatasetError(f"{dataset}: {len(repeated)} source ids occur more than once, such as {repeated[0]!r}")
+        names = ", ".join(dict.fromkeys(source.path.name for source in sources if source.id == repeated[0]))[:200]
+        raise DatasetError(
+            f"{dataset}: {len(repeated)} source ids occur more than once, such as {repeated[0]!r}, of {names}"
+        )
     ordered = sorted(sources, key=lambda source: (xxhash.xxh3_64_intdigest(source.id.encode()), source.id))
     return [
         ShardTask(

@@ -26,6 +26,7 @@ from ..encode.encoder import Encoder
 from ..encode.image.encoder import ImageEncoder
 from ..encode.video.encoder import VideoEncoder
 from ..lists import MAX_LABEL
+from ..parquet_rows import is_outage
 from ..source import Source
 from .class_folders import SPLIT_FOLDERS
 from .dataset import Dataset, label_doubt, require_folder
@@ -113,10 +114,10 @@ def _splits(root: Path, paths: list[Path], name: str) -> dict[Path, str]:
 def _table(path: Path, kind: str, name: str) -> _Table:
     try:
         schema = pq.read_schema(path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if is_outage(error):
+            raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
         raise DatasetError(f"{name}: {path} is no Parquet file, or damaged ({error}). {OBTAIN}") from error
-    except OSError as error:
-        raise OutageError(f"{path} cannot be read ({error.strerror or error}); run the same command again") from error
     features = _features(schema)
     typed, (_, *usual) = _KINDS[kind][0], _KINDS[kind][1]
     media = [column for column in schema.names if features.get(column, {}).get("_type") == typed]
@@ -219,8 +220,8 @@ def _rows(table: _Table, room: _Room) -> Iterator[dict[str, Any]]:
                     yield {"row": number, "label": row.get(table.label), "json": about}
                     number += 1
     except (pa.ArrowException, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OutageError(f"{table.path} cannot be read ({error.strerror}); run the same command again") from error
+        if is_outage(error):
+            raise OutageError(f"{table.path} cannot be read ({error}); run the same command again") from error
         raise DatasetError(f"{table.path} is damaged after row {number} ({error}). {OBTAIN}") from error
 
 

@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow.lib import ArrowException
 
-from ....shards.errors import DatasetError
+from ....shards.errors import DatasetError, OutageError
 from ...encode.encoder import Encoder
 from ...encode.text.encoder import TextEncoder
 from ...encode.text.read import LINES, MAX_BYTES, ROWS, TEXT
 from ...lists import MAX_LABEL
+from ...parquet_rows import is_outage
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
 from ..dataset import Dataset, require_folder
@@ -100,6 +101,8 @@ def _rows(path: Path) -> Iterator[Listed]:
             for number in range(file.metadata.num_rows):
                 yield _listed(path, number, (number, number + 1), next(rows) if columns else {})
     except (OSError, ValueError, StopIteration, ArrowException) as error:
+        if is_outage(error):
+            raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
         raise DatasetError(f"{path} is no Parquet file, or damaged ({error})") from error
 
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from ....shards.errors import DatasetError, OutageError
 from ...encode.video.episode import EpisodeEncoder
 from ...lists import is_unicode, read_json, read_lines
+from ...parquet_rows import is_outage
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
 from ..dataset import Dataset, dataset_of, one_down, require_folder
@@ -174,12 +175,10 @@ def _third(info: _Info) -> Iterator[_Episode]:
             held = pq.ParquetFile(path)
             names = [name for name in held.schema_arrow.names if not name.startswith("stats/")]
             rows = held.read(columns=names).to_pylist()
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
+            if is_outage(error):
+                raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
             raise DatasetError(f"{NAME}: {path} is no Parquet file, or damaged ({error}). {OBTAIN}") from error
-        except OSError as error:
-            raise OutageError(
-                f"{path} cannot be read ({error.strerror or error}); run the same command again"
-            ) from error
         for number, row in enumerate(rows):
             yield _episode(row, f"{path}: row {number}")
 

@@ -136,6 +136,16 @@ def test_metadata_that_are_odd_are_left_out_or_refused(tmp_path, features):
         assert len(DATASETS["parquet-image"](tmp_path).splits["train"]) == 1
 
 
+def test_a_damaged_footer_is_no_outage(tmp_path):
+    listed(tmp_path, image=[b"x"], label=[0])
+    data = bytearray((tmp_path / "train.parquet").read_bytes())
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[begin : begin + 40] = b"\xff" * 40
+    (tmp_path / "train.parquet").write_bytes(bytes(data))
+    with pytest.raises(DatasetError, match=r"train\.parquet is no Parquet file, or damaged \(.*thrift"):
+        DATASETS["parquet-image"](tmp_path)
+
+
 def test_columns_may_not_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("maskstream.preprocess.datasets.parquet_media.MAX_LISTED_BYTES", 10_000)
     assert listed(tmp_path / "raw", image=[b"x"] * 20, text=["z" * 400] * 20).splits
