@@ -66,5 +66,9 @@ def check_device(device: torch.device) -> None:
 
 def default_threads(workers: int) -> int:
     """The decoding threads per process: the cores that this process may use, divided among its workers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(workers, 1))
+    return max(1, cores() // max(workers, 1))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

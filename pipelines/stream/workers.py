@@ -23,18 +23,20 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, Generic, cast
 
+from ...shards.errors import OutageError
 from ...shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
 from .blame import Blame
 from .letters import receive, send
 from .produce import BatchMaker, BatchPlan, Made
 from .sampler import DraftT, HostT, RequestT
+from .topology import cores
 from .worker import OF_THE_PARENT, Failed, Progress, Task, serve
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ _START_S = 300.0
 _LOOK_S = 1.0
 """How often the progress of a worker is looked at while its batch is awaited."""
 _END_S = 5.0
+_AT_ONCE, _PER_CORE = 8, 2
+"""How many processes start at the same time at least, and per core: each takes seconds of a core. Others wait for
+these, and start only if they have a batch to make."""
+_LOOK_FOR_STARTS_S = 0.1
 
 
 @dataclass(slots=True)
@@ -77,7 +83,8 @@ def jobs(plans: Iterable[BatchPlan], workers: int) -> Iterator[Job]:
 
 
 class WorkerPool(Generic[HostT]):
-    """`workers` spawned processes with `threads` threads each; each worker makes up to `prefetch` batches ahead.
+    """`workers` spawned processes with `threads` threads each; each worker makes up to `prefetch` batches ahead. Where
+    there are many for the cores, they start in turns.
 
     timeout_s: a worker whose batch is awaited and which finishes no row for so long is killed and replaced.
     """
@@ -93,6 +100,16 @@ class WorkerPool(Generic[HostT]):
     ) -> None:
         self._prefetch, self._timeout_s = prefetch, timeout_s
         self._workers = [_Worker[HostT]((maker, threads), prefetch, timeout_s) for _ in range(workers)]
+        self._at_once = max(_AT_ONCE, _PER_CORE * cores())
+        if workers > self._at_once:
+            log.warning(
+                "%d worker processes start %d at a time; this process may use %d cores, so more than about workers=%d "
+                "take memory and make no batch sooner",
+                workers,
+                self._at_once,
+                cores(),
+                cores(),
+            )
         self._named = Blame(maker.sampler).error
         self._lock = threading.Lock()
         self._closed = False
@@ -117,6 +134,8 @@ class WorkerPool(Generic[HostT]):
         for _ in range(self._prefetch):
             for worker, job in zip(self._workers, left, strict=False):
                 worker.add(job)
+        with self._lock:
+            self._start_some()
         for worker in cycle(self._workers):
             if self._call != call or not worker.is_busy:
                 return
@@ -139,8 +158,19 @@ class WorkerPool(Generic[HostT]):
             self._closed = False
             for worker in self._workers:
                 worker.forget()
-                if worker.process is None:
-                    worker.start()
+            self._start_some()
+
+    def _start_some(self) -> bool:
+        """Starts as many of the processes that are not there as may start at the same time; whether more wait."""
+        starting = sum(worker.is_starting for worker in self._workers)
+        for number, worker in enumerate(self._workers):
+            if worker.process is None and (worker.is_busy or number < self._at_once):
+                if starting >= self._at_once:
+                    return True
+                worker.start()
+                worker.send()
+                starting += 1
+        return False
 
     def _next(self, worker: _Worker[HostT]) -> Made[HostT] | Failed:
         """The next answer of a worker. Meanwhile all workers are served, and those that died are replaced."""
@@ -152,7 +182,7 @@ class WorkerPool(Generic[HostT]):
             except (OSError, ValueError):  # the sockets are closed
                 self._check_open()
                 raise
-            if steps != (steps := worker.steps):
+            if steps != (steps := worker.steps) or worker.process is None:
                 waited_s = 0.0
                 continue
             waited_s += min(time.monotonic() - begun, 2 * _LOOK_S)  # less than that if this process was stopped
@@ -163,9 +193,12 @@ class WorkerPool(Generic[HostT]):
         return worker.answers.popleft()
 
     def _serve(self) -> None:
-        """Takes the answers of all workers as they come; replaces workers that died."""
-        pipes = {worker.pipe.fileno(): worker for worker in self._workers}
-        for pipe in wait(list(pipes), min(_LOOK_S, self._timeout_s)):
+        """Takes the answers of all workers as they come; replaces workers that died, and starts those that wait."""
+        with self._lock:
+            self._check_open()
+            more = self._start_some()
+        pipes = {worker.pipe.fileno(): worker for worker in self._workers if worker.process is not None}
+        for pipe in wait(list(pipes), min(_LOOK_FOR_STARTS_S if more else _LOOK_S, self._timeout_s)):
             worker = pipes[cast(int, pipe)]
             if not worker.take():
                 self._replace(worker)
@@ -214,8 +247,13 @@ class _Worker(Generic[HostT]):
 
     @property
     def steps(self) -> int:
-        """A number that changes when the process finishes something; 0 while it starts."""
-        return self._progress.steps
+        """A number that changes when the process finishes something; 0 while it starts, and if there is none."""
+        return 0 if self.process is None else self._progress.steps
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether there is a process that is not ready yet."""
+        return self.process is not None and not self.steps
 
     @property
     def row(self) -> int | None:
@@ -228,26 +266,37 @@ class _Worker(Generic[HostT]):
         return bool(self.answers or self._unsent) or any(job is not None for job in self._sent)
 
     def start(self) -> None:
-        """Starts a process.
+        """Starts a process. Raises OutageError if the machine has no room for one.
 
         SIGTERM and SIGINT are blocked while it starts, so that an early signal does not end it; from then on it ignores
         both.
         """
-        self.pipe, theirs = socket.socketpair()
-        self.pipe.settimeout(self._timeout_s)
-        words = SPAWN.RawArray("q", 2)
-        self._progress = Progress(words)
-        process = SPAWN.Process(target=serve, args=(*self._what, theirs, words), daemon=True)
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
         try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()  # the socket then ends when the process does
+            self.process = self._started()
+        except OSError as error:
+            raise OutageError(
+                f"a worker process cannot be started ({error.strerror}); raise `ulimit -n` and `ulimit -u`, or give "
+                "fewer workers"
+            ) from error
+
+    def _started(self) -> Process:
+        self.pipe, theirs = socket.socketpair()
+        with ExitStack() as on_failure, theirs:  # the socket then ends when the process does
+            on_failure.callback(self.pipe.close)
+            self.pipe.settimeout(self._timeout_s)
+            words = SPAWN.RawArray("q", 2)
+            self._progress = Progress(words)
+            process = SPAWN.Process(target=serve, args=(*self._what, theirs, words), daemon=True)
+            resource_tracker.ensure_running()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            on_failure.pop_all()
         popen: Any = vars(process)["_popen"]
         popen.terminate = popen.kill  # multiprocessing terminates its processes at exit
-        self.process = process
+        return process
 
     def add(self, job: Job) -> None:
         """Adds a job behind the others."""
@@ -255,15 +304,14 @@ class _Worker(Generic[HostT]):
         self.send()
 
     def send(self) -> None:
-        """Sends jobs while fewer than `prefetch` are sent. If the process is dead, `take` will tell."""
-        while self._unsent and len(self._sent) < self._prefetch:
+        """Sends jobs while fewer than `prefetch` are sent; they wait for a process. If it is dead, `take` will tell."""
+        while self.process is not None and self._unsent and len(self._sent) < self._prefetch:
             job = self._unsent.popleft()
             self._sent.append(job)
             try:
                 send(self.pipe, job.task)
             except TimeoutError:  # it reads nothing
-                if self.process is not None:
-                    self.process.kill()
+                self.process.kill()
             except ConnectionError:
                 continue
 
@@ -296,7 +344,7 @@ class _Worker(Generic[HostT]):
 
         Raises MainModuleError if it could not import the main module.
         """
-        process, self.process = self.process, None
+        steps, process, self.process = self.steps, self.process, None
         if process is None:
             return "was ended"
         if not silent:
@@ -310,7 +358,7 @@ class _Worker(Generic[HostT]):
         process.close()
         if code == MAIN_FAILED:
             raise main_failed(process.names)
-        return silent or ending(code) + ("" if self.steps else " while it started")
+        return silent or ending(code) + ("" if steps else " while it started")
 
 
 def _end_all(workers: list[_Worker[Any]], owner: int) -> None:

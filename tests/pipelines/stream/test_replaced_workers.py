@@ -1,5 +1,6 @@
 """A worker process that dies or falls silent is replaced, and the batches are those of an undisturbed run."""
 
+import errno
 import importlib
 import os
 import signal
@@ -17,7 +18,7 @@ from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.stream import workers as pools
 from maskstream.pipelines.stream.produce import batches_from_threads, plans
 from maskstream.pipelines.stream.workers import WorkerPool
-from maskstream.shards.errors import WorkerDiedError
+from maskstream.shards.errors import OutageError, WorkerDiedError
 
 
 @pytest.fixture
@@ -153,6 +154,43 @@ def test_a_thread_that_waits_for_a_batch_ends_when_the_pool_is_closed(numbered):
         with pytest.raises(RuntimeError, match="was closed while it waited"):
             waits.result(timeout=30)
     assert pool.pids == [0]
+
+
+def test_many_workers_start_in_turns_and_only_for_a_batch(numbered, monkeypatch, caplog):
+    monkeypatch.setattr(pools, "_AT_ONCE", 1)
+    monkeypatch.setattr(pools, "cores", lambda: 2)
+    monkeypatch.setattr(pools, "_PER_CORE", 1)
+    start, starting = pools._Worker.start, []
+
+    def noted(worker):
+        start(worker)
+        starting.append(sum(one.is_starting for one in pool._workers))
+
+    monkeypatch.setattr(pools._Worker, "start", noted)
+    maker = numbered.maker()
+    pool = pool_of(maker, 40)
+    made = [one.batch for one in pool.batches(islice(plans_of(maker), 3))]
+    assert all(map(same, made, undisturbed(numbered, 3)))
+    assert [pid > 0 for pid in pool.pids] == [True] * 3 + [False] * 37
+    assert len(starting) == 3
+    assert max(starting) <= 2
+    assert "40 worker processes start 2 at a time; this process may use 2 cores, so more than about workers=2" in (
+        caplog.text
+    )
+    pool.close()
+
+
+def test_a_process_that_cannot_be_started_is_an_outage(numbered, monkeypatch):
+    def full():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    maker = numbered.maker()
+    pool = pool_of(maker, 2)
+    monkeypatch.setattr(pools.socket, "socketpair", full)
+    with pytest.raises(OutageError, match=r"cannot be started \(Too many open files\); raise `ulimit -n` and"):
+        next(pool.batches(plans_of(maker)))
+    monkeypatch.undo()
+    pool.close()
 
 
 def test_a_seek_drops_what_was_asked_for_before(numbered):
