@@ -23,7 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from ...shards.config import differences
 from ...shards.errors import ResumeError, SampleError
 from .order import ORDER_VERSION
-from .produce import BatchMaker, BatchPlan, Made, batches_from_threads, plans
+from .produce import BatchMaker, BatchPlan, Made, Threads, batches_from_threads, plans
 from .run_length import budgeted
 from .sampler import BatchT, BatchT_co, DraftT, Finish, HostT, RequestT
 from .samples import BatchOrder
@@ -108,6 +108,7 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         self._workers, self._threads, self._prefetch = workers, threads, prefetch
         self._timeout_s = worker_timeout
         self.pool: WorkerPool[HostT] | None = None
+        self._own: tuple[int, Threads] | None = None
 
     def batches(self, plans: Iterator[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
         """The finished batches of the plans and their stats."""
@@ -125,7 +126,9 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
 
     def _made(self, plans: Iterator[BatchPlan]) -> Generator[Made[HostT]]:
         if not self._workers:
-            return batches_from_threads(self._maker, plans, self._threads, self._prefetch)
+            if self._own is None or self._own[0] != os.getpid():  # a fork has none of the threads
+                self._own = os.getpid(), Threads.of(self._threads)
+            return batches_from_threads(self._maker, plans, self._own[1], self._prefetch)
         if self.pool is None:
             self.pool = WorkerPool(
                 self._maker,
@@ -137,7 +140,8 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         return self.pool.batches(plans)
 
     def close(self) -> None:
-        """Ends the worker processes."""
+        """Ends the worker processes and threads."""
+        self._own = None
         pool, self.pool = self.pool, None
         if pool is not None:
             pool.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Generic, NamedTuple
@@ -276,15 +276,32 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted]
     return sampler.join(draft)
 
 
+class Threads(NamedTuple):
+    """The threads of this process that make rows, and the one that joins them to batches.
+
+    A loader keeps them over its epochs: native libraries never give back all that they take for a new thread, so
+    threads for each epoch would be a leak of 2 kB an epoch.
+    """
+
+    rows: ThreadPoolExecutor
+    batches: ThreadPoolExecutor
+
+    @classmethod
+    def of(cls, threads: int) -> Threads:
+        """So many threads for rows. They end with the last reference."""
+        return cls(
+            rows=ThreadPoolExecutor(threads, thread_name_prefix="maskstream", initializer=compute_alone),
+            batches=ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch"),
+        )
+
+
 def batches_from_threads(
-    maker: BatchMaker[RequestT, DraftT, HostT], wanted: Iterable[BatchPlan], threads: int, prefetch: int
+    maker: BatchMaker[RequestT, DraftT, HostT], wanted: Iterable[BatchPlan], threads: Threads, prefetch: int
 ) -> Generator[Made[HostT]]:
     """Yields the host batches of the plans in order; threads of this process make them `prefetch` batches ahead.
 
-    What the `AHEAD` batches behind those will read is announced.
+    What the `AHEAD` batches behind those will read is announced. When it ends, the threads have nothing left to do.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream", initializer=compute_alone)
-    joiner = ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch")
     plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Drawn[RequestT] | None]]()
     begun: deque[tuple[Begun[DraftT], Future[Made[HostT]]]] = deque()
     try:
@@ -293,18 +310,21 @@ def batches_from_threads(
                 plan, drawn = soon.popleft() if soon else (next(plans_left, None), None)
                 if plan is None:
                     break
-                batch = maker.start(pool, plan, drawn)
-                begun.append((batch, joiner.submit(maker.join, plan, batch)))
+                batch = maker.start(threads.rows, plan, drawn)
+                begun.append((batch, threads.batches.submit(maker.join, plan, batch)))
             while len(soon) < AHEAD and (plan := next(plans_left, None)) is not None:
                 soon.append((plan, maker.drawn_ahead(plan)))
             if not begun:
                 return
-            yield begun.popleft()[1].result()
+            made = begun[0][1].result()
+            begun.popleft()
+            yield made
     finally:
         for _, drawn in soon:
             if drawn is not None:
                 drawn.announced.drop()
-        for batch, _ in begun:
-            batch.announced.drop()
-        pool.shutdown(wait=True, cancel_futures=True)
-        joiner.shutdown(wait=True, cancel_futures=True)
+        for batch, joined in begun:
+            batch.cancel()
+            joined.cancel()
+        wait([row for batch, _ in begun for row in batch.rows])
+        wait([joined for _, joined in begun])

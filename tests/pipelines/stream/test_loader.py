@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import threading
+import time
 from dataclasses import replace
 from itertools import chain
 from math import ceil
@@ -210,15 +212,33 @@ def test_a_missing_shard_is_an_error_that_names_it(split, tmp_path):
         list(loader(broken))
 
 
-def test_an_iteration_that_is_left_early_ends_its_threads(split):
-    import threading
+def test_epochs_share_the_threads_of_a_loader_which_end_with_it(split):
+    before, run = set(threading.enumerate()), loader(split)
+    seen = []
+    for _ in range(3):
+        iterator = iter(run)
+        next(iterator)
+        iterator.close()
+        seen.append(set(threading.enumerate()) - before)
+    assert list(run)
+    assert seen[0] == seen[1] == seen[2] == set(threading.enumerate()) - before != set()
+    del run, iterator
+    until = time.monotonic() + 30
+    while set(threading.enumerate()) - before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
 
-    before = threading.active_count()
-    iterator = iter(loader(split))
-    next(iterator)
-    assert threading.active_count() > before
-    iterator.close()
-    assert threading.active_count() == before
+
+def test_a_loader_that_is_closed_ends_its_threads_and_can_go_on(split):
+    before, run = set(threading.enumerate()), loader(split)
+    wanted = contents(run)
+    run.load_state_dict({**run.state_dict(), "epoch": 0, "batch": 0})
+    run.close()
+    until = time.monotonic() + 30
+    while set(threading.enumerate()) - before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
+    assert contents(run) == wanted
 
 
 @pytest.mark.parametrize(

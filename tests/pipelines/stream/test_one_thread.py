@@ -12,6 +12,7 @@ from maskstream.pipelines.stream.one_thread import compute_alone
 from maskstream.pipelines.stream.order import Order
 from maskstream.pipelines.stream.place import START
 from maskstream.pipelines.stream.produce import BatchMaker, BatchPlan, batches_from_threads
+from maskstream.pipelines.stream.produce import Threads as LoaderThreads
 from maskstream.shards.stores.base import UNHEEDED
 
 
@@ -71,7 +72,7 @@ def test_a_loader_s_threads_do(two_threads):
         places=[START] * 4,
         weight=np.ones(4, np.float32),
     )
-    (made,) = batches_from_threads(maker, [plan], threads=2, prefetch=1)
+    (made,) = batches_from_threads(maker, [plan], threads=LoaderThreads.of(2), prefetch=1)
     assert made.batch.label.tolist() == [1, 1, 1, 1]
     assert made.stats.samples == 4
     assert torch.get_num_threads() == 2
