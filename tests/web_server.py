@@ -33,7 +33,7 @@ class WebServer:
     """Serves the files below `folder` at `url`.
 
     answer: what is sent, given the request and the right body. headers: those that a client sent last. rate: how many
-    bytes of a body are sent a second, one by one; 0 for all at once.
+    bytes of a body are sent a second; 0 for all at once.
     """
 
     folder: Path
@@ -121,10 +121,14 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
                 self._trickle(body)
 
         def _trickle(self, body: bytes) -> None:
-            for at in range(len(body)):
-                self.wfile.write(body[at : at + 1])
-                self.wfile.flush()
-                time.sleep(1 / server.rate)
+            step = max(1, int(server.rate / 50))
+            try:
+                for at in range(0, len(body), step):
+                    self.wfile.write(body[at : at + step])
+                    self.wfile.flush()
+                    time.sleep(step / server.rate)
+            except OSError:  # the client has left
+                self.close_connection = True
 
         def log_message(self, *words: object) -> None:
             pass

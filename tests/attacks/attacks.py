@@ -69,6 +69,7 @@ ATTACKS = {
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10, slow=True),
     "names": Attack(module="names", few=40, ends=("exact", "refused"), slow=True),
     "names-code": Attack(module="names_code", few=40, ends=("refused", "right"), slow=True),
+    "numbers": Attack(module="numbers", few=60, ends=("rejected", "sample"), slow=True),
     "outages": Attack(
         module="outages",
         few=8,
@@ -84,6 +85,7 @@ ATTACKS = {
     "shard-kills": Attack(
         module="shard_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az"), executors=("local", "ray")
     ),
+    "slow-servers": Attack(module="slow_servers", few=10, ends=("exact", "outage"), cost=20, slow=True, timed=True),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray"), slow=True),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25, stores=STORES, slow=True),
     "version-kills": Attack(
