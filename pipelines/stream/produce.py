@@ -316,9 +316,9 @@ def batches_from_threads(
                 soon.append((plan, maker.drawn_ahead(plan)))
             if not begun:
                 return
-            made = begun[0][1].result()
-            begun.popleft()
-            yield made
+            if (error := begun[0][1].exception()) is not None:
+                raise error  # its other rows are waited for below
+            yield begun.popleft()[1].result()
     finally:
         for _, drawn in soon:
             if drawn is not None:

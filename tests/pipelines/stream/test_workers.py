@@ -252,4 +252,4 @@ def test_decoded_frames_are_gone_with_their_batch_without_a_garbage_collection(s
     finally:
         gc.enable()
     assert all(seen)
-    assert frames <= before
+    assert frames <= before + SETTINGS["threads"]  # the open decoder of each thread has one
