@@ -15,6 +15,7 @@ from itertools import count
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before there is a group: its functions keep the one that they find (see below)
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
@@ -31,6 +32,10 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
 
     The backend is NCCL on CUDA devices and gloo on the CPU. With "auto" or "cuda" each process takes the GPU of its
     LOCAL_RANK. A group that exists already is used and not destroyed. All ranks must call this equally often.
+
+    At the end nothing may refer to the group, so that its threads are joined. A thread of gloo that frees a tensor
+    while the interpreter ends aborts the process (docs/robustness.md). torch.distributed.nn.functional, which DDP
+    imports, has the group of its import as a default argument, and so kept it.
     """
     chosen = pick_device(device)
     if dist.is_initialized() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:

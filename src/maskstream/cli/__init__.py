@@ -6,12 +6,15 @@ Exit codes: 0 success; 1 an error in data or settings, with a message; 2 a wrong
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.logging import RichHandler
@@ -109,6 +112,32 @@ def main() -> None:
                 "interrupted; run the same command to continue (without --overwrite or --no-resume)", highlight=False
             )
         raise
+
+
+def run() -> NoReturn:
+    """The command as a process: `main`, and the end of an interpreter without its last part, which takes modules and
+    native libraries apart while their threads run; one that then needs the interpreter aborts the process
+    (docs/robustness.md). Threads are joined, exit handlers run and streams are flushed, as in multiprocessing's.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # whoever read it is gone, or it is closed
+            code = code or 120
+    os._exit(code or 0)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
