@@ -41,14 +41,16 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); \
 	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $@ install -q pip; }
 
+# Groups of dependencies need a newer pip than some Pythons bring.
 $(VENV)/.pip: | $(BIN)/python
 	@$(PIP) install -q --upgrade 'pip>=25.1' && touch $@
 
-$(VENV)/.done: pyproject.toml $(VENV)/.pip
+# Python compiles what it imports, a small part of what is installed.
+$(VENV)/.done: pyproject.toml | $(BIN)/python
 	@echo "installing maskstream (the first time takes a minute or two)"
-	@$(PIP) install -q -e '.$(if $(EXTRA),[$(EXTRA)])' && touch $@
+	@$(PIP) install -q --no-compile -e '.$(if $(EXTRA),[$(EXTRA)])' && touch $@
 
-$(VENV)/.dev: $(VENV)/.done
+$(VENV)/.dev: $(VENV)/.done $(VENV)/.pip
 	@echo "installing what the tests and checks need"
 	@$(PIP) install -q --group dev -e '.[archives,audio,meshes,metaworld,notes,points,walks]' && touch $@
 
@@ -56,7 +58,7 @@ $(VENV)/.services: $(VENV)/.dev tests/services/install.sh
 	@echo "installing the servers of the tests"
 	@$(PIP) install -q --group services && tests/services/install.sh $(VENV) && touch $@
 
-$(VENV)/.docs: $(VENV)/.done
+$(VENV)/.docs: $(VENV)/.done $(VENV)/.pip
 	@echo "installing what makes the documentation"
 	@$(PIP) install -q --group docs && touch $@
 

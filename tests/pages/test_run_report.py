@@ -172,6 +172,18 @@ def test_a_probed_run_shows_its_figures(run, split, tmp_path):
     (copied / "probe.json").write_text(json.dumps(result.to_dict()))
     shown = Page(write_report(copied, split).read_text(encoding="utf-8")).text
     assert "linear probe accuracy on 4 samples: pre-trained 0.750, untrained 0.375, majority 0.500" in shown
+    headline = (
+        "The linear probe of the frozen features has an accuracy of 75.0% on 4 labelled samples, that of untrained "
+        "features 37.5%; a guess has 50.0%."
+    )
+    assert result.headline() == headline
+    assert f"{headline} A masked autoencoder learns" in shown
+    assert replace(result, reached=result.reached[:1]).headline() == ""
+    raw = Reached(encoder="inputs", probe="linear", values=(0.5,))
+    assert (
+        "features 37.5%, and of the raw inputs 50.0%; a guess"
+        in replace(result, reached=[*result.reached, raw]).headline()
+    )
     (copied / "probe.json").write_text('{"recipe": 3}')
     with pytest.raises(ValueError, match=r"probe\.json is damaged"):
         write_report(copied, split)

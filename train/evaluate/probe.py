@@ -84,6 +84,19 @@ class ProbeResult:
             found[f"{name} probe"] = f"{self.metric} on {self.test} samples: {reached}, majority {self.majority:.3f}"
         return found
 
+    def headline(self) -> str:
+        """What the linear probe, or else the first, says of pre-training; "" without two encoders."""
+        names = sorted(dict.fromkeys(one.probe for one in self.reached), key=lambda name: name != "linear")
+        own, other = (self.of(kind, names[0]) if names else None for kind in (TRAINED, UNTRAINED))
+        if own is None or other is None:
+            return ""
+        inputs = self.of(INPUTS, names[0])
+        raw = f", and of the raw inputs {inputs.mean:.1%}" if inputs else ""
+        return (
+            f"The {names[0]} probe of the frozen features has an {self.metric} of {own.mean:.1%} on {self.test:,} "
+            f"labelled samples, that of untrained features {other.mean:.1%}{raw}; a guess has {self.majority:.1%}."
+        )
+
     @classmethod
     def from_dict(cls, data: Json) -> Self:
         """The result of `to_dict`. ValueError for anything else."""

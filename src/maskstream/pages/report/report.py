@@ -43,18 +43,20 @@ class Report:
     facts: Mapping[str, str]
 
 
-def report_page(metrics: Sequence[StepMetrics], work: Work, facts: Mapping[str, str], *, title: str) -> str:
+def report_page(
+    metrics: Sequence[StepMetrics], work: Work, facts: Mapping[str, str], *, title: str, headline: str = ""
+) -> str:
     """The report as one HTML file, complete in itself.
 
     metrics: of every step. work: of the model. facts: shown under the title, in their order, before those of the work.
-    Raises ValueError where there is no step.
+    headline: what the page says first. Raises ValueError where there is no step.
     """
     curves, found = run_curves(metrics, work.found.baseline_loss), work.found
     return page(
         kind="run report",
         title=title,
-        lede=f"{found.learns} This page shows its loss over {plural(curves.steps, 'step')}, its speed, and its "
-        "predictions for held-out samples.",
+        lede=f"{headline} {found.learns} This page shows its loss over {plural(curves.steps, 'step')}, its speed, and "
+        "its predictions for held-out samples.".lstrip(),
         facts={**facts, **found.facts},
         sections=work.sections,
         curves=curves,
@@ -127,6 +129,7 @@ def write_report(
             check_modality(recipe, unseen)
             other = work_of(modality, recipe, model, unseen, min(clips, len(Manifest.load(unseen))))
             work = with_unseen(work, other, modality.units)
+    probed = _probed(run / PROBE)
     facts = {
         "recipe": recipe.name,
         "samples per step": str(settings.get("samples_per_step", "unknown")),
@@ -135,19 +138,20 @@ def write_report(
         **_efficiency(metrics),
         "weights": f"step {_step(weights)}",
         "shown below": str(data) if unseen is None else f"{data}, then {unseen}",
-        **_probed(run / PROBE),
+        **({} if probed is None else probed.facts()),
     }
-    text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}")
+    headline = "" if probed is None else probed.headline()
+    text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}", headline=headline)
     written = write_page(text, run / "report.html" if out is None else out)
     return Report(page=written, facts=work.found.facts)
 
 
-def _probed(path: Path) -> dict[str, str]:
-    """The facts of the probe of a run; none if it was not probed. ValueError if the file is damaged."""
+def _probed(path: Path) -> ProbeResult | None:
+    """The probe of a run; None if it was not probed. ValueError if the file is damaged."""
     if not path.is_file():
-        return {}
+        return None
     try:
-        return ProbeResult.from_dict(json.loads(path.read_bytes())).facts()
+        return ProbeResult.from_dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it, or run `maskstream probe` again") from error
 
