@@ -53,13 +53,11 @@ MESH = Modality(
     works={MeshNetworkConfig: show},
     demo=Demo(
         recipe="meshmask-tiny",
-        # fine-tunes the pre-trained model, then trains two without pre-training: one with as many steps of fine-tuning,
-        # one with as many steps in total
+        # fine-tunes the pre-trained model, then trains one without pre-training, with as many steps in total
         more=(
             "train meshmask-tiny-next --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
-            "train meshmask-tiny-next --data {data}/train --out {run}/same-steps",
             "train meshmask-tiny-next --data {data}/train --out {run}/same-total --steps 1600",
-            "rollout {run}/pre-trained {run}/same-steps {run}/same-total --data {data}/val --out {run}/rollout.html",
+            "rollout {run}/pre-trained {run}/same-total --data {data}/val --out {run}/rollout.html",
         ),
     ),
     stages={

@@ -60,13 +60,7 @@ POINTS = Modality(
     trial=PointsTrial,
     figures=figures,
     works={PointAutoencoderConfig: show_groups, VoxelDiffusionConfig: show_voxels},
-    demo=Demo(
-        recipe="pointmae-tiny",
-        more=(  # a masked diffusion model of voxels
-            "train fastdit3d-tiny --data {data}/train --out {run}/fastdit3d",
-            "report {run}/fastdit3d --data {data}/val --out {run}/fastdit3d/report.html",
-        ),
-    ),
+    demo=Demo(recipe="pointmae-tiny"),
     stages={
         "convert": ("Augmenting", "more cores would help; noise, where there is some, is drawn here too"),
         "mask": ("Drawing masks", "a mask that does not depend on the occupied voxels, such as random, costs less"),
