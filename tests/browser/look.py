@@ -86,7 +86,6 @@ class Browser:
             page.on("pageerror", lambda error: found.append(f"exception: {error}"))
             page.on("dialog", lambda dialog: found.append(f"dialog: {dialog.message}") or dialog.dismiss())
             page.goto(url, wait_until="load")
-            page.add_style_tag(content=_STILL)
             yield page
         finally:
             context.close()
@@ -106,6 +105,9 @@ class Browser:
             for width, scheme in zip(WIDTHS, SCHEMES, strict=True):
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme=scheme)
+                if scheme != SCHEMES[0]:
+                    page.reload(wait_until="load")  # scripts that choose the colours do so at the beginning
+                page.add_style_tag(content=_STILL)
                 if wide := page.evaluate(_WIDE):
                     found.append(f"overflow at {width} px: {wide}")
                 found += [f"{line} ({width} px, {scheme})" for line in self._axe(page)]
