@@ -97,10 +97,14 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def shown(self, manifest: Manifest, index: int) -> Shown:
         """A packed row has the key of its first document that is not removed, no label, and draws of its own."""
+        if not self.shares:  # a row for each sample, with its number
+            key = manifest.key(index)
+            return Shown(key, int(manifest.label[index]), key)
         pieces = self.packing.row(index)
-        sample, first, _ = next((piece for piece in pieces if not manifest.is_removed(piece[0])), pieces[0])
+        there = pieces if not len(manifest.removed) else [one for one in pieces if not manifest.is_removed(one[0])]
+        sample, first, _ = (there or pieces)[0]
         key = manifest.key(sample)
-        return Shown(key, -1, f"{key} {first}") if self.shares else Shown(key, int(manifest.label[sample]), key)
+        return Shown(key, -1, f"{key} {first}")
 
     def plan(self, item: Item) -> TextPlan:
         """Finds the documents of a row and their byte ranges; raises SampleError if none of them is there."""
@@ -132,8 +136,9 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def fill(self, item: Item, plan: TextPlan, batch: TextBatch, own: slice, stats: Stats) -> None:
         """Reads the documents of a row, the same for all views; raises SampleError if one is unusable."""
-        tokens, documents, words = (one.numpy()[own] for one in (batch.tokens, batch.documents, batch.words))
-        classes = None if batch.classes is None else batch.classes.numpy()[own]
+        at = own.start
+        tokens, documents, words = (one.numpy()[at] for one in (batch.tokens, batch.documents, batch.words))
+        classes = None if batch.classes is None else batch.classes.numpy()[at]
         begin, end = self.ends
         tokens[:], documents[:], words[:] = self.tokenizer.pad or 0, -1, -1
         if classes is not None:
@@ -145,16 +150,20 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             with stats.stage("convert"):
                 values = self._values(item.manifest, piece, read)
                 inside = slice(place + len(begin), place + len(begin) + piece.count)
-                documents[:, place : inside.stop + len(end)] = number
-                tokens[:, place : inside.start] = begin
-                tokens[:, inside] = values[TOKENS]
-                tokens[:, inside.stop : inside.stop + len(end)] = end
+                documents[place : inside.stop + len(end)] = number
+                tokens[place : inside.start] = begin
+                tokens[inside] = values[TOKENS]
+                tokens[inside.stop : inside.stop + len(end)] = end
                 numbers = values.get(WORDS, np.arange(piece.count))
-                words[:, inside] = numbers - numbers[0] + last
+                words[inside] = numbers - numbers[0] + last
                 last += int(numbers[-1] - numbers[0]) + 1
                 if classes is not None:
-                    classes[:, inside] = values[CLASSES]
+                    classes[inside] = values[CLASSES]
                 place = inside.stop + len(end)
+        if item.views > 1:
+            for rows in (batch.tokens, batch.documents, batch.words, batch.classes):
+                if rows is not None:
+                    rows.numpy()[at + 1 : own.stop] = rows.numpy()[at]
 
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str) -> Cues:
         """The words, classes, scores and tokens of a row."""
