@@ -8,7 +8,7 @@ same names, sizes and ages without contents; only lists (csv, json, text) are fe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -71,22 +71,28 @@ class RawTree:
 
     def _check_reach(self, found: Dataset) -> None:
         """Raise DatasetError for sources whose files lie outside of the root, links and `..` resolved."""
+        packed = isinstance(self.files, ArchivedFiles)
+        if self.outside_root and not packed:
+            return
         reach = Reach(self.folder)
-        sources = [source for split in found.splits.values() for source in split if not source.computed]
-        strange = [(source, path) for source in sources for path in source.files if not self._may_reach(reach, path)]
+        strange = set(self._outside(_files_of(found), reach) if packed else reach.outside(_files_of(found)))
         if not strange:
             return
-        source, path = strange[0]
+        sources = (source for split in found.splits.values() for source in split)
+        first = next(source for source in sources if strange.intersection(source.files))
+        path = next(path for path in first.files if path in strange)
         raise DatasetError(
             f"{found.name}: {len(strange)} files of its sources are not below {self.root}, such as {path} of "
-            f"{source.id!r}: a list or a link leads out. {self._remedy()}"
+            f"{first.id!r}: a list or a link leads out. {self._remedy()}"
         )
 
-    def _may_reach(self, reach: Reach, path: Path) -> bool:
-        if _IN_ARCHIVE not in os.fspath(path) or (packed := archive_and_name(path)) is None:
-            return self.outside_root or reach.has(path)
-        archive, name = packed
-        return stays_inside(name) and (self.outside_root or reach.has(archive))
+    def _outside(self, paths: Iterable[Path], reach: Reach) -> Iterator[Path]:
+        """Those of the paths, also of members of archives, that lead where they may not."""
+        for path in paths:
+            packed = archive_and_name(path) if _IN_ARCHIVE in os.fspath(path) else None
+            archive, name = packed or (path, path.name)
+            if (packed and not stays_inside(name)) or not (self.outside_root or reach.has(archive)):
+                yield path
 
     def _remedy(self) -> str:
         if is_url(self.root):
@@ -113,6 +119,12 @@ class RawTree:
                 return tree.dataset(sources_of(tree.folder))
             except (DatasetError, OutageError) as error:
                 raise type(error)(str(error).replace(str(tree.folder), self.root)) from error
+
+
+def _files_of(found: Dataset) -> list[Path]:
+    """The files of all sources; there may be millions."""
+    sources = [source for split in found.splits.values() for source in split if not source.computed]
+    return [source.path for source in sources] + [path for source in sources if source.parts for path in source.parts]
 
 
 def _name(sources_of: Callable[[Path], Dataset]) -> str:

@@ -9,15 +9,18 @@ they say is data, and a hostile author's word. This is the one place that decide
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+_NO_FILES = frozenset({"", ".", ".."})
 _MOST_BYTES = 200
 """The longest name of a dataset or split: with what is added to it, it is still the name of a file."""
 
 
 def is_file_name(name: str) -> bool:
     """Whether a name is one part of a path, and neither "." nor ".."."""
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
+    return name not in _NO_FILES and "/" not in name and "\0" not in name
 
 
 def is_split_name(name: str) -> bool:
@@ -43,25 +46,31 @@ class Reach:
 
     def has(self, path: Path) -> bool:
         """Whether the file at a path lies below the folder. A path that no file can have does not."""
-        folder, _, name = os.fspath(path).rpartition("/")
-        try:
-            if (known := self._folders.get(folder)) is None:
-                known = self._folders[folder] = self._looked_at(folder or "/")
-            inside, links = known
-            if is_file_name(name) and (name not in links if links is not None else not os.path.islink(path)):
-                return inside
-            return self._holds(path)
-        except ValueError:  # a NUL
-            return False
+        return not any(self.outside([path]))
+
+    def outside(self, paths: Iterable[Path]) -> Iterator[Path]:
+        """Those of the paths that do not lead below the folder. There may be millions, most of them in few folders."""
+        last, inside, links = "\0", False, None
+        for path in paths:
+            folder, _, name = os.fspath(path).rpartition("/")
+            if folder != last:
+                last = folder
+                inside, links = self._folders.get(folder) or self._looked_at(folder)
+            if inside and links is not None and name not in links and name not in _NO_FILES and "\0" not in name:
+                continue
+            if not self._holds(path):
+                yield path
 
     def _looked_at(self, folder: str) -> tuple[bool, frozenset[str] | None]:
         """Whether a folder lies below the root, and the names of the links in it; None if it cannot be listed."""
-        inside = self._holds(folder)
-        try:
-            with os.scandir(folder) as entries:
-                return inside, frozenset(entry.name for entry in entries if entry.is_symlink())
-        except OSError:
-            return inside, None
+        links: frozenset[str] | None = None
+        with suppress(OSError, ValueError), os.scandir(folder or "/") as entries:
+            links = frozenset(entry.name for entry in entries if entry.is_symlink())
+        found = self._folders[folder] = self._holds(folder or "/"), links
+        return found
 
     def _holds(self, path: str | Path) -> bool:
-        return os.path.join(os.path.realpath(path), "").startswith(self._root)
+        try:
+            return os.path.join(os.path.realpath(path), "").startswith(self._root)
+        except ValueError:  # a NUL
+            return False

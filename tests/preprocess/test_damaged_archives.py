@@ -13,7 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from maskstream.cli import app
 from maskstream.preprocess import archive_list
 from maskstream.preprocess.archive_list import OpenArchives, listed_archive, members_of
 from maskstream.preprocess.datasets import DATASETS
@@ -180,6 +182,21 @@ def test_a_job_fails_or_keeps_what_can_be_read(tmp_path: Path) -> None:
     assert (reject.source, reject.stage) == ("a.tar", "archive")
     assert "no header at byte" in reject.reason
     assert run(root, out, damage="keep", max_rejects=0).splits["train"].state == "already finished"
+
+
+def test_the_command_keeps_what_can_be_read_and_leaves_root_only_if_told(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    root.mkdir()
+    (tmp_path / "c.tar").write_bytes(header_zeroed(WHOLE))
+    (root / "c.tar").symlink_to(tmp_path / "c.tar")
+    words = ["shards", "image-folder", "--root", str(root), "--out", str(tmp_path / "out"), "--workers", "1"]
+    for more, says in (([], "is damaged"), (["--damage", "keep"], "not below")):
+        failed = CliRunner().invoke(app, [*words, *more])
+        assert isinstance(failed.exception, DatasetError)
+        assert says in str(failed.exception)
+    done = CliRunner().invoke(app, [*words, "--damage", "keep", "--outside-root"])
+    assert done.exit_code == 0, done.output
+    assert "samples 11" in done.output
 
 
 def test_a_list_of_an_older_version_is_made_again(tmp_path: Path, cache: Path) -> None:
