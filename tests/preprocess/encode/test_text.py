@@ -20,7 +20,7 @@ from maskstream.preprocess.encode.text.parts_of_speech import TAGS, Lexicon
 from maskstream.preprocess.encode.text.read import read_document
 from maskstream.preprocess.encode.text.tokenizer import Training, facts_of, tokenizer_of
 from maskstream.preprocess.source import Source
-from maskstream.shards.errors import ShardError
+from maskstream.shards.errors import OutageError, ShardError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.format.verify import verify
@@ -227,7 +227,7 @@ def test_rows_of_a_parquet_file(tmp_path):
         document = read_document(Source(id="x", path=tmp_path / "train.parquet", window=(row, row + 1)))
         assert document.text == TEXTS[row]
         assert document.meta == {"n": row}
-    with pytest.raises(RejectError, match="row 40 cannot be read"):
+    with pytest.raises(OutageError, match="has no row 40 any more"):
         read_document(Source(id="x", path=tmp_path / "train.parquet", window=(40, 41)))
 
 
