@@ -30,8 +30,10 @@ def temporary_of(out: Path) -> Path:
 
 
 def contents(out: Path) -> dict[str, str]:
-    """What is in the output, and what is left in the folder for temporary files."""
-    left = {f"temporary/{path.name}": "left" for path in temporary_of(out).glob("*")}
+    """What is in the output, and the files that are left in the folder for temporary ones. A kill before a folder has
+    its mark leaves an empty one, which nobody deletes, for it does not prove whose it is.
+    """
+    left = {f"temporary/{path.name}": "left" for path in temporary_of(out).rglob("*") if not path.is_dir()}
     return shard_kills.contents(out) | left
 
 
