@@ -39,6 +39,7 @@ def fit(data: str, out: Path, *, steps: int) -> Iterator[list[str]]:
         optimiser.zero_grad()
         yield batch.key
     if dist.get_rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
         (out / "loader.json").write_text(json.dumps(loader.state_dict()))
 
 

@@ -6,11 +6,13 @@ torchrun --nproc-per-node 2 hf_trainer.py DATA OUT     # or python, for one proc
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from video_mae import loader_of, video_mae
@@ -66,5 +68,7 @@ def fit(data: str, out: Path, *, steps: int, save_steps: int, resume: str | None
 
 if __name__ == "__main__":
     data, out = sys.argv[1:]
+    if "WORLD_SIZE" in os.environ:  # torchrun's; the loader asks for its rank before the Trainer would set it up
+        dist.init_process_group()
     fit(data, Path(out), steps=3, save_steps=3)
     fit(data, Path(out), steps=5, save_steps=3, resume="checkpoint-3")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from video_mae import loader_of, loss_of, video_mae
 
@@ -51,5 +52,7 @@ def fit(module: Module, data: str, out: Path, *, steps: int, resume: bool = Fals
 
 if __name__ == "__main__":
     data, out = sys.argv[1:]
+    if "WORLD_SIZE" in os.environ:  # torchrun's; the loader asks for its rank before Lightning would set it up
+        dist.init_process_group()
     fit(Module(), data, Path(out), steps=3)
     fit(Module(), data, Path(out), steps=5, resume=True)
