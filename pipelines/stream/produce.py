@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -302,6 +303,7 @@ def batches_from_threads(
 
     What the `AHEAD` batches behind those will read is announced. When it ends, the threads have nothing left to do.
     """
+    began = os.getpid()
     plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Drawn[RequestT] | None]]()
     begun: deque[tuple[Begun[DraftT], Future[Made[HostT]]]] = deque()
     try:
@@ -320,11 +322,12 @@ def batches_from_threads(
                 raise error  # its other rows are waited for below
             yield begun.popleft()[1].result()
     finally:
-        for _, drawn in soon:
-            if drawn is not None:
-                drawn.announced.drop()
-        for batch, joined in begun:
-            batch.cancel()
-            joined.cancel()
-        wait([row for batch, _ in begun for row in batch.rows])
-        wait([joined for _, joined in begun])
+        if os.getpid() == began:  # a fork has none of the threads, and would wait for them for ever
+            for _, drawn in soon:
+                if drawn is not None:
+                    drawn.announced.drop()
+            for batch, joined in begun:
+                batch.cancel()
+                joined.cancel()
+            wait([row for batch, _ in begun for row in batch.rows])
+            wait([joined for _, joined in begun])
