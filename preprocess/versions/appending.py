@@ -27,7 +27,7 @@ from ...shards.stores.elsewhere import folder_of
 from ...shards.stores.output import Location, Output, output_at
 from ...shards.stores.stream import stream
 from .carried_records import carry_records
-from .fitting import check_fit, check_keys
+from .fitting import check_distinct, check_fit, check_keys
 from .together import publish_rejects_and_removed, sums_of
 
 _CHUNK_BYTES = 1 << 20
@@ -59,6 +59,7 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
     read_dataset_json(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
         ours, theirs = Manifest.load(output.store), Manifest.load(other)
+        check_distinct((ours, theirs))
         check_fit(ours, theirs)
         if _has_last(ours, theirs):
             return Appended(version=ours.version, samples=len(theirs), shards=len(theirs.shard_names))

@@ -39,11 +39,16 @@ def check_fit(ours: Manifest, theirs: Manifest) -> None:
             )
 
 
-def check_keys(splits: Sequence[Manifest]) -> None:
-    """Raise DatasetError, which names keys and splits, if a key is in two splits."""
+def check_distinct(splits: Sequence[Manifest]) -> None:
+    """Raise DatasetError if a split is given twice."""
     places = [split.location for split in splits]
     if again := [place for n, place in enumerate(places) if place in places[:n]]:
         raise DatasetError(f"{again[0]} is given twice; give each split once")
+
+
+def check_keys(splits: Sequence[Manifest]) -> None:
+    """Raise DatasetError, which names keys and splits, if a key is in two splits."""
+    check_distinct(splits)
     hashes = [hashes_of(keys) for split in splits for keys in keys_of(split)]
     twice = repeated_keys(hashes, (keys for split in splits for keys in keys_of(split)))
     if not twice:

@@ -177,7 +177,8 @@ def test_numbers_that_overflow_when_they_are_normalised_make_a_bad_sample(
         members = {**sample.members, component: replace(sample.members[component], data=data)}
         write_forged("mesh", [samples("mesh")[0], replace(sample, members=members), *samples("mesh")[2:]], folder)
         split = Split.open(folder, "mesh", shuffle=False, device="cpu", threads=1)
-        narrow = replace(FORGED["mesh"].source(split).sampler.media, statistics=NARROW)
+        sampler = FORGED["mesh"].source(split).sampler
+        narrow = replace(sampler, rows=replace(sampler.rows, reader=replace(sampler.rows.reader, statistics=NARROW)))
         with pytest.raises(SampleError, match="too large for float32"):
             batch_of(narrow, [Wanted(index=1, epoch=0)])
 

@@ -75,5 +75,5 @@ def _page(data: bytes, at: int, order: str, is_big: bool) -> tuple[dict[int, int
             value_at = first + n * entry_bytes + (12 if is_big else 8)
             (value,) = struct.unpack_from(f"{order}{ {3: 'H', 4: 'I', 16: 'Q'}.get(kind, 'I') }", data, value_at)
             found[tag] = max(value, found.get(tag, 0))
-    (following,) = struct.unpack_from(f"{order}{'Q' if is_big else 'I'}", data, first + count * entry_bytes)
-    return found, following
+    end, offset = first + count * entry_bytes, struct.Struct(f"{order}{'Q' if is_big else 'I'}")
+    return found, offset.unpack_from(data, end)[0] if end + offset.size <= len(data) else 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from maskstream.preprocess import job
+from maskstream.preprocess import DATASETS
 from maskstream.preprocess.datasets.mesh.cylinder_flow import flows
 from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
@@ -110,13 +110,13 @@ def test_positions_may_be_named_pos(raw):
     arrays = trajectory(3)
     arrays["pos"] = arrays.pop("mesh_pos")
     write_hdf5(raw / "train.h5", {"3": arrays})
-    (source,) = job.DATASETS["meshgraphnets"](raw).splits["train"]
+    (source,) = DATASETS["meshgraphnets"](raw).splits["train"]
     mesh = read_mesh(MeshEncoder().encode(source).members["mesh.npz"].data)
     np.testing.assert_array_equal(mesh["positions"], arrays["pos"][0])
 
 
 def test_the_order_of_trajectories_is_that_of_their_numbers(raw):
-    names = [source.meta["trajectory"] for source in job.DATASETS["meshgraphnets"](raw).splits["train"]]
+    names = [source.meta["trajectory"] for source in DATASETS["meshgraphnets"](raw).splits["train"]]
     assert names == [str(i) for i in range(11)]
 
 
@@ -159,7 +159,7 @@ def test_trajectories_that_cannot_be_used_are_rejects(raw, tmp_path, what, reaso
     write_hdf5(raw / "train.h5", {"good": trajectory(1), "bad": broken(what)})
     report = make_shards("meshgraphnets", raw, tmp_path / "out", workers=0, max_rejects=1)
     assert report.splits["train"].counts["rejects"] == 1
-    source = next(s for s in job.DATASETS["meshgraphnets"](raw).splits["train"] if s.meta["trajectory"] == "bad")
+    source = next(s for s in DATASETS["meshgraphnets"](raw).splits["train"] if s.meta["trajectory"] == "bad")
     with pytest.raises(RejectError, match=reason):
         MeshEncoder().encode(source)
 
@@ -195,7 +195,7 @@ def test_odd_contents_of_hdf5_are_rejects(raw, kind, reason):
     write_hdf5(raw / "train.h5", {"1": {key: value for key, value in arrays.items() if key != "cells"}})
     with h5py.File(raw / "train.h5", "a") as file:
         odd(kind)(file["1"])
-    (source,) = job.DATASETS["meshgraphnets"](raw).splits["train"]
+    (source,) = DATASETS["meshgraphnets"](raw).splits["train"]
     with pytest.raises(RejectError, match=reason):
         MeshEncoder().encode(source)
 
@@ -213,7 +213,7 @@ def test_odd_contents_of_hdf5_are_rejects(raw, kind, reason):
 )
 def test_numbers_that_a_cast_would_change_are_rejects(raw, name, values, reason):
     write_hdf5(raw / "train.h5", {"1": trajectory(1) | {name: np.array(values)}})
-    (source,) = job.DATASETS["meshgraphnets"](raw).splits["train"]
+    (source,) = DATASETS["meshgraphnets"](raw).splits["train"]
     with pytest.raises(RejectError, match=reason):
         MeshEncoder().encode(source)
 
@@ -222,7 +222,7 @@ def test_whole_numbers_in_wider_types_are_as_they_are(raw):
     arrays = trajectory(1)
     wide = {"cells": arrays["cells"].astype("f8"), "node_type": arrays["node_type"].astype("u8")}
     write_hdf5(raw / "train.h5", {"1": arrays | wide, "2": arrays})
-    wider, plain = (MeshEncoder().encode(one) for one in job.DATASETS["meshgraphnets"](raw).splits["train"])
+    wider, plain = (MeshEncoder().encode(one) for one in DATASETS["meshgraphnets"](raw).splits["train"])
     assert {name: one.data for name, one in wider.members.items()} == {n: o.data for n, o in plain.members.items()}
 
 
@@ -230,11 +230,11 @@ def test_whole_numbers_in_wider_types_are_as_they_are(raw):
 def test_a_time_between_steps_that_is_none_is_refused(raw, dt):
     (raw / "meta.json").write_text(json.dumps(META | {"dt": dt}))
     with pytest.raises(DatasetError, match="it is in seconds, above 0"):
-        job.DATASETS["meshgraphnets"](raw)
+        DATASETS["meshgraphnets"](raw)
 
 
 def test_hdf5_of_which_a_byte_is_another_is_a_sample_or_a_reject(raw):
-    (source, *_) = job.DATASETS["meshgraphnets"](raw).splits["train"]
+    (source, *_) = DATASETS["meshgraphnets"](raw).splits["train"]
     data, seen = source.path.read_bytes(), set()
     for at in np.random.default_rng(0).integers(len(data) // 8, size=150).tolist():
         source.path.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
@@ -264,21 +264,21 @@ def test_hdf5_of_which_a_byte_is_another_is_a_sample_or_a_reject(raw):
 def test_raw_data_that_is_not_as_published(raw, change, reason):
     (raw / "meta.json").write_text(json.dumps(META | change))
     with pytest.raises(DatasetError, match=reason):
-        job.DATASETS["meshgraphnets"](raw)
+        DATASETS["meshgraphnets"](raw)
 
 
 def test_missing_and_damaged_files_of_trajectories(raw):
     with pytest.raises(DatasetError, match="no folder"):
-        job.DATASETS["meshgraphnets"](raw / "nowhere")
+        DATASETS["meshgraphnets"](raw / "nowhere")
     (raw / "train.h5").write_bytes((raw / "train.h5").read_bytes()[:500])
     with pytest.raises(DatasetError, match="cannot be read as HDF5"):
-        job.DATASETS["meshgraphnets"](raw)
+        DATASETS["meshgraphnets"](raw)
     (raw / "train.h5").unlink()
     with pytest.raises(DatasetError, match="no train"):
-        job.DATASETS["meshgraphnets"](raw)
+        DATASETS["meshgraphnets"](raw)
     (raw / "meta.json").unlink()
     with pytest.raises(DatasetError, match="no meta"):
-        job.DATASETS["meshgraphnets"](raw)
+        DATASETS["meshgraphnets"](raw)
 
 
 def test_a_folder_of_surfaces_with_broken_ones(tmp_path):
@@ -303,7 +303,7 @@ def test_a_folder_of_surfaces_with_broken_ones(tmp_path):
 def test_computed_flows_are_the_same_bytes_at_any_number_of_workers(tmp_path, monkeypatch):
     pytest.importorskip("skfem")
     tiny = CylinderFlow(spacing_m=0.08, radius_m=0.06, step_s=1e-3, start_s=0, end_s=0.1, frame_s=0.02)
-    monkeypatch.setitem(job.DATASETS, "tiny", lambda root: flows("tiny", root, {"train": 3, "val": 1}, tiny))
+    monkeypatch.setitem(DATASETS, "tiny", lambda root: flows("tiny", root, {"train": 3, "val": 1}, tiny))
     for workers in (0, 2):
         make_shards("tiny", tmp_path, tmp_path / str(workers), workers=workers, samples_per_shard=1)
     files = sorted(path.relative_to(tmp_path / "0") for path in (tmp_path / "0").rglob("*") if path.is_file())

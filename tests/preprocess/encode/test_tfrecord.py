@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from meshgraphnets_layout import STATIC, message_of, write_records, write_set
 
-from maskstream.preprocess import job
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.tfrecord import masked_crc32c, read_example, record_spans
 from maskstream.preprocess.encode.reject import RejectError
@@ -50,7 +49,7 @@ def written(root, form, **counts):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_published_set_is_kept_number_by_number(tmp_path, form):
     root = written(tmp_path / form, form, train=11, valid=2, test=1)
-    dataset = job.DATASETS["meshgraphnets"](root)
+    dataset = DATASETS["meshgraphnets"](root)
     assert {split: len(sources) for split, sources in dataset.splits.items()} == {"train": 11, "val": 2, "test": 1}
     source, wanted = dataset.splits["train"][7], arrays_of(form, 7)
     assert source.id == "train/7"
@@ -82,7 +81,7 @@ def test_sets_whose_meshes_are_made_anew_are_refused(tmp_path):
     meta["features"]["cells"]["type"] = meta["features"]["mesh_pos"]["type"] = "dynamic_varlen"
     (root / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(DatasetError, match=r"cells and mesh_pos changes over time; only meshes that keep their cells"):
-        job.DATASETS["meshgraphnets"](root)
+        DATASETS["meshgraphnets"](root)
 
 
 def test_records_and_their_checksums(tmp_path):
@@ -108,11 +107,11 @@ def test_a_flipped_bit_is_found(tmp_path, at, says):
     path.write_bytes(data)
     if at < 12:
         with pytest.raises(DatasetError, match=says):
-            job.DATASETS["meshgraphnets"](root)
+            DATASETS["meshgraphnets"](root)
         return
     report = make_shards("meshgraphnets", root, tmp_path / "out", workers=0, max_rejects=1)
     assert report.splits["train"].counts["rejects"] == 1
-    source = job.DATASETS["meshgraphnets"](root).splits["train"][0]
+    source = DATASETS["meshgraphnets"](root).splits["train"][0]
     with pytest.raises(RejectError, match=says):
         MeshEncoder().encode(source)
 
