@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from meshgraphnets_layout import STATIC, message_of, write_records, write_set
 
+from maskstream.preprocess import DATASETS
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.tfrecord import masked_crc32c, read_example, record_spans
 from maskstream.preprocess.encode.reject import RejectError
