@@ -150,9 +150,19 @@ WAYS: tuple[Way, ...] = (
 )
 
 
+def has_its_sum(header: bytes) -> bool:
+    """Whether a header has the sum that it declares; flips may cancel each other."""
+    try:
+        tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def is_unprotected(before: bytes, after: bytes, kind: str) -> bool:
     """Whether the damage is one that an archive cannot tell: nothing but zeros from some member on, whole blocks that
-    are gone, or bytes that have no checksum: those of members, of long names, and of the list of a zip.
+    are gone, flips of a header that leave its sum as it was, or bytes that have no checksum: those of members, of long
+    names, and of the list of a zip.
     """
     if kind == "zip" or (
         (after[: len(before)] != before[: len(after)] and len(after) < len(before))
@@ -167,6 +177,8 @@ def is_unprotected(before: bytes, after: bytes, kind: str) -> bool:
     while at < len(before) and any(before[at : at + BLOCK]):  # the headers with long names, which have no checksum
         header = tarfile.TarInfo.frombuf(before[at : at + BLOCK], "utf-8", "surrogateescape")
         size = -(-header.size // BLOCK)
+        if at // BLOCK in changed and has_its_sum(after[at : at + BLOCK]):
+            return True
         if header.type in (b"L", b"x"):
             extended |= set(range(at // BLOCK + 1, at // BLOCK + 1 + size))
         at += BLOCK * (1 + size)
@@ -209,7 +221,7 @@ def end_of(path: Path, files: dict[str, bytes], changed: bool, unprotected: bool
             return "missed"
         if not sizes.items() <= wanted.items():
             return "wrong"
-    elif whole and path.suffix == ".zip" and len(sizes) < len(wanted):
+    elif whole and path.suffix == ".zip" and len(sizes) < len({*zipfile.ZipFile(path).namelist()}):
         return "missed"
     found = read(path, dict(members), folder)
     if not changed and found != files:
