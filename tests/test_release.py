@@ -86,7 +86,7 @@ def test_the_command_works_without_the_tree(alone, tmp_path):
 def test_the_loader_of_the_readme_reads_a_split(alone, split, tmp_path):
     (tmp_path / SAMPLE).parent.mkdir(parents=True)
     (tmp_path / SAMPLE).symlink_to(split)
-    code = f"{blocks(README)[0]}\nprint(tuple(video.shape))"
+    code = f"{blocks(README)[0]}\nprint(tuple(batch.video.shape))"
     assert run(sys.executable, "-c", code, env=alone, cwd=tmp_path).strip() == "(8, 16, 224, 224, 3)"
 
 

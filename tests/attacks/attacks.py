@@ -65,7 +65,7 @@ ATTACKS = {
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5, slow=True),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True, stores=STORES),
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
-    "fuzz": Attack(module="fuzz", few=60, ends=("refused", "rejected", "right", "sample"), slow=True),
+    "fuzz": Attack(module="fuzz", few=150, ends=("refused", "rejected", "right", "sample"), slow=True),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10, slow=True),
     "names": Attack(module="names", few=40, ends=("exact", "refused"), slow=True),
     "names-code": Attack(module="names_code", few=40, ends=("refused", "right"), slow=True),
