@@ -46,6 +46,7 @@ IN_ARCHIVES: Mapping[str, frozenset[str]] = {
 """The datasets that are also read from archives, which count as unpacked where they lie, and the suffixes of the lists
 that each reads there.
 """
+_SHOWN = 3
 _IN_ARCHIVE = f"{MARK}/"
 
 
@@ -118,7 +119,13 @@ class RawTree:
             try:
                 return tree.dataset(sources_of(tree.folder))
             except (DatasetError, OutageError) as error:
-                raise type(error)(str(error).replace(str(tree.folder), self.root)) from error
+                told = str(error).replace(str(tree.folder), self.root)
+                raise type(error)(f"{told} ({self._archives_told()})") from error
+
+    def _archives_told(self) -> str:
+        """Which archives count as unpacked."""
+        names = [archive.relative_to(self.folder).as_posix() for archive in self.archives]
+        return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''} count as unpacked"
 
 
 def _files_of(found: Dataset) -> list[Path]:

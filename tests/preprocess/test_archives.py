@@ -280,3 +280,12 @@ def test_archives_are_found_behind_links_and_once(tmp_path):
     (tmp_path / "raw/train/x/t.parquet").touch()
     assert archives_below(tmp_path / "raw") == (found, True)
     assert archives_below(tmp_path / "none") == ((), False)
+
+
+def test_archives_in_which_there_is_nothing_are_named(tmp_path):
+    for name in "abcd":
+        pack(tmp_path / f"{name}.tar", {"notes.txt" if name < "c" else f"{name}.txt": b"x"}, mode="w")
+    with raw_tree(tmp_path) as tree, pytest.raises(DatasetError) as told:
+        tree.dataset(DATASETS["image-folder"])
+    assert f"{tmp_path} holds no image" in str(told.value)
+    assert str(told.value).endswith("(a.tar, b.tar, c.tar, ... count as unpacked)")

@@ -126,11 +126,14 @@ def _short(value: object) -> str:
 
 def _labels(found: list[tuple[Path, Listed]]) -> tuple[tuple[str, ...], dict[str | None, int]]:
     """The names of labels, and the number of each. Numbers keep their value, and names and numbers do not mix."""
-    given = {one.label for _, one in found} - {None}
+    given = {one.label: (path, one.number) for path, one in reversed(found)}  # the first place of each
     names = sorted(label for label in given if isinstance(label, str))
     numbers = [label for label in given if isinstance(label, int)]
     if names and numbers:
-        raise DatasetError(f"labels are names ({names[0]!r}) and numbers ({numbers[0]}); use one kind")
+        shown = " and ".join(
+            f"{label!r} in {given[label][0]}, line or row {given[label][1]}" for label in (names[0], numbers[0])
+        )
+        raise DatasetError(f"labels are names and numbers: {shown}. Use one kind")
     if numbers:
         return tuple(map(str, range(max(numbers) + 1))), {}
     return tuple(names), {name: number for number, name in enumerate(names)}

@@ -40,7 +40,7 @@ _NUMBERS = ("float", "int", "uint", "bool")
 _LONGEST = 15
 _ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What the contents of info.json and of rows raise that are not as they should be."""
-_PLACE = re.compile(r"\{(\w+)(?::0?(\d+)d)?\}")
+_PLACE = re.compile(r"\{(\w+)(?::0?(\d{1,2})d)?\}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,10 +71,14 @@ class _Info:
 
     def file(self, template: str, **values: Any) -> Path:
         """The path of info.json's `template` with these values."""
-        text = str(self.facts[template])
+        text, where = str(self.facts[template]), f"{NAME}: {self.root / 'meta/info.json'}"
+        if "{" in _PLACE.sub("", text):
+            raise DatasetError(
+                f"{where} has the {template} {text[:200]!r}; legal are places such as {{episode_index:06d}}"
+            )
         named = _PLACE.sub(lambda found: _formatted(values[found[1]], found[2]), text)
         if named.startswith("/") or ".." in PurePosixPath(named).parts:
-            raise DatasetError(f"{NAME}: {self.root / 'meta/info.json'} has the {template} {text!r}, which leaves ROOT")
+            raise DatasetError(f"{where} has the {template} {text!r}, which leaves ROOT")
         return self.root / named
 
 

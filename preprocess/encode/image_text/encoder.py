@@ -34,7 +34,7 @@ from ..encoder import Encoded
 from ..image.encoder import ImageEncoder
 from ..image.picture import encoded
 from ..reject import RejectError
-from ..text.tokenizer import TRAIN, Training, definition_of, facts_of, packed_tokenizer, word_numbers
+from ..text.tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers
 from ..text.training_texts import training_texts
 from .scene import SCENE, drawn_scene
 from .segments import segments_of
@@ -77,8 +77,8 @@ class ImageTextEncoder(Config):
         """The encoder with its tokenizer; `sources` are those of each split. ValueError for an unusable tokenizer."""
         split = "train" if "train" in sources else next(iter(sources), "")
         texts = training_texts(sources.get(split, ()), lambda source: [text for _, text in texts_of(source.meta)])
-        definition = definition_of(self.tokenizer, texts)
-        return ImageTokenEncoder(tokenizer=facts_of(definition), image=self.image, definition=zlib.compress(definition))
+        definition, facts = definition_of(self.tokenizer, texts)
+        return ImageTokenEncoder(tokenizer=facts, image=self.image, definition=zlib.compress(definition))
 
     def encode(self, source: Source) -> Encoded:
         """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""

@@ -23,7 +23,7 @@ from ..encoder import Encoded
 from ..reject import RejectError
 from .parts_of_speech import Lexicon, lexicon_of
 from .read import Document, read_document
-from .tokenizer import TRAIN, Training, definition_of, facts_of, packed_tokenizer, word_numbers
+from .tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers
 from .training_texts import training_texts
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ class TextEncoder(Config):
         """
         split = "train" if "train" in sources else next(iter(sources), "")
         texts = training_texts(sources.get(split, ()), lambda source: [read_document(source).text])
-        definition = definition_of(self.tokenizer, texts)
+        definition, facts = definition_of(self.tokenizer, texts)
         lexicon = None if self.classes is None else Lexicon.read(Path(self.classes))
         packed = b"" if lexicon is None else lexicon.packed()
         return TokenEncoder(
-            tokenizer=facts_of(definition),
+            tokenizer=facts,
             words=self.words,
             lexicon=None if lexicon is None else xxhash.xxh3_128_hexdigest(packed),
             definition=zlib.compress(definition),

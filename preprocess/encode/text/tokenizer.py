@@ -126,7 +126,7 @@ def tokenizer_of(definition: bytes) -> Tokenizer:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # the package raises no narrower type, and its panics are no Exception
-        raise ValueError(f"is no tokenizer.json ({error}); the tokenizers package writes one by save()") from error
+        raise ValueError(f"this is no tokenizer.json ({error}); the tokenizers package writes one by save()") from error
     tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -144,15 +144,20 @@ def facts_of(definition: bytes) -> TokenizerFacts:
     return TokenizerFacts(sha256=hashlib.sha256(definition).hexdigest(), vocabulary=highest + 1, **known)
 
 
-def definition_of(tokenizer: str, texts: Iterable[str]) -> bytes:
-    """The tokenizer.json that the setting `tokenizer` of an encoder names: a path, or one to be trained on `texts`.
+def definition_of(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, TokenizerFacts]:
+    """The tokenizer.json that the setting `tokenizer` of an encoder names, a path or one to be trained on `texts`, and
+    its facts.
 
-    ValueError for a file that cannot be read.
+    ValueError for a file that cannot be read or is no tokenizer.
     """
     if tokenizer.startswith(TRAIN):
-        return Training.parse(tokenizer).trained(texts)
+        definition = Training.parse(tokenizer).trained(texts)
+        return definition, facts_of(definition)
     try:
-        return Path(tokenizer).read_bytes()
+        definition = Path(tokenizer).read_bytes()
+        return definition, facts_of(definition)
+    except ValueError as error:
+        raise ValueError(f"tokenizer={tokenizer!r} cannot be used: {error}") from error
     except OSError as error:
         raise ValueError(
             f"tokenizer={tokenizer!r} cannot be read ({error.strerror}); give the path of a tokenizer.json, or "

@@ -78,7 +78,8 @@ def test_lines_that_cannot_be_listed(tmp_path, line, message):
 
 def test_names_and_numbers_do_not_mix_and_something_must_be_there(tmp_path):
     write(tmp_path / "a.jsonl", {"text": "a", "label": 2}, {"text": "b", "label": "x"})
-    with pytest.raises(DatasetError, match="use one kind"):
+    said = r"'x' in .*a\.jsonl, line or row 2 and 2 in .*a\.jsonl, line or row 1\. Use one kind"
+    with pytest.raises(DatasetError, match=said):
         jsonl(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="holds no documents"):

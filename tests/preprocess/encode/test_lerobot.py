@@ -163,3 +163,6 @@ def test_no_number_of_info_json_ends_the_listing_with_a_traceback(tmp_path):
     (root / "meta/info.json").write_text(json.dumps({**info, "chunks_size": 0}))
     with pytest.raises(DatasetError, match="ZeroDivisionError"):
         DATASETS["lerobot"](root)
+    (root / "meta/info.json").write_text(json.dumps({**info, "data_path": "data/{episode_index:0999999999999d}"}))
+    with pytest.raises(DatasetError, match=r"info\.json has the data_path 'data/.*; legal are places such as"):
+        DATASETS["lerobot"](root)

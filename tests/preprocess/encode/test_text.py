@@ -161,7 +161,14 @@ def test_a_tokenizer_that_is_given_by_path(tmp_path):
     encoder = TextEncoder(tokenizer=str(tmp_path / "t.json")).prepared({})
     assert zlib.decompress(encoder.definition) == definition
     (tmp_path / "t.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"tokenizer=.*t\.json' cannot be used: this is no tokenizer\.json"):
+        TextEncoder(tokenizer=str(tmp_path / "t.json")).prepared({})
+    far = json.loads(definition)
+    far["model"]["vocab"]["a"] = 3_000_000_000
+    (tmp_path / "t.json").write_text(json.dumps(far))
+    with pytest.raises(
+        ValueError, match=r"t\.json' cannot be used: a vocabulary has 1 to 2147483648 ids, got 3000000001"
+    ):
         TextEncoder(tokenizer=str(tmp_path / "t.json")).prepared({})
     with pytest.raises(ValueError, match="cannot be read"):
         TextEncoder(tokenizer=str(tmp_path / "none.json")).prepared({})
