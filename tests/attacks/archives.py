@@ -174,7 +174,10 @@ def is_unprotected(before: bytes, after: bytes, kind: str) -> bool:
         return True
     changed = {at // BLOCK for at in range(min(len(before), len(after))) if before[at] != after[at]}
     extended, at = set[int](), 0
-    while at < len(before) and any(before[at : at + BLOCK]):  # the headers with long names, which have no checksum
+    while at < len(before):  # the headers with long names, which have no checksum, also behind the end of a joined tar
+        if not any(before[at : at + BLOCK]):
+            at += BLOCK
+            continue
         header = tarfile.TarInfo.frombuf(before[at : at + BLOCK], "utf-8", "surrogateescape")
         size = -(-header.size // BLOCK)
         if at // BLOCK in changed and has_its_sum(after[at : at + BLOCK]):

@@ -1,5 +1,6 @@
 """A few of each attack, and what the runner says of them."""
 
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from . import __main__ as runner
+from .archives import is_unprotected, tar_of
 from .attacks import ATTACKS, BAD, Attack, broken, line
 from .where import HERE
 
@@ -83,3 +85,13 @@ def test_an_attack_that_a_store_does_not_have_is_refused(fake, capsys):
 def test_only_bad_ends_are_broken_promises():
     assert broken(Counter(exact=5, refused=2)) == 0
     assert broken(Counter(exact=5, wrong=2, hang=1)) == 3
+
+
+def test_what_no_checksum_of_a_joined_tar_can_tell() -> None:
+    """A long name behind the first end has none, the headers there have one."""
+    long = "deep/" * 30 + "x.png"
+    joined = tar_of({"a.png": b"a"}, tarfile.GNU_FORMAT) + tar_of({long: b"b"}, tarfile.GNU_FORMAT)
+    name, header = joined.index(long.encode()), joined.index(b"././@LongLink")
+    for at, expected in ((name + 5, True), (header + 5, False), (joined.rindex(b"ustar"), False)):
+        after = joined[:at] + bytes([joined[at] ^ 4]) + joined[at + 1 :]
+        assert is_unprotected(joined, after, "tar") is expected
