@@ -29,6 +29,7 @@ from ..shards.format.record import ShardRecord
 from ..shards.format.records import READERS, RECORDS, Records
 from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
+from ..shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
 from ..shards.stores.block_sums import SUMS
 from ..shards.stores.output import Location, Sizes, output_at
 from ..shards.stores.this_run import may_run, this_run
@@ -136,7 +137,11 @@ class SplitJob:
             self._repair
             or not job.verified
             or None in found
-            or any(self.output.whole(name, len(data)) != data for name, data in self._attached.items())
+            or any(
+                self.output.whole(name, len(data)) != data
+                for name, data in self._attached.items()
+                if not (name == TOKENIZER_JSON and TOKENIZER in written)
+            )
             or (self._retry_rejects and any(read and read["rejects"] for read in found))
         ):
             return False

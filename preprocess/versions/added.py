@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -27,28 +26,33 @@ def added_with(split: Output, keys: AbstractSet[str]) -> list[Output]:
     """The folders beside a split that hold samples with some of these keys, as a killed run leaves them. One with a
     shard whose record cannot be read is among them.
     """
-    return [folder for folder in map(output_at, _beside(split.location)) if _holds(folder, keys)]
+    return [folder for folder in all_added(split) if _name(folder) == _name(split) and _holds(folder, keys)]
+
+
+def all_added(split: Output) -> list[Output]:
+    """All splits that killed runs have left in these folders beside a split."""
+    out = folder_and_name(whole_location(split))[0]
+    if is_url(out):
+        names = {tuple(name.split("/")[:2]) for name in output_at(out).names(ADDING)}
+    else:
+        names = {path.relative_to(out).parts for path in Path(out).glob(f"{ADDING}*/*") if path.is_dir()}
+    return [output_at(within(out, "/".join(one))) for one in sorted(names) if _FOLDER.fullmatch(one[0])]
 
 
 def remove_folder(added: Output) -> None:
     """Delete the folder of `added_with`, which is empty and has no lock any more."""
-    adding, split = folder_and_name(_whole(added.location))
+    adding, split = folder_and_name(whole_location(added))
     out, name = folder_and_name(adding)
     output_at(out).remove([f"{name}/{split}/{LOCK}"])
 
 
-def _beside(location: str) -> Iterator[Location]:
-    """The folders of the same split in the folders of what is added."""
-    out, split = folder_and_name(_whole(location))
-    if is_url(out):
-        names = {name.split("/")[0] for name in output_at(out).names(ADDING)}
-    else:
-        names = {path.name for path in Path(out).glob(f"{ADDING}*") if (path / split).is_dir()}
-    yield from (within(within(out, name), split) for name in sorted(names) if _FOLDER.fullmatch(name))
+def _name(split: Output) -> str:
+    return folder_and_name(whole_location(split))[1]
 
 
-def _whole(location: str) -> Location:
-    return location if is_url(location) else Path(location).absolute()
+def whole_location(output: Output) -> Location:
+    """Where an output is: its URL, or its absolute path."""
+    return output.location if is_url(output.location) else Path(output.location).absolute()
 
 
 def _holds(folder: Output, keys: AbstractSet[str]) -> bool:

@@ -22,6 +22,7 @@ from ...shards.format.manifest import Manifest
 from ...shards.format.part_writer import number_of_part, parquet_bytes, part_name
 from ...shards.format.removed import REMOVED
 from ...shards.format.shard_facts import ShardFacts
+from ...shards.format.tokenizer import TOKENIZER
 from ...shards.stores.block_sums import SUMS
 from ...shards.stores.elsewhere import folder_of
 from ...shards.stores.output import Location, Output, output_at
@@ -168,7 +169,8 @@ def _described(
     """The description of the version; its rejects and removed samples are written."""
     version, both = ours.version + 1, (ours, theirs)
     written = publish_rejects_and_removed(output, version, both, retried)
-    kept = {part["name"]: ours.info["files"][part["name"]] for part in ours.info["parts"]}
+    named = {part["name"] for part in ours.info["parts"]} | {ours.info.get(TOKENIZER)}
+    kept = {name: facts for name, facts in ours.info["files"].items() if name in named}
     changed = written | {
         "version": version,
         "fingerprint": fingerprint_of([*ours.shards(), *_renamed(theirs, names)], foreign=False),

@@ -1,4 +1,5 @@
-"""Erases samples from a split: their bytes, keys and sources are then in no file of it, in no version.
+"""Erases samples from a split: their bytes, keys and sources are then in no file of it, in no version, and, if this is
+asked for, no words that only they had.
 
 Shards and parts of the manifest are written again under new names, then the descriptions of all versions, then
 dataset.json, and only then the old files are deleted. So whoever opens the split meanwhile reads it as it was before or
@@ -7,25 +8,28 @@ as it is after; a kill leaves one of both, and the same call again ends in the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...shards.errors import DatasetError
-from ...shards.format.dataset import FOREIGN, read_dataset_json, versions_of
+from ...shards.format.dataset import FOREIGN, is_split, read_dataset_json, versions_of
 from ...shards.format.manifest import Manifest, forget_index
 from ...shards.format.records import RECORDS
 from ...shards.format.verify import SplitCheck
 from ...shards.stores.elsewhere import folder_of, is_elsewhere, joined
-from ...shards.stores.output import Location, Output, output_at
-from .added import added_with, remove_folder
+from ...shards.stores.location import opened
+from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
+from .added import added_with, all_added, remove_folder, whole_location
 from .erased_part import erased_part
 from .erased_shard import erased_shard
+from .erased_words import ErasedWords, erased_words, share_words
 from .fitting import keys_of
 from .leftovers import remove_what_no_version_names
+from .merging import MERGED
 from .removal import missing_keys
 from .scrubbed_records import scrub_records
 from .versions_without import ErasedPart, Erasure, publish_without
@@ -36,15 +40,19 @@ Json = dict[str, Any]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erased:
     """What an erasure made: the current version, how many samples it has erased now, and the keys that the split does
-    not have, as those that were erased before.
+    not have, as those that were erased before; of words, how many names of labels and entries of the vocabulary, and
+    the other splits from which these were erased too.
     """
 
     version: int
     erased: int
     unknown: tuple[str, ...] = ()
+    labels: int = 0
+    tokens: int = 0
+    beside: tuple[str, ...] = ()
 
 
-def erase(split: Location | Output, keys: Iterable[str]) -> Erased:
+def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False) -> Erased:
     """Erase the samples with these keys from all versions of a split, and make a new version without them.
 
     Their members become zeros at unchanged offsets, in a tar with another name, and what names them goes from the
@@ -52,11 +60,15 @@ def erase(split: Location | Output, keys: Iterable[str]) -> Erased:
     Their slots in the order stay, as for removed samples: a run resumes exactly for all others. A loader that has the
     split open reads what it has opened, or says that a file is missing.
 
+    words: also erase the names of labels and the entries of the vocabulary that these samples had and no other has, of
+    the split or of the splits beside it, from all of them. Numbers and ids stay, and placeholders stand for the words.
+
     Raises, before anything is written, ValueError for keys that the split does not have, if nothing was erased from it
     before; DatasetError for samples that are elsewhere (a merged split, an index of foreign tars), and says where to
-    erase them; ShardError if the split or a shard of the samples is damaged; BusyError if another run writes to it.
+    erase them, or for words that cannot be known; ShardError if the split or a shard of the samples is damaged;
+    BusyError if another run writes to it.
     """
-    output, wanted = output_at(split), set(keys)
+    output, wanted, gone = output_at(split), set(keys), ErasedWords()
     read_dataset_json(output.store)  # raises before a lock makes a folder
     with ExitStack() as stack:
         stack.enter_context(output.sole_writer())
@@ -71,17 +83,80 @@ def erase(split: Location | Output, keys: Iterable[str]) -> Erased:
         if found.keys() != wanted and not was_erased:
             raise ValueError(missing_keys(manifest, wanted - found.keys(), len(wanted)))
         version = manifest.version
+        others = list[Output]()
         if found:
             _check(check, found)
             version += 1
-            _erase(output, check, found, version)
+            if words:
+                others = [stack.enter_context(_held(one)) for one in _beside(output, manifest, added)]
+                gone, others = _words(manifest, found, others)
+            for other in others:
+                _erase_words(other, gone)
+            _erase(output, check, found, version, gone)
         if found or was_erased:
             remove_what_no_version_names(output)
             for folder in added:
                 folder.remove(folder.names())
     for folder in added if found or was_erased else ():
         remove_folder(folder)
-    return Erased(version=version, erased=len(found), unknown=tuple(sorted(wanted - found.keys())))
+    return Erased(
+        version=version,
+        erased=len(found),
+        unknown=tuple(sorted(wanted - found.keys())),
+        labels=len(gone.labels),
+        tokens=len(gone.tokens),
+        beside=tuple(other.location for other in others),
+    )
+
+
+@contextmanager
+def _held(output: Output) -> Iterator[Output]:
+    """A split to which no other run writes."""
+    with output.sole_writer():
+        yield output
+
+
+def _beside(output: Output, manifest: Manifest, added: Sequence[Output]) -> list[Output]:
+    """The other splits in the folder of a split that may have its words; merged ones have none of their own.
+
+    Raises DatasetError for what else a killed `shards --append` has left than the folders `added`, which are deleted.
+    """
+    folder, name = folder_and_name(whole_location(output))
+    found = []
+    for other in opened(folder).folders():
+        if other == name or not is_split(within(folder, other)):
+            continue
+        info = read_dataset_json(within(folder, other))
+        if MERGED not in info["settings"] and info["profile"] != FOREIGN and share_words(manifest.info, info):
+            found.append(output_at(within(folder, other)))
+    if left := {one.location for one in all_added(output)} - {one.location for one in added}:
+        raise DatasetError(
+            f"{min(left)} is what a killed `maskstream shards --append` has left, and may have the words too; run that "
+            "again first, or delete it"
+        )
+    return found
+
+
+def _words(manifest: Manifest, found: Mapping[str, int], others: Sequence[Output]) -> tuple[ErasedWords, list[Output]]:
+    """The words that only the samples have, and those of the splits `others` that have them too."""
+    beside = [SplitCheck.of(one.location, cached=True).manifest for one in others]
+    words = erased_words(manifest, np.array(sorted(found.values()), np.int64), beside)
+    changed = [
+        one
+        for one, held in zip(others, beside, strict=True)
+        if words.label_names(held.info["label_names"]) != held.info["label_names"] or words.tokenizer(held)
+    ]
+    return words, changed
+
+
+def _erase_words(output: Output, words: ErasedWords) -> None:
+    """Erase words from a split that keeps all of its samples, as a new version."""
+    manifest = Manifest.load(output.store)
+    scrub_records(output, {}, frozenset(), frozenset(), words)
+    before = [_described(output, one, manifest) for one in _versions(output, manifest)]
+    erasure = Erasure(version=manifest.version + 1, words=words, tokenizer=words.tokenizer(manifest))
+    publish_without(output, before, erasure)
+    remove_what_no_version_names(output)
 
 
 def _found(manifest: Manifest, keys: set[str]) -> dict[str, int]:
@@ -112,7 +187,7 @@ def _check(check: SplitCheck, found: Mapping[str, int]) -> None:
         raise ValueError(f"{manifest.location} has no other samples than these; delete the split instead")
 
 
-def _erase(output: Output, check: SplitCheck, found: Mapping[str, int], version: int) -> None:
+def _erase(output: Output, check: SplitCheck, found: Mapping[str, int], version: int, words: ErasedWords) -> None:
     manifest = check.manifest
     rows = np.array(sorted(found.values()), np.int64)
     shards = {}
@@ -128,9 +203,17 @@ def _erase(output: Output, check: SplitCheck, found: Mapping[str, int], version:
             frames = _frames(manifest, inside + start)
             parts.append(ErasedPart(name=part["name"], rows=inside, data=data, frames=frames))
         start += part["samples"]
-    scrub_records(output, shards, found.keys(), sources)
+    scrub_records(output, shards, found.keys(), sources, words)
     before = [_described(output, one, manifest) for one in _versions(output, manifest)]
-    publish_without(output, before, Erasure(version=version, parts=parts, keys={*found}, sources=sources))
+    erasure = Erasure(
+        version=version,
+        parts=parts,
+        keys=found.keys(),
+        sources=sources,
+        words=words,
+        tokenizer=words.tokenizer(manifest),
+    )
+    publish_without(output, before, erasure)
     for info in before:
         forget_index(info)
 

@@ -13,6 +13,7 @@ from ...shards.format.columns import SHARDS_KEY
 from ...shards.format.dataset import is_index, read_dataset_json, version_name, versions_of
 from ...shards.format.erased import stem_of
 from ...shards.format.shard_facts import ShardFacts
+from ...shards.format.tokenizer import TOKENIZER_JSON, tokenizer_name
 from ...shards.stores.block_sums import SUMS
 from ...shards.stores.elsewhere import is_elsewhere
 from ...shards.stores.output import Output
@@ -21,8 +22,8 @@ _OF_A_SHARD = (".tar", ".idx", SUMS)
 
 
 def remove_what_no_version_names(output: Output) -> None:
-    """Delete parts, rejects and lists of removed samples that no version names, and earlier tars of shards from which
-    samples were erased. Nothing else is touched.
+    """Delete parts, rejects, lists of removed samples and tokenizers that no version names, and earlier tars of shards
+    from which samples were erased. Nothing else is touched.
     """
     infos = [read_dataset_json(output.store, version) for version in versions_of(output.store)]
     named = {version_name(info["version"]) for info in infos} | {name for info in infos for name in info["files"]}
@@ -30,6 +31,8 @@ def remove_what_no_version_names(output: Output) -> None:
     shards = [shard for name in facts if not is_elsewhere(name) for shard in _shards(output, name, facts)]
     kept = {shard.name for shard in shards}
     stems = {stem_of(shard.written[0]) for shard in shards if shard.written is not None}
+    if TOKENIZER_JSON not in map(tokenizer_name, infos):
+        output.remove([TOKENIZER_JSON])
     old = [name for name in output.names() if _is_earlier(name, stems, kept) or (is_index(name) and name not in named)]
     output.remove(old)
 

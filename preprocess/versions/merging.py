@@ -20,7 +20,7 @@ from ...shards.format.dataset import (
 )
 from ...shards.format.fingerprint import fingerprint_of
 from ...shards.format.manifest import Manifest
-from ...shards.format.tokenizer import tokenizer_files
+from ...shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
 from ...shards.stores.elsewhere import file_of, folder_of, is_elsewhere, joined, seen_from
 from ...shards.stores.merged import merged_store
 from ...shards.stores.output import Location, Output, output_at
@@ -110,6 +110,9 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
         "parts": parts,
         "files": files,
     }
+    if TOKENIZER in first:
+        described[TOKENIZER] = first[TOKENIZER]
+        files[first[TOKENIZER]] = first["files"][first[TOKENIZER]]
     return described | ({"sums": sums} if (sums := sums_of(found)) else {})
 
 
@@ -135,8 +138,8 @@ def _next_version(current: dict[str, Any] | None) -> int:
 
 def _same(before: dict[str, Any], description: dict[str, Any]) -> bool:
     """Whether a version has the same parts and counts, which tell removed samples and rejects too."""
-    names = ("parts", "counts", "settings", "fingerprint", "label_names")
-    return all(before[name] == description[name] for name in names) and all(
+    names = ("parts", "counts", "settings", "fingerprint", "label_names", TOKENIZER)
+    return all(before.get(name) == description.get(name) for name in names) and all(
         before["files"].get(name) == facts for name, facts in description["files"].items()
     )
 
@@ -159,6 +162,8 @@ def _tidy(output: Output) -> None:
     for version in versions_of(output.store):
         if version != current["version"] and _opens(output, version):
             kept |= {*read_dataset_json(output.store, version)["files"], version_name(version)}
+    if tokenizer_name(current) != TOKENIZER_JSON:
+        output.remove([TOKENIZER_JSON])
     output.remove([name for name in output.names() if is_index(name) and name not in kept])
 
 

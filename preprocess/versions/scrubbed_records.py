@@ -14,13 +14,19 @@ from ...shards.format.shard_facts import ShardFacts
 from ...shards.stores.output import Output
 from ..file_state import FileState
 from ..shard_task import WrittenShard
+from .erased_words import ErasedWords
 from .source_states import places_of
 
 
 def scrub_records(
-    output: Output, shards: Mapping[str, ShardFacts], keys: AbstractSet[str], sources: AbstractSet[str]
+    output: Output,
+    shards: Mapping[str, ShardFacts],
+    keys: AbstractSet[str],
+    sources: AbstractSet[str],
+    words: ErasedWords,
 ) -> None:
-    """Write the records again whose shards were written again, and those that name an erased sample or its source.
+    """Write the records again whose shards were written again, and those that name an erased sample, its source or
+    a label that only it had.
 
     shards: the facts of the shards that were written again, by the names that they had.
     """
@@ -32,8 +38,9 @@ def scrub_records(
     about = records.description()
     if about is not None:
         missing = [one for one in about["missing"] if not names_one(Reject(**one), keys, sources)]
-        if missing != about["missing"]:
-            records.describe(about | {"missing": missing})
+        without = about | {"missing": missing, "label_names": words.label_names(about["label_names"])}
+        if without != about:
+            records.describe(without)
 
 
 def names_one(reject: Reject, keys: AbstractSet[str], sources: AbstractSet[str]) -> bool:

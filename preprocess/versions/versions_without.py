@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from ...shards.format.dataset import publish_version, version_name
 from ...shards.format.part_writer import number_of_part, parquet_bytes, part_name
 from ...shards.format.rejects import read_rejects
 from ...shards.format.removed import REMOVED, read_removed, removed_bytes
+from ...shards.format.tokenizer import TOKENIZER, erased_tokenizer_name
 from ...shards.sealed import sealed
 from ...shards.stores.output import Output
+from .erased_words import ErasedWords
 from .scrubbed_records import names_one
 
 Json = dict[str, Any]
@@ -37,16 +40,21 @@ class ErasedPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """Samples that are erased: the version that is made without them, their parts, keys and sources."""
+    """Samples that are erased: the version that is made without them, their parts, keys and sources; and words.
+    tokenizer: its file without them, if it had some.
+    """
 
     version: int
-    parts: Sequence[ErasedPart]
-    keys: set[str]
-    sources: set[str]
+    parts: Sequence[ErasedPart] = ()
+    keys: AbstractSet[str] = frozenset()
+    sources: AbstractSet[str] = frozenset()
+    words: ErasedWords = field(default_factory=ErasedWords)
+    tokenizer: bytes | None = None
 
 
 def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) -> None:
-    """Write the parts, then the description of each version in `before`, and of the new one, which is then current.
+    """Write the parts and the tokenizer, then the description of each version in `before`, and of the new one, which is
+    then current.
 
     before: the descriptions, the current one last.
     """
@@ -56,6 +64,9 @@ def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) ->
     files = {names[part.name]: facts_of(part.data) for part in erasure.parts}
     for part in erasure.parts:
         output.publish(names[part.name], part.data)
+    if erasure.tokenizer is not None:
+        output.publish(name := erased_tokenizer_name(erasure.version), erasure.tokenizer)
+        files[name] = facts_of(erasure.tokenizer)
     for info in before:
         output.publish(version_name(info["version"]), sealed(_without(output, info, erasure, names, files)))
     publish_version(output, _without(output, current | {"version": erasure.version}, erasure, names, files))
@@ -66,7 +77,12 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
 
     names: the new names of parts by the old ones. files: the sizes and checksums of the new ones.
     """
-    changed = info | {"parts": [part | {"name": names.get(part["name"], part["name"])} for part in info["parts"]]}
+    changed = info | {
+        "parts": [part | {"name": names.get(part["name"], part["name"])} for part in info["parts"]],
+        "label_names": erasure.words.label_names(info["label_names"]),
+    }
+    if erasure.tokenizer is not None:
+        changed[TOKENIZER] = erased_tokenizer_name(erasure.version)
     counts, facts = dict(info["counts"]), {**info["files"], **files}
     gone, frames = _gone(info, erasure, names)
 
@@ -86,7 +102,12 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
         counts["rejects"] = len(kept)
     if "frames" in counts:
         counts["frames"] -= frames
-    used = {*(part["name"] for part in changed["parts"]), changed[REJECTS], changed.get(REMOVED)}
+    used = {
+        *(part["name"] for part in changed["parts"]),
+        changed[REJECTS],
+        changed.get(REMOVED),
+        changed.get(TOKENIZER),
+    }
     return changed | {"counts": counts, "files": {name: one for name, one in facts.items() if name in used}}
 
 

@@ -32,6 +32,7 @@ from .fingerprint import FINGERPRINT_DIGITS
 from .part_writer import PartWriter, parquet_bytes
 from .record import ShardRecord
 from .sample import DatasetInfo, Reject
+from .tokenizer import ERASED_TOKENIZER, TOKENIZER
 from .unique_keys import repeated_keys
 
 DATASET_JSON = "dataset.json"
@@ -39,7 +40,9 @@ VERSIONS = "versions"
 """The folder of the descriptions of all versions."""
 REJECTS = "rejects.parquet"
 PART = re.compile(r"manifest-\d{6}\.parquet")
-_INDEX = re.compile(r"(manifest|rejects|removed)(-\d{6}){0,2}\.parquet|versions/\d+\.json")
+_INDEX = re.compile(
+    rf"(manifest|rejects|removed)(-\d{{6}}){{0,2}}\.parquet|versions/\d+\.json|{ERASED_TOKENIZER.pattern}"
+)
 FOREIGN = "foreign"
 """The profile of an index of foreign tars, which other programs wrote."""
 MAX_JSON_BYTES = 1 << 28
@@ -155,7 +158,9 @@ def versions_of(location: str | Path | Store) -> list[int]:
 
 
 def is_index(name: str) -> bool:
-    """Whether a file of a split's folder belongs to its index: a part, the rejects, or the description of a version."""
+    """Whether a file of a split's folder belongs to its index: a part, the rejects, the description of a version, or a
+    tokenizer of which words were erased.
+    """
     return bool(_INDEX.fullmatch(name))
 
 
@@ -230,7 +235,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
     names = info["label_names"] if isinstance(info["label_names"], list) else [None]
     sums = info.get("sums", {})
     named = [part["name"] for part in parts if isinstance(part, dict) and _has_shape(part, _PART)]
-    used = {info["rejects"], info.get("removed", info["rejects"])}
+    used = {info["rejects"], *(info[name] for name in ("removed", TOKENIZER) if name in info)}
     forms = {
         "version": type(info["version"]) is int and info["version"] > 0,
         "counts": _has_shape(info["counts"], _COUNTS),
@@ -252,6 +257,10 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
             raise ShardError(
                 f"{path}: {what} is {info[what]!r}, but files are called so, so it is a name without /; {REMEDY}"
             )
+    if TOKENIZER in info and not ERASED_TOKENIZER.fullmatch(info[TOKENIZER]):
+        raise ShardError(
+            f"{path}: tokenizer is {info[TOKENIZER]!r}; legal are names such as 'tokenizer.e2.json'; {REMEDY}"
+        )
     for part in info["parts"]:
         name = part["name"]
         if not PART.fullmatch(file_of(name)) or (name != file_of(name) and not is_elsewhere(name)):

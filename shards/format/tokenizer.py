@@ -1,8 +1,13 @@
-"""The tokenizer of a split of texts: `tokenizer.json` beside dataset.json, which has its sha256."""
+"""The tokenizer of a split of texts: `tokenizer.json` beside dataset.json, which has its sha256.
+
+If words were erased from it, dataset.json names the file that is there instead. The sha256 stays that of the first one,
+by which splits and runs know that their ids mean the same.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +15,15 @@ from typing import Any
 from ..config import Config
 from ..errors import MissingFileError, ShardError, StoreError
 from ..stores.base import Store
+from .checked_file import read_checked
 from .damage import REMEDY
 
 TOKENIZER_JSON = "tokenizer.json"
 """The file, in the format of the `tokenizers` package."""
+TOKENIZER = "tokenizer"
+"""The field of dataset.json that names the file, if words were erased from it."""
+ERASED_TOKENIZER = re.compile(r"tokenizer\.e\d{1,12}\.json")
+"""The legal names of such a file."""
 MAX_TOKENIZER_BYTES = 1 << 28
 MAX_VOCABULARY = 1 << 31
 """Ids are int32 in a batch."""
@@ -54,8 +64,25 @@ def tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:
         ) from error
 
 
-def read_tokenizer(store: Store, facts: TokenizerFacts) -> bytes:
-    """The contents of the tokenizer.json of a split. ShardError if it is missing or another one than `facts` says."""
+def erased_tokenizer_name(version: int) -> str:
+    """The name of the tokenizer of which version `version` erased words."""
+    return f"tokenizer.e{version}.json"
+
+
+def tokenizer_name(info: Mapping[str, Any]) -> str:
+    """The name of the tokenizer's file of the split with the dataset.json `info`."""
+    return str(info.get(TOKENIZER, TOKENIZER_JSON))
+
+
+def read_tokenizer(store: Store, info: Mapping[str, Any]) -> bytes:
+    """The contents of the tokenizer.json of the split with the dataset.json `info`, or of the file that is there
+    instead since words were erased.
+
+    ShardError if it is missing or another one than dataset.json says, or if the split has none.
+    """
+    facts = tokenizer_facts(store.location, info)
+    if TOKENIZER in info:
+        return read_checked(store, info[TOKENIZER], info["files"])
     path = f"{store.location}/{TOKENIZER_JSON}"
     try:
         data = store.whole(TOKENIZER_JSON, MAX_TOKENIZER_BYTES)
@@ -69,10 +96,10 @@ def read_tokenizer(store: Store, facts: TokenizerFacts) -> bytes:
 
 
 def tokenizer_files(store: Store, info: Mapping[str, Any]) -> dict[str, bytes]:
-    """The tokenizer.json of a split by its name; nothing where its encoder has none."""
+    """The tokenizer of a split by the name of its file; nothing where its encoder has none."""
     if "tokenizer" not in info["settings"].get("encoder", {}):
         return {}
-    return {TOKENIZER_JSON: read_tokenizer(store, tokenizer_facts(store.location, info))}
+    return {tokenizer_name(info): read_tokenizer(store, info)}
 
 
 def tokenizer_problems(store: Store, info: Mapping[str, Any]) -> Iterator[str]:

@@ -165,7 +165,7 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
         """What makes the rows of a split. ShardError if its tokenizer is missing or another one."""
         manifest = split.manifest
         facts = tokenizer_facts(manifest.location, manifest.info)
-        read_tokenizer(manifest.store, facts)
+        read_tokenizer(manifest.store, manifest.info)
         texts = RowReader(manifest=manifest, tokenizer=facts, roles=self.text, length=self.length, draws=split.shuffle)
         target = replace(texts, roles=self.target, length=self.target_length)
         second = (replace(texts, roles=(*self.text, *self.target)), replace(target, roles=self.then))

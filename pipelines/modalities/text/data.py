@@ -119,7 +119,7 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
             raise ValueError("a packed row has several samples, so it has no weight; use packing='row' or no weights")
         manifest = split.manifest
         facts = tokenizer_facts(manifest.location, manifest.info)
-        read_tokenizer(manifest.store, facts)
+        read_tokenizer(manifest.store, manifest.info)
         return TextRowMaker(
             tokenizer=facts,
             packing=self._packing(manifest, facts),

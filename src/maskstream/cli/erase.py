@@ -21,11 +21,19 @@ def erase(
         Path | None,
         typer.Option("--from", help="A text file with the key of a sample in each line.", show_default=False),
     ] = None,
+    words: Annotated[
+        bool,
+        typer.Option(
+            "--words",
+            help="Also erase names of labels and words of tokenizer.json that no other sample has.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Erase samples from a split and all of its versions: bytes, keys and sources, as a new version.
 
-    A shard that held one is written again under another name. Runs resume exactly for all other samples.
+    A shard that held one is written again under another name. Runs resume exactly for all other samples. With --words,
+    all texts are read, of the split and of those beside it, from which the words are erased too.
     """
     from ..pages.figures.words import plural
     from ..preprocess.versions import erase as erased_from
@@ -33,7 +41,7 @@ def erase(
     wanted = [*(keys or []), *(keys_in(from_, "--from") if from_ else [])]
     if not wanted:
         raise typer.BadParameter("give at least one key", param_hint="KEYS... or --from")
-    result = erased_from(data, wanted)
+    result = erased_from(data, wanted, words=words)
     if as_json:
         print(json.dumps(asdict(result)))
         return
@@ -42,6 +50,13 @@ def erase(
         highlight=False,
         soft_wrap=True,
     )
+    if words:
+        where = f", also from {', '.join(map(escape, result.beside))}" if result.beside else ""
+        console.print(
+            f"names of labels erased: {result.labels}; words of the vocabulary erased: {result.tokens}{where}",
+            highlight=False,
+            soft_wrap=True,
+        )
     if result.unknown:
         errors.print(
             f"{plural(len(result.unknown), 'key')} not in the split, such as {escape(result.unknown[0])}; a sample "

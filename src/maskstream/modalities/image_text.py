@@ -80,7 +80,7 @@ def figures(data: DataConfig[Any], location: str | Path) -> ImageTextFigures:
         raise TypeError(f"figures of images with texts need an ImageTextData, got {type(data).__name__}")
     store, info = opened(location), read_dataset_json(location)
     facts = tokenizer_facts(store.location, info)
-    text = TextFigures(length=data.length, tokenizer=read_tokenizer(store, facts), mask_id=facts.mask, packed=False)
+    text = TextFigures(length=data.length, tokenizer=read_tokenizer(store, info), mask_id=facts.mask, packed=False)
     image = ImageFigures(grid=data.grids["image"], label_names=label_names(info))
     return ImageTextFigures(image=image, text=text)
 

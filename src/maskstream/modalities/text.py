@@ -49,7 +49,7 @@ def figures(data: DataConfig[Any], location: str | Path) -> TextFigures:
     facts = tokenizer_facts(store.location, info)
     return TextFigures(
         length=data.length,
-        tokenizer=read_tokenizer(store, facts),
+        tokenizer=read_tokenizer(store, info),
         mask_id=facts.mask,
         packed=data.packing == "pack",
         label_names=label_names(info),

@@ -40,7 +40,7 @@ def generated(
     facts = tokenizer_facts(manifest.location, manifest.info)
     if facts.mask is None:
         raise ValueError(f"the tokenizer of {data} has no [MASK]; give the split that the run was trained on")
-    tokenizer = Tokenizer.from_str(read_tokenizer(manifest.store, facts).decode())
+    tokenizer = Tokenizer.from_str(read_tokenizer(manifest.store, manifest.info).decode())
     given: list[int] = []
     for number, part in enumerate(text.split(BLANK)):
         given += [facts.mask] * (number > 0) + tokenizer.encode(part, add_special_tokens=False).ids

@@ -216,13 +216,13 @@ def test_the_same_bytes_with_any_number_of_workers_and_the_tokenizer_beside(tmp_
     )
     assert one == two
     split = tmp_path / "one" / "train"
-    facts = tokenizer_facts(str(split), read_dataset_json(split))
-    assert facts == facts_of(read_tokenizer(opened(split), facts))
+    info = read_dataset_json(split)
+    assert tokenizer_facts(str(split), info) == facts_of(read_tokenizer(opened(split), info))
     assert verify(split, decode=True).problems == []
     (split / "tokenizer.json").write_bytes(one["tokenizer.json"][:-1])
     assert any("has the sha256" in problem for problem in verify(split).problems)
     with pytest.raises(ShardError, match="has the sha256"):
-        read_tokenizer(opened(split), facts)
+        read_tokenizer(opened(split), info)
     make_shards("jsonl", tmp_path, tmp_path / "one", settings=settings, workers=0)
     assert (split / "tokenizer.json").read_bytes() == one["tokenizer.json"]
 

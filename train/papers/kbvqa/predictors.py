@@ -155,7 +155,7 @@ def of_run(run: Path, data: str | Path) -> Predictor:
 
     store, info = opened(data), read_dataset_json(data)
     facts = tokenizer_facts(store.location, info)
-    tokenizer = Tokenizer.from_str(read_tokenizer(store, facts).decode())
+    tokenizer = Tokenizer.from_str(read_tokenizer(store, info).decode())
     names: Sequence[str] = info["label_names"]
     if len(names) != model.n_answers:
         raise ValueError(f"{run} knows {model.n_answers} answers and {data} has {len(names)}; give the split's own run")

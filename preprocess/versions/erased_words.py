@@ -1,0 +1,255 @@
+"""The words that only erased samples had: names of labels, and entries of the vocabulary that was learned from texts.
+
+A split has them in the list of label names and in tokenizer.json, and so have the other splits of the same job, which
+lie beside it. Numbers of labels and ids of tokens stay, and a placeholder stands for each word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from tokenizers import Tokenizer, pre_tokenizers
+
+from ...shards.errors import DatasetError, ShardError
+from ...shards.format.manifest import Manifest
+from ...shards.format.tokenizer import read_tokenizer
+from ...shards.media.npy import read_npy
+from ...shards.members.text import JSON, TEXT
+from ...shards.members.texts import TEXTS
+from ...shards.members.tokens import TOKENS
+
+Rows = npt.NDArray[np.int64]
+
+_WITHIN = "##"
+_AGAIN = "leave --words out, or make the split again without the samples: `maskstream shards ... --overwrite`"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErasedWords:
+    """Words that are erased. labels: the placeholder of each label's name. tokens: the entries of the vocabulary of
+    the tokenizer that had this sha256 when it was made.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tokens: AbstractSet[str] = frozenset()
+    sha256: str | None = None
+
+    def label_names(self, names: Sequence[str]) -> list[str]:
+        """The names of labels without those that are erased."""
+        return [self.labels.get(name, name) for name in names]
+
+    def tokenizer(self, manifest: Manifest) -> bytes | None:
+        """The tokenizer.json of a split without the entries; None if it has none of them."""
+        if not self.tokens or tokenizer_sha256(manifest.info) != self.sha256:
+            return None
+        vocabulary = _Vocabulary.of(manifest)
+        return None if self.tokens.isdisjoint(vocabulary.entries) else vocabulary.without(self.tokens)
+
+
+def erased_words(manifest: Manifest, rows: Rows, beside: Sequence[Manifest]) -> ErasedWords:
+    """What the samples `rows` of a split had and no other sample has, of it or of the splits `beside` it.
+
+    All texts and, if a label has no other sample, all json of these splits are read. Raises DatasetError if it cannot
+    be known what words of the tokenizer are those of the samples, ShardError if a sample cannot be read.
+    """
+    others = [(manifest, np.setdiff1d(np.arange(len(manifest)), rows)), *((one, np.arange(len(one))) for one in beside)]
+    labels, sha256 = _labels(manifest, rows, others), tokenizer_sha256(manifest.info)
+    if sha256 is None:
+        return ErasedWords(labels=labels)
+    vocabulary = _Vocabulary.of(manifest)
+    alike = [(one, own) for one, own in others if tokenizer_sha256(one.info) == sha256]
+    tokens = vocabulary.only_in(_words(manifest, rows, vocabulary, strict=True), alike)
+    return ErasedWords(labels=labels, tokens=tokens, sha256=sha256)
+
+
+def share_words(info: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two splits have names of labels in common, or were made with the same tokenizer."""
+    sha256 = tokenizer_sha256(info)
+    return not {*info["label_names"]}.isdisjoint(other["label_names"]) or (
+        sha256 is not None and sha256 == tokenizer_sha256(other)
+    )
+
+
+def tokenizer_sha256(info: Mapping[str, Any]) -> str | None:
+    """The sha256 of a split's tokenizer as it was made; None if it has none."""
+    found = info["settings"].get("encoder", {}).get("tokenizer")
+    return str(found["sha256"]) if isinstance(found, Mapping) and "sha256" in found else None
+
+
+def _labels(manifest: Manifest, rows: Rows, others: Sequence[tuple[Manifest, Rows]]) -> dict[str, str]:
+    """The placeholders of the labels that no sample of `others` has, as its label or in its json."""
+    names: list[str] = manifest.info["label_names"]
+    found = _labels_of(manifest, rows) | {*names}.intersection(_texts_of_json(manifest, rows))
+    for one, own in others:
+        found -= _labels_of(one, own)
+    for one, own in others if found else ():
+        found.difference_update(_texts_of_json(one, own))
+    kept = [name if name not in found else "" for name in names]
+    digest = xxhash.xxh3_64_hexdigest(json.dumps(kept).encode())[:8]
+    return {name: f"erased/{digest}-{number}" for number, name in enumerate(names) if name in found}
+
+
+def _labels_of(manifest: Manifest, rows: Rows) -> set[str]:
+    """The names of the labels of some samples."""
+    names: list[str] = manifest.info["label_names"]
+    return {names[label] for label in np.unique(manifest.label[rows]).tolist() if 0 <= label < len(names)}
+
+
+def _texts_of_json(manifest: Manifest, rows: Rows) -> Iterator[str]:
+    """All texts in the json of some samples, also names of fields."""
+    for i, data in _members(manifest, rows, JSON.name):
+        try:
+            left = [json.loads(data)]
+        except (ValueError, RecursionError) as error:
+            raise _damaged(manifest, i, error) from error
+        while left:
+            one = left.pop()
+            if isinstance(one, str):
+                yield one
+            elif isinstance(one, dict):
+                left += [*one.keys(), *one.values()]
+            elif isinstance(one, list):
+                left += one
+
+
+def _members(manifest: Manifest, rows: Rows, kind: str, name: str | None = None) -> Iterator[tuple[int, bytes]]:
+    """The bytes of the members of a kind, also of removed samples, sample by sample."""
+    own = [one for one in manifest.components.values() if one.kind == kind and name in (None, one.name)]
+    for i in rows.tolist():
+        for one in own:
+            if one.offset[i]:
+                yield i, manifest.store.read(manifest.shard_name(i), int(one.offset[i]), int(one.size[i]))
+
+
+def _damaged(manifest: Manifest, i: int, error: Exception) -> ShardError:
+    return ShardError(
+        f"{manifest.location}: the sample {manifest.key(i)!r} cannot be read ({error}); nothing is erased"
+    )
+
+
+def _words(manifest: Manifest, rows: Rows, vocabulary: _Vocabulary, *, strict: bool = False) -> Iterator[str]:
+    """The words of the texts of some samples: of the texts themselves, or of their tokens if there are no others.
+
+    strict: raises DatasetError for a word that its token does not tell.
+    """
+    kinds = {one.kind for one in manifest.components.values()}
+    if TEXT.name in kinds:
+        for i, data in _members(manifest, rows, TEXT.name):
+            try:
+                text = data.decode()
+            except UnicodeDecodeError as error:
+                raise _damaged(manifest, i, error) from error
+            yield from vocabulary.words(text)
+        return
+    kind, name = (TEXTS.name, None) if TEXTS.name in kinds else (TOKENS.name, "tokens.npy")
+    for i, data in _members(manifest, rows, kind, name):
+        try:
+            ids = read_npy(data).tolist()
+        except ValueError as error:
+            raise _damaged(manifest, i, error) from error
+        yield from vocabulary.words_of(ids, f"{manifest.location}: the sample {manifest.key(i)!r}" if strict else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Vocabulary:
+    """A tokenizer that `maskstream shards` has trained. entries: what it has learned, without special tokens and the
+    alphabet of bytes. whole_words: it has pieces of words, and those within a word begin with ##; else pieces of bytes.
+    """
+
+    definition: dict[str, Any]
+    tokenizer: Tokenizer
+    entries: frozenset[str]
+    whole_words: bool
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> _Vocabulary:
+        """The tokenizer of a split. Raises DatasetError for one of another kind, which the job was given."""
+        definition = json.loads(read_tokenizer(manifest.store, manifest.info))
+        model, cut = definition["model"], (definition.get("pre_tokenizer") or {}).get("type")
+        whole_words = (model.get("type"), cut) == ("WordPiece", "BertPreTokenizer")
+        odd = model.get("continuing_subword_prefix") not in (None, "", _WITHIN) or model.get("end_of_word_suffix")
+        if not (whole_words or (model.get("type"), cut) == ("BPE", "ByteLevel")) or odd:
+            raise DatasetError(
+                f"{manifest.location} has a tokenizer ({model.get('type')}, {cut}) that `maskstream shards` does not "
+                f"train, so what it has learned from the samples cannot be known; {_AGAIN}"
+            )
+        special = {one["content"] for one in definition.get("added_tokens", ())}
+        entries = frozenset(model["vocab"]) - special
+        return cls(
+            definition=definition,
+            tokenizer=Tokenizer.from_str(json.dumps(definition)),
+            entries=entries if whole_words else entries - {*pre_tokenizers.ByteLevel.alphabet()},
+            whole_words=whole_words,
+        )
+
+    def words(self, text: str) -> Iterator[str]:
+        """The words of a text, as the vocabulary is learned from them."""
+        normalizer, cut = self.tokenizer.normalizer, self.tokenizer.pre_tokenizer
+        normal = text if normalizer is None else normalizer.normalize_str(text)
+        yield from (word for word, _ in cut.pre_tokenize_str(normal))
+
+    def words_of(self, ids: Sequence[int], where: str) -> Iterator[str]:
+        """The words of a text of which only the tokens are known; of pieces of bytes, all of the text as one word.
+
+        where: of which sample, in the DatasetError for a word that its token does not tell; "" leaves it out.
+        """
+        tokens = [self.tokenizer.id_to_token(i) or "" for i in ids]
+        if not self.whole_words:
+            yield "".join(tokens)
+            return
+        if where and self.definition["model"].get("unk_token") in tokens:
+            raise DatasetError(
+                f"{where} has words that its tokens do not tell, so what was learned of them cannot be known; {_AGAIN}"
+            )
+        word = ""
+        for token in tokens:
+            if not token.startswith(_WITHIN) and word:
+                yield word
+                word = ""
+            word += token.removeprefix(_WITHIN)
+        if word:
+            yield word
+
+    def only_in(self, words: Iterable[str], others: Sequence[tuple[Manifest, Rows]]) -> frozenset[str]:
+        """The entries that are a part of one of `words`, and of no word of the samples `others`."""
+        left = set[str]()
+        sizes = sorted({len(entry) for entry in self.entries})
+        for word in {*words}:
+            left |= self.entries.intersection(self._parts(word, sizes))
+        seen = set[str]()
+        for one, own in others if left else ():
+            for word in _words(one, own, self):
+                if word not in seen:
+                    seen.add(word)
+                    left.difference_update(self._parts(word, sorted({len(entry) for entry in left})))
+        return frozenset(left)
+
+    def _parts(self, word: str, sizes: Sequence[int]) -> Iterator[str]:
+        """All parts of a word that may be entries of these lengths; those within it begin with ##."""
+        for begin in range(len(word)):
+            mark = _WITHIN if begin and self.whole_words else ""
+            for size in sizes:
+                end = begin + size - len(mark)
+                if end > len(word):
+                    break
+                if end > begin:
+                    yield mark + word[begin:end]
+
+    def without(self, tokens: AbstractSet[str]) -> bytes:
+        """The tokenizer.json without these entries; their ids stay."""
+        model = dict(self.definition["model"])
+        model["vocab"] = {
+            f"[ERASED {number}]" if token in tokens else token: number for token, number in model["vocab"].items()
+        }
+        if "merges" in model:
+            pairs = [one.split(" ", 1) if isinstance(one, str) else one for one in model["merges"]]
+            model["merges"] = [pair for pair in pairs if tokens.isdisjoint((*pair, "".join(pair)))]
+        changed = Tokenizer.from_str(json.dumps({**self.definition, "model": model}))
+        return str(changed.to_str(pretty=False)).encode()
