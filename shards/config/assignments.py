@@ -12,12 +12,15 @@ from ..named import nearest
 from .base import KIND, VERSION, Config, ConfigT, Json, class_of, default_of, head, is_list, known, plain, saved_fields
 
 
-def with_set(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
+def with_set(
+    config: ConfigT, assignments: Sequence[str], *, where: str = "print all fields with --print-config"
+) -> ConfigT:
     """A copy of the config with changed fields: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
 
     A path starts at the top, or is the unique end of a path. A value is JSON, or else a string. `mask.kind=Tube`
     replaces the config by another kind with its defaults. All fields are set before the config is built, so fields that
-    depend on each other can change together. Raises ValueError for a path that is unknown or ambiguous.
+    depend on each other can change together. Raises ValueError for a path that is unknown, and says `where` all are, or
+    that is ambiguous.
     """
     whole = config.to_dict(defaults=True)
     for assignment in assignments:
@@ -28,7 +31,7 @@ def with_set(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
             value = json.loads(text)
         except ValueError:
             value = text
-        _put(whole, _found(whole, path.strip()), value)
+        _put(whole, _found(whole, path.strip(), where), value)
     return type(config).from_dict(whole)
 
 
@@ -51,7 +54,7 @@ def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield (*path, KIND)
 
 
-def _found(whole: Json, path: str) -> tuple[str, ...]:
+def _found(whole: Json, path: str, where: str) -> tuple[str, ...]:
     """The full path that `path` names. Raises ValueError if there is none, or if it is ambiguous."""
     parts, places = tuple(path.split(".")), list(_paths(whole, ()))
     if parts in places:
@@ -64,9 +67,7 @@ def _found(whole: Json, path: str) -> tuple[str, ...]:
     ends = dict.fromkeys(".".join(place[-len(parts) :]) for place in places)
     above = {place[-1]: None for place in places if len(parts) > 1 and place[:-1][-len(parts) + 1 :] == parts[:-1]}
     legal = f"; {'.'.join(parts[:-1])} has {', '.join(above)}" if above else ""
-    raise ValueError(
-        f"there is no field {path!r} to set{nearest(path, list(ends))}{legal}; print all fields with --print-config"
-    )
+    raise ValueError(f"there is no field {path!r} to set{nearest(path, list(ends))}{legal}; {where}")
 
 
 def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:

@@ -12,14 +12,13 @@ from typing import Any, Unpack
 from rich.console import Console
 from rich.table import Table
 
-from .modality import Modality
+from .modality import RUN_STEPS, Modality
 from .pipelines.modalities.data import DataConfig
 from .pipelines.modalities.split import StoreOptions
 from .pipelines.stream.stalls import limit, shares
 from .pipelines.stream.stats import WAITS
 from .pipelines.stream.topology import default_threads
 from .shards.format.manifest import Manifest
-from .trial import RUN_STEPS
 
 ROUNDS = 3
 PREFETCH = 3

@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .pages.figures.figures import Figures
 from .pages.figures.work import ShowGenerated, ShowWork
+from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
 from .pipelines.modalities.data import DataConfig
+from .pipelines.stream.place import START
 from .preprocess.encode.encoder import Encoder
+from .shards.config import with_set
 from .shards.format.manifest import Manifest
+from .shards.named import named, nearest
 from .train.core.model import ModelConfig
-from .trial import Trial, trial_of
+
+RUN_STEPS = 10_000
+"""The assumed length of the run in batches, for masks whose ratio changes over it; only its beginning is shown."""
+NO_MASK = "none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskField:
+    """A field of a data config that is a mask: a grid with the axes that it is drawn on, the cues that the loader
+    provides, and those that a mask must read.
+    """
+
+    name: str = "mask"
+    grid: TokenGrid
+    cues: frozenset[str] = frozenset()
+    must: frozenset[str] = frozenset()
+
+    def fits(self, mask: Mask) -> bool:
+        """Whether the mask can be drawn on this grid with these cues."""
+        if mask.needs or self.must:
+            return self.must <= mask.needs <= self.cues
+        try:
+            mask.draw(self.grid, [Draw.of(0, 0, "", 0, START, Cues())])
+        except ValueError:
+            return False
+        return True
+
+    def legal(self) -> list[str]:
+        """The names of the masks that fit."""
+        return [NO_MASK, *(name for name, make in MASKS.items() if self.fits(make()))]
+
+    def mask(self, name: str, modality: str) -> Mask | None:
+        """The mask of a name, or of `package.module:name`; ValueError if there is none or it does not fit."""
+        if name == NO_MASK:
+            return None
+        known = name in MASKS or ":" in name
+        mask = named(name, MASKS, "mask")() if known else None
+        if mask is None or not self.fits(mask):
+            what = (
+                f"cannot be drawn on the tokens of {modality}"
+                if known
+                else f"is not a mask{nearest(name, self.legal())}"
+            )
+            raise ValueError(
+                f"--mask {name!r} {what}; legal are {', '.join(self.legal())}, and package.module:name for your own"
+            )
+        return mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +90,19 @@ class Demo:
         return [line.format(data=data, run=run).split() for line in lines]
 
 
+def as_it_is(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
+    """`data`."""
+    return data
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Modality:
     """The spec of one modality. unit, units: the word for one sample and for several.
 
-    kinds: the kinds of the components of a sample. encoder: makes samples from raw files. trial: the options of
-    `preview` and `bench`. figures: makes the figures for a data config and the folder of a split. stages: descriptions
-    of the loader's stages and advice on making them cheaper, instead of the general ones. works: by type of model
+    kinds: the kinds of the components of a sample. encoder: makes samples from raw files. data: what `preview` and
+    `bench` load by default. masks: its fields that are masks. suited: changes it to what suits a page about a split.
+    figures: makes the figures for a data config and the folder of a split. stages: descriptions of the loader's stages
+    and advice on making them cheaper, instead of the general ones. works: by type of model
     config, the function that shows a model's work in a report. generates: by type, the one that shows what a model
     generates. demo: what `maskstream demo` runs, None for nothing.
     """
@@ -56,18 +112,37 @@ class Modality:
     units: str
     kinds: tuple[str, ...]
     encoder: Callable[[], Encoder]
-    trial: type[Trial]
+    data: DataConfig[Any]
+    masks: tuple[MaskField, ...]
     figures: Callable[[DataConfig[Any], str | Path], Figures[Any]]
     works: Mapping[type[ModelConfig[Any]], ShowWork]
     generates: Mapping[type[ModelConfig[Any]], ShowGenerated] = field(default_factory=dict)
     demo: Demo | None = None
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    suited: Callable[[Manifest, DataConfig[Any]], DataConfig[Any]] = as_it_is
 
-    def data(self, **chosen: Any) -> DataConfig[Any]:
-        """The data config for the chosen options of the trial. ValueError for one that does not fit."""
-        return trial_of(self.trial, self.name, chosen).data(self.name)
+    def chosen(self, settings: Sequence[str] = (), masks: Sequence[str] = ()) -> DataConfig[Any]:
+        """The data config with some settings, such as "clip.size=112", and masks by name.
 
-    def shown(self, location: str | Path, **chosen: Any) -> DataConfig[Any]:
-        """The same, with defaults for a page about the split in the folder `location`."""
-        trial = trial_of(self.trial, self.name, chosen)
-        return trial.suited(Manifest.load(location), trial.data(self.name))
+        A mask is that of the first field of `masks`, or, as in "audio_mask=tube", of the one that is named. ValueError
+        for a field that there is not, an illegal value, or a mask that does not fit.
+        """
+        return self._set(replace(self.data, **dict(map(self._mask, masks))), settings)
+
+    def shown(self, location: str | Path, settings: Sequence[str] = (), masks: Sequence[str] = ()) -> DataConfig[Any]:
+        """The same, as it suits a page about the split in the folder `location`; what is set here stays so."""
+        chosen = self.chosen(settings, masks)
+        return self._set(self.suited(Manifest.load(location), chosen), settings)
+
+    def _set(self, data: DataConfig[Any], settings: Sequence[str]) -> DataConfig[Any]:
+        where = f"these shards hold {self.name}, and the command's --help lists the fields of its loader"
+        return with_set(data, settings, where=where) if settings else data
+
+    def _mask(self, text: str) -> tuple[str, Mask | None]:
+        """The field of a mask and the mask."""
+        field, _, name = text.rpartition("=")
+        fields = {one.name: one for one in self.masks}
+        own = fields.get(field) if field else self.masks[0]
+        if own is None:
+            raise ValueError(f"--mask {text}: the masks of {self.name} are {', '.join(fields)}, there is no {field!r}")
+        return own.name, own.mask(name, self.name)

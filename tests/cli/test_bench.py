@@ -13,16 +13,16 @@ from maskstream.pipelines.stream.stats import WAITS
 from ..pipelines.every_modality import write_split
 
 SMALL = {
-    "audio": {"sound_seconds": 0.32},
-    "audiovisual": {"frames": 4, "size": 32, "sound_seconds": 0.32},
-    "image": {"size": 32},
-    "image-text": {"size": 32},
-    "mesh": {"views": 2},
-    "points": {"points": 64, "resolution": 16},
-    "pose": {"poses": 12},
-    "text": {"length": 32},
-    "trajectory": {"frames": 4, "size": 32},
-    "video": {"frames": 4, "size": 32, "mask": "random"},
+    "audio": (["clip.seconds=0.32"],),
+    "audiovisual": (["frames=4", "size=32", "seconds=0.32"],),
+    "image": (["size=32"],),
+    "image-text": (["size=32"],),
+    "mesh": (["views=2"],),
+    "points": (["points=64", "resolution=16"],),
+    "pose": (["clip.frames=12"],),
+    "text": (["length=32"],),
+    "trajectory": (["clip.frames=4", "size=32"],),
+    "video": (["frames=4", "size=32"], ["random"]),
 }
 FEW = {"batch_size": 2, "device": "cpu"}
 STAGES = {
@@ -55,7 +55,7 @@ UNITS = {
 def kind(request, tmp_path_factory):
     """A modality, the folder of its split, and settings of its loader that cost little."""
     folder = write_split(request.param, tmp_path_factory.mktemp(request.param))
-    return request.param, folder, MODALITIES[request.param].data(**SMALL[request.param])
+    return request.param, folder, MODALITIES[request.param].chosen(*SMALL[request.param])
 
 
 def test_every_modality_is_measured_in_its_own_stages_and_they_add_up(kind):

@@ -156,7 +156,7 @@ def test_verify_and_inspect_say_what_is_there_and_verify_fails_on_damage(monkeyp
 def test_preview_writes_a_page(monkeypatch, capsys, shards, tmp_path):
     _, out, _ = shards
     page = tmp_path / "page.html"
-    words = ["--mask", "tube", "--frames", 4, "--size", 32, "--clips", 2, "--ratio", 0.75, "--out", page]
+    words = ["--mask", "tube", "--frames", 4, "--size", 32, "--clips", 2, "--set", "ratio=0.75", "--out", page]
     assert run(monkeypatch, "preview", out / "train", *words) == 0
     assert "Tube(ratio=0.75" in page.read_text()
 
@@ -164,10 +164,10 @@ def test_preview_writes_a_page(monkeypatch, capsys, shards, tmp_path):
 def test_preview_and_bench_open_what_the_shards_hold(monkeypatch, capsys, tmp_path):
     folder = write_split("points", tmp_path)
     page = tmp_path / "page.html"
-    assert run(monkeypatch, "preview", folder, "--points", 50, "--samples", 2, "--views", 2, "--out", page) == 0
+    assert run(monkeypatch, "preview", folder, "--set", "points=50", "--samples", 2, "--views", 2, "--out", page) == 0
     assert "50 points of the" in page.read_text()
     assert page.read_text().count("<article") == 4
-    assert run(monkeypatch, "bench", folder, "--points", 50, "--seconds", 0.02, "--batch-size", 2, "--json") == 0
+    assert run(monkeypatch, "bench", folder, "--set", "points=50", "--seconds", 0.02, "--batch-size", 2, "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["unit"] == "clouds"
 
 
@@ -177,14 +177,11 @@ def test_preview_and_bench_open_what_the_shards_hold(monkeypatch, capsys, tmp_pa
     [
         (["--mask", "all"], "--mask 'all' is not a mask; legal are none, audio-mae,"),
         (["--mask", "fastdit-3d"], "'fastdit-3d' cannot be drawn on the tokens of video; legal are none,"),
-        (["--mask", "videomae2", "--ratio", "0.5"], "'videomae2' has no single ratio; leave --ratio out"),
-        (["--mask", "none", "--ratio", "0.5"], "--ratio 0.5 needs a mask, but --mask is none"),
-        (
-            ["--audio-mask", "mae", "--points", "9"],
-            "--audio-mask, --points does not fit: the shards hold video",
-        ),
-        (["--ratio", "1.5"], "1.5"),
-        (["--size", "100"], "96 and 112"),
+        (["--mask", "audio_mask=mae"], "the masks of video are mask, there is no 'audio_mask'"),
+        (["--mask", "none", "--set", "mask.ratio=0.5"], "there is no field 'mask.ratio' to set"),
+        (["--set", "points=9"], "there is no field 'points' to set; these shards hold video"),
+        (["--set", "ratio=1.5"], "1.5"),
+        (["--size", "100"], "100"),
     ],
 )
 def test_what_does_not_suit_the_shards_is_refused(monkeypatch, capsys, shards, command, words, says):

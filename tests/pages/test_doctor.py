@@ -12,6 +12,7 @@ from sklearn.metrics import r2_score
 
 from maskstream.cli import main
 from maskstream.pages.doctor import (
+    MIDDLE_FRAME,
     Moments,
     Shape,
     examine,
@@ -22,6 +23,7 @@ from maskstream.pages.doctor import (
     supervised_alignment,
 )
 from maskstream.pipelines.masks import Draw, Random, TokenGrid
+from maskstream.shards.config import with_set
 
 
 def data(n=300, d=12, classes=3, seed=0):
@@ -186,7 +188,7 @@ def test_real_digits_against_scikit_learn():
 
 @pytest.mark.parametrize("samples", [None, 5, 100])
 def test_pictures_out_of_shards(split, samples):
-    batches = list(labelled_frames(split, size=8, samples=samples))
+    batches = list(labelled_frames(split, with_set(MIDDLE_FRAME, ["size=8"]), samples=samples))
     pictures, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     assert pictures.shape == (min(samples or 11, 11), 8, 8, 3)
     assert 0 <= pictures.min() < pictures.max() <= 1

@@ -88,4 +88,4 @@ def test_a_report_shows_lifted_and_completed_poses(tmp_path):
 def test_a_preview_has_clips_no_longer_than_most_motions(tmp_path):
     split = write_split("pose", tmp_path)
     assert POSE.shown(split).clip.frames == (20 + 3 * 7) // 2
-    assert POSE.shown(split, poses=243).clip.frames == 243
+    assert POSE.shown(split, ["clip.frames=243"]).clip.frames == 243

@@ -18,16 +18,16 @@ from ..pipelines.small_media import SAMPLES
 from .pages import Page, complete_in_itself, fill, preview
 
 SMALL = {
-    "audio": {"sound_seconds": 0.32},
-    "audiovisual": {"frames": 4, "size": 32, "sound_seconds": 0.32},
-    "image": {"size": 32},
-    "image-text": {"size": 32, "length": 24, "texts": "phrase,caption"},
-    "mesh": {},
-    "points": {"points": 64, "resolution": 16},
-    "pose": {"poses": 12},
-    "text": {"length": 32, "packing": "row"},
-    "trajectory": {"frames": 4, "size": 32},
-    "video": {"frames": 4, "size": 32, "mask": "random"},
+    "audio": (["clip.seconds=0.32"],),
+    "audiovisual": (["frames=4", "size=32", "seconds=0.32"],),
+    "image": (["size=32"],),
+    "image-text": (["size=32", "length=24", 'text=["phrase", "caption"]'],),
+    "mesh": ([],),
+    "points": (["points=64", "resolution=16"],),
+    "pose": (["clip.frames=12"],),
+    "text": (["length=32", "packing=row"],),
+    "trajectory": (["clip.frames=4", "size=32"],),
+    "video": (["frames=4", "size=32"], ["random"]),
 }
 SHOWN = 3
 PICTURES = {
@@ -48,7 +48,7 @@ PICTURES = {
 def kind(request, tmp_path_factory):
     """A modality, the folder of its split, and settings of its loader that cost little."""
     folder = write_split(request.param, tmp_path_factory.mktemp(request.param))
-    return request.param, folder, MODALITIES[request.param].shown(folder, **SMALL[request.param])
+    return request.param, folder, MODALITIES[request.param].shown(folder, *SMALL[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_the_page_says_what_was_shown(kind, page):
     assert f"samples {SAMPLES}" in text
     assert "on t/train" in text
     assert "seed 4" in text
-    for argument in (where.argument for where in MODALITIES[name].trial.masks):
+    for argument in (where.name for where in MODALITIES[name].masks):
         assert repr(getattr(settings, argument)) in text
 
 
@@ -155,7 +155,7 @@ def test_views_are_shown_one_after_the_other(kind, tmp_path):
 
 def test_without_a_mask_the_page_says_so(kind, tmp_path):
     name, folder, settings = kind
-    none = {where.argument: None for where in MODALITIES[name].trial.masks}
+    none = {where.name: None for where in MODALITIES[name].masks}
     text = preview(folder, out=tmp_path / "a.html", samples=1, data=replace(settings, **none)).read_text(
         encoding="utf-8"
     )
@@ -167,10 +167,10 @@ def test_without_a_mask_the_page_says_so(kind, tmp_path):
 
 def test_masks_by_default_are_those_of_the_modality(kind, tmp_path):
     name, folder, _ = kind
-    rest = MODALITIES[name].shown(folder, **{k: v for k, v in SMALL[name].items() if k != "mask"})
+    rest = MODALITIES[name].shown(folder, SMALL[name][0])
     text = Page(preview(folder, out=tmp_path / "a.html", samples=1, data=rest).read_text(encoding="utf-8")).text
-    for where in MODALITIES[name].trial.masks:
-        assert repr(masks.MASKS[where.default]()) in text
+    for where in MODALITIES[name].masks:
+        assert repr(getattr(MODALITIES[name].data, where.name)) in text
 
 
 def test_more_samples_than_there_are_shows_all(kind, tmp_path):

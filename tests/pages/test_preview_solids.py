@@ -107,7 +107,7 @@ def test_groups_that_the_model_finds_are_counted_not_drawn(tmp_path):
 
 def test_points_of_a_page_are_the_loaders(tmp_path):
     folder, modality = write_split("points", tmp_path), MODALITIES["points"]
-    settings = modality.data(points=60, resolution=16)
+    settings = modality.chosen(["points=60", "resolution=16"])
     page = Page(preview(folder, out=tmp_path / "a.html", samples=4, seed=2, data=settings).read_text())
     batch = next(iter(settings.loader(folder, batch_size=4, seed=2, device="cpu")))
     for i, article in enumerate(page.articles):

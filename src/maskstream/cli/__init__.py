@@ -26,6 +26,7 @@ from ..shards.printable import PrintableFormatter
 from .append import append
 from .bench import bench
 from .catalogue import datasets, masks, recipes
+from .data_options import DataCommand
 from .demo import demo
 from .doctor import doctor
 from .erase import erase
@@ -49,7 +50,6 @@ from .rollout import rollout
 from .shards import shards
 from .terminal import INTERRUPTED, TERMINATED, console, errors
 from .train import train
-from .trial_options import TrialCommand
 from .verify import verify
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
 """The commands, as `--help` shows them."""
 for _group, _commands in GROUPS.items():
     for _command in _commands:
-        _kind = TrialCommand if _command in (preview, bench) else None
+        _kind = DataCommand if _command in (preview, bench, flow, doctor) else None
         app.command(cls=_kind, rich_help_panel=_group)(with_local_paths(_command))
 
 

@@ -8,12 +8,19 @@ from typing import Annotated
 
 import typer
 
+from .data_options import Component, Frames, Masks, Set, Size, Stride, Views, settings
 from .terminal import Cache, CacheGB, Data, Json, console
 
 
 def bench(
-    ctx: typer.Context,
     data: Data,
+    set_: Set = None,
+    mask: Masks = None,
+    component: Component = None,
+    views: Views = None,
+    size: Size = None,
+    frames: Frames = None,
+    stride: Stride = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 8,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
     threads: Annotated[
@@ -53,7 +60,8 @@ def bench(
     from ..pipelines.modalities.split import StoreOptions
 
     modality = modality_of(data)
-    config = modality.data(**ctx.obj)
+    chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
+    config = modality.chosen(chosen, mask or ())
     if decode:
         from ..bench_decode import measure_decoders, show_decoders
         from ..pipelines.modalities.video.decoders import decoders_path

@@ -9,12 +9,17 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from .data_options import Component, Set, settings
 from .terminal import Data, Json, console, errors
 
 
 def doctor(
     data: Data,
-    size: Annotated[int, typer.Option(min=2, max=32, help="Side of the pictures in pixels.")] = 16,
+    set_: Set = None,
+    component: Component = None,
+    size: Annotated[
+        int | None, typer.Option(min=2, max=32, help="Side of the pictures in pixels [default: 16]", show_default=False)
+    ] = None,
     shapes: Annotated[
         str | None,
         typer.Option(help="Shapes of masked parts: 1,2,4,rows,columns [default: all]", show_default=False),
@@ -35,9 +40,11 @@ def doctor(
     middle frame of each video. They are a first hint about a dataset, not a result.
     """
     from ..pages import doctor as clinic
+    from ..shards.config import with_set
 
-    moments = clinic.Moments.of(clinic.labelled_frames(data, size=size, samples=samples))
-    wanted = clinic.shapes_of(size, None if shapes is None else shapes.split(","))
+    pictures = with_set(clinic.MIDDLE_FRAME, settings(set_, component=component, size=size), where="--help lists all")
+    moments = clinic.Moments.of(clinic.labelled_frames(data, pictures, samples=samples))
+    wanted = clinic.shapes_of(pictures.clip.size, None if shapes is None else shapes.split(","))
     tried = _numbers(ratios)
     with Progress(console=errors, transient=True, disable=as_json) as bar:
         task = bar.add_task("scoring masks", total=len(wanted) * len(tried))

@@ -7,11 +7,18 @@ from typing import Annotated
 
 import typer
 
+from .data_options import Component, Frames, Masks, Set, Size, Stride, settings
 from .terminal import Data, say
 
 
 def flow(
     data: Data,
+    set_: Set = None,
+    mask: Masks = None,
+    component: Component = None,
+    size: Size = None,
+    frames: Frames = None,
+    stride: Stride = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("flow.html"),
     sources: Annotated[
         str | None,
@@ -27,8 +34,6 @@ def flow(
         ),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=16, help="Number of clips.")] = 4,
-    size: Annotated[int, typer.Option(help="Side of the clips in pixels.")] = 224,
-    stride: Annotated[int, typer.Option(min=1, help="Frames from one sampled frame to the next.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the order, the crops and the masks.")] = 0,
 ) -> None:
     """Write one self-contained HTML page of clips of video with every source of optical flow side by side.
@@ -36,8 +41,8 @@ def flow(
     Of each source: the flow as colours, how well it explains each cell of a frame, the visible tokens that a
     motion-guided mask makes of it, and the scene cuts.
     """
+    from ..modalities import MODALITIES
     from ..pages.flow import flow_page
-    from ..pipelines import VideoClip, VideoData, masks
     from ..pipelines.flow import FlowSource, Raft
     from ..pipelines.flow.choice import flow_named
 
@@ -47,6 +52,7 @@ def flow(
         if nothing := [word for word, source in named.items() if source is None]:
             raise ValueError(f"{', '.join(nothing)} names no one source of flow; name codec, dis, lk or your own")
         chosen = [source for source in named.values() if source is not None]
-    config = VideoData(clip=VideoClip(size=size, stride=stride), mask=masks.MotionGuided(ratio=0.9))
+    settings_ = settings(set_, component=component, size=size, frames=frames, stride=stride)
+    config = MODALITIES["video"].chosen(settings_, mask or ())
     more = [] if raft is None else [Raft(weights=str(raft))]
     say(f"wrote {flow_page(data, config, out=out, sources=chosen, more=more, samples=samples, seed=seed)}")

@@ -7,12 +7,19 @@ from typing import Annotated
 
 import typer
 
+from .data_options import Component, Frames, Masks, Set, Size, Stride, Views, settings
 from .terminal import Data, say
 
 
 def preview(
-    ctx: typer.Context,
     data: Data,
+    set_: Set = None,
+    mask: Masks = None,
+    component: Component = None,
+    views: Views = None,
+    size: Size = None,
+    frames: Frames = None,
+    stride: Stride = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("preview.html"),
     samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=64, help="Number of samples.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the order, the crops and the masks.")] = 0,
@@ -28,5 +35,6 @@ def preview(
     from ..pages.preview import preview as write
 
     modality = modality_of(data)
-    page = write(modality, data, modality.shown(data, **ctx.obj), out=out, samples=samples, seed=seed)
+    chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
+    page = write(modality, data, modality.shown(data, chosen, mask or ()), out=out, samples=samples, seed=seed)
     say(f"wrote {page}")

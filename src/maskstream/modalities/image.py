@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ..modality import Demo, Modality
+from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
 from ..pages.report.works.image import show, show_latents
 from ..pages.report.works.masked_ids import generated
 from ..pages.report.works.spiking import show as show_spikes
+from ..pipelines.masks import MASKS
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import ImageData, image_grid
 from ..preprocess.encode.image.encoder import ImageEncoder
@@ -21,26 +21,6 @@ from ..train.nn.image_autoencoder import ImageAutoencoderConfig
 from ..train.papers.lmd.model import LatentAutoencoderConfig
 from ..train.papers.mage.model import GenerativeEncoderConfig
 from ..train.papers.spiking_mst.model import SpikingTransformerConfig
-from ..trial import MaskArgument, Trial, given, option
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTrial(Trial):
-    """Pictures."""
-
-    masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="mae", grid=image_grid(224, 16)),)
-
-    size: int | None = option(
-        "Side of the frames in pixels, a multiple of 16",
-        default=224,
-        least=16,
-        multiple=16,
-        panel="Video, also with sound",
-    )
-
-    def chosen(self) -> ImageData:
-        """The pictures' size."""
-        return ImageData(**given(size=self.size))
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> ImageFigures:
@@ -54,7 +34,8 @@ IMAGE = Modality(
     units="pictures",
     kinds=(KIND.name,),
     encoder=ImageEncoder,
-    trial=ImageTrial,
+    data=ImageData(mask=MASKS["mae"]()),
+    masks=(MaskField(grid=image_grid(224, 16)),),
     figures=figures,
     works={
         ImageAutoencoderConfig: show,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ..modality import Demo, Modality
+from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
 from ..pages.figures.image_text import ImageTextFigures
@@ -14,6 +14,7 @@ from ..pages.figures.text import TextFigures
 from ..pages.report.works.image_text import show, show_answers
 from ..pages.report.works.rationales import show_written
 from ..pages.report.works.referring import show_boxes
+from ..pipelines.masks import MASKS
 from ..pipelines.masks.core.scheme import TEXT as TEXT_GRID
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import image_grid
@@ -30,48 +31,13 @@ from ..train.papers.m3ae.classifier import ImageTextClassifierConfig
 from ..train.papers.m3ae.model import ImageTextAutoencoderConfig
 from ..train.papers.medthink.model import RationaleWriterConfig
 from ..train.papers.oneref.model import OneRefConfig
-from ..trial import MaskArgument, Trial, given, option
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTextTrial(Trial):
-    """Images with texts, which have separate masks."""
-
-    masks: ClassVar[tuple[MaskArgument, ...]] = (
-        MaskArgument(argument="image_mask", default="m3ae-image", grid=image_grid(224, 16), cues=IMAGE_CUES),
-        MaskArgument(
-            option="text_mask",
-            argument="text_mask",
-            default="m3ae-text",
-            grid=TEXT_GRID,
-            cues=TEXT_CUES,
-            must=frozenset({"words"}),
-        ),
-    )
-
-    text_mask: str | None = option("Mask of the texts of images, by name", default="m3ae-text", panel="Text")
-    size: int | None = option(
-        "Side of the frames in pixels, a multiple of 16",
-        default=224,
-        least=16,
-        multiple=16,
-        panel="Video, also with sound",
-    )
-    length: int | None = option("Tokens of a row", default=64, least=4, panel="Text")
-    texts: str | None = option(
-        "Roles of the texts of images, such as question,answer", default="those that there are", panel="Text"
-    )
-
-    def chosen(self) -> ImageTextData:
-        """The images' size, and the texts and their length."""
-        texts = None if self.texts is None else tuple(self.texts.split(","))
-        return ImageTextData(**given(size=self.size, length=self.length, text=texts))
-
-    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-        """`data` with the segments of phrases, if the split has them."""
-        if isinstance(data, ImageTextData) and SEGMENTS in manifest.components:
-            return replace(data, segments=True)
-        return data
+def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
+    """`data` with the segments of phrases, if the split has them."""
+    if isinstance(data, ImageTextData) and SEGMENTS in manifest.components:
+        return replace(data, segments=True)
+    return data
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> ImageTextFigures:
@@ -91,7 +57,12 @@ IMAGE_TEXT = Modality(
     units="images",
     kinds=(IMAGE.name, TEXTS.name),
     encoder=ImageTextEncoder,
-    trial=ImageTextTrial,
+    data=ImageTextData(image_mask=MASKS["m3ae-image"](), text_mask=MASKS["m3ae-text"]()),
+    masks=(
+        MaskField(name="image_mask", grid=image_grid(224, 16), cues=IMAGE_CUES),
+        MaskField(name="text_mask", grid=TEXT_GRID, cues=TEXT_CUES, must=frozenset({"words"})),
+    ),
+    suited=with_segments,
     figures=figures,
     works={
         ImageTextAutoencoderConfig: show,

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ..modality import Demo, Modality
+from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.mesh import MeshFigures
 from ..pages.report.works.mesh import show
-from ..pipelines.masks import TokenGrid
+from ..pipelines.masks import MASKS, TokenGrid
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.mesh.data import MeshData
 from ..preprocess.encode.mesh.encoder import MeshEncoder
 from ..train.models import MeshNetworkConfig
 from ..train.papers.meshmask.rollout import reader_of
-from ..trial import MaskArgument, Trial
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeshTrial(Trial):
-    """The options for meshes, whose tokens are nodes."""
-
-    masks: ClassVar[tuple[MaskArgument, ...]] = (
-        MaskArgument(
-            default="mesh-mask",
-            grid=TokenGrid(axes=("node",), shape=(1000,), patch=(1,)),
-            cues=frozenset({"edges", "kinds"}),
-        ),
-    )
-
-    def chosen(self) -> MeshData:
-        """The default data config: meshes have no options of their own."""
-        return MeshData()
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> MeshFigures:
@@ -48,7 +29,8 @@ MESH = Modality(
     units="meshes",
     kinds=("mesh",),
     encoder=MeshEncoder,
-    trial=MeshTrial,
+    data=MeshData(mask=MASKS["mesh-mask"]()),
+    masks=(MaskField(grid=TokenGrid(axes=("node",), shape=(1000,), patch=(1,)), cues=frozenset({"edges", "kinds"})),),
     figures=figures,
     works={MeshNetworkConfig: show},
     demo=Demo(

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from ..modality import Demo, Modality
+from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.pose import PoseFigures
 from ..pages.report.works.pose import show
+from ..pipelines.masks import MASKS
 from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.pose.clip import PoseClip
 from ..pipelines.modalities.pose.data import PoseData, pose_grid
 from ..preprocess.encode.pose.encoder import PoseEncoder
 from ..shards.format.component import component_of
 from ..shards.format.manifest import Manifest
 from ..shards.members.poses import POSES
 from ..train.papers.mpm.model import PoseModelConfig
-from ..trial import MaskArgument, Trial, given, option
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoseTrial(Trial):
-    """The options for clips of poses, whose tokens are joints of frames."""
-
-    masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="mpm", grid=pose_grid(243, 17)),)
-
-    poses: int | None = option("Poses per clip", default=PoseClip().frames, least=1, panel="Poses")
-
-    def chosen(self) -> PoseData:
-        """The data config of the chosen clip."""
-        return PoseData(clip=PoseClip(**given(frames=self.poses)))
-
-    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-        """`data` with clips no longer than most motions, if no length was chosen."""
-        if self.poses is not None or not isinstance(data, PoseData):
-            return data
-        facts = component_of(manifest.components, (POSES.name,), data.component).facts
-        frames = int(np.median(facts["n_frames"])) // data.clip.stride
-        return replace(data, clip=replace(data.clip, frames=min(max(frames, 9), data.clip.frames)))
+def with_usual_frames(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
+    """`data` with clips no longer than most motions."""
+    if not isinstance(data, PoseData):
+        return data
+    facts = component_of(manifest.components, (POSES.name,), data.component).facts
+    frames = int(np.median(facts["n_frames"])) // data.clip.stride
+    return replace(data, clip=replace(data.clip, frames=min(max(frames, 9), data.clip.frames)))
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> PoseFigures:
@@ -59,7 +46,9 @@ POSE = Modality(
     units="clips",
     kinds=(POSES.name,),
     encoder=PoseEncoder,
-    trial=PoseTrial,
+    data=PoseData(mask=MASKS["mpm"]()),
+    masks=(MaskField(grid=pose_grid(243, 17)),),
+    suited=with_usual_frames,
     figures=figures,
     works={PoseModelConfig: show},
     demo=Demo(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any
 
-from ..modality import Demo, Modality
+from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.text import TextFigures
 from ..pages.report.works.text import show, show_classes
+from ..pipelines.masks import MASKS
 from ..pipelines.masks.core.scheme import TEXT as GRID
 from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.text.data import CUES, Layout, TextData
+from ..pipelines.modalities.text.data import CUES, TextData
 from ..preprocess.encode.text.encoder import TextEncoder
 from ..shards.format.dataset import read_dataset_json
 from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
@@ -22,23 +22,6 @@ from ..shards.stores.location import opened
 from ..train.nn.token_model import TokenModelConfig
 from ..train.papers.roar.lstm import LSTMClassifierConfig
 from ..train.papers.roar.roberta import RobertaClassifierConfig
-from ..trial import MaskArgument, Trial, given, option
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextTrial(Trial):
-    """Texts."""
-
-    masks: ClassVar[tuple[MaskArgument, ...]] = (
-        MaskArgument(default="m3ae-text", grid=GRID, cues=CUES, must=frozenset({"words"})),
-    )
-
-    length: int | None = option("Tokens of a row", default=128, least=4, panel="Text")
-    packing: str | None = option("What a row holds: pack or row", default="pack", panel="Text")
-
-    def chosen(self) -> TextData:
-        """The length and the packing."""
-        return TextData(**given(length=self.length, packing=cast(Layout | None, self.packing)))
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> TextFigures:
@@ -62,7 +45,8 @@ TEXT = Modality(
     units="texts",
     kinds=(KIND.name, TOKENS.name),
     encoder=TextEncoder,
-    trial=TextTrial,
+    data=TextData(length=128, mask=MASKS["m3ae-text"]()),
+    masks=(MaskField(grid=GRID, cues=CUES, must=frozenset({"words"})),),
     figures=figures,
     works={TokenModelConfig: show, LSTMClassifierConfig: show_classes, RobertaClassifierConfig: show_classes},
     demo=Demo(recipe="bert-tiny"),

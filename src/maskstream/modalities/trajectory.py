@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ..modality import Demo, Modality
+from ..modality import Demo, MaskField, Modality
 from ..pages.figures.trajectory import TrajectoryFigures
 from ..pages.report.works.trajectory import show
+from ..pipelines.masks import MASKS
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.trajectory.data import TrajectoryData
+from ..pipelines.modalities.video.clip import VideoClip
 from ..preprocess.encode.trajectory.encoder import TrajectoryEncoder
 from ..shards.format.manifest import Manifest
 from ..shards.members.camera_path import CAMERA_PATH
 from ..shards.members.video import VIDEO
 from ..train.papers.where2imagine.model import WaypointConfig
-from ..trial import MaskArgument
-from .frames import GRID, FramesTrial
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrajectoryTrial(FramesTrial):
-    """The options for clips of walks."""
-
-    masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="tube", grid=GRID),)
-
-    def chosen(self) -> TrajectoryData:
-        """The data config of the chosen clip; a token is two frames deep, as in `frames.GRID`."""
-        return TrajectoryData(clip=self.clip(), tubelet=2)
+from .video import CLIP
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> TrajectoryFigures:
@@ -50,7 +39,8 @@ TRAJECTORY = Modality(
     units="walks",
     kinds=(VIDEO.name, CAMERA_PATH.name),
     encoder=TrajectoryEncoder,
-    trial=TrajectoryTrial,
+    data=TrajectoryData(clip=VideoClip(), tubelet=2, mask=MASKS["tube"]()),
+    masks=(MaskField(grid=CLIP),),
     figures=figures,
     works={WaypointConfig: show},
     demo=Demo(recipe="where2imagine-tiny"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ..modality import Demo, Modality
+from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
 from ..pages.report.works.future_frames import generated
 from ..pages.report.works.future_frames import show as show_futures
 from ..pages.report.works.video import show
 from ..pipelines.flow import FlowSource
+from ..pipelines.masks import MASKS, TokenGrid
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.clip import aligned
 from ..pipelines.modalities.video.data import VideoData
@@ -21,27 +22,16 @@ from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
 from ..train.models import VideoAutoencoderConfig
 from ..train.papers.maskvit.model import FrameIdsConfig
-from ..trial import MaskArgument
-from .frames import GRID, FramesTrial
+
+CLIP = TokenGrid.video(16, 224, 224)
+"""The tokens of a clip of the usual size."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoTrial(FramesTrial):
-    """The options for clips of video."""
-
-    masks: ClassVar[tuple[MaskArgument, ...]] = (
-        MaskArgument(default="motion-guided", grid=GRID, cues=frozenset({"flow"})),
-    )
-
-    def chosen(self) -> VideoData:
-        """The data config of the chosen clip."""
-        return VideoData(clip=self.clip())
-
-    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-        """`data` with DIS flow if the mask needs no flow, so that a page can show motion."""
-        if not isinstance(data, VideoData) or (data.mask is not None and "flow" in data.mask.needs):
-            return data
-        return replace(data, flow="dis" if data.clip.frames > 1 else "none")
+def with_flow(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
+    """`data` with DIS flow if the mask needs no flow, so that a page can show motion."""
+    if not isinstance(data, VideoData) or (data.mask is not None and "flow" in data.mask.needs):
+        return data
+    return replace(data, flow="dis" if data.clip.frames > 1 else "none")
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> VideoFigures:
@@ -72,7 +62,9 @@ VIDEO = Modality(
     units="clips",
     kinds=("video",),
     encoder=VideoEncoder,
-    trial=VideoTrial,
+    data=VideoData(mask=MASKS["motion-guided"]()),
+    masks=(MaskField(grid=CLIP, cues=frozenset({"flow"})),),
+    suited=with_flow,
     figures=figures,
     works={
         VideoAutoencoderConfig: show,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..modality import RUN_STEPS
 from ..pipelines.flow import FLOWS, FlowSource
 from ..pipelines.flow.confidence import confidence
 from ..pipelines.flow.picture import flow_scale
@@ -20,7 +21,6 @@ from ..pipelines.modalities.video.batch import VideoBatch
 from ..pipelines.modalities.video.clip import aligned, start_multiple
 from ..pipelines.modalities.video.data import VideoData
 from ..shards.format.manifest import Manifest
-from ..trial import RUN_STEPS
 from .figures.card import Card, Fact, Facts, Movie, Section, Track
 from .figures.pictures import cell_size, resize
 from .figures.tokens import ClipTokens

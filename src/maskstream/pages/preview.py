@@ -8,11 +8,10 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from ..modality import Modality
+from ..modality import RUN_STEPS, Modality
 from ..pipelines.masks import Mask, Padded
 from ..pipelines.modalities.data import DataConfig
 from ..shards.format.manifest import Manifest
-from ..trial import RUN_STEPS
 from .figures.card import Section
 from .figures.figures import Figures
 from .page import page, write_page
@@ -52,7 +51,7 @@ def preview(
     )
     batch = next(iter(loader))
     loader.close()
-    masks: dict[str, Mask | None] = {where.argument: getattr(data, where.argument) for where in modality.trial.masks}
+    masks: dict[str, Mask | None] = {one.name: getattr(data, one.name) for one in modality.masks}
     views = int(getattr(data, "views", 1))
     names = " and ".join(dict.fromkeys(mask_name(mask) for mask in masks.values()))
     facts = {

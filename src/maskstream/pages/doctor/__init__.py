@@ -1,6 +1,6 @@
 """The mask doctor: scores masks by how well a linear autoencoder's features predict the labels, without training.
 
-    moments = Moments.of(labelled_frames("data/shards/k400/train", size=16))
+    moments = Moments.of(labelled_frames("data/shards/k400/train"))
     rows = examine(moments, shapes_of(16), ratios=(0.25, 0.5, 0.75, 0.9))
 
 One pass over the samples collects second moments; after that each (shape, ratio) is a closed form, so the whole table
@@ -19,12 +19,13 @@ autoencoders with masks).
 
 from .alignment import Alignment, masked_alignment, plain_alignment, supervised_alignment
 from .examine import Finding, examine
-from .frames import labelled_frames
+from .frames import MIDDLE_FRAME, labelled_frames
 from .moments import Moments
 from .shapes import Shape, shapes_of
 from .table import show
 
 __all__ = [
+    "MIDDLE_FRAME",
     "Alignment",
     "Finding",
     "Moments",

@@ -7,31 +7,32 @@ from pathlib import Path
 
 from ...pipelines.augment import CenterCrop
 from ...pipelines.modalities.video.clip import VideoClip
-from ...pipelines.modalities.video.data import video_loader
+from ...pipelines.modalities.video.data import VideoData
 from ...shards.format.manifest import Manifest
 from .moments import Labelled
 
 BATCH = 64
 
 
-def labelled_frames(location: str | Path, *, size: int = 16, samples: int | None = None) -> Iterator[Labelled]:
-    """The central square of the middle frame of `samples` videos of a split, chosen at random (None: of all).
+MIDDLE_FRAME = VideoData(
+    clip=VideoClip(frames=1, stride=1, size=16, start="center"),
+    augment=CenterCrop(),
+    flow="none",
+    tubelet=1,
+    patch=1,
+)
+"""The central square of the middle frame of a video, 16 x 16 pixels."""
+
+
+def labelled_frames(
+    location: str | Path, data: VideoData = MIDDLE_FRAME, *, samples: int | None = None
+) -> Iterator[Labelled]:
+    """The first frames of the clips of `samples` videos of a split, chosen at random (None: of all).
 
     Pictures are float64 (B, size, size, 3) in [0, 1], labels int64 (B,); videos without a label are left out.
     """
-    clip = VideoClip(frames=1, stride=1, size=size, start="center")
     some = samples is not None and samples < len(Manifest.load(location))
-    loader = video_loader(
-        location,
-        clip=clip,
-        augment=CenterCrop(),
-        batch_size=min(samples or BATCH, BATCH),
-        shuffle=some,
-        device="cpu",
-        flow="none",
-        tubelet=1,
-        patch=1,
-    )
+    loader = data.loader(location, batch_size=min(samples or BATCH, BATCH), shuffle=some, device="cpu")
     left = samples or len(loader) * BATCH
     for batch in loader:
         keep = batch.label >= 0
