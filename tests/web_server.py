@@ -33,7 +33,7 @@ class WebServer:
     """Serves the files below `folder` at `url`.
 
     answer: what is sent, given the request and the right body. headers: those that a client sent last. rate: how many
-    bytes of a body are sent a second; 0 for all at once.
+    bytes of a body are sent a second; 0 for all at once. chunked: bodies come in chunks, without Content-Length.
     """
 
     folder: Path
@@ -42,6 +42,7 @@ class WebServer:
     answer: Answer = lambda request, body: body
     headers: dict[str, str] = field(default_factory=dict)
     rate: float = 0
+    chunked: bool = False
     redirects: dict[str, str] = field(default_factory=dict)
     """The beginnings of paths, and what they lead to instead."""
 
@@ -113,7 +114,11 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
+            if server.chunked and body:
+                self.send_header("Transfer-Encoding", "chunked")
+                body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            else:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command == "GET" and not server.rate:
                 self.wfile.write(body)

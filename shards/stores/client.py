@@ -76,6 +76,7 @@ _KEYS = {
     "az": "export AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 """Where each store's keys are taken from; more ways are in docs/stores.md."""
+_NO_LENGTH = "Content-Length Header missing"
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 """What stores say where there is no bucket; a server may have a file that is missing too, which is another thing."""
 
@@ -160,6 +161,11 @@ def errors_of(where: str) -> Iterator[None]:
             raise OutageError(
                 f"there are no credentials for {where} ({reason_of(error)}); {_KEYS[place_of(where).scheme]}, or run "
                 "where the machine has an account for it; see docs/stores.md"
+            ) from None
+        if _NO_LENGTH in str(error):
+            raise OutageError(
+                f"{where} comes without its size (Content-Length), which is how a file that was cut is told; have the "
+                "server send files as they are, not in chunks or compressed on the way, or copy them to a local disk"
             ) from None
         raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from None
     except (UnauthenticatedError, PermissionDeniedError) as error:

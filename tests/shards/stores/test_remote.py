@@ -24,7 +24,7 @@ from maskstream.shards.errors import MissingFileError, OutageError, ShardError, 
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.stores import client, far_files, remote_sums
+from maskstream.shards.stores import client, complete, far_files, remote_sums
 from maskstream.shards.stores.base import Range, ShardFile
 from maskstream.shards.stores.block_sums import BlockSums
 from maskstream.shards.stores.local import LocalStore
@@ -362,3 +362,13 @@ def test_headers_that_never_end_are_left(monkeypatch: pytest.MonkeyPatch) -> Non
         store = RemoteStore(f"http://127.0.0.1:{listening.getsockname()[1]}")
         with pytest.raises(OutageError, match="cannot be reached"):
             store.size("x")
+
+
+def test_a_server_that_sends_no_sizes_is_told_what_to_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(complete, "REPEATS", 0)
+    (tmp_path / "dataset.json").write_bytes(b"{}")
+    with serving(tmp_path) as server:
+        server.chunked = True
+        for work in (lambda: Manifest.load(server.url), lambda: fetched(server.url, "dataset.json", None)):
+            with pytest.raises(OutageError, match=r"without its size \(Content-Length\).* not in chunks or compressed"):
+                work()
