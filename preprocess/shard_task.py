@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain
 from math import isfinite
@@ -152,11 +153,10 @@ def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
 
 def _size(source: Source) -> int:
     """How many bytes the files of a source have; the judge says why one cannot be looked at."""
-    total = 0
-    for path in source.files:
-        with suppress(OSError):
-            total += path.stat().st_size
-    return total
+    try:
+        return sum(os.stat(path).st_size for path in source.files)
+    except OSError:
+        return 0
 
 
 def encoded_sample(source: Source, encoder: Encoder) -> Sample:
