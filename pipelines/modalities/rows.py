@@ -235,7 +235,8 @@ class Draft(Generic[PlanT, HostT]):
 class RowSampler(Generic[PlanT, HostT]):
     """Makes host batches of any modality. Every draw is a function of (seed, epoch, key, view, purpose).
 
-    early: the masks that are drawn before reading. late: those that need the content of a sample.
+    early: the masks that are drawn before reading. late: those that need the content of a sample. follows: whether
+    something is drawn after the masks.
     """
 
     rows: RowMaker[PlanT, HostT]
@@ -245,6 +246,7 @@ class RowSampler(Generic[PlanT, HostT]):
     views: int = 1
     early: tuple[Masked, ...] = field(init=False)
     late: tuple[Masked, ...] = field(init=False)
+    follows: bool = field(init=False)
 
     def __post_init__(self) -> None:
         # Once, because Mask.needs and grids walk and make objects at each call.
@@ -252,6 +254,7 @@ class RowSampler(Generic[PlanT, HostT]):
         late = [one for one in own if one.mask is not None and one.mask.needs]
         object.__setattr__(self, "early", tuple(one for one in own if one not in late))
         object.__setattr__(self, "late", tuple(late))
+        object.__setattr__(self, "follows", type(self.rows).after_masks is not RowMaker.after_masks)
 
     @property
     def needs_progress(self) -> bool:
@@ -312,7 +315,8 @@ class RowSampler(Generic[PlanT, HostT]):
                     for one in self.late:
                         cues = self.rows.cues(item, plan, draft.batch, place, one.part)
                         draft.maps[one.field][place] = one.maps(item, view, cues)
-        self.rows.after_masks(item, plan, {name: maps[own] for name, maps in draft.maps.items()}, stats)
+        if self.follows:
+            self.rows.after_masks(item, plan, {name: maps[own] for name, maps in draft.maps.items()}, stats)
         if self.fields.fields:
             draft.fields[row] = self.fields.read(item.index, plan, request.members, stats)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ from .packing import Packing
 from .token_scores import TokenScores
 
 TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
+NONE = Unpadded.of(np.empty((0, 1), np.int32), np.empty((0, 1), np.int32))
+"""No tokens, before `join` finds those of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +43,23 @@ class Piece:
     ranges: tuple[Range, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+class Row(NamedTuple):
+    """A filled row of `TextBatch`, int32 (L,) each, and uint8 (L,) its classes."""
+
+    tokens: npt.NDArray[np.int32]
+    documents: npt.NDArray[np.int32]
+    words: npt.NDArray[np.int32]
+    classes: npt.NDArray[np.uint8] | None
+
+
+@dataclass(kw_only=True, slots=True)
 class TextPlan:
-    """The pieces of a row, in order."""
+    """The pieces of a row, in order, and the row that `fill` made of them: cues read it there, since `Tensor.numpy`
+    costs more than a row of numbers.
+    """
 
     pieces: tuple[Piece, ...]
+    row: Row | None = None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -121,15 +136,14 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     def layout(self, memory: Memory[TextPlan]) -> TextBatch:
         """The empty batch; `join` makes what follows from the tokens."""
         length = self.grid.size
-        none = np.empty((0, length), np.int32)
         return TextBatch(
             tokens=memory(np.int32, length),
-            lengths=memory(np.int32, 0),
+            lengths=NONE.tokens,
             documents=memory(np.int32, length),
             words=memory(np.int32, length),
             classes=memory(np.uint8, length) if CLASSES in self.components else None,
             mask=None,
-            unpadded=Unpadded.of(none, none),
+            unpadded=NONE,
             key=memory.key,
             label=memory.label,
         )
@@ -143,6 +157,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         tokens[:], documents[:], words[:] = self.tokenizer.pad or 0, -1, -1
         if classes is not None:
             classes[:] = NO_CLASS
+        plan.row = Row(tokens, documents, words, classes)
         place, last = 0, 0
         for number, piece in enumerate(plan.pieces):
             with item.manifest.reading(piece.sample, self.components[0]):
@@ -167,17 +182,18 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str) -> Cues:
         """The words, classes, scores and tokens of a row."""
-        words = batch.words.numpy()[row].astype(np.int64)
+        assert plan.row is not None
+        words = plan.row.words.astype(np.int64)
         words[words < 0] = SPECIAL
-        words[batch.documents.numpy()[row] < 0] = PADDING
+        words[plan.row.documents < 0] = PADDING
         classes = scores = None
-        if batch.classes is not None:
-            classes = batch.classes.numpy()[row].astype(np.int64)
+        if plan.row.classes is not None:
+            classes = plan.row.classes.astype(np.int64)
             classes[classes == NO_CLASS] = -1
         if self.scores is not None:
             begin = len(self.ends[0])
             scores = self.scores.in_row(item.shown.key, begin, plan.pieces[0].count, self.grid.size)
-        return Cues(words=words, classes=classes, scores=scores, tokens=batch.tokens.numpy()[row].astype(np.int64))
+        return Cues(words=words, classes=classes, scores=scores, tokens=plan.row.tokens.astype(np.int64))
 
     def join(self, batch: TextBatch, planned: Sequence[Planned[TextPlan]]) -> TextBatch:
         """The batch with its lengths, and without padding."""
