@@ -2,9 +2,13 @@
 
 A name climbs (`..`), is absolute, goes through links, or looks like one in an archive. A job of pictures or a command
 on a split meets it, on a disk, in an archive or at a URL. Around the raw data and the output lie files that nobody may
-touch: their bytes, times, inodes and lists are compared after each attack. "wrong": one of them changed, something was
-written beside the output or left in the folder for temporary files, or a sample has a victim's pixels. "missed": a job
-finished, and a line of its list is neither a sample nor a reject.
+touch: their bytes, inodes and times are compared after each attack, and those of folders. All are old before it, and a
+file that is made, renamed or deleted makes its folder new, also if it is gone at the end; what is written, linked or
+made readable has another time of change, which no program can set. So this sees what a watch of the folders would, but
+for the folder of temporary files, where files may be made and deleted again.
+
+"wrong": one of them changed, something was written beside the output or left in the folder for temporary files, or a
+sample has a victim's pixels. "missed": a job finished, and a line of its list is neither a sample nor a reject.
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ from .archives import HangError, limited
 
 INSIDE, OUTSIDE = 16, 31
 """The width of pictures in the raw data, and of those that are outside."""
+OLD_S = 1_000_000_000
 SETTINGS: dict[str, Any] = {"workers": 0, "max_rejects": 1, "pauses_s": (), "samples_per_shard": 4, "as_is": True}
 
 
@@ -87,6 +92,13 @@ class World:
         for folder in (self.raw, self.out):
             folder.mkdir(parents=True)
 
+    def age(self) -> None:
+        """Make all files and folders but those of the output old."""
+        for parent, folders, files in os.walk(self.folder, topdown=False):
+            if not Path(parent).is_relative_to(self.out):
+                for path in (*(Path(parent, name) for name in (*folders, *files)), Path(parent)):
+                    os.utime(path, (OLD_S, OLD_S), follow_symlinks=False)
+
     def seen(self) -> dict[str, tuple[int, ...] | bytes]:
         """What there is but for the output and the cache, with bytes, inodes and times."""
         found: dict[str, tuple[int, ...] | bytes] = {}
@@ -95,8 +107,9 @@ class World:
             for name in (*folders, *files):
                 path = Path(parent, name)
                 facts = path.lstat()
-                times = () if path in (self.temporary, self.out.parent) else (facts.st_mtime_ns,)
-                found[str(path)] = (facts.st_ino, facts.st_mode, *times)
+                facts_of_it = (facts.st_ino, facts.st_mode, facts.st_uid, facts.st_gid)
+                times = () if path == self.temporary else (facts.st_nlink, facts.st_mtime_ns, facts.st_ctime_ns)
+                found[str(path)] = facts_of_it + times
                 if path.is_file() and not path.is_symlink():
                     found[f"{path} bytes"] = path.read_bytes()
         return found
@@ -337,6 +350,7 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
             attempt = ATTEMPTS[rng.integers(len(ATTEMPTS))]
             world.build()
             work = attempt(rng, world, server)
+            world.age()
             before = world.seen()
             with temporary_files(world.folder):
                 end = end_of(work, world)

@@ -1,5 +1,6 @@
 """A few of each attack, and what the runner says of them."""
 
+import os
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from . import __main__ as runner
 from .archives import is_unprotected, tar_of
 from .attacks import ATTACKS, BAD, Attack, broken, line
+from .reach import OLD_S, World
 from .where import HERE
 
 
@@ -95,3 +97,21 @@ def test_what_no_checksum_of_a_joined_tar_can_tell() -> None:
     for at, expected in ((name + 5, True), (header + 5, False), (joined.rindex(b"ustar"), False)):
         after = joined[:at] + bytes([joined[at] ^ 4]) + joined[at + 1 :]
         assert is_unprotected(joined, after, "tar") is expected
+
+
+@pytest.mark.parametrize("act", ["make and delete", "write and set back", "link and unlink", "beside the output"])
+def test_what_is_undone_at_the_end_is_seen_too(act: str, tmp_path: Path) -> None:
+    world = World(tmp_path / "world")
+    world.build()
+    world.age()
+    before, victim = world.seen(), world.victims[0]
+    made = (world.out.parent if act == "beside the output" else victim.parent) / "made"
+    if act == "write and set back":
+        data = victim.read_bytes()
+        victim.write_bytes(b"x")
+        victim.write_bytes(data)
+        os.utime(victim, (OLD_S, OLD_S))
+    else:
+        made.hardlink_to(victim) if act == "link and unlink" else made.write_bytes(b"x")
+        made.unlink()
+    assert world.seen() != before
