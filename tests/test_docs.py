@@ -24,6 +24,8 @@ from maskstream.pages.gallery.page import gallery_sections
 from maskstream.preprocess.gallery.media import gallery_media
 from maskstream.train.recipes import RECIPES
 
+from .attacks.attacks import ATTACKS
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "pipelines.masks", "pipelines.flow", "pipelines.augment", "shards", "preprocess", "train")
 
@@ -165,6 +167,30 @@ def test_every_command_is_in_a_page() -> None:
         name for name in typer.main.get_group(app).commands if not re.search(rf"maskstream (?:\S+, )*{name}\b", text)
     ]
     assert not lacking, f"no page shows maskstream {', '.join(lacking)}"
+
+
+def test_each_promise_names_a_test_that_is_there() -> None:
+    """Of SECURITY.md and docs/robustness.md: files, the tests in them, and attacks."""
+    security, robustness = TEXTS[ROOT / "SECURITY.md"], TEXTS[ROOT / "docs/robustness.md"]
+    rows = [row for row in robustness.partition("## Attacks")[0].splitlines() if row.startswith("| ")][2:]
+    hostile = [row for row in security.splitlines() if row.startswith("| ")][2:]
+    kept = re.split(r"\n- ", security.partition("## How it is kept")[2].partition("\n[docs/")[0])[1:]
+    assert len(rows) > 30
+    assert len(hostile) == 4
+    assert len(kept) > 6
+    for promise in (*rows, *hostile, *kept):
+        named = re.findall(r"`(tests/[\w/.]+)`", promise)
+        assert named, f"names no test: {promise}"
+        assert not [name for name in named if not (ROOT / name).exists()], promise
+        files = [
+            path for name in named for path in ((ROOT / name).rglob("*.py") if name.endswith("/") else [ROOT / name])
+        ]
+        sources = "\n".join(path.read_text() for path in files)
+        missing = [name for name in re.findall(r"`(test_\w+)`", promise) if f"def {name}(" not in sources]
+        assert not missing, f"{missing} are not there: {promise}"
+    attacks = {name for row in rows for name in re.findall(r"`([\w-]+)`", row.rpartition(" | ")[2])}
+    attacks |= {name for row in hostile for name in re.findall(r"`([\w-]+)`", row.rpartition("; ")[2])}
+    assert attacks <= ATTACKS.keys()
 
 
 def test_every_page_is_in_the_list_of_pages() -> None:
