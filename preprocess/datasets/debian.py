@@ -16,6 +16,7 @@ def debian_folder(package: str, inside: str, root: Path) -> Path:
     """The folder `inside` (such as usr/share/ldraw) of a package, kept as ROOT/package.
 
     A missing folder is downloaded in the version that this machine's apt offers; it appears only when it is complete.
+    No root is needed, and nothing is installed.
     Raises DatasetError if there is no apt, no such package, or no such folder in it.
     """
     kept = root / package
@@ -29,7 +30,7 @@ def debian_folder(package: str, inside: str, root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as download:
         folder = Path(download)
-        _run(["apt-get", "download", "-qq", package], folder, package)
+        _download(package, folder)
         files = sorted(folder.glob("*.deb"))
         if not files:
             raise DatasetError(f"apt-get downloaded no file of {package}")
@@ -40,6 +41,21 @@ def debian_folder(package: str, inside: str, root: Path) -> Path:
     return kept
 
 
+def _download(package: str, folder: Path) -> None:
+    """The package's file in `folder`. A machine whose lists of packages are old or missing has new ones for this call
+    alone, in `folder`: what it has installed, and its own lists, stay as they are.
+    """
+    try:
+        _run(["apt-get", "download", "-qq", package], folder, package)
+    except DatasetError:
+        lists, cache = folder / "lists", folder / "cache"
+        for missing in (lists / "partial", cache / "archives" / "partial"):
+            missing.mkdir(parents=True)
+        own = ["-qq", "-o", f"Dir::State::Lists={lists.resolve()}", "-o", f"Dir::Cache={cache.resolve()}"]
+        _run(["apt-get", "update", *own], folder, package)
+        _run(["apt-get", "download", *own, package], folder, package)
+
+
 def _run(command: list[str], folder: Path, package: str) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -48,6 +64,6 @@ def _run(command: list[str], folder: Path, package: str) -> None:
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg-deb: error"))]
         raise DatasetError(
-            f"{package} could not be downloaded from Debian ({words[-1] if words else 'apt says nothing'}). Run "
-            "apt-get update, check the network, and run the command again"
+            f"{package} could not be downloaded from Debian ({words[-1] if words else 'apt says nothing'}). Check "
+            "the network and apt's sources, and run the command again"
         )

@@ -10,17 +10,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ....shards.errors import DatasetError
 from ...encode.video.moving_picture import MovingPictureEncoder
 from ..dataset import Dataset
 from ..image.fashion_mnist import fashion_mnist
 
 NAME = "moving-fashion-mnist"
-CLIPS = {"train": 2000, "val": 1000}
-"""The number of clips of each split, one of each of the first images."""
 
 
-def moving_fashion_mnist(root: Path) -> Dataset:
-    """The splits, of images downloaded into `root`. Raises DatasetError if the download fails."""
+def moving_fashion_mnist(root: Path, *, clips: int = 2000) -> Dataset:
+    """The splits, of images downloaded into `root`: `clips` for training and half as many for validation, one of each
+    of the first images. Raises DatasetError if the download fails.
+    """
+    if clips < 2:
+        raise DatasetError(f"{NAME}: clips={clips} must be at least 2")
     still = fashion_mnist(root)
-    splits = {split: sources[: CLIPS[split]] for split, sources in still.splits.items()}
+    counts = {"train": clips, "val": clips // 2}
+    splits = {split: sources[: counts[split]] for split, sources in still.splits.items()}
     return replace(still, name=NAME, splits=splits, encoder=MovingPictureEncoder())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def demo(
         typer.Argument(help="video, audio, audiovisual, image, image-text, text, points, mesh, pose or trajectory."),
     ] = "video",
 ) -> None:
-    """Make sample shards of a modality, train on them for a few minutes, and write pages about data and model.
+    """Make shards of a modality, train on them for a few minutes, and write pages about data and model.
 
     It prints the commands that it runs, and writes to data/ and runs/ in the current folder. If it was interrupted, the
     same command continues.
@@ -32,7 +33,7 @@ def demo(
         raise ValueError(f"there is no demo of {modality!r}{close}; legal are {', '.join(demos)}")
     pages = []
     for command in demos[modality].commands(modality):
-        say(f"maskstream {' '.join(command)}")
+        say(f"maskstream {shlex.join(command)}")
         ended = subprocess.run([sys.executable, "-m", "maskstream", *command], check=False)
         if ended.returncode:
             raise typer.Exit(ended.returncode)

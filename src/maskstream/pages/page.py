@@ -49,12 +49,14 @@ def page(
     curves: Any = None,
     loss: str = "",
     baseline: str = "",
+    headline: str = "",
 ) -> str:
     """One self-contained HTML file of sections of cards.
 
     links: files beside the page, by what they show; they stand behind the facts.
     by_section: the links under the title lead to the sections; otherwise they lead to the cards of the first section
     that is shown whole. curves: the charts of a run. loss: the definition of its loss. baseline: the trivial predictor.
+    headline: what the page says first.
     """
     whole = [] if by_section else [section for section in sections if section.layout == "whole"]
     return render(
@@ -71,6 +73,7 @@ def page(
         curves=curves,
         loss=loss,
         baseline=baseline,
+        headline=headline,
     )
 
 

@@ -8,8 +8,11 @@ import io
 import json
 import struct
 import tarfile
+import threading
 from collections import Counter
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +21,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskstream.preprocess.datasets import DATASETS, Dataset
+from maskstream.preprocess.datasets import DATASETS, Dataset, chosen_dataset
 from maskstream.preprocess.datasets.audio.sonic_pi import sonic_pi
 from maskstream.preprocess.datasets.image.emoji import STYLES, emoji
 from maskstream.preprocess.datasets.image.fashion_mnist import fashion_mnist
@@ -109,14 +112,41 @@ def test_a_damaged_file_of_fashion_mnist_is_named(tmp_path: Path) -> None:
     assert not list((tmp_path / "unpacked").iterdir())
 
 
-def test_clips_of_moving_fashion_mnist_have_the_images_of_their_split(
+def test_without_apt_fashion_mnist_comes_from_its_publisher_and_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = import_module("maskstream.preprocess.datasets.video.moving_fashion_mnist")
-    monkeypatch.setattr(module, "CLIPS", {"train": 11, "val": 2})
-    write_mnist(tmp_path / "dataset-fashion-mnist", {"train": 12, "t10k": 3})
-    dataset = DATASETS["moving-fashion-mnist"](tmp_path)
-    assert counts(dataset) == {"train": 11, "val": 2}
+    write_mnist(tmp_path / "web", {"train": 12, "t10k": 3})
+    module = import_module("maskstream.preprocess.datasets.image.fashion_mnist")
+    sums = {
+        path.name: hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
+        for path in (tmp_path / "web").iterdir()
+    }
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *words: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(module, "PUBLISHED", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(DatasetError, match=r"holds data of sha256 \w+, expected c59f"):
+            fashion_mnist(tmp_path / "raw")
+        monkeypatch.setattr(module, "SHA256", sums | {"none.gz": ""})
+        with pytest.raises(DatasetError, match=r"none\.gz could not be downloaded \(.*404"):
+            fashion_mnist(tmp_path / "raw")
+        assert not list((tmp_path / "raw").iterdir())
+        monkeypatch.setattr(module, "SHA256", sums)
+        assert counts(fashion_mnist(tmp_path / "raw")) == {"train": 12, "val": 3}
+        server.shutdown()
+    assert {path.name for path in (tmp_path / "raw/dataset-fashion-mnist").iterdir()} == set(sums)
+
+
+def test_clips_of_moving_fashion_mnist_have_the_images_of_their_split(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "dataset-fashion-mnist", {"train": 12, "t10k": 9})
+    make, left = chosen_dataset("moving-fashion-mnist", ["clips=11", "frames=16"])
+    assert left == ["frames=16"]
+    with pytest.raises(DatasetError, match="clips=1 must be at least 2"):
+        chosen_dataset("moving-fashion-mnist", ["clips=1"])[0](tmp_path)
+    dataset = make(tmp_path)
+    assert counts(dataset) == {"train": 11, "val": 5}
     assert [source.label for source in dataset.splits["train"]] == [*range(10), 0]
     assert {source.path.name for source in dataset.splits["val"]} == {"t10k-images-idx3-ubyte"}
     assert dataset.modality == "video"

@@ -274,9 +274,29 @@ def test_a_package_that_apt_cannot_get_is_said(tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 100, stdout="", stderr="E: Unable to locate package nope\n")
     monkeypatch.setattr(debian.shutil, "which", lambda name: name)
     monkeypatch.setattr(debian.subprocess, "run", lambda *args, **options: failed)
-    with pytest.raises(DatasetError, match=r"Unable to locate package nope.*apt-get update"):
+    with pytest.raises(DatasetError, match=r"Unable to locate package nope.*Check the network"):
         debian.debian_folder("nope", "usr", tmp_path)
     monkeypatch.setattr(debian.shutil, "which", lambda name: None)
     with pytest.raises(DatasetError, match="without apt-get"):
         debian.debian_folder("nope", "usr", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_without_lists_of_packages_gets_them_for_one_download(tmp_path, monkeypatch):
+    asked = []
+
+    def run(command, cwd, **options):
+        asked.append(command)
+        own = any(word.startswith("Dir::State::Lists=") for word in command)
+        if command[:2] == ["apt-get", "download"] and own:
+            assert (cwd / "lists" / "partial").is_dir()
+            (cwd / "some.deb").write_bytes(b"")
+        if command[0] == "dpkg-deb":
+            (cwd / "content" / "usr").mkdir(parents=True)
+        return subprocess.CompletedProcess(command, 0 if own or command[0] == "dpkg-deb" else 100, "", "E: no lists")
+
+    monkeypatch.setattr(debian.shutil, "which", lambda name: name)
+    monkeypatch.setattr(debian.subprocess, "run", run)
+    assert debian.debian_folder("some", "usr", tmp_path) == tmp_path / "some"
+    assert [command[:2] for command in asked[:3]] == [["apt-get", name] for name in ("download", "update", "download")]
+    assert [path.name for path in tmp_path.iterdir()] == ["some"]

@@ -55,8 +55,9 @@ def report_page(
     return page(
         kind="run report",
         title=title,
-        lede=f"{headline} {found.learns} This page shows its loss over {plural(curves.steps, 'step')}, its speed, and "
-        "its predictions for held-out samples.".lstrip(),
+        headline=headline,
+        lede=f"{found.learns} This page shows its loss over {plural(curves.steps, 'step')}, its speed, and its "
+        "predictions for held-out samples.",
         facts={**facts, **found.facts},
         sections=work.sections,
         curves=curves,
