@@ -25,7 +25,9 @@ REMOVED, ERASED = ["k3", "k102"], ["k1", "k2", "k107", "k201"]
 
 
 def versions(raw: Path, out: Path, where: Where = HERE) -> None:
-    """Appends to a split, removes from it, merges it with another, erases from both, and merges again."""
+    """Appends to a split, removes from it, merges it with another, erases from both, from one with the name of a label
+    that both have, and merges again.
+    """
     where.enter()
     place: Location = where.location(out) if where.store != "local" else out
     one, other, both = (within(place, name) for name in ("one", "other", "both"))
@@ -38,7 +40,7 @@ def versions(raw: Path, out: Path, where: Where = HERE) -> None:
         remove(one, REMOVED)
     if version(one) == 3 and version(other) == 1:
         merge(both, [one, other])
-    erase(one, ERASED[:3])
+    erase(one, ERASED[:3], words=True)
     erase(other, ERASED[3:])
     merge(both, [one, other])
 
@@ -79,7 +81,8 @@ def is_finished(out: Path, where: Where = HERE) -> bool:
 def attack(count: int, seed: int, folder: Path, where: Where = HERE) -> Counter[str]:
     """Kills the making of versions `count` times."""
     for number, name in enumerate("abc"):
-        written(folder / "raw" / name, 100 * number, n=N_SAMPLES)
+        lone = 1 if name == "a" else -1
+        written(folder / "raw" / name, 100 * number, names=("x", "y", "secret"), n=N_SAMPLES, lone=lone)
     job = Job(
         run=partial(versions, folder / "raw", where=where),
         outcome=partial(contents, where=where),

@@ -10,8 +10,12 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 
 
-def written(folder: Path, first: int, names: tuple[str, ...] = ("x", "y"), n: int = 6, **info: object) -> Path:
-    """A split of n samples with the keys k{first} and following, in shards of three."""
+def written(
+    folder: Path, first: int, names: tuple[str, ...] = ("x", "y"), n: int = 6, lone: int = -1, **info: object
+) -> Path:
+    """A split of n samples with the keys k{first} and following, in shards of three. lone: the number of the sample
+    that has the third label.
+    """
     folder.mkdir(parents=True)
     settings = {"dataset": "toy", "split": "train", "modality": "image", "profile": "p", "label_names": names} | info
     samples = [
@@ -19,7 +23,7 @@ def written(folder: Path, first: int, names: tuple[str, ...] = ("x", "y"), n: in
             key=f"k{first + i}",
             members={"json": json_member({"number": first + i})},
             source=f"s{first + i}",
-            label=i % 2 if names else i,
+            label=2 if i == lone else i % 2 if names else i,
             sums={"ones": [1.0, 0.1]},
         )
         for i in range(n)
