@@ -33,7 +33,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train.evaluate.held_out import batches
-from maskstream.train.evaluate.pictures import held_out
+from maskstream.train.evaluate.pictures import evaluate
 from maskstream.train.evaluate.probe_knn import knn_scores
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.papers.cropmae.model import CrossAutoencoder
@@ -98,9 +98,8 @@ def teacher(options: argparse.Namespace, steps: int) -> Claim:
     pictures = tiny.data
 
     def measure(model: MaskedAutoencoder[ImageBatch]) -> Figures:
-        score = held_out(pictures, model, data / "val").score
-        error = {"error of hidden pixels": score.value} if score else {}
-        return {f"{K}-NN accuracy": share(of_autoencoder, model), **error}
+        error = evaluate(model, pictures, data / "val", 2).scores[0].value
+        return {f"{K}-NN accuracy": share(of_autoencoder, model), "error of hidden pixels": error}
 
     untrained = [share(of_autoencoder, alone.build(seed=seed).eval()) for seed in SEEDS]
     return Claim(

@@ -3,11 +3,12 @@
     python benchmarks/recipes.py [RECIPE ...] [--seeds 3] [--data data] [--out runs] [--docs docs/recipes.md]
 
 Without names it takes all tiny recipes whose modality has a sample set. A recipe's figure and its baselines are those
-of its report (`HeldOut.score`), on the split `val` of the sample set. What is done is kept in OUT/recipes/RECIPE/SEED
-and not done again unless the recipe or the split has changed; a run that was stopped begins anew. After every run it
-writes OUT/recipes.json, a list of {recipe, data, steps, seconds, figure, held_out, lower_is_better, baselines, seeds},
-with the medians over the seeds, and the table of the docs, where rows of other recipes stay. Seconds are those of
-processors, over all processes of `maskstream train`, from its start to its end.
+of its report (the first of its scores), on the split `val` of the sample set. What is done is kept in
+OUT/recipes/RECIPE/SEED and not done again unless the recipe or the split has changed; a run that was stopped begins
+anew. After every run it writes OUT/recipes.json, a list of {recipe, data, steps, seconds, figure, held_out,
+lower_is_better, baselines, seeds}, with the medians over the seeds, the table of the docs and what `maskstream recipes`
+says (--reached train/reached.json), where rows of other recipes stay. Seconds are those of processors, over all
+processes of `maskstream train`, from its start to its end.
 """
 
 from __future__ import annotations
@@ -23,17 +24,14 @@ from statistics import median
 from typing import Any
 
 from maskstream.cli.terminal import INTERRUPTED
-from maskstream.modalities import MODALITIES
-from maskstream.pages.report.report import work_of
 from maskstream.preprocess import DATASETS
 from maskstream.preprocess.datasets.debian import debian_folder
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.train.core.export import load_model
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.core.run_folder import run_weights
-from maskstream.train.evaluate.held_out import Score
+from maskstream.train.evaluate.evaluation import Score
+from maskstream.train.evaluations import evaluate_run
 from maskstream.train.recipes import RECIPES, named_recipe
 
 BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"
@@ -148,10 +146,7 @@ def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
         "seed": seed,
         "steps": len(read_metrics(run / "metrics.jsonl")),
         "seconds": round(spent, 1),
-        "figure": score.name,
-        "held_out": score.value,
-        "lower_is_better": score.lower_is_better,
-        "baselines": dict(score.baselines),
+        **figure_of(score),
     }
     file.write_text(json.dumps(done, indent=1))
     return done
@@ -167,14 +162,24 @@ def checksums(shards: Path) -> dict[str, list[str]]:
 
 
 def score_of(recipe: Recipe[Any], run: Path, data: Path) -> Score:
-    """The figure of a run on a split, that of its report."""
+    """The figure of a run on a split, that of its report, which the run keeps in evaluation.json."""
     try:
-        found = work_of(MODALITIES[recipe.data.modality], recipe, load_model(run_weights(run)), data, 2).found
+        return evaluate_run(run, data, recipe=recipe).scores[0]
     except ValueError as error:
         raise NoFigureError(str(error)) from error
-    if found.score is None:
-        raise NoFigureError(f"the report of {recipe.name} has no figure to compare; give its HeldOut a score")
-    return found.score
+
+
+def figure_of(score: Score) -> Row:
+    """A score in the units of the table: shares of 1 in per cent."""
+    factor = 100 if score.unit == "%" else 1
+    name = f"{score.name} of {score.of}"
+    unit = "per cent" if score.unit == "%" else score.unit
+    return {
+        "figure": f"{name}, {unit}" if unit else name,
+        "held_out": factor * score.value,
+        "lower_is_better": score.lower_is_better,
+        "baselines": {guess: factor * value for guess, value in score.baselines.items()},
+    }
 
 
 def merged(name: str, dataset: str, done: Sequence[Row]) -> Row:
@@ -211,14 +216,30 @@ def in_words(row: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write(rows: Sequence[Row], out: Path, docs: Path) -> None:
-    """Writes recipes.json, and these rows into the table between the two marks of the docs."""
+def reached_by(row: Row) -> Row:
+    """What `maskstream recipes` says of a row, in the digits of the table."""
+    best = (min if row["lower_is_better"] else max)(row["baselines"], key=lambda guess: row["baselines"][guess])
+    return {
+        "data": row["data"],
+        "figure": row["figure"],
+        "held_out": float(f"{row['held_out']:.3g}"),
+        "baseline": best,
+        "of_baseline": float(f"{row['baselines'][best]:.3g}"),
+    }
+
+
+def write(rows: Sequence[Row], out: Path, docs: Path, shown: Path) -> None:
+    """Writes recipes.json, these rows into the table between the two marks of the docs, and what they say into `shown`,
+    which `maskstream recipes` reads.
+    """
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipes.json").write_text(json.dumps(rows, indent=1) + "\n")
     before, _, rest = docs.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
     words = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")}
     words |= {row["recipe"]: in_words(row) for row in rows}
+    reached = json.loads(shown.read_text()) | {row["recipe"]: reached_by(row) for row in rows}
+    shown.write_text(json.dumps(dict(sorted(reached.items())), indent=1) + "\n")
     table = "\n".join((HEAD, "|" + " --- |" * HEAD.count(" | ") + " --- |", *(words[name] for name in sorted(words))))
     docs.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
 
@@ -230,6 +251,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--docs", type=Path, default=Path("docs/recipes.md"))
+    parser.add_argument("--reached", type=Path, default=Path("train/reached.json"))
     args = parser.parse_args()
     kept = args.out / "recipes.json"
     rows = {row["recipe"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
@@ -241,7 +263,7 @@ def main() -> None:
             for seed in range(args.seeds):
                 done.append(scored(name, seed, shards, args.out / "recipes" / name / str(seed)))
                 rows[name] = merged(name, shards.name, done)
-                write([rows[one] for one in sorted(rows)], args.out, args.docs)
+                write([rows[one] for one in sorted(rows)], args.out, args.docs, args.reached)
         except (NoFigureError, DatasetError) as error:
             failed[name] = str(error)
     for name, why in failed.items():

@@ -44,7 +44,7 @@ ROOMS = {
     "train/nn": ("shards", "pipelines/*", "train/core"),
     "train/evaluate": ("shards/*", "pipelines/*", "train/core", "train/nn"),
     "train/papers": ("shards/*", "pipelines", "pipelines/*", "train/core", "train/nn", "train/evaluate"),
-    "train": ("shards", "pipelines/modalities", "train/*"),
+    "train": ("shards", "shards/stores", "shards/format", "pipelines/modalities", "train/*"),
 }
 """Which rooms each room may import; a star stands for all of a folder's rooms, a folder alone for its own files."""
 
@@ -197,6 +197,7 @@ NAMES_CODE = {
     "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},
     "train/core/loop.py": {"Tally.from_dict": RUN},
     "train/core/run_folder.py": {"Recipe.from_dict": RUN},
+    "train/evaluations.py": {"cls": RUN, "RunEvaluation.from_dict": RUN},
     "train/papers/__init__.py": {"import_module": PACKAGE},
     "train/recipes.py": {"named": USER},
     "src/maskstream/cli/kbvqa.py": {"imported": USER},

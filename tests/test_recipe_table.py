@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,10 @@ def test_the_table_is_written_between_its_marks_and_the_list_beside_it(recipes, 
     docs = tmp_path / "recipes.md"
     docs.write_text(f"# Head\n{recipes.BEGIN}\nold\n| `x-tiny` | old |\n| `a-tiny` | kept |\n{recipes.END}\n\nfoot\n")
     rows = [recipes.merged("x-tiny", "sample", runs(0.45))]
+    shown = tmp_path / "reached.json"
+    shown.write_text('{"a-tiny": {}}')
     for _ in range(2):
-        recipes.write(rows, tmp_path, docs)
+        recipes.write(rows, tmp_path, docs, shown)
     text = docs.read_text()
     assert text.startswith("# Head\n<!-- recipes")
     assert text.endswith("end of recipes -->\n\nfoot\n")
@@ -60,6 +63,12 @@ def test_the_table_is_written_between_its_marks_and_the_list_beside_it(recipes, 
     assert own.startswith("| `x-tiny` |")
     assert {line.count(" | ") for line in (head, rule, own)} == {7}
     assert json.loads((tmp_path / "recipes.json").read_text()) == rows
+    reached = json.loads(shown.read_text())
+    assert list(reached) == ["a-tiny", "x-tiny"]
+    assert reached["x-tiny"] == {
+        **{"data": "sample", "figure": "error", "held_out": 0.45},
+        **{"baseline": "interpolation", "of_baseline": 0.5},
+    }
 
 
 def test_every_tiny_recipe_with_a_sample_set_is_in_the_list(recipes):
@@ -78,6 +87,8 @@ def test_a_recipe_without_a_figure_does_not_stop_the_others(recipes, tmp_path, m
     monkeypatch.setattr(recipes, "scored", scored)
     words = ["recipes.py", "videomae-tiny", "mgmae-tiny", "--data", tmp_path, "--out", tmp_path / "runs"]
     monkeypatch.setattr("sys.argv", [*map(str, words), "--docs", str(tmp_path / "docs.md"), "--seeds", "2"])
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--reached", str(tmp_path / "reached.json")])
+    (tmp_path / "reached.json").write_text("{}")
     with pytest.raises(SystemExit) as ended:
         recipes.main()
     assert ended.value.code == 1
@@ -89,3 +100,18 @@ def test_a_recipe_without_a_figure_does_not_stop_the_others(recipes, tmp_path, m
 def test_the_docs_have_the_marks_of_the_table(recipes):
     text = (ROOT / "docs/recipes.md").read_text()
     assert text.index(recipes.BEGIN) < text.index(recipes.END)
+
+
+def test_what_maskstream_recipes_says_is_what_the_table_says(recipes):
+    rows, text = {}, (ROOT / "docs/recipes.md").read_text()
+    for line in text.partition(recipes.BEGIN)[2].partition(recipes.END)[0].splitlines():
+        if line.startswith("| `"):
+            name, data, _, _, figure, own, best, _ = (cell.strip(" `") for cell in line[1:-1].split(" | "))
+            baseline, _, value = best.rpartition(": ")
+            held_out = float(own.split(" ")[0])
+            rows[name] = {
+                **{"data": data, "figure": figure, "held_out": held_out},
+                **{"baseline": baseline, "of_baseline": float(value)},
+            }
+    assert json.loads((ROOT / "train/reached.json").read_text()) == rows
+    assert len(rows) > 30

@@ -157,7 +157,7 @@ PAPERS = (
         picture="mask-mae.webp",
         commands=(
             "maskstream shards stamps-knowledge",
-            "maskstream kbvqa data/shards/stamps-knowledge/val --known data/shards/stamps-knowledge/train",
+            "maskstream paper kbvqa data/shards/stamps-knowledge/val --known data/shards/stamps-knowledge/train",
         ),
     ),
     Paper(
@@ -192,7 +192,7 @@ PAPERS = (
         recipes=("roar-roberta-base", "roar-roberta-tiny", "roar-lstm-base", "roar-lstm-tiny"),
         commands=(
             "maskstream shards vader --set tokenizer=train:wordpiece:4096",
-            "maskstream roar roar-lstm-tiny --data data/shards/vader/train --test data/shards/vader/val",
+            "maskstream paper roar roar-lstm-tiny --data data/shards/vader/train --test data/shards/vader/val",
         ),
     ),
     Paper(

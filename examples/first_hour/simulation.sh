@@ -27,4 +27,4 @@ maskstream inspect "$OUT/shards/train"
 maskstream train meshmask-tiny --data "$OUT/shards/train" --out "$OUT/run" --steps 3
 
 # Next: `maskstream train meshmask-tiny-next --initial OUT/run/model.safetensors` learns to predict the next step, and
-# `maskstream rollout` predicts whole trajectories and compares them.
+# `maskstream paper meshmask` predicts whole trajectories and compares them.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from .pages.figures.figures import Figures
-from .pages.figures.work import ShowGenerated, ShowWork
 from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
 from .pipelines.modalities.data import DataConfig
 from .pipelines.stream.place import START
@@ -16,7 +15,6 @@ from .preprocess.encode.encoder import Encoder
 from .shards.config import with_set
 from .shards.format.manifest import Manifest
 from .shards.named import named, nearest
-from .train.core.model import ModelConfig
 
 RUN_STEPS = 10_000
 """The assumed length of the run in batches, for masks whose ratio changes over it; only its beginning is shown."""
@@ -102,9 +100,7 @@ class Modality:
     kinds: the kinds of the components of a sample. encoder: makes samples from raw files. data: what `preview` and
     `bench` load by default. masks: its fields that are masks. suited: changes it to what suits a page about a split.
     figures: makes the figures for a data config and the folder of a split. stages: descriptions of the loader's stages
-    and advice on making them cheaper, instead of the general ones. works: by type of model
-    config, the function that shows a model's work in a report. generates: by type, the one that shows what a model
-    generates. demo: what `maskstream demo` runs, None for nothing.
+    and advice on making them cheaper, instead of the general ones. demo: what `maskstream demo` runs, None for nothing.
     """
 
     name: str
@@ -115,8 +111,6 @@ class Modality:
     data: DataConfig[Any]
     masks: tuple[MaskField, ...]
     figures: Callable[[DataConfig[Any], str | Path], Figures[Any]]
-    works: Mapping[type[ModelConfig[Any]], ShowWork]
-    generates: Mapping[type[ModelConfig[Any]], ShowGenerated] = field(default_factory=dict)
     demo: Demo | None = None
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     suited: Callable[[Manifest, DataConfig[Any]], DataConfig[Any]] = as_it_is

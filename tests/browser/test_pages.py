@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from maskstream.pages.figures.work import Drawn
+from maskstream.pages.generated_page import write_generated
 
 from maskstream.modalities import MODALITIES, modality_of
-from maskstream.pages.figures.work import Drawn
 from maskstream.pages.flow import flow_page
 from maskstream.pages.gallery import gallery_page
-from maskstream.pages.generated_page import write_generated
 from maskstream.pages.kbvqa import kbvqa_page
 from maskstream.pages.page import write_page
 from maskstream.pages.preview import preview_page

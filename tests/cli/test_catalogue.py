@@ -1,6 +1,7 @@
 """`maskstream datasets`, `recipes` and `masks` name all that the other commands take."""
 
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from maskstream.pipelines.masks import MASKS
 from maskstream.preprocess.datasets import DATASETS, FORMER
 from maskstream.train.recipes import RECIPES
 
+ROOT = Path(__file__).parents[2]
 TABLES = {"datasets": DATASETS, "recipes": RECIPES, "masks": MASKS}
 
 
@@ -38,7 +40,7 @@ def test_every_name_is_listed_with_a_sentence(command):
 @pytest.mark.parametrize(("command", "name", "words"), [
     ("datasets", "k400", ("train.csv", "DatasetError", "maskstream shards k400")),
     ("datasets", "ucf101", ("UCF101", "--set fold=2")),
-    ("recipes", "mae-base", ("Differs",)),
+    ("recipes", "mae-base", ("Differs", "train/papers/mae", '"decoder_depth": 8')),
     ("masks", "videomae2", ("VideoMAE V2", "masks.")),
 ])  # fmt: skip
 def test_one_is_described_whole(command, name, words):
@@ -64,6 +66,18 @@ def test_datasets_are_grouped_with_samples_apart_and_one_line_for_one_descriptio
         assert len({line[2:].split("  ", 1)[1].strip() for line in lines}) == len(lines)
     assert any(line.startswith("  k400, k600, k700 ") for line in groups["video"])
     assert sum("esc50" in line for line in groups["audio"]) == 1
+
+
+def test_recipes_are_listed_by_paper_with_their_file_size_data_and_what_they_reach():
+    _, output, _ = said("recipes", "--json")
+    listed = {one["name"]: one for one in json.loads(output)["recipes"]}
+    mage = listed["mage-tiny"]
+    assert mage["group"] == "mage (image, train/papers/mage/recipe.py)"
+    assert (mage["paper"], mage["file"], mage["data"]) == ("mage", "train/papers/mage/recipe.py", "image")
+    assert 1e6 < mage["parameters"] < 2e6
+    assert mage["reaches"]["held_out"] < mage["reaches"]["of_baseline"]
+    assert {name for name, one in listed.items() if "reaches" in one} == {name for name in RECIPES if "-tiny" in name}
+    assert all((ROOT / one["file"]).is_file() for one in listed.values())
 
 
 def test_a_line_ends_at_the_edge_of_a_terminal(monkeypatch, capsys):

@@ -282,7 +282,7 @@ def test_labels_and_names_of_data_do_not_reach_the_terminal_as_controls(monkeypa
         ("train", "videomae-tiny", "--initial", "https://host/x", "--data", "nowhere"),
         ("preview", "nowhere", "--out", "ftp://host/x.html"),
         ("report", "s3://bucket/x", "--data", "nowhere"),
-        ("rollout", "here", "s3://bucket/x", "--data", "nowhere"),
+        ("paper", "meshmask", "here", "s3://bucket/x", "--data", "nowhere"),
         ("gallery", "--out", "s3://bucket/x"),
     ],
 )

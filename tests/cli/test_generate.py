@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from maskstream.cli import app
+from maskstream.modalities import modality_of
 from maskstream.train import train
 
 from ..pipelines.every_modality import write_split
@@ -21,7 +22,8 @@ def place(tmp_path_factory):
 
 def written(place, *options):
     run, split = place
-    return CliRunner().invoke(app, ["generate", str(run), "--data", str(split), *options])
+    paper = "bert" if modality_of(split).name == "text" else "mage"
+    return CliRunner().invoke(app, ["paper", paper, str(run), "--data", str(split), *options])
 
 
 def test_texts_keep_what_is_given_and_a_seed_decides_the_rest(place):
@@ -42,7 +44,7 @@ def test_a_text_longer_than_the_model_reads_is_refused(place):
 
 
 def test_a_run_of_another_model_is_refused(place, tmp_path):
-    result = CliRunner().invoke(app, ["generate", str(tmp_path), "--data", str(place[1])])
+    result = CliRunner().invoke(app, ["paper", "bert", str(tmp_path), "--data", str(place[1])])
     assert result.exit_code == 1
     assert "model.safetensors" in str(result.exception)
 
@@ -53,7 +55,7 @@ def test_a_report_shows_predictions_and_what_counts_predict(place, tmp_path):
     result = CliRunner().invoke(app, ["report", str(run), "--data", str(split), "--out", str(page)])
     assert result.exit_code == 0, f"{result.output} {result.exception}"
     text = page.read_text()
-    assert "loss by counts of pairs" in text
+    assert "cross-entropy by counts of pairs" in text
     assert "With the predictions" in text
 
 
@@ -101,6 +103,15 @@ def test_a_run_of_pictures_that_generates_nothing_is_refused(pictures, tmp_path)
     cuts = ("data.size=32", "model.width=16", "model.depth=1", "model.heads=2", "batch_size=2", "schedule.steps=1")
     decoder = ("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2")
     train("mae-tiny", pictures[1], tmp_path, set=(*cuts, *decoder), device="cpu", progress=False)
-    result = CliRunner().invoke(app, ["generate", str(tmp_path), "--data", str(pictures[1])])
+    result = CliRunner().invoke(app, ["paper", "mage", str(tmp_path), "--data", str(pictures[1])])
     assert result.exit_code == 1
-    assert "those of image that do: GenerativeEncoderConfig" in str(result.exception)
+    assert "those that do: FrameIdsConfig, GenerativeEncoderConfig" in str(result.exception)
+
+
+def test_the_former_name_says_the_new_one_and_does_the_same(place):
+    run, split = place
+    options = [str(run), "--data", str(split), "--text", "the lazy", "--blanks", "2", "--json"]
+    now, before = (CliRunner().invoke(app, [*words, *options]) for words in (["paper", "bert"], ["generate"]))
+    assert before.exit_code == now.exit_code == 0
+    assert before.stdout == now.stdout
+    assert "`maskstream generate` is now `maskstream paper bert, mage or maskvit`" in " ".join(before.stderr.split())

@@ -8,9 +8,7 @@ import torch
 
 from maskstream.pages.figures.card import Section
 from maskstream.pages.figures.video import VideoFigures
-from maskstream.pages.figures.work import Work
 from maskstream.pages.report.report import report_page as any_page
-from maskstream.pages.report.works.video import reading
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import TokenGrid, Tube
 from maskstream.pipelines.modalities.video.batch import VideoBatch
@@ -18,8 +16,9 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.evaluate.held_out import HeldOut
+from maskstream.train.evaluate.evaluation import NORMALISED, Evaluation
 from maskstream.train.models import VideoAutoencoderConfig
+from maskstream.train.papers.videomae.evaluate import READING, unpredicted
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
 
@@ -76,13 +75,13 @@ def report_page(metrics, batches, made, facts, *, title, grid, label_names=()):
     sections = (
         Section(
             title="Reconstructions",
-            words=reading(batches[0]),
+            words=READING + NORMALISED + unpredicted(batches[0]),
             cards=tuple(figures.compared(*row) for row in rows),
             layout="grid",
         ),
         Section(title="The same", cards=tuple(figures.sample(batch, i) for batch, _, i in rows)),
     )
-    return any_page(metrics, Work(found=HeldOut(facts={}), sections=sections), facts, title=title)
+    return any_page(metrics, Evaluation(scores=()), sections, facts, title=title)
 
 
 def points(path):

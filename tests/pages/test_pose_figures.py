@@ -8,10 +8,11 @@ import pytest
 
 from maskstream.modalities.pose import POSE, figures
 from maskstream.pages.figures.skeleton import ACROSS, skeletons
-from maskstream.pages.report.works.pose import show
+from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines import PoseClip, masks
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.media.h36m import bones
+from maskstream.train.papers.mpm.evaluate import evaluate
 from maskstream.train.papers.mpm.model import PoseModelConfig
 
 from ..pipelines.every_modality import write_split
@@ -74,15 +75,17 @@ def test_what_a_model_made_is_drawn_over_the_truth_at_its_scale(flat):
 def test_a_report_shows_lifted_and_completed_poses(tmp_path):
     split = write_split("pose", tmp_path)
     model = SMALL.build(DATA.grids).eval()
-    work = show(DATA, model, split, 3, figures(DATA, split))
-    assert [section.title for section in work.sections] == ["Lifted poses", "Completed poses"]
-    lifted, completed = (section.cards[0].figures for section in work.sections)
+    sections = sections_of(evaluate(model, DATA, split, 3).examples, figures(DATA, split), ())
+    assert [(section.title, len(section.cards)) for section in sections] == [
+        ("Lifted poses", 3),
+        ("Completed poses", 3),
+    ]
+    lifted, completed = (section.cards[0].figures for section in sections)
     assert [figure.title for figure in lifted] == ["As the camera sees it", "From the camera's right: made"]
     assert [figure.title.rpartition(": ")[2] for figure in completed] == ["seen", "made", "seen", "made"]
     lift = replace(SMALL, task="lift").build(DATA.grids).eval()
     plain = replace(DATA, mask=None)
-    assert [s.title for s in show(plain, lift, split, 2, figures(plain, split)).sections] == ["Lifted poses"]
-    assert type(model.config) in POSE.works
+    assert [one.title for one in evaluate(lift, plain, split, 2).examples] == ["Lifted poses"]
 
 
 def test_a_preview_has_clips_no_longer_than_most_motions(tmp_path):

@@ -11,8 +11,7 @@ import pytest
 
 from maskstream.cli import main
 from maskstream.pages.figures.card import Section
-from maskstream.pages.figures.work import Work
-from maskstream.pages.report.report import with_unseen
+from maskstream.pages.report.report import evaluated_facts, evaluated_sections
 from maskstream.pipelines.masks import Dual, MotionGuided, PartDecoded, Tube
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import ResumeError, ShardError
@@ -22,7 +21,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 from maskstream.train import train
-from maskstream.train.evaluate.held_out import HeldOut
+from maskstream.train.evaluate.evaluation import Evaluation, Score
 from maskstream.train.evaluate.probe import ProbeResult, Reached
 
 from .pages import Page, write_report
@@ -73,7 +72,7 @@ def test_report_of_a_run(run, split, tmp_path):
     assert "label odd (1)" in page.text
     assert sum(attrs["alt"].startswith("flow") for tag, attrs in page.tags if tag == "img") == 4 * 3
     assert ("neither shown nor predicted" in page.text) == isinstance(recipe.data.mask, Dual)
-    assert re.search(r"loss on 4 of these clips \d\.\d{3}, \d+% (above|below)", page.text)
+    assert re.search(r"squared error of a normalised patch of 4 clips \d\.\d+, \d+% (above|below)", page.text)
     other = write_report(folder, split, tmp_path / "other.html", recipe=recipe)
     assert other.read_bytes() == out.read_bytes()
 
@@ -87,7 +86,7 @@ def test_the_command_prints_what_the_page_says_of_held_out_clips(run, split, tmp
     assert ended.value.code == 0
     *facts, last = capsys.readouterr().out.splitlines()
     assert last == f"wrote {page}"
-    assert any(re.match(r"  loss on 4 of these clips  +\d\.\d{3}, ", line) for line in facts)
+    assert any(re.match(r"  squared error of a normalised patch of 4 clips  +\d\.\d+, ", line) for line in facts)
     shown = Page(page.read_text(encoding="utf-8")).text
     for line in facts:
         name, value = line.strip().split("  ", 1)
@@ -99,7 +98,9 @@ def test_pixels_are_drawn_beside_interpolation_and_unseen_clips_apart(split, tmp
     recipe = replace(recipe, model=replace(SIZES, target="pixels", positions="grid", decoder_width=24))
     train(recipe, split, tmp_path / "run", steps=2, device="cpu", threads=1, progress=False)
     page = Page(write_report(tmp_path / "run", split, unseen=split, clips=2).read_text(encoding="utf-8"))
-    assert re.search(r"error on 24 centre crops \d\.\d{3}; \d+% above ", page.text)
+    assert re.search(
+        r"squared error of hidden pixels of 24 centre crops \d\.\d+ deviations of a colour .*?, \d+% above ", page.text
+    )
     assert "neither shown nor predicted" not in page.text
     keys = [attrs["data-key"] for tag, attrs in page.tags if tag == "article"]
     assert len(keys) == 6, "reconstructions of two clips of both splits, and the clips of one"
@@ -111,14 +112,21 @@ def test_pixels_are_drawn_beside_interpolation_and_unseen_clips_apart(split, tmp
         write_report(tmp_path / "run", split, unseen=split, clips=0)
 
 
-def test_facts_of_unseen_clips_are_named_and_not_repeated():
-    works = [
-        Work(found=HeldOut(facts={"clip": "4 frames", "error": error}), sections=(Section(title="Reconstructions"),))
-        for error in ("0.4", "0.5")
+def test_scores_of_unseen_clips_are_named_and_their_examples_stand_second():
+    seen, unseen = (
+        Evaluation(scores=(Score(name="error", value=value, baselines={"the mean": 0.8}),)) for value in (0.4, 1)
+    )
+    assert evaluated_facts(seen, unseen, "clips") == {
+        "error": "0.4, 50% below the mean (0.8)",
+        "unseen clips: error": "1, 25% above the mean (0.8): the model does not generalise",
+    }
+    titles = ("Reconstructions", "The same clips")
+    parts = [Section(title=title) for title in titles]
+    found = evaluated_sections(parts, parts, seen, "clips")
+    assert [section.title for section in found] == [
+        *("Reconstructions", "Reconstructions of unseen clips", "The same clips", "Baselines and other numbers")
     ]
-    both = with_unseen(*works, "clips")
-    assert both.found.facts == {"clip": "4 frames", "error": "0.4", "unseen clips: error": "0.5"}
-    assert [section.title for section in both.sections] == ["Reconstructions", "Reconstructions of unseen clips"]
+    assert found[-1].numbers == (("error by the mean", "0.8"),)
 
 
 def test_a_recipe_that_cannot_be_rebuilt_must_be_given(run, split, tmp_path):

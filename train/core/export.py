@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...pipelines.masks import TokenGrid
 from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish
-from .file_sum import DamageError
+from .file_sum import DamageError, FileSum
 from .foreign import is_foreign, read_foreign
 from .model import Model, ModelConfig
 from .rows import whole
@@ -103,6 +103,19 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
         )
     model.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
+
+
+def weights_sum(path: Path) -> tuple[str, int]:
+    """The checksum that a model's file has of its contents, of several parts with dashes between; and the step after
+    which it was written, 0 where it does not say.
+    """
+    sums, step = [], "0"
+    for one in files_of(path):
+        with safe_open(one, framework="pt") as file:
+            metadata = file.metadata() or {}
+        sums.append(metadata.get(SUM) or FileSum.of(one.read_bytes()).xxh3_128)
+        step = metadata.get("step", step)
+    return "-".join(sums), int(step)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

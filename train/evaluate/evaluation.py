@@ -1,4 +1,4 @@
-"""What an evaluation of a model gives: numbers, and examples of which pages make pictures. No sentence is made here."""
+"""What an evaluation of a model gives: numbers, and examples of which pages make pictures. No number is a sentence."""
 
 from __future__ import annotations
 
@@ -41,23 +41,57 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Compared:
-    """Rows of a batch, and the same as the model completes it. reading: how to read their pictures."""
+class Example:
+    """Something to look at. reading: how to read it."""
 
     title: str
-    reading: str
-    batch: Any
-    made: Any
-    rows: Sequence[int]
+    reading: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pictures:
-    """Sets of pictures by name, uint8 (n, H, W, 3). reading: how to read them."""
+class Compared(Example):
+    """Rows of a batch, and the same as the model completes it. guess: the same as a guess completes it. errors: numbers
+    of each row, by name. wide: whether the cards of rows need the whole page.
+    """
 
-    title: str
-    reading: str
+    batch: Any
+    made: Any
+    rows: Sequence[int]
+    guess: Any = None
+    errors: Sequence[Mapping[str, float]] = ()
+    wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown(Example):
+    """Rows of a batch as they are. answers: the label that the model gives each; none if there are no rows of it."""
+
+    batch: Any
+    rows: Sequence[int]
+    answers: Sequence[int] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures(Example):
+    """Sets of pictures by name, uint8 (n, H, W, 3)."""
+
     sets: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clips(Example):
+    """The same clips in several forms by name, uint8 (B, T, H, W, 3), and the times of their frames (B, T)."""
+
+    keys: Sequence[str]
+    times_s: Tensor
+    sets: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Similarities(Example):
+    """How alike rows and columns are, float32 (n, n) by name; what belongs together lies on the diagonal."""
+
+    of: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,13 +105,13 @@ class TrainingLoss:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The results of one model on held-out samples. scores: by the first of them models are compared. notes: what else
-    is known, such as the mask. learns: one or more sentences on the method.
+    """The results of one model on held-out samples. scores: by the first of them models are compared. notes: other
+    numbers, by name. learns: one or more sentences on the method.
     """
 
     scores: tuple[Score, ...]
-    notes: Mapping[str, int | float | str] = field(default_factory=dict)
-    examples: tuple[Compared | Pictures, ...] = ()
+    notes: Mapping[str, float] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()
     loss: TrainingLoss = field(default_factory=TrainingLoss)
     learns: str = "A masked autoencoder learns by reconstructing the parts of a sample that it was not shown."
 
@@ -93,3 +127,23 @@ class Evaluate(Protocol):
     """
 
     def __call__(self, model: Any, config: Any, data: str | Path, shown: int) -> Evaluation: ...
+
+
+class Drawn(Protocol):
+    """Gives an example of `count` things that a trained model, on the CPU in eval mode, generates.
+
+    rounds: of iterative decoding. temperature: None for the model's own. seed: decides all draws. data: a split of real
+    samples, which stand beside them.
+    """
+
+    def __call__(
+        self,
+        model: Any,
+        config: Any,
+        data: str | Path,
+        *,
+        count: int,
+        rounds: int,
+        temperature: float | None,
+        seed: int,
+    ) -> Example: ...

@@ -6,14 +6,17 @@ of the target cubes, (B, M, 3 * pixels).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...pipelines.masks.core.batch import MaskBatch
+from ..core.losses import squared
 from ..nn.select import gather_tokens
 from ..nn.video_tokens import VideoTokens
+from .evaluation import Score, TrainingLoss
 from .patches import nearest_visible, seen_tokens
 
 Guess = Callable[[VideoTokens, Tensor, MaskBatch], Tensor]
@@ -78,6 +81,63 @@ def harmonic(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, time: float = 
 MEAN, COPY = "the mean of the visible pixels", "a copy of the nearest visible token"
 COLOURS, HARMONIC = "interpolation of the visible tokens' colours", "harmonic interpolation of the visible pixels"
 GUESSES: Mapping[str, Guess] = {MEAN: visible_mean, COPY: nearest_copy, COLOURS: interpolated, HARMONIC: harmonic}
+SHRUNK = "a copy of the nearest visible token, shrunk towards the mean"
+UNIT = "deviations of a colour (57 of 255 levels)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelLosses:
+    """Mean squared errors over the hidden pixels of `samples` clips, in deviations: the model's, and of each guess."""
+
+    model: float
+    guesses: Mapping[str, float]
+    samples: int
+
+    @property
+    def best(self) -> str:
+        """The name of the best guess."""
+        return min(self.guesses, key=lambda name: self.guesses[name])
+
+    def score(self, of: str, name: str = "squared error of hidden pixels") -> Score:
+        """The model's loss beside those of the guesses. of: what the samples are."""
+        return Score(name=name, value=self.model, unit=UNIT, of=of, count=self.samples, baselines=self.guesses)
+
+    def training_loss(self) -> TrainingLoss:
+        """That of the recipe, beside the best guess."""
+        return TrainingLoss(
+            name=f"The mean squared error of hidden pixels, in {UNIT}",
+            baseline=self.best,
+            value=self.guesses[self.best],
+        )
+
+
+@torch.inference_mode()
+def guess_losses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskBatch, Tensor]]) -> PixelLosses:
+    """The losses of a model of pixels and of all guesses; ValueError where nothing is hidden.
+
+    predicted: of each batch, the cubes (B, N, 3 * pixels) of `tokens`, the masks, and what the model makes of the
+    target cubes (B, M, 3 * pixels). The shrunk copy is the best of all mixtures of the nearest token's copy and the
+    mean, found on these very clips.
+    """
+    sums = dict.fromkeys(("model", *GUESSES), 0.0)
+    with_copy, copies, weights, samples = 0.0, 0.0, 0.0, 0
+    for cubes, mask, own in predicted:
+        true = gather_tokens(cubes, mask.target)
+        made = {"model": own} | {name: guess(tokens, cubes, mask) for name, guess in GUESSES.items()}
+        for name, values in made.items():
+            sums[name] += float(squared(values, true, mask.weight).total)
+        rest, step = true - made[MEAN], made[COPY] - made[MEAN]
+        with_copy += float(((step * rest).mean(dim=2) * mask.weight).sum())
+        copies += float((step.square().mean(dim=2) * mask.weight).sum())
+        weights += float(mask.weight.sum())
+        samples += int((mask.weight.sum(dim=1) > 0).sum())
+    if not samples:
+        raise ValueError("losses need at least one clip with a hidden token, got none; take a split with a sample")
+    sums[SHRUNK] = sums[MEAN] - with_copy**2 / max(copies, 1e-12)
+    error = sums.pop("model")
+    return PixelLosses(
+        model=error / weights, guesses={name: total / weights for name, total in sums.items()}, samples=samples
+    )
 
 
 def _relaxed(values: Tensor, hidden: Tensor, time: float) -> Tensor:

@@ -1,63 +1,278 @@
-"""Evaluates models of video with sound: reconstruction errors and retrieval."""
+"""Evaluates models of video with sound: errors of masked tokens beside baselines that see no sample, and retrieval."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
+import torch
+from torch import Tensor
+
+from ...pipelines.augment import CenterCrop
+from ...pipelines.augment.diffusion import LinearNoise
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.audio.batch import AudioBatch
+from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...pipelines.modalities.audiovisual.data import AudioVisualData
+from ...pipelines.modalities.video.batch import VideoBatch
 from ...shards.format.dataset import is_split
 from ...shards.stores.location import beside
 from ..nn.pair_model import PairModel
-from .held_out import HeldOut, Score
-from .pair_errors import errors, pairs_of
-from .pair_match import MOST, Retrieval, retrieval
+from ..nn.spectrogram_tokens import SpectrogramTokens
+from ..nn.video_tokens import VideoTokens
+from .evaluation import NORMALISED, Compared, Evaluation, Score, Similarities, TrainingLoss
+from .held_out import batches
+
+MEASURED = 256
+"""The largest number of samples for the errors, for the average tokens and for retrieval."""
+MATCHING = (
+    "A row is a clip, a column is a sound, in one order; bright is near. Pairs lie on the diagonal, from the top "
+    "left to the bottom right. Neighbours overlap in time and are cut from the same videos, so bright squares around "
+    "the diagonal are clips that look and sound alike. Clips and sounds are whole here, nothing is hidden."
+)
+READING = (
+    "The encoder saw only the bright tokens of the middle rows, of the pictures and of the sound. In the bottom rows "
+    "the others are the model's predictions. In spectrograms time runs to the right, frequency rises upwards, bright "
+    "is loud. "
+) + NORMALISED
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PairsHeldOut:
-    """The results, and the retrieval on each split by name."""
+def evaluate(
+    model: PairModel, config: AudioVisualData, data: str | Path, shown: int, denoised: Sequence[Score] = ()
+) -> Evaluation:
+    """The errors on the split, the retrieval on it and on its dataset's `train` split, and reconstructions of some.
 
-    found: HeldOut
-    matched: dict[str, Retrieval]
-
-
-def held_out(
-    config: AudioVisualData, model: PairModel, data: str | Path, denoised: tuple[dict[str, str], Score] | None = None
-) -> PairsHeldOut:
-    """The errors on the split compared with baselines, and the retrieval on it and on its dataset's `train` split.
-
-    denoised: facts and the score of a model that denoises patches, which is then judged by them.
+    denoised: the scores of a model that is judged by what it denoises; the first gets the baselines of its video too.
     """
     train = _train_beside(data)
     found = errors(config, model, data, train)
     matched = {
-        f"split {PurePosixPath(one).name}": retrieval(model, pairs_of(config, one, 16, samples=MOST, whole=True))
+        PurePosixPath(one).name: retrieval(model, pairs_of(config, one, 16, whole=True))
         for one in (data, train)
         if one is not None
     }
-    facts = {
-        "clip": f"frames: {config.clip.frames}, {config.clip.spacing}, {config.clip.size} px; sound: "
-        f"{config.seconds:g} s",
-        f"error of video on {found.samples} of these clips": found.video.words(),
-        "error of sound on them": found.audio.words(),
-        **{f"matching, {name}": one.words() for name, one in matched.items()},
-        "masks": f"{config.video_mask!r}; {config.audio_mask!r}",
-    }
-    guesses = {"each patch's mean": found.video.mean}
-    if found.video.average is not None:
-        guesses["the average patch of its position"] = found.video.average
-    score = Score(name="squared error of normalised video patches", value=found.video.model, baselines=guesses)
-    if denoised is not None:
-        facts, score = facts | denoised[0], denoised[1].beside(guesses)
-    told = HeldOut(
-        facts=facts,
-        loss="The mean squared error of the normalised target tokens of video and sound, plus the cross entropy of "
-        "matching divided by that of chance, in the recipe's shares",
-        baseline="predicting every patch's mean and matching by chance",
-        score=score,
+    video = found.video.score("squared error of normalised video patches", found.samples)
+    if denoised:
+        first, *rest = denoised
+        denoised = (replace(first, baselines={**first.baselines, **video.baselines}), *rest)
+    batch = next(iter(pairs_of(config, data, shown, samples=shown, shuffle=True)))
+    with torch.inference_mode():
+        rows, made = model.reconstruction_rows(batch), model.reconstructed(batch)
+    return Evaluation(
+        scores=(
+            *denoised,
+            video,
+            found.audio.score("squared error of normalised patches of sound", found.samples),
+            *(score for name, one in matched.items() for score in one.scores(name)),
+        ),
+        examples=(
+            Similarities(
+                title="Which clip finds which sound",
+                reading=MATCHING,
+                of={f"split {name}": one.similarity for name, one in matched.items()},
+            ),
+            Compared(
+                title="Reconstructions", reading=READING, batch=rows, made=made, rows=range(min(shown, len(rows)))
+            ),
+        ),
+        loss=TrainingLoss(
+            name="The mean squared error of the normalised target tokens of video and sound, plus the cross entropy of "
+            "matching divided by that of chance, in the recipe's shares",
+            baseline="predicting every patch's mean and matching by chance",
+        ),
     )
-    return PairsHeldOut(found=told, matched=matched)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Error:
+    """The mean squared errors over target tokens: the model's; that of predicting each token's mean; and that of
+    predicting the average token at its position in the training set (None without a training set).
+    """
+
+    model: float
+    mean: float
+    average: float | None
+
+    def score(self, name: str, count: int) -> Score:
+        """The model's error beside the baselines', of so many clips."""
+        guesses = {"each patch's mean": self.mean}
+        if self.average is not None:
+            guesses["the average patch of its position"] = self.average
+        return Score(name=name, value=self.model, of="clips", count=count, baselines=guesses)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Errors:
+    """The errors of video and of sound, over `samples` samples."""
+
+    video: Error
+    audio: Error
+    samples: int
+
+
+def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: str | None) -> Errors:
+    """The errors on up to 256 samples of the split at `data`, with the recipe's masks at the end of a run.
+
+    train: the training split of the same dataset, for the average tokens.
+    """
+    averages = None if train is None else _averages(config, model, train)
+    sums = torch.zeros(2, 4, dtype=torch.float64)
+    samples = 0
+    with torch.inference_mode():
+        for batch in pairs_of(config, data, 16):
+            clips, sounds = clips_and_sounds(model.reconstruction_rows(batch))
+            for part, (made, true, mask) in enumerate(_predictions(model, clips, sounds)):
+                zero = torch.zeros_like(true)
+                guesses = (made, zero, zero if averages is None else averages[part][mask.target])
+                found = [((guess - true).square().mean(dim=2) * mask.weight).sum() for guess in guesses]
+                sums[part] += torch.stack([*found, mask.weight.sum()]).double()
+            samples += len(clips) if clips.weight is None else int(clips.weight.sum())
+    video, audio = (
+        Error(model=one, mean=mean, average=None if averages is None else average)
+        for one, mean, average in (sums[:, :3] / sums[:, 3:]).tolist()
+    )
+    return Errors(video=video, audio=audio, samples=samples)
+
+
+def pairs_of(
+    config: AudioVisualData,
+    data: str | Path,
+    size: int,
+    *,
+    samples: int = MEASURED,
+    shuffle: bool = False,
+    whole: bool = False,
+    noise: LinearNoise | None = None,
+) -> Iterator[AudioVisualBatch]:
+    """The recipe's batches on the CPU, with centre crops. whole: one view without masks or noise."""
+    shown = replace(config, augment=CenterCrop(), noise=noise, spectrogram_noise=None, spec_augment=None)
+    if whole:
+        shown = replace(shown, video_mask=None, audio_mask=None, views=1)
+    return batches(shown, data, size=size, samples=samples, shuffle=shuffle)
+
+
+def masked_parts(clips: VideoBatch, sounds: AudioBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
+    if sounds.spectrogram is None or clips.mask is None or sounds.mask is None:
+        raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
+    return sounds.spectrogram, clips.mask, sounds.mask
+
+
+def clips_and_sounds(batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
+    """Splits a batch into a batch of clips and a batch of sounds."""
+    clips = VideoBatch(
+        video=batch.video,
+        mask=batch.video_mask,
+        flow=None,
+        label=batch.label,
+        key=batch.key,
+        pts_s=batch.pts_s,
+        fields=batch.fields,
+        weight=batch.weight,
+    )
+    sounds = AudioBatch(
+        waveform=batch.waveform,
+        length=batch.length,
+        spectrogram=batch.spectrogram,
+        mask=batch.audio_mask,
+        label=batch.label,
+        key=batch.key,
+        start_s=batch.audio_start_s,
+        fields=batch.fields,
+        weight=batch.weight,
+    )
+    return clips, sounds
+
+
+def _predictions(model: PairModel, clips: VideoBatch, sounds: AudioBatch) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
+    """Predictions, targets and mask of the video's target tokens, then of the sound's."""
+    spectrogram, video_mask, audio_mask = masked_parts(clips, sounds)
+    made = model.predict(clips.video, spectrogram, video_mask, audio_mask)
+    kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
+    for kind, data, mask, one in zip(kinds, (clips.video, spectrogram), (video_mask, audio_mask), made, strict=True):
+        tokens = kind.split(data)
+        row = torch.arange(len(tokens))[:, None]
+        yield one.float(), kind.targets(tokens[row, mask.target]), mask
+
+
+def _averages(config: AudioVisualData, model: PairModel, train: str) -> tuple[Tensor, Tensor]:
+    """The average token of each position over a split, float32 (N, values), for the video and for the sound."""
+    kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
+    sums: list[Tensor] = []
+    samples = 0
+    for batch in pairs_of(config, train, 16, whole=True):
+        if batch.spectrogram is None:
+            raise ValueError("the batch has no spectrogram; take it from an audiovisual_loader")
+        real = torch.ones(len(batch)) if batch.weight is None else batch.weight
+        found = [
+            (kind.targets(kind.split(data)) * real[:, None, None]).sum(dim=0)
+            for kind, data in zip(kinds, (batch.video, batch.spectrogram), strict=True)
+        ]
+        sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+        samples += int(real.sum())
+    return sums[0] / samples, sums[1] / samples
+
+
+class Matching(Protocol):
+    """A model that embeds clips and sounds in one space."""
+
+    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retrieval:
+    """similarity: float32 (n, n), of clip i (row) and sound j. Samples are sorted by key, numbers in it by value."""
+
+    similarity: Tensor
+    keys: list[str]
+
+    @property
+    def pairs(self) -> int:
+        return len(self.keys)
+
+    def recall(self, k: int) -> tuple[float, float]:
+        """Recall at k: the share of clips whose sound is among the k nearest, and of sounds whose clip is."""
+        own = self.similarity.diagonal()[:, None]
+        ranks = [(scores > own).sum(dim=1) for scores in (self.similarity, self.similarity.T)]
+        return float((ranks[0] < k).double().mean()), float((ranks[1] < k).double().mean())
+
+    def scores(self, split: str) -> Iterator[Score]:
+        """The recall at 1 and at 5 in both directions, beside chance. split: its name."""
+        for k in (1, min(5, self.pairs)):
+            for way, share in zip(("clip to sound", "sound to clip"), self.recall(k), strict=True):
+                yield Score(
+                    name=f"recall at {k}, {way}, split {split}",
+                    value=share,
+                    unit="%",
+                    of="pairs",
+                    count=self.pairs,
+                    baselines={"chance": k / self.pairs},
+                    lower_is_better=False,
+                )
+
+
+def retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Retrieval:
+    """The retrieval of pairs. Each batch has one view of each sample, without masks."""
+    clips, sounds, keys = [], [], []
+    with torch.inference_mode():
+        for batch in pairs:
+            real = torch.ones(len(batch), dtype=torch.bool) if batch.weight is None else batch.weight > 0
+            if batch.spectrogram is None:
+                raise ValueError("the batch has no spectrogram; take it from an audiovisual_loader")
+            clip, sound = model.match(batch.video[real], batch.spectrogram[real])
+            clips.append(clip)
+            sounds.append(sound)
+            keys += [key for key, kept in zip(batch.key, real.tolist(), strict=True) if kept]
+    order = sorted(range(len(keys)), key=lambda i: _by_number(keys[i]))
+    similarity = torch.cat(clips)[order] @ torch.cat(sounds)[order].T
+    return Retrieval(similarity=similarity.float(), keys=[keys[i] for i in order])
+
+
+def _by_number(key: str) -> list[tuple[int, str]]:
+    """The sort key that puts `clip_9` before `clip_10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
 def _train_beside(data: str | Path) -> str | None:

@@ -13,7 +13,7 @@ from ...pipelines.stream.sampler import BatchT
 from ..core.losses import Part, squared
 from ..nn.masked_autoencoder import MaskedAutoencoder
 from ..nn.select import gather_tokens
-from .held_out import Score, margin
+from .evaluation import Score
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,19 +27,11 @@ class PatchLosses:
     nearest: float
     samples: int
 
-    def facts(self, loss: str, patch: str = "patch") -> dict[str, str]:
-        """The losses by name, the model's as `loss`."""
-        trivial = min(self.mean, self.nearest)
-        return {
-            loss: f"{self.model:.3f}, {margin(self.model, trivial, 'the better of the next two')}",
-            f"loss of a copy of the nearest visible {patch}": f"{self.nearest:.3f}",
-            f"loss of every {patch}'s mean": f"{self.mean:.3f}",
-        }
-
-    def score(self, patch: str = "patch") -> Score:
-        """The model's loss, to be compared with the two others."""
+    def score(self, of: str, patch: str = "patch") -> Score:
+        """The model's loss, to be compared with the two others. of: what the samples are."""
         guesses = {f"every {patch}'s mean": self.mean, f"a copy of the nearest visible {patch}": self.nearest}
-        return Score(name=f"squared error of a normalised {patch}", value=self.model, baselines=guesses)
+        name = f"squared error of a normalised {patch}"
+        return Score(name=name, value=self.model, of=of, count=self.samples, baselines=guesses)
 
 
 @torch.inference_mode()

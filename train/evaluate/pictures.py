@@ -18,42 +18,42 @@ from ...shards.format.manifest import Manifest
 from ..nn.image_tokens import ImageTokens
 from ..nn.masked_autoencoder import MaskedAutoencoder
 from ..nn.video_tokens import VideoTokens
-from .clips import UNIT, ClipLosses, guess_losses
-from .held_out import HeldOut, Score, batches
+from .evaluation import NORMALISED, Compared, Evaluation
+from .guesses import PixelLosses, guess_losses
+from .held_out import batches
 from .patches import patch_losses
 
 MEASURED = 256
 """The largest number of images that are measured."""
 _AT_ONCE = 32
+READING = (
+    "The centre crop of a held-out picture, the patches that the encoder saw, and these patches with the model's "
+    "predictions of the others. "
+) + NORMALISED
 
 
-def held_out(config: ImageData, model: MaskedAutoencoder[ImageBatch], data: str | Path) -> HeldOut:
-    """The loss on centre crops of shuffled images of the split, compared with those of two baselines.
+def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: str | Path, shown: int) -> Evaluation:
+    """The loss on centre crops of shuffled pictures with the recipe's masks, and reconstructions of some.
 
-    That of a model of pixels is compared with guesses from the visible pixels, as that of clips.
+    A model of pixels is compared with guesses from the visible pixels, as that of clips.
     """
     pictures = held_out_pictures(config, data)
-    picture, mask = f"{config.size} px, patches of {config.patch} px", repr(config.mask)
+    first = pictures[0]
+    with torch.inference_mode():
+        made = model.reconstructed(first)
+    drawn = Compared(
+        title="Reconstructions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))
+    )
     if isinstance(model.tokens, ImageTokens) and model.tokens.target == "pixels":
         pixels = pixel_losses(model, model.tokens, pictures)
-        return HeldOut(
-            facts={"picture": picture, f"error on {pixels.samples} of these pictures": pixels.words(), "mask": mask},
-            loss=f"The mean squared error of hidden pixels, in {UNIT}",
-            baseline=pixels.best,
-            baseline_loss=pixels.guesses[pixels.best],
-            score=Score(name="squared error of hidden pixels", value=pixels.model, baselines=pixels.guesses),
-        )
-    found = patch_losses(model, pictures)
-    return HeldOut(
-        facts={"picture": picture, **found.facts(f"loss on {found.samples} of these pictures"), "mask": mask},
-        score=found.score(),
-    )
+        return Evaluation(scores=(pixels.score("pictures"),), examples=(drawn,), loss=pixels.training_loss())
+    return Evaluation(scores=(patch_losses(model, pictures).score("pictures"),), examples=(drawn,))
 
 
 @torch.inference_mode()
 def pixel_losses(
     model: MaskedAutoencoder[ImageBatch], tokens: ImageTokens, pictures: Iterable[ImageBatch]
-) -> ClipLosses:
+) -> PixelLosses:
     """The losses of a model of pixels on batches with masks, and those of all guesses: a picture is a clip of a frame.
 
     tokens: the model's.

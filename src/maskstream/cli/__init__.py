@@ -30,6 +30,7 @@ from .data_options import DataCommand
 from .demo import demo
 from .doctor import doctor
 from .erase import erase
+from .evaluate import evaluate
 from .fetch import fetch
 from .finetune import finetune
 from .flow import flow
@@ -41,12 +42,13 @@ from .inspect import inspect
 from .kbvqa import kbvqa
 from .local_paths import with_local_paths
 from .merge import merge
+from .meshmask import meshmask
+from .paper import moved, papers
 from .preview import preview
 from .probe import probe
 from .remove import remove
 from .report import report
 from .roar import roar
-from .rollout import rollout
 from .shards import shards
 from .terminal import INTERRUPTED, TERMINATED, console, errors
 from .train import train
@@ -62,8 +64,8 @@ app = typer.Typer(
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make": (demo, shards, index, append, merge, remove, erase, verify),
     "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, info),
-    "Train": (train, finetune, report, generate),
-    "Measure": (bench, doctor, probe, roar, kbvqa, rollout),
+    "Train": (train, finetune, report),
+    "Measure": (evaluate, bench, doctor, probe),
     "Cluster": (fetch,),
 }
 """The commands, as `--help` shows them."""
@@ -71,6 +73,16 @@ for _group, _commands in GROUPS.items():
     for _command in _commands:
         _kind = DataCommand if _command in (preview, bench, flow, doctor) else None
         app.command(cls=_kind, rich_help_panel=_group)(with_local_paths(_command))
+app.add_typer(papers, rich_help_panel="Measure")
+FORMER: dict[str, tuple[Callable[..., None], str]] = {
+    "generate": (generate, "bert, mage or maskvit"),
+    "kbvqa": (kbvqa, "kbvqa"),
+    "roar": (roar, "roar"),
+    "rollout": (meshmask, "meshmask"),
+}
+"""Names of commands of the release before, each with what it runs and where that now stands."""
+for _name, (_command, _now) in FORMER.items():
+    app.command(name=_name, hidden=True)(with_local_paths(moved(_command, _name, _now)))
 
 
 def _version(value: bool) -> None:

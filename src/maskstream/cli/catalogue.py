@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from itertools import groupby
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +21,9 @@ Name = Annotated[str | None, typer.Argument(help="The one to describe whole [def
 Search = Annotated[
     str | None, typer.Option("--search", help="Only those whose description has all of these words.", metavar="WORDS")
 ]
+if TYPE_CHECKING:
+    from ..train.core.recipe import Recipe
+
 SAMPLES = "samples: small, downloaded or made here"
 _WIDTH = 24
 """Of the column of names, in characters."""
@@ -26,16 +31,19 @@ _WIDTH = 24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """What has a name: its group (a modality or a paper), a sentence about it, and all that there is to say."""
+    """What has a name: its group (a modality or a paper), a sentence about it, and all that there is to say. more: what
+    else is known of it, by name.
+    """
 
     name: str
     group: str
     about: str
     whole: str
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def speaks_of(self, words: str) -> bool:
         """Whether all of the words stand in it, in whatever case."""
-        text = f"{self.name}\n{self.group}\n{self.whole}".lower()
+        text = f"{self.name}\n{self.group}\n{self.whole}\n{self.more}".lower()
         return all(word in text for word in words.lower().split())
 
 
@@ -51,14 +59,13 @@ def datasets(name: Name = None, search: Search = None, as_json: Json = False) ->
 
 
 def recipes(name: Name = None, search: Search = None, as_json: Json = False) -> None:
-    """List the recipes of `maskstream train`: the paper, and the size."""
+    """List the recipes of `maskstream train` by paper: their size, their data, and what the tiny ones reach.
+
+    Of one recipe it prints the config, and names its paper's folder.
+    """
     from ..train.recipes import RECIPES
 
-    entries = []
-    for one, make in RECIPES.items():
-        whole = inspect.getdoc(make) or ""
-        entries.append(Entry(name=one, group=make().data.modality, about=_first(whole), whole=whole))
-    _list(entries, name, "recipe", search, as_json)
+    _list([_recipe(one, make, whole=one == name) for one, make in RECIPES.items()], name, "recipe", search, as_json)
 
 
 def masks(name: Name = None, search: Search = None, as_json: Json = False) -> None:
@@ -93,6 +100,50 @@ def _dataset(name: str, modality: str, make: Callable[..., Any]) -> Entry:
     return Entry(name=name, group=group, about=_first(described) + settings, whole=whole)
 
 
+def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> Entry:
+    """The entry of a recipe; its group is its modality and its paper. whole: also its config."""
+    recipe, said = make(), inspect.getdoc(make) or ""
+    module = make.__module__.rpartition(".")[0]
+    paper, folder = module.rpartition(".")[2], Path(sys.modules[module].__file__ or "").parent
+    count, modality = _parameters(name), recipe.data.modality
+    more: dict[str, Any] = {
+        "paper": paper,
+        "file": f"train/papers/{paper}/recipe.py",
+        "parameters": count,
+        "data": modality,
+    }
+    about = f"{count / 1e6:.1f} M. {_first(said)}"
+    if found := _reached().get(name):
+        more["reaches"] = found
+        about += (
+            f" It reaches {found['held_out']:g} on {found['data']} ({found['figure']}; {found['baseline']}: "
+            f"{found['of_baseline']:g})."
+        )
+    config = json.dumps(recipe.to_dict(defaults=True), indent=2) if whole else ""
+    group = f"{paper} ({modality}, {more['file']})"
+    return Entry(name=name, group=group, about=about, whole=f"{said}\n\n{folder}\n\n{config}".rstrip(), more=more)
+
+
+@cache
+def _parameters(name: str) -> int:
+    """How many weights the model of a recipe learns."""
+    import torch
+
+    from ..train.recipes import named_recipe
+
+    with torch.device("meta"):
+        return sum(one.numel() for one in named_recipe(name).build().parameters() if one.requires_grad)
+
+
+@cache
+def _reached() -> dict[str, dict[str, Any]]:
+    """What the tiny recipes reach on the split `val` of their sample sets, as docs/recipes.md has it."""
+    from .. import train
+
+    found: dict[str, dict[str, Any]] = json.loads((Path(train.__path__[0]) / "reached.json").read_bytes())
+    return found
+
+
 def _other(default: int) -> str:
     """A value of a setting that is not its default, as an example."""
     return str(not default).lower() if isinstance(default, bool) else str(default + 1)
@@ -119,7 +170,7 @@ def _list(entries: Sequence[Entry], name: str | None, what: str, search: str | N
     found = [one for one in entries if one.speaks_of(search or "")]
     if not found:
         raise ValueError(f"no {what} speaks of {search!r}; `maskstream {what}s` lists all {len(entries)}")
-    found.sort(key=lambda one: (one.group == SAMPLES, one.group != "video", one.group, one.name))
+    found.sort(key=lambda one: (one.group == SAMPLES, "video" not in one.group, one.group, one.name))
     if as_json:
         show({f"{what}s": [_short(one) for one in found]}, as_json)
     else:
@@ -127,8 +178,8 @@ def _list(entries: Sequence[Entry], name: str | None, what: str, search: str | N
             say(line)
 
 
-def _short(entry: Entry) -> dict[str, str]:
-    return {"name": entry.name, "group": entry.group, "about": entry.about}
+def _short(entry: Entry) -> dict[str, Any]:
+    return {"name": entry.name, "group": entry.group, "about": entry.about, **entry.more}
 
 
 def _lines(entries: Sequence[Entry]) -> Iterator[str]:

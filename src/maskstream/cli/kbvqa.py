@@ -1,4 +1,4 @@
-"""`maskstream kbvqa`."""
+"""`maskstream paper kbvqa`."""
 
 from __future__ import annotations
 

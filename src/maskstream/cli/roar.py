@@ -1,4 +1,4 @@
-"""`maskstream roar`."""
+"""`maskstream paper roar`."""
 
 from __future__ import annotations
 

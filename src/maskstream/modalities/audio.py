@@ -12,7 +12,6 @@ import numpy as np
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.audio import AudioFigures, NoisyFigures
 from ..pages.figures.card import label_names
-from ..pages.report.works.audio import show_enhanced, show_spectrograms
 from ..pipelines.masks import MASKS
 from ..pipelines.modalities.audio.data import AudioData, NoisyData
 from ..pipelines.modalities.audio.spectrogram import Features, Spectrogram, spectrogram_grid
@@ -20,7 +19,6 @@ from ..pipelines.modalities.data import DataConfig
 from ..preprocess.encode.audio.encoder import AudioEncoder
 from ..shards.format.component import component_of
 from ..shards.format.manifest import Manifest
-from ..train.models import DenseUNetConfig, SpectrogramAutoencoderConfig
 
 SPECTROGRAM = spectrogram_grid(1024, 128, (16, 16))
 """The tokens of the spectrogram of a usual clip."""
@@ -68,7 +66,6 @@ AUDIO = Modality(
     masks=(MaskField(grid=SPECTROGRAM),),
     suited=with_usual_seconds,
     figures=figures,
-    works={DenseUNetConfig: show_enhanced, SpectrogramAutoencoderConfig: show_spectrograms},
     demo=Demo(recipe="audiomae-tiny"),
     stages={
         "decode": ("Decoding FLAC", "shorter clips or more cores would help"),

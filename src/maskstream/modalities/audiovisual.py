@@ -11,7 +11,6 @@ import numpy as np
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.audiovisual import AudioVisualFigures
 from ..pages.figures.card import label_names
-from ..pages.report.works.audiovisual import show, show_denoised
 from ..pipelines.masks import MASKS
 from ..pipelines.modalities.audio.spectrogram import Spectrogram
 from ..pipelines.modalities.audiovisual.data import AudioVisualData
@@ -19,7 +18,6 @@ from ..pipelines.modalities.data import DataConfig
 from ..preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from ..shards.format.component import component_of
 from ..shards.format.manifest import Manifest
-from ..train.models import AudioVisualDiffusionConfig, SiameseConfig
 from . import audio
 from .video import CLIP
 
@@ -63,7 +61,6 @@ AUDIOVISUAL = Modality(
     ),
     suited=with_sound_of_clips,
     figures=figures,
-    works={AudioVisualDiffusionConfig: show_denoised, SiameseConfig: show},
     demo=Demo(recipe="avsiam-tiny"),
     stages={
         "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),

@@ -8,19 +8,12 @@ from typing import Any
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
-from ..pages.report.works.image import show, show_latents
-from ..pages.report.works.masked_ids import generated
-from ..pages.report.works.spiking import show as show_spikes
 from ..pipelines.masks import MASKS
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import ImageData, image_grid
 from ..preprocess.encode.image.encoder import ImageEncoder
 from ..shards.format.dataset import read_dataset_json
 from ..shards.members.image import IMAGE as KIND
-from ..train.nn.image_autoencoder import ImageAutoencoderConfig
-from ..train.papers.lmd.model import LatentAutoencoderConfig
-from ..train.papers.mage.model import GenerativeEncoderConfig
-from ..train.papers.spiking_mst.model import SpikingTransformerConfig
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> ImageFigures:
@@ -37,12 +30,6 @@ IMAGE = Modality(
     data=ImageData(mask=MASKS["mae"]()),
     masks=(MaskField(grid=image_grid(224, 16)),),
     figures=figures,
-    works={
-        ImageAutoencoderConfig: show,
-        LatentAutoencoderConfig: show_latents,
-        SpikingTransformerConfig: show_spikes,
-    },
-    generates={GenerativeEncoderConfig: generated},
     demo=Demo(recipe="mae-tiny"),
     stages={
         "decode": ("Decoding", "shards with a short side (ImageEncoder), JPEG members, or more cores would help"),

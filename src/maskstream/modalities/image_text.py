@@ -11,9 +11,6 @@ from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
 from ..pages.figures.image_text import ImageTextFigures
 from ..pages.figures.text import TextFigures
-from ..pages.report.works.image_text import show, show_answers
-from ..pages.report.works.rationales import show_written
-from ..pages.report.works.referring import show_boxes
 from ..pipelines.masks import MASKS
 from ..pipelines.masks.core.scheme import TEXT as TEXT_GRID
 from ..pipelines.modalities.data import DataConfig
@@ -27,10 +24,6 @@ from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.image import IMAGE
 from ..shards.members.texts import TEXTS
 from ..shards.stores.location import opened
-from ..train.papers.m3ae.classifier import ImageTextClassifierConfig
-from ..train.papers.m3ae.model import ImageTextAutoencoderConfig
-from ..train.papers.medthink.model import RationaleWriterConfig
-from ..train.papers.oneref.model import OneRefConfig
 
 
 def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
@@ -64,12 +57,6 @@ IMAGE_TEXT = Modality(
     ),
     suited=with_segments,
     figures=figures,
-    works={
-        ImageTextAutoencoderConfig: show,
-        ImageTextClassifierConfig: show_answers,
-        OneRefConfig: show_boxes,
-        RationaleWriterConfig: show_written,
-    },
     demo=Demo(recipe="m3ae-tiny"),
     stages={
         "decode": ("Decoding", "shards with a short side (ImageEncoder), JPEG members, or more cores would help"),

@@ -8,12 +8,10 @@ from typing import Any
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.mesh import MeshFigures
-from ..pages.report.works.mesh import show
 from ..pipelines.masks import MASKS, TokenGrid
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.mesh.data import MeshData
 from ..preprocess.encode.mesh.encoder import MeshEncoder
-from ..train.models import MeshNetworkConfig
 from ..train.papers.meshmask.rollout import reader_of
 
 
@@ -32,14 +30,13 @@ MESH = Modality(
     data=MeshData(mask=MASKS["mesh-mask"]()),
     masks=(MaskField(grid=TokenGrid(axes=("node",), shape=(1000,), patch=(1,)), cues=frozenset({"edges", "kinds"})),),
     figures=figures,
-    works={MeshNetworkConfig: show},
     demo=Demo(
         recipe="meshmask-tiny",
         # fine-tunes the pre-trained model, then trains one without pre-training, with as many steps in total
         more=(
             "train meshmask-tiny-next --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
             "train meshmask-tiny-next --data {data}/train --out {run}/same-total --steps 1600",
-            "rollout {run}/pre-trained {run}/same-total --data {data}/val --out {run}/rollout.html",
+            "paper meshmask {run}/pre-trained {run}/same-total --data {data}/val --out {run}/rollout.html",
         ),
     ),
     stages={

@@ -8,14 +8,12 @@ from typing import Any
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.points import PointsFigures
-from ..pages.report.works.points import show_groups, show_voxels
 from ..pipelines.masks import MASKS
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.points.data import PointsData
 from ..pipelines.modalities.points.tokens import VoxelTokens
 from ..preprocess.encode.points.encoder import PointEncoder
 from ..shards.format.manifest import Manifest
-from ..train.models import PointAutoencoderConfig, VoxelDiffusionConfig
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> PointsFigures:
@@ -37,7 +35,6 @@ POINTS = Modality(
     data=PointsData(mask=MASKS["fastdit-3d"]()),
     masks=(MaskField(grid=VoxelTokens().grid, cues=frozenset({"occupied"})),),
     figures=figures,
-    works={PointAutoencoderConfig: show_groups, VoxelDiffusionConfig: show_voxels},
     demo=Demo(recipe="pointmae-tiny"),
     stages={
         "convert": ("Augmenting", "more cores would help; noise, where there is some, is drawn here too"),

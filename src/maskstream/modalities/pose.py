@@ -11,7 +11,6 @@ import numpy as np
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.pose import PoseFigures
-from ..pages.report.works.pose import show
 from ..pipelines.masks import MASKS
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.pose.data import PoseData, pose_grid
@@ -19,7 +18,6 @@ from ..preprocess.encode.pose.encoder import PoseEncoder
 from ..shards.format.component import component_of
 from ..shards.format.manifest import Manifest
 from ..shards.members.poses import POSES
-from ..train.papers.mpm.model import PoseModelConfig
 
 
 def with_usual_frames(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
@@ -50,7 +48,6 @@ POSE = Modality(
     masks=(MaskField(grid=pose_grid(243, 17)),),
     suited=with_usual_frames,
     figures=figures,
-    works={PoseModelConfig: show},
     demo=Demo(
         recipe="mpm-tiny",
         more=(  # lifting after the pre-training, and from scratch

@@ -8,7 +8,6 @@ from typing import Any
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.text import TextFigures
-from ..pages.report.works.text import show, show_classes
 from ..pipelines.masks import MASKS
 from ..pipelines.masks.core.scheme import TEXT as GRID
 from ..pipelines.modalities.data import DataConfig
@@ -19,9 +18,6 @@ from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.text import TEXT as KIND
 from ..shards.members.tokens import TOKENS
 from ..shards.stores.location import opened
-from ..train.nn.token_model import TokenModelConfig
-from ..train.papers.roar.lstm import LSTMClassifierConfig
-from ..train.papers.roar.roberta import RobertaClassifierConfig
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> TextFigures:
@@ -48,7 +44,6 @@ TEXT = Modality(
     data=TextData(length=128, mask=MASKS["m3ae-text"]()),
     masks=(MaskField(grid=GRID, cues=CUES, must=frozenset({"words"})),),
     figures=figures,
-    works={TokenModelConfig: show, LSTMClassifierConfig: show_classes, RobertaClassifierConfig: show_classes},
     demo=Demo(recipe="bert-tiny"),
     stages={
         "read": ("Reading", "longer rows, larger shards on a local disk, or more threads would help"),

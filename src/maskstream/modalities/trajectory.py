@@ -7,7 +7,6 @@ from typing import Any
 
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.trajectory import TrajectoryFigures
-from ..pages.report.works.trajectory import show
 from ..pipelines.masks import MASKS
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.trajectory.data import TrajectoryData
@@ -16,7 +15,6 @@ from ..preprocess.encode.trajectory.encoder import TrajectoryEncoder
 from ..shards.format.manifest import Manifest
 from ..shards.members.camera_path import CAMERA_PATH
 from ..shards.members.video import VIDEO
-from ..train.papers.where2imagine.model import WaypointConfig
 from .video import CLIP
 
 
@@ -42,7 +40,6 @@ TRAJECTORY = Modality(
     data=TrajectoryData(clip=VideoClip(), tubelet=2, mask=MASKS["tube"]()),
     masks=(MaskField(grid=CLIP),),
     figures=figures,
-    works={WaypointConfig: show},
     demo=Demo(recipe="where2imagine-tiny"),
     stages={
         "decode": ("Decoding", "depth=False, a larger stride, or more cores would help"),

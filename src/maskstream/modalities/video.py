@@ -9,9 +9,6 @@ from typing import Any
 from ..modality import Demo, MaskField, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
-from ..pages.report.works.future_frames import generated
-from ..pages.report.works.future_frames import show as show_futures
-from ..pages.report.works.video import show
 from ..pipelines.flow import FlowSource
 from ..pipelines.masks import MASKS, TokenGrid
 from ..pipelines.modalities.data import DataConfig
@@ -20,8 +17,6 @@ from ..pipelines.modalities.video.data import VideoData
 from ..pipelines.modalities.video.flow import flow_source
 from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
-from ..train.models import VideoAutoencoderConfig
-from ..train.papers.maskvit.model import FrameIdsConfig
 
 CLIP = TokenGrid.video(16, 224, 224)
 """The tokens of a clip of the usual size."""
@@ -66,11 +61,6 @@ VIDEO = Modality(
     masks=(MaskField(grid=CLIP, cues=frozenset({"flow"})),),
     suited=with_flow,
     figures=figures,
-    works={
-        VideoAutoencoderConfig: show,
-        FrameIdsConfig: show_futures,
-    },
-    generates={FrameIdsConfig: generated},
     demo=Demo(recipe="mgmae-tiny", unseen=True),
     stages={
         "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),

@@ -1,21 +1,37 @@
-"""Texts that a trained model writes."""
+"""What trained models generate: texts, and pages of pictures and clips beside real ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..modality import Modality
+from ..shards.format.dataset import read_dataset_json
 from ..shards.format.manifest import Manifest
 from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..train.core.export import load_model
+from ..train.core.model import ModelConfig
+from ..train.core.recipe import check_modality
+from ..train.core.run_folder import run_recipe, run_weights
+from ..train.core.threads import CPU, compute_threads
+from ..train.evaluate.evaluation import Drawn
 from ..train.nn.token_model import TokenModel
+from ..train.papers import tables
 from ..train.papers.bert.generate import Order, generate
+from .figures.card import label_names
+from .page import page, write_page
+from .report.drawn import sections_of
 
 BLANK = "[MASK]"
+GENERATES: dict[type[ModelConfig[Any]], Drawn] = {
+    kind: make for table in tables("evaluate", "GENERATES") for kind, make in table.items()
+}
+"""What draws examples of the models that generate, by their configs."""
 
 
-def generated(
+def generated_texts(
     run: str | Path,
     data: str | Path,
     text: str,
@@ -58,3 +74,44 @@ def generated(
         seed=seed,
     )
     return [str(tokenizer.decode(one, skip_special_tokens=True)) for one in made.tolist()]
+
+
+def write_generated(
+    modality: Modality,
+    run: Path,
+    data: str,
+    out: Path | None,
+    *,
+    count: int,
+    rounds: int,
+    temperature: float | None,
+    seed: int,
+) -> Path:
+    """Writes the page of the run in the folder `run`, beside samples of the split at `data`; returns its path.
+
+    out: run/generated.html by default. ValueError for a run whose kind of model generates nothing.
+    """
+    recipe = run_recipe(run, "give the folder that `maskstream train` wrote")
+    check_modality(recipe, data)
+    make = GENERATES.get(type(recipe.model))
+    if make is None:
+        legal = ", ".join(sorted(one.__name__ for one in GENERATES))
+        raise ValueError(f"a {type(recipe.model).__name__} generates nothing; those that do: {legal}")
+    with compute_threads(CPU):
+        example = make(
+            load_model(run_weights(run)),
+            recipe.data,
+            data,
+            count=count,
+            rounds=rounds,
+            temperature=temperature,
+            seed=seed,
+        )
+    text = page(
+        kind="generated samples",
+        title=f"{run.resolve().name}: {recipe.name}",
+        lede="What a trained model generates, beside real samples.",
+        facts={"recipe": recipe.name, "seed": str(seed), "real samples": data},
+        sections=sections_of([example], modality.figures(recipe.data, data), label_names(read_dataset_json(data))),
+    )
+    return write_page(text, run / "generated.html" if out is None else out)

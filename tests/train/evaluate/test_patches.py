@@ -9,9 +9,8 @@ import torch
 from maskstream.pipelines.masks import Random, mask_batch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.train.evaluate.guesses import GUESSES, MEAN
-from maskstream.train.evaluate.held_out import margin
 from maskstream.train.evaluate.patches import nearest_visible, patch_losses
-from maskstream.train.evaluate.pictures import held_out, held_out_pictures
+from maskstream.train.evaluate.pictures import evaluate, held_out_pictures
 from maskstream.train.nn.image_autoencoder import ImageAutoencoderConfig
 
 from ...pipelines.every_modality import write_split
@@ -49,14 +48,12 @@ def test_what_fills_a_row_up_or_is_a_mask_token_is_not_nearest():
 
 def test_a_model_of_pixels_is_compared_with_guesses_from_visible_pixels(split):
     model = replace(SIZES, target="pixels").build(DATA.grids).eval()
-    found = held_out(DATA, model, split)
+    found = evaluate(model, DATA, split, 2).scores[0]
     pictures = held_out_pictures(DATA, split)
     with torch.inference_mode():
         parts = [part for batch in pictures for part in model(batch).parts.values()]
-    assert found.score.value == pytest.approx(
-        float(sum(p.total for p in parts) / sum(p.weight for p in parts)), rel=1e-5
-    )
-    assert set(GUESSES) < set(found.score.baselines)
+    assert found.value == pytest.approx(float(sum(p.total for p in parts) / sum(p.weight for p in parts)), rel=1e-5)
+    assert set(GUESSES) < set(found.baselines)
     apart, n = 0.0, 0
     for batch in pictures:
         pixels = model.tokens.inputs(model.tokens.split(batch.image)).unflatten(2, (-1, 3))
@@ -64,7 +61,7 @@ def test_a_model_of_pixels_is_compared_with_guesses_from_visible_pixels(split):
             mean = pixels[i, batch.mask.visible[i]].mean(dim=(0, 1))
             apart += float((pixels[i, batch.mask.target[i]] - mean).square().mean())
             n += 1
-    assert found.score.baselines[MEAN] == pytest.approx(apart / n, rel=1e-5)
+    assert found.baselines[MEAN] == pytest.approx(apart / n, rel=1e-5)
 
 
 def test_losses_are_those_of_one_patch_after_the_other(split):
@@ -93,18 +90,13 @@ def test_losses_are_those_of_one_patch_after_the_other(split):
     assert 0.9 < found.mean < 1
 
 
-def test_what_is_said_is_the_same_each_time(split):
+def test_an_evaluation_is_the_same_each_time(split):
     model = SIZES.build(DATA.grids).eval()
-    facts = held_out(DATA, model, split).facts
-    assert facts == held_out(DATA, model, split).facts
-    assert facts["mask"] == repr(DATA.mask)
-    n = sum(len(batch) for batch in held_out_pictures(DATA, split))
-    assert "the better of the next two" in facts[f"loss on {n} of these pictures"]
-
-
-def test_a_margin_is_a_sentence():
-    assert margin(0.5, 1.0, "the mean") == "50% below the mean"
-    assert margin(1.5, 1.0, "the mean") == "50% above the mean: the model does not generalise"
+    found = evaluate(model, DATA, split, 2)
+    assert found.to_dict() == evaluate(model, DATA, split, 2).to_dict()
+    (score,) = found.scores
+    assert score.count == sum(len(batch) for batch in held_out_pictures(DATA, split))
+    assert set(score.baselines) == {"every patch's mean", "a copy of the nearest visible patch"}
 
 
 def test_no_batch_is_refused():

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.report import work_of
 from maskstream.pipelines import AudioClip, masks
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
@@ -17,6 +16,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.evaluations import EVALUATIONS, evaluation_of
 from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.nn.block import Block
 from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
@@ -171,11 +171,14 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
     assert found.model < 0.95 * min(found.mean, found.nearest)
     assert found.mean == pytest.approx(255 / 256, abs=0.02)
     out = write_report(tmp_path / "whole", split, clips=3)
+    monkeypatch.delitem(EVALUATIONS, SpectrogramAutoencoderConfig)
+    with pytest.raises(ValueError, match="there is no evaluation of a SpectrogramAutoencoderConfig"):
+        evaluation_of(recipe, model, split, 1)
     page = out.read_text(encoding="utf-8")
     assert page.count('<article class="clip') == 3
     assert page.count("data:image/webp") >= 9
-    assert "loss on 16 of these sounds" in page
-    assert "loss of every token&#39;s mean" in page
+    assert "squared error of a normalised token of 16 sounds" in page
+    assert "squared error of a normalised token by every token&#39;s mean" in page
     assert "://" not in page.replace("http://www.w3.org/2000/svg", "")
 
 
@@ -195,5 +198,3 @@ def test_pictures_show_what_was_hidden_and_what_was_made(recipe, split):
     assert all(len({row.items[0].uri for row in card.figures}) == 3 for card in cards)
     with pytest.raises(ValueError, match="give the loader mask="):
         figures.compared(replace(batch, mask=None), batch, 0)
-    with pytest.raises(ValueError, match="there is no report for"):
-        work_of(MODALITIES["video"], recipe, model, split, 1)

@@ -7,9 +7,10 @@ import torch
 
 from maskstream.pipelines.masks import Tokens
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.train.evaluate.held_out import trained_on
 from maskstream.train.evaluate.ngrams import NGrams
 from maskstream.train.nn.token_model import TokenModelConfig
-from maskstream.train.papers.bert.evaluate import held_out, masked_token_losses
+from maskstream.train.papers.bert.evaluate import evaluate, masked_token_losses
 from maskstream.train.papers.bert.recipe import replaced
 
 from ...pipelines.every_modality import write_split
@@ -41,11 +42,14 @@ def test_a_split_is_measured_with_the_counts_of_the_split_beside_it(tmp_path):
     for name in ("train", "val"):
         write_split("text", tmp_path / name).rename(tmp_path / "data" / name)
     config = TextData(length=32, packing="row", mask=replaced(Tokens(ratio=0.3)))
-    found = held_out(config, built(config.grids["text"], 2000), tmp_path / "data/val")
-    again = held_out(config, built(config.grids["text"], 2000), tmp_path / "data/val", tmp_path / "data/train")
-    assert found.facts == again.facts
-    assert 0 < found.baseline_loss < 7
-    assert float(found.facts["perplexity"]) > 100
+    model = built(config.grids["text"], 2000)
+    found = evaluate(model, config, tmp_path / "data/val", 1)
+    assert 0 < found.loss.value < 7
+    assert found.notes["perplexity"] == pytest.approx(np.exp(found.scores[0].value))
+    assert trained_on(tmp_path / "data/val") == tmp_path / "data/train"
+    (tmp_path / "data/train").rename(tmp_path / "data/other")
+    assert trained_on(tmp_path / "data/val") == tmp_path / "data/val"
+    assert evaluate(model, config, tmp_path / "data/val", 1).scores == found.scores
 
 
 def test_all_tokens_of_the_training_split_are_counted_also_those_that_a_row_cuts_off(tmp_path, monkeypatch):
@@ -67,7 +71,7 @@ def test_all_tokens_of_the_training_split_are_counted_also_those_that_a_row_cuts
 
     monkeypatch.setattr(NGrams, "of", noted)
     config = TextData(length=8, packing="row", mask=replaced(Tokens(ratio=0.3)))
-    held_out(config, built(config.grids["text"], 2000), split)
+    evaluate(built(config.grids["text"], 2000), config, split, 1)
     (counts,) = made
     special = (counts.single - 1)[:5].sum()
     assert counts.single.sum() - 2000 - special == pytest.approx(tokens)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from maskstream.train.papers.fastdit3d.noise_errors import Errors, in_words, least_error
+from maskstream.train.papers.fastdit3d.noise_errors import Errors, least_error
 
 
 def errors(cloud, kept, times=30):
@@ -40,6 +40,7 @@ def test_a_point_does_not_tell_where_it_lies_itself():
     assert math.isfinite(errors(cloud, 1 - 1e-7))
 
 
-def test_margins_are_shares_of_mean_and_variance():
-    words = in_words(Errors(model=0.8, masked=0.9, known=1.0, least=0.7))
-    assert words == "20.0% lower; with masks 10.0%; at most 30.0% is possible"
+def test_errors_with_and_without_masks_stand_beside_mean_and_variance():
+    whole, masked = Errors(model=0.8, masked=0.9, known=1.0, least=0.7).scores("", 5)
+    assert (whole.value, masked.value) == (0.8, 0.9)
+    assert set(whole.baselines.values()) == set(masked.baselines.values()) == {1.0}

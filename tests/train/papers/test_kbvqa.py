@@ -213,7 +213,15 @@ def test_a_trained_run_answers_by_the_picture_and_not_where_it_is_hidden(tmp_pat
     sizes = ("data.size=32", "data.patch=8", "batch_size=16", "model.width=32", "model.depth=1", "model.heads=2")
     cuts = (*sizes, "model.text_depth=1", "model.fusion_depth=1", "model.answers=2", "model.vocabulary=300")
     train("vqa-tiny", tmp_path / "data/train", tmp_path / "run", set=cuts, steps=120, device="cpu", progress=False)
-    asked = ["kbvqa", tmp_path / "data/val", "--known", tmp_path / "data/train", "--predictor", tmp_path / "run"]
+    asked = [
+        "paper",
+        "kbvqa",
+        tmp_path / "data/val",
+        "--known",
+        tmp_path / "data/train",
+        "--predictor",
+        tmp_path / "run",
+    ]
     monkeypatch.setattr(
         "sys.argv", ["maskstream", *map(str, asked), "--hidden", "0.99", "--out", str(tmp_path / "out")]
     )

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.report import work_of
+from maskstream.pages.report.drawn import sections_of
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.core.recipe import Recipe
+from maskstream.train.evaluations import evaluation_of
 from maskstream.train.nn.fusion import FusionBlock
 from maskstream.train.papers.m3ae.answers import Priors, answers
 from maskstream.train.papers.m3ae.model import ImageTextAutoencoderConfig
@@ -157,10 +158,10 @@ def test_answers_are_counted_by_kind_and_compared_with_answers_without_looking(b
 @pytest.mark.parametrize("name", ["m3ae-tiny", "vqa-tiny"])
 def test_a_report_has_a_figure_and_predictions(name, split):
     recipe = small(name)
-    work = work_of(MODALITIES["image-text"], recipe, recipe.build().eval(), split, 2)
-    assert work.found.score is not None
-    assert len(work.sections[0].cards) == 2
-    assert 0 < work.found.baseline_loss < 12
+    found = evaluation_of(recipe, recipe.build().eval(), split, 2)
+    (section,) = sections_of(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
+    assert len(section.cards) == 2
+    assert 0 < found.loss.value < 12
 
 
 def test_sizes_and_data_that_do_not_fit_are_refused():

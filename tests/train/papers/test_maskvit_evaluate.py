@@ -90,9 +90,9 @@ def test_a_run_is_reported_and_its_futures_are_generated(tmp_path):
     train("maskvit-tiny", split, run, steps=2, set=CUTS["maskvit"], device="cpu", progress=False)
     assert len(read_metrics(run / "metrics.jsonl")) == 2
     assert load_model(run / "model.safetensors").config.vq is None
-    for words in (["report"], ["generate", "--count", "2", "--rounds", "2"]):
+    for words, more in ((["report"], []), (["paper", "maskvit"], ["--count", "2", "--rounds", "2"])):
         out = tmp_path / f"{words[0]}.html"
-        result = CliRunner().invoke(app, [words[0], str(run), "--data", str(split), "--out", str(out), *words[1:]])
+        result = CliRunner().invoke(app, [*words, str(run), "--data", str(split), "--out", str(out), *more])
         assert result.exit_code == 0, f"{result.output} {result.exception}"
         page = out.read_text()
         assert all(row in page for row in ("Drawn from its ids", "Generated", "The last frame, repeated"))

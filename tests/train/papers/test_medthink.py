@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.report import work_of
+from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
+from maskstream.train.evaluations import evaluation_of
 from maskstream.train.papers.medthink.evaluate import Asked, appended, special_ids, true_texts, write, written
 from maskstream.train.papers.medthink.model import RationaleWriterConfig
 from maskstream.train.run import chosen_recipe
@@ -150,9 +151,9 @@ def test_answers_are_counted_by_kind_beside_those_without_looking():
 def test_a_report_has_a_figure_and_what_is_written(split, strategy):
     roles = STRATEGIES[strategy]
     recipe = small(*(f"data.{name}={[*value]}".replace("'", '"') for name, value in roles.items()))
-    work = work_of(MODALITIES["image-text"], recipe, recipe.build().eval(), split, 2)
-    assert work.found.score is not None
-    titles = [figure.title for figure in work.sections[0].cards[0].figures]
+    found = evaluation_of(recipe, recipe.build().eval(), split, 2)
+    (section,) = sections_of(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
+    titles = [figure.title for figure in section.cards[0].figures]
     assert "The answer" in titles
     assert any(title.startswith("The answer that the model writes") for title in titles)
 

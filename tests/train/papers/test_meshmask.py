@@ -188,7 +188,7 @@ def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path, monk
     assert errors[str(tmp_path / "next")]["step 1"] < errors["persistence"]["step 1"]
     page = (tmp_path / "page.html").read_text()
     assert page.count("<img") == 2 * 2 * 3
-    words = ["rollout", str(tmp_path / "next"), "--data", str(data / "val"), "--steps", "4"]
+    words = ["paper", "meshmask", str(tmp_path / "next"), "--data", str(data / "val"), "--steps", "4"]
     monkeypatch.setattr("sys.argv", ["maskstream", *words])
     with pytest.raises(SystemExit):
         main()

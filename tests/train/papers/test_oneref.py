@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.report import work_of
+from maskstream.pages.report.drawn import sections_of
 from maskstream.train.core.export import load_matching_weights, save_model
+from maskstream.train.evaluations import evaluation_of
 from maskstream.train.papers.oneref.boxes import centred, corners, generalised_overlap, overlap
 from maskstream.train.papers.oneref.evaluate import referred
 from maskstream.train.papers.oneref.model import OneRefConfig
@@ -167,10 +168,11 @@ def test_a_report_has_a_figure_phrases_and_unseen_objects(split, tmp_path):
     for name in ("val", "unseen"):
         (tmp_path / name).symlink_to(split, target_is_directory=True)
     recipe = small()
-    work = work_of(MODALITIES["image-text"], recipe, recipe.build().eval(), tmp_path / "val", 2)
-    assert work.found.score is not None
-    assert any(name.startswith("objects never shown") for name in work.found.facts)
-    (section,) = work.sections
+    found = evaluation_of(recipe, recipe.build().eval(), tmp_path / "val", 2)
+    assert any(score.name.endswith("objects never shown") for score in found.scores)
+    figures = MODALITIES["image-text"].figures(recipe.data, tmp_path / "val")
+    (section,) = sections_of(found.examples, figures, ())
+    assert section.cards[0].words.startswith("Overlap 0.")
     assert len(section.cards) == 2
     words, pictures = section.cards[0].figures
     assert words.title == ""

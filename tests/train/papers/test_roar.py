@@ -13,7 +13,7 @@ from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.evaluate.held_out import batches
 from maskstream.train.papers.roar import roar as of_roar
-from maskstream.train.papers.roar.evaluate import held_out
+from maskstream.train.papers.roar.evaluate import evaluate
 from maskstream.train.papers.roar.importance import CONTROL, MEASURES, RANDOM, importance, integrated
 from maskstream.train.papers.roar.lstm import LSTMClassifierConfig
 from maskstream.train.papers.roar.recipe import roar_lstm_tiny
@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_is_refused(splits, tmp_path):
 
 
 def test_naive_bayes_finds_the_telling_word(splits):
-    found = held_out(recipe().data, recipe().build().eval(), splits[1])
-    assert found.score.baselines == {"the most frequent class": 50, "naive Bayes over ids": 100}
-    assert 20 < found.score.value < 80
+    found = evaluate(recipe().build().eval(), recipe().data, splits[1], 2).scores[0]
+    assert found.baselines == {"the most frequent class": 0.5, "naive Bayes over ids": 1}
+    assert 0.2 < found.value < 0.8
     assert all(TELLING[i % 2] in text_of(i) for i in range(9))

@@ -9,11 +9,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.report import work_of
+from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.seeding import seeded
+from maskstream.train.evaluations import evaluation_of
 from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, spiking
 from maskstream.train.papers.spiking_mst.model import SpikingTransformerConfig
 from maskstream.train.papers.spiking_mst.neurons import THRESHOLD, Qcfs, Simulation
@@ -143,10 +144,10 @@ def test_a_report_shows_the_spikes(tmp_path):
     split = write_split(tmp_path, 12, 0)
     tiny = spiking_mst_tiny()
     recipe = replace(tiny, data=replace(tiny.data, size=16), model=replace(SMALL, depths=(1,), heads=(2,)))
-    work = work_of(MODALITIES["image"], recipe, recipe.build().eval(), split, 2)
-    assert work.found.score.baselines["the most frequent class"] == pytest.approx(100 * 4 / 11)
-    assert "11 images" in " ".join(work.found.facts)
-    (section,) = work.sections
+    found = evaluation_of(recipe, recipe.build().eval(), split, 2)
+    assert found.scores[0].baselines["the most frequent class"] == pytest.approx(4 / 11)
+    assert {score.count for score in found.scores} == {11}
+    (section,) = sections_of(found.examples, MODALITIES["image"].figures(recipe.data, split), ())
     assert [len(card.figures[-1].items) for card in section.cards] == [5, 5]
     assert "nJ" in section.cards[0].facts[0].items[0].value
 

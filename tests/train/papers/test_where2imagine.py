@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from maskstream.modalities.trajectory import figures
-from maskstream.pages.report.works.trajectory import show
+from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines import TrajectoryData, VideoClip, masks
 from maskstream.train.papers.where2imagine.evaluate import (
     KEPT_UP,
@@ -18,7 +18,7 @@ from maskstream.train.papers.where2imagine.evaluate import (
     MEAN,
     STRAIGHT,
     errors,
-    held_out,
+    evaluate,
     held_out_clips,
     kept_up,
     known_guesses,
@@ -88,12 +88,11 @@ def test_a_model_learns_the_arc_and_its_report_says_so(split: Path) -> None:
         losses.append(loss.item())
     loader.close()
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
-    found = held_out(DATA, model.eval(), split)
-    assert found.score is not None
-    assert set(found.score.baselines) == {STRAIGHT, KEPT_UP, MEAN, LINEAR}
-    assert found.score.value < found.score.baselines[STRAIGHT]
-    work = show(DATA, model, split, 2, figures(DATA, split))
-    (section,) = work.sections
+    found = evaluate(model.eval(), DATA, split, 2)
+    place, turn = found.scores
+    assert set(place.baselines) == set(turn.baselines) == {STRAIGHT, KEPT_UP, MEAN, LINEAR}
+    assert place.value < place.baselines[STRAIGHT]
+    (section,) = sections_of(found.examples, figures(DATA, split), ())
     assert [card.figures[-1].kind for card in section.cards] == ["drawing"] * 2
     assert all("m off" in card.words for card in section.cards)
 

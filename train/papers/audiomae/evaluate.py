@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from ....pipelines.modalities.audio.batch import AudioBatch
 from ....pipelines.modalities.audio.data import AudioData
-from ...evaluate.held_out import HeldOut, batches
+from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss
+from ...evaluate.held_out import batches
 from ...evaluate.patches import PatchLosses, patch_losses
 from ...nn.masked_autoencoder import MaskedAutoencoder
+from .model import SpectrogramAutoencoderConfig
 
 MEASURED = 512
 """The largest number of samples that are measured."""
+READING = (
+    "Time runs to the right, frequency rises upwards, bright is loud. The encoder saw only the coloured tokens of the "
+    "middle picture. In the last one the others are the model's predictions. "
+) + NORMALISED
 
 
-def held_out(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: str | Path) -> HeldOut:
-    """The loss on the split, compared with those of two baselines."""
-    found = losses(config, model, data)
-    return HeldOut(
-        facts={
-            "clip": f"{config.clip.seconds:g} s at {config.clip.sample_rate} Hz, {config.features.n_bins} bins",
-            **found.facts(f"loss on {found.samples} of these sounds", "token"),
-            "mask": repr(config.mask),
-        },
-        loss="The mean squared error over the target tokens' normalised values",
-        baseline="predicting every token's mean",
-        score=found.score("token"),
+def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: str | Path, shown: int) -> Evaluation:
+    """The loss on clips of sounds as they are, without gain and mixtures, and reconstructions of some."""
+    plain = replace(config, roll_gain=None, spec_augment=None, mixup=None, views=1)
+    batch = next(iter(batches(plain, data, size=shown, samples=shown, shuffle=True)))
+    with torch.inference_mode():
+        made = model.reconstructed(batch)
+    rows = range(min(shown, len(batch)))
+    return Evaluation(
+        scores=(losses(plain, model, data).score("sounds", "token"),),
+        examples=(Compared(title="Reconstructions", reading=READING, batch=batch, made=made, rows=rows),),
+        loss=TrainingLoss(
+            name="The mean squared error over the target tokens' normalised values",
+            baseline="predicting every token's mean",
+        ),
     )
 
 
 def losses(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: str | Path) -> PatchLosses:
     """The losses over up to 512 samples."""
     return patch_losses(model, batches(config, data, size=32, samples=MEASURED))
+
+
+EVALUATIONS = {SpectrogramAutoencoderConfig: evaluate}

@@ -14,16 +14,21 @@ import torch.nn.functional as F
 from ....pipelines.modalities.text.batch import TextBatch
 from ....pipelines.modalities.text.data import TextData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, margin, trained_on
+from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches, first_batch, trained_on
 from ...evaluate.ngrams import STRENGTHS, NGrams, neighbours
 from ...nn.token_ids import hidden_tokens
-from ...nn.token_model import TokenModel
+from ...nn.token_model import TokenModel, TokenModelConfig
 
 MEASURED = 512
 """The largest number of documents or packed rows that are measured."""
 COUNTED = 1 << 16
 """The largest number of rows whose ids are counted."""
 _AT_ONCE = 32
+READING = (
+    "A held-out text with the tokens that the model had to predict, and with the most probable token in their places. "
+    "The scores say how many of all hidden tokens it predicts right."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,18 +44,6 @@ class MaskedTokenLosses:
     alone: float
     beside: float
     tokens: int
-
-    def facts(self) -> dict[str, str]:
-        """The figures by name."""
-        trivial = min(self.alone, self.beside)
-        below = margin(self.model, trivial, "counts of pairs")
-        return {
-            f"loss on {self.tokens} hidden tokens": f"{self.model:.3f}, {below}",
-            "perplexity": f"{math.exp(self.model):.1f}",
-            "predicted right": f"{self.accuracy:.1%}",
-            "loss by counts of pairs with the visible neighbours": f"{self.beside:.3f}",
-            "loss by counts of ids": f"{self.alone:.3f}",
-        }
 
 
 @torch.inference_mode()
@@ -75,26 +68,46 @@ def masked_token_losses(model: TokenModel, measured: Iterable[TextBatch], counts
     )
 
 
-def held_out(config: TextData, model: TokenModel, data: str | Path, train: str | Path | None = None) -> HeldOut:
-    """The loss on a held-out split with the recipe's masks, compared with those of counts.
-
-    train: the split that the model was trained on, all of whose ids are counted; see `trained_on` for the default.
-    """
+def evaluate(model: TokenModel, config: TextData, data: str | Path, shown: int) -> Evaluation:
+    """The loss on a held-out split with the recipe's masks, compared with those of counts of the training split."""
     n = min(len(Manifest.load(data)), MEASURED)
     size = min(n, _AT_ONCE)
     whole = replace(config, packing="pack", mask=None)
-    counts = NGrams.of(batches(whole, train or trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
+    counts = NGrams.of(batches(whole, trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
     measured = batches(config, data, size=size, samples=n // size * size, shuffle=True)
     found = masked_token_losses(model, measured, counts)
-    return HeldOut(
-        facts={"documents": f"up to {config.length} tokens", **found.facts(), "mask": repr(config.mask)},
-        learns="A masked language model learns by predicting the tokens that it was not shown.",
-        loss="The mean cross-entropy of the hidden tokens in nats",
-        baseline="counts of pairs of tokens",
-        baseline_loss=min(found.alone, found.beside),
-        score=Score(
-            name="cross-entropy of hidden tokens in nats",
-            value=found.model,
-            baselines={"counts of pairs with the visible neighbours": found.beside, "counts of ids": found.alone},
+    batch = first_batch(config, data, shown)
+    with torch.inference_mode():
+        made = model.reconstructed(batch)
+    rows = range(min(shown, len(batch)))
+    return Evaluation(
+        scores=(
+            Score(
+                name="cross-entropy",
+                value=found.model,
+                unit="nats",
+                of="hidden tokens",
+                count=found.tokens,
+                baselines={"counts of pairs with the visible neighbours": found.beside, "counts of ids": found.alone},
+            ),
+            Score(
+                name="predicted right",
+                value=found.accuracy,
+                unit="%",
+                of="hidden tokens",
+                count=found.tokens,
+                lower_is_better=False,
+            ),
         ),
+        notes={"perplexity": math.exp(found.model)},
+        examples=(Compared(title="Predictions", reading=READING, batch=batch, made=made, rows=rows),),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the hidden tokens in nats",
+            baseline="counts of pairs of tokens",
+            value=min(found.alone, found.beside),
+        ),
+        learns="A masked language model learns by predicting the tokens that it was not shown.",
     )
+
+
+EVALUATIONS = {TokenModelConfig: evaluate}

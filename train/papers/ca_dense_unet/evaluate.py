@@ -8,26 +8,47 @@ import torch
 from torch import Tensor
 
 from ....pipelines.modalities.audio.data import NoisyData
-from ...evaluate.held_out import HeldOut, Score, batches
-from .model import DenseUNet, si_sdr
+from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches
+from .model import DenseUNet, DenseUNetConfig, si_sdr
 
 MEASURED = 128
 """The largest number of samples that are measured."""
+READING = (
+    "Time runs to the right, frequency rises upwards, bright is loud; what the first microphone hears. Each sound was "
+    "mixed with noise from another direction; the network gave every microphone a complex mask, and the mixture times "
+    "the mask is what came out. SI-SDR is the ratio of clean signal to error in decibels, whatever the loudness."
+)
 
 
-def held_out(config: NoisyData, model: DenseUNet, data: str | Path) -> HeldOut:
-    """The SI-SDR and the loss of the model on the split."""
+def evaluate(model: DenseUNet, config: NoisyData, data: str | Path, shown: int) -> Evaluation:
+    """The SI-SDR and the error on the split, and some sounds before and after."""
     loss, before, after, measured = gains(config, model, data)
-    return HeldOut(
-        facts={
-            "clip": f"{config.clip.seconds:g} s at {config.clip.sample_rate} Hz, {config.microphones} microphones",
-            f"SI-SDR of {measured} of these sounds": f"{before:.1f} dB noisy, {after:.1f} dB enhanced",
-            "error relative to the mixture's": f"{loss:.3f}",
-        },
+    batch = next(iter(batches(config, data, size=shown, samples=shown, shuffle=True)))
+    with torch.inference_mode():
+        made = model.reconstructed(batch)
+    rows, noisy = range(min(shown, len(batch))), "the noisy sound"
+    return Evaluation(
+        scores=(
+            Score(
+                name="SI-SDR",
+                value=after,
+                unit="dB",
+                of="sounds",
+                count=measured,
+                baselines={noisy: before},
+                lower_is_better=False,
+            ),
+            Score(
+                name="error relative to the mixture's", value=loss, of="sounds", count=measured, baselines={noisy: 1.0}
+            ),
+        ),
+        examples=(Compared(title="Before and after", reading=READING, batch=batch, made=made, rows=rows),),
+        loss=TrainingLoss(
+            name="The error of the enhanced sounds relative to that of the noisy ones",
+            baseline="returning the noisy sound",
+        ),
         learns="A network learns to recover the clean sound from the noisy sounds of several microphones.",
-        loss="The error of the enhanced sounds relative to that of the noisy ones",
-        baseline="returning the noisy sound",
-        score=Score(name="SI-SDR in dB", value=after, baselines={"the noisy sound": before}, lower_is_better=False),
     )
 
 
@@ -44,3 +65,6 @@ def gains(config: NoisyData, model: DenseUNet, data: str | Path) -> tuple[float,
     rows = torch.cat(kept).double()
     loss, before, after = rows.mean(dim=0).tolist()
     return loss, before, after, len(rows)
+
+
+EVALUATIONS = {DenseUNetConfig: evaluate}

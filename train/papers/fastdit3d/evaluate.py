@@ -17,71 +17,133 @@ from ....pipelines.modalities.points.batch import PointsBatch
 from ....pipelines.modalities.points.data import PointsData
 from ....pipelines.stream.sampler import BatchT
 from ...core.model import Model
-from ...evaluate.held_out import HeldOut, Score, margin
+from ...evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from .distances import chamfer_table, compare_sets
-from .model import VoxelDiffusion, noise_of
-from .noise_errors import held_out_batches, in_words, noise_errors
+from .model import VoxelDiffusion, VoxelDiffusionConfig, noise_of
+from .noise_errors import VIEWS, held_out_batches, noise_errors
 from .sampling import sample_clouds
 
 COMPARED = 54
 """The largest number of generated clouds, equal for all categories; they are compared with as many real ones."""
 COMPARED_POINTS = 512
 STEPS = 30
+SHOWN_AT = (0.9, 0.7, 0.5, 0.3)
+"""The shares of variance left in the noised clouds that are shown; the nearest ones measured are taken."""
+REMOVAL = (
+    "Held-out clouds, and the same with the noise of one time. With the mask the encoder saw only the tokens whose "
+    "boxes are drawn, which hold the orange points. To the right, the noise that the model predicts was removed in a "
+    "single step. This gives the mean of all clouds that are possible, so the more noise there was, the more it is "
+    "blurred."
+)
+MAKING = (
+    f"Clouds that the model generated from noise in {STEPS} steps for each category, and held-out real clouds of that "
+    "category. They are the first ones, not selected."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VoxelsHeldOut:
-    """The results. bands: the margins by noise level, in words; batches: the measured ones; made, real: generated and
-    real clouds float32 (B, N, 3) of the categories `label` int64 (B,).
-    """
+class Generated(Example):
+    """Generated and real clouds float32 (B, N, 3) of the categories `label` int64 (B,)."""
 
-    found: HeldOut
-    bands: tuple[tuple[str, str], ...]
-    batches: list[PointsBatch]
     made: Tensor
     real: Tensor
     label: Tensor
 
 
-def held_out(config: PointsData, model: VoxelDiffusion, data: str | Path) -> VoxelsHeldOut:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Denoised(Example):
+    """Clouds float32 (B, N, 3) as they are, noised, and as the model denoises them in a single step, with the mask and
+    without one. kept: the share of variance that the noise left (B,). visible: the tokens of the mask (B, V), of
+    `patch`³ voxels each in a cube of `resolution`³.
+    """
+
+    keys: Sequence[str]
+    clean: Tensor
+    noised: Tensor
+    masked: Tensor
+    whole: Tensor
+    kept: Tensor
+    visible: Tensor
+    resolution: int
+    patch: int
+
+
+def evaluate(model: VoxelDiffusion, config: PointsData, data: str | Path, shown: int) -> Evaluation:
     """The held-out errors with their bounds, and clouds that the model generated; the same at each call."""
     batches = held_out_batches(config, data)
     errors = noise_errors(config, model, batches, data)
     made, real, label = made_and_real(config, model, data)
     sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])
-    own, whole, bound = own_category(made, real, label), errors.whole, "the upper bound"
-    facts = {
-        "noise error, held-out clouds": f"{whole.model:.4f}, {margin(whole.model, whole.known, bound)}",
-        "upper bound, from mean and variance only": f"{whole.known:.4f}",
-        "lower bound, from the cloud itself": f"{whole.least:.4f}, {margin(whole.least, whole.known, bound)}",
-        "noise error with the recipe's masks": f"{whole.masked:.4f}, {margin(whole.masked, whole.known, bound)}",
-        f"{len(made)} generated clouds against real ones": f"coverage {sets.coverage:.2f}, 1-NNA {sets.accuracy:.2f} "
-        f"(0.5 is best), matching {sets.matching:.3f}",
-        "generated clouds nearest to a real one of their category": f"{own} of {len(made)}",
-        "tokens": _tokens(model, batches[0]),
-        "arithmetic of a step": _flops(model, batches[0]),
-        "mask": repr(config.mask),
-    }
-    return VoxelsHeldOut(
-        found=HeldOut(
-            facts=facts,
-            learns="A masked diffusion model learns to predict the noise in clouds of which its encoder sees a part.",
-            loss="The mean squared error of the predicted noise",
-            baseline="a predictor that knows mean and variance only",
-            baseline_loss=whole.known,
-            score=Score(
-                name="squared error of the noise",
-                value=whole.model,
-                baselines={"a predictor that knows mean and variance": whole.known},
+    first, whole, count = batches[0], errors.whole, sum(map(len, batches))
+    sees = noise_of(first)[2].shape[1]
+    masked, every = step_gflops(model, first)
+    generated = (
+        ("coverage of real clouds", sets.coverage, "%", False),
+        ("matching distance to real clouds", sets.matching, "", True),
+        ("nearest to a real cloud of their category", own_category(made, real, label) / len(made), "%", False),
+    )
+    return Evaluation(
+        scores=(
+            *whole.scores("", count),
+            *(
+                score
+                for low, high, band in errors.bands
+                for score in band.scores(f", {high:.0%} to {low:.0%} of the variance left", 0)
+            ),
+            *(
+                Score(name=name, value=value, unit=unit, of="generated clouds", count=len(made), lower_is_better=lower)
+                for name, value, unit, lower in generated
             ),
         ),
-        bands=tuple(
-            (f"{high:.0%} to {low:.0%} of the variance left", in_words(band)) for low, high, band in errors.bands
+        notes={
+            "least squared error of the noise, of who knows the cloud": whole.least,
+            **{f"the same, {high:.0%} to {low:.0%} of the variance left": one.least for low, high, one in errors.bands},
+            "1-NNA of generated clouds, of which 0.5 is the best": sets.accuracy,
+            "tokens": model.side**3,
+            "tokens that the encoder sees with masks": sees,
+            "tokens that the encoder sees without": int(model.config.shown * model.side**3),
+            "GFLOP of a step and cloud with masks": masked,
+            "GFLOP of a step and cloud with every token visible": every,
+        },
+        examples=(
+            Generated(title="Generated clouds", reading=MAKING, made=made, real=real, label=label),
+            _denoised(model, first, shown),
         ),
-        batches=batches,
-        made=made,
-        real=real,
-        label=label,
+        loss=TrainingLoss(
+            name="The mean squared error of the predicted noise",
+            baseline="a predictor that knows mean and variance only",
+            value=whole.known,
+        ),
+        learns="A masked diffusion model learns to predict the noise in clouds of which its encoder sees a part.",
+    )
+
+
+@torch.inference_mode()
+def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> Denoised:
+    (noise, time, visible), points, label = noise_of(batch), batch.points, batch.label
+    kept = model.noise.kept()[time].float()
+    first = torch.arange(0, len(batch), VIEWS)[:shown]
+    wanted = torch.tensor([SHOWN_AT[i % len(SHOWN_AT)] for i in range(len(first))])
+    views = first[:, None] + torch.arange(VIEWS)
+    at = views.gather(1, (kept[views] - wanted[:, None]).abs().argmin(dim=1, keepdim=True))[:, 0]
+    clean, share = points[at, :, :3], kept[at, None, None]
+    noised = model.noise.noised(clean, noise[at], time[at])
+    masked, whole = (
+        (noised - (1 - share).sqrt() * model.predict(noised, time[at], label[at], seen)) / share.sqrt()
+        for seen in (visible[at], None)
+    )
+    return Denoised(
+        title="Denoised clouds",
+        reading=REMOVAL,
+        keys=[batch.key[number] for number in at.tolist()],
+        clean=clean,
+        noised=noised,
+        masked=masked,
+        whole=whole,
+        kept=kept[at],
+        visible=visible[at],
+        resolution=model.resolution,
+        patch=model.patch,
     )
 
 
@@ -111,13 +173,8 @@ def own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
     return int((label[nearest] == label).sum())
 
 
-def _tokens(model: VoxelDiffusion, batch: PointsBatch) -> str:
-    visible, without = noise_of(batch)[2].shape[1], int(model.config.shown * model.side**3)
-    return f"{model.side**3}, of which the encoder sees {visible} with masks and {without} without"
-
-
-def _flops(model: VoxelDiffusion, batch: PointsBatch) -> str:
-    """The floating point operations of one training step per cloud, with masks and with every token visible."""
+def step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float, float]:
+    """Billions of floating point operations of a training step per cloud: with masks, and with every token visible."""
     noise, time, _ = noise_of(batch)
     if batch.mask is None:
         raise ValueError("the batch has no masks; give the loader mask=")
@@ -127,7 +184,7 @@ def _flops(model: VoxelDiffusion, batch: PointsBatch) -> str:
     )
     every = replace(mask, visible=torch.arange(model.side**3)[None])
     masked, whole = (step_flops(model, replace(one, mask=mask)) for mask in (mask, every))
-    return f"{masked / 1e9:.2f} GFLOP a cloud, {masked / whole:.0%} of {whole / 1e9:.2f} with every token visible"
+    return masked / 1e9, whole / 1e9
 
 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
@@ -153,3 +210,6 @@ def step_flops(model: Model[BatchT], batch: BatchT) -> int:
         model(batch).loss().backward()
     model.zero_grad()
     return int(counter.get_total_flops())
+
+
+EVALUATIONS = {VoxelDiffusionConfig: evaluate}

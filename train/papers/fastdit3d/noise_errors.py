@@ -7,7 +7,8 @@ cloud's points weighted by their likelihood (Tweedie's formula). At late times t
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from ....pipelines.modalities.points.batch import PointsBatch
 from ....pipelines.modalities.points.data import PointsData
 from ....pipelines.modalities.points.read import PointSelection
 from ....shards.format.manifest import Manifest
+from ...evaluate.evaluation import Score
 from .model import VoxelDiffusion, noise_of
 
 MEASURED = 256
@@ -40,6 +42,17 @@ class Errors:
     masked: float
     known: float
     least: float
+
+    def scores(self, where: str, count: int) -> Iterator[Score]:
+        """The errors without and with masks beside the two bounds. where: at which noise; count: of how many clouds."""
+        for name, value in (("", self.model), (" with the recipe's masks", self.masked)):
+            yield Score(
+                name=f"squared error of the noise{name}{where}",
+                value=value,
+                of="clouds",
+                count=count,
+                baselines={"a predictor that knows mean and variance": self.known},
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,9 +131,3 @@ def _plain(config: PointsData) -> PointAugment:
 def _mean(rows: Tensor) -> Errors:
     model, masked, known, least = rows.mean(dim=0).tolist()
     return Errors(model=model, masked=masked, known=known, least=least)
-
-
-def in_words(errors: Errors) -> str:
-    """How far the errors lie below the upper bound, in words: the model's, with masks, and the lower bound."""
-    model, masked, _, least = (1 - value / errors.known for value in astuple(errors))
-    return f"{model:.1%} lower; with masks {masked:.1%}; at most {least:.1%} is possible"

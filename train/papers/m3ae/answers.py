@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
@@ -14,16 +14,17 @@ from ....pipelines.modalities.fields import Field
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, trained_on
+from ...evaluate.evaluation import Evaluation, Score, Shown, TrainingLoss
+from ...evaluate.held_out import batches, first_batch, trained_on
 from ...evaluate.scores import KIND
 from .classifier import ImageTextClassifier
 
-"""The field with the kind of a question; a split whose samples have none is one kind."""
 MEASURED = 2048
 """The largest number of questions that are measured."""
 KNOWN = 1 << 13
 """The largest number of questions whose answers are counted for the priors."""
 _AT_ONCE = 64
+READING = "Held-out questions, with the model's answer under each."
 Shares = dict[str, float]
 
 
@@ -42,13 +43,21 @@ class Answers:
     questions: Mapping[str, int]
     prior_loss: float
 
-    def facts(self) -> dict[str, str]:
-        """The figures in words, by name."""
-        return {
-            f"right answers, {kind} ({self.questions[kind]:,})": f"{self.model[kind]:.1%}; the most frequent answer "
-            f"{self.frequent[kind]:.1%}, that to the same words {self.unseen[kind]:.1%}"
-            for kind in self.model
-        }
+    def scores(self) -> Iterator[Score]:
+        """The figures by kind."""
+        for kind, count in self.questions.items():
+            yield Score(
+                name="right answers" if kind == "all" else f"right answers, {kind}",
+                value=self.model[kind],
+                unit="%",
+                of="questions",
+                count=count,
+                baselines={
+                    "the most frequent answer": self.frequent[kind],
+                    "that to the same words": self.unseen[kind],
+                },
+                lower_is_better=False,
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,20 +133,18 @@ def measured_answers(
     return answers(model, batches(asked, data, size=size, samples=n // size * size, shuffle=True), priors)
 
 
-def held_out(config: ImageTextData, model: ImageTextClassifier, data: str | Path) -> HeldOut:
+def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
     """The right answers on a held-out split, compared with answers without looking."""
-    found = measured_answers(config, model, data)
-    guesses = {"the most frequent answer": found.frequent["all"], "that to the same words": found.unseen["all"]}
-    return HeldOut(
-        facts=found.facts(),
-        learns="A classifier learns the answers to questions about images.",
-        loss="The mean cross-entropy of the answers in nats",
-        baseline="the frequencies of answers",
-        baseline_loss=found.prior_loss,
-        score=Score(
-            name="right answers, per cent",
-            value=100 * found.model["all"],
-            baselines={name: 100 * value for name, value in guesses.items()},
-            lower_is_better=False,
+    found, batch = measured_answers(config, model, data), first_batch(config, data, shown)
+    with torch.inference_mode():
+        said = model.scores(batch).argmax(dim=1).tolist()
+    return Evaluation(
+        scores=tuple(found.scores()),
+        examples=(Shown(title="Answers", reading=READING, batch=batch, rows=range(len(said)), answers=said),),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the answers in nats",
+            baseline="the frequencies of answers",
+            value=found.prior_loss,
         ),
+        learns="A classifier learns the answers to questions about images.",
     )

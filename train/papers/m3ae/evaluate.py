@@ -15,24 +15,32 @@ from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.format.manifest import Manifest
 from ...core.losses import Part, squared
-from ...evaluate.held_out import HeldOut, batches, margin, trained_on
+from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches, trained_on
 from ...evaluate.ngrams import NGrams
 from ...evaluate.patches import PatchLosses, nearest_visible
 from ...nn.select import gather_tokens
-from .model import ImageTextAutoencoder
+from .answers import evaluate_answers
+from .classifier import ImageTextClassifierConfig
+from .model import ImageTextAutoencoder, ImageTextAutoencoderConfig
 
 MEASURED = 512
 """The largest number of samples that are measured."""
 COUNTED = 1 << 14
 """The largest number of texts whose ids are counted."""
 _AT_ONCE = 32
+READING = (
+    "A held-out image and its text, what the encoder saw of the image, and both with the model's predictions in the "
+    "places that were hidden. Patches are predicted from the visible ones and the whole text, words from the visible "
+    "ones and the whole image. "
+) + NORMALISED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextLosses:
     """patches: the losses of hidden patches. words: the mean cross-entropy of `tokens` hidden tokens in nats; alone:
-    that of the frequencies of ids; right: the share that is predicted. matched: the share of pairs that are judged
-    right.
+    that of the frequencies of ids; right: the share that is predicted. matched: the share of `pairs` pairs that are
+    judged right.
     """
 
     patches: PatchLosses
@@ -41,17 +49,38 @@ class ImageTextLosses:
     right: float
     tokens: int
     matched: float
+    pairs: int
 
-    def facts(self) -> dict[str, str]:
-        """The figures by name."""
-        return {
-            **self.patches.facts(f"loss on {self.patches.samples} of these images"),
-            f"loss on {self.tokens} hidden tokens": f"{self.words:.3f}, "
-            f"{margin(self.words, self.alone, 'counts of ids')}",
-            "tokens predicted right": f"{self.right:.1%}",
-            "loss by counts of ids": f"{self.alone:.3f}",
-            "pairs judged right": f"{self.matched:.1%} (half of them match)",
-        }
+    def scores(self) -> tuple[Score, ...]:
+        """The figures; models are compared by that of patches."""
+        return (
+            self.patches.score("images"),
+            Score(
+                name="cross-entropy",
+                value=self.words,
+                unit="nats",
+                of="hidden tokens",
+                count=self.tokens,
+                baselines={"counts of ids": self.alone},
+            ),
+            Score(
+                name="predicted right",
+                value=self.right,
+                unit="%",
+                of="hidden tokens",
+                count=self.tokens,
+                lower_is_better=False,
+            ),
+            Score(
+                name="judged right",
+                value=self.matched,
+                unit="%",
+                of="pairs",
+                count=self.pairs,
+                baselines={"a coin": 0.5},
+                lower_is_better=False,
+            ),
+        )
 
 
 @torch.inference_mode()
@@ -89,6 +118,7 @@ def image_text_losses(
         right=float(torch.cat(right).float().mean()),
         tokens=sum(map(len, ids)),
         matched=float(torch.cat(matched).float().mean()),
+        pairs=samples,
     )
 
 
@@ -100,22 +130,27 @@ def held_out_samples(config: ImageTextData, data: str | Path) -> list[ImageTextB
     return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))
 
 
-def held_out(config: ImageTextData, model: ImageTextAutoencoder, data: str | Path) -> HeldOut:
+def evaluate(model: ImageTextAutoencoder, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
     """The losses on a held-out split with the recipe's masks; ids are counted in the split beside it."""
     plain = replace(config, image_mask=None, text_mask=None, pairs=False)
     known = batches(plain, trained_on(data), size=_AT_ONCE, samples=COUNTED)
     counts = NGrams.of((batch.texts for batch in known), model.config.vocabulary)
-    found = image_text_losses(model, held_out_samples(config, data), counts)
-    return HeldOut(
-        facts={
-            "image": f"{config.size} px, patches of {config.patch} px",
-            **found.facts(),
-            "mask of images": repr(config.image_mask),
-            "mask of texts": repr(config.text_mask),
-        },
+    measured = held_out_samples(config, data)
+    found, first = image_text_losses(model, measured, counts), measured[0]
+    with torch.inference_mode():
+        made = model.reconstructed(first)
+    rows = range(min(shown, len(first)))
+    return Evaluation(
+        scores=found.scores(),
+        examples=(Compared(title="Predictions", reading=READING, batch=first, made=made, rows=rows),),
+        loss=TrainingLoss(
+            name="The sum of the errors of normalised patches, of the cross-entropy of hidden tokens and of the "
+            "matching",
+            baseline="every patch's mean, counts of ids, and a coin",
+            value=found.patches.mean + found.alone + float(np.log(2)),
+        ),
         learns="A masked autoencoder of images with texts learns to predict the parts of both that it was not shown.",
-        loss="The sum of the errors of normalised patches, of the cross-entropy of hidden tokens and of the matching",
-        baseline="every patch's mean, counts of ids, and a coin",
-        baseline_loss=found.patches.mean + found.alone + float(np.log(2)),
-        score=found.patches.score(),
     )
+
+
+EVALUATIONS = {ImageTextAutoencoderConfig: evaluate, ImageTextClassifierConfig: evaluate_answers}

@@ -14,13 +14,13 @@ from ....pipelines.augment import CenterCrop
 from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
 from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.evaluation import Compared, Evaluation, Pictures, Score, TrainingLoss
 from ...evaluate.held_out import batches, trained_on
 from ...evaluate.id_counts import IdCounts
 from ...evaluate.ngrams import STRENGTHS
 from ...evaluate.patches import nearest_visible
 from ...evaluate.pictures import held_out_pictures
-from .generate import generated_examples, set_distances
+from .generate import TEMPERATURE, generated_examples, set_distances
 from .model import GenerativeEncoder, GenerativeEncoderConfig, mask_of
 
 READING = (
@@ -116,7 +116,6 @@ def evaluate(model: GenerativeEncoder, config: ImageData, data: str | Path, show
         made = model.reconstructed(first)
     return Evaluation(
         scores=(found.loss_score, found.right_score, apart.score),
-        notes={"mask": repr(config.mask)},
         examples=(
             Compared(title="Predictions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))),
             generated_examples(model, first.image[:16], count=16),
@@ -130,4 +129,26 @@ def evaluate(model: GenerativeEncoder, config: ImageData, data: str | Path, show
     )
 
 
+def generate(
+    model: GenerativeEncoder,
+    config: ImageData,
+    data: str | Path,
+    *,
+    count: int,
+    rounds: int,
+    temperature: float | None,
+    seed: int,
+) -> Pictures:
+    """Generated pictures beside real ones of the split."""
+    return generated_examples(
+        model,
+        held_out_pictures(config, data)[0].image[:count],
+        count=count,
+        rounds=rounds,
+        temperature=TEMPERATURE if temperature is None else temperature,
+        seed=seed,
+    )
+
+
 EVALUATIONS = {GenerativeEncoderConfig: evaluate}
+GENERATES = {GenerativeEncoderConfig: generate}

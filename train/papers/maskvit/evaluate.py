@@ -17,17 +17,27 @@ from ....pipelines.augment import CenterCrop
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, margin
+from ...evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches, trained_on
 from ...evaluate.id_counts import IdCounts
 from ...evaluate.iterative import filled
 from ...evaluate.ngrams import STRENGTHS
 from ...evaluate.pixels import UNIT, error
-from .model import FrameIdsModel, mask_of
+from .model import FrameIdsConfig, FrameIdsModel, mask_of
 
 MEASURED, COUNTED = 128, 512
 """The largest numbers of clips that are measured, and whose ids are counted."""
 ROUNDS, TEMPERATURE = 12, 1.0
 _AT_ONCE = 16
+READING = (
+    "A few frames of a held-out clip, the cells whose ids the model saw, and these with what the quantiser draws of "
+    "the most probable ids of the others. "
+)
+GENERATED = (
+    "The model sees the ids of the first {context} and fills in those of all later ones over {rounds} rounds, the most "
+    "certain first. Below the real frames stand what the quantiser makes of their true ids, which is the best that the "
+    "model could draw, the generated ones, and the last frame of the context, repeated."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,31 +180,82 @@ def held_out_clips(config: VideoData, data: str | Path, most: int = MEASURED) ->
     return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))
 
 
-def held_out(config: VideoData, model: FrameIdsModel, data: str | Path, measured: list[VideoBatch]) -> HeldOut:
-    """The figures on held-out clips, compared with counts of the split `train` beside `data`, or where there is none of
-    `data` itself, whose own counts are harder to beat, and with the last frame repeated.
-    """
-    beside = Path(data).parent / "train"
-    trained = beside if (beside / "dataset.json").is_file() else data
-    found = hidden_ids(model, measured, counted(model, held_out_clips(config, trained, COUNTED)))
-    guesses = {"counts after the id last seen at the place": found.after, "counts of ids": found.alone}
-    errors = futures(model, measured).errors()
-    own, repeated = errors["generated"], errors["the last frame, repeated"]
-    return HeldOut(
-        facts={
-            f"loss on {found.ids} hidden ids": f"{found.model:.3f} nats, "
-            + margin(found.model, min(guesses.values()), "the better of the next two"),
-            **{f"loss by {name}": f"{value:.3f} nats" for name, value in guesses.items()},
-            "predicted right": f"{found.right:.1%}",
-            "a copy of the id last seen at the place is right": f"{found.copied:.1%}",
-            f"error of {config.clip.frames - model.config.context} generated frames": f"{own:.1f} {UNIT}, "
-            f"{own / repeated - 1:+.0%} to that of the last frame, repeated",
-            **{f"error of {name}": f"{value:.1f} {UNIT}" for name, value in errors.items() if name != "generated"},
-            "mask": repr(config.mask),
-        },
+def evaluate(model: FrameIdsModel, config: VideoData, data: str | Path, shown: int) -> Evaluation:
+    """The figures on held-out clips, compared with counts of the training split and with the last frame repeated."""
+    measured = held_out_clips(config, data)
+    counts = counted(model, held_out_clips(config, trained_on(data), COUNTED))
+    found, errors = hidden_ids(model, measured, counts), futures(model, measured).errors()
+    own, drawn, first = errors.pop("generated"), errors.pop("the real frames, drawn from their ids"), measured[0]
+    with torch.inference_mode():
+        made = model.reconstructed(first)
+    return Evaluation(
+        scores=(
+            Score(
+                name="cross-entropy",
+                value=found.model,
+                unit="nats",
+                of="hidden ids",
+                count=found.ids,
+                baselines={"counts after the id last seen at the place": found.after, "counts of ids": found.alone},
+            ),
+            Score(
+                name="predicted right",
+                value=found.right,
+                unit="%",
+                of="hidden ids",
+                count=found.ids,
+                baselines={"a copy of the id last seen at the place": found.copied},
+                lower_is_better=False,
+            ),
+            Score(
+                name="root mean squared error of a pixel of the generated future",
+                value=own,
+                unit=UNIT,
+                of="clips",
+                count=sum(map(len, measured)),
+                baselines=errors,
+            ),
+        ),
+        notes={f"error of the real frames, drawn from their ids, in {UNIT}": drawn},
+        examples=(
+            Compared(title="Predictions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))),
+            generate(model, config, data, count=shown, rounds=ROUNDS, temperature=None, seed=0),
+        ),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the hidden ids in nats", baseline="counts of ids", value=found.alone
+        ),
         learns="A model of ids of frames learns by predicting those that it was not shown.",
-        loss="The mean cross-entropy of the hidden ids in nats",
-        baseline="counts of ids",
-        baseline_loss=found.alone,
-        score=Score(name="cross-entropy of hidden ids in nats", value=found.model, baselines=guesses),
     )
+
+
+def generate(
+    model: FrameIdsModel,
+    config: VideoData,
+    data: str | Path,
+    *,
+    count: int,
+    rounds: int,
+    temperature: float | None,
+    seed: int,
+) -> Clips:
+    """Generated futures of held-out clips, beside the real ones and the last frame, repeated."""
+    batch = held_out_clips(config, data, count)[0]
+    heat = TEMPERATURE if temperature is None else temperature
+    made = futures(model, [batch], rounds=rounds, temperature=heat, seed=seed)
+    frames = "frame" if model.config.context == 1 else f"{model.config.context} frames"
+    return Clips(
+        title="Generated futures",
+        reading=GENERATED.format(context=frames, rounds=rounds),
+        keys=batch.key,
+        times_s=batch.pts_s,
+        sets={
+            "original": made.real,
+            "ids": made.drawn,
+            "generated": made.generated,
+            "persistence": made.repeated(made.real),
+        },
+    )
+
+
+EVALUATIONS = {FrameIdsConfig: evaluate}
+GENERATES = {FrameIdsConfig: generate}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
@@ -21,9 +21,10 @@ from ....shards.format.manifest import Manifest
 from ....shards.format.tokenizer import tokenizer_facts
 from ....shards.members.texts import ROLES
 from ....shards.stores.location import opened
-from ...evaluate.held_out import HeldOut, Score, batches, trained_on
+from ...evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
+from ...evaluate.held_out import batches, trained_on
 from ...evaluate.scores import KIND
-from .model import RationaleWriter
+from .model import RationaleWriter, RationaleWriterConfig
 
 MEASURED = 1024
 """The largest number of questions that are measured."""
@@ -31,6 +32,10 @@ KNOWN = 1 << 12
 """The largest number of questions whose answers are counted."""
 ANSWER, RATIONALE = "answer", "rationale"
 _AT_ONCE = 128
+READING = (
+    "Held-out questions, with the true answer and rationale, and those that the model writes token by token, each the "
+    "most probable one."
+)
 Ids = tuple[int, ...]
 Texts = dict[str, Ids]
 """The token ids of each role."""
@@ -52,16 +57,33 @@ class Written:
     tokens: float | None
     questions: Mapping[str, int]
 
-    def facts(self) -> dict[str, str]:
-        """The figures in words, by name."""
-        facts = {
-            f"right answers, {kind} ({self.questions[kind]:,})": f"{share:.1%}; the most frequent answer "
-            f"{self.frequent[kind]:.1%}, that to the same words {self.unseen[kind]:.1%}"
-            for kind, share in self.right.items()
-        }
-        if self.rationales is None or self.tokens is None:
-            return facts
-        return {**facts, "right rationales": f"{self.rationales:.1%}", "their tokens": f"{self.tokens:.1%} are written"}
+    def scores(self) -> Iterator[Score]:
+        """The figures by kind of question, then those of rationales."""
+        for kind, share in self.right.items():
+            yield Score(
+                name="right answers" if kind == "all" else f"right answers, {kind}",
+                value=share,
+                unit="%",
+                of="questions",
+                count=self.questions[kind],
+                baselines={
+                    "the most frequent answer to the kind of question": self.frequent[kind],
+                    "the most frequent answer to the same words": self.unseen[kind],
+                },
+                lower_is_better=False,
+            )
+        for name, value in (("right rationales", self.rationales), ("words of rationales written", self.tokens)):
+            if value is not None:
+                yield Score(name=name, value=value, unit="%", of="questions", lower_is_better=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writing(Example):
+    """Questions of a batch, with the true texts of each and those that a model wrote, as token ids by role."""
+
+    batch: ImageTextBatch
+    true: Sequence[Mapping[str, tuple[int, ...]]]
+    made: Sequence[Mapping[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,24 +215,21 @@ def measured_writing(config: ImageTextData, model: RationaleWriter | None, data:
     return written(asked, known)
 
 
-def held_out(config: ImageTextData, model: RationaleWriter, data: str | Path) -> HeldOut:
-    """The right answers on a held-out split, compared with answers without looking."""
+def evaluate(model: RationaleWriter, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
+    """The right answers on a held-out split, compared with answers without looking, and some that are written."""
     found = measured_writing(config, model, data)
-    return HeldOut(
-        facts=found.facts(),
-        learns="An encoder-decoder learns to write the answer to a question about an image, and its rationale.",
-        loss="The mean cross-entropy of the written tokens in nats",
-        baseline="every id of the vocabulary alike",
-        baseline_loss=log(model.config.vocabulary),
-        score=Score(
-            name="right answers, per cent",
-            value=100 * found.right["all"],
-            baselines={
-                "the most frequent answer to the kind of question": 100 * found.frequent["all"],
-                "the most frequent answer to the same words": 100 * found.unseen["all"],
-            },
-            lower_is_better=False,
+    batch = next(iter(questions(config, data, shown, shown)))
+    made = write(config, model, batch, special_ids(data))
+    true = [{} if batch.target is None else true_texts(batch.target, i) for i in range(len(made))]
+    return Evaluation(
+        scores=tuple(found.scores()),
+        examples=(Writing(title="Answers", reading=READING, batch=batch, true=true, made=made),),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the written tokens in nats",
+            baseline="every id of the vocabulary alike",
+            value=log(model.config.vocabulary),
         ),
+        learns="An encoder-decoder learns to write the answer to a question about an image, and its rationale.",
     )
 
 
@@ -239,3 +258,6 @@ def _parts(rows: Tensor, roles: Sequence[str], special: tuple[int, int]) -> list
 def _most(counts: Counter[Ids]) -> Ids | None:
     """The most frequent answer, of equal ones the first by its ids."""
     return min(counts, key=lambda ids: (-counts[ids], ids), default=None)
+
+
+EVALUATIONS = {RationaleWriterConfig: evaluate}

@@ -2,7 +2,7 @@
 
 maskstream train meshmask-tiny      --data .../train --out runs/masked
 maskstream train meshmask-tiny-next --data .../train --out runs/next --initial runs/masked/model.safetensors
-maskstream rollout runs/next        --data .../val
+maskstream paper meshmask runs/next        --data .../val
 """
 
 from __future__ import annotations

@@ -17,15 +17,24 @@ from torch import Tensor
 from ....pipelines.modalities.pose.batch import PoseBatch
 from ....pipelines.modalities.pose.data import PoseData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, margin
+from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches
 from .lifting import mpjpe, p_mpjpe
-from .model import PoseModel, distance
+from .model import PoseModel, PoseModelConfig, distance
 
 ROUNDS = 8
 """Clips of each motion, each seen by another camera."""
 MEASURED = 1024
 """The largest number of clips that are measured, nearly."""
 _MM = 1000.0
+COMPLETED = (
+    "Held-out motions. The encoder saw the joints that are drawn strong, of the picture or of the pose in 3-D; the "
+    "model predicted all joints of all frames. Six frames of a clip are drawn."
+)
+LIFTED = (
+    "Held-out motions as a camera sees them, from which the model predicted where the joints are in space. From the "
+    "side, the depth of a joint is to the right, which the picture does not show."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,40 +47,56 @@ class Lifted:
     linear: float
 
 
-def held_out(config: PoseData, model: PoseModel, data: str | Path) -> HeldOut:
-    """Errors on all motions of the split, compared with baselines: a model of masked poses by the joints that it
-    completes, one that only lifts by the poses that it lifts.
+def evaluate(model: PoseModel, config: PoseData, data: str | Path, shown: int) -> Evaluation:
+    """Errors on all motions of the split, compared with baselines: a model of masked poses is judged by the joints that
+    it completes, one that only lifts by the poses that it lifts.
     """
     clips = held_out_clips(config, data)
-    found, trivial = lifted_errors(model, clips), mean_loss(model, clips)
-    facts = {
-        "error of lifted poses (MPJPE)": f"{found.model:.1f} mm, {margin(found.model, found.linear, 'the linear map')}",
-        "after alignment (P-MPJPE)": f"{found.aligned:.1f} mm",
-        "MPJPE of the best linear map": f"{found.linear:.1f} mm",
-        "MPJPE of the mean pose": f"{found.mean:.1f} mm",
-    }
-    score = Score(
-        name="MPJPE of lifted poses, mm",
-        value=found.model,
-        baselines={"the linear map that fits these clips best": found.linear, "their mean pose": found.mean},
-    )
-    if model.decoder_2d is not None:
-        made, between = hidden_errors(model, clips)
-        facts["error of hidden joints in 3-D"] = f"{made:.1f} mm, {margin(made, between, 'interpolation in time')}"
-        facts["that of interpolation in time"] = f"{between:.1f} mm"
-        facts["mask"] = repr(config.mask)
-        score = Score(name="distance of hidden joints, mm", value=made, baselines={"interpolation in time": between})
-    return HeldOut(
-        facts=facts,
+    found, trivial, completes = lifted_errors(model, clips), mean_loss(model, clips), model.decoder_2d is not None
+    first, count = clips[0], sum(len(_real(batch, batch.pose_3d)) for batch in clips)
+    rows, whole = range(min(shown, len(first))), replace(first, mask_2d=None, mask_3d=None)
+    linear, mean = "the linear map that fits these clips best", "their mean pose"
+    scores = [
+        Score(
+            name="MPJPE of lifted poses",
+            value=found.model,
+            unit="mm",
+            of="clips",
+            count=count,
+            baselines={linear: found.linear, mean: found.mean},
+        ),
+        Score(name="P-MPJPE of lifted poses, after alignment", value=found.aligned, unit="mm", of="clips", count=count),
+    ]
+    with torch.inference_mode():
+        lifted = replace(whole, pose_3d=model.lifted(whole).float())
+        examples = [Compared(title="Lifted poses", reading=LIFTED, batch=whole, made=lifted, rows=rows)]
+        if completes:
+            made = model.reconstructed(first)
+            examples.append(Compared(title="Completed poses", reading=COMPLETED, batch=first, made=made, rows=rows))
+    if completes:
+        own, between = hidden_errors(model, clips)
+        hidden = Score(
+            name="distance of hidden joints",
+            value=own,
+            unit="mm",
+            of="clips",
+            count=count,
+            baselines={"interpolation in time": between},
+        )
+        scores.insert(0, hidden)
+    return Evaluation(
+        scores=tuple(scores),
+        examples=tuple(examples),
+        loss=TrainingLoss(
+            name="The mean distance of joints, in metres and in half widths of the picture, weighted over the tasks",
+            baseline="predicting the mean poses",
+            value=trivial,
+        ),
         learns=(
             "A model of poses learns by completing poses in 2-D and in 3-D and by lifting 2-D poses."
-            if model.decoder_2d is not None
+            if completes
             else "A model of poses learns to lift 2-D poses."
         ),
-        loss="The mean distance of joints, in metres and in half widths of the picture, weighted over the tasks",
-        baseline="predicting the mean poses",
-        baseline_loss=trivial,
-        score=score,
     )
 
 
@@ -149,3 +174,6 @@ def _pose_2d(batch: PoseBatch) -> Tensor:
 
 def _pose_3d(batch: PoseBatch) -> Tensor:
     return batch.pose_3d
+
+
+EVALUATIONS = {PoseModelConfig: evaluate}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from ....pipelines.modalities.fields import Field
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, trained_on
+from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches, first_batch, trained_on
 from .boxes import centred, generalised_overlap, overlap
-from .model import OneRef
+from .model import OneRef, OneRefConfig
 
 MEASURED = 1024
 """The largest number of phrases that are measured."""
@@ -28,6 +29,7 @@ UNSEEN = "unseen"
 """The split beside a held-out one with objects that training never showed."""
 BOXES = "boxes"
 _AT_ONCE = 64
+READING = "Held-out phrases, with the box and the pixels that each refers to, and those that the model finds."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,14 +46,23 @@ class Referred:
     mean_loss: float
     phrases: int
 
-    def facts(self, of: str) -> dict[str, str]:
-        """The figures by name, of phrases `of` some kind."""
-        others = ", ".join(f"{name} {share:.1%}" for name, share in self.guesses.items())
-        facts = {
-            f"{of}: boxes with an overlap of 0.5": f"{self.found:.1%} of {self.phrases:,}; {others}",
-            f"{of}: mean overlap of boxes": f"{self.overlap:.3f}",
-        }
-        return facts if self.segment is None else {**facts, f"{of}: mean overlap of segments": f"{self.segment:.3f}"}
+    def scores(self) -> Iterator[Score]:
+        """The figures."""
+        rows: list[tuple[str, float, str, dict[str, float]]] = [
+            ("boxes with an overlap of 0.5", self.found, "%", self.guesses),
+            ("mean overlap of boxes", self.overlap, "", {}),
+            *([] if self.segment is None else [("mean overlap of segments", self.segment, "", {})]),
+        ]
+        for name, value, unit, guesses in rows:
+            yield Score(
+                name=name,
+                value=value,
+                unit=unit,
+                of="phrases",
+                count=self.phrases,
+                baselines=guesses,
+                lower_is_better=False,
+            )
 
 
 @torch.inference_mode()
@@ -132,24 +143,37 @@ def measured_boxes(config: ImageTextData, model: OneRef, data: str | Path) -> Re
     return referred(model, batches(asked, data, size=size, samples=n // size * size, shuffle=True), mean)
 
 
-def held_out(config: ImageTextData, model: OneRef, data: str | Path) -> HeldOut:
+def evaluate(model: OneRef, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
     """The boxes and segments of a held-out split, and of the split `unseen` beside it if there is one."""
     found = measured_boxes(config, model, data)
-    facts = found.facts("these images")
+    scores = [*found.scores()]
     unseen = Path(data).parent / UNSEEN
     if (unseen / "dataset.json").is_file():
         others = measured_boxes(config, model, unseen)
-        facts |= replace(others, guesses=without_objects(others.guesses)).facts("objects never shown")
-    return HeldOut(
-        facts=facts,
-        learns="OneRef learns which part of an image a phrase refers to.",
-        loss="The sum of what is wrong with box, segment, relations of patches, hidden patches and hidden words",
-        baseline="the mean box, of which only the parts box and overlap count",
-        baseline_loss=found.mean_loss,
-        score=Score(
-            name="boxes with an overlap of 0.5, per cent",
-            value=100 * found.found,
-            baselines={name: 100 * share for name, share in found.guesses.items()},
-            lower_is_better=False,
+        others = replace(others, guesses=without_objects(others.guesses))
+        scores += [replace(one, name=f"{one.name}, objects never shown") for one in others.scores()]
+    batch = first_batch(whole(config), data, shown)
+    with torch.inference_mode():
+        made = model.reconstructed(batch)
+    return Evaluation(
+        scores=tuple(scores),
+        examples=(
+            Compared(
+                title="Phrases",
+                reading=READING,
+                batch=batch,
+                made=made,
+                rows=range(len(batch)),
+                errors=[{"overlap": one} for one in overlap(made.box, batch.box).tolist()],
+            ),
         ),
+        loss=TrainingLoss(
+            name="The sum of what is wrong with box, segment, relations of patches, hidden patches and hidden words",
+            baseline="the mean box, of which only the parts box and overlap count",
+            value=found.mean_loss,
+        ),
+        learns="OneRef learns which part of an image a phrase refers to.",
     )
+
+
+EVALUATIONS = {OneRefConfig: evaluate}

@@ -12,12 +12,17 @@ from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
 from ....pipelines.modalities.points.data import PointsData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, margin
+from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches
 from ...nn.chamfer import chamfer
-from .model import PointAutoencoder, masks_of
+from .model import PointAutoencoder, PointAutoencoderConfig, masks_of
 
 MEASURED = 256
 """The largest number of clouds that are measured."""
+READING = (
+    "Held-out clouds. The encoder saw the orange groups; the blue groups are the model's predictions. The model knows "
+    "the centres of the hidden groups, so what it predicts are the shapes around them."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,24 +36,35 @@ class Losses:
     nearest: float
 
 
-def held_out(config: PointsData, model: PointAutoencoder, clouds: list[PointsBatch]) -> HeldOut:
-    """The loss on `clouds`, compared with those of two baselines."""
-    found = losses(model, clouds)
-    trivial = min(found.middle, found.nearest)
-    return HeldOut(
-        facts={
-            "loss on these clouds": f"{found.model:.5f}, {margin(found.model, trivial, 'the better baseline')}",
-            "loss of copying the nearest visible group": f"{found.nearest:.5f}",
-            "loss of all points at the group's centre": f"{found.middle:.5f}",
-            "mask": repr(config.mask),
-        },
-        loss="The Chamfer distance between hidden groups and the model's predictions",
-        baseline="predicting all points at the group's centre",
-        baseline_loss=found.middle,
-        score=Score(
-            name="Chamfer distance of hidden groups",
-            value=found.model,
-            baselines={"a copy of the nearest group": found.nearest, "all points at the centre": found.middle},
+def evaluate(model: PointAutoencoder, config: PointsData, data: str | Path, shown: int) -> Evaluation:
+    """The loss on shuffled clouds, compared with those of two baselines, and reconstructions of the first."""
+    clouds = held_out_clouds(config, data)
+    found, first = losses(model, clouds), clouds[0]
+    with torch.inference_mode():
+        made = model.reconstructed(first)
+    return Evaluation(
+        scores=(
+            Score(
+                name="Chamfer distance of hidden groups",
+                value=found.model,
+                of="clouds",
+                count=sum(map(len, clouds)),
+                baselines={"a copy of the nearest group": found.nearest, "all points at the centre": found.middle},
+            ),
+        ),
+        examples=(
+            Compared(
+                title="Hidden groups and the model's predictions",
+                reading=READING,
+                batch=first,
+                made=made,
+                rows=range(min(shown, len(first))),
+            ),
+        ),
+        loss=TrainingLoss(
+            name="The Chamfer distance between hidden groups and the model's predictions",
+            baseline="predicting all points at the group's centre",
+            value=found.middle,
         ),
     )
 
@@ -77,3 +93,6 @@ def losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Losses:
         rows.append((float(model(batch).loss()), middle, nearest))
     mine, middle, nearest = np.mean(rows, axis=0).tolist()
     return Losses(model=mine, middle=middle, nearest=nearest)
+
+
+EVALUATIONS = {PointAutoencoderConfig: evaluate}

@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from ....pipelines.modalities.text.batch import TextBatch
 from ....pipelines.modalities.text.data import TextData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, trained_on
-from .model import TextClassifier
+from ...evaluate.evaluation import Evaluation, Score, Shown, TrainingLoss
+from ...evaluate.held_out import batches, first_batch, trained_on
+from .model import TextClassifier, TextClassifierConfig
 
 MEASURED = 4096
 """The most texts that are measured."""
 COUNTED = 1 << 15
 """The most texts whose ids are counted."""
 _AT_ONCE = 64
+READING = "Held-out texts, with the model's class under each."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +51,7 @@ class IdsByClass:
         return [int((prior + share[:, ids[real]].sum(axis=1)).argmax()) for ids, real, _ in _rows(batch)]
 
 
-def held_out(config: TextData, model: TextClassifier, data: str | Path) -> HeldOut:
+def evaluate(model: TextClassifier, config: TextData, data: str | Path, shown: int) -> Evaluation:
     """The right classes on a held-out split; ids are counted in the split beside it.
 
     ValueError for a split without a labelled text.
@@ -72,23 +74,39 @@ def held_out(config: TextData, model: TextClassifier, data: str | Path) -> HeldO
     if not labels:
         raise ValueError(f"{data} has no labelled text; a classifier is measured on texts with a label each")
     frequency = (counts.texts + 1) / (counts.texts + 1).sum()
+    prior = float(-np.log(frequency)[labels].mean())
     guesses = {
         "the most frequent class": _right([int(counts.texts.argmax())] * len(labels), labels),
         "naive Bayes over ids": _right(counted, labels),
     }
-    own = _right(found, labels)
-    return HeldOut(
-        facts={
-            "texts": f"up to {config.length} tokens",
-            f"right classes of {len(labels):,} texts": f"{own:.1f} %; "
-            + ", ".join(f"{name} {value:.1f} %" for name, value in guesses.items()),
-            "loss on them": f"{loss / len(labels):.3f}",
-        },
+    batch = first_batch(config, data, shown)
+    with torch.inference_mode():
+        said = model.scores(batch).argmax(dim=1).tolist()
+    return Evaluation(
+        scores=(
+            Score(
+                name="right classes",
+                value=_right(found, labels),
+                unit="%",
+                of="texts",
+                count=len(labels),
+                baselines=guesses,
+                lower_is_better=False,
+            ),
+            Score(
+                name="cross-entropy",
+                value=loss / len(labels),
+                unit="nats",
+                of="texts",
+                count=len(labels),
+                baselines={"the frequencies of classes": prior},
+            ),
+        ),
+        examples=(Shown(title="Classes", reading=READING, batch=batch, rows=range(len(said)), answers=said),),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the classes in nats", baseline="the frequencies of classes", value=prior
+        ),
         learns="A classifier learns the classes of texts.",
-        loss="The mean cross-entropy of the classes in nats",
-        baseline="the frequencies of classes",
-        baseline_loss=float(-np.log(frequency)[labels].mean()),
-        score=Score(name="right classes, per cent", value=own, baselines=guesses, lower_is_better=False),
     )
 
 
@@ -100,8 +118,8 @@ def _shuffled(config: TextData, data: str | Path, most: int) -> Iterable[TextBat
 
 
 def _right(guesses: list[int], labels: list[int]) -> float:
-    """The share that is right, in per cent."""
-    return 100 * sum(a == b for a, b in zip(guesses, labels, strict=True)) / len(labels)
+    """The share that is right."""
+    return sum(a == b for a, b in zip(guesses, labels, strict=True)) / len(labels)
 
 
 def _rows(batch: TextBatch) -> Iterable[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int]]:
@@ -110,3 +128,6 @@ def _rows(batch: TextBatch) -> Iterable[tuple[npt.NDArray[np.int32], npt.NDArray
     for row, label in enumerate(batch.label.tolist()):
         if label >= 0:
             yield tokens[row], words[row] >= 0, label
+
+
+EVALUATIONS = {TextClassifierConfig: evaluate}

@@ -117,7 +117,7 @@ class RoarResult:
                 curves=curves,
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"the object is no result of ROAR ({error!r}); run `maskstream roar` again") from error
+            raise ValueError(f"it is no result of ROAR ({error!r}); run `maskstream paper roar` again") from error
 
 
 def racu(levels: Sequence[float], random: Sequence[float], measure: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ norms, biases and the head are not counted, in neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from ....pipelines.augment import CenterCrop
 from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, trained_on
+from ...evaluate.evaluation import Evaluation, Score, Shown, TrainingLoss
+from ...evaluate.held_out import batches, first_batch, trained_on
 from ...evaluate.scores import accuracy
-from .model import SpikingTransformer
+from .model import SpikingTransformer, SpikingTransformerConfig
 
 ADDITION_PJ, MULTIPLICATION_PJ = 0.9, 4.6
 """The energy of an addition, and of a multiplication with an addition, in pJ."""
@@ -30,6 +31,14 @@ STEPS = 16
 MEASURED, COUNTED = 1024, 1 << 14
 """The most images that are measured, and the most whose labels are counted for the baseline."""
 _AT_ONCE = 64
+SHOWN_KINDS, NEURONS = ("embedded", "q", "k", "scores", "hidden"), 48
+"""The kinds of neurons whose spikes are shown, and how many of each."""
+READING = (
+    "A held-out picture, and spikes of the simulation: a row is a neuron, a column a time step, a mark a spike. There "
+    f"are {NEURONS} neurons of each kind, spread evenly over the first block and the picture. Energy is that of the "
+    f"operations alone: {ADDITION_PJ} pJ for an addition, {MULTIPLICATION_PJ} pJ for a multiplication with an addition "
+    "(45 nm, 32-bit floats)."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,20 +69,43 @@ class Spiking:
         """The energy of an image in `steps` time steps, in nJ."""
         return (self.first * MULTIPLICATION_PJ + self.added[steps - 1] * ADDITION_PJ) / 1000
 
-    def facts(self) -> dict[str, str]:
-        """The figures in words, by name."""
+    def scores(self, frequent: float) -> Iterator[Score]:
+        """What is right in several numbers of time steps, the most first, and without spikes; then the energies.
+
+        frequent: the share of the most frequent class.
+        """
         marks = [steps for steps in (2, 4, 8, 16, 32, 64) if steps < len(self.snn)] + [len(self.snn)]
-        per_step = {
-            f"{steps} time steps": f"{self.snn[steps - 1]:.1%} right, {self.added[steps - 1] / 1e6:.2f} M additions, "
-            f"{self.snn_nj(steps):,.0f} nJ"
-            for steps in marks
-        }
-        return {
-            "spikes dropped": f"{self.ratio:.0%} of those of queries, keys and attention maps",
-            f"activations, {self.images:,} images": f"{self.ann:.1%} right, {self.multiplied / 1e6:.2f} M "
-            f"multiplications with additions, {self.ann_nj:,.0f} nJ an image",
-            **per_step,
-        }
+        named = {f"of the spiking network in {steps} time steps": self.snn[steps - 1] for steps in reversed(marks)}
+        for name, share in {**named, "of the activations": self.ann}.items():
+            yield Score(
+                name=f"right classes {name}",
+                value=share,
+                unit="%",
+                of="images",
+                count=self.images,
+                baselines={"the most frequent class": frequent},
+                lower_is_better=False,
+            )
+        for steps in reversed(marks):
+            yield Score(
+                name=f"energy of an image in {steps} time steps",
+                value=self.snn_nj(steps),
+                unit="nJ",
+                of="images",
+                count=self.images,
+                baselines={"the activations": self.ann_nj},
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spiked(Shown):
+    """Images, the class that the network says of each, and its spikes: bool (B, neurons, steps) by kind of neuron.
+
+    energy_nj: of each image's spikes.
+    """
+
+    spikes: Mapping[str, Tensor]
+    energy_nj: Sequence[float]
 
 
 @torch.inference_mode()
@@ -128,23 +160,53 @@ def plain(config: ImageData) -> ImageData:
     return replace(config, views=1, augment=CenterCrop(), colour=None)
 
 
-def held_out(config: ImageData, model: SpikingTransformer, data: str | Path) -> HeldOut:
+def evaluate(model: SpikingTransformer, config: ImageData, data: str | Path, shown: int) -> Evaluation:
     """The right classes on a held-out split, with and without spikes, compared with the most frequent class."""
     found = spiking(model, held_out_images(config, data))
     known = torch.cat([batch.label for batch in held_out_images(config, trained_on(data), COUNTED)])
     frequency = known.bincount(minlength=model.config.labels).double()
     labels = torch.cat([batch.label for batch in held_out_images(config, data)])
     share = (frequency + 1) / (frequency + 1).sum()
-    return HeldOut(
-        facts=found.facts(),
-        learns="A spiking transformer learns the classes of images with activations that become spikes.",
-        loss="The mean cross-entropy of the classes in nats",
-        baseline="the frequencies of classes",
-        baseline_loss=float(-share[labels].log().mean()),
-        score=Score(
-            name=f"right classes of the spiking network in {STEPS} time steps, per cent",
-            value=100 * found.snn[-1],
-            baselines={"the most frequent class": 100 * float((labels == frequency.argmax()).double().mean())},
-            lower_is_better=False,
+    return Evaluation(
+        scores=tuple(found.scores(float((labels == frequency.argmax()).double().mean()))),
+        notes={
+            "share of the spikes of queries, keys and attention maps that are dropped": found.ratio,
+            "millions of multiplications with additions, of the activations": found.multiplied / 1e6,
+            f"millions of additions in {STEPS} time steps": found.added[STEPS - 1] / 1e6,
+        },
+        examples=(_spiked(model, first_batch(plain(config), data, shown)),),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the classes in nats",
+            baseline="the frequencies of classes",
+            value=float(-share[labels].log().mean()),
         ),
+        learns="A spiking transformer learns the classes of images with activations that become spikes.",
     )
+
+
+@torch.inference_mode()
+def _spiked(model: SpikingTransformer, batch: ImageBatch) -> Spiked:
+    """Neurons spread evenly over the first block and the picture, and the energy of each picture's spikes."""
+    spikes = {}
+    for kind in SHOWN_KINDS:
+        found, run = model.simulated(batch, STEPS, keeps=kind)
+        per_step = len(run.kept) // STEPS
+        every = torch.stack(run.kept[::per_step], dim=2)
+        spikes[kind] = every[:, torch.linspace(0, every.shape[1] - 1, NEURONS).long()]
+    energy = []
+    for i in range(len(batch)):
+        one = replace(batch, image=batch.image[i : i + 1], label=batch.label[i : i + 1], key=batch.key[i : i + 1])
+        _, run = model.simulated(one, STEPS)
+        energy.append((run.additions[-1] * ADDITION_PJ + model.embedding_work(1) * MULTIPLICATION_PJ) / 1000)
+    return Spiked(
+        title="Spikes",
+        reading=READING,
+        batch=batch,
+        rows=range(len(batch)),
+        answers=found[-1].argmax(dim=1).tolist(),
+        spikes=spikes,
+        energy_nj=energy,
+    )
+
+
+EVALUATIONS = {SpikingTransformerConfig: evaluate}

@@ -162,7 +162,7 @@ def maest_large() -> Recipe[VideoBatch]:
 
 
 def maest_tiny() -> Recipe[VideoBatch]:
-    """The same method for two CPU cores: 256 tokens of 8 frames at 64 pixels, two views, a 1.0 M parameter model."""
+    """The same method for two CPU cores: 256 tokens of 8 frames at 64 pixels, two views, a 1.1 M parameter model."""
     return replace(
         maest_large(),
         name="maest-tiny",

@@ -16,14 +16,21 @@ from torch import Tensor
 from ....pipelines.modalities.trajectory.batch import TrajectoryBatch
 from ....pipelines.modalities.trajectory.data import TrajectoryData
 from ....shards.format.manifest import Manifest
-from ...evaluate.held_out import HeldOut, Score, batches, margin, trained_on
-from .model import WaypointModel, speed, step_s
+from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches, trained_on
+from .model import WaypointConfig, WaypointModel, speed, step_s
 
 STRAIGHT, KEPT_UP, MEAN = "straight on", "the last motion kept up", "the mean waypoint"
 LINEAR = "a linear map of speed and turn"
 MEASURED = 1024
 """About how many clips are measured; a split is gone through several times, with other clips."""
 KNOWN = 1024
+READING = (
+    "Held-out walks, seen from above with the camera now at the large wedge, looking upwards. The model saw the "
+    "frames, and predicted where the walk is a little later and where it then looks. Wedges point to where the camera "
+    "looks. Grey points are what the depth of the last frame shows between knees and head; up to them the floor is "
+    "free."
+)
 ROUNDS = 8
 _TIMES, _NEAR_M = 30, 0.05
 
@@ -35,28 +42,51 @@ class WaypointErrors:
     metres: float
     degrees: float
 
-    def __str__(self) -> str:
-        return f"{self.metres:.3f} m, {self.degrees:.1f} degrees"
 
-
-def held_out(config: TrajectoryData, model: WaypointModel, data: str | Path) -> HeldOut:
-    """The errors on a held-out split, compared with the guesses."""
+def evaluate(model: WaypointModel, config: TrajectoryData, data: str | Path, shown: int) -> Evaluation:
+    """The errors on a held-out split, compared with the guesses, and waypoints of the first walks."""
     clips = held_out_clips(config, data)
-    found = waypoint_errors(model, clips, *known_guesses(config, data))
-    own = found["model"]
-    guesses = {name: one.metres for name, one in found.items() if name != "model"}
-    best = min(guesses, key=lambda name: guesses[name])
-    return HeldOut(
-        facts={
-            "error of the waypoint": f"{own}; {margin(own.metres, guesses[best], best)}",
-            **{f"that of {name}": str(one) for name, one in found.items() if name != "model"},
-            "waypoints": f"{model.config.ahead_s:g} s ahead, of {sum(map(len, clips)):,} clips",
-        },
+    found = dict(waypoint_errors(model, clips, *known_guesses(config, data)))
+    own, straight, count, first = found.pop("model"), found[STRAIGHT], sum(map(len, clips)), clips[0]
+    with torch.inference_mode():
+        made = model.reconstructed(first)
+    ahead = f"{model.config.ahead_s:g} s ahead"
+    return Evaluation(
+        scores=(
+            Score(
+                name=f"error of the waypoint {ahead}",
+                value=own.metres,
+                unit="m",
+                of="clips",
+                count=count,
+                baselines={name: one.metres for name, one in found.items()},
+            ),
+            Score(
+                name=f"error of the turn {ahead}",
+                value=own.degrees,
+                unit="degrees",
+                of="clips",
+                count=count,
+                baselines={name: one.degrees for name, one in found.items()},
+            ),
+        ),
+        examples=(
+            Compared(
+                title="Waypoints",
+                reading=READING,
+                batch=first,
+                made=made,
+                rows=range(min(shown, len(first))),
+                wide=True,
+            ),
+        ),
+        loss=TrainingLoss(
+            name="The mean distance of predicted and true places in metres, plus the mean angle of the turns in "
+            "radians",
+            baseline=f"guessing {STRAIGHT}",
+            value=straight.metres + model.config.turn_share * straight.degrees * torch.pi / 180,
+        ),
         learns="A model of waypoints learns from walks where a person would be a little later.",
-        loss="The mean distance of predicted and true places in metres, plus the mean angle of the turns in radians",
-        baseline=f"guessing {STRAIGHT}",
-        baseline_loss=found[STRAIGHT].metres + model.config.turn_share * found[STRAIGHT].degrees * torch.pi / 180,
-        score=Score(name="error of the waypoint, m", value=own.metres, baselines=guesses),
     )
 
 
@@ -155,3 +185,6 @@ def heading_before(pose: Tensor) -> Tensor:
     """How far to the right a camera at poses (B, 7), on the axes of the one now, looks: radians (B,)."""
     w, x, y, z = pose[:, 3:].unbind(dim=1)
     return torch.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y))
+
+
+EVALUATIONS = {WaypointConfig: evaluate}

@@ -55,12 +55,16 @@ class ImageTextFigures:
         )
 
     def compared(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
-        """Image and text as they were, and with the model's predictions of what was hidden."""
+        """Image and text as they were, and with the model's predictions of what was hidden; of an image of which
+        nothing was hidden, what its phrase refers to and what the model found.
+        """
+        if batch.image_mask is None and not made.box[i].isnan().any():
+            return self._referred(batch, made, i)
         image = self.image.compared(batch.pictures, made.pictures, i)
         text = self.text.compared(batch.texts, made.texts, i)
         return replace(image, figures=(*image.figures, *text.figures))
 
-    def referred(self, batch: ImageTextBatch, made: ImageTextBatch, i: int, title: str) -> Card:
+    def _referred(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
         """What a phrase refers to and what a model found: boxes, and segments where there are some."""
         items = [self._box(batch, i, "the phrase's box")] if not batch.box[i].isnan().any() else []
         items.append(self._box(made, i, "the box that is found", image=batch))
@@ -70,7 +74,7 @@ class ImageTextFigures:
             items.append(self._segment(made, i, "the segment that is found", image=batch))
         phrase = self.text.sample(replace(batch, text_mask=None).texts, i).figures
         pictures = Pictures(items=tuple(items), across=2 if len(items) > 3 else len(items))
-        return Card(key=batch.key[i], words="", title=title, figures=(*phrase, pictures))
+        return Card(key=batch.key[i], words="", figures=(*phrase, pictures))
 
     def _boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
         """The figures, with one of what the phrase refers to if it has a box."""

@@ -1,49 +1,42 @@
-"""The words and pictures of any evaluation."""
+"""The words of any evaluation: its scores beside their baselines, and the data that they are of."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-from ...train.evaluate.evaluation import Compared, Evaluation, Pictures, Score
-from ...train.evaluate.held_out import HeldOut
-from ...train.evaluate.held_out import Score as Figure
-from ..figures.card import Card, Picture, Section
-from ..figures.card import Pictures as Shown
-from ..figures.figures import Figures
-from ..figures.pictures import data_uri, resize
-from ..figures.work import Work
-
-SIDE_PX, ACROSS = 96, 4
-
-
-def work_of_evaluation(found: Evaluation, figures: Figures[Any]) -> Work:
-    """The evaluation as a report shows it."""
-    first = found.scores[0]
-    facts = {name: words for score in found.scores for name, words in score_facts(score).items()}
-    notes = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in found.notes.items()}
-    held_out = HeldOut(
-        facts={**facts, **notes},
-        learns=found.learns,
-        loss=found.loss.name,
-        baseline=found.loss.baseline,
-        baseline_loss=found.loss.value,
-        score=Figure(
-            name=" in ".join(part for part in (first.name, first.unit) if part),
-            value=first.value,
-            baselines=first.baselines,
-            lower_is_better=first.lower_is_better,
-        ),
-    )
-    return Work(found=held_out, sections=tuple(section_of(one, figures) for one in found.examples))
+from ...pipelines.masks import Mask
+from ...pipelines.modalities.audio.data import AudioData, NoisyData
+from ...pipelines.modalities.audiovisual.data import AudioVisualData
+from ...pipelines.modalities.data import DataConfig
+from ...pipelines.modalities.image.data import ImageData
+from ...pipelines.modalities.image_text.data import ImageTextData
+from ...pipelines.modalities.text.data import TextData
+from ...pipelines.modalities.video.data import VideoData
+from ...train.evaluate.evaluation import Evaluation, Score
 
 
-def score_facts(score: Score) -> dict[str, str]:
-    """A score in words: the model's with its distance from the best baseline, then each baseline's."""
-    what = f"{score.name} of {score.count:,} {score.of}" if score.count else score.name
-    facts = {what: number(score.value, score.unit)}
-    if score.baselines:
-        facts[what] += f", {margin(score)}"
-    return facts | {f"{score.name} by {name}": number(value, score.unit) for name, value in score.baselines.items()}
+def score_facts(scores: Sequence[Score]) -> dict[str, str]:
+    """The scores in words, each with its distance from the best baseline."""
+    return {
+        score_name(one): number(one.value, one.unit) + (f", {margin(one)}" if one.baselines else "") for one in scores
+    }
+
+
+def score_rows(found: Evaluation) -> tuple[tuple[str, str], ...]:
+    """The baselines of all scores, and the notes, as names and values."""
+    rows = [
+        (f"{one.name} by {name}", number(value, one.unit))
+        for one in found.scores
+        for name, value in one.baselines.items()
+    ]
+    return (*rows, *((name, number(value, "")) for name, value in found.notes.items()))
+
+
+def score_name(score: Score) -> str:
+    """What a score is, and of how many samples."""
+    return f"{score.name} of {score.count:,} {score.of}" if score.count else score.name
 
 
 def number(value: float, unit: str) -> str:
@@ -58,28 +51,32 @@ def margin(score: Score) -> str:
         return f"beside {number(best, score.unit)} of {score.best}"
     share, better = score.value / best - 1, (score.value < best) is score.lower_is_better
     end = "" if better else ": the model does not generalise"
-    return f"{abs(share):.0%} {'below' if share < 0 else 'above'} {score.best}{end}"
+    return f"{abs(share):.0%} {'below' if share < 0 else 'above'} {score.best} ({number(best, score.unit)}){end}"
 
 
-def section_of(one: Compared | Pictures, figures: Figures[Any]) -> Section:
-    """Cards of examples."""
-    if isinstance(one, Compared):
-        cards = tuple(figures.compared(one.batch, one.made, row) for row in one.rows)
-    else:
-        cards = tuple(
-            Card(
-                key=name,
-                words="",
-                figures=(
-                    Shown(
-                        items=tuple(
-                            Picture(uri=data_uri(image), alt=f"{name} {i + 1}")
-                            for i, image in enumerate(resize(images.numpy(), SIDE_PX, SIDE_PX))
-                        ),
-                        across=ACROSS,
-                    ),
-                ),
-            )
-            for name, images in one.sets.items()
-        )
-    return Section(title=one.title, words=one.reading, cards=cards, layout="columns")
+def data_facts(config: DataConfig[Any]) -> dict[str, str]:
+    """What a sample of the recipe is, and how it is masked."""
+    match config:
+        case AudioVisualData():
+            words = f"{_frames(config)}; sound: {config.seconds:g} s"
+        case VideoData():
+            words = _frames(config)
+        case AudioData():
+            clip = config.clip
+            words = f"{clip.seconds:g} s at {clip.sample_rate} Hz, {config.features.n_bins} bins"
+        case NoisyData():
+            clip = config.clip
+            words = f"{clip.seconds:g} s at {clip.sample_rate} Hz, {config.microphones} microphones"
+        case ImageData() | ImageTextData():
+            words = f"{config.size} px, patches of {config.patch} px"
+        case TextData():
+            words = f"up to {config.length} tokens"
+        case _:
+            words = ""
+    masks = {one.name: getattr(config, one.name) for one in fields(config)}
+    facts = {name.replace("_", " "): repr(mask) for name, mask in masks.items() if isinstance(mask, Mask)}
+    return {"sample": words, **facts} if words else facts
+
+
+def _frames(config: VideoData | AudioVisualData) -> str:
+    return f"{config.clip.frames} frames, {config.clip.spacing}, {config.clip.size} px"

@@ -8,31 +8,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from ...modality import Modality
+from ...shards.format.dataset import read_dataset_json
 from ...shards.format.manifest import Manifest
 from ...shards.stores.location import local_path
-from ...train.core.export import load_model
+from ...train.core.export import load_model, weights_sum
 from ...train.core.metrics import StepMetrics, read_metrics
-from ...train.core.model import Model, ModelConfig
 from ...train.core.recipe import Recipe, check_modality
 from ...train.core.run_folder import run_recipe, run_settings, run_weights
-from ...train.core.tensor_files import files_of
 from ...train.core.threads import CPU, compute_threads
-from ...train.evaluate.evaluation import Evaluate
+from ...train.evaluate.evaluation import Evaluation
 from ...train.evaluate.probe import PROBE, ProbeResult
-from ...train.papers import tables
+from ...train.evaluations import evaluation_of, keep_evaluation
+from ..figures.card import Section, label_names
 from ..figures.words import plural
-from ..figures.work import Work
 from ..page import page, write_page
 from .curves import run_curves
-from .evaluated import work_of_evaluation
+from .drawn import sections_of
+from .evaluated import data_facts, score_facts, score_rows
 
-EVALUATIONS: dict[type[ModelConfig[Any]], Evaluate] = {
-    kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()
-}
-"""The evaluations of all papers, by their models' configs."""
+BASELINES = (
+    "Baselines did not train: they predict what was hidden from what is visible, or without looking. The samples are "
+    "those of the scores above."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,53 +42,49 @@ class Report:
 
 
 def report_page(
-    metrics: Sequence[StepMetrics], work: Work, facts: Mapping[str, str], *, title: str, headline: str = ""
+    metrics: Sequence[StepMetrics],
+    found: Evaluation,
+    sections: Sequence[Section],
+    facts: Mapping[str, str],
+    *,
+    title: str,
+    headline: str = "",
 ) -> str:
     """The report as one HTML file, complete in itself.
 
-    metrics: of every step. work: of the model. facts: shown under the title, in their order, before those of the work.
-    headline: what the page says first. Raises ValueError where there is no step.
+    metrics: of every step. found: of the model. facts: shown under the title, in their order. headline: what the page
+    says first. Raises ValueError where there is no step.
     """
-    curves, found = run_curves(metrics, work.found.baseline_loss), work.found
+    curves = run_curves(metrics, found.loss.value)
     return page(
         kind="run report",
         title=title,
         headline=headline,
         lede=f"{found.learns} This page shows its loss over {plural(curves.steps, 'step')}, its speed, and its "
         "predictions for held-out samples.",
-        facts={**facts, **found.facts},
-        sections=work.sections,
+        facts=facts,
+        sections=sections,
         curves=curves,
-        loss=found.loss,
-        baseline=found.baseline,
+        loss=found.loss.name,
+        baseline=found.loss.baseline,
     )
 
 
-def work_of(modality: Modality, recipe: Recipe[Any], model: Model[Any], data: str | Path, shown: int) -> Work:
-    """What a trained model makes of `shown` samples of the split at `data`, the same at each call.
-
-    ValueError for a recipe whose kind of model the modality shows no work of.
-    """
-    for kind in type(recipe.model).__mro__:
-        if kind in EVALUATIONS:
-            found = EVALUATIONS[kind](model, recipe.data, data, shown)
-            return work_of_evaluation(found, modality.figures(recipe.data, data))
-        if kind in modality.works:
-            return modality.works[kind](recipe.data, model, data, shown, modality.figures(recipe.data, data))
-    raise ValueError(
-        f"there is no report for a {type(recipe.model).__name__}; add it to `works` of the modality {modality.name}"
-    )
+def evaluated_facts(found: Evaluation, unseen: Evaluation | None, units: str) -> dict[str, str]:
+    """The scores in words, then those on sources that were not trained on."""
+    others = {} if unseen is None else score_facts(unseen.scores)
+    return {**score_facts(found.scores), **{f"unseen {units}: {name}": words for name, words in others.items()}}
 
 
-def with_unseen(work: Work, unseen: Work, units: str) -> Work:
-    """The work with the facts and the first section of that on sources that were not trained on."""
-    known = work.found.facts.items()
-    facts = {
-        f"unseen {units}: {name}": words for name, words in unseen.found.facts.items() if (name, words) not in known
-    }
-    first, *rest = work.sections
-    section = replace(unseen.sections[0], title=f"{unseen.sections[0].title} of unseen {units}")
-    return Work(found=replace(work.found, facts={**work.found.facts, **facts}), sections=(first, section, *rest))
+def evaluated_sections(
+    found: Sequence[Section], unseen: Sequence[Section], numbers: Evaluation, units: str
+) -> tuple[Section, ...]:
+    """The examples, after the first the first of unseen sources, and at the end all baselines."""
+    first, *rest = found
+    apart = [replace(one, title=f"{one.title} of unseen {units}") for one in unseen[:1]]
+    rows = score_rows(numbers)
+    table = [Section(title="Baselines and other numbers", words=BASELINES, numbers=rows)] if rows else []
+    return (first, *apart, *rest, *table)
 
 
 def write_report(
@@ -123,13 +117,19 @@ def write_report(
         if split is not None and min(clips, len(Manifest.load(split))) < 1:
             raise ValueError(f"a report shows 1 or more clips, but {split} has none to show, or clips=0 was given")
     weights = run_weights(run)
+    evaluations, sections = [], []
     with compute_threads(CPU):
         model = load_model(weights)
-        work = work_of(modality, recipe, model, data, min(clips, len(Manifest.load(data))))
-        if unseen is not None:
-            check_modality(recipe, unseen)
-            other = work_of(modality, recipe, model, unseen, min(clips, len(Manifest.load(unseen))))
-            work = with_unseen(work, other, modality.units)
+        for split in (data, unseen):
+            if split is not None:
+                check_modality(recipe, split)
+                found = evaluation_of(recipe, model, split, min(clips, len(Manifest.load(split))))
+                keep_evaluation(run, recipe, weights, split, found)
+                names = label_names(read_dataset_json(split))
+                evaluations.append(found)
+                sections.append(sections_of(found.examples, modality.figures(recipe.data, split), names))
+    found, other = evaluations[0], evaluations[1] if len(evaluations) > 1 else None
+    measured = {**data_facts(recipe.data), **evaluated_facts(found, other, modality.units)}
     probed = _probed(run / PROBE)
     facts = {
         "recipe": recipe.name,
@@ -137,14 +137,22 @@ def write_report(
         "device": str(settings.get("device", "unknown")),
         "seed": str(settings.get("seed", "unknown")),
         **_efficiency(metrics),
-        "weights": f"step {_step(weights)}",
+        "weights": f"step {weights_sum(weights)[1] or 'unknown'}",
         "shown below": str(data) if unseen is None else f"{data}, then {unseen}",
         **({} if probed is None else probed.facts()),
+        **measured,
     }
     headline = "" if probed is None else probed.headline()
-    text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}", headline=headline)
+    text = report_page(
+        metrics,
+        found,
+        evaluated_sections(sections[0], sections[1] if other else (), found, modality.units),
+        facts,
+        title=f"{run.resolve().name}: {recipe.name}",
+        headline=headline,
+    )
     written = write_page(text, run / "report.html" if out is None else out)
-    return Report(page=written, facts=work.found.facts)
+    return Report(page=written, facts=measured)
 
 
 def _probed(path: Path) -> ProbeResult | None:
@@ -155,11 +163,6 @@ def _probed(path: Path) -> ProbeResult | None:
         return ProbeResult.from_dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it, or run `maskstream probe` again") from error
-
-
-def _step(weights: Path) -> str:
-    with safe_open(files_of(weights)[0], framework="pt") as file:
-        return str((file.metadata() or {}).get("step", "unknown"))
 
 
 def _efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from ...train.core.export import load_model
 from ...train.core.run_folder import run_weights
 from ...train.core.threads import CPU, compute_threads
+from ...train.papers.meshmask.evaluate import ROLLOUTS
 from ...train.papers.meshmask.rollout import (
     Float32s,
     Trajectories,
@@ -24,13 +25,17 @@ from ...train.papers.meshmask.rollout import (
     rollout,
     rollout_error,
 )
+from ..figures.card import Card, Picture, Pictures, Section
 from ..figures.chart import Chart, line_chart
-from ..figures.mesh import MeshFigures
+from ..figures.mesh import MeshFigures, field_picture, nodes_of
+from ..figures.mesh_field import ShownField
+from ..figures.pictures import data_uri
 from ..page import environment, render, write_page
-from .works.mesh import rollout_cards, rollout_section
 
 _MARKS = (1, 10, 50)
 PERSISTENCE = "persistence"
+SHOWN_STEPS = (1 / 15, 1 / 3, 2 / 3, 1)
+"""Steps of a rollout that are drawn, as parts of its length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +111,7 @@ def _page(
         table={name: [f"{value:.3f}" for value in row.values()] for name, row in table.items()},
         columns=[column.replace("_", " ") for column in next(iter(table.values()))],
         lines=_lines(rows),
-        section=rollout_section(cards),
+        section=Section(title="Rollouts beside the truth", words=ROLLOUTS, cards=cards, layout="wide"),
     )
 
 
@@ -116,3 +121,26 @@ def _lines(rows: Sequence[RolloutRow]) -> list[tuple[str, Chart]]:
     steps = np.arange(1, len(rows[0].error) + 1, dtype=np.float64)
     errors = [(row.name, np.minimum(row.error.astype(np.float64), top)) for row in rows]
     return [(name, line_chart(steps, error, include=(0.0, top))) for name, error in errors]
+
+
+def rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mapping[str, Tensor]) -> Iterator[Card]:
+    """The truth and the rollouts float32 (T, N, D) of each trajectory at a few steps, drawn on one scale."""
+    reader, last = figures.reader, len(trajectories.fields) - 1
+    steps = sorted({max(round(part * last), 1) for part in SHOWN_STEPS})
+    for i, key in enumerate(trajectories.start.key):
+        nodes = nodes_of(trajectories.start, i)
+        mesh, shown = reader.mesh(i), ShownField.of(reader, i)
+        drawn = {name: values[:, nodes].numpy() for name, values in {"Truth": trajectories.fields, **made}.items()}
+        scale = shown.scale(drawn["Truth"])
+        rows = []
+        for step in steps:
+            title = f"After {step} step{'s'[: step > 1]}"
+            items = tuple(
+                Picture(
+                    uri=data_uri(field_picture(mesh, shown, values[step], scale)), alt=f"{name}, {title}", caption=name
+                )
+                for name, values in drawn.items()
+            )
+            rows.append(Pictures(items=items, across=len(items), title=title))
+        words = shown.name if scale is None else f"{shown.name}, {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright)"
+        yield Card(key=key, words=words, figures=tuple(rows))

@@ -8,17 +8,19 @@ import torch
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import PartDecoded, Random
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.train.evaluate.clips import (
+from maskstream.train.evaluate.guesses import (
+    COPY,
+    GUESSES,
+    HARMONIC,
+    MEAN,
     SHRUNK,
-    ClipLosses,
     PixelLosses,
-    beside_guess,
-    clip_losses,
-    held_out,
-    measured_clips,
+    harmonic,
+    nearest_copy,
+    visible_mean,
 )
-from maskstream.train.evaluate.guesses import COPY, GUESSES, HARMONIC, MEAN, harmonic, nearest_copy, visible_mean
 from maskstream.train.models import VideoAutoencoderConfig
+from maskstream.train.papers.videomae.evaluate import beside_guess, clip_losses, evaluate, measured_clips
 
 DATA = VideoData(
     clip=VideoClip(frames=4, stride=1, size=32), mask=PartDecoded(mask=Random(ratio=0.75)), patch=8, views=2
@@ -69,15 +71,15 @@ def test_the_guess_is_painted_where_the_model_would_be(model, eleven):
     assert not kept[batch.mask.masked].all()
 
 
-def test_facts_say_by_how_much_the_best_guess_is_beaten_or_not(model, eleven):
-    facts = held_out(DATA, model, eleven).facts
-    assert "% above" in facts["error on 24 centre crops"]
-    found = ClipLosses(model=0.4, guesses={MEAN: 0.9, HARMONIC: 0.5, COPY: 1.1}, samples=3)
-    assert found.words() == f"0.400; 20% below {HARMONIC} (0.500); 56% below {MEAN} (0.900)"
-    table = PixelLosses(centres=found, crops=found).table()
-    assert [name for name, _ in table] == ["the model", HARMONIC, MEAN, COPY]
-    assert table[1][1] == "0.500 on centre crops, 0.500 on random crops"
-    assert set(GUESSES) < set(clip_losses(model, measured_clips(DATA, eleven)[:1]).guesses)
+def test_clips_are_measured_as_centre_crops_and_as_random_ones_beside_all_guesses(model, eleven):
+    found = evaluate(model, DATA, eleven, 2)
+    assert [(score.of, score.count) for score in found.scores] == [("centre crops", 24), ("random crops", 24)]
+    assert all(set(GUESSES) < set(score.baselines) for score in found.scores)
+    drawn, same = found.examples
+    assert len(drawn.rows) == len(same.rows) == 2
+    assert [set(row) for row in drawn.errors] == [{"error", "of the interpolation"}] * 2
+    losses = PixelLosses(model=0.4, guesses={MEAN: 0.9, HARMONIC: 0.5, COPY: 1.1}, samples=3)
+    assert losses.best == losses.score("clips").best == losses.training_loss().baseline == HARMONIC
 
 
 def test_models_of_normalised_tokens_and_no_clips_are_refused(model, eleven):

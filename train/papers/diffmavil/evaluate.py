@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ....pipelines.modalities.audiovisual.data import AudioVisualData
-from ...evaluate.held_out import Score
-from ...evaluate.pair_errors import beside, pairs_of
-from .model import NOISE, AudioVisualDiffusion
+from ...evaluate import pairs
+from ...evaluate.evaluation import Evaluation, Score
+from .model import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Denoised:
-    """Mean squared errors of video and of sound: the model's, and that of the scaled noised patch."""
+    """Mean squared errors of video and of sound, over so many samples: the model's, and that of the scaled noised
+    patch.
+    """
 
     video: tuple[float, float]
     audio: tuple[float, float]
+    samples: int
 
-    def facts(self) -> dict[str, str]:
-        """The errors in words."""
-        return {
-            f"error of denoised {name}": beside(error, {"the scaled noised patch": baseline})
-            for name, (error, baseline) in (("video", self.video), ("sound", self.audio))
-        }
+    def scores(self) -> Iterator[Score]:
+        """The errors of both, beside the scaled noised patch."""
+        for name, (error, scaled) in (("video", self.video), ("sound", self.audio)):
+            yield Score(
+                name=f"squared error of denoised {name} patches",
+                value=error,
+                of="clips",
+                count=self.samples,
+                baselines={"the scaled noised patch": scaled},
+            )
 
-    def score(self) -> Score:
-        """The error of video, beside the scaled noised patch."""
-        error, scaled = self.video
-        return Score(
-            name="squared error of denoised video patches",
-            value=error,
-            baselines={"the scaled noised patch": scaled},
-        )
+
+def evaluate(model: AudioVisualDiffusion, config: AudioVisualData, data: str | Path, shown: int) -> Evaluation:
+    """What every model of video with sound has; this one is judged by the patches that it denoises."""
+    return pairs.evaluate(model, config, data, shown, [*denoised(config, model, data).scores()])
 
 
 @torch.inference_mode()
@@ -45,7 +49,8 @@ def denoised(config: AudioVisualData, model: AudioVisualDiffusion, data: str | P
     0 and variance 1.
     """
     sums = torch.zeros(2, 3, dtype=torch.float64)
-    for batch in pairs_of(config, data, 16, noise=NOISE):
+    samples = 0
+    for batch in pairs.pairs_of(config, data, 16, noise=NOISE):
         for part, (made, clean, noisy) in enumerate(model.denoise(batch)):
             mask, time = (batch.audio_mask, batch.audio_time) if part else (batch.video_mask, batch.video_time)
             if mask is None or time is None:
@@ -53,5 +58,9 @@ def denoised(config: AudioVisualData, model: AudioVisualDiffusion, data: str | P
             scaled = NOISE.kept()[time].sqrt().float()[:, None, None] * noisy
             errors = [((one - clean).square().mean(dim=2) * mask.weight).sum() for one in (made, scaled)]
             sums[part] += torch.stack([*errors, mask.weight.sum()]).double()
+        samples += len(batch) if batch.weight is None else int(batch.weight.sum())
     (video, scaled_video), (audio, scaled_audio) = (sums[:, :2] / sums[:, 2:]).tolist()
-    return Denoised(video=(video, scaled_video), audio=(audio, scaled_audio))
+    return Denoised(video=(video, scaled_video), audio=(audio, scaled_audio), samples=samples)
+
+
+EVALUATIONS = {AudioVisualDiffusionConfig: evaluate}

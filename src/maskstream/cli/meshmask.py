@@ -1,4 +1,4 @@
-"""`maskstream rollout`."""
+"""`maskstream paper meshmask`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from .terminal import Json, say, show
 
 
-def rollout(
+def meshmask(
     runs: Annotated[
         list[Path], typer.Argument(help="Folders of runs of a next-step model on meshes.", show_default=False)
     ],

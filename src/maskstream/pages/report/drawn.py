@@ -1,0 +1,227 @@
+"""The pictures of an evaluation's examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
+from ...preprocess.encode.text.tokenizer import tokenizer_of
+from ...train.evaluate.evaluation import Clips, Compared, Example, Pictures, Shown, Similarities
+from ...train.papers.fastdit3d.evaluate import Denoised, Generated
+from ...train.papers.medthink.evaluate import Writing
+from ...train.papers.meshmask.evaluate import Rollouts
+from ...train.papers.spiking_mst.evaluate import Spiked
+from ..figures.card import Card, Fact, Facts, Picture, Section, Words, label_words
+from ..figures.card import Pictures as Drawings
+from ..figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
+from ..figures.figures import Figures
+from ..figures.image_text import ImageTextFigures
+from ..figures.mesh import MeshFigures
+from ..figures.pictures import data_uri, resize
+from ..figures.points import cloud
+from ..figures.video import VideoFigures, frame_rows, picture_side, whole_frames
+from .rollout_report import rollout_cards
+
+SIDE_PX, ACROSS = 96, 4
+"""Of pictures in sets."""
+MATRIX_PX = 480
+STEP_PX, NEURON_PX = 10, 3
+"""Of a spike."""
+BESIDE = 4
+"""The number of generated and of real clouds shown per category."""
+REACH = 2.4
+"""The half width of a picture of a cloud, in standard deviations of its coordinates."""
+Bools = npt.NDArray[np.bool_]
+
+
+def sections_of(examples: Sequence[Example], figures: Figures[Any], names: Sequence[str]) -> tuple[Section, ...]:
+    """A section for each title. figures: those of the examples' batches; names: of the labels."""
+    made = []
+    for (title, reading), several in groupby(examples, lambda one: (one.title, one.reading)):
+        some = list(several)
+        cards = tuple(card for one in some for card in _cards(one, figures, names))
+        layout = "columns"
+        if isinstance(some[0], Shown) and not some[0].answers:
+            layout = "whole"
+        if isinstance(some[0], Rollouts) or (isinstance(some[0], Compared) and some[0].wide):
+            layout = "wide"
+        made.append(Section(title=title, words=reading, cards=cards, layout=layout))
+    return tuple(made)
+
+
+def _cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
+    match one:
+        case Compared():
+            yield from _compared(one, figures)
+        case Spiked():
+            yield from _spiked(one, figures, names)
+        case Shown():
+            for i, row in enumerate(one.rows):
+                card = figures.sample(one.batch, row)
+                if one.answers:
+                    card = replace(card, note=f"The model says {label_words(one.answers[i], names)}.", missing=())
+                yield card
+        case Pictures():
+            for name, images in one.sets.items():
+                items = (
+                    Picture(uri=data_uri(image), alt=f"{name} {i + 1}")
+                    for i, image in enumerate(resize(images.numpy(), SIDE_PX, SIDE_PX))
+                )
+                yield Card(key=name, words="", figures=(Drawings(items=tuple(items), across=ACROSS),))
+        case Clips():
+            yield from _clips(one, figures)
+        case Similarities():
+            for name, values in one.of.items():
+                yield _matrix(name, values)
+        case Writing():
+            for i in range(len(one.made)):
+                yield _answered(figures, one, i)
+        case Rollouts():
+            if not isinstance(figures, MeshFigures):
+                raise TypeError(f"rollouts are drawn by MeshFigures, got {type(figures).__name__}")
+            yield from islice(rollout_cards(figures, one.trajectories, one.made), one.shown)
+        case Generated():
+            yield from _generated(one.made, one.real, one.label, names)
+        case Denoised():
+            yield from _denoised(one)
+        case _:
+            raise TypeError(f"no page draws a {type(one).__name__}; add it to pages/report/drawn.py")
+
+
+def _compared(one: Compared, figures: Figures[Any]) -> Iterator[Card]:
+    for i, row in enumerate(one.rows):
+        if isinstance(figures, VideoFigures):
+            card = figures.compared(one.batch, one.made, row, one.guess)
+        else:
+            card = figures.compared(one.batch, one.made, row)
+        if one.errors:
+            words = ", ".join(f"{name} {value:.2f}" for name, value in one.errors[i].items())
+            card = replace(card, words=f"{words[0].upper()}{words[1:]}")
+        yield card
+
+
+def _clips(one: Clips, figures: Figures[Any]) -> Iterator[Card]:
+    """Every form of a clip below the others."""
+    if not isinstance(figures, VideoFigures):
+        raise TypeError(f"clips are drawn by VideoFigures, got {type(figures).__name__}")
+    side = picture_side(len(one.sets) * one.times_s.numel())
+    for i, key in enumerate(one.keys):
+        rows = {name: whole_frames(frames[i].numpy(), figures.grid, side) for name, frames in one.sets.items()}
+        yield Card(key=key, words="", figures=frame_rows(rows, one.times_s[i].tolist()))
+
+
+def _matrix(name: str, similarity: Tensor) -> Card:
+    """The similarities: dark is far, bright is near."""
+    values = similarity.numpy()
+    low, high = float(values.min()), float(values.max())
+    grey = (255 * (values - low) / max(high - low, 1e-6)).astype(np.uint8)
+    image = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
+    scale = max(1, MATRIX_PX // len(values))
+    uri = data_uri(np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)), lossless=True)
+    picture = Picture(uri=uri, alt=f"{name}: similarity of {len(values)} clips and sounds")
+    return Card(key=name, words=f"{len(values)} pairs", figures=(Drawings(items=(picture,), across=1),))
+
+
+def _spiked(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
+    """Images with the spikes of each kind of neuron."""
+    for i, row in enumerate(one.rows):
+        card = figures.sample(one.batch, row)
+        items = tuple(
+            Picture(
+                uri=data_uri(_raster(marks[i].numpy()), lossless=True),
+                alt=f"spikes of {kind}",
+                caption=f"{kind}: {float(marks[i].float().mean()):.1%}",
+            )
+            for kind, marks in one.spikes.items()
+        )
+        words = "Time runs to the right; under each, the share of steps with a spike."
+        energy = Fact(name="Energy of its spikes", value=f"{one.energy_nj[i]:,.0f} nJ")
+        yield replace(
+            card,
+            figures=(*card.figures, Drawings(items=items, across=3, title="Spikes", words=words)),
+            note=f"The network says {label_words(one.answers[i], names)}.",
+            facts=(Facts(items=(energy,)),),
+            missing=(),
+        )
+
+
+def _raster(marks: Bools) -> npt.NDArray[np.uint8]:
+    """Spikes (neurons, steps) as pixels, dark on light."""
+    large = np.kron(marks, np.ones((NEURON_PX, STEP_PX), np.bool_)).astype(np.bool_)
+    return np.where(large[..., None], np.array([29, 78, 216]), np.array([238, 240, 245])).astype(np.uint8)
+
+
+def _answered(figures: Figures[Any], one: Writing, i: int) -> Card:
+    """The card of a question with true and written texts."""
+    if not isinstance(figures, ImageTextFigures):
+        raise TypeError(f"answers are shown by ImageTextFigures, got {type(figures).__name__}")
+    card = figures.sample(replace(one.batch, text_mask=None, image_mask=None), i)
+    texts, true, made = [], one.true[i], one.made[i]
+    for role, ids in true.items():
+        texts.append(_words(figures, ids, f"The {role}"))
+        if role in made:
+            other = "" if made[role] == ids else ", another"
+            texts.append(_words(figures, made[role], f"The {role} that the model writes{other}"))
+    return replace(card, figures=(*card.figures, *texts), missing=(), words="", label=None)
+
+
+def _words(figures: ImageTextFigures, ids: Sequence[int], title: str) -> Words:
+    said = tokenizer_of(figures.text.tokenizer).decode(list(ids)) or "nothing"
+    return Words(pieces=tuple((word, "", True) for word in said.split()), title=title)
+
+
+def _generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[str]) -> Iterator[Card]:
+    for of in sorted(set(label.tolist())):
+        chosen = (label == of).nonzero()[:BESIDE, 0].tolist()
+        key = names[of] if 0 <= of < len(names) else "no category"
+        rows = tuple(
+            Drawings(
+                items=tuple(_cloud(clouds[i], key, word, colour, caption=False) for i in chosen),
+                across=len(chosen),
+                title=word,
+            )
+            for word, clouds, colour in (("made", made, MADE), ("real", real, INK))
+        )
+        yield Card(key=key, words="", figures=rows)
+
+
+def _denoised(one: Denoised) -> Iterator[Card]:
+    for i, key in enumerate(one.keys):
+        with_boxes, n_seen = _seen(one, i)
+        pictures = (
+            _cloud(one.clean[i], key, "original"),
+            with_boxes,
+            _cloud(one.masked[i], key, "denoised with the mask", MADE),
+            _cloud(one.whole[i], key, "without a mask", MADE),
+        )
+        share = f"{float(one.kept[i]):.0%} of its variance is left"
+        words = f"{share}; the mask shows {n_seen} of {len(one.clean[i])} points"
+        yield Card(key=key, words=words, figures=(Drawings(items=pictures, across=len(pictures)),))
+
+
+def _cloud(points: Tensor, key: str, word: str, colour: tuple[int, int, int] = INK, caption: bool = True) -> Picture:
+    shown = points.clamp(-REACH, REACH).numpy()
+    return cloud(shown, colour, reach=REACH, alt=f"{word} of {key}", caption=word if caption else "")
+
+
+def _seen(one: Denoised, i: int) -> tuple[Picture, int]:
+    """A picture of noised points with the boxes of visible tokens, and how many points lie in them."""
+    places, visible = voxel_places(one.noised[i][None], one.resolution), one.visible[i]
+    side = one.resolution // one.patch
+    seen = torch.isin(point_tokens(places, one.resolution, one.patch)[0], visible).numpy()
+    middle = (one.resolution - 1) / 2
+    low = torch.stack(torch.unravel_index(visible, (side,) * 3), dim=1) * one.patch - 0.5 - middle
+    cube = (places[0] - middle).numpy()
+    boxes, colours = low.float().numpy(), marked(cube, seen, SEEN, FADED)
+    picture = cloud_picture(cube, colours, boxes=boxes, box_side=float(one.patch), reach=one.resolution / 2)
+    word = "noised, with what a mask shows"
+    return Picture(uri=data_uri(picture), alt=f"{word} of {one.keys[i]}", caption=word), int(seen.sum())

@@ -1,0 +1,190 @@
+"""Evaluates the model of a run on a split, and keeps the numbers in the run's folder as evaluation.json.
+
+The file is one object: `format`, which is 1, and `evaluations`, one for each split, of the run's newest weights. Its
+schema is docs/evaluation.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from ..shards.config import Json
+from ..shards.format.dataset import read_dataset_json
+from ..shards.stores.location import local_path
+from ..shards.stores.publish import publish
+from .core.export import load_model, weights_sum
+from .core.model import Model, ModelConfig
+from .core.recipe import Recipe, check_modality
+from .core.run_folder import run_recipe, run_weights
+from .core.threads import CPU, compute_threads
+from .evaluate.evaluation import Evaluate, Evaluation, Score
+from .papers import tables
+
+log = logging.getLogger(__name__)
+
+KEPT = "evaluation.json"
+FORMAT = 1
+EVALUATIONS: dict[type[ModelConfig[Any]], Evaluate] = {
+    kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()
+}
+"""The evaluations of all papers, by their models' configs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluatedSplit:
+    """Which samples were measured: the folder of a split, its dataset and name, and its version with the fingerprint of
+    its samples.
+    """
+
+    location: str
+    dataset: str
+    split: str
+    version: int
+    fingerprint: str
+
+    @classmethod
+    def of(cls, data: str | Path) -> Self:
+        """That of the current version of the split at `data`."""
+        info = read_dataset_json(data)
+        return cls(
+            location=str(data),
+            dataset=str(info["dataset"]),
+            split=str(info["split"]),
+            version=int(info.get("version", 1)),
+            fingerprint=str(info["fingerprint"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunEvaluation:
+    """What a run reaches on a split. step: of the weights, and their checksum. release, commit: of this package; the
+    commit is empty where it does not run from a checkout.
+    """
+
+    recipe: str
+    step: int
+    weights: str
+    release: str
+    commit: str
+    data: EvaluatedSplit
+    scores: tuple[Score, ...]
+    notes: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """As it stands in evaluation.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: Json) -> Self:
+        """That of `to_dict`. ValueError, KeyError or TypeError for anything else."""
+        scores = tuple(Score(**one) for one in saved["scores"])
+        return cls(**{**saved, "data": EvaluatedSplit(**saved["data"]), "scores": scores})
+
+    def same(self, other: RunEvaluation) -> bool:
+        """Whether the other is of the same weights and samples by the same code."""
+        return replace(self, scores=(), notes={}) == replace(other, scores=(), notes={})
+
+
+def evaluation_of(recipe: Recipe[Any], model: Model[Any], data: str | Path, shown: int) -> Evaluation:
+    """The evaluation of a trained model, in eval mode, with `shown` examples of the split at `data`.
+
+    ValueError for a recipe whose kind of model has none.
+    """
+    for kind in type(recipe.model).__mro__:
+        if kind in EVALUATIONS:
+            return EVALUATIONS[kind](model, recipe.data, data, shown)
+    raise ValueError(
+        f"there is no evaluation of a {type(recipe.model).__name__}; add it to EVALUATIONS of its paper's evaluate.py"
+    )
+
+
+def evaluate_run(
+    run: str | Path, data: str | Path, *, recipe: Recipe[Any] | None = None, again: bool = False
+) -> RunEvaluation:
+    """The numbers of the run in the folder `run` on the split at `data`, best one for validation.
+
+    They are taken from the run's evaluation.json if it has those of the same weights, samples and code; else they are
+    measured on the CPU and kept there. again: measure anyway. recipe: the run's own, if run.json holds none.
+
+    ValueError where the folder is not that of a run or its kind of model has no evaluation, ShardError where `data`
+    holds no finished split.
+    """
+    folder = local_path(run, "the run")
+    recipe = recipe or run_recipe(folder)
+    check_modality(recipe, data)
+    weights = run_weights(folder)
+    begun = _begun(recipe, weights, data)
+    if not again:
+        for one in kept_evaluations(folder):
+            if one.same(begun):
+                return one
+    with compute_threads(CPU):
+        found = evaluation_of(recipe, load_model(weights), data, 2)
+    return keep_evaluation(folder, recipe, weights, data, found)
+
+
+def keep_evaluation(
+    run: Path, recipe: Recipe[Any], weights: Path, data: str | Path, found: Evaluation
+) -> RunEvaluation:
+    """Adds the numbers of an evaluation of a run's `weights` on the split at `data` to its evaluation.json.
+
+    Those of other weights or an earlier one of the split go. A folder that cannot be written is a warning.
+    """
+    made = replace(_begun(recipe, weights, data), scores=found.scores, notes=found.notes)
+    others = [
+        one for one in kept_evaluations(run) if one.weights == made.weights and one.data.location != made.data.location
+    ]
+    text = json.dumps({"format": FORMAT, "evaluations": [one.to_dict() for one in (*others, made)]}, indent=2)
+    try:
+        publish(run / KEPT, f"{text}\n".encode())
+    except OSError as error:
+        log.warning("%s cannot be kept (%s)", run / KEPT, error.strerror or error)
+    return made
+
+
+def kept_evaluations(run: Path) -> Sequence[RunEvaluation]:
+    """What a run's evaluation.json has; nothing where there is none. A damaged file is a warning."""
+    path = run / KEPT
+    if not path.is_file():
+        return []
+    try:
+        saved = json.loads(path.read_bytes())
+        if saved["format"] != FORMAT:
+            raise ValueError(f"its format is {saved['format']}, and this release reads {FORMAT}")
+        return [RunEvaluation.from_dict(one) for one in saved["evaluations"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s is not used: %s; it is written anew", path, error)
+        return []
+
+
+def _begun(recipe: Recipe[Any], weights: Path, data: str | Path) -> RunEvaluation:
+    """An evaluation that has no numbers yet."""
+    checksum, step = weights_sum(weights)
+    return RunEvaluation(
+        recipe=recipe.name,
+        step=step,
+        weights=checksum,
+        release=version("maskstream"),
+        commit=_commit(),
+        data=EvaluatedSplit.of(data),
+        scores=(),
+    )
+
+
+def _commit() -> str:
+    """The commit of the checkout that this file lies in; empty where it lies in none, or there is no git."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,157 @@
+"""Evaluates the reconstruction of masked video clips: of VideoMAE, VideoMAE V2, MGMAE and MAE-ST."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ....pipelines.augment import CenterCrop
+from ....pipelines.masks import PartDecoded
+from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.modalities.video.data import VideoData
+from ....shards.format.manifest import Manifest
+from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, Shown
+from ...evaluate.guesses import UNIT, Guess, PixelLosses, guess_losses, harmonic
+from ...evaluate.held_out import batches
+from ...evaluate.patches import patch_losses
+from ...nn.masked_autoencoder import MaskedAutoencoder
+from ...nn.select import gather_tokens
+from ...nn.video_autoencoder import VideoAutoencoderConfig
+from ...nn.video_tokens import VideoTokens
+
+MEASURED = 64
+"""The largest number of clips that are measured."""
+LEAST = 24
+"""As many clips are measured at least: of a small split, other moments of its samples."""
+_AT_ONCE = 8
+READING = (
+    "The encoder saw only the bright tokens of the second row. In the rows below they are pasted from the original, "
+    "and the others are predictions. "
+)
+UNPREDICTED = " Grey tokens were neither shown nor predicted."
+GUESSED = (
+    "The third row is the best prediction that needs no training: each hidden pixel is the mean of its neighbours, in "
+    "the picture and in time. The last row is the model's. Neither saw the hidden pixels. Errors are mean squared "
+    f"errors of the hidden pixels, in {UNIT}. "
+)
+
+
+def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: str | Path, shown: int) -> Evaluation:
+    """The loss on clips of shuffled samples with the recipe's masks, and reconstructions of some.
+
+    A model of pixels is compared with guesses from the visible pixels, on centre crops and on random ones.
+    """
+    guides = config.mask is not None and "flow" in config.mask.needs
+    plain = replace(wholly_decoded(config), augment=CenterCrop(), flow=config.flow if guides else "dis")
+    batch = next(iter(batches(plain, data, size=shown, samples=shown, shuffle=True)))
+    with torch.inference_mode():
+        made = model.reconstructed(batch)
+    rows = range(min(shown, len(batch)))
+    same = Shown(
+        title="The same clips, their masks and their motion",
+        reading="" if guides else "The flow is only shown: it is that of DIS, and the mask does not use it.",
+        batch=batch,
+        rows=rows,
+    )
+    if not of_pixels(model):
+        n = min(len(Manifest.load(data)), MEASURED)
+        size = min(n, _AT_ONCE)
+        found = patch_losses(model, batches(config, data, size=size, samples=n // size * size, shuffle=True))
+        words = READING + NORMALISED + unpredicted(batch)
+        drawn = Compared(title="Reconstructions", reading=words, batch=batch, made=made, rows=rows)
+        return Evaluation(scores=(found.score("clips"),), examples=(drawn, same))
+    centres, crops = (clip_losses(model, measured_clips(config, data, random_crops=random)) for random in (False, True))
+    guess, errors = beside_guess(harmonic, model, batch)
+    return Evaluation(
+        scores=(
+            centres.score("centre crops"),
+            crops.score("random crops", "squared error of hidden pixels, cropped at random"),
+        ),
+        examples=(
+            Compared(
+                title="Reconstructions",
+                reading=READING + GUESSED + unpredicted(batch),
+                batch=batch,
+                made=made,
+                rows=rows,
+                guess=guess,
+                errors=[{"error": own, "of the interpolation": other} for own, other in errors],
+            ),
+            same,
+        ),
+        loss=crops.training_loss(),
+    )
+
+
+def unpredicted(batch: VideoBatch) -> str:
+    """What grey tokens are, where a batch has tokens that are neither shown nor predicted."""
+    mask = batch.mask
+    absent = mask is not None and int(mask.target_valid.sum()) < int(mask.masked.sum())
+    return UNPREDICTED if absent else ""
+
+
+def of_pixels(model: MaskedAutoencoder[VideoBatch]) -> bool:
+    """Whether the model predicts pixels, which can be compared with guesses from other pixels."""
+    return isinstance(model.tokens, VideoTokens) and model.tokens.target == "pixels"
+
+
+def wholly_decoded(config: VideoData) -> VideoData:
+    """The config with one view in true colours, in which every hidden token is predicted."""
+    mask = config.mask
+    return replace(config, views=1, colour=None, mask=mask.mask if isinstance(mask, PartDecoded) else mask)
+
+
+def measured_clips(config: VideoData, data: str | Path, *, random_crops: bool = False) -> list[VideoBatch]:
+    """Batches of LEAST to MEASURED clips of the split, each of whose samples comes equally often; always the same.
+
+    The crops are centred, or random as the recipe's.
+    """
+    n = min(len(Manifest.load(data)), MEASURED)
+    shown = wholly_decoded(config if random_crops else replace(config, augment=CenterCrop()))
+    rounds = -(-LEAST // n)
+    return list(batches(shown, data, size=min(n, _AT_ONCE), samples=n, shuffle=True, rounds=rounds))
+
+
+@torch.inference_mode()
+def clip_losses(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBatch]) -> PixelLosses:
+    """The losses of a model of pixels on batches with masks, and those of all guesses (see `guess_losses`)."""
+    tokens = _pixel_tokens(model)
+    found = (tokens.of(batch) for batch in clips)
+    return guess_losses(
+        tokens,
+        (
+            (tokens.inputs(tokens.split(data)), mask, model.predict(data, mask.visible, mask.target))
+            for data, mask in found
+        ),
+    )
+
+
+@torch.inference_mode()
+def beside_guess(
+    guess: Guess, model: MaskedAutoencoder[VideoBatch], batch: VideoBatch
+) -> tuple[VideoBatch, list[tuple[float, float]]]:
+    """The batch with its target cubes replaced by a guess, and the errors of the model and of the guess in each clip.
+
+    ValueError for a model that does not predict pixels.
+    """
+    tokens = _pixel_tokens(model)
+    data, mask = tokens.of(batch)
+    cubes = tokens.inputs(tokens.split(data))
+    true, guessed = gather_tokens(cubes, mask.target), guess(tokens, cubes, mask)
+    errors = [
+        ((made - true).square().mean(dim=2) * mask.weight).sum(dim=1) / mask.weight.sum(dim=1).clamp(min=1e-12)
+        for made in (model.predict(data, mask.visible, mask.target), guessed)
+    ]
+    return tokens.completed(batch, guessed), list(zip(*(error.tolist() for error in errors), strict=True))
+
+
+def _pixel_tokens(model: MaskedAutoencoder[VideoBatch]) -> VideoTokens:
+    if not isinstance(model.tokens, VideoTokens) or model.tokens.target != "pixels":
+        raise ValueError("guesses are of pixels, and this model does not predict those; give it target='pixels'")
+    return model.tokens
+
+
+EVALUATIONS = {VideoAutoencoderConfig: evaluate}
