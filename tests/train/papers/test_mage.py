@@ -68,6 +68,23 @@ def test_predictions_depend_on_no_id_that_is_hidden(model, batch):
     assert not torch.allclose(made[0], changed)
 
 
+def test_a_detached_table_learns_as_the_input_of_the_encoder_alone(batch):
+    """The rows of ids that no encoder reads get gradients from the logits, unless these are detached."""
+    learnt = []
+    for detached in (False, True):
+        model = exact(replace(CONFIG, detached=detached))
+        assert model(batch).loss().item() == exact(CONFIG)(batch).loss().item()
+        model(batch).loss().backward()
+        ids, mask = model.ids(batch), batch.mask
+        seen = ids[~(mask.masked | mask.mask_token)].unique()
+        unseen = torch.ones(32, dtype=torch.bool).index_fill(0, seen, False)
+        assert unseen.any()
+        table = model.embed.ids.weight.grad[:32]
+        assert (table[seen] != 0).any()
+        learnt.append(bool((table[unseen] != 0).any()))
+    assert learnt == [True, False]
+
+
 def test_without_dropped_cells_both_ways_to_predict_are_one(model):
     batch = batch_of(DropAndMask(ratio=0.75, drop=0.0))
     ids = model.ids(batch)

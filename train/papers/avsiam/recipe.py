@@ -30,7 +30,11 @@ def avsiam_base() -> Recipe[AudioVisualBatch]:
     are normalised, theirs are raw; frames are cropped, theirs resized to a square; the frame is drawn from the whole
     video, theirs one of ten; tokens of sound are ordered by time, then frequency, theirs the other way; positions fit
     the grid, theirs are those of an image model, interpolated; weights are random, theirs a ViT of ImageNet-21k; AdamW,
-    theirs Adam with L2; the strips of masks are drawn by this package's rule, with the same counts.
+    theirs Adam with L2, whose rate falls in steps from epoch 10, here half a cosine behind a warm-up; no two joint
+    blocks between encoder and decoder; sounds to be reconstructed go through the shared encoder, theirs through a
+    second one; no doubled embeddings there; the losses weigh half and a quarter each, that of matching divided by the
+    logarithm of its pairs, theirs are summed; the strips of masks are drawn by this package's rule, with the same
+    counts.
     """
     return Recipe(
         name="avsiam-base",

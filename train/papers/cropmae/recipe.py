@@ -25,9 +25,10 @@ def cropmae_small() -> Recipe[ImageBatch]:
 
     Differs from the authors' code in: crops are drawn again up to 10 times until they fit, theirs once, with sides cut
     to the image; the part is cut out of the source, theirs out of the crop of 224 pixels; blocks of the decoder are
-    pre-norm without dropout, theirs post-norm with 0.1; no bias for key, which changes no softmax; the tables of
-    positions have rows first, theirs columns; the class and mask tokens do not decay, theirs do; the initial weights of
-    the decoder are Xavier-uniform in all linear layers.
+    pre-norm without dropout, theirs post-norm with 0.1, and attend to themselves, to the first view, then the MLP,
+    theirs to the first view, the MLP, then to themselves; what they attend to in the first view has a layer norm of its
+    own; no bias for key, which changes no softmax; the tables of positions have rows first, theirs columns; the class
+    and mask tokens do not decay, theirs do; the initial weights of the decoder are Xavier-uniform in all linear layers.
     """
     return Recipe(
         name="cropmae-small",
@@ -65,9 +66,10 @@ def siammae_small() -> Recipe[VideoBatch]:
     2048.
 
     Differs from CropMAE's code of it in: the second frame is 24 after the first, theirs 4 to 47, drawn anew; blocks of
-    the decoder are pre-norm without dropout, theirs post-norm with 0.1; no bias for key, which changes no softmax; the
-    tables of positions have rows first, theirs columns; class and mask tokens do not decay, theirs do. SiamMAE's
-    authors published no code.
+    the decoder are pre-norm without dropout, theirs post-norm with 0.1, and in another order, as in `cropmae_small`;
+    what they attend to in the first view has a layer norm of its own; 10 of 196 patches are visible, theirs 9, for the
+    count of hidden ones is rounded down; no bias for key, which changes no softmax; the tables of positions have rows
+    first, theirs columns; class and mask tokens do not decay, theirs do. SiamMAE's authors published no code.
     """
     return Recipe(
         name="siammae-small",

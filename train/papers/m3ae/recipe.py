@@ -41,7 +41,9 @@ def m3ae_base() -> Recipe[ImageTextBatch]:
     all but the last, as here), whose rate is a fifth of the others'; here all learn at the rate of the others, 5e-5;
     pre-norm layers, theirs are post-norm but for the image's; no dropout; false pairs have another text, theirs another
     image; each pair is false with probability 1/2, theirs half of a batch; pixels are normalised by ImageNet's mean and
-    deviation, theirs by CLIP's; half a cosine instead of a line to 0.
+    deviation, theirs by CLIP's; no linear layer between the encoders and the fusion, theirs has one for each part; the
+    head of words is the table of embeddings, theirs a layer of its own; the image's encoder has no norm in front, GELU
+    and fixed positions, theirs CLIP's norm, QuickGELU and learnt ones; half a cosine instead of a line to 0.
     """
     return Recipe(
         name="m3ae-base",

@@ -45,6 +45,8 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     of the labels. positions: of cells, "learned" as in the paper, or fixed on the axes of a "grid" (see
     `grid_positions`), which small models learn from sooner. contrast: the share of the loss that tells two views of a
     picture from those of others (MAGE-C, section 3.3), 0 for none; temperature: of that loss, which is 1 at chance.
+    detached: whether the table of ids learns as the encoder's input alone, as in the authors' code, and not as the
+    weights of the logits.
     """
 
     vq: str | None = "runs/vq-tiny/model.safetensors"
@@ -60,6 +62,7 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     positions: Positions = "learned"
     contrast: float = 0.0
     temperature: float = 0.2
+    detached: bool = False
 
     def __post_init__(self) -> None:
         for name, heads in (("heads", self.heads), ("decoder_heads", self.decoder_heads)):
@@ -164,7 +167,9 @@ class GenerativeEncoder(Model[ImageBatch]):
         cells = torch.where(hidden[:, :, None], whole, cells) + places[1:]
         known_first = hidden.to(torch.uint8).argsort(dim=1, stable=True)
         x = torch.cat((whole + places[0], gather_tokens(cells, known_first)), dim=1)
-        return cast(Tensor, self.head(self.decoder(x, last=m), self.embed.ids.weight[: self.blank]))
+        table = self.embed.ids.weight[: self.blank]
+        table = table.detach() if self.config.detached else table
+        return cast(Tensor, self.head(self.decoder(x, last=m), table))
 
     def reconstructed(self, batch: ImageBatch) -> ImageBatch:
         """The pictures that are drawn from the ids, of which each hidden one is the most probable."""

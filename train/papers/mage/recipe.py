@@ -24,9 +24,11 @@ def mage_base() -> Recipe[ImageBatch]:
 
     Differs from the authors' code in: no dropout (theirs 0.1); the quantiser is `vq-base`, theirs a VQGAN of others;
     the blank and the class token are ids of a table with K + 2 rows, theirs has 1,000 unused ones; logits are of the K
-    ids alone, theirs of all rows, cut to K; one ratio for the batches of all ranks, theirs for each rank; the decoder's
-    positions are normal with deviation 0.02; biases, norms and tables do not decay. Their code has no MAGE-C: it is
-    made after the paper's section 3.3, its loss divided by the logarithm of the number of pictures.
+    ids alone, theirs of all rows, cut to K; the table of ids also learns from the decoder's logits, where theirs is
+    detached (`--set model.detached=true`; see `mage_tiny`); the head's norm has an epsilon of 1e-6, theirs 1e-5; one
+    ratio for the batches of all ranks, theirs for each rank; the decoder's positions are normal with deviation 0.02;
+    biases, norms and tables do not decay. Their code has no MAGE-C: it is made after the paper's section 3.3, its loss
+    divided by the logarithm of the number of pictures.
     """
     return Recipe(
         name="mage-base",
@@ -43,7 +45,9 @@ def mage_tiny() -> Recipe[ImageBatch]:
     parameter model whose positions are fixed.
 
     On 11,424 hidden ids of 224 held-out pictures of `sample-image`, counts beside the nearest visible id have a
-    cross-entropy of 4.86 nats and counts of ids 5.40. The model has 4.38 (81 s of processor time, seed 0).
+    cross-entropy of 4.86 nats and counts of ids 5.40. The model has 4.38 (81 s of processor time, seed 0). With
+    model.detached=true, as in the authors' code, it has 4.88, but what it generates is nearer to real pictures: the
+    distance by colours of cells is 389,778, and 978,982 as it is.
     """
     return replace(
         mage_base(),

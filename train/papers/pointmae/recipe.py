@@ -18,11 +18,12 @@ from .model import PointAutoencoderConfig
 
 
 def pointmae_small() -> Recipe[PointsBatch]:
-    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, random scale and shift.
+    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, random scale.
 
-    Differs from the authors' code in: the embedding of a group has layer norms and GELU, theirs batch norms and ReLU;
-    no drop-path, theirs 0.1; biases of query and value, theirs none; other initial weights (Xavier-uniform). Given
-    their embedding and epsilons, both give the same loss.
+    Differs from the authors' code in: a cloud is scaled by one factor and not shifted, theirs by one for each axis and
+    shifted by up to 0.2; the embedding of a group has layer norms and GELU, theirs batch norms and ReLU; no drop-path,
+    theirs 0.1; biases of query and value, theirs none; other initial weights (Xavier-uniform). Given their embedding
+    and epsilons, both give the same loss.
     """
     return Recipe(
         name="pointmae-small",

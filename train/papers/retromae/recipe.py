@@ -27,7 +27,8 @@ def retromae_base() -> Recipe[TextBatch]:
 
     Differs from the authors' code in: starts from random weights (`--initial` takes a BERT's, as theirs does); no
     dropout; half a cosine instead of a line; a text is cut to 512 tokens, where theirs packs sentences; tables of
-    embeddings do not decay; fp16 is bf16 or float32; other random numbers.
+    embeddings do not decay; with a BERT's weights its vector of the first segment is part of the places, so it also
+    enters the decoder's queries, theirs do not have it; fp16 is bf16 or float32; other random numbers.
     """
     return Recipe(
         name="retromae-base",
