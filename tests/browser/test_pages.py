@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskstream.pages.figures.work import Drawn
-from maskstream.pages.generated_page import write_generated
 
 from maskstream.modalities import MODALITIES, modality_of
 from maskstream.pages.flow import flow_page
 from maskstream.pages.gallery import gallery_page
+from maskstream.pages.generated import write_generated
 from maskstream.pages.kbvqa import kbvqa_page
 from maskstream.pages.page import write_page
 from maskstream.pages.preview import preview_page
@@ -134,8 +133,8 @@ def test_rollouts(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> 
 
 def test_generated_pictures(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
     run = run_of("mage-tiny", splits["image"], tmp_path)
-    drawn = Drawn(count=4, rounds=2, temperature=None, seed=0)
-    page = write_generated(MODALITIES["image"], run, str(splits["image"]), None, drawn)
+    split = str(splits["image"])
+    page = write_generated(MODALITIES["image"], run, split, None, count=4, rounds=2, temperature=None, seed=0)
     assert browser.faults(url_of(page), [PLANT]) == []
 
 
