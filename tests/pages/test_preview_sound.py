@@ -8,14 +8,15 @@ import av
 import numpy as np
 import pytest
 
-from maskstream.modalities.audio import usual_seconds
-from maskstream.modalities.audiovisual import sound_seconds
+from maskstream.modalities.audio import with_usual_seconds
+from maskstream.modalities.audiovisual import with_sound_of_clips
 from maskstream.pages.figures.bands import bands_ticks
 from maskstream.pages.figures.sound import HEARD_SAMPLES, flac_uri, heard_samples, waveform_path
 from maskstream.pages.figures.spectrogram import loudness_colours, spectrogram_view
 from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines import Fbank, Librosa, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
+from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.video.clip import VideoClip
@@ -152,7 +153,7 @@ def test_a_grid_that_does_not_cover_the_spectrogram_is_refused():
 def test_a_page_of_sounds_shows_as_much_as_most_of_them_have(tmp_path):
     folder = write_split("audio", tmp_path)
     manifest = Manifest.load(folder)
-    seconds = usual_seconds(manifest)
+    seconds = with_usual_seconds(manifest, AudioData()).clip.seconds
     lengths = manifest.component("flac").facts["n_samples"] / manifest.component("flac").facts["sample_rate"]
     assert (lengths <= seconds).mean() >= 0.9
     assert seconds < lengths.max() + 0.16
@@ -216,6 +217,6 @@ def test_sound_is_as_long_as_the_clip_or_the_video(tmp_path):
     manifest = Manifest.load(write_split("audiovisual", tmp_path))
     fps, frames = (float(np.median(manifest.component("mp4").facts[name])) for name in ("fps", "n_frames"))
     for clip in (VideoClip(frames=4, stride=2), VideoClip(frames=64, stride=4)):
-        seconds = sound_seconds(manifest, clip)
+        seconds = with_sound_of_clips(manifest, AudioVisualData(clip=clip)).seconds
         shown = min(clip.frames * clip.stride, frames) / fps
         assert shown <= seconds + 1e-6 < shown + 0.16 + 1e-6

@@ -24,6 +24,7 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer
 from maskstream.shards.format.verify import verify
+from maskstream.shards.media.npy import read_npy
 from maskstream.shards.sealed import SEAL, sealed, unsealed
 from maskstream.shards.stores.location import opened
 
@@ -158,6 +159,51 @@ def test_a_label_of_pictures(tmp_path: Path) -> None:
     assert erase(split, [manifest.key(lone)], words=True).labels == 1
     assert [name for name, data in everything(contents(split)).items() if b"lone" in data] == []
     assert verify(split, decode=True).problems == []
+
+
+def captions(folder: Path, kind: str) -> Path:
+    """A split of pictures with captions, of which one has words that no other has."""
+    for i in range(8):
+        path = folder / "raw/train" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.random.default_rng(i).integers(0, 255, (20, 20, 3), np.uint8))
+        path.with_suffix(".txt").write_text(f"a small picture of {i} birds" + f" and {SECRET} and {SECRET}" * (i == 3))
+    settings = (f"tokenizer=train:{kind}:400",)
+    make_shards("image-text-folder", folder / "raw", folder / "out", settings=settings, workers=0, as_is=True)
+    return folder / "out/train"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_captions_are_told_by_their_tokens(kind: str, tmp_path: Path) -> None:
+    split = captions(tmp_path, kind)
+    manifest = Manifest.load(split)
+    (secret,) = [i for i in range(8) if "3" in manifest.sources()[i].as_py()]
+    tokenizer = Tokenizer.from_str(read_tokenizer(opened(split), manifest.info).decode())
+    assert "quokk" in "".join(tokenizer.get_vocab())
+    found = erase(split, [manifest.key(secret)], words=True)
+    assert found.tokens > 5
+    for piece in FRAGMENTS[:6]:
+        held = [name for name, data in everything(contents(split)).items() if str(piece).encode() in data]
+        assert held == [], piece
+    assert verify(split, decode=True).problems == []
+    after = Manifest.load(split)
+    changed = Tokenizer.from_str(read_tokenizer(opened(split), after.info).decode())
+    for i in {*range(8)} - {secret}:
+        ids = read_npy(after.store.read(*after.member(i, "texts.npy"))).tolist()
+        assert tokenizer.decode(ids) == changed.decode(ids)
+        assert "birds" in changed.decode(ids)
+
+
+def test_a_caption_with_an_unknown_word_is_refused(tmp_path: Path) -> None:
+    split = captions(tmp_path, "wordpiece")
+    caption = tmp_path / "raw/train/3.txt"
+    caption.write_text("a picture of " + "x" * 120)
+    settings = ("tokenizer=" + str(split / "tokenizer.json"),)
+    make_shards("image-text-folder", tmp_path / "raw", tmp_path / "more", settings=settings, workers=0, as_is=True)
+    manifest = Manifest.load(tmp_path / "more/train")
+    (long,) = [i for i in range(8) if "3" in manifest.sources()[i].as_py()]
+    with pytest.raises(DatasetError, match="has words that its tokens do not tell"):
+        erase(tmp_path / "more/train", [manifest.key(long)], words=True)
 
 
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])

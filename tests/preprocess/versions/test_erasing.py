@@ -19,9 +19,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from maskstream.modalities.audio import usual_seconds
-from maskstream.modalities.audiovisual import sound_seconds
+from maskstream.modalities.audio import with_usual_seconds
+from maskstream.modalities.audiovisual import with_sound_of_clips
 from maskstream.pipelines import Split, VideoClip, text_loader
+from maskstream.pipelines.modalities.audio.data import AudioData
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.preprocess.job import make_shards
 from maskstream.preprocess.repair import repair_split
@@ -243,7 +245,13 @@ def test_texts_are_packed_as_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "seconds"),
-    [("audio", usual_seconds), ("audiovisual", lambda manifest: sound_seconds(manifest, VideoClip(frames=4)))],
+    [
+        ("audio", lambda manifest: with_usual_seconds(manifest, AudioData()).clip.seconds),
+        (
+            "audiovisual",
+            lambda manifest: with_sound_of_clips(manifest, AudioVisualData(clip=VideoClip(frames=4))).seconds,
+        ),
+    ],
 )
 def test_what_a_page_shows_of_a_split_is_told_by_the_other_samples(
     kind: str, seconds: Callable[[Manifest], float], tmp_path: Path
