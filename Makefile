@@ -29,7 +29,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery pictures verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-fresh test-services release attack docs lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery pictures verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-newest test-oldest test-fresh test-services release attack docs lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,6 +134,23 @@ test-python:  ## PYTHON=python3.13: the wheel in an empty environment of another
 	$(OTHER)/venv/bin/python -m pip install -q $(OTHER)/dist/*.whl hypothesis pytest pillow soundfile
 	cp -r tests pyproject.toml README.md docs $(OTHER)/
 	cd $(OTHER) && venv/bin/maskstream --version && venv/bin/python -m pytest -m "not slow and not services" $(QUICK:%=tests/%)
+
+# The newest releases that pyproject.toml allows, or the lowest, as the index has them, without builds of this machine.
+# uv finds the lowest in seconds, pip not in an hour. On the lowest no tests of transformers, which wants newer tokenizers.
+NUMERICS := test_readme.py pipelines shards train/nn train/papers preprocess/encode
+LOWEST := archives audio coco meshes medical notes points tensorboard
+UV = runs/$*/bin/uv pip install -q --python runs/$*/bin/python --only-binary :all:
+test-newest: RESOLUTION := highest  ## [PYTHON=python3.13]: the numerics and what reads and writes data, with the newest releases that pyproject.toml allows
+test-newest: TOOLS := -r pyproject.toml --group dev --extra metaworld --extra walks
+test-oldest: RESOLUTION := lowest-direct  ## [PYTHON=python3.13]: the same with its lower bounds
+test-oldest: TOOLS := hypothesis kaldi-native-fbank pytest pytest-xdist soundfile webdataset
+test-newest test-oldest: test-%:
+	rm -rf runs/$* && $(PYTHON) -m venv runs/$* && runs/$*/bin/python -m pip install -q uv
+	$(UV) --resolution $(RESOLUTION) -r pyproject.toml $(LOWEST:%=--extra %)
+	$(UV) $(TOOLS)
+	$(UV) --no-deps -e .
+	runs/$*/bin/uv pip list -q --python runs/$*/bin/python
+	OMP_NUM_THREADS=1 runs/$*/bin/python -m pytest -n auto --dist worksteal $(NUMERICS:%=tests/%)
 
 SUITE ?= trixie
 test-fresh:  ## [SUITE=bookworm]: every command of the README, the first hour and the examples, and `make test`, in a Debian that has python3, pip, make and git alone; needs root and debootstrap

@@ -40,7 +40,7 @@ SAMPLE_COLUMNS: dict[str, pa.DataType] = {
     "source": pa.large_string(),
 }
 COMPONENT_COLUMNS: dict[str, pa.DataType] = {OFFSET: pa.int64(), SIZE: pa.int64(), DIGEST: pa.binary(DIGEST_BYTES)}
-FACTS = (pa.int64(), pa.float64())
+FACTS = {pa.int64(): np.dtype(np.int64), pa.float64(): np.dtype(np.float64)}
 WORD, LIST = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.int64())
 
 SHARED_BY = 4

@@ -211,9 +211,9 @@ class _Component:
                 _fill_lists(lists, rows_before)
                 lists.append(*reader.lists(column, LIST.value_type))
             elif found in FACTS:
-                fact = self._facts.setdefault(word, Spool(self._new_file, found.to_pandas_dtype()))
+                fact = self._facts.setdefault(word, Spool(self._new_file, FACTS[found]))
                 _fill(fact, rows_before, 0)
-                fact.append(reader.numbers(column, found, found.to_pandas_dtype()))
+                fact.append(reader.numbers(column, found, FACTS[found]))
             else:
                 legal = " or ".join(map(str, (*FACTS, WORD, LIST)))
                 raise ShardError(f"{reader.path}: column {column!r} is {found}, not {legal}; {REMEDY}")

@@ -3,9 +3,10 @@
 from itertools import islice
 
 import pytest
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from maskstream.pipelines import VideoClip, masks, video_loader
+
+StatefulDataLoader = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
 
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 calls it
 

@@ -31,6 +31,7 @@ def test_webdataset_reads_every_sample(split: Path, samples: list[Sample]) -> No
 
 
 def test_dali_reads_every_sample_through_our_index(split: Path, samples: list[Sample]) -> None:
+    pytest.importorskip("nvidia.dali")
     from nvidia.dali import fn, types
     from nvidia.dali.pipeline import Pipeline
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
 
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.train.core.export import load_matching_weights
@@ -10,7 +9,8 @@ from maskstream.train.papers.retromae.model import RetroModelConfig
 
 from ..text_batches import LENGTHS, VOCABULARY, made_up
 
-CONFIG = BertConfig(
+transformers = pytest.importorskip("transformers")
+CONFIG = transformers.BertConfig(
     vocab_size=VOCABULARY,
     hidden_size=32,
     num_hidden_layers=3,
@@ -27,7 +27,7 @@ ONE_EACH = tuple((sum(row),) for row in LENGTHS)
 def theirs():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        model = BertForMaskedLM(CONFIG).double().eval()
+        model = transformers.BertForMaskedLM(CONFIG).double().eval()
         for parameter in model.parameters():
             parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
     return model
@@ -71,7 +71,7 @@ def test_an_export_is_what_from_pretrained_reads_and_comes_back_the_same(tmp_pat
     ours = TokenModelConfig(vocabulary=VOCABULARY, width=16, depth=2, heads=2).build(grids, seed=1)
     assert isinstance(ours, TokenModel)
     export_bert(ours, tmp_path)
-    theirs = BertForMaskedLM.from_pretrained(tmp_path).eval()
+    theirs = transformers.BertForMaskedLM.from_pretrained(tmp_path).eval()
     batch = made_up(ONE_EACH)
     assert theirs(**arguments(batch)).loss.item() == pytest.approx(ours(batch).loss().item(), abs=1e-5)
     back = from_bert(theirs.config.to_dict(), theirs.state_dict())
