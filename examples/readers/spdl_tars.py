@@ -2,7 +2,7 @@
 
 python spdl_tars.py data/shards/k400/train     # pip install spdl spdl-io pyarrow
 
-SPDL also needs FFmpeg's shared libraries, on Debian 13: apt-get install libavcodec61 libavdevice61 libavfilter10.
+SPDL also needs FFmpeg's shared libraries, on Debian: apt-get install ffmpeg.
 """
 
 from __future__ import annotations
