@@ -25,7 +25,7 @@ import numpy.typing as npt
 from maskstream.preprocess.datasets.video.sample import sample
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.foreign.job import index_tars
-from maskstream.preprocess.job import make_shards
+from maskstream.preprocess.job.shards import make_shards
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.manifest import Manifest
 

@@ -34,15 +34,15 @@ from maskstream.preprocess.encode.video import convert, video
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.x264 import _x264_options
-from maskstream.preprocess.job import make_shards
-from maskstream.preprocess.plan import ShardTask
-from maskstream.preprocess.shard_task import write_task
+from maskstream.preprocess.job.plan import ShardTask
+from maskstream.preprocess.job.shards import make_shards
+from maskstream.preprocess.job.task import write_task
 from maskstream.preprocess.source import Source
 
 SMALL = clips.Form()
 LARGE = clips.Form(files=5, width=1920, height=1080, preset="veryfast")
 TRAIN = PROFILES["train"]
-START_UP = "import maskstream.preprocess.shard_task"
+START_UP = "import maskstream.preprocess.job.task"
 
 
 def children_s() -> float:

@@ -1,13 +1,13 @@
 """Turns raw media into shards: datasets, encoders, and the job that runs them."""
 
 from .datasets import DATASETS
+from .encode.limits import Limits
 from .encode.video.profile import PROFILES, VideoProfile
 from .executors.base import Executor
 from .executors.local import LocalExecutor
 from .executors.ray import RayExecutor
 from .foreign import IndexReport, index_tars
-from .job import JobReport, SplitReport, make_shards
-from .limits import Limits
+from .job.shards import JobReport, SplitReport, make_shards
 
 __all__ = [
     "DATASETS",

@@ -1,4 +1,4 @@
-"""A source: the raw file, or the window of one, that becomes a sample."""
+"""A source: the raw file, or the window of one, that becomes a sample; and the error of one that cannot."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ..shards.errors import MaskstreamError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,3 +33,27 @@ class Source:
     def files(self) -> tuple[Path, ...]:
         """The files that the sample is made from."""
         return () if self.computed else (self.path, *self.parts)
+
+
+class RejectError(MaskstreamError):
+    """A source cannot become a sample.
+
+    `stage` is the step that failed ("missing", "open", "decode", "encode" or "check"); `reason` says why.
+    """
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(stage, reason)
+        self.stage = stage
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.reason}"
+
+
+class DamageError(RejectError):
+    """The bytes of a source are damaged or cut off from some frame on; those before it are whole."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error of FFmpeg or the system, without the file's name."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -16,7 +16,7 @@ from pkgutil import iter_modules
 
 from ...shards.named import named
 from ..source import Source
-from .dataset import Dataset
+from .dataset import Dataset, in_archives, reads_media
 
 log = logging.getLogger(__name__)
 
@@ -92,4 +92,14 @@ def _value(name: str, text: str, default: int) -> int:
     return value
 
 
-__all__ = ["BY_MODALITY", "DATASETS", "FORMER", "Dataset", "Source", "chosen_dataset", "own_settings"]
+__all__ = [
+    "BY_MODALITY",
+    "DATASETS",
+    "FORMER",
+    "Dataset",
+    "Source",
+    "chosen_dataset",
+    "in_archives",
+    "own_settings",
+    "reads_media",
+]

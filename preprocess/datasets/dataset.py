@@ -6,8 +6,10 @@ import errno
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
+from inspect import unwrap
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from ...shards.errors import DatasetError, OutageError
 from ...shards.format.sample import Reject
@@ -82,6 +84,50 @@ class Dataset:
     def modality(self) -> str:
         """What the sources are."""
         return self.encoder.modality
+
+
+Listing = TypeVar("Listing", bound=Callable[..., Dataset])
+_IN_ARCHIVES, _READS_MEDIA = "_in_archives", "_reads_media"
+
+
+def in_archives(*lists: str) -> Callable[[Listing], Listing]:
+    """Declare of the function of a dataset that its raw data may stay in archives, which count as unpacked where they
+    lie. The function looks at names and sizes, and reads only lists with the suffixes `lists`, such as ".csv".
+    """
+
+    def declare(function: Listing) -> Listing:
+        setattr(function, _IN_ARCHIVES, frozenset(lists))
+        return function
+
+    return declare
+
+
+def reads_media(function: Listing) -> Listing:
+    """Declare of the function of a dataset that it reads its media to list them, so that they must be on a disk."""
+    setattr(function, _READS_MEDIA, True)
+    return function
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declared:
+    """What the function of a dataset declares, and its name. in_archives: the suffixes of the lists that it reads; None
+    if its raw data must be unpacked.
+    """
+
+    name: str
+    in_archives: frozenset[str] | None
+    reads_media: bool
+
+
+def declared(sources_of: Callable[[Path], Dataset]) -> Declared:
+    """What a function declares; one with some arguments given, what the function itself does."""
+    function = unwrap(sources_of)
+    function = function.func if isinstance(function, partial) else function
+    return Declared(
+        name=getattr(function, "__name__", ""),
+        in_archives=getattr(function, _IN_ARCHIVES, None),
+        reads_media=getattr(function, _READS_MEDIA, False),
+    )
 
 
 def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], list[Reject]]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from ...shards.errors import DatasetError
 from ..encode.encoder import Encoder
 from ..encode.video.encoder import VideoEncoder
-from ..lists import Row, read_table, whole_number
+from ..raw.lists import Row, read_table, whole_number
 from ..source import Source
 from .class_folders import SPLIT_FOLDERS, class_folders
-from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, require_folder
+from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, in_archives, require_folder
 
 
+@in_archives(".csv")
 def folder(
     root: Path,
     labelled: bool = True,

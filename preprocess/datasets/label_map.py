@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ...shards.errors import DatasetError
-from ..lists import read_lines
+from ..raw.lists import read_lines
 from .dataset import first_existing
 
 

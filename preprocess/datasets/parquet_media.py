@@ -25,11 +25,11 @@ from ..encode.audio.encoder import AudioEncoder
 from ..encode.encoder import Encoder
 from ..encode.image.encoder import ImageEncoder
 from ..encode.video.encoder import VideoEncoder
-from ..lists import MAX_LABEL
-from ..parquet_rows import is_outage
+from ..raw.lists import MAX_LABEL
+from ..raw.parquet_rows import is_outage
 from ..source import Source
 from .class_folders import SPLIT_FOLDERS
-from .dataset import Dataset, label_doubt, require_folder
+from .dataset import Dataset, label_doubt, reads_media, require_folder
 from .folders import media_paths, readable
 
 OBTAIN = (
@@ -61,6 +61,7 @@ class _Table:
     others: tuple[str, ...]
 
 
+@reads_media
 def parquet_media(root: Path, kind: str) -> Dataset:
     """The splits of files with a column of a kind. Raises DatasetError for another layout."""
     name = f"parquet-{kind}"

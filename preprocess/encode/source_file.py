@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...shards.media.local_media import MediaError, regular_size
-from .reject import RejectError
+from ..source import RejectError
 
 
 def check_source_file(path: Path) -> None:

@@ -29,8 +29,7 @@ from .base import (
     TaskT,
     Work,
 )
-from .stopwatch import TICK_S
-from .worker import Worker
+from .worker import TICK_S, Worker
 
 RETRIES = 2
 """How often a task is repeated after its process died and no unit is to blame."""

@@ -22,13 +22,13 @@ from ...shards.format.sample import DatasetInfo
 from ...shards.stores.elsewhere import joined
 from ...shards.stores.location import is_url, opened
 from ...shards.stores.output import Location, Output, folder_and_name, last_parts, output_at
+from ..encode.limits import Limits
 from ..executors.base import Executor
 from ..executors.local import executor_of
-from ..ledger import run_tasks
-from ..libraries import InEnvironment, libraries
-from ..limits import Limits
-from ..progress import Progress
-from ..retry import PAUSES_S
+from ..job.judge import PAUSES_S
+from ..job.ledger import run_tasks
+from ..job.libraries import InEnvironment, libraries
+from ..job.progress import Progress
 from .collected import Collected
 from .indexer import Indexer, indexer_of
 from .label_table import LabelTable

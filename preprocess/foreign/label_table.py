@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from ...shards.errors import DatasetError
-from ..lists import Row, read_table, whole_number
+from ..raw.lists import Row, read_table, whole_number
 from .labels import Label
 
 NAMES = ("key", "id", "video_id", "youtube_id", "path", "file", "filename", "wav")

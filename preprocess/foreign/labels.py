@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from ..encode.reject import RejectError
+from ..source import RejectError
 
 Label = int | str | None
 """A number, a name, or none."""

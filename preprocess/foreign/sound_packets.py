@@ -11,7 +11,7 @@ from av.container import InputContainer
 from ...shards.media.local_media import MediaError, open_media
 from ...shards.media.sound_table import CONTINUED, PIECE, Records, SoundForm
 from ..encode.audio.mp3_frames import id3_end
-from ..encode.reject import RejectError
+from ..source import RejectError
 from .ogg import Pieces, ogg_packets
 
 _KINDS = {

@@ -13,12 +13,11 @@ from ...shards.format.ustar import CHUNK_BYTES, HashedReader
 from ...shards.media.packet_table import PACKETS, packets_name, sidecar_name
 from ...shards.stores.block_sums import SUMS_OF, BlockSums
 from ...shards.stores.output import Location, Sizes, Stream, output_at
-from ..blames import NO_BLAMES, Blames
-from ..encode.reject import RejectError
+from ..encode.limits import DEFAULT, Limits, limited
 from ..executors.base import Again, Report
-from ..judge import verdict_on
-from ..limits import DEFAULT, Limits, limited
-from ..retry import PAUSES_S, retried
+from ..job.judge import PAUSES_S, retried, verdict_on
+from ..job.ledger import NO_BLAMES, Blames
+from ..source import RejectError
 from .groups import Group, groups
 from .indexer import INDEXERS
 from .labels import Label, label_of

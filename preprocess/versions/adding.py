@@ -24,18 +24,18 @@ from ...shards.format.sample import Reject
 from ...shards.stores.output import Location, Output, output_at, within
 from ..datasets import Dataset, chosen_dataset
 from ..encode.encoder import KEEP, Encoder, damage_settings, in_profile, prepared, with_settings
+from ..encode.limits import Limits
 from ..encode.video.profile import VideoProfile
 from ..executors.base import Executor
-from ..file_state import FileState
-from ..job import JobReport, SplitReport, listed, make_shards
-from ..limits import Limits
-from ..progress import Progress
-from ..raw_files import RawFiles
-from ..raw_tree import raw_tree
-from ..reject_limit import MAX_REJECTS
-from ..retry import PAUSES_S
-from ..same_source import is_same
-from ..shard_task import WrittenShard
+from ..job.judge import PAUSES_S
+from ..job.listing import listed
+from ..job.progress import Progress
+from ..job.report import MAX_REJECTS
+from ..job.shards import JobReport, SplitReport, make_shards
+from ..job.task import WrittenShard
+from ..raw.file_state import FileState
+from ..raw.files import RawFiles, is_same
+from ..raw.tree import raw_tree
 from ..source import Source
 from .added import ADDING, remove_added
 from .appending import append

@@ -9,7 +9,7 @@ from ...shards.format.manifest import Manifest
 from ...shards.format.records import RECORDS, RecordedTask, Records
 from ...shards.stores.location import is_url, place_of
 from ...shards.stores.output import Output, output_at
-from ..shard_task import WrittenShard
+from ..job.task import WrittenShard
 
 _WEB = ("http", "hf")
 

@@ -12,8 +12,8 @@ from ...shards.format.records import Records
 from ...shards.format.sample import Reject
 from ...shards.format.shard_facts import ShardFacts
 from ...shards.stores.output import Output
-from ..file_state import FileState
-from ..shard_task import WrittenShard
+from ..job.task import WrittenShard
+from ..raw.file_state import FileState
 from .erased_words import ErasedWords
 from .source_states import places_of
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import xxhash
 
 from ...shards.format.records import Records
-from ..file_state import FileState
-from ..shard_task import WrittenShard
+from ..job.task import WrittenShard
+from ..raw.file_state import FileState
 
 States = tuple[FileState, ...]
 

@@ -23,8 +23,8 @@ from types import FrameType
 
 import numpy as np
 
-from maskstream.preprocess.archive_list import OpenArchives, members_of
-from maskstream.preprocess.encode.reject import DamagedFileError
+from maskstream.preprocess.raw.archive_list import OpenArchives, members_of
+from maskstream.preprocess.raw.file_state import DamagedFileError
 from maskstream.shards.errors import MaskstreamError
 
 BLOCK = 512

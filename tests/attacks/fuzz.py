@@ -34,9 +34,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from maskstream.preprocess import DATASETS, make_shards
+from maskstream.preprocess.encode.limits import MEMORY_BYTES
 from maskstream.preprocess.encode.text.tokenizer import Training
-from maskstream.preprocess.limits import MEMORY_BYTES
-from maskstream.preprocess.raw_tree import raw_tree
+from maskstream.preprocess.job.listing import dataset_in
+from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.shards.errors import MaskstreamError, OutageError
 from maskstream.shards.format.verify import verify
 
@@ -242,7 +243,7 @@ def convert(kind: Kind, root: Path, out: Path, workers: int) -> None:
             pauses_s=(),
         )
         with raw_tree(root) as tree:
-            listed = tree.dataset(DATASETS[kind.dataset])
+            listed = dataset_in(tree, DATASETS[kind.dataset])
         note["listed"] = [source.id for some in listed.splits.values() for source in some]
         note["problems"] = [one for split in listed.splits for one in verify(out / split, decode=True).problems]
     except OutageError:

@@ -26,8 +26,7 @@ from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.media.mesh_members import read_mesh
 
 from ..preprocess.encode.test_mesh_shards import META, trajectory

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import numpy as np
 
 from maskstream.pipelines import image_loader
-from maskstream.preprocess.raw_store import fetched
+from maskstream.preprocess.raw.url import fetched
 from maskstream.shards.errors import OutageError
 from maskstream.shards.stores import client, far_files
 

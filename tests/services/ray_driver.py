@@ -13,7 +13,7 @@ from pathlib import Path
 import ray
 
 from maskstream.preprocess import Limits, RayExecutor, make_shards
-from maskstream.preprocess.progress import Progress
+from maskstream.preprocess.job.progress import Progress
 
 from . import poison_pictures
 

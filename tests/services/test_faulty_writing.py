@@ -15,7 +15,7 @@ from maskstream.shards.format.verify import verify
 from maskstream.shards.stores import client, remote_output
 from maskstream.shards.stores.output import output_at
 
-from ..preprocess.remote_jobs import SPLIT, contents, pictures, run
+from ..preprocess.job.remote_jobs import SPLIT, contents, pictures, run
 from .azurite import AzureServer
 from .faults import Faults
 from .proxies import RunningProxy, proxied

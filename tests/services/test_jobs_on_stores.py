@@ -20,7 +20,7 @@ from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores.output import output_at
 from tests.attacks.kills import FORKS, Job, kills
-from tests.preprocess.remote_jobs import SPLIT, RemoteJobs, contents, pictures, run
+from tests.preprocess.job.remote_jobs import SPLIT, RemoteJobs, contents, pictures, run
 from tests.services.seaweedfs import S3Server
 
 pytestmark = pytest.mark.services

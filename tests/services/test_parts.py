@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.verification import verify_split
+from maskstream.preprocess.job.verification import verify_split
 from maskstream.shards.errors import UnfinishedError
 from maskstream.shards.format.dataset import read_dataset_json
 

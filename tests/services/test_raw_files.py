@@ -10,8 +10,8 @@ import pytest
 from maskstream.shards.stores import client
 
 from ..preprocess.conftest import make_video
-from ..preprocess.test_job import contents, run
-from ..preprocess.test_raw_files import LIMITS, list_files, raw
+from ..preprocess.job.test_job import contents, run
+from ..preprocess.raw.test_files import LIMITS, list_files, raw
 from .faults import Faults
 from .nginx import WebServer
 from .proxies import proxied

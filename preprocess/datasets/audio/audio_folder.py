@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...encode.audio.encoder import AudioEncoder
-from ..dataset import Dataset
+from ..dataset import Dataset, in_archives
 from ..folder import folder
 
 AUDIO_SUFFIXES = frozenset(
@@ -16,6 +16,7 @@ SOUND_SUFFIXES = AUDIO_SUFFIXES | {".mkv", ".mov", ".mp4", ".webm"}
 """Files that may hold a sound track, videos included."""
 
 
+@in_archives(".csv")
 def audio_folder(root: Path) -> Dataset:
     """The splits of a folder of sounds. Raises DatasetError as `folder` does."""
     return folder(root, name="audio-folder", encoder=AudioEncoder(), suffixes=AUDIO_SUFFIXES)

@@ -15,10 +15,10 @@ from typing import Any
 
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
-from ...lists import read_json
+from ...raw.lists import read_json
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, require_folder
+from ..dataset import Dataset, dataset_of, in_archives, require_folder
 from ..split_lists import EVAL, split_lists
 from .audioset import CLASSES, classes
 
@@ -29,6 +29,7 @@ OBTAIN = (
 )
 
 
+@in_archives(".csv", ".json")
 def audio_json(root: Path) -> Dataset:
     """The splits that have a list. Raises DatasetError for another layout."""
     require_folder(root, name=NAME, obtain=OBTAIN)

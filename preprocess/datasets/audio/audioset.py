@@ -16,9 +16,9 @@ from pathlib import Path
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
 from ...encode.audiovisual.encoder import AudioVisualEncoder
-from ...lists import Row, read_table
+from ...raw.lists import Row, read_table
 from ...source import Source
-from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, first_existing, one_down, require_folder
+from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, first_existing, in_archives, one_down, require_folder
 from ..folders import media_paths
 from .audio_folder import SOUND_SUFFIXES
 
@@ -35,6 +35,7 @@ OBTAIN = (
 )
 
 
+@in_archives(".csv")
 def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dataset:
     """The published splits; with `balanced`, train holds only the balanced list; with `videos`, samples are videos with
     sound. Raises DatasetError for another layout.

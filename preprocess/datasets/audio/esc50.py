@@ -11,14 +11,15 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
-from ...lists import read_table
+from ...raw.lists import read_table
 from ...source import Source
-from ..dataset import Dataset, dataset_of, first_existing, require_folder
+from ..dataset import Dataset, dataset_of, first_existing, in_archives, require_folder
 
 OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
 COLUMNS = ("filename", "fold", "target", "category")
 
 
+@in_archives(".csv")
 def esc50(root: Path, *, fold: int = 1) -> Dataset:
     """The splits with one fold (1 to 5) as val. Raises DatasetError for another layout, ValueError for another fold."""
     if not 1 <= fold <= 5:

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
-from ...lists import read_lines
+from ...raw.lists import read_lines
 from ...source import Source
-from ..dataset import Dataset, dataset_of, require_folder
+from ..dataset import Dataset, dataset_of, in_archives, require_folder
 from ..folders import distinct_folders, readable
 
 SPLITS = {"train": "train-*", "val": "dev-*", "test": "test-*"}
 OBTAIN = "Get the tar.gz files from openslr.org/12 and unpack them, so that there is ROOT/LibriSpeech/train-clean-100"
 
 
+@in_archives(".txt")
 def librispeech(root: Path) -> Dataset:
     """The splits of all subsets found. Raises DatasetError if there is none."""
     require_folder(root, name="librispeech", obtain=OBTAIN)

@@ -15,7 +15,7 @@ from pathlib import Path
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
-from ..dataset import Dataset, dataset_of, require_folder
+from ..dataset import Dataset, dataset_of, in_archives, require_folder
 from ..folders import media_paths, readable
 from .audio_folder import AUDIO_SUFFIXES
 
@@ -24,6 +24,7 @@ _SPLITS = {"tr": "train", "dt": "val", "et": "test", "train": "train", "val": "v
 OBTAIN = "Lay the files out as ROOT/tr05_bus_simu/NAME.CH1.wav, NAME.CH2.wav, ... and ROOT/dt05_.../"
 
 
+@in_archives()
 def microphones(root: Path) -> Dataset:
     """The splits found below `root`. Raises DatasetError if no file is named NAME.CH1.wav."""
     require_folder(root, name="microphones", obtain=OBTAIN)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...encode.audiovisual.encoder import AudioVisualEncoder
-from ..dataset import Dataset
+from ..dataset import Dataset, in_archives
 from ..folder import folder
 
 
+@in_archives(".csv")
 def audiovisual_folder(root: Path) -> Dataset:
     """The splits of a folder of videos with their sound tracks. Raises DatasetError as `folder` does."""
     return folder(root, name="audiovisual-folder", encoder=AudioVisualEncoder())

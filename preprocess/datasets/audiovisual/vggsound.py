@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audiovisual.encoder import AudioVisualEncoder
-from ...lists import read_table
+from ...raw.lists import read_table
 from ...source import Source
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, require_folder
 
 OBTAIN = (
     "Get vggsound.csv from www.robots.ox.ac.uk/~vgg/data/vggsound, and lay it and the clips out as ROOT/vggsound.csv "
@@ -27,6 +27,7 @@ SPLITS = {"train": "train", "test": "val"}
 SECONDS = 10
 
 
+@in_archives(".csv")
 def vggsound(root: Path) -> Dataset:
     """The published splits. Raises DatasetError for another layout."""
     require_folder(root, name="vggsound", obtain=OBTAIN)

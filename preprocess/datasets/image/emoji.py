@@ -17,7 +17,7 @@ from typing import Any
 
 from ....shards.errors import DatasetError
 from ...encode.image.encoder import ImageEncoder
-from ...lists import read_json
+from ...raw.lists import read_json
 from ...source import Source
 from ..dataset import Dataset
 from ..held_out import held_out_groups

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ...encode.image.encoder import ImageEncoder
 from ...encode.image.picture import IMAGE_SUFFIXES
-from ..dataset import Dataset
+from ..dataset import Dataset, in_archives
 from ..folder import folder
 
 
+@in_archives(".csv")
 def image_folder(root: Path) -> Dataset:
     """The splits of a folder of pictures; DatasetError where there is none, or the list is not as `folder` has it."""
     return folder(root, name="image-folder", encoder=ImageEncoder(), suffixes=IMAGE_SUFFIXES)

@@ -17,13 +17,14 @@ from ...encode.image.encoder import ImageEncoder
 from ...encode.image.picture import IMAGE_SUFFIXES
 from ...source import Source
 from ..class_folders import split_folders
-from ..dataset import Dataset, dataset_of, require_folder
+from ..dataset import Dataset, dataset_of, in_archives, require_folder
 from ..folders import media_below, readable
 
 NAME = "imagefolder"
 OBTAIN = "Lay the pictures out as ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, such as ROOT/train/n01440764/*.JPEG"
 
 
+@in_archives()
 def imagefolder(root: Path) -> Dataset:
     """The splits that are there; DatasetError for another layout."""
     require_folder(root, name=NAME, obtain=OBTAIN)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.image_text.encoder import ImageTextEncoder
-from ...lists import read_json
+from ...raw.lists import read_json
 from ...source import Source
 from ..dataset import Dataset
 from ..packages import Package, fetch_folder

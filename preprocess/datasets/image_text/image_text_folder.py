@@ -16,10 +16,10 @@ from ....shards.errors import DatasetError, OutageError
 from ....shards.format.sample import Reject
 from ...encode.image.picture import IMAGE_SUFFIXES
 from ...encode.image_text.encoder import ImageTextEncoder
-from ...lists import read_json
+from ...raw.lists import read_json
 from ...source import Source
 from ..class_folders import split_folders
-from ..dataset import Dataset, require_folder
+from ..dataset import Dataset, in_archives, require_folder
 from ..folders import media_below, readable
 
 NAME = "image-text-folder"
@@ -29,6 +29,7 @@ OBTAIN = (
 )
 
 
+@in_archives(".json", ".txt")
 def image_text_folder(root: Path) -> Dataset:
     """The splits of pictures with texts. Raises DatasetError if there are none."""
     require_folder(root, name=NAME, obtain=OBTAIN)

@@ -22,7 +22,7 @@ from typing import Any
 
 from ....shards.errors import DatasetError
 from ...encode.image_text.encoder import ImageTextEncoder
-from ...lists import read_json
+from ...raw.lists import read_json
 from ...source import Source
 from ..dataset import Dataset, dataset_of, require_folder
 from .answers import answer_labels

@@ -21,7 +21,7 @@ import xxhash
 
 from ....shards.errors import DatasetError
 from ...encode.image_text.encoder import ImageTextEncoder
-from ...lists import read_lines
+from ...raw.lists import read_lines
 from ...source import Source
 from ..dataset import Dataset, dataset_of, require_folder
 

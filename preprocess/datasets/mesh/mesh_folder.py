@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ...encode.mesh.encoder import MeshEncoder
 from ...encode.mesh.surfaces import SURFACE_SUFFIXES
-from ..dataset import Dataset
+from ..dataset import Dataset, in_archives
 from ..folder import folder
 
 
+@in_archives(".csv")
 def mesh_folder(root: Path) -> Dataset:
     """The splits of a folder of mesh files. Raises DatasetError as `folder` does."""
     return folder(root, name="mesh-folder", encoder=MeshEncoder(), suffixes=SURFACE_SUFFIXES, labelled=False)

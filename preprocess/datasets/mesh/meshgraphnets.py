@@ -23,10 +23,9 @@ from ....shards.errors import DatasetError, OutageError
 from ...encode.mesh.encoder import MeshEncoder
 from ...encode.mesh.tfrecord import record_spans
 from ...encode.mesh.trajectories import h5py_module
-from ...encode.reject import RejectError
-from ...lists import is_unicode, read_json
-from ...source import Source
-from ..dataset import Dataset, first_existing, one_down, require_folder
+from ...raw.lists import is_unicode, read_json
+from ...source import RejectError, Source
+from ..dataset import Dataset, first_existing, one_down, reads_media, require_folder
 
 OBTAIN = (
     "Get a dataset, such as cylinder_flow, with download_dataset.sh of github.com/google-deepmind/deepmind-research/"
@@ -57,6 +56,7 @@ class _Meta:
         return {"fields": list(self.fields), "widths": list(self.widths), "dt_s": self.dt_s}
 
 
+@reads_media
 def meshgraphnets(root: Path) -> Dataset:
     """The trajectories of each split. Raises DatasetError for another layout."""
     require_folder(root, name="meshgraphnets", obtain=OBTAIN)

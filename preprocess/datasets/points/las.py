@@ -16,12 +16,13 @@ from pathlib import Path
 from ...encode.points.encoder import PointEncoder
 from ...encode.points.las_files import LAS_SUFFIXES, check_las_header, laspy_module
 from ...source import Source
-from ..dataset import Dataset
+from ..dataset import Dataset, reads_media
 from ..folder import folder
 
 MAX_POINTS = 131_072
 
 
+@reads_media
 def las(root: Path) -> Dataset:
     """The splits of a folder of tiles. Raises DatasetError as `folder` does, and if laspy is not installed."""
     found = folder(root, name="las", encoder=PointEncoder(), suffixes=LAS_SUFFIXES, labelled=False)

@@ -17,9 +17,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...encode.points.encoder import PUBLISHED_ORDER, PointEncoder
-from ...lists import read_lines
+from ...raw.lists import read_lines
 from ...source import Source
-from ..dataset import Dataset, dataset_of, require_folder
+from ..dataset import Dataset, dataset_of, in_archives, require_folder
 from ..folders import distinct_folders, readable
 
 OBTAIN = (
@@ -32,6 +32,7 @@ FOLDERS = ("ModelNet40", "ModelNet40.PC15k", "modelnet40_normal_resampled", "mod
 _LISTS = ("modelnet40_train.txt", "modelnet10_train.txt")
 
 
+@in_archives(".txt")
 def modelnet40(root: Path) -> Dataset:
     """The published splits. Raises DatasetError for another layout."""
     require_folder(root, name="modelnet40", obtain=OBTAIN)

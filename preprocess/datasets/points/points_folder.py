@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ...encode.points.encoder import PointEncoder
 from ...encode.points.point_files import POINT_SUFFIXES
-from ..dataset import Dataset
+from ..dataset import Dataset, in_archives
 from ..folder import folder
 
 
+@in_archives(".csv")
 def points_folder(root: Path) -> Dataset:
     """The splits of a folder of clouds and meshes. Raises DatasetError as `folder` does."""
     return folder(root, name="points-folder", encoder=PointEncoder(), suffixes=POINT_SUFFIXES)

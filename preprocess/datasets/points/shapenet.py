@@ -18,9 +18,9 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.points.encoder import PUBLISHED_ORDER, PointEncoder
-from ...lists import read_table
+from ...raw.lists import read_table
 from ...source import Source
-from ..dataset import Dataset, dataset_of, first_existing, require_folder
+from ..dataset import Dataset, dataset_of, first_existing, in_archives, require_folder
 from ..folders import distinct_folders, readable
 
 OBTAIN = (
@@ -44,6 +44,7 @@ CATEGORIES = dict(entry.split(maxsplit=1) for entry in " ".join(_CATEGORIES.spli
 """Names of the 55 synsets."""
 
 
+@in_archives(".csv")
 def shapenet(root: Path) -> Dataset:
     """The clouds, or else the models. Raises DatasetError if there are neither."""
     require_folder(root, name="shapenet", obtain=OBTAIN)

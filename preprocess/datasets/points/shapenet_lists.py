@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 
 from ....shards.errors import DatasetError
 from ...encode.points.encoder import PointEncoder
-from ...lists import read_json, read_lines
+from ...raw.lists import read_json, read_lines
 from ...source import Source
-from ..dataset import Dataset, dataset_of, require_folder
+from ..dataset import Dataset, dataset_of, in_archives, require_folder
 from .shapenet import CATEGORIES
 
 OBTAIN = (
@@ -37,6 +37,7 @@ PART_OBTAIN = (
 _PARTS_SPLITS = ("train", "val", "test")
 
 
+@in_archives(".txt")
 def shapenet55(root: Path, name: str = "shapenet55", lists: str = "ShapeNet-55") -> Dataset:
     """The clouds that the `lists` name. Raises DatasetError for another layout."""
     require_folder(root, name=name, obtain=OBTAIN)
@@ -57,6 +58,7 @@ def shapenet55(root: Path, name: str = "shapenet55", lists: str = "ShapeNet-55")
     return dataset_of(name, labels, listed, root=root, obtain=OBTAIN, encoder=PointEncoder())
 
 
+@in_archives(".json", ".txt")
 def shapenetpart(root: Path) -> Dataset:
     """The published splits of the clouds with parts. Raises DatasetError for another layout."""
     name = "shapenetpart"

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 from ...encode.pose.alike import alike
 from ...encode.pose.encoder import PoseEncoder
-from ...encode.reject import RejectError
-from ...source import Source
+from ...source import RejectError, Source
 from ..held_out import held_out_groups
 
 STEP = 2

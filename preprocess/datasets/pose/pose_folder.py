@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...encode.pose.encoder import POSE_SUFFIXES, PoseEncoder
-from ..dataset import Dataset
+from ..dataset import Dataset, in_archives
 from ..folder import folder
 
 
+@in_archives()
 def pose_folder(root: Path) -> Dataset:
     """The splits of a folder of motions. Raises DatasetError as `folder` does."""
     return folder(root, name="pose-folder", encoder=PoseEncoder(), suffixes=POSE_SUFFIXES)

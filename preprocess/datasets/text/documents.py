@@ -19,11 +19,11 @@ from ....shards.errors import DatasetError, OutageError
 from ...encode.encoder import Encoder
 from ...encode.text.encoder import TextEncoder
 from ...encode.text.read import LINES, MAX_BYTES, ROWS, TEXT
-from ...lists import MAX_LABEL
-from ...parquet_rows import is_outage
+from ...raw.lists import MAX_LABEL
+from ...raw.parquet_rows import is_outage
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, require_folder
+from ..dataset import Dataset, reads_media, require_folder
 from ..folders import media_paths, readable
 
 _ROWS = 1024
@@ -153,6 +153,7 @@ def _split(named: str | None, path: Path, root: Path, number: int) -> str:
     return next((name for name, others in SPLIT_FOLDERS.items() if {*words} & {*others}), "train")
 
 
+@reads_media
 def jsonl(root: Path) -> Dataset:
     """Texts in JSON Lines files below `root`: {"text": ..., "label": ..., "split": ..., ...}; see above."""
     obtain = (
@@ -161,6 +162,7 @@ def jsonl(root: Path) -> Dataset:
     return documents(root, name="jsonl", suffix=LINES, obtain=obtain)
 
 
+@reads_media
 def parquet_text(root: Path) -> Dataset:
     """Texts in Parquet files below `root`, in the column `text`; see above."""
     obtain = "Lay the texts out as ROOT/train.parquet and ROOT/val.parquet with a column text"

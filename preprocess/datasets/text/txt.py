@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...encode.text.encoder import TextEncoder
-from ..dataset import Dataset
+from ..dataset import Dataset, reads_media
 from ..folder import folder
 
 
+@reads_media
 def txt(root: Path) -> Dataset:
     """The splits of a folder of .txt files in UTF-8; DatasetError where there is none, or the list does not fit."""
     return folder(root, name="txt", encoder=TextEncoder(), suffixes={".txt"}, labelled=False)

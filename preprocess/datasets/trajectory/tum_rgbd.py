@@ -26,7 +26,7 @@ from ...encode.trajectory.rgbd import RgbdEncoder
 from ...encode.trajectory.tum_lists import APART_S, COLOURS, DEPTH, POSES, Ticks, tum_ticks
 from ...source import Source
 from ..class_folders import split_folders
-from ..dataset import Dataset, require_folder
+from ..dataset import Dataset, in_archives, require_folder
 from ..folders import readable
 from ..held_out import held_out_groups
 
@@ -39,6 +39,7 @@ OBTAIN = (
 )
 
 
+@in_archives(".txt")
 def tum_rgbd(root: Path) -> Dataset:
     """The splits of the sequences below `root`. DatasetError for another layout."""
     require_folder(root, name=NAME, obtain=OBTAIN)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ...lists import read_lines
+from ...raw.lists import read_lines
 from ...source import Source
-from ..dataset import Dataset, MediaFiles, dataset_of, require_folder
+from ..dataset import Dataset, MediaFiles, dataset_of, in_archives, require_folder
 
 OBTAIN = (
     "Get hmdb51_org.rar and test_train_splits.rar from serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-"
@@ -24,6 +24,7 @@ OBTAIN = (
 _SPLITS = {"1": "train", "2": "val"}
 
 
+@in_archives(".txt")
 def hmdb51(root: Path, *, fold: int = 1) -> Dataset:
     """The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout, ValueError for others."""
     if not 1 <= fold <= 3:

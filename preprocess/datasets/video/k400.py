@@ -14,10 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ...lists import Row, read_table
+from ...raw.lists import Row, read_table
 from ...source import Source
 from ..class_folders import class_folders
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, one_down, require_folder
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, one_down, require_folder
 
 OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"
@@ -28,6 +28,7 @@ _NEEDED = ("youtube_id", "time_start", "time_end")
 _LISTS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
 
+@in_archives(".csv")
 def k400(root: Path, name: str = "k400") -> Dataset:
     """The splits that have a list, but test only if its videos exist. Raises DatasetError for another layout."""
     require_folder(root, name=name, obtain=OBTAIN)

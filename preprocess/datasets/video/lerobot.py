@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 
 from ....shards.errors import DatasetError, OutageError
 from ...encode.video.episode import EpisodeEncoder
-from ...lists import is_unicode, read_json, read_lines
-from ...parquet_rows import is_outage
+from ...raw.lists import is_unicode, read_json, read_lines
+from ...raw.parquet_rows import is_outage
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, one_down, require_folder
+from ..dataset import Dataset, dataset_of, one_down, reads_media, require_folder
 
 NAME = "lerobot"
 OBTAIN = (
@@ -82,6 +82,7 @@ class _Info:
         return self.root / named
 
 
+@reads_media
 def lerobot(root: Path) -> Dataset:
     """The splits of info.json. Raises DatasetError for another layout, or a dataset without videos."""
     require_folder(root, name=NAME, obtain=OBTAIN)

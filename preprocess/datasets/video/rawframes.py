@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.video.picture_frames import FramesEncoder
-from ...lists import MAX_LABEL, read_lines
+from ...raw.lists import MAX_LABEL, read_lines
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
 from ..dataset import Dataset, dataset_of, require_folder

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ....shards.errors import DatasetError
-from ...lists import read_json, whole_number
+from ...raw.lists import read_json, whole_number
 from ...source import Source
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, require_folder
 
 OBTAIN = (
     "Get it from qualcomm.com/developer/software/something-something-v-2-dataset (a login is needed), join and unpack "
@@ -24,6 +24,7 @@ OBTAIN = (
 )
 
 
+@in_archives(".json")
 def ssv2(root: Path) -> Dataset:
     """The splits train and val. Raises DatasetError for another layout."""
     require_folder(root, name="ssv2", obtain=OBTAIN)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from ....shards.errors import DatasetError
-from ...lists import read_lines, whole_number
+from ...raw.lists import read_lines, whole_number
 from ...source import Source
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, require_folder
 
 OBTAIN = (
     "Get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from crcv.ucf.edu/data/UCF101.php, and lay them out "
@@ -22,6 +22,7 @@ OBTAIN = (
 )
 
 
+@in_archives(".txt")
 def ucf101(root: Path, *, fold: int = 1) -> Dataset:
     """The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout, ValueError for others."""
     if not 1 <= fold <= 3:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ...lists import MAX_LABEL, read_lines
+from ...raw.lists import MAX_LABEL, read_lines
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, require_folder
+from ..dataset import Dataset, dataset_of, in_archives, require_folder
 from ..label_map import label_map
 from ..split_lists import split_lists
 
@@ -42,6 +42,7 @@ class _Line:
     label: int
 
 
+@in_archives(".csv", ".txt")
 def video_list(root: Path) -> Dataset:
     """The splits that have a list. Raises DatasetError for another layout, and for a path that is listed twice."""
     require_folder(root, name=NAME, obtain=OBTAIN)

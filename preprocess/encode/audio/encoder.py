@@ -12,9 +12,8 @@ import numpy.typing as npt
 from ....shards.config import Config
 from ....shards.media.flac import flac_stream
 from ....shards.members.sound import sound_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
-from ..reject import RejectError
 from .sound import Sound, read_sound
 
 MAX_CHANNELS = 8

@@ -11,7 +11,7 @@ import soxr
 import torch
 
 from ....shards.media.fbank import STATISTICS, SUMS
-from ..reject import RejectError
+from ...source import RejectError
 
 _MINUTE = 6000
 """How many windows are processed at a time."""

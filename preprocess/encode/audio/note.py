@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ...source import RejectError
 from ..package_version import require_version
-from ..reject import RejectError
 from .sound import Sound
 
 VERSION = "0.1.3"

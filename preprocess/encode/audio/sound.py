@@ -13,8 +13,8 @@ from av.audio.frame import AudioFrame
 from av.container import InputContainer
 
 from ....shards.media.local_media import MediaError, open_media
-from ...limits import check_sound, lasts
-from ..reject import RejectError, reason_of
+from ...source import RejectError, reason_of
+from ..limits import check_sound, lasts
 from .truncation import missing_after_decoding, missing_before_decoding
 
 _PRIMING = 3

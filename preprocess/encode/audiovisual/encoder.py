@@ -9,11 +9,10 @@ import numpy as np
 
 from ....shards.config import Config
 from ....shards.members.video import video_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..audio.encoder import LEVEL, check_sound, encoded_sound
 from ..audio.sound import Sound
 from ..encoder import Encoded
-from ..reject import RejectError
 from ..video.profile import PROFILES, VideoProfile
 from ..video.video import encode_video
 from .sound_track import read_track

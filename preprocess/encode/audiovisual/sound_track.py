@@ -14,9 +14,9 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 
 from ....shards.media.local_media import MediaError, open_media
-from ...limits import check_sound_values, in_force
+from ...source import RejectError, reason_of
 from ..audio.sound import Sound, form_of, integers, samples_of
-from ..reject import RejectError, reason_of
+from ..limits import check_sound_values, in_force
 
 MAX_DRIFT_S = 0.008
 """How far time stamps may drift from the sample count before samples are inserted or dropped: less than half a frame at

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DatasetError
-from ...limits import MEMORY_PER_BYTE, check_image_size, in_force
-from ..reject import RejectError
+from ...source import RejectError
+from ..limits import MEMORY_PER_BYTE, check_image_size, in_force
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -22,9 +22,8 @@ import cv2
 
 from ....shards.config import Config
 from ....shards.members.image import image_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
-from ..reject import RejectError
 from .idx import read_idx_image
 from .picture import UInt8s, encoded, read_picture
 

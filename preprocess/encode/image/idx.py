@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...limits import check_image_size
-from ..reject import RejectError
+from ...source import RejectError
+from ..limits import check_image_size
 from ..source_file import check_source_file
 from .picture import Picture, UInt8s
 

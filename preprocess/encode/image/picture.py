@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...limits import check_image_size
-from ..reject import RejectError
+from ...source import RejectError
+from ..limits import check_image_size
 from ..source_file import check_source_file
 from .dicom import DICOM_SUFFIXES, Window, dicom_pixels, is_dicom
 from .header import read_header

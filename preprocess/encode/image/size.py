@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 
-from ..reject import RejectError
+from ...source import RejectError
 
 _PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})")
 _WIDTH, _HEIGHT, _COLOURS, _KIND, _OLD_KIND = 256, 257, 262, 254, 255

@@ -29,11 +29,10 @@ from ....shards.members.image import image_member
 from ....shards.members.member import Member
 from ....shards.members.texts import texts_member
 from ....shards.members.tokens import tokens_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
 from ..image.encoder import ImageEncoder
 from ..image.picture import encoded
-from ..reject import RejectError
 from ..text.tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers
 from ..text.training_texts import training_texts
 from .scene import SCENE, drawn_scene

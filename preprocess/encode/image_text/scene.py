@@ -20,9 +20,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...source import Source
+from ...source import RejectError, Source
 from ..image.picture import UInt8s, read_alpha, read_picture
-from ..reject import RejectError
 
 SCENE = "scene"
 WHITE = 247

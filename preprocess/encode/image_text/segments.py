@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DatasetError
-from ..reject import RejectError
+from ...source import RejectError
 
 SEGMENT = "segment"
 _BEYOND = 1.0

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.members.texts import ROLES
-from ..reject import RejectError
+from ...source import RejectError
 
 BOX = "box"
 

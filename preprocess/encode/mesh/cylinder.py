@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ....shards.config import Config
 from ....shards.errors import DatasetError
-from ..reject import RejectError
+from ...source import RejectError
 from .cylinder_mesh import channel_mesh
 from .simulation import INFLOW, NORMAL, OUTFLOW, WALL, Simulation
 

@@ -12,9 +12,8 @@ from ....shards.config import Config
 from ....shards.media.mesh_members import FIELDS, MESH
 from ....shards.members.array import array_member
 from ....shards.members.mesh import mesh_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
-from ..reject import RejectError
 from .cylinder import CylinderFlow, compute
 from .simulation import NORMAL, OUTFLOW, Simulation
 from .surfaces import Surface, read_surface

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DatasetError
-from ..reject import RejectError
+from ...source import RejectError
 from ..source_file import check_source_file
 from .glb import check_glb
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..reject import RejectError
+from ...source import RejectError
 from ..source_file import check_source_file
 
 _HEAD = struct.Struct("<QI")

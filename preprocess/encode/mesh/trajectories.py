@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DatasetError
-from ..reject import RejectError
+from ...source import RejectError
 from ..source_file import check_source_file
 from .simulation import Simulation
 from .tfrecord import read_example

@@ -18,10 +18,9 @@ import xxhash
 
 from ....shards.config import Config
 from ....shards.members.points import points_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
 from ..mesh.surfaces import Surface
-from ..reject import RejectError
 from .cloud import Cloud
 from .point_files import read_points
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DatasetError
-from ..reject import RejectError
+from ...source import RejectError
 from .cloud import Cloud
 
 LAS_SUFFIXES = frozenset({".las", ".laz"})

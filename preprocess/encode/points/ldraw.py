@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..reject import RejectError
+from ...source import RejectError
 
 Float64 = npt.NDArray[np.float64]
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from ....shards.errors import DatasetError
 from ....shards.media.npy import NpyError, read_npy
+from ...source import RejectError
 from ..mesh.surfaces import SURFACE_SUFFIXES, Surface, checked_surface, read_surface
-from ..reject import RejectError
 from ..source_file import check_source_file
 from .cloud import Cloud
 from .las_files import LAS_SUFFIXES, Block, read_las

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..reject import RejectError
+from ...source import RejectError
 from ..source_file import check_source_file
 from .motion import Floats, Motion, upright
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reject import RejectError
+from ...source import RejectError
 from ..source_file import check_source_file
 from .motion import Floats, Motion, upright
 

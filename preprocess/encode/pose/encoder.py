@@ -12,9 +12,8 @@ import numpy as np
 from ....shards.config import Config
 from ....shards.media.h36m import PARENTS
 from ....shards.members.poses import poses_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
-from ..reject import RejectError
 from .bvh import read_bvh
 from .deepmimic import read_deepmimic
 from .lugaru import read_lugaru

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ....shards.errors import DataError
 from ....shards.media.h36m import JOINTS
 from ....shards.media.npy import read_npy
-from ..reject import RejectError
+from ...source import RejectError
 from ..source_file import check_source_file
 from .motion import Motion
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ....shards.media.h36m import JOINTS
-from ..reject import RejectError
+from ...source import RejectError
 from .motion import Motion
 
 Rig = tuple[str | tuple[str, str], ...]

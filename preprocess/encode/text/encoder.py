@@ -18,9 +18,8 @@ from ....shards.config import NOT_SAVED, Config
 from ....shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 from ....shards.members.text import text_member
 from ....shards.members.tokens import tokens_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
-from ..reject import RejectError
 from .parts_of_speech import Lexicon, lexicon_of
 from .read import Document, read_document
 from .tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers

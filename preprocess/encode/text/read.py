@@ -12,10 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...parquet_rows import ParquetRows
-from ...scratch import Scratch
-from ...source import Source
-from ..reject import RejectError
+from ...raw.parquet_rows import ParquetRows
+from ...raw.scratch import Scratch
+from ...source import RejectError, Source
 from ..source_file import check_source_file
 
 MAX_BYTES = 1 << 28

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from ....shards.media.depth import DEPTH_FORMAT, depth_of
 from ....shards.members.member import Member
 from ....shards.members.video import video_member
-from ..reject import RejectError, reason_of
+from ...source import RejectError, reason_of
 from ..video.check import check_slices
 from ..video.fragments import mp4_writer, parsed_output, video_index
 from .walk import UInt16s

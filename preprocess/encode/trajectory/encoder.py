@@ -11,9 +11,8 @@ from typing import ClassVar, Protocol
 from ....shards.config import Config
 from ....shards.members.camera_path import camera_path_member, problem_of_path
 from ....shards.members.video import video_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
-from ..reject import RejectError
 from ..video.convert import fitted
 from ..video.drawn_clip import write_clip
 from ..video.profile import BLOCK, PROFILES, VideoProfile

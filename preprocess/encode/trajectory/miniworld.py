@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from ....shards.errors import DatasetError
 from ....shards.media.camera_pose import Floats, level_pose
+from ...source import RejectError
 from ..package_version import require_version
-from ..reject import RejectError
 from .explorer import Explorer, StuckError
 from .floor_plan import FloorPlan
 from .walk import Walk, millimetres

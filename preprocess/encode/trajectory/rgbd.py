@@ -17,12 +17,11 @@ import numpy as np
 from ....shards.config import Config
 from ....shards.media.camera_pose import Floats, product, turned
 from ....shards.members.camera_path import problem_of_lens
-from ...limits import check_frame_size, check_frames, lasts
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
 from ..image.header import read_header
 from ..image.picture import UInt8s, read_picture
-from ..reject import RejectError
+from ..limits import check_frame_size, check_frames, lasts
 from ..source_file import check_source_file
 from ..video.profile import PROFILES, VideoProfile
 from .encoder import TrajectoryEncoder

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ....shards.errors import DatasetError
 from ....shards.media.camera_pose import POSE, Floats
-from ...lists import read_lines
+from ...raw.lists import read_lines
 
 COLOURS, DEPTH, POSES = "rgb.txt", "depth.txt", "groundtruth.txt"
 APART_S = 0.02

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from ....shards.media.limits import most_pixels
 from ....shards.media.local_media import MediaError, open_media
 from ....shards.media.mp4 import DECODERS, Mp4Error, Packets, Track, read_fragments, read_header
-from ..reject import RejectError, reason_of
+from ...source import RejectError, reason_of
 from .fragments import Fragments
 
 

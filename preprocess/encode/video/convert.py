@@ -19,8 +19,8 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
-from ...limits import check_frame_size
-from ..reject import RejectError
+from ...source import RejectError
+from ..limits import check_frame_size
 from .profile import BLOCK
 from .source import display_size, orientation_of
 

@@ -16,9 +16,8 @@ from ....shards.config import Config
 from ....shards.members.array import array_member
 from ....shards.members.member import Member
 from ....shards.members.video import video_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
-from ..reject import RejectError
 from .profile import PROFILES, VideoProfile
 from .remux import cut_out
 from .video import EncodedVideo, encode_video

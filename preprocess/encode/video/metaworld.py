@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ....shards.errors import DatasetError
+from ...source import RejectError
 from ..package_version import require_version
-from ..reject import RejectError
 from .drawn_clip import UInt8s
 
 VERSION = "3.1.1"

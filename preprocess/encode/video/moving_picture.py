@@ -20,10 +20,9 @@ import xxhash
 
 from ....shards.config import Config
 from ....shards.members.video import video_member
-from ...source import Source
+from ...source import RejectError, Source
 from ..encoder import Encoded
 from ..image.idx import read_idx_image
-from ..reject import RejectError
 from .drawn_clip import UInt8s, write_clip
 from .profile import BLOCK, PROFILES, VideoProfile
 from .video import encode_video

@@ -14,11 +14,10 @@ from av.video.stream import VideoStream
 
 from ....shards.config import Config
 from ....shards.members.video import video_member
-from ...limits import check_frame_size
-from ...source import Source
+from ...source import RejectError, Source, reason_of
 from ..encoder import Encoded
 from ..image.picture import read_picture
-from ..reject import RejectError, reason_of
+from ..limits import check_frame_size
 from .profile import PROFILES, VideoProfile
 from .video import encode_video
 

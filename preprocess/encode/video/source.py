@@ -18,8 +18,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ....shards.media.local_media import MediaError, open_media
-from ...limits import check_frame_size, check_frames, in_force, lasts
-from ..reject import DamageError, RejectError, reason_of
+from ...source import DamageError, RejectError, reason_of
+from ..limits import check_frame_size, check_frames, in_force, lasts
 from .damage import Damage
 from .timing import frame_rate
 

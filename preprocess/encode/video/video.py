@@ -12,8 +12,8 @@ from av.video.frame import VideoFrame
 
 from ....shards.anchors import ANCHORED
 from ....shards.media.video_index import VideoIndex
-from ...limits import check_frames, lasts
-from ..reject import RejectError
+from ...source import RejectError
+from ..limits import check_frames, lasts
 from .check import check_slices, exact_entries, full_decode, strict_decode
 from .clock import recorded_times, start_of
 from .convert import Converter, deinterlaced

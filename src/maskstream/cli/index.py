@@ -56,7 +56,7 @@ def index(
     rejects.parquet with the reason.
     """
     from ..preprocess import index_tars
-    from ..preprocess.progress import ProgressBar
+    from ..preprocess.job.progress import ProgressBar
 
     limits = limits_of(max_pixels, time_limit, memory_limit)
     with nullcontext() if as_json else ProgressBar() as shown:

@@ -174,9 +174,9 @@ def shards(
     """
     from ..preprocess import PROFILES, make_shards
     from ..preprocess.executors.slurm import SlurmJob
-    from ..preprocess.job import largest_split
-    from ..preprocess.part import Part
-    from ..preprocess.progress import ProgressBar
+    from ..preprocess.job.plan import Part
+    from ..preprocess.job.progress import ProgressBar
+    from ..preprocess.job.shards import largest_split
 
     own = None if part is None else Part.parse(part)
     if profile not in PROFILES:

@@ -30,9 +30,9 @@ def verify(
 ) -> None:
     """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
     from ..pages.figures.words import plural
-    from ..preprocess.progress import ProgressBar
-    from ..preprocess.repair import RepairReport, repair_split
-    from ..preprocess.verification import verify_split
+    from ..preprocess.job.progress import ProgressBar
+    from ..preprocess.job.repair import RepairReport, repair_split
+    from ..preprocess.job.verification import verify_split
 
     mended = repair_split(data) if repair else RepairReport()
     with nullcontext() if as_json else ProgressBar() as shown:

@@ -17,8 +17,7 @@ from maskstream.preprocess.datasets.image_text.stamps_knowledge import noun_of
 from maskstream.preprocess.datasets.image_text.wordnet import WordNet
 from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.npy import read_npy
 

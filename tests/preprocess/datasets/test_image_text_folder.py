@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess import DATASETS, make_shards
-from maskstream.preprocess.raw_tree import raw_tree
+from maskstream.preprocess.job.listing import dataset_in
+from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 
@@ -42,7 +43,7 @@ def test_tars_of_img2dataset(tmp_path):
         write_tar(tmp_path / f"laion/{shard:05d}.tar", range(10 * shard, 10 * shard + 6))
         (tmp_path / f"laion/{shard:05d}_stats.json").write_text("{}")
     with raw_tree(tmp_path / "laion") as tree:
-        sources = tree.dataset(DATASETS["image-text-folder"]).splits["train"]
+        sources = dataset_in(tree, DATASETS["image-text-folder"]).splits["train"]
     assert [(one.id, one.meta["caption"], one.meta["width"]) for one in sources[5:7]] == [
         ("000000005.jpg", "a picture 5", 24),
         ("000000010.jpg", "a picture 10", 24),

@@ -31,7 +31,7 @@ from maskstream.preprocess.datasets.image.wesnoth_terrain import wesnoth_terrain
 from maskstream.preprocess.datasets.video.fluent_emoji import fluent_emoji
 from maskstream.preprocess.datasets.video.wesnoth_units import LABELS as ACTIONS
 from maskstream.preprocess.datasets.video.wesnoth_units import wesnoth_units
-from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from maskstream.pipelines import image_loader
 from maskstream.preprocess import DATASETS, make_shards
-from maskstream.preprocess.encode.reject import DamagedFileError
-from maskstream.preprocess.parquet_rows import ParquetRows
+from maskstream.preprocess.raw.file_state import DamagedFileError
+from maskstream.preprocess.raw.parquet_rows import ParquetRows
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 
@@ -212,14 +212,14 @@ def test_each_group_is_read_once_by_all_tasks(tmp_path, monkeypatch):
     assert report.splits["train"].counts["samples"] == 60
     assert sorted(groups for groups in read if groups) == [[group] for group in range(10)]
     full = type("Disk", (), {"free": 0})
-    monkeypatch.setattr("maskstream.preprocess.parquet_rows.shutil.disk_usage", lambda folder: full)
+    monkeypatch.setattr("maskstream.preprocess.raw.parquet_rows.shutil.disk_usage", lambda folder: full)
     make_shards("parquet-image", tmp_path / "raw", tmp_path / "full", workers=0, samples_per_shard=8)
     for name in sorted(path.name for path in (tmp_path / "out/train").glob("*.tar")):
         assert (tmp_path / "out/train" / name).read_bytes() == (tmp_path / "full/train" / name).read_bytes()
 
 
 def test_a_group_that_unpacks_to_much_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("maskstream.preprocess.parquet_rows._FEW_BYTES", 1 << 20)
+    monkeypatch.setattr("maskstream.preprocess.raw.parquet_rows._FEW_BYTES", 1 << 20)
     big = bytes(1 << 18)
     listed(tmp_path / "raw", image=[picture(0), *[big] * 40], label=[0] * 41)
     rows = ParquetRows(tmp_path / "raw/train.parquet", tmp_path)

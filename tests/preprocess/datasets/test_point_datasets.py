@@ -15,9 +15,8 @@ from maskstream.preprocess.datasets.points.shapenet import CATEGORIES, shapenet
 from maskstream.preprocess.encode.points import las_files
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.encode.points.las_files import decode
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.job import make_shards
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.job.shards import make_shards
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.npy import read_npy

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess import DATASETS, PROFILES, make_shards
-from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.encode.video.picture_frames import FramesEncoder
+from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 
 from ..encode.test_lerobot import levels

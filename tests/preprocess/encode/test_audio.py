@@ -12,9 +12,8 @@ import soundfile as sf
 from maskstream.preprocess import PROFILES
 from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.job import make_shards
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.job.shards import make_shards
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.encode.video.check import check_slices
 from maskstream.preprocess.encode.video.fragments import parsed_output
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
+from maskstream.preprocess.source import RejectError
 
 from ...conftest import write_moving_texture
 

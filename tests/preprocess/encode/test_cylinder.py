@@ -10,7 +10,7 @@ from maskstream.preprocess.datasets.mesh.cylinder_flow import drawn_flow
 from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow, compute
 from maskstream.preprocess.encode.mesh.cylinder_mesh import channel_mesh
 from maskstream.preprocess.encode.mesh.simulation import INFLOW, NORMAL, OUTFLOW, WALL
-from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.source import RejectError
 
 pytest.importorskip("skfem")
 

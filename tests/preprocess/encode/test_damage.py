@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.preprocess import PROFILES
-from maskstream.preprocess.encode.reject import DamageError, RejectError
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.source import decode
 from maskstream.preprocess.encode.video.video import encode_video
+from maskstream.preprocess.source import DamageError, RejectError
 from maskstream.shards.format.manifest import Manifest
 
 from .test_lerobot import levels

@@ -14,9 +14,8 @@ from pydicom.sequence import Sequence
 from maskstream.preprocess import DATASETS, Limits, make_shards
 from maskstream.preprocess.encode.image.dicom import windowed
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.limits import limited
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.encode.limits import limited
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.format.manifest import Manifest
 
 FILES = Path(pydicom.__file__).parent / "data/test_files"

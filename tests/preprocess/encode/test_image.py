@@ -9,8 +9,7 @@ from PIL import Image, TiffImagePlugin
 
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.image.picture import read_picture
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 
 
 def picture(width=60, height=40):

@@ -11,8 +11,8 @@ from lerobot_layout import Episode, Videos, write_lerobot
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.preprocess import DATASETS, PROFILES, make_shards
-from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.encode.video.episode import EpisodeEncoder
+from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 
 FPS, LENGTHS, CAMERAS = 30, (18, 25, 21), ("observation.images.top", "observation.images.wrist")

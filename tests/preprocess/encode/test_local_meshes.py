@@ -11,7 +11,7 @@ from maskstream.preprocess.encode.mesh.surfaces import read_surface
 from maskstream.preprocess.encode.mesh.trajectories import read_trajectory
 from maskstream.preprocess.encode.points.ldraw import read_ldraw
 from maskstream.preprocess.encode.points.point_files import read_points
-from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.source import RejectError
 from tests.opened_files import listening, opened_files
 
 pytest.importorskip("trimesh")

@@ -13,9 +13,8 @@ from maskstream.preprocess.datasets.mesh.cylinder_flow import flows
 from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.simulation import Simulation
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.job import make_shards
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.job.shards import make_shards
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest

@@ -14,11 +14,10 @@ import pytest
 
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.encode.video import metaworld
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.metaworld import Episode, render, started, task_names
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 

@@ -10,10 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.encode.video.moving_picture import BRIGHTEST, SPEEDS, MovingPictureEncoder, bounced
 from maskstream.preprocess.encode.video.profile import PROFILES
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 
 OPAQUE = np.full((10, 6), 255, np.uint8)
 

@@ -16,8 +16,7 @@ from maskstream.preprocess.datasets.audio.gm_notes import FAMILIES, FILE, PACKAG
 from maskstream.preprocess.encode.audio import note as rendering
 from maskstream.preprocess.encode.audio.note import Note, rendered
 from maskstream.preprocess.encode.audio.note_encoder import NoteEncoder
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 
 A4 = Note(program=0, pitch=69, velocity=100, held_ms=200, release_ms=100)

@@ -8,8 +8,7 @@ import pytest
 from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder, surface_sample
 from maskstream.preprocess.encode.points.ldraw import read_ldraw
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")

@@ -15,8 +15,7 @@ from maskstream.preprocess.encode.pose.motion import Motion, upright
 from maskstream.preprocess.encode.pose.psa import BIPED, read_psa
 from maskstream.preprocess.encode.pose.resample import resampled
 from maskstream.preprocess.encode.pose.rigs import RIGS, in_h36m
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones
 from maskstream.shards.media.npy import read_npy
 

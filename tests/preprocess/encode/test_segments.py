@@ -17,8 +17,7 @@ from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.encode.image_text.segments import drawn_segment
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.media.npy import read_npy
 
 WIDTH, HEIGHT = 60, 40

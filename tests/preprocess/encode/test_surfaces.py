@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, checked_surface, read_surface
-from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.source import RejectError
 
 trimesh = pytest.importorskip("trimesh")
 

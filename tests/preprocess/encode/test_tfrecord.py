@@ -10,8 +10,8 @@ from meshgraphnets_layout import STATIC, message_of, write_records, write_set
 from maskstream.preprocess import DATASETS
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.tfrecord import masked_crc32c, read_example, record_spans
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.job import make_shards
+from maskstream.preprocess.job.shards import make_shards
+from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify

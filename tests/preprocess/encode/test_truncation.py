@@ -9,7 +9,7 @@ import soundfile as sf
 
 from maskstream.preprocess.encode.audio.mp3_frames import mp3_frames
 from maskstream.preprocess.encode.audio.sound import read_sound
-from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.source import RejectError
 
 from .sounds import wave, write_sound
 

@@ -13,7 +13,6 @@ import pytest
 
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.encode.trajectory import miniworld, vizdoom
 from maskstream.preprocess.encode.trajectory.depth import depth_member
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
@@ -23,6 +22,7 @@ from maskstream.preprocess.encode.trajectory.miniworld import MiniworldWalk
 from maskstream.preprocess.encode.trajectory.vizdoom import VizdoomWalk
 from maskstream.preprocess.encode.trajectory.walk import Walk, in_blocks, millimetres
 from maskstream.preprocess.encode.video.profile import PROFILES
+from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.camera_pose import heading, seen_from, turned
 from maskstream.shards.media.depth import depth_of

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess import index_tars
-from maskstream.preprocess.limits import Limits
+from maskstream.preprocess.encode.limits import Limits
 from maskstream.shards.errors import DatasetError, OutageError, ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import RECORDS

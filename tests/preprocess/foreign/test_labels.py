@@ -2,8 +2,8 @@
 
 import pytest
 
-from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.foreign.labels import label_of
+from maskstream.preprocess.source import RejectError
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.read import clip_ranges, read_clip
 from maskstream.preprocess import index_tars
-from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.foreign.video import index_video
 from maskstream.preprocess.foreign.video_entries import candidates, decoded, exact_entries
 from maskstream.preprocess.foreign.video_packets import demuxed_video
+from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.job import make_shards
+from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import Source
 from maskstream.preprocess.versions import add_sources, adding, erase, remove
 from maskstream.preprocess.versions.added import ADDING

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from maskstream.preprocess.file_state import FileState
-from maskstream.preprocess.shard_task import WrittenShard
+from maskstream.preprocess.job.task import WrittenShard
+from maskstream.preprocess.raw.file_state import FileState
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.records import JOB, RECORDS, Records
 from maskstream.shards.format.sample import Reject, Sample
@@ -72,7 +72,7 @@ def test_a_later_run_finds_what_an_earlier_one_recorded(tmp_path: Path) -> None:
 def test_a_record_survives_a_kill(tmp_path: Path) -> None:
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom maskstream.shards import Records\n"
-        "from maskstream.preprocess.shard_task import WrittenShard\n"
+        "from maskstream.preprocess.job.task import WrittenShard\n"
         "records = Records(Path(sys.argv[1]), WrittenShard)\nrecords.begin({'profile': 'train'})\n"
         "records.record(type('Task', (), {'name': 'a.tar'}), WrittenShard(shard=None))\nos.kill(os.getpid(), 9)"
     )

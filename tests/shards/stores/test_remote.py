@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from maskstream.preprocess.raw_store import fetched
+from maskstream.preprocess.raw.url import fetched
 from maskstream.shards.errors import MissingFileError, OutageError, ShardError, StoreError, UnlistedError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest

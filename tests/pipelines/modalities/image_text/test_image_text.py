@@ -14,8 +14,7 @@ from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
-from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.npy import read_npy

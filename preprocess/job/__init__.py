@@ -1,0 +1,1 @@
+"""The job that turns the sources of a dataset into verified shards: its plan, ledger, tasks, judge and report."""

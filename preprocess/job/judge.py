@@ -1,0 +1,256 @@
+"""The judge: tells a source whose bytes cannot become a sample (a reject) from one that cannot be read now (an outage).
+
+An encoder cannot tell them apart: FFmpeg says "Input/output error" for damaged bytes too, and reads a file that is cut
+off by a failing disk as a short one. So the source is judged, not the error. Its files are read whole before they are
+encoded; they must be the same after; and a reject is pronounced only if a second attempt says the same.
+
+One file ends no job. So whatever else an encoder or a library raises, a panic of Rust code too, is a reject that names
+the error and its place. Many of them pass the limit of rejects, as where the encoder itself is wrong.
+
+An encoder fails in the same words where the machine has nothing left to give (address space, file descriptors,
+threads). So a failure is judged only where the machine has enough.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ...shards.errors import DataError, MaskstreamError, OutageError
+from ...shards.format.sample import Reject, Sample
+from ...shards.stores.regular import NEVER_OF_BYTES
+from ..raw.file_state import DamagedFileError, FileState, read_state
+from ..source import RejectError, Source
+
+ROOM_BYTES = 4 << 30
+"""The address space that must be left when a source is rejected. FFmpeg never asks for more than 2 GiB at once."""
+ROOM_DESCRIPTORS = 16
+
+_NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
+"""MAP_NORESERVE, which Python 3.11 does not name: only limits refuse the mapping, not the size of the memory."""
+
+
+def check_machine(error: BaseException) -> None:
+    """Raise OutageError if `error`, or a cause of it, may come from what the machine lacks and not from the bytes.
+
+    FFmpeg's decoders say "Invalid data found" where memory ran out, so every failure counts, whatever its words.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NEVER_OF_BYTES:
+            raise OutageError(f"this machine cannot go on ({cause.strerror})") from error
+        cause = cause.__cause__
+    if lacking := _lacking():
+        raise OutageError(f"this process has too little left of its {lacking}") from error
+
+
+def _lacking() -> str | None:
+    """The resource that this process has too little of; None if it has enough of all."""
+    if not _has_memory():
+        return f"address space (less than {ROOM_BYTES >> 30} GiB; raise `ulimit -v`, or the limit of the job)"
+    if not _has_descriptors():
+        return f"file descriptors (fewer than {ROOM_DESCRIPTORS}; raise `ulimit -n`)"
+    if not _has_threads():
+        return "threads (raise `ulimit -u`)"
+    return None
+
+
+def _has_memory() -> bool:
+    try:
+        mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE).close()
+    except (OSError, MemoryError, OverflowError):
+        return False
+    return True
+
+
+def _has_descriptors() -> bool:
+    taken: list[int] = []
+    try:
+        taken += (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(ROOM_DESCRIPTORS))
+    except OSError:
+        return False
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    return True
+
+
+def _has_threads() -> bool:
+    thread = threading.Thread(target=bool, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
+
+
+PAUSES_S = (1.0, 5.0, 15.0)
+"""The pauses between the attempts to read a file, in seconds."""
+
+ResultT = TypeVar("ResultT")
+
+
+def retried(
+    what: str, attempt: Callable[[], ResultT], pauses_s: Sequence[float], report: Callable[[str], None]
+) -> ResultT:
+    """The result of `attempt`, which is called again after each of the pauses if it raises OutageError.
+
+    `what` is read in messages, such as "the source 'a.mp4'"; `report` is told of each pause. Raises OutageError if the
+    attempt after the last pause fails too.
+    """
+    for pause_s in pauses_s:
+        try:
+            return attempt()
+        except OutageError as error:
+            report(f"{what}: {error}; it is tried again in {pause_s:g} s")
+            time.sleep(pause_s)
+    try:
+        return attempt()
+    except OutageError as error:
+        raise OutageError(
+            f"{what} was tried {len(pauses_s) + 1} times in {sum(pauses_s):g} s, each time in vain: {error}. Nothing "
+            "is known to be wrong with its bytes, so it is no reject; mend this and run the same command again, which "
+            "continues (leave out --overwrite)"
+        ) from error
+
+
+_ATTEMPTS = 3
+"""After so many rejects the last one counts, even if each has another reason."""
+_FRESH_NS = 2 * 10**9
+"""A file younger than this may change again without another modification time, whose clock is coarse."""
+_NOT_OF_BYTES = (MaskstreamError, ImportError, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What never speaks of a source's bytes: it ends the task."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """What became of a source, and the states of its files."""
+
+    outcome: Sample | Reject
+    files: tuple[FileState, ...]
+
+
+class Judge:
+    """Judges sources, whose files `read` reads whole. It remembers the hashes of the files that it read last, for many
+    sources may lie in one file.
+    """
+
+    def __init__(
+        self,
+        pauses_s: Sequence[float] = PAUSES_S,
+        remembered: int = 64,
+        read: Callable[[Path], FileState] | None = None,
+    ) -> None:
+        self._pauses_s = tuple(pauses_s)
+        self._states: OrderedDict[Path, FileState] = OrderedDict()
+        self._damage: dict[Path, DamagedFileError] = {}
+        self._remembered = remembered
+        self._read_state = read or read_state
+
+    def judge(self, source: Source, encode: Callable[[Source], Sample], report: Callable[[str], None]) -> Judged:
+        """Encode a source with `encode`, which raises RejectError. `report` is told of each pause.
+
+        Raises OutageError if it cannot be read, or changes while it is read, also after the last pause.
+        """
+        return retried(f"the source {source.id!r}", lambda: self._judged(source, encode), self._pauses_s, report)
+
+    def _judged(self, source: Source, encode: Callable[[Source], Sample]) -> Judged:
+        rejects: list[RejectError] = []
+        files = self._read(source)
+        while True:
+            damage = next((self._damage[path] for path in source.files if path in self._damage), None)
+            outcome = damage or _attempt(source, encode)
+            self._check_unchanged(source, files)
+            if isinstance(outcome, Sample):
+                return Judged(outcome=outcome, files=files)
+            again = tuple(map(self._state, source.files))
+            if again != files:
+                raise OutageError(f"{source.path} changes while it is read")
+            if any(outcome.args == before.args for before in rejects) or len(rejects) + 1 == _ATTEMPTS:
+                return Judged(outcome=Reject(source=source.id, stage=outcome.stage, reason=outcome.reason), files=files)
+            rejects.append(outcome)
+
+    def _read(self, source: Source) -> tuple[FileState, ...]:
+        """The states of the source's files; those that it read before are not read again if they are as old."""
+        for path in source.files:
+            known = self._states.get(path)
+            if known is None or path in self._damage or not _is_settled(path, known):
+                self._states[path] = self._state(path)
+            self._states.move_to_end(path)
+        files = tuple(self._states[path] for path in source.files)
+        while len(self._states) > self._remembered:
+            self._states.popitem(last=False)
+        return files
+
+    def forget(self, paths: Iterable[Path]) -> None:
+        """These files are not there any more; they are read again if a source needs them."""
+        for path in paths:
+            self._states.pop(path, None)
+            self._damage.pop(path, None)
+
+    def _state(self, path: Path) -> FileState:
+        self._damage.pop(path, None)
+        try:
+            return self._read_state(path)
+        except DamagedFileError as error:
+            self._damage[path] = error
+            return error.state
+        except OSError as error:
+            raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
+
+    def _check_unchanged(self, source: Source, files: Sequence[FileState]) -> None:
+        """Raise OutageError if a file is not as it was when it was read, before it was encoded."""
+        for path, before in zip(source.files, files, strict=True):
+            if path not in self._damage and not _is_settled(path, before) and self._state(path) != before:
+                raise OutageError(f"{path} changes while it is read")
+
+
+def _attempt(source: Source, encode: Callable[[Source], Sample]) -> Sample | RejectError:
+    try:
+        return encode(source)
+    except BaseException as error:
+        return verdict_on(error, source.path)
+
+
+def verdict_on(error: BaseException, path: object) -> RejectError:
+    """The reject of a source in the file `path` whose encoder ended with this error.
+
+    Raises the error again if it does not speak of bytes, OutageError if the machine may be to blame.
+    """
+    if isinstance(error, _NOT_OF_BYTES) and not isinstance(error, RejectError):
+        raise error
+    if isinstance(error, OSError) and error.errno is not None:
+        raise OutageError(f"{error.filename or path} cannot be read or written ({error.strerror})") from error
+    check_machine(error)
+    if isinstance(error, RejectError):
+        return error
+    if isinstance(error, MemoryError):
+        return RejectError("decode", f"needs more memory than a process can have ({error or 'out of memory'})")
+    return RejectError("decode", _told(error))
+
+
+def _told(error: BaseException) -> str:
+    """The words for an error that no encoder expects."""
+    what = " ".join(str(error).split())[:300]
+    if isinstance(error, DataError):
+        return what
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"its encoder ended with {type(error).__name__}: {what} ({Path(place.filename).name}:{place.lineno})"
+
+
+def _is_settled(path: Path, known: FileState) -> bool:
+    """Whether a file is as old as it was, and old enough that any change would show."""
+    try:
+        return known.is_as_old(path) and time.time_ns() - known.mtime_ns > _FRESH_NS
+    except OSError as error:
+        raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error

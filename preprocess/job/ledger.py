@@ -1,0 +1,110 @@
+"""The ledger, which remembers finished tasks, and the driver of all jobs, which runs the others.
+
+A record checks itself whether it still holds: a shard by its files, an indexed tar also by its size and time. An
+executor's events are a generator; closing it ends the processes.
+
+A worker reports which unit of its task it attempts, so a fault or a passed limit is blamed on that unit and not on its
+task. The next process tries the suspect first, alone; blamed twice, it is a reject. SIGKILL comes from outside and is
+no verdict.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...shards.format.records import READERS
+from ..executors.base import Blamed, Executor, Finished, Progressed, RecordT, Retried, TaskT, TaskT_contra, Work
+from ..source import RejectError
+from .progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Blames:
+    """The units that ended a process while they were worked on, with the reasons, in order.
+
+    A unit that did so once is a suspect: what ran before it may have damaged the process. One that does so again is a
+    reject.
+    """
+
+    reasons: tuple[tuple[str, str], ...] = ()
+
+    def plus(self, unit: str, reason: str) -> Blames:
+        """These and another one."""
+        return Blames((*self.reasons, (unit, reason)))
+
+    @property
+    def suspects(self) -> list[str]:
+        """The units that are blamed once, the last one first."""
+        units = [unit for unit, _ in reversed(self.reasons)]
+        return [unit for unit in units if units.count(unit) == 1]
+
+    def check(self, unit: str) -> None:
+        """Raise RejectError if a unit is blamed twice."""
+        found = [reason for blamed, reason in self.reasons if blamed == unit]
+        if len(found) > 1:
+            raise RejectError("decode", f"{found[-1]}, twice")
+
+
+NO_BLAMES = Blames()
+
+
+class Ledger(Protocol[TaskT_contra, RecordT]):
+    """Remembers which tasks are finished. Its records survive a kill. The records of a split are a ledger."""
+
+    def stands(self, task: TaskT_contra) -> RecordT | None:
+        """The record of a finished task whose files still exist; None for any other task. Several threads may ask."""
+
+    def record(self, task: TaskT_contra, done: RecordT) -> None:
+        """Record a finished task."""
+
+    def restarted(self, task: TaskT_contra) -> None:
+        """Hear that a process died of the task, which starts again."""
+
+
+def run_tasks(
+    executor: Executor,
+    work: Work[TaskT, RecordT],
+    tasks: Sequence[TaskT],
+    ledger: Ledger[TaskT, RecordT],
+    progress: Progress,
+    *,
+    phase: str,
+    unit: str,
+) -> None:
+    """Run the tasks that `ledger` has no record of; it then has one of each task.
+
+    Records are not kept in memory, because those of all tasks together would not fit. `progress` shows a phase that
+    counts the tasks' units. Units that a task does not report one by one are counted when the task finishes.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        stands = list(pool.map(lambda task: ledger.stands(task) is not None, tasks))
+    todo = [task for task, does in zip(tasks, stands, strict=True) if not does]
+    if todo:
+        n_all, n_todo = (sum(task.units for task in some) for some in (tasks, todo))
+        progress.phase(phase, n_all, n_all - n_todo, unit)
+    reported: Counter[str] = Counter()
+    with closing(executor.run(work, todo)) as events:
+        for event in events:
+            task = event.task
+            if isinstance(event, Finished):
+                ledger.record(task, event.record)
+                units = task.units - reported.pop(task.name, 0)
+                if units:
+                    progress.advance(units)
+            elif not isinstance(event, Progressed):
+                what = f"{event.unit} {event.reason}" if isinstance(event, Blamed) else event.reason
+                ledger.restarted(task)
+                progress.tally("restarts")
+                progress.say(f"{task.name}: {what}; it starts again")
+                progress.advance(-reported.pop(task.name, 0))
+            elif isinstance(event, Retried):
+                progress.tally("retries")
+                progress.say(event.note)
+            elif not event.note:
+                reported[task.name] += 1
+                progress.advance(1)

@@ -1,0 +1,170 @@
+"""The plan: which shard holds which source. It is a pure function of the sources and the settings.
+
+Sources come in the order of the xxh3_64 of their ids, so a dataset that is sorted by class does not give shards of one
+class.
+
+A part of a job is every n-th task of each split. The parts run at the same time, on any machines, and need no driver:
+`part=(i, n)` writes shards and their records, and a last run with `finish` the rest. Each shard is published by a
+rename, and is the same bytes from whoever writes it. Parts hold a shared lock, a whole run and `finish` a sole one;
+where a file system has no locks, nothing but wasted work comes of it. A part deletes no temporary files, for they may
+be another's; `finish` does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
+
+import xxhash
+
+from ...shards.errors import DatasetError
+from ...shards.stores.output import Location, last_parts, within
+from ..encode.encoder import Encoder
+from ..encode.limits import DEFAULT, Limits
+from ..raw.files import LOCAL, RawFiles
+from ..raw.lists import is_unicode
+from ..source import Source
+from .judge import PAUSES_S
+from .ledger import NO_BLAMES, Blames
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part `number` (from 1) of `count`. Records name shards and not parts, so `count` may change between runs."""
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"the part {self} is none; legal are 1/N to N/N, such as 3/8")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """The part of a text such as "3/8". Raises ValueError for any other text."""
+        number, slash, count = text.partition("/")
+        if not (slash and number.isascii() and number.isdigit() and count.isascii() and count.isdigit()):
+            raise ValueError(f"the part {text!r} is none; legal are 1/N to N/N, such as 3/8")
+        return cls(int(number), int(count))
+
+    def of(self, tasks: Sequence[T]) -> list[T]:
+        """The tasks of this part, by their numbers: those of all parts are all tasks, each once."""
+        return list(tasks[self.number - 1 :: self.count])
+
+
+MAX_SAMPLES_PER_SHARD = 256
+_MIN_SAMPLES_PER_SHARD = 8
+_SHARDS_WANTED = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardTask:
+    """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
+    seconds between attempts to read one, where their files are, the sources that ended a process before, and the sha256
+    in hex of the tar that this one replaces, if it is damaged.
+    """
+
+    path: Location
+    sources: tuple[Source, ...]
+    encoder: Encoder
+    limits: Limits = DEFAULT
+    pauses_s: tuple[float, ...] = PAUSES_S
+    files: RawFiles = LOCAL
+    blames: Blames = NO_BLAMES
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The tar as SPLIT/FILE."""
+        return last_parts(self.path, 2)
+
+    @property
+    def file(self) -> str:
+        """The tar's name in the split's folder."""
+        return last_parts(self.path, 1)
+
+    @property
+    def units(self) -> int:
+        """The number of sources."""
+        return len(self.sources)
+
+    def blamed(self, unit: str, reason: str) -> Self:
+        """The same task after the source `unit` ended a process. Once, it is encoded first; twice, it is a reject."""
+        return replace(self, blames=self.blames.plus(unit, reason))
+
+
+def default_samples_per_shard(n_sources: int) -> int:
+    """256, or fewer for a small dataset, so that about 16 shards remain to shuffle and to encode in parallel."""
+    return min(MAX_SAMPLES_PER_SHARD, max(_MIN_SAMPLES_PER_SHARD, -(-n_sources // _SHARDS_WANTED)))
+
+
+def plan(
+    dataset: str,
+    folder: Location,
+    sources: Sequence[Source],
+    encoder: Encoder,
+    samples_per_shard: int,
+    limits: Limits = DEFAULT,
+    pauses_s: Sequence[float] = PAUSES_S,
+    files: RawFiles = LOCAL,
+) -> list[ShardTask]:
+    """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
+
+    The order mixes the classes and depends on nothing but the ids. Raises DatasetError if two sources share an id.
+    """
+    repeated = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
+    if repeated:
+        names = ", ".join(dict.fromkeys(source.path.name for source in sources if source.id == repeated[0]))[:200]
+        raise DatasetError(
+            f"{dataset}: {len(repeated)} source ids occur more than once, such as {repeated[0]!r}, of {names}"
+        )
+    ordered = sorted(sources, key=lambda source: (xxhash.xxh3_64_intdigest(source.id.encode()), source.id))
+    return [
+        ShardTask(
+            path=within(folder, f"{dataset}-{number:06d}.tar"),
+            sources=tuple(ordered[number * samples_per_shard : (number + 1) * samples_per_shard]),
+            encoder=encoder,
+            limits=limits,
+            pauses_s=tuple(pauses_s),
+            files=files,
+        )
+        for number in range(-(-len(ordered) // samples_per_shard))
+    ]
+
+
+def sample_key(source_id: str) -> str:
+    """The sample's key: the legal characters of the source's id, and a hash that keeps different ids apart."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", source_id)[-60:].strip("_-")
+    return f"{readable}-{xxhash.xxh3_64_hexdigest(source_id.encode())}"
+
+
+def settings_of(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
+    """All that decides the bytes of a split: the encoder's settings, the shard size, what a source may cost, and a hash
+    of the sources. Raises DatasetError for an id that is no Unicode.
+    """
+    for source in sources:
+        if not source.id.isascii() and not is_unicode(source.id):
+            raise DatasetError(f"{source.path}: the id {source.id!a} has half of a character; write it as UTF-8")
+    digest = xxhash.xxh3_128()
+    for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_meta(source)}\n" for source in sources):
+        digest.update(line.encode())
+    return {
+        "encoder": encoder.to_dict(defaults=True),
+        "samples_per_shard": samples_per_shard,
+        "limits": limits.to_dict(defaults=True),
+        "sources": len(sources),
+        "sources_xxh3_128": digest.hexdigest(),
+    }
+
+
+def _meta(source: Source) -> str:
+    return f"\t{json.dumps(source.meta, sort_keys=True)}" if source.meta else ""

@@ -1,0 +1,151 @@
+"""The report of a finished split, `.records/report.json`: what ran where, how long, and what went wrong on the way.
+
+A split that lost many of its sources is not finished unless this is wanted (`check_rejects`).
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ...shards.errors import DatasetError
+from ...shards.format.sample import DatasetInfo, Reject
+from ...shards.stores.output import Location
+from .listing import ARCHIVE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """The last run of a task. `began_s` is a time in seconds since 1970; `cpu_s` counts all threads of its process.
+
+    retries: pauses because a source could not be read. restarts: processes that died of the task in the same job run.
+    """
+
+    machine: str
+    began_s: float
+    wall_s: float
+    cpu_s: float
+    retries: int = 0
+    restarts: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Effort:
+        return cls(**data)
+
+
+class EffortClock:
+    """Measures a task from now on."""
+
+    def __init__(self) -> None:
+        self.retries = 0
+        self._began_s, self._wall_s, self._cpu_s = time.time(), time.monotonic(), time.process_time()
+
+    def effort(self) -> Effort:
+        """The effort until now."""
+        return Effort(
+            machine=socket.gethostname(),
+            began_s=round(self._began_s, 3),
+            wall_s=round(time.monotonic() - self._wall_s, 3),
+            cpu_s=round(time.process_time() - self._cpu_s, 3),
+            retries=self.retries,
+        )
+
+
+MAX_REJECTS = 0.05
+MISSING = "missing"
+"""The stage of a source that the dataset's lists name and that has no file."""
+
+
+def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, max_rejects: float) -> None:
+    """Raise DatasetError if the rejects are more than the share `max_rejects` of the `n_listed` sources.
+
+    Missing files count too: a folder that is not mounted looks the same. Archives do not: nobody knows what they held.
+    """
+    rejects = [reject for reject in rejects if reject.stage != ARCHIVE]
+    if len(rejects) <= max_rejects * n_listed:
+        return
+    n_missing = sum(reject.stage == MISSING for reject in rejects)
+    common = Counter(_reason(reject) for reject in rejects).most_common(3)
+    reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
+    share = len(rejects) / n_listed
+    raise DatasetError(
+        f"{folder}: {len(rejects)} of {n_listed} sources ({share:.1%}) cannot be used, of which {n_missing} are "
+        f"missing; at most {max_rejects:.1%} may be, or the split does not count as finished. Most common: {reasons}. "
+        f"Mend the sources and encode them again with --retry-rejects, or accept this with --max-rejects "
+        f"{_above(share)}, which uses what is written"
+    )
+
+
+def _reason(reject: Reject) -> str:
+    return f"{reject.stage}: {'there is no file' if reject.stage == MISSING else reject.reason}"
+
+
+def _above(share: float) -> float:
+    """The share, rounded up to a hundredth."""
+    return min(1.0, (int(share * 100) + 1) / 100)
+
+
+def report_of(
+    info: DatasetInfo,
+    counts: Mapping[str, int],
+    efforts: Sequence[Effort],
+    rejects: Sequence[Reject],
+    libraries: Mapping[str, str],
+) -> dict[str, Any]:
+    """The report as JSON. It is made from the efforts in the records, so those of all machines and runs count, except
+    what a killed task had done.
+
+    wall_s is the time from the begin of the first task to the end of the last one, also if nothing ran in between;
+    busy_s is the sum over the tasks, cpu_s that of processor time.
+    """
+    sources = int(info.settings["sources"])
+    times: dict[str, Any] = {}
+    if efforts:
+        began_s = min(one.began_s for one in efforts)
+        wall_s = max(one.began_s + one.wall_s for one in efforts) - began_s
+        cpu_s = sum(one.cpu_s for one in efforts)
+        times = {
+            "began": _utc(began_s),
+            "ended": _utc(began_s + wall_s),
+            "wall_s": round(wall_s, 3),
+            "busy_s": round(sum(one.wall_s for one in efforts), 3),
+            "cpu_s": round(cpu_s, 3),
+            "sources_per_s": round(sources / max(wall_s, 1e-3), 3),
+            "cpu_s_per_source": round(cpu_s / max(sources, 1), 4),
+        }
+    return {
+        "dataset": info.dataset,
+        "split": info.split,
+        "profile": info.profile,
+        "sources": sources,
+        "counts": dict(counts),
+        "rejects": dict(sorted(Counter(reject.stage for reject in rejects).items())),
+        **times,
+        "retries": sum(one.retries for one in efforts),
+        "restarts": sum(one.restarts for one in efforts),
+        "machines": _machines(efforts),
+        "libraries": dict(libraries),
+    }
+
+
+def _machines(efforts: Sequence[Effort]) -> dict[str, dict[str, float]]:
+    """The number of shards and the processor time by machine."""
+    own: defaultdict[str, list[Effort]] = defaultdict(list)
+    for one in efforts:
+        own[one.machine].append(one)
+    return {
+        name: {"shards": len(some), "cpu_s": round(sum(one.cpu_s for one in some), 3)}
+        for name, some in sorted(own.items())
+    }
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

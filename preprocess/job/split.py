@@ -1,0 +1,389 @@
+"""The job of one split: compare it with what is on disk, keep its records, finish and verify it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...shards.config import differences
+from ...shards.errors import DatasetError, ResumeError, ShardError, UnfinishedError
+from ...shards.format.checked_file import read_checked
+from ...shards.format.columns import FORMAT
+from ...shards.format.dataset import (
+    DATASET_JSON,
+    FOREIGN,
+    VERSIONS,
+    finish_split,
+    is_index,
+    read_dataset_json,
+    versions_of,
+)
+from ...shards.format.mend import mended
+from ...shards.format.record import ShardRecord
+from ...shards.format.records import READERS, RECORDS, Records
+from ...shards.format.rejects import read_rejects
+from ...shards.format.sample import DatasetInfo, Reject
+from ...shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
+from ...shards.stores.block_sums import SUMS
+from ...shards.stores.output import Location, Sizes, output_at
+from ...shards.stores.this_run import may_run, this_run
+from ..executors.base import Executor
+from ..raw.file_state import FileState
+from ..raw.files import LOCAL, is_same
+from ..source import Source
+from .libraries import libraries
+from .plan import Part, ShardTask
+from .progress import Progress
+from .repair import about
+from .report import Effort, check_rejects, report_of
+from .task import WrittenShard, rejects_of, shard_files, sources_of
+from .verification import verify_split
+
+log = logging.getLogger(__name__)
+
+_SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}(?:\.e\d+)?\.(tar|idx|{SUMS[1:]})")
+_SHOWN = 3
+"""How many sources a message names."""
+
+
+class SplitJob:
+    """Writes one split into `folder`, a path or URL. It is the ledger of the split's tasks.
+
+    `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
+    `max_rejects` is the largest share of rejects. With `retry_rejects`, shards with rejects do not stand. `part` is the
+    part of the tasks that this run does, beside other runs; None for all. With `repair`, shards stand whose bytes are
+    those that were written, and others are encoded again to the same bytes. `attached` are further files beside
+    dataset.json.
+    """
+
+    def __init__(
+        self,
+        folder: Location,
+        info: DatasetInfo,
+        tasks: list[ShardTask],
+        missing: list[Reject],
+        *,
+        max_rejects: float = 1.0,
+        retry_rejects: bool = False,
+        part: Part | None = None,
+        repair: bool = False,
+        attached: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.output = output_at(folder)
+        self.info = info
+        self.tasks = tasks
+        self.own = tasks if part is None else part.of(tasks)
+        """The tasks of this run."""
+        self.written = 0
+        """How many shards this run has written."""
+        self.n_sources = 0
+        """How many sources this run has encoded."""
+        self._missing = missing
+        self._files = tasks[0].files if tasks else LOCAL
+        self._max_rejects = max_rejects
+        self._retry_rejects = retry_rejects
+        self._repair = repair
+        self._attached = attached or {}
+        self._records = Records(self.output, WrittenShard)
+        self._efforts: dict[str, Effort] = {}
+        self._rejects: Sequence[Reject] = ()
+        self._sizes: Sizes = self.output
+        """The sizes of the files that an earlier run wrote."""
+
+    def is_finished(self) -> bool:
+        """Whether the split is on disk, verified, made from these sources with these settings, and needs no retry.
+
+        It is not if its index (dataset.json, manifest, rejects) is damaged, as far as its records can replace it.
+
+        Raises ResumeError if its settings or sources differ, DatasetError if it has too many rejects.
+        """
+        if self.output.size(DATASET_JSON) is None:
+            return False
+        try:
+            written = read_dataset_json(self.output.store)
+            rejects = read_rejects(self.output.store, written)
+            for part in written["parts"]:
+                read_checked(self.output.store, part["name"], written["files"])
+        except ShardError:
+            if self._records.job() is None:
+                raise
+            return False  # the index is damaged, and is written again from the records
+        saved = {"dataset": written["dataset"], **written["settings"]}
+        wanted = {"dataset": self.info.dataset, **self.info.settings}
+        if changes := "; ".join(differences(saved, wanted)):
+            raise ResumeError(
+                f"{self.folder} was written with other settings ({changes}); choose another output folder, or start "
+                "over with overwrite"
+            )
+        job = self._records.job()
+        if job is None:
+            raise ResumeError(
+                f"{self.folder} holds a split without {RECORDS}, so its sources cannot be compared with those here. It "
+                "can be read as it is; to write it again, choose another output folder, or start over with overwrite"
+            )
+        found = list(self._records.firsts(self.tasks))
+        if (
+            self._repair
+            or not job.verified
+            or None in found
+            or any(
+                self.output.whole(name, len(data)) != data
+                for name, data in self._attached.items()
+                if not (name == TOKENIZER_JSON and TOKENIZER in written)
+            )
+            or (self._retry_rejects and any(read and read["rejects"] for read in found))
+        ):
+            return False
+        self._check_sources()
+        check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
+        return True
+
+    @property
+    def _n_listed(self) -> int:
+        return sum(task.units for task in self.tasks) + len(self._missing)
+
+    def begin(self, *, overwrite: bool = False) -> None:
+        """Begin the records, or continue them; with `overwrite`, delete what a run wrote first.
+
+        Raises ResumeError if the records have other settings or sources, DatasetError if the folder holds tars of
+        another program.
+        """
+        if overwrite:
+            self._clear()
+        self._check_versions()
+        if self._repair:
+            self.own = [replace(task, sha256=self._sha256(task)) for task in self.own]
+        if not self.output.is_locked:
+            self._begin_unlocked()
+            return
+        self._check_strange({task.file for task in self.tasks})
+        self._records.check(self._settings())
+        self._check_sources()
+        self._records.begin(self._settings())
+        self._records.describe(about(self.info, self._missing))
+        if not self._repair:
+            self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
+        self.output.remove_leftovers()
+        self._sizes = self.output.sizes()
+
+    def _sha256(self, task: ShardTask) -> str | None:
+        """The checksum of the tar that an earlier run wrote; None if there is no record."""
+        found = self._records.read(task)
+        return None if found is None or found.shard is None else found.shard.sha256
+
+    def _check_versions(self) -> None:
+        """Raise ResumeError if the split has later versions, which an index made of the records would take back."""
+        if (versions := versions_of(self.output.store)) and versions[-1] > 1:
+            raise ResumeError(
+                f"{self.folder} has {versions[-1]} versions (samples were removed or appended), and its index would be "
+                f"written as version 1 again; if {DATASET_JSON} is damaged, copy {VERSIONS}/{versions[-1]}.json to it, "
+                "else choose another output folder, or start over with overwrite"
+            )
+
+    def _begin_unlocked(self) -> None:
+        """Begin or continue where another run may be writing the same: nothing that stands is touched."""
+        self.join()
+        self._drop_damaged_index()
+        other = self._records.claim(this_run())
+        if other and may_run(other):
+            log.warning(
+                "%s was begun by %s and not finished; if that run still goes on, both write the same bytes, and one "
+                "of them is in vain",
+                self.folder,
+                other,
+            )
+
+    def _drop_damaged_index(self) -> None:
+        if self.output.size(DATASET_JSON) is None:
+            return
+        try:
+            read_dataset_json(self.output.store)
+        except ShardError:
+            self.output.remove([DATASET_JSON])
+
+    def join(self) -> None:
+        """Begin the records, or continue them, beside other runs. Nothing that stands is touched.
+
+        Raises the errors of `begin`.
+        """
+        self._check_versions()
+        self._check_strange({task.file for task in self.tasks})
+        self._records.check(self._settings())
+        self._check_sources()
+        self._records.join(self._settings())
+        self._records.describe(about(self.info, self._missing))
+        self._sizes = self.output.sizes()
+        if self._repair:
+            return
+        if self.output.size(DATASET_JSON) is not None and not all(self._standing(self.own)):
+            self._records.unverified()
+            self.output.remove([DATASET_JSON])
+
+    def check_written(self) -> None:
+        """Raise UnfinishedError if shards are missing or do not stand."""
+        self._sizes = self.output.sizes()
+        missing = [task.name for task, stands in zip(self.tasks, self._standing(self.tasks), strict=True) if not stands]
+        if missing:
+            names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise UnfinishedError(
+                f"{self.folder}: {len(missing)} of {len(self.tasks)} shards are not written yet: {names}; run the "
+                "parts that were stopped again (any --part i/n writes what is missing of its share), then --finish"
+            )
+
+    def _standing(self, tasks: Sequence[ShardTask]) -> list[bool]:
+        with ThreadPoolExecutor(READERS) as pool:
+            return list(pool.map(lambda task: self.stands(task) is not None, tasks))
+
+    def _check_strange(self, names: set[str]) -> None:
+        found = [name for name in self.output.names() if name.endswith(".tar") and "/" not in name]
+        if strange := [name for name in found if name not in names]:
+            raise DatasetError(
+                f"{self.folder} holds {len(strange)} tars of another run, such as {strange[0]}; choose another output "
+                "folder"
+            )
+
+    def _check_sources(self) -> None:
+        """Raise ResumeError if a source of a shard that was written has other bytes now, OutageError if it cannot be
+        read. A reject that will be encoded again may have changed.
+        """
+        kept: list[str] = []
+        retried: list[str] = []
+        known: dict[tuple[Path, FileState], bool] = {}
+        for source, was_rejected, files in self._written_from():
+            if not is_same(source, files, self._files, known):
+                (retried if was_rejected else kept).append(source.id)
+        if not kept and (self._retry_rejects or not retried):
+            return
+        changed = kept if self._retry_rejects else [*kept, *retried]
+        names = ", ".join(map(repr, changed[:_SHOWN])) + (", ..." if len(changed) > _SHOWN else "")
+        retry = "" if kept else "all of them were rejects: encode them again with retry_rejects (--retry-rejects), "
+        raise ResumeError(
+            f"{self.folder}: {len(changed)} of {self._n_listed} sources changed after they were encoded: {names}; "
+            f"{retry}choose another output folder, or start over with overwrite (--overwrite)"
+        )
+
+    def _written_from(self) -> Iterator[tuple[Source, bool, tuple[FileState, ...]]]:
+        """Each source of the shards that were written, whether it was a reject, and the states of its files then."""
+        for task, read in zip(self.own, self._records.firsts(self.own), strict=True):
+            if read is not None:
+                rejected = {reject.source for reject in rejects_of(read)}
+                states = dict(zip((source.id for source in task.sources), sources_of(read), strict=False))
+                for source in task.sources:
+                    yield source, source.id in rejected, states.get(source.id, ())
+
+    def _settings(self) -> dict[str, Any]:
+        names = {"format": FORMAT, "dataset": self.info.dataset, "split": self.info.split}
+        return {**names, **self.info.settings, "libraries": libraries(self.info.modality)}
+
+    def stands(self, task: ShardTask) -> WrittenShard | None:
+        """The record of a shard that an earlier run has written; None if there is none."""
+        if self._repair:
+            found = self._records.read(task)
+            whole = found is not None and (found.shard is None or mended(self.output, found.shard) is not None)
+            return found if whole else None
+        found = self._records.stands(task, self._sizes)
+        return None if found is not None and self._retry_rejects and found.rejects else found
+
+    def record(self, task: ShardTask, done: WrittenShard, restarts: int = 0) -> None:
+        """Record a shard that this run has written, after `restarts` processes died of its task."""
+        if done.effort is not None:
+            effort = self._efforts[task.name] = replace(done.effort, restarts=restarts)
+            done = replace(done, effort=effort)
+        if done.shard is None:
+            self.output.remove(shard_files(task.file))
+        self._records.record(task, done)
+        self.written += 1
+        self.n_sources += task.units
+
+    def finish(self) -> None:
+        """Write manifest, rejects and dataset.json from the records, one after the other.
+
+        Raises DatasetError if too many sources were rejected, UnfinishedError if a record is gone.
+        """
+        read = self._records.firsts(self.tasks)
+        rejects = [*self._missing, *(reject for one in read if one is not None for reject in rejects_of(one))]
+        if len(rejects) == self._n_listed:
+            common = Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).most_common(3)
+            reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
+            raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
+        check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
+        self.output.remove_leftovers()  # of processes that were killed in this run
+        for name, data in self._attached.items():
+            self.output.publish(name, data)
+        finish_split(self.output, self.info, self._written(), rejects)
+        self._rejects = rejects
+
+    def _written(self) -> Iterator[ShardRecord]:
+        """The records of the shards, in the order of their names; few are in memory at a time."""
+        sizes = self.output.sizes()
+        with ThreadPoolExecutor(READERS) as pool:
+            for begin in range(0, len(self.tasks), READERS):
+                some = self.tasks[begin : begin + READERS]
+                for task, found in zip(some, pool.map(lambda one: self._records.stands(one, sizes), some), strict=True):
+                    if found is None:
+                        raise UnfinishedError(
+                            f"{self.folder}: the record of {task.name} is gone; run the same command again"
+                        )
+                    if found.effort is not None:
+                        self._efforts.setdefault(task.name, found.effort)
+                    if found.shard is not None:
+                        yield found.shard
+
+    def verify(self, executor: Executor, progress: Progress) -> None:
+        """Read everything back and compare it, then mark the split as verified. Raises ShardError with the problems."""
+        report = verify_split(self.folder, executor=executor, progress=progress)
+        if not report.ok:
+            problems = "; ".join(report.problems[:3])
+            raise ShardError(
+                f"{self.folder}: {len(report.problems)} problems right after writing ({problems}). Check the disk and "
+                "the memory of this machine, and start over with overwrite"
+            )
+        self._records.report(self._report())
+        self._records.verified()
+
+    def _report(self) -> dict[str, Any]:
+        counts = read_dataset_json(self.output.store)["counts"]
+        efforts = [self._efforts[task.name] for task in self.tasks if task.name in self._efforts]
+        return report_of(self.info, counts, efforts, self._rejects, libraries(self.info.modality))
+
+    def _clear(self) -> None:
+        """Delete all files that a run wrote into the folder: those of the datasets that it says it holds."""
+        names = {self.info.dataset, *self._datasets()}
+        there = self.output.names()
+        found = [(name, _SHARD_FILE.fullmatch(name)) for name in there]
+        ours = [name for name, match in found if match and match[1] in names]
+        self._check_strange(set(ours))
+        self.output.remove([DATASET_JSON])
+        self.output.remove([*ours, *(name for name in there if is_index(name))])
+        self._records.discard()
+        self.output.remove_leftovers()
+
+    def _datasets(self) -> Iterator[str]:
+        """The datasets whose shards the folder may hold. Raises DatasetError if it holds an index of other tars."""
+        try:
+            written = read_dataset_json(self.output.store)
+        except ShardError:
+            written = {}
+        if written.get("profile") == FOREIGN:
+            raise DatasetError(f"{self.folder} holds an index of tars of other programs; choose another output folder")
+        if "dataset" in written:
+            yield written["dataset"]
+        try:
+            job = self._records.job()
+        except ResumeError:
+            return
+        if job is not None and "dataset" in job.settings:
+            yield job.settings["dataset"]
+
+    def counts(self) -> dict[str, Any]:
+        """The counts of the finished split; rejects are counted by the stage that failed."""
+        info = read_dataset_json(self.output.store)
+        stages = Counter(reject.stage for reject in read_rejects(self.output.store, info))
+        return dict(info["counts"]) | ({"rejected": dict(stages)} if stages else {})

@@ -1,0 +1,174 @@
+"""The work of one shard task: encode its sources and write its tar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import chain
+from math import isfinite
+from pathlib import PurePosixPath
+from typing import Any
+
+from ...shards.errors import ShardError
+from ...shards.format.record import ShardRecord
+from ...shards.format.sample import Reject, Sample
+from ...shards.format.writer import write_shard
+from ...shards.members.text import json_member
+from ...shards.stores.block_sums import SUMS
+from ...shards.stores.output import Sizes
+from ..encode.encoder import Encoder
+from ..encode.limits import limited
+from ..executors.base import Again, Attempt, Report
+from ..raw.file_state import FileState
+from ..raw.files import Hand
+from ..source import RejectError, Source
+from .judge import Judge, Judged
+from .plan import ShardTask, sample_key
+from .report import Effort, EffortClock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenShard:
+    """The record of a shard task: the shard, the rejects, the states of each source's files when it was encoded, in the
+    order of the task, and what it cost. The shard is None, without a tar, if every source was rejected. Records of
+    earlier versions have no effort.
+    """
+
+    shard: ShardRecord | None
+    rejects: tuple[Reject, ...] = ()
+    sources: tuple[tuple[FileState, ...], ...] = ()
+    effort: Effort | None = None
+
+    def to_parts(self) -> list[dict[str, Any]]:
+        read = {
+            "sources": [[state.to_json() for state in files] for files in self.sources],
+            "rejects": [asdict(reject) for reject in self.rejects],
+        }
+        written = {"shard": None if self.shard is None else self.shard.to_json()}
+        return [read, written, *([] if self.effort is None else [self.effort.to_json()])]
+
+    @classmethod
+    def from_parts(cls, parts: Sequence[dict[str, Any]]) -> WrittenShard:
+        read, written, *others = parts
+        shard = None if written["shard"] is None else ShardRecord.from_json(written["shard"])
+        effort = Effort.from_json(others[0]) if others else None
+        return cls(shard=shard, rejects=rejects_of(read), sources=sources_of(read), effort=effort)
+
+    def stands(self, sizes: Sizes) -> bool:
+        """Whether the output holds the tar at its recorded size, its idx and its checksums."""
+        if self.shard is None:
+            return True
+        tar, index, sums = shard_files(self.shard.name)
+        beside = all(sizes.size(name) is not None for name in (index, sums))
+        return beside and sizes.size(tar) == self.shard.size_bytes
+
+
+def shard_files(tar: str) -> tuple[str, str, str]:
+    """The names of a shard's files: the tar, its idx and its checksums."""
+    return tar, str(PurePosixPath(tar).with_suffix(".idx")), str(PurePosixPath(tar).with_suffix(SUMS))
+
+
+def rejects_of(read: dict[str, Any]) -> tuple[Reject, ...]:
+    """The rejects in the first part of a record."""
+    return tuple(Reject(**reject) for reject in read["rejects"])
+
+
+def sources_of(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
+    """The states of the sources in the first part of a record."""
+    return tuple(tuple(map(FileState.from_json, files)) for files in read["sources"])
+
+
+def write_task(task: ShardTask, report: Report) -> WrittenShard:
+    """Write the shard of `task`. Calls `report` with a source's id before encoding it and with "" after.
+
+    A source that ended a process before is encoded first, alone in a fresh process. Raises OutageError if a source
+    cannot be read, ShardError if a shard that replaces a damaged one has other bytes.
+    """
+    clock = EffortClock()
+
+    def counted(note: str | Attempt | Again) -> None:
+        clock.retries += isinstance(note, Again)
+        report(note)
+
+    rejects: list[Reject] = []
+    sources: list[tuple[FileState, ...]] = []
+    with task.files.at_hand() as hand, closing(_samples(task, hand, rejects, sources, counted)) as samples:
+        first = next(samples, None)
+        if first is None and task.sha256 is not None:
+            raise ShardError(f"{task.name}: none of its sources can be used now, so the damaged shard is not replaced")
+        shard = None if first is None else write_shard(task.path, chain([first], samples), task.sha256)
+    return WrittenShard(shard=shard, rejects=tuple(rejects), sources=tuple(sources), effort=clock.effort())
+
+
+def _samples(
+    task: ShardTask, hand: Hand, rejects: list[Reject], sources: list[tuple[FileState, ...]], report: Report
+) -> Generator[Sample, None, None]:
+    """The samples of the task, one by one; `sources` gets the states of each source's files."""
+    judge = Judge(task.pauses_s, read=hand.read)
+    by_id = {source.id: source for source in task.sources}
+    tried: dict[str, Judged] = {}
+    for name in task.blames.suspects:
+        tried[name] = _judged(judge, hand, by_id[name], None, task, report)
+    todo = [source for source in task.sources if source.id not in tried]
+    following = dict(zip((source.id for source in todo), (*todo[1:], None), strict=True)) if todo else {}
+    for source in task.sources:
+        judged = tried.pop(source.id, None) or _judged(judge, hand, source, following[source.id], task, report)
+        sources.append(judged.files)
+        if isinstance(judged.outcome, Reject):
+            rejects.append(judged.outcome)
+        else:
+            yield judged.outcome
+        report("")
+
+
+def _judged(
+    judge: Judge, hand: Hand, source: Source, following: Source | None, task: ShardTask, report: Report
+) -> Judged:
+    """Judge a source; the files of the `following` one are read meanwhile."""
+    report(source.id)
+    if following is not None:
+        hand.expect(following)
+    try:
+        here = hand.located(source)
+        return judge.judge(here, lambda source: _attempted(source, task, report), lambda why: report(Again(why)))
+    except Exception as error:
+        error.add_note(f"while encoding the source {source.id!r}, {source.path}")
+        raise
+    finally:
+        judge.forget(hand.release(source, following))
+
+
+def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
+    """Encode a source within the task's limits. Only this is an attempt: that a disk reads slowly is no fault of it."""
+    task.blames.check(source.id)
+    try:
+        with limited(source.id, task.limits, report, size_bytes=_size(source)):
+            return encoded_sample(source, task.encoder)
+    finally:
+        report(source.id)
+
+
+def _size(source: Source) -> int:
+    """How many bytes the files of a source have; the judge says why one cannot be looked at."""
+    try:
+        return sum(os.stat(path).st_size for path in source.files)
+    except OSError:
+        return 0
+
+
+def encoded_sample(source: Source, encoder: Encoder) -> Sample:
+    """Encode a source into a sample: the encoder's members and `json`. Raises RejectError if that is impossible."""
+    encoded = encoder.encode(source)
+    for name, values in encoded.sums.items():
+        if not all(map(isfinite, values)):
+            raise RejectError("check", f"its numbers are too large: the sums {name!r} over them are {values}")
+    meta = {"label": source.label, "source": source.id, **source.meta, **encoded.meta}
+    return Sample(
+        key=sample_key(source.id),
+        members={**encoded.members, "json": json_member(meta)},
+        source=source.id,
+        label=source.label,
+        sums=encoded.sums,
+    )

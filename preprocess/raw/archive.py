@@ -1,0 +1,190 @@
+"""An archive of raw data: what is in it, and its members one by one, without unpacking it.
+
+An archive ends in .tar, .tar.gz, .tgz or .zip, or is cut into parts whose names end in -00, -01, and so on, as those of
+Something-Something V2.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import xxhash
+from typing_extensions import Buffer
+
+from ...shards.errors import DatasetError, OutageError
+from .file_state import DamagedFileError, FileState
+from .member import Contents, Member, damage
+from .tar import TarMembers
+from .zip import ZipMembers
+
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
+MAX_PACKING = 200
+"""A member of more than 1 GiB that is packed more tightly is not unpacked. Deflate reaches 1,032 with zeros alone."""
+_FEW_BYTES = 1 << 30
+_PART = re.compile(r"(.+-)(\d{2,3})")
+_CHUNK_BYTES = 1 << 20
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path has the name of an archive, or of the first part of one."""
+    name = path.name.lower()
+    return name.endswith(ENDINGS) or ((part := _PART.fullmatch(name)) is not None and not int(part[2]))
+
+
+def pieces(path: Path) -> list[Path]:
+    """The files of an archive: itself, or all its parts. Raises OSError if there is none."""
+    part = _PART.fullmatch(path.name)
+    if part is None or path.name.lower().endswith(ENDINGS):
+        path.stat()
+        return [path]
+    numbered = {int(other[2]): one for one in path.parent.iterdir() if (other := _same_cut(one, part[1], part[2]))}
+    if (lacking := len(numbered)) not in numbered and max(numbered) + 1 == lacking:
+        return [numbered[number] for number in range(lacking)]
+    first = next(number for number in range(max(numbered) + 2) if number not in numbered)
+    raise DatasetError(f"{path.with_name(f'{part[1]}{first:0{len(part[2])}d}')} is not there, but later parts are")
+
+
+def _same_cut(path: Path, stem: str, number: str) -> re.Match[str] | None:
+    """The match of another part of the same archive."""
+    found = _PART.fullmatch(path.name)
+    return found if found and found[1] == stem and len(found[2]) == len(number) and path.is_file() else None
+
+
+class Archive:
+    """An archive that is open for reading, in one thread at a time. `index`: an index of its gzip, if it has one.
+
+    Raises DatasetError if it is no archive, or indexed_gzip is needed and not installed; OSError if it cannot be read.
+    """
+
+    def __init__(self, path: Path, index: Path | None = None) -> None:
+        self.path = path
+        self._closing = ExitStack()
+        with damage(path):
+            files = pieces(path)
+            self._packed_bytes = sum(file.stat().st_size for file in files)
+            raw = cast(BinaryIO, JoinedFile(files)) if len(files) > 1 else files[0].open("rb")
+            self._closing.callback(raw.close)
+            self._held: TarMembers | ZipMembers
+            try:
+                is_zip = path.name.lower().endswith(".zip")
+                self._held = ZipMembers(path, raw) if is_zip else TarMembers(path, raw, index)
+            except BaseException:
+                self._closing.close()
+                raise
+        self._closing.callback(self._held.close)
+
+    @property
+    def is_gzip(self) -> bool:
+        """Whether its members are found by an index of its gzip."""
+        return isinstance(self._held, TarMembers) and self._held.is_gzip
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether it is a zip."""
+        return isinstance(self._held, ZipMembers)
+
+    def close(self) -> None:
+        """Close its files."""
+        self._closing.close()
+
+    def contents(self) -> Contents:
+        """The files in it by name, in their order, but for hidden ones. It is read whole if it is compressed as one.
+
+        The last one of several with the same name counts, as where the archive is unpacked. Of a tar that is damaged,
+        what can be read is there, and the damage is told. Raises DatasetError for links, names outside the archive,
+        members that are too large, encrypted ones, and archives of which nothing can be read.
+        """
+        with damage(self.path):
+            return self._held.contents()
+
+    def write_index(self, path: Path) -> None:
+        """Write the index of its gzip, after `contents`. No other process may do the same at that time."""
+        assert isinstance(self._held, TarMembers)
+        self._held.write_index(path)
+
+    def copy(self, member: Member, to: BinaryIO | None) -> str:
+        """Copy a member's bytes, or only read them. Returns their xxh3_64 in hex.
+
+        Raises DamagedFileError if a zip does not hold them whole, or an archive packs them so tightly that they are
+        meant to fill the disk; OutageError if they cannot be read, OSError if they cannot be written.
+        """
+        digest, left = xxhash.xxh3_64(), member.size_bytes
+        self._check_packing(member)
+        try:
+            with damage(self.path), self._held.open(member) as stream:
+                while data := stream.read(min(_CHUNK_BYTES, left + 1) if self.is_zip else min(_CHUNK_BYTES, left)):
+                    digest.update(data)
+                    left -= len(data)
+                    if to is not None:
+                        to.write(data)
+        except DatasetError as error:
+            if self.is_zip:
+                raise _damaged(member, "open", f"is damaged in {self.path.name} ({error.__cause__})") from error
+            raise OutageError(f"{member.name!r}: {error}") from error
+        if left and self.is_zip:
+            raise _damaged(member, "open", f"has another size in {self.path.name} than its list says")
+        if left:
+            raise OutageError(f"{self.path} does not hold {member.name!r} as it was listed; is it being written?")
+        return digest.hexdigest()
+
+    def _check_packing(self, member: Member) -> None:
+        """Raise DamagedFileError for a member that takes far less room in the archive than it has bytes."""
+        packed = self._packed_bytes
+        if isinstance(self._held, ZipMembers) and (own := self._held.packed_bytes(member)) is not None:
+            packed = min(packed, own)
+        if member.size_bytes > max(_FEW_BYTES, MAX_PACKING * packed):
+            raise _damaged(member, "check", f"would be {member.size_bytes} bytes, of {packed} in {self.path.name}")
+
+
+class JoinedFile(io.RawIOBase):
+    """The bytes of several files, one after the other, to be read. Raises OSError if one cannot be opened."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__()
+        self._files = [path.open("rb", buffering=0) for path in paths]
+        sizes = [os.fstat(file.fileno()).st_size for file in self._files]
+        self._starts = [0, *accumulate(sizes)]
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
+        return self._at
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Read from one of the files, up to its end."""
+        if self._at >= self._starts[-1]:
+            return 0
+        number = bisect_right(self._starts, self._at) - 1
+        file = self._files[number]
+        file.seek(self._at - self._starts[number])
+        room = memoryview(buffer)[: self._starts[number + 1] - self._at]
+        count = file.readinto(room) or 0
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        super().close()
+
+
+def _damaged(member: Member, stage: str, reason: str) -> DamagedFileError:
+    state = FileState(size_bytes=member.size_bytes, mtime_ns=member.mtime_ns, xxh3_64="")
+    return DamagedFileError(stage, reason, state)

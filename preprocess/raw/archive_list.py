@@ -1,0 +1,224 @@
+"""What is in an archive, remembered in the cache folder: a tar that is compressed is read whole only once.
+
+The folder `archives` of the cache folder has a file per tar with its members, and the index of its gzip. They are named
+by a checksum of the tar's path, sizes and ages. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+import xxhash
+
+from ...shards.errors import DatasetError, OutageError, StoreError
+from ...shards.format.index_cache import CACHE, cache_folder
+from ...shards.stores.publish import publishing
+from .archive import Archive, pieces
+from .file_state import read_state
+from .member import Member
+from .parquet_rows import SUFFIX, ParquetRows
+from .scratch import Scratch
+
+log = logging.getLogger(__name__)
+
+_OPEN = 8
+"""How many archives stay open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The members of an archive by name, the index of its gzip if it has one, and its damage; "" if it is whole."""
+
+    members: dict[str, Member]
+    index: Path | None
+    damage: str
+
+
+def members_of(path: Path, *, damaged: bool = False) -> dict[str, Member]:
+    """The members of an archive by name (see `Archive.contents`).
+
+    damaged: whether it may be damaged; then what can be read of it is there. Raises DatasetError for an archive that is
+    damaged, or refused; OutageError if it cannot be read, or the cache folder cannot be written.
+    """
+    found = listed_archive(path)
+    if found.damage and not damaged:
+        raise DatasetError(
+            f"{path} is damaged, or no archive ({found.damage}); get it again, or take what can be read with "
+            '--damage keep (damage="keep")'
+        )
+    return found.members
+
+
+class OpenArchives:
+    """Archives that are read one member after the other; the last ones stay open. Threads take turns. Groups of rows
+    are unpacked into the folder `unpacked`, or into a temporary one.
+    """
+
+    def __init__(self, unpacked: Path | None = None) -> None:
+        self._unpacked = unpacked
+        self._scratch: Scratch | None = None
+        self._rows: ParquetRows | None = None
+        self._open: OrderedDict[Path, tuple[str, Archive, dict[str, Member]]] = OrderedDict()
+        self._turn = Lock()
+
+    def copy(self, path: Path, name: str, to: Path | None) -> tuple[Member, str]:
+        """Copy a member to a file, or only read it; returns it and the xxh3_64 of its bytes in hex.
+
+        Raises OutageError if it cannot be read, OSError if it cannot be written.
+        """
+        if path.suffix == SUFFIX:
+            return self._copy_row(path, name, to)
+        with self._turn:
+            archive, members = self._at(path)
+            if name not in members:
+                raise OutageError(f"{path} has no {name!r} any more, though it was listed; run the same command again")
+            member = members[name]
+            if to is None:
+                return member, archive.copy(member, None)
+            with to.open("wb") as file:
+                return member, archive.copy(member, file)
+
+    def _copy_row(self, path: Path, name: str, to: Path | None) -> tuple[Member, str]:
+        with self._turn:
+            with _reading(path):
+                mtime_ns = path.stat().st_mtime_ns
+            if self._rows is None or (self._rows.path, self._rows.mtime_ns) != (path, mtime_ns):
+                if self._rows is not None:
+                    self._rows.close()
+                self._rows = ParquetRows(path, self._folder())
+            data = self._rows.data(name)
+        if to is not None:
+            to.write_bytes(data)
+        return Member(name, len(data), mtime_ns, 0), xxhash.xxh3_64_hexdigest(data)
+
+    def _folder(self) -> Path:
+        """Where groups of rows are unpacked. The folder of a job is only on the machine where it began."""
+        if self._unpacked is not None and self._unpacked.is_dir():
+            return self._unpacked
+        if self._scratch is None:
+            self._scratch = Scratch()
+        return self._scratch.folder
+
+    def _at(self, path: Path) -> tuple[Archive, dict[str, Member]]:
+        with _reading(path):
+            key = _key(path)
+        known = self._open.pop(path, None)
+        if known is not None and known[0] != key:  # it was written again
+            known[1].close()
+            known = None
+        if known is None:
+            found = listed_archive(path)
+            with _reading(path):
+                known = (key, Archive(path, found.index), found.members)
+        self._open[path] = known
+        if len(self._open) > _OPEN:
+            self._open.popitem(last=False)[1][1].close()
+        return known[1], known[2]
+
+    def close(self) -> None:
+        """Close all."""
+        if self._rows is not None:
+            self._rows.close()
+        if self._scratch is not None:
+            self._scratch.close()
+        while self._open:
+            self._open.popitem()[1][1].close()
+
+
+def listed_archive(path: Path) -> Listed:
+    """What is in an archive, also in a damaged one. Raises the errors of `members_of` but for damage."""
+    if path.name.lower().endswith(".zip"):
+        with _reading(path), _opened(path) as archive:
+            found = archive.contents()
+            return Listed(found.members, None, found.damage)
+    with _reading(path):
+        base = cache_folder() / "archives" / _key(path)
+    index, members = base.with_suffix(".gzindex"), base.with_suffix(".json")
+    if (known := _known(members, index)) is not None:
+        return known
+    with _kept_by(path), _alone(base):
+        if (known := _known(members, index)) is not None:  # another process listed it meanwhile
+            return known
+        log.info("%s is listed, which is done once", path)
+        with _reading(path), _opened(path) as archive:
+            found = archive.contents()
+            if archive.is_gzip:
+                archive.write_index(index)
+        digest = read_state(index).xxh3_64 if archive.is_gzip else ""
+        facts = {
+            "gzip": digest,
+            "damage": found.damage,
+            "members": [astuple(member) for member in found.members.values()],
+        }
+        with publishing(members) as stream:
+            stream.write(json.dumps(facts).encode())
+    return Listed(found.members, index if archive.is_gzip else None, found.damage)
+
+
+def _known(members: Path, index: Path) -> Listed | None:
+    """What the cache folder has; None if that is not whole."""
+    try:
+        return _remembered(members, index)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _remembered(members: Path, index: Path) -> Listed:
+    facts = json.loads(members.read_bytes())
+    found = {name: Member(name, *rest) for name, *rest in facts["members"]}
+    damage, digest = facts["damage"], facts["gzip"]
+    if digest and read_state(index).xxh3_64 != digest:
+        raise ValueError(f"{index} is damaged")
+    return Listed(found, index if digest else None, damage)
+
+
+def _key(path: Path) -> str:
+    facts = [(str(piece.resolve()), piece.stat().st_size, piece.stat().st_mtime_ns) for piece in pieces(path)]
+    return xxhash.xxh3_128_hexdigest(json.dumps(facts).encode())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Archive]:
+    archive = Archive(path)
+    try:
+        yield archive
+    finally:
+        archive.close()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutageError(f"{path} cannot be read ({error.strerror or error}); run the same command again") from error
+
+
+@contextmanager
+def _kept_by(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, StoreError) as error:
+        raise OutageError(
+            f"{cache_folder()} cannot hold the list of {path} ({error}); give another folder with {CACHE}"
+        ) from error
+
+
+@contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """Waits until no other process lists the same archive. Where there are no locks, several may do the same."""
+    base.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(base.with_suffix(".lock"), "ab") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,80 @@
+"""Temporary folders that nothing leaves behind: what a killed process leaves, the next one deletes.
+
+A folder has a mark, a file with the folder's name and inode. So it proves that it was made here: nothing else is
+deleted, whatever it is called, and no copy of it either.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from ...shards.stores.regular import read_regular
+
+_PREFIX = "maskstream-raw-"
+_MARK = "maskstream.scratch"
+_MARK_BYTES = 1000
+_FILES = "files"
+
+
+class Scratch:
+    """An empty `folder`, locked by this process, that is deleted by `close` or with this object.
+
+    The folders of processes that ended without that have no lock any more, and are deleted first.
+    """
+
+    def __init__(self) -> None:
+        parent = Path(tempfile.gettempdir())
+        for other in parent.glob(f"{_PREFIX}*"):
+            _delete_unlocked(other)
+        made, lock = _locked_folder(parent)
+        self.folder = made / _FILES
+        self.folder.mkdir()
+        self._finish = weakref.finalize(self, _close, made, lock)
+
+    def close(self) -> None:
+        """Delete the folder."""
+        self._finish()
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (folder / _MARK).write_bytes(_mark_of(folder, lock))
+    return folder, lock
+
+
+def _mark_of(folder: Path, opened: int) -> bytes:
+    return f"{folder.name} {os.fstat(opened).st_ino}\n".encode()
+
+
+def _delete_unlocked(folder: Path) -> None:
+    with suppress(OSError):  # of another user, deleted meanwhile, locked, or without a mark
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if read_regular(folder / _MARK, _MARK_BYTES) == _mark_of(folder, lock):
+                _delete(folder)
+        finally:
+            os.close(lock)
+
+
+def _delete(folder: Path) -> None:
+    """Delete the files, and then the mark, without which a kill would leave what nobody deletes."""
+    shutil.rmtree(folder / _FILES, ignore_errors=True)
+    if (folder / _FILES).exists():
+        return
+    with suppress(OSError):
+        (folder / _MARK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _close(folder: Path, lock: int) -> None:
+    _delete(folder)
+    os.close(lock)

@@ -1,0 +1,147 @@
+"""Lists raw data at a URL, and fetches files of it whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import obstore
+import xxhash
+from obstore.exceptions import GenericError, NotSupportedError
+
+from ...shards.errors import DatasetError, MissingFileError, OutageError
+from ...shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, errors_of
+from ...shards.stores.complete import IncompleteError, asked, chunks, contents, has_given_up
+from ...shards.stores.location import Place, place_of
+from .file_state import FileState, set_age
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore
+
+FILE_LIST = "files.txt"
+"""The list of the files on a web server, which lists none itself: a line with a relative path for each."""
+THREADS = 32
+_NS = 10**9
+_MOST_LISTED_BYTES = 1 << 30
+
+
+class RawFile(NamedTuple):
+    """A file at a URL: its name below it, its size, and when it was modified, to the second as HTTP says it."""
+
+    name: str
+    size_bytes: int
+    mtime_ns: int
+
+
+def listed(url: str) -> Iterator[RawFile]:
+    """The files below a URL. Raises OutageError if they cannot be listed, DatasetError for names that cannot be those
+    of files.
+    """
+    place = place_of(url)
+    yield from _of_bucket(url, place) if place.scheme in BUCKETS else _of_server(url, place)
+
+
+def _check_name(url: str, name: str) -> str:
+    if {"", ".", ".."} & set(name.split("/")) or "\0" in name:
+        raise DatasetError(f"{url} lists {name!r}, which cannot be the name of a file; rename it")
+    return name
+
+
+def fetched(url: str, name: str, to: Path | None) -> FileState:
+    """Fetch a file to the path `to`, which gets its age, or only read it. Returns its state.
+
+    Raises OutageError if it cannot be read, OSError if it cannot be written.
+    """
+    place = place_of(url)
+    client, where = bucket_client(place, FILE_S), f"{url.rstrip('/')}/{name}"
+    with _reading(where):
+        state = asked(lambda: _streamed(client, _key(place, name), to))
+    if to is not None:
+        set_age(to, state.mtime_ns)
+    return state
+
+
+def _streamed(client: ObjectStore, key: str, to: Path | None) -> FileState:
+    """The state of a file that is read once. Asked for as a range, for only then does the answer say how long the file
+    is, besides how long itself is.
+    """
+    try:
+        found = obstore.get(client, key, options={"range": {"offset": 0}})
+    except (GenericError, NotSupportedError) as error:  # servers say many things of a range of an empty file
+        given_up = isinstance(error, GenericError) and has_given_up(error)
+        if given_up or (meta := obstore.head(client, key))["size"]:
+            raise
+        if to is not None:
+            to.write_bytes(b"")
+        return FileState(size_bytes=0, mtime_ns=_age(meta), xxh3_64=xxhash.xxh3_64_hexdigest(b""))
+    digest, size = xxhash.xxh3_64(), 0
+    with nullcontext() if to is None else to.open("wb") as file:
+        for data in chunks(found, key):
+            digest.update(data)
+            size += len(data)
+            if file is not None:
+                file.write(data)
+    if not size == found.range[1] == found.meta["size"]:
+        raise IncompleteError(f"{size} of {found.meta['size']} bytes of {key} came")
+    return FileState(size_bytes=size, mtime_ns=_age(found.meta), xxh3_64=digest.hexdigest())
+
+
+def _of_bucket(url: str, place: Place) -> Iterator[RawFile]:
+    folder = f"{place.folder}/" if place.folder else ""
+    client = bucket_client(place, ASK_S)
+    with _reading(url):
+        for page in obstore.list(client, prefix=place.folder or None, chunk_size=1000):
+            yield from (
+                _file(_check_name(url, meta["path"].removeprefix(folder)), meta)
+                for meta in page
+                if not meta["path"].endswith("/")
+            )
+
+
+def _of_server(url: str, place: Place) -> Iterator[RawFile]:
+    asking = bucket_client(place, ASK_S)
+
+    def looked_up(name: str) -> RawFile:
+        with _reading(f"{url}/{name}"):
+            return _file(name, obstore.head(asking, _key(place, name)))
+
+    try:
+        with errors_of(f"{url}/{FILE_LIST}"):
+            data = contents(bucket_client(place, FILE_S), _key(place, FILE_LIST), _MOST_LISTED_BYTES)
+    except MissingFileError as error:
+        raise DatasetError(
+            f"{url} is on a web server, which lists no files; put a list there: find . -type f | sed 's|^./||' > "
+            f"{FILE_LIST}"
+        ) from error
+    if len(data) > _MOST_LISTED_BYTES:
+        raise DatasetError(f"{url}/{FILE_LIST} has more than {_MOST_LISTED_BYTES} bytes; is it a list?")
+    names = data.decode("utf-8", "replace").splitlines()
+    wanted = sorted({_check_name(url, name) for name in names if name and name != FILE_LIST})
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from pool.map(looked_up, wanted)
+
+
+def _key(place: Place, name: str) -> str:
+    return f"{place.folder}/{name}" if place.folder else name
+
+
+def _file(name: str, meta: ObjectMeta) -> RawFile:
+    return RawFile(name, meta["size"], _age(meta))
+
+
+def _age(meta: ObjectMeta) -> int:
+    return int(meta["last_modified"].timestamp()) * _NS
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Raises OutageError also for a file that is gone, as a local one that is gone does."""
+    try:
+        with errors_of(where):
+            yield
+    except MissingFileError as error:
+        raise OutageError(f"{error}, though it was listed") from error
