@@ -7,8 +7,8 @@ that have no contents (`raw/tree.py`, `raw/archived_tree.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,33 +16,45 @@ from ...shards.errors import DatasetError, OutageError
 from ...shards.format.sample import Reject
 from ...shards.reach import Reach, stays_inside
 from ...shards.stores.location import is_url
-from ..datasets import Dataset
+from ..datasets import Dataset, chosen_dataset
 from ..datasets.dataset import declared
+from ..encode.encoder import KEEP, damage_settings, in_profile, with_settings
 from ..raw.archive_list import members_of
 from ..raw.archived_files import MARK, ArchivedFiles, archive_and_name
 from ..raw.archived_tree import ArchivedTree
-from ..raw.files import RemoteFiles
+from ..raw.files import RawFiles, RemoteFiles
 from ..raw.scratch import Scratch
-from ..raw.tree import RawTree
+from ..raw.tree import RawTree, raw_tree
 from ..source import Source
+from .options import JobOptions
+from .report import ARCHIVE
 
-ARCHIVE = "archive"
-"""The stage of an archive that is damaged, and was read as far as it could be because this was wanted."""
 _IN_ARCHIVE = f"{MARK}/"
 _SHOWN = 3
 
 SourcesOf = Callable[[Path], Dataset]
 
 
-def listed(sources_of: SourcesOf, tree: RawTree, *, splits: Sequence[str] = (), as_is: bool) -> Dataset:
-    """The chosen splits of the dataset. Where files are missing it is listed twice, for a folder may have been away for
-    a moment.
+@contextmanager
+def listed(dataset: str | SourcesOf, root: str | Path, options: JobOptions) -> Iterator[tuple[Dataset, RawFiles]]:
+    """The chosen splits of a dataset with the encoder that the options ask for, and where its files are during the
+    block.
 
-    Raises DatasetError if its splits or labels are doubtful, unless `as_is`, and for splits without any file.
+    Raises ValueError for settings that neither has, DatasetError if splits or labels are doubtful, unless this is
+    wanted, and for splits without any file.
     """
+    sources_of, words = chosen_dataset(dataset, options.settings)
+    with raw_tree(root, outside_root=options.outside_root, damaged=options.damage == KEEP) as tree:
+        raw = _chosen(sources_of, tree, options)
+        words = [*words, *damage_settings(raw.encoder, options.damage)]
+        yield replace(raw, encoder=with_settings(in_profile(raw.encoder, options.profile), words)), tree.files
+
+
+def _chosen(sources_of: SourcesOf, tree: RawTree, options: JobOptions) -> Dataset:
+    """The chosen splits. Where files are missing they are listed twice, as a folder may have been away for a moment."""
     whole = dataset_in(tree, sources_of)
-    raw = whole.only(splits)
-    if raw.doubt and not as_is:
+    raw = whole.only(options.splits)
+    if raw.doubt and not options.as_is:
         raise DatasetError(f"{raw.name}: {raw.doubt}. If this is meant, add --as-is (as_is=True)")
     if any(raw.missing.values()) and dataset_in(tree, sources_of) != whole:
         raise OutageError(

@@ -16,7 +16,6 @@ from typing import Any
 from ...shards.errors import DatasetError
 from ...shards.format.sample import DatasetInfo, Reject
 from ...shards.stores.output import Location
-from .listing import ARCHIVE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +59,8 @@ class EffortClock:
 
 
 MAX_REJECTS = 0.05
+ARCHIVE = "archive"
+"""The stage of an archive that is damaged, and was read as far as it could be because this was wanted."""
 MISSING = "missing"
 """The stage of a source that the dataset's lists name and that has no file."""
 

@@ -14,30 +14,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ...shards.errors import OutageError
 from ...shards.format.sample import DatasetInfo
 from ...shards.stores.output import Location, output_at, within
-from ..datasets import Dataset, chosen_dataset
-from ..encode.encoder import KEEP, Encoder, attached_to, damage_settings, in_profile, prepared, with_settings
+from ..datasets import Dataset
+from ..encode.encoder import Encoder, attached_to, prepared
 from ..encode.limits import Limits
-from ..encode.video.profile import VideoProfile
 from ..executors.base import Executor
 from ..executors.local import executor_of
 from ..raw.files import RawFiles
-from ..raw.tree import raw_tree
-from .judge import PAUSES_S
 from .ledger import run_tasks
 from .libraries import InEnvironment, libraries
 from .listing import listed
+from .options import JobOptions, JobSettings
 from .plan import Part, ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
-from .report import MAX_REJECTS
 from .split import SplitJob
 from .task import WrittenShard, write_task
 
@@ -68,170 +65,80 @@ def make_shards(
     dataset: str | Callable[[Path], Dataset],
     root: str | Path,
     out: Location,
-    *,
-    profile: VideoProfile | None = None,
-    settings: Sequence[str] = (),
-    workers: int | None = None,
-    executor: Executor | None = None,
-    samples_per_shard: int | None = None,
-    overwrite: bool = False,
-    limits: Limits | None = None,
-    max_rejects: float = MAX_REJECTS,
-    retry_rejects: bool = False,
-    repair: bool = False,
-    pauses_s: Sequence[float] = PAUSES_S,
-    part: tuple[int, int] | None = None,
-    finish: bool = False,
-    splits: Sequence[str] = (),
-    as_is: bool = False,
-    outside_root: bool = False,
-    damage: str | None = None,
-    progress: Progress | None = None,
+    options: JobOptions | None = None,
+    **given: Unpack[JobSettings],
 ) -> JobReport:
     """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`. Both are paths, or the
     URLs of folders in object stores (docs/scaling.md); `root` may also be that of one on a web server.
 
-    `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. `profile` says how
-    video is stored (default: `train`), `settings` change settings of the dataset, such as "fold=2" of esc50, and fields
-    of its encoder, such as "tokenizer=train:bpe:4000". The tasks run in `executor`, by default
-    `LocalExecutor(workers)`, which starts `workers` processes on this machine (default: one per core; 0 runs the tasks
-    in this process). A shard holds `samples_per_shard` sources; the default depends on their number.
-
-    `limits` says what a source may cost (pixels, frames, time, memory); one that costs more is a reject. So is one that
-    crashes a worker process twice. Processes are needed for that: with `workers=0` nothing limits time and memory, and
-    a crash ends this process.
-
-    A source that cannot be read is no reject: it is tried again after each of `pauses_s` (seconds); then OutageError
-    ends the run, which continues when it is started again.
+    `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. `given` are fields of
+    `options` (see `JobOptions`): profile, settings, workers, samples_per_shard, limits, max_rejects, overwrite, ...
 
     A stopped run continues. A finished split with the same settings is left as it is. Other settings, and sources that
-    changed, raise ResumeError. `overwrite` deletes what a run wrote and starts over, whatever it is. `retry_rejects`
-    encodes the shards with rejects again and leaves the others. If more than the share `max_rejects` of the listed
-    sources is rejected or missing, the split is not finished, and the run ends with DatasetError; a run with a larger
-    share then uses what is written.
+    changed, raise ResumeError. If more than the share `max_rejects` of the listed sources is rejected or missing, the
+    split is not finished, and the run ends with DatasetError; a run with a larger share then uses what is written.
 
-    `repair` reads every shard, and writes again what is damaged: idx and sums files, the index, and shards, which are
-    encoded from their sources. A shard that would have other bytes than before is left as it is, with ShardError.
+    A source that passes a limit, or crashes a worker process twice, is a reject. Processes are needed for that: with
+    `workers=0` nothing limits time and memory, and a crash ends this process. A source that cannot be read is no
+    reject: it is tried again after each of `pauses_s`; then OutageError ends the run, which continues when it is
+    started again.
 
-    Several machines share a job in parts. `part=(i, n)`, 1 <= i <= n, writes the shards i - 1, i - 1 + n, ... of each
-    split and their records, and stops. Parts run at the same time and in any order; the next runs may have another n.
-    `finish` then writes manifest, rejects and dataset.json and verifies; it encodes nothing, and raises UnfinishedError
-    if shards are missing. A run of neither kind does what is left of the job by itself.
-
-    `splits` names the splits to make, by default all. One that is listed, but of which no file is below `root`, is an
-    error, unless others are named.
-
-    What makes splits or labels doubtful is an error, unless `as_is` says that it is meant: folders named like splits,
-    such as `train_256`, lists of splits that are not read, no label at all, or one for everything.
-
-    A list or a link that leads to files outside of `root` is an error, unless `outside_root` says that it may. An
-    absolute path below `root` is none.
-
-    `damage` says what to do with what is damaged or cut off: "reject", "trim" or "keep" a video, as the field `damage`
-    of its encoder says; with "keep", archives too are read as far as they can be, with a reject that names each.
-    Without it, one that is damaged is an error.
+    Several machines share a job in parts, which run at the same time and in any order; the next runs may have another
+    number of parts. `finish` then writes manifest, rejects and dataset.json and verifies; it encodes nothing, and
+    raises UnfinishedError if shards are missing. A run of neither kind does what is left of the job by itself.
 
     Every process must have the job's libraries (`libraries.py`); one with others raises ResumeError and writes nothing.
 
-    Raises ValueError for wrong arguments, DatasetError also if the raw data do not have the published layout, BusyError
-    if another run writes to the same folder, and ShardError if the shards do not read back as they were written.
+    Raises ValueError for wrong arguments; DatasetError if the raw data do not have the published layout, a split is
+    listed of which no file is there (unless others are named), splits or labels are doubtful, an archive is damaged, or
+    sources are not below `root`; BusyError if another run writes to the same folder, and ShardError if the shards do
+    not read back as they were written.
     """
-    if not 0 <= max_rejects <= 1:
-        raise ValueError(f"{max_rejects=} must be a share of the sources, from 0 to 1")
-    if overwrite and retry_rejects:
-        raise ValueError("overwrite and retry_rejects exclude each other: overwrite encodes every source again")
-    if finish and (part or overwrite or retry_rejects or repair):
-        raise ValueError("finish writes no shards; part, overwrite, retry_rejects and repair belong to runs that do")
-    if repair and (part or overwrite or retry_rejects):
-        raise ValueError("repair makes what was there; part, overwrite and retry_rejects belong to other runs")
-    if part and overwrite:
-        raise ValueError("a part cannot overwrite what other parts write; delete the output folder to start over")
-    own = None if part is None else Part(*part)
+    options = replace(options or JobOptions(), **given)
     output_at(out)  # raises ValueError before any work
-    if samples_per_shard is not None and samples_per_shard < 1:
-        raise ValueError(f"{samples_per_shard=} must be at least 1")
-    sources_of, settings = chosen_dataset(dataset, settings)
-    executor = executor_of(executor, workers)
+    executor = executor_of(options.executor, options.workers)
+    progress = options.progress or Progress()
     start_s = time.monotonic()
-    progress = progress or Progress()
     with ExitStack() as stack, _memory_is_no_bug():
-        tree = stack.enter_context(raw_tree(root, outside_root=outside_root, damaged=damage == KEEP))
-        raw = listed(sources_of, tree, splits=splits, as_is=as_is)
-        words = [*settings, *damage_settings(raw.encoder, damage)]
-        encoder = prepared(
-            with_settings(in_profile(raw.encoder, profile), words),
-            raw.splits,
-        )
-        limits = limits or Limits()
-        jobs = {
-            name: SplitJob(
-                within(out, name),
-                *_planned(raw, name, within(out, name), encoder, samples_per_shard, limits, pauses_s, tree.files),
-                raw.missing.get(name, []),
-                max_rejects=max_rejects,
-                retry_rejects=retry_rejects,
-                part=own,
-                repair=repair,
-                attached=attached_to(encoder),
-            )
-            for name in raw.splits
-        }
-        todo = _todo(jobs, stack, overwrite=overwrite, jointly=own is not None)
-        for split in todo.values() if finish else ():
+        raw, files = stack.enter_context(listed(dataset, root, options))
+        encoder = prepared(raw.encoder, raw.splits)
+        jobs = {name: _split_job(raw, name, within(out, name), encoder, files, options) for name in raw.splits}
+        todo = _todo(jobs, stack, options)
+        for split in todo.values() if options.finish else ():
             split.check_written()
         for split in todo.values():
-            split.join() if own else split.begin(overwrite=overwrite)
-        if not finish:
+            split.begin()
+        if not options.finish:
             _write(todo, executor, progress)
-        for split in todo.values() if own is None else ():
+        for split in todo.values() if options.part is None else ():
             split.finish()
             split.verify(executor, progress)
     return JobReport(
         dataset=raw.name,
         profile=encoder.profile,
-        splits={
-            name: _report(split, own if name in todo else None, written=name in todo) for name, split in jobs.items()
-        },
+        splits={name: _report(split, options.own, written=name in todo) for name, split in jobs.items()},
         n_sources=sum(split.n_sources for split in jobs.values()),
         wall_s=time.monotonic() - start_s,
     )
 
 
-def largest_split(
-    dataset: str,
-    root: str | Path,
-    samples_per_shard: int | None = None,
-    *,
-    settings: Sequence[str] = (),
-    splits: Sequence[str] = (),
-    as_is: bool = False,
-    outside_root: bool = False,
-    damage: str | None = None,
-) -> int:
+def largest_split(dataset: str, root: str | Path, options: JobOptions) -> int:
     """How many shards the largest of the chosen splits has; more parts than that have nothing to do. Raises as
     `make_shards`.
     """
-    with raw_tree(root, outside_root=outside_root, damaged=damage == KEEP) as tree:
-        raw = listed(chosen_dataset(dataset, settings)[0], tree, splits=splits, as_is=as_is)
+    with listed(dataset, root, options) as (raw, _):
+        sizes = [len(sources) for sources in raw.splits.values()]
     return max(
-        (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in raw.splits.values()),
-        default=0,
+        (-(-size // (options.samples_per_shard or default_samples_per_shard(size))) for size in sizes), default=0
     )
 
 
-def _planned(
-    raw: Dataset,
-    name: str,
-    folder: Location,
-    encoder: Encoder,
-    samples_per_shard: int | None,
-    limits: Limits,
-    pauses_s: Sequence[float],
-    files: RawFiles,
-) -> tuple[DatasetInfo, list[ShardTask]]:
-    """The description and the tasks of the split `name`."""
-    sources = raw.splits[name]
-    size = samples_per_shard or default_samples_per_shard(len(sources))
+def _split_job(
+    raw: Dataset, name: str, folder: Location, encoder: Encoder, files: RawFiles, options: JobOptions
+) -> SplitJob:
+    """The job of the split `name`: its description and its tasks."""
+    sources, limits = raw.splits[name], options.limits or Limits()
+    size = options.samples_per_shard or default_samples_per_shard(len(sources))
     info = DatasetInfo(
         dataset=raw.name,
         split=name,
@@ -240,7 +147,8 @@ def _planned(
         label_names=raw.label_names,
         settings=settings_of(sources, encoder, size, limits),
     )
-    return info, plan(raw.name, folder, sources, encoder, size, limits, pauses_s, files)
+    tasks = plan(raw.name, folder, sources, encoder, size, limits, options.pauses_s, files)
+    return SplitJob(folder, info, tasks, raw.missing.get(name, []), attached_to(encoder), options)
 
 
 @contextmanager
@@ -254,16 +162,16 @@ def _memory_is_no_bug() -> Iterator[None]:
         ) from error
 
 
-def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool, jointly: bool) -> dict[str, SplitJob]:
-    """The splits that are not finished, or all with `overwrite`. Each is locked until `stack` releases the locks,
-    `jointly` with the runs of other parts, whose temporary files stay.
+def _todo(splits: dict[str, SplitJob], stack: ExitStack, options: JobOptions) -> dict[str, SplitJob]:
+    """The splits that are not finished, or all with `overwrite`. Each is locked until `stack` releases the locks; that
+    of a part jointly with the runs of other parts, whose temporary files stay.
     """
     todo = {}
     for name, split in splits.items():
-        if not overwrite and split.is_finished():
+        if not options.overwrite and split.is_finished():
             continue
-        stack.enter_context(split.output.joint_writer() if jointly else split.output.sole_writer())
-        if overwrite or not split.output.is_locked or not split.is_finished():  # it may be now
+        stack.enter_context(split.output.joint_writer() if options.part else split.output.sole_writer())
+        if options.overwrite or not split.output.is_locked or not split.is_finished():  # it may be now
             todo[name] = split
     return todo
 

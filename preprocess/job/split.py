@@ -38,7 +38,8 @@ from ..raw.file_state import FileState
 from ..raw.files import LOCAL, is_same
 from ..source import Source
 from .libraries import libraries
-from .plan import Part, ShardTask
+from .options import JobOptions
+from .plan import ShardTask
 from .progress import Progress
 from .repair import about
 from .report import Effort, check_rejects, report_of
@@ -56,10 +57,9 @@ class SplitJob:
     """Writes one split into `folder`, a path or URL. It is the ledger of the split's tasks.
 
     `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
-    `max_rejects` is the largest share of rejects. With `retry_rejects`, shards with rejects do not stand. `part` is the
-    part of the tasks that this run does, beside other runs; None for all. With `repair`, shards stand whose bytes are
-    those that were written, and others are encoded again to the same bytes. `attached` are further files beside
-    dataset.json.
+    `attached` are further files beside dataset.json. The options edit the records before the run (`JobOptions`): with
+    `overwrite` none is left, `retry_rejects` and `repair` say which count, `part` which tasks are this run's. What does
+    not count is replaced when its shard is written again, so a run that is killed takes no record away.
     """
 
     def __init__(
@@ -68,18 +68,14 @@ class SplitJob:
         info: DatasetInfo,
         tasks: list[ShardTask],
         missing: list[Reject],
-        *,
-        max_rejects: float = 1.0,
-        retry_rejects: bool = False,
-        part: Part | None = None,
-        repair: bool = False,
-        attached: Mapping[str, bytes] | None = None,
+        attached: Mapping[str, bytes],
+        options: JobOptions,
     ) -> None:
         self.folder = folder
         self.output = output_at(folder)
         self.info = info
         self.tasks = tasks
-        self.own = tasks if part is None else part.of(tasks)
+        self.own = tasks if options.own is None else options.own.of(tasks)
         """The tasks of this run."""
         self.written = 0
         """How many shards this run has written."""
@@ -87,10 +83,8 @@ class SplitJob:
         """How many sources this run has encoded."""
         self._missing = missing
         self._files = tasks[0].files if tasks else LOCAL
-        self._max_rejects = max_rejects
-        self._retry_rejects = retry_rejects
-        self._repair = repair
-        self._attached = attached or {}
+        self._options = options
+        self._attached = attached
         self._records = Records(self.output, WrittenShard)
         self._efforts: dict[str, Effort] = {}
         self._rejects: Sequence[Reject] = ()
@@ -104,7 +98,7 @@ class SplitJob:
 
         Raises ResumeError if its settings or sources differ, DatasetError if it has too many rejects.
         """
-        if self.output.size(DATASET_JSON) is None:
+        if not self._has_index():
             return False
         try:
             written = read_dataset_json(self.output.store)
@@ -130,7 +124,7 @@ class SplitJob:
             )
         found = list(self._records.firsts(self.tasks))
         if (
-            self._repair
+            self._options.repair
             or not job.verified
             or None in found
             or any(
@@ -138,40 +132,47 @@ class SplitJob:
                 for name, data in self._attached.items()
                 if not (name == TOKENIZER_JSON and TOKENIZER in written)
             )
-            or (self._retry_rejects and any(read and read["rejects"] for read in found))
+            or (self._options.retry_rejects and any(read and read["rejects"] for read in found))
         ):
             return False
         self._check_sources()
-        check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
+        check_rejects(self.folder, rejects, self._n_listed, self._options.max_rejects)
         return True
 
     @property
     def _n_listed(self) -> int:
         return sum(task.units for task in self.tasks) + len(self._missing)
 
-    def begin(self, *, overwrite: bool = False) -> None:
-        """Begin the records, or continue them; with `overwrite`, delete what a run wrote first.
+    def begin(self) -> None:
+        """Edit the records as the options ask for, and begin or continue them. A part, and a run where no lock keeps
+        others out, touches nothing that stands, for others may be writing the same.
 
         Raises ResumeError if the records have other settings or sources, DatasetError if the folder holds tars of
         another program.
         """
-        if overwrite:
+        if self._options.overwrite:
             self._clear()
         self._check_versions()
-        if self._repair:
-            self.own = [replace(task, sha256=self._sha256(task)) for task in self.own]
-        if not self.output.is_locked:
-            self._begin_unlocked()
-            return
         self._check_strange({task.file for task in self.tasks})
         self._records.check(self._settings())
         self._check_sources()
-        self._records.begin(self._settings())
+        is_alone = self.output.is_locked and self._options.part is None
+        begin = self._records.begin if is_alone else self._records.join
+        begin(self._settings())
         self._records.describe(about(self.info, self._missing))
-        if not self._repair:
-            self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
-        self.output.remove_leftovers()
+        if is_alone:
+            self.output.remove_leftovers()
         self._sizes = self.output.sizes()
+        if self._options.repair:
+            self.own = [replace(task, sha256=self._sha256(task)) for task in self.own]
+        elif is_alone or (self._has_index() and not all(self._standing(self.own))):
+            self._records.unverified()
+            self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
+        if not self.output.is_locked and self._options.part is None:
+            self._claim()
+
+    def _has_index(self) -> bool:
+        return self.output.size(DATASET_JSON) is not None
 
     def _sha256(self, task: ShardTask) -> str | None:
         """The checksum of the tar that an earlier run wrote; None if there is no record."""
@@ -187,10 +188,13 @@ class SplitJob:
                 "else choose another output folder, or start over with overwrite"
             )
 
-    def _begin_unlocked(self) -> None:
-        """Begin or continue where another run may be writing the same: nothing that stands is touched."""
-        self.join()
-        self._drop_damaged_index()
+    def _claim(self) -> None:
+        """Say that this run writes where another may, and drop an index that is damaged."""
+        if self._has_index():
+            try:
+                read_dataset_json(self.output.store)
+            except ShardError:
+                self.output.remove([DATASET_JSON])
         other = self._records.claim(this_run())
         if other and may_run(other):
             log.warning(
@@ -199,32 +203,6 @@ class SplitJob:
                 self.folder,
                 other,
             )
-
-    def _drop_damaged_index(self) -> None:
-        if self.output.size(DATASET_JSON) is None:
-            return
-        try:
-            read_dataset_json(self.output.store)
-        except ShardError:
-            self.output.remove([DATASET_JSON])
-
-    def join(self) -> None:
-        """Begin the records, or continue them, beside other runs. Nothing that stands is touched.
-
-        Raises the errors of `begin`.
-        """
-        self._check_versions()
-        self._check_strange({task.file for task in self.tasks})
-        self._records.check(self._settings())
-        self._check_sources()
-        self._records.join(self._settings())
-        self._records.describe(about(self.info, self._missing))
-        self._sizes = self.output.sizes()
-        if self._repair:
-            return
-        if self.output.size(DATASET_JSON) is not None and not all(self._standing(self.own)):
-            self._records.unverified()
-            self.output.remove([DATASET_JSON])
 
     def check_written(self) -> None:
         """Raise UnfinishedError if shards are missing or do not stand."""
@@ -259,9 +237,9 @@ class SplitJob:
         for source, was_rejected, files in self._written_from():
             if not is_same(source, files, self._files, known):
                 (retried if was_rejected else kept).append(source.id)
-        if not kept and (self._retry_rejects or not retried):
+        if not kept and (self._options.retry_rejects or not retried):
             return
-        changed = kept if self._retry_rejects else [*kept, *retried]
+        changed = kept if self._options.retry_rejects else [*kept, *retried]
         names = ", ".join(map(repr, changed[:_SHOWN])) + (", ..." if len(changed) > _SHOWN else "")
         retry = "" if kept else "all of them were rejects: encode them again with retry_rejects (--retry-rejects), "
         raise ResumeError(
@@ -283,13 +261,13 @@ class SplitJob:
         return {**names, **self.info.settings, "libraries": libraries(self.info.modality)}
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
-        """The record of a shard that an earlier run has written; None if there is none."""
-        if self._repair:
-            found = self._records.read(task)
-            whole = found is not None and (found.shard is None or mended(self.output, found.shard) is not None)
-            return found if whole else None
-        found = self._records.stands(task, self._sizes)
-        return None if found is not None and self._retry_rejects and found.rejects else found
+        """The record of a shard that an earlier run has written, if it counts; None if there is none."""
+        repair = self._options.repair
+        found = self._records.read(task) if repair else self._records.stands(task, self._sizes)
+        if found is None or (self._options.retry_rejects and found.rejects):
+            return None
+        is_damaged = repair and found.shard is not None and mended(self.output, found.shard) is None
+        return None if is_damaged else found
 
     def record(self, task: ShardTask, done: WrittenShard, restarts: int = 0) -> None:
         """Record a shard that this run has written, after `restarts` processes died of its task."""
@@ -313,7 +291,7 @@ class SplitJob:
             common = Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).most_common(3)
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
             raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
-        check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
+        check_rejects(self.folder, rejects, self._n_listed, self._options.max_rejects)
         self.output.remove_leftovers()  # of processes that were killed in this run
         for name, data in self._attached.items():
             self.output.publish(name, data)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
+from typing import Unpack
 
 import xxhash
 
@@ -23,19 +24,13 @@ from ...shards.format.rejects import read_rejects
 from ...shards.format.sample import Reject
 from ...shards.stores.output import Location, Output, output_at, within
 from ..datasets import Dataset, chosen_dataset
-from ..encode.encoder import KEEP, Encoder, damage_settings, in_profile, prepared, with_settings
-from ..encode.limits import Limits
-from ..encode.video.profile import VideoProfile
-from ..executors.base import Executor
-from ..job.judge import PAUSES_S
+from ..encode.encoder import Encoder, prepared
 from ..job.listing import listed
-from ..job.progress import Progress
-from ..job.report import MAX_REJECTS
+from ..job.options import JobOptions, JobSettings
 from ..job.shards import JobReport, SplitReport, make_shards
 from ..job.task import WrittenShard
 from ..raw.file_state import FileState
 from ..raw.files import RawFiles, is_same
-from ..raw.tree import raw_tree
 from ..source import Source
 from .added import ADDING, remove_added
 from .appending import append
@@ -58,61 +53,36 @@ def add_sources(
     dataset: str | Callable[[Path], Dataset],
     root: str | Path,
     out: Location,
-    *,
-    profile: VideoProfile | None = None,
-    settings: Sequence[str] = (),
-    workers: int | None = None,
-    executor: Executor | None = None,
-    samples_per_shard: int | None = None,
-    limits: Limits | None = None,
-    max_rejects: float = MAX_REJECTS,
-    pauses_s: Sequence[float] = PAUSES_S,
-    splits: Sequence[str] = (),
-    as_is: bool = False,
-    outside_root: bool = False,
-    damage: str | None = None,
-    progress: Progress | None = None,
+    options: JobOptions | None = None,
+    **given: Unpack[JobSettings],
 ) -> JobReport:
     """Encode the sources of `dataset` below `root` that the splits below `out` do not have, and append them.
 
     A source is known by its id. One that the split has must have the bytes that were encoded, as far as its records
     tell. A source that was a reject, and has other bytes now or was missing, is new. Sources that are gone change
-    nothing. The options are those of `make_shards`; `max_rejects` is a share of the new sources, and a shard holds as
-    many samples as in the split by default.
+    nothing. The options are those of `make_shards` that edit no records; `max_rejects` is a share of the new sources,
+    and a shard holds as many samples as in the split by default.
 
     Raises DatasetError, before anything is encoded, if a split is not there or was made with other settings of the
     encoder; ResumeError if a source that it has changed; the errors of `make_shards` and `append`.
     """
-    listing, settings = chosen_dataset(dataset, settings)
-    with raw_tree(root, outside_root=outside_root, damaged=damage == KEEP) as tree:
-        raw = listed(listing, tree, splits=splits, as_is=as_is)
-        words = [*settings, *damage_settings(raw.encoder, damage)]
-        encoder = prepared(
-            with_settings(in_profile(raw.encoder, profile), words),
-            raw.splits,
+    options = replace(options or JobOptions(), **given)
+    if options.part or options.finish or options.overwrite or options.repair or options.retry_rejects:
+        raise ValueError(
+            "--append is for finished splits; --part, --finish, --overwrite, --repair, --retry-rejects are not"
         )
-        found = {name: _new(raw, name, within(out, name), encoder, tree.files) for name in raw.splits}
+    listing, settings = chosen_dataset(dataset, options.settings)
+    options = replace(options, settings=settings)
+    with listed(listing, root, options) as (raw, files):
+        encoder = prepared(raw.encoder, raw.splits)
+        found = {name: _new(raw, name, within(out, name), encoder, files) for name in raw.splits}
     todo = {name: new for name, new in found.items() if new.sources}
     reports, n_sources, wall_s = {}, 0, 0.0
     for name, new in todo.items():
         folder = within(out, ADDING + _digest(name, new))
-        made = make_shards(
-            _only(listing, name, new),
-            root,
-            folder,
-            profile=profile,
-            settings=settings,
-            samples_per_shard=samples_per_shard or new.samples_per_shard,
-            workers=workers,
-            executor=executor,
-            limits=limits,
-            max_rejects=max_rejects,
-            pauses_s=pauses_s,
-            as_is=as_is,
-            outside_root=outside_root,
-            damage=damage,
-            progress=progress,
-        )
+        size = options.samples_per_shard or new.samples_per_shard
+        own = replace(options, splits=(), samples_per_shard=size)
+        made = make_shards(_only(listing, name, new), root, folder, own)
         n_sources, wall_s = n_sources + made.n_sources, wall_s + made.wall_s
         done = append(within(out, name), within(folder, name), retried={source.id for source in new.sources})
         state = f"version {done.version}, {done.samples} samples added"
@@ -127,7 +97,7 @@ def add_sources(
             pass
     return JobReport(
         dataset=raw.name,
-        profile=in_profile(raw.encoder, profile).profile,
+        profile=raw.encoder.profile,
         splits={name: reports[name] for name in raw.splits},
         n_sources=n_sources,
         wall_s=wall_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,151 +18,167 @@ from .terminal import Json, show
 
 if TYPE_CHECKING:
     from ..preprocess import JobReport
+    from ..preprocess.executors.slurm import SlurmJob
+    from ..preprocess.job.options import JobOptions
 
 
 _DEFAULT_PARTS = 100
 _NOT_OF_PARTS = ("executor", "address", "parts", "sbatch", "workers", "retry_rejects", "as_json")
 
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        help="A dataset, such as k400, ssv2, folder or sample, or package.module:name for your own. An unknown "
+        "name lists all.",
+        show_default=False,
+    ),
+]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        help="The raw data: a path or a URL (docs/scaling.md) [default: data/raw/DATASET]", show_default=False
+    ),
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        help="The shards: a folder, or the URL of one in an object store (s3://BUCKET/FOLDER, gs://, az://) "
+        "[default: data/shards/DATASET]",
+        show_default=False,
+    ),
+]
+Profile = Annotated[str, typer.Option(help="How video is encoded: train, fast, copy or fps (docs/shard-format.md).")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a setting of the dataset, such as fold=2 (esc50, hmdb51, ucf101), or a field of its encoder: "
+        "tokenizer=train:wordpiece:8000 or tokenizer=FILE (texts), short_side=256 (images), ...",
+        show_default=False,
+    ),
+]
+SamplesPerShard = Annotated[int | None, typer.Option(min=1, help="Source files per shard.", show_default=False)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Delete what an earlier run wrote to OUT, and start over.")
+]
+MaxRejects = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="The largest share of sources that may be rejected or missing; with more, the run fails and the split "
+        "is not finished. Lists of videos from the web (audioset, vggsound, k400) often name more than there is.",
+    ),
+]
+RetryRejects = Annotated[
+    bool,
+    typer.Option("--retry-rejects", help="Encode the shards with rejects again, also of a finished split."),
+]
+Repair = Annotated[
+    bool,
+    typer.Option("--repair", help="Read a finished split, and write again what is damaged, to the bytes that it had."),
+]
+Append = Annotated[
+    bool,
+    typer.Option(
+        "--append",
+        help="Encode only the sources that finished splits lack, and append them as new versions.",
+    ),
+]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="A split to make, such as val; repeatable [default: all].",
+        show_default=False,
+    ),
+]
+AsIs = Annotated[
+    bool,
+    typer.Option("--as-is", help="Take ROOT as it is, though its splits or labels are doubtful (the error says why)."),
+]
+OutsideRoot = Annotated[
+    bool,
+    typer.Option(
+        "--outside-root",
+        help="Lists and links may lead to files that are not below ROOT. Only for lists that you trust: they may "
+        "name any file that you can read.",
+    ),
+]
+Damage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORD",
+        help="What to do with videos that are damaged or cut off: reject, trim (end before the first damaged "
+        "frame, if half is left) or keep (as the decoder conceals it). keep also takes what can be read of damaged "
+        "archives, which else are an error [default: reject]",
+        show_default=False,
+    ),
+]
+ExecutorName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What runs the work: local (processes of this machine), ray (a Ray cluster) or slurm (an array of "
+        "parts and a finish, submitted if sbatch is here).",
+    ),
+]
+Parts = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="With slurm: the size of the array [default: one per shard, at most 100]", show_default=False
+    ),
+]
+Sbatch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OPTIONS",
+        help='With slurm: options of sbatch, such as "--partition=x --cpus-per-task=16 --time=8:00:00".',
+        show_default=False,
+    ),
+]
+OwnPart = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Write only every N-th shard, from the I-th on, and no index: the part of one machine of N.",
+        show_default=False,
+    ),
+]
+Finish = Annotated[
+    bool, typer.Option("--finish", help="Write the index of the shards that all parts wrote, and verify.")
+]
+
 
 def shards(
     context: typer.Context,
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            help="A dataset, such as k400, ssv2, folder or sample, or package.module:name for your own. An unknown "
-            "name lists all.",
-            show_default=False,
-        ),
-    ],
-    root: Annotated[
-        str | None,
-        typer.Option(
-            help="The raw data: a path or a URL (docs/scaling.md) [default: data/raw/DATASET]", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            help="The shards: a folder, or the URL of one in an object store (s3://BUCKET/FOLDER, gs://, az://) "
-            "[default: data/shards/DATASET]",
-            show_default=False,
-        ),
-    ] = None,
-    profile: Annotated[
-        str, typer.Option(help="How video is encoded: train, fast, copy or fps (docs/shard-format.md).")
-    ] = "train",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Change a setting of the dataset, such as fold=2 (esc50, hmdb51, ucf101), or a field of its encoder: "
-            "tokenizer=train:wordpiece:8000 or tokenizer=FILE (texts), short_side=256 (images), ...",
-            show_default=False,
-        ),
-    ] = None,
+    dataset: Dataset,
+    root: Root = None,
+    out: Out = None,
+    profile: Profile = "train",
+    settings: Settings = None,
     workers: Workers = None,
-    samples_per_shard: Annotated[
-        int | None, typer.Option(min=1, help="Source files per shard.", show_default=False)
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete what an earlier run wrote to OUT, and start over.")
-    ] = False,
+    samples_per_shard: SamplesPerShard = None,
+    overwrite: Overwrite = False,
     max_pixels: MaxPixels = None,
     time_limit: TimeLimit = 60.0,
     memory_limit: MemoryLimit = None,
-    max_rejects: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="The largest share of sources that may be rejected or missing; with more, the run fails and the split "
-            "is not finished. Lists of videos from the web (audioset, vggsound, k400) often name more than there is.",
-        ),
-    ] = 0.05,
-    retry_rejects: Annotated[
-        bool,
-        typer.Option("--retry-rejects", help="Encode the shards with rejects again, also of a finished split."),
-    ] = False,
-    repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair", help="Read a finished split, and write again what is damaged, to the bytes that it had."
-        ),
-    ] = False,
-    append: Annotated[
-        bool,
-        typer.Option(
-            "--append",
-            help="Encode only the sources that finished splits lack, and append them as new versions.",
-        ),
-    ] = False,
-    split: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A split to make, such as val; repeatable [default: all].",
-            show_default=False,
-        ),
-    ] = None,
-    as_is: Annotated[
-        bool,
-        typer.Option(
-            "--as-is", help="Take ROOT as it is, though its splits or labels are doubtful (the error says why)."
-        ),
-    ] = False,
-    outside_root: Annotated[
-        bool,
-        typer.Option(
-            "--outside-root",
-            help="Lists and links may lead to files that are not below ROOT. Only for lists that you trust: they may "
-            "name any file that you can read.",
-        ),
-    ] = False,
-    damage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WORD",
-            help="What to do with videos that are damaged or cut off: reject, trim (end before the first damaged "
-            "frame, if half is left) or keep (as the decoder conceals it). keep also takes what can be read of damaged "
-            "archives, which else are an error [default: reject]",
-            show_default=False,
-        ),
-    ] = None,
-    executor: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="What runs the work: local (processes of this machine), ray (a Ray cluster) or slurm (an array of "
-            "parts and a finish, submitted if sbatch is here).",
-        ),
-    ] = "local",
+    max_rejects: MaxRejects = 0.05,
+    retry_rejects: RetryRejects = False,
+    repair: Repair = False,
+    append: Append = False,
+    split: Splits = None,
+    as_is: AsIs = False,
+    outside_root: OutsideRoot = False,
+    damage: Damage = None,
+    executor: ExecutorName = "local",
     address: Address = None,
-    parts: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="With slurm: the size of the array [default: one per shard, at most 100]", show_default=False
-        ),
-    ] = None,
-    sbatch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="OPTIONS",
-            help='With slurm: options of sbatch, such as "--partition=x --cpus-per-task=16 --time=8:00:00".',
-            show_default=False,
-        ),
-    ] = None,
-    part: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Write only every N-th shard, from the I-th on, and no index: the part of one machine of N.",
-            show_default=False,
-        ),
-    ] = None,
-    finish: Annotated[
-        bool, typer.Option("--finish", help="Write the index of the shards that all parts wrote, and verify.")
-    ] = False,
+    parts: Parts = None,
+    sbatch: Sbatch = None,
+    part: OwnPart = None,
+    finish: Finish = False,
     as_json: Json = False,
 ) -> None:
     """Convert raw data in its publisher's layout into verified shards for training.
@@ -173,101 +190,73 @@ def shards(
     --finish (docs/cluster.md). A part that was killed is run again; N may change.
     """
     from ..preprocess import PROFILES, make_shards
-    from ..preprocess.executors.slurm import SlurmJob
+    from ..preprocess.job.options import JobOptions
     from ..preprocess.job.plan import Part
     from ..preprocess.job.progress import ProgressBar
-    from ..preprocess.job.shards import largest_split
+    from ..preprocess.versions import add_sources
 
     own = None if part is None else Part.parse(part)
     if profile not in PROFILES:
         close = nearest(profile, list(PROFILES))
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}{close}")
-    settings = settings or []
-    limits = limits_of(max_pixels, time_limit, memory_limit)
-    runs = executor_named(executor, workers, address, also=("slurm",))
     folder = dataset.rpartition(":")[2]
     root, out = root or f"data/raw/{folder}", out or f"data/shards/{folder}"
+    options = JobOptions(
+        profile=PROFILES[profile],
+        settings=settings or [],
+        workers=workers,
+        executor=executor_named(executor, workers, address, also=("slurm",)),
+        samples_per_shard=samples_per_shard,
+        overwrite=overwrite,
+        limits=limits_of(max_pixels, time_limit, memory_limit),
+        max_rejects=max_rejects,
+        retry_rejects=retry_rejects,
+        repair=repair,
+        part=None if own is None else (own.number, own.count),
+        finish=finish,
+        splits=split or (),
+        as_is=as_is,
+        outside_root=outside_root,
+        damage=damage,
+    )
     if executor == "slurm":
-        if part or finish or overwrite or repair or append:
-            raise ValueError(
-                "--executor slurm starts parts and a finish itself; leave out --part, --finish, --repair and "
-                "--append, and delete the output folder instead of --overwrite"
-            )
-        number = parts or min(
-            _DEFAULT_PARTS,
-            largest_split(
-                dataset,
-                root,
-                samples_per_shard,
-                settings=settings,
-                splits=split or (),
-                as_is=as_is,
-                outside_root=outside_root,
-            ),
-        )
-        job = SlurmJob(
-            name=f"maskstream-{folder}",
-            folder=Path(f"slurm-{folder}"),
-            command=("shards", *words_of(context, leave=_NOT_OF_PARTS)),
-            for_parts=("--retry-rejects",) if retry_rejects else (),
-            parts=max(1, number),
-            workers=workers,
-            options=tuple(shlex.split(sbatch or "")),
-        )
-        submit(job, as_json)
+        submit(_slurm_job(context, dataset, root, options, append=append, parts=parts, sbatch=sbatch), as_json)
         return
     if parts or sbatch:
         raise ValueError("--parts and --sbatch belong to --executor slurm")
-    if append and (part or finish or overwrite or repair or retry_rejects):
-        raise ValueError(
-            "--append is for finished splits; --part, --finish, --overwrite, --repair, --retry-rejects are not"
-        )
     with nullcontext() if as_json else ProgressBar() as shown:
-        if append:
-            from ..preprocess.versions import add_sources
-
-            added = add_sources(
-                dataset,
-                root,
-                out,
-                profile=PROFILES[profile],
-                settings=settings,
-                workers=workers,
-                executor=runs,
-                samples_per_shard=samples_per_shard,
-                limits=limits,
-                max_rejects=max_rejects,
-                splits=split or (),
-                as_is=as_is,
-                outside_root=outside_root,
-                damage=damage,
-                progress=shown,
-            )
-            show(_facts(added), as_json)
-            return
-        report = make_shards(
-            dataset,
-            root,
-            out,
-            profile=PROFILES[profile],
-            settings=settings,
-            workers=workers,
-            executor=runs,
-            samples_per_shard=samples_per_shard,
-            overwrite=overwrite,
-            limits=limits,
-            max_rejects=max_rejects,
-            retry_rejects=retry_rejects,
-            repair=repair,
-            part=None if own is None else (own.number, own.count),
-            finish=finish,
-            splits=split or (),
-            as_is=as_is,
-            outside_root=outside_root,
-            damage=damage,
-            progress=shown,
-        )
+        report = (add_sources if append else make_shards)(dataset, root, out, replace(options, progress=shown))
     show(_facts(report), as_json)
+
+
+def _slurm_job(
+    context: typer.Context,
+    dataset: str,
+    root: str,
+    options: JobOptions,
+    *,
+    append: bool,
+    parts: int | None,
+    sbatch: str | None,
+) -> SlurmJob:
+    from ..preprocess.executors.slurm import SlurmJob
+    from ..preprocess.job.shards import largest_split
+
+    if options.part or options.finish or options.overwrite or options.repair or append:
+        raise ValueError(
+            "--executor slurm starts parts and a finish itself; leave out --part, --finish, --repair and "
+            "--append, and delete the output folder instead of --overwrite"
+        )
+    name = dataset.rpartition(":")[2]
+    return SlurmJob(
+        name=f"maskstream-{name}",
+        folder=Path(f"slurm-{name}"),
+        command=("shards", *words_of(context, leave=_NOT_OF_PARTS)),
+        for_parts=("--retry-rejects",) if options.retry_rejects else (),
+        parts=max(1, parts or min(_DEFAULT_PARTS, largest_split(dataset, root, options))),
+        workers=options.workers,
+        options=tuple(shlex.split(sbatch or "")),
+    )
 
 
 def _facts(report: JobReport) -> dict[str, Any]:
