@@ -20,8 +20,7 @@ from ...shards.format.sample import Reject
 from ...shards.format.unique_keys import Hashes, hashes_of
 from ...shards.media.packet_table import sidecar_name
 from ...shards.stores.output import Output
-from .label_table import LabelTable
-from .labels import Label, Numbers
+from .labels import Label, LabelTable, Numbers
 from .task import IndexedTar, TarTask
 
 

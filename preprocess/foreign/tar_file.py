@@ -1,18 +1,22 @@
-"""A tar of another program, on a disk or at a URL: its size and age, and its bytes from start to end."""
+"""Tars of other programs, on a disk or at URLs: where they are, their sizes and ages, and their bytes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from ...shards.errors import MissingFileError, OutageError
+from ...shards.errors import MissingFileError, OutageError, StoreError, UnlistedError
+from ...shards.stores.elsewhere import joined
 from ...shards.stores.location import is_url, opened
-from ...shards.stores.output import Location, folder_and_name, within
+from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
 from ...shards.stores.stream import stream
+
+_PACKED = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
 
 class TarState(NamedTuple):
@@ -74,3 +78,80 @@ class TarFile:
             yield file, state
         if self.state() != state:
             raise OutageError(f"{self.where} was changed while it was read")
+
+
+def found_tars(tars: Sequence[Location]) -> list[Location]:
+    """The tars, and those in the folders. Raises ValueError for what is missing or cannot be indexed together."""
+    if odd := [tar for tar in tars if str(tar).startswith("pipe:")]:
+        raise ValueError(f"{odd[0]}: tars are read, and no output of commands")
+    far = sorted({url for tar in tars if is_url(tar) for url in _at_url(str(tar).rstrip("/"))})
+    own = [Path(tar) for tar in tars if not is_url(tar)]
+    paths = [path for tar in own for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise ValueError(
+            f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
+        )
+    if packed := [one for one in (*paths, *far, *_packed_in(own if not paths else [])) if _is_packed(str(one))]:
+        raise ValueError(
+            f"{packed[0]} is compressed as one, but loaders read a part of a tar at its place. `gunzip` makes a plain "
+            ".tar of it, which is hardly larger, for videos and sounds are compressed already; or use `maskstream "
+            "shards`, which reads it as it is"
+        )
+    if not paths and not far:
+        raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; give tars, or their folder")
+    near = sorted({path.parent.resolve() / path.name for path in paths})
+    found: list[Location] = [*near, *far]
+    for stem, count in Counter(PurePosixPath(tar).stem for tar in found).items():
+        if count > 1:
+            raise ValueError(f"{count} tars are named {stem!r}; index them into different folders, or rename them")
+    if odd := [tar for tar in found if not str(tar).endswith(".tar")]:
+        raise ValueError(f"{odd[0]} does not end in .tar; rename it if it is one")
+    return found
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith(_PACKED)
+
+
+def _packed_in(places: Sequence[Path]) -> list[Path]:
+    """The compressed tars in folders."""
+    return [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if _is_packed(path.name)]
+
+
+def _at_url(url: str) -> list[str]:
+    """A tar, or the tars in a folder. Raises ValueError if there are none, or the server lists no files."""
+    if url.endswith(".tar") or _is_packed(url):
+        return [url]
+    try:
+        names = opened(url).names()
+    except UnlistedError as error:
+        raise ValueError(f"{url} is on a web server, which lists no files; give the URLs of its tars") from error
+    found = [f"{url}/{name}" for name in names if name.endswith(".tar") and "/" not in name]
+    if not found:
+        raise ValueError(f"there is no *.tar in {url}; give tars, or their folder")
+    return found
+
+
+def index_folder(tars: Sequence[Location], out: Location | None) -> Location:
+    """The folder of the index. Raises ValueError if it cannot be told, or cannot name a tar."""
+    folders = sorted({folder_and_name(tar)[0] for tar in tars}, key=str)
+    if out is None and len(folders) > 1:
+        raise ValueError(f"the tars are in {len(folders)} folders, such as {folders[0]} and {folders[1]}; give --out")
+    folder = folders[0] if out is None else out
+    if is_url(folder) and (near := [tar for tar in tars if not is_url(tar)]):
+        raise ValueError(f"{near[0]} cannot be read by those who read {folder}; give --out a local folder")
+    try:
+        output_at(folder)
+        for place in {folder_and_name(tar)[0] for tar in tars if is_url(tar)}:
+            joined(str(folder), str(place))
+    except (ValueError, StoreError) as error:
+        raise ValueError(f"{error}; give another --out") from error
+    return folder
+
+
+def name_in_split(tar: Location, output: Output) -> str:
+    """How the split names a tar: by its path from the folder, or by its URL if it is elsewhere."""
+    if not is_url(tar):
+        return Path(os.path.relpath(tar, Path(output.location).resolve())).as_posix()
+    folder, name = folder_and_name(tar)
+    return name if folder == output.location else str(tar)

@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Generic, Protocol
 
 from ...shards.format.records import READERS
 from ..executors.base import Blamed, Executor, Finished, Progressed, RecordT, Retried, TaskT, TaskT_contra, Work
 from ..source import RejectError
+from .libraries import InEnvironment, libraries
 from .progress import Progress
 
 
@@ -108,3 +109,52 @@ def run_tasks(
             elif not event.note:
                 reported[task.name] += 1
                 progress.advance(1)
+
+
+class SplitLedger(Protocol[TaskT, RecordT]):
+    """A split that tasks write, and the ledger of these."""
+
+    @property
+    def own(self) -> Sequence[TaskT]:
+        """The tasks of this run; their names are unique among all splits."""
+
+    def stands(self, task: TaskT) -> RecordT | None:
+        """As of `Ledger`."""
+
+    def record(self, task: TaskT, done: RecordT, restarts: int) -> None:
+        """Record a finished task, of which `restarts` processes died."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Splits(Generic[TaskT, RecordT]):
+    """The ledger of several splits: it asks the split that a task belongs to. `restarts` counts the deaths of tasks."""
+
+    owner: dict[str, SplitLedger[TaskT, RecordT]]
+    restarts: Counter[str] = field(default_factory=Counter)
+
+    def stands(self, task: TaskT) -> RecordT | None:
+        return self.owner[task.name].stands(task)
+
+    def record(self, task: TaskT, done: RecordT) -> None:
+        self.owner[task.name].record(task, done, self.restarts[task.name])
+
+    def restarted(self, task: TaskT) -> None:
+        self.restarts[task.name] += 1
+
+
+def run_splits(
+    executor: Executor,
+    work: Work[TaskT, RecordT],
+    modality: str,
+    splits: Sequence[SplitLedger[TaskT, RecordT]],
+    progress: Progress,
+    *,
+    phase: str,
+    unit: str,
+) -> None:
+    """Run this run's tasks of all splits in parallel, in processes that have the job's libraries."""
+    owner = {task.name: split for split in splits for task in split.own}
+    tasks = [task for split in splits for task in split.own]
+    if tasks:
+        checked = InEnvironment(work, modality, libraries(modality))
+        run_tasks(executor, checked, tasks, _Splits(owner), progress, phase=phase, unit=unit)

@@ -15,22 +15,44 @@ from .progress import Progress
 from .report import MAX_REJECTS
 
 
-class JobSettings(TypedDict, total=False):
+class RunSettings(TypedDict, total=False):
+    """The fields of `RunOptions`, as keyword arguments."""
+
+    limits: Limits | None
+    pauses_s: Sequence[float]
+    workers: int | None
+    executor: Executor | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """The options of every job that reads raw media.
+
+    limits: what a source may cost (pixels, frames, time, memory); one that costs more is a reject. pauses_s: the pauses
+    in seconds after which a source that cannot be read is tried again. executor: what runs the tasks, by default
+    `LocalExecutor(workers)`, which starts `workers` processes on this machine (default: one per core; 0 runs the tasks
+    in this process). progress: what is told of the progress.
+    """
+
+    limits: Limits | None = None
+    pauses_s: Sequence[float] = PAUSES_S
+    workers: int | None = None
+    executor: Executor | None = None
+    progress: Progress | None = None
+
+
+class JobSettings(RunSettings, total=False):
     """The fields of `JobOptions`, as keyword arguments."""
 
     profile: VideoProfile | None
     settings: Sequence[str]
     samples_per_shard: int | None
-    limits: Limits | None
     splits: Sequence[str]
     as_is: bool
     outside_root: bool
     damage: str | None
     max_rejects: float
-    pauses_s: Sequence[float]
-    workers: int | None
-    executor: Executor | None
-    progress: Progress | None
     overwrite: bool
     retry_rejects: bool
     repair: bool
@@ -39,21 +61,17 @@ class JobSettings(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JobOptions:
-    """The options of `make_shards`.
+class JobOptions(RunOptions):
+    """The options of `make_shards`, besides those of every job.
 
     profile: how video is stored (default: `train`). settings: settings of the dataset, such as "fold=2" of esc50, and
     fields of its encoder, such as "tokenizer=train:bpe:4000". samples_per_shard: how many sources a shard holds; the
-    default depends on their number. limits: what a source may cost (pixels, frames, time, memory); one that costs more
-    is a reject. splits: the names of the splits to make, by default all. as_is: make splits or labels that are
-    doubtful: folders named like splits, lists of splits that are not read, no label at all, or one for everything.
-    outside_root: a list or a link may lead to files that are not below the root. damage: "reject", "trim" or "keep"
-    what is damaged, as the field `damage` of the encoder says; with "keep", archives too are read as far as they can
-    be, with a reject that names each. max_rejects: the largest share of sources that may be rejected or missing.
-
-    executor: what runs the tasks, by default `LocalExecutor(workers)`, which starts `workers` processes on this machine
-    (default: one per core; 0 runs the tasks in this process). pauses_s: the pauses in seconds after which a source that
-    cannot be read is tried again. progress: what is told of the progress.
+    default depends on their number. splits: the names of the splits to make, by default all. as_is: make splits or
+    labels that are doubtful: folders named like splits, lists of splits that are not read, no label at all, or one for
+    everything. outside_root: a list or a link may lead to files that are not below the root. damage: "reject", "trim"
+    or "keep" what is damaged, as the field `damage` of the encoder says; with "keep", archives too are read as far as
+    they can be, with a reject that names each. max_rejects: the largest share of sources that may be rejected or
+    missing.
 
     The others edit the records of earlier runs, or which of them are this run's, before it writes what they lack:
 
@@ -68,16 +86,11 @@ class JobOptions:
     profile: VideoProfile | None = None
     settings: Sequence[str] = ()
     samples_per_shard: int | None = None
-    limits: Limits | None = None
     splits: Sequence[str] = ()
     as_is: bool = False
     outside_root: bool = False
     damage: str | None = None
     max_rejects: float = MAX_REJECTS
-    pauses_s: Sequence[float] = PAUSES_S
-    workers: int | None = None
-    executor: Executor | None = None
-    progress: Progress | None = None
     overwrite: bool = False
     retry_rejects: bool = False
     repair: bool = False

@@ -13,10 +13,9 @@ The bytes are the same for any number of workers, parts and machines, and after 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -26,17 +25,15 @@ from ...shards.stores.output import Location, output_at, within
 from ..datasets import Dataset
 from ..encode.encoder import Encoder, attached_to, prepared
 from ..encode.limits import Limits
-from ..executors.base import Executor
 from ..executors.local import executor_of
 from ..raw.files import RawFiles
-from .ledger import run_tasks
-from .libraries import InEnvironment, libraries
+from .ledger import run_splits
 from .listing import listed
 from .options import JobOptions, JobSettings
-from .plan import Part, ShardTask, default_samples_per_shard, plan, settings_of
+from .plan import Part, default_samples_per_shard, plan, settings_of
 from .progress import Progress
 from .split import SplitJob
-from .task import WrittenShard, write_task
+from .task import write_task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +106,7 @@ def make_shards(
         for split in todo.values():
             split.begin()
         if not options.finish:
-            _write(todo, executor, progress)
+            run_splits(executor, write_task, raw.modality, [*todo.values()], progress, phase="encode", unit="sources")
         for split in todo.values() if options.part is None else ():
             split.finish()
             split.verify(executor, progress)
@@ -174,37 +171,6 @@ def _todo(splits: dict[str, SplitJob], stack: ExitStack, options: JobOptions) ->
         if options.overwrite or not split.output.is_locked or not split.is_finished():  # it may be now
             todo[name] = split
     return todo
-
-
-@dataclass(frozen=True, slots=True)
-class _Splits:
-    """The ledger of several splits: it asks the split that a task belongs to. `restarts` counts the deaths of tasks."""
-
-    owner: dict[str, SplitJob]
-    progress: Progress
-    restarts: Counter[str] = field(default_factory=Counter)
-
-    def stands(self, task: ShardTask) -> WrittenShard | None:
-        return self.owner[task.name].stands(task)
-
-    def record(self, task: ShardTask, done: WrittenShard) -> None:
-        self.owner[task.name].record(task, done, self.restarts[task.name])
-        if done.rejects:
-            self.progress.tally("rejects", len(done.rejects))
-
-    def restarted(self, task: ShardTask) -> None:
-        self.restarts[task.name] += 1
-
-
-def _write(splits: dict[str, SplitJob], executor: Executor, progress: Progress) -> None:
-    """Run this run's tasks of all splits in parallel."""
-    owner = {task.name: split for split in splits.values() for task in split.own}
-    tasks = [task for split in splits.values() for task in split.own]
-    if not tasks:
-        return
-    modality = next(iter(splits.values())).info.modality
-    work = InEnvironment(write_task, modality, libraries(modality))
-    run_tasks(executor, work, tasks, _Splits(owner, progress), progress, phase="encode", unit="sources")
 
 
 def _report(split: SplitJob, part: Part | None, *, written: bool) -> SplitReport:

@@ -277,6 +277,8 @@ class SplitJob:
         if done.shard is None:
             self.output.remove(shard_files(task.file))
         self._records.record(task, done)
+        if done.rejects and self._options.progress is not None:
+            self._options.progress.tally("rejects", len(done.rejects))
         self.written += 1
         self.n_sources += task.units
 

@@ -20,16 +20,42 @@ from ...shards.format.dataset import publish_version, read_dataset_json
 from ...shards.format.fingerprint import fingerprint_of
 from ...shards.format.manifest import Manifest
 from ...shards.format.part_writer import number_of_part, parquet_bytes, part_name
+from ...shards.format.records import RECORDS, RecordedTask, Records
 from ...shards.format.removed import REMOVED
 from ...shards.format.shard_facts import ShardFacts
 from ...shards.format.tokenizer import TOKENIZER
 from ...shards.stores.block_sums import SUMS
 from ...shards.stores.elsewhere import folder_of
+from ...shards.stores.location import is_url, place_of
 from ...shards.stores.output import Location, Output, output_at
 from ...shards.stores.stream import stream
-from .carried_records import carry_records
+from ..job.task import WrittenShard
 from .fitting import check_distinct, check_fit, check_keys
 from .together import publish_rejects_and_removed, sums_of
+
+_WEB = ("http", "hf")
+
+
+def carry_records(output: Output, theirs: Manifest, names: Mapping[str, str], version: int) -> None:
+    """Write the records of the split `theirs`, if both splits have records, as those of its shards in the output.
+
+    names: our names of their shards. A task without a shard is recorded under its name and the version.
+    """
+    if is_url(theirs.location) and place_of(theirs.location).scheme in _WEB:
+        return
+    ours, others = Records(output, WrittenShard), Records(output_at(theirs.location), WrittenShard)
+    if ours.job() is None or others.job() is None:
+        return
+    output.remove_leftovers(RECORDS)
+    for task in others.tasks():
+        found = others.read(task)
+        if found is None:
+            continue
+        if found.shard is None:
+            ours.record(RecordedTask(f"{task.name}.v{version}"), found)
+        elif (name := names.get(found.shard.name)) is not None:
+            ours.record(RecordedTask(name), replace(found, shard=replace(found.shard, name=name)))
+
 
 _CHUNK_BYTES = 1 << 20
 _NUMBER = re.compile(r"(.+)-(\d{6})(?:\.e\d+)?\.tar")

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.preprocess import index_tars
-from maskstream.preprocess.foreign.label_table import LabelTable
+from maskstream.preprocess.foreign.labels import LabelTable
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 

@@ -1,0 +1,48 @@
+"""The options of a job: keyword arguments are its fields, and what excludes each other is refused before any work."""
+
+from dataclasses import fields
+from typing import get_type_hints
+
+import pytest
+
+from maskstream.preprocess import index_tars, make_shards
+from maskstream.preprocess.foreign.job import IndexOptions, IndexSettings
+from maskstream.preprocess.job.options import JobOptions, JobSettings, RunOptions, RunSettings
+from maskstream.preprocess.versions import add_sources
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [(RunOptions, RunSettings), (JobOptions, JobSettings), (IndexOptions, IndexSettings)],
+)
+def test_the_settings_are_the_fields_of_the_options(options, settings):
+    own = {one.name for one in fields(options)}
+    assert {name: one for name, one in get_type_hints(options).items() if name in own} == get_type_hints(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"max_rejects": 1.5}, "max_rejects=1.5 must be a share"),
+        ({"overwrite": True, "retry_rejects": True}, "exclude each other"),
+        ({"finish": True, "part": (1, 2)}, "finish writes no shards"),
+        ({"finish": True, "repair": True}, "finish writes no shards"),
+        ({"repair": True, "retry_rejects": True}, "repair makes what was there"),
+        ({"part": (1, 2), "overwrite": True}, "a part cannot overwrite"),
+        ({"part": (3, 2)}, "the part 3/2 is none"),
+        ({"samples_per_shard": 0}, "samples_per_shard=0 must be at least 1"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(given, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        make_shards("image-folder", tmp_path, tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_no_job_has_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="worker"):
+        make_shards("image-folder", tmp_path, tmp_path / "out", worker=2)
+    with pytest.raises(ValueError, match="match names a column of labels"):
+        index_tars([tmp_path], match="key")
+    with pytest.raises(ValueError, match="--append is for finished splits"):
+        add_sources("image-folder", tmp_path, tmp_path / "out", JobOptions(overwrite=True))
