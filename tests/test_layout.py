@@ -24,7 +24,14 @@ ROOMS = {
         "preprocess/raw",
         "preprocess/executors",
     ),
-    "preprocess/datasets": ("shards", "shards/format", "preprocess", "preprocess/raw", "preprocess/encode"),
+    "preprocess/datasets": (
+        "shards",
+        "shards/media",
+        "shards/format",
+        "preprocess",
+        "preprocess/raw",
+        "preprocess/encode",
+    ),
     "preprocess/job": (
         "shards/*",
         "preprocess",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import unwrap
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from ...shards.errors import DatasetError, OutageError
 from ...shards.format.sample import Reject
@@ -108,10 +108,9 @@ def reads_media(function: Listing) -> Listing:
     return function
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Declared:
-    """What the function of a dataset declares, and its name. in_archives: the suffixes of the lists that it reads; None
-    if its raw data must be unpacked.
+class Declared(NamedTuple):
+    """What the function of a dataset declares: its name, the suffixes of the lists that it reads in archives (None: its
+    raw data must be unpacked), and whether it reads its media.
     """
 
     name: str
@@ -124,9 +123,7 @@ def declared(sources_of: Callable[[Path], Dataset]) -> Declared:
     function = unwrap(sources_of)
     function = function.func if isinstance(function, partial) else function
     return Declared(
-        name=getattr(function, "__name__", ""),
-        in_archives=getattr(function, _IN_ARCHIVES, None),
-        reads_media=getattr(function, _READS_MEDIA, False),
+        getattr(function, "__name__", ""), getattr(function, _IN_ARCHIVES, None), getattr(function, _READS_MEDIA, False)
     )
 
 

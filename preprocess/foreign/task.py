@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import xxhash
 
@@ -23,7 +23,7 @@ from ...shards.stores.output import Location, Sizes, Stream, output_at
 from ..encode.limits import DEFAULT, Limits, limited
 from ..executors.base import Again, Report
 from ..job.judge import PAUSES_S, retried, verdict_on
-from ..job.ledger import NO_BLAMES, Blames
+from ..job.ledger import BlamedTask
 from ..source import RejectError
 from .indexer import INDEXERS
 from .labels import LABELS, Label, label_of
@@ -99,7 +99,7 @@ def _printable(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TarTask:
+class TarTask(BlamedTask):
     """The tar that the split in `out` names (`TarFile.of`), its modality, whether every entry point of its videos is
     decoded, what a sample may cost, and the pauses in seconds between attempts to read the tar.
     """
@@ -110,16 +110,11 @@ class TarTask:
     check: bool
     limits: Limits = DEFAULT
     pauses_s: tuple[float, ...] = PAUSES_S
-    blames: Blames = NO_BLAMES
 
     @property
     def units(self) -> int:
         """One tar."""
         return 1
-
-    def blamed(self, unit: str, reason: str) -> Self:
-        """The same task after the sample `unit` ended a process; if it did so twice, it is a reject."""
-        return replace(self, blames=self.blames.plus(unit, reason))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Generic, Protocol
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, Self
 
 from ...shards.format.records import READERS
 from ..executors.base import Blamed, Executor, Finished, Progressed, RecordT, Retried, TaskT, TaskT_contra, Work
@@ -51,20 +51,25 @@ class Blames:
             raise RejectError("decode", f"{found[-1]}, twice")
 
 
-NO_BLAMES = Blames()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlamedTask:
+    """A task that knows which of its units ended a process. Once, such a unit is tried first; twice, it is a reject."""
+
+    blames: Blames = Blames()
+
+    def blamed(self, unit: str, reason: str) -> Self:
+        """The same task after `unit` ended a process."""
+        return replace(self, blames=self.blames.plus(unit, reason))
 
 
 class Ledger(Protocol[TaskT_contra, RecordT]):
-    """Remembers which tasks are finished. Its records survive a kill. The records of a split are a ledger."""
+    """Remembers which tasks are finished. Its records survive a kill."""
 
     def stands(self, task: TaskT_contra) -> RecordT | None:
         """The record of a finished task whose files still exist; None for any other task. Several threads may ask."""
 
-    def record(self, task: TaskT_contra, done: RecordT) -> None:
-        """Record a finished task."""
-
-    def restarted(self, task: TaskT_contra) -> None:
-        """Hear that a process died of the task, which starts again."""
+    def record(self, task: TaskT_contra, done: RecordT, restarts: int) -> None:
+        """Record a finished task, of which `restarts` processes died in this run."""
 
 
 def run_tasks(
@@ -89,17 +94,18 @@ def run_tasks(
         n_all, n_todo = (sum(task.units for task in some) for some in (tasks, todo))
         progress.phase(phase, n_all, n_all - n_todo, unit)
     reported: Counter[str] = Counter()
+    restarts: Counter[str] = Counter()
     with closing(executor.run(work, todo)) as events:
         for event in events:
             task = event.task
             if isinstance(event, Finished):
-                ledger.record(task, event.record)
+                ledger.record(task, event.record, restarts[task.name])
                 units = task.units - reported.pop(task.name, 0)
                 if units:
                     progress.advance(units)
             elif not isinstance(event, Progressed):
                 what = f"{event.unit} {event.reason}" if isinstance(event, Blamed) else event.reason
-                ledger.restarted(task)
+                restarts[task.name] += 1
                 progress.tally("restarts")
                 progress.say(f"{task.name}: {what}; it starts again")
                 progress.advance(-reported.pop(task.name, 0))
@@ -111,35 +117,25 @@ def run_tasks(
                 progress.advance(1)
 
 
-class SplitLedger(Protocol[TaskT, RecordT]):
-    """A split that tasks write, and the ledger of these."""
+class SplitLedger(Ledger[TaskT, RecordT], Protocol[TaskT, RecordT]):
+    """The ledger of a split, with its tasks."""
 
     @property
     def own(self) -> Sequence[TaskT]:
         """The tasks of this run; their names are unique among all splits."""
 
-    def stands(self, task: TaskT) -> RecordT | None:
-        """As of `Ledger`."""
-
-    def record(self, task: TaskT, done: RecordT, restarts: int) -> None:
-        """Record a finished task, of which `restarts` processes died."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Splits(Generic[TaskT, RecordT]):
-    """The ledger of several splits: it asks the split that a task belongs to. `restarts` counts the deaths of tasks."""
+    """The ledger of several splits: it asks the split that a task belongs to."""
 
     owner: dict[str, SplitLedger[TaskT, RecordT]]
-    restarts: Counter[str] = field(default_factory=Counter)
 
     def stands(self, task: TaskT) -> RecordT | None:
         return self.owner[task.name].stands(task)
 
-    def record(self, task: TaskT, done: RecordT) -> None:
-        self.owner[task.name].record(task, done, self.restarts[task.name])
-
-    def restarted(self, task: TaskT) -> None:
-        self.restarts[task.name] += 1
+    def record(self, task: TaskT, done: RecordT, restarts: int) -> None:
+        self.owner[task.name].record(task, done, restarts)
 
 
 def run_splits(

@@ -16,8 +16,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import xxhash
 
@@ -29,7 +29,7 @@ from ..raw.files import LOCAL, RawFiles
 from ..raw.lists import is_unicode
 from ..source import Source
 from .judge import PAUSES_S
-from .ledger import NO_BLAMES, Blames
+from .ledger import BlamedTask
 
 T = TypeVar("T")
 
@@ -67,9 +67,9 @@ _SHARDS_WANTED = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ShardTask:
+class ShardTask(BlamedTask):
     """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
-    seconds between attempts to read one, where their files are, the sources that ended a process before, and the sha256
+    seconds between attempts to read one, where their files are, and the sha256
     in hex of the tar that this one replaces, if it is damaged.
     """
 
@@ -79,7 +79,6 @@ class ShardTask:
     limits: Limits = DEFAULT
     pauses_s: tuple[float, ...] = PAUSES_S
     files: RawFiles = LOCAL
-    blames: Blames = NO_BLAMES
     sha256: str | None = None
 
     @property
@@ -96,10 +95,6 @@ class ShardTask:
     def units(self) -> int:
         """The number of sources."""
         return len(self.sources)
-
-    def blamed(self, unit: str, reason: str) -> Self:
-        """The same task after the source `unit` ended a process. Once, it is encoded first; twice, it is a reject."""
-        return replace(self, blames=self.blames.plus(unit, reason))
 
 
 def default_samples_per_shard(n_sources: int) -> int:

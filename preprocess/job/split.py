@@ -269,7 +269,7 @@ class SplitJob:
         is_damaged = repair and found.shard is not None and mended(self.output, found.shard) is None
         return None if is_damaged else found
 
-    def record(self, task: ShardTask, done: WrittenShard, restarts: int = 0) -> None:
+    def record(self, task: ShardTask, done: WrittenShard, restarts: int) -> None:
         """Record a shard that this run has written, after `restarts` processes died of its task."""
         if done.effort is not None:
             effort = self._efforts[task.name] = replace(done.effort, restarts=restarts)

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
 
 from ...shards.errors import MaskstreamError, OutageError
 from ...shards.format.verify import SplitCheck, VerifyReport, unreadable
 from ..executors.base import Attempt, Executor, Report
 from ..executors.local import LocalExecutor, executor_of
 from ..source import RejectError
-from .ledger import NO_BLAMES, Blames, run_tasks
+from .ledger import BlamedTask, run_tasks
 from .progress import Progress
 
 SMALL_BYTES = 64 << 20
@@ -25,7 +24,7 @@ SMALL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CheckTask:
+class CheckTask(BlamedTask):
     """The check of one shard of the split at a location. `run` is another word in each verification, so that a process
     opens the split once in each, for its files may be others by then.
     """
@@ -36,16 +35,11 @@ class CheckTask:
     name: str
     size_bytes: int
     decode: bool
-    blames: Blames = NO_BLAMES
 
     @property
     def units(self) -> int:
         """The size in kB."""
         return -(-self.size_bytes // 1000)
-
-    def blamed(self, unit: str, reason: str) -> Self:
-        """The same task after its check ended a process."""
-        return replace(self, blames=self.blames.plus(unit, reason))
 
 
 def check_shard(task: CheckTask, report: Report) -> list[str]:
@@ -73,11 +67,8 @@ class _Found:
     def stands(self, task: CheckTask) -> list[str] | None:
         return None
 
-    def record(self, task: CheckTask, done: list[str]) -> None:
+    def record(self, task: CheckTask, done: list[str], restarts: int) -> None:
         self.problems[task.name] = done
-
-    def restarted(self, task: CheckTask) -> None:
-        pass
 
 
 def verify_split(

@@ -15,7 +15,7 @@ from pathlib import Path
 from .archive import is_archive
 from .archive_list import OpenArchives, members_of
 from .file_state import DamagedFileError, FileState, set_age
-from .files import Hand, fetching, is_same_file
+from .files import Hand, RawFiles, fetching, is_same_file
 from .parquet_rows import SUFFIX
 
 MARK = "!"
@@ -41,7 +41,7 @@ def archive_and_name(path: Path) -> tuple[Path, str] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ArchivedFiles:
+class ArchivedFiles(RawFiles):
     """Files of this machine, some of them in archives. All paths are absolute. `unpacked`: the folder for groups of
     rows of Parquet files, which lives as long as the job.
     """

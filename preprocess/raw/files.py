@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,70 +20,43 @@ from .file_state import FileState, read_state
 from .scratch import Scratch
 
 
-class Hand(Protocol):
-    """What a task has at hand: the files of the source that it encodes."""
+class Hand:
+    """What a task has at hand: the files of the source that it encodes; here as they are on this machine."""
 
     def located(self, source: Source) -> Source:
         """The source with the paths that its files have here."""
-        ...
+        return source
 
     def read(self, path: Path) -> FileState:
         """Read a file of a located source whole, which brings it here. Raises OSError or OutageError if it cannot."""
-        ...
+        return read_state(path)
 
     def expect(self, source: Source) -> None:
         """Begin to read what the next source needs."""
-        ...
 
     def release(self, source: Source, following: Source | None) -> tuple[Path, ...]:
         """The source is done: returns the files that are not here any more. `following` is still to be encoded."""
-        ...
+        return ()
 
 
-class RawFiles(Protocol):
-    """The files of a dataset's sources. It is small and frozen, because every task carries it to its process."""
+@dataclass(frozen=True, slots=True)
+class RawFiles:
+    """The files of a dataset's sources, on this machine or a file system that it has mounted. It is small and frozen,
+    because every task carries it to its process.
+    """
 
     def at_hand(self) -> AbstractContextManager[Hand]:
         """What a task has at hand during the block."""
-        ...
+        return nullcontext(Hand())
 
     def is_same(self, path: Path, state: FileState) -> bool:
         """Whether the file has these bytes, which are read only if it is not as old. Raises OSError or OutageError if
         it cannot be read.
         """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFiles:
-    """Files of this machine, or of a file system that it has mounted: they are at hand as they are."""
-
-    @contextmanager
-    def at_hand(self) -> Iterator[Hand]:
-        """The files themselves."""
-        yield self
-
-    def is_same(self, path: Path, state: FileState) -> bool:
-        """Whether the file has these bytes."""
         return state.is_of(path)
 
-    def located(self, source: Source) -> Source:
-        """The source."""
-        return source
 
-    def read(self, path: Path) -> FileState:
-        """The state of the file."""
-        return read_state(path)
-
-    def expect(self, source: Source) -> None:
-        """Do nothing."""
-
-    def release(self, source: Source, following: Source | None) -> tuple[Path, ...]:
-        """All files stay."""
-        return ()
-
-
-LOCAL = LocalFiles()
+LOCAL = RawFiles()
 
 
 class FetchedFiles(Protocol):
@@ -126,7 +99,7 @@ def is_same_file(files: FetchedFiles, path: Path, found: tuple[int, int], state:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFiles:
+class RemoteFiles(RawFiles):
     """Files at a URL. A path is one of the local tree at `tree`, where an empty file stands for each (`tree.py`);
     only the process that lists the sources has it.
     """
@@ -156,7 +129,7 @@ class RemoteFiles:
         return fetched(self.url, path.relative_to(self.tree).as_posix(), to)
 
 
-class _Fetched:
+class _Fetched(Hand):
     """The hand of a task: a folder that has the files of the current source, and soon those of the next one. It deletes
     only what it made itself.
     """

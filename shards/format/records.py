@@ -222,9 +222,6 @@ class Records(Generic[RecordT]):
         lines = [_line(json.dumps(part, allow_nan=False).encode()) for part in done.to_parts()]
         self.output.publish(_name(task), b"".join([*lines, _line(b"{}")]))
 
-    def restarted(self, task: Named) -> None:
-        """Nothing is kept of a process that died."""
-
     @property
     def _folder(self) -> Location:
         return within(self.output.location, RECORDS)

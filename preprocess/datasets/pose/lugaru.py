@@ -1,7 +1,7 @@
 """Motions of the game Lugaru: some 108 fights, flips, falls and runs of hand-made key poses, one minute in all.
 
 They are downloaded as Debian's lugaru-data (34 MB, CC-BY-SA-3.0). A copy of its folder Animations may be put at
-ROOT/lugaru-data. Between the few key poses of a motion poses are interpolated (encode/pose/resample.py). Labels are of
+ROOT/lugaru-data. Between the few key poses of a motion poses are interpolated (encode/pose/encoder.py). Labels are of
 names, and motions that share poses share a split.
 """
 

@@ -5,10 +5,18 @@ A sample has
 - its first picture as `jpg`, `png` or `webp`, the second as `1.jpg` and so on: any number of them;
 - `texts.npy`, the tokens of all texts, whose roles and lengths are in the manifest (shards/members/texts.py);
 - `words.npy`, the number of each token's word within its text;
-- `boxes.npy`, float32 (n, 4), the box of each phrase, where the source has boxes (texts.py);
+- `boxes.npy`, float32 (n, 4), the box of each phrase, where the source has boxes;
 - `segments.npy`, uint8 (n, H, ceil(W / 8)), of each phrase a bit a pixel, the first in the highest bit, where it is
   known which pixels it refers to;
 - `json`, which has the texts as they were.
+
+The texts of a source are in its `meta`: each role's text or list of texts, and the boxes of its phrases.
+
+    {"caption": "A lion.", "question": ["What is it?", "Is it a cat?"], "answer": ["a lion", "yes"],
+     "phrase": ["the left lion"], "box": [[12, 40, 80, 60]]}
+
+Texts of several roles belong together by their number: question 1 and answer 1. A box is x, y, width and height of what
+a phrase refers to, in pixels of the first picture; `segments.py` says how its pixels are given.
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ from ....shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 from ....shards.members.array import array_member
 from ....shards.members.image import image_member
 from ....shards.members.member import Member
-from ....shards.members.texts import texts_member
+from ....shards.members.texts import ROLES, texts_member
 from ....shards.members.tokens import tokens_member
 from ...source import RejectError, Source
 from ..encoder import Encoded
@@ -37,7 +45,47 @@ from ..text.tokenizer import TRAIN, Training, definition_of, packed_tokenizer, w
 from ..text.training_texts import training_texts
 from .scene import SCENE, drawn_scene
 from .segments import segments_of
-from .texts import boxes_of, texts_of
+
+BOX = "box"
+
+
+def texts_of(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Role and text of each text, in the order of `ROLES`. RejectError for what is no text."""
+    found = []
+    for role in ROLES:
+        given = meta.get(role, [])
+        for text in given if isinstance(given, list | tuple) else [given]:
+            if not isinstance(text, str):
+                raise RejectError("decode", f"its {role} is {type(text).__name__}, no text")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise RejectError(
+                    "decode", f"its {role} is no Unicode (character {error.start}: {error.reason})"
+                ) from error
+            found.append((role, text))
+    return found
+
+
+def boxes_of(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[np.float32] | None:
+    """The box of each phrase in a picture of width x height pixels, x0, y0, x1, y1 as shares of it, float32 (n, 4).
+
+    None for a source without boxes. RejectError for a box that lies outside the picture, or another number of boxes.
+    """
+    if BOX not in meta:
+        return None
+    phrases = sum(role == "phrase" for role, _ in texts_of(meta))
+    try:
+        boxes = np.array(meta[BOX], np.float64).reshape(-1, 4)
+    except (ValueError, TypeError) as error:
+        raise RejectError("decode", f"its boxes are not x, y, width, height of each phrase ({error})") from error
+    if len(boxes) != phrases:
+        raise RejectError("check", f"has {len(boxes)} boxes for {phrases} phrases")
+    corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1) / [width, height, width, height]
+    shown = corners.clip(0, 1)
+    if not np.isfinite(corners).all() or (shown[:, 2:] <= shown[:, :2]).any():
+        raise RejectError("check", f"a box lies outside the picture of {width}x{height} pixels: {meta[BOX]}")
+    return shown.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from av.video.frame import VideoFrame
 
 from ....shards.anchors import ANCHORED
@@ -15,7 +16,6 @@ from ....shards.media.video_index import VideoIndex
 from ...source import RejectError
 from ..limits import check_frames, lasts
 from .check import check_slices, exact_entries, full_decode, strict_decode
-from .clock import recorded_times, start_of
 from .convert import Converter, deinterlaced
 from .damage import Damage, Ending
 from .fragments import parsed_output, video_index
@@ -26,6 +26,30 @@ from .restarts import restarts_at_keyframes
 from .source import SourceFacts, decode, orientation_of, probe, timed, windowed
 from .timing import resample
 from .x264 import encode_x264
+
+
+def recorded_times(frames: Iterator[VideoFrame], times: list[float | None]) -> Iterator[VideoFrame]:
+    """Pass the frames on and append the time stamp of each, in seconds, to `times`."""
+    for frame in frames:
+        pts, unit = frame.pts, frame.time_base
+        times.append(None if pts is None or unit is None else pts * unit.numerator / unit.denominator)
+        yield frame
+
+
+def start_of(times: Sequence[float | None], rate: Fraction | None) -> float | None:
+    """The time of the first frame in seconds; None if time stamps are missing or not ascending (H.264 with B-frames in
+    AVI).
+
+    rate: the constant frame rate, or None. Stamps at a constant rate may be off by half a frame, so the result is the
+    median of the start times that the stamps imply. At a variable rate it is the first stamp.
+    """
+    stamps = [time for time in times if time is not None]
+    if not stamps or len(stamps) < len(times) or stamps != sorted(stamps):
+        return None
+    if rate is None:
+        return stamps[0]
+    return float(np.median(np.array(stamps) - np.arange(len(stamps)) / float(rate)))
+
 
 __all__ = ["PROFILES", "EncodedVideo", "RejectError", "VideoProfile", "encode_video"]
 

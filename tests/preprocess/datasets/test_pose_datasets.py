@@ -8,7 +8,7 @@ import pytest
 
 from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.datasets.pose.actions import LABELS, label_of
-from maskstream.preprocess.encode.pose.alike import alike, faced, shared
+from maskstream.preprocess.datasets.pose.held_out_motions import alike, faced, shared
 from maskstream.preprocess.encode.pose.psa import BIPED
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.h36m import MIRRORED

@@ -8,12 +8,11 @@ from scipy.spatial.transform import Rotation
 
 from maskstream.preprocess.encode.pose.bvh import read_bvh
 from maskstream.preprocess.encode.pose.deepmimic import NUMBERS, read_deepmimic
-from maskstream.preprocess.encode.pose.encoder import PoseEncoder
+from maskstream.preprocess.encode.pose.encoder import PoseEncoder, resampled
 from maskstream.preprocess.encode.pose.lugaru import JOINTS as LUGARU
 from maskstream.preprocess.encode.pose.lugaru import read_lugaru
 from maskstream.preprocess.encode.pose.motion import Motion, upright
 from maskstream.preprocess.encode.pose.psa import BIPED, read_psa
-from maskstream.preprocess.encode.pose.resample import resampled
 from maskstream.preprocess.encode.pose.rigs import RIGS, in_h36m
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones

@@ -14,8 +14,7 @@ import pytest
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.encode.trajectory import miniworld, vizdoom
-from maskstream.preprocess.encode.trajectory.depth import depth_member
-from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
+from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, depth_member
 from maskstream.preprocess.encode.trajectory.explorer import Explorer, StuckError
 from maskstream.preprocess.encode.trajectory.floor_plan import FloorPlan
 from maskstream.preprocess.encode.trajectory.miniworld import MiniworldWalk

@@ -45,12 +45,10 @@ class Kept:
     def stands(self, task):
         return self.records.get(task.name)
 
-    def record(self, task, done):
+    def record(self, task, done, restarts):
         assert task.name not in self.records
         self.records[task.name] = done
-
-    def restarted(self, task):
-        self.restarts.append(task.name)
+        self.restarts += [task.name] * restarts
 
 
 class Told(Progress):
