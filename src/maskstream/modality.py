@@ -66,26 +66,30 @@ class MaskField:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demo:
-    """The recipe that `maskstream demo` trains, and further commands, in which {data} is the folder of the sample
-    shards and {run} that of the run. unseen: whether the sample set has a split of sources that are not trained on.
+    """The recipe that `maskstream demo` trains, and further commands, in which {data} is the folder of the shards and
+    {run} that of the run. dataset, chosen: what becomes shards instead of the modality's sample set, and how.
+    settings: of the training. probed: whether the labels of the dataset say what the run's features are worth.
     """
 
     recipe: str
-    unseen: bool = False
+    dataset: str = ""
+    chosen: str = ""
+    settings: str = ""
+    probed: bool = False
     more: tuple[str, ...] = ()
 
     def commands(self, modality: str) -> list[list[str]]:
         """The arguments of each `maskstream` command."""
-        name = "" if modality == "video" else f"-{modality}"
-        data, run = f"data/shards/sample{name}", f"runs/demo{name}"
+        dataset = self.dataset or f"sample-{modality}"
+        data, run = f"data/shards/{dataset}", "runs/demo" if modality == "video" else f"runs/demo-{modality}"
         lines = (
-            f"shards sample{name} --root data/raw/sample{name} --out {{data}}",
-            f"train {self.recipe} --data {{data}}/train --out {{run}}",
-            "report {run} --data {data}/val --out {run}/report.html"
-            + (" --unseen {data}/unseen" if self.unseen else ""),
+            f"shards {dataset} --root data/raw/{dataset} --out {{data}} {self.chosen}",
+            f"train {self.recipe} --data {{data}}/train --out {{run}} {self.settings}",
+            "probe {run} --data {data}/train --test {data}/val --probes linear,knn10 --seeds 1" if self.probed else "",
+            "report {run} --data {data}/val --out {run}/report.html",
             *self.more,
         )
-        return [line.format(data=data, run=run).split() for line in lines]
+        return [line.format(data=data, run=run).split() for line in lines if line]
 
 
 def as_it_is(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:

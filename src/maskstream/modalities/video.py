@@ -61,7 +61,14 @@ VIDEO = Modality(
     masks=(MaskField(grid=CLIP, cues=frozenset({"flow"})),),
     suited=with_flow,
     figures=figures,
-    demo=Demo(recipe="mgmae-tiny", unseen=True),
+    demo=Demo(
+        recipe="mgmae-tiny",
+        dataset="moving-fashion-mnist",
+        chosen="--set clips=1200 --set frames=16",
+        settings="--batch-size 8 --set clip.frames=4 --set data.views=1 --set data.colour=null "
+        "--set data.augment.scale=[0.6,1.0] --set schedule.base_lr=0.064",
+        probed=True,
+    ),
     stages={
         "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),
         "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),
