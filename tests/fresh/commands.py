@@ -1,6 +1,6 @@
 """Runs what the pages tell a newcomer to type, in a clone on a machine that has nothing; `tests/fresh/run.sh` has one.
 
-    tests/fresh/run.sh python3 tests/fresh/commands.py [readme] [first-hour] [examples] [--list]
+    tests/fresh/run.sh python3 tests/fresh/commands.py [readme] [first-hour] [examples] [--short] [--list]
 
 The commands are taken from README.md and from the heads of the files in examples/, and the Python of the README runs
 after them. Each runs as it stands, in one folder, with what was installed and made before it; but a training stops
@@ -122,11 +122,13 @@ def main() -> None:
     """Runs the commands of the named pages, or of all."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("pages", nargs="*", help=f"of {', '.join(PAGES)}; all by default")
+    parser.add_argument("--short", action="store_true", help="without `make demo`, whose parts the README has too")
     parser.add_argument("--list", action="store_true", help="only print the commands")
     chosen = parser.parse_args()
     if unknown := set(chosen.pages) - PAGES.keys():
         parser.error(f"no such page: {', '.join(sorted(unknown))}; legal are {', '.join(PAGES)}")
     commands = [command for page in chosen.pages or PAGES for command in PAGES[page]()]
+    commands = [command for command in commands if command != "make demo" or not chosen.short]
     if chosen.list:
         print("\n".join(commands))
         return

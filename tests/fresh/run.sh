@@ -43,7 +43,7 @@ if [ ! -d "$base" ]; then
   # shellcheck disable=SC2016  # apt-get expands it
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' 2>/dev/null | head -n 1)
   debootstrap --variant=minbase --include=ca-certificates,git,make,python3,python3-pip "$suite" "$base.new" \
-    "${mirror:-http://deb.debian.org/debian}" >"$at/$suite.log" 2>&1 || { tail -n 5 "$at/$suite.log" >&2; exit 1; }
+    "${mirror:-http://deb.debian.org/debian}" >"$at/$suite.log" 2>&1 || { tail -n 5 "$at/$suite.log" >&2; cannot "debootstrap failed"; }
   mv "$base.new" "$base"
 fi
 

@@ -25,6 +25,7 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     )
     assert [line for line in lines if line in wanted] == list(wanted)
     assert "for batch in loader:" in lines
+    assert listed("readme", "--short").splitlines() == [line for line in lines if line != "make demo"]
 
 
 def test_all_pages_are_the_default():
