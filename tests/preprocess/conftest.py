@@ -125,6 +125,8 @@ def planes() -> Callable[[bytes], list[tuple[int, str, bytes]]]:
             with av.open(io.BytesIO(video), "r") as container:
                 for frame in container.decode(video=0):
                     kind = av.video.frame.PictureType(frame.pict_type).name
+                    if "10" in frame.format.name and int(av.__version__.partition(".")[0]) < 18:
+                        pytest.skip(f"PyAV {av.__version__} makes no array of {frame.format.name}")
                     yield frame.pts or 0, kind, frame.to_ndarray().tobytes()
 
         return list(rows())

@@ -154,9 +154,9 @@ def standing():
 def test_a_standing_humanoid_stands_and_its_turns_are_those_of_scipy(tmp_path):
     rng = np.random.default_rng(0)
     turned = standing()
-    root, chest, hip, shoulder = Rotation.random(4, rng=rng)
+    root, chest, hip, shoulder = Rotation.from_quat(rng.normal(size=(4, 4)))
     for at, turn in ((4, root), (8, chest), (16, hip), (39, shoulder)):
-        turned[at : at + 4] = turn.as_quat(scalar_first=True)
+        turned[at : at + 4] = np.roll(turn.as_quat(), 1)
     turned[20], turned[43] = -0.7, 1.1
     found = read_deepmimic(humanoid(tmp_path, [standing().tolist(), turned.tolist()]))
     place = dict(zip(found.names, np.moveaxis(found.places, 1, 0), strict=True))
