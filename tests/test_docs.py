@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -196,6 +197,23 @@ def test_every_page_is_in_the_list_of_pages() -> None:
     listed = set(re.findall(r"\]\(([^)#]+)", TEXTS[ROOT / "docs/contents.md"]))
     own = {str(path.relative_to(ROOT / "docs")) for path in PAGES if path.is_relative_to(ROOT / "docs")}
     assert {name for name in own if not name.startswith("papers/")} - {"contents.md"} <= listed
+
+
+def test_words_of_the_glossary_are_in_the_code() -> None:
+    names = {folder.name for folder in ROOT.glob("*/*/") if folder.parent.name in ("preprocess", "train")}
+    for path in (
+        path for room in ("shards", "preprocess", "pipelines", "train") for path in (ROOT / room).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.AnnAssign | ast.Assign):
+                targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+                names |= {ast.unparse(target) for target in targets}
+    rows = re.findall(r"^\| [a-z][^|]*\| ([^|]+) \|", TEXTS[ROOT / "docs/glossary.md"], re.MULTILINE)
+    words = [word for row in rows if row != "in code" for word in re.findall(r"`([^`]+)`", row)]
+    assert len(words) > 50
+    assert [word for word in words if word.rstrip("=").rpartition(".")[2] not in names] == []
 
 
 @pytest.mark.slow
