@@ -235,6 +235,7 @@ NAMES_CODE = {
     "train/recipes.py": {"named": USER},
     "src/maskstream/cli/kbvqa.py": {"imported": USER},
     "src/maskstream/pages/report/report.py": {"ProbeResult.from_dict": RUN},
+    "src/maskstream/modalities/__init__.py": {"named": USER},
     "src/maskstream/modality.py": {"named": USER},
 }
 """All calls that turn names into code or dicts into configs, and where what they are given comes from (SECURITY.md)."""

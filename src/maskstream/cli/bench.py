@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .data_options import Component, Frames, Masks, Set, Size, Stride, Views, settings
+from .data_options import Component, Frames, Masks, Own, Set, Size, Stride, Views, settings
 from .terminal import Cache, CacheGB, Data, Json, console
 
 
@@ -21,6 +21,7 @@ def bench(
     size: Size = None,
     frames: Frames = None,
     stride: Stride = None,
+    own: Own = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 8,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
     threads: Annotated[
@@ -59,7 +60,7 @@ def bench(
     from ..modalities import modality_of
     from ..pipelines.modalities.split import StoreOptions
 
-    modality = modality_of(data)
+    modality = modality_of(data, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
     config = modality.chosen(chosen, mask or ())
     if decode:

@@ -32,6 +32,10 @@ Masks = Annotated[
         show_default=False,
     ),
 ]
+Own = Annotated[
+    str | None,
+    typer.Option("--modality", help="package.module:NAME of a modality of your own.", show_default=False),
+]
 Component = Annotated[
     str | None,
     typer.Option(help="The component to read, such as cam0.mp4, of samples with several.", show_default=False),

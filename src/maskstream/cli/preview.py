@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .data_options import Component, Frames, Masks, Set, Size, Stride, Views, settings
+from .data_options import Component, Frames, Masks, Own, Set, Size, Stride, Views, settings
 from .terminal import Data, say
 
 
@@ -20,6 +20,7 @@ def preview(
     size: Size = None,
     frames: Frames = None,
     stride: Stride = None,
+    own: Own = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("preview.html"),
     samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=64, help="Number of samples.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the order, the crops and the masks.")] = 0,
@@ -34,7 +35,7 @@ def preview(
     from ..modalities import modality_of
     from ..pages.preview import preview as write
 
-    modality = modality_of(data)
+    modality = modality_of(data, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
     page = write(modality, data, modality.shown(data, chosen, mask or ()), out=out, samples=samples, seed=seed)
     say(f"wrote {page}")

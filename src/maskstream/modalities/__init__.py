@@ -7,6 +7,7 @@ from pathlib import Path
 from ..modality import Modality
 from ..shards.errors import ShardError
 from ..shards.format.dataset import read_dataset_json
+from ..shards.named import named
 from .audio import AUDIO
 from .audiovisual import AUDIOVISUAL
 from .image import IMAGE
@@ -23,11 +24,22 @@ MODALITIES: dict[str, Modality] = {
 }
 
 
-def modality_of(location: str | Path) -> Modality:
-    """The modality of the split in the folder `location`. ShardError if there is no finished split."""
+def modality_of(location: str | Path, own: str | None = None) -> Modality:
+    """The modality of the split in the folder `location`; ShardError if there is no finished split.
+
+    own: package.module:name of a Modality of one's own, whose split it must be; ValueError if it is not.
+    """
     name = str(read_dataset_json(location)["modality"])
+    if own is not None:
+        found = named(own, MODALITIES, "modality")
+        if not isinstance(found, Modality) or found.name != name:
+            raise ValueError(f"{own} is no Modality of {name}, which {location} holds; name one whose name that is")
+        return found
     if name not in MODALITIES:
-        raise ShardError(f"{location} holds {name} shards, which have no loader; legal are {', '.join(MODALITIES)}")
+        raise ShardError(
+            f"{location} holds {name} shards, which have no loader; legal are {', '.join(MODALITIES)}, and one of your "
+            "own as package.module:NAME (--modality of preview and bench)"
+        )
     return MODALITIES[name]
 
 

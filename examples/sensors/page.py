@@ -1,0 +1,69 @@
+"""What pages show of recordings, and the spec that `--modality` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskstream.modality import MaskField, Modality
+from maskstream.pages.figures.card import Card, Curve, Curves, Facts
+from maskstream.pages.figures.chart import line_chart
+from maskstream.pages.figures.figures import mask_facts
+from maskstream.pages.figures.tokens import MaskRow
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.modalities.data import DataConfig
+
+from .data import SensorBatch, SensorData
+from .encode import SensorEncoder
+
+
+class SensorFigures:
+    """Of each sensor a curve; where the mask hides it, the curve is broken."""
+
+    def about(self, batch: SensorBatch) -> tuple[str, dict[str, str]]:
+        """What is shown."""
+        return "Windows of recordings as the training loop receives them.", {"times": str(batch.values.shape[1])}
+
+    def sample(self, batch: SensorBatch, i: int) -> Card:
+        """The curves of a row, and its mask."""
+        return self.compared(batch, batch, i)
+
+    def compared(self, batch: SensorBatch, made: SensorBatch, i: int) -> Card:
+        """The curves of a row as the encoder sees them, and as they are or as the model made them."""
+        whole = made.values[i].double().numpy()
+        facts: tuple[Facts, ...] = ()
+        seen = whole.copy()
+        if batch.mask is not None:
+            row = MaskRow.of(batch.mask, i)
+            patch = whole.size // len(row.masked)
+            seen[row.masked.reshape(-1, whole.shape[1]).repeat(patch, axis=0)] = np.nan
+            facts = (Facts(items=mask_facts(row.counts)),)
+        time = np.arange(len(whole), dtype=np.float64)
+        curves = [
+            Curve(chart=line_chart(time, values[:, n]), title=f"{name} of sensor {n}")
+            for n in range(whole.shape[1])
+            for name, values in (("all", whole), ("seen", seen))
+        ]
+        figure = Curves(items=tuple(curves), across=2, x_name="time")
+        return Card(key=batch.key[i], words=f"{whole.shape[1]} sensors", facts=facts, figures=(figure,))
+
+
+def figures(data: DataConfig[Any], location: str | Path) -> SensorFigures:
+    """The figures of recordings."""
+    return SensorFigures()
+
+
+DATA = SensorData(mask=MASKS["random"]())
+SENSORS = Modality(
+    name="sensors",
+    unit="window",
+    units="windows",
+    kinds=("array",),
+    encoder=SensorEncoder,
+    data=DATA,
+    masks=(MaskField(grid=DATA.grids["sensors"]),),
+    figures=figures,
+    works={},
+)
