@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from ..shards.config import Json
 from ..shards.format.dataset import read_dataset_json
-from ..shards.stores.location import local_path
 from ..shards.stores.publish import publish
+from ..shards.stores.url import local_path
 from .core.export import load_model, weights_sum
 from .core.model import Model, ModelConfig
 from .core.recipe import Recipe, check_modality

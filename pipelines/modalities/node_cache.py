@@ -13,7 +13,7 @@ from ...shards.format.dataset import is_split, read_dataset_json
 from ...shards.format.manifest import Manifest
 from ...shards.stores.block_cache import BlockCache
 from ...shards.stores.filling import Filling
-from ...shards.stores.location import is_url
+from ...shards.stores.url import is_url
 from ..stream.order import dealt
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from ...shards.format.columns import FORMAT
 from ...shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, finish_split
 from ...shards.format.records import Records
 from ...shards.format.sample import DatasetInfo
-from ...shards.stores.location import is_url
 from ...shards.stores.output import Location, Output, last_parts, output_at
+from ...shards.stores.url import is_url
 from ..encode.limits import Limits
 from ..executors.local import executor_of
 from ..job.ledger import run_splits

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from ...shards.errors import MissingFileError, OutageError, StoreError, UnlistedError
-from ...shards.stores.elsewhere import joined
-from ...shards.stores.location import is_url, opened
+from ...shards.stores.folders import joined
+from ...shards.stores.open import open_store
 from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
 from ...shards.stores.stream import stream
+from ...shards.stores.url import is_url
 
 _PACKED = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
@@ -45,11 +46,11 @@ class TarFile:
             except OSError:
                 return None
             return TarState(found.st_size, found.st_mtime_ns)
-        from ...shards.stores.far_files import FarFiles
+        from ...shards.stores.remote_files import RemoteFiles
 
         folder, name = folder_and_name(self.where)
         try:
-            return TarState(*FarFiles(str(folder)).state(name))
+            return TarState(*RemoteFiles(str(folder)).state(name))
         except MissingFileError:
             return None
 
@@ -74,7 +75,7 @@ class TarFile:
         if state is None:
             raise OutageError(f"there is no file {self.where}")
         folder, name = folder_and_name(self.where)
-        with stream(opened(folder), name) as file:
+        with stream(open_store(folder), name) as file:
             yield file, state
         if self.state() != state:
             raise OutageError(f"{self.where} was changed while it was read")
@@ -123,7 +124,7 @@ def _at_url(url: str) -> list[str]:
     if url.endswith(".tar") or _is_packed(url):
         return [url]
     try:
-        names = opened(url).names()
+        names = open_store(url).names()
     except UnlistedError as error:
         raise ValueError(f"{url} is on a web server, which lists no files; give the URLs of its tars") from error
     found = [f"{url}/{name}" for name in names if name.endswith(".tar") and "/" not in name]

@@ -15,7 +15,7 @@ from pathlib import Path
 from ...shards.errors import DatasetError, OutageError
 from ...shards.format.sample import Reject
 from ...shards.reach import Reach, stays_inside
-from ...shards.stores.location import is_url
+from ...shards.stores.url import is_url
 from ..datasets import Dataset, chosen_dataset
 from ..datasets.dataset import declared
 from ..encode.encoder import KEEP, damage_settings, in_profile, with_settings

@@ -14,7 +14,7 @@ from ...shards.format.records import RECORDS, Records
 from ...shards.format.rejects import read_rejects
 from ...shards.format.sample import DatasetInfo, Reject
 from ...shards.format.verify import SplitCheck
-from ...shards.stores.elsewhere import is_elsewhere
+from ...shards.stores.folders import is_elsewhere
 from ...shards.stores.output import Location, Output, output_at
 from .task import WrittenShard
 

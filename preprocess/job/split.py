@@ -32,7 +32,7 @@ from ...shards.format.sample import DatasetInfo, Reject
 from ...shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
 from ...shards.stores.block_sums import SUMS
 from ...shards.stores.output import Location, Sizes, output_at
-from ...shards.stores.this_run import may_run, this_run
+from ...shards.stores.sole_writer import may_run, this_run
 from ..executors.base import Executor
 from ..raw.file_state import FileState
 from ..raw.files import LOCAL, is_same

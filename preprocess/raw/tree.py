@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...shards.errors import DatasetError
-from ...shards.stores.location import is_url
+from ...shards.stores.url import is_url
 from .archived_files import ArchivedFiles
 from .archived_tree import archives_below
 from .file_state import set_age

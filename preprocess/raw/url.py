@@ -14,8 +14,8 @@ from obstore.exceptions import GenericError, NotSupportedError
 
 from ...shards.errors import DatasetError, MissingFileError, OutageError
 from ...shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, errors_of
-from ...shards.stores.complete import IncompleteError, asked, chunks, contents, has_given_up
-from ...shards.stores.location import Place, place_of
+from ...shards.stores.remote_files import IncompleteError, asked, chunks, contents, has_given_up
+from ...shards.stores.url import Place, place_of
 from .file_state import FileState, set_age
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from ...shards.format.records import Records
-from ...shards.stores.location import is_url
 from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
 from ...shards.stores.sole_writer import LOCK
+from ...shards.stores.url import is_url
 from ..job.task import WrittenShard
 
 ADDING = ".adding-"

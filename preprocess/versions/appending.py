@@ -25,10 +25,10 @@ from ...shards.format.removed import REMOVED
 from ...shards.format.shard_facts import ShardFacts
 from ...shards.format.tokenizer import TOKENIZER
 from ...shards.stores.block_sums import SUMS
-from ...shards.stores.elsewhere import folder_of
-from ...shards.stores.location import is_url, place_of
+from ...shards.stores.folders import folder_of
 from ...shards.stores.output import Location, Output, output_at
 from ...shards.stores.stream import stream
+from ...shards.stores.url import is_url, place_of
 from ..job.task import WrittenShard
 from .fitting import check_distinct, check_fit, check_keys
 from .together import publish_rejects_and_removed, sums_of

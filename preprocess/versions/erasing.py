@@ -20,8 +20,8 @@ from ...shards.format.dataset import FOREIGN, is_split, read_dataset_json, versi
 from ...shards.format.manifest import Manifest, forget_index
 from ...shards.format.records import RECORDS
 from ...shards.format.verify import SplitCheck
-from ...shards.stores.elsewhere import folder_of, is_elsewhere, joined
-from ...shards.stores.location import opened
+from ...shards.stores.folders import folder_of, is_elsewhere, joined
+from ...shards.stores.open import open_store
 from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
 from .added import added_with, all_added, remove_folder, whole_location
 from .erased_part import erased_part
@@ -123,7 +123,7 @@ def _beside(output: Output, manifest: Manifest, added: Sequence[Output]) -> list
     """
     folder, name = folder_and_name(whole_location(output))
     found = []
-    for other in opened(folder).folders():
+    for other in open_store(folder).folders():
         if other == name or not is_split(within(folder, other)):
             continue
         info = read_dataset_json(within(folder, other))

@@ -15,7 +15,7 @@ from ...shards.format.erased import stem_of
 from ...shards.format.shard_facts import ShardFacts
 from ...shards.format.tokenizer import TOKENIZER_JSON, tokenizer_name
 from ...shards.stores.block_sums import SUMS
-from ...shards.stores.elsewhere import is_elsewhere
+from ...shards.stores.folders import is_elsewhere
 from ...shards.stores.output import Output
 
 _OF_A_SHARD = (".tar", ".idx", SUMS)

@@ -21,8 +21,7 @@ from ...shards.format.dataset import (
 from ...shards.format.fingerprint import fingerprint_of
 from ...shards.format.manifest import Manifest
 from ...shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
-from ...shards.stores.elsewhere import file_of, folder_of, is_elsewhere, joined, seen_from
-from ...shards.stores.merged import merged_store
+from ...shards.stores.folders import file_of, folder_of, is_elsewhere, joined, merged_store, seen_from
 from ...shards.stores.output import Location, Output, output_at
 from .fitting import check_fit, check_keys
 from .together import counts_of, publish_rejects_and_removed, sums_of

@@ -13,7 +13,7 @@ import xxhash
 
 from ..errors import MissingFileError, ShardError, StoreError
 from ..stores.base import Store
-from ..stores.elsewhere import is_elsewhere
+from ..stores.folders import is_elsewhere
 from .damage import REMEDY
 
 _CHANGED = (

@@ -21,10 +21,11 @@ from ..errors import MissingFileError, ShardError, StoreError, UnlistedError
 from ..reach import is_file_name
 from ..sealed import SEAL, sealed, unsealed
 from ..stores.base import Store
-from ..stores.elsewhere import file_of, is_elsewhere
+from ..stores.folders import file_of, is_elsewhere
 from ..stores.local import LocalStore
-from ..stores.location import is_url, opened
+from ..stores.open import open_store
 from ..stores.output import Location, Output, Sizes, folder_and_name, output_at, within
+from ..stores.url import is_url
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
 from .columns import FORMAT, rejects_table
 from .damage import REMEDY, parsing
@@ -153,7 +154,8 @@ def version_name(version: int) -> str:
 
 def versions_of(location: str | Path | Store) -> list[int]:
     """The numbers of the versions that a split has, sorted. Raises UnlistedError if the store cannot list files."""
-    found = (name.removeprefix(f"{VERSIONS}/").removesuffix(".json") for name in opened(location).names(f"{VERSIONS}/"))
+    names = open_store(location).names(f"{VERSIONS}/")
+    found = (name.removeprefix(f"{VERSIONS}/").removesuffix(".json") for name in names)
     return sorted(int(number) for number in found if number.isdecimal())
 
 
@@ -175,7 +177,7 @@ def read_dataset_json(location: str | Path | Store, version: int | None = None) 
     version: reads the description of that version instead. Raises ShardError if it is missing, no regular file, damaged
     (its checksum of itself tells), or of another format, and if a file's name leads out of the folder.
     """
-    store = opened(location)
+    store = open_store(location)
     name = DATASET_JSON if version is None else version_name(version)
     path = f"{store.location}/{name}"
     data = _json_bytes(store, name)
@@ -196,7 +198,7 @@ def read_dataset_json(location: str | Path | Store, version: int | None = None) 
 def is_split(location: str | Path | Store) -> bool:
     """Whether a location or store has a dataset.json."""
     try:
-        opened(location).size(DATASET_JSON)
+        open_store(location).size(DATASET_JSON)
     except StoreError:
         return False
     return True
@@ -312,7 +314,7 @@ def _splits_in(store: Store) -> list[str]:
 def _check_file(sizes: Sizes, shard: ShardRecord) -> None:
     if is_url(shard.name):
         folder, name = folder_and_name(shard.name)
-        size: int | None = opened(folder).size(name)
+        size: int | None = open_store(folder).size(name)
     else:
         size = sizes.size(shard.name)
     if size != shard.size_bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from ..stores.elsewhere import file_of
+from ..stores.folders import file_of
 from .shard_facts import ShardFacts
 
 FINGERPRINT_DIGITS = 32

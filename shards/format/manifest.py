@@ -23,11 +23,10 @@ from ..media.video_index import VideoIndex
 from ..members.video import VIDEO
 from ..stores.base import Range, ShardFile, Store
 from ..stores.block_cache import BlockCache
-from ..stores.elsewhere import folder_of, is_elsewhere
-from ..stores.far_tars import store_of_split
+from ..stores.folders import folder_of, is_elsewhere, merged_store, store_of_split
 from ..stores.local import LocalStore
-from ..stores.location import is_url, opened
-from ..stores.merged import merged_store
+from ..stores.open import open_store
+from ..stores.url import is_url
 from .checked_file import SIZE_BYTES, SUM, read_checked
 from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE
@@ -107,7 +106,7 @@ class Manifest:
         location: a location or the store of one. version: by default the current one. cached: False reads and compares
         the parts whatever is in the cache. cache: keeps what is read of URLs.
         """
-        store = opened(location, cache)
+        store = open_store(location, cache)
         info = read_dataset_json(store, version)
         if any(is_elsewhere(name) for name in _part_names(info)):
             store = merged_store(store, cache)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ..errors import ShardError
 from ..stores.base import Store
-from ..stores.location import opened
+from ..stores.open import open_store
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
 from .damage import REMEDY, parsing
@@ -26,7 +26,7 @@ def read_rejects(location: str | Path | Store, info: Mapping[str, Any]) -> list[
 
     Raises ShardError if its file is missing, differs from its checksum, or does not have the format's columns.
     """
-    store = opened(location)
+    store = open_store(location)
     path = f"{store.location}/{info['rejects']}"
     data = read_checked(store, info["rejects"], info["files"])
     with parsing(path):

@@ -18,7 +18,7 @@ from ..members.member import no_problems
 from ..members.text import BYTES
 from ..stores.base import Store
 from ..stores.block_sums import SUMS_OF
-from ..stores.elsewhere import folder_of
+from ..stores.folders import folder_of
 from ..stores.stream import stream
 from .component import Component
 from .damage import described

@@ -17,8 +17,8 @@ import pyarrow as pa
 import xxhash
 
 from ..errors import ShardError
-from ..stores.elsewhere import folder_of
-from ..stores.location import is_url
+from ..stores.folders import folder_of
+from ..stores.url import is_url
 from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
 from .contradictions import contradictions

@@ -15,7 +15,7 @@ from ..errors import MaskstreamError, OutageError, StoreError, UnlistedError
 from ..members.video import VIDEO
 from ..sealed import sealed
 from ..stores.base import Store
-from ..stores.elsewhere import is_elsewhere
+from ..stores.folders import is_elsewhere
 from .checked_file import read_checked
 from .damage import described
 from .dataset import (

@@ -23,7 +23,7 @@ from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, U
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from ..errors import MissingFileError, OutageError
-from .location import Place, place_of, without_password
+from .url import Place, place_of, without_password
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -37,7 +37,7 @@ BUCKETS = ("s3", "gs", "az")
 CONNECT_S, READ_S = 10.0, 30.0
 """How long a connection may take, and how long a server may send nothing."""
 LEAST_BYTES_S = 1024
-"""How many bytes a second a server must send of a file, on average over READ_S seconds (complete.py)."""
+"""How many bytes a second a server must send of a file, on average over READ_S seconds (remote_files.py)."""
 ASK_S, RANGE_S, FILE_S = 300.0, 3600.0, 86400.0
 """How long a request may take in all: one for facts, lists or several ranges; one for a range; one for a file, or that
 writes. The first bound what no answer's rate does: headers that come byte by byte."""

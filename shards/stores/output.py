@@ -9,7 +9,7 @@ from typing import Protocol
 
 from .base import Store
 from .local_output import LocalOutput
-from .location import is_url
+from .url import is_url
 
 Location = str | Path
 """A local path, or the URL of a folder or file in an object store."""

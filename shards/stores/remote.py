@@ -12,7 +12,7 @@ from ..errors import StoreError
 from .base import UNHEEDED, Announcement, Range, ShardFile, Store
 from .block_cache import BlockCache
 from .block_sums import BLOCK_BYTES, SUMS, blocks_around, check_blocks, say_unchecked, sums_bytes, sums_name
-from .far_files import FarFiles, threads
+from .remote_files import RemoteFiles, threads
 from .remote_sums import PAGE_BYTES, RemoteSums, Sums
 
 _Parts = tuple[str, dict[str, ShardFile], bool, BlockCache | None, Store | None]
@@ -36,7 +36,7 @@ class RemoteStore:
         cache: BlockCache | None = None,
         sums: Store | None = None,
     ) -> None:
-        self._files = FarFiles(location, outside=outside)
+        self._files = RemoteFiles(location, outside=outside)
         self._cache = cache
         self._sums_at = sums
         self._shards = dict(shards or {})

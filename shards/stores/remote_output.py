@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -22,10 +23,10 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError,
 from ..errors import MissingFileError, StoreError
 from .base import Store
 from .client import BUCKETS, READ_S, client_of, errors_of, waited_for
-from .complete import asked, contents
-from .listing import Listing
-from .location import opened, place_of
+from .open import open_store
 from .publish import space_for
+from .remote_files import asked, contents
+from .url import place_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -47,6 +48,18 @@ _THERE = (AlreadyExistsError, PreconditionError)
 _conditional: dict[str, bool] = {}
 """Whether the stores that were probed keep what is there, by location."""
 _lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The folder's location, and the size of each file by its name, as they were at one time."""
+
+    location: str
+    by_name: Mapping[str, int]
+
+    def size(self, name: str) -> int | None:
+        """The size of a file in bytes; None if there was none."""
+        return self.by_name.get(name)
 
 
 class RemoteOutput:
@@ -71,7 +84,7 @@ class RemoteOutput:
     @property
     def store(self) -> Store:
         """Reads the same folder."""
-        return opened(self._location)
+        return open_store(self._location)
 
     def _asked(self, name: str, request: Callable[[ObjectStore], T], read_timeout_s: float = READ_S) -> T:
         """What a request gives, which is repeated if its answer makes no sense."""

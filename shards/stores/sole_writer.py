@@ -6,12 +6,13 @@ import errno
 import fcntl
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BusyError, StoreError
-from .this_run import this_run
 
 log = logging.getLogger(__name__)
 
@@ -96,3 +97,16 @@ def _lock(descriptor: int, path: Path, how: int) -> None:
             path.parent,
             error.strerror,
         )
+
+
+def this_run() -> str:
+    """The process and the host of this run."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def may_run(name: str) -> bool:
+    """Whether a run of this name may go on. On another host it may; on this one its process tells."""
+    found = re.fullmatch(r"process (\d+) on (.*)", name)
+    if found is None or found[2] != socket.gethostname():
+        return True
+    return int(found[1]) != os.getpid() and Path("/proc", found[1]).exists()

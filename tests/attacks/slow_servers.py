@@ -20,7 +20,7 @@ import numpy as np
 from maskstream.pipelines import image_loader
 from maskstream.preprocess.raw.url import fetched
 from maskstream.shards.errors import OutageError
-from maskstream.shards.stores import client, far_files
+from maskstream.shards.stores import client, remote_files
 
 from ..pipelines.every_modality import write_split
 from ..web_server import serving
@@ -36,7 +36,7 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
     tar = sorted(split.glob("*.tar"))[0]
     ends: Counter[str] = Counter()
     fast = {"READ_S": WINDOW_S, "RETRY_S": WINDOW_S, "MAX_RETRIES": 1}
-    with patch.multiple(client, **fast), patch.object(far_files, "ASK_S", 2 * WINDOW_S):
+    with patch.multiple(client, **fast), patch.object(remote_files, "ASK_S", 2 * WINDOW_S):
         for number in range(count):
             rng = np.random.default_rng([seed, number])
             with serving(split) as server:

@@ -16,7 +16,7 @@ from maskstream.shards.errors import StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.block_cache import BlockCache
 from maskstream.shards.stores.filling import Filling, fill
-from maskstream.shards.stores.location import opened
+from maskstream.shards.stores.open import open_store
 
 from ..web_server import WebServer, serving
 from .every_modality import MODALITIES, Modality, write_split
@@ -96,14 +96,14 @@ def test_shards_that_fit_are_fetched_whole_behind_the_loader(
 ) -> None:
     _, url, _ = kind
     cache = BlockCache(tmp_path, 1 << 28)
-    manifest = Manifest.load(opened(url, cache))
+    manifest = Manifest.load(open_store(url, cache))
     with caplog.at_level(logging.INFO):
         filling = filled(manifest, cache, lanes=1, rank=0, world_size=1)
     assert filling is not None
     assert filling.done.wait(WAIT_S)
     assert "so whole shards are fetched" in caplog.text
     server.requests.clear()
-    again = Manifest.load(opened(url, BlockCache(tmp_path, 1 << 28)))
+    again = Manifest.load(open_store(url, BlockCache(tmp_path, 1 << 28)))
     for name in manifest.shard_names:
         assert len(again.store.read(name, 0, again.store.size(name))) == manifest.store.size(name)
     assert asked(server) == []
@@ -113,7 +113,7 @@ def test_shards_that_do_not_fit_are_not(
     kind: tuple[Modality, str, Path], tmp_path: Path, by_ranges: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = BlockCache(tmp_path, 1 << 28)
-    manifest = Manifest.load(opened(kind[1], cache))
+    manifest = Manifest.load(open_store(kind[1], cache))
     with caplog.at_level(logging.INFO):
         assert filled(manifest, cache, lanes=1, rank=0, world_size=1) is None
     assert "so only what is read is kept" in caplog.text
@@ -123,7 +123,7 @@ def test_one_process_of_a_node_fills(
     kind: tuple[Modality, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = BlockCache(tmp_path, 1 << 28)
-    manifest = Manifest.load(opened(kind[1], cache))
+    manifest = Manifest.load(open_store(kind[1], cache))
     monkeypatch.setenv("LOCAL_RANK", "1")
     with caplog.at_level(logging.INFO):
         assert filled(manifest, cache, lanes=1, rank=1, world_size=2) is None
@@ -131,7 +131,7 @@ def test_one_process_of_a_node_fills(
 
 
 def test_filling_at_once_tells_all_bytes(kind: tuple[Modality, str, Path], tmp_path: Path) -> None:
-    manifest, told = Manifest.load(opened(kind[1], BlockCache(tmp_path, 1 << 28))), list[int]()
+    manifest, told = Manifest.load(open_store(kind[1], BlockCache(tmp_path, 1 << 28))), list[int]()
     fill(manifest.store, manifest.shard_names, told.append)
     assert sum(told) == sum(map(manifest.store.size, manifest.shard_names))
 
@@ -139,7 +139,7 @@ def test_filling_at_once_tells_all_bytes(kind: tuple[Modality, str, Path], tmp_p
 def test_an_error_ends_the_filling_with_a_warning(
     kind: tuple[Modality, str, Path], server: WebServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = Manifest.load(opened(kind[1], BlockCache(tmp_path, 1 << 28)))
+    manifest = Manifest.load(open_store(kind[1], BlockCache(tmp_path, 1 << 28)))
     server.answer = lambda request, body: 404 if request.name.endswith(".tar") else body
     try:
         filling = Filling(manifest.store, manifest.shard_names)

@@ -14,7 +14,7 @@ from maskstream.shards.errors import OutageError, ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores import client
-from maskstream.shards.stores.location import opened
+from maskstream.shards.stores.open import open_store
 
 from ..pipelines.every_modality import MODALITIES, write_split
 from .nginx import WebServer
@@ -51,10 +51,10 @@ def check(url: str, folder: Path) -> None:
 
 
 def check_listing(url: str, folder: Path) -> None:
-    store = opened(url)
-    assert store.names() == opened(folder).names()
+    store = open_store(url)
+    assert store.names() == open_store(folder).names()
     assert store.names("t-000001") == ["t-000001.idx", "t-000001.sums", "t-000001.tar"]
-    assert opened(url.rpartition("/")[0]).folders() == [url.rpartition("/")[2]]
+    assert open_store(url.rpartition("/")[0]).folders() == [url.rpartition("/")[2]]
     with pytest.raises(ShardError, match=r"holds the splits train; give one of them, such as .*/train"):
         Manifest.load(url.rpartition("/")[0])
 

@@ -10,7 +10,7 @@ from ...pipelines.stream.loader import DATASET_VERSION
 from ...shards.errors import ResumeError
 from ...shards.format.dataset import read_dataset_json
 from ...shards.sealed import unsealed
-from ...shards.stores.location import opened
+from ...shards.stores.open import open_store
 from .checkpoint import STATE, checkpoints
 
 
@@ -20,7 +20,7 @@ def version_of_run(folder: Path, data: str | Path, asked: int | None = None) -> 
     The newest checkpoint whose state can be read decides. Raises ResumeError if the split does not have the version any
     more, or if the version `asked` for has other samples.
     """
-    store = opened(data)
+    store = open_store(data)
     for checkpoint in checkpoints(folder):
         with suppress(OSError, ValueError, KeyError, TypeError):
             loader = dict(unsealed((checkpoint / STATE).read_bytes())["loader"])

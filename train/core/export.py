@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...pipelines.masks import TokenGrid
-from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish
+from ...shards.stores.url import local_path
 from .file_sum import DamageError, FileSum
 from .foreign import is_foreign, read_foreign
 from .model import Model, ModelConfig

@@ -17,8 +17,8 @@ from torch import nn
 from ...pipelines.stream.stalls import summary
 from ...shards.config import Json
 from ...shards.errors import MaskstreamError
-from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish
+from ...shards.stores.url import local_path
 from .average import Average
 from .batches import Batch, Batches, EndlessBatches
 from .board import Board

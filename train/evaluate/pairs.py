@@ -19,7 +19,7 @@ from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...pipelines.modalities.audiovisual.data import AudioVisualData
 from ...pipelines.modalities.video.batch import VideoBatch
 from ...shards.format.dataset import is_split
-from ...shards.stores.location import beside
+from ...shards.stores.url import beside
 from ..nn.pair_model import PairModel
 from ..nn.spectrogram_tokens import SpectrogramTokens
 from ..nn.video_tokens import VideoTokens

@@ -13,7 +13,7 @@ from ....shards.config import Config
 from ....shards.errors import ShardError
 from ....shards.format.damage import parsing
 from ....shards.format.dataset import DATASET_JSON, is_split, read_dataset_json
-from ....shards.stores.location import beside
+from ....shards.stores.url import beside
 
 Float32s = npt.NDArray[np.float32]
 

@@ -23,7 +23,7 @@ from ..shards.format.manifest import Manifest
 from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.image import IMAGE
 from ..shards.members.texts import TEXTS
-from ..shards.stores.location import opened
+from ..shards.stores.open import open_store
 
 
 def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
@@ -37,7 +37,7 @@ def figures(data: DataConfig[Any], location: str | Path) -> ImageTextFigures:
     """Figures of images with texts."""
     if not isinstance(data, ImageTextData):
         raise TypeError(f"figures of images with texts need an ImageTextData, got {type(data).__name__}")
-    store, info = opened(location), read_dataset_json(location)
+    store, info = open_store(location), read_dataset_json(location)
     facts = tokenizer_facts(store.location, info)
     text = TextFigures(length=data.length, tokenizer=read_tokenizer(store, info), mask_id=facts.mask, packed=False)
     image = ImageFigures(grid=data.grids["image"], label_names=label_names(info))

@@ -17,14 +17,14 @@ from ..shards.format.dataset import read_dataset_json
 from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.text import TEXT as KIND
 from ..shards.members.tokens import TOKENS
-from ..shards.stores.location import opened
+from ..shards.stores.open import open_store
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> TextFigures:
     """Figures of texts."""
     if not isinstance(data, TextData):
         raise TypeError(f"figures of texts need a TextData, got {type(data).__name__}")
-    store, info = opened(location), read_dataset_json(location)
+    store, info = open_store(location), read_dataset_json(location)
     facts = tokenizer_facts(store.location, info)
     return TextFigures(
         length=data.length,

@@ -25,7 +25,7 @@ from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.members.kinds import KINDS
-from maskstream.shards.stores.location import opened
+from maskstream.shards.stores.open import open_store
 
 STORY = "the quick brown fox jumped over lazy dogs and unbelievably old houses while rivers ran"
 WORDS = STORY.split()
@@ -216,12 +216,12 @@ def test_the_same_bytes_with_any_number_of_workers_and_the_tokenizer_beside(tmp_
     assert one == two
     split = tmp_path / "one" / "train"
     info = read_dataset_json(split)
-    assert tokenizer_facts(str(split), info) == facts_of(read_tokenizer(opened(split), info))
+    assert tokenizer_facts(str(split), info) == facts_of(read_tokenizer(open_store(split), info))
     assert verify(split, decode=True).problems == []
     (split / "tokenizer.json").write_bytes(one["tokenizer.json"][:-1])
     assert any("has the sha256" in problem for problem in verify(split).problems)
     with pytest.raises(ShardError, match="has the sha256"):
-        read_tokenizer(opened(split), info)
+        read_tokenizer(open_store(split), info)
     make_shards("jsonl", tmp_path, tmp_path / "one", settings=settings, workers=0)
     assert (split / "tokenizer.json").read_bytes() == one["tokenizer.json"]
 

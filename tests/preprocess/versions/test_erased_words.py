@@ -26,7 +26,7 @@ from maskstream.shards.format.tokenizer import read_tokenizer
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.sealed import SEAL, sealed, unsealed
-from maskstream.shards.stores.location import opened
+from maskstream.shards.stores.open import open_store
 
 from .killed_forks import killed_fork
 from .small_splits import contents
@@ -81,7 +81,7 @@ def holds(out: Path) -> list[str]:
 def ids_of(split: Path) -> dict[str, list[int]]:
     """The ids that the split's tokenizer gives for the texts, by key, and the tokens that it stores."""
     manifest = Manifest.load(split)
-    tokenizer = Tokenizer.from_str(read_tokenizer(opened(split), manifest.info).decode())
+    tokenizer = Tokenizer.from_str(read_tokenizer(open_store(split), manifest.info).decode())
     found = {}
     for i in range(len(manifest)):
         if not manifest.is_removed(i):
@@ -114,7 +114,7 @@ def test_words_that_no_other_sample_has_are_in_no_byte_of_the_job(kind: str, tmp
             "erased-2",
         ]
         assert read_dataset_json(split, 1)["label_names"] == info["label_names"]
-        vocabulary = json.loads(read_tokenizer(opened(split), info))["model"]["vocab"]
+        vocabulary = json.loads(read_tokenizer(open_store(split), info))["model"]["vocab"]
         assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
         assert sum(name.startswith("[ERASED ") for name in vocabulary) == found.tokens
     assert ids_of(train) == {name: ids for name, ids in before.items() if name != key}
@@ -178,7 +178,7 @@ def test_captions_are_told_by_their_tokens(kind: str, tmp_path: Path) -> None:
     split = captions(tmp_path, kind)
     manifest = Manifest.load(split)
     (secret,) = [i for i in range(8) if "3" in manifest.sources()[i].as_py()]
-    tokenizer = Tokenizer.from_str(read_tokenizer(opened(split), manifest.info).decode())
+    tokenizer = Tokenizer.from_str(read_tokenizer(open_store(split), manifest.info).decode())
     assert "quokk" in "".join(tokenizer.get_vocab())
     found = erase(split, [manifest.key(secret)], words=True)
     assert found.tokens > 5
@@ -187,7 +187,7 @@ def test_captions_are_told_by_their_tokens(kind: str, tmp_path: Path) -> None:
         assert held == [], piece
     assert verify(split, decode=True).problems == []
     after = Manifest.load(split)
-    changed = Tokenizer.from_str(read_tokenizer(opened(split), after.info).decode())
+    changed = Tokenizer.from_str(read_tokenizer(open_store(split), after.info).decode())
     for i in {*range(8)} - {secret}:
         ids = read_npy(after.store.read(*after.member(i, "texts.npy"))).tolist()
         assert tokenizer.decode(ids) == changed.decode(ids)

@@ -25,8 +25,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores.base import Range
-from maskstream.shards.stores.elsewhere import joined, seen_from
-from maskstream.shards.stores.merged import MergedStore
+from maskstream.shards.stores.folders import FoldersStore, joined, seen_from
 
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...resealed import reseal
@@ -66,7 +65,7 @@ def test_samples_are_those_of_the_splits_in_their_order(tmp_path: Path) -> None:
     ranges = [found.member(i, "json") for i in (11, 0, 6, 3)]
     assert found.store.read_many(ranges) == [found.store.read(*one) for one in ranges]
     copy = pickle.loads(pickle.dumps(found))
-    assert isinstance(copy.store, MergedStore)
+    assert isinstance(copy.store, FoldersStore)
     assert copy.store.read(*ranges[0]) == found.store.read(*ranges[0])
     assert inspect(out)["counts"]["samples"] == 12
 

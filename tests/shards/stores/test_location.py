@@ -13,8 +13,9 @@ from obstore.exceptions import GenericError
 from maskstream.shards.errors import OutageError
 from maskstream.shards.stores import client
 from maskstream.shards.stores.local import LocalStore
-from maskstream.shards.stores.location import Place, beside, is_url, local_path, opened, place_of
+from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.read_ahead import ReadAhead
+from maskstream.shards.stores.url import Place, beside, is_url, local_path, place_of
 
 from ...web_server import serving
 
@@ -40,7 +41,7 @@ from ...web_server import serving
 def test_the_parts_of_a_url(url: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     assert place_of(url) == place
-    store = opened(url)
+    store = open_store(url)
     assert isinstance(store, ReadAhead)
     assert store.location == url.rstrip("/")
 
@@ -61,19 +62,19 @@ def test_the_parts_of_a_url(url: str, place: Place, monkeypatch: pytest.MonkeyPa
 )
 def test_an_illegal_url_is_refused_with_what_is_legal(url: str, words: str) -> None:
     with pytest.raises(ValueError, match=words.replace(".", r"\.")) as raised:
-        opened(url)
+        open_store(url)
     assert "secret" not in str(raised.value)
 
 
 def test_paths_are_local(tmp_path: Path) -> None:
     for path in (tmp_path, str(tmp_path), "s3:", "a:b/c", "./http:/x"):
         assert not is_url(path)
-        assert isinstance(opened(path), LocalStore)
+        assert isinstance(open_store(path), LocalStore)
         assert local_path(path, "--out") == Path(path)
     with pytest.raises(ValueError, match=r"--out 's3://b/x': only local paths are legal"):
         local_path("s3://b/x", "--out")
     with pytest.raises(ValueError, match=r"give it as a str"):
-        opened(Path("s3://b/x"))
+        open_store(Path("s3://b/x"))
 
 
 def test_neighbours(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_the_hub_gets_the_token_and_its_redirects_do_not(tmp_path: Path, monkeyp
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_TOKEN", "secret-token")
         (tmp_path / "train/b.json").write_bytes(b"0123456789")
-        store = opened("hf://datasets/me/k400@refs%2Fpr%2F1/train")
+        store = open_store("hf://datasets/me/k400@refs%2Fpr%2F1/train")
         assert store.unchecked("b.json", 3, 4) == b"3456"
         assert hub.headers["authorization"] == "Bearer secret-token"
         assert "authorization" not in files.headers
@@ -103,7 +104,7 @@ def test_a_profile_needs_boto3(how: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv(how, str(tmp_path / "keys"))
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ValueError, match=r"AWS_PROFILE and ~/.aws/credentials need boto3 \(pip install boto3\)"):
-        opened("s3://bucket/x").size("a")
+        open_store("s3://bucket/x").size("a")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a key comes before a profile")
     assert not client._has_profile()
 
@@ -145,7 +146,7 @@ def test_the_password_of_an_endpoint_is_in_no_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:pa55word@127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "A")
     with pytest.raises(OutageError, match="cannot be reached") as raised:
-        opened("s3://bucket/x").size("a")
+        open_store("s3://bucket/x").size("a")
     assert "pa55" not in "".join(traceback.format_exception(raised.value))
 
 
@@ -153,7 +154,7 @@ def test_an_account_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPat
     for name in [name for name in os.environ if name.startswith("AZURE")]:
         monkeypatch.delenv(name)
     with pytest.raises(ValueError, match=r"az://container cannot be opened \(.*[Aa]ccount.*\); see docs/stores.md"):
-        opened("az://container/x").size("a")
+        open_store("az://container/x").size("a")
 
 
 def test_a_server_without_tls_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

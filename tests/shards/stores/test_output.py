@@ -10,7 +10,7 @@ import pytest
 
 from maskstream.shards.errors import OutageError, StoreError
 from maskstream.shards.format.records import Records
-from maskstream.shards.stores import client, complete, remote_output
+from maskstream.shards.stores import client, remote_files, remote_output
 from maskstream.shards.stores.local_output import LocalOutput
 from maskstream.shards.stores.output import Location, Output, folder_and_name, last_parts, output_at, within
 from maskstream.shards.stores.remote_output import RemoteOutput
@@ -177,7 +177,7 @@ def test_only_writable_places_are_outputs(tmp_path: Path) -> None:
 
 def test_a_store_that_is_away_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_RETRIES", 0)
-    monkeypatch.setattr(complete, "REPEATS", 1)
+    monkeypatch.setattr(remote_files, "REPEATS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

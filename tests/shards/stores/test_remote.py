@@ -24,11 +24,11 @@ from maskstream.shards.errors import MissingFileError, OutageError, ShardError, 
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.stores import client, complete, far_files, remote_sums
+from maskstream.shards.stores import client, remote_files, remote_sums
 from maskstream.shards.stores.base import Range, ShardFile
 from maskstream.shards.stores.block_sums import BlockSums
 from maskstream.shards.stores.local import LocalStore
-from maskstream.shards.stores.location import opened
+from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.remote import RemoteStore
 
 from ...web_server import Request, WebServer, serving
@@ -318,13 +318,13 @@ def test_verify_finds_the_same_at_a_url(split: Path, tmp_path_factory: pytest.Te
 
 def test_a_url_without_a_split_says_so(server: WebServer) -> None:
     with pytest.raises(ShardError, match=r"there is no dataset.json in http://.*/split, so it is no finished split"):
-        Manifest.load(opened(f"{server.url}/split/"))
+        Manifest.load(open_store(f"{server.url}/split/"))
 
 
 def test_a_server_that_sends_next_to_nothing_is_left(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "READ_S", 0.31)  # no other test has the client of this server with this number
     monkeypatch.setattr(client, "RETRY_S", 0.5)
-    monkeypatch.setattr(far_files, "ASK_S", 0.5)
+    monkeypatch.setattr(remote_files, "ASK_S", 0.5)
     store = RemoteStore(f"{server.url}/split", shards={TAR: ShardFile(SIZE, "")})
     server.rate = 40
     reads: list[Callable[[], object]] = [
@@ -341,7 +341,7 @@ def test_a_server_that_sends_next_to_nothing_is_left(server: WebServer, monkeypa
 
 
 def test_headers_that_never_end_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(far_files, "ASK_S", 0.5)
+    monkeypatch.setattr(remote_files, "ASK_S", 0.5)
     monkeypatch.setattr(client, "RETRY_S", 0.4)
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -365,7 +365,7 @@ def test_headers_that_never_end_are_left(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_server_that_sends_no_sizes_is_told_what_to_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(complete, "REPEATS", 0)
+    monkeypatch.setattr(remote_files, "REPEATS", 0)
     (tmp_path / "dataset.json").write_bytes(b"{}")
     with serving(tmp_path) as server:
         server.chunked = True

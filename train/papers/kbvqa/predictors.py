@@ -23,7 +23,7 @@ from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.errors import MaskstreamError
 from ....shards.format.dataset import read_dataset_json
 from ....shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from ....shards.stores.location import opened
+from ....shards.stores.open import open_store
 from ...core.export import load_model
 from ...core.run_folder import run_recipe, run_weights
 from .evaluate import Predictor, Prompt, Question, frequent_answers
@@ -153,7 +153,7 @@ def of_run(run: Path, data: str | Path) -> Predictor:
         raise ValueError(f"{run} holds no classifier of answers; give a run of vqa-tiny, or a command")
     from tokenizers import Tokenizer
 
-    store, info = opened(data), read_dataset_json(data)
+    store, info = open_store(data), read_dataset_json(data)
     facts = tokenizer_facts(store.location, info)
     tokenizer = Tokenizer.from_str(read_tokenizer(store, info).decode())
     names: Sequence[str] = info["label_names"]

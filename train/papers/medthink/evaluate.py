@@ -20,7 +20,7 @@ from ....shards.format.dataset import read_dataset_json
 from ....shards.format.manifest import Manifest
 from ....shards.format.tokenizer import tokenizer_facts
 from ....shards.members.texts import ROLES
-from ....shards.stores.location import opened
+from ....shards.stores.open import open_store
 from ...evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from ...evaluate.held_out import batches, trained_on
 from ...evaluate.scores import KIND
@@ -98,7 +98,7 @@ class Asked:
 
 def special_ids(data: str | Path) -> tuple[int, int]:
     """The ids that begin and end texts in a split. ValueError where its tokenizer has none."""
-    facts = tokenizer_facts(opened(data).location, read_dataset_json(data))
+    facts = tokenizer_facts(open_store(data).location, read_dataset_json(data))
     if facts.begin is None or facts.end is None:
         raise ValueError(f"what is written begins and ends with special tokens, and the tokenizer of {data} has none")
     return facts.begin, facts.end

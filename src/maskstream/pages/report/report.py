@@ -11,7 +11,7 @@ from typing import Any
 from ...modality import Modality
 from ...shards.format.dataset import read_dataset_json
 from ...shards.format.manifest import Manifest
-from ...shards.stores.location import local_path
+from ...shards.stores.url import local_path
 from ...train.core.export import load_model, weights_sum
 from ...train.core.metrics import StepMetrics, read_metrics
 from ...train.core.recipe import Recipe, check_modality

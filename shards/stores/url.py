@@ -1,4 +1,4 @@
-"""Locations: where a split is. A location is the path of a local folder, or the URL of a folder in a store."""
+"""Locations: the path of a local folder, or the URL of a folder in a store, and the parts of a URL."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from .base import Store
-from .block_cache import BlockCache
-from .local import LocalStore
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -42,25 +40,6 @@ def spoilt_url(path: Path) -> str | None:
     """The URL that a path was before `Path` took a `/` from it; None for what was none."""
     found = _SPOILT.match(str(path))
     return f"{found[1]}://{found[2]}" if found else None
-
-
-def opened(location: str | Path | Store, cache: BlockCache | None = None) -> Store:
-    """The store of a location; a store itself is returned as it is.
-
-    cache: keeps what is read of a URL. Raises ValueError for a URL that is not legal, and names the legal ones.
-    """
-    if not isinstance(location, str | Path):
-        if not hasattr(location, "location"):
-            raise ValueError(f"a split is the path of a folder or a URL, got {location!r}; `mix` takes several splits")
-        return location
-    if str(location).startswith("pipe:"):
-        raise ValueError(f"{str(location)!r}: folders and URLs of folders are read, and no output of commands")
-    if not is_url(location):
-        return LocalStore(location)
-    from .read_ahead import ReadAhead
-    from .remote import RemoteStore
-
-    return ReadAhead(RemoteStore(str(location), cache=cache))
 
 
 def local_path(location: str | Path, what: str) -> Path:

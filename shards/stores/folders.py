@@ -1,0 +1,230 @@
+"""Splits whose files are in several folders: the names of such files, and the store that reads each in its folder.
+
+A name is then a folder and a file: `../other/train/toy-000000.tar`, or `s3://bucket/train/toy-000000.tar`. The folder
+is a path from the split's own folder, which begins with `./` or `../`, or a URL. A merged split names shards and parts
+of the manifest so, an index of foreign tars those that lie at URLs.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import ShardError, StoreError
+from .base import Announcement, Range, ShardFile, Store, Together
+from .block_cache import BlockCache
+from .open import open_store
+from .url import is_url, place_of
+
+_RELATIVE = re.compile(r"\.\.?(/[^/\0]+)*")
+
+
+def folder_of(name: str) -> str:
+    """The folder of a name; "" for a file in the split's own folder."""
+    return name.rpartition("/")[0]
+
+
+def file_of(name: str) -> str:
+    """A name without its folder."""
+    return name.rpartition("/")[2]
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a name is that of a file in another folder."""
+    return bool(_RELATIVE.fullmatch(folder_of(name))) or is_url(folder_of(name))
+
+
+def joined(location: str, folder: str) -> str:
+    """The location of a folder of such a name, for a split at a location.
+
+    Raises StoreError for what is none, and where a split at a URL names another server or bucket than its own, which it
+    may not: who reads a URL says by it where requests go.
+    """
+    if is_url(folder):
+        try:
+            place = place_of(folder)
+        except ValueError as error:
+            raise StoreError(f"{location} names a folder that is none: {error}") from error
+        if is_url(location) and place_of(location)[:2] != place[:2]:
+            raise StoreError(f"{location} names {folder}, which is another server or bucket than its own")
+        return folder
+    if not _RELATIVE.fullmatch(folder):
+        raise StoreError(f"{location} names the folder {folder!r}; legal are paths that begin with ./ or ../, and URLs")
+    if not is_url(location):
+        return str(Path(location) / folder)
+    scheme, _, path = location.partition("://")
+    server, _, inside = path.partition("/")
+    found = posixpath.normpath(posixpath.join(inside or ".", folder))
+    url = f"{scheme}://{server}" if found == "." else f"{scheme}://{server}/{found}"
+    if found.startswith("..") or place_of(url)[:2] != place_of(location)[:2]:
+        raise StoreError(f"{location} names the folder {folder!r}, which is outside of its server or bucket")
+    return url
+
+
+def seen_from(location: str | Path, target: str | Path) -> str:
+    """The folder `target` as a split at `location` names it. Raises ValueError if it cannot."""
+    if not is_url(location):
+        if is_url(target):
+            return str(target).rstrip("/")
+        return _dotted(os.path.relpath(Path(target).resolve(), Path(location).resolve()))
+    if not is_url(target) or place_of(str(location))[:2] != place_of(str(target))[:2]:
+        raise ValueError(
+            f"{location} cannot name {target}: a split at a URL names folders of its own server or bucket; choose a "
+            "local folder for it, or one beside the others"
+        )
+    if place_of(str(location)).scheme == "hf":
+        return str(target).rstrip("/")
+    folders = (f"/{place_of(str(one)).folder}" for one in (target, location))
+    return _dotted(posixpath.relpath(*folders))
+
+
+def _dotted(path: str) -> str:
+    return path if path == "." or path.startswith("..") else f"./{path}"
+
+
+ByName = Mapping[str, ShardFile]
+_Parts = tuple[Store, BlockCache | None, Mapping[str, ByName], bool]
+
+
+class FoldersStore:
+    """The `Store` of a split whose files are in several folders.
+
+    home: the store of the split's own folder. cache: keeps what is read of URLs. shards: those of other folders, by
+    folder and by name there. foreign: whether the split is an index of tars. Then the tars at URLs are read there, and
+    all other files, such as the sums of these tars, in the split's own folder; in a merged split each folder has its
+    sums.
+    """
+
+    def __init__(
+        self,
+        home: Store,
+        cache: BlockCache | None = None,
+        shards: Mapping[str, ByName] | None = None,
+        *,
+        foreign: bool = False,
+    ) -> None:
+        self._home, self._cache, self._shards, self.foreign = home, cache, dict(shards or {}), foreign
+        self._lock = threading.Lock()
+        self._stores: dict[str, Store] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., FoldersStore], _Parts]:
+        return _folders_store, (self._home, self._cache, self._shards, self.foreign)
+
+    @property
+    def location(self) -> str:
+        """That of the split's own folder."""
+        return self._home.location
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes at `offset`."""
+        store, file = self._at(name)
+        return store.read(file, offset, size)
+
+    def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read each range, those of a folder at the same time."""
+        data: dict[int, bytes] = {}
+        for store, numbers, own in self._grouped(ranges):
+            data |= zip(numbers, store.read_many(own), strict=True)
+        return [data[number] for number in range(len(ranges))]
+
+    def unchecked(self, name: str, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes at `offset` as they are."""
+        store, file = self._at(name)
+        return store.unchecked(file, offset, size)
+
+    def whole(self, name: str, most: int) -> bytes:
+        """The contents of a file of at most `most` bytes."""
+        store, file = self._at(name)
+        return store.whole(file, most)
+
+    def size(self, name: str) -> int:
+        """The size of the file in bytes."""
+        store, file = self._at(name)
+        return store.size(file)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The sorted names, with `prefix`, of the files in the split's own folder and below it."""
+        return self._home.names(prefix)
+
+    def folders(self) -> list[str]:
+        """The sorted names of the folders in the split's own folder."""
+        return self._home.folders()
+
+    def announce(self, ranges: Sequence[Range]) -> Announcement:
+        """Says to the store of each folder that its ranges will be read soon."""
+        return Together(tuple(store.announce(own) for store, _, own in self._grouped(ranges)))
+
+    def of_split(self, shards: ByName, *, outside: bool) -> FoldersStore:
+        """The same store with these shards."""
+        own: dict[str, ShardFile] = {}
+        others: defaultdict[str, dict[str, ShardFile]] = defaultdict(dict)
+        for name, file in shards.items():
+            if self._is_away(name):
+                others[folder_of(name)][file_of(name)] = file
+            else:
+                own[name] = file
+        home = self._home.of_split(own, outside=outside and self.foreign)
+        return FoldersStore(home, self._cache, others, foreign=self.foreign)
+
+    def _is_away(self, name: str) -> bool:
+        """Whether a name is read in the folder that it begins with."""
+        return is_url(name) if self.foreign else is_elsewhere(name)
+
+    def _at(self, name: str) -> tuple[Store, str]:
+        """The store that reads a file, and the file's name there."""
+        if not self._is_away(name):
+            return self._home, name
+        folder = folder_of(name)
+        with self._lock:
+            if folder not in self._stores:
+                self._stores[folder] = self._open(folder, self._shards.get(folder, {}))
+            return self._stores[folder], file_of(name)
+
+    def _open(self, folder: str, shards: ByName) -> Store:
+        """The store of another folder, with the shards that are there."""
+        if not self.foreign:
+            return open_store(joined(self.location, folder), self._cache).of_split(shards, outside=False)
+        from .read_ahead import ReadAhead
+        from .remote import RemoteStore  # a local split needs no clients of stores
+
+        return ReadAhead(RemoteStore(folder, shards=shards, cache=self._cache, sums=self._home))
+
+    def _grouped(self, ranges: Sequence[Range]) -> list[tuple[Store, list[int], list[Range]]]:
+        """The ranges by store: their numbers in `ranges`, and the ranges with the names of that store."""
+        groups: dict[int, tuple[Store, list[int], list[Range]]] = {}
+        for number, one in enumerate(ranges):
+            store, file = self._at(one.name)
+            _, numbers, own = groups.setdefault(id(store), (store, [], []))
+            numbers.append(number)
+            own.append(one._replace(name=file))
+        return list(groups.values())
+
+
+def _folders_store(home: Store, cache: BlockCache | None, shards: Mapping[str, ByName], foreign: bool) -> FoldersStore:
+    return FoldersStore(home, cache, shards, foreign=foreign)
+
+
+def merged_store(store: Store, cache: BlockCache | None) -> FoldersStore:
+    """The store of a merged split whose own folder `store` reads."""
+    return store if isinstance(store, FoldersStore) and not store.foreign else FoldersStore(store, cache)
+
+
+def store_of_split(store: Store, shards: ByName, *, outside: bool, cache: BlockCache | None = None) -> Store:
+    """The store of a split with these shards (`Store.of_split`), some of which may be named by URLs.
+
+    cache: keeps what is read of these. Raises ShardError for a place that the split may not name (`joined`).
+    """
+    far = [name for name in shards if is_url(name)] if outside else []
+    if not far or (isinstance(store, FoldersStore) and store.foreign):
+        return store.of_split(shards, outside=outside)
+    for folder in {folder_of(name) for name in far}:
+        try:
+            joined(store.location, folder)
+        except StoreError as error:
+            raise ShardError(str(error)) from error
+    return FoldersStore(store, cache, foreign=True).of_split(shards, outside=outside)

@@ -1,0 +1,29 @@
+"""Opens the store of a location."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .base import Store
+from .block_cache import BlockCache
+from .local import LocalStore
+from .url import is_url
+
+
+def open_store(location: str | Path | Store, cache: BlockCache | None = None) -> Store:
+    """The store of a location; a store itself is returned as it is.
+
+    cache: keeps what is read of a URL. Raises ValueError for a URL that is not legal, and names the legal ones.
+    """
+    if not isinstance(location, str | Path):
+        if not hasattr(location, "location"):
+            raise ValueError(f"a split is the path of a folder or a URL, got {location!r}; `mix` takes several splits")
+        return location
+    if str(location).startswith("pipe:"):
+        raise ValueError(f"{str(location)!r}: folders and URLs of folders are read, and no output of commands")
+    if not is_url(location):
+        return LocalStore(location)
+    from .read_ahead import ReadAhead
+    from .remote import RemoteStore  # a local split needs no clients of stores
+
+    return ReadAhead(RemoteStore(str(location), cache=cache))
