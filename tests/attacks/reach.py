@@ -92,12 +92,14 @@ class World:
         for folder in (self.raw, self.out):
             folder.mkdir(parents=True)
 
-    def age(self) -> None:
-        """Make all files and folders but those of the output old."""
+    def age(self, seconds: int = OLD_S) -> None:
+        """Make all files and folders but those of the output as old as `seconds` after 1970; a time of its own for each
+        attack, since lists of archives are known by path, size and time.
+        """
         for parent, folders, files in os.walk(self.folder, topdown=False):
             if not Path(parent).is_relative_to(self.out):
                 for path in (*(Path(parent, name) for name in (*folders, *files)), Path(parent)):
-                    os.utime(path, (OLD_S, OLD_S), follow_symlinks=False)
+                    os.utime(path, (seconds, seconds), follow_symlinks=False)
 
     def seen(self) -> dict[str, tuple[int, ...] | bytes]:
         """What there is but for the output and the cache, with bytes, inodes and times."""
@@ -350,7 +352,7 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
             attempt = ATTEMPTS[rng.integers(len(ATTEMPTS))]
             world.build()
             work = attempt(rng, world, server)
-            world.age()
+            world.age(OLD_S + number)
             before = world.seen()
             with temporary_files(world.folder):
                 end = end_of(work, world)
