@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from maskstream.preprocess.encode.reject import RejectError
 
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.encoder import Encoded
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards import array_member
 from maskstream.shards.config import Config
 
