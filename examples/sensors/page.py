@@ -65,5 +65,4 @@ SENSORS = Modality(
     data=DATA,
     masks=(MaskField(grid=DATA.grids["sensors"]),),
     figures=figures,
-    works={},
 )
