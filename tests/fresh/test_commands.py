@@ -1,5 +1,6 @@
 """What `tests/fresh/commands.py` runs on a machine that has nothing is what the pages say, all of it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,13 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     assert [line for line in lines if line in wanted] == list(wanted)
     assert "for batch in loader:" in lines
     assert listed("readme", "--short").splitlines() == [line for line in lines if line != "make demo"]
+
+
+def test_what_ci_runs_is_there():
+    words = re.findall(r"tests/\S+", (ROOT / ".ci/fresh").read_text())
+    paths = subprocess.run(["bash", "-c", f"printf '%s\n' {' '.join(words)}"], capture_output=True, text=True).stdout
+    assert len(paths.split()) > 8
+    assert not [path for path in paths.split() if not (ROOT / path).exists()]
 
 
 def test_all_pages_are_the_default():
