@@ -6,7 +6,7 @@
 A step is a forward pass, a backward pass and fused AdamW, in one thread, on random clips with tube masks at 0.9. Every
 round runs each model once, in another order, and a figure is the median of the ratio within a round, so a machine that
 slows down slows all. Each model has a process of its own, so that none finds memory that another one has left. This
-package's model trains as in its loop, which keeps freed memory (train/core/kept_memory.py); the others' do as they
+package's model trains as in its loop, which keeps freed memory (train/core/process.py); the others' do as they
 come, and "kept" is the same with memory kept. This package's model gets uint8 clips and normalises what it needs; the
 others' get clips that are normalised already, which is not charged to them. All have the same weights and give the same
 loss. "dual" is this package's model with VideoMAE V2's masks, which decode half of the tokens.
@@ -33,7 +33,7 @@ from turns import Apart, in_turns
 
 from maskstream.pipelines import TokenGrid, VideoBatch
 from maskstream.pipelines.masks import Dual, Mask, Tube
-from maskstream.train.core.kept_memory import kept_memory
+from maskstream.train.core.process import kept_memory
 from maskstream.train.models import VideoAutoencoderConfig, to_hf, to_hf_config
 
 SIZES = {

@@ -1,11 +1,11 @@
 """Training: recipes, models, one loop for all of them, and exact resume."""
 
-from .core.batches import Batches
 from .core.export import load_model, save_model
 from .core.loop import Trainer
 from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
-from .core.result import TrainResult
+from .core.results import TrainResult
+from .core.step import Batches
 from .recipes import RECIPES, named_recipe
 from .run import train
 

@@ -21,9 +21,9 @@ from ..shards.stores.publish import publish
 from ..shards.stores.url import local_path
 from .core.export import load_model, weights_sum
 from .core.model import Model, ModelConfig
+from .core.process import CPU, compute_threads
 from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
-from .core.threads import CPU, compute_threads
 from .evaluate.evaluation import Evaluate, Evaluation, Score
 from .papers import tables
 

@@ -11,7 +11,7 @@ import torch
 from ..pipelines.modalities.node_cache import CACHE_GB
 from ..shards.config import with_set
 from .core.recipe import Recipe, check_modality
-from .core.result import TrainResult
+from .core.results import TrainResult
 from .core.run import train_recipe
 from .core.settings import LoopOptions
 from .recipes import named_recipe

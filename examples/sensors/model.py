@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from maskstream.train.core.schedule import ScheduleConfig
 from torch import Tensor, nn
 
 from maskstream.pipelines.masks import Random, TokenGrid
@@ -11,7 +12,6 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, Tokens
 from maskstream.train.nn.positions import axis_sinusoids
 from maskstream.train.nn.select import put_tokens

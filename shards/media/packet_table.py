@@ -29,11 +29,6 @@ def sidecar_name(shard: str, suffix: str) -> str:
     return PurePosixPath(shard).with_suffix(suffix).name
 
 
-def sidecar(folder: Path, shard: str, suffix: str) -> Path:
-    """The path of the file with this suffix that belongs to a shard."""
-    return folder / sidecar_name(shard, suffix)
-
-
 def packets_name(shard: str) -> str:
     """The name of a shard's packets file in the split's store."""
     return sidecar_name(shard, PACKETS)

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from ..errors import StoreError
-from .publish import publish
 
 _log = logging.getLogger(__name__)
 _SAID: set[str] = set()
@@ -51,11 +50,6 @@ def sums_of(data: memoryview) -> bytes:
     """The sums of bytes that start at a block boundary."""
     digest = xxhash.xxh3_64_digest
     return b"".join([digest(data[at : at + BLOCK_BYTES]) for at in range(0, len(data), BLOCK_BYTES)])
-
-
-def write_sums(path: Path, sums: BlockSums) -> None:
-    """Publish a sums file."""
-    publish(path, sums.digest())
 
 
 def sums_bytes(size_bytes: int) -> int:

@@ -14,8 +14,8 @@ from maskstream.pipelines.masks import TokenGrid, Tube
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.core.metrics import StepMetrics
+from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.evaluate.evaluation import NORMALISED, Evaluation
 from maskstream.train.models import VideoAutoencoderConfig
 from maskstream.train.papers.videomae.evaluate import READING, unpredicted

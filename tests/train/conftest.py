@@ -23,9 +23,8 @@ from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.video import video_member
-from maskstream.train.core.optimiser import OptimiserConfig
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models import VideoAutoencoderConfig
 
 FRAMES, SIZE = 4, 32

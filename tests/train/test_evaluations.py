@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from maskstream.cli import app
+from maskstream.cli.probe import held_out
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.shards.errors import ShardError
@@ -99,6 +100,13 @@ def test_the_command_prints_the_json_that_the_run_keeps(run, splits):
     score = one["scores"][0]
     assert lines[2].split()[-2:] == [f"{score['value']:.4g}"] * 2
     assert lines[3].startswith("  every patch's mean ")
+
+
+def test_a_probe_says_what_the_run_reached(run, splits):
+    one = evaluate_run(run, splits("image"))
+    (line,) = held_out([run])
+    assert line.startswith(f"{run} on {splits('image')}: squared error of a normalised patch of ")
+    assert f"{one.scores[0].value:.4g}, " in line
 
 
 def test_a_report_keeps_the_same_numbers(run, splits, tmp_path):

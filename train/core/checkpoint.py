@@ -11,13 +11,18 @@ checksum of itself. They are compared before anything is loaded, so a damaged ch
 on from the checkpoint before it (`newest_whole`), and its metrics are cut to the lines of that one.
 
 Where weights are divided among ranks, each writes its rows: model-00000-of-00002.safetensors and so on
-(tensor_files.py). Any number of ranks can read them.
+(files.py). Any number of ranks can read them.
 
 A checkpoint is written under a temporary name and renamed once all of it is on the disk, so a folder with the final
-name is complete. torch.distributed.checkpoint is not used: it keeps its metadata in a pickle, and loading a pickle can
-run code; safetensors and JSON cannot. In data-parallel training all ranks hold the same weights and the same loader
-position, so rank 0 writes one copy and any number of ranks can read it. What a model draws in a step, such as dropout,
-is seeded by the step (seeding.py), so a checkpoint holds no generator state.
+name is complete. torch.distributed.checkpoint is not used. Its own format keeps its metadata in a pickle, and loading a
+pickle can run code. Its storage of safetensors (torch 2.13: HuggingFaceStorageWriter) has no pickle, but it has no sums
+either, writes into the folder under its final name, leaves no room in a file's metadata for the model's config, and
+divided rows must be joined by `consolidate` before others can read them. Names, sums and metadata would stay here, and
+so would the reading of checkpoints that were written before; some 90 lines would go.
+
+In data-parallel training all ranks hold the same weights and the same loader position, so rank 0 writes one copy and
+any number of ranks can read it. What a model draws in a step, such as dropout, is seeded by the step (process.py), so a
+checkpoint holds no generator state.
 """
 
 from __future__ import annotations
@@ -37,9 +42,8 @@ from torch import Tensor, nn
 from ...shards.config import Json, differences
 from ...shards.errors import ResumeError
 from ...shards.sealed import unsealed
-from .average import Average
-from .file_sum import NO_BYTES, DamageError, FileSum
-from .tensor_files import TensorFiles, part_name
+from .files import NO_BYTES, DamageError, FileSum, TensorFiles, part_name
+from .optimiser import Average
 
 log = logging.getLogger(__name__)
 

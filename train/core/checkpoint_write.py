@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from ...shards.errors import StoreError
 from ...shards.sealed import sealed
 from ...shards.stores.publish import publish, space_for, sync_folder
-from .average import Average
 from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, checkpoints, remove, step_of
-from .distributed import in_step, rank, sum_over_ranks, world_size
+from .distributed import in_step, is_divided, rank, rows, sum_over_ranks, world_size
 from .export import metadata_of, packed
-from .file_sum import FileSum
-from .rows import is_divided, rows
-from .tensor_files import part_name
+from .files import FileSum, part_name
+from .optimiser import Average
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

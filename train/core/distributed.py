@@ -1,27 +1,63 @@
-"""The process group that torchrun's environment describes, this process's rank and its device.
-
-A failure on one rank ends all (`in_step`): ranks compare how it went where one of them locks, saves or loads, so none
-waits for a rank that is gone. Before a step an `Agreement` compares on CPUs whether all have a batch, also where
-gradients go over NCCL.
-"""
+"""The ranks of a run: what they are, what they tell each other, and the rows of tensors that are divided among them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import count
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # before there is a group: its functions keep the one that they find (see below)
+import torch.distributed.nn.functional
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ...pipelines.stream.topology import check_device, device_named
 from ...shards.errors import MaskstreamError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+
+def is_divided(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether a rank has only some rows. Such tensors are there only if their module, slow to import, is."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def rows(tensor: Tensor) -> Tensor:
+    """The rows on this rank, which share memory with the tensor; the tensor itself if it is not divided."""
+    return tensor.to_local() if is_divided(tensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All rows; of a divided tensor every rank must ask for them."""
+    return tensor.full_tensor() if is_divided(tensor) else tensor
+
+
+def divided_like(target: DTensor, shape: Sequence[int], read: Callable[[int, int], Tensor]) -> Tensor:
+    """A tensor of this shape, whose rows are divided as those of `target`.
+
+    read: gives the rows from `first` to `stop`, exclusive, of which only those of this rank are asked for.
+    """
+    from torch.distributed.tensor import DTensor, Shard
+
+    mesh, placements = target.device_mesh, target.placements
+    if list(placements) != [Shard(0)]:
+        raise ValueError(f"tensors are divided by rows over one axis of ranks, got {placements}")
+    share = -(-shape[0] // mesh.size())
+    first = min(share * mesh.get_local_rank(), shape[0])
+    own = read(first, min(first + share, shape[0])).to(target.device)
+    size = torch.Size(shape)
+    return DTensor.from_local(
+        own, mesh, placements, run_check=False, shape=size, stride=torch.empty(size, device="meta").stride()
+    )
+
 
 _GROUPS = count()
 

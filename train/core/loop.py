@@ -19,29 +19,21 @@ from ...shards.config import Json
 from ...shards.errors import MaskstreamError
 from ...shards.stores.publish import publish
 from ...shards.stores.url import local_path
-from .average import Average
-from .batches import Batch, Batches, EndlessBatches
-from .board import Board
+from .blocks import compile_parts, recompute_blocks
 from .checkpoint import Position, batches_before, load_checkpoint
 from .checkpoint_write import CheckpointWriter
 from .class_feedback import channels_of, publish_scores
-from .compile import compile_parts
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
-from .interrupt import StopRequest
-from .kept_memory import kept_memory
-from .optimiser import build_optimiser
+from .metrics import Board, TrainProgress
+from .optimiser import Average, build_optimiser
 from .parallel import divide, over_ranks
-from .precision import chosen_precision
-from .progress import TrainProgress
+from .process import StopRequest, kept_memory
 from .recipe import Recipe
-from .recompute import recompute_blocks
-from .result import TrainResult
-from .results import Launched, Results
-from .run_writer import RunWriter
-from .settings import LoopOptions, LoopSettings
-from .step import Stepper
-from .tally import Tally
+from .results import Launched, Results, Tally, TrainResult
+from .run_folder import RunWriter
+from .settings import LoopOptions, LoopSettings, chosen_precision
+from .step import Batch, Batches, EndlessBatches, Stepper
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,9 @@ import json
 import logging
 import math
 import os
+import sys
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,10 +18,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import xxhash
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ...shards.errors import ResumeError
+from ...shards.printable import DataConsole
 from ...shards.stores.publish import space_for
-from .file_sum import NO_BYTES, FileSum
+from .files import NO_BYTES, FileSum
 
 log = logging.getLogger(__name__)
 
@@ -194,3 +199,108 @@ def _is_torn(line: bytes) -> bool:
     """Whether a line looks like the beginning of one that is being written."""
     begins = line.startswith(_TORN) or _TORN.startswith(line)
     return begins and line.isascii() and line.decode().isprintable()
+
+
+FOLDER = "tensorboard"
+
+
+class Board:
+    """Writes metrics into the folder `tensorboard` of a run while it is entered; without a run it writes nothing.
+
+    Steps that a restart repeats are written again, and TensorBoard shows the later ones. Raises ValueError if
+    TensorBoard is not installed.
+    """
+
+    def __init__(self, run: Path | None, step: int) -> None:
+        self._writer = None
+        if run is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError(
+                "tensorboard is not installed: pip install 'maskstream[tensorboard]', or leave out --tensorboard"
+            ) from error
+        self._writer = SummaryWriter(str(run / FOLDER), purge_step=step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, metrics: StepMetrics) -> None:
+        """Adds the numbers of a step that are finite."""
+        if self._writer is None:
+            return
+        numbers = {
+            "loss": metrics.loss,
+            **{f"loss/{name}": value for name, value in metrics.parts.items()},
+            "learning rate": metrics.lr,
+            "gradient norm": metrics.grad_norm,
+            "clips a second": metrics.clips_per_s,
+            "waiting for data": metrics.data_wait_share,
+            "goodput": metrics.goodput,
+            "MFU": metrics.mfu,
+        }
+        for name, value in numbers.items():
+            if value is not None and math.isfinite(value):
+                self._writer.add_scalar(name, value, metrics.step)
+
+
+WINDOW = 20
+LINE_EVERY_S = 15.0
+
+
+class TrainProgress:
+    """Loss, samples per second and the share of time spent waiting for data, over the last 20 steps, on stderr."""
+
+    def __init__(self, name: str, *, step: int, steps: int, shown: bool = True) -> None:
+        self._recent: deque[StepMetrics] = deque(maxlen=WINDOW)
+        self._steps = steps
+        self._name = name
+        self._shown = shown
+        self._next_line = time.monotonic()
+        console = DataConsole(file=sys.stderr)
+        self._bar = shown and console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._bar,
+        )
+        self._task = self._progress.add_task(name, total=steps, completed=step, figures="")
+
+    def __enter__(self) -> TrainProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def update(self, metrics: StepMetrics) -> None:
+        """Shows a step."""
+        self._recent.append(metrics)
+        if self._bar:
+            self._progress.update(self._task, completed=metrics.step, figures=self._figures())
+        elif self._shown and (time.monotonic() >= self._next_line or metrics.step == self._steps):
+            self._next_line = time.monotonic() + LINE_EVERY_S
+            print(f"{self._name} step {metrics.step}/{self._steps}  {self._figures()}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        if self._shown:
+            self._progress.console.print(text, highlight=False)
+
+    def _figures(self) -> str:
+        n = len(self._recent)
+        loss = sum(m.loss for m in self._recent) / n
+        wait = sum(m.data_wait_share for m in self._recent) / n
+        pace = n / sum(1 / m.clips_per_s for m in self._recent)
+        return f"loss {loss:.4f}  {pace:.1f} samples/s  {wait:.0%} waiting for data"

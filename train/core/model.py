@@ -14,14 +14,19 @@ from ...pipelines.modalities.data import DataConfig
 from ...pipelines.stream.sampler import BatchT
 from ...shards.config import Config
 from .losses import Losses
-from .seeding import seeded
+from .process import seeded
 
 Grids = Mapping[str, TokenGrid]
 """The token grids of a batch, by the name of the data that is tokenised, such as "video" and "audio"."""
 
 
 class Model(nn.Module, ABC, Generic[BatchT]):
-    """A model of one kind of batch. It can be rebuilt from its `config` and `grids`."""
+    """A model of one kind of batch. It can be rebuilt from its `config` and `grids`.
+
+    whole_graph: whether a training step is one graph for torch.compile, in which no size or branch depends on values.
+    """
+
+    whole_graph: bool = False
 
     def __init__(self, config: ModelConfig[BatchT], grids: Grids) -> None:
         super().__init__()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,71 @@ from torch import Tensor, nn
 
 from ...shards.config import Config
 from .blocks import named_blocks
-from .distributed import sum_over_ranks
-from .rows import is_divided, rows
+from .distributed import is_divided, rows, sum_over_ranks
+
+
+class Average:
+    """The exponential moving average of a model's parameters (Polyak and Juditsky, 1992), float32, on their device.
+
+    decay: the weight of the average in each step, which is at most (1 + step) / (10 + step), so that the first weights
+    are soon forgotten. Of parameters that are divided among ranks each rank averages its rows.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._parameters = {name: p.detach() for name, p in model.named_parameters()}
+        self.values = {name: p.clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Adds the weights after step `step`, counted from 0."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        averages, weights = ([rows(one) for one in by_name.values()] for by_name in (self.values, self._parameters))
+        torch._foreach_lerp_(averages, weights, share)
+
+    @torch.no_grad()
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Replaces the average by that of a checkpoint."""
+        for name, value in values.items():
+            rows(self.values[name]).copy_(rows(value))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig(Config):
+    """The settings of the schedule. base_lr and min_lr: for 256 samples per step; the learning rate is proportional to
+    the batch size (Goyal et al., 2017, 2.1), in which repeated views of a sample do not count, as in VideoMAE V2.
+
+    warmup: the share of all steps in which the rate rises linearly from 0. The length of a run is `steps`, or `epochs`
+    if steps is None.
+    """
+
+    base_lr: float
+    min_lr: float = 0.0
+    warmup: float = 0.05
+    epochs: int = 1
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_lr <= self.base_lr or self.base_lr == 0:
+            raise ValueError(f"0 <= min_lr <= base_lr and base_lr > 0 must hold, got {self.min_lr} and {self.base_lr}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the steps and must lie in [0, 1), got {self.warmup}")
+        if self.epochs < 1 or (self.steps is not None and self.steps < 1):
+            raise ValueError(f"epochs and steps must be at least 1, got epochs={self.epochs}, steps={self.steps}")
+
+    def run_length(self, steps_per_epoch: int) -> int:
+        """The number of steps of a run."""
+        return self.epochs * steps_per_epoch if self.steps is None else self.steps
+
+    def lr(self, step: int, total: int, samples: int) -> float:
+        """The learning rate of step `step` (from 0) of `total`, with `samples` samples per step over all ranks."""
+        scale = samples / 256
+        warm = int(self.warmup * total)
+        if step < warm:
+            return self.base_lr * scale * (step + 1) / (warm + 1)
+        done = (step - warm) / max(total - warm, 1)
+        return scale * (self.min_lr + (self.base_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
 
 RATE = "rate"
 """The entry of a group of parameters with the factor of its learning rate."""

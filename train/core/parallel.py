@@ -12,8 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .blocks import blocks_of
-from .distributed import sum_over_ranks, world_size
-from .rows import is_divided
+from .distributed import is_divided, sum_over_ranks, world_size
 
 
 @runtime_checkable

@@ -17,8 +17,7 @@ from ...shards.config import NOT_IDENTITY, Config
 from ...shards.format.dataset import read_dataset_json
 from ...shards.format.manifest import Manifest
 from .model import Model, ModelConfig
-from .optimiser import OptimiserConfig
-from .schedule import ScheduleConfig
+from .optimiser import OptimiserConfig, ScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

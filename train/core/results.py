@@ -4,15 +4,65 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
 
-from .board import Board
-from .metrics import MetricsLog, StepMetrics
-from .progress import TrainProgress
-from .step import StepReport
-from .tally import Tally
-from .work import Work
+from .metrics import Board, MetricsLog, StepMetrics, TrainProgress
+from .step import LossScale, StepReport, Work
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """The end of a run: steps done, steps planned, and the mean loss of the last 20 (None if this call did none)."""
+
+    out: Path
+    step: int
+    steps: int
+    loss: float | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all planned steps are done; False after a signal."""
+        return self.step >= self.steps
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """began_unix_s: when the run began for the first time. useful_s: seconds of the steps that count, without waiting
+    for data; steps that a restart repeats count once. skipped: steps that were left out. scale: of the loss in float16.
+    """
+
+    began_unix_s: float = field(default_factory=time.time)
+    useful_s: float = 0.0
+    skipped: int = 0
+    scale: LossScale = field(default_factory=LossScale)
+
+    @property
+    def goodput(self) -> float:
+        """The share, in [0, 1], of the wall time since the run began that went into steps that count."""
+        return min(self.useful_s / max(time.time() - self.began_unix_s, 1e-9), 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """The tally of a checkpoint. One of an earlier release has none, and begins here."""
+        if not saved:
+            return cls()
+        scale = saved["scale"]
+        return cls(
+            began_unix_s=float(saved["began_unix_s"]),
+            useful_s=float(saved["useful_s"]),
+            skipped=int(saved["skipped"]),
+            scale=LossScale(value=float(scale["value"]), good_steps=int(scale["good_steps"])),
+        )
+
 
 log = logging.getLogger(__name__)
 

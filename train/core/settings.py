@@ -3,9 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
-from .precision import Precision
+import torch
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def chosen_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type in which matrix products are computed; weights, moments and losses stay float32.
+
+    "auto" is bf16 where `bf16_helps`, else float32. "fp16" needs a loss scale (step.py); it is for GPUs that have
+    no bf16.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if bf16_helps(device) else torch.float32
+    return _TYPES[precision]
+
+
+def bf16_helps(device: torch.device) -> bool:
+    """Whether to compute in bf16: on CUDA devices that have it, and on CPUs with AMX or AVX-512 BF16."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if not _CPU_INFO.exists():
+        return False
+    flags = next((line for line in _CPU_INFO.read_text().splitlines() if line.startswith("flags")), "").split()
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
 
 Compile = Literal["auto", "no", "block", "model"]
 Parallel = Literal["ddp", "fsdp"]
@@ -32,12 +60,12 @@ class LoopOptions(TypedDict, total=False):
 class LoopSettings:
     """How a run computes, saves and reports.
 
-    precision: see `chosen_precision`. compile: use torch.compile for each "block" or the whole "model"; "auto" is
-    "model" on CUDA devices and "no" on a CPU, where it gains little and takes a minute. parallel: what ranks share,
-    "ddp" only gradients, "fsdp" also weights and moments. checkpoint_blocks: compute each block again in the backward
-    pass instead of keeping its activations. on_nan: what a loss or gradient that is not finite does, end the run or
-    skip its step. most_skips: of steps in a row; more end the run. save_every: steps between checkpoints. keep: how
-    many of the newest stay. resume: continue from the newest whole checkpoint. progress: show it on stderr.
+    precision: see `chosen_precision`. compile: use torch.compile for each "block" or the whole "model"; "auto" is "no"
+    on a CPU, where it gains little and takes a minute, and see `compile_parts` for CUDA devices. parallel: what ranks
+    share, "ddp" only gradients, "fsdp" also weights and moments. checkpoint_blocks: compute each block again in the
+    backward pass instead of keeping its activations. on_nan: what a loss or gradient that is not finite does, end the
+    run or skip its step. most_skips: of steps in a row; more end the run. save_every: steps between checkpoints. keep:
+    how many of the newest stay. resume: continue from the newest whole checkpoint. progress: show it on stderr.
     tensorboard: also write metrics for TensorBoard, into the folder `tensorboard` of the run.
     """
 

@@ -7,23 +7,119 @@ before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from .average import Average
-from .batches import Batch
 from .distributed import rank, sum_over_ranks, world_size
-from .loss_scale import LossScale
 from .losses import LEAST, Losses
-from .optimiser import OptimiserConfig, limit_gradients, scale_gradients, set_lr
+from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_lr
 from .parallel import share_rest, sharing
-from .seeding import seeded, step_seed
-from .work import Work, flops_of, peak_rate
+from .process import seeded, step_seed
+
+
+class Batch(Protocol):
+    """The part of a batch that the trainer uses; the model uses the rest."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self: ...
+
+
+class Batches(Protocol):
+    """The part of a loader that the trainer uses: each iteration gives one epoch, from the position in its state."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class EndlessBatches(Protocol):
+    """A loader that goes from one epoch to the next without a pause. The trainer uses `repeat` where there is one."""
+
+    def repeat(self) -> Iterator[Batch]: ...
+
+
+GROWTH, BACKOFF, INTERVAL, FIRST = 2.0, 0.5, 2000, 65536.0
+"""As in torch.amp.GradScaler."""
+
+
+@dataclass(kw_only=True, slots=True)
+class LossScale:
+    """value: the factor. good_steps: how many steps in a row have not overflowed since it last changed."""
+
+    value: float = FIRST
+    good_steps: int = 0
+
+    def update(self, *, overflowed: bool) -> None:
+        """Halves the factor after an overflow, and doubles it after `INTERVAL` steps without one."""
+        if overflowed:
+            self.value, self.good_steps = self.value * BACKOFF, 0
+            return
+        self.good_steps += 1
+        if self.good_steps == INTERVAL:
+            self.value, self.good_steps = self.value * GROWTH, 0
+
+
+_SIZES = {"cpu": 1024, "cuda": 8192}
+_TIMES = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What a step of this rank computes, in operations, and the highest rate of the device, in operations a second."""
+
+    flops: float
+    peak: float
+
+
+def flops_of(model: nn.Module, loss: Callable[[], Tensor]) -> int:
+    """The operations of one forward and backward pass, in matrix products, attention and convolutions.
+
+    loss: computes the loss of a batch. The pass is made once more, without compiled code; its gradients are dropped, so
+    the parameters must have none. Source: torch's FlopCounterMode, which counts a multiplication and an addition as 2.
+    """
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    with ExitStack() as stack:
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if on_cpu:  # the counter does not know the fused attention of CPUs, but the products that it is made of
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        loss().backward()  # type: ignore[no-untyped-call]
+    model.zero_grad()
+    return int(counter.get_total_flops())
+
+
+def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """The operations per second of a large matrix product in `dtype`, the best of five; torch's threads as they are."""
+    size = _SIZES.get(device.type, 1024)
+    one = torch.ones(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(_TIMES):
+        start = time.perf_counter()
+        one @ one
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

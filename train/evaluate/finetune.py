@@ -15,13 +15,12 @@ from ...shards.config import Json, with_set
 from ...shards.format.dataset import read_dataset_json
 from ...shards.stores.publish import publish
 from ..core.export import load_model
-from ..core.optimiser import OptimiserConfig
+from ..core.optimiser import OptimiserConfig, ScheduleConfig
+from ..core.process import compute_threads
 from ..core.recipe import Recipe, check_modality
-from ..core.result import TrainResult
+from ..core.results import TrainResult
 from ..core.run import train_recipe
 from ..core.run_folder import MODEL, run_recipe, run_weights
-from ..core.schedule import ScheduleConfig
-from ..core.threads import compute_threads
 from ..nn.masked_autoencoder import AutoencoderConfig
 from .classifier import Classifier, ClassifierConfig
 from .features import has_label_lists, labelled_batches, plain

@@ -16,9 +16,9 @@ from ...shards.config import Json
 from ...shards.format.dataset import read_dataset_json
 from ...shards.named import nearest
 from ..core.export import load_model
+from ..core.process import compute_threads
 from ..core.recipe import Recipe, check_modality
 from ..core.run_folder import run_recipe, run_settings, run_weights
-from ..core.threads import compute_threads
 from .features import GivesFeatures, GivesTokens, Inputs, Labelled, extracted, has_label_lists, labelled_batches, plain
 from .probe_attentive import attentive_scores
 from .probe_knn import knn_scores

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.seeding import seeded
+from ..core.process import seeded
 from ..nn.init import init_linear
 
 STEPS, ROWS = 300, 64

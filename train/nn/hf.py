@@ -18,7 +18,7 @@ from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.image.data import image_grid
 from ...pipelines.stream.sampler import BatchT
 from ..core.model import Grids
-from ..core.seeding import seeded
+from ..core.process import seeded
 from .image_autoencoder import ImageAutoencoderConfig
 from .image_tokens import ImageTokens
 from .layouts import HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, layout_of

@@ -117,6 +117,8 @@ class AutoencoderConfig(ModelConfig[BatchT]):
 class MaskedAutoencoder(Model[BatchT]):
     """A masked autoencoder over any `Tokens` module."""
 
+    whole_graph = True
+
     def __init__(self, config: AutoencoderConfig[BatchT], grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config

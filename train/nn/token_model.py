@@ -82,6 +82,7 @@ class TokenModel(Model[TextBatch]):
 
     def __init__(self, config: TokenModelConfig, grids: Grids) -> None:
         super().__init__(config, grids)
+        self.whole_graph = config.positions != "alibi"
         self.config = c = config
         (length,) = grids["text"].need("token", by="a text model")
         learned = c.positions == "learned"

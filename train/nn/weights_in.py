@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.image.data import image_grid
-from ..core.foreign import read_foreign
+from ..core.export import read_foreign
 from ..core.model import Grids
 from .hf import built, from_hf
 from .image_autoencoder import ImageAutoencoderConfig

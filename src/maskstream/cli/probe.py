@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,9 +56,22 @@ def probe(
     if as_json:
         print(json.dumps(result.to_dict()))
         return
-    for line in table(result):
+    for line in [*table(result), *held_out(runs)]:
         say(line)
     say(f"wrote {written}")
+
+
+def held_out(runs: Sequence[Path]) -> Iterator[str]:
+    """What the runs reach on held-out samples, a line each, of what their evaluation.json has."""
+    from ..pages.report.evaluated import margin, number, score_name
+    from ..train.evaluations import kept_evaluations
+
+    for run in runs:
+        for one in kept_evaluations(run):
+            score = one.scores[0]
+            beside = f", {margin(score)}" if score.baselines else ""
+            value = number(score.value, score.unit)
+            yield f"{run} on {one.data.location}: {score_name(score)} {value}{beside}"
 
 
 def table(result: ProbeResult) -> list[str]:

@@ -77,7 +77,10 @@ def train(
     ] = "auto",
     compile_: Annotated[
         Literal["auto", "no", "block", "model"],
-        typer.Option("--compile", help="What torch.compile compiles; auto is the model on CUDA and nothing on a CPU."),
+        typer.Option(
+            "--compile",
+            help="What torch.compile compiles; auto: on CUDA the model or its blocks.",
+        ),
     ] = "auto",
     checkpoint_blocks: Annotated[
         bool,

@@ -13,9 +13,9 @@ from ..shards.format.manifest import Manifest
 from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..train.core.export import load_model
 from ..train.core.model import ModelConfig
+from ..train.core.process import CPU, compute_threads
 from ..train.core.recipe import check_modality
 from ..train.core.run_folder import run_recipe, run_weights
-from ..train.core.threads import CPU, compute_threads
 from ..train.evaluate.evaluation import Drawn
 from ..train.nn.token_model import TokenModel
 from ..train.papers import tables

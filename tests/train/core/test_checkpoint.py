@@ -21,7 +21,7 @@ from maskstream.train.core.checkpoint import (
 )
 from maskstream.train.core.checkpoint_write import save_checkpoint
 from maskstream.train.core.export import load_matching_weights
-from maskstream.train.core.file_sum import DamageError
+from maskstream.train.core.files import DamageError
 from maskstream.train.core.optimiser import build_optimiser, set_lr
 
 

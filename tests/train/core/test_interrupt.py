@@ -9,7 +9,7 @@ import pytest
 from maskstream.shards.errors import StoreError
 from maskstream.train import Trainer, read_metrics
 from maskstream.train.core import checkpoint_write
-from maskstream.train.core.interrupt import StopRequest
+from maskstream.train.core.process import StopRequest
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 

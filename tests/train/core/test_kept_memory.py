@@ -2,7 +2,7 @@ import resource
 
 import torch
 
-from maskstream.train.core.kept_memory import kept_memory
+from maskstream.train.core.process import kept_memory
 
 
 def faults():

@@ -7,10 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from maskstream.shards.errors import ResumeError, StoreError
-from maskstream.train.core.board import Board
-from maskstream.train.core.file_sum import NO_BYTES, DamageError, FileSum
-from maskstream.train.core.metrics import MetricsLog, StepMetrics, read_metrics
-from maskstream.train.core.progress import TrainProgress
+from maskstream.train.core.files import NO_BYTES, DamageError, FileSum
+from maskstream.train.core.metrics import Board, MetricsLog, StepMetrics, TrainProgress, read_metrics
 
 
 def metrics(step):

@@ -4,8 +4,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from maskstream.train.core.optimiser import OptimiserConfig, build_optimiser, limit_gradients, matrices, set_lr
-from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.core.optimiser import (
+    OptimiserConfig,
+    ScheduleConfig,
+    build_optimiser,
+    limit_gradients,
+    matrices,
+    set_lr,
+)
 from maskstream.train.nn.encoder_decoder import TokenDecoder
 from maskstream.train.papers.fastdit3d.blocks import Experts
 

@@ -8,8 +8,8 @@ import pytest
 from maskstream.pipelines import Loader
 from maskstream.shards.config import with_set
 from maskstream.train import RECIPES, named_recipe
+from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.run import chosen_recipe
 
 

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from maskstream.train.core.threads import compute_threads
+from maskstream.train.core.process import compute_threads
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train import Trainer
 from maskstream.train.core.distributed import process_group, rank
-from maskstream.train.core.optimiser import OptimiserConfig
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models import VideoAutoencoderConfig
 
 RECIPE = Recipe(

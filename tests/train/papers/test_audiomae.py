@@ -15,7 +15,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
-from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.evaluations import EVALUATIONS, evaluation_of
 from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.nn.block import Block

@@ -21,7 +21,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.loop import Trainer
-from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.evaluate.pairs import Retrieval, errors
 from maskstream.train.nn.matching import matching, mean_token
 from maskstream.train.nn.positions import grid_positions

@@ -17,7 +17,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
-from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.papers.ca_dense_unet.evaluate import gains
 from maskstream.train.papers.ca_dense_unet.model import ChannelAttention, DenseUNetConfig, si_sdr
 from maskstream.train.recipes import RECIPES

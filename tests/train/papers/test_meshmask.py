@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.shards.config import with_set
 from maskstream.train import train
 from maskstream.train.core.export import load_matching_weights, load_model, save_model
-from maskstream.train.core.file_sum import DamageError
+from maskstream.train.core.files import DamageError
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.losses import squared
 from maskstream.train.papers.meshmask.evaluate import masked_losses, spread

@@ -20,7 +20,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.train import Trainer, train
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.core.metrics import read_metrics
-from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.papers.fastdit3d.model import VoxelDiffusionConfig
 from maskstream.train.papers.pointmae.evaluate import losses as held_out
 from maskstream.train.papers.pointmae.model import PointAutoencoderConfig

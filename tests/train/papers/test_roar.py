@@ -8,9 +8,8 @@ import torch
 from maskstream.pages.roar import roar_page
 from maskstream.pipelines.masks import Padded, Tokens
 from maskstream.pipelines.masks import Replace as Replaced
-from maskstream.train.core.optimiser import OptimiserConfig
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.evaluate.held_out import batches
 from maskstream.train.papers.roar import roar as of_roar
 from maskstream.train.papers.roar.evaluate import evaluate

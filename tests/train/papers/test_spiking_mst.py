@@ -13,7 +13,7 @@ from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.core.seeding import seeded
+from maskstream.train.core.process import seeded
 from maskstream.train.evaluations import evaluation_of
 from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, spiking
 from maskstream.train.papers.spiking_mst.model import SpikingTransformerConfig

@@ -10,9 +10,8 @@ from ....pipelines.augment.sound import RollGain
 from ....pipelines.masks import Random
 from ....pipelines.modalities.audio.batch import AudioBatch
 from ....pipelines.modalities.audio.data import AudioData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import SpectrogramAutoencoderConfig
 
 

@@ -38,9 +38,13 @@ from ...nn.video_tokens import VideoTokens
 VIDEO, AUDIO = 0, 1
 
 
+RECONSTRUCTED = 0.75
+"""The ratio of the masks for reconstruction."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiameseConfig(PairConfig):
-    """The sizes; the defaults are AVSiam's base model. reconstructed: the ratio of the masks for reconstruction.
+    """The sizes; the defaults are AVSiam's base model.
     parts: for matching, a batch is encoded in this many parts of similar ratios, one for each ratio.
     """
 
@@ -50,7 +54,6 @@ class SiameseConfig(PairConfig):
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    reconstructed: float = 0.75
     parts: int = 5
 
     def make(self, grids: Grids) -> Siamese:
@@ -118,7 +121,7 @@ class Siamese(PairModel):
 
     def _second(self, mask: MaskBatch) -> MaskBatch:
         n = mask.masked.shape[1]
-        seen = visible_count(n, self.config.reconstructed, "floor_visible")
+        seen = visible_count(n, RECONSTRUCTED, "floor_visible")
         return MaskBatch(
             grid=mask.grid,
             masked=mask.masked[1::2],

@@ -11,9 +11,8 @@ from ....pipelines.masks import ByView, FilledStrips, Mask, MultiRatio, Padded, 
 from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ....pipelines.modalities.audiovisual.data import AudioVisualData
 from ....pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import SiameseConfig
 
 RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ....pipelines.masks import TokenGrid
-from ...core.seeding import seeded
+from ...core.process import seeded
 from ...nn.bert_names import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, own_bert
 from ...nn.token_model import TokenModel, TokenModelConfig
 

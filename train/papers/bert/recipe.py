@@ -20,9 +20,8 @@ from ....pipelines.masks import (
 )
 from ....pipelines.modalities.text.batch import TextBatch
 from ....pipelines.modalities.text.data import TextData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from ...nn.token_model import TokenModelConfig
 
 CLASSES = 17

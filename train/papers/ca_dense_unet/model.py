@@ -131,6 +131,8 @@ class Up(nn.Module):
 class DenseUNet(Model[NoisyBatch]):
     """Predicts masks and clean sounds from mixtures. With initial weights every mask is 1."""
 
+    whole_graph = True
+
     window: Tensor
 
     def __init__(self, config: DenseUNetConfig, grids: Grids) -> None:

@@ -8,9 +8,8 @@ from ....pipelines import AudioClip
 from ....pipelines.modalities.audio.batch import NoisyBatch
 from ....pipelines.modalities.audio.data import NoisyData
 from ....pipelines.modalities.audio.microphones import MicrophoneLine
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import DenseUNetConfig
 
 

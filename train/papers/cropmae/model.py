@@ -125,6 +125,8 @@ class Pair:
 class CrossAutoencoder(Model[BatchT]):
     """The model, over the patches of a view."""
 
+    whole_graph = True
+
     def __init__(self, config: CrossConfig[BatchT], grids: Grids, grid: TokenGrid) -> None:
         super().__init__(config, grids)
         self.config = c = config

@@ -13,9 +13,8 @@ from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import CropPairConfig, FramePairConfig
 
 

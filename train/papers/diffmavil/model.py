@@ -90,6 +90,8 @@ class NoisyDecoder(nn.Module):
 class AudioVisualDiffusion(PairModel):
     """The model. A batch needs both masks, and the noise and its time for both modalities."""
 
+    whole_graph = True
+
     def __init__(self, config: AudioVisualDiffusionConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config

@@ -9,9 +9,8 @@ from ....pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from ....pipelines.masks import Linear, Random
 from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ....pipelines.modalities.audiovisual.data import AudioVisualData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import NOISE, AudioVisualDiffusionConfig
 
 

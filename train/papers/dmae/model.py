@@ -59,6 +59,8 @@ class DistilledAutoencoderConfig(ImageAutoencoderConfig):
 class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
     """The student. The teacher is loaded with the first loss, so a trained student needs none."""
 
+    whole_graph = False
+
     def __init__(self, config: DistilledAutoencoderConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.distilled = config

@@ -114,6 +114,8 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
 class VoxelDiffusion(Model[PointsBatch]):
     """The model, on the grid "points": tokens of patch^3 voxels. With initial weights all velocities are 0."""
 
+    whole_graph = True
+
     positions: Tensor
     decoder_positions: Tensor
 

@@ -9,9 +9,8 @@ from ....pipelines.augment import RandomResizedCrop
 from ....pipelines.masks import Random, SquaredCosine
 from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from ...nn.quantiser import BASE, QuantiserConfig
 from .model import LatentAutoencoderConfig
 

@@ -129,6 +129,8 @@ class Masked:
 class ImageTextAutoencoder(Model[ImageTextBatch]):
     """M3AE. Linear layers and tables of the text have BERT's initial weights, those of the image MAE's."""
 
+    whole_graph = True
+
     def __init__(self, config: ImageTextAutoencoderConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config

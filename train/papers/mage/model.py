@@ -95,6 +95,8 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
 class GenerativeEncoder(Model[ImageBatch]):
     """The model. blank: the id of a cell that enters the encoder without its content."""
 
+    whole_graph = True
+
     grid: Tensor
 
     def __init__(self, config: GenerativeEncoderConfig, grids: Grids) -> None:

@@ -84,6 +84,8 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
 class FrameIdsModel(Model[VideoBatch]):
     """The model. blank: the id of a hidden cell."""
 
+    whole_graph = True
+
     def __init__(self, config: FrameIdsConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config

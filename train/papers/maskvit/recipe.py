@@ -10,9 +10,8 @@ from ....pipelines.augment import CenterCrop
 from ....pipelines.masks import Context, Padded, PerFrame, Uniform
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from ...nn.quantiser import BASE
 from .model import FrameIdsConfig
 

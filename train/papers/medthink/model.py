@@ -74,6 +74,8 @@ class RationaleWriterConfig(ModelConfig[ImageTextBatch]):
 class RationaleWriter(Model[ImageTextBatch]):
     """MedThink. Linear layers have MAE's initial weights, tables BERT's."""
 
+    whole_graph = True
+
     def __init__(self, config: RationaleWriterConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config

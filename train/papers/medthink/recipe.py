@@ -8,9 +8,8 @@ from dataclasses import replace
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....pipelines.modalities.image_text.strategies import STRATEGIES
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import RationaleWriterConfig
 
 

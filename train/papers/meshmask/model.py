@@ -76,6 +76,8 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
 class MeshNetwork(Model[MeshBatch]):
     """The network. Both tasks have the same names and shapes of weights except for the head and the mask tokens."""
 
+    whole_graph = True
+
     def __init__(self, config: MeshNetworkConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config

@@ -14,9 +14,8 @@ from ....pipelines.masks import MeshNodes
 from ....pipelines.modalities.mesh.batch import MeshBatch
 from ....pipelines.modalities.mesh.data import MeshData
 from ....pipelines.modalities.mesh.noise import MeshNoise
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import MeshNetworkConfig
 
 TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 1000

@@ -13,9 +13,8 @@ from ....pipelines.masks import Joints
 from ....pipelines.modalities.pose.batch import PoseBatch
 from ....pipelines.modalities.pose.clip import PoseClip
 from ....pipelines.modalities.pose.data import PoseData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import PoseModelConfig
 
 TINY_MASKED_STEPS, TINY_LIFT_STEPS = 1000, 500

@@ -97,6 +97,8 @@ class Found:
 class OneRef(Model[ImageTextBatch]):
     """OneRef. Linear layers have MAE's initial weights, tables BERT's."""
 
+    whole_graph = True
+
     corner: Tensor
 
     def __init__(self, config: OneRefConfig, grids: Grids) -> None:

@@ -8,9 +8,8 @@ from dataclasses import replace
 from ....pipelines.masks import Box, Padded, Replace, WholeWords
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import OneRefConfig
 
 

@@ -70,6 +70,8 @@ class GroupEmbedding(nn.Module):
 class PointAutoencoder(Model[PointsBatch]):
     """The model, on the grid "points": groups of points in the order of farthest point sampling."""
 
+    whole_graph = True
+
     def __init__(self, config: PointAutoencoderConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         grids["points"].need("group", by="a model of groups of points")

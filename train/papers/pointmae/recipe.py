@@ -11,9 +11,8 @@ from ....pipelines.modalities.points.batch import PointsBatch
 from ....pipelines.modalities.points.data import PointsData
 from ....pipelines.modalities.points.read import PointSelection
 from ....pipelines.modalities.points.tokens import GroupTokens
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import PointAutoencoderConfig
 
 

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from ....pipelines.modalities.text.batch import TextBatch
 from ....pipelines.modalities.text.data import TextData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .lstm import LSTMClassifierConfig
 from .roberta import RobertaClassifierConfig
 

@@ -33,10 +33,10 @@ from ....shards.format.dataset import read_dataset_json
 from ....shards.format.manifest import Manifest
 from ....shards.stores.publish import publish
 from ...core.export import load_model
+from ...core.process import compute_threads
 from ...core.recipe import Recipe, check_modality
 from ...core.run import train_recipe
 from ...core.run_folder import MODEL
-from ...core.threads import compute_threads
 from ...evaluate.held_out import batches
 from ...evaluate.scores import macro_f1
 from .importance import CONTROL, MEASURES, RANDOM, Float32s, importance

@@ -11,9 +11,8 @@ from dataclasses import replace
 from ....pipelines.augment import CenterCrop, RandomResizedCrop
 from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import SpikingTransformerConfig
 from .spikes import Spikes
 

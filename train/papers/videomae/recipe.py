@@ -15,9 +15,8 @@ from ....pipelines.augment.colour import ColourJitter
 from ....pipelines.masks import Dual, Mask, MotionGuided, PartDecoded, Random, Tube
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from ...nn.video_autoencoder import VideoAutoencoderConfig
 
 

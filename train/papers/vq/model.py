@@ -75,6 +75,8 @@ class VideoVQConfig(VQAutoencoderConfig[VideoBatch]):
 class VQAutoencoder(Model[BatchT]):
     """A quantiser in training."""
 
+    whole_graph = True
+
     def __init__(self, config: VQAutoencoderConfig[BatchT], grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = config

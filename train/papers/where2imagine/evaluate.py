@@ -84,7 +84,7 @@ def evaluate(model: WaypointModel, config: TrajectoryData, data: str | Path, sho
             name="The mean distance of predicted and true places in metres, plus the mean angle of the turns in "
             "radians",
             baseline=f"guessing {STRAIGHT}",
-            value=straight.metres + model.config.turn_share * straight.degrees * torch.pi / 180,
+            value=straight.metres + straight.degrees * torch.pi / 180,
         ),
         learns="A model of waypoints learns from walks where a person would be a little later.",
     )

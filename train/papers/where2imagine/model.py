@@ -46,7 +46,6 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
 
     depths: whether depth is read beside colours. motion: whether the poses of the clip's frames are read too, as an
     odometer gives them; the clip then has two frames or more. ahead_s: how far ahead the waypoint is, as in the data.
-    turn_share: the share of the turn's error, in radians, beside that of the place, in metres.
     """
 
     version: ClassVar[int] = 2  # 2: the linear map of the motion is multiplied
@@ -58,13 +57,10 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
     depths: bool = True
     motion: bool = False
     ahead_s: float = 2.0
-    turn_share: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.mlp_ratio) < 1 or self.width % self.heads or self.width % 4:
             raise ValueError(f"all sizes must be at least 1 and width a multiple of heads and of 4, got {self}")
-        if self.turn_share < 0:
-            raise ValueError(f"turn_share must be at least 0, got {self.turn_share}")
 
     def check(self, data: DataConfig[TrajectoryBatch]) -> None:
         """ValueError unless the data have the depth and the waypoints that the model is for."""
@@ -113,7 +109,7 @@ class WaypointModel(Model[TrajectoryBatch]):
         unit = nn.functional.normalize(made[:, 2:], dim=1)
         cross = unit[:, 0] * turned[:, 1] - unit[:, 1] * turned[:, 0]
         angle = torch.atan2(cross, (unit * turned).sum(dim=1)).abs()
-        return Losses(parts={"place": weighted(place, weight), "turn": weighted(angle, weight, self.config.turn_share)})
+        return Losses(parts={"place": weighted(place, weight), "turn": weighted(angle, weight)})
 
     def reconstructed(self, batch: TrajectoryBatch) -> TrajectoryBatch:
         """The batch with the predicted waypoints."""

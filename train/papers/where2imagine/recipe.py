@@ -11,9 +11,8 @@ from dataclasses import replace
 from ....pipelines.modalities.trajectory.batch import TrajectoryBatch
 from ....pipelines.modalities.trajectory.data import TrajectoryData
 from ....pipelines.modalities.video.clip import VideoClip
-from ...core.optimiser import OptimiserConfig
+from ...core.optimiser import OptimiserConfig, ScheduleConfig
 from ...core.recipe import Recipe
-from ...core.schedule import ScheduleConfig
 from .model import WaypointConfig
 
 

@@ -14,9 +14,9 @@ from ...shards.format.manifest import Manifest
 from ...shards.stores.url import local_path
 from ...train.core.export import load_model, weights_sum
 from ...train.core.metrics import StepMetrics, read_metrics
+from ...train.core.process import CPU, compute_threads
 from ...train.core.recipe import Recipe, check_modality
 from ...train.core.run_folder import run_recipe, run_settings, run_weights
-from ...train.core.threads import CPU, compute_threads
 from ...train.evaluate.evaluation import Evaluation
 from ...train.evaluate.probe import PROBE, ProbeResult
 from ...train.evaluations import evaluation_of, keep_evaluation

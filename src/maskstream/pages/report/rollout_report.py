@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from ...train.core.export import load_model
+from ...train.core.process import CPU, compute_threads
 from ...train.core.run_folder import run_weights
-from ...train.core.threads import CPU, compute_threads
 from ...train.papers.meshmask.evaluate import ROLLOUTS
 from ...train.papers.meshmask.rollout import (
     Float32s,

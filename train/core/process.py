@@ -1,0 +1,130 @@
+"""What a process of a run is set up with: threads, seeds, the memory that it keeps, and how it is interrupted."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import xxhash
+
+CPU = torch.device("cpu")
+
+
+@contextmanager
+def compute_threads(device: torch.device) -> Iterator[int]:
+    """A context in which torch leaves one core to the loader if it computes on the CPU. Yields torch's thread count.
+
+    OpenMP threads wait for each other by spinning. If there are as many threads as cores, a thread that loses its core
+    to a decoding thread keeps all others spinning: on two busy cores, steps took up to five times as long as with one
+    thread. If OMP_NUM_THREADS is set, as by torchrun, the count is not changed.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, min(before, len(os.sched_getaffinity(0)) - 1)))
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """A context in which torch's global generators, of the CPU and of a CUDA `device`, are seeded with `seed`.
+
+    Their state is restored at the end.
+    """
+    devices = [] if device is None or device.type != "cuda" else [device]
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks all devices: 0.16 ms, not 0.01
+        if devices:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def step_seed(seed: int, step: int, rank: int, micro_batch: int) -> int:
+    """The seed of what a model draws for a micro-batch of a step, such as dropout: a resumed run draws the same."""
+    return xxhash.xxh3_64_intdigest(f"{seed}/step {step}/rank {rank}/micro-batch {micro_batch}".encode()) >> 1
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""The names of the settings in mallopt(3)."""
+NEVER = -1
+LARGEST = 2**31 - 1
+GLIBC_LARGEST = 32 << 20
+"""What glibc lets the second threshold grow to by itself, in bytes; the first one is then twice as large."""
+
+
+@contextmanager
+def kept_memory(device: torch.device) -> Iterator[None]:
+    """A context in which glibc keeps freed memory, if torch computes on the CPU; at its end it returns it.
+
+    By default the activations of a step are returned to the system when its backward pass has freed them, and every
+    page of them is a page fault in the next step: 15 to 20 % of a tiny step (docs/benchmarks.md). Blocks above 2 GiB
+    are still returned. Other allocators, such as jemalloc, keep memory by themselves, and are left alone.
+    """
+    libc = ctypes.CDLL(None) if device.type == "cpu" and sys.platform == "linux" else None
+    if libc is None or not hasattr(libc, "mallopt"):
+        yield
+        return
+    libc.mallopt(MMAP_THRESHOLD, LARGEST)
+    libc.mallopt(TRIM_THRESHOLD, NEVER)
+    try:
+        yield
+    finally:
+        libc.mallopt(MMAP_THRESHOLD, GLIBC_LARGEST)
+        libc.mallopt(TRIM_THRESHOLD, 2 * GLIBC_LARGEST)
+        libc.malloc_trim(0)
+
+
+class StopRequest:
+    """A context manager: SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts as usual, also where
+    SIGINT is ignored, as in a job that a script started in the background.
+
+    SIGTERM may arrive more than once for one stop, from a scheduler to all processes and from torchrun to its ranks.
+    Within `saving` one Ctrl-C never interrupts, even if it is the second one, so that an impatient user does not lose
+    the checkpoint. Python handles signals in the main thread only; in other threads `asked` stays False.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """A block that the first Ctrl-C within it does not interrupt; the next one does."""
+        if signal.SIGINT not in self._previous:
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._ask)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGINT) == self._ask:
+                signal.signal(signal.SIGINT, before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if number == signal.SIGINT:
+            before = self._previous[signal.SIGINT]
+            signal.signal(signal.SIGINT, signal.default_int_handler if before == signal.SIG_IGN else before)
