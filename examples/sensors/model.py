@@ -12,7 +12,7 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, Tokens
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
 from maskstream.train.nn.positions import axis_sinusoids
 from maskstream.train.nn.select import put_tokens
 
@@ -62,7 +62,7 @@ class SensorTokens(nn.Module):
 class SensorAutoencoderConfig(AutoencoderConfig[SensorBatch]):
     """The sizes of a masked autoencoder of recordings."""
 
-    def tokens(self, grids: Grids) -> Tokens[SensorBatch]:
+    def tokens(self, grids: Grids) -> TokenKind[SensorBatch]:
         """Pieces on the grid "sensors"."""
         return SensorTokens(grids["sensors"])
 

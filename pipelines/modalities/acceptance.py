@@ -14,7 +14,7 @@ import torch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
+class GpuCard:
     """What a figure of a GPU depends on: the card's name, the CUDA version of its driver, and the versions of DALI and
     torch."""
 
@@ -24,9 +24,9 @@ class Card:
     torch: str
 
 
-def card_of(device: torch.device) -> Card:
+def card_of(device: torch.device) -> GpuCard:
     """The card of a CUDA device, with the present versions."""
-    return Card(
+    return GpuCard(
         name=torch.cuda.get_device_name(device),
         driver=_driver_version(),
         dali=dali_version(),
@@ -39,7 +39,7 @@ def record_path() -> Path:
     return Path(os.environ.get("MASKSTREAM_ACCEPTED") or platformdirs.user_state_path("maskstream") / "gpu.json")
 
 
-def accept(card: Card, fastest: str) -> None:
+def accept(card: GpuCard, fastest: str) -> None:
     """Writes down that acceptance has passed on a card, and which backend, "dali" or "cpu", was the fastest there."""
     path = record_path()
     others = [entry for entry in _entries(path) if entry.get("card") != asdict(card)]

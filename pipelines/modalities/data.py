@@ -16,7 +16,7 @@ from ..masks import TokenGrid
 from ..stream.loader import Loader
 from ..stream.run_length import Counted
 from ..stream.sampler import BatchT, Finish, HostT, Unchanged
-from ..stream.source import Source
+from ..stream.source import BatchSource
 from .fields import FieldReader, Fields
 from .rows import PartT, PlanT, RowMaker, RowSampler, RowSource
 from .split import Options, Split, split_of
@@ -116,7 +116,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
     ) -> RowSource[PartT, HostT, BatchT]:
         """The source of some rows and their finish; called on a resolved config."""
         sampler = self._sampler(rows, split)
-        return Source(
+        return BatchSource(
             sampler=sampler,
             finish=finish,
             samples=rows.samples(split),

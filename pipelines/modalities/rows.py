@@ -28,7 +28,7 @@ from ..stream.place import Place
 from ..stream.rng import sample_rng
 from ..stream.sampler import BatchT, HostT, Wanted
 from ..stream.samples import Samples
-from ..stream.source import Source, Visible
+from ..stream.source import BatchSource, Visible
 from ..stream.stats import Stats
 from .fields import FieldReader, Value
 from .split import Split
@@ -333,4 +333,4 @@ class RowSampler(Generic[PlanT, HostT]):
         return self.rows.join(batch, [one for one in draft.planned if one is not None])
 
 
-RowSource = Source[Planned[PlanT], Draft[PlanT, HostT], HostT, BatchT]
+RowSource = BatchSource[Planned[PlanT], Draft[PlanT, HostT], HostT, BatchT]

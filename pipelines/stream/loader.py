@@ -27,7 +27,7 @@ from .produce import BatchMaker, BatchPlan, Made, Threads, batches_from_threads,
 from .run_length import budgeted
 from .sampler import BatchT, BatchT_co, DraftT, Finish, HostT, RequestT
 from .samples import BatchOrder
-from .source import Source, check_source
+from .source import BatchSource, check_source
 from .stats import Stats
 from .token_budget import BudgetOrder
 from .topology import check_device, default_threads, resolved_device, resolved_ranks
@@ -166,7 +166,7 @@ class Loader(Generic[BatchT]):
 
     def __init__(
         self,
-        source: Source[RequestT, DraftT, HostT, BatchT],
+        source: BatchSource[RequestT, DraftT, HostT, BatchT],
         *,
         batch_size: int = 8,
         steps: int | None = None,
@@ -384,7 +384,7 @@ def _indivisible(global_batch: int, world_size: int) -> str:
 
 
 def _order(
-    source: Source[RequestT, DraftT, HostT, BatchT], global_batch: int, steps: int | None, token_budget: int | None
+    source: BatchSource[RequestT, DraftT, HostT, BatchT], global_batch: int, steps: int | None, token_budget: int | None
 ) -> BatchOrder:
     """The order of the source's batches; raises ValueError for an impossible token budget."""
     if token_budget is None:

@@ -22,16 +22,16 @@ from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
 from .sampler import BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted
 from .samples import Samples, Stream
-from .source import Source, check_source
+from .source import BatchSource, check_source
 from .stats import Stats
 
 
 def mix(
-    parts: Sequence[tuple[Source[RequestT, DraftT, HostT, BatchT], int]],
+    parts: Sequence[tuple[BatchSource[RequestT, DraftT, HostT, BatchT], int]],
     *,
     seed: int = 0,
     batches: int | None = None,
-) -> Source[MixRequest[RequestT], DraftT, HostT, BatchT]:
+) -> BatchSource[MixRequest[RequestT], DraftT, HostT, BatchT]:
     """A source that mixes sources of one modality by weight: `Loader(mix([(kinetics, 3), (ssv2, 1)]), batch_size=32)`.
 
     batches: the length of an epoch of the mixture; by default the samples of all parts divided by the global batch.
@@ -57,7 +57,7 @@ def mix(
         length=batches,
     )
     sampler = MixSampler(samplers=tuple(source.sampler for source in sources), starts=samples.starts, seed=seed)
-    return Source(
+    return BatchSource(
         sampler=sampler,
         finish=first.finish,
         samples=samples,
@@ -308,7 +308,7 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         return self.samplers[0].join(draft)
 
 
-def _check_alike(sources: Sequence[Source[RequestT, DraftT, HostT, BatchT]]) -> None:
+def _check_alike(sources: Sequence[BatchSource[RequestT, DraftT, HostT, BatchT]]) -> None:
     """Raises ValueError if the samples of the parts cannot share a batch."""
     one = sources[0].form
     for i, other in enumerate(source.form for source in sources):

@@ -85,7 +85,7 @@ def plans(
         epoch, first = epoch + 1, 0
 
 
-class Row(NamedTuple):
+class RowStats(NamedTuple):
     """The stats of a row, and the number of its candidates that were unusable."""
 
     stats: Stats
@@ -107,7 +107,7 @@ class Tries(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn(Generic[RequestT]):
+class Announced(Generic[RequestT]):
     """The requests of a batch, whose ranges are announced until `announced` is dropped.
 
     requests: per row, the request of its first candidate that is not known to be unusable, and those that are.
@@ -124,7 +124,7 @@ class Begun(Generic[DraftT]):
     """A batch whose rows are being filled; the ranges of its requests are announced until `announced` is dropped."""
 
     draft: DraftT
-    rows: list[Future[Row]]
+    rows: list[Future[RowStats]]
     stats: Stats
     announced: Together
 
@@ -150,7 +150,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
 
-    def drawn(self, plan: BatchPlan) -> Drawn[RequestT]:
+    def drawn(self, plan: BatchPlan) -> Announced[RequestT]:
         """Draws the requests of a batch, and announces what they will read."""
         known = plan.tried or (0,) * len(plan.indexes)
         candidates: list[Iterator[Wanted]] = [
@@ -158,16 +158,16 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         ]
         requests = [self._requested(own, Tries(skipped)) for own, skipped in zip(candidates, known, strict=True)]
         announced = Together(tuple(self.sampler.announce(request) for request, _ in requests))
-        return Drawn(requests=requests, candidates=candidates, announced=announced)
+        return Announced(requests=requests, candidates=candidates, announced=announced)
 
-    def drawn_ahead(self, plan: BatchPlan) -> Drawn[RequestT] | None:
+    def drawn_ahead(self, plan: BatchPlan) -> Announced[RequestT] | None:
         """The same for a batch that is started later; None for an error, which `start` will raise."""
         try:
             return self.drawn(plan)
         except Exception:
             return None
 
-    def start(self, pool: Executor, plan: BatchPlan, drawn: Drawn[RequestT] | None = None) -> Begun[DraftT]:
+    def start(self, pool: Executor, plan: BatchPlan, drawn: Announced[RequestT] | None = None) -> Begun[DraftT]:
         """Draws the masks that need no content, then submits the rows to `pool`; draws the requests if need be.
 
         Masks are drawn for all rows before decoding starts, while their data is in the processor's cache.
@@ -179,7 +179,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             drawn.announced.drop()
             raise
 
-    def _started(self, pool: Executor, drawn: Drawn[RequestT]) -> Begun[DraftT]:
+    def _started(self, pool: Executor, drawn: Announced[RequestT]) -> Begun[DraftT]:
         sampler, stats = self.sampler, Stats()
         # The caller may be in inference mode, while the threads that fill these tensors are not.
         with torch.inference_mode(False):
@@ -247,7 +247,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 tries, error = tries.plus(lacking), lacking
         raise error or ValueError(f"all {tries.unusable} candidates of a row are unusable; a row has at most {_TRIES}")
 
-    def _fill(self, request: RequestT, draft: DraftT, row: int, tries: Tries, candidates: Iterator[Wanted]) -> Row:
+    def _fill(self, request: RequestT, draft: DraftT, row: int, tries: Tries, candidates: Iterator[Wanted]) -> RowStats:
         """Fills a row with the first usable candidate, starting with that of `request`."""
         redrawn = Stats()
         while True:
@@ -259,7 +259,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             else:
                 stats.add(redrawn)
                 stats.bad = tries.unusable - tries.removed
-                return Row(stats, tries.unusable)
+                return RowStats(stats, tries.unusable)
             with redrawn.stage("mask"):
                 self.sampler.mask(request, draft, row)
 
@@ -304,7 +304,7 @@ def batches_from_threads(
     What the `AHEAD` batches behind those will read is announced. When it ends, the threads have nothing left to do.
     """
     began = os.getpid()
-    plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Drawn[RequestT] | None]]()
+    plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Announced[RequestT] | None]]()
     begun: deque[tuple[Begun[DraftT], Future[Made[HostT]]]] = deque()
     try:
         while True:

@@ -22,7 +22,7 @@ class Visible(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source(Generic[RequestT, DraftT, HostT, BatchT]):
+class BatchSource(Generic[RequestT, DraftT, HostT, BatchT]):
     """Everything that decides the content of batches, except their size.
 
     sampler, finish: the stages of a batch (see sampler.py). samples: the samples and their order. identity: the
@@ -41,4 +41,4 @@ class Source(Generic[RequestT, DraftT, HostT, BatchT]):
 def check_source(source: object, taker: str) -> None:
     """ValueError unless something is a source; taker: who takes it, such as "Loader takes"."""
     remedy = '; make one with VideoData(...).source(Split.open(FOLDER, "video")), or open FOLDER with video_loader'
-    check_type(f"{taker} sources: ", source, Source, remedy=remedy)
+    check_type(f"{taker} sources: ", source, BatchSource, remedy=remedy)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch.utils.data import IterableDataset, get_worker_info
 
 
-class Batches(Protocol):
+class EpochLoader(Protocol):
     """The methods of a loader that `BatchDataset` calls."""
 
     def __len__(self) -> int: ...
@@ -27,7 +27,7 @@ class BatchDataset(IterableDataset[Any]):
     distributed sampler.
     """
 
-    def __init__(self, loader: Batches, convert: Callable[[Any], Any] | None, repeat: bool) -> None:
+    def __init__(self, loader: EpochLoader, convert: Callable[[Any], Any] | None, repeat: bool) -> None:
         self.loader = loader
         self._convert, self._repeat = convert, repeat
 

@@ -20,7 +20,7 @@ import torch
 from ...shards.errors import MaskstreamError
 from ...shards.spawn import picklable
 from .letters import receive, send
-from .produce import BatchMaker, BatchPlan, Begun, Drawn, Made
+from .produce import Announced, BatchMaker, BatchPlan, Begun, Made
 from .sampler import DraftT, HostT, RequestT
 
 OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class BatchTask:
     """The plan of the batch to make now, and of the same worker's next batch, if that may be begun at the same time.
 
     row_by_row: make one row after the other, and note which, since processes died while they made this batch.
@@ -57,7 +57,7 @@ class Failed:
         return self.error
 
 
-class Progress:
+class WorkerProgress:
     """What a worker process did, in memory that it shares with its parent: one writes, the other reads at any time."""
 
     def __init__(self, words: ctypes.Array[ctypes.c_longlong]) -> None:
@@ -93,13 +93,13 @@ def serve(
     The process ends by `os._exit`, since destructors of native libraries can abort a process whose threads are running.
     """
     _settle()
-    progress = Progress(words)
+    progress = WorkerProgress(words)
     batches = _Batches(maker, threads, progress)
     progress.step()
-    tasks: deque[Task] = deque()
+    tasks: deque[BatchTask] = deque()
     try:
         while True:
-            task: Task = tasks.popleft() if tasks else receive(pipe)
+            task: BatchTask = tasks.popleft() if tasks else receive(pipe)
             begun = batches.begun(task)
             while wait([pipe], 0):
                 tasks.append(receive(pipe))
@@ -140,20 +140,20 @@ def _answer(pipe: socket.socket, answer: object) -> None:
 class _Batches(Generic[RequestT, DraftT, HostT]):
     """Makes the batch of a task while its threads begin the next one, and what later ones will read is announced."""
 
-    def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int, progress: Progress) -> None:
+    def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int, progress: WorkerProgress) -> None:
         self._maker, self._progress = maker, progress
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream")
         self._begun: tuple[tuple[int, int], Begun[DraftT]] | None = None
-        self._drawn: dict[tuple[int, int], Drawn[RequestT]] = {}
+        self._drawn: dict[tuple[int, int], Announced[RequestT]] = {}
 
-    def begun(self, task: Task) -> Begun[DraftT] | Failed:
+    def begun(self, task: BatchTask) -> Begun[DraftT] | Failed:
         """The batch of a task, whose rows are being filled, or the error."""
         try:
             return self._taken(task.plan) or self._start(task.plan, task.row_by_row)
         except Exception as error:
             return _failed(error)
 
-    def announce(self, task: Task) -> None:
+    def announce(self, task: BatchTask) -> None:
         """Draws the requests of a task that is made later; a batch that is begun already has them."""
         number = task.plan.number
         if task.row_by_row or number in self._drawn or (self._begun is not None and self._begun[0] == number):
@@ -161,7 +161,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         if (drawn := self._maker.drawn_ahead(task.plan)) is not None:
             self._drawn[number] = drawn
 
-    def made(self, task: Task, begun: Begun[DraftT] | Failed) -> Made[HostT] | Failed:
+    def made(self, task: BatchTask, begun: Begun[DraftT] | Failed) -> Made[HostT] | Failed:
         """The host batch and its stats, or the error."""
         if isinstance(begun, Failed):
             return begun
@@ -195,7 +195,7 @@ def _failed(error: Exception) -> Failed:
 class _RowByRow(Executor):
     """Fills each row as it is submitted, in the calling thread."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: WorkerProgress) -> None:
         self._progress, self._rows = progress, 0
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

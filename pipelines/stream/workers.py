@@ -37,7 +37,7 @@ from .letters import receive, send
 from .produce import BatchMaker, BatchPlan, Made
 from .sampler import DraftT, HostT, RequestT
 from .topology import cores
-from .worker import OF_THE_PARENT, Failed, Progress, Task, serve
+from .worker import OF_THE_PARENT, BatchTask, Failed, WorkerProgress, serve
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _LOOK_FOR_STARTS_S = 0.1
 
 
 @dataclass(slots=True)
-class Job:
+class Assignment:
     """A plan, the next plan of the same worker, and how many processes died while they made it."""
 
     plan: BatchPlan
@@ -65,21 +65,21 @@ class Job:
     deaths: int = 0
 
     @property
-    def task(self) -> Task:
+    def task(self) -> BatchTask:
         """What a worker is sent. After a death the batch is made alone, and at last row by row, to find the cause."""
         then = None if self.deaths else self.then
-        return Task(plan=self.plan, then=then, row_by_row=self.deaths == TRIES - 1)
+        return BatchTask(plan=self.plan, then=then, row_by_row=self.deaths == TRIES - 1)
 
 
-def jobs(plans: Iterable[BatchPlan], workers: int) -> Iterator[Job]:
+def jobs(plans: Iterable[BatchPlan], workers: int) -> Iterator[Assignment]:
     """Pairs each plan with the plan `workers` later: worker i gets the plans i, i + workers, ..."""
     ahead: deque[BatchPlan] = deque()
     for plan in plans:
         ahead.append(plan)
         if len(ahead) > workers:
-            yield Job(ahead.popleft(), plan)
+            yield Assignment(ahead.popleft(), plan)
     for plan in ahead:
-        yield Job(plan, None)
+        yield Assignment(plan, None)
 
 
 class WorkerPool(Generic[HostT]):
@@ -236,8 +236,8 @@ class _Worker(Generic[HostT]):
     def __init__(self, what: tuple[object, int], prefetch: int, timeout_s: float) -> None:
         self._what, self._prefetch, self._timeout_s = what, prefetch, timeout_s
         self.process: Process | None = None
-        self._unsent: deque[Job] = deque()
-        self._sent: deque[Job | None] = deque()
+        self._unsent: deque[Assignment] = deque()
+        self._sent: deque[Assignment | None] = deque()
         self.answers: deque[Made[HostT] | Failed] = deque()
 
     @property
@@ -285,7 +285,7 @@ class _Worker(Generic[HostT]):
             on_failure.callback(self.pipe.close)
             self.pipe.settimeout(self._timeout_s)
             words = SPAWN.RawArray("q", 2)
-            self._progress = Progress(words)
+            self._progress = WorkerProgress(words)
             process = SPAWN.Process(target=serve, args=(*self._what, theirs, words), daemon=True)
             resource_tracker.ensure_running()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
@@ -298,7 +298,7 @@ class _Worker(Generic[HostT]):
         popen.terminate = popen.kill  # multiprocessing terminates its processes at exit
         return process
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Assignment) -> None:
         """Adds a job behind the others."""
         self._unsent.append(job)
         self.send()
@@ -332,7 +332,7 @@ class _Worker(Generic[HostT]):
         self.answers.clear()
         self._sent = deque([None] * len(self._sent))
 
-    def first_unanswered(self) -> Job | None:
+    def first_unanswered(self) -> Assignment | None:
         """Makes all jobs without an answer unsent, for another process; returns the first that had been sent."""
         again = [job for job in self._sent if job is not None]
         self._sent.clear()

@@ -15,7 +15,7 @@ from pathlib import Path
 from ...shards.errors import DatasetError
 from ..encode.encoder import Encoder
 from ..encode.video.encoder import VideoEncoder
-from ..raw.lists import Row, read_table, whole_number
+from ..raw.lists import TableRow, read_table, whole_number
 from ..source import Source
 from .class_folders import SPLIT_FOLDERS, class_folders
 from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, in_archives, require_folder
@@ -74,7 +74,7 @@ def _listed(path: Path, root: Path, dataset: str, obtain: str) -> tuple[tuple[st
     return label_names, listed
 
 
-def _check_distinct(rows: list[Row], root: Path) -> None:
+def _check_distinct(rows: list[TableRow], root: Path) -> None:
     """Raise DatasetError if a row has no path, or two have the same one."""
     lines: dict[str, int] = {}
     for row in rows:
@@ -85,7 +85,7 @@ def _check_distinct(rows: list[Row], root: Path) -> None:
             raise row.error(f"the path {row['path']!r}, as line {line} has", "Take one of them out")
 
 
-def _labels(rows: list[Row]) -> tuple[tuple[str, ...], list[int]]:
+def _labels(rows: list[TableRow]) -> tuple[tuple[str, ...], list[int]]:
     """The sorted names, and the number of each row's label, -1 for none.
 
     If all labels are numbers, the names are the numbers 0 to the largest, so that each keeps its value.

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from ...shards.errors import DatasetError
-from ..raw.lists import Row, read_table, whole_number
+from ..raw.lists import TableRow, read_table, whole_number
 from ..source import RejectError
 
 Label = int | str | None
@@ -127,12 +127,12 @@ def name_of(path: str) -> str:
     return PurePosixPath(path.strip()).name.partition(".")[0]
 
 
-def _label(row: Row) -> Label:
+def _label(row: TableRow) -> Label:
     text = row["label"].strip()
     number = whole_number(text)
     return (text or None) if number is None else number
 
 
-def _add(found: dict[str, Label], name: str, label: Label, row: Row) -> None:
+def _add(found: dict[str, Label], name: str, label: Label, row: TableRow) -> None:
     if found.setdefault(name, label) != label:
         raise row.error(f"another label for {name!r} than a line before")

@@ -19,7 +19,7 @@ from ...shards.format.sample import Reject
 from ...shards.format.ustar import CHUNK_BYTES, HashedReader, walk
 from ...shards.media.packet_table import PACKETS, packets_name, sidecar_name
 from ...shards.stores.block_sums import SUMS_OF, BlockSums
-from ...shards.stores.output import Location, Sizes, Stream, output_at
+from ...shards.stores.output import Location, Sizes, Writable, output_at
 from ..encode.limits import DEFAULT, Limits, limited
 from ..executors.base import Again, Report
 from ..job.judge import PAUSES_S, retried, verdict_on
@@ -169,7 +169,7 @@ class _Found:
 class _Packets:
     """Writes the packets file and computes its size, sha256 and sums."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Writable) -> None:
         self._stream = stream
         self.size_bytes, self.sha256, self.sums = 0, hashlib.sha256(), BlockSums()
 

@@ -22,7 +22,7 @@ from ..encode.encoder import KEEP, damage_settings, in_profile, with_settings
 from ..raw.archive_list import members_of
 from ..raw.archived_files import MARK, ArchivedFiles, archive_and_name
 from ..raw.archived_tree import ArchivedTree
-from ..raw.files import RawFiles, RemoteFiles
+from ..raw.files import RawFiles, UrlFiles
 from ..raw.scratch import Scratch
 from ..raw.tree import RawTree, raw_tree
 from ..source import Source
@@ -76,7 +76,7 @@ def dataset_in(tree: RawTree, sources_of: SourcesOf) -> Dataset:
 
 def _found(tree: RawTree, sources_of: SourcesOf) -> Dataset:
     reading = declared(sources_of)
-    if not isinstance(tree.files, RemoteFiles):
+    if not isinstance(tree.files, UrlFiles):
         if not tree.archives or reading.in_archives is None:
             return sources_of(tree.folder)
         return _from_archives(tree, sources_of, reading.in_archives)

@@ -10,7 +10,7 @@ from ..encode.limits import Limits
 from ..encode.video.profile import VideoProfile
 from ..executors.base import Executor
 from .judge import PAUSES_S
-from .plan import Part
+from .plan import JobPart
 from .progress import Progress
 from .report import MAX_REJECTS
 
@@ -112,11 +112,11 @@ class JobOptions(RunOptions):
         if part and overwrite:
             raise ValueError("a part cannot overwrite what other parts write; delete the output folder to start over")
         if part is not None:
-            Part(*part)  # raises ValueError
+            JobPart(*part)  # raises ValueError
         if self.samples_per_shard is not None and self.samples_per_shard < 1:
             raise ValueError(f"samples_per_shard={self.samples_per_shard} must be at least 1")
 
     @property
-    def own(self) -> Part | None:
+    def own(self) -> JobPart | None:
         """The part that this run writes; None if it writes all."""
-        return None if self.part is None else Part(*self.part)
+        return None if self.part is None else JobPart(*self.part)

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class JobPart:
     """The part `number` (from 1) of `count`. Records name shards and not parts, so `count` may change between runs."""
 
     number: int
@@ -49,7 +49,7 @@ class Part:
         return f"{self.number}/{self.count}"
 
     @classmethod
-    def parse(cls, text: str) -> Part:
+    def parse(cls, text: str) -> JobPart:
         """The part of a text such as "3/8". Raises ValueError for any other text."""
         number, slash, count = text.partition("/")
         if not (slash and number.isascii() and number.isdigit() and count.isascii() and count.isdigit()):

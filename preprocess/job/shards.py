@@ -30,7 +30,7 @@ from ..raw.files import RawFiles
 from .ledger import run_splits
 from .listing import listed
 from .options import JobOptions, JobSettings
-from .plan import Part, default_samples_per_shard, plan, settings_of
+from .plan import JobPart, default_samples_per_shard, plan, settings_of
 from .progress import Progress
 from .split import SplitJob
 from .task import write_task
@@ -173,7 +173,7 @@ def _todo(splits: dict[str, SplitJob], stack: ExitStack, options: JobOptions) ->
     return todo
 
 
-def _report(split: SplitJob, part: Part | None, *, written: bool) -> SplitReport:
+def _report(split: SplitJob, part: JobPart | None, *, written: bool) -> SplitReport:
     if part is not None and written:
         counts = {"shards": len(split.own), "shards_written": split.written}
         return SplitReport(folder=split.folder, state=f"part {part} written", counts=counts)

@@ -21,7 +21,7 @@ from typing_extensions import Buffer
 
 from ...shards.errors import DatasetError, OutageError
 from .file_state import DamagedFileError, FileState
-from .member import Contents, Member, damage
+from .member import ArchiveMember, Contents, damage
 from .tar import TarMembers
 from .zip import ZipMembers
 
@@ -110,7 +110,7 @@ class Archive:
         assert isinstance(self._held, TarMembers)
         self._held.write_index(path)
 
-    def copy(self, member: Member, to: BinaryIO | None) -> str:
+    def copy(self, member: ArchiveMember, to: BinaryIO | None) -> str:
         """Copy a member's bytes, or only read them. Returns their xxh3_64 in hex.
 
         Raises DamagedFileError if a zip does not hold them whole, or an archive packs them so tightly that they are
@@ -135,7 +135,7 @@ class Archive:
             raise OutageError(f"{self.path} does not hold {member.name!r} as it was listed; is it being written?")
         return digest.hexdigest()
 
-    def _check_packing(self, member: Member) -> None:
+    def _check_packing(self, member: ArchiveMember) -> None:
         """Raise DamagedFileError for a member that takes far less room in the archive than it has bytes."""
         packed = self._packed_bytes
         if isinstance(self._held, ZipMembers) and (own := self._held.packed_bytes(member)) is not None:
@@ -185,6 +185,6 @@ class JoinedFile(io.RawIOBase):
         super().close()
 
 
-def _damaged(member: Member, stage: str, reason: str) -> DamagedFileError:
+def _damaged(member: ArchiveMember, stage: str, reason: str) -> DamagedFileError:
     state = FileState(size_bytes=member.size_bytes, mtime_ns=member.mtime_ns, xxh3_64="")
     return DamagedFileError(stage, reason, state)

@@ -24,7 +24,7 @@ from ...shards.format.index_cache import CACHE, cache_folder
 from ...shards.stores.publish import publishing
 from .archive import Archive, pieces
 from .file_state import read_state
-from .member import Member
+from .member import ArchiveMember
 from .parquet_rows import SUFFIX, ParquetRows
 from .scratch import Scratch
 
@@ -38,12 +38,12 @@ _OPEN = 8
 class Listed:
     """The members of an archive by name, the index of its gzip if it has one, and its damage; "" if it is whole."""
 
-    members: dict[str, Member]
+    members: dict[str, ArchiveMember]
     index: Path | None
     damage: str
 
 
-def members_of(path: Path, *, damaged: bool = False) -> dict[str, Member]:
+def members_of(path: Path, *, damaged: bool = False) -> dict[str, ArchiveMember]:
     """The members of an archive by name (see `Archive.contents`).
 
     damaged: whether it may be damaged; then what can be read of it is there. Raises DatasetError for an archive that is
@@ -67,10 +67,10 @@ class OpenArchives:
         self._unpacked = unpacked
         self._scratch: Scratch | None = None
         self._rows: ParquetRows | None = None
-        self._open: OrderedDict[Path, tuple[str, Archive, dict[str, Member]]] = OrderedDict()
+        self._open: OrderedDict[Path, tuple[str, Archive, dict[str, ArchiveMember]]] = OrderedDict()
         self._turn = Lock()
 
-    def copy(self, path: Path, name: str, to: Path | None) -> tuple[Member, str]:
+    def copy(self, path: Path, name: str, to: Path | None) -> tuple[ArchiveMember, str]:
         """Copy a member to a file, or only read it; returns it and the xxh3_64 of its bytes in hex.
 
         Raises OutageError if it cannot be read, OSError if it cannot be written.
@@ -87,7 +87,7 @@ class OpenArchives:
             with to.open("wb") as file:
                 return member, archive.copy(member, file)
 
-    def _copy_row(self, path: Path, name: str, to: Path | None) -> tuple[Member, str]:
+    def _copy_row(self, path: Path, name: str, to: Path | None) -> tuple[ArchiveMember, str]:
         with self._turn:
             with _reading(path):
                 mtime_ns = path.stat().st_mtime_ns
@@ -98,7 +98,7 @@ class OpenArchives:
             data = self._rows.data(name)
         if to is not None:
             to.write_bytes(data)
-        return Member(name, len(data), mtime_ns, 0), xxhash.xxh3_64_hexdigest(data)
+        return ArchiveMember(name, len(data), mtime_ns, 0), xxhash.xxh3_64_hexdigest(data)
 
     def _folder(self) -> Path:
         """Where groups of rows are unpacked. The folder of a job is only on the machine where it began."""
@@ -108,7 +108,7 @@ class OpenArchives:
             self._scratch = Scratch()
         return self._scratch.folder
 
-    def _at(self, path: Path) -> tuple[Archive, dict[str, Member]]:
+    def _at(self, path: Path) -> tuple[Archive, dict[str, ArchiveMember]]:
         with _reading(path):
             key = _key(path)
         known = self._open.pop(path, None)
@@ -175,7 +175,7 @@ def _known(members: Path, index: Path) -> Listed | None:
 @lru_cache(maxsize=1024)
 def _remembered(members: Path, index: Path) -> Listed:
     facts = json.loads(members.read_bytes())
-    found = {name: Member(name, *rest) for name, *rest in facts["members"]}
+    found = {name: ArchiveMember(name, *rest) for name, *rest in facts["members"]}
     damage, digest = facts["damage"], facts["gzip"]
     if digest and read_state(index).xxh3_64 != digest:
         raise ValueError(f"{index} is damaged")

@@ -21,7 +21,7 @@ from .archive import ENDINGS, is_archive, pieces
 from .archive_list import OpenArchives, listed_archive, members_of
 from .archived_files import member_path
 from .file_state import set_age
-from .member import Member
+from .member import ArchiveMember
 from .parquet_rows import SUFFIX
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def _mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path], ro
                 (mirror / entry.name).symlink_to(path.absolute())
 
 
-def _is_new(path: Path, member: Member, addresses: Mapping[Path, Path], archive: Path) -> bool:
+def _is_new(path: Path, member: ArchiveMember, addresses: Mapping[Path, Path], archive: Path) -> bool:
     """Whether nothing stands at the path of a member yet. Raises DatasetError if something else does."""
     try:
         size_bytes = path.stat().st_size
@@ -152,7 +152,7 @@ def _is_new(path: Path, member: Member, addresses: Mapping[Path, Path], archive:
     return False
 
 
-def _stand_in(path: Path, member: Member, archive: Path, opened: OpenArchives | None) -> None:
+def _stand_in(path: Path, member: ArchiveMember, archive: Path, opened: OpenArchives | None) -> None:
     """Make the file that stands for a member, or copy the member if there is where to copy it from."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if opened is None:

@@ -99,7 +99,7 @@ def is_same_file(files: FetchedFiles, path: Path, found: tuple[int, int], state:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFiles(RawFiles):
+class UrlFiles(RawFiles):
     """Files at a URL. A path is one of the local tree at `tree`, where an empty file stands for each (`tree.py`);
     only the process that lists the sources has it.
     """

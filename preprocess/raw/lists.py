@@ -19,7 +19,7 @@ _MAX_LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class TableRow:
     """A row of a table: its values by column, the table's file and the row's last line, counted from 1."""
 
     path: Path
@@ -62,7 +62,7 @@ def read_table(
     obtain: str = "",
     names: Sequence[str] | None = None,
     comment: str | None = None,
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     """The rows of a csv file in UTF-8, with or without a byte order mark; empty lines are left out.
 
     columns: those that it needs. names: the columns' names if the file has no line with them. comment: how lines begin
@@ -78,7 +78,7 @@ def read_table(
         if repeated := [column for column in header if header.count(column) > 1]:
             raise DatasetError(f"{path} has the column {_short(repeated[0])} more than once. Rename one")
         for values in reader:
-            row = Row(path=path, line=lines.number, values=dict(zip(header, values, strict=False)))
+            row = TableRow(path=path, line=lines.number, values=dict(zip(header, values, strict=False)))
             if values and len(values) != len(header):
                 raise row.error(
                     f"{len(values)} values ({_short(','.join(values))}) for the {len(header)} columns "

@@ -36,7 +36,7 @@ _DAMAGE: tuple[type[Exception], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ArchiveMember:
     """A file in an archive: its path there, its size, its modification time, and where it is.
 
     offset: of its bytes in the tar, as it is without gzip; of its header in the zip.
@@ -51,7 +51,7 @@ class Member:
 class Contents(NamedTuple):
     """The members of an archive by name, and what is damaged in it; "" if nothing is."""
 
-    members: dict[str, Member]
+    members: dict[str, ArchiveMember]
     damage: str
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any, BinaryIO
 
 from ...shards.errors import DatasetError, ShardError
 from ...shards.format.ustar import BLOCK_BYTES, walk
-from .member import Contents, Member, age_ns, checked_name, gzip_errors
+from .member import ArchiveMember, Contents, age_ns, checked_name, gzip_errors
 
 _GZIP = b"\x1f\x8b"
 _MAGIC, _MAGIC_AT = b"ustar", 257
@@ -67,7 +67,7 @@ class TarMembers:
 
     def _in_tar(self, reader: _Skipping, what: str) -> Contents:
         """What is in a tar, also behind damaged places; `what` is the damage of its gzip."""
-        found: dict[str, Member] = {}
+        found: dict[str, ArchiveMember] = {}
         damaged_at, before, is_empty = -1, -1, True
         while True:
             try:
@@ -94,14 +94,14 @@ class TarMembers:
             what = f"{what}; {len(found)} of its files can be read, and some of them are damaged"
         return Contents(found, what)
 
-    def _member(self, info: tarfile.TarInfo) -> Member | None:
+    def _member(self, info: tarfile.TarInfo) -> ArchiveMember | None:
         """A member of a tar; None for a folder or a hidden file. Raises DatasetError for what is no plain file."""
         name = checked_name(self._path, info.name, info.size)
         if info.isdir() or name is None:
             return None
         if not info.isreg():
             raise DatasetError(f"{self._path} holds {name!r}, which is a link or no plain file; unpack it")
-        return Member(name, info.size, age_ns(info.mtime), info.offset_data)
+        return ArchiveMember(name, info.size, age_ns(info.mtime), info.offset_data)
 
     def write_index(self, path: Path) -> None:
         """Write the index of its gzip, after `contents`. No other process may do the same at that time."""
@@ -110,7 +110,7 @@ class TarMembers:
         temporary.replace(path)
 
     @contextmanager
-    def open(self, member: Member) -> Iterator[IO[bytes]]:
+    def open(self, member: ArchiveMember) -> Iterator[IO[bytes]]:
         """The bytes from the begin of a member on."""
         self._stream.seek(member.offset)
         yield self._stream

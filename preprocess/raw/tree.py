@@ -20,7 +20,7 @@ from ...shards.stores.url import is_url
 from .archived_files import ArchivedFiles
 from .archived_tree import archives_below
 from .file_state import set_age
-from .files import LOCAL, RawFiles, RemoteFiles
+from .files import LOCAL, RawFiles, UrlFiles
 from .scratch import Scratch
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def raw_tree(root: str | Path, *, outside_root: bool = False, damaged: bool = Fa
 
     url = str(root).rstrip("/")
     with closing(Scratch()) as scratch:
-        files = RemoteFiles(url, scratch.folder)
+        files = UrlFiles(url, scratch.folder)
         lists = []
         for file in listed(url):
             path = scratch.folder / file.name

@@ -15,7 +15,7 @@ from obstore.exceptions import GenericError, NotSupportedError
 from ...shards.errors import DatasetError, MissingFileError, OutageError
 from ...shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, errors_of
 from ...shards.stores.remote_files import IncompleteError, asked, chunks, contents, has_given_up
-from ...shards.stores.url import Place, place_of
+from ...shards.stores.url import StorePlace, place_of
 from .file_state import FileState, set_age
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _streamed(client: ObjectStore, key: str, to: Path | None) -> FileState:
     return FileState(size_bytes=size, mtime_ns=_age(found.meta), xxh3_64=digest.hexdigest())
 
 
-def _of_bucket(url: str, place: Place) -> Iterator[RawFile]:
+def _of_bucket(url: str, place: StorePlace) -> Iterator[RawFile]:
     folder = f"{place.folder}/" if place.folder else ""
     client = bucket_client(place, ASK_S)
     with _reading(url):
@@ -102,7 +102,7 @@ def _of_bucket(url: str, place: Place) -> Iterator[RawFile]:
             )
 
 
-def _of_server(url: str, place: Place) -> Iterator[RawFile]:
+def _of_server(url: str, place: StorePlace) -> Iterator[RawFile]:
     asking = bucket_client(place, ASK_S)
 
     def looked_up(name: str) -> RawFile:
@@ -125,7 +125,7 @@ def _of_server(url: str, place: Place) -> Iterator[RawFile]:
         yield from pool.map(looked_up, wanted)
 
 
-def _key(place: Place, name: str) -> str:
+def _key(place: StorePlace, name: str) -> str:
     return f"{place.folder}/{name}" if place.folder else name
 
 

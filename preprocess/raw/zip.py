@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from ...shards.errors import DatasetError
-from .member import Contents, Member, age_ns, checked_name, plain_name
+from .member import ArchiveMember, Contents, age_ns, checked_name, plain_name
 
 _LOCAL_HEADER, _END_OF_ZIP = b"PK\x03\x04", b"PK\x05\x06"
 _END_BYTES, _MANY = 22, 0xFFFF
@@ -35,14 +35,14 @@ class ZipMembers:
         """The members, by the list at its end."""
         return Contents({member.name: member for member in self._listed()}, self._damage())
 
-    def _listed(self) -> Iterator[Member]:
+    def _listed(self) -> Iterator[ArchiveMember]:
         for info in self._zip.infolist():
             name = checked_name(self._path, info.filename, info.file_size)
             if info.is_dir() or name is None:
                 continue
             if stat.S_ISLNK(info.external_attr >> 16) or info.flag_bits & 1:
                 raise DatasetError(f"{self._path} holds {name!r}, which is a link or encrypted; unpack it")
-            yield Member(name, info.file_size, age_ns(_zip_age_s(info)), info.header_offset)
+            yield ArchiveMember(name, info.file_size, age_ns(_zip_age_s(info)), info.header_offset)
 
     def _damage(self) -> str:
         """What tells that members of a zip are not in its list; "" if nothing does."""
@@ -57,13 +57,13 @@ class ZipMembers:
             return f"its list of {len(listed)} files leaves out what is before them; zips were joined with cat"
         return ""
 
-    def packed_bytes(self, member: Member) -> int | None:
+    def packed_bytes(self, member: ArchiveMember) -> int | None:
         """How many bytes a member takes in the zip; None if it is not there."""
         info = self._headers.get((member.offset, member.name))
         return None if info is None else info.compress_size
 
     @contextmanager
-    def open(self, member: Member) -> Iterator[IO[bytes]]:
+    def open(self, member: ArchiveMember) -> Iterator[IO[bytes]]:
         """The bytes of a member. Raises ValueError if it is not there."""
         info = self._headers.get((member.offset, member.name))
         if info is None or info.header_offset < 0:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from ..errors import ShardError
 from ..stores.block_sums import SUMS, BlockSums
-from ..stores.output import Location, Stream, folder_and_name, output_at
+from ..stores.output import Location, Writable, folder_and_name, output_at
 from .idx import idx_text
 from .record import Placed, Row, ShardRecord
 from .sample import Sample
@@ -24,7 +24,7 @@ MAX_MEMBER_BYTES = 8 * 2**30 - 1
 class HashedStream:
     """Writes bytes to a stream and computes their sha256, block sums and number."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Writable) -> None:
         self._stream = stream
         self.sha256 = hashlib.sha256()
         self.sums = BlockSums()

@@ -23,7 +23,7 @@ from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, U
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from ..errors import MissingFileError, OutageError
-from .url import Place, place_of, without_password
+from .url import StorePlace, place_of, without_password
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -84,7 +84,7 @@ _started_in: int | None = None
 """The process in which this package first used a client. Its threads do not survive a fork."""
 
 
-def bucket_client(place: Place, total_s: float = RANGE_S) -> ObjectStore:
+def bucket_client(place: StorePlace, total_s: float = RANGE_S) -> ObjectStore:
     """The client of the whole bucket or server of a place, for reading, whose requests take at most `total_s` seconds;
     the stores of a process share one.
 

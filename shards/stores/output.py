@@ -28,7 +28,7 @@ class Sizes(Protocol):
         ...
 
 
-class Stream(Protocol):
+class Writable(Protocol):
     """What a file is written to."""
 
     def write(self, data: bytes, /) -> int: ...
@@ -51,7 +51,7 @@ class Output(Sizes, Protocol):
         """Reads the same folder."""
         ...
 
-    def writing(self, name: str) -> AbstractContextManager[Stream]:
+    def writing(self, name: str) -> AbstractContextManager[Writable]:
         """A stream that writes the file. Leaving the block publishes it; after an exception nothing is published."""
         ...
 

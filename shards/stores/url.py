@@ -18,7 +18,7 @@ _HUB = "https://huggingface.co"
 _REPOSITORY = re.compile(r"datasets/([^/@]+)/([^/@]+)(?:@([^/]+))?(?:/(.*))?")
 
 
-class Place(NamedTuple):
+class StorePlace(NamedTuple):
     """A folder in a store: the scheme of the client that reads it, the bucket, and the names of the folder in it.
 
     bucket: of http, the scheme and host of the server; of hf, the URL of the repository's revision.
@@ -64,7 +64,7 @@ def without_password(text: str) -> str:
     return _USER.sub("", text)
 
 
-def place_of(url: str) -> Place:
+def place_of(url: str) -> StorePlace:
     """The parts of a URL. Raises ValueError if it is not legal."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
@@ -80,12 +80,12 @@ def place_of(url: str) -> Place:
     if parts.scheme == "hf":
         return _of_hub(url)
     if parts.scheme in ("http", "https"):
-        return Place("http", f"{parts.scheme}://{parts.netloc}", _folder(url, unquote(parts.path)))
+        return StorePlace("http", f"{parts.scheme}://{parts.netloc}", _folder(url, unquote(parts.path)))
     bucket, _, folder = url.partition("://")[2].partition("/")
-    return Place(parts.scheme, bucket, _folder(url, folder))
+    return StorePlace(parts.scheme, bucket, _folder(url, folder))
 
 
-def _of_hub(url: str) -> Place:
+def _of_hub(url: str) -> StorePlace:
     found = _REPOSITORY.fullmatch(url.partition("://")[2].rstrip("/"))
     if not found:
         raise ValueError(
@@ -94,7 +94,7 @@ def _of_hub(url: str) -> Place:
     owner, name, revision, folder = found.groups()
     hub = place_of(os.environ.get("HF_ENDPOINT") or _HUB)
     path = f"datasets/{owner}/{name}/resolve/{quote(unquote(revision or 'main'), safe='')}"
-    return Place("hf", "/".join(filter(None, (hub.bucket, hub.folder, path))), _folder(url, folder or ""))
+    return StorePlace("hf", "/".join(filter(None, (hub.bucket, hub.folder, path))), _folder(url, folder or ""))
 
 
 def _folder(url: str, path: str) -> str:

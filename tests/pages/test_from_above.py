@@ -7,15 +7,15 @@ import re
 import numpy as np
 
 from maskstream.pages.figures.card import Drawing
-from maskstream.pages.figures.from_above import SIDE, Around, Way, from_above
+from maskstream.pages.figures.from_above import SIDE, Around, WalkAbove, from_above
 
-WALK = Way(
+WALK = WalkAbove(
     places=np.stack([np.linspace(-2, 1, 31), np.linspace(-4, 5, 31)], axis=1),
     looks=np.full(31, np.arctan2(3, 9)),
     now=13,
     wedges=(3, 13, 23),
 )
-CLIP = Way(places=WALK.places[7:14:3] - WALK.places[13], looks=np.zeros(3), now=2)
+CLIP = WalkAbove(places=WALK.places[7:14:3] - WALK.places[13], looks=np.zeros(3), now=2)
 WAYPOINT, MADE = (1.5, 2.0, 0.5), (-1.0, 2.5, -0.5)
 
 
@@ -63,7 +63,7 @@ def test_a_wedge_points_to_where_the_camera_looks() -> None:
 
 
 def test_beside_a_models_waypoint_only_what_is_near_is_drawn() -> None:
-    far = Way(places=WALK.places * 20, looks=WALK.looks, now=13, wedges=WALK.wedges)
+    far = WalkAbove(places=WALK.places * 20, looks=WALK.looks, now=13, wedges=WALK.wedges)
     drawing = from_above(clip=CLIP, waypoint=WAYPOINT, made=MADE, walk=far)
     scale, _ = scale_of(drawing)
     here = points(drawing, "line-bold")[-1]

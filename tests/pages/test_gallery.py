@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskstream.cli import main
-from maskstream.pages.figures.card import Words
+from maskstream.pages.figures.card import WordPieces
 from maskstream.pages.figures.strokes import dots, lines
 from maskstream.pages.gallery import gallery, gallery_page
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
@@ -19,14 +19,14 @@ from maskstream.pages.gallery.page import gallery_sections
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
 from maskstream.pages.gallery.panels import sheet, token_maps
 from maskstream.pages.gallery.project import box_edges, fitted, seen_from
-from maskstream.pages.gallery.scheme import Entry, facts_of
+from maskstream.pages.gallery.scheme import CardText, facts_of
 from maskstream.pages.gallery.solids import edges_of, surface_points
 from maskstream.pages.gallery.words import cut, pieces_of
 from maskstream.pipelines import masks
 
 from .pages import made_up_media, tetrahedron
 
-ENTRIES = [Entry.of(declared) for declared in (*masks.SCHEMES, *masks.LAWS)] + [COMPLEX_RATIO, SPIKES, PAIR]
+ENTRIES = [CardText.of(declared) for declared in (*masks.SCHEMES, *masks.LAWS)] + [COMPLEX_RATIO, SPIKES, PAIR]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_hidden_tokens_nearly_have_the_colour_of_the_page():
 
 
 def test_hidden_words_are_boxes_and_no_letters():
-    drawn = words_svg(Words(pieces=(("she", "", False), ("<b>", "gone", True), ("is", "random", True))))
+    drawn = words_svg(WordPieces(pieces=(("she", "", False), ("<b>", "gone", True), ("is", "random", True))))
     assert ">she</text>" in drawn
     assert "b&gt;" not in drawn
     assert drawn.count("<rect") == 2

@@ -43,7 +43,7 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.source import Source
+from maskstream.pipelines.stream.source import BatchSource
 from maskstream.preprocess.encode.image_text.encoder import ImageTokenEncoder
 from maskstream.preprocess.encode.text.encoder import TokenEncoder
 from maskstream.shards.format.dataset import finish_split
@@ -78,7 +78,7 @@ class Modality:
     samples: Callable[[Path], list[Sample]]
     loader: Callable[..., Loader[Any]]
     component: str
-    source: Callable[[Split], Source[Any, Any, Any, Any]]
+    source: Callable[[Split], BatchSource[Any, Any, Any, Any]]
     rows: Callable[[Any], list[list[Any]]] = sample_rows
     encoder: Callable[[], TokenEncoder | ImageTokenEncoder] | None = None
 

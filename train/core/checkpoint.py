@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from ...shards.config import Json, differences
 from ...shards.errors import ResumeError
 from ...shards.sealed import unsealed
-from .files import NO_BYTES, DamageError, FileSum, TensorFiles, part_name
+from .files import NO_BYTES, FileSum, RunFileError, TensorFiles, part_name
 from .optimiser import Average
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Position:
         found = batches_before(self.loader, batches_per_epoch)
         wanted = self.first_batch + self.step * self.accumulate
         if found is not None and found != wanted:
-            raise DamageError(
+            raise RunFileError(
                 f"the loader's position is epoch {self.loader['epoch']}, batch {self.loader['batch']} of "
                 f"{batches_per_epoch}, which is not that after {wanted} batches"
             )
@@ -118,7 +118,7 @@ def newest_whole(
                 position.check_loader(batches_per_epoch)
             if metrics is not None:
                 position.logged.begun(metrics)
-        except DamageError as error:
+        except RunFileError as error:
             damages.append(f"{checkpoint.name}: {error}")
             continue
         if damages:
@@ -139,7 +139,7 @@ def read_checkpoint(checkpoint: Path) -> Position:
     """The position of a checkpoint, all of whose files are as they were written. Raises DamageError if one is not."""
     path = checkpoint / STATE
     if not path.is_file():
-        raise DamageError(f"{STATE} is {'no file' if path.exists() else 'missing'}")
+        raise RunFileError(f"{STATE} is {'no file' if path.exists() else 'missing'}")
     try:
         state = unsealed(path.read_bytes())
         position = Position(
@@ -157,11 +157,11 @@ def read_checkpoint(checkpoint: Path) -> Position:
         names = [part_name(kind, part, position.parts) for part in parts for kind in (MODEL, OPTIMISER)]
         sums = {name: FileSum.from_dict(state["files"][name]) for name in names}
     except OSError as error:
-        raise DamageError(f"{STATE} cannot be read ({error.strerror})") from error
+        raise RunFileError(f"{STATE} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DamageError(f"{STATE} is damaged: {error}") from error
+        raise RunFileError(f"{STATE} is damaged: {error}") from error
     if checkpoint.name != checkpoint_name(position.step):
-        raise DamageError(f"{STATE} is that of step {position.step}")
+        raise RunFileError(f"{STATE} is that of step {position.step}")
     for name, expected in sums.items():
         expected.check(checkpoint / name)
     return position

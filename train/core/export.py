@@ -19,7 +19,7 @@ from ...pipelines.masks import TokenGrid
 from ...shards.stores.publish import publish
 from ...shards.stores.url import local_path
 from .distributed import whole
-from .files import DamageError, FileSum, files_of
+from .files import FileSum, RunFileError, files_of
 from .model import Model, ModelConfig
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
@@ -44,24 +44,24 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir():
         found = [path / name for name in NAMES if (path / name).is_file()]
         if not found:
-            raise DamageError(f"{path} has no {' or '.join(NAMES)}; give a folder with the weights in one file")
+            raise RunFileError(f"{path} has no {' or '.join(NAMES)}; give a folder with the weights in one file")
         path = found[0]
     if not path.is_file():
-        raise DamageError(f"{path} is missing; give a file of weights")
+        raise RunFileError(f"{path} is missing; give a file of weights")
     try:
         if path.suffix not in PICKLED:
             return load_file(path)
         whole: object = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, BadZipFile) as error:
-        raise DamageError(f"{path} cannot be read ({error}); give a whole file of weights") from error
+        raise RunFileError(f"{path} cannot be read ({error}); give a whole file of weights") from error
     except pickle.UnpicklingError as error:
-        raise DamageError(
+        raise RunFileError(
             f"{path} holds more than tensors, and unpickling that could run code, so it is not read; save its weights "
             "alone, for example with safetensors"
         ) from error
     tensors = _tensors(whole)
     if not tensors:
-        raise DamageError(f"{path} has no tensors by name; give a checkpoint with a state dict")
+        raise RunFileError(f"{path} has no tensors by name; give a checkpoint with a state dict")
     return tensors
 
 
@@ -179,7 +179,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     files = files_of(path)
     for one in files:
         if not one.is_file():
-            raise DamageError(f"{one} is {'no file' if one.exists() else 'missing'}; give a model.safetensors")
+            raise RunFileError(f"{one} is {'no file' if one.exists() else 'missing'}; give a model.safetensors")
     made: dict[str, list[Tensor]] = {}
     metadata: dict[str, str] = {}
     for one in reversed(files):
@@ -188,10 +188,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(one, framework="pt") as file:
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
-            raise DamageError(f"{one} cannot be read ({error}); give a whole model.safetensors") from error
+            raise RunFileError(f"{one} cannot be read ({error}); give a whole model.safetensors") from error
         expected = metadata.pop(SUM, None)
         if expected is not None and expected != _sum(tensors, metadata):
-            raise DamageError(
+            raise RunFileError(
                 f"{one} has other contents than were written (its checksum differs); give a whole copy, or a "
                 "checkpoint's"
             )

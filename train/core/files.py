@@ -20,7 +20,7 @@ from .distributed import divided_like, is_divided
 _CHUNK_BYTES = 1 << 20
 
 
-class DamageError(ResumeError):
+class RunFileError(ResumeError):
     """A file of a run is not as it was written."""
 
 
@@ -45,7 +45,7 @@ class FileSum:
         """Raises DamageError unless the file has these bytes and no others."""
         self.begun(path)
         if (size := path.stat().st_size) != self.size_bytes:
-            raise DamageError(f"{path.name} has {size} bytes, but was written with {self.size_bytes}")
+            raise RunFileError(f"{path.name} has {size} bytes, but was written with {self.size_bytes}")
 
     def begun(self, path: Path) -> xxhash.xxh3_128:
         """The hash of a file that begins with these bytes, after which more can be added.
@@ -53,7 +53,7 @@ class FileSum:
         Raises DamageError if the file begins otherwise, is shorter, missing or no regular file, or cannot be read.
         """
         if not path.is_file():
-            raise DamageError(f"{path.name} is {'no file' if path.exists() else 'missing'}")
+            raise RunFileError(f"{path.name} is {'no file' if path.exists() else 'missing'}")
         found, left = xxhash.xxh3_128(), self.size_bytes
         try:
             with path.open("rb") as file:
@@ -61,11 +61,13 @@ class FileSum:
                     found.update(chunk)
                     left -= len(chunk)
         except OSError as error:
-            raise DamageError(f"{path.name} cannot be read ({error.strerror})") from error
+            raise RunFileError(f"{path.name} cannot be read ({error.strerror})") from error
         if left:
-            raise DamageError(f"{path.name} has {self.size_bytes - left} bytes, but was written with {self.size_bytes}")
+            raise RunFileError(
+                f"{path.name} has {self.size_bytes - left} bytes, but was written with {self.size_bytes}"
+            )
         if found.hexdigest() != self.xxh3_128:
-            raise DamageError(f"{path.name} has other contents than were written (its checksum differs)")
+            raise RunFileError(f"{path.name} has other contents than were written (its checksum differs)")
         return found
 
 

@@ -33,7 +33,7 @@ from .recipe import Recipe
 from .results import Launched, Results, Tally, TrainResult
 from .run_folder import RunWriter
 from .settings import LoopOptions, LoopSettings, chosen_precision
-from .step import Batch, Batches, EndlessBatches, Stepper
+from .step import Batches, EndlessBatches, Stepper, TrainingBatch
 
 log = logging.getLogger(__name__)
 
@@ -226,8 +226,8 @@ class Trainer:
                 clock = time.perf_counter()
 
     def _agreed(
-        self, batches: Iterator[tuple[int, Batch, float]], pending: deque[Launched], stop: StopRequest
-    ) -> tuple[int, list[Batch], float]:
+        self, batches: Iterator[tuple[int, TrainingBatch, float]], pending: deque[Launched], stop: StopRequest
+    ) -> tuple[int, list[TrainingBatch], float]:
         """The same as `_next`. If it fails on a rank, all ranks end before the step, none waits for another.
 
         An error about data, or of what stores it, loses no step: those that are done are saved.
@@ -253,7 +253,7 @@ class Trainer:
             raise MaskstreamError(f"rank {rank()} ends because another rank has no batch; its message says why")
         return made
 
-    def _next(self, batches: Iterator[tuple[int, Batch, float]]) -> tuple[int, list[Batch], float]:
+    def _next(self, batches: Iterator[tuple[int, TrainingBatch, float]]) -> tuple[int, list[TrainingBatch], float]:
         """The epoch of the next step, its micro-batches, and how many seconds it waited for them."""
         epoch, batch, waited_s = next(batches)
         made = [batch]
@@ -263,7 +263,7 @@ class Trainer:
             waited_s += more_s
         return epoch, made, waited_s
 
-    def _batches(self) -> Iterator[tuple[int, Batch, float]]:
+    def _batches(self) -> Iterator[tuple[int, TrainingBatch, float]]:
         """Yields (epoch, batch, seconds spent waiting for it), without end."""
         while True:
             source = self.loader.repeat() if isinstance(self.loader, EndlessBatches) else iter(self.loader)

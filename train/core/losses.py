@@ -18,7 +18,7 @@ LEAST = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class LossPart:
     """One part of a loss. total: the weighted sum of errors; weight: the sum of the weights; both float32 scalars.
     share: the factor of the part's mean in the loss.
     """
@@ -36,7 +36,7 @@ class Part:
 class Losses:
     """The parts of a model's loss on one batch, by name."""
 
-    parts: Mapping[str, Part]
+    parts: Mapping[str, LossPart]
 
     def loss(self, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss, a float32 scalar: the sum of each part's mean times its share.
@@ -62,12 +62,12 @@ class Losses:
         return torch.stack([part.weight.detach().float() for part in self.parts.values()])
 
 
-def weighted(error: Tensor, weight: Tensor, share: float = 1.0) -> Part:
+def weighted(error: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
     """A part from errors and weights of one shape, one per token, node or sample."""
-    return Part(total=(error * weight).sum(), weight=weight.sum(), share=share)
+    return LossPart(total=(error * weight).sum(), weight=weight.sum(), share=share)
 
 
-def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> Part:
+def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
     """The mean squared error over the last axis of made and wanted (..., values), weighted by `weight` (...)."""
     return weighted(_mean_square(widened(made) - widened(wanted)), weight, share)
 

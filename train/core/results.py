@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .metrics import Board, MetricsLog, StepMetrics, TrainProgress
-from .step import LossScale, StepReport, Work
+from .step import LossScale, StepReport, StepWork
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +89,7 @@ class Results:
     def __init__(self, log: MetricsLog, bar: TrainProgress, board: Board, tally: Tally, most_skips: int) -> None:
         self._log, self._bar, self._board, self._tally, self._most_skips = log, bar, board, tally, most_skips
         self._skipped_in_a_row = 0
-        self.work: Work | None = None
+        self.work: StepWork | None = None
         self.losses: deque[float] = deque(maxlen=20)
 
     def take(self, done: Launched) -> bool:

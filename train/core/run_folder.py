@@ -26,7 +26,7 @@ from .checkpoint import (
     remove_unfinished,
 )
 from .distributed import in_step, rank, sum_over_ranks
-from .files import NO_BYTES, DamageError, FileSum, files_of
+from .files import NO_BYTES, FileSum, RunFileError, files_of
 from .metrics import MetricsLog
 from .recipe import Recipe
 
@@ -136,7 +136,7 @@ class RunWriter:
         checkpoint = self.checkpoints / checkpoint_name(step)
         try:
             return checkpoint, read_checkpoint(checkpoint)
-        except DamageError as error:
+        except RunFileError as error:
             raise ResumeError(
                 f"rank 0 found {checkpoint} whole, but on rank {rank()} {error}; use a folder that all ranks share"
             ) from error

@@ -26,7 +26,7 @@ from .parallel import share_rest, sharing
 from .process import seeded, step_seed
 
 
-class Batch(Protocol):
+class TrainingBatch(Protocol):
     """The part of a batch that the trainer uses; the model uses the rest."""
 
     def __len__(self) -> int: ...
@@ -42,7 +42,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[TrainingBatch]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -55,7 +55,7 @@ class Batches(Protocol):
 class EndlessBatches(Protocol):
     """A loader that goes from one epoch to the next without a pause. The trainer uses `repeat` where there is one."""
 
-    def repeat(self) -> Iterator[Batch]: ...
+    def repeat(self) -> Iterator[TrainingBatch]: ...
 
 
 GROWTH, BACKOFF, INTERVAL, FIRST = 2.0, 0.5, 2000, 65536.0
@@ -84,7 +84,7 @@ _TIMES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
+class StepWork:
     """What a step of this rank computes, in operations, and the highest rate of the device, in operations a second."""
 
     flops: float
@@ -161,7 +161,7 @@ class Stepper:
         self._device, self._seed, self._dtype = device, seed, dtype
         self._scale, self._may_skip, self._average = scale, may_skip, average
 
-    def step(self, batches: Sequence[Batch], *, number: int, lr: float, asked_to_stop: bool) -> StepReport:
+    def step(self, batches: Sequence[TrainingBatch], *, number: int, lr: float, asked_to_stop: bool) -> StepReport:
         """Trains on the micro-batches of step `number`, counted from 0."""
         on_device = [batch.to(self._device, non_blocking=True) for batch in batches]
         set_lr(self._optimiser, lr)
@@ -179,7 +179,7 @@ class Stepper:
             self._scale.update(overflowed=skipped)
         return StepReport(values=values, parts=parts, skipped=skipped)
 
-    def work(self, batches: Sequence[Batch]) -> Work:
+    def work(self, batches: Sequence[TrainingBatch]) -> StepWork:
         """What a step of these micro-batches computes here, and how fast the device multiplies large matrices.
 
         It must not be called between the passes of a step. Weights stay as they are.
@@ -189,9 +189,9 @@ class Stepper:
         for batch in batches:
             flops += flops_of(self._model, partial(self._loss_of, batch.to(self._device, non_blocking=True)))
         self._model.train()
-        return Work(flops=flops, peak=peak_rate(self._device, self._dtype))
+        return StepWork(flops=flops, peak=peak_rate(self._device, self._dtype))
 
-    def _gradients(self, batches: Sequence[Batch], number: int) -> tuple[tuple[str, ...], Tensor]:
+    def _gradients(self, batches: Sequence[TrainingBatch], number: int) -> tuple[tuple[str, ...], Tensor]:
         """Makes the gradients of the step's loss, averaged over ranks.
 
         Returns the names of the loss's parts, and this rank's share of the loss and of the means of the parts, float32
@@ -221,7 +221,7 @@ class Stepper:
         shares = means.new_tensor([part.share for part in losses.parts.values()])
         return parts, torch.cat(((means * shares).sum()[None], means))
 
-    def _divisors(self, batches: Sequence[Batch], number: int, first: Tensor) -> Tensor:
+    def _divisors(self, batches: Sequence[TrainingBatch], number: int, first: Tensor) -> Tensor:
         """The weight of each part over all micro-batches and ranks, of which the first batch's here is known.
 
         The model is in eval mode meanwhile, so that what it counts while it trains is not counted twice.
@@ -234,13 +234,13 @@ class Stepper:
         self._model.train()
         return sum_over_ranks(weights)
 
-    def _losses(self, module: nn.Module, batch: Batch, number: int, micro_batch: int) -> Losses:
+    def _losses(self, module: nn.Module, batch: TrainingBatch, number: int, micro_batch: int) -> Losses:
         seed = step_seed(self._seed, number, rank(), micro_batch)
         enabled = self._dtype != torch.float32
         with seeded(seed, self._device), torch.autocast(self._device.type, self._dtype, enabled=enabled):
             return cast(Losses, module(batch))
 
-    def _loss_of(self, batch: Batch) -> Tensor:
+    def _loss_of(self, batch: TrainingBatch) -> Tensor:
         return self._losses(self._model, batch, 0, 0).loss()
 
     def _backward(self, losses: Losses, divisors: Tensor) -> None:

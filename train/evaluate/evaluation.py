@@ -63,7 +63,7 @@ class Compared(Example):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown(Example):
+class ShownSamples(Example):
     """Rows of a batch as they are. answers: the label that the model gives each; none if there are no rows of it."""
 
     batch: Any

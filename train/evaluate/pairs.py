@@ -105,7 +105,7 @@ class Error:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Errors:
+class PairErrors:
     """The errors of video and of sound, over `samples` samples."""
 
     video: Error
@@ -113,7 +113,7 @@ class Errors:
     samples: int
 
 
-def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: str | None) -> Errors:
+def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: str | None) -> PairErrors:
     """The errors on up to 256 samples of the split at `data`, with the recipe's masks at the end of a run.
 
     train: the training split of the same dataset, for the average tokens.
@@ -134,7 +134,7 @@ def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: s
         Error(model=one, mean=mean, average=None if averages is None else average)
         for one, mean, average in (sums[:, :3] / sums[:, 3:]).tolist()
     )
-    return Errors(video=video, audio=audio, samples=samples)
+    return PairErrors(video=video, audio=audio, samples=samples)
 
 
 def pairs_of(
@@ -222,7 +222,7 @@ class Matching(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Retrieval:
+class PairRetrieval:
     """similarity: float32 (n, n), of clip i (row) and sound j. Samples are sorted by key, numbers in it by value."""
 
     similarity: Tensor
@@ -253,7 +253,7 @@ class Retrieval:
                 )
 
 
-def retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Retrieval:
+def retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> PairRetrieval:
     """The retrieval of pairs. Each batch has one view of each sample, without masks."""
     clips, sounds, keys = [], [], []
     with torch.inference_mode():
@@ -267,7 +267,7 @@ def retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Retrieval:
             keys += [key for key, kept in zip(batch.key, real.tolist(), strict=True) if kept]
     order = sorted(range(len(keys)), key=lambda i: _by_number(keys[i]))
     similarity = torch.cat(clips)[order] @ torch.cat(sounds)[order].T
-    return Retrieval(similarity=similarity.float(), keys=[keys[i] for i in order])
+    return PairRetrieval(similarity=similarity.float(), keys=[keys[i] for i in order])
 
 
 def _by_number(key: str) -> list[tuple[int, str]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.stream.sampler import BatchT
-from ..core.losses import Part, squared
+from ..core.losses import LossPart, squared
 from ..nn.masked_autoencoder import MaskedAutoencoder
 from ..nn.select import gather_tokens
 from .evaluation import Score
@@ -37,7 +37,7 @@ class PatchLosses:
 @torch.inference_mode()
 def patch_losses(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT]) -> PatchLosses:
     """The losses on batches with masks; each target counts by its weight. Raises ValueError if there is no batch."""
-    parts: list[tuple[Part, Part, Part]] = []
+    parts: list[tuple[LossPart, LossPart, LossPart]] = []
     samples = 0
     for batch in batches:
         data, mask = model.tokens.of(batch)

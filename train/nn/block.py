@@ -29,7 +29,7 @@ class MLP(nn.Module):
         return cast(Tensor, self.down(F.gelu(self.up(x))))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """A pre-norm transformer block (..., L, D): attention and an MLP, each with a residual connection.
 
     kinds: the number of kinds of token; each kind has layer norms of its own, all other weights are shared. cross: use

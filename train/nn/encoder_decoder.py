@@ -21,7 +21,7 @@ from .stacks import Stack
 from .windows import Windows
 
 
-class TokenEncoder(nn.Module):
+class VisibleEncoder(nn.Module):
     """Encodes visible tokens: embedding and positions of each kind, then blocks.
 
     n_inputs: the number of values of a token, per kind. positions: float32 (N, D), per kind, or a module that makes

@@ -8,7 +8,7 @@ from typing import get_args
 from ...pipelines.modalities.image.batch import ImageBatch
 from ..core.model import Grids
 from .image_tokens import FirstAxis, ImageTokens
-from .masked_autoencoder import AutoencoderConfig, Tokens
+from .masked_autoencoder import AutoencoderConfig, TokenKind
 from .video_tokens import Targets
 
 
@@ -29,6 +29,6 @@ class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
             if getattr(self, name) not in legal:
                 raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
 
-    def tokens(self, grids: Grids) -> Tokens[ImageBatch]:
+    def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""
         return ImageTokens(grids["image"], self.target, self.positions)

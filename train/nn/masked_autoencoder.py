@@ -1,6 +1,6 @@
 """The masked autoencoder: tokenise, gather the visible tokens, encode, decode, compare with the targets.
 
-The model is the same for every kind of token: a `Tokens` module splits data into tokens and defines the inputs and
+The model is the same for every kind of token: a `TokenKind` module splits data into tokens and defines the inputs and
 targets. All shapes are static and all selections are gathers by index, so it compiles to one graph.
 
 Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's width.
@@ -27,7 +27,7 @@ from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.stream.sampler import BatchT
 from ..core.losses import Losses, squared
 from ..core.model import Grids, Model, ModelConfig
-from .encoder_decoder import TokenDecoder, TokenEncoder
+from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .init import init_linear
 from .layouts import layout_of
 from .positions import LearntPositions
@@ -35,7 +35,7 @@ from .select import gather_tokens
 from .windows import Windows
 
 
-class Tokens(Protocol[BatchT]):
+class TokenKind(Protocol[BatchT]):
     """The interface of a kind of token. It is a module, so its buffers follow the model to its device."""
 
     grid: tuple[int, ...]
@@ -106,8 +106,8 @@ class AutoencoderConfig(ModelConfig[BatchT]):
             )
 
     @abstractmethod
-    def tokens(self, grids: Grids) -> Tokens[BatchT]:
-        """The `Tokens` module for the data's grid."""
+    def tokens(self, grids: Grids) -> TokenKind[BatchT]:
+        """The `TokenKind` module for the data's grid."""
 
     def make(self, grids: Grids) -> MaskedAutoencoder[BatchT]:
         """See ModelConfig."""
@@ -115,7 +115,7 @@ class AutoencoderConfig(ModelConfig[BatchT]):
 
 
 class MaskedAutoencoder(Model[BatchT]):
-    """A masked autoencoder over any `Tokens` module."""
+    """A masked autoencoder over any `TokenKind` module."""
 
     whole_graph = True
 
@@ -123,7 +123,7 @@ class MaskedAutoencoder(Model[BatchT]):
         super().__init__(config, grids)
         self.config = c = config
         self.tokens = tokens = config.tokens(grids)
-        self.encoder = TokenEncoder(
+        self.encoder = VisibleEncoder(
             [tokens.n_inputs],
             self._positions(c.width),
             depth=c.depth,

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.losses import Part
+from ..core.losses import LossPart
 
 
 def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -22,7 +22,7 @@ def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     return F.normalize((tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1), dim=1)
 
 
-def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0) -> Part:
+def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0) -> LossPart:
     """Bidirectional InfoNCE (van den Oord et al., 2018) of pairs of unit vectors float32 (B, D); 1 at chance.
 
     Each row of `one` is classified against the rows of `other` on all ranks, and the other way round. The loss is the
@@ -36,7 +36,7 @@ def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0)
     there = F.cross_entropy(one @ others.T / temperature, mine, reduction="sum")
     back = F.cross_entropy(other @ ones.T / temperature, mine, reduction="sum")
     total = (there + back) / (2 * math.log(max(len(ones), 2)))
-    return Part(total=total, weight=torch.full_like(total, len(one)).detach(), share=share)
+    return LossPart(total=total, weight=torch.full_like(total, len(one)).detach(), share=share)
 
 
 def rows_of_all_ranks(rows: Tensor) -> Tensor:

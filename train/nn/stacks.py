@@ -9,7 +9,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from .block import Block, Norms
+from .block import Norms, TransformerBlock
 
 
 class Stack(nn.Module):
@@ -28,7 +28,9 @@ class Stack(nn.Module):
         cross: bool = False,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, eps, kinds=kinds, cross=cross) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, mlp_ratio, eps, kinds=kinds, cross=cross) for _ in range(depth)
+        )
         self.norm = Norms(width, eps if norm_eps is None else norm_eps, kinds)
 
     def forward(

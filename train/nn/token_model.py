@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...pipelines.modalities.text.batch import TextBatch
 from ..core.distributed import sum_over_ranks
-from ..core.losses import Losses, Part, weighted
+from ..core.losses import Losses, LossPart, weighted
 from ..core.model import Grids, Model, ModelConfig
 from .bert_names import is_bert, own_bert
 from .documents import Documents, Positions
@@ -127,7 +127,7 @@ class TokenModel(Model[TextBatch]):
         hidden = hidden_tokens(batch)
         return Losses(parts={"masked tokens": self.masked_loss(batch, hidden, self.encode(batch, hidden.place))})
 
-    def masked_loss(self, batch: TextBatch, hidden: HiddenTokens, encoded: Tensor) -> Part:
+    def masked_loss(self, batch: TextBatch, hidden: HiddenTokens, encoded: Tensor) -> LossPart:
         """The cross-entropy of the hidden tokens' ids in nats, from the encoder's output for them (K, D)."""
         errors = F.cross_entropy(self.logits(encoded), hidden.label, reduction="none")
         if self.training and self.config.classes:

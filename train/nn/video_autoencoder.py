@@ -7,7 +7,7 @@ from typing import get_args
 
 from ...pipelines.modalities.video.batch import VideoBatch
 from ..core.model import Grids
-from .masked_autoencoder import AutoencoderConfig, Tokens
+from .masked_autoencoder import AutoencoderConfig, TokenKind
 from .video_tokens import Positions, VideoTargets, VideoTokens
 
 
@@ -29,6 +29,6 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
             if getattr(self, name) not in legal:
                 raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
 
-    def tokens(self, grids: Grids) -> Tokens[VideoBatch]:
+    def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
         """Cubes of video on the grid "video"."""
         return VideoTokens(grids["video"], self.target, self.positions)

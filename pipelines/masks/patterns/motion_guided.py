@@ -141,7 +141,7 @@ class MotionGuided(DeviceMask):
                 f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {tuple(shape)}"
             )
 
-    def _way(self, grid: TokenGrid) -> Way:
+    def _way(self, grid: TokenGrid) -> CarrySettings:
         """How maps are carried."""
         _, patch_h, patch_w = grid.patch
         cell = (patch_w / self.cells, patch_h / self.cells)
@@ -158,7 +158,7 @@ class MotionGuided(DeviceMask):
         return backend.all_but_highest(scores, draws, whole=self.per == "clip")
 
 
-class Way(TypedDict):
+class CarrySettings(TypedDict):
     """The settings of `MapBackend.carry`."""
 
     cell: tuple[float, float]

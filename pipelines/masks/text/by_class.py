@@ -17,7 +17,7 @@ from ..core.scheme import TEXT, Scheme, Shot
 from ..patterns.padded import Padded
 from .batch import TextMaps
 from .feedback import Feedback
-from .words import Words
+from .words import TextWords
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ class ByClass(Mask):
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
-        words = Words.of(grid, draw, by="ByClass")
+        words = TextWords.of(grid, draw, by="ByClass")
         published = None if self.feedback is None else self.feedback.read()
         weights = class_weights(np.array(self.scores) if published is None else published.scores)
         classes = sized(draw.cues.need("classes", by="ByClass"), grid.size, "classes", "ByClass")[words.first]

@@ -14,7 +14,7 @@ from ..core.ratio import Ratio, as_law
 from ..core.scheme import Scheme
 from ..patterns.padded import Padded
 from .batch import TextMaps
-from .words import PADDING, WholeWords, Words
+from .words import PADDING, TextWords, WholeWords
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ class DecoderRows(Mask):
 
     def attend(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         """The matrix of one view of a text: bool (N, N), row i for the position i."""
-        words = Words.of(grid, draw, by="DecoderRows")
+        words = TextWords.of(grid, draw, by="DecoderRows")
         n, masks = len(words.number), min(words.length, self.pool)
         count = words.hidden_count(as_law(self.ratio), draw, "nearest_masked")
         seen = ~words.spread(words.taken(masks, count, draw.rng))

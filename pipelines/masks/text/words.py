@@ -51,7 +51,7 @@ class WholeWords(Mask):
         return frozenset({"words"})
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        words = Words.of(grid, draw, by="WholeWords")
+        words = TextWords.of(grid, draw, by="WholeWords")
         if self.each:
             return words.spread(
                 draw.rng.random(len(words.lengths)) < as_ratio_law(self.ratio, by="WholeWords(each=True)").draw(draw)
@@ -61,7 +61,7 @@ class WholeWords(Mask):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Words:
+class TextWords:
     """The W words of a text of N tokens.
 
     number: int64 (N,), each token's word, counted from 0; W for special tokens and padding. first: int64 (W,), the
@@ -74,7 +74,7 @@ class Words:
     length: int
 
     @classmethod
-    def of(cls, grid: TokenGrid, draw: Draw, by: str) -> Words:
+    def of(cls, grid: TokenGrid, draw: Draw, by: str) -> TextWords:
         """The words of a draw, for the pattern `by`; ValueError for a cue that does not fit the grid."""
         given = word_cue(grid, draw, by)
         places = np.flatnonzero(given >= 0)

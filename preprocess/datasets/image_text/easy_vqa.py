@@ -31,7 +31,7 @@ TOKENIZER = "train:wordpiece:512"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class DrawnQuestion:
     """A question about picture number `image`, and its answer."""
 
     image: int
@@ -67,7 +67,7 @@ def easy_vqa_captions(root: Path) -> Dataset:
     return Dataset(name="easy-vqa-captions", label_names=SHAPES, splits=splits, encoder=encoder)
 
 
-def questions(path: Path) -> list[Question]:
+def questions(path: Path) -> list[DrawnQuestion]:
     """The questions of questions.json, a list of [question, answer, number of the picture]; DatasetError for others."""
     again = "Remove its folder to download it again"
     listed = read_json(path, again)
@@ -75,7 +75,7 @@ def questions(path: Path) -> list[Question]:
     for row in listed if isinstance(listed, list) else [None]:
         if not isinstance(row, list) or len(row) != 3 or row[1] not in ANSWERS or not isinstance(row[2], int):
             raise DatasetError(f"{path} has {row!r}, no [question, answer, picture] with a known answer. {again}")
-        found.append(Question(text=str(row[0]), answer=row[1], image=row[2]))
+        found.append(DrawnQuestion(text=str(row[0]), answer=row[1], image=row[2]))
     return found
 
 

@@ -27,7 +27,7 @@ OPENED = {"image_name", "img_name", "image", "question", "answer"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class SetLayout:
     """How a set is laid out. lists: the list of each split, by its path below ROOT; needed: those that must be there.
     image: the entry with the name of a picture; images: their folder, in which {split} is that of the list.
     """
@@ -73,7 +73,7 @@ class Layout:
             )
 
 
-VQA_RAD = Layout(
+VQA_RAD = SetLayout(
     name="vqa-rad",
     lists={"train": "trainset.json", "val": "valset.json", "test": "testset.json"},
     needed=("train", "test"),
@@ -81,7 +81,7 @@ VQA_RAD = Layout(
     images="images",
     remedy="Lay VQA-RAD out as ROOT/trainset.json, ROOT/testset.json and ROOT/images/NAME, as M3AE's authors do",
 )
-SLAKE = Layout(
+SLAKE = SetLayout(
     name="slake",
     lists={"train": "train.json", "val": "validate.json", "test": "test.json"},
     needed=("train", "val", "test"),
@@ -90,7 +90,7 @@ SLAKE = Layout(
     english=True,
     remedy="Unpack SLAKE as ROOT/train.json, validate.json and test.json with ROOT/imgs/xmlab0/source.jpg",
 )
-PATHVQA = Layout(
+PATHVQA = SetLayout(
     name="pathvqa",
     lists={split: f"qas/{split}/{split}_qa.json" for split in ("train", "val", "test")},
     needed=("train", "val", "test"),

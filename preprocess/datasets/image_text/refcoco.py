@@ -36,7 +36,7 @@ OBTAIN = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class ObjectPlace:
     """Where an object is. box: x, y, width, height in pixels. segment: as COCO writes it."""
 
     box: list[float]
@@ -59,7 +59,7 @@ def refcoco(root: Path) -> Dataset:
     try:
         images = {int(one["id"]): str(one["file_name"]) for one in listed["images"]}
         places = {
-            int(one["id"]): Place(box=[float(v) for v in one["bbox"]], segment=one["segmentation"])
+            int(one["id"]): ObjectPlace(box=[float(v) for v in one["bbox"]], segment=one["segmentation"])
             for one in listed["annotations"]
         }
         names = {int(one["id"]): str(one["name"]) for one in listed["categories"]}
@@ -85,7 +85,7 @@ def refcoco(root: Path) -> Dataset:
 
 
 def _source(
-    ref: Mapping[str, Any], images: Mapping[int, str], places: Mapping[int, Place], folder: Path
+    ref: Mapping[str, Any], images: Mapping[int, str], places: Mapping[int, ObjectPlace], folder: Path
 ) -> tuple[str, Source]:
     """Split and source of a ref."""
     phrases = [str(one["sent"]) for one in ref["sentences"]]

@@ -32,7 +32,7 @@ _PRONOUNCED = re.compile(r" *\\[^\\\n]*(?:\n[^\\\n]*)?\\")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class DictionaryEntry:
     """One entry: its place in the file, in bytes, its headwords as the index has them, and its text."""
 
     begin: int
@@ -79,7 +79,7 @@ def _dict(folder: Path, name: str) -> bytes:
         ) from error
 
 
-def entries(index: bytes, text: bytes) -> Iterator[Entry]:
+def entries(index: bytes, text: bytes) -> Iterator[DictionaryEntry]:
     """The entries in the order of the file. A line of the index is a headword, an offset and a size, by tabs."""
     places: dict[tuple[int, int], list[str]] = {}
     for line in index.decode("utf-8", "replace").splitlines():
@@ -92,7 +92,7 @@ def entries(index: bytes, text: bytes) -> Iterator[Entry]:
         words = tuple(dict.fromkeys(word.strip() for word in places[begin, size] if word.strip()))
         found = text[begin : begin + size].decode("utf-8", "replace").strip()
         if found and words:
-            yield Entry(begin=begin, headwords=words, text=found)
+            yield DictionaryEntry(begin=begin, headwords=words, text=found)
 
 
 def number(digits: str) -> int:

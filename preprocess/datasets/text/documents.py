@@ -31,7 +31,7 @@ _ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listed:
+class ListedDocument:
     """A document of a file: its window, and what its line says of it besides the text. id: None for its number."""
 
     number: int
@@ -66,7 +66,7 @@ def documents(root: Path, *, name: str, suffix: str, obtain: str, encoder: Encod
     return Dataset(name=name, label_names=label_names, splits=splits, encoder=encoder or TextEncoder())
 
 
-def _lines(path: Path) -> Iterator[Listed]:
+def _lines(path: Path) -> Iterator[ListedDocument]:
     """The documents of a JSON Lines file; the window is in bytes, without the line's end. Empty lines are skipped."""
     begin = 0
     with path.open("rb") as file:
@@ -88,7 +88,7 @@ def _object(path: Path, number: int, data: bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _rows(path: Path) -> Iterator[Listed]:
+def _rows(path: Path) -> Iterator[ListedDocument]:
     """The documents of a Parquet file; the window is [row, row + 1)."""
     try:
         with pq.ParquetFile(path) as file:
@@ -106,7 +106,7 @@ def _rows(path: Path) -> Iterator[Listed]:
         raise DatasetError(f"{path} is no Parquet file, or damaged ({error})") from error
 
 
-def _listed(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> Listed:
+def _listed(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> ListedDocument:
     label, split, key = fields.get("label"), fields.get("split"), fields.get("id")
     where = f"{path}, line or row {number}"
     is_number = isinstance(label, int) and not isinstance(label, bool)
@@ -114,7 +114,7 @@ def _listed(path: Path, number: int, window: tuple[int, int], fields: dict[str, 
         raise DatasetError(f"{where}: the label is {_short(label)}; legal are names and numbers from 0 to {MAX_LABEL}")
     if not isinstance(split, str | None) or not isinstance(key, str | int | None):
         raise DatasetError(f"{where}: split {_short(split)} and id {_short(key)} are to be text")
-    return Listed(number=number, window=window, label=label, split=split, id=None if key is None else str(key))
+    return ListedDocument(number=number, window=window, label=label, split=split, id=None if key is None else str(key))
 
 
 def _short(value: object) -> str:
@@ -124,7 +124,7 @@ def _short(value: object) -> str:
     return ascii(value)[:80]
 
 
-def _labels(found: list[tuple[Path, Listed]]) -> tuple[tuple[str, ...], dict[str | None, int]]:
+def _labels(found: list[tuple[Path, ListedDocument]]) -> tuple[tuple[str, ...], dict[str | None, int]]:
     """The names of labels, and the number of each. Numbers keep their value, and names and numbers do not mix."""
     given = {one.label: (path, one.number) for path, one in reversed(found)}  # the first place of each
     names = sorted(label for label in given if isinstance(label, str))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ...raw.lists import Row, read_table
+from ...raw.lists import TableRow, read_table
 from ...source import Source
 from ..class_folders import class_folders
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, one_down, require_folder
@@ -49,7 +49,7 @@ def k400(root: Path, name: str = "k400") -> Dataset:
     return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, doubt=doubt)
 
 
-def _listed(root: Path, rows: dict[str, list[Row]], name: str) -> Dataset:
+def _listed(root: Path, rows: dict[str, list[TableRow]], name: str) -> Dataset:
     label_names = sorted({label for split in rows.values() for row in split if (label := row.get("label"))})
     numbers = {label: number for number, label in enumerate(label_names)}
     files = MediaFiles(root)

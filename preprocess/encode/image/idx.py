@@ -14,12 +14,12 @@ import numpy as np
 from ...source import RejectError
 from ..limits import check_image_size
 from ..source_file import check_source_file
-from .picture import Picture, UInt8s
+from .picture import DecodedPicture, UInt8s
 
 _UINT8 = 0x08
 
 
-def read_idx_image(path: Path, number: int) -> Picture:
+def read_idx_image(path: Path, number: int) -> DecodedPicture:
     """Image `number`, from 0, of an uncompressed IDX file of grey images, uint8 (images, height, width).
 
     Raises RejectError for a file of another kind, or without that image.
@@ -41,4 +41,4 @@ def read_idx_image(path: Path, number: int) -> Picture:
     if len(data) < height * width:
         raise RejectError("decode", f"is truncated: image {number} has {len(data)} of {height * width} bytes")
     pixels: UInt8s = np.frombuffer(data, np.uint8).reshape(height, width)
-    return Picture(pixels=pixels, form=None, lossy=False, data=data)
+    return DecodedPicture(pixels=pixels, form=None, lossy=False, data=data)

@@ -106,7 +106,7 @@ _STRIP = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
+class DecodedPicture:
     """A decoded file. pixels: uint8 (H, W) grey or (H, W, 3) in OpenCV's order (blue first), upright. form: jpg, png or
     webp where `data`, the file's bytes, decodes to just these pixels with any reader, else None. lossy: whether the
     file was compressed with loss.
@@ -118,7 +118,7 @@ class Picture:
     data: bytes
 
 
-def read_picture(path: Path, window: Window | None = None) -> Picture:
+def read_picture(path: Path, window: Window | None = None) -> DecodedPicture:
     """The picture in a file; RejectError where it cannot be used, saying why. window: of grey DICOM files (dicom.py).
 
     Alpha is laid over white, 16 bits become 8, inks (CMYK) become RGB as libjpeg-turbo converts them. Animations, files
@@ -133,7 +133,7 @@ def read_picture(path: Path, window: Window | None = None) -> Picture:
         raise RejectError("open", "is empty: it has 0 bytes")
     if is_dicom(data):
         pixels, lossy = dicom_pixels(data, window)
-        return Picture(pixels=pixels, form=None, lossy=lossy, data=data)
+        return DecodedPicture(pixels=pixels, form=None, lossy=lossy, data=data)
     header = read_header(data)
     if header is not None and header.animated:
         raise RejectError("check", f"is an animation ({header.form}); a picture is one frame")
@@ -141,14 +141,14 @@ def read_picture(path: Path, window: Window | None = None) -> Picture:
     stored = _decoded(data)
     pixels = _over_white(_eight_bits(stored))
     if header is None:
-        return Picture(pixels=pixels, form=None, lossy=False, data=data)
+        return DecodedPicture(pixels=pixels, form=None, lossy=False, data=data)
     if pixels.shape[:2] != (header.height, header.width):
         raise RejectError(
             "decode", f"decodes to {pixels.shape[1]}x{pixels.shape[0]} pixels, says {header.width}x{header.height}"
         )
     upright = turned(pixels, header.orientation)
     kept = header.orientation == 1 and not header.cmyk and stored.dtype == np.uint8 and pixels.shape == stored.shape
-    return Picture(pixels=upright, form=header.form if kept else None, lossy=header.lossy, data=data)
+    return DecodedPicture(pixels=upright, form=header.form if kept else None, lossy=header.lossy, data=data)
 
 
 def read_alpha(path: Path) -> UInt8s | None:

@@ -89,7 +89,7 @@ def boxes_of(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[np
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
+class ImageMembers:
     """The pictures of a sample as members, what its json says of the first, and the boxes and segments of phrases."""
 
     members: dict[str, Member]
@@ -177,7 +177,7 @@ class ImageTokenEncoder(Config):
             members["segments.npy"] = array_member(np.packbits(drawn.segments, axis=-1))
         return Encoded(members=members, meta=drawn.about)
 
-    def _pictures(self, source: Source) -> Drawn:
+    def _pictures(self, source: Source) -> ImageMembers:
         """The pictures of a source, and the boxes of its phrases."""
         first = self.image.encode(source)
         members = dict(first.members)
@@ -190,17 +190,17 @@ class ImageTokenEncoder(Config):
         segments = segments_of(source.meta, phrases, *size)
         if segments is not None and size != (stored := (first.meta["width"], first.meta["height"])):
             segments = np.stack([_resized(one, stored) for one in segments])
-        return Drawn(members=members, about=first.meta, boxes=boxes_of(source.meta, *size), segments=segments)
+        return ImageMembers(members=members, about=first.meta, boxes=boxes_of(source.meta, *size), segments=segments)
 
-    def _scene(self, source: Source) -> Drawn:
+    def _scene(self, source: Source) -> ImageMembers:
         """The same of a scene that is drawn of the source's pictures."""
         scene = drawn_scene(source)
         height, width = scene.pixels.shape[:2]
         png = image_member(encoded(scene.pixels, "png", self.image.quality), width, height)
         about = {"width": width, "height": height}
         if not len(scene.boxes):
-            return Drawn(members={"png": png}, about=about)
-        return Drawn(members={"png": png}, about=about, boxes=scene.boxes, segments=scene.segments)
+            return ImageMembers(members={"png": png}, about=about)
+        return ImageMembers(members={"png": png}, about=about, boxes=scene.boxes, segments=scene.segments)
 
 
 def _resized(segment: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:

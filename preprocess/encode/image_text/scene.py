@@ -33,7 +33,7 @@ KEPT = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scene:
+class DrawnScene:
     """A drawn scene. pixels: uint8 (side, side, 3) in OpenCV's order. boxes: float32 (n, 4), for each phrase the box of
     its thing, x0, y0, x1, y1 as shares of the scene. segments: bool (n, side, side), the pixels of its thing.
     """
@@ -43,7 +43,7 @@ class Scene:
     segments: npt.NDArray[np.bool_]
 
 
-def drawn_scene(source: Source) -> Scene:
+def drawn_scene(source: Source) -> DrawnScene:
     """The scene of a source. RejectError for a thing that does not fit, or a phrase of none."""
     try:
         side = int(source.meta[SCENE]["side"])
@@ -68,7 +68,7 @@ def drawn_scene(source: Source) -> Scene:
         segments[n, y : y + height, x : x + width] = shape
         boxes.append([x, y, x + width, y + height])
     shares = np.array([boxes[one] for one in of], np.float64).reshape(-1, 4) / side
-    return Scene(pixels=pixels, boxes=shares.astype(np.float32), segments=segments[of])
+    return DrawnScene(pixels=pixels, boxes=shares.astype(np.float32), segments=segments[of])
 
 
 def _thing(path: Path, longer: int) -> tuple[UInt8s, npt.NDArray[np.bool_]]:

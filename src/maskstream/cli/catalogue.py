@@ -30,7 +30,7 @@ _WIDTH = 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """What has a name: its group (a modality or a paper), a sentence about it, and all that there is to say. more: what
     else is known of it, by name.
     """
@@ -73,7 +73,7 @@ def masks(name: Name = None, search: Search = None, as_json: Json = False) -> No
     from ..pipelines.masks import SCHEMES
 
     entries = [
-        Entry(
+        CatalogueEntry(
             name=scheme.name,
             group=scheme.source,
             about=scheme.note,
@@ -85,7 +85,7 @@ def masks(name: Name = None, search: Search = None, as_json: Json = False) -> No
     _list(entries, name, "mask", search, as_json)
 
 
-def _dataset(name: str, modality: str, make: Callable[..., Any]) -> Entry:
+def _dataset(name: str, modality: str, make: Callable[..., Any]) -> CatalogueEntry:
     """The entry of a dataset: its file describes the data, its function the splits."""
     from ..preprocess.datasets import own_settings
 
@@ -97,10 +97,10 @@ def _dataset(name: str, modality: str, make: Callable[..., Any]) -> Entry:
         f"maskstream shards {name} --root ROOT --out FOLDER{settings}"
     )
     group = SAMPLES if name.split("-")[0] == "sample" else modality
-    return Entry(name=name, group=group, about=_first(described) + settings, whole=whole)
+    return CatalogueEntry(name=name, group=group, about=_first(described) + settings, whole=whole)
 
 
-def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> Entry:
+def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> CatalogueEntry:
     """The entry of a recipe; its group is its modality and its paper. whole: also its config."""
     recipe, said = make(), inspect.getdoc(make) or ""
     module = make.__module__.rpartition(".")[0]
@@ -121,7 +121,9 @@ def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> Entry
         )
     config = json.dumps(recipe.to_dict(defaults=True), indent=2) if whole else ""
     group = f"{paper} ({modality}, {more['file']})"
-    return Entry(name=name, group=group, about=about, whole=f"{said}\n\n{folder}\n\n{config}".rstrip(), more=more)
+    return CatalogueEntry(
+        name=name, group=group, about=about, whole=f"{said}\n\n{folder}\n\n{config}".rstrip(), more=more
+    )
 
 
 @cache
@@ -154,7 +156,7 @@ def _first(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _list(entries: Sequence[Entry], name: str | None, what: str, search: str | None, as_json: bool) -> None:
+def _list(entries: Sequence[CatalogueEntry], name: str | None, what: str, search: str | None, as_json: bool) -> None:
     """Prints one entry whole, or all that `search` finds, a line each, by group and name."""
     if name is not None:
         entry = next((one for one in entries if one.name == name), None)
@@ -178,11 +180,11 @@ def _list(entries: Sequence[Entry], name: str | None, what: str, search: str | N
             say(line)
 
 
-def _short(entry: Entry) -> dict[str, Any]:
+def _short(entry: CatalogueEntry) -> dict[str, Any]:
     return {"name": entry.name, "group": entry.group, "about": entry.about, **entry.more}
 
 
-def _lines(entries: Sequence[Entry]) -> Iterator[str]:
+def _lines(entries: Sequence[CatalogueEntry]) -> Iterator[str]:
     """A line per group and one per description, with all names that it fits. Lines end at the edge of a terminal."""
     most = console.width if console.is_terminal else None
     for group, some in groupby(entries, key=lambda one: one.group):

@@ -191,11 +191,11 @@ def shards(
     """
     from ..preprocess import PROFILES, make_shards
     from ..preprocess.job.options import JobOptions
-    from ..preprocess.job.plan import Part
+    from ..preprocess.job.plan import JobPart
     from ..preprocess.job.progress import ProgressBar
     from ..preprocess.versions import add_sources
 
-    own = None if part is None else Part.parse(part)
+    own = None if part is None else JobPart.parse(part)
     if profile not in PROFILES:
         close = nearest(profile, list(PROFILES))
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}{close}")

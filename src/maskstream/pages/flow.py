@@ -21,7 +21,7 @@ from ..pipelines.modalities.video.batch import VideoBatch
 from ..pipelines.modalities.video.clip import aligned, start_multiple
 from ..pipelines.modalities.video.data import VideoData
 from ..shards.format.manifest import Manifest
-from .figures.card import Card, Fact, Facts, Movie, Section, Track
+from .figures.card import Card, Fact, Facts, FrameTrack, Movie, Section
 from .figures.pictures import cell_size, resize
 from .figures.tokens import ClipTokens
 from .figures.video import confidence_track, flow_track, picture_side, picture_track, seen_track
@@ -33,7 +33,7 @@ Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class ShownFlow:
     """A source of flow, the word that stands for it, and a batch with its flow and masks."""
 
     word: str
@@ -68,7 +68,7 @@ def flow_page(
     for source in more:
         left_out.pop(words.get(type(source), ""), None)
     shown = [
-        Shown(
+        ShownFlow(
             word=words.get(type(source), type(source).__name__.lower()),
             source=source,
             batch=_batch(replace(data, flow=source), location, min(samples, len(manifest)), seed),
@@ -97,14 +97,14 @@ def flow_page(
     return write_page(text, out)
 
 
-def card(shown: Sequence[Shown], i: int, data: VideoData) -> Card:
+def card(shown: Sequence[ShownFlow], i: int, data: VideoData) -> Card:
     """Clip `i` with every source: flow, its confidence, and what the encoder sees."""
     batch, grid = shown[0].batch, data.grids["video"]
     cell = cell_size(grid, picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
     video = batch.video[i].cpu().numpy()
     frames = resize(video, grid.shape[1] * cell[0], grid.shape[2] * cell[1])
     times = batch.pts_s[i].tolist()
-    tracks: list[Track] = [picture_track(frames, times, grid)]
+    tracks: list[FrameTrack] = [picture_track(frames, times, grid)]
     flows = [one.batch.flow for one in shown if one.batch.flow is not None]
     scale = median_low([flow_scale(flow.vectors[i].cpu().numpy(), flow.valid[i].cpu().numpy()) for flow in flows])
     facts = []

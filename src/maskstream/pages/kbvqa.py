@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ..train.papers.kbvqa.evaluate import KbvqaResult, Replied, UInt8s
-from .figures.card import Card, Picture, Pictures, Section
+from .figures.card import Card, Picture, PictureGrid, Section
 from .figures.pictures import data_uri
 from .figures.words import plural
 from .page import page, write_page
@@ -80,7 +80,7 @@ def _card(replied: Replied) -> Card:
         key=asked.key,
         words=plural(len(asked.answers), "answer"),
         note=note,
-        figures=(Pictures(items=(picture,), across=1),),
+        figures=(PictureGrid(items=(picture,), across=1),),
     )
 
 

@@ -29,7 +29,7 @@ from maskstream.pipelines.masks import (
     class_weights,
 )
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.text.words import Words
+from maskstream.pipelines.masks.text.words import TextWords
 from maskstream.pipelines.stream.place import Place
 
 from .texts import groups, published_rows, shuffled, splitmix, text, token_grid, words_in_turn
@@ -104,7 +104,7 @@ def test_words_are_taken_as_the_published_loop_takes_them(lengths: list[int], co
     ids = [word for word, length in enumerate(lengths) for _ in range(length)]
     if not ids:
         return
-    given_words = Words.of(token_grid(len(ids)), draws([Cues(words=np.array(ids))])[0], by="a test")
+    given_words = TextWords.of(token_grid(len(ids)), draws([Cues(words=np.array(ids))])[0], by="a test")
     hidden = given_words.spread(given_words.taken(5, count, np.random.default_rng(seed)))
     numbers = splitmix(first_number(np.random.default_rng(seed)))
     order = groups(ids)
@@ -257,7 +257,7 @@ def test_decoder_rows_go_with_the_encoders_mask() -> None:
 
 def test_orders_of_words_are_uniform_and_each_rows_own() -> None:
     """Of five words of one token the two that are taken are any pair, whatever the row before took."""
-    words = Words.of(token_grid(5), draws([Cues(words=np.arange(5))])[0], by="a test")
+    words = TextWords.of(token_grid(5), draws([Cues(words=np.arange(5))])[0], by="a test")
     taken = words.taken(20001, 2, np.random.default_rng(0))
     pairs = np.unique(taken, axis=0, return_inverse=True)[1].ravel()
     assert pairs.max() == 9

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets.image_text.answers import answer_labels
-from maskstream.preprocess.datasets.image_text.easy_vqa import Question
+from maskstream.preprocess.datasets.image_text.easy_vqa import DrawnQuestion
 from maskstream.preprocess.datasets.image_text.scenes import STAMPS
 from maskstream.preprocess.datasets.image_text.scenes_counting import asked
 from maskstream.preprocess.datasets.image_text.scenes_referring import SEEN, scene
@@ -52,7 +52,7 @@ STAMP_PATHS = {noun: Path(f"{noun}.png") for noun in NOUNS_OF_STAMPS}
     ],
 )
 def test_what_a_question_of_easy_vqa_tells(text, answer, kind, told):
-    question = Question(image=0, text=text, answer=answer)
+    question = DrawnQuestion(image=0, text=text, answer=answer)
     assert (question.kind, question.told) == (kind, told)
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from maskstream.preprocess.job.plan import Part
+from maskstream.preprocess.job.plan import JobPart
 from maskstream.preprocess.job.progress import Progress
 from maskstream.shards.errors import BusyError, ResumeError, UnfinishedError
 from maskstream.shards.format.records import RECORDS
@@ -45,7 +45,7 @@ class Stopped(Progress):
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
 def test_all_parts_are_all_tasks(count):
     tasks = list(range(7))
-    parts = [Part(number, count).of(tasks) for number in range(1, count + 1)]
+    parts = [JobPart(number, count).of(tasks) for number in range(1, count + 1)]
     assert sorted(task for part in parts for task in part) == tasks
     assert parts[0][0] == 0
 
@@ -53,8 +53,8 @@ def test_all_parts_are_all_tasks(count):
 @pytest.mark.parametrize("text", ["", "3", "0/3", "4/3", "1/0", "-1/3", "1/3/5", "a/b", "1.0/3", "²/3"])
 def test_what_is_no_part_is_refused(text):
     with pytest.raises(ValueError, match="legal are 1/N to N/N"):
-        Part.parse(text)
-    assert str(Part.parse("2/3")) == "2/3"
+        JobPart.parse(text)
+    assert str(JobPart.parse("2/3")) == "2/3"
 
 
 def test_parts_of_other_numbers_write_the_bytes_of_one_run(raw, whole, tmp_path):

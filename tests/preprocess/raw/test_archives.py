@@ -20,7 +20,7 @@ from maskstream.preprocess.raw.archive_list import OpenArchives, members_of
 from maskstream.preprocess.raw.archived_files import ArchivedFiles, archive_and_name
 from maskstream.preprocess.raw.archived_tree import archives_below
 from maskstream.preprocess.raw.file_state import DamagedFileError
-from maskstream.preprocess.raw.member import Member
+from maskstream.preprocess.raw.member import ArchiveMember
 from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
@@ -263,7 +263,7 @@ def test_hostile_and_damaged_archives_are_refused(tmp_path):
         archives.copy(path, "a.mp4", None)
     says = r"does not hold 'a\.mp4' as it was listed"
     with closing(Archive(tmp_path / "a.tar.gz")) as archive, pytest.raises(OutageError, match=says):
-        archive.copy(Member("a.mp4", 60_000_000, 0, 512), None)
+        archive.copy(ArchiveMember("a.mp4", 60_000_000, 0, 512), None)
 
 
 def test_members_of_the_same_name(tmp_path):

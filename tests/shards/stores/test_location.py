@@ -15,7 +15,7 @@ from maskstream.shards.stores import client
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.read_ahead import ReadAhead
-from maskstream.shards.stores.url import Place, beside, is_url, local_path, place_of
+from maskstream.shards.stores.url import StorePlace, beside, is_url, local_path, place_of
 
 from ...web_server import serving
 
@@ -23,22 +23,22 @@ from ...web_server import serving
 @pytest.mark.parametrize(
     ("url", "place"),
     [
-        ("s3://bucket/k400/train", Place("s3", "bucket", "k400/train")),
-        ("s3://bucket", Place("s3", "bucket", "")),
-        ("gs://bucket//k400/", Place("gs", "bucket", "k400")),
-        ("az://container/a b", Place("az", "container", "a b")),
-        ("https://host:8080/a%20b/c", Place("http", "https://host:8080", "a b/c")),
+        ("s3://bucket/k400/train", StorePlace("s3", "bucket", "k400/train")),
+        ("s3://bucket", StorePlace("s3", "bucket", "")),
+        ("gs://bucket//k400/", StorePlace("gs", "bucket", "k400")),
+        ("az://container/a b", StorePlace("az", "container", "a b")),
+        ("https://host:8080/a%20b/c", StorePlace("http", "https://host:8080", "a b/c")),
         (
             "hf://datasets/me/k400/train",
-            Place("hf", "https://huggingface.co/datasets/me/k400/resolve/main", "train"),
+            StorePlace("hf", "https://huggingface.co/datasets/me/k400/resolve/main", "train"),
         ),
         (
             "hf://datasets/me/k400@refs%2Fpr%2F1/a/b",
-            Place("hf", "https://huggingface.co/datasets/me/k400/resolve/refs%2Fpr%2F1", "a/b"),
+            StorePlace("hf", "https://huggingface.co/datasets/me/k400/resolve/refs%2Fpr%2F1", "a/b"),
         ),
     ],
 )
-def test_the_parts_of_a_url(url: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parts_of_a_url(url: str, place: StorePlace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     assert place_of(url) == place
     store = open_store(url)

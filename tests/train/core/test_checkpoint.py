@@ -21,7 +21,7 @@ from maskstream.train.core.checkpoint import (
 )
 from maskstream.train.core.checkpoint_write import save_checkpoint
 from maskstream.train.core.export import load_matching_weights
-from maskstream.train.core.files import DamageError
+from maskstream.train.core.files import RunFileError
 from maskstream.train.core.optimiser import build_optimiser, set_lr
 
 
@@ -206,7 +206,7 @@ def test_no_flipped_bit_of_a_model_is_loaded(exported):
         try:
             loaded = load_model(exported).state_dict()
             assert all(torch.equal(loaded[name], whole[name]) for name in whole)
-        except (DamageError, ValueError):
+        except (RunFileError, ValueError):
             found.append(at)
     assert sum(at >= header * 8 for at in found) == 150
     assert len(found) > 250
@@ -222,7 +222,9 @@ def test_a_damaged_model_is_refused_for_what_it_is(exported, recipe, kind):
     elif kind != "missing":
         {"fifo": os.mkfifo, "folder": os.mkdir}[kind](exported)
     for load in (load_model, partial(load_matching_weights, recipe.build())):
-        with pytest.raises(DamageError, match=r"model.safetensors (cannot be read|is no file|is missing|has no model)"):
+        with pytest.raises(
+            RunFileError, match=r"model.safetensors (cannot be read|is no file|is missing|has no model)"
+        ):
             load(exported)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskstream.train.core.losses import Losses, Part, squared, weighted
+from maskstream.train.core.losses import Losses, LossPart, squared, weighted
 
 
 def data(n=12):
@@ -62,4 +62,4 @@ def test_nothing_that_counts_costs_nothing_and_no_part_is_refused():
     assert float(losses(x, torch.zeros_like(weight), 1.0).loss()) == 0
     with pytest.raises(ValueError, match="at least one part"):
         Losses(parts={}).loss()
-    assert float(Part(total=torch.tensor(6.0), weight=torch.tensor(2.0)).mean(torch.tensor(3.0))) == 2
+    assert float(LossPart(total=torch.tensor(6.0), weight=torch.tensor(2.0)).mean(torch.tensor(3.0))) == 2

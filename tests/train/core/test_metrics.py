@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from maskstream.shards.errors import ResumeError, StoreError
-from maskstream.train.core.files import NO_BYTES, DamageError, FileSum
+from maskstream.train.core.files import NO_BYTES, FileSum, RunFileError
 from maskstream.train.core.metrics import Board, MetricsLog, StepMetrics, TrainProgress, read_metrics
 
 
@@ -69,7 +69,7 @@ def test_a_log_that_does_not_begin_as_it_was_written_is_refused_and_left_alone(t
     path = tmp_path / "metrics.jsonl"
     three = logged(path, [1, 2, 3])
     path.write_bytes(damaged := damage(path.read_bytes()))
-    with pytest.raises(DamageError, match=f"metrics.jsonl has.*{says}|metrics.jsonl {says}"):
+    with pytest.raises(RunFileError, match=f"metrics.jsonl has.*{says}|metrics.jsonl {says}"):
         MetricsLog(path).begin_after(three)
     assert path.read_bytes() == damaged
 

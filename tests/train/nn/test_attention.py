@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from maskstream.train.nn import attention
 from maskstream.train.nn.attention import Attention, attended
-from maskstream.train.nn.block import Block
+from maskstream.train.nn.block import TransformerBlock
 from maskstream.train.nn.init import init_linear
 from maskstream.train.nn.stacks import Stack
 
@@ -82,4 +82,4 @@ def test_a_bias_for_key_would_change_nothing():
 
 def test_a_block_of_cross_attention_without_tokens_to_see_is_an_error():
     with pytest.raises(ValueError, match="seen"):
-        Block(24, 2, 2, cross=True)(torch.zeros(1, 3, 24))
+        TransformerBlock(24, 2, 2, cross=True)(torch.zeros(1, 3, 24))

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from maskstream.pipelines import TokenGrid
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train.core.export import load_matching_weights
-from maskstream.train.core.files import DamageError
+from maskstream.train.core.files import RunFileError
 from maskstream.train.models import VideoAutoencoderConfig, load_hf, load_pth
 from maskstream.train.nn.image_autoencoder import ImageAutoencoderConfig
 from maskstream.train.nn.layouts import AUTHORS_IMAGE, AUTHORS_VIDEO, HEAD
@@ -89,21 +89,21 @@ def test_no_code_of_a_pickle_runs(tmp_path, capsys):
     (tmp_path / "a.pth").write_bytes(pickle.dumps({"model": Strange()}, protocol=2))
     torch.save({"model": Strange()}, tmp_path / "b.pth")
     for name in ("a.pth", "b.pth"):
-        with pytest.raises(DamageError, match=r"safetensors|cannot be read"):
+        with pytest.raises(RunFileError, match=r"safetensors|cannot be read"):
             load_pth(tmp_path / name)
     assert "this code ran" not in capsys.readouterr().out
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
-    with pytest.raises(DamageError, match="missing"):
+    with pytest.raises(RunFileError, match="missing"):
         load_pth(tmp_path / "none.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(DamageError, match="no tensors by name"):
+    with pytest.raises(RunFileError, match="no tensors by name"):
         load_pth(tmp_path / "list.pth")
     save_file({f"{HEAD}.weight": torch.zeros(2)}, tmp_path / "own.safetensors")
     with pytest.raises(ValueError, match="other weights"):
         load_pth(tmp_path / "own.safetensors")
     with pytest.raises(ValueError, match=r"config\.json"):
         load_hf(tmp_path)
-    with pytest.raises(DamageError, match=r"model\.safetensors"):
+    with pytest.raises(RunFileError, match=r"model\.safetensors"):
         load_matching_weights(MODELS["video"].build(GRIDS), tmp_path)

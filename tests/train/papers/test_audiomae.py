@@ -18,7 +18,7 @@ from maskstream.train import load_model, named_recipe, read_metrics, save_model,
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.evaluations import EVALUATIONS, evaluation_of
 from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
-from maskstream.train.nn.block import Block
+from maskstream.train.nn.block import TransformerBlock
 from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
 from maskstream.train.nn.windows import Windows
 from maskstream.train.papers.audiomae.evaluate import losses as held_out_losses
@@ -86,7 +86,7 @@ def test_positions_tell_time_from_frequency():
 def test_windows_are_attention_among_those_that_share_one(grid):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        blocks = [Block(16, 2, 2, 1e-6) for _ in range(3)]
+        blocks = [TransformerBlock(16, 2, 2, 1e-6) for _ in range(3)]
         x = torch.randn(2, grid[0] * grid[1], 16)
     windows = Windows(grid, (4, 4))
     t, f = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")

@@ -22,7 +22,7 @@ from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.optimiser import ScheduleConfig
-from maskstream.train.evaluate.pairs import Retrieval, errors
+from maskstream.train.evaluate.pairs import PairRetrieval, errors
 from maskstream.train.nn.matching import matching, mean_token
 from maskstream.train.nn.positions import grid_positions
 from maskstream.train.papers.avsiam.model import AUDIO, VIDEO, SiameseConfig, ratio_parts
@@ -370,7 +370,7 @@ def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
 
 def test_recall_is_the_share_of_pairs_among_the_nearest():
     scores = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.5], [0.0, 0.3, 0.4]])
-    found = Retrieval(similarity=scores, keys=["a", "b", "c"])
+    found = PairRetrieval(similarity=scores, keys=["a", "b", "c"])
     assert found.recall(1) == pytest.approx((2 / 3, 1 / 3))
     assert found.recall(3) == (1, 1)
     scores = list(found.scores("val"))

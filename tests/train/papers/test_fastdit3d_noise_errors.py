@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from maskstream.train.papers.fastdit3d.noise_errors import Errors, least_error
+from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, least_error
 
 
 def errors(cloud, kept, times=30):
@@ -41,6 +41,6 @@ def test_a_point_does_not_tell_where_it_lies_itself():
 
 
 def test_errors_with_and_without_masks_stand_beside_mean_and_variance():
-    whole, masked = Errors(model=0.8, masked=0.9, known=1.0, least=0.7).scores("", 5)
+    whole, masked = MaskedErrors(model=0.8, masked=0.9, known=1.0, least=0.7).scores("", 5)
     assert (whole.value, masked.value) == (0.8, 0.9)
     assert set(whole.baselines.values()) == set(masked.baselines.values()) == {1.0}

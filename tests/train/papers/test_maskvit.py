@@ -13,7 +13,7 @@ from maskstream.pipelines.masks import Context, Padded, PerFrame, Uniform
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train import named_recipe
-from maskstream.train.nn.block import Block
+from maskstream.train.nn.block import TransformerBlock
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.nn.windows import from_windows, to_windows
 from maskstream.train.papers.maskvit.model import FrameIdsConfig
@@ -50,7 +50,7 @@ def clips(n=4, mask=MASK):
 )
 def test_a_block_on_windows_is_one_on_all_tokens_that_attend_to_those_of_their_window(grid, window):
     torch.manual_seed(0)
-    block = Block(8, 2, 2).double()
+    block = TransformerBlock(8, 2, 2).double()
     x = torch.randn(2, int(np.prod(grid)), 8, dtype=torch.float64)
     places = np.stack(np.unravel_index(np.arange(x.shape[1]), grid), axis=1) // window
     same = torch.from_numpy((places[:, None] == places[None]).all(axis=2))

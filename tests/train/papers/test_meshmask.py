@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.shards.config import with_set
 from maskstream.train import train
 from maskstream.train.core.export import load_matching_weights, load_model, save_model
-from maskstream.train.core.files import DamageError
+from maskstream.train.core.files import RunFileError
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.losses import squared
 from maskstream.train.papers.meshmask.evaluate import masked_losses, spread
@@ -124,7 +124,7 @@ def test_a_pre_training_carries_over_by_name(tmp_path):
     for other in (wider, torch.nn.Linear(2, 2)):
         with pytest.raises(ValueError, match=r"\d+ of \d+ tensors in .* fit a .* at least half must"):
             load_matching_weights(other, tmp_path / "masked.safetensors")
-    with pytest.raises(DamageError, match="is missing"):
+    with pytest.raises(RunFileError, match="is missing"):
         load_matching_weights(then, tmp_path / "nothing.safetensors")
 
 

@@ -17,7 +17,7 @@ from maskstream.train.core.process import seeded
 from maskstream.train.evaluations import evaluation_of
 from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, spiking
 from maskstream.train.papers.spiking_mst.model import SpikingTransformerConfig
-from maskstream.train.papers.spiking_mst.neurons import THRESHOLD, Qcfs, Simulation
+from maskstream.train.papers.spiking_mst.neurons import THRESHOLD, Qcfs, SpikingSimulation
 from maskstream.train.papers.spiking_mst.recipe import spiking_mst_tiny
 from maskstream.train.papers.spiking_mst.spikes import Spikes
 
@@ -48,7 +48,7 @@ def pictures(n=3, seed=0):
 def test_a_neuron_fires_on_average_what_its_activation_says(levels):
     unit = Qcfs(levels)
     x = torch.linspace(-1, 2 * THRESHOLD, 301)[None] + 1e-4
-    run, spikes = Simulation(), torch.zeros_like(x)
+    run, spikes = SpikingSimulation(), torch.zeros_like(x)
     for _ in range(levels):
         run.tick()
         spikes += run.fire(unit, x, "x").detach()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ....pipelines.modalities.audio.batch import AudioBatch
 from ...core.model import Grids
-from ...nn.masked_autoencoder import AutoencoderConfig, Tokens
+from ...nn.masked_autoencoder import AutoencoderConfig, TokenKind
 from ...nn.spectrogram_tokens import SpectrogramTokens
 
 
@@ -14,6 +14,6 @@ from ...nn.spectrogram_tokens import SpectrogramTokens
 class SpectrogramAutoencoderConfig(AutoencoderConfig[AudioBatch]):
     """The sizes of a masked autoencoder of spectrogram patches."""
 
-    def tokens(self, grids: Grids) -> Tokens[AudioBatch]:
+    def tokens(self, grids: Grids) -> TokenKind[AudioBatch]:
         """Patches on the grid "audio"."""
         return SpectrogramTokens(grids["audio"])

@@ -26,7 +26,7 @@ from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...core.losses import Losses, squared
 from ...core.model import Grids
-from ...nn.encoder_decoder import TokenDecoder, TokenEncoder
+from ...nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from ...nn.init import init_linear
 from ...nn.matching import matching, mean_token
 from ...nn.pair_model import PairConfig, PairModel, every_token, masked, rows_of
@@ -70,7 +70,7 @@ class Siamese(PairModel):
         super().__init__(config, grids)
         self.config = c = config
         kinds: tuple[VideoTokens, SpectrogramTokens] = (self.video, self.audio)
-        self.encoder = TokenEncoder(
+        self.encoder = VisibleEncoder(
             [kind.n_inputs for kind in kinds],
             [grid_positions(kind.grid, c.width) for kind in kinds],
             depth=c.depth,

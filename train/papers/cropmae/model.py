@@ -28,7 +28,7 @@ from ...core.losses import Losses, squared
 from ...core.model import Grids, Model, ModelConfig
 from ...nn.attention import Attention, CrossAttention
 from ...nn.block import MLP
-from ...nn.encoder_decoder import TokenEncoder
+from ...nn.encoder_decoder import VisibleEncoder
 from ...nn.image_tokens import ImageTokens
 from ...nn.init import init_linear
 from ...nn.select import gather_tokens
@@ -131,7 +131,7 @@ class CrossAutoencoder(Model[BatchT]):
         super().__init__(config, grids)
         self.config = c = config
         self.tokens = ImageTokens(grid)
-        self.encoder = TokenEncoder(
+        self.encoder = VisibleEncoder(
             [self.tokens.n_inputs],
             [self.tokens.positions(c.width)],
             depth=c.depth,

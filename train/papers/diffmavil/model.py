@@ -24,7 +24,7 @@ from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...core.losses import Losses, squared
 from ...core.model import Grids
-from ...nn.encoder_decoder import TokenEncoder
+from ...nn.encoder_decoder import VisibleEncoder
 from ...nn.init import init_linear
 from ...nn.matching import matching, mean_token
 from ...nn.pair_model import PairConfig, PairModel, every_token, masked
@@ -95,7 +95,7 @@ class AudioVisualDiffusion(PairModel):
     def __init__(self, config: AudioVisualDiffusionConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config
-        self.encoder = TokenEncoder(
+        self.encoder = VisibleEncoder(
             [self.video.n_inputs, self.audio.n_inputs],
             self._places(c.width),
             depth=c.depth,

@@ -37,7 +37,7 @@ def chamfer_table(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SetDistances:
+class CloudDistances:
     """The measures of generated clouds against real ones, by Chamfer distance; see the head of this file."""
 
     coverage: float
@@ -45,7 +45,7 @@ class SetDistances:
     accuracy: float
 
 
-def compare_sets(made: Tensor, real: Tensor) -> SetDistances:
+def compare_sets(made: Tensor, real: Tensor) -> CloudDistances:
     """Compares generated clouds (A, N, 3) with real ones (B, M, 3) on the same scale.
 
     ValueError unless each set has 2 or more clouds.
@@ -59,7 +59,7 @@ def compare_sets(made: Tensor, real: Tensor) -> SetDistances:
     whole.fill_diagonal_(float("inf"))
     is_made = torch.arange(len(whole)) < len(made)
     nearest = whole.argmin(dim=1).cpu()
-    return SetDistances(
+    return CloudDistances(
         coverage=len(set(across.argmin(dim=1).tolist())) / len(real),
         matching=float(across.amin(dim=0).mean()),
         accuracy=float((is_made[nearest] == is_made).float().mean()),

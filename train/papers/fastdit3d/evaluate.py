@@ -51,7 +51,7 @@ class Generated(Example):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Denoised(Example):
+class DenoisedClouds(Example):
     """Clouds float32 (B, N, 3) as they are, noised, and as the model denoises them in a single step, with the mask and
     without one. kept: the share of variance that the noise left (B,). visible: the tokens of the mask (B, V), of
     `patch`³ voxels each in a cube of `resolution`³.
@@ -119,7 +119,7 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: str | Path, shown:
 
 
 @torch.inference_mode()
-def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> Denoised:
+def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> DenoisedClouds:
     (noise, time, visible), points, label = noise_of(batch), batch.points, batch.label
     kept = model.noise.kept()[time].float()
     first = torch.arange(0, len(batch), VIEWS)[:shown]
@@ -132,7 +132,7 @@ def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> Denoised
         (noised - (1 - share).sqrt() * model.predict(noised, time[at], label[at], seen)) / share.sqrt()
         for seen in (visible[at], None)
     )
-    return Denoised(
+    return DenoisedClouds(
         title="Denoised clouds",
         reading=REMOVAL,
         keys=[batch.key[number] for number in at.tolist()],

@@ -33,7 +33,7 @@ DENSE, BOUND_POINTS = 8192, 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Errors:
+class MaskedErrors:
     """Mean squared errors of the predicted noise. model: without a mask; masked: with the recipe's masks; known: the
     upper bound, from mean and variance only; least: the lower bound, from the cloud itself.
     """
@@ -59,8 +59,8 @@ class Errors:
 class NoiseErrors:
     """The errors over all times, and over the times in each band that occurred: (from, to, errors)."""
 
-    whole: Errors
-    bands: tuple[tuple[float, float, Errors], ...]
+    whole: MaskedErrors
+    bands: tuple[tuple[float, float, MaskedErrors], ...]
 
 
 def held_out_batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
@@ -128,6 +128,6 @@ def _plain(config: PointsData) -> PointAugment:
     return PointAugment(normalise=config.augment.normalise)
 
 
-def _mean(rows: Tensor) -> Errors:
+def _mean(rows: Tensor) -> MaskedErrors:
     model, masked, known, least = rows.mean(dim=0).tolist()
-    return Errors(model=model, masked=masked, known=known, least=least)
+    return MaskedErrors(model=model, masked=masked, known=known, least=least)

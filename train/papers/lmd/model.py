@@ -17,7 +17,7 @@ from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.image.batch import ImageBatch
 from ...core.model import Grids
 from ...nn.frozen_quantiser import FrozenQuantiser
-from ...nn.masked_autoencoder import AutoencoderConfig, Tokens
+from ...nn.masked_autoencoder import AutoencoderConfig, TokenKind
 from ...nn.moments import joint_moments
 from ...nn.positions import axis_sinusoids
 from ...nn.quantiser import QuantiserConfig
@@ -36,7 +36,7 @@ class LatentAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     vq: str | None = "runs/vq-tiny/model.safetensors"
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
 
-    def tokens(self, grids: Grids) -> Tokens[ImageBatch]:
+    def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches of latents on the grid "image". ValueError where the quantiser's cells do not divide them."""
         return LatentTokens(grids["image"], FrozenQuantiser(self.quantiser, self.vq))
 

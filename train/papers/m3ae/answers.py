@@ -14,7 +14,7 @@ from ....pipelines.modalities.fields import Field
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Evaluation, Score, Shown, TrainingLoss
+from ...evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
 from ...evaluate.held_out import batches, first_batch, trained_on
 from ...evaluate.scores import KIND
 from .classifier import ImageTextClassifier
@@ -140,7 +140,7 @@ def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: st
         said = model.scores(batch).argmax(dim=1).tolist()
     return Evaluation(
         scores=tuple(found.scores()),
-        examples=(Shown(title="Answers", reading=READING, batch=batch, rows=range(len(said)), answers=said),),
+        examples=(ShownSamples(title="Answers", reading=READING, batch=batch, rows=range(len(said)), answers=said),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the answers in nats",
             baseline="the frequencies of answers",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ....pipelines.masks import TokenGrid
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
-from ...nn.encoder_decoder import TokenEncoder
+from ...nn.encoder_decoder import VisibleEncoder
 from ...nn.fusion import FusionBlock
 from ...nn.image_tokens import ImageTokens
 from ...nn.init import INIT_STD
@@ -21,7 +21,7 @@ from ...nn.stacks import Stack
 from ...nn.token_ids import TokenIds
 
 
-class ImageTextEncoder(nn.Module):
+class M3AEEncoder(nn.Module):
     """Image: a class token and patches with fixed positions. Text: ids with learned positions. Each stream has an
     embedding of its kind before the blocks of fusion.
 
@@ -47,7 +47,7 @@ class ImageTextEncoder(nn.Module):
         of_image, of_text, of_both = depths
         (length,) = text.need("token", by="a model of images with texts")
         self.tokens = tokens
-        self.image = TokenEncoder(
+        self.image = VisibleEncoder(
             [tokens.n_inputs],
             [tokens.positions(width)],
             depth=of_image,

@@ -14,7 +14,7 @@ from ....pipelines.augment import CenterCrop
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.format.manifest import Manifest
-from ...core.losses import Part, squared
+from ...core.losses import LossPart, squared
 from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, TrainingLoss
 from ...evaluate.held_out import batches, trained_on
 from ...evaluate.ngrams import NGrams
@@ -88,7 +88,7 @@ def image_text_losses(
     model: ImageTextAutoencoder, measured: Iterable[ImageTextBatch], counts: NGrams
 ) -> ImageTextLosses:
     """The losses on batches with masks and pairs. ValueError for no batch."""
-    parts: list[tuple[Part, Part, Part]] = []
+    parts: list[tuple[LossPart, LossPart, LossPart]] = []
     losses, right, ids, matched = [], [], [], []
     for batch in measured:
         of = model.read(batch)

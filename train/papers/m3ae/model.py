@@ -32,7 +32,7 @@ from ...nn.init import init_linear
 from ...nn.select import gather_tokens, put_tokens
 from ...nn.token_head import TokenHead
 from ...nn.token_ids import NO_IDS
-from .encoder import ImageTextEncoder, Pooler
+from .encoder import M3AEEncoder, Pooler
 
 NEEDS = (
     "M3AE trains on masked images, masked texts and pairs; give the data an image_mask, a text_mask with masks.Replace "
@@ -66,9 +66,9 @@ class ImageTextSizes(ModelConfig[ImageTextBatch]):
                 f"{self.depth}, {self.text_depth}, {self.fusion_depth}, {self.mlp_ratio}, {self.vocabulary}"
             )
 
-    def encoder(self, grids: Grids) -> ImageTextEncoder:
+    def encoder(self, grids: Grids) -> M3AEEncoder:
         """The encoder on the grids "image" and "text"."""
-        return ImageTextEncoder(
+        return M3AEEncoder(
             ImageTokens(grids["image"]),
             grids["text"],
             vocabulary=self.vocabulary,
@@ -114,7 +114,7 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Masked:
+class MaskedPair:
     """What the model reads of a batch: patches uint8 (B, N, values), both masks, the text to judge, and whether it
     matches.
     """
@@ -154,13 +154,13 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
         init_linear(self)
         self.encoder.init_tables()
 
-    def read(self, batch: ImageTextBatch) -> Masked:
+    def read(self, batch: ImageTextBatch) -> MaskedPair:
         """What is needed of a batch. ValueError where it has no masks or no pairs."""
         if batch.image_mask is None or batch.text_mask is None or batch.pair is None or batch.match is None:
             raise ValueError(NEEDS)
         if batch.text_mask.tokens is None:
             raise ValueError(NO_IDS)
-        return Masked(
+        return MaskedPair(
             patches=self.tokens.split(batch.image),
             image=batch.image_mask,
             text=batch.text_mask,

@@ -27,7 +27,7 @@ _AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SetDistances:
+class PictureDistances:
     """Fréchet distances of sets of n pictures from held-out ones. model: those of the model. alone: those drawn from
     ids that are drawn by their frequencies, each by itself. trained: real ones of the training split.
     """
@@ -89,7 +89,7 @@ def generated_examples(
 
 
 @torch.inference_mode()
-def set_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, counts: IdCounts) -> SetDistances:
+def set_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, counts: IdCounts) -> PictureDistances:
     """The distances of as many pictures as there are in `real` and in `trained`, uint8 (n, H, W, 3)."""
     n = min(len(real), len(trained))
     rng = torch.Generator().manual_seed(0)
@@ -98,7 +98,7 @@ def set_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, count
     wanted = cell_colours(real[:n], cell)
     sets = [model.drawn(generated_ids(model, n)), model.drawn(alone), trained[:n]]
     own, by_frequency, known = (frechet_distance(cell_colours(one, cell), wanted) for one in sets)
-    return SetDistances(model=own, alone=by_frequency, trained=known, n=n)
+    return PictureDistances(model=own, alone=by_frequency, trained=known, n=n)
 
 
 def cell_colours(pixels: Tensor, cell: int) -> Tensor:

@@ -24,7 +24,7 @@ from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
 from ...core.losses import Losses, weighted, widened
 from ...core.model import Grids, Model, ModelConfig
-from ...nn.block import Block
+from ...nn.block import TransformerBlock
 from ...nn.frozen_quantiser import FrozenQuantiser
 from ...nn.init import init_normal
 from ...nn.positions import LearntPositions
@@ -95,7 +95,7 @@ class FrameIdsModel(Model[VideoBatch]):
         self.vq = FrozenQuantiser(c.quantiser, c.vq)
         self.embed = nn.Embedding(self.blank + 1, c.width)
         self.places = LearntPositions(self.grid, c.width)
-        self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(2 * c.depth))
+        self.blocks = nn.ModuleList(TransformerBlock(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(2 * c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.eps)
         self.head = TokenHead(c.width, self.blank, c.eps)
         init_normal(self)

@@ -20,7 +20,7 @@ from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.data import DataConfig
 from ....pipelines.modalities.pose.batch import PoseBatch
 from ....pipelines.modalities.pose.data import PoseData
-from ...core.losses import Losses, Part, weighted, widened
+from ...core.losses import Losses, LossPart, weighted, widened
 from ...core.model import Grids, Model, ModelConfig
 from ...nn.init import init_linear
 from ...nn.positions import Positions, grid_positions
@@ -71,7 +71,7 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
         return PoseModel(self, grids)
 
 
-class PoseEncoder(nn.Module):
+class PoseTokenEncoder(nn.Module):
     """Embeds the visible frames of 2-D poses (kind 0) or 3-D poses (kind 1) and encodes them with shared blocks."""
 
     def __init__(self, c: PoseModelConfig, frames: int, joints: int) -> None:
@@ -119,7 +119,7 @@ class PoseModel(Model[PoseBatch]):
         self.config = config
         self.frames, self.joints = grids["pose"].need("frame", "joint", by="a model of poses")
         masked = config.task == "masked"
-        self.encoder = PoseEncoder(config, self.frames, self.joints)
+        self.encoder = PoseTokenEncoder(config, self.frames, self.joints)
         self.decoder_3d = PoseDecoder(config, self.frames, self.joints, dims=3)
         self.decoder_2d = PoseDecoder(config, self.frames, self.joints, dims=2) if masked else None
         init_linear(self)
@@ -182,7 +182,7 @@ class PoseModel(Model[PoseBatch]):
         return hidden, torch.argsort(whole.to(torch.uint8), dim=1, stable=True)[:, :most]
 
 
-def distance(made: Tensor, true: Tensor, weight: Tensor, share: float = 1.0) -> Part:
+def distance(made: Tensor, true: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
     """The mean distance of joints (B, T, J, dims), each clip weighted by `weight` (B,)."""
     error = torch.linalg.vector_norm(widened(made) - widened(true), dim=-1).mean(dim=(1, 2))
     return weighted(error, weight, share)

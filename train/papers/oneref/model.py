@@ -27,7 +27,7 @@ from ....pipelines.masks.text.batch import TextMaskBatch
 from ....pipelines.modalities.data import DataConfig
 from ....pipelines.modalities.image_text.batch import ImageTextBatch
 from ....pipelines.modalities.image_text.data import ImageTextData
-from ...core.losses import Losses, Part, squared, weighted
+from ...core.losses import Losses, LossPart, squared, weighted
 from ...core.model import Grids, Model, ModelConfig
 from ...nn.image_tokens import ImageTokens
 from ...nn.init import init_linear
@@ -180,7 +180,7 @@ class OneRef(Model[ImageTextBatch]):
             parts["hidden words"] = self._words(found, batch, batch.text_mask)
         return Losses(parts=parts)
 
-    def _words(self, found: Found, batch: ImageTextBatch, mask: TextMaskBatch) -> Part:
+    def _words(self, found: Found, batch: ImageTextBatch, mask: TextMaskBatch) -> LossPart:
         """The cross-entropy of hidden tokens, in nats."""
         if mask.tokens is None:
             raise ValueError(NO_IDS)
@@ -237,7 +237,7 @@ def three_layers(width: int, values: int) -> nn.Sequential:
     )
 
 
-def _area(name: str, logits: Tensor, wanted: Tensor, weight: Tensor) -> dict[str, Part]:
+def _area(name: str, logits: Tensor, wanted: Tensor, weight: Tensor) -> dict[str, LossPart]:
     """The focal loss and the dice loss of areas (B, cells), of samples with weights (B,)."""
     likely = logits.sigmoid()
     right = likely * wanted + (1 - likely) * (1 - wanted)

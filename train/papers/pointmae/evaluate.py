@@ -26,7 +26,7 @@ READING = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Losses:
+class GroupLosses:
     """Mean losses on the split. middle: all points of a hidden group are predicted at its centre. nearest: a hidden
     group gets the points of the nearest visible group.
     """
@@ -78,7 +78,7 @@ def held_out_clouds(config: PointsData, data: str | Path) -> list[PointsBatch]:
 
 
 @torch.inference_mode()
-def losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Losses:
+def losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupLosses:
     """The losses on masked batches."""
     rows = []
     for batch in clouds:
@@ -92,7 +92,7 @@ def losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Losses:
         middle, nearest = (float(chamfer(made, true).mean()) for made in (torch.zeros_like(true), copied))
         rows.append((float(model(batch).loss()), middle, nearest))
     mine, middle, nearest = np.mean(rows, axis=0).tolist()
-    return Losses(model=mine, middle=middle, nearest=nearest)
+    return GroupLosses(model=mine, middle=middle, nearest=nearest)
 
 
 EVALUATIONS = {PointAutoencoderConfig: evaluate}

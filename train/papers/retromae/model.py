@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....pipelines.modalities.text.batch import TextBatch
-from ...core.losses import Losses, Part, weighted
+from ...core.losses import Losses, LossPart, weighted
 from ...core.model import Grids
 from ...nn.init import init_normal
 from ...nn.token_blocks import FeedForward
@@ -58,7 +58,7 @@ class RetroModel(TokenModel):
         }
         return Losses(parts=parts)
 
-    def decoded_loss(self, batch: TextBatch, sentence: Tensor) -> Part:
+    def decoded_loss(self, batch: TextBatch, sentence: Tensor) -> LossPart:
         """The cross-entropy of all tokens but the first and the last of each text, from sentence vectors (B, D)."""
         unpadded = batch.unpadded
         edges = unpadded.cu_seqlens.long()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ....pipelines.modalities.text.batch import TextBatch
 from ....pipelines.modalities.text.data import TextData
 from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Evaluation, Score, Shown, TrainingLoss
+from ...evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
 from ...evaluate.held_out import batches, first_batch, trained_on
 from .model import TextClassifier, TextClassifierConfig
 
@@ -102,7 +102,7 @@ def evaluate(model: TextClassifier, config: TextData, data: str | Path, shown: i
                 baselines={"the frequencies of classes": prior},
             ),
         ),
-        examples=(Shown(title="Classes", reading=READING, batch=batch, rows=range(len(said)), answers=said),),
+        examples=(ShownSamples(title="Classes", reading=READING, batch=batch, rows=range(len(said)), answers=said),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the classes in nats", baseline="the frequencies of classes", value=prior
         ),

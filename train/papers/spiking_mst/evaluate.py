@@ -19,7 +19,7 @@ from ....pipelines.augment import CenterCrop
 from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
 from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Evaluation, Score, Shown, TrainingLoss
+from ...evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
 from ...evaluate.held_out import batches, first_batch, trained_on
 from ...evaluate.scores import accuracy
 from .model import SpikingTransformer, SpikingTransformerConfig
@@ -98,7 +98,7 @@ class Spiking:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spiked(Shown):
+class Spiked(ShownSamples):
     """Images, the class that the network says of each, and its spikes: bool (B, neurons, steps) by kind of neuron.
 
     energy_nj: of each image's spikes.

@@ -23,7 +23,7 @@ from ...core.losses import Losses, weighted
 from ...core.model import Grids, Model, ModelConfig
 from ...nn.image_tokens import ImageTokens
 from ...nn.windows import Windows, to_windows
-from .neurons import Qcfs, Simulation, fired, through
+from .neurons import Qcfs, SpikingSimulation, fired, through
 from .spikes import Spikes
 
 
@@ -96,7 +96,7 @@ class SpikingBlock(nn.Module):
         apart = place[:, None] - place + window - 1
         self.register_buffer("apart", apart[..., 0] * (2 * window - 1) + apart[..., 1], persistent=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None, *, seeds: Tensor, run: Simulation | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, *, seeds: Tensor, run: SpikingSimulation | None) -> Tensor:
         """x: (B, W, L, D). mask: as in `Windows`. seeds: of dropped spikes, int64 (B,)."""
 
         def fire(name: str, value: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class SpikingBlock(nn.Module):
         hidden = fire("hidden", through(self.up, fire("between", self.norm2(x)), run))
         return x + fire("down", through(self.down, hidden, run))
 
-    def _kept(self, x: Tensor, seeds: Tensor, site: int, run: Simulation | None) -> Tensor:
+    def _kept(self, x: Tensor, seeds: Tensor, site: int, run: SpikingSimulation | None) -> Tensor:
         """The elements that random spike masking keeps, others in each step of a simulation."""
         if not self.spikes.ratio:
             return x
@@ -169,7 +169,7 @@ class SpikingTransformer(Model[ImageBatch]):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="linear")
         self.head = nn.Linear(width, c.labels)
 
-    def scores(self, batch: ImageBatch, run: Simulation | None = None) -> Tensor:
+    def scores(self, batch: ImageBatch, run: SpikingSimulation | None = None) -> Tensor:
         """The logits of the classes, float32 (B, labels); in a simulation those of this step, whose mean counts."""
         x = self.tokens.inputs(self.tokens.split(batch.image))
         seeds = torch.tensor([key_seed(key) for key in batch.key], device=x.device)
@@ -185,9 +185,11 @@ class SpikingTransformer(Model[ImageBatch]):
             x = windows(x, [partial(block, seeds=seeds, run=run) for block in blocks])
         return cast(Tensor, self.head(self.norm(x).mean(dim=1))).float()
 
-    def simulated(self, batch: ImageBatch, steps: int, keeps: str | None = None) -> tuple[list[Tensor], Simulation]:
+    def simulated(
+        self, batch: ImageBatch, steps: int, keeps: str | None = None
+    ) -> tuple[list[Tensor], SpikingSimulation]:
         """The logits after each of `steps` time steps, the mean of those so far, and the simulation."""
-        run, total, found = Simulation(keeps), None, []
+        run, total, found = SpikingSimulation(keeps), None, []
         for step in range(steps):
             run.tick()
             now = self.scores(batch, run)

@@ -54,7 +54,7 @@ class _Clip(torch.autograd.Function):
         return passed, ((gradients[0] * fired).sum() - (passed * x).sum()) / threshold, None
 
 
-class Simulation:
+class SpikingSimulation:
     """The neurons of a network in time steps, and what their spikes cost.
 
     step: the current one, from 0; call `tick` before each. spikes: of each kind of neuron, so far. neurons: of each
@@ -98,13 +98,13 @@ class Simulation:
         self.additions.append(self.additions[-1] if self.additions else 0.0)
 
 
-def fired(unit: nn.Module, x: Tensor, kind: str, run: Simulation | None) -> Tensor:
+def fired(unit: nn.Module, x: Tensor, kind: str, run: SpikingSimulation | None) -> Tensor:
     """The activation of x, or the spikes of its neurons in a simulation."""
     assert isinstance(unit, Qcfs)
     return cast(Tensor, unit(x)) if run is None else run.fire(unit, x, kind)
 
 
-def through(layer: nn.Module, x: Tensor, run: Simulation | None) -> Tensor:
+def through(layer: nn.Module, x: Tensor, run: SpikingSimulation | None) -> Tensor:
     """A linear layer of spikes: each spike is added once for each output."""
     assert isinstance(layer, nn.Linear)
     if run is not None:

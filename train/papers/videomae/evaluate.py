@@ -13,7 +13,7 @@ from ....pipelines.masks import PartDecoded
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
 from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, Shown
+from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, ShownSamples
 from ...evaluate.guesses import UNIT, Guess, PixelLosses, guess_losses, harmonic
 from ...evaluate.held_out import batches
 from ...evaluate.patches import patch_losses
@@ -50,7 +50,7 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: str 
     with torch.inference_mode():
         made = model.reconstructed(batch)
     rows = range(min(shown, len(batch)))
-    same = Shown(
+    same = ShownSamples(
         title="The same clips, their masks and their motion",
         reading="" if guides else "The flow is only shown: it is that of DIS, and the mask does not use it.",
         batch=batch,

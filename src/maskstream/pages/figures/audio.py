@@ -19,7 +19,7 @@ from ...shards.format.manifest import Manifest
 from ...shards.media.fbank import Fbank
 from ...train.papers.ca_dense_unet.model import si_sdr
 from .bands import bands_ticks, bands_words, features_name
-from .card import Card, Facts, Lane, Picture, Pictures, Score, label_words
+from .card import Card, Facts, Lane, Picture, PictureGrid, PlayedLanes, label_words
 from .chart import inner_ticks
 from .figures import mask_facts
 from .pictures import Grid, darken, data_uri
@@ -147,7 +147,7 @@ class AudioFigures:
             label=label_words(int(batch.label[i]), self.label_names),
             facts=() if heard.mask is None else (Facts(items=mask_facts(heard.mask.counts)),),
             figures=(
-                Score(
+                PlayedLanes(
                     lanes=self._lanes(heard, start_s, batch.key[i]),
                     from_s=start_s,
                     seconds=heard.seconds,
@@ -209,7 +209,7 @@ class AudioFigures:
         return Card(
             key=batch.key[i],
             words=f"{name}, {start_s:.2f} to {start_s + self.clip.seconds:.2f} s",
-            figures=tuple(Pictures(items=(one,), across=1, title=NAMES[row]) for row, one in pictures.items()),
+            figures=tuple(PictureGrid(items=(one,), across=1, title=NAMES[row]) for row, one in pictures.items()),
         )
 
 
@@ -242,7 +242,7 @@ class NoisyFigures:
             key=key,
             words=f"{before:.1f} dB, then {after:.1f} dB",
             figures=tuple(
-                Pictures(
+                PictureGrid(
                     items=(
                         Picture(
                             uri=data_uri(enlarged(loudness_colours(one, low, high))),

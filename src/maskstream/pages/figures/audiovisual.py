@@ -13,7 +13,7 @@ from ...shards.format.component import component_of
 from ...shards.format.manifest import Manifest
 from .audio import Heard, compared_spectrograms, index_of, spectrograms_of
 from .bands import bands_ticks, bands_words
-from .card import Card, Facts, Lane, Score, Track, label_words
+from .card import Card, Facts, FrameTrack, Lane, PlayedLanes, label_words
 from .chart import inner_ticks
 from .figures import mask_facts
 from .pictures import Grid, cell_size, check_grid, resize
@@ -89,7 +89,7 @@ class AudioVisualFigures:
             label=label_words(int(batch.label[i]), self.label_names),
             facts=tuple(Facts(title=title, items=mask_facts(counts)) for title, counts in facts if counts),
             figures=(
-                Score(
+                PlayedLanes(
                     lanes=(*lanes, *sounds[:-1], replace(sounds[-1], x_ticks=ticks)),
                     from_s=from_s,
                     seconds=seconds,
@@ -116,7 +116,7 @@ class AudioVisualFigures:
             share=len(batch),
         )
 
-    def _tracks(self, batch: AudioVisualBatch, i: int, tokens: ClipTokens | None) -> list[Track]:
+    def _tracks(self, batch: AudioVisualBatch, i: int, tokens: ClipTokens | None) -> list[FrameTrack]:
         """The frames, and what the encoder sees of them."""
         cell = cell_size(self.grid, picture_side(len(batch) * batch.video.shape[1]))
         size = (self.grid.shape[1] * cell[0], self.grid.shape[2] * cell[1])
@@ -169,7 +169,7 @@ class AudioVisualFigures:
         )
 
 
-def _track_lane(track: Track, shown: Sequence[int]) -> Lane:
+def _track_lane(track: FrameTrack, shown: Sequence[int]) -> Lane:
     """The frames of a track that are shown."""
     kept = replace(track, frames=tuple(track.frames[f] for f in shown))
     return Lane(heading=track.heading, words=track.words, height="track", track=kept)

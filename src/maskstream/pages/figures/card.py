@@ -47,7 +47,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pictures:
+class PictureGrid:
     """Images in rows of `across`, with words above. scale: the numbers at the ends of their colours."""
 
     items: tuple[Picture, ...]
@@ -85,7 +85,7 @@ class Drawing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Words:
+class WordPieces:
     """Pieces of text, each with the class that says what happened to it and whether a space stands before it."""
 
     pieces: tuple[tuple[str, str, bool], ...]
@@ -126,7 +126,7 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Track:
+class FrameTrack:
     """A row of frames. name: what its pictures are called; title: in the player; heading and words: above the row;
     under: words under each step.
 
@@ -156,7 +156,7 @@ class Movie:
     that the player shows before it plays.
     """
 
-    tracks: tuple[Track, ...]
+    tracks: tuple[FrameTrack, ...]
     first: int = 0
     beside: Drawing | None = None
     kind: str = "movie"
@@ -174,7 +174,7 @@ class Lane:
     heading: str
     words: str
     height: str
-    track: Track | None = None
+    track: FrameTrack | None = None
     picture: Picture | None = None
     paths: tuple[tuple[str, str], ...] = ()
     columns: int = 1
@@ -190,7 +190,7 @@ class Lane:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
+class PlayedLanes:
     """Lanes over one axis of time, seconds [from_s, from_s + seconds), and the sound that is heard, a `data:` address
     that begins at sound_s. frame: the width of a frame as a share of the axis; width_px: the axis' least width.
     rules: thin lines through all lanes, as shares. note: about the sound.
@@ -208,7 +208,7 @@ class Score:
     kind: str = "score"
 
     @property
-    def tracks(self) -> list[Track]:
+    def tracks(self) -> list[FrameTrack]:
         """Those that the player shows."""
         return [lane.track for lane in self.lanes if lane.track is not None]
 
@@ -227,7 +227,7 @@ class Code:
         return re.findall(r"[^(,=]+[(,=]*|[(,=]+", self.call)
 
 
-Figure = Pictures | Drawing | Words | Curves | Movie | Score | Code
+Figure = PictureGrid | Drawing | WordPieces | Curves | Movie | PlayedLanes | Code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,7 +28,7 @@ _SEEN_M = ((-3.5, 0.0), (3.5, 0.0), (0.0, 7.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Way:
+class WalkAbove:
     """A walk on a level camera's axes. places: metres (n, 2), right and forward. looks: radians (n,), from forward to
     the right. now: the number of the pose that is the camera's. wedges: the poses that are drawn.
     """
@@ -62,10 +62,10 @@ class _Page:
 
 def from_above(
     *,
-    clip: Way,
+    clip: WalkAbove,
     waypoint: Sequence[float],
     made: Sequence[float] | None = None,
-    walk: Way | None = None,
+    walk: WalkAbove | None = None,
     around: Around | None = None,
     alt: str = "walk from above",
 ) -> Drawing:
@@ -112,7 +112,11 @@ def from_above(
 
 
 def _page(
-    clip: Way, waypoint: Sequence[float], made: Sequence[float] | None, walk: Way | None, around: Around | None
+    clip: WalkAbove,
+    waypoint: Sequence[float],
+    made: Sequence[float] | None,
+    walk: WalkAbove | None,
+    around: Around | None,
 ) -> _Page:
     """The scale at which all that matters is on the page."""
     ends = [clip.places, np.array([waypoint[:2]]), np.zeros((1, 2))]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.image.batch import ImageBatch
-from .card import Card, Facts, Picture, Pictures, label_words
+from .card import Card, Facts, Picture, PictureGrid, label_words
 from .figures import mask_facts
 from .pictures import Bool, UInt8, cell_size, darken, data_uri, resize, token_pixels
 from .tokens import MaskRow, outline_path
@@ -76,7 +76,7 @@ class ImageFigures:
             key=batch.key[i],
             words="",
             figures=(
-                Pictures(
+                PictureGrid(
                     items=tuple(
                         Picture(uri=data_uri(pixels), alt=f"{word} of {batch.key[i]}", caption=word)
                         for word, pixels in items
@@ -112,6 +112,6 @@ class ImageFigures:
         return TokenGrid(axes=("t", "h", "w"), shape=(1, *self.grid.shape), patch=(1, *self.grid.patch))
 
 
-def _one(title: str, words: str, picture: Picture) -> Pictures:
+def _one(title: str, words: str, picture: Picture) -> PictureGrid:
     """A figure of one picture."""
-    return Pictures(items=(picture,), across=1, title=title, words=words)
+    return PictureGrid(items=(picture,), across=1, title=title, words=words)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...pipelines.modalities.image_text.batch import ImageTextBatch
-from .card import Card, Facts, Figure, Picture, Pictures
+from .card import Card, Facts, Figure, Picture, PictureGrid
 from .image import ImageFigures
 from .pictures import darken, data_uri
 from .text import TextFigures
@@ -73,7 +73,7 @@ class ImageTextFigures:
         if made.segment is not None:
             items.append(self._segment(made, i, "the segment that is found", image=batch))
         phrase = self.text.sample(replace(batch, text_mask=None).texts, i).figures
-        pictures = Pictures(items=tuple(items), across=2 if len(items) > 3 else len(items))
+        pictures = PictureGrid(items=tuple(items), across=2 if len(items) > 3 else len(items))
         return Card(key=batch.key[i], words="", figures=(*phrase, pictures))
 
     def _boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
@@ -83,7 +83,7 @@ class ImageTextFigures:
         items, words = [self._box(batch, i)], "The box it refers to."
         if batch.segment is not None and batch.segment[i].any():
             items, words = [*items, self._segment(batch, i)], "The box and the pixels it refers to."
-        return (*figures, Pictures(items=tuple(items), across=len(items), title="The phrase", words=words))
+        return (*figures, PictureGrid(items=tuple(items), across=len(items), title="The phrase", words=words))
 
     def _box(self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None) -> Picture:
         """The box of a row over its image, or over that of `image`."""

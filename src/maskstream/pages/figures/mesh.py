@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.read import MeshReader, StoredMesh
 from .audio import index_of
-from .card import Card, Fact, Facts, Picture, Pictures, label_words
+from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
 from .figures import mask_facts
 from .mesh_field import ShownField
 from .mesh_picture import graph_picture, mesh_picture
@@ -110,7 +110,7 @@ class MeshFigures:
             words=f"{shown.name}, step {int(batch.step[i])}; error {error:.3f} of a deviation at {int(free.sum()):,} "
             "free nodes",
             figures=tuple(
-                Pictures(
+                PictureGrid(
                     items=(Picture(uri=data_uri(one), alt=f"{name}, {batch.key[i]}"),),
                     across=1,
                     title=name,
@@ -132,9 +132,9 @@ def field_picture(
     return mesh_picture(mesh.positions, mesh.cells, shown.colours(fields, scale), hidden=hidden)
 
 
-def _figure(title: str, words: str, picture: UInt8, key: str, scale: Scale = None) -> Pictures:
+def _figure(title: str, words: str, picture: UInt8, key: str, scale: Scale = None) -> PictureGrid:
     items = (Picture(uri=data_uri(picture), alt=f"{title} of {key}"),)
-    return Pictures(items=items, across=1, title=title, words=words, scale=scale)
+    return PictureGrid(items=items, across=1, title=title, words=words, scale=scale)
 
 
 def _edges(count: int, left: Bool | None) -> Fact:

@@ -17,7 +17,7 @@ from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
 from ...shards.format.component import component_of
 from ...shards.format.manifest import Manifest
 from .audio import index_of
-from .card import Card, Fact, Facts, Picture, Pictures, label_words
+from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
 from .cloud_picture import ABOVE, BOX, FADED, INK, MADE, SEEN, SIDE, cloud_picture, marked
 from .figures import mask_facts
 from .pictures import Bool, UInt8, data_uri
@@ -100,7 +100,7 @@ class PointsFigures:
         return Card(
             key=key,
             words=plural(len(points), "point"),
-            figures=(Pictures(items=tuple(pictures), across=len(pictures)),),
+            figures=(PictureGrid(items=tuple(pictures), across=len(pictures)),),
         )
 
 
@@ -113,7 +113,7 @@ def cloud(
 
 def voxel_figures(
     points: Float32s, mask: MaskRow | None, tokens: VoxelTokens, key: str
-) -> tuple[tuple[Pictures, ...], tuple[Fact, ...]]:
+) -> tuple[tuple[PictureGrid, ...], tuple[Fact, ...]]:
     """A cloud float32 (N, 3) in voxels with what the mask hides of it, and numbers about its tokens."""
     places = voxel_places(torch.from_numpy(points)[None], tokens.resolution)
     token = point_tokens(places, tokens.resolution, tokens.patch)[0].numpy()
@@ -153,14 +153,14 @@ def _boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, Any]:
     return {"boxes": low, "box_side": float(tokens.patch), "box_colours": colours.astype(np.uint8)}
 
 
-def _figure(title: str, words: str, key: str, points: Float32s, colours: UInt8 | Colour, **more: Any) -> Pictures:
+def _figure(title: str, words: str, key: str, points: Float32s, colours: UInt8 | Colour, **more: Any) -> PictureGrid:
     """The points from both angles; with `reach` the middle of the picture is (0, 0, 0)."""
     pictures = [cloud_picture(points, colours, view=view, side_px=_SIDE_PX, **more) for view in (SIDE, ABOVE)]
     items = tuple(
         Picture(uri=data_uri(picture), alt=f"{title} of {key}, angle {angle + 1}")
         for angle, picture in enumerate(pictures)
     )
-    return Pictures(items=items, across=2, title=title, words=words)
+    return PictureGrid(items=items, across=2, title=title, words=words)
 
 
 def _colours(*parts: tuple[int, Colour]) -> UInt8:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...pipelines.modalities.text.batch import TextBatch
 from ...preprocess.encode.text.tokenizer import tokenizer_of
-from .card import Card, Fact, Facts, Words, label_words
+from .card import Card, Fact, Facts, WordPieces, label_words
 from .figures import mask_facts
 from .tokens import MaskCounts
 from .words import plural
@@ -101,7 +101,7 @@ class TextFigures:
         states: npt.NDArray[np.str_],
         keys: tuple[tuple[str, str], ...],
         title: str = "",
-    ) -> Words:
+    ) -> WordPieces:
         words, length = batch.words[i].cpu().numpy(), int(batch.lengths[i])
         pieces = []
         for place in range(length):
@@ -109,7 +109,7 @@ class TextFigures:
             text, spaced = self._piece(int(tokens[place]), begins=begins)
             state = str(states[place]) or ("special" if words[place] < 0 else "")
             pieces.append((text, state, spaced))
-        return Words(pieces=tuple(pieces), title=title, keys=keys)
+        return WordPieces(pieces=tuple(pieces), title=title, keys=keys)
 
     def _piece(self, token: int, *, begins: bool) -> tuple[str, bool]:
         """A token as text, and whether a space stands before it."""

@@ -15,8 +15,8 @@ from ...pipelines.modalities.video.batch import VideoBatch
 from ...shards.format.manifest import Manifest
 from ...shards.media.camera_pose import mirrored, seen_from, turned
 from ...shards.media.npy import read_npy
-from .card import Card, Picture, Pictures
-from .from_above import Around, Way, from_above
+from .card import Card, Picture, PictureGrid
+from .from_above import Around, WalkAbove, from_above
 from .pictures import Grid, UInt8, data_uri
 from .strokes import Floats
 from .video import VideoFigures
@@ -83,7 +83,7 @@ class TrajectoryFigures:
     def _video(self) -> VideoFigures:
         return VideoFigures(grid=self.grid, clip=self.clip)
 
-    def _walk(self, batch: TrajectoryBatch, i: int) -> Way | None:
+    def _walk(self, batch: TrajectoryBatch, i: int) -> WalkAbove | None:
         """The whole walk, with a wedge for each second; None if the split does not have it."""
         index = next((n for n in range(len(self.manifest)) if self.manifest.key(n) == batch.key[i]), None)
         if index is None:
@@ -110,13 +110,13 @@ def _video(batch: TrajectoryBatch) -> VideoBatch:
     )
 
 
-def _way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> Way:
+def _way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> WalkAbove:
     """Poses (n, 7) on a level camera's axes as a way."""
     ahead = turned(poses[:, 3:], np.broadcast_to([0.0, 0.0, 1.0], (len(poses), 3)))
-    return Way(places=poses[:, [0, 2]], looks=np.arctan2(ahead[:, 0], ahead[:, 2]), now=now, wedges=wedges)
+    return WalkAbove(places=poses[:, [0, 2]], looks=np.arctan2(ahead[:, 0], ahead[:, 2]), now=now, wedges=wedges)
 
 
-def _clip(batch: TrajectoryBatch, i: int) -> Way:
+def _clip(batch: TrajectoryBatch, i: int) -> WalkAbove:
     poses = batch.pose[i].double().numpy()
     return _way(poses, now=len(poses) - 1)
 
@@ -146,16 +146,16 @@ def _spread(batch: TrajectoryBatch) -> list[int]:
     return sorted({int(frame) for frame in spread})
 
 
-def _frames(batch: TrajectoryBatch, i: int) -> Pictures:
+def _frames(batch: TrajectoryBatch, i: int) -> PictureGrid:
     pictures = [_picture(batch.video[i, t].numpy(), batch, i, t, "frame") for t in _spread(batch)]
-    return Pictures(items=tuple(pictures), across=len(pictures), title="Frames", words="The last one is now.")
+    return PictureGrid(items=tuple(pictures), across=len(pictures), title="Frames", words="The last one is now.")
 
 
-def _depths(batch: TrajectoryBatch, i: int) -> Pictures:
+def _depths(batch: TrajectoryBatch, i: int) -> PictureGrid:
     assert batch.depth is not None
     pictures = [_picture(_coloured(batch.depth[i, t].numpy()), batch, i, t, "depth") for t in _spread(batch)]
     words = "Metres along the camera's axis; black where it is unknown."
-    return Pictures(items=tuple(pictures), across=len(pictures), title="Depth", words=words, scale=(0.0, FARTHEST_M))
+    return PictureGrid(items=tuple(pictures), across=len(pictures), title="Depth", words=words, scale=(0.0, FARTHEST_M))
 
 
 def _picture(pixels: UInt8, batch: TrajectoryBatch, i: int, t: int, word: str) -> Picture:

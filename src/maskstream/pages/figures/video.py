@@ -14,7 +14,7 @@ from ...pipelines.flow.base import Flow
 from ...pipelines.flow.picture import flow_scale, usable
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.video.batch import VideoBatch
-from .card import Card, Drawing, Fact, Facts, Frame, Movie, Picture, Pictures, Track, label_words
+from .card import Card, Drawing, Fact, Facts, Frame, FrameTrack, Movie, Picture, PictureGrid, label_words
 from .figures import mask_facts
 from .flow_colours import flow_picture
 from .pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, resize, token_pixels
@@ -114,11 +114,11 @@ def patch_words(grid: Grid) -> str:
     return f" {TIMES} ".join((plural(grid.patch[0], "frame"), str(grid.patch[1]), f"{grid.patch[2]} pixels"))
 
 
-def picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> Track:
+def picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> FrameTrack:
     """The frames (T, H, W, 3) of a clip."""
     together = grid.patch[0]
     steps = f"Frames that stand together ({together}) form one time step and share its tokens. " if together > 1 else ""
-    return Track(
+    return FrameTrack(
         name="picture",
         title="Frame",
         heading="Frames.",
@@ -127,7 +127,9 @@ def picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> Track:
     )
 
 
-def seen_track(frames: UInt8, times: Sequence[float], tokens: ClipTokens, grid: Grid, cell: tuple[int, int]) -> Track:
+def seen_track(
+    frames: UInt8, times: Sequence[float], tokens: ClipTokens, grid: Grid, cell: tuple[int, int]
+) -> FrameTrack:
     """What the encoder sees of the frames."""
     shown = darken(frames, token_pixels(tokens.masked, grid, cell))
     outlines = [outline_path(~masked) for masked in tokens.masked.reshape(grid.shape)]
@@ -137,7 +139,7 @@ def seen_track(frames: UInt8, times: Sequence[float], tokens: ClipTokens, grid: 
         for f, frame in enumerate(shown)
     ]
     visible = tokens.counts.visible_per_step
-    return Track(
+    return FrameTrack(
         name="seen",
         title="What the encoder sees",
         heading="The mask.",
@@ -165,7 +167,7 @@ def _frames(name: str, pictures: Sequence[Picture | None], times: Sequence[float
 
 def flow_track(
     flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int], scale_px: float | None = None
-) -> Track:
+) -> FrameTrack:
     """The flow of clip `i`, for each frame but the first; scale_px: the length of full colour, by default its own."""
     vectors: npt.NDArray[np.float32] = flow.vectors[i].float().cpu().numpy()
     valid: Bool = flow.valid[i].cpu().numpy().astype(bool)
@@ -174,7 +176,7 @@ def flow_track(
     hatched = f" Hatched cells ({percent(absent)}) have no vector of their own." if absent > 0 else ""
     drawn = [flow_picture(v, ok, scale_px, size) for v, ok in zip(vectors, valid, strict=True)]
     pictures = [Picture(uri=data_uri(one), alt="") for one in drawn]
-    return Track(
+    return FrameTrack(
         name="flow",
         title="Flow",
         heading="Flow.",
@@ -188,12 +190,12 @@ def flow_track(
 
 def confidence_track(
     trust: npt.NDArray[np.float32], word: str, times: Sequence[float], grid: Grid, size: tuple[int, int]
-) -> Track:
+) -> FrameTrack:
     """How far the flow of a clip can be trusted, (T-1, h, w) in [0, 1], for each frame but the first."""
     grey = np.rint(255 * trust).astype(np.uint8)[..., None].repeat(3, axis=-1)
     drawn = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8) for one in grey]
     pictures = [Picture(uri=data_uri(one), alt="") for one in drawn]
-    return Track(
+    return FrameTrack(
         name=f"trust-{word}",
         title=f"Confidence, {word}",
         heading=f"Confidence of {word}.",
@@ -335,7 +337,7 @@ NAMES = {
 }
 
 
-def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[Pictures, ...]:
+def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[PictureGrid, ...]:
     """A row of pictures for each of the rows of frames; `beside` pictures end the rows of their names."""
     shown = [times[f] for f in shown_frames(len(times))]
     last = list(rows)[-1]
@@ -346,5 +348,5 @@ def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture])
             for frame, at in zip(frames, shown, strict=True)
         ]
         pictures += [picture for row, picture in beside if row == name]
-        made.append(Pictures(items=tuple(pictures), across=len(pictures), title=NAMES[name]))
+        made.append(PictureGrid(items=tuple(pictures), across=len(pictures), title=NAMES[name]))
     return tuple(made)

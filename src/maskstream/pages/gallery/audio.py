@@ -13,11 +13,11 @@ from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.audio.spectrogram import spectrogram_grid
 from ...shards.media.fbank import Fbank
 from ...train.papers.ca_dense_unet.complex_ratio import ComplexRatio
-from ..figures.card import Figure, Picture, Pictures, Section
+from ..figures.card import Figure, Picture, PictureGrid, Section
 from ..figures.pictures import Bool, UInt8, data_uri, resize
 from .media import Media
 from .panels import masked_picture
-from .scheme import Drawn, Entry, Paint, Scene, scheme_card, schemes_on
+from .scheme import CardText, Drawn, GalleryScene, Paint, scheme_card, schemes_on
 from .spectrum import RATE_HZ, picture, spectrum
 
 FRAMES, BINS, PATCH = 1024, 128, 16
@@ -29,7 +29,7 @@ LEDE = (
 
 AXES = (("time", "freq"), ("freq", "time"))
 
-COMPLEX_RATIO = Entry(
+COMPLEX_RATIO = CardText(
     title="Ideal complex ratio",
     source="Channel-Attention Dense U-Net",
     note="This is a target, not a mask of tokens: the mixture's spectrum times this ratio is the clean spectrum.",
@@ -47,12 +47,12 @@ def section(media: Media, seed: int) -> Section:
     return Section(title=TITLE, words=LEDE, cards=(*cards, ratio))
 
 
-def scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], Scene]:
+def scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], GalleryScene]:
     """The speech in the two orders of its tokens."""
     grid = spectrogram_grid(FRAMES, BINS, (PATCH, PATCH))
     turned = replace(grid, axes=grid.axes[::-1], shape=grid.shape[::-1])
     paint = painter(bands_picture(speech))
-    return {one.axes: Scene(grid=one, paint=paint) for one in (grid, turned)}
+    return {one.axes: GalleryScene(grid=one, paint=paint) for one in (grid, turned)}
 
 
 def bands_picture(speech: npt.NDArray[np.float32]) -> UInt8:
@@ -82,7 +82,7 @@ def painter(image: UInt8) -> Paint:
             items.append(
                 masked_picture(tall if len(drawn) == 1 else low, plane, alt="masked spectrogram", caption=caption)
             )
-        return (Pictures(items=tuple(items), across=1),)
+        return (PictureGrid(items=tuple(items), across=1),)
 
     return paint
 
@@ -92,7 +92,7 @@ def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> tu
     items = tuple(
         Picture(uri=data_uri(one), alt=name, caption=name) for name, one in mixed_pictures(speech, crowd).items()
     )
-    return (Pictures(items=items, across=2),)
+    return (PictureGrid(items=items, across=2),)
 
 
 def mixed_pictures(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> dict[str, UInt8]:

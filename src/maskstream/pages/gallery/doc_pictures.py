@@ -24,7 +24,7 @@ from . import audio, image, pairs, video
 from .drawings import life_svg, of_card, order_svg
 from .media import Corridor, Media
 from .panels import pixels
-from .scheme import Drawn, Scene, drawn_shots, schemes_on, shoot
+from .scheme import Drawn, GalleryScene, drawn_shots, schemes_on, shoot
 from .text import LENGTH
 from .words import pieces_of
 
@@ -152,7 +152,7 @@ def _strip(frames: UInt8, hidden: Bool, cell: int, theme: str = "dark") -> UInt8
     return beside([masked(frame, plane, cell, theme=theme) for frame, plane in zip(frames, hidden, strict=True)])
 
 
-def _planes(drawn: Drawn, scene: Scene) -> Bool:
+def _planes(drawn: Drawn, scene: GalleryScene) -> Bool:
     return np.asarray(drawn[1].masked[0].numpy().reshape(scene.grid.shape))
 
 
@@ -227,7 +227,7 @@ def _of_walk(walk: Corridor, seed: int) -> UInt8:
     """Colours and depth of a walk, the same places hidden in both."""
     colours, depth = walk
     near = np.rint(255 * (1 - np.minimum(depth, _FAR_MM) / _FAR_MM)).astype(np.uint8)
-    scene = Scene(grid=_NAMED["rgb-depth"].grid, paint=lambda drawn, grid: ())
+    scene = GalleryScene(grid=_NAMED["rgb-depth"].grid, paint=lambda drawn, grid: ())
     hidden = shoot(_NAMED["rgb-depth"].mask, Shot(), scene, seed).masked[0].numpy().reshape(scene.grid.shape)
     rows = (colours, near[..., None].repeat(3, axis=3))
     return below([beside([masked(one, plane, 4) for one in row]) for row, plane in zip(rows, hidden, strict=True)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ...pipelines.stream.order import Order
-from ..figures.card import Card, Drawing, Words
+from ..figures.card import Card, Drawing, WordPieces
 
 STRONG, PALE, THIRD, INK = "#1394b8", "#98a4ae", "#d9822b", "#6e7a85"
 _FILLED = {"visible": STRONG, "target": PALE, "skipped": PALE}
@@ -50,7 +50,7 @@ def box(x: float, y: float, width: float, height: float, colour: str, opacity: f
 def of_card(card: Card) -> str | None:
     """The first text or drawing of a card; None if it has none."""
     for figure in card.figures:
-        if isinstance(figure, Words):
+        if isinstance(figure, WordPieces):
             return words_svg(figure)
         if isinstance(figure, Drawing):
             return drawing_svg(figure)
@@ -71,7 +71,7 @@ def drawing_svg(drawing: Drawing) -> str:
     return svg(drawing.width, drawing.height, "".join(paths))
 
 
-def words_svg(words: Words, lines: int = 4) -> str:
+def words_svg(words: WordPieces, lines: int = 4) -> str:
     """The first lines of a text: what is hidden is a box, other ids in its place are in another colour."""
     shapes, x, y, last = [], 0, 0, 0
     for piece, state, spaced in words.pieces:

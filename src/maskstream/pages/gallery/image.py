@@ -13,12 +13,12 @@ from ...pipelines.flow import dis_flow
 from ...pipelines.flow.picture import flow_scale
 from ...pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from ...train.papers.spiking_mst.spikes import Spikes
-from ..figures.card import Figure, Picture, Pictures, Section
+from ..figures.card import Figure, Picture, PictureGrid, Section
 from ..figures.flow_colours import flow_picture
 from ..figures.pictures import UInt8, data_uri, resize
 from .media import Media
 from .panels import masked_picture
-from .scheme import Drawn, Entry, Paint, Scene, scheme_card, schemes_on
+from .scheme import CardText, Drawn, GalleryScene, Paint, scheme_card, schemes_on
 
 TITLE = "Images"
 LEDE = (
@@ -27,7 +27,7 @@ LEDE = (
 )
 AXES = (("h", "w"), ("modality", "h", "w"))
 
-SPIKES = Entry(
+SPIKES = CardText(
     title="Spikes",
     source="Masked Spiking Transformer, random spike masking",
     note=(
@@ -69,12 +69,12 @@ class Scenes:
             return (np.asarray(cv2.rectangle(self.frame.copy(), (x0, y0), (x1, y1), (255, 160, 60), 2), np.uint8),)
         return (self.frame, self.frame[20:210, 180:370]) if scheme.scene == "crops" else (self.frame,)
 
-    def of(self, scheme: Scheme) -> Scene:
+    def of(self, scheme: Scheme) -> GalleryScene:
         """The scene of a scheme, on its own grid."""
         views = self.views(scheme)
         paint = stack_painter(views) if "modality" in scheme.grid.axes else painter(*views)
         cues = (Cues(box=np.array(self.box)),) if "box" in scheme.mask.needs else (Cues(),)
-        return Scene(grid=scheme.grid, paint=paint, cues=cues)
+        return GalleryScene(grid=scheme.grid, paint=paint, cues=cues)
 
 
 def painter(*views: UInt8) -> Paint:
@@ -89,7 +89,7 @@ def painter(*views: UInt8) -> Paint:
             picture = resize(views[shot.view % len(views)][None], 224, 224)[0]
             token = None if mask.mask_token is None else mask.mask_token[0].numpy().reshape(grid.shape)
             items.append(masked_picture(picture, hidden, token=token, alt="masked picture", caption=shot.caption))
-        return (Pictures(items=tuple(items), across=len(items)),)
+        return (PictureGrid(items=tuple(items), across=len(items)),)
 
     return paint
 
@@ -108,7 +108,7 @@ def stack_painter(pictures: Sequence[UInt8]) -> Paint:
         planes = drawn[0][1].masked[0].numpy().reshape(grid.shape)
         names = ("RGB", "second modality")
         items = tuple(masked_picture(p, h, alt=n, caption=n) for p, h, n in zip(pictures, planes, names, strict=True))
-        return (Pictures(items=items, across=2),)
+        return (PictureGrid(items=items, across=2),)
 
     return paint
 
@@ -128,4 +128,4 @@ def spiked(frame: UInt8, seed: int) -> tuple[Figure, ...]:
         Picture(uri=data_uri(whole, lossless=True), alt="all elements", caption="all elements"),
         Picture(uri=data_uri(shown, lossless=True), alt="after dropping", caption="three quarters dropped"),
     )
-    return (Pictures(items=items, across=2),)
+    return (PictureGrid(items=items, across=2),)

@@ -12,7 +12,7 @@ from ...pipelines.stream.place import Place
 from ..figures.card import Curve, Curves, Section
 from ..figures.chart import line_chart
 from .media import Media
-from .scheme import Entry
+from .scheme import CardText
 
 DRAWS = 10_000
 BINS = 32
@@ -29,7 +29,7 @@ LEDE = (
 def section(media: Media, seed: int) -> Section:
     """The section with a card for each law; laws need no data."""
     draws = [Draw.of(seed, 0, f"sample {i}", 0, Place(step=i), Cues()) for i in range(DRAWS)]
-    cards = tuple(Entry.of(law).card([figure(law.drawn, draws)]) for law in LAWS)
+    cards = tuple(CardText.of(law).card([figure(law.drawn, draws)]) for law in LAWS)
     return Section(title=TITLE, words=LEDE, cards=cards)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from ...pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
 from ...pipelines.masks.core.scheme import call_of, square
 from ...pipelines.stream.place import Place
-from ..figures.card import Figure, Pictures, Section
+from ..figures.card import Figure, PictureGrid, Section
 from ..figures.pictures import Bool, UInt8, resize
 from .media import Media
 from .panels import masked_picture
-from .scheme import Entry
+from .scheme import CardText
 from .text import LENGTH, words
 from .words import Pieces, pieces_of
 
@@ -17,7 +17,7 @@ TITLE = "Image and text"
 LEDE = "A picture in 18 x 18 patches and a text, as one sample: each part has a grid and a mask of its own."
 
 PAIR = Joint(parts={"image": Random(ratio=0.75), "text": Padded(mask=WholeWords(ratio=0.15))})
-ENTRY = Entry(
+ENTRY = CardText(
     title="Image and text",
     source="M3AE",
     note="The mask hides three quarters of the picture, and 15 % of the text in whole words.",
@@ -38,7 +38,7 @@ def pair(frame: UInt8, pieces: Pieces, seed: int) -> tuple[Figure, ...]:
     image, text = masks_of(pieces, seed)
     title = f"{int((~image).sum())} of {image.size} patches visible, {int(text.sum())} pieces hidden"
     picture = masked_picture(frame, image, alt="picture")
-    return Pictures(items=(picture,), across=2, title=title), words(pieces, text)
+    return PictureGrid(items=(picture,), across=2, title=title), words(pieces, text)
 
 
 def masks_of(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:

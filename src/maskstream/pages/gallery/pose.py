@@ -12,7 +12,7 @@ from ...shards.media.h36m import JOINTS
 from ..figures.card import Figure, Section
 from ..figures.skeleton import skeletons
 from .media import Media
-from .scheme import Drawn, Scene, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, scheme_card, schemes_on
 
 SHOWN, STEP, FIRST = 12, 12, 60
 TITLE = "Skeletons"
@@ -31,7 +31,7 @@ def section(media: Media, seed: int) -> Section:
     return Section(title=TITLE, words=LEDE, cards=tuple(scheme_card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
-def scene_of(walk: npt.NDArray[np.float32]) -> Scene:
+def scene_of(walk: npt.NDArray[np.float32]) -> GalleryScene:
     """Frames of the capture side by side."""
     poses = walk[FIRST : FIRST + SHOWN * STEP : STEP]
     flat = np.stack([poses[:, :1, 1] - poses[..., 1], -poses[..., 2]], axis=-1)
@@ -43,4 +43,4 @@ def scene_of(walk: npt.NDArray[np.float32]) -> Scene:
         )
 
     grid = TokenGrid(axes=("frame", "joint"), shape=(SHOWN, len(JOINTS)), patch=(1, 1))
-    return Scene(grid=grid, paint=paint)
+    return GalleryScene(grid=grid, paint=paint)

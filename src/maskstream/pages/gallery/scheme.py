@@ -18,7 +18,7 @@ Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Figure, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class CardText:
     """The text of a card.
 
     source: the paper and the section. note: a sentence. call: how a user builds what is drawn, after
@@ -32,7 +32,7 @@ class Entry:
     name: str = ""
 
     @classmethod
-    def of(cls, declared: Scheme | PaperLaw) -> Entry:
+    def of(cls, declared: Scheme | PaperLaw) -> CardText:
         """The text of a scheme or a law, as its file declares it."""
         return cls(
             title=declared.title,
@@ -56,7 +56,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scene:
+class GalleryScene:
     """Real data, with the grid of its tokens, its cues, and a function that paints masks on it.
 
     cues: those of view v are cues[v % len(cues)].
@@ -72,18 +72,18 @@ def schemes_on(*axes: tuple[str, ...]) -> list[Scheme]:
     return [scheme for scheme in SCHEMES if scheme.grid.axes in axes]
 
 
-def scheme_card(scheme: Scheme, scene: Scene, seed: int) -> Card:
+def scheme_card(scheme: Scheme, scene: GalleryScene, seed: int) -> Card:
     """The card of a scheme, with the masks that a loader with this seed draws."""
     drawn = drawn_shots(scheme, scene, seed)
-    return Entry.of(scheme).card(scene.paint(drawn, scene.grid), facts_of([mask for _, mask in drawn]))
+    return CardText.of(scheme).card(scene.paint(drawn, scene.grid), facts_of([mask for _, mask in drawn]))
 
 
-def drawn_shots(scheme: Scheme, scene: Scene, seed: int) -> list[Drawn]:
+def drawn_shots(scheme: Scheme, scene: GalleryScene, seed: int) -> list[Drawn]:
     """Each shot of a scheme with its mask."""
     return [(shot, shoot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
 
 
-def shoot(mask: Mask, shot: Shot, scene: Scene, seed: int) -> MaskBatch:
+def shoot(mask: Mask, shot: Shot, scene: GalleryScene, seed: int) -> MaskBatch:
     """The mask of one view of the scene."""
     place = Place(progress=shot.progress, row=shot.row, rows=shot.rows)
     cues = scene.cues[shot.view % len(scene.cues)]

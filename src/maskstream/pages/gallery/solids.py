@@ -14,7 +14,7 @@ from ..figures.card import Drawing, Figure, Section
 from ..figures.strokes import dots, lines
 from .media import Media, Mesh
 from .project import Floats, box_corners, box_edges, fitted, seen_from
-from .scheme import Drawn, Paint, Scene, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, Paint, scheme_card, schemes_on
 
 RESOLUTION, PATCH, POINTS = 64, 4, 2048
 WIDTH = 480.0
@@ -38,7 +38,7 @@ def section(media: Media, seed: int) -> Section:
     return Section(title=TITLE, words=LEDE, cards=cards)
 
 
-def scenes_by_axes(plane: Mesh, animal: Mesh, seed: int) -> dict[tuple[str, ...], Scene]:
+def scenes_by_axes(plane: Mesh, animal: Mesh, seed: int) -> dict[tuple[str, ...], GalleryScene]:
     """The airplane's points and the animal's mesh."""
     cloud = torch.from_numpy(surface_points(plane, POINTS, np.random.default_rng(seed)))[None]
     occupied = occupied_tokens(cloud, RESOLUTION, PATCH)[0].numpy()
@@ -46,10 +46,10 @@ def scenes_by_axes(plane: Mesh, animal: Mesh, seed: int) -> dict[tuple[str, ...]
     vertices, faces = animal
     kinds = np.where(vertices[:, 1] < np.percentile(vertices[:, 1], 7), FEET, 0).astype(np.int64)
     return {
-        ("x", "y", "z"): Scene(
+        ("x", "y", "z"): GalleryScene(
             grid=voxel_grid(RESOLUTION, PATCH), cues=(Cues(occupied=occupied),), paint=voxel_painter(places, occupied)
         ),
-        ("node",): Scene(
+        ("node",): GalleryScene(
             grid=TokenGrid(axes=("node",), shape=(len(vertices),), patch=(1,)),
             cues=(Cues(kinds=kinds),),
             paint=mesh_painter(vertices, edges_of(faces), kinds),

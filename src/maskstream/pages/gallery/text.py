@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.masks import Draw, TextMaskBatch, TokenGrid, TopScores
-from ..figures.card import Drawing, Figure, Section, Words
+from ..figures.card import Drawing, Figure, Section, WordPieces
 from ..figures.tokens import runs_path
 from .media import Media
-from .scheme import Drawn, Paint, Scene, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, Paint, scheme_card, schemes_on
 from .words import Pieces, pieces_of
 
 LENGTH = 72
@@ -36,7 +36,7 @@ def section(media: Media, seed: int) -> Section:
     return Section(title=TITLE, words=LEDE, cards=cards)
 
 
-def scenes_by_name(text: str) -> dict[str, Scene]:
+def scenes_by_name(text: str) -> dict[str, GalleryScene]:
     """The text, its first sentence with a marked subject and object, and the levels of a score: rare and long words."""
     pieces, phrase = pieces_of(text, LENGTH), pieces_of(text, 14)
     first = pieces.cues
@@ -44,11 +44,11 @@ def scenes_by_name(text: str) -> dict[str, Scene]:
     second = replace(first, hidden=level)
     marked = np.array([2.0 * (p in ("Sher", "lock")) + (p == "woman") for p in phrase.text], np.float32)
     return {
-        "": Scene(grid=pieces.grid, cues=(pieces.cues,), paint=painter(pieces)),
-        "phrase": Scene(
+        "": GalleryScene(grid=pieces.grid, cues=(pieces.cues,), paint=painter(pieces)),
+        "phrase": GalleryScene(
             grid=phrase.grid, cues=(replace(phrase.cues, scores=marked),), paint=painter(phrase, marked > 0)
         ),
-        "levels": Scene(grid=pieces.grid, cues=(first, second), paint=painter(pieces)),
+        "levels": GalleryScene(grid=pieces.grid, cues=(first, second), paint=painter(pieces)),
     }
 
 
@@ -76,7 +76,7 @@ def words(
     tokens: npt.NDArray[np.int64] | None = None,
     title: str = "",
     marked: npt.NDArray[np.bool_] | None = None,
-) -> Words:
+) -> WordPieces:
     """The text with its hidden pieces marked, or with `tokens`, which the encoder reads in their place."""
     original = pieces.cues.tokens
     shown = []
@@ -92,7 +92,7 @@ def words(
     keys: tuple[tuple[str, str], ...] = (("gone", "hidden"),)
     if tokens is not None:
         keys = (("gone", "[MASK]"), ("random", "a random token"), ("same", "as it is, but predicted"))
-    return Words(pieces=tuple(shown), title=title, keys=keys)
+    return WordPieces(pieces=tuple(shown), title=title, keys=keys)
 
 
 def replaced(piece: str, before: int, after: int, vocabulary: tuple[str, ...]) -> tuple[str, str]:

@@ -9,11 +9,11 @@ import numpy as np
 from ...pipelines.flow import dis_flow
 from ...pipelines.masks import Cues, TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
-from ..figures.card import Figure, Pictures, Section
+from ..figures.card import Figure, PictureGrid, Section
 from ..figures.pictures import UInt8, resize
 from .media import Media
 from .panels import masked_picture, token_maps
-from .scheme import Drawn, Scene, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, scheme_card, schemes_on
 
 SIDE_PX = 224
 SHOWN_PX = 112
@@ -35,7 +35,7 @@ def section(media: Media, seed: int) -> Section:
     return Section(title=TITLE, words=LEDE, cards=tuple(scheme_card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
-def scene_of(video: UInt8) -> Scene:
+def scene_of(video: UInt8) -> GalleryScene:
     """The clip (T, S, S, 3) in cubes, with its flow."""
     clip = resize(video, SIDE_PX, SIDE_PX)
     grid = TokenGrid.video(len(clip), SIDE_PX, SIDE_PX)
@@ -43,7 +43,7 @@ def scene_of(video: UInt8) -> Scene:
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         return tuple(panel for shot, mask in drawn for panel in paint_clip(clip, mask, grid, shot.caption))
 
-    return Scene(grid=grid, cues=(Cues(flow=dis_flow(clip).vectors),), paint=paint)
+    return GalleryScene(grid=grid, cues=(Cues(flow=dis_flow(clip).vectors),), paint=paint)
 
 
 def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tuple[Figure, ...]:
@@ -54,7 +54,7 @@ def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tup
         masked_picture(frame, plane, alt=f"time step {step + 1}")
         for step, (frame, plane) in enumerate(zip(frames, hidden, strict=True))
     )
-    panels: list[Figure] = [Pictures(items=items, across=ACROSS, title=title)]
+    panels: list[Figure] = [PictureGrid(items=items, across=ACROSS, title=title)]
     target = np.zeros(hidden.size, dtype=np.bool_)
     target[mask.target[0][mask.target_valid[0]].numpy()] = True
     planes = target.reshape(grid.shape)

@@ -14,7 +14,7 @@ LAST_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Curves:
+class RunCurves:
     """The charts of a run, and the numbers that stand beside them.
 
     edge: losses above it are drawn at it; None where there are none. window: steps in the running mean of the loss.
@@ -37,7 +37,7 @@ class Curves:
     mean_data_wait: float
 
 
-def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> Curves:
+def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> RunCurves:
     """The curves of `metrics`, in the order of their steps, without skipped ones; ValueError where there is none.
 
     First steps far above the rest are clipped to the edge of the chart. The default of `baseline_loss` is that of
@@ -53,7 +53,7 @@ def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> Cu
     window = max(len(rows) // 50, 2) * 2 + 1
     edge = max(2 * baseline_loss, 1.5 * float(np.quantile(loss, 0.9)))
     chart = line_chart(steps, np.minimum(loss, edge), include=[baseline_loss], window=window)
-    return Curves(
+    return RunCurves(
         steps=rows[-1].step,
         loss=chart,
         edge=edge if loss.max() > edge else None,

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
 from ...preprocess.encode.text.tokenizer import tokenizer_of
-from ...train.evaluate.evaluation import Clips, Compared, Example, Pictures, Shown, Similarities
-from ...train.papers.fastdit3d.evaluate import Denoised, Generated
+from ...train.evaluate.evaluation import Clips, Compared, Example, Pictures, ShownSamples, Similarities
+from ...train.papers.fastdit3d.evaluate import DenoisedClouds, Generated
 from ...train.papers.medthink.evaluate import Writing
 from ...train.papers.meshmask.evaluate import Rollouts
 from ...train.papers.spiking_mst.evaluate import Spiked
-from ..figures.card import Card, Fact, Facts, Picture, Section, Words, label_words
-from ..figures.card import Pictures as Drawings
+from ..figures.card import Card, Fact, Facts, Picture, PictureGrid, Section, WordPieces, label_words
 from ..figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
 from ..figures.figures import Figures
 from ..figures.image_text import ImageTextFigures
@@ -50,7 +49,7 @@ def sections_of(examples: Sequence[Example], figures: Figures[Any], names: Seque
         some = list(several)
         cards = tuple(card for one in some for card in _cards(one, figures, names))
         layout = "columns"
-        if isinstance(some[0], Shown) and not some[0].answers:
+        if isinstance(some[0], ShownSamples) and not some[0].answers:
             layout = "whole"
         if isinstance(some[0], Rollouts) or (isinstance(some[0], Compared) and some[0].wide):
             layout = "wide"
@@ -64,7 +63,7 @@ def _cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterato
             yield from _compared(one, figures)
         case Spiked():
             yield from _spiked(one, figures, names)
-        case Shown():
+        case ShownSamples():
             for i, row in enumerate(one.rows):
                 card = figures.sample(one.batch, row)
                 if one.answers:
@@ -76,7 +75,7 @@ def _cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterato
                     Picture(uri=data_uri(image), alt=f"{name} {i + 1}")
                     for i, image in enumerate(resize(images.numpy(), SIDE_PX, SIDE_PX))
                 )
-                yield Card(key=name, words="", figures=(Drawings(items=tuple(items), across=ACROSS),))
+                yield Card(key=name, words="", figures=(PictureGrid(items=tuple(items), across=ACROSS),))
         case Clips():
             yield from _clips(one, figures)
         case Similarities():
@@ -91,7 +90,7 @@ def _cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterato
             yield from islice(rollout_cards(figures, one.trajectories, one.made), one.shown)
         case Generated():
             yield from _generated(one.made, one.real, one.label, names)
-        case Denoised():
+        case DenoisedClouds():
             yield from _denoised(one)
         case _:
             raise TypeError(f"no page draws a {type(one).__name__}; add it to pages/report/drawn.py")
@@ -128,7 +127,7 @@ def _matrix(name: str, similarity: Tensor) -> Card:
     scale = max(1, MATRIX_PX // len(values))
     uri = data_uri(np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)), lossless=True)
     picture = Picture(uri=uri, alt=f"{name}: similarity of {len(values)} clips and sounds")
-    return Card(key=name, words=f"{len(values)} pairs", figures=(Drawings(items=(picture,), across=1),))
+    return Card(key=name, words=f"{len(values)} pairs", figures=(PictureGrid(items=(picture,), across=1),))
 
 
 def _spiked(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
@@ -147,7 +146,7 @@ def _spiked(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterato
         energy = Fact(name="Energy of its spikes", value=f"{one.energy_nj[i]:,.0f} nJ")
         yield replace(
             card,
-            figures=(*card.figures, Drawings(items=items, across=3, title="Spikes", words=words)),
+            figures=(*card.figures, PictureGrid(items=items, across=3, title="Spikes", words=words)),
             note=f"The network says {label_words(one.answers[i], names)}.",
             facts=(Facts(items=(energy,)),),
             missing=(),
@@ -174,9 +173,9 @@ def _answered(figures: Figures[Any], one: Writing, i: int) -> Card:
     return replace(card, figures=(*card.figures, *texts), missing=(), words="", label=None)
 
 
-def _words(figures: ImageTextFigures, ids: Sequence[int], title: str) -> Words:
+def _words(figures: ImageTextFigures, ids: Sequence[int], title: str) -> WordPieces:
     said = tokenizer_of(figures.text.tokenizer).decode(list(ids)) or "nothing"
-    return Words(pieces=tuple((word, "", True) for word in said.split()), title=title)
+    return WordPieces(pieces=tuple((word, "", True) for word in said.split()), title=title)
 
 
 def _generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[str]) -> Iterator[Card]:
@@ -184,7 +183,7 @@ def _generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[str]) 
         chosen = (label == of).nonzero()[:BESIDE, 0].tolist()
         key = names[of] if 0 <= of < len(names) else "no category"
         rows = tuple(
-            Drawings(
+            PictureGrid(
                 items=tuple(_cloud(clouds[i], key, word, colour, caption=False) for i in chosen),
                 across=len(chosen),
                 title=word,
@@ -194,7 +193,7 @@ def _generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[str]) 
         yield Card(key=key, words="", figures=rows)
 
 
-def _denoised(one: Denoised) -> Iterator[Card]:
+def _denoised(one: DenoisedClouds) -> Iterator[Card]:
     for i, key in enumerate(one.keys):
         with_boxes, n_seen = _seen(one, i)
         pictures = (
@@ -205,7 +204,7 @@ def _denoised(one: Denoised) -> Iterator[Card]:
         )
         share = f"{float(one.kept[i]):.0%} of its variance is left"
         words = f"{share}; the mask shows {n_seen} of {len(one.clean[i])} points"
-        yield Card(key=key, words=words, figures=(Drawings(items=pictures, across=len(pictures)),))
+        yield Card(key=key, words=words, figures=(PictureGrid(items=pictures, across=len(pictures)),))
 
 
 def _cloud(points: Tensor, key: str, word: str, colour: tuple[int, int, int] = INK, caption: bool = True) -> Picture:
@@ -213,7 +212,7 @@ def _cloud(points: Tensor, key: str, word: str, colour: tuple[int, int, int] = I
     return cloud(shown, colour, reach=REACH, alt=f"{word} of {key}", caption=word if caption else "")
 
 
-def _seen(one: Denoised, i: int) -> tuple[Picture, int]:
+def _seen(one: DenoisedClouds, i: int) -> tuple[Picture, int]:
     """A picture of noised points with the boxes of visible tokens, and how many points lie in them."""
     places, visible = voxel_places(one.noised[i][None], one.resolution), one.visible[i]
     side = one.resolution // one.patch

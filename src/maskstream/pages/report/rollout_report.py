@@ -25,7 +25,7 @@ from ...train.papers.meshmask.rollout import (
     rollout,
     rollout_error,
 )
-from ..figures.card import Card, Picture, Pictures, Section
+from ..figures.card import Card, Picture, PictureGrid, Section
 from ..figures.chart import Chart, line_chart
 from ..figures.mesh import MeshFigures, field_picture, nodes_of
 from ..figures.mesh_field import ShownField
@@ -141,6 +141,6 @@ def rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mappin
                 )
                 for name, values in drawn.items()
             )
-            rows.append(Pictures(items=items, across=len(items), title=title))
+            rows.append(PictureGrid(items=items, across=len(items), title=title))
         words = shown.name if scale is None else f"{shown.name}, {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright)"
         yield Card(key=key, words=words, figures=tuple(rows))

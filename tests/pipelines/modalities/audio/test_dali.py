@@ -16,7 +16,7 @@ import torch
 from maskstream.pipelines import AudioClip, Fbank, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.modalities import acceptance
-from maskstream.pipelines.modalities.acceptance import Card
+from maskstream.pipelines.modalities.acceptance import GpuCard
 from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, mel_pipeline
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
@@ -200,7 +200,7 @@ def test_settings_that_dali_cannot_serve_are_refused(split, changes, says):
 
 def test_auto_chooses_dali_only_if_it_serves_and_was_accepted(split, tmp_path, monkeypatch):
     """No card is here, so what a card would answer is given."""
-    card = Card(name="A card", driver="13.0", dali="2", torch="2")
+    card = GpuCard(name="A card", driver="13.0", dali="2", torch="2")
     monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(tmp_path / "gpu.json"))
     monkeypatch.setattr(acceptance, "card_of", lambda device: card)
     assert finish_of(loader(split, "auto", device=CUDA)) is not DaliSpectrograms

@@ -20,7 +20,7 @@ from maskstream.pipelines.flow import BatchFlow, dis_flow
 from maskstream.pipelines.masks import Cues, MotionGuided, Tube
 from maskstream.pipelines.masks.core.draw import Draw
 from maskstream.pipelines.modalities import acceptance
-from maskstream.pipelines.modalities.acceptance import Card
+from maskstream.pipelines.modalities.acceptance import GpuCard
 from maskstream.pipelines.modalities.video import packing
 from maskstream.pipelines.modalities.video.dali import DaliFinish
 from maskstream.pipelines.stream.place import Place
@@ -263,7 +263,7 @@ def test_what_dali_cannot_serve_is_refused(vp9):
 CUDA = torch.device("cuda", 0)
 
 
-CARD = Card(name="A card", driver="13.0", dali="2", torch="2")
+CARD = GpuCard(name="A card", driver="13.0", dali="2", torch="2")
 
 
 def test_auto_stays_on_the_cpu_until_acceptance_has_passed(vp9, h264, tmp_path, monkeypatch, caplog):
