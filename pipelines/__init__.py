@@ -11,7 +11,8 @@
 order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.md follows one clip through the files.
 """
 
-from ..shards.media.fbank import Fbank
+from maskstream.shards.media.fbank import Fbank
+
 from . import augment, flow, masks
 from .augment.diffusion import CosineNoise, LinearNoise
 from .augment.sound import Mixup, RollGain, SpecAugment

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..shards.errors import MaskstreamError
+from maskstream.shards.errors import MaskstreamError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,8 @@
 """The rules of the layout: which folder may import which, and that no file opens a door to code in data."""
 
 import ast
+from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -92,24 +94,63 @@ def room_of(parts: tuple[str, ...]) -> str:
     return "/".join(parts[:2]) if "/".join(parts[:2]) in ROOMS else parts[0]
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms that a file imports from, absolute or relative, but its own."""
+def modules(path: Path) -> set[tuple[str, ...]]:
+    """What a file imports from the package, absolute or relative, without `maskstream`: modules, and names in them."""
     parts = path.relative_to(ROOT).parts
+    own = parts[2:-1] if parts[0] == "src" else parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            base = ("maskstream", *parts[:-1])[: len(parts) - node.level + 1] if node.level else ()
-            names = [(*base, *(node.module or "").split("."))] if node.module else [(*base, a.name) for a in node.names]
+            base = ("maskstream", *own)[: len(own) + 2 - node.level] if node.level else ()
+            name = (*base, *(node.module.split(".") if node.module else ()))
+            found |= {(*name, alias.name) for alias in node.names}
         elif isinstance(node, ast.Import):
-            names = [tuple(alias.name.split(".")) for alias in node.names]
-        else:
-            continue
-        for name in names:
-            assert name[0] not in FOLDERS, f"{path}: import {name[0]} through maskstream (relative imports do)"
-            if name[0] == "maskstream":
-                assert name[1:2] in {(f,) for f in FOLDERS}, f"{path} imports {'.'.join(name)}, which stands above it"
-                found.add(room_of(name[1:]))
-    return found - {room_of(parts)}
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+    for name in found:
+        assert name[0] not in FOLDERS, f"{path}: import {name[0]} through maskstream"
+    return {name[1:] for name in found if name[0] == "maskstream"}
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms that a file of the four folders imports from, but its own."""
+    names = modules(path)
+    for name in names:
+        assert name[:1] in {(f,) for f in FOLDERS}, f"{path} imports {'.'.join(name)}, which stands above it"
+    return {room_of(name) for name in names} - {room_of(path.relative_to(ROOT).parts)}
+
+
+OWN = [path for path in sorted((ROOT / "src" / "maskstream").rglob("*.py")) if not {*path.parts} & {*FOLDERS}]
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Imports within functions and for types count too."""
+
+    def name_of(path: Path) -> tuple[str, ...]:
+        parts = path.relative_to(ROOT / "src" / "maskstream" if "src" in path.relative_to(ROOT).parts else ROOT).parts
+        return parts[:-1] if path.name == "__init__.py" else (*parts[:-1], path.stem)
+
+    files = {name_of(path): path for path in (*FILES, *OWN)}
+    graph = {
+        own: {to for name in modules(path) if (to := name if name in files else name[:-1]) in files and to != own}
+        for own, path in files.items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_imports_are_absolute_across_rooms_and_relative_within_a_folder():
+    for path in (*FILES, *OWN):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level < 2, f"{path.relative_to(ROOT)}:{node.lineno}: write from maskstream.... import"
+
+
+def test_a_class_name_has_one_meaning():
+    homes: defaultdict[str, list[str]] = defaultdict(list)
+    for path in (*FILES, *OWN):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(path.relative_to(ROOT).as_posix())
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
 def test_the_folders_are_there():
@@ -127,17 +168,9 @@ def test_data_walks_forward_only(room):
 
 
 def test_a_paper_imports_no_other_paper():
-    papers = ROOT / "train/papers"
-    for path in papers.glob("*/*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                up = node.level == 2 and node.module
-                other = (
-                    (node.module or "").split(".")[0]
-                    if up
-                    else (node.module or "").partition("papers.")[2].split(".")[0]
-                )
-                assert other in ("", path.parent.name), f"{path.relative_to(ROOT)} imports the paper {other}"
+    for path in (ROOT / "train/papers").glob("*/*.py"):
+        others = {name[2] for name in modules(path) if name[:2] == ("train", "papers")} - {path.parent.name}
+        assert not others, f"{path.relative_to(ROOT)} imports the papers {others}"
 
 
 def test_a_recipe_lies_in_the_folder_of_its_paper():
@@ -169,17 +202,12 @@ def test_pages_stand_below_modalities_and_commands_above_all():
     def level(path):
         return max(i for i, room in enumerate(ABOVE) if room == path[: len(room)]) if path.startswith(ABOVE) else None
 
-    files = [path for path in sorted(source.rglob("*.py")) if path.parts[len(source.parts)] not in FOLDERS]
-    for path in files:
+    for path in OWN:
         parts = path.relative_to(source).parts
         own = 0 if parts[:2] == ("pages", "figures") else level("/".join(parts))
-        for node in ast.walk(ast.parse(path.read_text())):
-            if own is None or not isinstance(node, ast.ImportFrom) or not node.level:
-                continue
-            base = parts[: len(parts) - node.level]
-            for name in [node.module] if node.module else [alias.name for alias in node.names]:
-                to = "/".join((*base, *name.split(".")))
-                to = f"{to}.py" if (source / f"{to}.py").exists() and "/" not in to else to
+        for name in modules(path):
+            if own is not None and name[0] not in FOLDERS:
+                to = f"{name[0]}.py" if (source / f"{name[0]}.py").exists() else "/".join(name)
                 found = 0 if to.startswith("pages/figures") else level(to)
                 assert found is None or found <= own, f"{path.relative_to(ROOT)} imports {to}"
 

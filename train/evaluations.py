@@ -15,10 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from ..shards.config import Json
-from ..shards.format.dataset import read_dataset_json
-from ..shards.stores.publish import publish
-from ..shards.stores.url import local_path
+from maskstream.shards.config import Json
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.url import local_path
+
 from .core.export import load_model, weights_sum
 from .core.model import Model, ModelConfig
 from .core.process import CPU, compute_threads

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..shards.named import named
+from maskstream.shards.named import named
+
 from .core.recipe import Recipe
 from .papers import tables
 

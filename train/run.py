@@ -8,8 +8,9 @@ from typing import Any, Unpack
 
 import torch
 
-from ..pipelines.modalities.node_cache import CACHE_GB
-from ..shards.config import with_set
+from maskstream.pipelines.modalities.node_cache import CACHE_GB
+from maskstream.shards.config import with_set
+
 from .core.recipe import Recipe, check_modality
 from .core.results import TrainResult
 from .core.run import train_recipe

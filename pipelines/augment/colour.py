@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.config import Config
+from maskstream.shards.config import Config
 
 Matrix = npt.NDArray[np.float64]
 

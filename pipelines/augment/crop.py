@@ -9,7 +9,7 @@ from math import exp, log, sqrt
 
 import numpy as np
 
-from ...shards.config import Config
+from maskstream.shards.config import Config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

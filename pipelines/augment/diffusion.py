@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...shards.config import Config
+from maskstream.shards.config import Config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

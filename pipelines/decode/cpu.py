@@ -22,13 +22,14 @@ import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from ...shards.errors import DataError
-from ...shards.media.key_flow import KeyFlow
-from ...shards.media.limits import most_pixels
-from ...shards.media.mp4 import DECODERS, Int64Array, Packets, Track, read_fragments, read_header
-from ..augment.crop import Crop
-from ..flow.codec import Motion, ask_for_vectors
-from ..flow.codec import motion_vectors as motion_vectors_of
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.flow.codec import Motion, ask_for_vectors
+from maskstream.pipelines.flow.codec import motion_vectors as motion_vectors_of
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.key_flow import KeyFlow
+from maskstream.shards.media.limits import most_pixels
+from maskstream.shards.media.mp4 import DECODERS, Int64Array, Packets, Track, read_fragments, read_header
+
 from .packets import wanted_packets, wanted_pts
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.media.sound_packets import decoded, decoded_whole
-from ...shards.media.sound_table import (
+from maskstream.shards.media.sound_packets import decoded, decoded_whole
+from maskstream.shards.media.sound_table import (
     CELL,
     HEAD,
     MEMORYLESS,
@@ -23,7 +23,8 @@ from ...shards.media.sound_table import (
     packet_bytes,
     packets_of,
 )
-from ...shards.stores.base import Range, Store
+from maskstream.shards.stores.base import Range, Store
+
 from .sound import MARGIN_S, SoundError, finished, kept_channels
 
 Floats = npt.NDArray[np.float32]

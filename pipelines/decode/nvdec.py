@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...shards.media.mp4 import Int64Array, Packets, Track
+from maskstream.shards.media.mp4 import Int64Array, Packets, Track
+
 from .cpu import PLANAR_420, colours_of, frames_at
 from .packets import h264_kind
 

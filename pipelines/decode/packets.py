@@ -6,7 +6,7 @@ from operator import add
 
 import numpy as np
 
-from ...shards.media.mp4 import Int64Array, Mp4Error, Packets, Track
+from maskstream.shards.media.mp4 import Int64Array, Mp4Error, Packets, Track
 
 _H264_SLICE, _H264_IDR = 1, 5
 

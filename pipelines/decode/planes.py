@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from av.video.frame import VideoFrame
 
-from ..augment.crop import Crop
+from maskstream.pipelines.augment.crop import Crop
+
 from .cpu import PLANAR_420, UInt8Array, colours_of, planes_of
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from ...shards.errors import DataError
-from ...shards.media.flac import FlacHeader, has_more_frames
-from ...shards.stores.base import Range, Store
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.flac import FlacHeader, has_more_frames
+from maskstream.shards.stores.base import Range, Store
 
 _STRAY_FRAMES = 8
 """How many headers of frames may be found by chance in the frames of a segment."""

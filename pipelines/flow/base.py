@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..stream.batch import Movable
+from maskstream.pipelines.stream.batch import Movable
 
 UNIT = 8
 """The side in pixels of a unit of the source grid, which is the smallest block that H.264 decoders export."""

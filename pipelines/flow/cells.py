@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..jit import kernel
+from maskstream.pipelines.jit import kernel
+
 from .base import UNIT
 
 Floats = npt.NDArray[np.float32]

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ...shards.named import imported, nearest
+from maskstream.shards.named import imported, nearest
+
 from .lk import Lk
 from .ofa import Ofa
 from .raft import Raft

@@ -28,9 +28,10 @@ from av.codec.context import Flags2
 from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import SideDataContainer
 
-from ...shards.anchors import ANCHOR_STRIDE
-from ...shards.media.key_flow import CELL, KeyFlow
-from ..augment.crop import Crop
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.shards.anchors import ANCHOR_STRIDE
+from maskstream.shards.media.key_flow import CELL, KeyFlow
+
 from .base import UNIT, ClipFlow, grid_shape
 from .dis import dis_flow
 

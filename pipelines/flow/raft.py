@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ...shards.config import NOT_IDENTITY
+from maskstream.shards.config import NOT_IDENTITY
+
 from .base import grid_shape
 from .source import BatchFlow
 

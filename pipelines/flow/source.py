@@ -19,9 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...shards.anchors import ANCHOR_STRIDE, ANCHORED
-from ...shards.config import Config
-from ..augment.crop import Crop
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.shards.anchors import ANCHOR_STRIDE, ANCHORED
+from maskstream.shards.config import Config
+
 from .base import ClipFlow, grid_shape
 from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail
 from .confidence import confidence

@@ -10,13 +10,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, Unpack, get_type_hints
 
-from ...shards.config import Config, check_type, check_types
-from ...shards.named import nearest
-from ..masks import TokenGrid
-from ..stream.loader import Loader
-from ..stream.run_length import Counted
-from ..stream.sampler import BatchT, Finish, HostT, Unchanged
-from ..stream.source import BatchSource
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.run_length import Counted
+from maskstream.pipelines.stream.sampler import BatchT, Finish, HostT, Unchanged
+from maskstream.pipelines.stream.source import BatchSource
+from maskstream.shards.config import Config, check_type, check_types
+from maskstream.shards.named import nearest
+
 from .fields import FieldReader, Fields
 from .rows import PartT, PlanT, RowMaker, RowSampler, RowSource
 from .split import Options, Split, split_of

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ...shards.errors import ResumeError, ShardError
-from ...shards.format.dataset import read_dataset_json
-from ...shards.stores.base import Store
-from ..stream.loader import DATASET_VERSION
+from maskstream.pipelines.stream.loader import DATASET_VERSION
+from maskstream.shards.errors import ResumeError, ShardError
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.stores.base import Store
 
 log = logging.getLogger(__name__)
 

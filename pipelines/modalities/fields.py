@@ -30,12 +30,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...shards.config import Config
-from ...shards.errors import SampleError, ShardError, StoreError
-from ...shards.format.manifest import Manifest
-from ...shards.media.npy import read_npy
-from ...shards.stores.base import Range
-from ..stream.stats import Stats
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.config import Config
+from maskstream.shards.errors import SampleError, ShardError, StoreError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.npy import read_npy
+from maskstream.shards.stores.base import Range
 
 JSON = "json"
 LABELS = "labels"

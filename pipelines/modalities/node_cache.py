@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...shards.format.dataset import is_split, read_dataset_json
-from ...shards.format.manifest import Manifest
-from ...shards.stores.block_cache import BlockCache
-from ...shards.stores.filling import Filling
-from ...shards.stores.url import is_url
-from ..stream.order import dealt
+from maskstream.pipelines.stream.order import dealt
+from maskstream.shards.format.dataset import is_split, read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.stores.block_cache import BlockCache
+from maskstream.shards.stores.filling import Filling
+from maskstream.shards.stores.url import is_url
 
 log = logging.getLogger(__name__)
 

@@ -20,16 +20,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...shards.format.manifest import Manifest
-from ...shards.stores.base import Announcement, Range, Store, Together
-from ..masks import Cues, Draw, Maps, Mask, TokenGrid
-from ..masks.core.visible import visible_tokens
-from ..stream.place import Place
-from ..stream.rng import sample_rng
-from ..stream.sampler import BatchT, HostT, Wanted
-from ..stream.samples import Samples
-from ..stream.source import BatchSource, Visible
-from ..stream.stats import Stats
+from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
+from maskstream.pipelines.masks.core.visible import visible_tokens
+from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.sampler import BatchT, HostT, Wanted
+from maskstream.pipelines.stream.samples import Samples
+from maskstream.pipelines.stream.source import BatchSource, Visible
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.stores.base import Announcement, Range, Store, Together
+
 from .fields import FieldReader, Value
 from .split import Split
 

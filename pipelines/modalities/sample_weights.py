@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.errors import ShardError
-from ...shards.format.manifest import Manifest
-from ...shards.media.npy import NpyError, read_npy
-from ...shards.named import nearest
-from ..stream.weights import Weights
+from maskstream.pipelines.stream.weights import Weights
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.npy import NpyError, read_npy
+from maskstream.shards.named import nearest
 
 SampleWeights = str | Path | Sequence[float] | npt.NDArray[np.floating] | None
 """What `weights=` takes."""

@@ -10,14 +10,15 @@ from typing import Any, Generic, Protocol, Self, TypedDict, Unpack
 
 import torch
 
-from ...shards.config import check_type
-from ...shards.errors import ShardError
-from ...shards.format.manifest import Manifest
-from ...shards.stores.block_cache import BlockCache
-from ..stream.loader import DATASET_VERSION, Loader, LoaderOptions
-from ..stream.sampler import BatchT
-from ..stream.samples import SplitSamples
-from ..stream.topology import default_threads, resolved_device, resolved_ranks
+from maskstream.pipelines.stream.loader import DATASET_VERSION, Loader, LoaderOptions
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.pipelines.stream.topology import default_threads, resolved_device, resolved_ranks
+from maskstream.shards.config import check_type
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.stores.block_cache import BlockCache
+
 from .earlier_version import version_of_state
 from .node_cache import CACHE_GB, block_cache, filled
 from .sample_weights import SampleWeights, sample_weights

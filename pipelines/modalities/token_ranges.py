@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...shards.errors import DataError
-from ...shards.format.manifest import Manifest
-from ...shards.members.tokens import TOKEN_TYPES
-from ...shards.stores.base import Range
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.members.tokens import TOKEN_TYPES
+from maskstream.shards.stores.base import Range
 
 
 def token_range(manifest: Manifest, sample: int, name: str, first: int, count: int) -> Range:

@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Generic
 
-from ...shards.errors import SampleError, WorkerDiedError
+from maskstream.shards.errors import SampleError, WorkerDiedError
+
 from .produce import BatchPlan
 from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
 

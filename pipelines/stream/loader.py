@@ -20,8 +20,9 @@ from typing import Any, Generic, Protocol, TypedDict, final
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from ...shards.config import differences
-from ...shards.errors import ResumeError, SampleError
+from maskstream.shards.config import differences
+from maskstream.shards.errors import ResumeError, SampleError
+
 from .order import ORDER_VERSION
 from .produce import BatchMaker, BatchPlan, Made, Threads, batches_from_threads, plans
 from .run_length import budgeted

@@ -17,7 +17,8 @@ from typing import Any, Generic
 
 import numpy as np
 
-from ...shards.stores.base import Announcement, Range
+from maskstream.shards.stores.base import Announcement, Range
+
 from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
 from .sampler import BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted

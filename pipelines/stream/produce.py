@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...shards.errors import RemovedError, SampleError
-from ...shards.stores.base import Together
+from maskstream.shards.errors import RemovedError, SampleError
+from maskstream.shards.stores.base import Together
+
 from .one_thread import compute_alone
 from .order import Int64Array, rank_share
 from .place import Place, progress_of

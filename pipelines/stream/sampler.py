@@ -18,8 +18,9 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from ...shards.errors import SampleError
-from ...shards.stores.base import Announcement, Range
+from maskstream.shards.errors import SampleError
+from maskstream.shards.stores.base import Announcement, Range
+
 from .batch import Batch
 from .place import START, Place
 from .stats import Stats

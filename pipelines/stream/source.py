@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol
 
-from ...shards.config import check_type
+from maskstream.shards.config import check_type
+
 from .order import Int64Array
 from .sampler import BatchT, DraftT, Finish, HostT, RequestT, Sampler
 from .samples import Samples

@@ -17,8 +17,9 @@ from typing import Generic, ParamSpec, TypeVar
 
 import torch
 
-from ...shards.errors import MaskstreamError
-from ...shards.spawn import picklable
+from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.spawn import picklable
+
 from .letters import receive, send
 from .produce import Announced, BatchMaker, BatchPlan, Begun, Made
 from .sampler import DraftT, HostT, RequestT

@@ -30,8 +30,9 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, Generic, cast
 
-from ...shards.errors import OutageError
-from ...shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
+from maskstream.shards.errors import OutageError
+from maskstream.shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
+
 from .blame import Blame
 from .letters import receive, send
 from .produce import BatchMaker, BatchPlan, Made

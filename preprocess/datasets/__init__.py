@@ -14,8 +14,9 @@ from inspect import Parameter, signature
 from pathlib import Path
 from pkgutil import iter_modules
 
-from ...shards.named import named
-from ..source import Source
+from maskstream.preprocess.source import Source
+from maskstream.shards.named import named
+
 from .dataset import Dataset, in_archives, reads_media
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from ...shards.errors import DatasetError
-from ..source import Source
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .dataset import VIDEO_SUFFIXES
 from .folders import distinct_folders, media_below, media_paths, readable
 

@@ -11,12 +11,13 @@ from inspect import unwrap
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
-from ...shards.errors import DatasetError, OutageError
-from ...shards.format.sample import Reject
-from ...shards.reach import is_split_name
-from ..encode.encoder import Encoder
-from ..encode.video.encoder import VideoEncoder
-from ..source import Source
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
+from maskstream.shards.format.sample import Reject
+from maskstream.shards.reach import is_split_name
+
 from .folders import media_paths
 
 VIDEO_SUFFIXES = frozenset(

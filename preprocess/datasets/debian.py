@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ...shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError
 
 TIMEOUT_S = 600
 

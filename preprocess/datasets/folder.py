@@ -12,11 +12,12 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from ...shards.errors import DatasetError
-from ..encode.encoder import Encoder
-from ..encode.video.encoder import VideoEncoder
-from ..raw.lists import TableRow, read_table, whole_number
-from ..source import Source
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.preprocess.raw.lists import TableRow, read_table, whole_number
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .class_folders import SPLIT_FOLDERS, class_folders
 from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, in_archives, require_folder
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ...shards.errors import OutageError
+from maskstream.shards.errors import OutageError
 
 
 def media_paths(folder: Path, suffixes: Collection[str]) -> list[Path]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...shards.errors import DatasetError
-from ..raw.lists import read_lines
+from maskstream.preprocess.raw.lists import read_lines
+from maskstream.shards.errors import DatasetError
+
 from .dataset import first_existing
 
 

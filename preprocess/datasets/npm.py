@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError
 
 TIMEOUT_S = 600
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError
 
 TIMEOUT_S = 600
 

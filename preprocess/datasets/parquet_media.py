@@ -20,14 +20,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...shards.errors import DatasetError, OutageError
-from ..encode.audio.encoder import AudioEncoder
-from ..encode.encoder import Encoder
-from ..encode.image.encoder import ImageEncoder
-from ..encode.video.encoder import VideoEncoder
-from ..raw.lists import MAX_LABEL
-from ..raw.parquet_rows import is_outage
-from ..source import Source
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.preprocess.raw.lists import MAX_LABEL
+from maskstream.preprocess.raw.parquet_rows import is_outage
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
+
 from .class_folders import SPLIT_FOLDERS
 from .dataset import Dataset, label_doubt, reads_media, require_folder
 from .folders import media_paths, readable

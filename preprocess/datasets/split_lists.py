@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from ...shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError
 
 EVAL = ("eval", "evaluation")
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from ...shards.config import Config, Json, with_set
-from ...shards.members.member import Member
-from ..source import Source
+from maskstream.preprocess.source import Source
+from maskstream.shards.config import Config, Json, with_set
+from maskstream.shards.members.member import Member
+
 from .video.profile import PROFILES, VideoProfile
 
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 
-from ...shards.config import Config
-from ...shards.media.limits import MAX_PIXELS
-from ..executors.base import Attempt
-from ..source import RejectError
+from maskstream.preprocess.executors.base import Attempt
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.config import Config
+from maskstream.shards.media.limits import MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

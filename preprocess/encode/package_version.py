@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from ...shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError
 
 
 def require_version(package: str, needed: str, *, work: str, extra: str) -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ...shards.media.local_media import MediaError, regular_size
-from ..source import RejectError
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.media.local_media import MediaError, regular_size
 
 
 def check_source_file(path: Path) -> None:

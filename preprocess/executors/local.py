@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Generic
 
-from ...shards.errors import WorkerDiedError
+from maskstream.shards.errors import WorkerDiedError
+
 from .base import (
     Again,
     Attempt,

@@ -21,8 +21,9 @@ from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any
 
-from ...shards.errors import WorkerDiedError
-from ...shards.spawn import MainModuleError, dumps, picklable
+from maskstream.shards.errors import WorkerDiedError
+from maskstream.shards.spawn import MainModuleError, dumps, picklable
+
 from .base import Event, Finished, Progressed, RecordT, TaskT, Work
 from .local import LocalExecutor
 

@@ -13,7 +13,8 @@ from multiprocessing.process import parent_process
 from pathlib import Path
 from typing import Generic
 
-from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, ending, main_failed, picklable, signal_name
+from maskstream.shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, ending, main_failed, picklable, signal_name
+
 from .base import Again, Attempt, Blamed, Event, Finished, Progressed, RecordT, Restarted, Retried, TaskT, Work
 
 TICK_S = 0.25

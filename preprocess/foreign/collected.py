@@ -12,14 +12,15 @@ from typing import Self
 
 import numpy as np
 
-from ...shards.errors import DatasetError, ShardError
-from ...shards.format.idx import idx_text
-from ...shards.format.record import Row, ShardRecord
-from ...shards.format.records import Records
-from ...shards.format.sample import Reject
-from ...shards.format.unique_keys import Hashes, hashes_of
-from ...shards.media.packet_table import sidecar_name
-from ...shards.stores.output import Output
+from maskstream.shards.errors import DatasetError, ShardError
+from maskstream.shards.format.idx import idx_text
+from maskstream.shards.format.record import Row, ShardRecord
+from maskstream.shards.format.records import Records
+from maskstream.shards.format.sample import Reject
+from maskstream.shards.format.unique_keys import Hashes, hashes_of
+from maskstream.shards.media.packet_table import sidecar_name
+from maskstream.shards.stores.output import Output
+
 from .labels import Label, LabelTable, Numbers
 from .task import IndexedTar, TarTask
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ...shards.format.record import Placed, Row
-from ...shards.members.member import ENDING, Member
-from ...shards.members.text import BYTES, JSON, TEXT
+from maskstream.shards.format.record import Placed, Row
+from maskstream.shards.members.member import ENDING, Member
+from maskstream.shards.members.text import BYTES, JSON, TEXT
 
 _KINDS = {"json": JSON.name, "txt": TEXT.name, "cls": TEXT.name}
 """The kinds of members that are not indexed, by their component; all others are bytes."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ...shards.errors import OutageError, ShardError, StoreError
-from ...shards.format.member_name import split_name
-from ...shards.format.ustar import HashedReader, walk
-from ..encode.points.point_files import POINT_SUFFIXES
+from maskstream.preprocess.encode.points.point_files import POINT_SUFFIXES
+from maskstream.shards.errors import OutageError, ShardError, StoreError
+from maskstream.shards.format.member_name import split_name
+from maskstream.shards.format.ustar import HashedReader, walk
+
 from .indexed import Indexed
 from .sound import index_sound
 from .tar_file import TarFile

@@ -13,19 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from ...shards.errors import DatasetError, StoreError
-from ...shards.format.columns import FORMAT
-from ...shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, finish_split
-from ...shards.format.records import Records
-from ...shards.format.sample import DatasetInfo
-from ...shards.stores.output import Location, Output, last_parts, output_at
-from ...shards.stores.url import is_url
-from ..encode.limits import Limits
-from ..executors.local import executor_of
-from ..job.ledger import run_splits
-from ..job.libraries import libraries
-from ..job.options import RunOptions, RunSettings
-from ..job.progress import Progress
+from maskstream.preprocess.encode.limits import Limits
+from maskstream.preprocess.executors.local import executor_of
+from maskstream.preprocess.job.ledger import run_splits
+from maskstream.preprocess.job.libraries import libraries
+from maskstream.preprocess.job.options import RunOptions, RunSettings
+from maskstream.preprocess.job.progress import Progress
+from maskstream.shards.errors import DatasetError, StoreError
+from maskstream.shards.format.columns import FORMAT
+from maskstream.shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, finish_split
+from maskstream.shards.format.records import Records
+from maskstream.shards.format.sample import DatasetInfo
+from maskstream.shards.stores.output import Location, Output, last_parts, output_at
+from maskstream.shards.stores.url import is_url
+
 from .collected import Collected
 from .indexer import Indexer, indexer_of
 from .labels import LabelTable

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from ...shards.errors import DatasetError
-from ..raw.lists import TableRow, read_table, whole_number
-from ..source import RejectError
+from maskstream.preprocess.raw.lists import TableRow, read_table, whole_number
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
 
 Label = int | str | None
 """A number, a name, or none."""

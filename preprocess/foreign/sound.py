@@ -6,12 +6,13 @@ from itertools import islice
 
 import numpy as np
 
-from ...shards.media.sound_packets import Floats, decoded
-from ...shards.media.sound_table import SoundForm, SoundTable, SoundTableError, packets_of
-from ...shards.members.member import Member
-from ...shards.members.sound import SOUND
-from ..encode.audio.encoder import check_sound
-from ..encode.audio.sound import Sound, read_sound
+from maskstream.preprocess.encode.audio.encoder import check_sound
+from maskstream.preprocess.encode.audio.sound import Sound, read_sound
+from maskstream.shards.media.sound_packets import Floats, decoded
+from maskstream.shards.media.sound_table import SoundForm, SoundTable, SoundTableError, packets_of
+from maskstream.shards.members.member import Member
+from maskstream.shards.members.sound import SOUND
+
 from .indexed import Indexed
 from .sound_entries import Timeline, cells_of, digest
 from .sound_packets import DemuxedSound, container_of, demuxed_sound
@@ -27,7 +28,9 @@ def index_sound(data: bytes, component: str) -> Indexed:
     The full decode is the reference. A table that reads only part of the member is used only if its decode equals the
     reference.
     """
-    from ..encode.audio.fbank_sums import fbank_sums  # imports torch, which the index of a video needs not
+    from maskstream.preprocess.encode.audio.fbank_sums import (
+        fbank_sums,  # imports torch, which the index of a video needs not
+    )
 
     container = container_of(data, component)
     sound = read_sound(data, container=container)

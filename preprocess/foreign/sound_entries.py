@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ...shards.media.sound_packets import Floats, decoded
-from ...shards.media.sound_table import CELL, Records, SoundForm
+from maskstream.shards.media.sound_packets import Floats, decoded
+from maskstream.shards.media.sound_table import CELL, Records, SoundForm
 
 CELL_S, LONG_CELL_S = 0.5, 10.0
 LONG_S = 40.0

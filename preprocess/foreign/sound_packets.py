@@ -8,10 +8,10 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from ...shards.media.local_media import MediaError, open_media
-from ...shards.media.sound_table import CONTINUED, PIECE, Records, SoundForm
-from ..encode.audio.mp3_frames import id3_end
-from ..source import RejectError
+from maskstream.preprocess.encode.audio.mp3_frames import id3_end
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.media.local_media import MediaError, open_media
+from maskstream.shards.media.sound_table import CONTINUED, PIECE, Records, SoundForm
 
 _HEAD = 27
 _SERIAL = slice(14, 18)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from ...shards.errors import MissingFileError, OutageError, StoreError, UnlistedError
-from ...shards.stores.folders import joined
-from ...shards.stores.open import open_store
-from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
-from ...shards.stores.stream import stream
-from ...shards.stores.url import is_url
+from maskstream.shards.errors import MissingFileError, OutageError, StoreError, UnlistedError
+from maskstream.shards.stores.folders import joined
+from maskstream.shards.stores.open import open_store
+from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.stores.stream import stream
+from maskstream.shards.stores.url import is_url
 
 _PACKED = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
@@ -46,7 +46,7 @@ class TarFile:
             except OSError:
                 return None
             return TarState(found.st_size, found.st_mtime_ns)
-        from ...shards.stores.remote_files import RemoteFiles
+        from maskstream.shards.stores.remote_files import RemoteFiles
 
         folder, name = folder_and_name(self.where)
         try:

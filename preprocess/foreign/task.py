@@ -12,19 +12,20 @@ from typing import Any
 
 import xxhash
 
-from ...shards.errors import ShardError
-from ...shards.format.member_name import split_name
-from ...shards.format.record import Row, ShardRecord
-from ...shards.format.sample import Reject
-from ...shards.format.ustar import CHUNK_BYTES, HashedReader, walk
-from ...shards.media.packet_table import PACKETS, packets_name, sidecar_name
-from ...shards.stores.block_sums import SUMS_OF, BlockSums
-from ...shards.stores.output import Location, Sizes, Writable, output_at
-from ..encode.limits import DEFAULT, Limits, limited
-from ..executors.base import Again, Report
-from ..job.judge import PAUSES_S, retried, verdict_on
-from ..job.ledger import BlamedTask
-from ..source import RejectError
+from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
+from maskstream.preprocess.executors.base import Again, Report
+from maskstream.preprocess.job.judge import PAUSES_S, retried, verdict_on
+from maskstream.preprocess.job.ledger import BlamedTask
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.member_name import split_name
+from maskstream.shards.format.record import Row, ShardRecord
+from maskstream.shards.format.sample import Reject
+from maskstream.shards.format.ustar import CHUNK_BYTES, HashedReader, walk
+from maskstream.shards.media.packet_table import PACKETS, packets_name, sidecar_name
+from maskstream.shards.stores.block_sums import SUMS_OF, BlockSums
+from maskstream.shards.stores.output import Location, Sizes, Writable, output_at
+
 from .indexer import INDEXERS
 from .labels import LABELS, Label, label_of
 from .tar_file import TarFile, TarState

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...shards.media.mp4 import Packets
-from ...shards.media.packet_table import table_bytes
-from ...shards.media.video_index import VideoIndex
-from ...shards.members.video import video_member
-from ..encode.video.timing import frame_rate
+from maskstream.preprocess.encode.video.timing import frame_rate
+from maskstream.shards.media.mp4 import Packets
+from maskstream.shards.media.packet_table import table_bytes
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.members.video import video_member
+
 from .indexed import Indexed
 from .video_entries import candidates, decoded, exact_entries, gops_at
 from .video_packets import DemuxedVideo, demuxed_video

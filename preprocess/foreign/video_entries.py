@@ -11,10 +11,11 @@ from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from ...shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
-from ..encode.video.check import frame_digest
-from ..encode.video.source import orientation_of, packets_of
-from ..source import RejectError, reason_of
+from maskstream.preprocess.encode.video.check import frame_digest
+from maskstream.preprocess.encode.video.source import orientation_of, packets_of
+from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
+
 from .video_packets import DemuxedVideo, opened
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from ...shards.media.local_media import MediaError, open_media
-from ...shards.media.mp4 import DECODERS, Packets, read_header
-from ..encode.video.fragments import mp4_writer
-from ..encode.video.source import check_length, first_video, packets_of
-from ..source import RejectError, reason_of
+from maskstream.preprocess.encode.video.fragments import mp4_writer
+from maskstream.preprocess.encode.video.source import check_length, first_video, packets_of
+from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.shards.media.local_media import MediaError, open_media
+from maskstream.shards.media.mp4 import DECODERS, Packets, read_header
 
 _INDEXED = tuple(codec for codec in DECODERS if codec != "ffv1")
 _REMEDY = "make shards of it with `maskstream shards folder`"

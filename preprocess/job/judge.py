@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ...shards.errors import DataError, MaskstreamError, OutageError
-from ...shards.format.sample import Reject, Sample
-from ...shards.stores.regular import NEVER_OF_BYTES
-from ..raw.file_state import DamagedFileError, FileState, read_state
-from ..source import RejectError, Source
+from maskstream.preprocess.raw.file_state import DamagedFileError, FileState, read_state
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.errors import DataError, MaskstreamError, OutageError
+from maskstream.shards.format.sample import Reject, Sample
+from maskstream.shards.stores.regular import NEVER_OF_BYTES
 
 ROOM_BYTES = 4 << 30
 """The address space that must be left when a source is rejected. FFmpeg never asks for more than 2 GiB at once."""

@@ -17,9 +17,20 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, Self
 
-from ...shards.format.records import READERS
-from ..executors.base import Blamed, Executor, Finished, Progressed, RecordT, Retried, TaskT, TaskT_contra, Work
-from ..source import RejectError
+from maskstream.preprocess.executors.base import (
+    Blamed,
+    Executor,
+    Finished,
+    Progressed,
+    RecordT,
+    Retried,
+    TaskT,
+    TaskT_contra,
+    Work,
+)
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.format.records import READERS
+
 from .libraries import InEnvironment, libraries
 from .progress import Progress
 

@@ -20,9 +20,9 @@ import av
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from ...shards.config import differences
-from ...shards.errors import ResumeError
-from ..executors.base import RecordT, Report, TaskT, Work
+from maskstream.preprocess.executors.base import RecordT, Report, TaskT, Work
+from maskstream.shards.config import differences
+from maskstream.shards.errors import ResumeError
 
 _DICOM = ("pillow", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
 _PACKAGES: dict[str, tuple[str, ...]] = {

@@ -12,20 +12,21 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ...shards.errors import DatasetError, OutageError
-from ...shards.format.sample import Reject
-from ...shards.reach import Reach, stays_inside
-from ...shards.stores.url import is_url
-from ..datasets import Dataset, chosen_dataset
-from ..datasets.dataset import declared
-from ..encode.encoder import KEEP, damage_settings, in_profile, with_settings
-from ..raw.archive_list import members_of
-from ..raw.archived_files import MARK, ArchivedFiles, archive_and_name
-from ..raw.archived_tree import ArchivedTree
-from ..raw.files import RawFiles, UrlFiles
-from ..raw.scratch import Scratch
-from ..raw.tree import RawTree, raw_tree
-from ..source import Source
+from maskstream.preprocess.datasets import Dataset, chosen_dataset
+from maskstream.preprocess.datasets.dataset import declared
+from maskstream.preprocess.encode.encoder import KEEP, damage_settings, in_profile, with_settings
+from maskstream.preprocess.raw.archive_list import members_of
+from maskstream.preprocess.raw.archived_files import MARK, ArchivedFiles, archive_and_name
+from maskstream.preprocess.raw.archived_tree import ArchivedTree
+from maskstream.preprocess.raw.files import RawFiles, UrlFiles
+from maskstream.preprocess.raw.scratch import Scratch
+from maskstream.preprocess.raw.tree import RawTree, raw_tree
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
+from maskstream.shards.format.sample import Reject
+from maskstream.shards.reach import Reach, stays_inside
+from maskstream.shards.stores.url import is_url
+
 from .options import JobOptions
 from .report import ARCHIVE
 

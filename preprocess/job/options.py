@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from ..encode.limits import Limits
-from ..encode.video.profile import VideoProfile
-from ..executors.base import Executor
+from maskstream.preprocess.encode.limits import Limits
+from maskstream.preprocess.encode.video.profile import VideoProfile
+from maskstream.preprocess.executors.base import Executor
+
 from .judge import PAUSES_S
 from .plan import JobPart
 from .progress import Progress

@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 
 import xxhash
 
-from ...shards.errors import DatasetError
-from ...shards.stores.output import Location, last_parts, within
-from ..encode.encoder import Encoder
-from ..encode.limits import DEFAULT, Limits
-from ..raw.files import LOCAL, RawFiles
-from ..raw.lists import is_unicode
-from ..source import Source
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.limits import DEFAULT, Limits
+from maskstream.preprocess.raw.files import LOCAL, RawFiles
+from maskstream.preprocess.raw.lists import is_unicode
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.stores.output import Location, last_parts, within
+
 from .judge import PAUSES_S
 from .ledger import BlamedTask
 

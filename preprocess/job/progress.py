@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.progress import Progress as RichBars
 from rich.text import Text
 
-from ...shards.printable import DataConsole
+from maskstream.shards.printable import DataConsole
 
 
 class Progress:

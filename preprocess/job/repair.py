@@ -7,15 +7,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ...shards.errors import MaskstreamError, OutageError, ResumeError, ShardError, UnlistedError
-from ...shards.format.dataset import FOREIGN, finish_split, read_dataset_json, versions_of
-from ...shards.format.mend import mended, mended_files
-from ...shards.format.records import RECORDS, Records
-from ...shards.format.rejects import read_rejects
-from ...shards.format.sample import DatasetInfo, Reject
-from ...shards.format.verify import SplitCheck
-from ...shards.stores.folders import is_elsewhere
-from ...shards.stores.output import Location, Output, output_at
+from maskstream.shards.errors import MaskstreamError, OutageError, ResumeError, ShardError, UnlistedError
+from maskstream.shards.format.dataset import FOREIGN, finish_split, read_dataset_json, versions_of
+from maskstream.shards.format.mend import mended, mended_files
+from maskstream.shards.format.records import RECORDS, Records
+from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.format.sample import DatasetInfo, Reject
+from maskstream.shards.format.verify import SplitCheck
+from maskstream.shards.stores.folders import is_elsewhere
+from maskstream.shards.stores.output import Location, Output, output_at
+
 from .task import WrittenShard
 
 _ABOUT = ("dataset", "split", "modality", "profile")

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ...shards.errors import DatasetError
-from ...shards.format.sample import DatasetInfo, Reject
-from ...shards.stores.output import Location
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.sample import DatasetInfo, Reject
+from maskstream.shards.stores.output import Location
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

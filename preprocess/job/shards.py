@@ -19,14 +19,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from ...shards.errors import OutageError
-from ...shards.format.sample import DatasetInfo
-from ...shards.stores.output import Location, output_at, within
-from ..datasets import Dataset
-from ..encode.encoder import Encoder, attached_to, prepared
-from ..encode.limits import Limits
-from ..executors.local import executor_of
-from ..raw.files import RawFiles
+from maskstream.preprocess.datasets import Dataset
+from maskstream.preprocess.encode.encoder import Encoder, attached_to, prepared
+from maskstream.preprocess.encode.limits import Limits
+from maskstream.preprocess.executors.local import executor_of
+from maskstream.preprocess.raw.files import RawFiles
+from maskstream.shards.errors import OutageError
+from maskstream.shards.format.sample import DatasetInfo
+from maskstream.shards.stores.output import Location, output_at, within
+
 from .ledger import run_splits
 from .listing import listed
 from .options import JobOptions, JobSettings

@@ -11,11 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...shards.config import differences
-from ...shards.errors import DatasetError, ResumeError, ShardError, UnfinishedError
-from ...shards.format.checked_file import read_checked
-from ...shards.format.columns import FORMAT
-from ...shards.format.dataset import (
+from maskstream.preprocess.executors.base import Executor
+from maskstream.preprocess.raw.file_state import FileState
+from maskstream.preprocess.raw.files import LOCAL, is_same
+from maskstream.preprocess.source import Source
+from maskstream.shards.config import differences
+from maskstream.shards.errors import DatasetError, ResumeError, ShardError, UnfinishedError
+from maskstream.shards.format.checked_file import read_checked
+from maskstream.shards.format.columns import FORMAT
+from maskstream.shards.format.dataset import (
     DATASET_JSON,
     FOREIGN,
     VERSIONS,
@@ -24,19 +28,16 @@ from ...shards.format.dataset import (
     read_dataset_json,
     versions_of,
 )
-from ...shards.format.mend import mended
-from ...shards.format.record import ShardRecord
-from ...shards.format.records import READERS, RECORDS, Records
-from ...shards.format.rejects import read_rejects
-from ...shards.format.sample import DatasetInfo, Reject
-from ...shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
-from ...shards.stores.block_sums import SUMS
-from ...shards.stores.output import Location, Sizes, output_at
-from ...shards.stores.sole_writer import may_run, this_run
-from ..executors.base import Executor
-from ..raw.file_state import FileState
-from ..raw.files import LOCAL, is_same
-from ..source import Source
+from maskstream.shards.format.mend import mended
+from maskstream.shards.format.record import ShardRecord
+from maskstream.shards.format.records import READERS, RECORDS, Records
+from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.format.sample import DatasetInfo, Reject
+from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
+from maskstream.shards.stores.block_sums import SUMS
+from maskstream.shards.stores.output import Location, Sizes, output_at
+from maskstream.shards.stores.sole_writer import may_run, this_run
+
 from .libraries import libraries
 from .options import JobOptions
 from .plan import ShardTask

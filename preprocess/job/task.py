@@ -11,19 +11,20 @@ from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 
-from ...shards.errors import ShardError
-from ...shards.format.record import ShardRecord
-from ...shards.format.sample import Reject, Sample
-from ...shards.format.writer import write_shard
-from ...shards.members.text import json_member
-from ...shards.stores.block_sums import SUMS
-from ...shards.stores.output import Sizes
-from ..encode.encoder import Encoder
-from ..encode.limits import limited
-from ..executors.base import Again, Attempt, Report
-from ..raw.file_state import FileState
-from ..raw.files import Hand
-from ..source import RejectError, Source
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.limits import limited
+from maskstream.preprocess.executors.base import Again, Attempt, Report
+from maskstream.preprocess.raw.file_state import FileState
+from maskstream.preprocess.raw.files import Hand
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.record import ShardRecord
+from maskstream.shards.format.sample import Reject, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+from maskstream.shards.stores.block_sums import SUMS
+from maskstream.shards.stores.output import Sizes
+
 from .judge import Judge, Judged
 from .plan import ShardTask, sample_key
 from .report import Effort, EffortClock

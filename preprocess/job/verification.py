@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ...shards.errors import MaskstreamError, OutageError
-from ...shards.format.verify import SplitCheck, VerifyReport, unreadable
-from ..executors.base import Attempt, Executor, Report
-from ..executors.local import LocalExecutor, executor_of
-from ..source import RejectError
+from maskstream.preprocess.executors.base import Attempt, Executor, Report
+from maskstream.preprocess.executors.local import LocalExecutor, executor_of
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import MaskstreamError, OutageError
+from maskstream.shards.format.verify import SplitCheck, VerifyReport, unreadable
+
 from .ledger import BlamedTask, run_tasks
 from .progress import Progress
 

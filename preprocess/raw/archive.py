@@ -19,7 +19,8 @@ from typing import BinaryIO, cast
 import xxhash
 from typing_extensions import Buffer
 
-from ...shards.errors import DatasetError, OutageError
+from maskstream.shards.errors import DatasetError, OutageError
+
 from .file_state import DamagedFileError, FileState
 from .member import ArchiveMember, Contents, damage
 from .tar import TarMembers

@@ -19,9 +19,10 @@ from threading import Lock
 
 import xxhash
 
-from ...shards.errors import DatasetError, OutageError, StoreError
-from ...shards.format.index_cache import CACHE, cache_folder
-from ...shards.stores.publish import publishing
+from maskstream.shards.errors import DatasetError, OutageError, StoreError
+from maskstream.shards.format.index_cache import CACHE, cache_folder
+from maskstream.shards.stores.publish import publishing
+
 from .archive import Archive, pieces
 from .file_state import read_state
 from .member import ArchiveMember

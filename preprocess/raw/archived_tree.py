@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from ...shards.errors import DatasetError, OutageError
+from maskstream.shards.errors import DatasetError, OutageError
+
 from .archive import ENDINGS, is_archive, pieces
 from .archive_list import OpenArchives, listed_archive, members_of
 from .archived_files import member_path

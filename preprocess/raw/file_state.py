@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from ..source import RejectError
+from maskstream.preprocess.source import RejectError
 
 _CHUNK_BYTES = 1 << 20
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from ...shards.errors import DatasetError, OutageError
-from ...shards.reach import stays_inside
-from ..source import Source
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
+from maskstream.shards.reach import stays_inside
+
 from .file_state import FileState, read_state
 from .scratch import Scratch
 

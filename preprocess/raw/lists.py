@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...shards.errors import DatasetError, OutageError
+from maskstream.shards.errors import DatasetError, OutageError
 
 MAX_LABEL = (1 << 20) - 1
 """The largest number of a class: dataset.json lists a name for each number up to the largest."""

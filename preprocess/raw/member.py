@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ...shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError
 
 MAX_MEMBER_BYTES = 1 << 37
 """A larger member is refused: a task copies members into a temporary folder, one by one."""

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ...shards.errors import OutageError
+from maskstream.shards.errors import OutageError
+
 from .file_state import DamagedFileError, FileState
 
 SUFFIX = ".parquet"

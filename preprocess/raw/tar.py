@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from ...shards.errors import DatasetError, ShardError
-from ...shards.format.ustar import BLOCK_BYTES, walk
+from maskstream.shards.errors import DatasetError, ShardError
+from maskstream.shards.format.ustar import BLOCK_BYTES, walk
+
 from .member import ArchiveMember, Contents, age_ns, checked_name, gzip_errors
 
 _GZIP = b"\x1f\x8b"

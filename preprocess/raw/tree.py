@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...shards.errors import DatasetError
-from ...shards.stores.url import is_url
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.stores.url import is_url
+
 from .archived_files import ArchivedFiles
 from .archived_tree import archives_below
 from .file_state import set_age

@@ -12,10 +12,11 @@ import obstore
 import xxhash
 from obstore.exceptions import GenericError, NotSupportedError
 
-from ...shards.errors import DatasetError, MissingFileError, OutageError
-from ...shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, errors_of
-from ...shards.stores.remote_files import IncompleteError, asked, chunks, contents, has_given_up
-from ...shards.stores.url import StorePlace, place_of
+from maskstream.shards.errors import DatasetError, MissingFileError, OutageError
+from maskstream.shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, errors_of
+from maskstream.shards.stores.remote_files import IncompleteError, asked, chunks, contents, has_given_up
+from maskstream.shards.stores.url import StorePlace, place_of
+
 from .file_state import FileState, set_age
 
 if TYPE_CHECKING:

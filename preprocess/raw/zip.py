@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from ...shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError
+
 from .member import ArchiveMember, Contents, age_ns, checked_name, plain_name
 
 _LOCAL_HEADER, _END_OF_ZIP = b"PK\x03\x04", b"PK\x05\x06"

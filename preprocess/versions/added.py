@@ -6,11 +6,11 @@ import re
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from ...shards.format.records import Records
-from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
-from ...shards.stores.sole_writer import LOCK
-from ...shards.stores.url import is_url
-from ..job.task import WrittenShard
+from maskstream.preprocess.job.task import WrittenShard
+from maskstream.shards.format.records import Records
+from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.stores.sole_writer import LOCK
+from maskstream.shards.stores.url import is_url
 
 ADDING = ".adding-"
 """The beginning of the name of such a folder; the sources that it adds are the rest."""

@@ -15,23 +15,24 @@ from typing import Unpack
 
 import xxhash
 
-from ...shards.config import differences
-from ...shards.errors import DatasetError, ResumeError
-from ...shards.format.dataset import is_split
-from ...shards.format.manifest import Manifest
-from ...shards.format.records import Records
-from ...shards.format.rejects import read_rejects
-from ...shards.format.sample import Reject
-from ...shards.stores.output import Location, Output, output_at, within
-from ..datasets import Dataset, chosen_dataset
-from ..encode.encoder import Encoder, prepared
-from ..job.listing import listed
-from ..job.options import JobOptions, JobSettings
-from ..job.shards import JobReport, SplitReport, make_shards
-from ..job.task import WrittenShard
-from ..raw.file_state import FileState
-from ..raw.files import RawFiles, is_same
-from ..source import Source
+from maskstream.preprocess.datasets import Dataset, chosen_dataset
+from maskstream.preprocess.encode.encoder import Encoder, prepared
+from maskstream.preprocess.job.listing import listed
+from maskstream.preprocess.job.options import JobOptions, JobSettings
+from maskstream.preprocess.job.shards import JobReport, SplitReport, make_shards
+from maskstream.preprocess.job.task import WrittenShard
+from maskstream.preprocess.raw.file_state import FileState
+from maskstream.preprocess.raw.files import RawFiles, is_same
+from maskstream.preprocess.source import Source
+from maskstream.shards.config import differences
+from maskstream.shards.errors import DatasetError, ResumeError
+from maskstream.shards.format.dataset import is_split
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.records import Records
+from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.format.sample import Reject
+from maskstream.shards.stores.output import Location, Output, output_at, within
+
 from .added import ADDING, remove_added
 from .appending import append
 from .source_states import states_of

@@ -10,13 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...shards.format.checked_file import read_checked
-from ...shards.format.columns import COMPONENT_COLUMNS, COMPONENTS_KEY, OFFSET, SHARDS_KEY, SIZE, WORD, part_metadata
-from ...shards.format.erased import erased_key
-from ...shards.format.part_writer import parquet_bytes
-from ...shards.format.shard_facts import ShardFacts
-from ...shards.members.tokens import TOKENS
-from ...shards.stores.base import Store
+from maskstream.shards.format.checked_file import read_checked
+from maskstream.shards.format.columns import (
+    COMPONENT_COLUMNS,
+    COMPONENTS_KEY,
+    OFFSET,
+    SHARDS_KEY,
+    SIZE,
+    WORD,
+    part_metadata,
+)
+from maskstream.shards.format.erased import erased_key
+from maskstream.shards.format.part_writer import parquet_bytes
+from maskstream.shards.format.shard_facts import ShardFacts
+from maskstream.shards.members.tokens import TOKENS
+from maskstream.shards.stores.base import Store
 
 KEPT = {TOKENS.name: frozenset({SIZE, *TOKENS.facts, *TOKENS.words})}
 """What stays of an erased member, by its kind: texts are packed into rows by their lengths, which keep all others where

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ...shards.errors import ShardError
-from ...shards.format.damage import REMEDY
-from ...shards.format.erased import ERASED, erased_tar
-from ...shards.format.shard_check import ShardCheck
-from ...shards.format.shard_facts import ShardFacts
-from ...shards.format.ustar import BLOCK_BYTES, CHUNK_BYTES, HashedReader
-from ...shards.format.verify import SplitCheck
-from ...shards.format.writer import HashedStream, member_header
-from ...shards.stores.block_sums import SUMS
-from ...shards.stores.output import Output
-from ...shards.stores.stream import stream
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.damage import REMEDY
+from maskstream.shards.format.erased import ERASED, erased_tar
+from maskstream.shards.format.shard_check import ShardCheck
+from maskstream.shards.format.shard_facts import ShardFacts
+from maskstream.shards.format.ustar import BLOCK_BYTES, CHUNK_BYTES, HashedReader
+from maskstream.shards.format.verify import SplitCheck
+from maskstream.shards.format.writer import HashedStream, member_header
+from maskstream.shards.stores.block_sums import SUMS
+from maskstream.shards.stores.output import Output
+from maskstream.shards.stores.stream import stream
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import xxhash
 from tokenizers import Tokenizer, pre_tokenizers
 
-from ...shards.errors import DatasetError, ShardError
-from ...shards.format.manifest import Manifest
-from ...shards.format.tokenizer import read_tokenizer
-from ...shards.media.npy import read_npy
-from ...shards.members.text import JSON, TEXT
-from ...shards.members.texts import TEXTS
-from ...shards.members.tokens import TOKENS
+from maskstream.shards.errors import DatasetError, ShardError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import read_tokenizer
+from maskstream.shards.media.npy import read_npy
+from maskstream.shards.members.text import JSON, TEXT
+from maskstream.shards.members.texts import TEXTS
+from maskstream.shards.members.tokens import TOKENS
 
 Rows = npt.NDArray[np.int64]
 

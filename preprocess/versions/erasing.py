@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ...shards.errors import DatasetError
-from ...shards.format.dataset import FOREIGN, is_split, read_dataset_json, versions_of
-from ...shards.format.manifest import Manifest, forget_index
-from ...shards.format.records import RECORDS
-from ...shards.format.verify import SplitCheck
-from ...shards.stores.folders import folder_of, is_elsewhere, joined
-from ...shards.stores.open import open_store
-from ...shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.dataset import FOREIGN, is_split, read_dataset_json, versions_of
+from maskstream.shards.format.manifest import Manifest, forget_index
+from maskstream.shards.format.records import RECORDS
+from maskstream.shards.format.verify import SplitCheck
+from maskstream.shards.stores.folders import folder_of, is_elsewhere, joined
+from maskstream.shards.stores.open import open_store
+from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+
 from .added import added_with, all_added, remove_folder, whole_location
 from .erased_part import erased_part
 from .erased_shard import erased_shard

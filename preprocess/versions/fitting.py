@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...shards.errors import DatasetError
-from ...shards.format.dataset import FOREIGN
-from ...shards.format.manifest import Manifest
-from ...shards.format.unique_keys import hashes_of, repeated_keys
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.dataset import FOREIGN
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.unique_keys import hashes_of, repeated_keys
 
 _AT_ONCE = 1 << 16
 _SHOWN = 3

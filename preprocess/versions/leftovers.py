@@ -8,15 +8,15 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...shards.format.checked_file import read_checked
-from ...shards.format.columns import SHARDS_KEY
-from ...shards.format.dataset import is_index, read_dataset_json, version_name, versions_of
-from ...shards.format.erased import stem_of
-from ...shards.format.shard_facts import ShardFacts
-from ...shards.format.tokenizer import TOKENIZER_JSON, tokenizer_name
-from ...shards.stores.block_sums import SUMS
-from ...shards.stores.folders import is_elsewhere
-from ...shards.stores.output import Output
+from maskstream.shards.format.checked_file import read_checked
+from maskstream.shards.format.columns import SHARDS_KEY
+from maskstream.shards.format.dataset import is_index, read_dataset_json, version_name, versions_of
+from maskstream.shards.format.erased import stem_of
+from maskstream.shards.format.shard_facts import ShardFacts
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON, tokenizer_name
+from maskstream.shards.stores.block_sums import SUMS
+from maskstream.shards.stores.folders import is_elsewhere
+from maskstream.shards.stores.output import Output
 
 _OF_A_SHARD = (".tar", ".idx", SUMS)
 

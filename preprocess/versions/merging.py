@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ...shards.errors import DatasetError, ShardError
-from ...shards.format.checked_file import read_checked
-from ...shards.format.columns import FORMAT
-from ...shards.format.dataset import (
+from maskstream.shards.errors import DatasetError, ShardError
+from maskstream.shards.format.checked_file import read_checked
+from maskstream.shards.format.columns import FORMAT
+from maskstream.shards.format.dataset import (
     is_index,
     is_split,
     publish_version,
@@ -18,11 +18,12 @@ from ...shards.format.dataset import (
     version_name,
     versions_of,
 )
-from ...shards.format.fingerprint import fingerprint_of
-from ...shards.format.manifest import Manifest
-from ...shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
-from ...shards.stores.folders import file_of, folder_of, is_elsewhere, joined, merged_store, seen_from
-from ...shards.stores.output import Location, Output, output_at
+from maskstream.shards.format.fingerprint import fingerprint_of
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
+from maskstream.shards.stores.folders import file_of, folder_of, is_elsewhere, joined, merged_store, seen_from
+from maskstream.shards.stores.output import Location, Output, output_at
+
 from .fitting import check_fit, check_keys
 from .together import counts_of, publish_rejects_and_removed, sums_of
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.format.checked_file import facts_of
-from ...shards.format.dataset import publish_version, read_dataset_json
-from ...shards.format.manifest import Manifest
-from ...shards.format.removed import REMOVED, removed_bytes, removed_name
-from ...shards.stores.output import Location, Output, output_at
+from maskstream.shards.format.checked_file import facts_of
+from maskstream.shards.format.dataset import publish_version, read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.removed import REMOVED, removed_bytes, removed_name
+from maskstream.shards.stores.output import Location, Output, output_at
 
 _AT_ONCE = 1 << 16
 _SHOWN = 3

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from ...shards.format.erased import erased_key
-from ...shards.format.record import Row, ShardRecord
-from ...shards.format.records import Records
-from ...shards.format.sample import Reject
-from ...shards.format.shard_facts import ShardFacts
-from ...shards.stores.output import Output
-from ..job.task import WrittenShard
-from ..raw.file_state import FileState
+from maskstream.preprocess.job.task import WrittenShard
+from maskstream.preprocess.raw.file_state import FileState
+from maskstream.shards.format.erased import erased_key
+from maskstream.shards.format.record import Row, ShardRecord
+from maskstream.shards.format.records import Records
+from maskstream.shards.format.sample import Reject
+from maskstream.shards.format.shard_facts import ShardFacts
+from maskstream.shards.stores.output import Output
+
 from .erased_words import ErasedWords
 from .source_states import places_of
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import xxhash
 
-from ...shards.format.records import Records
-from ..job.task import WrittenShard
-from ..raw.file_state import FileState
+from maskstream.preprocess.job.task import WrittenShard
+from maskstream.preprocess.raw.file_state import FileState
+from maskstream.shards.format.records import Records
 
 States = tuple[FileState, ...]
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.format.checked_file import facts_of
-from ...shards.format.columns import rejects_table
-from ...shards.format.manifest import Manifest
-from ...shards.format.part_writer import parquet_bytes
-from ...shards.format.rejects import read_rejects
-from ...shards.format.removed import REMOVED, removed_bytes, removed_name
-from ...shards.stores.output import Output
+from maskstream.shards.format.checked_file import facts_of
+from maskstream.shards.format.columns import rejects_table
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.part_writer import parquet_bytes
+from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.format.removed import REMOVED, removed_bytes, removed_name
+from maskstream.shards.stores.output import Output
 
 
 def counts_of(splits: Sequence[Manifest]) -> dict[str, int]:

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.format.checked_file import facts_of
-from ...shards.format.columns import rejects_table
-from ...shards.format.dataset import publish_version, version_name
-from ...shards.format.part_writer import number_of_part, parquet_bytes, part_name
-from ...shards.format.rejects import read_rejects
-from ...shards.format.removed import REMOVED, read_removed, removed_bytes
-from ...shards.format.tokenizer import TOKENIZER, erased_tokenizer_name
-from ...shards.sealed import sealed
-from ...shards.stores.output import Output
+from maskstream.shards.format.checked_file import facts_of
+from maskstream.shards.format.columns import rejects_table
+from maskstream.shards.format.dataset import publish_version, version_name
+from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
+from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.format.removed import REMOVED, read_removed, removed_bytes
+from maskstream.shards.format.tokenizer import TOKENIZER, erased_tokenizer_name
+from maskstream.shards.sealed import sealed
+from maskstream.shards.stores.output import Output
+
 from .erased_words import ErasedWords
 from .scrubbed_records import names_one
 

@@ -8,7 +8,8 @@ from dataclasses import MISSING
 from itertools import pairwise
 from typing import Any
 
-from ..named import nearest
+from maskstream.shards.named import nearest
+
 from .base import KIND, VERSION, Config, ConfigT, Json, class_of, default_of, head, is_list, known, plain, saved_fields
 
 

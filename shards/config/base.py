@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, ClassVar, Literal, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from ..named import imported, nearest
+from maskstream.shards.named import imported, nearest
 
 Json = dict[str, Any]
 """A JSON object."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import xxhash
 
-from ..errors import MissingFileError, ShardError, StoreError
-from ..stores.base import Store
-from ..stores.folders import is_elsewhere
+from maskstream.shards.errors import MissingFileError, ShardError, StoreError
+from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.folders import is_elsewhere
+
 from .damage import REMEDY
 
 _CHANGED = (

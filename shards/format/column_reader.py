@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ShardError
+from maskstream.shards.errors import ShardError
+
 from .columns import COMPONENTS_KEY, DIGEST_BYTES, FORMAT, FORMAT_KEY, SHARDS_KEY
 from .damage import REMEDY
 from .shard_facts import ShardFacts

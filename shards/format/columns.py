@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..errors import ShardError
+from maskstream.shards.errors import ShardError
+
 from .record import LONG_WORD, Placed, ShardRecord
 from .sample import Reject
 from .shard_facts import ShardFacts

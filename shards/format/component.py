@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ..members.member import ENDING, Member
+from maskstream.shards.members.member import ENDING, Member
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]

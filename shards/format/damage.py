@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import MaskstreamError, OutageError, ShardError
-from ..stores.regular import NEVER_OF_BYTES
+from maskstream.shards.errors import MaskstreamError, OutageError, ShardError
+from maskstream.shards.stores.regular import NEVER_OF_BYTES
 
 REMEDY = (
     "run the same `maskstream shards` again, which keeps whole shards and writes their index anew, or "

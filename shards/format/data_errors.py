@@ -15,8 +15,8 @@ import zlib
 
 import cv2
 
-from ..errors import DataError, ShardError, StoreError
-from ..stores.regular import NEVER_OF_BYTES
+from maskstream.shards.errors import DataError, ShardError, StoreError
+from maskstream.shards.stores.regular import NEVER_OF_BYTES
 
 _OWN = (DataError, ShardError, StoreError)
 _FOREIGN = (

@@ -17,15 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import MissingFileError, ShardError, StoreError, UnlistedError
-from ..reach import is_file_name
-from ..sealed import SEAL, sealed, unsealed
-from ..stores.base import Store
-from ..stores.folders import file_of, is_elsewhere
-from ..stores.local import LocalStore
-from ..stores.open import open_store
-from ..stores.output import Location, Output, Sizes, folder_and_name, output_at, within
-from ..stores.url import is_url
+from maskstream.shards.errors import MissingFileError, ShardError, StoreError, UnlistedError
+from maskstream.shards.reach import is_file_name
+from maskstream.shards.sealed import SEAL, sealed, unsealed
+from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.folders import file_of, is_elsewhere
+from maskstream.shards.stores.local import LocalStore
+from maskstream.shards.stores.open import open_store
+from maskstream.shards.stores.output import Location, Output, Sizes, folder_and_name, output_at, within
+from maskstream.shards.stores.url import is_url
+
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
 from .columns import FORMAT, rejects_table
 from .damage import REMEDY, parsing

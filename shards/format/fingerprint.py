@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from ..stores.folders import file_of
+from maskstream.shards.stores.folders import file_of
+
 from .shard_facts import ShardFacts
 
 FINGERPRINT_DIGITS = 32

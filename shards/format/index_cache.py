@@ -20,8 +20,9 @@ from typing import BinaryIO, cast
 
 from platformdirs import user_cache_path
 
-from ..errors import StoreError
-from ..stores.publish import publishing
+from maskstream.shards.errors import StoreError
+from maskstream.shards.stores.publish import publishing
+
 from .damage import described
 from .index_file import IndexFile, SpoolError
 

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MaskstreamError
-from ..sealed import sealed, unsealed
+from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.sealed import sealed, unsealed
 
 Array = npt.NDArray[Any]
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..members.member import TABLE_FACTS
-from ..members.sound import SOUND
-from ..members.video import VIDEO
+from maskstream.shards.members.member import TABLE_FACTS
+from maskstream.shards.members.sound import SOUND
+from maskstream.shards.members.video import VIDEO
+
 from .component import Component
 from .damage import parsing
 from .dataset import DATASET_JSON

@@ -17,16 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ..errors import MaskstreamError, OutageError, RemovedError, SampleError, ShardError
-from ..media.packet_table import packets_name
-from ..media.video_index import VideoIndex
-from ..members.video import VIDEO
-from ..stores.base import Range, ShardFile, Store
-from ..stores.block_cache import BlockCache
-from ..stores.folders import folder_of, is_elsewhere, merged_store, store_of_split
-from ..stores.local import LocalStore
-from ..stores.open import open_store
-from ..stores.url import is_url
+from maskstream.shards.errors import MaskstreamError, OutageError, RemovedError, SampleError, ShardError
+from maskstream.shards.media.packet_table import packets_name
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.members.video import VIDEO
+from maskstream.shards.stores.base import Range, ShardFile, Store
+from maskstream.shards.stores.block_cache import BlockCache
+from maskstream.shards.stores.folders import folder_of, is_elsewhere, merged_store, store_of_split
+from maskstream.shards.stores.local import LocalStore
+from maskstream.shards.stores.open import open_store
+from maskstream.shards.stores.url import is_url
+
 from .checked_file import SIZE_BYTES, SUM, read_checked
 from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from ..errors import OutageError, StoreError
-from ..stores.block_sums import SUMS
-from ..stores.output import Output
-from ..stores.stream import CHUNK_BYTES, stream
+from maskstream.shards.errors import OutageError, StoreError
+from maskstream.shards.stores.block_sums import SUMS
+from maskstream.shards.stores.output import Output
+from maskstream.shards.stores.stream import CHUNK_BYTES, stream
+
 from .idx import idx_text
 from .record import ShardRecord
 from .ustar import HashedReader

@@ -19,8 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ShardError
-from ..members.video import VIDEO
+from maskstream.shards.errors import ShardError
+from maskstream.shards.members.video import VIDEO
+
 from .checked_file import facts_of
 from .columns import part_table
 from .record import ShardRecord

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import xxhash
 
-from ..members.member import ENDING, Int64s, Member
+from maskstream.shards.members.member import ENDING, Int64s, Member
 
 Json = dict[str, Any]
 

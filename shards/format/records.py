@@ -18,10 +18,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import xxhash
 
-from ..config import differences
-from ..errors import ResumeError, StoreError
-from ..sealed import sealed, unsealed
-from ..stores.output import Location, Output, Sizes, output_at, within
+from maskstream.shards.config import differences
+from maskstream.shards.errors import ResumeError, StoreError
+from maskstream.shards.sealed import sealed, unsealed
+from maskstream.shards.stores.output import Location, Output, Sizes, output_at, within
 
 RECORDS = ".records"
 JOB = "job.json"

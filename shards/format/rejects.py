@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ShardError
-from ..stores.base import Store
-from ..stores.open import open_store
+from maskstream.shards.errors import ShardError
+from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.open import open_store
+
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
 from .damage import REMEDY, parsing

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ShardError
-from ..stores.base import Store
+from maskstream.shards.errors import ShardError
+from maskstream.shards.stores.base import Store
+
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
 from .damage import REMEDY, parsing

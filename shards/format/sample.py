@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..members.kinds import check_form
-from ..members.member import Member
+from maskstream.shards.members.kinds import check_form
+from maskstream.shards.members.member import Member
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_/-]{1,80}")
 """A key has no dot, because WebDataset readers split a member's name at its first dot."""

@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ..errors import MissingFileError, OutageError, ShardError, StoreError
-from ..media.packet_table import PACKETS, packets_name, sidecar_name
-from ..members.kinds import KINDS
-from ..members.member import no_problems
-from ..members.text import BYTES
-from ..stores.base import Store
-from ..stores.block_sums import SUMS_OF
-from ..stores.folders import folder_of
-from ..stores.stream import stream
+from maskstream.shards.errors import MissingFileError, OutageError, ShardError, StoreError
+from maskstream.shards.media.packet_table import PACKETS, packets_name, sidecar_name
+from maskstream.shards.members.kinds import KINDS
+from maskstream.shards.members.member import no_problems
+from maskstream.shards.members.text import BYTES
+from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.block_sums import SUMS_OF
+from maskstream.shards.stores.folders import folder_of
+from maskstream.shards.stores.stream import stream
+
 from .component import Component
 from .damage import described
 from .erased import ERASED

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import Config
-from ..errors import MissingFileError, ShardError, StoreError
-from ..stores.base import Store
+from maskstream.shards.config import Config
+from maskstream.shards.errors import MissingFileError, ShardError, StoreError
+from maskstream.shards.stores.base import Store
+
 from .checked_file import read_checked
 from .damage import REMEDY
 

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from ..errors import ShardError
-from ..stores.folders import folder_of
-from ..stores.url import is_url
+from maskstream.shards.errors import ShardError
+from maskstream.shards.stores.folders import folder_of
+from maskstream.shards.stores.url import is_url
+
 from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
 from .contradictions import contradictions

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO, Protocol
 
-from ..errors import ShardError
-from ..stores.block_sums import BlockSums
+from maskstream.shards.errors import ShardError
+from maskstream.shards.stores.block_sums import BlockSums
 
 BLOCK_BYTES = 512
 CHUNK_BYTES = 1 << 20

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MaskstreamError, OutageError, StoreError, UnlistedError
-from ..members.video import VIDEO
-from ..sealed import sealed
-from ..stores.base import Store
-from ..stores.folders import is_elsewhere
+from maskstream.shards.errors import MaskstreamError, OutageError, StoreError, UnlistedError
+from maskstream.shards.members.video import VIDEO
+from maskstream.shards.sealed import sealed
+from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.folders import is_elsewhere
+
 from .checked_file import read_checked
 from .damage import described
 from .dataset import (

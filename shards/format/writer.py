@@ -7,9 +7,10 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from ..errors import ShardError
-from ..stores.block_sums import SUMS, BlockSums
-from ..stores.output import Location, Writable, folder_and_name, output_at
+from maskstream.shards.errors import ShardError
+from maskstream.shards.stores.block_sums import SUMS, BlockSums
+from maskstream.shards.stores.output import Location, Writable, folder_and_name, output_at
+
 from .idx import idx_text
 from .record import Placed, Row, ShardRecord
 from .sample import Sample

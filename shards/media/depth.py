@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from ..errors import DataError
+from maskstream.shards.errors import DataError
 
 DEPTH_FORMAT = "gray16le"
 """FFmpeg's name of 16 bits of grey, of which each is a whole number of millimetres."""

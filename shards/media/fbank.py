@@ -12,8 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..config import Config
-from ..errors import ShardError
+from maskstream.shards.config import Config
+from maskstream.shards.errors import ShardError
 
 PREEMPHASIS = 0.97
 _FLOOR = torch.finfo(torch.float32).eps

@@ -14,7 +14,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from maskstream.shards.errors import DataError
+
 from .limits import MAX_SAMPLE_RATE
 
 MARKER = b"fLaC"

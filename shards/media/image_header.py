@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from ..errors import DataError
+from maskstream.shards.errors import DataError
+
 from .limits import MAX_PIXELS
 
 _FORMS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp"}

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..anchors import ANCHOR_STRIDE
+from maskstream.shards.anchors import ANCHOR_STRIDE
+
 from .mp4 import Mp4Error
 
 CELL = 16

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
-from ..errors import MaskstreamError
+from maskstream.shards.errors import MaskstreamError
 
 FORMATS = (
     "mov,matroska,webm,avi,flv,live_flv,kux,asf,asf_o,mpegts,mpegtsraw,mpeg,ogg,nut,nuv,rm,ivr,mxf,gxf,lxf,wtv,dv,swf,"

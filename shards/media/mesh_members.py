@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from maskstream.shards.errors import DataError
+
 from .npy import read_npy
 
 MESH, FIELDS = "mesh.npz", "fields.npy"

@@ -16,7 +16,7 @@ from operator import add
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from maskstream.shards.errors import DataError
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..anchors import ANCHOR_STRIDE
+from maskstream.shards.anchors import ANCHOR_STRIDE
+
 from .mp4 import Mp4Error
 
 DISTANCE = ANCHOR_STRIDE

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from maskstream.shards.errors import DataError
 
 HEAD = np.dtype(
     [

@@ -11,7 +11,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from ..anchors import ANCHOR_STRIDE
+from maskstream.shards.anchors import ANCHOR_STRIDE
+
 from .mp4 import Packets
 
 Int64s = npt.NDArray[np.int64]

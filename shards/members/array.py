@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..media.npy import NpyError, npy_bytes, npy_header, read_npy
+from maskstream.shards.media.npy import NpyError, npy_bytes, npy_header, read_npy
+
 from .member import Kind, Member
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..media.camera_pose import POSE, Floats
-from ..media.npy import NpyError, npy_bytes, npy_header, read_npy
+from maskstream.shards.media.camera_pose import POSE, Floats
+from maskstream.shards.media.npy import NpyError, npy_bytes, npy_header, read_npy
+
 from .member import Kind, Member
 
 LENS = ("focal_x", "focal_y", "centre_x", "centre_y")

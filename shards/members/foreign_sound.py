@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..media.sound_table import SoundTable, SoundTableError, counts_of, packet_bytes, packets_of, read_table
+from maskstream.shards.media.sound_table import (
+    SoundTable,
+    SoundTableError,
+    counts_of,
+    packet_bytes,
+    packets_of,
+    read_table,
+)
+
 from .member import Member
 
 
@@ -52,7 +60,7 @@ def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Itera
 
 def _decode_problems(table: SoundTable, body: bytes, n_samples: int, channels: int) -> Iterator[str]:
     """Compare a decode of the whole member with the table, and each cell's own decode with it."""
-    from ..media.sound_packets import decoded, decoded_whole
+    from maskstream.shards.media.sound_packets import decoded, decoded_whole
 
     try:
         if table.kind == "whole":
@@ -79,7 +87,7 @@ def _decode_problems(table: SoundTable, body: bytes, n_samples: int, channels: i
 
 def _cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: list[np.ndarray]) -> Iterator[str]:
     """Find the first cell whose samples differ from those of the whole decode."""
-    from ..media.sound_packets import decoded
+    from maskstream.shards.media.sound_packets import decoded
 
     for number, cell in enumerate(table.cells):
         begin, kept, stop = np.searchsorted(

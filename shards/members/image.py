@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from ..errors import DataError
-from ..media.image_header import check_image, image_form
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.image_header import check_image, image_form
+
 from .member import Kind, Member
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..media.mesh_members import MeshError, mesh_bytes, read_mesh
+from maskstream.shards.media.mesh_members import MeshError, mesh_bytes, read_mesh
+
 from .member import Kind, Member
 
 

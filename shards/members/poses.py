@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ..media.h36m import JOINTS
-from ..media.npy import NpyError, npy_bytes, npy_header, read_npy
+from maskstream.shards.media.h36m import JOINTS
+from maskstream.shards.media.npy import NpyError, npy_bytes, npy_header, read_npy
+
 from .member import Kind, Member
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..media.flac import FlacError, FlacHeader, flac_header, md5_bytes
+from maskstream.shards.media.flac import FlacError, FlacHeader, flac_header, md5_bytes
+
 from .foreign_sound import indexed_sound_decode_problems, indexed_sound_problems
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
@@ -64,7 +65,7 @@ def sound_decode_problems(member: Member) -> Iterator[str]:
 def _decode_problems(header: FlacHeader, body: bytes) -> Iterator[str]:
     import av
 
-    from ..media.local_media import MediaError, open_media
+    from maskstream.shards.media.local_media import MediaError, open_media
 
     digest, n = hashlib.md5(usedforsecurity=False), 0
     try:

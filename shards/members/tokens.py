@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ..media.npy import NpyError, npy_bytes, npy_header
+from maskstream.shards.media.npy import NpyError, npy_bytes, npy_header
+
 from .member import Kind, Member
 
 TOKEN_TYPES = ("|u1", "<u2", "<u4")

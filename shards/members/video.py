@@ -8,11 +8,12 @@ from operator import add, gt, lt
 
 import numpy as np
 
-from ..anchors import ANCHOR_STRIDE
-from ..media.gop_notes import gop_notes
-from ..media.limits import MAX_PIXELS, most_pixels
-from ..media.mp4 import Mp4Error, read_fragments, read_header
-from ..media.video_index import ANCHOR_REACH, GOP_LISTS, HEADER, Int64s, VideoIndex, anchor_reach_of
+from maskstream.shards.anchors import ANCHOR_STRIDE
+from maskstream.shards.media.gop_notes import gop_notes
+from maskstream.shards.media.limits import MAX_PIXELS, most_pixels
+from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
+from maskstream.shards.media.video_index import ANCHOR_REACH, GOP_LISTS, HEADER, Int64s, VideoIndex, anchor_reach_of
+
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
 MIN_SIDE = 2
@@ -143,7 +144,7 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
     """Decode the member and compare the number and size of frames, and the keyframe of each GOP, with the index."""
     import av
 
-    from ..media.local_media import MediaError, open_media
+    from maskstream.shards.media.local_media import MediaError, open_media
 
     keyframes: set[int] = set()
     shown: list[int | None] = []

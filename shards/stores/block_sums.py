@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import xxhash
 
-from ..errors import StoreError
+from maskstream.shards.errors import StoreError
 
 _log = logging.getLogger(__name__)
 _SAID: set[str] = set()

@@ -22,7 +22,8 @@ from urllib.parse import quote
 from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-from ..errors import MissingFileError, OutageError
+from maskstream.shards.errors import MissingFileError, OutageError
+
 from .url import StorePlace, place_of, without_password
 
 if TYPE_CHECKING:

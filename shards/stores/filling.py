@@ -8,7 +8,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ..errors import MaskstreamError
+from maskstream.shards.errors import MaskstreamError
+
 from .base import Range, Store
 
 log = logging.getLogger(__name__)

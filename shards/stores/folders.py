@@ -15,7 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import ShardError, StoreError
+from maskstream.shards.errors import ShardError, StoreError
+
 from .base import Announcement, Range, ShardFile, Store, Together
 from .block_cache import BlockCache
 from .open import open_store

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from weakref import WeakSet
 
-from ..errors import MissingFileError, StoreError
+from maskstream.shards.errors import MissingFileError, StoreError
+
 from .base import UNHEEDED, Range, ShardFile, Store, Together
 from .block_sums import SUMS, blocks_around, check_blocks, say_unchecked, sums_name, sums_range
 from .regular import error_of, open_regular, read_regular

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ..errors import MaskstreamError, StoreError
-from ..reach import stays_inside
+from maskstream.shards.errors import MaskstreamError, StoreError
+from maskstream.shards.reach import stays_inside
+
 from .local import LocalStore
 from .publish import create, publishing, remove_leftovers, sync_folder
 from .regular import error_of, read_regular, stream_regular

@@ -10,7 +10,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-from ..errors import MissingFileError, OutageError, StoreError
+from maskstream.shards.errors import MissingFileError, OutageError, StoreError
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..errors import StoreError
+from maskstream.shards.errors import StoreError
+
 from .base import UNHEEDED, Announcement, Range, ShardFile, Store
 from .block_cache import BlockCache
 from .block_sums import BLOCK_BYTES, SUMS, blocks_around, check_blocks, say_unchecked, sums_bytes, sums_name

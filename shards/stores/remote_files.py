@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 import obstore
 from obstore.exceptions import GenericError
 
-from ..errors import StoreError, UnlistedError
+from maskstream.shards.errors import StoreError, UnlistedError
+
 from . import client as clients
 from .base import Range
 from .client import ASK_S, bucket_client, errors_of, is_beyond_the_end, waited_for

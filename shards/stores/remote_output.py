@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
-from ..errors import MissingFileError, StoreError
+from maskstream.shards.errors import MissingFileError, StoreError
+
 from .base import Store
 from .client import BUCKETS, READ_S, client_of, errors_of, waited_for
 from .open import open_store

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import NamedTuple
 
-from ..errors import MissingFileError
+from maskstream.shards.errors import MissingFileError
+
 from .base import Range
 from .block_sums import sums_bytes, sums_name, sums_range
 

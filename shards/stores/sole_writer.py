@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import BusyError, StoreError
+from maskstream.shards.errors import BusyError, StoreError
 
 log = logging.getLogger(__name__)
 

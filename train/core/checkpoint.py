@@ -39,9 +39,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ...shards.config import Json, differences
-from ...shards.errors import ResumeError
-from ...shards.sealed import unsealed
+from maskstream.shards.config import Json, differences
+from maskstream.shards.errors import ResumeError
+from maskstream.shards.sealed import unsealed
+
 from .files import NO_BYTES, FileSum, RunFileError, TensorFiles, part_name
 from .optimiser import Average
 

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ...shards.errors import StoreError
-from ...shards.sealed import sealed
-from ...shards.stores.publish import publish, space_for, sync_folder
+from maskstream.shards.errors import StoreError
+from maskstream.shards.sealed import sealed
+from maskstream.shards.stores.publish import publish, space_for, sync_folder
+
 from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, checkpoints, remove, step_of
 from .distributed import in_step, is_divided, rank, rows, sum_over_ranks, world_size
 from .export import metadata_of, packed

@@ -7,7 +7,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from ...pipelines.masks import ByClass, Feedback
+from maskstream.pipelines.masks import ByClass, Feedback
+
 from .recipe import Recipe
 
 Part = TypeVar("Part")

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from ...pipelines.stream.topology import check_device, device_named
-from ...shards.errors import MaskstreamError
+from maskstream.pipelines.stream.topology import check_device, device_named
+from maskstream.shards.errors import MaskstreamError
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor

@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ...pipelines.masks import TokenGrid
-from ...shards.stores.publish import publish
-from ...shards.stores.url import local_path
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.url import local_path
+
 from .distributed import whole
 from .files import FileSum, RunFileError, files_of
 from .model import Model, ModelConfig

@@ -14,7 +14,8 @@ import xxhash
 from safetensors import safe_open
 from torch import Tensor
 
-from ...shards.errors import ResumeError
+from maskstream.shards.errors import ResumeError
+
 from .distributed import divided_like, is_divided
 
 _CHUNK_BYTES = 1 << 20

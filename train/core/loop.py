@@ -14,11 +14,12 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
-from ...pipelines.stream.stalls import summary
-from ...shards.config import Json
-from ...shards.errors import MaskstreamError
-from ...shards.stores.publish import publish
-from ...shards.stores.url import local_path
+from maskstream.pipelines.stream.stalls import summary
+from maskstream.shards.config import Json
+from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.url import local_path
+
 from .blocks import compile_parts, recompute_blocks
 from .checkpoint import Position, batches_before, load_checkpoint
 from .checkpoint_write import CheckpointWriter

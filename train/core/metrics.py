@@ -20,9 +20,10 @@ from typing import Any, Self
 import xxhash
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ...shards.errors import ResumeError
-from ...shards.printable import DataConsole
-from ...shards.stores.publish import space_for
+from maskstream.shards.errors import ResumeError
+from maskstream.shards.printable import DataConsole
+from maskstream.shards.stores.publish import space_for
+
 from .files import NO_BYTES, FileSum
 
 log = logging.getLogger(__name__)

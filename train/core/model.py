@@ -9,10 +9,11 @@ from typing import Generic
 
 from torch import Tensor, nn
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.modalities.data import DataConfig
-from ...pipelines.stream.sampler import BatchT
-from ...shards.config import Config
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.config import Config
+
 from .losses import Losses
 from .process import seeded
 

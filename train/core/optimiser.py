@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...shards.config import Config
+from maskstream.shards.config import Config
+
 from .blocks import named_blocks
 from .distributed import is_divided, rows, sum_over_ranks
 

@@ -8,14 +8,15 @@ from typing import Any, Generic, Unpack
 
 import numpy as np
 
-from ...pipelines.modalities.data import DataConfig
-from ...pipelines.modalities.split import Options, Split
-from ...pipelines.stream.loader import Loader
-from ...pipelines.stream.run_length import run_steps
-from ...pipelines.stream.sampler import BatchT
-from ...shards.config import NOT_IDENTITY, Config
-from ...shards.format.dataset import read_dataset_json
-from ...shards.format.manifest import Manifest
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.run_length import run_steps
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.config import NOT_IDENTITY, Config
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+
 from .model import Model, ModelConfig
 from .optimiser import OptimiserConfig, ScheduleConfig
 

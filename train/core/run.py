@@ -8,13 +8,14 @@ from typing import Any, Unpack
 
 import torch
 
-from ...pipelines.modalities.earlier_version import version_of_state
-from ...pipelines.modalities.node_cache import CACHE_GB
-from ...pipelines.stream.loader import DATASET_VERSION
-from ...shards.errors import ResumeError
-from ...shards.format.dataset import read_dataset_json
-from ...shards.sealed import unsealed
-from ...shards.stores.open import open_store
+from maskstream.pipelines.modalities.earlier_version import version_of_state
+from maskstream.pipelines.modalities.node_cache import CACHE_GB
+from maskstream.pipelines.stream.loader import DATASET_VERSION
+from maskstream.shards.errors import ResumeError
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.sealed import unsealed
+from maskstream.shards.stores.open import open_store
+
 from .checkpoint import CHECKPOINTS, STATE, checkpoints
 from .class_feedback import with_channel
 from .distributed import process_group, world_size

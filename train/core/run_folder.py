@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from ...shards.config import Json
-from ...shards.errors import ResumeError
-from ...shards.stores.publish import publish, remove_leftovers
-from ...shards.stores.sole_writer import sole_writer
+from maskstream.shards.config import Json
+from maskstream.shards.errors import ResumeError
+from maskstream.shards.stores.publish import publish, remove_leftovers
+from maskstream.shards.stores.sole_writer import sole_writer
+
 from .checkpoint import (
     CHECKPOINTS,
     Position,

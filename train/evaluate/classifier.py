@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.modalities.fields import LABELS
-from ...pipelines.stream.batch import Batch
-from ...pipelines.stream.rng import sample_rng
-from ...pipelines.stream.sampler import BatchT
-from ..core.losses import Losses, weighted
-from ..core.model import Grids, Model, ModelConfig
-from ..nn.masked_autoencoder import AutoencoderConfig
+from maskstream.pipelines.modalities.fields import LABELS
+from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ...shards.config.base import Json
+from maskstream.shards.config.base import Json
 
 NORMALISED = (
     "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "

@@ -14,13 +14,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ...pipelines.augment import CenterCrop
-from ...pipelines.modalities.audio.data import AudioData, statistics_of
-from ...pipelines.modalities.data import DataConfig
-from ...pipelines.modalities.fields import JSON, LABELS
-from ...pipelines.modalities.split import Split
-from ...pipelines.stream.batch import Batch
-from ...shards.format.manifest import Manifest
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.audio.data import AudioData, statistics_of
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.fields import JSON, LABELS
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.batch import Batch
+from maskstream.shards.format.manifest import Manifest
 
 AUGMENTATIONS: Mapping[str, object] = {
     "views": 1,

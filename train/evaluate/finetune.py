@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ...pipelines.modalities.fields import LABELS
-from ...shards.config import Json, with_set
-from ...shards.format.dataset import read_dataset_json
-from ...shards.stores.publish import publish
-from ..core.export import load_model
-from ..core.optimiser import OptimiserConfig, ScheduleConfig
-from ..core.process import compute_threads
-from ..core.recipe import Recipe, check_modality
-from ..core.results import TrainResult
-from ..core.run import train_recipe
-from ..core.run_folder import MODEL, run_recipe, run_weights
-from ..nn.masked_autoencoder import AutoencoderConfig
+from maskstream.pipelines.modalities.fields import LABELS
+from maskstream.shards.config import Json, with_set
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.stores.publish import publish
+from maskstream.train.core.export import load_model
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.process import compute_threads
+from maskstream.train.core.recipe import Recipe, check_modality
+from maskstream.train.core.results import TrainResult
+from maskstream.train.core.run import train_recipe
+from maskstream.train.core.run_folder import MODEL, run_recipe, run_weights
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
+
 from .classifier import Classifier, ClassifierConfig
 from .features import has_label_lists, labelled_batches, plain
 from .scores import majority, score

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...pipelines.masks.core.batch import MaskBatch
-from ..core.losses import squared
-from ..nn.select import gather_tokens
-from ..nn.video_tokens import VideoTokens
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.train.core.losses import squared
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.video_tokens import VideoTokens
+
 from .evaluation import Score, TrainingLoss
 from .patches import nearest_visible, seen_tokens
 

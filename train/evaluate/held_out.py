@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from ...pipelines.modalities.data import DataConfig
-from ...pipelines.stream.sampler import BatchT
-from ...shards.format.manifest import Manifest
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.format.manifest import Manifest
 
 
 def batches(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.modalities.text.batch import TextBatch
-from ..nn.token_ids import hidden_tokens
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.nn.token_ids import hidden_tokens
 
 STRENGTHS = (10.0, 100.0, 1000.0)
 """The weights of the frequencies of ids, in tokens, when they smooth those of pairs."""

@@ -11,18 +11,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...pipelines.augment import CenterCrop
-from ...pipelines.augment.diffusion import LinearNoise
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.audio.batch import AudioBatch
-from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ...pipelines.modalities.audiovisual.data import AudioVisualData
-from ...pipelines.modalities.video.batch import VideoBatch
-from ...shards.format.dataset import is_split
-from ...shards.stores.url import beside
-from ..nn.pair_model import PairModel
-from ..nn.spectrogram_tokens import SpectrogramTokens
-from ..nn.video_tokens import VideoTokens
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.augment.diffusion import LinearNoise
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.shards.format.dataset import is_split
+from maskstream.shards.stores.url import beside
+from maskstream.train.nn.pair_model import PairModel
+from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
+from maskstream.train.nn.video_tokens import VideoTokens
+
 from .evaluation import NORMALISED, Compared, Evaluation, Score, Similarities, TrainingLoss
 from .held_out import batches
 

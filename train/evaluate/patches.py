@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.stream.sampler import BatchT
-from ..core.losses import LossPart, squared
-from ..nn.masked_autoencoder import MaskedAutoencoder
-from ..nn.select import gather_tokens
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.losses import LossPart, squared
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.nn.select import gather_tokens
+
 from .evaluation import Score
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...pipelines.augment import CenterCrop
-from ...pipelines.masks import TokenGrid
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.image.batch import ImageBatch
-from ...pipelines.modalities.image.data import ImageData
-from ...shards.format.manifest import Manifest
-from ..nn.image_tokens import ImageTokens
-from ..nn.masked_autoencoder import MaskedAutoencoder
-from ..nn.video_tokens import VideoTokens
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.nn.video_tokens import VideoTokens
+
 from .evaluation import NORMALISED, Compared, Evaluation
 from .guesses import PixelLosses, guess_losses
 from .held_out import batches

@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...pipelines.stream.batch import Batch
-from ...shards.config import Json
-from ...shards.format.dataset import read_dataset_json
-from ...shards.named import nearest
-from ..core.export import load_model
-from ..core.process import compute_threads
-from ..core.recipe import Recipe, check_modality
-from ..core.run_folder import run_recipe, run_settings, run_weights
+from maskstream.pipelines.stream.batch import Batch
+from maskstream.shards.config import Json
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.named import nearest
+from maskstream.train.core.export import load_model
+from maskstream.train.core.process import compute_threads
+from maskstream.train.core.recipe import Recipe, check_modality
+from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
+
 from .features import GivesFeatures, GivesTokens, Inputs, Labelled, extracted, has_label_lists, labelled_batches, plain
 from .probe_attentive import attentive_scores
 from .probe_knn import knn_scores

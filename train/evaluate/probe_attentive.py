@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.process import seeded
-from ..nn.init import init_linear
+from maskstream.train.core.process import seeded
+from maskstream.train.nn.init import init_linear
 
 STEPS, ROWS = 300, 64
 """Steps of AdamW, and samples in each."""

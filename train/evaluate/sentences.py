@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..nn.token_model import TokenModel
+from maskstream.train.nn.token_model import TokenModel
 
 Ids = Sequence[npt.NDArray[np.int64]]
 """Documents as token ids, each int64 (n,)."""

@@ -15,7 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..core.export import load_model
+from maskstream.train.core.export import load_model
+
 from .quantiser import Quantiser, QuantiserConfig
 
 

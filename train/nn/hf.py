@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.modalities.image.data import image_grid
-from ...pipelines.stream.sampler import BatchT
-from ..core.model import Grids
-from ..core.process import seeded
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.model import Grids
+from maskstream.train.core.process import seeded
+
 from .image_autoencoder import ImageAutoencoderConfig
 from .image_tokens import ImageTokens
 from .layouts import HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, layout_of

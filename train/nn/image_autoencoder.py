@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from ...pipelines.modalities.image.batch import ImageBatch
-from ..core.model import Grids
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.train.core.model import Grids
+
 from .image_tokens import FirstAxis, ImageTokens
 from .masked_autoencoder import AutoencoderConfig, TokenKind
 from .video_tokens import Targets

@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.image.batch import ImageBatch
-from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+
 from .moments import joint_moments
 from .positions import axis_sinusoids
 from .select import gather_tokens, put_tokens

@@ -23,10 +23,11 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.stream.sampler import BatchT
-from ..core.losses import Losses, squared
-from ..core.model import Grids, Model, ModelConfig
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.losses import Losses, squared
+from maskstream.train.core.model import Grids, Model, ModelConfig
+
 from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .init import init_linear
 from .layouts import layout_of

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.losses import LossPart
+from maskstream.train.core.losses import LossPart
 
 
 def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:

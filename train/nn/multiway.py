@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.masks import TokenGrid
+from maskstream.pipelines.masks import TokenGrid
+
 from .attention import Attention
 from .block import MLP, Norms
 from .image_tokens import ImageTokens

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ..core.model import Grids, Model, ModelConfig
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.train.core.model import Grids, Model, ModelConfig
+
 from .spectrogram_tokens import SpectrogramTokens
 from .video_tokens import VideoTokens
 

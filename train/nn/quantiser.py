@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...shards.config import Config
-from ..core.model import Grids
+from maskstream.shards.config import Config
+from maskstream.train.core.model import Grids
 
 GROUPS = 8
 """The groups of channels of a norm."""

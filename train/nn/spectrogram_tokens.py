@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.audio.batch import AudioBatch
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
+
 from .moments import joint_moments
 from .positions import axis_sinusoids
 from .select import gather_tokens, put_tokens

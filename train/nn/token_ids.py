@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.masks import TextMaskBatch
-from ...pipelines.modalities.text.batch import TextBatch
+from maskstream.pipelines.masks import TextMaskBatch
+from maskstream.pipelines.modalities.text.batch import TextBatch
 
 NO_MASK = "a text model trains on masked tokens, and the batch has no mask; give the loader a mask"
 NO_IDS = (

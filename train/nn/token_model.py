@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.modalities.text.batch import TextBatch
-from ..core.distributed import sum_over_ranks
-from ..core.losses import Losses, LossPart, weighted
-from ..core.model import Grids, Model, ModelConfig
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.core.distributed import sum_over_ranks
+from maskstream.train.core.losses import Losses, LossPart, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
+
 from .bert_names import is_bert, own_bert
 from .documents import Documents, Positions
 from .init import init_normal

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from ...pipelines.modalities.video.batch import VideoBatch
-from ..core.model import Grids
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.train.core.model import Grids
+
 from .masked_autoencoder import AutoencoderConfig, TokenKind
 from .video_tokens import Positions, VideoTargets, VideoTokens
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.modalities.image.data import image_grid
-from ..core.export import read_foreign
-from ..core.model import Grids
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.train.core.export import read_foreign
+from maskstream.train.core.model import Grids
+
 from .hf import built, from_hf
 from .image_autoencoder import ImageAutoencoderConfig
 from .layouts import DECODER, ENCODER, HEAD, Layout, layout_of

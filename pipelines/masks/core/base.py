@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.config import Config
+from maskstream.shards.config import Config
+
 from .batch import MaskBatch
 from .draw import Draw
 from .grid import TokenGrid

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ...stream.batch import Movable
+from maskstream.pipelines.stream.batch import Movable
+
 from .grid import TokenGrid
 
 

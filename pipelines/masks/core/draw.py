@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ...stream.place import Place
-from ...stream.rng import sample_rng
+from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import sample_rng
 
 Scope = Literal["view", "sample", "batch", "frame"]
 """What shares one random number: a view of a sample, all its views, a batch over all ranks, or a frame."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Self
 
-from ....shards.config import Config
+from maskstream.shards.config import Config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,8 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Literal, get_args
 
-from ....shards.config import Config, check_type
+from maskstream.shards.config import Config, check_type
+
 from .draw import Draw
 
 Rounding = Literal["floor_masked", "floor_visible", "ceil_masked", "nearest_masked", "half_up_masked"]

@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ...stream.place import Place, progress_of
+from maskstream.pipelines.stream.place import Place, progress_of
+
 from .base import Mask
 from .draw import Draw
 from .grid import TokenGrid

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.ratio import Fixed
-from ..core.scheme import PaperLaw
+from maskstream.pipelines.masks.core.ratio import Fixed
+from maskstream.pipelines.masks.core.scheme import PaperLaw
+
 from . import progress, random
 
 LAWS: tuple[PaperLaw, ...] = (

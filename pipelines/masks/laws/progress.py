@@ -15,9 +15,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..core.draw import Draw
-from ..core.ratio import RatioLaw, check_ratio, tidy
-from ..core.scheme import PaperLaw
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.ratio import RatioLaw, check_ratio, tidy
+from maskstream.pipelines.masks.core.scheme import PaperLaw
 
 
 class ProgressLaw(RatioLaw):

@@ -18,9 +18,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..core.draw import Draw, Scope, check_scope
-from ..core.ratio import Law, RatioLaw, Rounding, check_ratio, tidy
-from ..core.scheme import PaperLaw
+from maskstream.pipelines.masks.core.draw import Draw, Scope, check_scope
+from maskstream.pipelines.masks.core.ratio import Law, RatioLaw, Rounding, check_ratio, tidy
+from maskstream.pipelines.masks.core.scheme import PaperLaw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

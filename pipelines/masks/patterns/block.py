@@ -10,12 +10,13 @@ from math import exp, log, sqrt
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_rounding
-from ..core.scheme import PICTURE, Scheme
-from ..laws.random import UniformCount
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
+from maskstream.pipelines.masks.core.scheme import PICTURE, Scheme
+from maskstream.pipelines.masks.laws.random import UniformCount
+
 from .random import adjusted
 
 ATTEMPTS = 10

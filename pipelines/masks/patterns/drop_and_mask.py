@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Maps, Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_ratio, check_rounding, visible_count
-from ..core.scheme import Scheme, Shot, square
-from ..laws.random import TruncatedNormal
+from maskstream.pipelines.masks.core.base import Maps, Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_ratio, check_rounding, visible_count
+from maskstream.pipelines.masks.core.scheme import Scheme, Shot, square
+from maskstream.pipelines.masks.laws.random import TruncatedNormal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Maps, Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.scheme import CLIP, Scheme
+from maskstream.pipelines.masks.core.base import Maps, Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
+
 from .running_cell import RunningCell
 from .tube import Tube
 

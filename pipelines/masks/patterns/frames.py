@@ -8,14 +8,15 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Maps, Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_rounding
-from ..core.scheme import CLIP, Scheme
-from ..core.shuffles import random_orders
-from ..core.slices import in_slices
-from ..laws.random import Uniform
+from maskstream.pipelines.masks.core.base import Maps, Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
+from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
+from maskstream.pipelines.masks.core.shuffles import random_orders
+from maskstream.pipelines.masks.core.slices import in_slices
+from maskstream.pipelines.masks.laws.random import Uniform
+
 from .padded import Padded
 from .random import random_tokens
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ....shards.config import Config
-from ..core.base import Mask
-from ..core.batch import MaskBatch
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.shards.config import Config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,12 +8,13 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, as_law
-from ..core.scheme import Scheme, Shot
-from ..core.shuffles import random_orders
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, as_law
+from maskstream.pipelines.masks.core.scheme import Scheme, Shot
+from maskstream.pipelines.masks.core.shuffles import random_orders
+
 from .random import random_tokens
 
 SharedBy = Literal["view", "sample", "batch"]

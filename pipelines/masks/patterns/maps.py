@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...jit import kernel
+from maskstream.pipelines.jit import kernel
+
 from .warp import Floats
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ..core.batch import MaskBatch
-from ..core.draw import Draw, sized
-from ..core.grid import TokenGrid
-from ..core.on_device import DeviceMask, placed
-from ..core.ratio import RatioAlone, as_ratio_law, visible_count
-from ..core.scheme import CLIP, Scheme
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.draw import Draw, sized
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.on_device import DeviceMask, placed
+from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
+from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
+
 from .map_backend import Floats, Hidden, MapBackend, MotionDraws, Numbers
 
 Start = Literal["mix_gauss", "pixel", "token"]

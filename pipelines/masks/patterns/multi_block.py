@@ -8,11 +8,12 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw, Scope, check_scope
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_rounding
-from ..core.scheme import CLIP, Scheme, Shot
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw, Scope, check_scope
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
+from maskstream.pipelines.masks.core.scheme import CLIP, Scheme, Shot
+
 from .padded import Padded
 from .random import adjusted, random_tokens
 from .views import ByView

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Maps, Mask, batch_of
-from ..core.batch import MaskBatch
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
+from maskstream.pipelines.masks.core.base import Maps, Mask, batch_of
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

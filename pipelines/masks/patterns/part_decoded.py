@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Maps, Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import check_ratio, hidden_count
-from ..core.scheme import PICTURE, Scheme
+from maskstream.pipelines.masks.core.base import Maps, Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import check_ratio, hidden_count
+from maskstream.pipelines.masks.core.scheme import PICTURE, Scheme
+
 from .random import Random
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_rounding
-from ..core.scheme import CLIP, PICTURE, SPECTROGRAM, Scheme, Shot, square
-from ..laws.progress import Linear, SquaredCosine
-from ..laws.random import MaskGIT, MultiRatio
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
+from maskstream.pipelines.masks.core.scheme import CLIP, PICTURE, SPECTROGRAM, Scheme, Shot, square
+from maskstream.pipelines.masks.laws.progress import Linear, SquaredCosine
+from maskstream.pipelines.masks.laws.random import MaskGIT, MultiRatio
+
 from .padded import Padded
 
 

@@ -9,12 +9,22 @@ from math import floor
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, RatioAlone, Rounding, as_law, as_ratio_law, check_ratio, check_rounding, visible_count
-from ..core.scheme import SPECTROGRAM, Scheme, Shot
-from ..laws.random import MultiRatio
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import (
+    Ratio,
+    RatioAlone,
+    Rounding,
+    as_law,
+    as_ratio_law,
+    check_ratio,
+    check_rounding,
+    visible_count,
+)
+from maskstream.pipelines.masks.core.scheme import SPECTROGRAM, Scheme, Shot
+from maskstream.pipelines.masks.laws.random import MultiRatio
+
 from .padded import Padded
 from .random import adjusted, random_tokens
 

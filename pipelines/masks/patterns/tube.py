@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_rounding
-from ..core.scheme import CLIP, Scheme
-from ..core.slices import repeated
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
+from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
+from maskstream.pipelines.masks.core.slices import repeated
+
 from .random import random_tokens
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...jit import kernel
+from maskstream.pipelines.jit import kernel
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..core.base import Maps
-from ..core.batch import MaskBatch
-from ..core.grid import TokenGrid
+from maskstream.pipelines.masks.core.base import Maps
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.grid import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,13 +8,14 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import NOT_SAVED
-from ..core.base import Mask
-from ..core.draw import Draw, sized
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_rounding
-from ..core.scheme import TEXT, Scheme, Shot
-from ..patterns.padded import Padded
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw, sized
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
+from maskstream.pipelines.masks.core.scheme import TEXT, Scheme, Shot
+from maskstream.pipelines.masks.patterns.padded import Padded
+from maskstream.shards.config import NOT_SAVED
+
 from .batch import TextMaps
 from .feedback import Feedback
 from .words import TextWords

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, as_law
-from ..core.scheme import Scheme
-from ..patterns.padded import Padded
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, as_law
+from maskstream.pipelines.masks.core.scheme import Scheme
+from maskstream.pipelines.masks.patterns.padded import Padded
+
 from .batch import TextMaps
 from .words import PADDING, TextWords, WholeWords
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw, sized
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, as_law
-from ..core.scheme import TEXT, Scheme
-from ..patterns.padded import Padded
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw, sized
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, as_law
+from maskstream.pipelines.masks.core.scheme import TEXT, Scheme
+from maskstream.pipelines.masks.patterns.padded import Padded
+
 from .words import PADDING, word_cue
 
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw
-from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, as_ratio_law, check_rounding
-from ..core.scheme import TEXT, Scheme, Shot
-from ..laws.progress import RatioDecay
-from ..laws.random import UniformCount
-from ..patterns.padded import Padded
-from ..patterns.random import random_tokens
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, as_ratio_law, check_rounding
+from maskstream.pipelines.masks.core.scheme import TEXT, Scheme, Shot
+from maskstream.pipelines.masks.laws.progress import RatioDecay
+from maskstream.pipelines.masks.laws.random import UniformCount
+from maskstream.pipelines.masks.patterns.padded import Padded
+from maskstream.pipelines.masks.patterns.random import random_tokens
+
 from .words import PADDING, word_cue
 
 

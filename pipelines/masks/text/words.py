@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Mask
-from ..core.draw import Draw, sized
-from ..core.grid import TokenGrid
-from ..core.ratio import Law, Ratio, Rounding, as_law, as_ratio_law, check_rounding
-from ..core.scheme import TEXT, Scheme
-from ..patterns.padded import Padded
+from maskstream.pipelines.masks.core.base import Mask
+from maskstream.pipelines.masks.core.draw import Draw, sized
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.ratio import Law, Ratio, Rounding, as_law, as_ratio_law, check_rounding
+from maskstream.pipelines.masks.core.scheme import TEXT, Scheme
+from maskstream.pipelines.masks.patterns.padded import Padded
 
 SPECIAL = -1
 """The cue `words` of a special token, such as [CLS] and [SEP], which is never hidden."""

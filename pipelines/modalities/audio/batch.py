@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...masks.core.batch import MaskBatch
-from ...stream.batch import Batch
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.stream.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,18 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
-from ....shards.config import NOT_IDENTITY, check_types
-from ....shards.format.damage import parsing
-from ....shards.format.dataset import DATASET_JSON
-from ....shards.media.fbank import STATISTICS, Fbank, fbank_statistics
-from ...augment.sound import Mixup, RollGain, SpecAugment
-from ...masks import Mask, TokenGrid
-from ...stream.loader import Loader
-from ...stream.sampler import Finish, Unchanged
-from ..backend import Backend, dali_serves
-from ..data import SplitConfig, check_settings
-from ..fields import Fields
-from ..split import Options, Split, split_of
+from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.modalities.backend import Backend, dali_serves
+from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.split import Options, Split, split_of
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.sampler import Finish, Unchanged
+from maskstream.shards.config import NOT_IDENTITY, check_types
+from maskstream.shards.format.damage import parsing
+from maskstream.shards.format.dataset import DATASET_JSON
+from maskstream.shards.media.fbank import STATISTICS, Fbank, fbank_statistics
+
 from .batch import AudioBatch, NoisyBatch
 from .clip import AudioClip
 from .log_mel import LogMel

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ....shards.config import Config
+from maskstream.shards.config import Config
 
 Feature = Literal["chroma", "cqt", "mfcc", "tempogram"]
 Floats: TypeAlias = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....shards.config import Config
+from maskstream.shards.config import Config
 
 FLOOR_DB = -100.0
 """The level of silence in decibels, as in librosa."""

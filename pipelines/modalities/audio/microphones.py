@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
+from maskstream.shards.config import Config
 
 SPEED_OF_SOUND = 343.0
 """In metres per second."""

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.stores.base import Range, Store
-from ...stream.stats import Stats
-from ..rows import Item, Masked, Memory, RowMaker
-from ..split import Split
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.stores.base import Range, Store
+
 from .batch import NoisyBatch
 from .microphones import MicrophoneLine
 from .reader import SoundPlan, SoundReader

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.format.component import Numbers, component_of
-from ....shards.format.manifest import Manifest
-from ....shards.media.flac import FlacHeader
-from ....shards.media.limits import MAX_SAMPLE_RATE
-from ....shards.media.packet_table import packets_name
-from ....shards.stores.base import Range
-from ...decode.indexed_sound import decode_indexed, read_indexed
-from ...decode.sound import decode_segment, read_segment, segment_range
-from ...stream.rng import sample_rng
-from ...stream.stats import Stats
+from maskstream.pipelines.decode.indexed_sound import decode_indexed, read_indexed
+from maskstream.pipelines.decode.sound import decode_segment, read_segment, segment_range
+from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.component import Numbers, component_of
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.flac import FlacHeader
+from maskstream.shards.media.limits import MAX_SAMPLE_RATE
+from maskstream.shards.media.packet_table import packets_name
+from maskstream.shards.stores.base import Range
+
 from .clip import AudioClip
 
 _MAX_GAIN = 1e18

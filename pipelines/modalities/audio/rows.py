@@ -11,13 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ....shards.errors import SampleError
-from ....shards.stores.base import Range
-from ...augment.sound import Mixup, RollGain, SpecAugment
-from ...masks import Mask, TokenGrid
-from ...masks.core.batch import MaskBatch
-from ...stream.stats import Stats
-from ..rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import SampleError
+from maskstream.shards.stores.base import Range
+
 from .batch import AudioBatch
 from .reader import SoundPlan, SoundReader
 from .spectrogram import Spectrogram

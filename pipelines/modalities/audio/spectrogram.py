@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ....shards.media.fbank import Fbank
-from ...masks import TokenGrid
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.shards.media.fbank import Fbank
+
 from .librosa_feature import Librosa, check_librosa
 from .log_mel import LogMel
 

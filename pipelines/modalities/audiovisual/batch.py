@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...flow.base import Flow
-from ...masks.core.batch import MaskBatch
-from ...stream.batch import Batch
-from ..audio.batch import AudioBatch
-from ..video.batch import VideoBatch
+from maskstream.pipelines.flow.base import Flow
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.stream.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

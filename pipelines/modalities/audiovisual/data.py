@@ -7,28 +7,35 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
-from ....shards.config import NOT_IDENTITY
-from ....shards.format.component import component_of
-from ....shards.media.fbank import Fbank
-from ...augment import Augmentation, CenterCrop, MultiScaleCrop
-from ...augment.diffusion import LinearNoise
-from ...augment.sound import SpecAugment
-from ...flow.choice import AUTO, NONE, FlowChoice, flow_named
-from ...flow.source import BatchFlow, SampleFlow
-from ...masks import Mask, TokenGrid
-from ...stream.loader import Loader
-from ...stream.sampler import Finish, Unchanged
-from ..audio.clip import AudioClip
-from ..audio.data import statistics_of
-from ..audio.reader import SoundReader, sound_of
-from ..audio.rows import AudioRowMaker
-from ..audio.spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
-from ..data import SplitConfig, check_settings
-from ..fields import Fields
-from ..split import Options, Split
-from ..video.clip import VideoClip, aligned
-from ..video.flow import flow_source
-from ..video.rows import ClipRowMaker
+from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
+from maskstream.pipelines.augment.diffusion import LinearNoise
+from maskstream.pipelines.augment.sound import SpecAugment
+from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
+from maskstream.pipelines.flow.source import BatchFlow, SampleFlow
+from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.modalities.audio.clip import AudioClip
+from maskstream.pipelines.modalities.audio.data import statistics_of
+from maskstream.pipelines.modalities.audio.reader import SoundReader, sound_of
+from maskstream.pipelines.modalities.audio.rows import AudioRowMaker
+from maskstream.pipelines.modalities.audio.spectrogram import (
+    Features,
+    Spectrogram,
+    check_on_device,
+    is_on_device,
+    spectrogram_grid,
+)
+from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
+from maskstream.pipelines.modalities.video.flow import flow_source
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.sampler import Finish, Unchanged
+from maskstream.shards.config import NOT_IDENTITY
+from maskstream.shards.format.component import component_of
+from maskstream.shards.media.fbank import Fbank
+
 from .batch import AudioVisualBatch
 from .rows import AudioVisualPlan, AudioVisualRowMaker, HeardSpectrograms
 from .spectrogram_noise import SpectrogramNoise

@@ -18,17 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ....shards.errors import DataError
-from ....shards.media.video_index import VideoIndex
-from ....shards.stores.base import Range
-from ...augment.diffusion import LinearNoise
-from ...masks import Cues, Maps
-from ...stream.stats import Stats
-from ..audio.rows import AudioPlan, AudioRowMaker, mono
-from ..audio.spectrogram import Spectrogram
-from ..rows import Item, Masked, Memory, Planned, RowMaker
-from ..video.read import Int64s
-from ..video.rows import ClipPlan, ClipRowMaker, flow_of
+from maskstream.pipelines.augment.diffusion import LinearNoise
+from maskstream.pipelines.masks import Cues, Maps
+from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
+from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.video.read import Int64s
+from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, flow_of
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.stores.base import Range
+
 from .batch import AudioVisualBatch
 from .spectrogram_noise import SpectrogramNoise
 

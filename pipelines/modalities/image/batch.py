@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...masks.core.batch import MaskBatch
-from ...stream.batch import Batch
-from ..video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.stream.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,22 +9,23 @@ from typing import ClassVar, Self, Unpack
 
 import numpy as np
 
-from ....shards.errors import DataError
-from ....shards.format.component import component_of
-from ....shards.format.manifest import Manifest
-from ....shards.media.limits import MAX_PIXELS
-from ....shards.members.image import IMAGE
-from ....shards.stores.base import Range
-from ...augment import Augmentation, CenterCrop, RandomResizedCrop
-from ...augment.colour import ColourJitter
-from ...augment.crop import Crop
-from ...masks import Mask, TokenGrid
-from ...stream.loader import Loader
-from ...stream.stats import Stats
-from ..data import RowConfig, check_no_cues, check_settings
-from ..fields import Fields
-from ..rows import Item, Masked, Memory
-from ..split import Options, Split
+from maskstream.pipelines.augment import Augmentation, CenterCrop, RandomResizedCrop
+from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.limits import MAX_PIXELS
+from maskstream.shards.members.image import IMAGE
+from maskstream.shards.stores.base import Range
+
 from .batch import ImageBatch
 from .decode import REDUCIBLE, decode_image, on_grid, reduction, show
 

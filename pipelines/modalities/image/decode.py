@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.media.image_header import check_image
-from ...augment.crop import Crop
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.image_header import check_image
 
 UInt8s = npt.NDArray[np.uint8]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...masks.core.batch import MaskBatch
-from ...masks.text.batch import TextMaskBatch
-from ...stream.batch import Batch, Movable
-from ..image.batch import ImageBatch
-from ..text.batch import TextBatch, text_batch
-from ..video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.text.batch import TextMaskBatch
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.text.batch import TextBatch, text_batch
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.stream.batch import Batch, Movable
 
 SPECIAL, PADDING = -1, -2
 """The role of a special token, and of padding."""

@@ -10,19 +10,20 @@ from typing import ClassVar, Self, Unpack
 
 import numpy as np
 
-from ....shards.format.manifest import Manifest
-from ....shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from ....shards.members.image import IMAGE
-from ....shards.members.texts import ROLES
-from ...augment import Augmentation, CenterCrop
-from ...augment.colour import ColourJitter
-from ...masks import Mask, TokenGrid
-from ...stream.loader import Loader
-from ..data import SplitConfig, check_settings
-from ..fields import Fields
-from ..image.data import ImageData, image_grid
-from ..split import Options, Split
-from ..text.data import with_ids
+from maskstream.pipelines.augment import Augmentation, CenterCrop
+from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.text.data import with_ids
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.members.image import IMAGE
+from maskstream.shards.members.texts import ROLES
+
 from .batch import ImageTextBatch
 from .places import BOXES, SEGMENTS, PlaceReader
 from .rows import ImageTextPlan, ImageTextRowMaker

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.format.manifest import Manifest
-from ....shards.media.npy import read_npy
-from ....shards.stores.base import Range
-from ...augment.crop import Crop
-from ...stream.stats import Stats
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.npy import read_npy
+from maskstream.shards.stores.base import Range
 
 BOXES, SEGMENTS = "boxes.npy", "segments.npy"
 

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import SampleError
-from ....shards.stores.base import Range
-from ...masks import Cues, Mask, TokenGrid
-from ...masks.text.batch import TextMaps
-from ...masks.text.words import PADDING as PADDED_WORD
-from ...masks.text.words import SPECIAL as SPECIAL_WORD
-from ...stream.source import Visible
-from ...stream.stats import Stats
-from ..image.data import ImageData, ImagePlan
-from ..rows import Item, Masked, Memory, RowMaker
+from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks.text.batch import TextMaps
+from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
+from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
+from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker
+from maskstream.pipelines.stream.source import Visible
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import SampleError
+from maskstream.shards.stores.base import Range
+
 from .batch import PADDING, ImageTextBatch, TextRows
 from .places import BOXES, PlaceReader, Places, PlacesPlan
 from .texts import RowPlan, RowReader

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.format.manifest import Manifest
-from ....shards.format.tokenizer import TokenizerFacts
-from ....shards.members.texts import ROLES
-from ....shards.stores.base import Range
-from ...stream.stats import Stats
-from ..token_ranges import token_dtype, token_range
+from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import TokenizerFacts
+from maskstream.shards.members.texts import ROLES
+from maskstream.shards.stores.base import Range
+
 from .batch import PADDING, SPECIAL, TextRows
 
 TEXTS, WORDS = "texts.npy", "words.npy"

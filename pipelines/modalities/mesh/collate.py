@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ....shards.errors import ShardError
-from ...masks.core.batch import MaskBatch
-from ...masks.core.grid import TokenGrid
-from ...masks.patterns.mesh_nodes import submesh
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.patterns.mesh_nodes import submesh
+from maskstream.shards.errors import ShardError
+
 from .batch import MeshBatch
 from .graph import Graph
 

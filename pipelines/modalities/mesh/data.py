@@ -10,19 +10,20 @@ from typing import ClassVar, Self, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.format.component import component_of
-from ....shards.media.mesh_members import fields_of
-from ....shards.stores.base import Range
-from ...masks import Cues, Mask, TokenGrid
-from ...masks.core.batch import MaskBatch
-from ...stream.loader import Loader
-from ...stream.source import Visible
-from ...stream.stats import Stats
-from ..data import SplitConfig, check_settings
-from ..fields import Fields
-from ..rows import Item, Masked, Memory, Planned, RowMaker
-from ..split import Options, Split
+from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.source import Visible
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.component import component_of
+from maskstream.shards.media.mesh_members import fields_of
+from maskstream.shards.stores.base import Range
+
 from .batch import MeshBatch
 from .collate import MeshView, mesh_batch
 from .graph import build_graph, surface_normals

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...jit import kernel
+from maskstream.pipelines.jit import kernel
 
 _SMALL = 24
 """Rows of neighbours up to this length use insertion sort."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
+from maskstream.shards.config import Config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

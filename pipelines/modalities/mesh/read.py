@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.format.component import Numbers
-from ....shards.format.manifest import Manifest
-from ....shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
-from ....shards.stores.base import Range
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.component import Numbers
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
+from maskstream.shards.stores.base import Range
+
 from .statistics import MeshStatistics
 
 _NODE_BYTES = 8

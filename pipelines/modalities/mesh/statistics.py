@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
-from ....shards.errors import ShardError
-from ....shards.format.damage import parsing
-from ....shards.format.dataset import DATASET_JSON, is_split, read_dataset_json
-from ....shards.stores.url import beside
+from maskstream.shards.config import Config
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.damage import parsing
+from maskstream.shards.format.dataset import DATASET_JSON, is_split, read_dataset_json
+from maskstream.shards.stores.url import beside
 
 Float32s = npt.NDArray[np.float32]
 

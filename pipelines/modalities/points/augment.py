@@ -10,10 +10,10 @@ from typing import Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
-from ....shards.errors import ShardError
-from ....shards.format.damage import parsing
-from ....shards.format.dataset import DATASET_JSON, read_dataset_json
+from maskstream.shards.config import Config
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.damage import parsing
+from maskstream.shards.format.dataset import DATASET_JSON, read_dataset_json
 
 Float32s = npt.NDArray[np.float32]
 

@@ -9,15 +9,16 @@ from typing import ClassVar, Self, Unpack
 
 import numpy as np
 
-from ....shards.format.component import component_of
-from ...augment.diffusion import Noise
-from ...masks import Cues, Mask, TokenGrid
-from ...stream.loader import Loader
-from ...stream.stats import Stats
-from ..data import RowConfig, check_settings
-from ..fields import Fields
-from ..rows import Item, Masked, Memory
-from ..split import Options, Split
+from maskstream.pipelines.augment.diffusion import Noise
+from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.modalities.data import RowConfig, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.format.component import component_of
+
 from .augment import PointAugment
 from .batch import PointsBatch
 from .read import PointPlan, PointSelection

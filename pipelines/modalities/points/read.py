@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
-from ....shards.errors import DataError
-from ....shards.stores.base import Range, Store
+from maskstream.shards.config import Config
+from maskstream.shards.errors import DataError
+from maskstream.shards.stores.base import Range, Store
 
 Float32s = npt.NDArray[np.float32]
 

@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 
-from ....shards.config import Config
-from ...masks import Cues, TokenGrid
+from maskstream.pipelines.masks import Cues, TokenGrid
+from maskstream.shards.config import Config
+
 from .voxels import occupied_tokens, voxel_grid
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...masks.core.grid import TokenGrid
-from ...stream.batch import Movable
+from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.stream.batch import Movable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

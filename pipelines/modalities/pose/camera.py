@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
+from maskstream.shards.config import Config
 
 Float32s = npt.NDArray[np.float32]
 

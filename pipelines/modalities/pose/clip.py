@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config, check_types
+from maskstream.shards.config import Config, check_types
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

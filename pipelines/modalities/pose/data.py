@@ -10,18 +10,19 @@ from typing import ClassVar, Self, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.format.component import component_of
-from ....shards.media.h36m import JOINTS, MIRRORED, NECK
-from ....shards.members.poses import POSES
-from ....shards.stores.base import Range
-from ...masks import Mask, TokenGrid
-from ...stream.loader import Loader
-from ...stream.stats import Stats
-from ..data import RowConfig, check_no_cues, check_settings
-from ..fields import Fields
-from ..rows import Item, Masked, Memory
-from ..split import Options, Split
+from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.component import component_of
+from maskstream.shards.media.h36m import JOINTS, MIRRORED, NECK
+from maskstream.shards.members.poses import POSES
+from maskstream.shards.stores.base import Range
+
 from .batch import PoseBatch
 from .camera import Cameras, mirrored
 from .clip import PoseClip

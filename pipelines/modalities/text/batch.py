@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...masks.text.batch import TextMaskBatch
-from ...stream.batch import Batch, Movable
+from maskstream.pipelines.masks.text.batch import TextMaskBatch
+from maskstream.pipelines.stream.batch import Batch, Movable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

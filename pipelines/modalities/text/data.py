@@ -10,16 +10,17 @@ from typing import ClassVar, Literal, Self, Unpack, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.format.component import Component
-from ....shards.format.manifest import Manifest
-from ....shards.format.tokenizer import TokenizerFacts, read_tokenizer, tokenizer_facts
-from ....shards.members.tokens import TOKEN_TYPES
-from ...masks import Mask, Replace, TokenGrid
-from ...masks.text.replace import OF_THE_SPLIT
-from ...stream.loader import Loader
-from ..data import SplitConfig, check_settings
-from ..fields import Fields
-from ..split import Options, Split
+from maskstream.pipelines.masks import Mask, Replace, TokenGrid
+from maskstream.pipelines.masks.text.replace import OF_THE_SPLIT
+from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.shards.format.component import Component
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, tokenizer_facts
+from maskstream.shards.members.tokens import TOKEN_TYPES
+
 from .batch import TextBatch
 from .packing import Packing, one_a_row, packed
 from .rows import CLASSES, TOKENS, WORDS, TextPlan, TextRowMaker

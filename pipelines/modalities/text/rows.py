@@ -10,20 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.errors import DataError, RemovedError
-from ....shards.format.manifest import Manifest
-from ....shards.format.tokenizer import TokenizerFacts
-from ....shards.stores.base import Range
-from ...masks import Cues, Mask, TokenGrid
-from ...masks.text.batch import TextMaps
-from ...masks.text.words import PADDING, SPECIAL
-from ...stream.rng import sample_rng
-from ...stream.samples import Samples
-from ...stream.source import Visible
-from ...stream.stats import Stats
-from ..rows import Item, Masked, Memory, Planned, RowMaker, Shown
-from ..split import Split
-from ..token_ranges import token_dtype, token_range
+from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks.text.batch import TextMaps
+from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Shown
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
+from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.samples import Samples
+from maskstream.pipelines.stream.source import Visible
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError, RemovedError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import TokenizerFacts
+from maskstream.shards.stores.base import Range
+
 from .batch import N_CLASSES, NO_CLASS, TextBatch, Unpadded
 from .packing import Packing
 from .token_scores import TokenScores

@@ -15,8 +15,8 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ....shards.config import NOT_IDENTITY, Config
-from ....shards.stores.publish import publish
+from maskstream.shards.config import NOT_IDENTITY, Config
+from maskstream.shards.stores.publish import publish
 
 Float32s = npt.NDArray[np.float32]
 

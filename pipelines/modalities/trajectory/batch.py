@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...masks.core.batch import MaskBatch
-from ...stream.batch import Batch
-from ..video.batch import VideoBatch
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.stream.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
-from ....shards.errors import ShardError
-from ...augment import Augmentation, CenterCrop
-from ...augment.colour import ColourJitter
-from ...masks import Mask, TokenGrid
-from ...stream.loader import Loader
-from ..data import SplitConfig, check_settings
-from ..fields import Fields
-from ..split import Options, Split
-from ..video.clip import VideoClip, aligned
-from ..video.rows import ClipRowMaker
+from maskstream.pipelines.augment import Augmentation, CenterCrop
+from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.shards.errors import ShardError
+
 from .batch import TrajectoryBatch
 from .rows import CAMERA, DEPTH, VIDEO, TrajectoryPlan, TrajectoryRowMaker
 

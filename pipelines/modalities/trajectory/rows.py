@@ -7,19 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint
-from ....shards.media.depth import depth_of
-from ....shards.media.video_index import VideoIndex
-from ....shards.members.camera_path import LENS, problem_of_lens, problem_of_path
-from ....shards.members.video import table_problems
-from ....shards.stores.base import Range
-from ...augment.crop import Crop
-from ...decode.cpu import decode_frames
-from ...stream.stats import Stats
-from ..rows import Item, Masked, Memory, RowMaker
-from ..video.read import Int64s
-from ..video.rows import ClipPlan, ClipRowMaker
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.decode.cpu import decode_frames
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker
+from maskstream.pipelines.modalities.video.read import Int64s
+from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint
+from maskstream.shards.media.depth import depth_of
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.members.camera_path import LENS, problem_of_lens, problem_of_path
+from maskstream.shards.members.video import table_problems
+from maskstream.shards.stores.base import Range
+
 from .batch import TrajectoryBatch
 
 VIDEO, DEPTH, CAMERA = "mp4", "depth.mp4", "camera.npy"

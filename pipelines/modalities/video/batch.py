@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...flow.base import Flow
-from ...masks.core.batch import MaskBatch
-from ...masks.core.draw import Draw
-from ...stream.batch import Batch
-from ...stream.stats import Stats
+from maskstream.pipelines.flow.base import Flow
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.stats import Stats
+
 from .plane_batch import PlaneBatch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.anchors import ANCHOR_STRIDE, ANCHORED
-from ....shards.config import Config, check_types
+from maskstream.shards.anchors import ANCHOR_STRIDE, ANCHORED
+from maskstream.shards.config import Config, check_types
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

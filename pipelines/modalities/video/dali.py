@@ -20,12 +20,13 @@ import nvidia.dali.plugin.pytorch
 import torch
 from torch import Tensor
 
-from ....shards.errors import DataError, SampleError
-from ...augment.crop import Crop
-from ...stream.one_thread import compute_alone
-from ...stream.sampler import BadRowsError, Wanted
-from ...stream.stats import Stats
-from ..rows import RowSampler
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.modalities.rows import RowSampler
+from maskstream.pipelines.stream.one_thread import compute_alone
+from maskstream.pipelines.stream.sampler import BadRowsError, Wanted
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError, SampleError
+
 from .batch import VideoBatch
 from .clip import VideoClip
 from .dali_graph import clip_pipeline, colours_after, region

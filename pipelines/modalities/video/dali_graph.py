@@ -10,8 +10,8 @@ import nvidia.dali
 import nvidia.dali.fn
 import torch
 
-from ...augment.crop import Crop
-from ...decode.cpu import yuv_to_rgb
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.decode.cpu import yuv_to_rgb
 
 dali: Any = nvidia.dali
 """Typed as Any, because DALI is only partly annotated."""

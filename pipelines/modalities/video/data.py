@@ -8,20 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self, Unpack, get_args
 
-from ....shards.config import NOT_IDENTITY
-from ....shards.format.component import component_of
-from ...augment import Augmentation, CenterCrop, MultiScaleCrop
-from ...augment.colour import ColourJitter
-from ...flow.choice import AUTO, NONE, FlowChoice, flow_named
-from ...flow.source import BatchFlow, FlowSource, SampleFlow
-from ...masks import Mask, TokenGrid
-from ...stream.loader import Loader
-from ...stream.sampler import Composed, Finish, Unchanged
-from ..backend import Backend, dali_serves
-from ..data import SplitConfig, check_settings
-from ..fields import Fields
-from ..rows import RowSource
-from ..split import Options, Split, split_of
+from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
+from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
+from maskstream.pipelines.flow.source import BatchFlow, FlowSource, SampleFlow
+from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.modalities.backend import Backend, dali_serves
+from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.rows import RowSource
+from maskstream.pipelines.modalities.split import Options, Split, split_of
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.sampler import Composed, Finish, Unchanged
+from maskstream.shards.config import NOT_IDENTITY
+from maskstream.shards.format.component import component_of
+
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .decoders import faster_with_dali

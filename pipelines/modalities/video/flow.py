@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ...flow.choice import AUTO, FLOWS, NONE, FlowChoice, flow_named, resolved_flow
-from ...flow.source import Codec, FlowSource
-from ...masks import Mask
+from maskstream.pipelines.flow.choice import AUTO, FLOWS, NONE, FlowChoice, flow_named, resolved_flow
+from maskstream.pipelines.flow.source import Codec, FlowSource
+from maskstream.pipelines.masks import Mask
+
 from .clip import VideoClip, start_multiple
 
 

@@ -12,12 +12,13 @@ from typing import Literal
 
 import torch
 
-from ...flow import BatchFlow
-from ...flow.base import Flow
-from ...flow.cuts import scene_cuts
-from ...masks import Cues, Mask, TokenGrid
-from ...masks.core.batch import MaskBatch
-from ...masks.core.on_device import DeviceMask
+from maskstream.pipelines.flow import BatchFlow
+from maskstream.pipelines.flow.base import Flow
+from maskstream.pipelines.flow.cuts import scene_cuts
+from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.on_device import DeviceMask
+
 from .batch import VideoBatch
 
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.media.h264_sps import UnknownSpsError
-from ....shards.media.mp4 import Int64Array, Packets, Track, read_header
-from ....shards.media.uncropped import sps_of, uncropped_header
-from ...augment.crop import Crop
-from ...decode.cpu import decode_frames, to_rgb
-from ...decode.nvdec import PictureFormat, picture_format, refused, unusual
-from ...decode.packets import wanted_packets, wanted_pts
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
+from maskstream.pipelines.decode.nvdec import PictureFormat, picture_format, refused, unusual
+from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.h264_sps import UnknownSpsError
+from maskstream.shards.media.mp4 import Int64Array, Packets, Track, read_header
+from maskstream.shards.media.uncropped import sps_of, uncropped_header
+
 from .read import ClipBytes
 
 _SYNC, _NON_SYNC = 0x02000000, 0x01010000

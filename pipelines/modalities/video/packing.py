@@ -11,18 +11,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ....shards.format.manifest import Manifest
-from ....shards.stores.base import Range
-from ...augment.crop import Crop
-from ...decode.nvdec import CODECS, missing_libraries
-from ...flow.source import SampleFlow
-from ...masks.core.batch import MaskBatch
-from ...masks.core.draw import Draw
-from ...stream.batch import Batch
-from ...stream.sampler import Wanted
-from ...stream.stats import Stats
-from ..rows import Item, Masked, Memory, Planned, RowMaker
-from ..split import Split
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.decode.nvdec import CODECS, missing_libraries
+from maskstream.pipelines.flow.source import SampleFlow
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.stores.base import Range
+
 from .packed_clip import EncodedClip, Refusal, encoded_clip
 from .read import Int64s
 from .rows import ClipPlan, ClipRowMaker

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...augment.crop import Crop
-from ...decode.cpu import UInt8Array, yuv_to_rgb
-from ...decode.planes import CropPlanes, plane_memory
-from ...stream.batch import Movable
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.decode.cpu import UInt8Array, yuv_to_rgb
+from maskstream.pipelines.decode.planes import CropPlanes, plane_memory
+from maskstream.pipelines.stream.batch import Movable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

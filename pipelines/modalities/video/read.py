@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.media.gop_notes import GopNotes, gop_notes
-from ....shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
-from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
-from ....shards.media.video_index import VideoIndex
-from ....shards.stores.base import Range, Store
-from ...decode.packets import wanted_pts
+from maskstream.pipelines.decode.packets import wanted_pts
+from maskstream.shards.media.gop_notes import GopNotes, gop_notes
+from maskstream.shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
+from maskstream.shards.media.packet_table import RECORD, packets_name, read_table, records_of
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.stores.base import Range, Store
 
 Int64s = npt.NDArray[np.int64]
 

@@ -10,22 +10,23 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from ....shards.errors import DataError
-from ....shards.media.gop_notes import GopNotes
-from ....shards.media.video_index import VideoIndex
-from ....shards.members.video import table_problems
-from ....shards.stores.base import Range
-from ...augment import Augmentation
-from ...augment.colour import ColourJitter
-from ...augment.crop import Crop
-from ...decode.cpu import decode_frames, to_rgb
-from ...decode.planes import CropPlanes, crop_planes
-from ...flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
-from ...flow.base import Flow, with_cuts
-from ...masks import Cues, Draw, Mask, TokenGrid
-from ...stream.stats import Stats
-from ..rows import NO_CUES, Item, Masked, Memory, Planned, RowMaker
-from ..split import Split
+from maskstream.pipelines.augment import Augmentation
+from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
+from maskstream.pipelines.decode.planes import CropPlanes, crop_planes
+from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
+from maskstream.pipelines.flow.base import Flow, with_cuts
+from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
+from maskstream.pipelines.modalities.rows import NO_CUES, Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.gop_notes import GopNotes
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.members.video import table_problems
+from maskstream.shards.stores.base import Range
+
 from .batch import VideoBatch
 from .clip import VideoClip
 from .plane_batch import PlaneBatch

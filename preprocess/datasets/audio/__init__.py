@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..dataset import Dataset
-from ..parquet_media import parquet_audio
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.parquet_media import parquet_audio
+
 from .audio_folder import audio_folder
 from .audio_json import audio_json
 from .audioset import audioset

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.audio.encoder import AudioEncoder
-from ..dataset import Dataset, in_archives
-from ..folder import folder
+from maskstream.preprocess.datasets.dataset import Dataset, in_archives
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 
 AUDIO_SUFFIXES = frozenset(
     {".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}

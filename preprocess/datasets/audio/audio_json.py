@@ -13,13 +13,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError
-from ...encode.audio.encoder import AudioEncoder
-from ...raw.lists import read_json
-from ...source import Source
-from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, in_archives, require_folder
-from ..split_lists import EVAL, split_lists
+from maskstream.preprocess.datasets.class_folders import SPLIT_FOLDERS
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, in_archives, require_folder
+from maskstream.preprocess.datasets.split_lists import EVAL, split_lists
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .audioset import CLASSES, classes
 
 NAME = "audio-json"

@@ -13,13 +13,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.audio.encoder import AudioEncoder
-from ...encode.audiovisual.encoder import AudioVisualEncoder
-from ...raw.lists import TableRow, read_table
-from ...source import Source
-from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, first_existing, in_archives, one_down, require_folder
-from ..folders import media_paths
+from maskstream.preprocess.datasets.dataset import (
+    VIDEO_SUFFIXES,
+    Dataset,
+    dataset_of,
+    first_existing,
+    in_archives,
+    one_down,
+    require_folder,
+)
+from maskstream.preprocess.datasets.folders import media_paths
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.preprocess.raw.lists import TableRow, read_table
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .audio_folder import SOUND_SUFFIXES
 
 LISTS = {

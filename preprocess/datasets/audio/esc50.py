@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.audio.encoder import AudioEncoder
-from ...raw.lists import read_table
-from ...source import Source
-from ..dataset import Dataset, dataset_of, first_existing, in_archives, require_folder
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, first_existing, in_archives, require_folder
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.raw.lists import read_table
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
 COLUMNS = ("filename", "fold", "target", "category")

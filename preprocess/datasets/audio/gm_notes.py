@@ -19,13 +19,13 @@ from pathlib import Path
 
 import xxhash
 
-from ....shards.errors import DatasetError
-from ...encode.audio.note import Note, require_renderer
-from ...encode.audio.note_encoder import NoteEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.audio.note import Note, require_renderer
+from maskstream.preprocess.encode.audio.note_encoder import NoteEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "gm-notes"
 PACKAGE, INSIDE, FILE = "timgm6mb-soundfont", "usr/share/sounds/sf2", "TimGM6mb.sf2"

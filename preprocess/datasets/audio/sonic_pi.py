@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.audio.encoder import AudioEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
-from ..folders import media_paths
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets.folders import media_paths
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "sonic-pi"
 PACKAGE, INSIDE = "sonic-pi-samples", "usr/share/sonic-pi/samples"

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..audio.audioset import audioset
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.audio.audioset import audioset
+from maskstream.preprocess.datasets.dataset import Dataset
+
 from .audiovisual_folder import audiovisual_folder
 from .sample_audiovisual import sample_audiovisual
 from .vggsound import vggsound

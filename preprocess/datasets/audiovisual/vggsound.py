@@ -11,11 +11,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.audiovisual.encoder import AudioVisualEncoder
-from ...raw.lists import read_table
-from ...source import Source
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, require_folder
+from maskstream.preprocess.datasets.dataset import (
+    Dataset,
+    MediaFiles,
+    dataset_of,
+    first_existing,
+    in_archives,
+    require_folder,
+)
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.preprocess.raw.lists import read_table
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 OBTAIN = (
     "Get vggsound.csv from www.robots.ox.ac.uk/~vgg/data/vggsound, and lay it and the clips out as ROOT/vggsound.csv "

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..dataset import Dataset
-from ..parquet_media import parquet_image
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.parquet_media import parquet_image
+
 from .emoji import emoji
 from .fashion_mnist import fashion_mnist
 from .image_folder import image_folder

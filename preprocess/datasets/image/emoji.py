@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError
-from ...encode.image.encoder import ImageEncoder
-from ...raw.lists import read_json
-from ...source import Source
-from ..dataset import Dataset
-from ..held_out import held_out_groups
-from ..npm import NpmPackage, npm_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.datasets.npm import NpmPackage, npm_folder
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "emoji"
 STYLES = {

@@ -20,11 +20,11 @@ import zlib
 from pathlib import Path
 from urllib.request import urlopen
 
-from ....shards.errors import DatasetError
-from ...encode.image.encoder import ImageEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "fashion-mnist"
 PACKAGE, INSIDE = "dataset-fashion-mnist", "usr/share/datasets/fashion-mnist"

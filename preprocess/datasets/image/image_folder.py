@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.image.encoder import ImageEncoder
-from ...encode.image.picture import IMAGE_SUFFIXES
-from ..dataset import Dataset, in_archives
-from ..folder import folder
+from maskstream.preprocess.datasets.dataset import Dataset, in_archives
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.image.picture import IMAGE_SUFFIXES
 
 
 @in_archives(".csv")

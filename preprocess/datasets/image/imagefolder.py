@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.image.encoder import ImageEncoder
-from ...encode.image.picture import IMAGE_SUFFIXES
-from ...source import Source
-from ..class_folders import split_folders
-from ..dataset import Dataset, dataset_of, in_archives, require_folder
-from ..folders import media_below, readable
+from maskstream.preprocess.datasets.class_folders import split_folders
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, in_archives, require_folder
+from maskstream.preprocess.datasets.folders import media_below, readable
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.image.picture import IMAGE_SUFFIXES
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "imagefolder"
 OBTAIN = "Lay the pictures out as ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, such as ROOT/train/n01440764/*.JPEG"

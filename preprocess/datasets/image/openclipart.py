@@ -14,13 +14,13 @@ from pathlib import Path
 
 import xxhash
 
-from ....shards.errors import DatasetError
-from ...encode.image.encoder import ImageEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
-from ..folders import media_below, readable
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets.folders import media_below, readable
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "openclipart"
 PACKAGE, INSIDE = "openclipart-png", "usr/share/openclipart/png"

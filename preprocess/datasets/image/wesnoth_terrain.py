@@ -13,13 +13,13 @@ from pathlib import Path
 
 import xxhash
 
-from ....shards.errors import DatasetError
-from ...encode.image.encoder import ImageEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
-from ..folders import media_below
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets.folders import media_below
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "wesnoth-terrain"
 PACKAGE, INSIDE = "wesnoth-1.18-data", "usr/share/games/wesnoth/1.18/data/core/images"

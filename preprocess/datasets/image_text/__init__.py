@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+
 from .easy_vqa import easy_vqa, easy_vqa_captions
 from .image_text_folder import image_text_folder
 from .knowledge_vqa import a_okvqa, infoseek, ok_vqa

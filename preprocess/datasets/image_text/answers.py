@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ...source import Source
+from maskstream.preprocess.source import Source
 
 MOST = 3000
 """The most answers that are classes."""

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.image_text.encoder import ImageTextEncoder
-from ...raw.lists import read_json
-from ...source import Source
-from ..dataset import Dataset
-from ..packages import Package, fetch_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.packages import Package, fetch_folder
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 PACKAGE = Package(
     name="easy-vqa", version="1.0", sha256="fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f"

@@ -12,15 +12,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError, OutageError
-from ....shards.format.sample import Reject
-from ...encode.image.picture import IMAGE_SUFFIXES
-from ...encode.image_text.encoder import ImageTextEncoder
-from ...raw.lists import read_json
-from ...source import Source
-from ..class_folders import split_folders
-from ..dataset import Dataset, in_archives, require_folder
-from ..folders import media_below, readable
+from maskstream.preprocess.datasets.class_folders import split_folders
+from maskstream.preprocess.datasets.dataset import Dataset, in_archives, require_folder
+from maskstream.preprocess.datasets.folders import media_below, readable
+from maskstream.preprocess.encode.image.picture import IMAGE_SUFFIXES
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
+from maskstream.shards.format.sample import Reject
 
 NAME = "image-text-folder"
 OBTAIN = (

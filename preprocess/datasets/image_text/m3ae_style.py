@@ -19,11 +19,11 @@ from typing import Any
 
 import xxhash
 
-from ....shards.errors import DatasetError
-from ...encode.image_text.encoder import ImageTextEncoder
-from ...raw.lists import read_lines
-from ...source import Source
-from ..dataset import Dataset, dataset_of, require_folder
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, require_folder
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.raw.lists import read_lines
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "m3ae-style"
 MEDICAT = "medicat/release/s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl"

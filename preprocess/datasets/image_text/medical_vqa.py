@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError
-from ...encode.image_text.encoder import ImageTextEncoder
-from ...raw.lists import read_json
-from ...source import Source
-from ..dataset import Dataset, dataset_of, require_folder
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, require_folder
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .answers import answer_labels
 
 OPENED = {"image_name", "img_name", "image", "question", "answer"}

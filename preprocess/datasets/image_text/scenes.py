@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from ....shards.errors import DatasetError
-from ...encode.image_text.scene import SCENE
-from ...source import Source
+from maskstream.preprocess.encode.image_text.scene import SCENE
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .stamps_knowledge import noun_of
 from .tuxpaint_stamps import captioned_stamps
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ...encode.image_text.encoder import ImageTextEncoder
-from ...source import Source
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.source import Source
+
 from .answers import answer_labels
 from .scenes import Thing, named_stamps, placed, scene_rng, scene_source
 

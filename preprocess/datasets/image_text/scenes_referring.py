@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.image_text.encoder import ImageTextEncoder
-from ...source import Source
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.source import Source
+
 from .scenes import HALF, Thing, named_stamps, placed, scene_rng, scene_source
 
 NAME = "scenes-referring"

@@ -19,13 +19,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError
-from ...encode.image.encoder import ImageEncoder
-from ...encode.image_text.encoder import ImageTextEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .answers import answer_labels
 from .tuxpaint_stamps import SHORT_SIDE, Stamp, alike, captioned_stamps
 from .wordnet import Synset, WordNet

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.image.encoder import ImageEncoder
-from ...encode.image_text.encoder import ImageTextEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
-from ..folders import media_paths, readable
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets.folders import media_paths, readable
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "tuxpaint-stamps"
 PACKAGE, INSIDE = "tuxpaint-stamps-default", "usr/share/tuxpaint/stamps"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError
 
 HYPERNYMS = ("@", "@i")
 PARTS = ("%p",)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+
 from .cylinder_flow import cylinder_flow
 from .mesh_folder import mesh_folder
 from .meshgraphnets import meshgraphnets

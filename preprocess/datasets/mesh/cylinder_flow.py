@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from ...encode.mesh.cylinder import CylinderFlow
-from ...encode.mesh.encoder import MeshEncoder
-from ...source import Source
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
+from maskstream.preprocess.source import Source
 
 TRAJECTORIES = {"train": 64, "val": 16, "test": 16}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.mesh.encoder import MeshEncoder
-from ...encode.mesh.surfaces import SURFACE_SUFFIXES
-from ..dataset import Dataset, in_archives
-from ..folder import folder
+from maskstream.preprocess.datasets.dataset import Dataset, in_archives
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
+from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES
 
 
 @in_archives(".csv")

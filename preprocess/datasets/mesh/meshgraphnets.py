@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError, OutageError
-from ...encode.mesh.encoder import MeshEncoder
-from ...encode.mesh.tfrecord import record_spans
-from ...encode.mesh.trajectories import h5py_module
-from ...raw.lists import is_unicode, read_json
-from ...source import RejectError, Source
-from ..dataset import Dataset, first_existing, one_down, reads_media, require_folder
+from maskstream.preprocess.datasets.dataset import Dataset, first_existing, one_down, reads_media, require_folder
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
+from maskstream.preprocess.encode.mesh.tfrecord import record_spans
+from maskstream.preprocess.encode.mesh.trajectories import h5py_module
+from maskstream.preprocess.raw.lists import is_unicode, read_json
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.errors import DatasetError, OutageError
 
 OBTAIN = (
     "Get a dataset, such as cylinder_flow, with download_dataset.sh of github.com/google-deepmind/deepmind-research/"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.mesh.cylinder import CylinderFlow
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
+
 from .cylinder_flow import flows
 
 TRAJECTORIES = {"train": 24, "val": 6}

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ...encode.points.encoder import PointEncoder
-from ...encode.points.las_files import LAS_SUFFIXES, check_las_header, laspy_module
-from ...source import Source
-from ..dataset import Dataset, reads_media
-from ..folder import folder
+from maskstream.preprocess.datasets.dataset import Dataset, reads_media
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.encode.points.las_files import LAS_SUFFIXES, check_las_header, laspy_module
+from maskstream.preprocess.source import Source
 
 MAX_POINTS = 131_072
 

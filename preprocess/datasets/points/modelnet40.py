@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.points.encoder import PUBLISHED_ORDER, PointEncoder
-from ...raw.lists import read_lines
-from ...source import Source
-from ..dataset import Dataset, dataset_of, in_archives, require_folder
-from ..folders import distinct_folders, readable
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, in_archives, require_folder
+from maskstream.preprocess.datasets.folders import distinct_folders, readable
+from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder
+from maskstream.preprocess.raw.lists import read_lines
+from maskstream.preprocess.source import Source
 
 OBTAIN = (
     "Get ModelNet40.zip from modelnet.cs.princeton.edu and unpack it, so that there is ROOT/ModelNet40/airplane/train/"

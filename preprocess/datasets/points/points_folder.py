@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.points.encoder import PointEncoder
-from ...encode.points.point_files import POINT_SUFFIXES
-from ..dataset import Dataset, in_archives
-from ..folder import folder
+from maskstream.preprocess.datasets.dataset import Dataset, in_archives
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.encode.points.point_files import POINT_SUFFIXES
 
 
 @in_archives(".csv")

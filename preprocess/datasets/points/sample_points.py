@@ -15,12 +15,13 @@ from pathlib import Path
 
 import xxhash
 
-from ....shards.errors import DatasetError
-from ...encode.points.encoder import PointEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
-from ..packages import Package, fetch
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets.packages import Package, fetch
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .las import blocks
 
 LASPY = Package(

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.points.encoder import PUBLISHED_ORDER, PointEncoder
-from ...raw.lists import read_table
-from ...source import Source
-from ..dataset import Dataset, dataset_of, first_existing, in_archives, require_folder
-from ..folders import distinct_folders, readable
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, first_existing, in_archives, require_folder
+from maskstream.preprocess.datasets.folders import distinct_folders, readable
+from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder
+from maskstream.preprocess.raw.lists import read_table
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 OBTAIN = (
     "Get ShapeNetCore.v2.PC15k (linked from PointFlow's repository) and unpack it, so that there is ROOT/02691156/"

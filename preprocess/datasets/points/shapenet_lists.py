@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from ....shards.errors import DatasetError
-from ...encode.points.encoder import PointEncoder
-from ...raw.lists import read_json, read_lines
-from ...source import Source
-from ..dataset import Dataset, dataset_of, in_archives, require_folder
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, in_archives, require_folder
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.raw.lists import read_json, read_lines
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .shapenet import CATEGORIES
 
 OBTAIN = (

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+
 from .lugaru import lugaru
 from .pose_folder import pose_folder
 from .pybullet_motions import pybullet_motions

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.media.h36m import JOINTS, MIRRORED
-from ...encode.pose.encoder import PoseEncoder
-from ...encode.pose.motion import Floats
-from ...source import RejectError, Source
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.pose.encoder import PoseEncoder
+from maskstream.preprocess.encode.pose.motion import Floats
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.media.h36m import JOINTS, MIRRORED
 
 NEAR_M = 0.03
 """Two poses are alike if the root mean square of the distances of their joints is below this."""

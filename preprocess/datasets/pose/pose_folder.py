@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.pose.encoder import POSE_SUFFIXES, PoseEncoder
-from ..dataset import Dataset, in_archives
-from ..folder import folder
+from maskstream.preprocess.datasets.dataset import Dataset, in_archives
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.encode.pose.encoder import POSE_SUFFIXES, PoseEncoder
 
 
 @in_archives()

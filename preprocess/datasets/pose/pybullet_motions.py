@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.pose.encoder import FORMAT, PoseEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..packages import Package, fetch_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.packages import Package, fetch_folder
+from maskstream.preprocess.encode.pose.encoder import FORMAT, PoseEncoder
+from maskstream.preprocess.source import Source
+
 from .actions import LABELS, label_of
 from .held_out_motions import held_out_motions
 

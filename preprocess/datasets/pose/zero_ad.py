@@ -12,11 +12,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.pose.encoder import PoseEncoder
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.encode.pose.encoder import PoseEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
 from .actions import LABELS, label_of
 from .held_out_motions import held_out_motions
 

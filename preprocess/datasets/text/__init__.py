@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+
 from .dictionaries import foldoc, gcide
 from .documents import jsonl, parquet_text
 from .linux_doc import linux_doc

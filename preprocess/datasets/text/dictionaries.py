@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError
-from ..dataset import Dataset
-from ..debian import debian_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.shards.errors import DatasetError
+
 from .kept_lines import kept_lines, split_of
 
 HELD_OUT = 0.05

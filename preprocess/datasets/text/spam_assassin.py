@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..dataset import Dataset
-from ..npm import NpmPackage, npm_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.npm import NpmPackage, npm_folder
+
 from .kept_lines import kept_lines, split_of
 
 PACKAGE = NpmPackage(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...encode.text.encoder import TextEncoder
-from ..dataset import Dataset, reads_media
-from ..folder import folder
+from maskstream.preprocess.datasets.dataset import Dataset, reads_media
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.encode.text.encoder import TextEncoder
 
 
 @reads_media

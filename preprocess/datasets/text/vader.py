@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError
-from ..dataset import Dataset
-from ..packages import Package, fetch
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.packages import Package, fetch
+from maskstream.shards.errors import DatasetError
+
 from .kept_lines import kept_lines, split_of
 
 VADER = Package(

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+
 from .miniworld_walks import miniworld_walks
 from .sample_trajectory import sample_trajectory
 from .tum_rgbd import tum_rgbd

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from ...encode.trajectory.encoder import RECORDED, TrajectoryEncoder
-from ...encode.trajectory.miniworld import MiniworldWalk, check_miniworld
-from ...source import Source
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.trajectory.encoder import RECORDED, TrajectoryEncoder
+from maskstream.preprocess.encode.trajectory.miniworld import MiniworldWalk, check_miniworld
+from maskstream.preprocess.source import Source
+
 from .vizdoom_walks import seed_of
 
 MAZES = {"train": range(80), "val": range(80, 100)}

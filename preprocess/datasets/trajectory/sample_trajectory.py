@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+
 from .vizdoom_walks import walks_through
 
 WALKS = {"train": 1, "val": 2}

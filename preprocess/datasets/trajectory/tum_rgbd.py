@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ....shards.errors import DatasetError
-from ....shards.format.sample import Reject
-from ...encode.trajectory.rgbd import RgbdEncoder
-from ...encode.trajectory.tum_lists import APART_S, COLOURS, DEPTH, POSES, Ticks, tum_ticks
-from ...source import Source
-from ..class_folders import split_folders
-from ..dataset import Dataset, in_archives, require_folder
-from ..folders import readable
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.class_folders import split_folders
+from maskstream.preprocess.datasets.dataset import Dataset, in_archives, require_folder
+from maskstream.preprocess.datasets.folders import readable
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.trajectory.rgbd import RgbdEncoder
+from maskstream.preprocess.encode.trajectory.tum_lists import APART_S, COLOURS, DEPTH, POSES, Ticks, tum_ticks
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.sample import Reject
 
 NAME = "tum-rgbd"
 LEAST_S, MOST_S = 3, 20

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import xxhash
 
-from ...encode.trajectory.encoder import RECORDED, TrajectoryEncoder
-from ...encode.trajectory.vizdoom import VizdoomWalk, Wad, check_vizdoom
-from ...source import Source
-from ..dataset import Dataset
-from ..held_out import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.encode.trajectory.encoder import RECORDED, TrajectoryEncoder
+from maskstream.preprocess.encode.trajectory.vizdoom import VizdoomWalk, Wad, check_vizdoom
+from maskstream.preprocess.source import Source
 
 WALKS: Mapping[str, int] = {"train": 4, "val": 4}
 """The number of walks through each map of a split."""

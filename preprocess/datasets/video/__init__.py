@@ -4,9 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..dataset import Dataset
-from ..folder import folder
-from ..parquet_media import parquet_video
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.folder import folder
+from maskstream.preprocess.datasets.parquet_media import parquet_video
+
 from .fluent_emoji import fluent_emoji
 from .hmdb51 import hmdb51
 from .k400 import k400

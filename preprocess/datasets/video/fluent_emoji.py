@@ -14,13 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ....shards.errors import DatasetError
-from ...encode.video.drawn_clip import UInt8s, write_clip
-from ...source import Source
-from ..dataset import Dataset
-from ..held_out import held_out_groups
-from ..image.emoji import Emoji, listed_emoji, style_folder
-from ..npm import NpmPackage, npm_folder
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.datasets.image.emoji import Emoji, listed_emoji, style_folder
+from maskstream.preprocess.datasets.npm import NpmPackage, npm_folder
+from maskstream.preprocess.encode.video.drawn_clip import UInt8s, write_clip
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "fluent-emoji"
 PACKAGE = NpmPackage(

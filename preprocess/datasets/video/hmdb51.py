@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...raw.lists import read_lines
-from ...source import Source
-from ..dataset import Dataset, MediaFiles, dataset_of, in_archives, require_folder
+from maskstream.preprocess.datasets.dataset import Dataset, MediaFiles, dataset_of, in_archives, require_folder
+from maskstream.preprocess.raw.lists import read_lines
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 OBTAIN = (
     "Get hmdb51_org.rar and test_train_splits.rar from serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-"

@@ -13,11 +13,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...raw.lists import TableRow, read_table
-from ...source import Source
-from ..class_folders import class_folders
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, one_down, require_folder
+from maskstream.preprocess.datasets.class_folders import class_folders
+from maskstream.preprocess.datasets.dataset import (
+    Dataset,
+    MediaFiles,
+    dataset_of,
+    first_existing,
+    in_archives,
+    one_down,
+    require_folder,
+)
+from maskstream.preprocess.raw.lists import TableRow, read_table
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"

@@ -21,13 +21,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ....shards.errors import DatasetError, OutageError
-from ...encode.video.episode import EpisodeEncoder
-from ...raw.lists import is_unicode, read_json, read_lines
-from ...raw.parquet_rows import is_outage
-from ...source import Source
-from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, one_down, reads_media, require_folder
+from maskstream.preprocess.datasets.class_folders import SPLIT_FOLDERS
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, one_down, reads_media, require_folder
+from maskstream.preprocess.encode.video.episode import EpisodeEncoder
+from maskstream.preprocess.raw.lists import is_unicode, read_json, read_lines
+from maskstream.preprocess.raw.parquet_rows import is_outage
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
 
 NAME = "lerobot"
 OBTAIN = (

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import xxhash
 
-from ...encode.video.metaworld import Episode, task_names
-from ...source import Source
-from ..dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.video.metaworld import Episode, task_names
+from maskstream.preprocess.source import Source
 
 NAME = "metaworld"
 EPISODES = {"train": 4, "val": 1}

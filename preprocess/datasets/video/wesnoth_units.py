@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 import xxhash
 
-from ....shards.errors import DatasetError
-from ...encode.video.drawn_clip import UInt8s, write_clip
-from ...source import Source
-from ..dataset import Dataset
-from ..debian import debian_folder
-from ..folders import media_paths
-from ..held_out import held_out_groups
-from ..image.wesnoth_terrain import INSIDE, PACKAGE
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets.folders import media_paths
+from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.datasets.image.wesnoth_terrain import INSIDE, PACKAGE
+from maskstream.preprocess.encode.video.drawn_clip import UInt8s, write_clip
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
 
 NAME = "wesnoth-units"
 FPS = 10

@@ -9,11 +9,12 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
-from ....shards.media.flac import flac_stream
-from ....shards.members.sound import sound_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.media.flac import flac_stream
+from maskstream.shards.members.sound import sound_member
+
 from .sound import Sound, read_sound
 
 MAX_CHANNELS = 8

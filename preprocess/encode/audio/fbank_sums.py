@@ -10,8 +10,8 @@ import numpy.typing as npt
 import soxr
 import torch
 
-from ....shards.media.fbank import STATISTICS, SUMS
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.media.fbank import STATISTICS, SUMS
 
 _MINUTE = 6000
 """How many windows are processed at a time."""

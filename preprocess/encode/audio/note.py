@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...source import RejectError
-from ..package_version import require_version
+from maskstream.preprocess.encode.package_version import require_version
+from maskstream.preprocess.source import RejectError
+
 from .sound import Sound
 
 VERSION = "0.1.3"

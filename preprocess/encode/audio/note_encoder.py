@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ....shards.config import Config
-from ...source import Source
-from ..encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.source import Source
+from maskstream.shards.config import Config
+
 from .encoder import LEVEL, check_sound, encoded_sound
 from .note import RATE, Note, rendered
 

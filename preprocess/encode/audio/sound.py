@@ -12,9 +12,10 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.container import InputContainer
 
-from ....shards.media.local_media import MediaError, open_media
-from ...source import RejectError, reason_of
-from ..limits import check_sound, lasts
+from maskstream.preprocess.encode.limits import check_sound, lasts
+from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.shards.media.local_media import MediaError, open_media
+
 from .truncation import missing_after_decoding, missing_before_decoding
 
 _PRIMING = 3

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from ....shards.config import Config
-from ....shards.members.video import video_member
-from ...source import RejectError, Source
-from ..audio.encoder import LEVEL, check_sound, encoded_sound
-from ..audio.sound import Sound
-from ..encoder import Encoded
-from ..video.profile import PROFILES, VideoProfile
-from ..video.video import encode_video
+from maskstream.preprocess.encode.audio.encoder import LEVEL, check_sound, encoded_sound
+from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
+from maskstream.preprocess.encode.video.video import encode_video
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.members.video import video_member
+
 from .sound_track import read_track
 
 SILENT_DB = -60.0

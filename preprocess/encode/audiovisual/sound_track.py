@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
 
-from ....shards.media.local_media import MediaError, open_media
-from ...source import RejectError, reason_of
-from ..audio.sound import Sound, form_of, integers, samples_of
-from ..limits import check_sound_values, in_force
+from maskstream.preprocess.encode.audio.sound import Sound, form_of, integers, samples_of
+from maskstream.preprocess.encode.limits import check_sound_values, in_force
+from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.shards.media.local_media import MediaError, open_media
 
 MAX_DRIFT_S = 0.008
 """How far time stamps may drift from the sample count before samples are inserted or dropped: less than half a frame at

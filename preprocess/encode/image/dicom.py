@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
-from ...source import RejectError
-from ..limits import MEMORY_PER_BYTE, check_image_size, in_force
+from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE, check_image_size, in_force
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -20,10 +20,11 @@ from typing import ClassVar
 
 import cv2
 
-from ....shards.config import Config
-from ....shards.members.image import image_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.members.image import image_member
+
 from .idx import read_idx_image
 from .picture import UInt8s, encoded, read_picture
 

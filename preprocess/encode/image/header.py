@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
 
 _SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # the marker after entropy-coded data; 00 and RSTn belong to it
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...source import RejectError
-from ..limits import check_image_size
-from ..source_file import check_source_file
+from maskstream.preprocess.encode.limits import check_image_size
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.source import RejectError
+
 from .picture import DecodedPicture, UInt8s
 
 _UINT8 = 0x08

@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...source import RejectError
-from ..limits import check_image_size
-from ..source_file import check_source_file
+from maskstream.preprocess.encode.limits import check_image_size
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.source import RejectError
+
 from .dicom import DICOM_SUFFIXES, Window, dicom_pixels, is_dicom
 from .header import read_header
 

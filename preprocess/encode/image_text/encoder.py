@@ -30,19 +30,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import NOT_SAVED, Config
-from ....shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
-from ....shards.members.array import array_member
-from ....shards.members.image import image_member
-from ....shards.members.member import Member
-from ....shards.members.texts import ROLES, texts_member
-from ....shards.members.tokens import tokens_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
-from ..image.encoder import ImageEncoder
-from ..image.picture import encoded
-from ..text.tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers
-from ..text.training_texts import training_texts
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.image.picture import encoded
+from maskstream.preprocess.encode.text.tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers
+from maskstream.preprocess.encode.text.training_texts import training_texts
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import NOT_SAVED, Config
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
+from maskstream.shards.members.array import array_member
+from maskstream.shards.members.image import image_member
+from maskstream.shards.members.member import Member
+from maskstream.shards.members.texts import ROLES, texts_member
+from maskstream.shards.members.tokens import tokens_member
+
 from .scene import SCENE, drawn_scene
 from .segments import segments_of
 

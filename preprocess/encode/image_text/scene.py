@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...source import RejectError, Source
-from ..image.picture import UInt8s, read_alpha, read_picture
+from maskstream.preprocess.encode.image.picture import UInt8s, read_alpha, read_picture
+from maskstream.preprocess.source import RejectError, Source
 
 SCENE = "scene"
 WHITE = 247

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
 
 SEGMENT = "segment"
 _BEYOND = 1.0

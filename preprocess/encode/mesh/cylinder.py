@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
-from ....shards.errors import DatasetError
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.config import Config
+from maskstream.shards.errors import DatasetError
+
 from .cylinder_mesh import channel_mesh
 from .simulation import INFLOW, NORMAL, OUTFLOW, WALL, Simulation
 

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
-from ....shards.media.mesh_members import FIELDS, MESH
-from ....shards.members.array import array_member
-from ....shards.members.mesh import mesh_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.media.mesh_members import FIELDS, MESH
+from maskstream.shards.members.array import array_member
+from maskstream.shards.members.mesh import mesh_member
+
 from .cylinder import CylinderFlow, compute
 from .simulation import NORMAL, OUTFLOW, Simulation
 from .surfaces import Surface, read_surface

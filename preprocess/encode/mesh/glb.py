@@ -10,8 +10,8 @@ import json
 import struct
 from typing import Any
 
-from ...source import RejectError
-from ..limits import MEMORY_PER_BYTE
+from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE
+from maskstream.preprocess.source import RejectError
 
 _JSON = 0x4E4F534A
 _COMPONENT_BYTES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
 
 NODE_TYPES = ("normal", "obstacle", "airfoil", "handle", "inflow", "outflow", "wall")
 """Names of the node types 0 to 6."""

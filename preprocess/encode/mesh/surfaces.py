@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
-from ...source import RejectError
-from ..source_file import check_source_file
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
+
 from .glb import check_glb
 
 SURFACE_SUFFIXES = frozenset({".obj", ".ply", ".stl", ".off", ".glb"})

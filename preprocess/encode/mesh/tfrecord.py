@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...source import RejectError
-from ..source_file import check_source_file
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.source import RejectError
 
 _HEAD = struct.Struct("<QI")
 _SUM = struct.Struct("<I")

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ....shards.config import Config
-from ....shards.members.points import points_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
-from ..mesh.surfaces import Surface
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.mesh.surfaces import Surface
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.members.points import points_member
+
 from .cloud import Cloud
 from .point_files import read_points
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
+
 from .cloud import Cloud
 
 LAS_SUFFIXES = frozenset({".las", ".laz"})

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
 
 Float64 = npt.NDArray[np.float64]
 

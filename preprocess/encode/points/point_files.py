@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
-from ....shards.media.npy import NpyError, read_npy
-from ...source import RejectError
-from ..mesh.surfaces import SURFACE_SUFFIXES, Surface, checked_surface, read_surface
-from ..source_file import check_source_file
+from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, Surface, checked_surface, read_surface
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.media.npy import NpyError, read_npy
+
 from .cloud import Cloud
 from .las_files import LAS_SUFFIXES, Block, read_las
 from .ldraw import read_ldraw

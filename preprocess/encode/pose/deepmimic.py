@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...source import RejectError
-from ..source_file import check_source_file
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.source import RejectError
+
 from .motion import Floats, Motion, upright
 
 _Joint = tuple[str, str, tuple[float, float, float], int | None, int]

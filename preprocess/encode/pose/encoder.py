@@ -14,11 +14,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ....shards.config import Config
-from ....shards.media.h36m import PARENTS
-from ....shards.members.poses import poses_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.media.h36m import PARENTS
+from maskstream.shards.members.poses import poses_member
+
 from .bvh import read_bvh
 from .deepmimic import read_deepmimic
 from .lugaru import read_lugaru

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.media.h36m import JOINTS
-from ....shards.media.npy import read_npy
-from ...source import RejectError
-from ..source_file import check_source_file
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.h36m import JOINTS
+from maskstream.shards.media.npy import read_npy
+
 from .motion import Motion
 
 _MOST_BYTES = 1 << 31

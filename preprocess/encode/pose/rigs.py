@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ....shards.media.h36m import JOINTS
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.media.h36m import JOINTS
+
 from .motion import Motion
 
 Rig = tuple[str | tuple[str, str], ...]

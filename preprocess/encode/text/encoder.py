@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import xxhash
 
-from ....shards.config import NOT_SAVED, Config
-from ....shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
-from ....shards.members.text import text_member
-from ....shards.members.tokens import tokens_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import NOT_SAVED, Config
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
+from maskstream.shards.members.text import text_member
+from maskstream.shards.members.tokens import tokens_member
+
 from .parts_of_speech import Lexicon, lexicon_of
 from .read import Document, read_document
 from .tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers

@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...raw.parquet_rows import ParquetRows
-from ...raw.scratch import Scratch
-from ...source import RejectError, Source
-from ..source_file import check_source_file
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.raw.parquet_rows import ParquetRows
+from maskstream.preprocess.raw.scratch import Scratch
+from maskstream.preprocess.source import RejectError, Source
 
 MAX_BYTES = 1 << 28
 """The longest text, in bytes of UTF-8."""

@@ -21,7 +21,7 @@ from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers,
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 
-from ....shards.format.tokenizer import TokenizerFacts
+from maskstream.shards.format.tokenizer import TokenizerFacts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """The special tokens of a trained tokenizer, whose ids are 0 to 4."""

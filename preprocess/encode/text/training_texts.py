@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import xxhash
 
-from ...source import RejectError, Source
+from maskstream.preprocess.source import RejectError, Source
 
 BYTES = 1 << 25
 """How much of the texts counts: the first sources that hold so much."""

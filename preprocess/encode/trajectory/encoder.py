@@ -17,19 +17,20 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from ....shards.config import Config
-from ....shards.media.depth import DEPTH_FORMAT, depth_of
-from ....shards.members.camera_path import camera_path_member, problem_of_path
-from ....shards.members.member import Member
-from ....shards.members.video import video_member
-from ...source import RejectError, Source, reason_of
-from ..encoder import Encoded
-from ..video.check import check_slices
-from ..video.convert import fitted
-from ..video.drawn_clip import write_clip
-from ..video.fragments import mp4_writer, parsed_output, video_index
-from ..video.profile import BLOCK, PROFILES, VideoProfile
-from ..video.video import encode_video
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.video.check import check_slices
+from maskstream.preprocess.encode.video.convert import fitted
+from maskstream.preprocess.encode.video.drawn_clip import write_clip
+from maskstream.preprocess.encode.video.fragments import mp4_writer, parsed_output, video_index
+from maskstream.preprocess.encode.video.profile import BLOCK, PROFILES, VideoProfile
+from maskstream.preprocess.encode.video.video import encode_video
+from maskstream.preprocess.source import RejectError, Source, reason_of
+from maskstream.shards.config import Config
+from maskstream.shards.media.depth import DEPTH_FORMAT, depth_of
+from maskstream.shards.members.camera_path import camera_path_member, problem_of_path
+from maskstream.shards.members.member import Member
+from maskstream.shards.members.video import video_member
+
 from .miniworld import MiniworldWalk
 from .vizdoom import VizdoomWalk
 from .walk import UInt16s, Walk, in_blocks

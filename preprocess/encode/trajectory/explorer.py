@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ....shards.media.camera_pose import Floats, wrapped
+from maskstream.shards.media.camera_pose import Floats, wrapped
+
 from .floor_plan import FloorPlan
 
 NEAREST_M, FARTHEST_M = 5.0, 16.0

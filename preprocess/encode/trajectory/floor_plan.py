@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.media.camera_pose import Floats
+from maskstream.shards.media.camera_pose import Floats
 
 Bools = npt.NDArray[np.bool_]
 Cell = tuple[int, int]

@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
-from ....shards.media.camera_pose import Floats, level_pose
-from ...source import RejectError
-from ..package_version import require_version
+from maskstream.preprocess.encode.package_version import require_version
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.media.camera_pose import Floats, level_pose
+
 from .explorer import Explorer, StuckError
 from .floor_plan import FloorPlan
 from .walk import Walk, millimetres

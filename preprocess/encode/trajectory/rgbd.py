@@ -14,16 +14,17 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 
-from ....shards.config import Config
-from ....shards.media.camera_pose import Floats, product, turned
-from ....shards.members.camera_path import problem_of_lens
-from ...source import RejectError, Source
-from ..encoder import Encoded
-from ..image.header import read_header
-from ..image.picture import UInt8s, read_picture
-from ..limits import check_frame_size, check_frames, lasts
-from ..source_file import check_source_file
-from ..video.profile import PROFILES, VideoProfile
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.image.header import read_header
+from maskstream.preprocess.encode.image.picture import UInt8s, read_picture
+from maskstream.preprocess.encode.limits import check_frame_size, check_frames, lasts
+from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.media.camera_pose import Floats, product, turned
+from maskstream.shards.members.camera_path import problem_of_lens
+
 from .encoder import TrajectoryEncoder
 from .tum_lists import tum_ticks
 from .walk import UInt16s, Walk, millimetres

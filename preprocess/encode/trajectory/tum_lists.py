@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
-from ....shards.media.camera_pose import POSE, Floats
-from ...raw.lists import read_lines
+from maskstream.preprocess.raw.lists import read_lines
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.media.camera_pose import POSE, Floats
 
 COLOURS, DEPTH, POSES = "rgb.txt", "depth.txt", "groundtruth.txt"
 APART_S = 0.02

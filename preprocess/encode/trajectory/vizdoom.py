@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.media.camera_pose import Floats, level_pose
-from ...source import RejectError
-from ..package_version import require_version
+from maskstream.preprocess.encode.package_version import require_version
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.media.camera_pose import Floats, level_pose
+
 from .explorer import AREA_M2, Explorer, StuckError
 from .floor_plan import FloorPlan
 from .walk import UInt16s, Walk, millimetres

@@ -11,10 +11,11 @@ import xxhash
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from ....shards.media.limits import most_pixels
-from ....shards.media.local_media import MediaError, open_media
-from ....shards.media.mp4 import DECODERS, Mp4Error, Packets, Track, read_fragments, read_header
-from ...source import RejectError, reason_of
+from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.shards.media.limits import most_pixels
+from maskstream.shards.media.local_media import MediaError, open_media
+from maskstream.shards.media.mp4 import DECODERS, Mp4Error, Packets, Track, read_fragments, read_header
+
 from .fragments import Fragments
 
 

@@ -19,8 +19,9 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
-from ...source import RejectError
-from ..limits import check_frame_size
+from maskstream.preprocess.encode.limits import check_frame_size
+from maskstream.preprocess.source import RejectError
+
 from .profile import BLOCK
 from .source import display_size, orientation_of
 

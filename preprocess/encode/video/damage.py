@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from av.video.frame import VideoFrame
 
-from ...source import DamageError
+from maskstream.preprocess.source import DamageError
 
 Damage = Literal["reject", "trim", "keep"]
 """reject: such a video is a reject. trim: it ends before its first damaged frame. keep: frames are as the decoder

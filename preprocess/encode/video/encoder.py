@@ -7,10 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
-from ....shards.config import Config
-from ....shards.members.video import video_member
-from ...source import Source
-from ..encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.source import Source
+from maskstream.shards.config import Config
+from maskstream.shards.members.video import video_member
+
 from .damage import DAMAGES, Damage
 from .drawn_clip import write_clip
 from .metaworld import Episode, render

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ....shards.config import Config
-from ....shards.members.array import array_member
-from ....shards.members.member import Member
-from ....shards.members.video import video_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.members.array import array_member
+from maskstream.shards.members.member import Member
+from maskstream.shards.members.video import video_member
+
 from .profile import PROFILES, VideoProfile
 from .remux import cut_out
 from .video import EncodedVideo, encode_video

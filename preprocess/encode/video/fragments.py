@@ -12,9 +12,9 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from ....shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
-from ....shards.media.video_index import VideoIndex, anchor_reach_of
-from ...source import RejectError
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
+from maskstream.shards.media.video_index import VideoIndex, anchor_reach_of
 
 # negative_cts_offsets puts the first frame at time 0, so a reader of one fragment knows its times in the video.
 _FLAGS = "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer"

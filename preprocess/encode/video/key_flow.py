@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.media.key_flow import CELL, DISTANCE, LIMIT, QUARTERS, KeyFlow, grid_of
+from maskstream.shards.media.key_flow import CELL, DISTANCE, LIMIT, QUARTERS, KeyFlow, grid_of
+
 from .scene_cuts import halved
 
 Plane = npt.NDArray[Any]

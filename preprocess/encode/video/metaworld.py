@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ....shards.errors import DatasetError
-from ...source import RejectError
-from ..package_version import require_version
+from maskstream.preprocess.encode.package_version import require_version
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DatasetError
+
 from .drawn_clip import UInt8s
 
 VERSION = "3.1.1"

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ....shards.config import Config
-from ....shards.members.video import video_member
-from ...source import RejectError, Source
-from ..encoder import Encoded
-from ..image.idx import read_idx_image
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.image.idx import read_idx_image
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.config import Config
+from maskstream.shards.members.video import video_member
+
 from .drawn_clip import UInt8s, write_clip
 from .profile import BLOCK, PROFILES, VideoProfile
 from .video import encode_video

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from ....shards.media.gop_notes import note_box, with_box
-from ....shards.media.key_flow import flow_payload
-from ....shards.media.scene_starts import DISTANCE, starts_payload
+from maskstream.shards.media.gop_notes import note_box, with_box
+from maskstream.shards.media.key_flow import flow_payload
+from maskstream.shards.media.scene_starts import DISTANCE, starts_payload
+
 from .fragments import Fragments, parse_fragments
 from .key_flow import KeyFlows
 from .scene_cuts import SceneCuts

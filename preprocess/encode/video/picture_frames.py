@@ -12,12 +12,13 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from ....shards.config import Config
-from ....shards.members.video import video_member
-from ...source import RejectError, Source, reason_of
-from ..encoder import Encoded
-from ..image.picture import read_picture
-from ..limits import check_frame_size
+from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.image.picture import read_picture
+from maskstream.preprocess.encode.limits import check_frame_size
+from maskstream.preprocess.source import RejectError, Source, reason_of
+from maskstream.shards.config import Config
+from maskstream.shards.members.video import video_member
+
 from .profile import PROFILES, VideoProfile
 from .video import encode_video
 

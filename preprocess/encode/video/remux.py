@@ -12,7 +12,8 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from ...source import RejectError, reason_of
+from maskstream.preprocess.source import RejectError, reason_of
+
 from .fragments import mp4_writer
 from .source import decodable, open_video, packets_of
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ....shards.media.h264_sps import UnknownSpsError, read_sps
-from ....shards.media.mp4 import read_fragments, read_header
+from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps
+from maskstream.shards.media.mp4 import read_fragments, read_header
+
 from .fragments import Fragments
 
 _X264 = re.compile(rb"x264 - core (\d{1,6})")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.media.scene_starts import DISTANCE
+from maskstream.shards.media.scene_starts import DISTANCE
 
 Luma = npt.NDArray[np.uint8]
 SIDE = 64

@@ -17,9 +17,10 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ....shards.media.local_media import MediaError, open_media
-from ...source import DamageError, RejectError, reason_of
-from ..limits import check_frame_size, check_frames, in_force, lasts
+from maskstream.preprocess.encode.limits import check_frame_size, check_frames, in_force, lasts
+from maskstream.preprocess.source import DamageError, RejectError, reason_of
+from maskstream.shards.media.local_media import MediaError, open_media
+
 from .damage import Damage
 from .timing import frame_rate
 

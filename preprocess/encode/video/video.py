@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from av.video.frame import VideoFrame
 
-from ....shards.anchors import ANCHORED
-from ....shards.media.video_index import VideoIndex
-from ...source import RejectError
-from ..limits import check_frames, lasts
+from maskstream.preprocess.encode.limits import check_frames, lasts
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.anchors import ANCHORED
+from maskstream.shards.media.video_index import VideoIndex
+
 from .check import check_slices, exact_entries, full_decode, strict_decode
 from .convert import Converter, deinterlaced
 from .damage import Damage, Ending

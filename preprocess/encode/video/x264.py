@@ -13,7 +13,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
 
-from ...source import RejectError, reason_of
+from maskstream.preprocess.source import RejectError, reason_of
+
 from .convert import BT601, Converter
 from .fragments import mp4_writer
 from .profile import VideoProfile

@@ -20,9 +20,10 @@ import typer
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from .. import __version__
-from ..shards.errors import MaskstreamError
-from ..shards.printable import PrintableFormatter
+from maskstream import __version__
+from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.printable import PrintableFormatter
+
 from .append import append
 from .bench import bench
 from .catalogue import datasets, masks, recipes

@@ -18,8 +18,8 @@ def append(
     as_json: Json = False,
 ) -> None:
     """Append the shards of another split to a split, as a new version."""
-    from ..pages.figures.words import plural
-    from ..preprocess.versions import append as appended_to
+    from maskstream.pages.figures.words import plural
+    from maskstream.preprocess.versions import append as appended_to
 
     result = appended_to(data, other)
     if as_json:

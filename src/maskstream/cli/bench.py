@@ -56,16 +56,16 @@ def bench(
     page cache: to measure a disk, use data larger than memory, or drop the cache first. With --decode it measures
     decoders instead and writes down which is faster, for `video_loader(backend="auto")` on this machine.
     """
-    from .. import bench as loader_bench
-    from ..modalities import modality_of
-    from ..pipelines.modalities.split import StoreOptions
+    from maskstream import bench as loader_bench
+    from maskstream.modalities import modality_of
+    from maskstream.pipelines.modalities.split import StoreOptions
 
     modality = modality_of(data, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
     config = modality.chosen(chosen, mask or ())
     if decode:
-        from ..bench_decode import measure_decoders, show_decoders
-        from ..pipelines.modalities.video.decoders import decoders_path
+        from maskstream.bench_decode import measure_decoders, show_decoders
+        from maskstream.pipelines.modalities.video.decoders import decoders_path
 
         to = out or decoders_path()
         found = measure_decoders(data, config, out=to, device=device, threads=threads, for_s=seconds)

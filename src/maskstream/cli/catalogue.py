@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..shards.named import nearest
+from maskstream.shards.named import nearest
+
 from .terminal import Json, console, say, show
 
 Name = Annotated[str | None, typer.Argument(help="The one to describe whole [default: all]", show_default=False)]
@@ -22,7 +23,7 @@ Search = Annotated[
     str | None, typer.Option("--search", help="Only those whose description has all of these words.", metavar="WORDS")
 ]
 if TYPE_CHECKING:
-    from ..train.core.recipe import Recipe
+    from maskstream.train.core.recipe import Recipe
 
 SAMPLES = "samples: small, downloaded or made here"
 _WIDTH = 24
@@ -49,7 +50,7 @@ class CatalogueEntry:
 
 def datasets(name: Name = None, search: Search = None, as_json: Json = False) -> None:
     """List the datasets of `maskstream shards`: what each expects below ROOT, or what it downloads."""
-    from ..preprocess.datasets import BY_MODALITY, FORMER
+    from maskstream.preprocess.datasets import BY_MODALITY, FORMER
 
     entries = [_dataset(one, modality, make) for modality, some in BY_MODALITY.items() for one, make in some.items()]
     if name is not None and name in FORMER:
@@ -63,14 +64,14 @@ def recipes(name: Name = None, search: Search = None, as_json: Json = False) -> 
 
     Of one recipe it prints the config, and names its paper's folder.
     """
-    from ..train.recipes import RECIPES
+    from maskstream.train.recipes import RECIPES
 
     _list([_recipe(one, make, whole=one == name) for one, make in RECIPES.items()], name, "recipe", search, as_json)
 
 
 def masks(name: Name = None, search: Search = None, as_json: Json = False) -> None:
     """List the masks by name: the paper, what is hidden, and the call in Python (docs/masks.md)."""
-    from ..pipelines.masks import SCHEMES
+    from maskstream.pipelines.masks import SCHEMES
 
     entries = [
         CatalogueEntry(
@@ -87,7 +88,7 @@ def masks(name: Name = None, search: Search = None, as_json: Json = False) -> No
 
 def _dataset(name: str, modality: str, make: Callable[..., Any]) -> CatalogueEntry:
     """The entry of a dataset: its file describes the data, its function the splits."""
-    from ..preprocess.datasets import own_settings
+    from maskstream.preprocess.datasets import own_settings
 
     function = make.func if isinstance(make, partial) else make
     described = inspect.cleandoc(sys.modules[function.__module__].__doc__ or "")
@@ -131,7 +132,7 @@ def _parameters(name: str) -> int:
     """How many weights the model of a recipe learns."""
     import torch
 
-    from ..train.recipes import named_recipe
+    from maskstream.train.recipes import named_recipe
 
     with torch.device("meta"):
         return sum(one.numel() for one in named_recipe(name).build().parameters() if one.requires_grad)
@@ -140,7 +141,7 @@ def _parameters(name: str) -> int:
 @cache
 def _reached() -> dict[str, dict[str, Any]]:
     """What the tiny recipes reach on the split `val` of their sample sets, as docs/recipes.md has it."""
-    from .. import train
+    from maskstream import train
 
     found: dict[str, dict[str, Any]] = json.loads((Path(train.__path__[0]) / "reached.json").read_bytes())
     return found

@@ -10,7 +10,7 @@ import typer
 from .terminal import say, show
 
 if TYPE_CHECKING:
-    from ..preprocess.executors.slurm import SlurmJob
+    from maskstream.preprocess.executors.slurm import SlurmJob
 
 
 def words_of(context: typer.Context, leave: Collection[str]) -> list[str]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from ..shards.config.base import KIND, VERSION
+from maskstream.shards.config.base import KIND, VERSION
 
 if TYPE_CHECKING:
-    from ..pipelines.modalities.data import DataConfig
+    from maskstream.pipelines.modalities.data import DataConfig
 
 Set = Annotated[
     list[str] | None,
@@ -68,8 +68,8 @@ class DataCommand(TyperCommand):
 
 def _fields(command: str) -> Iterator[str]:
     """A paragraph with the fields of each modality that a command loads."""
-    from ..modalities import MODALITIES
-    from ..pages.doctor import MIDDLE_FRAME
+    from maskstream.modalities import MODALITIES
+    from maskstream.pages.doctor import MIDDLE_FRAME
 
     shown = {name: modality.data for name, modality in MODALITIES.items()}
     only: dict[str, dict[str, DataConfig[Any]]] = {"doctor": {"video": MIDDLE_FRAME}, "flow": {"video": shown["video"]}}

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from ..shards.named import nearest
+from maskstream.shards.named import nearest
+
 from .terminal import say
 
 
@@ -25,7 +26,7 @@ def demo(
     It prints the commands that it runs, and writes to data/ and runs/ in the current folder. If it was interrupted, the
     same command continues.
     """
-    from ..modalities import MODALITIES
+    from maskstream.modalities import MODALITIES
 
     demos = {name: one.demo for name, one in MODALITIES.items() if one.demo is not None}
     if modality not in demos:

@@ -39,8 +39,8 @@ def doctor(
     The scores are computed in closed form, in seconds and without training, from second moments of small pictures, the
     middle frame of each video. They are a first hint about a dataset, not a result.
     """
-    from ..pages import doctor as clinic
-    from ..shards.config import with_set
+    from maskstream.pages import doctor as clinic
+    from maskstream.shards.config import with_set
 
     pictures = with_set(clinic.MIDDLE_FRAME, settings(set_, component=component, size=size), where="--help lists all")
     moments = clinic.Moments.of(clinic.labelled_frames(data, pictures, samples=samples))

@@ -35,8 +35,8 @@ def erase(
     A shard that held one is written again under another name. Runs resume exactly for all other samples. With --words,
     all texts are read, of the split and of those beside it, from which the words are erased too.
     """
-    from ..pages.figures.words import plural
-    from ..preprocess.versions import erase as erased_from
+    from maskstream.pages.figures.words import plural
+    from maskstream.preprocess.versions import erase as erased_from
 
     wanted = [*(keys or []), *(keys_in(from_, "--from") if from_ else [])]
     if not wanted:

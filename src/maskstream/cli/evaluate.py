@@ -11,7 +11,7 @@ import typer
 from .terminal import Json, say, show
 
 if TYPE_CHECKING:
-    from ..train.evaluations import RunEvaluation
+    from maskstream.train.evaluations import RunEvaluation
 
 
 def evaluate(
@@ -26,7 +26,7 @@ def evaluate(
 
     The numbers are kept in RUN/evaluation.json; `report` writes the same there. Several runs are compared.
     """
-    from ..train.evaluations import evaluate_run
+    from maskstream.train.evaluations import evaluate_run
 
     found = [evaluate_run(run, data, again=again) for run in runs]
     if as_json:
@@ -38,7 +38,7 @@ def evaluate(
 
 def table(names: Sequence[str], found: Sequence[RunEvaluation]) -> list[str]:
     """The lines of a table: under each score those of its baselines, in a column for each run."""
-    from ..pages.report.evaluated import number, score_name
+    from maskstream.pages.report.evaluated import number, score_name
 
     rows: dict[tuple[str, str], dict[int, str]] = {}
     for column, one in enumerate(found):

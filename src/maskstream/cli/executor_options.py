@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..preprocess import Executor
+    from maskstream.preprocess import Executor
 
 _EXECUTORS = ("local", "ray")
 
@@ -45,6 +45,6 @@ def executor_named(name: str, workers: int | None, address: str | None, also: tu
         return None
     if workers is not None:
         raise ValueError(f"--workers {workers} does not go with --executor ray, which runs a task per processor")
-    from ..preprocess import RayExecutor
+    from maskstream.preprocess import RayExecutor
 
     return RayExecutor(address)

@@ -24,9 +24,9 @@ def fetch(
 
     What the cache has is checked and not fetched again, so the same command continues.
     """
-    from ..pipelines.modalities.node_cache import block_cache, shards_of
-    from ..shards.format.manifest import Manifest
-    from ..shards.stores.filling import fill
+    from maskstream.pipelines.modalities.node_cache import block_cache, shards_of
+    from maskstream.shards.format.manifest import Manifest
+    from maskstream.shards.stores.filling import fill
 
     kept = block_cache(data, cache, cache_gb)
     if kept is None:

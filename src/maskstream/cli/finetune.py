@@ -42,8 +42,8 @@ def finetune(
 
     It writes what `maskstream train` writes, and finetune.json, into the folder.
     """
-    from ..pipelines.stream.topology import resolved_device
-    from ..train.evaluate.finetune import finetune as train
+    from maskstream.pipelines.stream.topology import resolved_device
+    from maskstream.train.evaluate.finetune import finetune as train
 
     folder = out or run / "finetune"
     result = train(

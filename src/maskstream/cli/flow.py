@@ -41,10 +41,10 @@ def flow(
     Of each source: the flow as colours, how well it explains each cell of a frame, the visible tokens that a
     motion-guided mask makes of it, and the scene cuts.
     """
-    from ..modalities import MODALITIES
-    from ..pages.flow import flow_page
-    from ..pipelines.flow import FlowSource, Raft
-    from ..pipelines.flow.choice import flow_named
+    from maskstream.modalities import MODALITIES
+    from maskstream.pages.flow import flow_page
+    from maskstream.pipelines.flow import FlowSource, Raft
+    from maskstream.pipelines.flow.choice import flow_named
 
     chosen: list[FlowSource] | None = None
     if sources is not None:

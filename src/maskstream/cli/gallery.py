@@ -31,9 +31,9 @@ def gallery(
 
     Sample media come from the Python package index; the page lists what could not be fetched.
     """
-    from ..pages.gallery import Media, first_clip
-    from ..pages.gallery import gallery as write
-    from ..preprocess.gallery.media import gallery_media
+    from maskstream.pages.gallery import Media, first_clip
+    from maskstream.pages.gallery import gallery as write
+    from maskstream.preprocess.gallery.media import gallery_media
 
     found = gallery_media(root)
     media = Media(**found.media)

@@ -28,7 +28,7 @@ def generate_texts(
     as_json: Json = False,
 ) -> None:
     """Fill in the blanks of a text in any order, by a masked language model."""
-    from ..pages.generated import generated_texts
+    from maskstream.pages.generated import generated_texts
 
     made = generated_texts(run, data, text, blanks=blanks, count=count, order=order, temperature=temperature, seed=seed)
     if as_json:
@@ -55,8 +55,8 @@ def generate_pictures(
     as_json: Json = False,
 ) -> None:
     """Write a page of pictures or clips that a model of ids generates, beside real ones."""
-    from ..modalities import modality_of
-    from ..pages.generated import write_generated
+    from maskstream.modalities import modality_of
+    from maskstream.pages.generated import write_generated
 
     page = write_generated(
         modality_of(data), run, data, out, count=count, rounds=rounds, temperature=temperature, seed=seed
@@ -95,7 +95,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Generate with a masked model: the former name of `maskstream paper bert`, `mage` and `maskvit`."""
-    from ..modalities import modality_of
+    from maskstream.modalities import modality_of
 
     if modality_of(data).name == "text":
         heat = 0.8 if temperature is None else temperature

@@ -55,8 +55,8 @@ def index(
     The tars are not changed. Afterwards the folder is a split like any other; files that cannot be used are listed in
     rejects.parquet with the reason.
     """
-    from ..preprocess import index_tars
-    from ..preprocess.job.progress import ProgressBar
+    from maskstream.preprocess import index_tars
+    from maskstream.preprocess.job.progress import ProgressBar
 
     limits = limits_of(max_pixels, time_limit, memory_limit)
     with nullcontext() if as_json else ProgressBar() as shown:

@@ -33,9 +33,9 @@ def facts() -> dict[str, str]:
     """What is here, by name. It has no name of a user or a host, but for folders, and no value of a credential."""
     import av
 
-    from ..pipelines.modalities.acceptance import record_path
-    from ..pipelines.modalities.video.decoders import decoders_path
-    from ..shards.format.index_cache import cache_folder
+    from maskstream.pipelines.modalities.acceptance import record_path
+    from maskstream.pipelines.modalities.video.decoders import decoders_path
+    from maskstream.shards.format.index_cache import cache_folder
 
     ffmpeg = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in sorted(av.library_versions.items()))
     dali = [f"{name} {found}" for name in DALI if (found := _version(name))]

@@ -7,6 +7,6 @@ from .terminal import Data, Json, show
 
 def inspect(data: Data, as_json: Json = False) -> None:
     """Print the contents of a split: samples, hours, resolutions, frame rates, bytes, rejects by reason."""
-    from ..shards.format.inspect import inspect as look
+    from maskstream.shards.format.inspect import inspect as look
 
     show(look(data), as_json)

@@ -12,7 +12,7 @@ import typer
 from .terminal import Json, say
 
 if TYPE_CHECKING:
-    from ..train.papers.kbvqa.evaluate import KbvqaResult, Predictor, Question
+    from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Predictor, Question
 
 
 def kbvqa(
@@ -45,11 +45,11 @@ def kbvqa(
 
     It writes kbvqa.json and a page of questions and replies, kbvqa.html, into the folder.
     """
-    from ..pages.kbvqa import kbvqa_page
-    from ..preprocess.datasets.image_text.wordnet import WordNet
-    from ..train.papers.kbvqa.evaluate import kbvqa as asked
-    from ..train.papers.kbvqa.evaluate import questions_of
-    from ..train.papers.kbvqa.glosses import Glosses
+    from maskstream.pages.kbvqa import kbvqa_page
+    from maskstream.preprocess.datasets.image_text.wordnet import WordNet
+    from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
+    from maskstream.train.papers.kbvqa.evaluate import questions_of
+    from maskstream.train.papers.kbvqa.glosses import Glosses
 
     questions, before = questions_of(data, samples, seed), questions_of(known, 1 << 30, seed)
     glosses = None
@@ -80,8 +80,8 @@ def kbvqa(
 
 
 def _predictor(name: str, command: str | None, timeout: float, known: list[Question], data: str) -> Predictor:
-    from ..shards.named import imported
-    from ..train.papers.kbvqa.predictors import CommandPredictor, frequent, of_callable, of_run
+    from maskstream.shards.named import imported
+    from maskstream.train.papers.kbvqa.predictors import CommandPredictor, frequent, of_callable, of_run
 
     if command is not None:
         words = shlex.split(command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..preprocess import Limits
+    from maskstream.preprocess import Limits
 
 MaxPixels = Annotated[
     int | None,
@@ -38,7 +38,7 @@ MemoryLimit = Annotated[
 
 def limits_of(max_pixels: int | None, time_limit: float, memory_limit: float | None) -> Limits:
     """The limits that the options ask for."""
-    from ..preprocess import Limits
+    from maskstream.preprocess import Limits
 
     limits = Limits(time_s=time_limit, memory_gb=memory_limit)
     return limits if max_pixels is None else replace(limits, frame_pixels=max_pixels, image_pixels=max_pixels)

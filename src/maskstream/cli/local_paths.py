@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ..shards.stores.url import local_path, spoilt_url
+from maskstream.shards.stores.url import local_path, spoilt_url
 
 
 def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:

@@ -18,8 +18,8 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Merge splits into one that refers to their shards where they are; no tar is copied."""
-    from ..pages.figures.words import plural
-    from ..preprocess.versions import merge as merged
+    from maskstream.pages.figures.words import plural
+    from maskstream.preprocess.versions import merge as merged
 
     result = merged(out, splits)
     if as_json:

@@ -27,7 +27,7 @@ def meshmask(
     as_json: Json = False,
 ) -> None:
     """Roll out next-step models from the first step of trajectories, and compare their errors with persistence."""
-    from ..pages.report.rollout_report import compare_rollouts
+    from maskstream.pages.report.rollout_report import compare_rollouts
 
     result = compare_rollouts(runs, data, out, count=count, steps=steps, component=component)
     if as_json:

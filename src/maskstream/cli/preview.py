@@ -32,8 +32,8 @@ def preview(
     its voxels. Mesh: the field, and the visible part of the graph. The modality is that of the shards, as in their
     dataset.json.
     """
-    from ..modalities import modality_of
-    from ..pages.preview import preview as write
+    from maskstream.modalities import modality_of
+    from maskstream.pages.preview import preview as write
 
     modality = modality_of(data, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)

@@ -12,7 +12,7 @@ import typer
 from .terminal import Json, say
 
 if TYPE_CHECKING:
-    from ..train.evaluate.probe import ProbeResult
+    from maskstream.train.evaluate.probe import ProbeResult
 
 
 def probe(
@@ -37,9 +37,9 @@ def probe(
 
     It compares them with untrained encoders of the same recipe and with raw inputs (docs/probes.md).
     """
-    from ..pipelines.stream.topology import resolved_device
-    from ..train.evaluate.probe import PROBE
-    from ..train.evaluate.probe import probe as measure
+    from maskstream.pipelines.stream.topology import resolved_device
+    from maskstream.train.evaluate.probe import PROBE
+    from maskstream.train.evaluate.probe import probe as measure
 
     result = measure(
         runs,
@@ -63,8 +63,8 @@ def probe(
 
 def held_out(runs: Sequence[Path]) -> Iterator[str]:
     """What the runs reach on held-out samples, a line each, of what their evaluation.json has."""
-    from ..pages.report.evaluated import margin, number, score_name
-    from ..train.evaluations import kept_evaluations
+    from maskstream.pages.report.evaluated import margin, number, score_name
+    from maskstream.train.evaluations import kept_evaluations
 
     for run in runs:
         for one in kept_evaluations(run):

@@ -20,8 +20,8 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Remove samples from a split, as a new version: loaders replace them, and no tar is touched."""
-    from ..pages.figures.words import plural
-    from ..preprocess.versions import remove as removed_from
+    from maskstream.pages.figures.words import plural
+    from maskstream.preprocess.versions import remove as removed_from
 
     result = removed_from(data, keys_in(keys, "--keys"))
     if as_json:

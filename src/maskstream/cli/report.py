@@ -30,8 +30,8 @@ def report(
 
     It prints what the run reaches on these samples beside trivial predictors.
     """
-    from ..modalities import modality_of
-    from ..pages.report.report import write_report
+    from maskstream.modalities import modality_of
+    from maskstream.pages.report.report import write_report
 
     written = write_report(modality_of(data), run, data, out, unseen=unseen)
     show(written.facts, as_json=False)

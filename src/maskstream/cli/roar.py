@@ -11,7 +11,7 @@ import typer
 from .terminal import Json, say
 
 if TYPE_CHECKING:
-    from ..train.papers.roar.roar import RoarResult
+    from maskstream.train.papers.roar.roar import RoarResult
 
 
 def roar(
@@ -53,12 +53,12 @@ def roar(
 
     It writes roar.json and a page of curves, roar.html, into the folder. The same command continues.
     """
-    from ..pages.roar import roar_page
-    from ..pipelines.stream.topology import resolved_device
-    from ..shards.config import with_set
-    from ..train.core.run_folder import run_recipe
-    from ..train.papers.roar.roar import roar as compared
-    from ..train.recipes import named_recipe
+    from maskstream.pages.roar import roar_page
+    from maskstream.pipelines.stream.topology import resolved_device
+    from maskstream.shards.config import with_set
+    from maskstream.train.core.run_folder import run_recipe
+    from maskstream.train.papers.roar.roar import roar as compared
+    from maskstream.train.recipes import named_recipe
 
     recipe = run_recipe(Path(run)) if Path(run, "run.json").exists() else named_recipe(run)
     result = compared(

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..shards.named import nearest
+from maskstream.shards.named import nearest
+
 from .cluster import submit, words_of
 from .executor_options import Address, Workers, executor_named
 from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
 from .terminal import Json, show
 
 if TYPE_CHECKING:
-    from ..preprocess import JobReport
-    from ..preprocess.executors.slurm import SlurmJob
-    from ..preprocess.job.options import JobOptions
+    from maskstream.preprocess import JobReport
+    from maskstream.preprocess.executors.slurm import SlurmJob
+    from maskstream.preprocess.job.options import JobOptions
 
 
 _DEFAULT_PARTS = 100
@@ -189,11 +190,11 @@ def shards(
     Many machines share a job with --executor slurm, or with --part 1/N to N/N at the same time and in one OUT, and then
     --finish (docs/cluster.md). A part that was killed is run again; N may change.
     """
-    from ..preprocess import PROFILES, make_shards
-    from ..preprocess.job.options import JobOptions
-    from ..preprocess.job.plan import JobPart
-    from ..preprocess.job.progress import ProgressBar
-    from ..preprocess.versions import add_sources
+    from maskstream.preprocess import PROFILES, make_shards
+    from maskstream.preprocess.job.options import JobOptions
+    from maskstream.preprocess.job.plan import JobPart
+    from maskstream.preprocess.job.progress import ProgressBar
+    from maskstream.preprocess.versions import add_sources
 
     own = None if part is None else JobPart.parse(part)
     if profile not in PROFILES:
@@ -239,8 +240,8 @@ def _slurm_job(
     parts: int | None,
     sbatch: str | None,
 ) -> SlurmJob:
-    from ..preprocess.executors.slurm import SlurmJob
-    from ..preprocess.job.shards import largest_split
+    from maskstream.preprocess.executors.slurm import SlurmJob
+    from maskstream.preprocess.job.shards import largest_split
 
     if options.part or options.finish or options.overwrite or options.repair or append:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from ..shards.printable import DataConsole
+from maskstream.shards.printable import DataConsole
 
 console = DataConsole()
 errors = DataConsole(stderr=True)

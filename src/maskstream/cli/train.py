@@ -111,8 +111,8 @@ def train(
     ] = True,
 ) -> None:
     """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
-    from ..train.run import chosen_recipe
-    from ..train.run import train as run
+    from maskstream.train.run import chosen_recipe
+    from maskstream.train.run import train as run
 
     chosen = chosen_recipe(recipe, set_ or (), batch_size=batch_size, accumulate=accumulate)
     if print_config:

@@ -29,10 +29,10 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
-    from ..pages.figures.words import plural
-    from ..preprocess.job.progress import ProgressBar
-    from ..preprocess.job.repair import RepairReport, repair_split
-    from ..preprocess.job.verification import verify_split
+    from maskstream.pages.figures.words import plural
+    from maskstream.preprocess.job.progress import ProgressBar
+    from maskstream.preprocess.job.repair import RepairReport, repair_split
+    from maskstream.preprocess.job.verification import verify_split
 
     mended = repair_split(data) if repair else RepairReport()
     with nullcontext() if as_json else ProgressBar() as shown:

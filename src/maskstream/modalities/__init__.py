@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..modality import Modality
-from ..shards.errors import ShardError
-from ..shards.format.dataset import read_dataset_json
-from ..shards.named import named
+from maskstream.modality import Modality
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.named import named
+
 from .audio import AUDIO
 from .audiovisual import AUDIOVISUAL
 from .image import IMAGE

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.audio import AudioFigures, NoisyFigures
-from ..pages.figures.card import label_names
-from ..pipelines.masks import MASKS
-from ..pipelines.modalities.audio.data import AudioData, NoisyData
-from ..pipelines.modalities.audio.spectrogram import Features, Spectrogram, spectrogram_grid
-from ..pipelines.modalities.data import DataConfig
-from ..preprocess.encode.audio.encoder import AudioEncoder
-from ..shards.format.component import component_of
-from ..shards.format.manifest import Manifest
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.audio import AudioFigures, NoisyFigures
+from maskstream.pages.figures.card import label_names
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
+from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrogram, spectrogram_grid
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
 
 SPECTROGRAM = spectrogram_grid(1024, 128, (16, 16))
 """The tokens of the spectrogram of a usual clip."""

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.audiovisual import AudioVisualFigures
-from ..pages.figures.card import label_names
-from ..pipelines.masks import MASKS
-from ..pipelines.modalities.audio.spectrogram import Spectrogram
-from ..pipelines.modalities.audiovisual.data import AudioVisualData
-from ..pipelines.modalities.data import DataConfig
-from ..preprocess.encode.audiovisual.encoder import AudioVisualEncoder
-from ..shards.format.component import component_of
-from ..shards.format.manifest import Manifest
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.audiovisual import AudioVisualFigures
+from maskstream.pages.figures.card import label_names
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
+
 from . import audio
 from .video import CLIP
 

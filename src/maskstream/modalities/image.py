@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.card import label_names
-from ..pages.figures.image import ImageFigures
-from ..pipelines.masks import MASKS
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.image.data import ImageData, image_grid
-from ..preprocess.encode.image.encoder import ImageEncoder
-from ..shards.format.dataset import read_dataset_json
-from ..shards.members.image import IMAGE as KIND
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.card import label_names
+from maskstream.pages.figures.image import ImageFigures
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.members.image import IMAGE as KIND
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> ImageFigures:

@@ -6,24 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.card import label_names
-from ..pages.figures.image import ImageFigures
-from ..pages.figures.image_text import ImageTextFigures
-from ..pages.figures.text import TextFigures
-from ..pipelines.masks import MASKS
-from ..pipelines.masks.core.scheme import TEXT as TEXT_GRID
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.image.data import image_grid
-from ..pipelines.modalities.image_text.data import IMAGE_CUES, TEXT_CUES, ImageTextData
-from ..pipelines.modalities.image_text.places import SEGMENTS
-from ..preprocess.encode.image_text.encoder import ImageTextEncoder
-from ..shards.format.dataset import read_dataset_json
-from ..shards.format.manifest import Manifest
-from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from ..shards.members.image import IMAGE
-from ..shards.members.texts import TEXTS
-from ..shards.stores.open import open_store
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.card import label_names
+from maskstream.pages.figures.image import ImageFigures
+from maskstream.pages.figures.image_text import ImageTextFigures
+from maskstream.pages.figures.text import TextFigures
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.masks.core.scheme import TEXT as TEXT_GRID
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image_text.data import IMAGE_CUES, TEXT_CUES, ImageTextData
+from maskstream.pipelines.modalities.image_text.places import SEGMENTS
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.members.image import IMAGE
+from maskstream.shards.members.texts import TEXTS
+from maskstream.shards.stores.open import open_store
 
 
 def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:

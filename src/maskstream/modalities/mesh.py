@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.card import label_names
-from ..pages.figures.mesh import MeshFigures
-from ..pipelines.masks import MASKS, TokenGrid
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.mesh.data import MeshData
-from ..preprocess.encode.mesh.encoder import MeshEncoder
-from ..train.papers.meshmask.rollout import reader_of
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.card import label_names
+from maskstream.pages.figures.mesh import MeshFigures
+from maskstream.pipelines.masks import MASKS, TokenGrid
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
+from maskstream.train.papers.meshmask.rollout import reader_of
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> MeshFigures:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.card import label_names
-from ..pages.figures.points import PointsFigures
-from ..pipelines.masks import MASKS
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.points.data import PointsData
-from ..pipelines.modalities.points.tokens import VoxelTokens
-from ..preprocess.encode.points.encoder import PointEncoder
-from ..shards.format.manifest import Manifest
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.card import label_names
+from maskstream.pages.figures.points import PointsFigures
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.tokens import VoxelTokens
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.shards.format.manifest import Manifest
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> PointsFigures:

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.card import label_names
-from ..pages.figures.pose import PoseFigures
-from ..pipelines.masks import MASKS
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.pose.data import PoseData, pose_grid
-from ..preprocess.encode.pose.encoder import PoseEncoder
-from ..shards.format.component import component_of
-from ..shards.format.manifest import Manifest
-from ..shards.members.poses import POSES
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.card import label_names
+from maskstream.pages.figures.pose import PoseFigures
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.pose.data import PoseData, pose_grid
+from maskstream.preprocess.encode.pose.encoder import PoseEncoder
+from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.members.poses import POSES
 
 
 def with_usual_frames(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:

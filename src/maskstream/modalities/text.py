@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.card import label_names
-from ..pages.figures.text import TextFigures
-from ..pipelines.masks import MASKS
-from ..pipelines.masks.core.scheme import TEXT as GRID
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.text.data import CUES, TextData
-from ..preprocess.encode.text.encoder import TextEncoder
-from ..shards.format.dataset import read_dataset_json
-from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from ..shards.members.text import TEXT as KIND
-from ..shards.members.tokens import TOKENS
-from ..shards.stores.open import open_store
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.card import label_names
+from maskstream.pages.figures.text import TextFigures
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.masks.core.scheme import TEXT as GRID
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.text.data import CUES, TextData
+from maskstream.preprocess.encode.text.encoder import TextEncoder
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.members.text import TEXT as KIND
+from maskstream.shards.members.tokens import TOKENS
+from maskstream.shards.stores.open import open_store
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> TextFigures:

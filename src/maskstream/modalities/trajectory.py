@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.trajectory import TrajectoryFigures
-from ..pipelines.masks import MASKS
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.trajectory.data import TrajectoryData
-from ..pipelines.modalities.video.clip import VideoClip
-from ..preprocess.encode.trajectory.encoder import TrajectoryEncoder
-from ..shards.format.manifest import Manifest
-from ..shards.members.camera_path import CAMERA_PATH
-from ..shards.members.video import VIDEO
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.trajectory import TrajectoryFigures
+from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.members.camera_path import CAMERA_PATH
+from maskstream.shards.members.video import VIDEO
+
 from .video import CLIP
 
 

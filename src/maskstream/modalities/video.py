@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..modality import Demo, MaskField, Modality
-from ..pages.figures.card import label_names
-from ..pages.figures.video import VideoFigures
-from ..pipelines.flow import FlowSource
-from ..pipelines.masks import MASKS, TokenGrid
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.video.clip import aligned
-from ..pipelines.modalities.video.data import VideoData
-from ..pipelines.modalities.video.flow import flow_source
-from ..preprocess.encode.video.encoder import VideoEncoder
-from ..shards.format.manifest import Manifest
+from maskstream.modality import Demo, MaskField, Modality
+from maskstream.pages.figures.card import label_names
+from maskstream.pages.figures.video import VideoFigures
+from maskstream.pipelines.flow import FlowSource
+from maskstream.pipelines.masks import MASKS, TokenGrid
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.video.clip import aligned
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.pipelines.modalities.video.flow import flow_source
+from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.shards.format.manifest import Manifest
 
 CLIP = TokenGrid.video(16, 224, 224)
 """The tokens of a clip of the usual size."""

@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..modality import RUN_STEPS
-from ..pipelines.flow import FLOWS, FlowSource
-from ..pipelines.flow.confidence import confidence
-from ..pipelines.flow.picture import flow_scale
-from ..pipelines.modalities.data import DataConfig
-from ..pipelines.modalities.video.batch import VideoBatch
-from ..pipelines.modalities.video.clip import aligned, start_multiple
-from ..pipelines.modalities.video.data import VideoData
-from ..shards.format.manifest import Manifest
+from maskstream.modality import RUN_STEPS
+from maskstream.pipelines.flow import FLOWS, FlowSource
+from maskstream.pipelines.flow.confidence import confidence
+from maskstream.pipelines.flow.picture import flow_scale
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.clip import aligned, start_multiple
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.format.manifest import Manifest
+
 from .figures.card import Card, Fact, Facts, FrameTrack, Movie, Section
 from .figures.pictures import cell_size, resize
 from .figures.tokens import ClipTokens

@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 
-from ..modality import Modality
-from ..shards.format.dataset import read_dataset_json
-from ..shards.format.manifest import Manifest
-from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from ..train.core.export import load_model
-from ..train.core.model import ModelConfig
-from ..train.core.process import CPU, compute_threads
-from ..train.core.recipe import check_modality
-from ..train.core.run_folder import run_recipe, run_weights
-from ..train.evaluate.evaluation import Drawn
-from ..train.nn.token_model import TokenModel
-from ..train.papers import tables
-from ..train.papers.bert.generate import Order, generate
+from maskstream.modality import Modality
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.train.core.export import load_model
+from maskstream.train.core.model import ModelConfig
+from maskstream.train.core.process import CPU, compute_threads
+from maskstream.train.core.recipe import check_modality
+from maskstream.train.core.run_folder import run_recipe, run_weights
+from maskstream.train.evaluate.evaluation import Drawn
+from maskstream.train.nn.token_model import TokenModel
+from maskstream.train.papers import tables
+from maskstream.train.papers.bert.generate import Order, generate
+
 from .figures.card import label_names
 from .page import page, write_page
 from .report.drawn import sections_of

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..train.papers.kbvqa.evaluate import KbvqaResult, Replied, UInt8s
+from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Replied, UInt8s
+
 from .figures.card import Card, Picture, PictureGrid, Section
 from .figures.pictures import data_uri
 from .figures.words import plural

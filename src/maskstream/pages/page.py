@@ -11,7 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..shards.stores.url import local_path
+from maskstream.shards.stores.url import local_path
+
 from .figures.card import Section
 from .figures.flow_colours import wheel
 from .figures.pictures import data_uri

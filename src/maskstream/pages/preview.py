@@ -8,10 +8,11 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from ..modality import RUN_STEPS, Modality
-from ..pipelines.masks import Mask, Padded
-from ..pipelines.modalities.data import DataConfig
-from ..shards.format.manifest import Manifest
+from maskstream.modality import RUN_STEPS, Modality
+from maskstream.pipelines.masks import Mask, Padded
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.shards.format.manifest import Manifest
+
 from .figures.card import Section
 from .figures.figures import Figures
 from .page import page, write_page

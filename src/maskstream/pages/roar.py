@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..train.papers.roar.importance import RANDOM
-from ..train.papers.roar.roar import RoarResult
+from maskstream.train.papers.roar.importance import RANDOM
+from maskstream.train.papers.roar.roar import RoarResult
+
 from .figures.chart import line_chart
 from .page import environment, render, write_page
 

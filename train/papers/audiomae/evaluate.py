@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from ....pipelines.modalities.audio.batch import AudioBatch
-from ....pipelines.modalities.audio.data import AudioData
-from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss
-from ...evaluate.held_out import batches
-from ...evaluate.patches import PatchLosses, patch_losses
-from ...nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
+from maskstream.pipelines.modalities.audio.data import AudioData
+from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss
+from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.patches import PatchLosses, patch_losses
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+
 from .model import SpectrogramAutoencoderConfig
 
 MEASURED = 512

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ....pipelines.modalities.audio.batch import AudioBatch
-from ...core.model import Grids
-from ...nn.masked_autoencoder import AutoencoderConfig, TokenKind
-from ...nn.spectrogram_tokens import SpectrogramTokens
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
+from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

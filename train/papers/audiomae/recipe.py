@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines import AudioClip
-from ....pipelines.augment.sound import RollGain
-from ....pipelines.masks import Random
-from ....pipelines.modalities.audio.batch import AudioBatch
-from ....pipelines.modalities.audio.data import AudioData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines import AudioClip
+from maskstream.pipelines.augment.sound import RollGain
+from maskstream.pipelines.masks import Random
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
+from maskstream.pipelines.modalities.audio.data import AudioData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import SpectrogramAutoencoderConfig
 
 

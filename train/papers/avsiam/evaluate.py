@@ -1,6 +1,7 @@
 """Evaluates AVSiam: hidden tokens of video and sound, and which sound belongs to a clip."""
 
-from ...evaluate.pairs import evaluate
+from maskstream.train.evaluate.pairs import evaluate
+
 from .model import SiameseConfig
 
 EVALUATIONS = {SiameseConfig: evaluate}

@@ -21,19 +21,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ....pipelines.masks import visible_count
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ...core.losses import Losses, squared
-from ...core.model import Grids
-from ...nn.encoder_decoder import TokenDecoder, VisibleEncoder
-from ...nn.init import init_linear
-from ...nn.matching import matching, mean_token
-from ...nn.pair_model import PairConfig, PairModel, every_token, masked, rows_of
-from ...nn.positions import grid_positions
-from ...nn.select import gather_tokens
-from ...nn.spectrogram_tokens import SpectrogramTokens
-from ...nn.video_tokens import VideoTokens
+from maskstream.pipelines.masks import visible_count
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.train.core.losses import Losses, squared
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
+from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.matching import matching, mean_token
+from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masked, rows_of
+from maskstream.train.nn.positions import grid_positions
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
+from maskstream.train.nn.video_tokens import VideoTokens
 
 VIDEO, AUDIO = 0, 1
 

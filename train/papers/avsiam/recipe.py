@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines import VideoClip
-from ....pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
-from ....pipelines.masks import ByView, FilledStrips, Mask, MultiRatio, Padded, Random
-from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ....pipelines.modalities.audiovisual.data import AudioVisualData
-from ....pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines import VideoClip
+from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
+from maskstream.pipelines.masks import ByView, FilledStrips, Mask, MultiRatio, Padded, Random
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
+from maskstream.pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import SiameseConfig
 
 RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ....pipelines.modalities.text.batch import TextBatch
-from ....pipelines.modalities.text.data import TextData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches, first_batch, trained_on
-from ...evaluate.ngrams import STRENGTHS, NGrams, neighbours
-from ...nn.token_ids import hidden_tokens
-from ...nn.token_model import TokenModel, TokenModelConfig
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+from maskstream.train.evaluate.ngrams import STRENGTHS, NGrams, neighbours
+from maskstream.train.nn.token_ids import hidden_tokens
+from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 MEASURED = 512
 """The largest number of documents or packed rows that are measured."""

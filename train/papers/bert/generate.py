@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ...nn.token_model import TokenModel
+from maskstream.train.nn.token_model import TokenModel
 
 Order = Literal["random", "left_to_right", "confident"]
 """Which blank is filled in next: any; the first; or that whose most probable id is the most probable of all."""

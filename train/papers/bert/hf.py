@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ....pipelines.masks import TokenGrid
-from ...core.process import seeded
-from ...nn.bert_names import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, own_bert
-from ...nn.token_model import TokenModel, TokenModelConfig
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.train.core.process import seeded
+from maskstream.train.nn.bert_names import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, own_bert
+from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 
 def to_bert_config(model: TokenModel) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines.masks import (
+from maskstream.pipelines.masks import (
     ByClass,
     Mask,
     Padded,
@@ -18,11 +18,11 @@ from ....pipelines.masks import (
     Tokens,
     UniformCount,
 )
-from ....pipelines.modalities.text.batch import TextBatch
-from ....pipelines.modalities.text.data import TextData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
-from ...nn.token_model import TokenModelConfig
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.nn.token_model import TokenModelConfig
 
 CLASSES = 17
 """The universal parts of speech."""

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ....shards.config import Config
+from maskstream.shards.config import Config
 
 Bound = Literal["parts", "magnitude", "none"]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.audio.data import NoisyData
-from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches
+from maskstream.pipelines.modalities.audio.data import NoisyData
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches
+
 from .model import DenseUNet, DenseUNetConfig, si_sdr
 
 MEASURED = 128

@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.modalities.audio.batch import NoisyBatch
-from ....pipelines.modalities.audio.data import NoisyData
-from ....pipelines.modalities.data import DataConfig
-from ...core.losses import Losses, weighted
-from ...core.model import Grids, Model, ModelConfig
+from maskstream.pipelines.modalities.audio.batch import NoisyBatch
+from maskstream.pipelines.modalities.audio.data import NoisyData
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
+
 from .complex_ratio import ComplexRatio
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ....pipelines import AudioClip
-from ....pipelines.modalities.audio.batch import NoisyBatch
-from ....pipelines.modalities.audio.data import NoisyData
-from ....pipelines.modalities.audio.microphones import MicrophoneLine
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines import AudioClip
+from maskstream.pipelines.modalities.audio.batch import NoisyBatch
+from maskstream.pipelines.modalities.audio.data import NoisyData
+from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import DenseUNetConfig
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.stream.sampler import BatchT
-from ....shards.format.manifest import Manifest
-from ...core.losses import squared
-from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, Score
-from ...evaluate.held_out import batches
-from ...nn.select import gather_tokens
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.core.losses import squared
+from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score
+from maskstream.train.evaluate.held_out import batches
+from maskstream.train.nn.select import gather_tokens
+
 from .model import CropPairConfig, CropPairModel, CrossAutoencoder, FramePairConfig
 
 READING = (

@@ -17,22 +17,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ....pipelines.masks import TokenGrid
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.image.data import ImageData
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.modalities.video.data import VideoData
-from ....pipelines.stream.sampler import BatchT
-from ...core.losses import Losses, squared
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.attention import Attention, CrossAttention
-from ...nn.block import MLP
-from ...nn.encoder_decoder import VisibleEncoder
-from ...nn.image_tokens import ImageTokens
-from ...nn.init import init_linear
-from ...nn.select import gather_tokens
-from ...nn.video_tokens import NO_MASK
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.losses import Losses, squared
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.attention import Attention, CrossAttention
+from maskstream.train.nn.block import MLP
+from maskstream.train.nn.encoder_decoder import VisibleEncoder
+from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.video_tokens import NO_MASK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ....pipelines import VideoClip
-from ....pipelines.augment import NestedCrop, RandomResizedCrop
-from ....pipelines.masks import Random, Tube
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.image.data import ImageData
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.modalities.video.data import VideoData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines import VideoClip
+from maskstream.pipelines.augment import NestedCrop, RandomResizedCrop
+from maskstream.pipelines.masks import Random, Tube
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import CropPairConfig, FramePairConfig
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from ....pipelines.modalities.audiovisual.data import AudioVisualData
-from ...evaluate import pairs
-from ...evaluate.evaluation import Evaluation, Score
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
+from maskstream.train.evaluate import pairs
+from maskstream.train.evaluate.evaluation import Evaluation, Score
+
 from .model import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
 
 

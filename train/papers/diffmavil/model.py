@@ -19,18 +19,18 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ....pipelines.augment.diffusion import LinearNoise
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ...core.losses import Losses, squared
-from ...core.model import Grids
-from ...nn.encoder_decoder import VisibleEncoder
-from ...nn.init import init_linear
-from ...nn.matching import matching, mean_token
-from ...nn.pair_model import PairConfig, PairModel, every_token, masked
-from ...nn.positions import interleaved_sinusoid
-from ...nn.select import gather_tokens
-from ...nn.stacks import Stack
+from maskstream.pipelines.augment.diffusion import LinearNoise
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.train.core.losses import Losses, squared
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.encoder_decoder import VisibleEncoder
+from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.matching import matching, mean_token
+from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masked
+from maskstream.train.nn.positions import interleaved_sinusoid
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.stacks import Stack
 
 NOISE = LinearNoise()
 """The noise schedule, the same in the loader and in the model."""

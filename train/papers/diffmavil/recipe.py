@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ....pipelines import VideoClip
-from ....pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
-from ....pipelines.masks import Linear, Random
-from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ....pipelines.modalities.audiovisual.data import AudioVisualData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines import VideoClip
+from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
+from maskstream.pipelines.masks import Linear, Random
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import NOISE, AudioVisualDiffusionConfig
 
 

@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.modalities.image.batch import ImageBatch
-from ...core.export import load_model
-from ...core.losses import Losses, squared, weighted, widened
-from ...core.model import Grids
-from ...nn.image_autoencoder import ImageAutoencoderConfig
-from ...nn.masked_autoencoder import MaskedAutoencoder
-from ...nn.select import gather_tokens
-from ...nn.stacks import Stack
-from ...nn.weights_in import load_hf, load_pth
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.train.core.export import load_model
+from maskstream.train.core.losses import Losses, squared, weighted, widened
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.image_autoencoder import ImageAutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn.weights_in import load_hf, load_pth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.attention import Attention
-from ...nn.block import MLP
-from ...nn.positions import rates
+from maskstream.train.nn.attention import Attention
+from maskstream.train.nn.block import MLP
+from maskstream.train.nn.positions import rates
 
 
 class TimeEmbedding(nn.Module):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...nn.chamfer import chamfer
+from maskstream.train.nn.chamfer import chamfer
 
 _AT_ONCE = 1 << 24  # the most point distances held in memory at a time
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from ....pipelines import points_loader
-from ....pipelines.modalities.points.augment import PointAugment
-from ....pipelines.modalities.points.batch import PointsBatch
-from ....pipelines.modalities.points.data import PointsData
-from ....pipelines.stream.sampler import BatchT
-from ...core.model import Model
-from ...evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
+from maskstream.pipelines import points_loader
+from maskstream.pipelines.modalities.points.augment import PointAugment
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.model import Model
+from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
+
 from .distances import chamfer_table, compare_sets
 from .model import VoxelDiffusion, VoxelDiffusionConfig, noise_of
 from .noise_errors import VIEWS, held_out_batches, noise_errors

@@ -30,16 +30,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.augment.diffusion import CosineNoise, LinearNoise, Noise
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.points.batch import PointsBatch
-from ....pipelines.modalities.points.data import PointsData
-from ....pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
-from ...core.losses import Losses, weighted
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.init import init_linear
-from ...nn.positions import axis_sinusoids
-from ...nn.select import gather_tokens, put_tokens
+from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise, Noise
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
+from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.positions import axis_sinusoids
+from maskstream.train.nn.select import gather_tokens, put_tokens
+
 from .blocks import ConditionedBlock, TimeEmbedding
 
 Schedule = Literal["linear", "cosine"]

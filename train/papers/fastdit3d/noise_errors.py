@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....pipelines import points_loader
-from ....pipelines.modalities.points.augment import PointAugment
-from ....pipelines.modalities.points.batch import PointsBatch
-from ....pipelines.modalities.points.data import PointsData
-from ....pipelines.modalities.points.read import PointSelection
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Score
+from maskstream.pipelines import points_loader
+from maskstream.pipelines.modalities.points.augment import PointAugment
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Score
+
 from .model import VoxelDiffusion, noise_of
 
 MEASURED = 256

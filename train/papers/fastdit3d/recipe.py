@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines.masks import Piecewise, VoxelAware
-from ....pipelines.modalities.points.augment import PointAugment
-from ....pipelines.modalities.points.batch import PointsBatch
-from ....pipelines.modalities.points.data import PointsData
-from ....pipelines.modalities.points.read import PointSelection
-from ....pipelines.modalities.points.tokens import VoxelTokens
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines.masks import Piecewise, VoxelAware
+from maskstream.pipelines.modalities.points.augment import PointAugment
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.pipelines.modalities.points.tokens import VoxelTokens
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import VoxelDiffusionConfig
 
 

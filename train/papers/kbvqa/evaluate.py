@@ -20,14 +20,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....pipelines.masks import Cues, Draw, Random, TokenGrid
-from ....pipelines.modalities.image.data import image_components
-from ....pipelines.modalities.image.decode import decode_image
-from ....pipelines.stream.place import Place
-from ....pipelines.stream.rng import sample_rng
-from ....shards.config import Json
-from ....shards.errors import DataError, ShardError
-from ....shards.format.manifest import Manifest
+from maskstream.pipelines.masks import Cues, Draw, Random, TokenGrid
+from maskstream.pipelines.modalities.image.data import image_components
+from maskstream.pipelines.modalities.image.decode import decode_image
+from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.shards.config import Json
+from maskstream.shards.errors import DataError, ShardError
+from maskstream.shards.format.manifest import Manifest
+
 from .glosses import Glosses
 from .scores import exact_match, normalised, rouge_l, vqa_accuracy
 

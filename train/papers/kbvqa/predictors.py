@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
-from ....pipelines.modalities.image_text.data import ImageTextData
-from ....shards.errors import MaskstreamError
-from ....shards.format.dataset import read_dataset_json
-from ....shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from ....shards.stores.open import open_store
-from ...core.export import load_model
-from ...core.run_folder import run_recipe, run_weights
+from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.stores.open import open_store
+from maskstream.train.core.export import load_model
+from maskstream.train.core.run_folder import run_recipe, run_weights
+
 from .evaluate import Predictor, Prompt, Question, frequent_answers
 
 _AT_ONCE = 64

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.image.data import ImageData
-from ...evaluate import pictures
-from ...evaluate.evaluation import Evaluation, TrainingLoss
-from ...nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.train.evaluate import pictures
+from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+
 from .model import LatentAutoencoderConfig
 
 

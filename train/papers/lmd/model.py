@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
-from ....pipelines.masks import TokenGrid
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.image.batch import ImageBatch
-from ...core.model import Grids
-from ...nn.frozen_quantiser import FrozenQuantiser
-from ...nn.masked_autoencoder import AutoencoderConfig, TokenKind
-from ...nn.moments import joint_moments
-from ...nn.positions import axis_sinusoids
-from ...nn.quantiser import QuantiserConfig
-from ...nn.select import gather_tokens, put_tokens
-from ...nn.video_tokens import NO_MASK
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.frozen_quantiser import FrozenQuantiser
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
+from maskstream.train.nn.moments import joint_moments
+from maskstream.train.nn.positions import axis_sinusoids
+from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.nn.select import gather_tokens, put_tokens
+from maskstream.train.nn.video_tokens import NO_MASK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines.augment import RandomResizedCrop
-from ....pipelines.masks import Random, SquaredCosine
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.image.data import ImageData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
-from ...nn.quantiser import BASE, QuantiserConfig
+from maskstream.pipelines.augment import RandomResizedCrop
+from maskstream.pipelines.masks import Random, SquaredCosine
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.nn.quantiser import BASE, QuantiserConfig
+
 from .model import LatentAutoencoderConfig
 
 

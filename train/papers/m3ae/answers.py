@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
-from ....pipelines.modalities.fields import Field
-from ....pipelines.modalities.image_text.batch import ImageTextBatch
-from ....pipelines.modalities.image_text.data import ImageTextData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from ...evaluate.held_out import batches, first_batch, trained_on
-from ...evaluate.scores import KIND
+from maskstream.pipelines.modalities.fields import Field
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+from maskstream.train.evaluate.scores import KIND
+
 from .classifier import ImageTextClassifier
 
 MEASURED = 2048

@@ -13,10 +13,11 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.modalities.image_text.batch import ImageTextBatch
-from ...core.losses import Losses, weighted
-from ...core.model import Grids, Model
-from ...nn.init import init_linear
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Grids, Model
+from maskstream.train.nn.init import init_linear
+
 from .encoder import Pooler
 from .model import ImageTextSizes
 

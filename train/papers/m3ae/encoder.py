@@ -10,15 +10,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ....pipelines.masks import TokenGrid
-from ....pipelines.modalities.image_text.batch import ImageTextBatch
-from ...nn.encoder_decoder import VisibleEncoder
-from ...nn.fusion import FusionBlock
-from ...nn.image_tokens import ImageTokens
-from ...nn.init import INIT_STD
-from ...nn.select import gather_tokens
-from ...nn.stacks import Stack
-from ...nn.token_ids import TokenIds
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.train.nn.encoder_decoder import VisibleEncoder
+from maskstream.train.nn.fusion import FusionBlock
+from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.nn.init import INIT_STD
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn.token_ids import TokenIds
 
 
 class M3AEEncoder(nn.Module):

@@ -10,16 +10,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.modalities.image_text.batch import ImageTextBatch
-from ....pipelines.modalities.image_text.data import ImageTextData
-from ....shards.format.manifest import Manifest
-from ...core.losses import LossPart, squared
-from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches, trained_on
-from ...evaluate.ngrams import NGrams
-from ...evaluate.patches import PatchLosses, nearest_visible
-from ...nn.select import gather_tokens
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.core.losses import LossPart, squared
+from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.ngrams import NGrams
+from maskstream.train.evaluate.patches import PatchLosses, nearest_visible
+from maskstream.train.nn.select import gather_tokens
+
 from .answers import evaluate_answers
 from .classifier import ImageTextClassifierConfig
 from .model import ImageTextAutoencoder, ImageTextAutoencoderConfig

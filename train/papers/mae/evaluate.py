@@ -1,6 +1,6 @@
 """Evaluates the reconstruction of masked pictures: of MAE, and of DMAE, whose config is one of MAE's."""
 
-from ...evaluate.pictures import evaluate
-from ...nn.image_autoencoder import ImageAutoencoderConfig
+from maskstream.train.evaluate.pictures import evaluate
+from maskstream.train.nn.image_autoencoder import ImageAutoencoderConfig
 
 EVALUATIONS = {ImageAutoencoderConfig: evaluate}

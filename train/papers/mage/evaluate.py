@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.image.data import ImageData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Compared, Evaluation, Pictures, Score, TrainingLoss
-from ...evaluate.held_out import batches, trained_on
-from ...evaluate.id_counts import IdCounts
-from ...evaluate.ngrams import STRENGTHS
-from ...evaluate.patches import nearest_visible
-from ...evaluate.pictures import held_out_pictures
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Pictures, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.id_counts import IdCounts
+from maskstream.train.evaluate.ngrams import STRENGTHS
+from maskstream.train.evaluate.patches import nearest_visible
+from maskstream.train.evaluate.pictures import held_out_pictures
+
 from .generate import TEMPERATURE, generated_examples, set_distances
 from .model import GenerativeEncoder, GenerativeEncoderConfig, mask_of
 

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...evaluate.evaluation import Pictures, Score
-from ...evaluate.id_counts import IdCounts
-from ...evaluate.iterative import filled
+from maskstream.train.evaluate.evaluation import Pictures, Score
+from maskstream.train.evaluate.id_counts import IdCounts
+from maskstream.train.evaluate.iterative import filled
+
 from .model import GenerativeEncoder
 
 READING = (

@@ -17,21 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.image.data import ImageData
-from ...core.losses import Losses, weighted, widened
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.frozen_quantiser import FrozenQuantiser
-from ...nn.init import init_linear, init_normal
-from ...nn.matching import matching
-from ...nn.positions import grid_positions
-from ...nn.quantiser import QuantiserConfig, check_cells
-from ...nn.select import gather_tokens, put_tokens
-from ...nn.stacks import Stack
-from ...nn.token_head import TokenHead
-from ...nn.token_ids import TokenIds
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.train.core.losses import Losses, weighted, widened
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.frozen_quantiser import FrozenQuantiser
+from maskstream.train.nn.init import init_linear, init_normal
+from maskstream.train.nn.matching import matching
+from maskstream.train.nn.positions import grid_positions
+from maskstream.train.nn.quantiser import QuantiserConfig, check_cells
+from maskstream.train.nn.select import gather_tokens, put_tokens
+from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn.token_head import TokenHead
+from maskstream.train.nn.token_ids import TokenIds
 
 Positions = Literal["learned", "grid"]
 """Where a cell stands: a table, or sines and cosines on its axes."""

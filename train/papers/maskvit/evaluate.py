@@ -13,16 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.modalities.video.data import VideoData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches, trained_on
-from ...evaluate.id_counts import IdCounts
-from ...evaluate.iterative import filled
-from ...evaluate.ngrams import STRENGTHS
-from ...evaluate.pixels import UNIT, error
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.id_counts import IdCounts
+from maskstream.train.evaluate.iterative import filled
+from maskstream.train.evaluate.ngrams import STRENGTHS
+from maskstream.train.evaluate.pixels import UNIT, error
+
 from .model import FrameIdsConfig, FrameIdsModel, mask_of
 
 MEASURED, COUNTED = 128, 512

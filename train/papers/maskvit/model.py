@@ -17,21 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.masks import Context, Padded
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.modalities.video.data import VideoData
-from ...core.losses import Losses, weighted, widened
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.block import TransformerBlock
-from ...nn.frozen_quantiser import FrozenQuantiser
-from ...nn.init import init_normal
-from ...nn.positions import LearntPositions
-from ...nn.quantiser import QuantiserConfig, check_cells
-from ...nn.select import gather_tokens
-from ...nn.token_head import TokenHead
-from ...nn.windows import from_windows, to_windows
+from maskstream.pipelines.masks import Context, Padded
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.train.core.losses import Losses, weighted, widened
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.block import TransformerBlock
+from maskstream.train.nn.frozen_quantiser import FrozenQuantiser
+from maskstream.train.nn.init import init_normal
+from maskstream.train.nn.positions import LearntPositions
+from maskstream.train.nn.quantiser import QuantiserConfig, check_cells
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.token_head import TokenHead
+from maskstream.train.nn.windows import from_windows, to_windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines import VideoClip
-from ....pipelines.augment import CenterCrop
-from ....pipelines.masks import Context, Padded, PerFrame, Uniform
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.modalities.video.data import VideoData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
-from ...nn.quantiser import BASE
+from maskstream.pipelines import VideoClip
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.masks import Context, Padded, PerFrame, Uniform
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.nn.quantiser import BASE
+
 from .model import FrameIdsConfig
 
 MASK = Padded(mask=Context(mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))))

@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.modalities.fields import Field
-from ....pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
-from ....pipelines.modalities.image_text.data import ImageTextData
-from ....shards.format.dataset import read_dataset_json
-from ....shards.format.manifest import Manifest
-from ....shards.format.tokenizer import tokenizer_facts
-from ....shards.members.texts import ROLES
-from ....shards.stores.open import open_store
-from ...evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
-from ...evaluate.held_out import batches, trained_on
-from ...evaluate.scores import KIND
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.fields import Field
+from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import tokenizer_facts
+from maskstream.shards.members.texts import ROLES
+from maskstream.shards.stores.open import open_store
+from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.scores import KIND
+
 from .model import RationaleWriter, RationaleWriterConfig
 
 MEASURED = 1024

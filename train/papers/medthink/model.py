@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.image_text.batch import ImageTextBatch
-from ....pipelines.modalities.image_text.data import ImageTextData
-from ...core.losses import Losses, weighted
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.fusion import CoAttention
-from ...nn.image_tokens import ImageTokens
-from ...nn.init import INIT_STD, init_linear
-from ...nn.multiway import Multiway
-from ...nn.token_head import TokenHead
-from ...nn.token_ids import TokenIds
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.fusion import CoAttention
+from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.nn.init import INIT_STD, init_linear
+from maskstream.train.nn.multiway import Multiway
+from maskstream.train.nn.token_head import TokenHead
+from maskstream.train.nn.token_ids import TokenIds
 
 NO_TARGET = 'the model learns to write texts; give the data a target, such as target=("rationale", "answer")'
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.mesh.data import MeshData
-from ....shards.format.manifest import Manifest
-from ...core.losses import squared
-from ...evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss
-from ...evaluate.held_out import batches
+from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.core.losses import squared
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches
+
 from .model import MeshNetwork, MeshNetworkConfig
 from .rollout import Trajectories, next_model, next_step_errors, persistence, rollout, rollout_error
 

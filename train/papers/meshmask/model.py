@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.mesh.batch import MeshBatch
-from ....pipelines.modalities.mesh.data import MeshData
-from ...core.losses import Losses, squared
-from ...core.model import Grids, Model, ModelConfig
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch
+from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.train.core.losses import Losses, squared
+from maskstream.train.core.model import Grids, Model, ModelConfig
+
 from .message_passing import GatedMLP, GraphBlock
 
 Task = Literal["masked", "next"]

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines.masks import MeshNodes
-from ....pipelines.modalities.mesh.batch import MeshBatch
-from ....pipelines.modalities.mesh.data import MeshData
-from ....pipelines.modalities.mesh.noise import MeshNoise
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines.masks import MeshNodes
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch
+from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.pipelines.modalities.mesh.noise import MeshNoise
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import MeshNetworkConfig
 
 TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 1000

@@ -14,14 +14,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ....pipelines.modalities.mesh.batch import MeshBatch
-from ....pipelines.modalities.mesh.collate import MeshView, mesh_batch
-from ....pipelines.modalities.mesh.data import MeshData
-from ....pipelines.modalities.mesh.read import MeshReader
-from ....pipelines.modalities.split import Split
-from ....pipelines.stream.sampler import Wanted
-from ....pipelines.stream.stats import Stats
-from ...core.losses import squared
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch
+from maskstream.pipelines.modalities.mesh.collate import MeshView, mesh_batch
+from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.pipelines.modalities.mesh.read import MeshReader
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.train.core.losses import squared
+
 from .model import MeshNetwork
 
 Float32s = npt.NDArray[np.float32]

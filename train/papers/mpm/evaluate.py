@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.pose.batch import PoseBatch
-from ....pipelines.modalities.pose.data import PoseData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches
+from maskstream.pipelines.modalities.pose.batch import PoseBatch
+from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches
+
 from .lifting import mpjpe, p_mpjpe
 from .model import PoseModel, PoseModelConfig, distance
 

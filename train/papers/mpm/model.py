@@ -16,16 +16,16 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.pose.batch import PoseBatch
-from ....pipelines.modalities.pose.data import PoseData
-from ...core.losses import Losses, LossPart, weighted, widened
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.init import init_linear
-from ...nn.positions import Positions, grid_positions
-from ...nn.select import gather_tokens, put_tokens
-from ...nn.stacks import Stack
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.pose.batch import PoseBatch
+from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.train.core.losses import Losses, LossPart, weighted, widened
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.positions import Positions, grid_positions
+from maskstream.train.nn.select import gather_tokens, put_tokens
+from maskstream.train.nn.stacks import Stack
 
 Task = Literal["masked", "lift"]
 

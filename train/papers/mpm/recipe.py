@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines.masks import Joints
-from ....pipelines.modalities.pose.batch import PoseBatch
-from ....pipelines.modalities.pose.clip import PoseClip
-from ....pipelines.modalities.pose.data import PoseData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines.masks import Joints
+from maskstream.pipelines.modalities.pose.batch import PoseBatch
+from maskstream.pipelines.modalities.pose.clip import PoseClip
+from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import PoseModelConfig
 
 TINY_MASKED_STEPS, TINY_LIFT_STEPS = 1000, 500

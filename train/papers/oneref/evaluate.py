@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.modalities.fields import Field
-from ....pipelines.modalities.image_text.batch import ImageTextBatch
-from ....pipelines.modalities.image_text.data import ImageTextData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches, first_batch, trained_on
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.fields import Field
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+
 from .boxes import centred, generalised_overlap, overlap
 from .model import OneRef, OneRefConfig
 

@@ -23,18 +23,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.masks.text.batch import TextMaskBatch
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.image_text.batch import ImageTextBatch
-from ....pipelines.modalities.image_text.data import ImageTextData
-from ...core.losses import Losses, LossPart, squared, weighted
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.image_tokens import ImageTokens
-from ...nn.init import init_linear
-from ...nn.multiway import Multiway
-from ...nn.select import gather_tokens, put_tokens
-from ...nn.token_head import TokenHead
-from ...nn.token_ids import NO_IDS
+from maskstream.pipelines.masks.text.batch import TextMaskBatch
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.train.core.losses import Losses, LossPart, squared, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.multiway import Multiway
+from maskstream.train.nn.select import gather_tokens, put_tokens
+from maskstream.train.nn.token_head import TokenHead
+from maskstream.train.nn.token_ids import NO_IDS
+
 from .boxes import centred, corners, generalised_overlap
 
 FOCAL, DICE = 20.0, 2.0

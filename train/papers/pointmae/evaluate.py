@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ....pipelines.modalities.points.augment import PointAugment
-from ....pipelines.modalities.points.batch import PointsBatch
-from ....pipelines.modalities.points.data import PointsData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches
-from ...nn.chamfer import chamfer
+from maskstream.pipelines.modalities.points.augment import PointAugment
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches
+from maskstream.train.nn.chamfer import chamfer
+
 from .model import PointAutoencoder, PointAutoencoderConfig, masks_of
 
 MEASURED = 256

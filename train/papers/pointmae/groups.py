@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...nn.chamfer import squared_distances
+from maskstream.train.nn.chamfer import squared_distances
 
 
 def farthest_points(xyz: Tensor, count: int) -> Tensor:

@@ -16,14 +16,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.points.batch import PointsBatch
-from ...core.losses import Losses, weighted
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.chamfer import chamfer
-from ...nn.init import init_linear
-from ...nn.select import gather_tokens
-from ...nn.stacks import Stack
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.chamfer import chamfer
+from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.stacks import Stack
+
 from .groups import group_points
 
 

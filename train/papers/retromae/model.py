@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.modalities.text.batch import TextBatch
-from ...core.losses import Losses, LossPart, weighted
-from ...core.model import Grids
-from ...nn.init import init_normal
-from ...nn.token_blocks import FeedForward
-from ...nn.token_ids import hidden_tokens, mask_of
-from ...nn.token_model import TokenModel, TokenModelConfig
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.core.losses import Losses, LossPart, weighted
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.init import init_normal
+from maskstream.train.nn.token_blocks import FeedForward
+from maskstream.train.nn.token_ids import hidden_tokens, mask_of
+from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,11 +12,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from ....pipelines.modalities.text.batch import TextBatch
-from ....pipelines.modalities.text.data import TextData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from ...evaluate.held_out import batches, first_batch, trained_on
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+
 from .model import TextClassifier, TextClassifierConfig
 
 MEASURED = 4096

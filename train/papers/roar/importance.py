@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.text.batch import TextBatch
-from ....pipelines.stream.rng import sample_rng
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.pipelines.stream.rng import sample_rng
+
 from .model import TextClassifier
 
 Float32s = npt.NDArray[np.float32]

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ....pipelines.modalities.text.batch import TextBatch
-from ...core.model import Grids
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.core.model import Grids
+
 from .model import TextClassifier, TextClassifierConfig, TextReading
 
 

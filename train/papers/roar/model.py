@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....pipelines.modalities.text.batch import TextBatch
-from ...core.losses import Losses, weighted
-from ...core.model import Grids, Model, ModelConfig
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

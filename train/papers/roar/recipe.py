@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines.modalities.text.batch import TextBatch
-from ....pipelines.modalities.text.data import TextData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .lstm import LSTMClassifierConfig
 from .roberta import RobertaClassifierConfig
 

@@ -24,21 +24,22 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from ....pipelines.masks import Padded, Replace, TopScores
-from ....pipelines.modalities.text.batch import TextBatch
-from ....pipelines.modalities.text.data import TextData
-from ....pipelines.modalities.text.token_scores import TokenScores
-from ....shards.config import Json
-from ....shards.format.dataset import read_dataset_json
-from ....shards.format.manifest import Manifest
-from ....shards.stores.publish import publish
-from ...core.export import load_model
-from ...core.process import compute_threads
-from ...core.recipe import Recipe, check_modality
-from ...core.run import train_recipe
-from ...core.run_folder import MODEL
-from ...evaluate.held_out import batches
-from ...evaluate.scores import macro_f1
+from maskstream.pipelines.masks import Padded, Replace, TopScores
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.pipelines.modalities.text.token_scores import TokenScores
+from maskstream.shards.config import Json
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.stores.publish import publish
+from maskstream.train.core.export import load_model
+from maskstream.train.core.process import compute_threads
+from maskstream.train.core.recipe import Recipe, check_modality
+from maskstream.train.core.run import train_recipe
+from maskstream.train.core.run_folder import MODEL
+from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.scores import macro_f1
+
 from .importance import CONTROL, MEASURES, RANDOM, Float32s, importance
 from .model import TextClassifier, TextClassifierConfig
 

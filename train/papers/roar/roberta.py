@@ -11,11 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ....pipelines.modalities.text.batch import TextBatch
-from ...core.model import Grids
-from ...nn.init import init_normal
-from ...nn.stacks import Stack
-from ...nn.token_ids import TokenIds
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.init import init_normal
+from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn.token_ids import TokenIds
+
 from .model import TextClassifier, TextClassifierConfig, TextReading
 
 

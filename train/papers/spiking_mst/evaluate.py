@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.image.data import ImageData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from ...evaluate.held_out import batches, first_batch, trained_on
-from ...evaluate.scores import accuracy
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+from maskstream.train.evaluate.scores import accuracy
+
 from .model import SpikingTransformer, SpikingTransformerConfig
 
 ADDITION_PJ, MULTIPLICATION_PJ = 0.9, 4.6

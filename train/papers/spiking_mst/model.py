@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.stream.rng import sample_rng
-from ...core.losses import Losses, weighted
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.image_tokens import ImageTokens
-from ...nn.windows import Windows, to_windows
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.nn.windows import Windows, to_windows
+
 from .neurons import Qcfs, SpikingSimulation, fired, through
 from .spikes import Spikes
 

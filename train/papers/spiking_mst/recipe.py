@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines.augment import CenterCrop, RandomResizedCrop
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.image.data import ImageData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import SpikingTransformerConfig
 from .spikes import Spikes
 

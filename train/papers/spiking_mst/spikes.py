@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ....pipelines.masks.core.draw import Draw
-from ....pipelines.masks.core.ratio import check_ratio
-from ....shards.config import Config
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.ratio import check_ratio
+from maskstream.shards.config import Config
 
 _ODD = 0x5851_F42D_4C95_7F2D
 _LOW_32 = 0xFFFF_FFFF

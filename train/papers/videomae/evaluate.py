@@ -8,19 +8,19 @@ from pathlib import Path
 
 import torch
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.masks import PartDecoded
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.modalities.video.data import VideoData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, ShownSamples
-from ...evaluate.guesses import UNIT, Guess, PixelLosses, guess_losses, harmonic
-from ...evaluate.held_out import batches
-from ...evaluate.patches import patch_losses
-from ...nn.masked_autoencoder import MaskedAutoencoder
-from ...nn.select import gather_tokens
-from ...nn.video_autoencoder import VideoAutoencoderConfig
-from ...nn.video_tokens import VideoTokens
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.masks import PartDecoded
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, ShownSamples
+from maskstream.train.evaluate.guesses import UNIT, Guess, PixelLosses, guess_losses, harmonic
+from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.patches import patch_losses
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.video_autoencoder import VideoAutoencoderConfig
+from maskstream.train.nn.video_tokens import VideoTokens
 
 MEASURED = 64
 """The largest number of clips that are measured."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines import VideoClip
-from ....pipelines.augment import MultiScaleCrop, RandomResizedCrop
-from ....pipelines.augment.colour import ColourJitter
-from ....pipelines.masks import Dual, Mask, MotionGuided, PartDecoded, Random, Tube
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.modalities.video.data import VideoData
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
-from ...nn.video_autoencoder import VideoAutoencoderConfig
+from maskstream.pipelines import VideoClip
+from maskstream.pipelines.augment import MultiScaleCrop, RandomResizedCrop
+from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.masks import Dual, Mask, MotionGuided, PartDecoded, Random, Tube
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.nn.video_autoencoder import VideoAutoencoderConfig
 
 
 def videomae_small() -> Recipe[VideoBatch]:

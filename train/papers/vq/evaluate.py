@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.modalities.image.data import ImageData
-from ....pipelines.modalities.video.data import VideoData
-from ....pipelines.stream.sampler import BatchT
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches, trained_on
-from ...evaluate.pixels import UNIT, error
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.pixels import UNIT, error
+
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
 
 MEASURED = 256

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.image.batch import ImageBatch
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.stream.sampler import BatchT
-from ...core.losses import Losses, squared
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.quantiser import Quantiser, QuantiserConfig, check_cells, inputs
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.losses import Losses, squared
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.quantiser import Quantiser, QuantiserConfig, check_cells, inputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.trajectory.batch import TrajectoryBatch
-from ....pipelines.modalities.trajectory.data import TrajectoryData
-from ....shards.format.manifest import Manifest
-from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from ...evaluate.held_out import batches, trained_on
+from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
+from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.held_out import batches, trained_on
+
 from .model import WaypointConfig, WaypointModel, speed, step_s
 
 STRAIGHT, KEPT_UP, MEAN = "straight on", "the last motion kept up", "the mean waypoint"

@@ -18,16 +18,16 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from ....pipelines.modalities.data import DataConfig
-from ....pipelines.modalities.trajectory.batch import TrajectoryBatch
-from ....pipelines.modalities.trajectory.data import TrajectoryData
-from ...core.losses import Losses, weighted, widened
-from ...core.model import Grids, Model, ModelConfig
-from ...nn.init import init_linear
-from ...nn.positions import Positions, grid_positions
-from ...nn.select import gather_tokens
-from ...nn.stacks import Stack
-from ...nn.video_tokens import VideoTokens
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
+from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
+from maskstream.train.core.losses import Losses, weighted, widened
+from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.positions import Positions, grid_positions
+from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn.video_tokens import VideoTokens
 
 PACE_M_S = 1.2
 """The pace in metres a second of a walk straight on where the speed is not known, and of the head's outputs."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ....pipelines.modalities.trajectory.batch import TrajectoryBatch
-from ....pipelines.modalities.trajectory.data import TrajectoryData
-from ....pipelines.modalities.video.clip import VideoClip
-from ...core.optimiser import OptimiserConfig, ScheduleConfig
-from ...core.recipe import Recipe
+from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
+from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
+
 from .model import WaypointConfig
 
 

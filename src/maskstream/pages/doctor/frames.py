@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...pipelines.augment import CenterCrop
-from ...pipelines.modalities.video.clip import VideoClip
-from ...pipelines.modalities.video.data import VideoData
-from ...shards.format.manifest import Manifest
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.format.manifest import Manifest
+
 from .moments import Labelled
 
 BATCH = 64

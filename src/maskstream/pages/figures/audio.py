@@ -9,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.audio.batch import AudioBatch, NoisyBatch
-from ...pipelines.modalities.audio.clip import AudioClip
-from ...pipelines.modalities.audio.spectrogram import Spectrogram
-from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ...shards.format.component import component_of
-from ...shards.format.manifest import Manifest
-from ...shards.media.fbank import Fbank
-from ...train.papers.ca_dense_unet.model import si_sdr
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audio.batch import AudioBatch, NoisyBatch
+from maskstream.pipelines.modalities.audio.clip import AudioClip
+from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.fbank import Fbank
+from maskstream.train.papers.ca_dense_unet.model import si_sdr
+
 from .bands import bands_ticks, bands_words, features_name
 from .card import Card, Facts, Lane, Picture, PictureGrid, PlayedLanes, label_words
 from .chart import inner_ticks

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from ...pipelines.modalities.audio.spectrogram import Spectrogram
-from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ...pipelines.modalities.video.clip import VideoClip
-from ...shards.format.component import component_of
-from ...shards.format.manifest import Manifest
+from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
+
 from .audio import Heard, compared_spectrograms, index_of, spectrograms_of
 from .bands import bands_ticks, bands_words
 from .card import Card, Facts, FrameTrack, Lane, PlayedLanes, label_words

@@ -7,8 +7,9 @@ from itertools import takewhile
 
 import torch
 
-from ...pipelines.modalities.audio.librosa_feature import C1_HZ, Librosa
-from ...pipelines.modalities.audio.spectrogram import Features
+from maskstream.pipelines.modalities.audio.librosa_feature import C1_HZ, Librosa
+from maskstream.pipelines.modalities.audio.spectrogram import Features
+
 from .chart import Tick
 
 _LEAST_GAP = 0.11  # of the height, between two labels

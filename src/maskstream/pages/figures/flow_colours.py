@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.flow.picture import motion_colours, usable
+from maskstream.pipelines.flow.picture import motion_colours, usable
+
 from .pictures import Bool, UInt8
 
 Float = npt.NDArray[np.float32]

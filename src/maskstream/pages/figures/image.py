@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+
 from .card import Card, Facts, Picture, PictureGrid, label_words
 from .figures import mask_facts
 from .pictures import Bool, UInt8, cell_size, darken, data_uri, resize, token_pixels

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+
 from .card import Card, Facts, Figure, Picture, PictureGrid
 from .image import ImageFigures
 from .pictures import darken, data_uri

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.modalities.mesh.batch import MeshBatch
-from ...pipelines.modalities.mesh.read import MeshReader, StoredMesh
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch
+from maskstream.pipelines.modalities.mesh.read import MeshReader, StoredMesh
+
 from .audio import index_of
 from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
 from .figures import mask_facts

@@ -9,9 +9,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.modalities.mesh.read import MeshReader
-from ...pipelines.modalities.mesh.statistics import MeshStatistics
-from ...shards.errors import DataError
+from maskstream.pipelines.modalities.mesh.read import MeshReader
+from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
+from maskstream.shards.errors import DataError
+
 from .mesh_picture import field_colours
 from .pictures import UInt8
 

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...pipelines.modalities.points.augment import PointAugment
-from ...pipelines.modalities.points.batch import PointsBatch
-from ...pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
-from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
-from ...shards.format.component import component_of
-from ...shards.format.manifest import Manifest
+from maskstream.pipelines.modalities.points.augment import PointAugment
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
+from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_places
+from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
+
 from .audio import index_of
 from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
 from .cloud_picture import ABOVE, BOX, FADED, INK, MADE, SEEN, SIDE, cloud_picture, marked

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.pose.batch import PoseBatch
-from ...pipelines.modalities.pose.clip import PoseClip
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.pose.batch import PoseBatch
+from maskstream.pipelines.modalities.pose.clip import PoseClip
+
 from .card import Card, Drawing, Facts, label_words
 from .figures import mask_facts
 from .skeleton import ACROSS, skeletons

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.media.h36m import bones
+from maskstream.shards.media.h36m import bones
+
 from .card import Drawing
 from .pictures import Bool
 from .strokes import Floats, dots, lines

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.modalities.text.batch import TextBatch
-from ...preprocess.encode.text.tokenizer import tokenizer_of
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.preprocess.encode.text.tokenizer import tokenizer_of
+
 from .card import Card, Fact, Facts, WordPieces, label_words
 from .figures import mask_facts
 from .tokens import MaskCounts

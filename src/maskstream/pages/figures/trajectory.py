@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.modalities.trajectory.batch import TrajectoryBatch
-from ...pipelines.modalities.trajectory.rows import CAMERA
-from ...pipelines.modalities.video.batch import VideoBatch
-from ...shards.format.manifest import Manifest
-from ...shards.media.camera_pose import mirrored, seen_from, turned
-from ...shards.media.npy import read_npy
+from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
+from maskstream.pipelines.modalities.trajectory.rows import CAMERA
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.camera_pose import mirrored, seen_from, turned
+from maskstream.shards.media.npy import read_npy
+
 from .card import Card, Picture, PictureGrid
 from .from_above import Around, WalkAbove, from_above
 from .pictures import Grid, UInt8, data_uri

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.flow.base import Flow
-from ...pipelines.flow.picture import flow_scale, usable
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.flow.base import Flow
+from maskstream.pipelines.flow.picture import flow_scale, usable
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+
 from .card import Card, Drawing, Fact, Facts, Frame, FrameTrack, Movie, Picture, PictureGrid, label_words
 from .figures import mask_facts
 from .flow_colours import flow_picture

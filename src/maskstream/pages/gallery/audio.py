@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.modalities.audio.spectrogram import spectrogram_grid
-from ...shards.media.fbank import Fbank
-from ...train.papers.ca_dense_unet.complex_ratio import ComplexRatio
-from ..figures.card import Figure, Picture, PictureGrid, Section
-from ..figures.pictures import Bool, UInt8, data_uri, resize
+from maskstream.pages.figures.card import Figure, Picture, PictureGrid, Section
+from maskstream.pages.figures.pictures import Bool, UInt8, data_uri, resize
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
+from maskstream.shards.media.fbank import Fbank
+from maskstream.train.papers.ca_dense_unet.complex_ratio import ComplexRatio
+
 from .media import Media
 from .panels import masked_picture
 from .scheme import CardText, Drawn, GalleryScene, Paint, scheme_card, schemes_on

@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.flow import dis_flow
-from ...pipelines.flow.picture import flow_scale, flow_to_image
-from ...pipelines.masks import SCHEMES, Tube
-from ...pipelines.masks.core.scheme import Shot
-from ..figures.card import Section
-from ..figures.flow_colours import hatch
-from ..figures.pictures import LUMA, Bool, UInt8, resize
+from maskstream.pages.figures.card import Section
+from maskstream.pages.figures.flow_colours import hatch
+from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, resize
+from maskstream.pipelines.flow import dis_flow
+from maskstream.pipelines.flow.picture import flow_scale, flow_to_image
+from maskstream.pipelines.masks import SCHEMES, Tube
+from maskstream.pipelines.masks.core.scheme import Shot
+
 from . import audio, image, pairs, video
 from .drawings import life_svg, of_card, order_svg
 from .media import Corridor, Media

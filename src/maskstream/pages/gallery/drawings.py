@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from ...pipelines.stream.order import Order
-from ..figures.card import Card, Drawing, WordPieces
+from maskstream.pages.figures.card import Card, Drawing, WordPieces
+from maskstream.pipelines.stream.order import Order
 
 STRONG, PALE, THIRD, INK = "#1394b8", "#98a4ae", "#d9822b", "#6e7a85"
 _FILLED = {"visible": STRONG, "target": PALE, "skipped": PALE}

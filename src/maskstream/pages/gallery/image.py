@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import torch
 
-from ...pipelines.flow import dis_flow
-from ...pipelines.flow.picture import flow_scale
-from ...pipelines.masks import Cues, Draw, Scheme, TokenGrid
-from ...train.papers.spiking_mst.spikes import Spikes
-from ..figures.card import Figure, Picture, PictureGrid, Section
-from ..figures.flow_colours import flow_picture
-from ..figures.pictures import UInt8, data_uri, resize
+from maskstream.pages.figures.card import Figure, Picture, PictureGrid, Section
+from maskstream.pages.figures.flow_colours import flow_picture
+from maskstream.pages.figures.pictures import UInt8, data_uri, resize
+from maskstream.pipelines.flow import dis_flow
+from maskstream.pipelines.flow.picture import flow_scale
+from maskstream.pipelines.masks import Cues, Draw, Scheme, TokenGrid
+from maskstream.train.papers.spiking_mst.spikes import Spikes
+
 from .media import Media
 from .panels import masked_picture
 from .scheme import CardText, Drawn, GalleryScene, Paint, scheme_card, schemes_on

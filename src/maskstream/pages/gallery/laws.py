@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...pipelines.masks import LAWS, Cues, Draw, Law, MaskGIT, RatioLaw
-from ...pipelines.masks.laws.progress import ProgressLaw
-from ...pipelines.stream.place import Place
-from ..figures.card import Curve, Curves, Section
-from ..figures.chart import line_chart
+from maskstream.pages.figures.card import Curve, Curves, Section
+from maskstream.pages.figures.chart import line_chart
+from maskstream.pipelines.masks import LAWS, Cues, Draw, Law, MaskGIT, RatioLaw
+from maskstream.pipelines.masks.laws.progress import ProgressLaw
+from maskstream.pipelines.stream.place import Place
+
 from .media import Media
 from .scheme import CardText
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.modalities.video.clip import VideoClip
-from ...pipelines.modalities.video.data import video_loader
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.data import video_loader
 
 Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 Corridor = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]

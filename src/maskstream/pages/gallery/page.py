@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..figures.card import Section
-from ..page import page, write_page
+from maskstream.pages.figures.card import Section
+from maskstream.pages.page import page, write_page
+
 from . import audio, image, laws, pairs, pose, solids, text, video
 from .doc_pictures import doc_pictures, write_pictures
 from .media import Media

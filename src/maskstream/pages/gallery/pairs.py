@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ...pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
-from ...pipelines.masks.core.scheme import call_of, square
-from ...pipelines.stream.place import Place
-from ..figures.card import Figure, PictureGrid, Section
-from ..figures.pictures import Bool, UInt8, resize
+from maskstream.pages.figures.card import Figure, PictureGrid, Section
+from maskstream.pages.figures.pictures import Bool, UInt8, resize
+from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
+from maskstream.pipelines.masks.core.scheme import call_of, square
+from maskstream.pipelines.stream.place import Place
+
 from .media import Media
 from .panels import masked_picture
 from .scheme import CardText

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..figures.card import Drawing, Picture
-from ..figures.flow_colours import hatch
-from ..figures.pictures import UInt8, darken, data_uri, resize
-from ..figures.tokens import outline_path, runs_path
+from maskstream.pages.figures.card import Drawing, Picture
+from maskstream.pages.figures.flow_colours import hatch
+from maskstream.pages.figures.pictures import UInt8, darken, data_uri, resize
+from maskstream.pages.figures.tokens import outline_path, runs_path
 
 Bool = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]

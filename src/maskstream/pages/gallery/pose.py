@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.masks import TokenGrid
-from ...shards.media.h36m import JOINTS
-from ..figures.card import Figure, Section
-from ..figures.skeleton import skeletons
+from maskstream.pages.figures.card import Figure, Section
+from maskstream.pages.figures.skeleton import skeletons
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.shards.media.h36m import JOINTS
+
 from .media import Media
 from .scheme import Drawn, GalleryScene, scheme_card, schemes_on
 

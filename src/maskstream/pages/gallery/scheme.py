@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...pipelines.masks import SCHEMES, Cues, Draw, Mask, PaperLaw, Scheme, TokenGrid
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.masks.core.scheme import Shot
-from ...pipelines.stream.place import Place
-from ..figures.card import Card, Code, Fact, Facts, Figure
-from ..figures.figures import mask_facts
-from ..figures.tokens import MaskRow
+from maskstream.pages.figures.card import Card, Code, Fact, Facts, Figure
+from maskstream.pages.figures.figures import mask_facts
+from maskstream.pages.figures.tokens import MaskRow
+from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, PaperLaw, Scheme, TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.scheme import Shot
+from maskstream.pipelines.stream.place import Place
 
 Drawn = tuple[Shot, MaskBatch]
 Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Figure, ...]]

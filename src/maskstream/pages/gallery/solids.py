@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...pipelines.masks import Cues, TokenGrid, submesh
-from ...pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxel_places
-from ..figures.card import Drawing, Figure, Section
-from ..figures.strokes import dots, lines
+from maskstream.pages.figures.card import Drawing, Figure, Section
+from maskstream.pages.figures.strokes import dots, lines
+from maskstream.pipelines.masks import Cues, TokenGrid, submesh
+from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxel_places
+
 from .media import Media, Mesh
 from .project import Floats, box_corners, box_edges, fitted, seen_from
 from .scheme import Drawn, GalleryScene, Paint, scheme_card, schemes_on

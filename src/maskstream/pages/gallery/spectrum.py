@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..figures.pictures import UInt8
+from maskstream.pages.figures.pictures import UInt8
 
 RATE_HZ = 16_000
 WINDOW, HOP = 1024, 256

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.masks import Draw, TextMaskBatch, TokenGrid, TopScores
-from ..figures.card import Drawing, Figure, Section, WordPieces
-from ..figures.tokens import runs_path
+from maskstream.pages.figures.card import Drawing, Figure, Section, WordPieces
+from maskstream.pages.figures.tokens import runs_path
+from maskstream.pipelines.masks import Draw, TextMaskBatch, TokenGrid, TopScores
+
 from .media import Media
 from .scheme import Drawn, GalleryScene, Paint, scheme_card, schemes_on
 from .words import Pieces, pieces_of

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...pipelines.flow import dis_flow
-from ...pipelines.masks import Cues, TokenGrid
-from ...pipelines.masks.core.batch import MaskBatch
-from ..figures.card import Figure, PictureGrid, Section
-from ..figures.pictures import UInt8, resize
+from maskstream.pages.figures.card import Figure, PictureGrid, Section
+from maskstream.pages.figures.pictures import UInt8, resize
+from maskstream.pipelines.flow import dis_flow
+from maskstream.pipelines.masks import Cues, TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+
 from .media import Media
 from .panels import masked_picture, token_maps
 from .scheme import Drawn, GalleryScene, scheme_card, schemes_on

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.masks import SPECIAL, Cues, TokenGrid
+from maskstream.pipelines.masks import SPECIAL, Cues, TokenGrid
 
 LONGEST = 5
 """Letters of a piece: longer words are cut into equal parts. A stand-in for a vocabulary of word pieces."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...train.core.metrics import StepMetrics
-from ..figures.chart import Chart, Series, line_chart
+from maskstream.pages.figures.chart import Chart, Series, line_chart
+from maskstream.train.core.metrics import StepMetrics
 
 LAST_STEPS = 20
 

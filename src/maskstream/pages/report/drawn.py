@@ -13,21 +13,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
-from ...preprocess.encode.text.tokenizer import tokenizer_of
-from ...train.evaluate.evaluation import Clips, Compared, Example, Pictures, ShownSamples, Similarities
-from ...train.papers.fastdit3d.evaluate import DenoisedClouds, Generated
-from ...train.papers.medthink.evaluate import Writing
-from ...train.papers.meshmask.evaluate import Rollouts
-from ...train.papers.spiking_mst.evaluate import Spiked
-from ..figures.card import Card, Fact, Facts, Picture, PictureGrid, Section, WordPieces, label_words
-from ..figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
-from ..figures.figures import Figures
-from ..figures.image_text import ImageTextFigures
-from ..figures.mesh import MeshFigures
-from ..figures.pictures import data_uri, resize
-from ..figures.points import cloud
-from ..figures.video import VideoFigures, frame_rows, picture_side, whole_frames
+from maskstream.pages.figures.card import Card, Fact, Facts, Picture, PictureGrid, Section, WordPieces, label_words
+from maskstream.pages.figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
+from maskstream.pages.figures.figures import Figures
+from maskstream.pages.figures.image_text import ImageTextFigures
+from maskstream.pages.figures.mesh import MeshFigures
+from maskstream.pages.figures.pictures import data_uri, resize
+from maskstream.pages.figures.points import cloud
+from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
+from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_places
+from maskstream.preprocess.encode.text.tokenizer import tokenizer_of
+from maskstream.train.evaluate.evaluation import Clips, Compared, Example, Pictures, ShownSamples, Similarities
+from maskstream.train.papers.fastdit3d.evaluate import DenoisedClouds, Generated
+from maskstream.train.papers.medthink.evaluate import Writing
+from maskstream.train.papers.meshmask.evaluate import Rollouts
+from maskstream.train.papers.spiking_mst.evaluate import Spiked
+
 from .rollout_report import rollout_cards
 
 SIDE_PX, ACROSS = 96, 4

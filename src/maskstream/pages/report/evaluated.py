@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from ...pipelines.masks import Mask
-from ...pipelines.modalities.audio.data import AudioData, NoisyData
-from ...pipelines.modalities.audiovisual.data import AudioVisualData
-from ...pipelines.modalities.data import DataConfig
-from ...pipelines.modalities.image.data import ImageData
-from ...pipelines.modalities.image_text.data import ImageTextData
-from ...pipelines.modalities.text.data import TextData
-from ...pipelines.modalities.video.data import VideoData
-from ...train.evaluate.evaluation import Evaluation, Score
+from maskstream.pipelines.masks import Mask
+from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.train.evaluate.evaluation import Evaluation, Score
 
 
 def score_facts(scores: Sequence[Score]) -> dict[str, str]:

@@ -8,21 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...modality import Modality
-from ...shards.format.dataset import read_dataset_json
-from ...shards.format.manifest import Manifest
-from ...shards.stores.url import local_path
-from ...train.core.export import load_model, weights_sum
-from ...train.core.metrics import StepMetrics, read_metrics
-from ...train.core.process import CPU, compute_threads
-from ...train.core.recipe import Recipe, check_modality
-from ...train.core.run_folder import run_recipe, run_settings, run_weights
-from ...train.evaluate.evaluation import Evaluation
-from ...train.evaluate.probe import PROBE, ProbeResult
-from ...train.evaluations import evaluation_of, keep_evaluation
-from ..figures.card import Section, label_names
-from ..figures.words import plural
-from ..page import page, write_page
+from maskstream.modality import Modality
+from maskstream.pages.figures.card import Section, label_names
+from maskstream.pages.figures.words import plural
+from maskstream.pages.page import page, write_page
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.stores.url import local_path
+from maskstream.train.core.export import load_model, weights_sum
+from maskstream.train.core.metrics import StepMetrics, read_metrics
+from maskstream.train.core.process import CPU, compute_threads
+from maskstream.train.core.recipe import Recipe, check_modality
+from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
+from maskstream.train.evaluate.evaluation import Evaluation
+from maskstream.train.evaluate.probe import PROBE, ProbeResult
+from maskstream.train.evaluations import evaluation_of, keep_evaluation
+
 from .curves import run_curves
 from .drawn import sections_of
 from .evaluated import data_facts, score_facts, score_rows

@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...train.core.export import load_model
-from ...train.core.process import CPU, compute_threads
-from ...train.core.run_folder import run_weights
-from ...train.papers.meshmask.evaluate import ROLLOUTS
-from ...train.papers.meshmask.rollout import (
+from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section
+from maskstream.pages.figures.chart import Chart, line_chart
+from maskstream.pages.figures.mesh import MeshFigures, field_picture, nodes_of
+from maskstream.pages.figures.mesh_field import ShownField
+from maskstream.pages.figures.pictures import data_uri
+from maskstream.pages.page import environment, render, write_page
+from maskstream.train.core.export import load_model
+from maskstream.train.core.process import CPU, compute_threads
+from maskstream.train.core.run_folder import run_weights
+from maskstream.train.papers.meshmask.evaluate import ROLLOUTS
+from maskstream.train.papers.meshmask.rollout import (
     Float32s,
     Trajectories,
     next_model,
@@ -25,12 +31,6 @@ from ...train.papers.meshmask.rollout import (
     rollout,
     rollout_error,
 )
-from ..figures.card import Card, Picture, PictureGrid, Section
-from ..figures.chart import Chart, line_chart
-from ..figures.mesh import MeshFigures, field_picture, nodes_of
-from ..figures.mesh_field import ShownField
-from ..figures.pictures import data_uri
-from ..page import environment, render, write_page
 
 _MARKS = (1, 10, 50)
 PERSISTENCE = "persistence"
