@@ -81,9 +81,9 @@ def test_a_split_is_a_path_or_a_url(location):
         (lambda: mix(["a", "b"]), "pairs, such as"),
         (
             lambda: mix([("a", 1)]),
-            r"mix\(\) takes sources: 'a': a Source is wanted, got a str; make one with",
+            r"mix\(\) takes sources: 'a': a BatchSource is wanted, got a str; make one with",
         ),
-        (lambda: Loader("a"), "Loader takes sources: 'a': a Source is wanted"),
+        (lambda: Loader("a"), "Loader takes sources: 'a': a BatchSource is wanted"),
     ],
 )
 def test_wrong_types_where_they_are_made(make, said):

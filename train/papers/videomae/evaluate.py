@@ -68,7 +68,7 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: str 
     return Evaluation(
         scores=(
             centres.score("centre crops"),
-            crops.score("random crops", "squared error of hidden pixels, cropped at random"),
+            crops.score("clips", "squared error of hidden pixels in random crops"),
         ),
         examples=(
             Compared(

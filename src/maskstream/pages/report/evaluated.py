@@ -45,13 +45,17 @@ def number(value: float, unit: str) -> str:
 
 
 def margin(score: Score) -> str:
-    """How far a score lies from its best baseline."""
+    """How far a score lies from its best baseline: in points or decibels, else as a share of it."""
     best = score.baselines[score.best]
     if not best:
         return f"beside {number(best, score.unit)} of {score.best}"
-    share, better = score.value / best - 1, (score.value < best) is score.lower_is_better
+    apart, better, unit = score.value - best, (score.value < best) is score.lower_is_better, score.unit
+    if unit in ("%", "dB"):  # a share of a share, or of a logarithm, says nothing
+        far, beside = (f"{100 * abs(apart):.1f} points" if unit == "%" else f"{abs(apart):.3g} dB"), number(best, unit)
+    else:
+        far, beside = f"{abs(apart / best):.0%}", number(best, "")
     end = "" if better else ": the model does not generalise"
-    return f"{abs(share):.0%} {'below' if share < 0 else 'above'} {score.best} ({number(best, score.unit)}){end}"
+    return f"{far} {'below' if apart < 0 else 'above'} {score.best} ({beside}){end}"
 
 
 def data_facts(config: DataConfig[Any]) -> dict[str, str]:
