@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from maskstream.train.core.schedule import ScheduleConfig
 from torch import Tensor, nn
 
 from maskstream.pipelines.masks import Random, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.train.core.model import Grids
-from maskstream.train.core.optimiser import OptimiserConfig
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
 from maskstream.train.nn.positions import axis_sinusoids

@@ -11,6 +11,9 @@ import pytest
 from examples.sensors.data import NAME, SensorData
 from examples.sensors.draw import draw
 from examples.sensors.encode import sensors
+from examples.sensors.model import sensors_tiny
+from examples.sensors.page import SENSORS
+from maskstream.pages.preview import preview
 from maskstream.pipelines.masks import Random
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
@@ -68,6 +71,16 @@ def test_the_commands_of_its_head_make_shards_pages_and_a_run(tmp_path: Path) ->
         assert run.returncode == 0, run.stderr
     assert (tmp_path / "preview.html").read_text().count("<article") == 8
     assert (tmp_path / "runs/sensors/model.safetensors").exists()
+
+
+def test_its_model_and_its_pages_take_its_batches(kind: tuple[Modality, Path], tmp_path: Path) -> None:
+    recipe = sensors_tiny()
+    batch = next(iter(recipe.loader(kind[1], device="cpu", threads=1, batch_size=4)))
+    model = recipe.build()
+    assert model.loss(batch).loss().isfinite()
+    assert model.reconstructed(batch).values.shape == batch.values.shape
+    page = preview(SENSORS, kind[1], out=tmp_path / "page.html", samples=2)
+    assert page.read_text().count("<article") == 2
 
 
 def test_it_is_small() -> None:
