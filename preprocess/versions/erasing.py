@@ -85,15 +85,18 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
             raise ValueError(missing_keys(manifest, wanted - found.keys(), len(wanted)))
         version = manifest.version
         others = list[Output]()
+        held = [stack.enter_context(_held(one)) for one in _beside(output, manifest, added)] if words else []
         if found:
             _check(check, found)
             version += 1
             if words:
-                others = [stack.enter_context(_held(one)) for one in _beside(output, manifest, added)]
-                gone, others = _words(manifest, found, others)
+                gone, others = _words(manifest, found, held)
             for other in others:
                 _erase_words(other, gone)
             _erase(output, check, found, version, gone)
+        for one in held:  # one that is not changed may have been, by a call that was killed
+            if one not in others and len(versions_of(one.store)) > 1:
+                remove_what_no_version_names(one)
         if found or was_erased:
             remove_what_no_version_names(output)
             for folder in added:

@@ -175,18 +175,18 @@ def check_las_header(path: Path) -> None:
         raise RejectError(
             "open", f"is truncated: {size} bytes cannot hold the {points} points that its header declares"
         )
-    if compressed and (chunks := _declared_chunks(path, begin)) > size:
+    if compressed and (chunks := _declared_chunks(path, begin, size)) > size:
         raise RejectError("open", f"declares {chunks} chunks in a file of {size} bytes")
 
 
-def _declared_chunks(path: Path, begin: int) -> int:
+def _declared_chunks(path: Path, begin: int, size: int) -> int:
     """How many chunks the table of a LAZ file declares, for which lazrs takes memory at once; 0 if it has none where
     the first bytes of its points, at `begin`, say.
     """
     with path.open("rb") as file:
         file.seek(begin)
         at = int.from_bytes(file.read(8), "little", signed=True)
-        if at <= begin:
+        if not begin < at < size:
             return 0
         file.seek(at + 4)
         return int.from_bytes(file.read(4), "little")

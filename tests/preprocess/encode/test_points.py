@@ -165,6 +165,7 @@ BAD = {
     "las truncated": (lambda f: cut(las(f, ".las")[0]), "laspy cannot read|truncated"),
     "laz truncated": (lambda f: cut(las(f, ".laz")[0]), "laspy cannot read|truncated"),
     "laz of too many chunks": (lambda f: many_chunks(las(f, ".laz")[0]), "declares 4278190081 chunks in a file of"),
+    "laz with its chunks nowhere": (lambda f: chunks_at(las(f, ".laz")[0], 2**62), "laspy cannot read"),
     "no las": (lambda f: text(f, "a.las", "x" * 400), "begins with b'xxxx'"),
     "las of a header truncated": (lambda f: text(f, "a.las", "LASF" + "x" * 90), "truncated: it has 94 bytes"),
     "no bytes": (lambda f: text(f, "a.ply", ""), "is empty: it has 0 bytes"),
@@ -177,6 +178,14 @@ def many_chunks(path):
     table = int.from_bytes(data[(at := int.from_bytes(data[96:100], "little")) : at + 8], "little")
     assert data[table + 4 : table + 8] == b"\x01\0\0\0"
     data[table + 7] = 255
+    path.write_bytes(data)
+    return path
+
+
+def chunks_at(path, place):
+    data = bytearray(path.read_bytes())
+    at = int.from_bytes(data[96:100], "little")
+    data[at : at + 8] = place.to_bytes(8, "little")
     path.write_bytes(data)
     return path
 
