@@ -73,7 +73,9 @@ def test_the_guess_is_painted_where_the_model_would_be(model, eleven):
 
 def test_clips_are_measured_as_centre_crops_and_as_random_ones_beside_all_guesses(model, eleven):
     found = evaluate(model, DATA, eleven, 2)
-    assert [(score.of, score.count) for score in found.scores] == [("centre crops", 24), ("random crops", 24)]
+    centres, crops = found.scores
+    assert (centres.of, centres.count, crops.of, crops.count) == ("centre crops", 24, "clips", 24)
+    assert crops.name.endswith("in random crops")
     assert all(set(GUESSES) < set(score.baselines) for score in found.scores)
     drawn, same = found.examples
     assert len(drawn.rows) == len(same.rows) == 2
