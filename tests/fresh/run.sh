@@ -54,7 +54,8 @@ if [ ! -d "$run" ]; then
   git clone --quiet "$checkout" "$run.new/root/maskstream"
   mv "$run.new" "$run"
 else
-  git -C "$run/root/maskstream" pull --quiet "$checkout" HEAD
+  git -C "$run/root/maskstream" fetch --quiet "$checkout" HEAD
+  git -C "$run/root/maskstream" checkout --quiet --detach FETCH_HEAD
 fi
 
 # The way to the network, as this machine has it.
