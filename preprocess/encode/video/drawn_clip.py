@@ -11,7 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from .profile import BLOCK
 
@@ -36,9 +36,15 @@ def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
         with av.open(str(partial), "w", format="matroska", options={"fflags": "+bitexact"}) as out:
             stream = out.add_stream("ffv1", rate=fps)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.codec_context.thread_count = 1
+            to_yuv = VideoReformatter()
             for number, frame in enumerate(frames):
-                picture = VideoFrame.from_ndarray(on_canvas(frame, height, width), format="rgb24").reformat(
-                    format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
+                picture = to_yuv.reformat(  # one of all frames: a frame's own sets the scaler up anew, in threads
+                    VideoFrame.from_ndarray(on_canvas(frame, height, width), format="rgb24"),
+                    format="yuv420p",
+                    dst_colorspace=Colorspace.ITU601,
+                    dst_color_range=ColorRange.MPEG,
+                    threads=1,
                 )
                 picture.pts, picture.time_base = number, Fraction(1, fps)
                 out.mux(stream.encode(picture))

@@ -33,9 +33,8 @@ class Notes:
     def add(self, number: int, frame: VideoFrame) -> None:
         """The next frame."""
         luma = luma_of(frame)
-        with one_thread():
-            self.cuts.add(number, luma)
-            self.flows.add(number, luma)
+        self.cuts.add(number, luma)
+        self.flows.add(number, luma)
 
     def written(self, parsed: Fragments) -> Fragments:
         """The video with the notes of each GOP."""

@@ -20,7 +20,7 @@ from .check import check_slices, exact_entries, full_decode, strict_decode
 from .convert import Converter, deinterlaced
 from .damage import Damage, Ending
 from .fragments import parsed_output, video_index
-from .notes import Notes
+from .notes import Notes, one_thread
 from .profile import PROFILES, VideoProfile
 from .remux import remuxed
 from .restarts import restarts_at_keyframes
@@ -112,7 +112,8 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None, 
     parsed = parsed_output(data)
     anchored = profile.name in ANCHORED
     notes = Notes(parsed.key_rank.tolist()) if anchored else None
-    check_slices(parsed, width, height, notes.add if notes else None)
+    with one_thread():
+        check_slices(parsed, width, height, notes.add if notes else None)
     if notes:
         parsed = notes.written(parsed)
     entries = list(range(len(parsed.key_rank)))
