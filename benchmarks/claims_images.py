@@ -34,7 +34,7 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train.evaluate.held_out import batches
 from maskstream.train.evaluate.pictures import evaluate
-from maskstream.train.evaluate.probe_knn import knn_scores
+from maskstream.train.evaluate.probe_heads import knn_scores
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.papers.cropmae.model import CrossAutoencoder
 from maskstream.train.papers.cropmae.recipe import cropmae_tiny, siammae_tiny

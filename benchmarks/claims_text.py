@@ -28,9 +28,8 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.train import Recipe
 from maskstream.train.evaluate.held_out import batches
-from maskstream.train.evaluate.ngrams import NGrams
-from maskstream.train.evaluate.retrieval import cosine_scores, retrieval
-from maskstream.train.evaluate.sentences import bm25_scores, halves, sentence_vectors
+from maskstream.train.evaluate.id_counts import NGrams
+from maskstream.train.evaluate.retrieval import bm25_scores, cosine_scores, halves, retrieval, sentence_vectors
 from maskstream.train.nn.token_ids import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 from maskstream.train.papers.bert.evaluate import masked_token_losses

@@ -21,7 +21,7 @@ from statistics import median
 
 from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
-from maskstream.train.papers.m3ae.answers import measured_answers
+from maskstream.train.papers.m3ae.evaluate import measured_answers
 
 SAME = ("data.length=12", "model.vocabulary=512")
 """What both recipes must share: the tokens of a row, and the ids of the tokenizer."""

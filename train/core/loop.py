@@ -20,7 +20,6 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.stores.publish import publish
 from maskstream.shards.stores.url import local_path
 
-from .blocks import compile_parts, recompute_blocks
 from .checkpoint import Position, batches_before, load_checkpoint
 from .checkpoint_write import CheckpointWriter
 from .class_feedback import channels_of, publish_scores
@@ -28,7 +27,7 @@ from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
 from .metrics import Board, TrainProgress
 from .optimiser import Average, build_optimiser
-from .parallel import divide, over_ranks
+from .parallel import compile_parts, divide, over_ranks, recompute_blocks
 from .process import StopRequest, kept_memory
 from .recipe import Recipe
 from .results import Launched, Results, Tally, TrainResult

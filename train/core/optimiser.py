@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from maskstream.shards.config import Config
 
-from .blocks import named_blocks
 from .distributed import is_divided, rows, sum_over_ranks
+from .parallel import named_blocks
 
 
 class Average:

@@ -1,12 +1,94 @@
-"""Counts of ids and of neighbours: what ids are guessed by without a model."""
+"""What a hidden id is by counts alone: how often ids occur, and which ids stand beside which, in texts and in pictures.
+
+Shapes: K hidden tokens, V ids.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.nn.token_ids import hidden_tokens
+
+STRENGTHS = (10.0, 100.0, 1000.0)
+"""The weights of the frequencies of ids, in tokens, when they smooth those of pairs."""
+_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NGrams:
+    """Counts of a split's true ids. single: float32 (V,), of each id, plus 1. pairs: float32 (V, V), of an id and the
+    next one in its document.
+    """
+
+    single: npt.NDArray[np.float32]
+    pairs: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, batches: Iterable[TextBatch], vocabulary: int) -> NGrams:
+        """The counts of batches of a split that the model was trained on; special tokens count as ids too."""
+        single = np.ones(vocabulary, np.float32)
+        pairs = np.zeros((vocabulary, vocabulary), np.float32)
+        for batch in batches:
+            ids = batch.unpadded.tokens.numpy().astype(np.int64)
+            follows = batch.unpadded.positions.numpy()[1:] > 0
+            single += np.bincount(ids, minlength=vocabulary)
+            np.add.at(pairs, (ids[:-1][follows], ids[1:][follows]), 1)
+        return cls(single, pairs)
+
+    @property
+    def frequencies(self) -> npt.NDArray[np.float64]:
+        """The share of each id in all tokens, float64 (V,)."""
+        shares: npt.NDArray[np.float64] = self.single / self.single.sum(dtype=np.float64)
+        return shares
+
+    def alone(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The loss of hidden tokens, -log of the frequency of their ids in nats: float64 (K,)."""
+        return -np.log(self.frequencies[ids])
+
+    def beside(
+        self, ids: npt.NDArray[np.int64], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], strength: float
+    ) -> npt.NDArray[np.float64]:
+        """The loss of hidden tokens between the visible ids `left` and `right` (K,), -1 where there is none, in nats.
+
+        The probability of an id t is proportional to p(t | left) p(right | t), each smoothed by `strength` tokens of
+        the frequencies of ids.
+        """
+        shares = self.frequencies
+        after, before = self.pairs.sum(1), shares * strength
+        losses = np.empty(len(ids))
+        for start in range(0, len(ids), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            logits = np.tile(np.log(shares), (len(ids[part]), 1))
+            rows, known = np.flatnonzero(left[part] >= 0), left[part][left[part] >= 0]
+            logits[rows] = np.log((self.pairs[known] + before) / (after[known, None] + strength))
+            rows, known = np.flatnonzero(right[part] >= 0), right[part][right[part] >= 0]
+            logits[rows] += np.log((self.pairs[:, known].T + before[known, None]) / (after + strength))
+            logits -= logits.max(1, keepdims=True)
+            chosen = logits[np.arange(len(logits)), ids[part]]
+            losses[part] = np.log(np.exp(logits).sum(1)) - chosen
+        return losses
+
+
+def neighbours(batch: TextBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The true ids of a batch's hidden tokens, and the visible ids to their left and right, -1 for none: int64 (K,)."""
+    hidden = hidden_tokens(batch)
+    unpadded = batch.unpadded
+    ids = unpadded.tokens.numpy().astype(np.int64)
+    masked = np.zeros(len(ids), np.bool_)
+    masked[hidden.place.numpy()] = True
+    seen = np.where(masked, -1, ids)
+    starts = unpadded.positions.numpy() == 0
+    left = np.where(starts, -1, np.roll(seen, 1))
+    right = np.where(np.roll(starts, -1), -1, np.roll(seen, -1))
+    place = hidden.place.numpy()
+    return ids[place], left[place], right[place]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

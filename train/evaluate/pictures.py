@@ -20,10 +20,10 @@ from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.nn.video_tokens import VideoTokens
 
 from .evaluation import NORMALISED, Compared, Evaluation
-from .guesses import PixelLosses, guess_losses
+from .guesses import PixelLosses, guess_losses, patch_losses
 from .held_out import batches
-from .patches import patch_losses
 
+UNIT = "levels of 255"
 MEASURED = 256
 """The largest number of images that are measured."""
 _AT_ONCE = 32
@@ -31,6 +31,11 @@ READING = (
     "The centre crop of a held-out picture, the patches that the encoder saw, and these patches with the model's "
     "predictions of the others. "
 ) + NORMALISED
+
+
+def error(made: Tensor, true: Tensor) -> float:
+    """The root mean squared difference."""
+    return float((made.float() - true.float()).square().mean().sqrt())
 
 
 def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: str | Path, shown: int) -> Evaluation:

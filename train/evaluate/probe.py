@@ -21,9 +21,7 @@ from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
 
 from .features import GivesFeatures, GivesTokens, Inputs, Labelled, extracted, has_label_lists, labelled_batches, plain
-from .probe_attentive import attentive_scores
-from .probe_knn import knn_scores
-from .probe_linear import linear_scores
+from .probe_heads import attentive_scores, knn_scores, linear_scores
 from .scores import majority, score
 
 TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"

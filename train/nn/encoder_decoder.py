@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .positions import LearntPositions, Positions
 from .select import gather_tokens, put_tokens
-from .stacks import Stack
+from .transformer import Stack
 from .windows import Windows
 
 

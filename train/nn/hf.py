@@ -20,11 +20,9 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.model import Grids
 from maskstream.train.core.process import seeded
 
-from .image_autoencoder import ImageAutoencoderConfig
 from .image_tokens import ImageTokens
 from .layouts import HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, layout_of
-from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
-from .video_autoencoder import VideoAutoencoderConfig
+from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
 from .video_tokens import VideoTokens
 
 HF_DECODER_EPS = 1e-5

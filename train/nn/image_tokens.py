@@ -17,7 +17,7 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 
-from .moments import joint_moments
+from .objectives import joint_moments
 from .positions import axis_sinusoids
 from .select import gather_tokens, put_tokens
 from .video_tokens import NO_MASK, Targets
@@ -30,7 +30,7 @@ class ImageTokens(nn.Module):
     """Cuts pictures into (h w)-ordered patches, in (h w c) order within a patch.
 
     The patches stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
-    target: see Targets in video.py. first: see FirstAxis.
+    target: see Targets in video_tokens.py. first: see FirstAxis.
     """
 
     mean: Tensor

@@ -11,6 +11,8 @@ visible tokens followed by mask tokens, without putting them back in order, and 
 VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a weight for each. MAE (He et al., 2022)
 and MAE-ST (Feichtenhofer et al., 2022) are this model with a class token, a bias between encoder and decoder and other
 positions: attention does not depend on the order of tokens, and a bias for key changes no softmax.
+
+The configs at the end are those of video (VideoMAE, MGMAE, VideoMAE V2, MAE-ST) and of pictures (MAE).
 """
 
 from __future__ import annotations
@@ -18,21 +20,25 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, get_args
 
 import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.losses import Losses, squared
 from maskstream.train.core.model import Grids, Model, ModelConfig
 
 from .encoder_decoder import TokenDecoder, VisibleEncoder
-from .init import init_linear
+from .image_tokens import FirstAxis, ImageTokens
 from .layouts import layout_of
 from .positions import LearntPositions
 from .select import gather_tokens
+from .transformer import init_linear
+from .video_tokens import Positions, Targets, VideoTargets, VideoTokens
 from .windows import Windows
 
 
@@ -219,3 +225,48 @@ class MaskedAutoencoder(Model[BatchT]):
     def _predict(self, tokens: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         made: list[Tensor] = self.decoder([self._encode(tokens, visible)], [visible], [target])
         return made[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
+    """The sizes of a masked autoencoder of video cubes.
+
+    target: what the decoder predicts, "normalised" cubes as in VideoMAE, "pixels", or a "frame" as in MAE-ST.
+    positions: where a token stands, on a "line" through all tokens as in VideoMAE, or on the axes of a "grid" (see
+    video_tokens.py); of no use if they are `learnt`.
+    """
+
+    target: VideoTargets = "normalised"
+    positions: Positions = "line"
+
+    def __post_init__(self) -> None:
+        AutoencoderConfig.__post_init__(self)
+        for name, legal in (("target", get_args(VideoTargets)), ("positions", get_args(Positions))):
+            if getattr(self, name) not in legal:
+                raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
+
+    def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
+        """Cubes of video on the grid "video"."""
+        return VideoTokens(grids["video"], self.target, self.positions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
+    """The sizes of an autoencoder of patches of pictures.
+
+    target: what the decoder predicts, "normalised" patches or "pixels" (see video_tokens.py). positions: the axis that
+    has the first half of the position embeddings; "columns" in the weights that MAE's authors published.
+    """
+
+    target: Targets = "normalised"
+    positions: FirstAxis = "rows"
+
+    def __post_init__(self) -> None:
+        AutoencoderConfig.__post_init__(self)
+        for name, legal in (("target", get_args(Targets)), ("positions", get_args(FirstAxis))):
+            if getattr(self, name) not in legal:
+                raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
+
+    def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
+        """Patches on the grid "image"."""
+        return ImageTokens(grids["image"], self.target, self.positions)

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import TokenGrid
 
-from .attention import Attention
-from .block import MLP, Norms
 from .image_tokens import ImageTokens
-from .init import INIT_STD
 from .token_ids import TokenIds
+from .transformer import INIT_STD, MLP, Attention, Norms
 
 IMAGE, TEXT = 0, 1
 """The kinds of tokens."""

@@ -10,6 +10,14 @@ Ids are made by finite scalar quantisation (FSQ, Mentzer et al., 2024): each of 
 to one of its levels, and the levels of all channels together are the id. It takes the place of the learnt codebook of
 VQ-VAE (van den Oord et al., 2017). There are no codes that die, so nothing is counted or restarted over ranks and
 micro-batches, and the loss is that of the pictures alone.
+
+A `FrozenQuantiser` is that of a finished run inside another model, where it does not learn:
+
+    self.vq = FrozenQuantiser(config.quantiser, config.vq)
+    ids = self.vq.ids(batch.image)       # int64 (B, h, w); of a clip (B, T, h, w)
+
+Its weights belong to the model: they are in every checkpoint and in model.safetensors. So a resumed run has the ids
+that it began with, whatever has become of the file, and a trained model needs no other file.
 """
 
 from __future__ import annotations
@@ -17,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -24,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.shards.config import Config
+from maskstream.train.core.export import load_model
 from maskstream.train.core.model import Grids
 
 GROUPS = 8
@@ -189,3 +199,74 @@ def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
 
 BASE = QuantiserConfig(levels=(8, 8, 4, 4), stem=1, widths=(128, 128, 256, 256, 512), rounds=2)
 """The size of MAGE's VQGAN."""
+
+
+class FrozenQuantiser(nn.Module):
+    """A quantiser whose weights come from a run.
+
+    config: its sizes. path: the model.safetensors of a run of `vq-tiny` or the like, which is read once, when a model
+    is made; None keeps the initial weights, a random quantiser (as in BEST-RQ, Chiu et al., 2022). A model whose
+    weights are then loaded from a file of its own needs no `path` any more.
+    """
+
+    loaded: Tensor
+
+    def __init__(self, config: QuantiserConfig, path: str | None) -> None:
+        super().__init__()
+        self.config = config
+        self.quantiser = Quantiser(config).requires_grad_(False)
+        self.register_buffer("loaded", torch.tensor(path is None))
+        self._missing = "" if path is None else self._read(Path(path))
+
+    def ids(self, pixels: Tensor) -> Tensor:
+        """The ids of the cells of pixels uint8 (B, [T,] H, W, 3): int64 (B, [T,] h, w), from 0 to codes - 1.
+
+        ValueError if the weights are missing or did not fit.
+        """
+        self._check()
+        with torch.no_grad():
+            return self.quantiser.ids(pixels)
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """What the quantiser would round, float32 (B * T, C, h, w). ValueError as `ids`."""
+        self._check()
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+            return self.quantiser.latents(pixels)
+
+    def rounded(self, pixels: Tensor) -> Tensor:
+        """The latents of the ids, float32 (B * T, C, h, w), of a few levels each. ValueError as `ids`."""
+        return cast(Tensor, self.quantiser.rounding(self.latents(pixels)))
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """The pixels uint8 (B, [T,] H, W, 3) of ids int64 (B, [T,] h, w)."""
+        with torch.no_grad():
+            return self.quantiser.decode(ids)
+
+    def drawn(self, latents: Tensor) -> Tensor:
+        """The pixels uint8 (n, H, W, 3) of latents float32 (n, C, h, w), rounded or not."""
+        with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
+            return self.quantiser.pixels(self.quantiser.drawn(latents))
+
+    def _check(self) -> None:
+        if self._missing:
+            if not self.loaded:
+                raise ValueError(self._missing)
+            self._missing = ""
+
+    def _read(self, path: Path) -> str:
+        """Takes the weights of a file. Returns why that was not possible, for the first use of the quantiser."""
+        if not path.is_file():
+            return (
+                f"the quantiser {path} is missing; train one (maskstream train vq-tiny) and set model.vq to its "
+                "model.safetensors"
+            )
+        if self.loaded.is_meta:
+            return ""
+        model = load_model(path)
+        trained = getattr(model, "quantiser", None)
+        if not isinstance(trained, Quantiser) or trained.config != self.config:
+            found = trained.config if isinstance(trained, Quantiser) else type(model).__name__
+            return f"the quantiser {path} is {found}, the model wants {self.config}; set model.quantiser to its sizes"
+        self.quantiser.load_state_dict(trained.state_dict())
+        self.loaded.fill_(True)
+        return ""

@@ -10,7 +10,7 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 
-from .moments import joint_moments
+from .objectives import joint_moments
 from .positions import axis_sinusoids
 from .select import gather_tokens, put_tokens
 from .video_tokens import NO_MASK

@@ -1,19 +1,156 @@
-"""The blocks of encoders of text, over documents without padding, and the head that predicts token ids.
+"""Blocks of encoders of text, in which tokens attend to those of the same document, without padding.
 
-Shapes: T tokens of all documents of a batch, D channels.
+Shapes: T tokens of S documents, one behind the other; H heads of d channels, D channels in all.
+
+On a CPU the documents are attended in turn: one call of the kernel for each. Measured on 32 documents of 9 to 180
+tokens (4 heads of 32 channels, forward and backward, CPU ms): in turn 13, documents of nearly one length padded
+together 20 to 25, all padded to the longest 69, one block-diagonal mask over all 145.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .documents import Asking, Documents
+Positions = Literal["learned", "rotary", "alibi"]
+"""How a token's place in its document enters a model: as a vector added to it, as a rotation of queries and keys (Su et
+al., 2021), or as a penalty of attention that grows with the distance (Press et al., 2022)."""
 
+_HALF = (torch.float16, torch.bfloat16)
 NormAt = Literal["pre", "post"]
 """Where the layer norm of a residual branch stands: before it, or after the sum, as in BERT."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """K of the T tokens, the only ones whose attention is wanted.
+
+    index: int64 (K,), their places, ascending. lengths: how many there are in each document. turns, penalties: those of
+    `Documents` for them; a penalty is (H, their number, the document's length).
+    """
+
+    index: Tensor
+    lengths: list[int]
+    turns: tuple[Tensor, Tensor] | None
+    penalties: list[Tensor] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Documents:
+    """The boundaries of S documents of T tokens, and what attention needs of their tokens' places.
+
+    edges: int32 (S + 1,); document s has the tokens [edges[s], edges[s + 1]). longest: the most tokens of a document.
+    lengths: the tokens of each document, known on a CPU; None on a CUDA device, which need not be waited for.
+    turns: cosines and sines, each (T, 1, d), for rotary positions, or None. penalty: (H, longest, longest), which is
+    added to the logits of attention, for ALiBi, or None.
+    """
+
+    edges: Tensor
+    longest: int
+    lengths: list[int] | None
+    turns: tuple[Tensor, Tensor] | None = None
+    penalty: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, edges: Tensor, longest: int, places: Tensor, *, positions: Positions, heads: int, channels: int
+    ) -> Documents:
+        """The documents of `edges`, for a model of `heads` heads of `channels` channels each.
+
+        places: int (T,), each token's place in its document.
+        """
+        fused = edges.is_cuda and positions != "alibi"
+        return cls(
+            edges=edges,
+            longest=longest,
+            lengths=None if fused else edges.diff().tolist(),
+            turns=rotations(places, channels) if positions == "rotary" else None,
+            penalty=distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
+        )
+
+    def asking(self, index: Tensor) -> Asking:
+        """The tokens at `index` int64 (K,), ascending, as the only ones that ask, on a CPU."""
+        edges, lengths = self.edges.long(), self._lengths()
+        document = torch.bucketize(index, edges[1:], right=True)
+        own = torch.bincount(document, minlength=len(lengths)).tolist()
+        places = (index - edges[document]).split_with_sizes(own)
+        penalties = None
+        if self.penalty is not None:
+            penalties = [self.penalty[:, place, :n] for place, n in zip(places, lengths, strict=True)]
+        turns = None if self.turns is None else (self.turns[0][index], self.turns[1][index])
+        return Asking(index=index, lengths=own, turns=turns, penalties=penalties)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, asking: Asking | None = None) -> Tensor:
+        """What tokens see of their documents: k and v are (T, H, d), q and the result too, or (K, H, d) of `asking`."""
+        if self.turns is not None:
+            k = rotated(k, *self.turns)
+            q = rotated(q, *(self.turns if asking is None or asking.turns is None else asking.turns))
+        if q.is_cuda and self.penalty is None and q.dtype in _HALF:
+            return self._fused(q, k, v)
+        lengths = self._lengths()
+        penalties: list[Tensor | None] = [None] * len(lengths)
+        if asking is not None and asking.penalties is not None:
+            penalties = [one.to(q.dtype)[None] for one in asking.penalties]
+        elif self.penalty is not None:
+            penalty = self.penalty.to(q.dtype)[None]
+            penalties = [penalty[:, :, :n, :n] for n in lengths]
+        queries = q.transpose(0, 1)[None].split_with_sizes(lengths if asking is None else asking.lengths, 2)
+        keys, values = (x.transpose(0, 1)[None].split_with_sizes(lengths, 2) for x in (k, v))
+        seen = [
+            F.scaled_dot_product_attention(a, b, c, attn_mask=penalty)
+            for a, b, c, penalty in zip(queries, keys, values, penalties, strict=True)
+            if a.shape[2]
+        ]
+        return torch.cat(seen, dim=2)[0].transpose(0, 1)
+
+    def _lengths(self) -> list[int]:
+        lengths: list[int] = self.edges.diff().tolist() if self.lengths is None else self.lengths
+        return lengths
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same by the kernel of FlashAttention for documents of different lengths."""
+        from torch.nn.attention.varlen import varlen_attn
+
+        seen = varlen_attn(q, k, v, self.edges, self.edges, self.longest, self.longest)
+        if not isinstance(seen, Tensor):
+            raise TypeError(f"varlen_attn returns one tensor, got {type(seen).__name__}; use torch 2.11 or newer")
+        return seen
+
+
+def rotations(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """The cosines and sines of rotary positions of tokens at `places` int (T,), each float32 (T, 1, channels).
+
+    Channel c turns together with channel c + channels / 2, by place / 10,000^(2 c / channels). Source: Su et al.
+    (2021).
+    """
+    rates = torch.pow(10000.0, -torch.arange(0, channels, 2, device=places.device) / channels)
+    angle = (places[:, None] * rates).repeat(1, 2)[:, None]
+    return angle.cos(), angle.sin()
+
+
+def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """The channels of x (T, H, d), turned by the `rotations` of its tokens."""
+    first, second = x.chunk(2, dim=-1)
+    return (x * cosine + torch.cat((-second, first), dim=-1) * sine).to(x.dtype)
+
+
+def distance_penalty(heads: int, length: int, device: torch.device) -> Tensor:
+    """-slope |i - j| for each head and two places, float32 (heads, length, length).
+
+    The slopes are 2^(-8 h / heads) for h = 1 to `heads`, where heads is a power of two, and otherwise those of the
+    power of two below it and every second one of the power above it. Source: Press et al. (2022), without the
+    causal mask.
+    """
+    power = 1 << (heads.bit_length() - 1)
+    slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+    slopes += [2 ** (-4 * (2 * h + 1) / power) for h in range(heads - power)]
+    place = torch.arange(length, device=device)
+    apart = (place[:, None] - place).abs()
+    return -torch.tensor(slopes, device=device)[:, None, None] * apart
 
 
 class DocumentAttention(nn.Module):

@@ -1,4 +1,4 @@
-"""Token ids of texts as the vectors that an encoder reads, and where a batch's hidden tokens are among them."""
+"""Token ids of texts as the vectors that an encoder reads, a batch's hidden tokens, and the head that predicts ids."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.masks import TextMaskBatch
@@ -83,3 +84,18 @@ def hidden_tokens(batch: TextBatch) -> HiddenTokens:
     order = torch.zeros(rows * length, dtype=torch.int64, device=index.device)
     order[batch.unpadded.index] = torch.arange(len(batch.unpadded.index), device=index.device)
     return HiddenTokens(place=order[index], label=batch.tokens.flatten()[index].long(), weight=weight, index=index)
+
+
+class TokenHead(nn.Module):
+    """Logits of token ids (..., vocabulary) of tokens (..., D): a linear layer, a GELU, a layer norm, and the table of
+    the ids' embeddings (vocabulary, D), which is given, with a bias of its own (Devlin et al., 2019, and their code).
+    """
+
+    def __init__(self, width: int, vocabulary: int, eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        return F.linear(self.norm(F.gelu(self.dense(x))), table, self.bias)

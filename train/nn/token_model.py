@@ -2,9 +2,12 @@
 
 Shapes: B rows of up to L tokens, T tokens of all documents, K of them hidden, D channels.
 
-All layers but attention see the T tokens as one sequence, attention sees documents (documents.py), and the
+All layers but attention see the T tokens as one sequence, attention sees documents (token_blocks.py), and the
 head sees the K hidden tokens alone. On a CPU the last layer, too, computes them alone, from the keys and values of all.
 So neither padding nor visible tokens cost what is not needed of them.
+
+BERT's weights in transformers have other names: it has separate linear layers for query, key and value, and adds the
+embedding of a token's segment. All tokens have segment 0 here, whose vector is part of the embeddings of places.
 """
 
 from __future__ import annotations
@@ -23,12 +26,56 @@ from maskstream.train.core.distributed import sum_over_ranks
 from maskstream.train.core.losses import Losses, LossPart, weighted
 from maskstream.train.core.model import Grids, Model, ModelConfig
 
-from .bert_names import is_bert, own_bert
-from .documents import Documents, Positions
-from .init import init_normal
-from .token_blocks import NormAt, TokenBlock
-from .token_head import TokenHead
-from .token_ids import HiddenTokens, TokenIds, hidden_tokens, mask_of
+from .token_blocks import Documents, NormAt, Positions, TokenBlock
+from .token_ids import HiddenTokens, TokenHead, TokenIds, hidden_tokens, mask_of
+from .transformer import init_normal
+
+ROOT = {
+    "embed.ids.weight": "bert.embeddings.word_embeddings.weight",
+    "embed.places.weight": "bert.embeddings.position_embeddings.weight",
+    "embed.norm.weight": "bert.embeddings.LayerNorm.weight",
+    "embed.norm.bias": "bert.embeddings.LayerNorm.bias",
+    "head.dense.weight": "cls.predictions.transform.dense.weight",
+    "head.dense.bias": "cls.predictions.transform.dense.bias",
+    "head.norm.weight": "cls.predictions.transform.LayerNorm.weight",
+    "head.norm.bias": "cls.predictions.transform.LayerNorm.bias",
+    "head.bias": "cls.predictions.bias",
+}
+BLOCK = {
+    "attention.out": "attention.output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "mlp.up": "intermediate.dense",
+    "mlp.down": "output.dense",
+    "norm2": "output.LayerNorm",
+}
+PARTS = ("query", "key", "value")
+SEGMENTS = "bert.embeddings.token_type_embeddings.weight"
+OUTPUT = {"cls.predictions.decoder.weight": "embed.ids.weight", "cls.predictions.decoder.bias": "head.bias"}
+LAYERS = "bert.encoder.layer"
+
+
+def is_bert(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is that of a BERT of transformers."""
+    return ROOT["embed.ids.weight"] in state and SEGMENTS in state
+
+
+def own_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a BERT of transformers by the names of a `TokenModel`; what it lacks, such as a head, is left out.
+
+    Its pooler and its predictor of the next sentence have no counterpart.
+    """
+    ours = {name: state[theirs] for name, theirs in ROOT.items() if theirs in state}
+    ours["embed.places.weight"] = ours["embed.places.weight"] + state[SEGMENTS][0]
+    depth = len({name.split(".")[3] for name in state if name.startswith(LAYERS)})
+    for i in range(depth):
+        own, theirs = f"blocks.{i}", f"{LAYERS}.{i}"
+        for kind in ("weight", "bias"):
+            for part, name in BLOCK.items():
+                ours[f"{own}.{part}.{kind}"] = state[f"{theirs}.{name}.{kind}"]
+            ours[f"{own}.attention.qkv.{kind}"] = torch.cat(
+                [state[f"{theirs}.attention.self.{part}.{kind}"] for part in PARTS]
+            )
+    return ours
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

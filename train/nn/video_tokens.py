@@ -13,7 +13,7 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
 
-from .moments import joint_moments
+from .objectives import joint_moments
 from .positions import grid_positions, interleaved_sinusoid
 from .select import gather_tokens, put_tokens
 

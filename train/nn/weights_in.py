@@ -16,10 +16,8 @@ from maskstream.train.core.export import read_foreign
 from maskstream.train.core.model import Grids
 
 from .hf import built, from_hf
-from .image_autoencoder import ImageAutoencoderConfig
 from .layouts import DECODER, ENCODER, HEAD, Layout, layout_of
-from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
-from .video_autoencoder import VideoAutoencoderConfig
+from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 """The heads of the encoders that the authors published, by width."""

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from maskstream.train.nn.matching import matching
+from maskstream.train.nn.objectives import matching
 
 
 def pairs():

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from maskstream.train import Trainer, load_model
-from maskstream.train.core.blocks import named_blocks, recompute_blocks
 from maskstream.train.core.optimiser import Average, OptimiserConfig, build_optimiser, layer_rates, set_lr
+from maskstream.train.core.parallel import named_blocks, recompute_blocks
 
 
 def test_the_average_follows_the_weights():

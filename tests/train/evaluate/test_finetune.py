@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train import load_model, train
-from maskstream.train.evaluate.classifier import Classifier, ClassifierConfig, mixup_share
-from maskstream.train.evaluate.finetune import classifier_recipe, finetune
+from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, finetune, mixup_share
 from maskstream.train.recipes import named_recipe
 from maskstream.train.run import chosen_recipe
 

@@ -6,8 +6,7 @@ import torch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train import load_model, save_model
-from maskstream.train.nn.frozen_quantiser import FrozenQuantiser
-from maskstream.train.nn.quantiser import Levels, Quantiser, QuantiserConfig, inputs
+from maskstream.train.nn.quantiser import FrozenQuantiser, Levels, Quantiser, QuantiserConfig, inputs
 from maskstream.train.papers.vq.model import ImageVQConfig
 
 SIZES = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16), rounds=1)

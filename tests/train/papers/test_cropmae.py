@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.modalities import MODALITIES
+from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines.masks import Random, TokenGrid, Tube
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.train.evaluations import evaluation_of
 from maskstream.train.papers.cropmae.model import CropPairConfig, FramePairConfig
+from maskstream.train.run import chosen_recipe
+
+from ...pipelines.every_modality import write_split
+from ..test_every_recipe import CUTS
 
 SIZES = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2}
 GRID = TokenGrid(axes=("t", "h", "w"), shape=(2, 4, 4), patch=(1, 8, 8))
@@ -90,3 +97,17 @@ def test_data_of_one_view_or_other_clips_are_refused(recipe):
         FramePairConfig().check(recipe.data)
     with pytest.raises(ValueError, match="multiple of 4"):
         CropPairConfig(width=30)
+
+
+@pytest.mark.parametrize("name", ["cropmae-tiny", "siammae-tiny"])
+def test_a_report_has_the_loss_its_baselines_and_a_card_per_sample(name, tmp_path):
+    recipe = chosen_recipe(name, CUTS[name.partition("-")[0]])
+    modality = MODALITIES[recipe.data.modality]
+    split = write_split(modality.name, tmp_path / "split")
+    found = evaluation_of(recipe, recipe.build(seed=1).eval(), split, 2)
+    baselines = found.scores[0].baselines
+    assert baselines["every patch's mean"] == pytest.approx(1, abs=0.02)
+    assert baselines["a copy of the same place in the first view"] > 0
+    sections = sections_of(found.examples, modality.figures(recipe.data, split), ())
+    assert [len(section.cards) for section in sections] == [2]
+    assert evaluation_of(recipe, recipe.build(seed=1).eval(), split, 2).scores == found.scores

@@ -10,7 +10,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train import load_model, save_model
 from maskstream.train.models import DistilledAutoencoderConfig
-from maskstream.train.nn.image_autoencoder import ImageAutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
 from maskstream.train.papers.dmae.model import features
 
 GRIDS = {"image": image_grid(32, 8)}

@@ -1,4 +1,4 @@
-"""The masked diffusion transformer over voxels: what it depends on, what it costs, and that it learns."""
+"""The masked diffusion transformer over voxels: what it depends on, costs and learns, and the bounds of its error."""
 
 import math
 
@@ -14,9 +14,9 @@ from maskstream.pipelines.stream.place import Place
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.nn.positions import axis_sinusoids
 from maskstream.train.papers.fastdit3d.blocks import Experts, from_windows, to_windows
-from maskstream.train.papers.fastdit3d.evaluate import step_flops
+from maskstream.train.papers.fastdit3d.evaluate import sample_clouds, step_flops
 from maskstream.train.papers.fastdit3d.model import VoxelDiffusionConfig
-from maskstream.train.papers.fastdit3d.sampling import sample_clouds
+from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, least_error
 from maskstream.train.recipes import named_recipe
 
 SMALL = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
@@ -298,3 +298,41 @@ def test_it_is_saved_and_loaded(tmp_path):
 def test_impossible_sizes_are_refused(changes):
     with pytest.raises(ValueError, match=r"got|divide|multiple"):
         built(**changes)
+
+
+def errors(cloud, kept, times=30):
+    generator = torch.Generator().manual_seed(0)
+    return sum(least_error(cloud, kept, generator) for _ in range(times)) / times
+
+
+def test_of_a_normal_cloud_nothing_but_mean_and_variance_can_be_known():
+    cloud = torch.randn(8192, 3, generator=torch.Generator().manual_seed(1))
+    for kept in (0.7, 0.3, 0.05):
+        assert errors(cloud, kept) == pytest.approx(kept, rel=0.05)
+
+
+def test_of_a_sheet_the_noise_across_it_is_known():
+    """x and y are normal with variance 3/2 each, z is 0: of the noise along z nothing is left to guess."""
+    cloud = torch.randn(8192, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.5**0.5, 1.5**0.5, 0])
+    for kept in (0.8, 0.3):
+        within = 1.5 * kept / (1.5 * kept + 1 - kept)
+        assert errors(cloud, kept) == pytest.approx(2 / 3 * within, rel=0.05)
+
+
+def test_of_two_places_a_little_noise_is_all_known():
+    cloud = torch.tensor([[1.0, 1, 1], [-1, -1, -1]]).repeat(50, 1) + torch.linspace(0, 1e-4, 100)[:, None]
+    assert errors(cloud, 0.9) < 1e-3
+    assert errors(cloud, 0.01) == pytest.approx(0.01, rel=0.35)
+
+
+def test_a_point_does_not_tell_where_it_lies_itself():
+    cloud = torch.randn(40, 3, generator=torch.Generator().manual_seed(1))
+    kept = 0.9999
+    assert errors(cloud, kept) == pytest.approx(kept, rel=0.05)
+    assert math.isfinite(errors(cloud, 1 - 1e-7))
+
+
+def test_errors_with_and_without_masks_stand_beside_mean_and_variance():
+    whole, masked = MaskedErrors(model=0.8, masked=0.9, known=1.0, least=0.7).scores("", 5)
+    assert (whole.value, masked.value) == (0.8, 0.9)
+    assert set(whole.baselines.values()) == set(masked.baselines.values()) == {1.0}

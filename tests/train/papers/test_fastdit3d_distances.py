@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.train.nn.chamfer import chamfer, squared_distances
-from maskstream.train.papers.fastdit3d.distances import chamfer_table, compare_sets
-from maskstream.train.papers.pointmae.groups import farthest_points, group_points
+from maskstream.train.nn.objectives import chamfer, squared_distances
+from maskstream.train.papers.fastdit3d.evaluate import chamfer_table, compare_sets
+from maskstream.train.papers.pointmae.model import farthest_points, group_points
 
 spatial = pytest.importorskip("scipy.spatial")
 

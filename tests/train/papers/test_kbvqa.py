@@ -16,6 +16,7 @@ from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.members.text import json_member
+from maskstream.train.evaluate.scores import exact_match, normalised, rouge_l, vqa_accuracy
 from maskstream.train.papers.kbvqa.evaluate import (
     GREY,
     SIDE,
@@ -28,7 +29,6 @@ from maskstream.train.papers.kbvqa.evaluate import (
 )
 from maskstream.train.papers.kbvqa.glosses import Glosses
 from maskstream.train.papers.kbvqa.predictors import CommandPredictor, PredictorError, frequent, of_callable, of_run
-from maskstream.train.papers.kbvqa.scores import exact_match, normalised, rouge_l, vqa_accuracy
 from maskstream.train.run import train
 
 from ...pipelines.every_modality import write_split

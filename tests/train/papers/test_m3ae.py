@@ -10,8 +10,8 @@ from maskstream.pages.report.drawn import sections_of
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluations import evaluation_of
-from maskstream.train.nn.fusion import FusionBlock
-from maskstream.train.papers.m3ae.answers import Priors, answers
+from maskstream.train.nn.transformer import FusionBlock
+from maskstream.train.papers.m3ae.evaluate import Priors, answers
 from maskstream.train.papers.m3ae.model import ImageTextAutoencoderConfig
 from maskstream.train.run import chosen_recipe
 

@@ -13,8 +13,8 @@ from maskstream.pipelines.masks import Context, Padded, PerFrame, Uniform
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train import named_recipe
-from maskstream.train.nn.block import TransformerBlock
 from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.nn.transformer import TransformerBlock
 from maskstream.train.nn.windows import from_windows, to_windows
 from maskstream.train.papers.maskvit.model import FrameIdsConfig
 

@@ -9,9 +9,8 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.evaluations import evaluation_of
-from maskstream.train.papers.oneref.boxes import centred, corners, generalised_overlap, overlap
 from maskstream.train.papers.oneref.evaluate import referred
-from maskstream.train.papers.oneref.model import OneRefConfig
+from maskstream.train.papers.oneref.model import OneRefConfig, centred, corners, generalised_overlap, overlap
 from maskstream.train.run import chosen_recipe
 
 from ...pipelines.every_modality import write_split

@@ -14,10 +14,9 @@ from maskstream.train.evaluate.held_out import batches
 from maskstream.train.papers.roar import roar as of_roar
 from maskstream.train.papers.roar.evaluate import evaluate
 from maskstream.train.papers.roar.importance import CONTROL, MEASURES, RANDOM, importance, integrated
-from maskstream.train.papers.roar.lstm import LSTMClassifierConfig
+from maskstream.train.papers.roar.model import LSTMClassifierConfig, RobertaClassifierConfig
 from maskstream.train.papers.roar.recipe import roar_lstm_tiny
 from maskstream.train.papers.roar.roar import RoarResult, racu, roar
-from maskstream.train.papers.roar.roberta import RobertaClassifierConfig
 from maskstream.train.recipes import named_recipe
 
 from ..labelled_texts import TELLING, N, text_of, write_splits

@@ -1,4 +1,4 @@
-"""Activations that become neurons, and the transformer that is made of them."""
+"""Activations that become neurons, spikes that a sample drops alike everywhere, and the transformer made of them."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,16 +10,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks import Cues, Draw, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.stream.place import Place
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.process import seeded
 from maskstream.train.evaluations import evaluation_of
 from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, spiking
-from maskstream.train.papers.spiking_mst.model import SpikingTransformerConfig
-from maskstream.train.papers.spiking_mst.neurons import THRESHOLD, Qcfs, SpikingSimulation
+from maskstream.train.papers.spiking_mst.model import THRESHOLD, Qcfs, SpikingSimulation, SpikingTransformerConfig
 from maskstream.train.papers.spiking_mst.recipe import spiking_mst_tiny
-from maskstream.train.papers.spiking_mst.spikes import Spikes
+from maskstream.train.papers.spiking_mst.spikes import Spikes, _mixed
 
 from ..labelled_pictures import write_split
 
@@ -27,6 +27,54 @@ GRID = {"image": TokenGrid(axes=("h", "w"), shape=(4, 4), patch=(4, 4))}
 SMALL = SpikingTransformerConfig(
     width=16, depths=(2, 1), heads=(2, 2), window=2, levels=4, labels=3, spikes=Spikes(ratio=0.0)
 )
+
+
+def seeds(count: int, view: int = 0) -> torch.Tensor:
+    return Spikes().seeds([Draw.of(0, 0, f"s{i}", view, Place(), Cues()) for i in range(count)])
+
+
+def test_a_sample_drops_the_same_elements_in_every_batch() -> None:
+    spikes, numbers = Spikes(), seeds(5)
+    keep = spikes.keep(numbers, (3, 49, 32))
+    assert keep.shape == (5, 3, 49, 32)
+    assert keep.dtype == torch.bool
+    assert torch.equal(keep[[3, 1]], spikes.keep(numbers[[3, 1]], (3, 49, 32)))
+    assert torch.equal(numbers, seeds(5))
+    others = [seeds(5, view=1), numbers.roll(1)]
+    assert all(0.3 < float((spikes.keep(o, (3, 49, 32)) == keep).double().mean()) < 0.7 for o in others)
+    assert not torch.equal(spikes.keep(numbers, (3, 49, 32), site=1), keep)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.75, 1.0])
+def test_elements_are_fair_and_independent(ratio: float) -> None:
+    keep = torch.stack([Spikes(ratio=ratio).keep(seeds(64), (500,), site=s) for s in (0, 1, 5)]).double()
+    if ratio in (0.0, 1.0):
+        assert (keep == 1 - ratio).all()
+        return
+    z = (keep - (1 - ratio)) / np.sqrt(ratio * (1 - ratio))
+    assert abs(float(z.mean())) * np.sqrt(z.numel()) < 4.5
+    for axis in (0, 1, 2):
+        n = z.numel() / z.shape[axis]
+        means = z.mean(dim=[a for a in (0, 1, 2) if a != axis]) * np.sqrt(n)
+        assert float(means.abs().max()) < 4.8
+        neighbours = (z * z.roll(1, axis)).mean()
+        assert abs(float(neighbours)) * np.sqrt(z.numel()) < 4.5
+
+
+def test_the_mixing_is_splitmix64s() -> None:
+    def published(x: int) -> int:
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+        return x ^ (x >> 31)
+
+    numbers = [0, 1, 2, 12345678901234567, 2**62 + 3, 2**63 - 1]
+    got = _mixed(torch.tensor([*numbers, -1, -(2**63)]))
+    assert [g % 2**64 for g in got.tolist()] == [published(x % 2**64) for x in [*numbers, -1, -(2**63)]]
+
+
+def test_ratios_outside_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"lies in \[0, 1\], got 1.5"):
+        Spikes(ratio=1.5)
 
 
 def built(ratio=0.0, **changed):

@@ -10,8 +10,8 @@ import torch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss
+from maskstream.train.evaluate.guesses import PatchLosses, patch_losses
 from maskstream.train.evaluate.held_out import batches
-from maskstream.train.evaluate.patches import PatchLosses, patch_losses
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 
 from .model import SpectrogramAutoencoderConfig

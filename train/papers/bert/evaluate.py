@@ -16,7 +16,7 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
-from maskstream.train.evaluate.ngrams import STRENGTHS, NGrams, neighbours
+from maskstream.train.evaluate.id_counts import STRENGTHS, NGrams, neighbours
 from maskstream.train.nn.token_ids import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 

@@ -1,6 +1,6 @@
 """Converts weights and configs to and from `transformers.BertForMaskedLM`.
 
-Nothing here imports transformers: a model is given as a config dict and a state dict. bert_names.py says how they
+Nothing here imports transformers: a model is given as a config dict and a state dict. nn/token_model.py says how they
 differ; an export has zeros for the embeddings of segments.
 """
 
@@ -17,8 +17,17 @@ from torch import Tensor
 
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.train.core.process import seeded
-from maskstream.train.nn.bert_names import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, own_bert
-from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
+from maskstream.train.nn.token_model import (
+    BLOCK,
+    LAYERS,
+    OUTPUT,
+    PARTS,
+    ROOT,
+    SEGMENTS,
+    TokenModel,
+    TokenModelConfig,
+    own_bert,
+)
 
 
 def to_bert_config(model: TokenModel) -> dict[str, Any]:

@@ -26,12 +26,10 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.losses import Losses, squared
 from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.attention import Attention, CrossAttention
-from maskstream.train.nn.block import MLP
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.image_tokens import ImageTokens
-from maskstream.train.nn.init import init_linear
 from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.transformer import MLP, Attention, CrossAttention, init_linear
 from maskstream.train.nn.video_tokens import NO_MASK
 
 

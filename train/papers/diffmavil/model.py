@@ -8,7 +8,7 @@ sounds by the means of their encoded visible tokens. The masks' ratio falls over
 (`Linear`, `token_budget=`).
 
 The authors published no code: the sizes, the weight of matching, and predicting the clean patch (as in DiffMAE, Wei et
-al., 2023) are this project's choices. Shapes are those of siamese.py.
+al., 2023) are this project's choices. Shapes are those of AVSiam.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.train.core.losses import Losses, squared
 from maskstream.train.core.model import Grids
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
-from maskstream.train.nn.init import init_linear
-from maskstream.train.nn.matching import matching, mean_token
+from maskstream.train.nn.objectives import matching, mean_token
 from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masked
 from maskstream.train.nn.positions import interleaved_sinusoid
 from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn.transformer import Stack, init_linear
 
 NOISE = LinearNoise()
 """The noise schedule, the same in the loader and in the model."""

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskstream.train.nn.attention import Attention
-from maskstream.train.nn.block import MLP
 from maskstream.train.nn.positions import rates
+from maskstream.train.nn.transformer import MLP, Attention
 
 
 class TimeEmbedding(nn.Module):

@@ -37,9 +37,9 @@ from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
 from maskstream.train.core.losses import Losses, weighted
 from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.init import init_linear
 from maskstream.train.nn.positions import axis_sinusoids
 from maskstream.train.nn.select import gather_tokens, put_tokens
+from maskstream.train.nn.transformer import init_linear
 
 from .blocks import ConditionedBlock, TimeEmbedding
 

@@ -25,7 +25,7 @@ def fastdit3d_small() -> Recipe[PointsBatch]:
 
     Differs from the authors' code in what cannot be known, and from DiT-3D's in: velocities are predicted, theirs the
     noise; gates of blocks start at 1, theirs at 0; the size of the cube is a condition; the encoder sees a part of the
-    tokens and a decoder of windows all of them (models/voxel_diffusion.py).
+    tokens and a decoder of windows all of them (model.py).
     """
     model = VoxelDiffusionConfig()
     return Recipe(

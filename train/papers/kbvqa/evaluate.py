@@ -28,9 +28,9 @@ from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.shards.config import Json
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.scores import exact_match, normalised, rouge_l, vqa_accuracy
 
 from .glosses import Glosses
-from .scores import exact_match, normalised, rouge_l, vqa_accuracy
 
 UInt8s = npt.NDArray[np.uint8]
 PEOPLE = 10

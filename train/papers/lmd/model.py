@@ -16,11 +16,10 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train.core.model import Grids
-from maskstream.train.nn.frozen_quantiser import FrozenQuantiser
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
-from maskstream.train.nn.moments import joint_moments
+from maskstream.train.nn.objectives import joint_moments
 from maskstream.train.nn.positions import axis_sinusoids
-from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig
 from maskstream.train.nn.select import gather_tokens, put_tokens
 from maskstream.train.nn.video_tokens import NO_MASK
 

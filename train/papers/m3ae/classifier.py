@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.train.core.losses import Losses, weighted
 from maskstream.train.core.model import Grids, Model
-from maskstream.train.nn.init import init_linear
+from maskstream.train.nn.transformer import init_linear
 
-from .encoder import Pooler
-from .model import ImageTextSizes
+from .model import ImageTextSizes, Pooler
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.image_autoencoder import ImageAutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
 
 
 def mae_base() -> Recipe[ImageBatch]:

@@ -23,15 +23,12 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.core.losses import Losses, weighted, widened
 from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.frozen_quantiser import FrozenQuantiser
-from maskstream.train.nn.init import init_linear, init_normal
-from maskstream.train.nn.matching import matching
+from maskstream.train.nn.objectives import matching
 from maskstream.train.nn.positions import grid_positions
-from maskstream.train.nn.quantiser import QuantiserConfig, check_cells
+from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
 from maskstream.train.nn.select import gather_tokens, put_tokens
-from maskstream.train.nn.stacks import Stack
-from maskstream.train.nn.token_head import TokenHead
-from maskstream.train.nn.token_ids import TokenIds
+from maskstream.train.nn.token_ids import TokenHead, TokenIds
+from maskstream.train.nn.transformer import Stack, init_linear, init_normal
 
 Positions = Literal["learned", "grid"]
 """Where a cell stands: a table, or sines and cosines on its axes."""

@@ -19,10 +19,9 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import batches, trained_on
-from maskstream.train.evaluate.id_counts import IdCounts
+from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts
 from maskstream.train.evaluate.iterative import filled
-from maskstream.train.evaluate.ngrams import STRENGTHS
-from maskstream.train.evaluate.pixels import UNIT, error
+from maskstream.train.evaluate.pictures import UNIT, error
 
 from .model import FrameIdsConfig, FrameIdsModel, mask_of
 

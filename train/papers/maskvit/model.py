@@ -24,13 +24,11 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.core.losses import Losses, weighted, widened
 from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.block import TransformerBlock
-from maskstream.train.nn.frozen_quantiser import FrozenQuantiser
-from maskstream.train.nn.init import init_normal
 from maskstream.train.nn.positions import LearntPositions
-from maskstream.train.nn.quantiser import QuantiserConfig, check_cells
+from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
 from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.token_head import TokenHead
+from maskstream.train.nn.token_ids import TokenHead
+from maskstream.train.nn.transformer import TransformerBlock, init_normal
 from maskstream.train.nn.windows import from_windows, to_windows
 
 

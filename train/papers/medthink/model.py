@@ -22,12 +22,10 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.train.core.losses import Losses, weighted
 from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.fusion import CoAttention
 from maskstream.train.nn.image_tokens import ImageTokens
-from maskstream.train.nn.init import INIT_STD, init_linear
 from maskstream.train.nn.multiway import Multiway
-from maskstream.train.nn.token_head import TokenHead
-from maskstream.train.nn.token_ids import TokenIds
+from maskstream.train.nn.token_ids import TokenHead, TokenIds
+from maskstream.train.nn.transformer import INIT_STD, CoAttention, init_linear
 
 NO_TARGET = 'the model learns to write texts; give the data a target, such as target=("rationale", "answer")'
 

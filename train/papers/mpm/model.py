@@ -22,10 +22,9 @@ from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.train.core.losses import Losses, LossPart, weighted, widened
 from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.init import init_linear
 from maskstream.train.nn.positions import Positions, grid_positions
 from maskstream.train.nn.select import gather_tokens, put_tokens
-from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn.transformer import Stack, init_linear
 
 Task = Literal["masked", "lift"]
 

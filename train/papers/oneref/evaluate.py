@@ -17,8 +17,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
 
-from .boxes import centred, generalised_overlap, overlap
-from .model import OneRef, OneRefConfig
+from .model import OneRef, OneRefConfig, centred, generalised_overlap, overlap
 
 MEASURED = 1024
 """The largest number of phrases that are measured."""

@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import batches
-from maskstream.train.nn.chamfer import chamfer
+from maskstream.train.nn.objectives import chamfer
 
 from .model import PointAutoencoder, PointAutoencoderConfig, masks_of
 

@@ -1,4 +1,7 @@
-"""Classifiers of texts: what they share, which is how ids enter and how labels are scored.
+"""Classifiers of texts: a bidirectional LSTM with attention, and a transformer encoder.
+
+The LSTM with additive attention is the classifier of Jain and Wallace (2019); the encoder predicts by a text's first
+token, as RoBERTa is fine-tuned (Liu et al., 2019). Recursive ROAR (Madsen et al., 2022) retrains both.
 
 Shapes: B rows of L tokens, D channels, C classes. Rows are cut to the longest of a batch. Tokens that a mask hides
 enter with the ids that it gives them, as a rule [MASK].
@@ -9,14 +12,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.train.core.losses import Losses, weighted
 from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.nn.token_ids import TokenIds
+from maskstream.train.nn.transformer import Stack, init_normal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,3 +102,89 @@ class TextClassifier(Model[TextBatch]):
     def reconstructed(self, batch: TextBatch) -> TextBatch:
         """The batch as it is: a classifier predicts no tokens."""
         return batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LSTMClassifierConfig(TextClassifierConfig):
+    """hidden: the channels of each direction of the LSTM, and of its attention."""
+
+    width: int = 300
+    hidden: int = 128
+
+    def __post_init__(self) -> None:
+        TextClassifierConfig.__post_init__(self)
+        if self.hidden < 1:
+            raise ValueError(f"hidden is at least 1 channel, got {self.hidden}")
+
+    def make(self, grids: Grids) -> LSTMClassifier:
+        """See ModelConfig."""
+        return LSTMClassifier(self, grids)
+
+
+class LSTMClassifier(TextClassifier):
+    """The sum of the LSTM's outputs, weighted by the softmax of v tanh(W h + b), and a linear layer."""
+
+    def __init__(self, config: LSTMClassifierConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.ids = nn.Embedding(c.vocabulary, c.width)
+        nn.init.normal_(self.ids.weight, std=0.1)
+        self.lstm = nn.LSTM(c.width, c.hidden, batch_first=True, bidirectional=True)
+        self.asked = nn.Linear(2 * c.hidden, c.hidden)
+        self.asks = nn.Linear(c.hidden, 1, bias=False)
+        self.head = nn.Linear(2 * c.hidden, c.labels)
+
+    def table(self, ids: Tensor) -> Tensor:
+        return cast(Tensor, self.ids(ids))
+
+    def read(self, vectors: Tensor, batch: TextBatch) -> TextReading:
+        packed = pack_padded_sequence(vectors, batch.lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=vectors.shape[1])
+        logits = self.asks(torch.tanh(self.asked(states)))[..., 0]
+        hidden = ~batch.valid[:, : vectors.shape[1]]
+        attention = logits.masked_fill(hidden, float("-inf")).softmax(dim=1)
+        return TextReading(scores=self.head((attention[..., None] * states).sum(dim=1)), attention=attention)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RobertaClassifierConfig(TextClassifierConfig):
+    """depth: the blocks. heads: of their attention. mlp_ratio: of their feed-forward layers. eps: of all norms."""
+
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        TextClassifierConfig.__post_init__(self)
+        if min(self.depth, self.heads, self.mlp_ratio) < 1 or self.width % self.heads:
+            raise ValueError(
+                f"width must be a multiple of heads, and all sizes at least 1, got width={self.width}, "
+                f"heads={self.heads}, depth={self.depth}, mlp_ratio={self.mlp_ratio}"
+            )
+
+    def make(self, grids: Grids) -> RobertaClassifier:
+        """See ModelConfig."""
+        return RobertaClassifier(self, grids)
+
+
+class RobertaClassifier(TextClassifier):
+    """Ids with learned places, pre-norm blocks, and the first token through two linear layers with a tanh between."""
+
+    def __init__(self, config: RobertaClassifierConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        (length,) = grids["text"].need("token", by="a text model")
+        self.embed = TokenIds(c.vocabulary, c.width, length, learned=True, eps=c.eps)
+        self.encoder = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps)
+        self.head = nn.Sequential(nn.Linear(c.width, c.width), nn.Tanh(), nn.Linear(c.width, c.labels))
+        init_normal(self, c.width)
+
+    def table(self, ids: Tensor) -> Tensor:
+        return cast(Tensor, self.embed.ids(ids))
+
+    def read(self, vectors: Tensor, batch: TextBatch) -> TextReading:
+        places = torch.arange(vectors.shape[1], device=vectors.device)
+        mask = batch.valid[:, None, None, : vectors.shape[1]]
+        x = self.encoder(self.embed.placed(vectors, places), mask)
+        return TextReading(scores=cast(Tensor, self.head(x[:, 0])))

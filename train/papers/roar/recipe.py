@@ -14,8 +14,7 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
-from .lstm import LSTMClassifierConfig
-from .roberta import RobertaClassifierConfig
+from .model import LSTMClassifierConfig, RobertaClassifierConfig
 
 
 def roar_lstm_base() -> Recipe[TextBatch]:

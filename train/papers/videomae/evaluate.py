@@ -14,12 +14,10 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, ShownSamples
-from maskstream.train.evaluate.guesses import UNIT, Guess, PixelLosses, guess_losses, harmonic
+from maskstream.train.evaluate.guesses import UNIT, Guess, PixelLosses, guess_losses, harmonic, patch_losses
 from maskstream.train.evaluate.held_out import batches
-from maskstream.train.evaluate.patches import patch_losses
-from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoencoderConfig
 from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.video_autoencoder import VideoAutoencoderConfig
 from maskstream.train.nn.video_tokens import VideoTokens
 
 MEASURED = 64

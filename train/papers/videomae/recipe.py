@@ -17,7 +17,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.video_autoencoder import VideoAutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import VideoAutoencoderConfig
 
 
 def videomae_small() -> Recipe[VideoBatch]:

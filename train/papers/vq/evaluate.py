@@ -19,7 +19,7 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import batches, trained_on
-from maskstream.train.evaluate.pixels import UNIT, error
+from maskstream.train.evaluate.pictures import UNIT, error
 
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
 

@@ -23,10 +23,9 @@ from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.train.core.losses import Losses, weighted, widened
 from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.init import init_linear
 from maskstream.train.nn.positions import Positions, grid_positions
 from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn.transformer import Stack, init_linear
 from maskstream.train.nn.video_tokens import VideoTokens
 
 PACE_M_S = 1.2

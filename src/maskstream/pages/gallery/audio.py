@@ -14,7 +14,7 @@ from maskstream.pages.figures.pictures import Bool, UInt8, data_uri, resize
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.shards.media.fbank import Fbank
-from maskstream.train.papers.ca_dense_unet.complex_ratio import ComplexRatio
+from maskstream.train.papers.ca_dense_unet.model import ComplexRatio
 
 from .media import Media
 from .panels import masked_picture

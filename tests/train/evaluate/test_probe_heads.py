@@ -7,9 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskstream.train.evaluate.probe_attentive import attentive_scores
-from maskstream.train.evaluate.probe_knn import knn_scores
-from maskstream.train.evaluate.probe_linear import FOLDS, fitted, folds, linear_scores
+from maskstream.train.evaluate.probe_heads import FOLDS, attentive_scores, fitted, folds, knn_scores, linear_scores
 from maskstream.train.evaluate.scores import accuracy, majority, mean_average_precision
 
 

@@ -1,8 +1,10 @@
+"""Attention within documents, against attention to each of them alone."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from maskstream.train.nn.documents import Documents, distance_penalty, rotated, rotations
+from maskstream.train.nn.token_blocks import Documents, distance_penalty, rotated, rotations
 
 LENGTHS = (5, 1, 9)
 HEADS, CHANNELS = 4, 6

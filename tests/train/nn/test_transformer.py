@@ -1,12 +1,11 @@
+"""Attention and blocks."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from maskstream.train.nn import attention
-from maskstream.train.nn.attention import Attention, attended
-from maskstream.train.nn.block import TransformerBlock
-from maskstream.train.nn.init import init_linear
-from maskstream.train.nn.stacks import Stack
+from maskstream.train.nn import transformer
+from maskstream.train.nn.transformer import Attention, Stack, TransformerBlock, attended, init_linear
 
 
 def drawn(*shape, dtype=torch.float64, seed=0):
@@ -35,7 +34,7 @@ def test_bf16_on_a_cpu_is_matrix_products_and_gives_the_same(products, masked):
 
 
 def test_long_sequences_keep_no_matrix(products, monkeypatch):
-    monkeypatch.setattr(attention, "MATMUL_TOKENS", 16)
+    monkeypatch.setattr(transformer, "MATMUL_TOKENS", 16)
     q = drawn(1, 1, 17, 8, dtype=torch.bfloat16)
     attended(q, q, q)
     assert len(products) == 1

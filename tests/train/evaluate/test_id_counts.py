@@ -1,7 +1,9 @@
+"""Counts of ids and of their neighbours."""
+
 import numpy as np
 import pytest
 
-from maskstream.train.evaluate.ngrams import NGrams, neighbours
+from maskstream.train.evaluate.id_counts import NGrams, neighbours
 
 from ..text_batches import CLS, SEP, VOCABULARY, made_up
 

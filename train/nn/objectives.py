@@ -1,4 +1,4 @@
-"""The contrastive loss that matches clips with their sounds by the means of their tokens."""
+"""Objectives that several papers share: normalised targets, the Chamfer distance, and the matching of pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskstream.train.core.losses import LossPart
+
+EPS = 1e-6
+"""What is added to the variance, as in MAE (He et al., 2022)."""
+
+
+def joint_moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation over the last axis of (..., values), which stays with length 1.
+
+    The variance is unbiased, and 1e-6 is added to it. torch.var_mean gives the same and is ten times slower on a CPU.
+    """
+    mean = values.mean(dim=-1, keepdim=True)
+    variance = (values - mean).square().sum(dim=-1, keepdim=True) / (values.shape[-1] - 1)
+    return mean, (variance + EPS).sqrt()
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distances (B, N, M) between points (B, N, 3) and (B, M, 3).
+
+    They are summed axis by axis, which stays exact for points that lie close together.
+    """
+    total = (a[:, :, None, 0] - b[:, None, :, 0]).square()
+    for axis in (1, 2):
+        total = total + (a[:, :, None, axis] - b[:, None, :, axis]).square()
+    return total
+
+
+def chamfer(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared distance from each point to its nearest point in the other cloud, summed over both directions.
+
+    float (B,), differentiable.
+    """
+    distance = squared_distances(a, b)
+    return distance.amin(dim=2).mean(dim=1) + distance.amin(dim=1).mean(dim=1)
 
 
 def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -1,0 +1,248 @@
+"""The transformer that all models use: attention, blocks, stacks of blocks, and their initial weights.
+
+Shapes: L query tokens and S key tokens of D channels.
+
+Attention is torch's `scaled_dot_product_attention`, and for bf16 on a CPU two matrix products, which are faster there.
+Only the wanted tokens leave a stack (`last`), so its last block computes no others. A block has norms per kind of token
+(AVSiam) and cross-attention (DiffMAViL). The voxel diffusion's block, with conditioned norms and windows, has its own
+forward over the same `Attention` and `MLP`. Weights for a seed follow the order in which layers are made.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MATMUL_TOKENS = 2048
+"""The most keys for which bf16 attention on a CPU makes its whole matrix; beyond it, the memory counts."""
+INIT_STD, INIT_WIDTH = 0.02, 768
+"""The standard deviation of the initial weights of linear layers and tables of a model of this width, as in BERT."""
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v of queries (..., L, d), keys and values (..., S, d): (..., L, d).
+
+    mask: bool, True where attention is allowed. The result is that of scaled_dot_product_attention, which is the faster
+    way on CUDA devices and for float32. For bf16 on a CPU, two matrix products are faster: 1.2 times for 1,568 tokens,
+    2 times for 200 (one thread, forward and backward, `benchmarks/trainer.py`).
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= MATMUL_TOKENS:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return torch.softmax(scores, dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class Attention(nn.Module):
+    """Self-attention over tokens (..., L, D), with a bias for query and value and none for key.
+
+    A bias for key would add the same to all scores of a query, which changes no softmax.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, last: int | None = None) -> Tensor:
+        """mask: see `attended`. last: only the last `last` tokens ask, and only they are returned (..., last, D)."""
+        if last is None or last == x.shape[-2]:
+            bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+            q, k, v = self._heads(F.linear(x, self.qkv.weight, bias), 3).unbind(0)
+        else:
+            width = len(self.q_bias)
+            of_query, of_rest = torch.split(self.qkv.weight, [width, 2 * width])
+            (q,) = self._heads(F.linear(x[..., -last:, :], of_query, self.q_bias), 1).unbind(0)
+            bias = torch.cat((torch.zeros_like(self.v_bias), self.v_bias))
+            k, v = self._heads(F.linear(x, of_rest, bias), 2).unbind(0)
+        return cast(Tensor, self.out(attended(q, k, v, _of_last(mask, last)).transpose(-3, -2).flatten(-2)))
+
+    def _heads(self, x: Tensor, parts: int) -> Tensor:
+        """Splits (..., L, parts * D) into (parts, ..., heads, L, d)."""
+        return x.reshape(*x.shape[:-1], parts, self.heads, -1).movedim(-3, 0).transpose(-3, -2)
+
+
+def _of_last(mask: Tensor | None, last: int | None) -> Tensor | None:
+    """The rows of a mask (..., L, S) of the last queries; one row for all queries stays."""
+    return mask if mask is None or last is None or mask.shape[-2] == 1 else mask[..., -last:, :]
+
+
+class CrossAttention(nn.Module):
+    """Cross-attention: tokens (B, L, D) attend to other tokens (B, S, D), which get a layer norm first."""
+
+    def __init__(self, width: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, seen: Tensor, mask: Tensor | None = None) -> Tensor:
+        """mask: see `attended`."""
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = self.key_value(self.norm(seen)).unflatten(-1, (2, self.heads, -1)).movedim(2, 0).transpose(2, 3)
+        return cast(Tensor, self.out(attended(q, k, v, mask).transpose(1, 2).flatten(2)))
+
+
+class MLP(nn.Module):
+    """The feed-forward part of a block, (..., L, D): two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, mlp_ratio * width)
+        self.down = nn.Linear(mlp_ratio * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.down(F.gelu(self.up(x))))
+
+
+class TransformerBlock(nn.Module):
+    """A pre-norm transformer block (..., L, D): attention and an MLP, each with a residual connection.
+
+    kinds: the number of kinds of token; each kind has layer norms of its own, all other weights are shared. cross: use
+    CrossAttention to the tokens `seen` instead of self-attention.
+    """
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: int, eps: float = 1e-6, *, kinds: int = 1, cross: bool = False
+    ) -> None:
+        super().__init__()
+        self.norm1 = Norms(width, eps, kinds)
+        self.attention = CrossAttention(width, heads, eps) if cross else Attention(width, heads)
+        self.norm2 = Norms(width, eps, kinds)
+        self.mlp = MLP(width, mlp_ratio)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        kind: int = 0,
+        seen: Tensor | None = None,
+        last: int | None = None,
+    ) -> Tensor:
+        """mask: the attention mask (see `attended`). kind: selects the norms. seen: keys of `cross`. last: return only
+        the last `last` tokens, which attend to all; the others are not computed.
+        """
+        normed = self.norm1(x, kind)
+        if isinstance(self.attention, CrossAttention):
+            if seen is None:
+                raise ValueError("a block of cross-attention needs the tokens `seen`, got none")
+            x = x + self.attention(normed, seen)
+        else:
+            x = (x if last is None else x[..., -last:, :]) + self.attention(normed, mask, last=last)
+        return cast(Tensor, x + self.mlp(self.norm2(x, kind)))
+
+
+class Norms(nn.Module):
+    """A layer norm for each kind of token."""
+
+    def __init__(self, width: int, eps: float, kinds: int = 1) -> None:
+        super().__init__()
+        self.of = nn.ModuleList(nn.LayerNorm(width, eps=eps) for _ in range(kinds))
+
+    def forward(self, x: Tensor, kind: int = 0) -> Tensor:
+        return cast(Tensor, self.of[kind](x))
+
+
+class Stack(nn.Module):
+    """Blocks in sequence and a final layer norm, whose epsilon is `norm_eps`, by default that of the blocks."""
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        heads: int,
+        mlp_ratio: int,
+        eps: float = 1e-6,
+        *,
+        norm_eps: float | None = None,
+        kinds: int = 1,
+        cross: bool = False,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, mlp_ratio, eps, kinds=kinds, cross=cross) for _ in range(depth)
+        )
+        self.norm = Norms(width, eps if norm_eps is None else norm_eps, kinds)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        kind: int = 0,
+        seen: Tensor | None = None,
+        last: int | None = None,
+        place: Tensor | None = None,
+    ) -> Tensor:
+        """last: return only the last `last` tokens (B, last, D); the last block computes no others. place: position
+        vectors that are added before each block.
+        """
+        for i, block in enumerate(self.blocks):
+            only = last if i + 1 == len(self.blocks) else None
+            x = block(x if place is None else x + place, mask, kind=kind, seen=seen, last=only)
+        return cast(Tensor, self.norm(x if last is None else x[:, -last:], kind))
+
+
+class CoAttention(nn.Module):
+    """A pre-norm block of one stream (B, S, D): attention to itself, attention to the other stream, and an MLP."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.cross = CrossAttention(width, heads, eps)
+        self.norm3 = nn.LayerNorm(width, eps=eps)
+        self.mlp = MLP(width, mlp_ratio)
+
+    def forward(self, x: Tensor, other: Tensor, own: Tensor | None = None, others: Tensor | None = None) -> Tensor:
+        """own, others: attention masks bool (B, 1, 1, S), where the stream and the other one have padding."""
+        x = x + self.attention(self.norm1(x), own)
+        x = x + self.cross(self.norm2(x), other, others)
+        return cast(Tensor, x + self.mlp(self.norm3(x)))
+
+
+class FusionBlock(nn.Module):
+    """A block of each stream. Both read what the other stream was before the block (METER, Dou et al., 2022)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
+        super().__init__()
+        self.image = CoAttention(width, heads, mlp_ratio, eps)
+        self.text = CoAttention(width, heads, mlp_ratio, eps)
+
+    def forward(self, image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """image (B, V, D), text (B, L, D), valid: an attention mask of the text, bool (B, 1, 1, L)."""
+        return self.image(image, text, None, valid), self.text(text, image, valid, None)
+
+
+def init_normal(model: nn.Module, width: int = INIT_WIDTH) -> None:
+    """Gives linear layers and tables of embeddings normal weights and zero biases: at width 768 those of BERT.
+
+    The deviation is in proportion to 1 / sqrt(width), so that sums over channels begin alike at any width. With BERT's
+    own 0.02, attention of narrow models begins almost even over all tokens, and takes long to find neighbours.
+    """
+    std = INIT_STD * (INIT_WIDTH / width) ** 0.5
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def init_linear(model: nn.Module) -> None:
+    """Gives every linear layer of a model Xavier-uniform weights and zero biases, as masked autoencoders do."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
