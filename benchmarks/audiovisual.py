@@ -35,8 +35,8 @@ from torch.utils.data import DataLoader, Dataset
 from maskstream.pipelines import AudioVisualBatch, Loader, VideoClip, audiovisual_loader, masks
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.datasets.audiovisual.sample_audiovisual import CLIPS
-from maskstream.preprocess.datasets.packages import fetch
+from maskstream.samples.audiovisual.sample_audiovisual import CLIPS
+from maskstream.samples.packages import fetch
 from maskstream.shards.format.manifest import Manifest
 
 FILES, SECONDS, FPS, WIDTH, HEIGHT, RATE = 8, 10, 25, 340, 256, 16000

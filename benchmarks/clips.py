@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.datasets.video.sample import sample
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.foreign.job import index_tars
 from maskstream.preprocess.job.shards import make_shards
+from maskstream.samples.video.sample import sample
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.manifest import Manifest
 

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.augment import Crop
-from maskstream.preprocess.datasets.video.sample import sample
 from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.video import EncodedVideo, encode_video
+from maskstream.samples.video.sample import sample
 
 UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

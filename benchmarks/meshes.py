@@ -32,8 +32,8 @@ from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.collate import MeshView, mesh_batch
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.graph import build_graph
-from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
-from maskstream.preprocess.encode.mesh.cylinder_mesh import channel_mesh
+from maskstream.samples.mesh.cylinder import CylinderFlow
+from maskstream.samples.mesh.cylinder_mesh import channel_mesh
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.papers.meshmask.recipe import meshmask_small, next_step
 

@@ -24,8 +24,8 @@ from statistics import median
 from typing import Any
 
 from maskstream.cli.terminal import INTERRUPTED
-from maskstream.preprocess import DATASETS
-from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.preprocess.datasets import sample_sets
+from maskstream.samples.debian import debian_folder
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train.core.metrics import read_metrics
@@ -95,7 +95,8 @@ def made_shards(recipe: Recipe[Any], data: Path) -> Path:
 
 def names() -> list[str]:
     """The tiny recipes that have a sample set."""
-    return [name for name in RECIPES if "-tiny" in name and sample_set(named_recipe(name)) in DATASETS]
+    sets = {name for some in sample_sets().values() for name in some}
+    return [name for name in RECIPES if "-tiny" in name and sample_set(named_recipe(name)) in sets]
 
 
 NEEDS = ("teacher", "vq")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ class Source:
     in the unit that the modality's encoder documents; None takes the whole file. `meta` holds further annotations from
     the dataset's lists (JSON values); they go into the sample's `json`. `parts` are further files of the same sample,
     such as those of other microphones. A source with `computed` is made from `meta` alone, and `path` is no file.
+    `made_by` is a function of the source, which a worker can import, for what its encoder does not read itself: it
+    simulates, draws or reads what the encoder encodes. Its errors are the source's.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Source:
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
     parts: tuple[Path, ...] = ()
     computed: bool = False
+    made_by: Callable[[Source], object] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

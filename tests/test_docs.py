@@ -22,7 +22,7 @@ from maskstream.cli import app
 from maskstream.pages.gallery.doc_pictures import doc_pictures, shows
 from maskstream.pages.gallery.media import Media
 from maskstream.pages.gallery.page import gallery_sections
-from maskstream.preprocess.gallery.media import gallery_media
+from maskstream.samples.gallery import gallery_media
 from maskstream.train.recipes import RECIPES
 
 from .attacks.attacks import ATTACKS

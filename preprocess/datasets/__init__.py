@@ -1,8 +1,9 @@
-"""Raw datasets, one file each: a function that takes the folder of the raw data and returns a Dataset of sources.
+"""Raw datasets, in the layouts of their publishers: functions that take the folder of the raw data and return a Dataset
+of sources.
 
 The folder of each modality names its datasets in `DATASETS`. All such folders are found here, so a new modality changes
-nothing in this file. Numbers and truth values that a function takes by keyword alone are settings of the dataset, such
-as `fold`.
+nothing in this file. Sample sets are named by strings (`sample_sets`). Numbers and truth values that a function takes
+by keyword alone are settings of the dataset, such as `fold`.
 """
 
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from maskstream.preprocess.source import Source
-from maskstream.shards.named import named
+from maskstream.shards.named import imported, named
 
 from .dataset import Dataset, in_archives, reads_media
 
@@ -31,6 +32,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     name: make for some in BY_MODALITY.values() for name, make in some.items()
 }
 """Datasets of all modalities by name."""
+_SAMPLES = "maskstream.samples"
 FORMER: Mapping[str, tuple[str, str]] = {
     **{f"esc50-{fold}": ("esc50", f"fold={fold}") for fold in (2, 3, 4, 5)},
     **{f"{name}-{fold}": (name, f"fold={fold}") for name in ("hmdb51", "ucf101") for fold in (2, 3)},
@@ -41,12 +43,27 @@ FORMER: Mapping[str, tuple[str, str]] = {
 """Names of version 0.2, which the next release no longer knows: the dataset and the setting that give the same."""
 
 
+def sample_sets() -> Mapping[str, Mapping[str, str]]:
+    """The sample sets, by modality and name: `package.module:name`, which is imported when the set is asked for."""
+    found: Mapping[str, Mapping[str, str]] = import_module(_SAMPLES).SAMPLE_SETS
+    return found
+
+
+def named_dataset(name: str) -> Callable[[Path], Dataset]:
+    """The function of a dataset: of `DATASETS`, a sample set, or `package.module:name`. ValueError for another name."""
+    samples = {one: place for some in sample_sets().values() for one, place in some.items()}
+    known: dict[str, Callable[[Path], Dataset] | str] = {**DATASETS, **samples}
+    found = named(name, known, "dataset")
+    make: Callable[[Path], Dataset] = imported(found, "dataset") if isinstance(found, str) else found
+    return make
+
+
 def chosen_dataset(
     dataset: str | Callable[[Path], Dataset], settings: Sequence[str]
 ) -> tuple[Callable[[Path], Dataset], list[str]]:
     """The function of a dataset with those of `settings` that are its own, and the others, which its encoder takes.
 
-    `dataset` is a name in `DATASETS`, `package.module:name`, or a function. ValueError for an unknown name, and for a
+    `dataset` is a name (`named_dataset`) or a function. ValueError for an unknown name, and for a
     value of a wrong type.
     """
     if isinstance(dataset, str) and dataset in FORMER:
@@ -58,7 +75,7 @@ def chosen_dataset(
             setting,
         )
         settings = [setting, *settings]
-    make = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
+    make = named_dataset(dataset) if isinstance(dataset, str) else dataset
     defaults = own_settings(make)
     own: dict[str, int] = {}
     left: list[str] = []
@@ -101,6 +118,8 @@ __all__ = [
     "Source",
     "chosen_dataset",
     "in_archives",
+    "named_dataset",
     "own_settings",
     "reads_media",
+    "sample_sets",
 ]

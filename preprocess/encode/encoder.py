@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from maskstream.preprocess.source import Source
 from maskstream.shards.config import Config, Json, with_set
@@ -24,6 +24,19 @@ class Encoded:
     members: dict[str, Member]
     meta: dict[str, Any]
     sums: dict[str, list[float]] = field(default_factory=dict)
+
+
+MadeT = TypeVar("MadeT")
+
+
+def made_of(source: Source, kind: type[MadeT]) -> MadeT | None:
+    """What a source's `made_by` makes, None if it has none. Raises TypeError if that is no `kind`."""
+    if source.made_by is None:
+        return None
+    found = source.made_by(source)
+    if not isinstance(found, kind):
+        raise TypeError(f"made_by of {source.id!r} gives {type(found).__name__}; this encoder takes {kind.__name__}")
+    return found
 
 
 KEEP = "keep"

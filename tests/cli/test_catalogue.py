@@ -11,11 +11,12 @@ from maskstream.cli import app, catalogue
 from maskstream.cli.catalogue import SAMPLES
 from maskstream.modalities import MODALITIES
 from maskstream.pipelines.masks import MASKS
-from maskstream.preprocess.datasets import DATASETS, FORMER
+from maskstream.preprocess.datasets import DATASETS, FORMER, sample_sets
 from maskstream.train.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
-TABLES = {"datasets": DATASETS, "recipes": RECIPES, "masks": MASKS}
+SAMPLE_SETS = {name for some in sample_sets().values() for name in some}
+TABLES = {"datasets": {*DATASETS, *SAMPLE_SETS}, "recipes": RECIPES, "masks": MASKS}
 
 
 def said(*words):
@@ -59,10 +60,13 @@ def test_datasets_are_grouped_with_samples_apart_and_one_line_for_one_descriptio
         else:
             groups[list(groups)[-1]].append(line)
     assert next(iter(groups)) == "video"
-    assert list(groups)[-1] == SAMPLES
-    assert {group for group in groups if group != SAMPLES} == set(MODALITIES)
+    apart = [group for group in groups if group.startswith(SAMPLES)]
+    assert apart == list(groups)[-len(apart) :]
+    assert apart[0] == "samples of video, downloaded or made here"
+    assert {group for group in groups if group not in apart} == set(MODALITIES)
     for group, lines in groups.items():
-        assert all(line.split()[0].startswith("sample") == (group == SAMPLES) for line in lines)
+        names = {name for line in lines for name in line[2:].split("  ")[0].split(", ")}
+        assert names <= (SAMPLE_SETS if group in apart else {*DATASETS})
         assert len({line[2:].split("  ", 1)[1].strip() for line in lines}) == len(lines)
     assert any(line.startswith("  k400, k600, k700 ") for line in groups["video"])
     assert sum("esc50" in line for line in groups["audio"]) == 1
@@ -102,8 +106,8 @@ def test_a_search_finds_what_all_words_stand_in():
 @pytest.mark.parametrize("name", FORMER)
 def test_a_former_name_says_what_is_given_now(name):
     now, setting = FORMER[name]
-    assert now in DATASETS
-    assert name not in DATASETS
+    assert now in TABLES["datasets"]
+    assert name not in TABLES["datasets"]
     code, _, error = said("datasets", name)
     assert code == 1
     assert f"{name} is now {now} with --set {setting}" in str(error)

@@ -7,7 +7,7 @@ import typer.main
 
 from maskstream.cli import app, main
 from maskstream.modalities import MODALITIES
-from maskstream.preprocess import DATASETS
+from maskstream.preprocess.datasets import sample_sets
 from maskstream.train.recipes import RECIPES
 
 DEMOS = {name: one.demo for name, one in MODALITIES.items() if one.demo is not None}
@@ -23,7 +23,7 @@ def test_the_commands_of_a_demo_are_legal(name):
         known = COMMANDS[command].commands[first] if command == "paper" else COMMANDS[command]
         legal = {name for param in known.params for name in param.opts}
         assert {word for word in options if word.startswith("--")} <= legal
-        assert command != "shards" or first in DATASETS
+        assert command != "shards" or first in sample_sets()[name]
         assert command != "train" or first in RECIPES
 
 

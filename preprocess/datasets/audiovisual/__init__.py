@@ -8,12 +8,10 @@ from maskstream.preprocess.datasets.audio.audioset import audioset
 from maskstream.preprocess.datasets.dataset import Dataset
 
 from .audiovisual_folder import audiovisual_folder
-from .sample_audiovisual import sample_audiovisual
 from .vggsound import vggsound
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "audioset-video": partial(audioset, videos=True),
     "vggsound": vggsound,
     "audiovisual-folder": audiovisual_folder,
-    "sample-audiovisual": sample_audiovisual,
 }

@@ -5,22 +5,15 @@ from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset
 
-from .easy_vqa import easy_vqa, easy_vqa_captions
 from .image_text_folder import image_text_folder
 from .knowledge_vqa import a_okvqa, infoseek, ok_vqa
 from .m3ae_style import m3ae_style
 from .medical_vqa import pathvqa, slake, vqa_rad
 from .medthink import r_path, r_rad, r_slake
 from .refcoco import refcoco
-from .scenes_counting import scenes_counting
-from .scenes_referring import scenes_referring
-from .stamps_knowledge import stamps_knowledge
-from .tuxpaint_stamps import tuxpaint_stamps
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "a-okvqa": a_okvqa,
-    "easy-vqa": easy_vqa,
-    "easy-vqa-captions": easy_vqa_captions,
     "image-text-folder": image_text_folder,
     "infoseek": infoseek,
     "m3ae-style": m3ae_style,
@@ -30,11 +23,6 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "r-rad": r_rad,
     "r-slake": r_slake,
     "refcoco": refcoco,
-    "sample-image-text": tuxpaint_stamps,
-    "scenes-counting": scenes_counting,
-    "scenes-referring": scenes_referring,
     "slake": slake,
-    "stamps-knowledge": stamps_knowledge,
-    "tuxpaint-stamps": tuxpaint_stamps,
     "vqa-rad": vqa_rad,
 }

@@ -9,7 +9,6 @@ from maskstream.preprocess.datasets.dataset import Dataset
 from .las import las
 from .modelnet40 import modelnet40
 from .points_folder import points_folder
-from .sample_points import sample_points
 from .shapenet import shapenet
 from .shapenet_lists import shapenet55, shapenetpart
 
@@ -21,5 +20,4 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "shapenetpart": shapenetpart,
     "las": las,
     "points-folder": points_folder,
-    "sample-points": sample_points,
 }

@@ -30,9 +30,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.image.picture import encoded
+from maskstream.preprocess.encode.image.picture import UInt8s, encoded
 from maskstream.preprocess.encode.text.tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers
 from maskstream.preprocess.encode.text.training_texts import training_texts
 from maskstream.preprocess.source import RejectError, Source
@@ -44,7 +44,6 @@ from maskstream.shards.members.member import Member
 from maskstream.shards.members.texts import ROLES, texts_member
 from maskstream.shards.members.tokens import tokens_member
 
-from .scene import SCENE, drawn_scene
 from .segments import segments_of
 
 BOX = "box"
@@ -87,6 +86,17 @@ def boxes_of(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[np
     if not np.isfinite(corners).all() or (shown[:, 2:] <= shown[:, :2]).any():
         raise RejectError("check", f"a box lies outside the picture of {width}x{height} pixels: {meta[BOX]}")
     return shown.astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnScene:
+    """A drawn picture. pixels: uint8 (H, W, 3) in OpenCV's order. boxes: float32 (n, 4), for each phrase the box of
+    what it refers to, x0, y0, x1, y1 as shares of the picture. segments: bool (n, H, W), the pixels of that.
+    """
+
+    pixels: UInt8s
+    boxes: npt.NDArray[np.float32]
+    segments: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,9 +169,11 @@ class ImageTokenEncoder(Config):
     def encode(self, source: Source) -> Encoded:
         """The members of the pictures and texts of a source, the files `path` and `parts` and the texts in `meta`.
 
-        RejectError if a picture cannot be used, or no text has a token.
+        `made_by` of a source draws its picture, a `DrawnScene`. RejectError if a picture cannot be used, or no text
+        has a token.
         """
-        drawn = self._scene(source) if SCENE in source.meta else self._pictures(source)
+        scene = made_of(source, DrawnScene)
+        drawn = self._pictures(source) if scene is None else self._drawn(scene)
         members = drawn.members
         tokenizer = packed_tokenizer(self.definition)
         texts = [(role, tokenizer.encode(text, add_special_tokens=False)) for role, text in texts_of(source.meta)]
@@ -193,9 +205,8 @@ class ImageTokenEncoder(Config):
             segments = np.stack([_resized(one, stored) for one in segments])
         return ImageMembers(members=members, about=first.meta, boxes=boxes_of(source.meta, *size), segments=segments)
 
-    def _scene(self, source: Source) -> ImageMembers:
-        """The same of a scene that is drawn of the source's pictures."""
-        scene = drawn_scene(source)
+    def _drawn(self, scene: DrawnScene) -> ImageMembers:
+        """The same of a picture that was drawn."""
         height, width = scene.pixels.shape[:2]
         png = image_member(encoded(scene.pixels, "png", self.image.quality), width, height)
         about = {"width": width, "height": height}

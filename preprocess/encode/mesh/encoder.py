@@ -1,4 +1,4 @@
-"""The encoder of meshes: surfaces from files, simulations from TFRecord, HDF5 or computed."""
+"""The encoder of meshes: surfaces from files, simulations from TFRecord, HDF5 or a solver."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.media.mesh_members import FIELDS, MESH
 from maskstream.shards.members.array import array_member
 from maskstream.shards.members.mesh import mesh_member
 
-from .cylinder import CylinderFlow, compute
 from .simulation import NORMAL, OUTFLOW, Simulation
 from .surfaces import Surface, read_surface
 from .trajectories import read_record, read_trajectory
@@ -28,7 +27,7 @@ RECORD_SUFFIX = ".tfrecord"
 class MeshEncoder(Config):
     """Encodes surfaces and simulations.
 
-    A source with meta["flow"] (the arguments of `CylinderFlow`) is computed. For an HDF5 file, meta gives `trajectory`,
+    `made_by` of a source makes a `Simulation`. For an HDF5 file, meta gives `trajectory`,
     `fields`, `widths` and `dt_s`; for a TFRecord file also `corners`, and `window` is in bytes. Every other file is a
     surface. The `sums` serve to normalise: `edges` holds the count
     and the summed lengths; for simulations, `fields` (all nodes and steps) and `changes` (between steps, at normal and
@@ -44,8 +43,9 @@ class MeshEncoder(Config):
 
     def encode(self, source: Source) -> Encoded:
         """Encode a surface or a simulation."""
-        if "flow" in source.meta:
-            return encoded_simulation(compute(CylinderFlow(**source.meta["flow"])))
+        computed = made_of(source, Simulation)
+        if computed is not None:
+            return encoded_simulation(computed)
         meta, suffix = source.meta, source.path.suffix.lower()
         if suffix in TRAJECTORY_SUFFIXES | {RECORD_SUFFIX}:
             name, fields, widths, dt_s = (meta[key] for key in ("trajectory", "fields", "widths", "dt_s"))

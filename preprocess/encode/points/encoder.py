@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
@@ -52,9 +52,10 @@ class PointEncoder(Config):
 
     def encode(self, source: Source) -> Encoded:
         """Encode a cloud or a mesh. meta["block"] (x_min, y_min, x_max, y_max) selects from a tile; `window` is in
-        rows.
+        rows. `made_by` of a source makes a `Surface`.
         """
-        found = read_points(source.path, source.meta.get("block"))
+        made = made_of(source, Surface)
+        found = read_points(source.path, source.meta.get("block")) if made is None else made
         rng = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(source.id.encode())))
         facts: dict[str, Any] = {}
         if isinstance(found, Surface):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, Surface, checked_surface, read_surface
+from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, Surface, read_surface
 from maskstream.preprocess.encode.source_file import check_source_file
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
@@ -17,10 +17,8 @@ from maskstream.shards.media.npy import NpyError, read_npy
 
 from .cloud import Cloud
 from .las_files import LAS_SUFFIXES, Block, read_las
-from .ldraw import read_ldraw
 
 POINT_SUFFIXES = frozenset({".npy", ".ply"}) | LAS_SUFFIXES | SURFACE_SUFFIXES
-LDRAW_SUFFIX = ".dat"
 TEXT_SUFFIX = ".txt"
 """Of the sets that publish clouds so. It is no suffix of points elsewhere, for lists have it too."""
 _LEGAL = "points need an array (N, 3 or more) of real numbers"
@@ -41,9 +39,6 @@ def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
         return _text(path)
     if suffix in LAS_SUFFIXES:
         return read_las(path, block)
-    if suffix == LDRAW_SUFFIX:
-        corners = read_ldraw(path).reshape(-1, 3)
-        return checked_surface(corners, np.arange(len(corners)).reshape(-1, 3))
     if suffix == ".ply" and not _ply_has_faces(path):
         return _ply(path)
     if suffix in SURFACE_SUFFIXES:

@@ -14,15 +14,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.media.h36m import PARENTS
 from maskstream.shards.members.poses import poses_member
 
 from .bvh import read_bvh
-from .deepmimic import read_deepmimic
-from .lugaru import read_lugaru
 from .motion import Floats, Motion
 from .npz import read_npz
 from .psa import read_psa
@@ -97,7 +95,10 @@ class PoseEncoder(Config):
         return "pose"
 
     def encode(self, source: Source) -> Encoded:
-        """Encode a motion. meta["format"] is its format (bvh, npz, psa, lugaru, deepmimic), by default the suffix."""
+        """Encode a motion. meta["format"] is its format (bvh, npz, psa), by default the suffix.
+
+        `made_by` of a source reads a `Motion` of another format.
+        """
         found, rig = self._read(source)
         poses = self._at_rate(found).places
         seconds = float(found.times_s[-1] - found.times_s[0])
@@ -124,14 +125,13 @@ class PoseEncoder(Config):
             "bvh": self._bvh,
             "npz": read_npz,
             "psa": read_psa,
-            "lugaru": read_lugaru,
-            "deepmimic": read_deepmimic,
         }
         form = str(source.meta.get(FORMAT, source.path.suffix.lower().removeprefix(".")))
-        if form not in readers:
+        if source.made_by is None and form not in readers:
             raise RejectError("open", f"{source.path.name} is no motion; legal formats are {', '.join(readers)}")
         try:
-            return in_h36m(readers[form](source.path))
+            found = made_of(source, Motion)
+            return in_h36m(readers[form](source.path) if found is None else found)
         except OSError as error:
             raise RejectError("open", f"cannot be read: {error.strerror}") from error
 

@@ -6,18 +6,18 @@ Depth is stored without loss: FFV1 in a fragmented MP4 of which each frame is a 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.video.check import check_slices
 from maskstream.preprocess.encode.video.convert import fitted
 from maskstream.preprocess.encode.video.drawn_clip import write_clip
@@ -31,8 +31,6 @@ from maskstream.shards.members.camera_path import camera_path_member, problem_of
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 
-from .miniworld import MiniworldWalk
-from .vizdoom import VizdoomWalk
 from .walk import UInt16s, Walk, in_blocks
 
 OPTIONS = {"level": "3", "g": "1", "slices": "4", "slicecrc": "1"}
@@ -79,23 +77,9 @@ def _encoded(depth: Sequence[UInt16s], fps: int) -> bytes:
     return buffer.getvalue()
 
 
-RECORDED = "recorded"
-"""The entry of a source's meta that names what records it; the entry "walk" has the arguments."""
-
-
-class Recorder(Protocol):
-    """Records a walk."""
-
-    def record(self) -> Walk: ...
-
-
-RECORDERS: Mapping[str, type[Recorder]] = {"miniworld": MiniworldWalk, "vizdoom": VizdoomWalk}
-
-
 @dataclass(frozen=True, slots=True)
 class TrajectoryEncoder(Config):
-    """Records walks and encodes them. A source is computed: meta["recorded"] names the simulator (`RECORDERS`), and
-    meta["walk"] has the arguments.
+    """Encodes walks. `made_by` of a source records its `Walk`.
 
     Colours are stored in a profile of videos, depth without loss, and one pose for each frame, so a profile that
     changes which frames there are is refused. Sides are cut to multiples of BLOCK, of frames and of depth alike.
@@ -124,7 +108,10 @@ class TrajectoryEncoder(Config):
 
     def encode(self, source: Source) -> Encoded:
         """Record and encode a walk. Raises RejectError if none is found."""
-        return self.encoded(RECORDERS[source.meta[RECORDED]](**source.meta["walk"]).record())
+        walk = made_of(source, Walk)
+        if walk is None:
+            raise RejectError("open", "is no walk: nothing says what records it (made_by)")
+        return self.encoded(walk)
 
     def encoded(self, walk: Walk) -> Encoded:
         """Encode a walk. Raises RejectError if its parts do not fit together."""

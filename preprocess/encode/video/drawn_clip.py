@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,14 @@ UInt8s = npt.NDArray[np.uint8]
 
 BACKGROUND = 128
 """The grey level behind transparent pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnClip:
+    """Frames uint8 (H, W, 3) or (H, W, 4), RGB or RGBA of any sizes, `fps` a second."""
+
+    frames: Sequence[UInt8s]
+    fps: int
 
 
 def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:

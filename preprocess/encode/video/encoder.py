@@ -1,4 +1,4 @@
-"""The encoder of videos, which are read from files or simulated: the member `mp4`."""
+"""The encoder of videos, which are read from files or drawn: the member `mp4`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import Source
 from maskstream.shards.config import Config
 from maskstream.shards.members.video import video_member
 
 from .damage import DAMAGES, Damage
-from .drawn_clip import write_clip
-from .metaworld import Episode, render
+from .drawn_clip import DrawnClip, write_clip
 from .profile import PROFILES, VideoProfile
 from .video import EncodedVideo, encode_video
 
 
 @dataclass(frozen=True, slots=True)
 class VideoEncoder(Config):
-    """Encodes videos with a profile. A computed source is simulated: meta["episode"] has the arguments of `Episode`.
+    """Encodes videos with a profile. `made_by` of a source makes a `DrawnClip`.
 
     damage, least_whole: what is done with a video of which a part is damaged or cut off, and the share of its frames
     that must be left (`encode_video`); with profile copy it is always a reject.
@@ -55,15 +54,15 @@ class VideoEncoder(Config):
 
     def encode(self, source: Source) -> Encoded:
         """Encode the video, or its window in frames (see `encode_video`)."""
-        if source.computed:
-            video = self._simulated(Episode(**source.meta["episode"]))
+        drawn = made_of(source, DrawnClip)
+        if drawn is not None:
+            video = self._drawn(drawn)
         else:
             video = encode_video(
                 source.path, self.video, source.window, damage=self.damage, least_whole=self.least_whole
             )
         return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta)
 
-    def _simulated(self, episode: Episode) -> EncodedVideo:
+    def _drawn(self, clip: DrawnClip) -> EncodedVideo:
         with TemporaryDirectory() as folder:
-            path = write_clip(render(episode), Path(folder) / "episode.mkv", fps=episode.fps)
-            return encode_video(path, self.video)
+            return encode_video(write_clip(clip.frames, Path(folder) / "drawn.mkv", fps=clip.fps), self.video)

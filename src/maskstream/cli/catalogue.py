@@ -25,7 +25,8 @@ Search = Annotated[
 if TYPE_CHECKING:
     from maskstream.train.core.recipe import Recipe
 
-SAMPLES = "samples: small, downloaded or made here"
+SAMPLES = "samples of "
+"""How the groups of sample sets begin."""
 _WIDTH = 24
 """Of the column of names, in characters."""
 
@@ -50,9 +51,14 @@ class CatalogueEntry:
 
 def datasets(name: Name = None, search: Search = None, as_json: Json = False) -> None:
     """List the datasets of `maskstream shards`: what each expects below ROOT, or what it downloads."""
-    from maskstream.preprocess.datasets import BY_MODALITY, FORMER
+    from maskstream.preprocess.datasets import BY_MODALITY, FORMER, named_dataset, sample_sets
 
     entries = [_dataset(one, modality, make) for modality, some in BY_MODALITY.items() for one, make in some.items()]
+    entries += [
+        _dataset(one, f"{SAMPLES}{modality}, downloaded or made here", named_dataset(one))
+        for modality, some in sample_sets().items()
+        for one in some
+    ]
     if name is not None and name in FORMER:
         now, setting = FORMER[name]
         raise ValueError(f"{name} is now {now} with --set {setting}; see `maskstream datasets {now}`")
@@ -86,7 +92,7 @@ def masks(name: Name = None, search: Search = None, as_json: Json = False) -> No
     _list(entries, name, "mask", search, as_json)
 
 
-def _dataset(name: str, modality: str, make: Callable[..., Any]) -> CatalogueEntry:
+def _dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
     """The entry of a dataset: its file describes the data, its function the splits."""
     from maskstream.preprocess.datasets import own_settings
 
@@ -97,7 +103,6 @@ def _dataset(name: str, modality: str, make: Callable[..., Any]) -> CatalogueEnt
         f"{described}\n\n{inspect.getdoc(function) or ''}\n\n"
         f"maskstream shards {name} --root ROOT --out FOLDER{settings}"
     )
-    group = SAMPLES if name.split("-")[0] == "sample" else modality
     return CatalogueEntry(name=name, group=group, about=_first(described) + settings, whole=whole)
 
 
@@ -173,7 +178,7 @@ def _list(entries: Sequence[CatalogueEntry], name: str | None, what: str, search
     found = [one for one in entries if one.speaks_of(search or "")]
     if not found:
         raise ValueError(f"no {what} speaks of {search!r}; `maskstream {what}s` lists all {len(entries)}")
-    found.sort(key=lambda one: (one.group == SAMPLES, "video" not in one.group, one.group, one.name))
+    found.sort(key=lambda one: (one.group.startswith(SAMPLES), "video" not in one.group, one.group, one.name))
     if as_json:
         show({f"{what}s": [_short(one) for one in found]}, as_json)
     else:

@@ -33,7 +33,7 @@ def gallery(
     """
     from maskstream.pages.gallery import Media, first_clip
     from maskstream.pages.gallery import gallery as write
-    from maskstream.preprocess.gallery.media import gallery_media
+    from maskstream.samples.gallery import gallery_media
 
     found = gallery_media(root)
     media = Media(**found.media)

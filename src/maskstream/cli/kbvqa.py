@@ -46,7 +46,7 @@ def kbvqa(
     It writes kbvqa.json and a page of questions and replies, kbvqa.html, into the folder.
     """
     from maskstream.pages.kbvqa import kbvqa_page
-    from maskstream.preprocess.datasets.image_text.wordnet import WordNet
+    from maskstream.samples.image_text.wordnet import WordNet
     from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
     from maskstream.train.papers.kbvqa.evaluate import questions_of
     from maskstream.train.papers.kbvqa.glosses import Glosses

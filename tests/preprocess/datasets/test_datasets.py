@@ -2,8 +2,6 @@
 
 import json
 import threading
-from collections import Counter
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import pytest
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import DATASETS, FORMER, Source, chosen_dataset, own_settings
 from maskstream.preprocess.datasets.dataset import split_present
-from maskstream.preprocess.datasets.video.sample import CLIPS, windows
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 
@@ -43,29 +40,17 @@ def refused(name, root):
     return str(caught.value)
 
 
-SAMPLES = {
-    f"sample-{name}"
-    for name in ("audio", "audiovisual", "image", "image-text", "mesh", "points", "pose", "text", "trajectory")
-}
-FETCHED = {"sample", "emoji", "fashion-mnist", "fluent-emoji", "foldoc", "gcide", "linux-doc", "openclipart"}
-FETCHED |= {"shakespeare", "sonic-pi", "spam-assassin", "vader", "wesnoth-terrain", "wesnoth-units"} | SAMPLES
-FETCHED |= {"scenes-counting", "scenes-referring", "easy-vqa", "easy-vqa-captions", "stamps-knowledge"}
-FETCHED |= {"0ad", "gm-notes", "lugaru", "metaworld", "miniworld-walks", "moving-fashion-mnist", "pybullet-motions"}
-FETCHED |= {"tuxpaint-stamps", "vizdoom-walks"}
-COMPUTED = {"cylinder-flow"}
-
-
 @pytest.fixture
 def no_download(monkeypatch):
     """Datasets that need an own folder start no pip, npm or apt."""
 
     def run(command, **_):
-        raise AssertionError(f"it downloads with {command[:5]}: a dataset of packages belongs to FETCHED")
+        raise AssertionError(f"it downloads with {command[:5]}: a dataset of packages is a sample set")
 
     monkeypatch.setattr("subprocess.run", run)
 
 
-@pytest.mark.parametrize("name", sorted(set(DATASETS) - FETCHED - COMPUTED))
+@pytest.mark.parametrize("name", sorted(DATASETS))
 def test_no_folder_and_an_empty_one(name, tmp_path, no_download):
     message = refused(name, tmp_path / "none")
     assert str(tmp_path / "none") in message
@@ -325,22 +310,6 @@ def test_file_names_that_are_no_utf8(tmp_path):
     [source] = DATASETS["folder"](tmp_path).splits["train"]
     assert source.id.encode() == b"a/\\xff.mp4"
     assert source.path.is_file()
-
-
-def test_sample_windows_share_no_frame_with_validation_and_no_clip_with_unseen_ones():
-    counts = Counter()
-    for clip in CLIPS:
-        cut = windows(clip)
-        assert all(
-            stop - first == 64 and first >= 0 and stop <= clip.n_frames for w in cut.values() for first, stop in w
-        )
-        assert all(stop <= first for _, stop in cut.get("train", []) for first, _ in cut.get("val", []))
-        assert "unseen" not in cut or list(cut) == ["unseen"]
-        assert clip.only in (None, *cut)
-        counts.update({split: len(w) for split, w in cut.items()})
-    assert counts == {"train": 36, "val": 5, "unseen": 5}
-    assert windows(replace(CLIPS[0], n_frames=40)) == {"train": []}
-    assert "val" not in windows(replace(CLIPS[0], n_frames=127))
 
 
 def test_settings_of_a_dataset_are_told_from_those_of_its_encoder(ucf):

@@ -10,7 +10,7 @@ from maskstream.preprocess.datasets.image.image_folder import image_folder
 from maskstream.preprocess.datasets.image.imagefolder import imagefolder
 from maskstream.shards.errors import DatasetError
 
-sample_image = import_module("maskstream.preprocess.datasets.image.sample_image")
+sample_image = import_module("maskstream.samples.image.sample_image")
 
 
 def put(root, *names):

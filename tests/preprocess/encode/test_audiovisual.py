@@ -9,11 +9,11 @@ import pytest
 import soundfile as sf
 
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.datasets.audiovisual.sample_audiovisual import CLIPS, windows
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.samples.audiovisual.sample_audiovisual import CLIPS, windows
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify

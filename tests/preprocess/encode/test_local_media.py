@@ -17,8 +17,8 @@ from maskstream.preprocess.encode.audio.sound import read_sound
 from maskstream.preprocess.encode.audiovisual.sound_track import read_track
 from maskstream.preprocess.encode.video.source import decode
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.preprocess.gallery.media import read_clip
 from maskstream.preprocess.source import RejectError
+from maskstream.samples.gallery import read_clip
 from maskstream.shards.media.local_media import FORMATS, MediaError, open_media
 from tests.opened_files import listening, opened_files
 from tests.preprocess.encode.sounds import wave, write_sound

@@ -9,7 +9,6 @@ import pytest
 from maskstream.preprocess.encode.image.picture import read_picture
 from maskstream.preprocess.encode.mesh.surfaces import read_surface
 from maskstream.preprocess.encode.mesh.trajectories import read_trajectory
-from maskstream.preprocess.encode.points.ldraw import read_ldraw
 from maskstream.preprocess.encode.points.point_files import read_points
 from maskstream.preprocess.source import RejectError
 from tests.opened_files import listening, opened_files
@@ -34,7 +33,6 @@ def outside(tmp_path):
             file[f"0/{key}"] = value
         file["0/velocity"] = np.ones((2, 3, 2), np.float32)
     np.ones((2, 3, 2), np.float32).tofile(folder / "secret.raw")
-    (folder / "secret.dat").write_text("3 16 0 0 0 1 0 0 0 1 0\n")
     (folder / "secret.mtl").write_text("newmtl x\n")
     return folder
 
@@ -105,23 +103,13 @@ def glb(uri):
     return b"glTF" + (2).to_bytes(4, "little") + (12 + len(chunk)).to_bytes(4, "little") + chunk
 
 
-@pytest.mark.parametrize("name", ["{outside}/secret.dat", "../../outside/secret.dat"])
-def test_a_part_of_ldraw_names_only_its_library(tmp_path, outside, name):
-    path = tmp_path / "ldraw" / "parts" / "x.dat"
-    path.parent.mkdir(parents=True)
-    path.write_text(f"1 16 0 0 0 1 0 0 0 1 0 0 0 1 {name.format(outside=outside)}\n")
-    with opened_files(outside) as opened, pytest.raises(RejectError, match="the library has no"):
-        read_ldraw(path)
-    assert opened == []
-
-
 @pytest.mark.parametrize(
     ("name", "read"),
     [
         ("x.png", read_picture),
         ("x.obj", read_surface),
         ("x.h5", lambda path: read_trajectory(path, "0", ["velocity"], [2], 0.1)),
-        *((f"x{suffix}", read_points) for suffix in (".npy", ".las", ".dat", ".ply", ".off")),
+        *((f"x{suffix}", read_points) for suffix in (".npy", ".las", ".ply", ".off")),
     ],
 )
 def test_a_pipe_or_a_device_is_refused_at_once(tmp_path, name, read):

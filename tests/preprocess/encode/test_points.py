@@ -7,7 +7,6 @@ import pytest
 
 from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder, surface_sample
-from maskstream.preprocess.encode.points.ldraw import read_ldraw
 from maskstream.preprocess.source import RejectError, Source
 
 trimesh = pytest.importorskip("trimesh")
@@ -213,29 +212,6 @@ def test_a_million_faces():
     points = surface_sample(Surface(vertices=vertices, faces=faces, n_merged=0), 5000, np.random.default_rng(0))
     np.testing.assert_allclose(points.mean(axis=0), [(side - 1) / 2] * 2 + [0], atol=0.03 * side)
     assert not points[:, 2].any()
-
-
-def test_parts_of_parts_are_placed(tmp_path):
-    parts = tmp_path / "parts"
-    (parts / "s").mkdir(parents=True)
-    text(parts, "a.dat", "0 Title\n1 16 10 0 0 0 -1 0 1 0 0 0 0 2 s\\b.dat\n3 16 0 0 0 1 0 0 0 1 0\n")
-    text(parts / "s", "b.dat", "4 16 0 0 0 1 0 0 1 1 0 0 1 0\n")
-    got = read_ldraw(parts / "a.dat")
-    assert got.shape == (3, 3, 3)
-    square = [[(10, 0, 0), (10, 1, 0), (9, 1, 0)], [(10, 0, 0), (9, 1, 0), (9, 0, 0)]]
-    np.testing.assert_array_equal(got, np.array([*square, [(0, 0, 0), (1, 0, 0), (0, 1, 0)]]) * [1, -1, -1])
-    for content, reason in (
-        ("1 16 0 0 0 1 0 0 0 1 0 0 0 1 c.dat", "no c.dat"),
-        ("3 16 0 0", "line 1"),
-        ("1 16", "line 1"),
-    ):
-        text(parts, "d.dat", content + "\n")
-        read_ldraw.__globals__["_triangles"].cache_clear()
-        with pytest.raises(RejectError, match=reason):
-            read_ldraw(parts / "d.dat")
-    text(parts, "e.dat", "1 16 0 0 0 1 0 0 0 1 0 0 0 1 e.dat\n")
-    with pytest.raises(RejectError, match="places itself"):
-        read_ldraw(parts / "e.dat")
 
 
 def test_points_are_a_modality():

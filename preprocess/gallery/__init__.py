@@ -1,1 +1,0 @@
-"""Loads real media for the gallery of masks."""

@@ -1,0 +1,106 @@
+"""easy-VQA: drawn pictures of 64 x 64 pixels, one shape in one of eight colours each, and 48,248 questions about them.
+
+They come from the Python package easy-vqa (3 MB, MIT). `easy-vqa` has a sample for each question: 38,575 to train and
+9,673, of other pictures, to validate. The label is the answer, one of 13; `kind` in the `json` is the type of the
+question: shape, colour or yes/no (74 %). `easy-vqa-captions` has a sample for each picture, 4,000 and 1,000, with a
+caption such as "a blue triangle" that the answers to its questions say, for pre-training without questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.source import Source
+from maskstream.samples.packages import Package, fetch_folder
+from maskstream.shards.errors import DatasetError
+
+PACKAGE = Package(
+    name="easy-vqa", version="1.0", sha256="fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f"
+)
+INSIDE = "easy_vqa/data"
+SPLITS = {"train": "train", "val": "test"}
+SHAPES = ("circle", "rectangle", "triangle")
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+ANSWERS = tuple(sorted((*SHAPES, *COLOURS, "yes", "no")))
+TOKENIZER = "train:wordpiece:512"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnQuestion:
+    """A question about picture number `image`, and its answer."""
+
+    image: int
+    text: str
+    answer: str
+
+    @property
+    def kind(self) -> str:
+        """The type of the question, that of its answer."""
+        return "shape" if self.answer in SHAPES else "colour" if self.answer in COLOURS else "yes/no"
+
+    @property
+    def told(self) -> set[str]:
+        """The shapes and colours that the question and its answer say the picture has."""
+        words = {*self.text.rstrip("?").split()}
+        if self.kind == "yes/no" and (self.answer == "yes") == bool(words & {"not", "no"}):
+            return set()
+        return (words | {self.answer}) & {*SHAPES, *COLOURS}
+
+
+def easy_vqa(root: Path) -> Dataset:
+    """The questions, fetched into `root`. DatasetError if that fails, or the package holds something else."""
+    folder = fetch_folder(PACKAGE, INSIDE, root)
+    splits = {split: list(_asked(folder / name, name)) for split, name in SPLITS.items()}
+    return Dataset(name="easy-vqa", label_names=ANSWERS, splits=splits, encoder=ImageTextEncoder(tokenizer=TOKENIZER))
+
+
+def easy_vqa_captions(root: Path) -> Dataset:
+    """The pictures with captions, fetched into `root`; DatasetError as for `easy_vqa`."""
+    folder = fetch_folder(PACKAGE, INSIDE, root)
+    splits = {split: list(_captioned(folder / name, name)) for split, name in SPLITS.items()}
+    encoder = ImageTextEncoder(tokenizer=TOKENIZER)
+    return Dataset(name="easy-vqa-captions", label_names=SHAPES, splits=splits, encoder=encoder)
+
+
+def questions(path: Path) -> list[DrawnQuestion]:
+    """The questions of questions.json, a list of [question, answer, number of the picture]; DatasetError for others."""
+    again = "Remove its folder to download it again"
+    listed = read_json(path, again)
+    found = []
+    for row in listed if isinstance(listed, list) else [None]:
+        if not isinstance(row, list) or len(row) != 3 or row[1] not in ANSWERS or not isinstance(row[2], int):
+            raise DatasetError(f"{path} has {row!r}, no [question, answer, picture] with a known answer. {again}")
+        found.append(DrawnQuestion(text=str(row[0]), answer=row[1], image=row[2]))
+    return found
+
+
+def _asked(folder: Path, name: str) -> Iterator[Source]:
+    for number, one in enumerate(questions(folder / "questions.json")):
+        yield Source(
+            id=f"{name}/{number}",
+            path=folder / "images" / f"{one.image}.png",
+            label=ANSWERS.index(one.answer),
+            meta={"question": one.text, "answer": one.answer, "kind": one.kind, "image": one.image},
+        )
+
+
+def _captioned(folder: Path, name: str) -> Iterator[Source]:
+    """Each picture with the shape and the colour that its questions tell; one of which they do not is left out."""
+    said: dict[int, set[str]] = {}
+    for one in questions(folder / "questions.json"):
+        said.setdefault(one.image, set()).update(one.told)
+    for image, words in sorted(said.items()):
+        shape = next((word for word in SHAPES if word in words), None)
+        colour = next((word for word in COLOURS if word in words), None)
+        if shape and colour:
+            yield Source(
+                id=f"{name}/{image}",
+                path=folder / "images" / f"{image}.png",
+                label=SHAPES.index(shape),
+                meta={"caption": f"a {colour} {shape}", "colour": colour, "image": image},
+            )

@@ -1,0 +1,100 @@
+"""Scenes: pictures laid out on white, so that the box of each is known exactly.
+
+A source with `scene` in its `meta` is drawn of its files:
+
+    {"scene": {"side": 128, "things": [[0, 8, 10, 48], [1, 70, 66, 40]]}, "phrase": ["the lion"], "of": [0]}
+
+A thing is the number of a file, and the x, y and longer side of where it lies, in pixels. A picture is cut to what is
+not white before it is laid there. `of` says to which thing each phrase refers; without it no phrase refers to one. The
+segment of a thing is what its picture's alpha channel covers, or what is not white of a picture without one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.preprocess.encode.image.picture import UInt8s, read_alpha, read_picture
+from maskstream.preprocess.encode.image_text.encoder import DrawnScene
+from maskstream.preprocess.source import RejectError, Source
+
+SCENE = "scene"
+WHITE = 247
+"""A value of this and more counts as white."""
+LARGEST = 4096
+"""The longest side of a scene, in pixels."""
+KEPT = 64
+"""How many cut pictures a process keeps."""
+
+
+def drawn_scene(source: Source) -> DrawnScene:
+    """The scene of a source. RejectError for a thing that does not fit, or a phrase of none."""
+    try:
+        side = int(source.meta[SCENE]["side"])
+        things = [tuple(map(int, one)) for one in source.meta[SCENE]["things"]]
+        of = [int(one) for one in source.meta.get("of", ())]
+        files = [source.files[file] for file, *_ in things]
+        if not 1 <= side <= LARGEST or any(len(one) != 4 for one in things):
+            raise ValueError(f"a side of {side} pixels and things {things}")
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RejectError("decode", f"is no scene with a side, things and what phrases are of ({error!r})") from error
+    if not all(0 <= one < len(things) for one in of):
+        raise RejectError("check", f"its phrases are of the things {of}; there are {len(things)}")
+    pixels = np.full((side, side, 3), 255, np.uint8)
+    segments = np.zeros((len(things), side, side), np.bool_)
+    boxes = []
+    for n, (path, (_, x, y, longer)) in enumerate(zip(files, things, strict=True)):
+        thing, shape = _thing(path, longer)
+        height, width = shape.shape
+        if not (0 <= x <= side - width and 0 <= y <= side - height):
+            raise RejectError("check", f"a thing of {width}x{height} pixels at {x}, {y} is not in {side}x{side}")
+        pixels[y : y + height, x : x + width] = thing
+        segments[n, y : y + height, x : x + width] = shape
+        boxes.append([x, y, x + width, y + height])
+    shares = np.array([boxes[one] for one in of], np.float64).reshape(-1, 4) / side
+    return DrawnScene(pixels=pixels, boxes=shares.astype(np.float32), segments=segments[of])
+
+
+def _thing(path: Path, longer: int) -> tuple[UInt8s, npt.NDArray[np.bool_]]:
+    """The pixels of a thing, uint8 (h, w, 3), cut to what is not white, and which of them are its own, bool (h, w)."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    pixels, own = _cut(path, state.st_mtime_ns, state.st_size)
+    return _resized(pixels, longer), _resized(own, longer) >= 128
+
+
+@lru_cache(maxsize=KEPT)
+def _cut(path: Path, mtime_ns: int, size_bytes: int) -> tuple[UInt8s, UInt8s]:
+    """A picture cut to what is not white, and 255 where it covers: scenes show the same pictures again and again."""
+    pixels, alpha = _coloured(read_picture(path).pixels), read_alpha(path)
+    shown = _shown(pixels)
+    own = np.where(pixels.min(axis=2) < WHITE, 255, 0).astype(np.uint8) if alpha is None else alpha
+    return np.ascontiguousarray(pixels[shown]), np.ascontiguousarray(own[shown])
+
+
+def _coloured(pixels: UInt8s) -> UInt8s:
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def _shown(pixels: UInt8s) -> tuple[slice, slice]:
+    """The rows and columns of a picture that are not white. RejectError for one that is white."""
+    shown: Any = (pixels < WHITE).any(axis=2)
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    if not len(rows):
+        raise RejectError("check", "a picture of the scene is white")
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _resized(pixels: UInt8s, longer: int) -> UInt8s:
+    height, width = pixels.shape[:2]
+    scale = longer / max(height, width)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(pixels, size, interpolation=way).astype(np.uint8, copy=False)

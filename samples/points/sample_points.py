@@ -1,0 +1,91 @@
+"""A small sample set of real point clouds: points on toy bricks and other parts, and scanned ground.
+
+The parts come from the LDraw library (Debian's ldraw-parts-free, 47 MB, CC-BY-4.0): eight categories with 64 parts each
+for training and 12 for validation (fewer if the library has fewer), chosen by the hash of their names. Printed, moved
+and unfinished parts are left out. The ground is two tiles of airborne scans from laspy's tests (its source archive, 2
+MB, BSD-2), cut into blocks of about 2,300 points. Every sixth block is validation; blocks share no point.
+
+An existing copy of the library, with its folders parts and p, may be put at ROOT/ldraw-parts-free.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import xxhash
+
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.points.las import blocks
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.source import Source
+from maskstream.samples.debian import debian_folder
+from maskstream.samples.packages import Package, fetch
+from maskstream.shards.errors import DatasetError
+
+from .ldraw import ldraw_surface
+
+LASPY = Package(
+    name="laspy",
+    version="2.7.0",
+    sha256="f56feb5445e75d6ff12ee814aab6a35339290e75264ff277c6bf553f3025a3f5",
+    source=True,
+)
+TILES = ("tests/data/autzen_trim.laz", "tests/data/file_with_both_wkt_and_geotiff_vlrs.las")
+CATEGORIES = ("Brick", "Minifig Headwear", "Panel", "Plate", "Slope", "Tile", "Tyre", "Wheel")
+GROUND = "Ground"
+PARTS = {"train": 64, "val": 12}
+BLOCK_POINTS = 2300
+HELD_OUT = 6
+
+_PART = re.compile(r"\d+[a-z]?\.dat")
+_NOT_PLAIN = re.compile(r"^[~=_|]|pattern|sticker|needs work", re.IGNORECASE)
+
+
+def sample_points(root: Path) -> Dataset:
+    """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
+    root.mkdir(parents=True, exist_ok=True)
+    label_names = (*CATEGORIES, GROUND)
+    splits = _parts(debian_folder("ldraw-parts-free", "usr/share/ldraw", root))
+    for path in fetch(LASPY, TILES, root).values():
+        tile = Source(id=f"{LASPY.folder}/{path.name}", path=path, label=label_names.index(GROUND))
+        for number, block in enumerate(blocks(tile, BLOCK_POINTS)):
+            splits["val" if number % HELD_OUT == 0 else "train"].append(block)
+    return Dataset(name="sample-points", label_names=label_names, splits=splits, encoder=PointEncoder())
+
+
+def _parts(library: Path) -> dict[str, list[Source]]:
+    """The chosen parts of each split."""
+    by_category: dict[str, list[Path]] = {name: [] for name in CATEGORIES}
+    for path in sorted((library / "parts").glob("*.dat"), key=_hash):
+        wanted = by_category.get(category) if (category := _category(path)) else None
+        if wanted is not None and len(wanted) < sum(PARTS.values()):
+            wanted.append(path)
+    splits: dict[str, list[Source]] = {split: [] for split in PARTS}
+    for label, (name, paths) in enumerate(by_category.items()):
+        if len(paths) < 2:
+            raise DatasetError(
+                f"sample-points: {library} has {len(paths)} parts of the category {name!r}, needs 2; remove it"
+            )
+        n_val = len(paths) * PARTS["val"] // sum(PARTS.values())
+        for i, path in enumerate(paths):
+            source = Source(id=f"ldraw/{path.name}", path=path, label=label, made_by=ldraw_surface)
+            splits["val" if i < n_val else "train"].append(source)
+    return splits
+
+
+def _hash(path: Path) -> int:
+    return xxhash.xxh3_64_intdigest(path.name.encode())
+
+
+def _category(path: Path) -> str | None:
+    """The category of a plain part: that of its header, or else the first word of its title. None for other parts."""
+    if not _PART.fullmatch(path.name):
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = [line for line, _ in zip(file, range(40), strict=False)]
+    title = head[0][2:].strip() if head else ""
+    if not title or _NOT_PLAIN.search(title):
+        return None
+    named = (line.partition("!CATEGORY")[2].strip() for line in head if "!CATEGORY" in line)
+    return next(named, title.split()[0])

@@ -1,0 +1,38 @@
+"""Datasets whose documents are taken out of a package once, and kept as lines below the root folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.text.documents import documents
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.text.read import LINES
+
+Lines = Iterable[Mapping[str, Any]]
+
+
+def kept_lines(name: str, root: Path, make: Callable[[Path], Lines], encoder: Encoder | None = None) -> Dataset:
+    """The dataset of the documents of ROOT/documents/NAME.jsonl, which `make(root)` makes if it is missing.
+
+    The file appears when it is complete. To make it again, delete it.
+    """
+    path = root / "documents" / f"{name}{LINES}"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{json.dumps(line, ensure_ascii=False)}\n" for line in make(root))
+        partial.replace(path)
+    return documents(path.parent, name=name, suffix=LINES, obtain=f"Delete {path} and try again", encoder=encoder)
+
+
+def split_of(group: str, share: float) -> str:
+    """The split of a group of documents that are alike: `share` of all groups are val, by the hash of their names."""
+    return "val" if xxhash.xxh3_64_intdigest(group.encode()) < share * 2**64 else "train"
