@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .order import GlobalBatch, Order
-from .weights import Weights
+from .order import Weights
 
 
 class BatchOrder(Protocol):

@@ -19,7 +19,7 @@ from maskstream.pipelines.masks.core.on_device import DeviceMask, placed
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
 from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
 
-from .map_backend import Floats, Hidden, MapBackend, MotionDraws, Numbers
+from .maps import Floats, Hidden, MapBackend, MotionDraws, Numbers
 
 Start = Literal["mix_gauss", "pixel", "token"]
 Base = Literal["middle", "first", "random"]
@@ -170,7 +170,7 @@ class CarrySettings(TypedDict):
 @cache
 def numba_maps() -> MapBackend[list[Floats], list[npt.NDArray[np.bool_]]]:
     """The backend of compiled loops, imported at the first use, since compiling takes time."""
-    from .numba_maps import NumbaMaps
+    from .maps import NumbaMaps
 
     return NumbaMaps()
 

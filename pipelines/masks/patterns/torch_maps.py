@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .map_backend import MotionDraws
+from .maps import MotionDraws
 
 _INVERSION_STEPS = 3
 _PARTS = 32
