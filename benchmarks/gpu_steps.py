@@ -25,9 +25,9 @@ from machine import ROOT
 from maskstream.pipelines.decode.nvdec import missing_libraries
 from maskstream.pipelines.flow.ofa import flow_graph
 from maskstream.pipelines.modalities.audio.dali import mel_graph
-from maskstream.pipelines.modalities.audio.spectrogram import LogMel
+from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.video import packed_clip
-from maskstream.pipelines.modalities.video.dali import clip_graph
+from maskstream.pipelines.modalities.video.dali_graph import clip_graph
 
 
 def probe(device: torch.device) -> tuple[Figures, list[str]]:

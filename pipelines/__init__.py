@@ -20,14 +20,14 @@ from .flow.base import Flow
 from .masks import TokenGrid
 from .masks.core.batch import MaskBatch
 from .modalities.audio.batch import AudioBatch, NoisyBatch
-from maskstream.pipelines.modalities.audio.reader import AudioClip
+from .modalities.audio.clip import AudioClip
 from .modalities.audio.data import AudioData, NoisyData, audio_loader, noisy_loader
-from maskstream.pipelines.modalities.audio.spectrogram import Librosa
-from maskstream.pipelines.modalities.audio.spectrogram import LogMel
-from maskstream.pipelines.modalities.audio.noisy import MicrophoneLine
+from .modalities.audio.librosa_feature import Librosa
+from .modalities.audio.log_mel import LogMel
+from .modalities.audio.microphones import MicrophoneLine
 from .modalities.audiovisual.batch import AudioVisualBatch
 from .modalities.audiovisual.data import AudioVisualData, audiovisual_loader
-from maskstream.pipelines.modalities.audiovisual.rows import SpectrogramNoise
+from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
 from .modalities.fields import Field
 from .modalities.image.batch import ImageBatch
 from .modalities.image.data import ImageData, image_loader
@@ -42,7 +42,7 @@ from .modalities.points.data import PointsData, points_loader
 from .modalities.points.read import PointSelection
 from .modalities.points.tokens import GroupTokens, VoxelTokens
 from .modalities.pose.batch import PoseBatch
-from maskstream.pipelines.modalities.pose.clip import Cameras
+from .modalities.pose.camera import Cameras
 from .modalities.pose.clip import PoseClip
 from .modalities.pose.data import PoseData, pose_loader
 from .modalities.split import Split

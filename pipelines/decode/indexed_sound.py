@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.media.sound_table import decoded, decoded_whole
+from maskstream.shards.media.sound_packets import decoded, decoded_whole
 from maskstream.shards.media.sound_table import (
     CELL,
     HEAD,

@@ -14,7 +14,7 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.run_length import Counted
 from maskstream.pipelines.stream.sampler import BatchT, Finish, HostT, Unchanged
-from maskstream.pipelines.stream.sampler import BatchSource
+from maskstream.pipelines.stream.source import BatchSource
 from maskstream.shards.config import Config, check_type, check_types
 from maskstream.shards.named import nearest
 

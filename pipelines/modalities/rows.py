@@ -26,7 +26,7 @@ from maskstream.pipelines.stream.place import Place
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT, HostT, Wanted
 from maskstream.pipelines.stream.samples import Samples
-from maskstream.pipelines.stream.sampler import BatchSource, Visible
+from maskstream.pipelines.stream.source import BatchSource, Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range, Store, Together

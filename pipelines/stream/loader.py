@@ -28,9 +28,9 @@ from .produce import BatchMaker, BatchPlan, Made, Threads, batches_from_threads,
 from .run_length import budgeted
 from .sampler import BatchT, BatchT_co, DraftT, Finish, HostT, RequestT
 from .samples import BatchOrder
-from .sampler import BatchSource, check_source
+from .source import BatchSource, check_source
 from .stats import Stats
-from .run_length import BudgetOrder
+from .token_budget import BudgetOrder
 from .topology import check_device, default_threads, resolved_device, resolved_ranks
 from .torch_dataset import BatchDataset
 from .transfer import Delivery

@@ -23,7 +23,7 @@ from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
 from .sampler import BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted
 from .samples import Samples, Stream
-from .sampler import BatchSource, check_source
+from .source import BatchSource, check_source
 from .stats import Stats
 
 

@@ -18,7 +18,7 @@ import torch
 from maskstream.shards.errors import RemovedError, SampleError
 from maskstream.shards.stores.base import Together
 
-from .topology import compute_alone
+from .one_thread import compute_alone
 from .order import Int64Array, rank_share
 from .place import Place, progress_of
 from .rng import sample_rng

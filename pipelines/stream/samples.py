@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .order import GlobalBatch, Order
-from .order import Weights
+from .weights import Weights
 
 
 class BatchOrder(Protocol):

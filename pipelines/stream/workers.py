@@ -33,7 +33,7 @@ from typing import Any, Generic, cast
 from maskstream.shards.errors import OutageError
 from maskstream.shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
 
-from .worker import Blame
+from .blame import Blame
 from .letters import receive, send
 from .produce import BatchMaker, BatchPlan, Made
 from .sampler import DraftT, HostT, RequestT

@@ -8,7 +8,7 @@ from itertools import islice
 
 from maskstream.preprocess.encode.points.point_files import POINT_SUFFIXES
 from maskstream.shards.errors import OutageError, ShardError, StoreError
-from maskstream.shards.format.ustar import split_name
+from maskstream.shards.format.member_name import split_name
 from maskstream.shards.format.ustar import HashedReader, walk
 
 from .indexed import Indexed

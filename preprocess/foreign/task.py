@@ -18,7 +18,7 @@ from maskstream.preprocess.job.judge import PAUSES_S, retried, verdict_on
 from maskstream.preprocess.job.ledger import BlamedTask
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.ustar import split_name
+from maskstream.shards.format.member_name import split_name
 from maskstream.shards.format.record import Row, ShardRecord
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.ustar import CHUNK_BYTES, HashedReader, walk

@@ -9,7 +9,7 @@ differences(saved, here)                                    ["data.mask.ratio: s
 from .assignments import with_set
 from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, known_configs
 from .differences import differences
-from .assignments import check_type, check_types
+from .fit import check_type, check_types
 
 __all__ = [
     "NOT_IDENTITY",

@@ -29,8 +29,8 @@ from maskstream.shards.stores.url import is_url
 
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
 from .columns import FORMAT, rejects_table
-from .data_errors import REMEDY, parsing
-from .shard_facts import FINGERPRINT_DIGITS
+from .damage import REMEDY, parsing
+from .fingerprint import FINGERPRINT_DIGITS
 from .part_writer import PartWriter, parquet_bytes
 from .record import ShardRecord
 from .sample import DatasetInfo, Reject

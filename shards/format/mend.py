@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from maskstream.shards.errors import OutageError, StoreError
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.output import Output
-from maskstream.shards.stores.base import CHUNK_BYTES, stream
+from maskstream.shards.stores.stream import CHUNK_BYTES, stream
 
-from .ustar import idx_text
+from .idx import idx_text
 from .record import ShardRecord
 from .ustar import HashedReader
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.base import Store
+
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
-from .data_errors import REMEDY, parsing
+from .damage import REMEDY, parsing
 from .part_writer import parquet_bytes
-import re
 
 Int64s = npt.NDArray[np.int64]
 
@@ -46,24 +48,3 @@ def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
             raise ShardError(f"{path} does not have the sorted numbers of samples of the split; {REMEDY}")
     samples.flags.writeable = False
     return samples
-
-
-ERASED = "__erased__"
-"""The name of a member of an erased sample."""
-_TAR = re.compile(r"(.*?)(?:\.e\d+)?\.tar", re.DOTALL)
-
-
-def erased_key(sha256: str, row: int) -> str:
-    """The key of an erased sample: that of its shard, by the checksum of its first writing, and its number in it."""
-    return f"erased/{sha256[:16]}/{row:06d}"
-
-
-def erased_tar(name: str, version: int) -> str:
-    """The name of a tar from which samples were erased for a version."""
-    return f"{stem_of(name)}.e{version}.tar"
-
-
-def stem_of(name: str) -> str:
-    """The name of a tar without its suffix, and without the version of an erasure."""
-    found = _TAR.fullmatch(name)
-    return found[1] if found else name

@@ -19,14 +19,14 @@ from maskstream.shards.members.text import BYTES
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.block_sums import SUMS_OF
 from maskstream.shards.stores.folders import folder_of
-from maskstream.shards.stores.base import stream
+from maskstream.shards.stores.stream import stream
 
 from .component import Component
-from .data_errors import described
-from .removed import ERASED
-from .ustar import idx_text
+from .damage import described
+from .erased import ERASED
+from .idx import idx_text
 from .manifest import Manifest
-from .ustar import indexed_name
+from .member_name import indexed_name
 from .ustar import CHUNK_BYTES, HashedReader, walk
 
 

@@ -18,7 +18,7 @@ from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import is_elsewhere
 
 from .checked_file import read_checked
-from .data_errors import described
+from .damage import described
 from .dataset import (
     DATASET_JSON,
     FOREIGN,
@@ -27,7 +27,7 @@ from .dataset import (
     version_name,
     versions_of,
 )
-from .shard_facts import fingerprint_of
+from .fingerprint import fingerprint_of
 from .manifest import Manifest
 from .rejects import read_rejects
 from .shard_check import ShardCheck

@@ -11,7 +11,7 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.block_sums import SUMS, BlockSums
 from maskstream.shards.stores.output import Location, Writable, folder_and_name, output_at
 
-from .ustar import idx_text
+from .idx import idx_text
 from .record import Placed, Row, ShardRecord
 from .sample import Sample
 from .ustar import BLOCK_BYTES

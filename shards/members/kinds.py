@@ -18,8 +18,8 @@ from .points import POINTS
 from .poses import POSES
 from .sound import SOUND
 from .text import BYTES, JSON, TEXT
-from .text import TEXTS
-from .text import TOKENS
+from .texts import TEXTS
+from .tokens import TOKENS
 from .video import VIDEO
 
 KINDS: dict[str, Kind] = {

@@ -8,7 +8,7 @@ from operator import add, gt, lt
 
 import numpy as np
 
-from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
+from maskstream.shards.anchors import ANCHOR_STRIDE
 from maskstream.shards.media.gop_notes import gop_notes
 from maskstream.shards.media.limits import MAX_PIXELS, most_pixels
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header

@@ -15,7 +15,7 @@ from rich.table import Table
 from .modality import RUN_STEPS, Modality
 from .pipelines.modalities.data import DataConfig
 from .pipelines.modalities.split import StoreOptions
-from maskstream.pipelines.stream.stats import limit, shares
+from .pipelines.stream.stalls import limit, shares
 from .pipelines.stream.stats import WAITS
 from .pipelines.stream.topology import default_threads
 from .shards.format.manifest import Manifest

@@ -19,7 +19,7 @@ from maskstream.pipelines.masks.core.on_device import DeviceMask, placed
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
 from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
 
-from .maps import Floats, Hidden, MapBackend, MotionDraws, Numbers
+from .map_backend import Floats, Hidden, MapBackend, MotionDraws, Numbers
 
 Start = Literal["mix_gauss", "pixel", "token"]
 Base = Literal["middle", "first", "random"]
@@ -170,7 +170,7 @@ class CarrySettings(TypedDict):
 @cache
 def numba_maps() -> MapBackend[list[Floats], list[npt.NDArray[np.bool_]]]:
     """The backend of compiled loops, imported at the first use, since compiling takes time."""
-    from .maps import NumbaMaps
+    from .numba_maps import NumbaMaps
 
     return NumbaMaps()
 

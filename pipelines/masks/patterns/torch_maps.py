@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .maps import MotionDraws
+from .map_backend import MotionDraws
 
 _INVERSION_STEPS = 3
 _PARTS = 32

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .batch import AudioBatch
-from .spectrogram import FLOOR_DB, LogMel, hann_window
+from .log_mel import FLOOR_DB, LogMel, hann_window
 from .rows import mono
 from .spectrogram import Spectrogram
 

@@ -17,14 +17,14 @@ from maskstream.pipelines.modalities.split import Options, Split, split_of
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY, check_types
-from maskstream.shards.format.data_errors import parsing
+from maskstream.shards.format.damage import parsing
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 
 from .batch import AudioBatch, NoisyBatch
-from .reader import AudioClip
-from .spectrogram import LogMel
-from .noisy import MicrophoneLine
+from .clip import AudioClip
+from .log_mel import LogMel
+from .microphones import MicrophoneLine
 from .noisy import NoisyPlan, NoisyRowMaker
 from .reader import SoundReader, sound_of
 from .rows import AudioPlan, AudioRowMaker, Spectrograms

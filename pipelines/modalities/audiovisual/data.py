@@ -13,7 +13,7 @@ from maskstream.pipelines.augment.sound import SpecAugment
 from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.audio.reader import AudioClip
+from maskstream.pipelines.modalities.audio.clip import AudioClip
 from maskstream.pipelines.modalities.audio.data import statistics_of
 from maskstream.pipelines.modalities.audio.reader import SoundReader, sound_of
 from maskstream.pipelines.modalities.audio.rows import AudioRowMaker
@@ -38,7 +38,7 @@ from maskstream.shards.media.fbank import Fbank
 
 from .batch import AudioVisualBatch
 from .rows import AudioVisualPlan, AudioVisualRowMaker, HeardSpectrograms
-from .rows import SpectrogramNoise
+from .spectrogram_noise import SpectrogramNoise
 
 
 class AudioVisualSettings(Options, total=False):

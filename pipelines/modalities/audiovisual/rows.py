@@ -6,18 +6,18 @@ has only the mean rate. So a plan names the whole sound, and `fill` reads less.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-import numpy as np
-import numpy.typing as npt
-from maskstream.shards.config import Config
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, prod
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
@@ -29,38 +29,9 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.stores.base import Range
+
 from .batch import AudioVisualBatch
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpectrogramNoise(Config):
-    """Adds noise that is uniform in [0, level), and shifts the spectrogram in time.
-
-    most: the level is drawn uniformly from [0, most), in standard deviations of the dataset. roll: the shift is drawn
-    uniformly from [-roll, roll] frames, and is circular over the valid frames. Source: AVSiam (Lin and Bertasius,
-    2024); its code pre-trains with most 0.1 and roll 1024, which is all frames.
-
-    **A shift desynchronises sound and video**: batch.audio_start_s is the start before the shift. Use it only for
-    models that need no synchrony, such as AVSiam, which matches a clip with sound of about its time.
-    """
-
-    most: float = 0.1
-    roll: int = 0
-
-    def __post_init__(self) -> None:
-        if self.most < 0 or self.roll < 0:
-            raise ValueError(f"most and roll must be at least 0, got {self.most} and {self.roll}")
-
-    def add(self, spectrogram: npt.NDArray[np.float32], heard: int, deviation: float, rng: np.random.Generator) -> None:
-        """Changes the first `heard` (valid) frames of a spectrogram, float32 (frames, bins), in place.
-
-        deviation: the standard deviation of the dataset, in units of the spectrogram.
-        """
-        level, shift = rng.random() * self.most * deviation, int(rng.integers(-self.roll, self.roll + 1))
-        sound = spectrogram[:heard]
-        sound += np.float32(level) * rng.random(sound.shape, dtype=np.float32)
-        if shift and heard:
-            sound[:] = np.roll(sound, shift, axis=0)
-
+from .spectrogram_noise import SpectrogramNoise
 
 Noise = tuple[int, npt.NDArray[np.float32]]
 """A time of the noise schedule, and noise for M targets, float32 (M, values per token)."""

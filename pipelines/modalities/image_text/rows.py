@@ -14,7 +14,7 @@ from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
 from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
 from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker
-from maskstream.pipelines.stream.sampler import Visible
+from maskstream.pipelines.stream.source import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Range

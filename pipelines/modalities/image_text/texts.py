@@ -17,7 +17,7 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
-from maskstream.shards.members.text import ROLES
+from maskstream.shards.members.texts import ROLES
 from maskstream.shards.stores.base import Range
 
 from .batch import PADDING, SPECIAL, TextRows

@@ -17,7 +17,7 @@ from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.sampler import Visible
+from maskstream.pipelines.stream.source import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
@@ -25,11 +25,11 @@ from maskstream.shards.media.mesh_members import fields_of
 from maskstream.shards.stores.base import Range
 
 from .batch import MeshBatch
-from .batch import MeshView, mesh_batch
+from .collate import MeshView, mesh_batch
 from .graph import build_graph, surface_normals
 from .noise import MeshNoise
 from .read import MeshReader
-from .read import MeshStatistics, statistics_of
+from .statistics import MeshStatistics, statistics_of
 
 Float32s = npt.NDArray[np.float32]
 FREE = (0, 5)

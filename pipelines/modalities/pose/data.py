@@ -24,7 +24,7 @@ from maskstream.shards.members.poses import POSES
 from maskstream.shards.stores.base import Range
 
 from .batch import PoseBatch
-from .clip import Cameras, mirrored
+from .camera import Cameras, mirrored
 from .clip import PoseClip
 
 _POSE_BYTES = 4 * 3 * len(JOINTS)

@@ -18,7 +18,7 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.samples import Samples
-from maskstream.pipelines.stream.sampler import Visible
+from maskstream.pipelines.stream.source import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError, RemovedError
 from maskstream.shards.format.manifest import Manifest

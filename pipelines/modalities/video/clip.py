@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
+from maskstream.shards.anchors import ANCHOR_STRIDE, ANCHORED
 from maskstream.shards.config import Config, check_types
 
 

@@ -27,7 +27,7 @@ from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .decoders import faster_with_dali
 from .flow import flow_source
-from .flow import FlowFinish
+from .flow_finish import FlowFinish
 from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker
 from .yuv import Output, PlanesFinish

@@ -1,4 +1,4 @@
-"""Computes the flow into the first frame of each GOP, which has no motion vectors (shards/media/gop_notes.py)."""
+"""Computes the flow into the first frame of each GOP, which has no motion vectors (shards/media/key_flow.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.media.gop_notes import CELL, DISTANCE, LIMIT, QUARTERS, KeyFlow, grid_of
+from maskstream.shards.media.key_flow import CELL, DISTANCE, LIMIT, QUARTERS, KeyFlow, grid_of
 
 from .scene_cuts import halved
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from maskstream.shards.media.gop_notes import note_box, with_box
-from maskstream.shards.media.gop_notes import flow_payload
-from maskstream.shards.media.gop_notes import DISTANCE, starts_payload
+from maskstream.shards.media.key_flow import flow_payload
+from maskstream.shards.media.scene_starts import DISTANCE, starts_payload
 
 from .fragments import Fragments, parse_fragments
 from .key_flow import KeyFlows

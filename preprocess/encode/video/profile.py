@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
+from maskstream.shards.anchors import ANCHOR_STRIDE
 from maskstream.shards.config import Config
 
 BLOCK = 16

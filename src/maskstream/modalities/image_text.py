@@ -22,7 +22,7 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.image import IMAGE
-from maskstream.shards.members.text import TEXTS
+from maskstream.shards.members.texts import TEXTS
 from maskstream.shards.stores.open import open_store
 
 

@@ -16,7 +16,7 @@ from maskstream.preprocess.encode.text.encoder import TextEncoder
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.text import TEXT as KIND
-from maskstream.shards.members.text import TOKENS
+from maskstream.shards.members.tokens import TOKENS
 from maskstream.shards.stores.open import open_store
 
 

@@ -11,7 +11,7 @@ import torch
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.flow import Codec, dis_flow
-from maskstream.pipelines.flow.source import confidence
+from maskstream.pipelines.flow.confidence import confidence
 from maskstream.pipelines.flow.cuts import histogram_distance, likeness, pictures, scene_cuts, shared, stored_cuts
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
 from maskstream.preprocess.encode.video.scene_cuts import SceneCuts
@@ -21,7 +21,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.gop_notes import GopNotes, gop_notes, note_box
 from maskstream.shards.media.mp4 import Mp4Error
-from maskstream.shards.media.gop_notes import starts_payload
+from maskstream.shards.media.scene_starts import starts_payload
 from maskstream.shards.members.video import video_member
 
 SIDE, STRIDE = 96, 4

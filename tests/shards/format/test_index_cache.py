@@ -21,7 +21,7 @@ import pytest
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format import index_cache, index_file, manifest
 from maskstream.shards.format.index_cache import index_of
-from maskstream.shards.format.index_cache import IndexFile, IndexWriter, SpoolError
+from maskstream.shards.format.index_file import IndexFile, IndexWriter, SpoolError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 

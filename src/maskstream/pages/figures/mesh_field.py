@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.modalities.mesh.read import MeshReader
-from maskstream.pipelines.modalities.mesh.read import MeshStatistics
+from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.shards.errors import DataError
 
 from .mesh_picture import field_colours

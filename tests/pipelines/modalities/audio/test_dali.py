@@ -16,10 +16,10 @@ import torch
 from maskstream.pipelines import AudioClip, Fbank, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.modalities import acceptance
-from maskstream.pipelines.modalities.backend import GpuCard
+from maskstream.pipelines.modalities.acceptance import GpuCard
 from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, mel_pipeline
 from maskstream.pipelines.modalities.audio.data import AudioData
-from maskstream.pipelines.modalities.audio.spectrogram import LogMel
+from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted

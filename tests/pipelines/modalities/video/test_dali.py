@@ -20,7 +20,7 @@ from maskstream.pipelines.flow import BatchFlow, dis_flow
 from maskstream.pipelines.masks import Cues, MotionGuided, Tube
 from maskstream.pipelines.masks.core.draw import Draw
 from maskstream.pipelines.modalities import acceptance
-from maskstream.pipelines.modalities.backend import GpuCard
+from maskstream.pipelines.modalities.acceptance import GpuCard
 from maskstream.pipelines.modalities.video import packing
 from maskstream.pipelines.modalities.video.dali import DaliFinish
 from maskstream.pipelines.stream.place import Place
