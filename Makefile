@@ -38,8 +38,8 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "maskstream needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@echo "making a virtual environment in $(VENV)"
-	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); \
-	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $@ install -q pip; }
+	@python=$$(command -v $(PYTHON)); $$python -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); \
+	  $$python -m venv --without-pip $(VENV) && $$python -m pip --python $@ install -q pip; }
 
 # Groups of dependencies need a newer pip than some Pythons bring.
 $(VENV)/.pip: | $(BIN)/python
