@@ -14,14 +14,13 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.shards.format.manifest import Manifest
 from maskstream.train.nn.image_tokens import ImageTokens
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.nn.video_tokens import VideoTokens
 
 from .evaluation import NORMALISED, Compared, Evaluation
 from .guesses import PixelLosses, guess_losses, patch_losses
-from .held_out import batches
+from .held_out import shuffled
 
 UNIT = "levels of 255"
 MEASURED = 256
@@ -81,7 +80,5 @@ def pixel_losses(
 
 def held_out_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
     """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
-    n = min(len(Manifest.load(data)), MEASURED)
-    size = min(n, _AT_ONCE)
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)
-    return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))
+    return list(shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_gr
 from maskstream.pipelines.stream.place import Place
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.nn.positions import axis_sinusoids
-from maskstream.train.papers.fastdit3d.blocks import Experts, from_windows, to_windows
+from maskstream.train.papers.fastdit3d.blocks import ConditionedBlock, Experts
 from maskstream.train.papers.fastdit3d.evaluate import sample_clouds, step_flops
 from maskstream.train.papers.fastdit3d.model import VoxelDiffusionConfig
 from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, least_error
@@ -165,15 +165,16 @@ def test_a_cloud_of_weight_0_does_not_count():
 
 def test_windows_come_back_and_hold_neighbours():
     cube = torch.arange(2 * 8**3, dtype=torch.float32).view(2, 8**3, 1)
+    block, seen = ConditionedBlock(12, 1, 1, 4), []
+    block.attention = torch.nn.Identity()
+    block.attention.register_forward_hook(lambda module, given, made: seen.append(given[0]))
     for moved in (False, True):
-        windows = to_windows(cube, 4, moved)
-        assert windows.shape == (2 * 8, 64, 1)
-        assert torch.equal(from_windows(windows, 2, 4, moved), cube)
-    first = to_windows(cube, 4, False)[0, :, 0].long()
+        assert torch.equal(block.attend_in_windows(cube, 4, moved), cube)
+        assert seen[-1].shape == (2 * 8, 64, 1)
+    first, middle = (windows[0, :, 0].long() for windows in seen)
     assert {(v // 64, v // 8 % 8, v % 8) for v in first.tolist()} == {
         (x, y, z) for x in range(4) for y in range(4) for z in range(4)
     }
-    middle = to_windows(cube, 4, True)[0, :, 0].long()
     assert {v // 64 for v in middle.tolist()} == {2, 3, 4, 5}
 
 

@@ -15,7 +15,7 @@ from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+from maskstream.train.evaluate.held_out import batches, first_batch, shuffled, trained_on
 from maskstream.train.evaluate.id_counts import STRENGTHS, NGrams, neighbours
 from maskstream.train.nn.token_ids import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
@@ -70,12 +70,10 @@ def masked_token_losses(model: TokenModel, measured: Iterable[TextBatch], counts
 
 def evaluate(model: TokenModel, config: TextData, data: str | Path, shown: int) -> Evaluation:
     """The loss on a held-out split with the recipe's masks, compared with those of counts of the training split."""
-    n = min(len(Manifest.load(data)), MEASURED)
-    size = min(n, _AT_ONCE)
+    size = min(len(Manifest.load(data)), _AT_ONCE)
     whole = replace(config, packing="pack", mask=None)
     counts = NGrams.of(batches(whole, trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
-    measured = batches(config, data, size=size, samples=n // size * size, shuffle=True)
-    found = masked_token_losses(model, measured, counts)
+    found = masked_token_losses(model, shuffled(config, data, most=MEASURED, size=_AT_ONCE), counts)
     batch = first_batch(config, data, shown)
     with torch.inference_mode():
         made = model.reconstructed(batch)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from maskstream.train.nn.positions import rates
 from maskstream.train.nn.transformer import MLP, Attention
+from maskstream.train.nn.windows import from_windows, to_windows
 
 
 class TimeEmbedding(nn.Module):
@@ -87,33 +88,17 @@ class ConditionedBlock(nn.Module):
         parts = self.modulation(F.silu(condition))[:, None].chunk(6, dim=2)
         move1, scale1, gate1, move2, scale2, gate2 = parts
         y = self.norm1(x) * (1 + scale1) + move1
-        if window:
-            y = from_windows(self.attention(to_windows(y, window, moved)), len(x), window, moved)
-        else:
-            y = self.attention(y)
+        y = self.attend_in_windows(y, window, moved) if window else self.attention(y)
         x = x + (1 + gate1) * y
         y = self.norm2(x) * (1 + scale2) + move2
         y = self.mlp(y, category) if isinstance(self.mlp, Experts) else self.mlp(y)
         return cast(Tensor, x + (1 + gate2) * y)
 
-
-def to_windows(x: Tensor, window: int, moved: bool) -> Tensor:
-    """Divides cubes of tokens (B, S^3, D) into windows of window^3 tokens: (B (S / window)^3, window^3, D)."""
-    side = round(x.shape[1] ** (1 / 3))
-    cube = x.view(len(x), side, side, side, -1)
-    if moved:
-        cube = cube.roll((-(window // 2),) * 3, dims=(1, 2, 3))
-    n = side // window
-    cube = cube.view(len(x), n, window, n, window, n, window, -1).permute(0, 1, 3, 5, 2, 4, 6, 7)
-    return cube.reshape(len(x) * n**3, window**3, -1)
-
-
-def from_windows(windows: Tensor, batch: int, window: int, moved: bool) -> Tensor:
-    """The inverse of `to_windows`: cubes (B, S^3, D)."""
-    n = round((len(windows) // batch) ** (1 / 3))
-    side = n * window
-    cube = windows.view(batch, n, n, n, window, window, window, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
-    cube = cube.reshape(batch, side, side, side, -1)
-    if moved:
-        cube = cube.roll((window // 2,) * 3, dims=(1, 2, 3))
-    return cube.reshape(batch, side**3, -1)
+    def attend_in_windows(self, x: Tensor, window: int, moved: bool) -> Tensor:
+        """Attention among the tokens of each window of window^3 tokens of cubes (B, S^3, D)."""
+        cube, edges, shift = (round(x.shape[1] ** (1 / 3)),) * 3, (window,) * 3, window // 2
+        if moved:
+            x = x.reshape(len(x), *cube, -1).roll((-shift,) * 3, dims=(1, 2, 3)).flatten(1, 3)
+        windows = to_windows(x, cube, edges)
+        x = from_windows(self.attention(windows.flatten(0, 1)).view(windows.shape), cube, edges)
+        return x.view(len(x), *cube, -1).roll((shift,) * 3, dims=(1, 2, 3)).flatten(1, 3) if moved else x

@@ -20,7 +20,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.losses import LossPart, squared
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, ShownSamples, TrainingLoss
 from maskstream.train.evaluate.guesses import PatchLosses, nearest_visible
-from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+from maskstream.train.evaluate.held_out import batches, first_batch, shuffled, trained_on
 from maskstream.train.evaluate.id_counts import NGrams
 from maskstream.train.evaluate.scores import KIND
 from maskstream.train.nn.select import gather_tokens
@@ -144,12 +144,11 @@ def measured_answers(
 ) -> Answers:
     """The answers to shuffled questions of a split; train: what the priors are of, by default `trained_on(data)`."""
     known = replace(config, image_mask=None, text_mask=None, fields=())
-    n = min(len(Manifest.load(data)), ASKED)
-    size, before = min(n, _ASKED_AT_ONCE), train or trained_on(data)
+    before = train or trained_on(data)
     counted = min(len(Manifest.load(before)), KNOWN)
     priors = Priors.of(batches(known, before, size=min(counted, _ASKED_AT_ONCE), samples=counted, shuffle=True))
     asked = replace(known, fields=(Field(name=KIND, default=""),))
-    return answers(model, batches(asked, data, size=size, samples=n // size * size, shuffle=True), priors)
+    return answers(model, shuffled(asked, data, most=ASKED, size=_ASKED_AT_ONCE), priors)
 
 
 def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
@@ -259,10 +258,8 @@ def image_text_losses(
 
 def held_out_samples(config: ImageTextData, data: str | Path) -> list[ImageTextBatch]:
     """Shuffled samples of the split with the recipe's masks and pairs, centre crops; the same each time."""
-    n = min(len(Manifest.load(data)), MEASURED)
-    size = min(n, _AT_ONCE)
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)
-    return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))
+    return list(shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 
 
 def evaluate(model: ImageTextAutoencoder, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:

@@ -17,10 +17,9 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Pictures, Score, TrainingLoss
 from maskstream.train.evaluate.guesses import nearest_visible
-from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.held_out import shuffled, trained_on
 from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts
 from maskstream.train.evaluate.iterative import filled
 from maskstream.train.evaluate.pictures import held_out_pictures
@@ -202,11 +201,8 @@ def hidden_id_losses(model: GenerativeEncoder, measured: Iterable[ImageBatch], c
 
 def training_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
     """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
-    trained = trained_on(data)
-    n = min(len(Manifest.load(trained)), COUNTED)
-    size = min(n, _AT_ONCE)
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
-    return list(batches(plain, trained, size=size, samples=n // size * size, shuffle=True))
+    return list(shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 
 def evaluate(model: GenerativeEncoder, config: ImageData, data: str | Path, shown: int) -> Evaluation:

@@ -16,9 +16,8 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.held_out import shuffled, trained_on
 from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts
 from maskstream.train.evaluate.iterative import filled
 from maskstream.train.evaluate.pictures import UNIT, error
@@ -174,10 +173,8 @@ def hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdC
 
 def held_out_clips(config: VideoData, data: str | Path, most: int = MEASURED) -> list[VideoBatch]:
     """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
-    n = min(len(Manifest.load(data)), most)
-    size = min(n, _AT_ONCE)
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)
-    return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))
+    return list(shuffled(plain, data, most=most, size=_AT_ONCE))
 
 
 def evaluate(model: FrameIdsModel, config: VideoData, data: str | Path, shown: int) -> Evaluation:

@@ -17,12 +17,11 @@ from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.shards.members.texts import ROLES
 from maskstream.shards.stores.open import open_store
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.held_out import shuffled, trained_on
 from maskstream.train.evaluate.scores import KIND
 
 from .model import RationaleWriter, RationaleWriterConfig
@@ -197,9 +196,7 @@ def plain(config: ImageTextData) -> ImageTextData:
 
 def questions(config: ImageTextData, data: str | Path, most: int, size: int = _AT_ONCE) -> Iterable[ImageTextBatch]:
     """Batches of up to `most` shuffled questions of a split with their true texts."""
-    n = min(len(Manifest.load(data)), most)
-    size = min(n, size)
-    return batches(plain(config), data, size=size, samples=n // size * size, shuffle=True)
+    return shuffled(plain(config), data, most=most, size=size)
 
 
 def measured_writing(config: ImageTextData, model: RationaleWriter | None, data: str | Path) -> Written:

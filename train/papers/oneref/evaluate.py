@@ -15,7 +15,7 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+from maskstream.train.evaluate.held_out import batches, first_batch, shuffled, trained_on
 
 from .model import OneRef, OneRefConfig, centred, generalised_overlap, overlap
 
@@ -137,10 +137,8 @@ def measured_boxes(config: ImageTextData, model: OneRef, data: str | Path) -> Re
         [one.box for one in batches(config, before, size=min(known, _AT_ONCE), samples=known, shuffle=True)]
     )
     mean = boxes[~boxes.isnan().any(dim=1)].mean(dim=0)
-    n = min(len(Manifest.load(data)), MEASURED)
-    size = min(n, _AT_ONCE)
     asked = replace(config, fields=(Field(name=BOXES),))
-    return referred(model, batches(asked, data, size=size, samples=n // size * size, shuffle=True), mean)
+    return referred(model, shuffled(asked, data, most=MEASURED, size=_AT_ONCE), mean)
 
 
 def evaluate(model: OneRef, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+from maskstream.train.evaluate.held_out import first_batch, shuffled, trained_on
 
 from .model import TextClassifier, TextClassifierConfig
 
@@ -59,13 +58,13 @@ def evaluate(model: TextClassifier, config: TextData, data: str | Path, shown: i
     """
     plain = replace(config, mask=None, scores=None, fields=())
     classes = model.settings.most_labels or 0
-    counts = IdsByClass.of(_shuffled(plain, trained_on(data), COUNTED), classes, model.vocabulary)
+    counts = IdsByClass.of(shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE), classes, model.vocabulary)
     labels: list[int] = []
     found: list[int] = []
     counted: list[int] = []
     loss = 0.0
     with torch.inference_mode():
-        for batch in _shuffled(plain, data, MEASURED):
+        for batch in shuffled(plain, data, most=MEASURED, size=_AT_ONCE):
             real = batch.label >= 0
             scores = model.scores(batch)[real]
             loss += float(F.cross_entropy(scores, batch.label[real], reduction="sum"))
@@ -109,13 +108,6 @@ def evaluate(model: TextClassifier, config: TextData, data: str | Path, shown: i
         ),
         learns="A classifier learns the classes of texts.",
     )
-
-
-def _shuffled(config: TextData, data: str | Path, most: int) -> Iterable[TextBatch]:
-    """Up to `most` shuffled texts of a split in whole batches, the same each time."""
-    n = min(len(Manifest.load(data)), most)
-    size = min(n, _AT_ONCE)
-    return batches(config, data, size=size, samples=n // size * size, shuffle=True)
 
 
 def _right(guesses: list[int], labels: list[int]) -> float:

@@ -18,9 +18,8 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, first_batch, trained_on
+from maskstream.train.evaluate.held_out import first_batch, shuffled, trained_on
 from maskstream.train.evaluate.scores import accuracy
 
 from .model import SpikingTransformer, SpikingTransformerConfig
@@ -147,9 +146,7 @@ def spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], steps: in
 
 def held_out_images(config: ImageData, data: str | Path, samples: int = MEASURED) -> Iterator[ImageBatch]:
     """Shuffled samples of a split that have a label, centre crops; the same each time."""
-    n = min(len(Manifest.load(data)), samples)
-    size = min(n, _AT_ONCE)
-    for batch in batches(plain(config), data, size=size, samples=n // size * size, shuffle=True):
+    for batch in shuffled(plain(config), data, most=samples, size=_AT_ONCE):
         rows = (batch.label >= 0).nonzero()[:, 0]
         keys = [batch.key[row] for row in rows.tolist()]
         if keys:

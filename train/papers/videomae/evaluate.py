@@ -15,7 +15,7 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, ShownSamples
 from maskstream.train.evaluate.guesses import UNIT, Guess, PixelLosses, guess_losses, harmonic, patch_losses
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import batches, shuffled
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoencoderConfig
 from maskstream.train.nn.select import gather_tokens
 from maskstream.train.nn.video_tokens import VideoTokens
@@ -55,9 +55,7 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: str 
         rows=rows,
     )
     if not of_pixels(model):
-        n = min(len(Manifest.load(data)), MEASURED)
-        size = min(n, _AT_ONCE)
-        found = patch_losses(model, batches(config, data, size=size, samples=n // size * size, shuffle=True))
+        found = patch_losses(model, shuffled(config, data, most=MEASURED, size=_AT_ONCE))
         words = READING + NORMALISED + unpredicted(batch)
         drawn = Compared(title="Reconstructions", reading=words, batch=batch, made=made, rows=rows)
         return Evaluation(scores=(found.score("clips"),), examples=(drawn, same))

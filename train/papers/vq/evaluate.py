@@ -16,9 +16,8 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.held_out import shuffled, trained_on
 from maskstream.train.evaluate.pictures import UNIT, error
 
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
@@ -154,10 +153,8 @@ def nearest(points: Tensor, of: Tensor) -> Tensor:
 
 def held_out_batches(config: ImageData | VideoData, data: str | Path) -> list[Any]:
     """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
-    n = min(len(Manifest.load(data)), MEASURED)
-    size = min(n, _AT_ONCE)
     plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
-    return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))
+    return list(shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 
 
 EVALUATIONS = {ImageVQConfig: evaluate, VideoVQConfig: evaluate}
