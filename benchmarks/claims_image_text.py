@@ -22,10 +22,10 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES, Strategy
 from maskstream.train import Recipe
-from maskstream.train.papers.medthink.evaluate import measured_writing
+from maskstream.train.papers.medthink.evaluate import measure_writing
 from maskstream.train.papers.medthink.model import RationaleWriter
 from maskstream.train.papers.medthink.recipe import medthink_tiny
-from maskstream.train.papers.oneref.evaluate import UNSEEN, measured_boxes, without_objects
+from maskstream.train.papers.oneref.evaluate import UNSEEN, measure_boxes, without_objects
 from maskstream.train.papers.oneref.model import OneRef
 from maskstream.train.papers.oneref.recipe import oneref_refer_tiny, oneref_tiny
 
@@ -46,12 +46,12 @@ def strategies(data: Path) -> Claim:
         own = replace(config, **STRATEGIES[name])
 
         def measure(model: RationaleWriter) -> Figures:
-            found = measured_writing(own, model, data / "val")
+            found = measure_writing(own, model, data / "val")
             return {**found.right, "right rationales": found.rationales or 0.0}
 
         return Variant(recipe=replace(tiny, data=own), train=data / "train", measure=measure)
 
-    blind = measured_writing(config, None, data / "val")
+    blind = measure_writing(config, None, data / "val")
     return Claim(
         says="a model that writes its reasons answers better",
         variants={name: variant(name) for name in STRATEGIES},
@@ -70,7 +70,7 @@ def referring(data: Path) -> Claim:
     def measure(model: OneRef) -> Figures:
         figures: Figures = {}
         for split, of in (("val", "these objects"), (UNSEEN, "objects never shown")):
-            found = measured_boxes(data_of(plain), model, data / split)
+            found = measure_boxes(data_of(plain), model, data / split)
             figures |= {f"{of}: boxes": found.found, f"{of}: overlap": found.overlap}
             figures |= {f"{of}: segments": found.segment or 0.0}
         return figures
@@ -90,7 +90,7 @@ def guessed(config: ImageTextData, data: Path) -> dict[str, Figures]:
     assert isinstance(model, OneRef)
     found: dict[str, Figures] = {}
     for split, of in (("val", "these objects"), (UNSEEN, "objects never shown")):
-        guesses = measured_boxes(config, model, data / split).guesses
+        guesses = measure_boxes(config, model, data / split).guesses
         for name, share in (guesses if split == "val" else without_objects(guesses)).items():
             found.setdefault(name, {})[f"{of}: boxes"] = share
     return found

@@ -32,7 +32,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.evaluate.pictures import evaluate
 from maskstream.train.evaluate.probe_heads import knn_scores
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
@@ -50,7 +50,7 @@ Encoder = Callable[[Any, ImageBatch], Tensor]
 def neighbours(data: Path) -> Callable[[Encoder, Any], float]:
     """The share of the held-out pictures of a labelled split whose label K neighbours in `train` vote for."""
     plain = ImageData(size=64, patch=8, mask=Random(ratio=0.75), augment=CenterCrop())
-    seen, unseen = (list(batches(plain, data / name, size=64, samples=1 << 14)) for name in ("train", "val"))
+    seen, unseen = (list(read_batches(plain, data / name, size=64, samples=1 << 14)) for name in ("train", "val"))
     classes = len(list(read_dataset_json(data / "train")["label_names"]))
 
     @torch.inference_mode()
@@ -146,7 +146,7 @@ def write_frames(clips: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for part in ("train", "val"):
             names = list(read_dataset_json(clips / part)["label_names"])
-            for i, batch in enumerate(batches(config, clips / part, size=1, samples=1 << 14)):
+            for i, batch in enumerate(read_batches(config, clips / part, size=1, samples=1 << 14)):
                 inside = Path(folder) / part / names[int(batch.label[0])]
                 inside.mkdir(parents=True, exist_ok=True)
                 for time, frame in enumerate(batch.video[0].numpy()):

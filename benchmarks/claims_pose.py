@@ -26,7 +26,7 @@ from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.train import Recipe, load_model
 from maskstream.train.core.run import train_recipe
-from maskstream.train.papers.mpm.evaluate import held_out_clips, lifted_errors
+from maskstream.train.papers.mpm.evaluate import held_out_clips, measure_lifting
 from maskstream.train.papers.mpm.model import PoseModel
 from maskstream.train.papers.mpm.recipe import mpm_lift_tiny, mpm_tiny
 
@@ -84,7 +84,7 @@ def main() -> None:
         start = time.process_time()
         model = trained(recipes, options.data, seed, options.out)
         spent = round(time.process_time() - start, 1)
-        found = lifted_errors(model, clips)
+        found = measure_lifting(model, clips)
         figures = {"MPJPE, mm": found.model, "P-MPJPE, mm": found.aligned}
         runs.append({"variant": name, "seed": seed, "cpu_seconds": spent, "figures": figures})
         print(f"{name}, seed {seed}: {figures}, {spent:.0f} CPU s", flush=True)

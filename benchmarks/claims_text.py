@@ -27,12 +27,18 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.train import Recipe
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.evaluate.id_counts import NGrams
-from maskstream.train.evaluate.retrieval import bm25_scores, cosine_scores, halves, retrieval, sentence_vectors
+from maskstream.train.evaluate.retrieval import (
+    bm25_scores,
+    cosine_scores,
+    measure_ranking,
+    sentence_vectors,
+    split_in_halves,
+)
 from maskstream.train.nn.token_ids import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
-from maskstream.train.papers.bert.evaluate import masked_token_losses
+from maskstream.train.papers.bert.evaluate import measure_tokens
 from maskstream.train.papers.bert.recipe import CLASSES, SMALL, bert_tiny, replaced
 from maskstream.train.papers.retromae.model import RetroModelConfig
 from maskstream.train.papers.retromae.recipe import retromae_tiny
@@ -71,9 +77,9 @@ def masked_losses(data: Path, masks: Mapping[str, Mask]) -> tuple[Callable[[Toke
     """What measures the loss under each of the masks, and the losses of counts."""
     plain = TextData(length=128, packing="pack", mask=replaced(Tokens()))
     vocabulary = model_for(data).vocabulary
-    counts = NGrams.of(batches(plain, data / "train", size=64, samples=1 << 14), vocabulary)
+    counts = NGrams.of(read_batches(plain, data / "train", size=64, samples=1 << 14), vocabulary)
     measured = {
-        name: list(batches(replace(plain, mask=replaced(mask)), data / "val", size=32, samples=512))
+        name: list(read_batches(replace(plain, mask=replaced(mask)), data / "val", size=32, samples=512))
         for name, mask in masks.items()
     }
 
@@ -83,7 +89,7 @@ def masked_losses(data: Path, masks: Mapping[str, Mask]) -> tuple[Callable[[Toke
     some = TokenModelConfig(vocabulary=vocabulary, width=8, depth=1, heads=1).build(plain.grids)
     if not isinstance(some, TokenModel):
         raise TypeError("the config builds a TokenModel")
-    found = {name: masked_token_losses(some, one, counts) for name, one in measured.items()}
+    found = {name: measure_tokens(some, one, counts) for name, one in measured.items()}
     return measure, {
         "counts of ids": {name: one.alone for name, one in found.items()},
         "counts of pairs": {name: one.beside for name, one in found.items()},
@@ -117,16 +123,16 @@ def retrieved(data: Path, steps: int) -> Claim:
     """RetroMAE against the same encoder without the decoder: the second half of an entry by its first half."""
     plain = TextData(length=128, packing="row", mask=None)
     pairs = []
-    for batch in batches(plain, data / "val", size=50, samples=1 << 14, shuffle=True):
+    for batch in read_batches(plain, data / "val", size=50, samples=1 << 14, shuffle=True):
         unpadded = batch.unpadded
         for ids in np.split(unpadded.tokens.long().numpy(), unpadded.cu_seqlens[1:-1].tolist()):
             if len(ids) >= 42 and len(pairs) < RETRIEVED:
-                pairs.append(halves(ids[1:-1], CLS, SEP, 64))
+                pairs.append(split_in_halves(ids[1:-1], CLS, SEP, 64))
     first, second = zip(*pairs, strict=True)
     same = torch.eye(len(pairs), dtype=torch.bool)
 
     def figures(scores: torch.Tensor) -> Figures:
-        found = retrieval(scores, same, ks=(1, 10))
+        found = measure_ranking(scores, same, ks=(1, 10))
         return {"MRR": found.mrr, "recall at 1": found.recall[1], "recall at 10": found.recall[10]}
 
     def measure(model: TokenModel) -> Figures:

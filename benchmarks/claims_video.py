@@ -24,7 +24,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train import Recipe
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.evaluate.probe_heads import knn_scores
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.papers.videomae.recipe import videomae_tiny
@@ -47,12 +47,12 @@ def motion(options: argparse.Namespace) -> Claim:
     plain = replace(config, augment=CenterCrop(), colour=None, views=1, mask=MASKS["tube"])
     held_out = {
         name: list(
-            batches(replace(plain, mask=mask, flow="codec"), data / "val", size=8, samples=1 << 14, rounds=ROUNDS)
+            read_batches(replace(plain, mask=mask, flow="codec"), data / "val", size=8, samples=1 << 14, rounds=ROUNDS)
         )
         for name, mask in MASKS.items()
     }
-    seen = list(batches(plain, data / "train", size=8, samples=1 << 14, rounds=2))
-    unseen = list(batches(plain, data / "val", size=8, samples=1 << 14, rounds=ROUNDS))
+    seen = list(read_batches(plain, data / "train", size=8, samples=1 << 14, rounds=2))
+    unseen = list(read_batches(plain, data / "val", size=8, samples=1 << 14, rounds=ROUNDS))
     classes = len(list(read_dataset_json(data / "train")["label_names"]))
 
     @torch.inference_mode()

@@ -19,7 +19,7 @@ from statistics import mean
 
 from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
-from maskstream.train.papers.spiking_mst.evaluate import held_out_images, spiking
+from maskstream.train.papers.spiking_mst.evaluate import held_out_images, measure_spiking
 from maskstream.train.papers.spiking_mst.model import SpikingTransformer
 from maskstream.train.papers.spiking_mst.recipe import spiking_mst_tiny
 
@@ -39,7 +39,7 @@ def measured(ratio: float, seed: int, data: Path, out: Path, samples: int, steps
         subprocess.run([*command, "--set", f"model.spikes.ratio={ratio}"], check=True)
     model = load_model(run_weights(run))
     assert isinstance(model, SpikingTransformer)
-    found = spiking(model, held_out_images(run_recipe(run).data, data / "val", samples), max(STEPS))
+    found = measure_spiking(model, held_out_images(run_recipe(run).data, data / "val", samples), max(STEPS))
     done = {"ratio": ratio, "seed": seed, "images": found.images, "ann": found.ann, "ann_nj": found.ann_nj}
     done |= {"multiplied": found.multiplied}
     for time in STEPS:

@@ -21,7 +21,7 @@ from statistics import median
 
 from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
-from maskstream.train.papers.m3ae.evaluate import measured_answers
+from maskstream.train.papers.m3ae.evaluate import measure_held_out
 
 SAME = ("data.length=12", "model.vocabulary=512")
 """What both recipes must share: the tokens of a row, and the ids of the tokenizer."""
@@ -55,7 +55,7 @@ def main() -> None:
             words += ["--initial", str(first / "model.safetensors")] if start == "pretrained" else []
             run = trained("vqa-tiny", args.questions / "train", args.out / f"{start}-{seed}", *words)
             config, model = run_recipe(run).data, load_model(run_weights(run))
-            found = measured_answers(config, model, args.questions / "val")  # type: ignore[arg-type]
+            found = measure_held_out(config, model, args.questions / "val")  # type: ignore[arg-type]
             rows.append(
                 {
                     "start": start,

@@ -12,7 +12,7 @@ from contextlib import closing
 import torch
 from safetensors.torch import save_file
 
-from maskstream.train.core.distributed import process_group, rank, whole, world_size
+from maskstream.train.core.distributed import gather_rows, process_group, rank, world_size
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.parallel import divide, over_ranks
 from maskstream.train.core.recipe import Recipe
@@ -33,7 +33,9 @@ def gradient(recipe, split, *, parallel="ddp", accumulate=1):
         divide(model, CPU)
     optimiser, found = torch.optim.SGD(model.parameters()), []
     optimiser.register_step_pre_hook(
-        lambda *_: found.append(torch.cat([whole(p.grad).flatten() for p in model.parameters() if p.grad is not None]))
+        lambda *_: found.append(
+            torch.cat([gather_rows(p.grad).flatten() for p in model.parameters() if p.grad is not None])
+        )
     )
     stepper = Stepper(model, over_ranks(model, CPU), optimiser, OptimiserConfig(), device=CPU, seed=0)
     stepper.step(micro_batches, number=0, lr=0.0, asked_to_stop=False)

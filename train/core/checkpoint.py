@@ -97,7 +97,7 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, whole or damaged, the newest first."""
     return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=step_of, reverse=True)
 
@@ -112,7 +112,7 @@ def newest_whole(
     there are checkpoints and none is whole.
     """
     damages: list[str] = []
-    for checkpoint in checkpoints(folder):
+    for checkpoint in list_checkpoints(folder):
         try:
             position = read_checkpoint(checkpoint)
             if batches_per_epoch is not None:
@@ -210,7 +210,7 @@ def _opened(checkpoint: Path, name: str, position: Position) -> TensorFiles:
 
 def discard_checkpoints(folder: Path) -> None:
     """Removes every checkpoint in `folder`, the newest last, and what killed runs left of others."""
-    for old in reversed(checkpoints(folder)):
+    for old in reversed(list_checkpoints(folder)):
         remove(old)
     remove_unfinished(folder)
 

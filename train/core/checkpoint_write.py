@@ -18,9 +18,9 @@ from maskstream.shards.errors import StoreError
 from maskstream.shards.sealed import sealed
 from maskstream.shards.stores.publish import publish, space_for, sync_folder
 
-from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, checkpoints, remove, step_of
-from .distributed import in_step, is_divided, rank, rows, sum_over_ranks, world_size
-from .export import metadata_of, packed
+from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, remove, step_of
+from .distributed import in_step, is_divided, local_rows, rank, sum_over_ranks, world_size
+from .export import metadata_of, pack_weights
 from .files import FileSum, part_name
 from .optimiser import Average
 
@@ -62,7 +62,7 @@ class Snapshot:
         parts = self.position.parts
         sums = {}
         for name, data in (
-            (part_name(MODEL, self.part, parts), packed(self.weights, self.metadata)),
+            (part_name(MODEL, self.part, parts), pack_weights(self.weights, self.metadata)),
             (part_name(OPTIMISER, self.part, parts), save(dict(self.moments))),
         ):
             publish(folder / name, data)
@@ -193,7 +193,7 @@ def _publish(temporary: Path, final: Path, position: Position, sums: Mapping[str
 
 def _remove_others(folder: Path, final: Path, keep: int) -> None:
     """Removes the later checkpoints than `final` and the older ones but the newest."""
-    others = [path for path in checkpoints(folder) if path != final]
+    others = [path for path in list_checkpoints(folder) if path != final]
     earlier = [path for path in others if step_of(path) < step_of(final)]
     for old in others:
         if old not in earlier[: keep - 1]:
@@ -237,7 +237,7 @@ def _moments(model: nn.Module, optimiser: torch.optim.Optimizer, average: Averag
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies in host memory: of divided tensors the own rows, of others all, which rank 0 alone has."""
     kept = {name: one for name, one in tensors.items() if is_divided(one) or not rank()}
-    return {name: rows(one.detach()).to("cpu", copy=True).contiguous() for name, one in kept.items()}
+    return {name: local_rows(one.detach()).to("cpu", copy=True).contiguous() for name, one in kept.items()}
 
 
 def _of_all_parts(own: Mapping[str, FileSum], parts: int, device: torch.device) -> dict[str, FileSum]:

@@ -30,17 +30,17 @@ def is_divided(tensor: Tensor) -> TypeGuard[DTensor]:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def rows(tensor: Tensor) -> Tensor:
+def local_rows(tensor: Tensor) -> Tensor:
     """The rows on this rank, which share memory with the tensor; the tensor itself if it is not divided."""
     return tensor.to_local() if is_divided(tensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_rows(tensor: Tensor) -> Tensor:
     """All rows; of a divided tensor every rank must ask for them."""
     return tensor.full_tensor() if is_divided(tensor) else tensor
 
 
-def divided_like(target: DTensor, shape: Sequence[int], read: Callable[[int, int], Tensor]) -> Tensor:
+def divide_like(target: DTensor, shape: Sequence[int], read: Callable[[int, int], Tensor]) -> Tensor:
     """A tensor of this shape, whose rows are divided as those of `target`.
 
     read: gives the rows from `first` to `stop`, exclusive, of which only those of this rank are asked for.

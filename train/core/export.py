@@ -19,7 +19,7 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.shards.stores.publish import publish
 from maskstream.shards.stores.url import local_path
 
-from .distributed import whole
+from .distributed import gather_rows
 from .files import FileSum, RunFileError, files_of
 from .model import Model, ModelConfig
 
@@ -103,7 +103,9 @@ def model_bytes(
     """
     metadata = metadata_of(model, about)
     state = {**model.state_dict(), **(replaced or {})}
-    return packed({name: whole(tensor).detach().cpu().contiguous() for name, tensor in state.items()}, metadata)
+    return pack_weights(
+        {name: gather_rows(tensor).detach().cpu().contiguous() for name, tensor in state.items()}, metadata
+    )
 
 
 def metadata_of(model: nn.Module, about: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -115,7 +117,7 @@ def metadata_of(model: nn.Module, about: Mapping[str, str] | None = None) -> dic
     return {**(about or {}), "format": "pt", **built_of}
 
 
-def packed(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """A safetensors file with a checksum of metadata and tensors."""
     return save(dict(weights), metadata={**metadata, SUM: _sum(weights, metadata)})
 

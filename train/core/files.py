@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maskstream.shards.errors import ResumeError
 
-from .distributed import divided_like, is_divided
+from .distributed import divide_like, is_divided
 
 _CHUNK_BYTES = 1 << 20
 
@@ -131,7 +131,7 @@ class TensorFiles:
         if not slices[0].get_shape():
             return self.whole(name)
         shape = [sum(one.get_shape()[0] for one in slices), *slices[0].get_shape()[1:]]
-        return divided_like(target, shape, lambda first, stop: self._rows(slices, first, stop))
+        return divide_like(target, shape, lambda first, stop: self._rows(slices, first, stop))
 
     def _rows(self, slices: Sequence[Any], first: int, stop: int) -> Tensor:
         begin, parts = 0, []

@@ -69,7 +69,7 @@ def weighted(error: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
 
 def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
     """The mean squared error over the last axis of made and wanted (..., values), weighted by `weight` (...)."""
-    return weighted(_mean_square(widened(made) - widened(wanted)), weight, share)
+    return weighted(_mean_square(widen(made) - widen(wanted)), weight, share)
 
 
 def _mean_square(x: Tensor) -> Tensor:
@@ -93,6 +93,6 @@ class _MeanSquare(torch.autograd.Function):
         return cast(Tensor, x * (gradients[0] * (2 / x.shape[-1])).unsqueeze(-1))
 
 
-def widened(x: Tensor) -> Tensor:
+def widen(x: Tensor) -> Tensor:
     """x in float32, or in float64 if it has that: errors are never summed in half precision."""
     return x if x.dtype == torch.float64 else x.float()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskstream.shards.config import Config
 
-from .distributed import is_divided, rows, sum_over_ranks
+from .distributed import is_divided, local_rows, sum_over_ranks
 from .parallel import named_blocks
 
 
@@ -31,14 +31,16 @@ class Average:
     def update(self, step: int) -> None:
         """Adds the weights after step `step`, counted from 0."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        averages, weights = ([rows(one) for one in by_name.values()] for by_name in (self.values, self._parameters))
+        averages, weights = (
+            [local_rows(one) for one in by_name.values()] for by_name in (self.values, self._parameters)
+        )
         torch._foreach_lerp_(averages, weights, share)
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Replaces the average by that of a checkpoint."""
         for name, value in values.items():
-            rows(self.values[name]).copy_(rows(value))
+            local_rows(self.values[name]).copy_(local_rows(value))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +119,7 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
     Parameters that are divided among ranks have groups of their own. The learning rate is 0 until a schedule sets it
     (see `set_lr`).
     """
-    decays, rates = matrices(model), layer_rates(model, config.layer_decay)
+    decays, rates = find_matrices(model), layer_rates(model, config.layer_decay)
     by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
     kinds = {name: (rates[name], name in decays, is_divided(p)) for name, p in by_name.items()}
     groups = [
@@ -155,7 +157,7 @@ def layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
     return rates
 
 
-def matrices(model: nn.Module) -> set[str]:
+def find_matrices(model: nn.Module) -> set[str]:
     """The names of the parameters that multiply activations.
 
     Those are all of two or more dimensions, except the biases of experts (`..._bias`) and the vectors of which each
@@ -178,11 +180,11 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
     """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar."""
-    found = gradients(model)
+    found = gradients_of(model)
     divided, others = ([g for g in found if is_divided(g) == yes] for yes in (True, False))
-    norm = torch.nn.utils.get_total_norm(others) if others else rows(found[0]).new_zeros(())
+    norm = torch.nn.utils.get_total_norm(others) if others else local_rows(found[0]).new_zeros(())
     if divided:
-        own = torch.nn.utils.get_total_norm([rows(one) for one in divided])
+        own = torch.nn.utils.get_total_norm([local_rows(one) for one in divided])
         norm = (sum_over_ranks(own.square()) + norm.square()).sqrt()
     if config.max_grad_norm is not None:
         scale_gradients(model, (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -191,9 +193,9 @@ def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
 
 def scale_gradients(model: nn.Module, factor: Tensor) -> None:
     """Multiplies all gradients by a scalar."""
-    torch._foreach_mul_([rows(one) for one in gradients(model)], factor)
+    torch._foreach_mul_([local_rows(one) for one in gradients_of(model)], factor)
 
 
-def gradients(model: nn.Module) -> list[Tensor]:
+def gradients_of(model: nn.Module) -> list[Tensor]:
     """The gradients that there are."""
     return [p.grad for p in model.parameters() if p.grad is not None]

@@ -16,7 +16,7 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.sealed import unsealed
 from maskstream.shards.stores.open import open_store
 
-from .checkpoint import CHECKPOINTS, STATE, checkpoints
+from .checkpoint import CHECKPOINTS, STATE, list_checkpoints
 from .class_feedback import with_channel
 from .distributed import process_group, world_size
 from .loop import Trainer
@@ -33,7 +33,7 @@ def version_of_run(folder: Path, data: str | Path, asked: int | None = None) -> 
     more, or if the version `asked` for has other samples.
     """
     store = open_store(data)
-    for checkpoint in checkpoints(folder):
+    for checkpoint in list_checkpoints(folder):
         with suppress(OSError, ValueError, KeyError, TypeError):
             loader = dict(unsealed((checkpoint / STATE).read_bytes())["loader"])
             break

@@ -61,7 +61,7 @@ class Labelled:
     tokens: Mapping[str, Tensor]
 
 
-def plain(config: DataConfig[Any], train: str | Path) -> DataConfig[Any]:
+def without_augmentation(config: DataConfig[Any], train: str | Path) -> DataConfig[Any]:
     """The config without augmentation; sounds are normalised by the statistics of the split `train`."""
     own = {f.name for f in fields(config)}
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own}
@@ -107,7 +107,7 @@ def labelled_batches(
 
 
 @torch.no_grad()
-def extracted(
+def extract_features(
     encoders: Mapping[str, GivesFeatures],
     batches: Iterator[tuple[Batch, Tensor, Tensor]],
     *,

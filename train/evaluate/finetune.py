@@ -40,7 +40,7 @@ from maskstream.train.core.run import train_recipe
 from maskstream.train.core.run_folder import MODEL, run_recipe, run_weights
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
-from .features import has_label_lists, labelled_batches, plain
+from .features import has_label_lists, labelled_batches, without_augmentation
 from .scores import majority, score
 
 HEAD_STD = 2e-5
@@ -271,7 +271,7 @@ def _measured(
     model, config = load_model(trained.out / MODEL).to(device), recipe.model
     if not isinstance(model, Classifier) or not isinstance(config, ClassifierConfig):
         raise ValueError(f"{trained.out} holds no classifier; give another folder for the fine-tuning")
-    data, whole = plain(recipe.data, train), 1 << 62
+    data, whole = without_augmentation(recipe.data, train), 1 << 62
     scores, labels = [], []
     with compute_threads(device):
         for batch, rows, own in labelled_batches(data, test, size=_AT_ONCE, samples=whole, several=config.several):

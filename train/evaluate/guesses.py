@@ -24,12 +24,12 @@ from .evaluation import Score, TrainingLoss
 Guess = Callable[[VideoTokens, Tensor, MaskBatch], Tensor]
 """Of tokens, cubes and masks, the guesses."""
 POWER = 4.0
-"""Of the distance, in `interpolated`: of 2, 3, 4 and 6 the best on the sample clips."""
+"""Of the distance, in `interpolate_colours`: of 2, 3, 4 and 6 the best on the sample clips."""
 FRAME_PX = 4.0
-"""The distance of two frames that lie one after the other in a clip, as `interpolated` counts it, in pixels."""
+"""The distance of two frames that lie one after the other in a clip, as `interpolate_colours` counts it, in pixels."""
 ROUNDS = 40
 RELAXATION = 1.85
-"""Of the over-relaxation in `harmonic`; after 100 rounds its error on the sample clips is 0.2 % lower."""
+"""Of the over-relaxation in `interpolate_pixels`; after 100 rounds its error on the sample clips is 0.2 % lower."""
 MEAN, COPY = "the mean of the visible pixels", "a copy of the nearest visible token"
 COLOURS, HARMONIC = "interpolation of the visible tokens' colours", "harmonic interpolation of the visible pixels"
 SHRUNK = "a copy of the nearest visible token, shrunk towards the mean"
@@ -55,7 +55,7 @@ class PatchLosses:
 
 
 @torch.inference_mode()
-def patch_losses(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT]) -> PatchLosses:
+def measure_patches(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT]) -> PatchLosses:
     """The losses on batches with masks; each target counts by its weight. Raises ValueError if there is no batch."""
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     samples = 0
@@ -93,7 +93,7 @@ def seen_tokens(mask: MaskBatch) -> Tensor:
     return seen if mask.mask_token is None else seen & ~mask.mask_token.gather(1, mask.visible)
 
 
-def visible_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
+def repeat_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
     """The mean colour of a clip's visible pixels, everywhere."""
     seen = seen_tokens(mask)[..., None]
     colours = _colours(gather_tokens(cubes, mask.visible))
@@ -101,12 +101,12 @@ def visible_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
     return _flat(mean[:, None].expand(-1, mask.target.shape[1], -1), tokens)
 
 
-def nearest_copy(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
+def copy_nearest(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
     """A copy of the nearest visible cube."""
     return gather_tokens(cubes, nearest_visible(mask))
 
 
-def interpolated(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, power: float = POWER) -> Tensor:
+def interpolate_colours(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, power: float = POWER) -> Tensor:
     """The mean of the visible cubes' colours, weighted by distance ** -power from the pixel to their centres.
 
     Source: inverse distance weighting (Shepard, 1968).
@@ -123,7 +123,7 @@ def interpolated(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, power: flo
     return made
 
 
-def harmonic(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, time: float = 0.05) -> Tensor:
+def interpolate_pixels(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, time: float = 0.05) -> Tensor:
     """Each hidden pixel as the weighted mean of its neighbours: 4 in its frame, and 2 in time that weigh `time`.
 
     It is solved by over-relaxation, first for the mean colours of cubes and then, from there, for pixels.
@@ -140,7 +140,12 @@ def harmonic(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, time: float = 
     return gather_tokens(_cubes(_relaxed(_volume(start, tokens), pixels, time), tokens), mask.target)
 
 
-GUESSES: Mapping[str, Guess] = {MEAN: visible_mean, COPY: nearest_copy, COLOURS: interpolated, HARMONIC: harmonic}
+GUESSES: Mapping[str, Guess] = {
+    MEAN: repeat_mean,
+    COPY: copy_nearest,
+    COLOURS: interpolate_colours,
+    HARMONIC: interpolate_pixels,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +175,7 @@ class PixelLosses:
 
 
 @torch.inference_mode()
-def guess_losses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskBatch, Tensor]]) -> PixelLosses:
+def measure_guesses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskBatch, Tensor]]) -> PixelLosses:
     """The losses of a model of pixels and of all guesses; ValueError where nothing is hidden.
 
     predicted: of each batch, the cubes (B, N, 3 * pixels) of `tokens`, the masks, and what the model makes of the

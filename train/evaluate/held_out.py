@@ -11,7 +11,7 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest
 
 
-def batches(
+def read_batches(
     config: DataConfig[BatchT],
     data: str | Path,
     *,
@@ -33,16 +33,16 @@ def batches(
     loader.close()
 
 
-def shuffled(config: DataConfig[BatchT], data: str | Path, *, most: int, size: int) -> Iterator[BatchT]:
+def read_shuffled(config: DataConfig[BatchT], data: str | Path, *, most: int, size: int) -> Iterator[BatchT]:
     """Whole batches of up to `most` shuffled samples of a split, of `size` samples or of all that it has."""
     n = min(len(Manifest.load(data)), most)
     size = min(n, size)
-    return batches(config, data, size=size, samples=n // size * size, shuffle=True)
+    return read_batches(config, data, size=size, samples=n // size * size, shuffle=True)
 
 
-def first_batch(config: DataConfig[BatchT], data: str | Path, shown: int) -> BatchT:
+def read_first(config: DataConfig[BatchT], data: str | Path, shown: int) -> BatchT:
     """One batch of up to `shown` shuffled samples."""
-    return next(shuffled(config, data, most=shown, size=shown))
+    return next(read_shuffled(config, data, most=shown, size=shown))
 
 
 def trained_on(data: str | Path) -> str | Path:

@@ -20,7 +20,7 @@ What stands in `ids` where they are hidden has no meaning."""
 
 
 @torch.inference_mode()
-def filled(
+def fill_in(
     predict: Predict, ids: Tensor, hidden: Tensor, *, rounds: int = 12, temperature: float = 4.5, seed: int = 0
 ) -> Tensor:
     """The ids int64 (B, N) with the `hidden` ones bool (B, N) drawn, equally many in each row.

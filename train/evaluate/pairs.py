@@ -25,7 +25,7 @@ from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
 from maskstream.train.nn.video_tokens import VideoTokens
 
 from .evaluation import NORMALISED, Compared, Evaluation, Score, Similarities, TrainingLoss
-from .held_out import batches
+from .held_out import read_batches
 
 MEASURED = 256
 """The largest number of samples for the errors, for the average tokens and for retrieval."""
@@ -49,9 +49,9 @@ def evaluate(
     denoised: the scores of a model that is judged by what it denoises; the first gets the baselines of its video too.
     """
     train = _train_beside(data)
-    found = errors(config, model, data, train)
+    found = measure_errors(config, model, data, train)
     matched = {
-        PurePosixPath(one).name: retrieval(model, pairs_of(config, one, 16, whole=True))
+        PurePosixPath(one).name: measure_retrieval(model, pairs_of(config, one, 16, whole=True))
         for one in (data, train)
         if one is not None
     }
@@ -114,7 +114,7 @@ class PairErrors:
     samples: int
 
 
-def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: str | None) -> PairErrors:
+def measure_errors(config: AudioVisualData, model: PairModel, data: str | Path, train: str | None) -> PairErrors:
     """The errors on up to 256 samples of the split at `data`, with the recipe's masks at the end of a run.
 
     train: the training split of the same dataset, for the average tokens.
@@ -124,7 +124,7 @@ def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: s
     samples = 0
     with torch.inference_mode():
         for batch in pairs_of(config, data, 16):
-            clips, sounds = clips_and_sounds(model.reconstruction_rows(batch))
+            clips, sounds = split_pairs(model.reconstruction_rows(batch))
             for part, (made, true, mask) in enumerate(_predictions(model, clips, sounds)):
                 zero = torch.zeros_like(true)
                 guesses = (made, zero, zero if averages is None else averages[part][mask.target])
@@ -152,7 +152,7 @@ def pairs_of(
     shown = replace(config, augment=CenterCrop(), noise=noise, spectrogram_noise=None, spec_augment=None)
     if whole:
         shown = replace(shown, video_mask=None, audio_mask=None, views=1)
-    return batches(shown, data, size=size, samples=samples, shuffle=shuffle)
+    return read_batches(shown, data, size=size, samples=samples, shuffle=shuffle)
 
 
 def masked_parts(clips: VideoBatch, sounds: AudioBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
@@ -161,7 +161,7 @@ def masked_parts(clips: VideoBatch, sounds: AudioBatch) -> tuple[Tensor, MaskBat
     return sounds.spectrogram, clips.mask, sounds.mask
 
 
-def clips_and_sounds(batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
+def split_pairs(batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
     """Splits a batch into a batch of clips and a batch of sounds."""
     clips = VideoBatch(
         video=batch.video,
@@ -254,7 +254,7 @@ class PairRetrieval:
                 )
 
 
-def retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> PairRetrieval:
+def measure_retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> PairRetrieval:
     """The retrieval of pairs. Each batch has one view of each sample, without masks."""
     clips, sounds, keys = [], [], []
     with torch.inference_mode():

@@ -19,8 +19,8 @@ from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.nn.video_tokens import VideoTokens
 
 from .evaluation import NORMALISED, Compared, Evaluation
-from .guesses import PixelLosses, guess_losses, patch_losses
-from .held_out import shuffled
+from .guesses import PixelLosses, measure_guesses, measure_patches
+from .held_out import read_shuffled
 
 UNIT = "levels of 255"
 MEASURED = 256
@@ -32,7 +32,7 @@ READING = (
 ) + NORMALISED
 
 
-def error(made: Tensor, true: Tensor) -> float:
+def root_mean_square(made: Tensor, true: Tensor) -> float:
     """The root mean squared difference."""
     return float((made.float() - true.float()).square().mean().sqrt())
 
@@ -50,13 +50,13 @@ def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: str 
         title="Reconstructions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))
     )
     if isinstance(model.tokens, ImageTokens) and model.tokens.target == "pixels":
-        pixels = pixel_losses(model, model.tokens, pictures)
+        pixels = measure_pixels(model, model.tokens, pictures)
         return Evaluation(scores=(pixels.score("pictures"),), examples=(drawn,), loss=pixels.training_loss())
-    return Evaluation(scores=(patch_losses(model, pictures).score("pictures"),), examples=(drawn,))
+    return Evaluation(scores=(measure_patches(model, pictures).score("pictures"),), examples=(drawn,))
 
 
 @torch.inference_mode()
-def pixel_losses(
+def measure_pixels(
     model: MaskedAutoencoder[ImageBatch], tokens: ImageTokens, pictures: Iterable[ImageBatch]
 ) -> PixelLosses:
     """The losses of a model of pixels on batches with masks, and those of all guesses: a picture is a clip of a frame.
@@ -75,10 +75,10 @@ def pixel_losses(
                 made.reshape(*made.shape[:2], -1, 3).transpose(2, 3).flatten(2),
             )
 
-    return guess_losses(clip, predicted())
+    return measure_guesses(clip, predicted())
 
 
 def held_out_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
     """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)
-    return list(shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
+    return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

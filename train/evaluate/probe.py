@@ -20,7 +20,16 @@ from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
 
-from .features import GivesFeatures, GivesTokens, Inputs, Labelled, extracted, has_label_lists, labelled_batches, plain
+from .features import (
+    GivesFeatures,
+    GivesTokens,
+    Inputs,
+    Labelled,
+    extract_features,
+    has_label_lists,
+    labelled_batches,
+    without_augmentation,
+)
 from .probe_heads import attentive_scores, knn_scores, linear_scores
 from .scores import majority, score
 
@@ -169,7 +178,7 @@ def probe(
                 "with `features(batch)`, such as those of mae, videomae and audiomae recipes"
             )
         encoders[name] = model
-    data = plain(recipe.data, train)
+    data = without_augmentation(recipe.data, train)
 
     def batches(of: str | Path) -> Iterator[tuple[Batch, Tensor, Tensor]]:
         return labelled_batches(data, of, size=_AT_ONCE, samples=samples, several=several)
@@ -179,7 +188,7 @@ def probe(
         if isinstance(first, GivesTokens):
             encoders[INPUTS] = Inputs(first, batches(train), device)
         seen, unseen = (
-            extracted(encoders, batches(of), tokens="attentive" in probes, device=device) for of in (train, test)
+            extract_features(encoders, batches(of), tokens="attentive" in probes, device=device) for of in (train, test)
         )
         reached = [
             Reached(encoder=kind, probe=name, values=tuple(_values(name, kind, seen, unseen, classes)))

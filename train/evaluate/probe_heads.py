@@ -65,12 +65,12 @@ def linear_scores(
     """
     train, test = train.double(), test.double()
     penalty = penalties[0] if len(penalties) == 1 else _chosen(train, labels, classes, penalties)
-    return _with_bias(test) @ fitted(train, labels, classes, penalty)
+    return _with_bias(test) @ fit(train, labels, classes, penalty)
 
 
 def _chosen(train: Tensor, labels: Tensor, classes: int, penalties: Sequence[float]) -> float:
     """The penalty whose scores of held-out folds are the best, all folds together."""
-    fold = folds(labels)
+    fold = folds_of(labels)
     held = [one for n in range(FOLDS) if 0 < int((one := fold == n).sum()) < len(labels)]
     while sum(int(one.sum()) for one in held[:-1]) >= ENOUGH:
         held.pop()
@@ -81,7 +81,7 @@ def _chosen(train: Tensor, labels: Tensor, classes: int, penalties: Sequence[flo
     for penalty in penalties:
         made, true = [], []
         for n, one in enumerate(held):
-            starts[n] = weights = fitted(train[~one], labels[~one], classes, penalty, starts[n])
+            starts[n] = weights = fit(train[~one], labels[~one], classes, penalty, starts[n])
             made.append(_with_bias(train[one]) @ weights)
             true.append(labels[one])
         reached = score(torch.cat(made), torch.cat(true))
@@ -90,7 +90,7 @@ def _chosen(train: Tensor, labels: Tensor, classes: int, penalties: Sequence[flo
     return best
 
 
-def fitted(x: Tensor, labels: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
+def fit(x: Tensor, labels: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
     """The weights float64 (D + 1, C), the last row a bias without penalty, that minimise the mean loss of x float64
     (n, D) plus penalty / 2 times the sum of their squares. The loss is cross-entropy; for several labels it is that of
     each class by itself, summed over the classes.
@@ -122,7 +122,7 @@ def _with_bias(x: Tensor) -> Tensor:
     return torch.cat((x, x.new_ones(len(x), 1)), dim=1)
 
 
-def folds(labels: Tensor) -> Tensor:
+def folds_of(labels: Tensor) -> Tensor:
     """The fold of each training sample, int64 (n,): FOLDS runs of neighbours, of each label by itself."""
     if labels.ndim > 1:
         return torch.arange(len(labels)) * FOLDS // len(labels)

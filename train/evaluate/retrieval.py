@@ -69,7 +69,9 @@ def bm25_scores(queries: Ids, documents: Ids, vocabulary: int, *, k: float = 1.2
     return torch.from_numpy(asked @ weighed.T)
 
 
-def halves(ids: npt.NDArray[np.int64], begin: int, end: int, longest: int) -> tuple[npt.NDArray[np.int64], ...]:
+def split_in_halves(
+    ids: npt.NDArray[np.int64], begin: int, end: int, longest: int
+) -> tuple[npt.NDArray[np.int64], ...]:
     """The first and the second half of a document's ids int64 (n,), without special tokens, each as a document.
 
     begin, end: the ids put before and after each half. longest: the most tokens of a half with them; the first half
@@ -96,7 +98,7 @@ def cosine_scores(queries: Tensor, documents: Tensor) -> Tensor:
     return F.normalize(queries.float(), dim=1) @ F.normalize(documents.float(), dim=1).T
 
 
-def retrieval(scores: Tensor, relevant: Tensor, *, ks: Sequence[int] = (1, 10, 100)) -> Retrieval:
+def measure_ranking(scores: Tensor, relevant: Tensor, *, ks: Sequence[int] = (1, 10, 100)) -> Retrieval:
     """The figures of a ranking by `scores` (Q, C), higher is better; relevant: bool (Q, C).
 
     ValueError for other shapes, a k below 1, a score that is NaN, or if no query has a relevant document.

@@ -61,7 +61,7 @@ def majority(train: Tensor, test: Tensor, classes: int) -> float:
     return score(frequency.expand(len(test), -1), test)
 
 
-def normalised(answer: str) -> str:
+def normalise(answer: str) -> str:
     """An answer in lower case, without punctuation and articles, and with digits for the numbers zero to ten.
 
     Source: the VQA evaluation (Antol et al., 2015), without its list of contractions.
@@ -76,7 +76,7 @@ def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
 
     answers: those of several people, as a rule ten. A single answer, or aliases of one, count by `exact_match`.
     """
-    said, given = normalised(answer), [normalised(one) for one in answers]
+    said, given = normalise(answer), [normalise(one) for one in answers]
     matches = given.count(said)
     others = (matches - (one == said) for one in given)
     return sum(min(1.0, other / 3) for other in others) / len(given)
@@ -84,13 +84,13 @@ def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
 
 def exact_match(answer: str, answers: Sequence[str]) -> float:
     """1 if the answer is one of the given, normalised, else 0."""
-    return float(normalised(answer) in {normalised(one) for one in answers})
+    return float(normalise(answer) in {normalise(one) for one in answers})
 
 
 def rouge_l(text: str, references: Sequence[str]) -> float:
     """The best F1 of the longest common subsequence of words with a reference (Lin, 2004), in [0, 1]."""
-    words = normalised(text).split()
-    return max((_overlap(words, normalised(one).split()) for one in references), default=0.0)
+    words = normalise(text).split()
+    return max((_overlap(words, normalise(one).split()) for one in references), default=0.0)
 
 
 def _overlap(one: Sequence[str], other: Sequence[str]) -> float:

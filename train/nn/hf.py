@@ -92,10 +92,12 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     layout, _ = found
     _check(config, video=layout.cubes)
     autoencoder, grids = _video(config) if layout.cubes else _image(config)
-    return built(autoencoder, grids, state)
+    return build_with(autoencoder, grids, state)
 
 
-def built(config: AutoencoderConfig[BatchT], grids: Grids, state: Mapping[str, Tensor]) -> MaskedAutoencoder[BatchT]:
+def build_with(
+    config: AutoencoderConfig[BatchT], grids: Grids, state: Mapping[str, Tensor]
+) -> MaskedAutoencoder[BatchT]:
     """The model of a config and grids with these weights of others, on the CPU.
 
     ValueError if some are missing, or if fixed positions are others than this package's.

@@ -31,9 +31,9 @@ class MultiwayBlock(nn.Module):
         self.mlps = nn.ModuleList(MLP(width, mlp_ratio) for _ in range(2))
 
     def forward(self, x: Tensor, of_image: int, mask: Tensor) -> Tensor:
-        """of_image: the first so many tokens are of the image. mask: see `attended`."""
-        x = x + self.attention(normed(self.norm1, x, of_image), mask)
-        inner = normed(self.norm2, x, of_image)
+        """of_image: the first so many tokens are of the image. mask: see `attend`."""
+        x = x + self.attention(normalise(self.norm1, x, of_image), mask)
+        inner = normalise(self.norm2, x, of_image)
         return x + torch.cat((self.mlps[IMAGE](inner[:, :of_image]), self.mlps[TEXT](inner[:, of_image:])), dim=1)
 
 
@@ -87,7 +87,7 @@ class Multiway(nn.Module):
         mask = F.pad(valid, (of_image, 0), value=True)[:, None, None]
         for block in self.blocks:
             both = block(both, of_image, mask)
-        made = normed(self.norm, both, of_image)
+        made = normalise(self.norm, both, of_image)
         return made[:, :of_image], made[:, of_image:]
 
     def init_tables(self) -> None:
@@ -97,6 +97,6 @@ class Multiway(nn.Module):
                 nn.init.normal_(table.weight, std=INIT_STD)
 
 
-def normed(norms: Norms, x: Tensor, of_image: int) -> Tensor:
+def normalise(norms: Norms, x: Tensor, of_image: int) -> Tensor:
     """The tokens (B, N + L, D) after the layer norms of their kinds."""
     return torch.cat((norms(x[:, :of_image], IMAGE), norms(x[:, of_image:], TEXT)), dim=1)

@@ -71,7 +71,7 @@ class PairModel(Model[AudioVisualBatch]):
     def reconstructed(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """The `reconstruction_rows` with the target tokens of both modalities replaced by the predictions."""
         shown = self.reconstruction_rows(batch)
-        spectrogram, of_video, of_audio = masked(shown)
+        spectrogram, of_video, of_audio = masks_of(shown)
         video, audio = self.predict(shown.video, spectrogram, of_video, of_audio)
         return replace(
             shown,
@@ -80,7 +80,7 @@ class PairModel(Model[AudioVisualBatch]):
         )
 
 
-def masked(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
+def masks_of(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
     """The spectrograms and both masks of a batch. ValueError if one is missing."""
     if batch.spectrogram is None or batch.video_mask is None or batch.audio_mask is None:
         raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")

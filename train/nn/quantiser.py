@@ -109,7 +109,7 @@ class Quantiser(nn.Module):
                 f"pictures of {height} x {width} pixels do not divide into cells of {self.config.cell}; change their "
                 "size, or stem and widths"
             )
-        return cast(Tensor, self.down(inputs(pixels))).float().sigmoid() * 2 - 1
+        return cast(Tensor, self.down(to_inputs(pixels))).float().sigmoid() * 2 - 1
 
     def drawn(self, latents: Tensor) -> Tensor:
         """The decoder's pictures float32 (n, 3, H, W), in [-1, 1] but for errors, of latents (n, C, h, w)."""
@@ -164,7 +164,7 @@ class Residual(nn.Module):
         return cast(Tensor, x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x)))))))
 
 
-def inputs(pixels: Tensor) -> Tensor:
+def to_inputs(pixels: Tensor) -> Tensor:
     """uint8 (B, [T,] H, W, 3) as float32 (n, 3, H, W) in [-1, 1]."""
     return pixels.flatten(0, -4).permute(0, 3, 1, 2).float() / 127.5 - 1
 

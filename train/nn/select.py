@@ -16,8 +16,8 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     An index of N or more takes a token of another row, if tokens need no gradient.
     """
     if tokens.requires_grad:
-        return tokens[rows(index), index]
-    among_all = index + rows(index) * tokens.shape[1]
+        return tokens[row_numbers(index), index]
+    among_all = index + row_numbers(index) * tokens.shape[1]
     return tokens.flatten(0, 1).index_select(0, among_all.flatten()).view(*index.shape, *tokens.shape[2:])
 
 
@@ -26,9 +26,9 @@ def put_tokens(tokens: Tensor, index: Tensor, values: Tensor) -> Tensor:
 
     The values get the dtype of the tokens.
     """
-    return tokens.index_put((rows(index), index), values.to(tokens.dtype))
+    return tokens.index_put((row_numbers(index), index), values.to(tokens.dtype))
 
 
-def rows(index: Tensor) -> Tensor:
+def row_numbers(index: Tensor) -> Tensor:
     """The number of each row of an index (B, ...), int64 (B, 1, ...), to stand beside it in brackets."""
     return torch.arange(len(index), device=index.device).view(-1, *[1] * (index.ndim - 1))

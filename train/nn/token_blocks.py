@@ -68,7 +68,7 @@ class Documents:
             edges=edges,
             longest=longest,
             lengths=None if fused else edges.diff().tolist(),
-            turns=rotations(places, channels) if positions == "rotary" else None,
+            turns=rotations_of(places, channels) if positions == "rotary" else None,
             penalty=distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
         )
 
@@ -87,8 +87,8 @@ class Documents:
     def attention(self, q: Tensor, k: Tensor, v: Tensor, asking: Asking | None = None) -> Tensor:
         """What tokens see of their documents: k and v are (T, H, d), q and the result too, or (K, H, d) of `asking`."""
         if self.turns is not None:
-            k = rotated(k, *self.turns)
-            q = rotated(q, *(self.turns if asking is None or asking.turns is None else asking.turns))
+            k = rotate(k, *self.turns)
+            q = rotate(q, *(self.turns if asking is None or asking.turns is None else asking.turns))
         if q.is_cuda and self.penalty is None and q.dtype in _HALF:
             return self._fused(q, k, v)
         lengths = self._lengths()
@@ -121,7 +121,7 @@ class Documents:
         return seen
 
 
-def rotations(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+def rotations_of(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """The cosines and sines of rotary positions of tokens at `places` int (T,), each float32 (T, 1, channels).
 
     Channel c turns together with channel c + channels / 2, by place / 10,000^(2 c / channels). Source: Su et al.
@@ -132,8 +132,8 @@ def rotations(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     return angle.cos(), angle.sin()
 
 
-def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """The channels of x (T, H, d), turned by the `rotations` of its tokens."""
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """The channels of x (T, H, d), turned by the `rotations_of` its tokens."""
     first, second = x.chunk(2, dim=-1)
     return (x * cosine + torch.cat((-second, first), dim=-1) * sine).to(x.dtype)
 

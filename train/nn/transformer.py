@@ -22,7 +22,7 @@ INIT_STD, INIT_WIDTH = 0.02, 768
 """The standard deviation of the initial weights of linear layers and tables of a model of this width, as in BERT."""
 
 
-def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v of queries (..., L, d), keys and values (..., S, d): (..., L, d).
 
     mask: bool, True where attention is allowed. The result is that of scaled_dot_product_attention, which is the faster
@@ -52,7 +52,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, last: int | None = None) -> Tensor:
-        """mask: see `attended`. last: only the last `last` tokens ask, and only they are returned (..., last, D)."""
+        """mask: see `attend`. last: only the last `last` tokens ask, and only they are returned (..., last, D)."""
         if last is None or last == x.shape[-2]:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
             q, k, v = self._heads(F.linear(x, self.qkv.weight, bias), 3).unbind(0)
@@ -62,7 +62,7 @@ class Attention(nn.Module):
             (q,) = self._heads(F.linear(x[..., -last:, :], of_query, self.q_bias), 1).unbind(0)
             bias = torch.cat((torch.zeros_like(self.v_bias), self.v_bias))
             k, v = self._heads(F.linear(x, of_rest, bias), 2).unbind(0)
-        return cast(Tensor, self.out(attended(q, k, v, _of_last(mask, last)).transpose(-3, -2).flatten(-2)))
+        return cast(Tensor, self.out(attend(q, k, v, _of_last(mask, last)).transpose(-3, -2).flatten(-2)))
 
     def _heads(self, x: Tensor, parts: int) -> Tensor:
         """Splits (..., L, parts * D) into (parts, ..., heads, L, d)."""
@@ -86,10 +86,10 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, seen: Tensor, mask: Tensor | None = None) -> Tensor:
-        """mask: see `attended`."""
+        """mask: see `attend`."""
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.key_value(self.norm(seen)).unflatten(-1, (2, self.heads, -1)).movedim(2, 0).transpose(2, 3)
-        return cast(Tensor, self.out(attended(q, k, v, mask).transpose(1, 2).flatten(2)))
+        return cast(Tensor, self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2)))
 
 
 class MLP(nn.Module):
@@ -129,7 +129,7 @@ class TransformerBlock(nn.Module):
         seen: Tensor | None = None,
         last: int | None = None,
     ) -> Tensor:
-        """mask: the attention mask (see `attended`). kind: selects the norms. seen: keys of `cross`. last: return only
+        """mask: the attention mask (see `attend`). kind: selects the norms. seen: keys of `cross`. last: return only
         the last `last` tokens, which attend to all; the others are not computed.
         """
         normed = self.norm1(x, kind)

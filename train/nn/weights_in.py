@@ -15,7 +15,7 @@ from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train.core.export import read_foreign
 from maskstream.train.core.model import Grids
 
-from .hf import built, from_hf
+from .hf import build_with, from_hf
 from .layouts import DECODER, ENCODER, HEAD, Layout, layout_of
 from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
 
@@ -54,7 +54,7 @@ def load_pth(path: str | Path, *, heads: int | None = None, decoder_heads: int |
     if f"{HEAD}.weight" not in weights:
         raise ValueError(f"{path} has an encoder only; give it to a run as initial weights (--initial)")
     config, grids = (_video if layout.cubes else _image)(layout, state, weights, heads, decoder_heads)
-    return built(config, grids, state).eval()
+    return build_with(config, grids, state).eval()
 
 
 def _video(

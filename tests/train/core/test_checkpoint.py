@@ -13,8 +13,8 @@ from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.train import load_model, save_model
 from maskstream.train.core.checkpoint import (
     Position,
-    checkpoints,
     discard_checkpoints,
+    list_checkpoints,
     load_checkpoint,
     newest_whole,
     remove_unfinished,
@@ -102,7 +102,7 @@ def test_the_newest_is_that_of_the_highest_step_whatever_lies_beside_it(trained,
         save_checkpoint(tmp_path, *trained, position(number))
     for other in ("step-00000004.copy", "step-5", "latest"):
         (tmp_path / other).mkdir()
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-100000000", "step-99999999"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-100000000", "step-99999999"]
 
 
 def test_an_interrupted_save_leaves_the_last_checkpoint_as_it_was(trained, tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from maskstream.train.core.optimiser import (
     OptimiserConfig,
     ScheduleConfig,
     build_optimiser,
+    find_matrices,
     limit_gradients,
-    matrices,
     set_lr,
 )
 from maskstream.train.nn.encoder_decoder import TokenDecoder
@@ -34,10 +34,10 @@ def test_tables_of_embeddings_and_biases_of_experts_do_not_decay():
         Experts(8, 2, 3),
         TokenDecoder(8, [4, 4], [torch.zeros(5, 8)] * 2, depth=1, heads=2, mlp_ratio=2, eps=1e-6),
     )
-    assert matrices(experts) == {"router.weight", "up", "down"}
+    assert find_matrices(experts) == {"router.weight", "up", "down"}
     assert "kind" in dict(decoder.named_parameters())
-    assert "kind" not in matrices(decoder)
-    assert matrices(torch.nn.ModuleDict({"table": torch.nn.Embedding(3, 4), "layer": torch.nn.Linear(4, 4)})) == {
+    assert "kind" not in find_matrices(decoder)
+    assert find_matrices(torch.nn.ModuleDict({"table": torch.nn.Embedding(3, 4), "layer": torch.nn.Linear(4, 4)})) == {
         "layer.weight"
     }
 

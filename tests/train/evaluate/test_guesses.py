@@ -11,12 +11,12 @@ from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.train.evaluate.guesses import (
     GUESSES,
     MEAN,
-    harmonic,
-    interpolated,
-    nearest_copy,
+    copy_nearest,
+    interpolate_colours,
+    interpolate_pixels,
+    measure_patches,
     nearest_visible,
-    patch_losses,
-    visible_mean,
+    repeat_mean,
 )
 from maskstream.train.evaluate.pictures import evaluate, held_out_pictures
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
@@ -80,7 +80,7 @@ def test_a_model_of_pixels_is_compared_with_guesses_from_visible_pixels(split):
 def test_losses_are_those_of_one_patch_after_the_other(split):
     model = SIZES.build(DATA.grids).eval()
     pictures = held_out_pictures(DATA, split)
-    found = patch_losses(model, pictures)
+    found = measure_patches(model, pictures)
     mean, nearest, own, n = 0.0, 0.0, 0.0, 0
     for batch in pictures:
         image, mask = model.tokens.of(batch)
@@ -114,7 +114,7 @@ def test_an_evaluation_is_the_same_each_time(split):
 
 def test_no_batch_is_refused():
     with pytest.raises(ValueError, match="at least one batch"):
-        patch_losses(SIZES.build(DATA.grids), [])
+        measure_patches(SIZES.build(DATA.grids), [])
 
 
 def cubes_of(clip):
@@ -141,7 +141,7 @@ def test_no_guess_sees_what_is_hidden_and_one_colour_is_guessed_exactly(guess):
 
 def test_the_mean_is_that_of_the_visible_pixels_of_each_colour():
     seen = gather_tokens(NOISE, MASK.visible).reshape(2, -1, 3, 128).mean(dim=(1, 3))
-    made = visible_mean(TOKENS, NOISE, MASK).reshape(2, -1, 3, 128)
+    made = repeat_mean(TOKENS, NOISE, MASK).reshape(2, -1, 3, 128)
     assert torch.allclose(made, seen[:, None, :, None].expand_as(made), atol=1e-5)
 
 
@@ -149,7 +149,7 @@ def test_the_nearest_cube_is_copied():
     hidden = np.ones((1, 32), dtype=np.bool_)
     hidden[0, [0, 31]] = False
     mask = mask_batch(hidden, grid=GRID)
-    made = nearest_copy(TOKENS, NOISE[:1], mask)[0]
+    made = copy_nearest(TOKENS, NOISE[:1], mask)[0]
     where = dict(zip(mask.target[0].tolist(), made, strict=True))
     assert torch.equal(where[1], NOISE[0, 0])
     assert torch.equal(where[30], NOISE[0, 31])
@@ -161,17 +161,17 @@ def test_colours_are_weighted_by_the_distance_to_a_power():
     mask = mask_batch(hidden, grid=GRID)
     cubes = torch.zeros(1, 32, 384)
     cubes[0, 3] = 1.0
-    made = interpolated(TOKENS, cubes, mask, power=2.0)[0]
+    made = interpolate_colours(TOKENS, cubes, mask, power=2.0)[0]
     pixel = made[mask.target[0].tolist().index(1)].reshape(3, 2, 8, 8)[0, 0, 0, 0]  # at (t, y, x) = (0, 0, 8)
     near, far = (2.0**2 + 3.5**2 + dx**2 for dx in (8 - 3.5, 8 - 27.5))
     assert float(pixel) == pytest.approx((1 / far) / (1 / near + 1 / far), rel=1e-4)
 
 
 def test_a_ramp_is_harmonic_and_better_guessed_the_more_a_guess_knows():
-    errors = [error(guess, RAMP) for guess in (visible_mean, nearest_copy, interpolated, harmonic)]
+    errors = [error(guess, RAMP) for guess in (repeat_mean, copy_nearest, interpolate_colours, interpolate_pixels)]
     assert errors[3] < 0.6 * errors[2]
     assert errors[2] < errors[1]
     assert errors[2] < errors[0]
     hidden = np.zeros((1, 32), dtype=np.bool_)
     hidden[0, 5] = True  # a cube within the plane, in the first time step
-    assert error(lambda *args: harmonic(*args, time=0.0), RAMP[:1], mask_batch(hidden, grid=GRID)) < 1e-4
+    assert error(lambda *args: interpolate_pixels(*args, time=0.0), RAMP[:1], mask_batch(hidden, grid=GRID)) < 1e-4

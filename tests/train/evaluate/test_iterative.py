@@ -5,7 +5,7 @@ from math import cos, floor, pi
 import pytest
 import torch
 
-from maskstream.train.evaluate.iterative import filled
+from maskstream.train.evaluate.iterative import fill_in
 
 K, N = 5, 64
 
@@ -28,13 +28,15 @@ def test_all_hidden_ids_are_filled_in_and_the_others_stay():
     ids = torch.full((3, N), 4)
     hidden = torch.zeros(3, N, dtype=torch.bool)
     hidden[:, 10:50] = True
-    made = filled(lambda x, h, m: torch.full((len(x), m, K), -20.0).index_fill(2, torch.tensor([2]), 20.0), ids, hidden)
+    made = fill_in(
+        lambda x, h, m: torch.full((len(x), m, K), -20.0).index_fill(2, torch.tensor([2]), 20.0), ids, hidden
+    )
     assert torch.equal(made, torch.where(hidden, 2, 4))
 
 
 def test_the_rounds_follow_the_cosine():
     predict = Recorder()
-    filled(predict, torch.zeros(2, N, dtype=torch.int64), torch.ones(2, N, dtype=torch.bool), rounds=8)
+    fill_in(predict, torch.zeros(2, N, dtype=torch.int64), torch.ones(2, N, dtype=torch.bool), rounds=8)
     left = [floor(N * cos(pi / 2 * r / 8)) for r in range(1, 8)]
     assert predict.counts == [N, *left]
 
@@ -43,7 +45,7 @@ def test_every_round_fills_in_at_least_one():
     predict = Recorder()
     hidden = torch.zeros(2, N, dtype=torch.bool)
     hidden[:, :3] = True
-    filled(predict, torch.zeros(2, N, dtype=torch.int64), hidden, rounds=12)
+    fill_in(predict, torch.zeros(2, N, dtype=torch.int64), hidden, rounds=12)
     assert predict.counts == [3, 2, 1]
 
 
@@ -56,7 +58,7 @@ def test_the_most_certain_are_filled_in_first():
         return torch.nn.functional.one_hot(places % K, K) * torch.where(places < N // 2, 14, 4)[:, :, None]
 
     ids, hidden = torch.zeros(2, N, dtype=torch.int64), torch.ones(2, N, dtype=torch.bool)
-    made = filled(predict, ids, hidden, temperature=0)
+    made = fill_in(predict, ids, hidden, temperature=0)
     assert torch.equal(made[:, : N // 2], (torch.arange(N // 2) % K).expand(2, -1))
     early = [hidden for hidden in seen if hidden[0].sum() >= N // 2]
     assert len(early) > 3
@@ -66,10 +68,10 @@ def test_the_most_certain_are_filled_in_first():
 def test_a_seed_decides_what_is_drawn():
     ids, hidden = torch.zeros(4, N, dtype=torch.int64), torch.ones(4, N, dtype=torch.bool)
     flat = lambda x, h, m: torch.zeros(len(x), m, K)  # noqa: E731
-    first = filled(flat, ids, hidden, seed=3)
-    assert torch.equal(first, filled(flat, ids, hidden, seed=3))
-    assert not torch.equal(first, filled(flat, ids, hidden, seed=4))
+    first = fill_in(flat, ids, hidden, seed=3)
+    assert torch.equal(first, fill_in(flat, ids, hidden, seed=3))
+    assert not torch.equal(first, fill_in(flat, ids, hidden, seed=4))
     assert first.unique().tolist() == list(range(K))
     hidden[0, 0] = False
     with pytest.raises(ValueError, match="equally many"):
-        filled(flat, ids, hidden)
+        fill_in(flat, ids, hidden)

@@ -16,7 +16,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train import load_model, train
-from maskstream.train.evaluate.features import Inputs, extracted, labelled_batches, plain
+from maskstream.train.evaluate.features import Inputs, extract_features, labelled_batches, without_augmentation
 from maskstream.train.evaluate.probe import INPUTS, TRAINED, UNTRAINED, ProbeResult, probe
 from maskstream.train.run import chosen_recipe
 
@@ -81,9 +81,9 @@ def test_features_are_those_of_centre_crops_with_nothing_hidden(runs: list[Path]
     recipe = chosen_recipe("mae-tiny", SMALL)
     assert isinstance(recipe.data, ImageData)
     model = load_model(runs[0] / "model.safetensors")
-    data = plain(replace(recipe.data, views=3, colour=ColourJitter()), splits[0])
+    data = without_augmentation(replace(recipe.data, views=3, colour=ColourJitter()), splits[0])
     batches = list(labelled_batches(data, splits[1], size=16, samples=100, several=False))
-    found = extracted({"own": model}, iter(batches), tokens=True, device=CPU)  # type: ignore[dict-item]
+    found = extract_features({"own": model}, iter(batches), tokens=True, device=CPU)  # type: ignore[dict-item]
     assert found.labels.tolist() == [n % 3 for n in range(60)]
     whole = replace(recipe.data, views=1, augment=CenterCrop(), mask=None)
     loader = whole.loader(splits[1], batch_size=61, shuffle=False, device="cpu", threads=1)
@@ -102,7 +102,9 @@ def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
 ) -> None:
     recipe = chosen_recipe("mae-tiny", SMALL)
     model = load_model(runs[0] / "model.safetensors")
-    batches = list(labelled_batches(plain(recipe.data, splits[0]), splits[0], size=90, samples=90, several=False))
+    batches = list(
+        labelled_batches(without_augmentation(recipe.data, splits[0]), splits[0], size=90, samples=90, several=False)
+    )
     inputs = Inputs(model, iter(batches), CPU)  # type: ignore[arg-type]
     batch, rows, _ = batches[0]
     raw = model.token_inputs(batch).flatten(1)[rows]  # type: ignore[operator]
@@ -111,7 +113,7 @@ def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
 
 
 def test_fewer_samples_are_drawn_from_the_whole_split(splits: tuple[Path, Path]) -> None:
-    data = plain(chosen_recipe("mae-tiny", SMALL).data, splits[0])
+    data = without_augmentation(chosen_recipe("mae-tiny", SMALL).data, splits[0])
     batches = list(labelled_batches(data, splits[0], size=8, samples=20, several=False))
     keys = [batch.key[int(row)] for batch, rows, _ in batches for row in rows]
     assert len(keys) == len(set(keys)) == 20

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.train.evaluate.retrieval import bm25_scores, cosine_scores, halves, retrieval, sentence_vectors
+from maskstream.train.evaluate.retrieval import (
+    bm25_scores,
+    cosine_scores,
+    measure_ranking,
+    sentence_vectors,
+    split_in_halves,
+)
 from maskstream.train.nn.token_model import TokenModelConfig
 
 GRID = TokenGrid(axes=("token",), shape=(40,), patch=(1,))
@@ -19,7 +25,7 @@ def test_the_figures_are_those_of_the_ranks_counted_by_hand() -> None:
     relevant[0, 0] = True  # rank 1
     relevant[1, 1] = relevant[1, 0] = True  # ranks 3 and 4
     relevant[2, 2] = True  # rank 3
-    found = retrieval(scores, relevant, ks=(1, 3, 100))
+    found = measure_ranking(scores, relevant, ks=(1, 3, 100))
     assert found.mrr == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
     assert found.recall == pytest.approx({1: 1 / 3, 3: (1 + 1 / 2 + 1) / 3, 100: 1.0})
     assert found.queries == 3
@@ -27,7 +33,7 @@ def test_the_figures_are_those_of_the_ranks_counted_by_hand() -> None:
 
 def test_a_query_without_a_relevant_document_does_not_count() -> None:
     relevant = torch.tensor([[True, False], [False, False]])
-    found = retrieval(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), relevant)
+    found = measure_ranking(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), relevant)
     assert (found.mrr, found.queries) == (1.0, 1)
 
 
@@ -35,7 +41,7 @@ def test_a_query_without_a_relevant_document_does_not_count() -> None:
 def test_equal_scores_put_the_relevant_document_last(at: int) -> None:
     relevant = torch.zeros(1, 10, dtype=torch.bool)
     relevant[0, at] = True
-    assert retrieval(torch.zeros(1, 10), relevant).mrr == pytest.approx(0.1)
+    assert measure_ranking(torch.zeros(1, 10), relevant).mrr == pytest.approx(0.1)
 
 
 def test_cosines_do_not_depend_on_lengths() -> None:
@@ -55,12 +61,12 @@ def test_cosines_do_not_depend_on_lengths() -> None:
 )
 def test_errors_name_what_is_wrong(scores: torch.Tensor, relevant: torch.Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        retrieval(scores, relevant)
+        measure_ranking(scores, relevant)
 
 
 def test_recall_needs_a_k_of_one_or_more() -> None:
     with pytest.raises(ValueError, match=r"\(0, 1\)"):
-        retrieval(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), ks=(0, 1))
+        measure_ranking(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), ks=(0, 1))
 
 
 def documents(n, rng):
@@ -91,9 +97,9 @@ def test_wrong_documents_are_refused():
 def test_bm25_finds_the_other_half_and_rare_ids_count_more():
     rng = np.random.default_rng(1)
     topics = [rng.integers(4 + 10 * n, 14 + 10 * n, 40) for n in range(30)]
-    first, second = zip(*(halves(ids, 1, 2, 64) for ids in topics), strict=True)
+    first, second = zip(*(split_in_halves(ids, 1, 2, 64) for ids in topics), strict=True)
     scores = bm25_scores(first, second, 400)
-    assert retrieval(scores, torch.eye(30, dtype=torch.bool)).mrr == 1
+    assert measure_ranking(scores, torch.eye(30, dtype=torch.bool)).mrr == 1
     common, rare = np.array([5]), np.array([9])
     texts = [np.array([5, 6]), np.array([5, 7]), np.array([9, 5])]
     scores = bm25_scores([common, rare], texts, 10)
@@ -102,6 +108,6 @@ def test_bm25_finds_the_other_half_and_rare_ids_count_more():
 
 
 def test_halves_share_no_token_place_and_fit():
-    first, second = halves(np.arange(100, 131), 1, 2, 12)
+    first, second = split_in_halves(np.arange(100, 131), 1, 2, 12)
     assert first.tolist() == [1, *range(105, 115), 2]
     assert second.tolist() == [1, *range(115, 125), 2]

@@ -1,6 +1,6 @@
 import torch
 
-from maskstream.train.core.optimiser import matrices
+from maskstream.train.core.optimiser import find_matrices
 from maskstream.train.nn.positions import LearntPositions
 
 
@@ -10,4 +10,4 @@ def test_learnt_positions_are_the_sum_of_time_and_space_in_the_order_of_the_toke
     assert table.shape == (24, 6)
     token = (1 * 3 + 2) * 4 + 3
     assert torch.equal(table[token], places.time[1] + places.space[2 * 4 + 3])
-    assert not matrices(places), "tables of embeddings do not decay"
+    assert not find_matrices(places), "tables of embeddings do not decay"

@@ -6,7 +6,7 @@ import torch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train import load_model, save_model
-from maskstream.train.nn.quantiser import FrozenQuantiser, Levels, Quantiser, QuantiserConfig, inputs
+from maskstream.train.nn.quantiser import FrozenQuantiser, Levels, Quantiser, QuantiserConfig, to_inputs
 from maskstream.train.papers.vq.model import ImageVQConfig
 
 SIZES = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16), rounds=1)
@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_pictures_drawn_from_ids(model, pixels):
     losses = model(batch_of(pixels))
     quantiser = model.quantiser
     drawn = quantiser.drawn(quantiser.rounding.latents(quantiser.ids(pixels)))
-    assert losses.loss().item() == pytest.approx((drawn - inputs(pixels)).square().mean().item(), rel=1e-5)
+    assert losses.loss().item() == pytest.approx((drawn - to_inputs(pixels)).square().mean().item(), rel=1e-5)
     losses.loss().backward()
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
 

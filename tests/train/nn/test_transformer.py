@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from maskstream.train.nn import transformer
-from maskstream.train.nn.transformer import Attention, Stack, TransformerBlock, attended, init_linear
+from maskstream.train.nn.transformer import Attention, Stack, TransformerBlock, attend, init_linear
 
 
 def drawn(*shape, dtype=torch.float64, seed=0):
@@ -26,9 +26,9 @@ def products(monkeypatch):
 def test_bf16_on_a_cpu_is_matrix_products_and_gives_the_same(products, masked):
     q, k, v = (drawn(2, 3, 17, 8, seed=n) for n in range(3))
     mask = drawn(2, 1, 1, 17, seed=4) > -1 if masked else None
-    expected = attended(q, k, v, mask)
+    expected = attend(q, k, v, mask)
     assert len(products) == 1
-    found = attended(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask)
+    found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask)
     assert len(products) == 1
     assert (found.double() - expected).abs().max() < 0.05
 
@@ -36,7 +36,7 @@ def test_bf16_on_a_cpu_is_matrix_products_and_gives_the_same(products, masked):
 def test_long_sequences_keep_no_matrix(products, monkeypatch):
     monkeypatch.setattr(transformer, "MATMUL_TOKENS", 16)
     q = drawn(1, 1, 17, 8, dtype=torch.bfloat16)
-    attended(q, q, q)
+    attend(q, q, q)
     assert len(products) == 1
 
 
@@ -76,7 +76,7 @@ def test_the_last_block_computes_no_other_tokens():
 def test_a_bias_for_key_would_change_nothing():
     x, layer = drawn(2, 9, 24), Attention(24, 3).double()
     q, k, v = layer.qkv(x).reshape(2, 9, 3, 3, 8).permute(2, 0, 3, 1, 4).unbind(0)
-    assert torch.allclose(attended(q, k + drawn(8), v), attended(q, k, v), atol=1e-12)
+    assert torch.allclose(attend(q, k + drawn(8), v), attend(q, k, v), atol=1e-12)
 
 
 def test_a_block_of_cross_attention_without_tokens_to_see_is_an_error():

@@ -21,7 +21,7 @@ from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencod
 from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
 from maskstream.train.nn.transformer import TransformerBlock
 from maskstream.train.nn.windows import Windows
-from maskstream.train.papers.audiomae.evaluate import losses as held_out_losses
+from maskstream.train.papers.audiomae.evaluate import measure_losses as held_out_losses
 from maskstream.train.recipes import RECIPES
 
 from ...pages.pages import write_report

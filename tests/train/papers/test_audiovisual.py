@@ -22,10 +22,10 @@ from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.optimiser import ScheduleConfig
-from maskstream.train.evaluate.pairs import PairRetrieval, errors
+from maskstream.train.evaluate.pairs import PairRetrieval, measure_errors
 from maskstream.train.nn.objectives import matching, mean_token
 from maskstream.train.nn.positions import grid_positions
-from maskstream.train.papers.avsiam.model import AUDIO, VIDEO, SiameseConfig, ratio_parts
+from maskstream.train.papers.avsiam.model import AUDIO, VIDEO, SiameseConfig, divide_by_count
 from maskstream.train.papers.diffmavil.model import NOISE, AudioVisualDiffusionConfig
 
 from ...flash_and_beep import write
@@ -107,7 +107,7 @@ def test_blocks_are_shared_and_norms_and_embeddings_are_not():
 @pytest.mark.parametrize("n", [5, 7, 10, 13])
 def test_ratio_parts_hold_every_row_once_with_its_own_tokens(n):
     padded = mask(n, 40, RATIOS)
-    parts = ratio_parts(padded.visible, padded.n_visible, 5)
+    parts = divide_by_count(padded.visible, padded.n_visible, 5)
     seen = {}
     for rows, visible, valid in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         for row, tokens, real in zip(rows.tolist(), visible, valid, strict=True):
@@ -128,7 +128,7 @@ def test_a_part_and_its_padding_give_what_each_sample_gives_alone():
     padded = mask(7, 16, RATIOS)
     tokens = model.video.split(video)
     with torch.inference_mode():
-        together = model._matched(VIDEO, tokens, ratio_parts(padded.visible, padded.n_visible, 5))
+        together = model._matched(VIDEO, tokens, divide_by_count(padded.visible, padded.n_visible, 5))
         for i in range(7):
             visible = (~padded.masked[i]).nonzero()[None, :, 0]
             alone = mean_token(model._encoded(VIDEO, tokens[i : i + 1], visible))
@@ -353,7 +353,7 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
 def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
     recipe = small("avsiam-tiny")
     model = recipe.build().eval()
-    found = errors(recipe.data, model, splits / "val", splits / "train")
+    found = measure_errors(recipe.data, model, splits / "val", splits / "train")
     assert found.samples == 5
     assert found.video.mean < 0.01, "frames of one colour have no variance to be normalised"
     assert 0.3 < found.audio.mean <= 1, "digital silence is flat too"
@@ -363,7 +363,7 @@ def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
         for head in model.decoder.head:
             head.weight.zero_()
             head.bias.zero_()
-    same = errors(recipe.data, model, splits / "val", None)
+    same = measure_errors(recipe.data, model, splits / "val", None)
     assert (same.video.model, same.audio.model) == pytest.approx((same.video.mean, same.audio.mean))
     assert same.audio.average is None
 

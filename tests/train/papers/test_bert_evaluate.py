@@ -10,7 +10,7 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.train.evaluate.held_out import trained_on
 from maskstream.train.evaluate.id_counts import NGrams
 from maskstream.train.nn.token_model import TokenModelConfig
-from maskstream.train.papers.bert.evaluate import evaluate, masked_token_losses
+from maskstream.train.papers.bert.evaluate import evaluate, measure_tokens
 from maskstream.train.papers.bert.recipe import replaced
 
 from ...pipelines.every_modality import write_split
@@ -26,15 +26,15 @@ def test_the_loss_is_that_of_training_and_the_baselines_are_those_of_counts():
     model = built(some[0].mask.grid, VOCABULARY)
     with torch.no_grad():
         parts = [model(batch).parts["masked tokens"] for batch in some]
-    found = masked_token_losses(model, some, NGrams.of(some, VOCABULARY))
+    found = measure_tokens(model, some, NGrams.of(some, VOCABULARY))
     assert found.model == pytest.approx(float(sum(p.total for p in parts) / sum(p.weight for p in parts)), abs=1e-5)
     assert found.tokens == sum(int(batch.mask.masked.sum()) for batch in some)
     assert found.beside < found.alone < 4.5
     with torch.no_grad():
         model.head.bias[7] = 1e4
-    assert masked_token_losses(model, some, NGrams.of(some, VOCABULARY)).accuracy < 0.2
+    assert measure_tokens(model, some, NGrams.of(some, VOCABULARY)).accuracy < 0.2
     with pytest.raises(ValueError, match="got none"):
-        masked_token_losses(model, [], NGrams.of(some, VOCABULARY))
+        measure_tokens(model, [], NGrams.of(some, VOCABULARY))
 
 
 def test_a_split_is_measured_with_the_counts_of_the_split_beside_it(tmp_path):

@@ -18,7 +18,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.optimiser import ScheduleConfig
-from maskstream.train.papers.ca_dense_unet.evaluate import gains
+from maskstream.train.papers.ca_dense_unet.evaluate import measure_gains
 from maskstream.train.papers.ca_dense_unet.model import ChannelAttention, ComplexRatio, DenseUNetConfig, si_sdr
 from maskstream.train.recipes import RECIPES
 
@@ -228,7 +228,7 @@ def test_a_run_takes_noise_away_and_is_reported(split, tmp_path, monkeypatch):
     losses = [m.loss for m in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert losses[0] == pytest.approx(1.0, abs=0.05)
     model = load_model(tmp_path / "run/model.safetensors")
-    loss, before, after, samples = gains(recipe.data, model, split)
+    loss, before, after, samples = measure_gains(recipe.data, model, split)
     assert samples == 8
     assert loss < 0.8
     assert after > before + 2

@@ -16,7 +16,7 @@ from maskstream.train.nn.positions import axis_sinusoids
 from maskstream.train.papers.fastdit3d.blocks import ConditionedBlock, Experts
 from maskstream.train.papers.fastdit3d.evaluate import sample_clouds, step_flops
 from maskstream.train.papers.fastdit3d.model import VoxelDiffusionConfig
-from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, least_error
+from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, bound_error
 from maskstream.train.recipes import named_recipe
 
 SMALL = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
@@ -303,7 +303,7 @@ def test_impossible_sizes_are_refused(changes):
 
 def errors(cloud, kept, times=30):
     generator = torch.Generator().manual_seed(0)
-    return sum(least_error(cloud, kept, generator) for _ in range(times)) / times
+    return sum(bound_error(cloud, kept, generator) for _ in range(times)) / times
 
 
 def test_of_a_normal_cloud_nothing_but_mean_and_variance_can_be_known():

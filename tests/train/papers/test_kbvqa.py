@@ -16,16 +16,16 @@ from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.members.text import json_member
-from maskstream.train.evaluate.scores import exact_match, normalised, rouge_l, vqa_accuracy
+from maskstream.train.evaluate.scores import exact_match, normalise, rouge_l, vqa_accuracy
 from maskstream.train.papers.kbvqa.evaluate import (
     GREY,
     SIDE,
     Question,
-    composite,
+    compose,
     kbvqa,
-    occluded,
-    prompted,
+    occlude,
     questions_of,
+    write_prompt,
 )
 from maskstream.train.papers.kbvqa.glosses import Glosses
 from maskstream.train.papers.kbvqa.predictors import CommandPredictor, PredictorError, frequent, of_callable, of_run
@@ -44,8 +44,8 @@ def question(n, kind="colour", **more):
 def test_vqa_accuracy_is_the_mean_over_subsets_of_nine():
     answers = ["red"] * 2 + ["blue"] * 4 + ["a sky"] * 3 + ["1"]
     for said in ("red", "blue", "The sky.", "one", "green"):
-        subsets = [Counter(map(normalised, nine)) for nine in combinations(answers, 9)]
-        expected = np.mean([min(1, nine[normalised(said)] / 3) for nine in subsets])
+        subsets = [Counter(map(normalise, nine)) for nine in combinations(answers, 9)]
+        expected = np.mean([min(1, nine[normalise(said)] / 3) for nine in subsets])
         assert vqa_accuracy(said, answers) == pytest.approx(expected)
     assert exact_match("An apple!", ["apple"]) == 1
     assert exact_match("apples", ["apple"]) == 0
@@ -68,21 +68,21 @@ def test_retrieval_prefers_rare_words():
 
 def test_patches_are_hidden_by_the_key_and_more_of_them_at_higher_ratios():
     image = np.zeros((64, 64, 3), np.uint8)
-    shares = {ratio: (occluded(image, ratio, "k") == GREY) for ratio in (0.25, 0.5, 1.0)}
+    shares = {ratio: (occlude(image, ratio, "k") == GREY) for ratio in (0.25, 0.5, 1.0)}
     assert [shares[ratio].mean() for ratio in shares] == [0.25, 0.5, 1.0]
     assert (shares[0.25] <= shares[0.5]).all()
-    assert not np.array_equal(occluded(image, 0.5, "k"), occluded(image, 0.5, "other"))
-    assert occluded(image, 0.0, "k") is image
+    assert not np.array_equal(occlude(image, 0.5, "k"), occlude(image, 0.5, "other"))
+    assert occlude(image, 0.0, "k") is image
 
 
 def test_examples_stand_in_the_picture_and_in_the_prompt():
     examples = [question(1), question(2, rationales=("because",))]
-    prompt = prompted(question(3), "rationale", examples=examples, glosses=["red: a colour"])
+    prompt = write_prompt(question(3), "rationale", examples=examples, glosses=["red: a colour"])
     assert prompt.image.shape == (2 * SIDE, 2 * SIDE, 3)
     assert "Picture 2. Question: what is it? Answer: red Rationale: because" in prompt.text
     assert "about picture 3" in prompt.text
     assert "Known: red: a colour" in prompt.text
-    whole = composite([np.zeros((10, 20, 3), np.uint8)])
+    whole = compose([np.zeros((10, 20, 3), np.uint8)])
     assert (whole[: SIDE // 2] == 0).all()
     assert (whole[SIDE // 2 :] == 255).all()
 
@@ -135,7 +135,7 @@ def command(body, **more):
 
 
 def test_a_command_replies_line_by_line_within_its_time():
-    prompts = [prompted(question(n), "commonsense") for n in range(3)]
+    prompts = [write_prompt(question(n), "commonsense") for n in range(3)]
     good = 'print(json.dumps({"id": asked["id"], "answer": asked["question"] + str(size > 100)}))'
     assert command(good)(prompts) == ["what is it?True"] * 3
     for body, message in (
@@ -156,7 +156,7 @@ def test_a_command_replies_line_by_line_within_its_time():
 def test_the_trivial_predictor_knows_words_and_no_pictures():
     known = [question(0), question(2), question(1)]
     other = Question(key="o", image=known[0].image, text="and this?", answers=("green",))
-    replies = frequent([*known, other, other])([prompted(one, "commonsense") for one in (known[0], other)])
+    replies = frequent([*known, other, other])([write_prompt(one, "commonsense") for one in (known[0], other)])
     assert replies == ["red", "green"]
 
 

@@ -11,7 +11,7 @@ from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluations import evaluation_of
 from maskstream.train.nn.transformer import FusionBlock
-from maskstream.train.papers.m3ae.evaluate import Priors, answers
+from maskstream.train.papers.m3ae.evaluate import Priors, measure_answers
 from maskstream.train.papers.m3ae.model import ImageTextAutoencoderConfig
 from maskstream.train.run import chosen_recipe
 
@@ -147,7 +147,7 @@ def test_answers_are_counted_by_kind_and_compared_with_answers_without_looking(b
     assert priors.label == 1
     with torch.no_grad():
         classifier.head[3].bias[1] = 1e4
-    found = answers(classifier, [asked], priors)
+    found = measure_answers(classifier, [asked], priors)
     assert found.model == {"all": 0.6, "a": 0.5, "b": 2 / 3} == found.frequent
     assert found.questions == {"all": 5, "a": 2, "b": 3}
     assert found.unseen["all"] == 0.8

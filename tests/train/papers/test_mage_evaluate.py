@@ -14,9 +14,9 @@ from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.papers.mage.evaluate import (
     cell_colours,
     frechet_distance,
-    generated_ids,
-    hidden_id_losses,
-    set_distances,
+    generate_ids,
+    measure_distances,
+    measure_hidden_ids,
 )
 from maskstream.train.papers.mage.model import GenerativeEncoderConfig
 
@@ -53,13 +53,13 @@ def test_real_pictures_are_nearer_than_what_an_untrained_model_draws():
     model = config.build({"image": image_grid(16, 4)}, seed=1).eval()
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (80, 4, 4, 3), dtype=np.uint8))
     image = image.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
-    found = set_distances(model, image[:40], image[40:], IdCounts.of([model.vq.ids(image)], 32))
+    found = measure_distances(model, image[:40], image[40:], IdCounts.of([model.vq.ids(image)], 32))
     assert found.n == 40
     assert found.trained < min(found.model, found.alone)
-    ids = generated_ids(model, 40, rounds=3)
+    ids = generate_ids(model, 40, rounds=3)
     assert ids.shape == (40, 16)
-    assert torch.equal(ids, generated_ids(model, 40, rounds=3))
-    assert not torch.equal(ids[:32], generated_ids(model, 40, rounds=3, seed=1)[:32])
+    assert torch.equal(ids, generate_ids(model, 40, rounds=3))
+    assert not torch.equal(ids[:32], generate_ids(model, 40, rounds=3, seed=1)[:32])
     assert not torch.equal(ids[:8], ids[32:])
 
 
@@ -94,7 +94,7 @@ def test_an_untrained_model_is_no_better_than_counts():
     mask = data.mask.draw(data.grids["image"], [np.random.default_rng(i) for i in range(32)])
     batch = ImageBatch(image=image, mask=mask, label=torch.full((32,), -1), key=[""] * 32)
     counts = IdCounts.of([model.vq.ids(image)], 32)
-    found = hidden_id_losses(model, [batch], counts)
+    found = measure_hidden_ids(model, [batch], counts)
     assert found.ids == 32 * 12
     assert abs(found.model - math.log(32)) < 0.3
     assert found.alone < found.model
@@ -103,4 +103,4 @@ def test_an_untrained_model_is_no_better_than_counts():
     assert score.baselines["counts of ids"] == found.alone
     assert score.value == found.model
     with pytest.raises(ValueError, match="got none"):
-        hidden_id_losses(model, [], counts)
+        measure_hidden_ids(model, [], counts)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.train import load_model, read_metrics, train
-from maskstream.train.papers.maskvit.evaluate import Futures, counted, futures, hidden_ids, last_seen
+from maskstream.train.papers.maskvit.evaluate import Futures, count_ids, generate_futures, last_seen, measure_hidden_ids
 
 from ...pipelines.every_modality import write_split
 from ..test_every_recipe import CUTS
@@ -30,10 +30,10 @@ def test_the_id_last_seen_is_that_of_the_nearest_earlier_frame_that_shows_the_pl
 def test_losses_are_those_of_hidden_ids_alone():
     model, batch = exact(), clips(8)
     ids, hidden = model.ids(batch), batch.mask.masked
-    counts = counted(model, [batch, batch])
+    counts = count_ids(model, [batch, batch])
     assert counts.single.sum() == 2 * hidden.sum() + 32
     assert counts.pairs.sum() == 2 * hidden.sum()
-    found = hidden_ids(model, [batch], counts)
+    found = measure_hidden_ids(model, [batch], counts)
     logits = model.predicted(ids, hidden, torch.arange(48).expand(8, -1))[hidden].float()
     assert found.ids == int(hidden.sum())
     assert found.model == pytest.approx(F.cross_entropy(logits, ids[hidden]).item(), rel=1e-6)
@@ -45,7 +45,7 @@ def test_losses_are_those_of_hidden_ids_alone():
     assert found.after < found.alone  # these very pairs were counted
     assert abs(found.model - math.log(32)) < 0.5
     with pytest.raises(ValueError, match="got none"):
-        hidden_ids(model, [], counts)
+        measure_hidden_ids(model, [], counts)
 
 
 def test_a_model_that_knows_the_ids_generates_the_real_future(monkeypatch):
@@ -57,7 +57,7 @@ def test_a_model_that_knows_the_ids_generates_the_real_future(monkeypatch):
         return 100.0 * F.one_hot(true[hidden].view(len(ids), m), 32)
 
     monkeypatch.setattr(model, "predict", certain)
-    found = futures(model, [batch], rounds=4, temperature=0.0)
+    found = generate_futures(model, [batch], rounds=4, temperature=0.0)
     assert torch.equal(found.generated, found.drawn)
     errors = found.errors()
     assert errors["generated"] == errors["the real frames, drawn from their ids"] > 0
@@ -65,7 +65,7 @@ def test_a_model_that_knows_the_ids_generates_the_real_future(monkeypatch):
 
 def test_a_seed_decides_the_future_and_the_context_stays():
     model, batch = exact(), clips()
-    first, again, other = (futures(model, [batch], rounds=3, seed=seed).generated for seed in (0, 0, 1))
+    first, again, other = (generate_futures(model, [batch], rounds=3, seed=seed).generated for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(first[:, 0], other[:, 0])

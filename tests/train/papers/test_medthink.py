@@ -9,7 +9,14 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
 from maskstream.train.evaluations import evaluation_of
-from maskstream.train.papers.medthink.evaluate import Asked, appended, special_ids, true_texts, write, written
+from maskstream.train.papers.medthink.evaluate import (
+    Asked,
+    append_texts,
+    measure_texts,
+    special_ids,
+    true_texts_of,
+    write,
+)
 from maskstream.train.papers.medthink.model import RationaleWriterConfig
 from maskstream.train.run import chosen_recipe
 
@@ -109,8 +116,8 @@ def test_the_second_stage_reads_what_the_first_wrote_as_the_loader_shows_it(spli
     asked = next(iter(plain.loader(split, batch_size=5, shuffle=False, device="cpu", threads=1)))
     read = replace(plain, text=("question", "rationale"), target=("answer",))
     shown = next(iter(read.loader(split, batch_size=5, shuffle=False, device="cpu", threads=1)))
-    reasons = [[true_texts(asked.target, i)["rationale"]] for i in range(5)]
-    rows = appended(asked.text, reasons, END)
+    reasons = [[true_texts_of(asked.target, i)["rationale"]] for i in range(5)]
+    rows = append_texts(asked.text, reasons, END)
     assert rows.tokens.equal(shown.text.tokens)
     assert rows.valid.equal(shown.text.valid)
     longest = max(len(one) for (one,) in reasons)
@@ -128,7 +135,7 @@ def test_answers_are_counted_by_kind_beside_those_without_looking():
         return Asked(kind=kind, words=(words,), true=true, made={"answer": (made,), "rationale": written_reasons})
 
     known = [asked("a", 1, 5), asked("a", 1, 6), asked("a", 1, 6), asked("b", 2, 7), asked("a", 3, 5), asked("a", 3, 5)]
-    found = written(
+    found = measure_texts(
         [
             asked("a", 1, 6, 6),
             asked("a", 3, 5, 9, written_reasons=(2, 9)),
@@ -144,7 +151,7 @@ def test_answers_are_counted_by_kind_beside_those_without_looking():
     assert found.rationales == 0.5
     assert found.tokens == (1 + 0.5 + 1 + 0) / 4
     with pytest.raises(ValueError, match="at least one question"):
-        written([], known)
+        measure_texts([], known)
 
 
 @pytest.mark.parametrize("strategy", ["answer", "two-stage"])

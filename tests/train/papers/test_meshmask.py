@@ -18,10 +18,10 @@ from maskstream.train.core.export import load_matching_weights, load_model, save
 from maskstream.train.core.files import RunFileError
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.losses import squared
-from maskstream.train.papers.meshmask.evaluate import masked_losses, spread
+from maskstream.train.papers.meshmask.evaluate import measure_masked, spread_fields
 from maskstream.train.papers.meshmask.model import GatedMLP, GraphBlock, MeshNetworkConfig, sum_messages
 from maskstream.train.papers.meshmask.recipe import next_step
-from maskstream.train.papers.meshmask.rollout import Trajectories, next_step_errors, persistence, rollout, rollout_error
+from maskstream.train.papers.meshmask.rollout import Trajectories, measure_steps, persist, rollout, rollout_error
 from maskstream.train.recipes import named_recipe
 
 from ...pages.pages import write_report
@@ -225,7 +225,7 @@ def test_a_pre_training_carries_over_by_name(tmp_path):
 
 def test_what_spreads_is_the_mean_of_the_neighbours(batch):
     hidden = batch.mask.masked[0]
-    values = spread(batch.state, hidden, batch.edges)
+    values = spread_fields(batch.state, hidden, batch.edges)
     assert torch.equal(values[~hidden], batch.state[~hidden])
     for node in torch.nonzero(hidden)[:, 0].tolist():
         around = batch.edges[0][batch.edges[1] == node]
@@ -244,10 +244,10 @@ def test_a_rollout_of_one_who_knows_the_changes_is_the_truth(data):
 
     made = rollout(Knows(), trajectories)
     assert rollout_error(made, trajectories).max() < 1e-5
-    still = rollout_error(persistence(trajectories), trajectories)
+    still = rollout_error(persist(trajectories), trajectories)
     free = start.counts > 0
     torch.testing.assert_close(torch.tensor(still[2]), (fields[3] - fields[0])[free].square().mean().sqrt())
-    given = persistence(trajectories)[:, ~free]
+    given = persist(trajectories)[:, ~free]
     assert torch.equal(given, fields[:, ~free])
     with pytest.raises(ValueError, match="steps=9"):
         Trajectories.open(data / "val", steps=9)
@@ -268,14 +268,12 @@ def test_a_rollout_of_one_of_several_meshes(tmp_path):
 def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path, monkeypatch, capsys):
     masked, then = recipe(120), next_step(recipe(120))
     train(masked, data / "train", tmp_path / "masked", threads=1, device="cpu", progress=False)
-    losses, _ = masked_losses(masked.data, load_model(tmp_path / "masked" / "model.safetensors"), data / "val")
+    losses, _ = measure_masked(masked.data, load_model(tmp_path / "masked" / "model.safetensors"), data / "val")
     assert losses["model"] < 0.8 * losses["mean field"]
     weights = tmp_path / "masked" / "model.safetensors"
     train(then, data / "train", tmp_path / "next", threads=1, device="cpu", progress=False, initial=weights)
     assert json.loads((tmp_path / "next" / "run.json").read_text())["initial"] == str(weights)
-    own, guessed = next_step_errors(
-        load_model(tmp_path / "next" / "model.safetensors"), Trajectories.open(data / "val")
-    )
+    own, guessed = measure_steps(load_model(tmp_path / "next" / "model.safetensors"), Trajectories.open(data / "val"))
     assert own < 0.5 * guessed
     result = compare_rollouts([tmp_path / "next"], data / "val", tmp_path / "page.html", steps=4)
     assert result["trajectories"] == 3

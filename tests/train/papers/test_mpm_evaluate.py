@@ -12,12 +12,12 @@ import torch
 from maskstream.pipelines import PoseClip, masks
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.train.papers.mpm.evaluate import (
-    aligned,
+    align,
     evaluate,
     held_out_clips,
-    hidden_errors,
-    interpolated,
-    lifted_errors,
+    interpolate,
+    measure_hidden,
+    measure_lifting,
     mpjpe,
     p_mpjpe,
 )
@@ -59,14 +59,14 @@ def test_rotation_scale_and_translation_are_taken_away_and_a_reflection_is_not(p
 
 def test_the_aligned_error_is_at_most_that_of_any_other_scale(poses: torch.Tensor) -> None:
     made = poses + 0.3 * torch.randn(poses.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    best = (aligned(made, poses) - poses).square().sum()
+    best = (align(made, poses) - poses).square().sum()
     centre, wanted = made.mean(dim=1, keepdim=True), poses.mean(dim=1, keepdim=True)
     for scale in (0.8, 0.9, 1.0, 1.1):
         assert best <= (scale * (made - centre) + wanted - poses).square().sum()
 
 
 def test_a_pose_of_one_point_becomes_the_mean_of_the_true_joints(poses: torch.Tensor) -> None:
-    found = aligned(torch.zeros_like(poses), poses)
+    found = align(torch.zeros_like(poses), poses)
     torch.testing.assert_close(found, poses.mean(dim=1, keepdim=True).expand_as(poses))
 
 
@@ -98,7 +98,7 @@ def test_every_motion_is_measured_by_several_cameras_and_always_the_same(split):
 
 def test_baselines_are_the_mean_and_the_best_linear_map(split, model, monkeypatch):
     clips = held_out_clips(DATA, split)
-    found = lifted_errors(model, clips)
+    found = measure_lifting(model, clips)
     flat, true = (torch.cat([getattr(b, name).flatten(0, 1) for b in clips]).numpy() for name in ("pose_2d", "pose_3d"))
     mean = np.linalg.norm(true - true.mean(0), axis=-1).mean() * 1000
     x = np.c_[flat.reshape(len(flat), -1), np.ones(len(flat))].astype(np.float64)
@@ -108,7 +108,7 @@ def test_baselines_are_the_mean_and_the_best_linear_map(split, model, monkeypatc
     assert found.linear == pytest.approx(np.linalg.norm(made - true, axis=-1).mean() * 1000, rel=1e-3)
     assert found.linear < found.mean
     monkeypatch.setattr(model, "lifted", lambda batch: batch.pose_3d * 1.5)
-    scaled = lifted_errors(model, clips)
+    scaled = measure_lifting(model, clips)
     assert scaled.model == pytest.approx(np.linalg.norm(true, axis=-1).mean() * 500, rel=1e-4)
     assert scaled.aligned == pytest.approx(0, abs=1e-3)
 
@@ -118,9 +118,9 @@ def test_interpolation_knows_what_moves_on_a_line_and_nothing_of_what_was_never_
     line = (time * torch.tensor([[[1.0, 2, 3]], [[0, -1, 2]]]).movedim(0, 1) + 4).expand(9, 2, 3)[None].contiguous()
     hidden = torch.zeros(1, 9, 2, dtype=torch.bool)
     hidden[0, [1, 2, 5, 7], 0] = True
-    torch.testing.assert_close(interpolated(line, hidden), line)
+    torch.testing.assert_close(interpolate(line, hidden), line)
     hidden[0, :, 1] = True
-    assert (interpolated(line, hidden)[0, :, 1] == 0).all()
+    assert (interpolate(line, hidden)[0, :, 1] == 0).all()
 
 
 def test_hidden_joints_alone_are_counted(split, model, monkeypatch):
@@ -132,7 +132,7 @@ def test_hidden_joints_alone_are_counted(split, model, monkeypatch):
         return None, batch.pose_3d + off, None
 
     monkeypatch.setattr(model, "completed", completed)
-    made, between = hidden_errors(model, clips)
+    made, between = measure_hidden(model, clips)
     assert made == pytest.approx(250, rel=1e-4)
     assert between > 0
 

@@ -9,8 +9,8 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.evaluations import evaluation_of
-from maskstream.train.papers.oneref.evaluate import referred
-from maskstream.train.papers.oneref.model import OneRefConfig, centred, corners, generalised_overlap, overlap
+from maskstream.train.papers.oneref.evaluate import measure_referring
+from maskstream.train.papers.oneref.model import OneRefConfig, generalised_overlap, overlap, to_centre, to_corners
 from maskstream.train.run import chosen_recipe
 
 from ...pipelines.every_modality import write_split
@@ -49,7 +49,7 @@ def test_overlaps_are_those_of_drawn_boxes():
     low = torch.rand(30, 2, generator=torch.Generator().manual_seed(0)) * 0.6
     boxes = (torch.cat((low, low + 0.1 + 0.3 * low.flip(0)), dim=1) * 200).round() / 200
     others = boxes.roll(1, dims=0)
-    torch.testing.assert_close(corners(centred(boxes)), boxes)
+    torch.testing.assert_close(to_corners(to_centre(boxes)), boxes)
     for one, other, iou, giou in zip(
         boxes, others, overlap(boxes, others), generalised_overlap(boxes, others), strict=True
     ):
@@ -102,7 +102,7 @@ def test_the_parts_of_the_loss_are_those_of_the_data(split, batch, model):
     bare = first_batch(split, small("oneref-refer-tiny", "data.segments=false"))
     assert {*model.loss(bare).parts} == {"box", "overlap", *areas[:2]}
     found = model.found(batch)
-    true = centred(batch.box)
+    true = to_centre(batch.box)
     torch.testing.assert_close(parts["box"].mean(), (found.box - true).abs().sum(dim=1).mean())
     nowhere = replace(batch, box=torch.full_like(batch.box, torch.nan))
     lost = model.loss(nowhere)
@@ -147,7 +147,7 @@ def test_boxes_are_compared_with_boxes_that_do_not_read_the_phrase(batch):
     segment[0, :2], segment[1, :, :2], segment[2, 0, 0] = True, True, True
     fields = {"boxes": every, "boxes.length": torch.tensor([2, 2, 2])}
     asked = replace(batch, box=true, segment=segment, fields=fields)
-    result = referred(Told(found), [asked], torch.tensor([0.0, 0.0, 0.5, 0.5]))
+    result = measure_referring(Told(found), [asked], torch.tensor([0.0, 0.0, 0.5, 0.5]))
     assert result.found == pytest.approx(2 / 3)
     assert result.overlap == pytest.approx((0.8 + 0.5 + 0) / 3)
     assert result.segment == pytest.approx((1 / 8 + 1 + 1 / 8) / 3)
@@ -160,7 +160,7 @@ def test_boxes_are_compared_with_boxes_that_do_not_read_the_phrase(batch):
         }
     )
     with pytest.raises(ValueError, match="there are none"):
-        referred(Told(found), [replace(asked, box=true * torch.nan)], true[0])
+        measure_referring(Told(found), [replace(asked, box=true * torch.nan)], true[0])
 
 
 def test_a_report_has_a_figure_phrases_and_unseen_objects(split, tmp_path):

@@ -23,7 +23,7 @@ from maskstream.train.core.export import load_model, save_model
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.papers.fastdit3d.model import VoxelDiffusionConfig
-from maskstream.train.papers.pointmae.evaluate import losses as held_out
+from maskstream.train.papers.pointmae.evaluate import measure_losses as held_out
 from maskstream.train.papers.pointmae.model import PointAutoencoderConfig
 from maskstream.train.recipes import named_recipe
 

@@ -10,10 +10,10 @@ from maskstream.pipelines.masks import Padded, Tokens
 from maskstream.pipelines.masks import Replace as Replaced
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.papers.roar import roar as of_roar
 from maskstream.train.papers.roar.evaluate import evaluate
-from maskstream.train.papers.roar.importance import CONTROL, MEASURES, RANDOM, importance, integrated
+from maskstream.train.papers.roar.importance import CONTROL, MEASURES, RANDOM, integrate_gradients, measure_importance
 from maskstream.train.papers.roar.model import LSTMClassifierConfig, RobertaClassifierConfig
 from maskstream.train.papers.roar.recipe import roar_lstm_tiny
 from maskstream.train.papers.roar.roar import RoarResult, racu, roar
@@ -84,7 +84,7 @@ def test_the_measures_are_those_of_one_hot_ids(splits, model):
     made = recipe(model)
     classifier = made.build(seed=1).double().eval()
     hide = Padded(mask=Replaced(mask=Tokens(ratio=0.3), keep=0.0, random=0.0))
-    batch = next(batches(replace(made.data, mask=hide), splits[1], size=4, samples=4))
+    batch = next(read_batches(replace(made.data, mask=hide), splits[1], size=4, samples=4))
     length = int(batch.lengths.max())
     table = classifier.table(torch.arange(300)[None])[0].detach()
     one_hot = torch.nn.functional.one_hot(batch.inputs[:, :length], 300).double().requires_grad_()
@@ -92,11 +92,11 @@ def test_the_measures_are_those_of_one_hot_ids(splits, model):
     (wanted,) = torch.autograd.grad(scores.gather(1, batch.label[:, None]).sum(), one_hot)
     for name, whole in (("gradient", wanted.norm(dim=2)), ("input-x-gradient", (one_hot * wanted).sum(2).abs())):
         torch.testing.assert_close(MEASURES[name](classifier, batch, 1), whole.detach())
-        rows = importance(classifier, batch, name, seed=0, points=1)
+        rows = measure_importance(classifier, batch, name, seed=0, points=1)
         for i, row in enumerate(rows):
             hidden, real = batch.mask.masked[i][1 : N + 1].numpy(), whole[i, 1 : N + 1].detach().numpy()
             np.testing.assert_allclose(row, np.where(hidden, np.inf, real), rtol=1e-5)
-    parts = integrated(classifier, batch, 100).sum(dim=1)
+    parts = integrate_gradients(classifier, batch, 100).sum(dim=1)
     nothing = classifier.read(torch.zeros(4, length, 16).double(), batch).scores
     gained = (scores - nothing).gather(1, batch.label[:, None])[:, 0].detach()
     torch.testing.assert_close(parts, gained, atol=0.05 * float(gained.abs().max()), rtol=0.05)
@@ -104,14 +104,16 @@ def test_the_measures_are_those_of_one_hot_ids(splits, model):
 
 def test_attention_is_that_of_the_lstm_and_random_scores_follow_the_key_alone(splits):
     made = recipe()
-    model, batch = made.build(seed=1).eval(), next(batches(made.data, splits[1], size=4, samples=4))
-    assert all(row.sum() < 1 for row in importance(model, batch, "attention", seed=0, points=1))
-    drawn = [importance(model, batch, name, seed=seed, points=1) for name in (RANDOM, CONTROL) for seed in (0, 1)]
+    model, batch = made.build(seed=1).eval(), next(read_batches(made.data, splits[1], size=4, samples=4))
+    assert all(row.sum() < 1 for row in measure_importance(model, batch, "attention", seed=0, points=1))
+    drawn = [
+        measure_importance(model, batch, name, seed=seed, points=1) for name in (RANDOM, CONTROL) for seed in (0, 1)
+    ]
     assert all(not np.array_equal(drawn[0][0], other[0]) for other in drawn[1:])
-    np.testing.assert_array_equal(drawn[0], importance(model, batch, RANDOM, seed=0, points=1))
+    np.testing.assert_array_equal(drawn[0], measure_importance(model, batch, RANDOM, seed=0, points=1))
     other = recipe(RobertaClassifierConfig(vocabulary=300, width=16, depth=1, heads=2)).build()
     with pytest.raises(ValueError, match="no single attention"):
-        importance(other, batch, "attention", seed=0, points=1)
+        measure_importance(other, batch, "attention", seed=0, points=1)
 
 
 def test_the_area_is_relative_to_what_hiding_everything_costs():

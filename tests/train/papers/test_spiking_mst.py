@@ -16,7 +16,7 @@ from maskstream.pipelines.stream.place import Place
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.process import seeded
 from maskstream.train.evaluations import evaluation_of
-from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, spiking
+from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, measure_spiking
 from maskstream.train.papers.spiking_mst.model import THRESHOLD, Qcfs, SpikingSimulation, SpikingTransformerConfig
 from maskstream.train.papers.spiking_mst.recipe import spiking_mst_tiny
 from maskstream.train.papers.spiking_mst.spikes import Spikes, _mixed
@@ -169,14 +169,14 @@ def test_dropped_spikes_are_the_samples_own_and_save_additions():
 
 
 def test_energy_is_additions_and_multiplications():
-    found = spiking(built(), [pictures(), pictures(3, seed=1)], 4)
+    found = measure_spiking(built(), [pictures(), pictures(3, seed=1)], 4)
     assert found.images == 6
     assert found.ann_nj == pytest.approx(found.multiplied * MULTIPLICATION_PJ / 1000)
     assert found.snn_nj(4) == pytest.approx((found.first * MULTIPLICATION_PJ + found.added[3] * ADDITION_PJ) / 1000)
     assert all(0 <= rate <= 1 for rate in found.rates.values())
     unlabelled = replace(pictures(), label=torch.full((3,), -1))
     with pytest.raises(ValueError, match="a label each"):
-        spiking(built(), [unlabelled])
+        measure_spiking(built(), [unlabelled])
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -15,12 +15,12 @@ from maskstream.train.evaluate.guesses import (
     MEAN,
     SHRUNK,
     PixelLosses,
-    harmonic,
-    nearest_copy,
-    visible_mean,
+    copy_nearest,
+    interpolate_pixels,
+    repeat_mean,
 )
 from maskstream.train.models import VideoAutoencoderConfig
-from maskstream.train.papers.videomae.evaluate import beside_guess, clip_losses, evaluate, measured_clips
+from maskstream.train.papers.videomae.evaluate import compare_with, evaluate, measure_clips, read_clips
 
 DATA = VideoData(
     clip=VideoClip(frames=4, stride=1, size=32), mask=PartDecoded(mask=Random(ratio=0.75)), patch=8, views=2
@@ -36,18 +36,18 @@ def model():
 
 
 def test_all_hidden_tokens_of_one_view_are_measured_on_enough_clips(eleven):
-    clips = measured_clips(DATA, eleven)
+    clips = read_clips(DATA, eleven)
     assert sum(len(batch) for batch in clips) == 24  # 3 rounds of 8 of the 11
     assert all(torch.equal(batch.mask.masked.sum(dim=1), torch.full((8,), 24)) for batch in clips)
     assert all(batch.mask.target.shape[1] == 24 for batch in clips)
-    again = measured_clips(DATA, eleven)
+    again = read_clips(DATA, eleven)
     assert all(torch.equal(a.video, b.video) for a, b in zip(clips, again, strict=True))
 
 
 def test_losses_are_those_of_each_clip_and_the_shrunk_copy_is_the_best_mixture(model, eleven):
-    clips = measured_clips(DATA, eleven)[:2]
-    found = clip_losses(model, clips)
-    each = [error for batch in clips for error in beside_guess(harmonic, model, batch)[1]]
+    clips = read_clips(DATA, eleven)[:2]
+    found = measure_clips(model, clips)
+    each = [error for batch in clips for error in compare_with(interpolate_pixels, model, batch)[1]]
     assert found.samples == len(each) == 16
     assert found.model == pytest.approx(sum(own for own, _ in each) / 16, rel=1e-5)
     assert found.guesses[HARMONIC] == pytest.approx(sum(guess for _, guess in each) / 16, rel=1e-5)
@@ -55,17 +55,17 @@ def test_losses_are_those_of_each_clip_and_the_shrunk_copy_is_the_best_mixture(m
     for share in torch.linspace(0, 1, 21).tolist():
 
         def mixed(tokens, cubes, mask, share=share):
-            copy, mean = nearest_copy(tokens, cubes, mask), visible_mean(tokens, cubes, mask)
+            copy, mean = copy_nearest(tokens, cubes, mask), repeat_mean(tokens, cubes, mask)
             return mean + share * (copy - mean)
 
-        tried += [sum(guess for batch in clips for _, guess in beside_guess(mixed, model, batch)[1]) / 16]
+        tried += [sum(guess for batch in clips for _, guess in compare_with(mixed, model, batch)[1]) / 16]
     assert found.guesses[SHRUNK] == pytest.approx(min(tried), rel=5e-3)
     assert found.guesses[SHRUNK] <= min(found.guesses[COPY], found.guesses[MEAN])
 
 
 def test_the_guess_is_painted_where_the_model_would_be(model, eleven):
-    (batch, *_) = measured_clips(DATA, eleven)
-    guessed, _ = beside_guess(harmonic, model, batch)
+    (batch, *_) = read_clips(DATA, eleven)
+    guessed, _ = compare_with(interpolate_pixels, model, batch)
     kept = model.tokens.split(guessed.video).eq(model.tokens.split(batch.video)).all(dim=2)
     assert kept[~batch.mask.masked].all()
     assert not kept[batch.mask.masked].all()
@@ -87,6 +87,6 @@ def test_clips_are_measured_as_centre_crops_and_as_random_ones_beside_all_guesse
 def test_models_of_normalised_tokens_and_no_clips_are_refused(model, eleven):
     other = replace(SIZES, target="normalised").build(DATA.grids)
     with pytest.raises(ValueError, match="target='pixels'"):
-        clip_losses(other, measured_clips(DATA, eleven)[:1])
+        measure_clips(other, read_clips(DATA, eleven)[:1])
     with pytest.raises(ValueError, match="at least one clip"):
-        clip_losses(model, [])
+        measure_clips(model, [])

@@ -7,14 +7,14 @@ import torch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train.nn.quantiser import QuantiserConfig
-from maskstream.train.papers.vq.evaluate import cells_of, drawing_errors, means, nearest, shrunk
+from maskstream.train.papers.vq.evaluate import cells_of, cluster, measure_drawings, nearest_of, shrink
 from maskstream.train.papers.vq.model import ImageVQConfig
 
 
 def test_as_many_means_as_points_leave_no_error_and_fewer_leave_the_least():
     points = torch.tensor([[0.0], [1.0], [10.0], [11.0], [12.0]])
-    assert torch.equal(nearest(points, means(points, 5)), points)
-    assert torch.equal(nearest(points, means(points, 2)).flatten(), torch.tensor([0.5, 0.5, 11.0, 11.0, 11.0]))
+    assert torch.equal(nearest_of(points, cluster(points, 5)), points)
+    assert torch.equal(nearest_of(points, cluster(points, 2)).flatten(), torch.tensor([0.5, 0.5, 11.0, 11.0, 11.0]))
 
 
 def test_cells_are_parts_of_pictures():
@@ -25,9 +25,9 @@ def test_cells_are_parts_of_pictures():
 
 def test_pictures_of_flat_cells_lose_only_their_edges_when_they_are_shrunk():
     flat = torch.full((1, 16, 16, 3), 77, dtype=torch.uint8)
-    assert torch.equal(shrunk(flat, 4), flat.float())
+    assert torch.equal(shrink(flat, 4), flat.float())
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8))
-    lost = (shrunk(noise, 4) - noise.float()).square().mean().sqrt().item()
+    lost = (shrink(noise, 4) - noise.float()).square().mean().sqrt().item()
     assert lost == pytest.approx(256 / 12**0.5, rel=0.1)
 
 
@@ -36,7 +36,7 @@ def test_errors_are_those_of_what_is_drawn():
     model = ImageVQConfig(quantiser=sizes).build({"image": image_grid(16, 4)}, seed=3).eval()
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
     batch = ImageBatch(image=image, mask=None, label=torch.full((40,), -1), key=[""] * 40)
-    found = drawing_errors(model, [batch], [batch])
+    found = measure_drawings(model, [batch], [batch])
     drawn = model.reconstructed(batch).image.double()
     assert found.model == pytest.approx(float((drawn - image.double()).square().mean().sqrt()), rel=1e-5)
     assert found.used == len(model.quantiser.ids(image).unique()) <= 32
@@ -44,4 +44,4 @@ def test_errors_are_those_of_what_is_drawn():
     assert found.cells < found.colours
     assert found.score.best == "k-means of whole cells"
     with pytest.raises(ValueError, match="got none"):
-        drawing_errors(model, [], [batch])
+        measure_drawings(model, [], [batch])

@@ -17,13 +17,13 @@ from maskstream.train.papers.where2imagine.evaluate import (
     LINEAR,
     MEAN,
     STRAIGHT,
-    errors,
+    errors_of,
     evaluate,
+    fit_median,
     held_out_clips,
-    kept_up,
+    keep_up,
     known_guesses,
-    least_off,
-    motion,
+    motion_of,
 )
 from maskstream.train.papers.where2imagine.model import WaypointConfig
 
@@ -42,13 +42,13 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_last_motion_kept_up_is_right_on_an_arc_and_straight_on_is_not(split: Path) -> None:
     for batch in (held_out_clips(DATA, split)[0], next(iter(DATA.loader(split, batch_size=15, device="cpu", seed=1)))):
-        arc = kept_up(batch, AHEAD_S, turning=True)
+        arc = keep_up(batch, AHEAD_S, turning=True)
         # The speed is that of the chord, a little less than that of the arc.
         torch.testing.assert_close(arc, batch.waypoint, atol=2e-3, rtol=0)
-        straight = kept_up(batch, AHEAD_S, turning=False)
+        straight = keep_up(batch, AHEAD_S, turning=False)
         np.testing.assert_allclose(straight[:, 1], SPEED * AHEAD_S, rtol=2e-3)
         assert not straight[:, [0, 2]].any()
-        far = errors(straight, batch.waypoint)
+        far = errors_of(straight, batch.waypoint)
         np.testing.assert_allclose(far[:, 1], np.rad2deg(TURN * AHEAD_S), rtol=1e-4)
     turns = batch.waypoint[:, 2].sign()
     assert {-1.0, 1.0} == set(turns.tolist())  # the second batch has mirrored clips
@@ -56,7 +56,7 @@ def test_the_last_motion_kept_up_is_right_on_an_arc_and_straight_on_is_not(split
 
 def test_angles_of_errors_go_the_short_way_round() -> None:
     made, true = torch.tensor([[0.0, 0.0, 3.0]]), torch.tensor([[3.0, 4.0, -3.0]])
-    metres, degrees = errors(made, true)[0].tolist()
+    metres, degrees = errors_of(made, true)[0].tolist()
     assert metres == pytest.approx(5)
     assert degrees == pytest.approx(np.rad2deg(2 * np.pi - 6), abs=1e-4)
 
@@ -65,13 +65,13 @@ def test_guesses_know_the_split(split: Path) -> None:
     clips = held_out_clips(DATA, split)
     mean, linear = known_guesses(DATA, split)
     torch.testing.assert_close(mean, clips[0].waypoint[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(motion(clips[0], AHEAD_S) @ linear, clips[0].waypoint, atol=1e-4, rtol=0)
+    torch.testing.assert_close(motion_of(clips[0], AHEAD_S) @ linear, clips[0].waypoint, atol=1e-4, rtol=0)
 
 
 def test_a_linear_map_is_least_off_in_distance_and_not_in_squares() -> None:
     inputs = torch.tensor([[1.0]] * 5)
     outputs = torch.tensor([[0.0, 0.0, 0.0]] * 3 + [[8.0, 6.0, 0.0]] * 2)
-    found = least_off(inputs, outputs)
+    found = fit_median(inputs, outputs)
     np.testing.assert_allclose(found[0, :2], 0, atol=0.06)  # the median of the places; their mean is (3.2, 2.4)
 
 

@@ -10,8 +10,8 @@ import torch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss
-from maskstream.train.evaluate.guesses import PatchLosses, patch_losses
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.guesses import PatchLosses, measure_patches
+from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 
 from .model import SpectrogramAutoencoderConfig
@@ -27,12 +27,12 @@ READING = (
 def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: str | Path, shown: int) -> Evaluation:
     """The loss on clips of sounds as they are, without gain and mixtures, and reconstructions of some."""
     plain = replace(config, roll_gain=None, spec_augment=None, mixup=None, views=1)
-    batch = next(iter(batches(plain, data, size=shown, samples=shown, shuffle=True)))
+    batch = next(iter(read_batches(plain, data, size=shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
         made = model.reconstructed(batch)
     rows = range(min(shown, len(batch)))
     return Evaluation(
-        scores=(losses(plain, model, data).score("sounds", "token"),),
+        scores=(measure_losses(plain, model, data).score("sounds", "token"),),
         examples=(Compared(title="Reconstructions", reading=READING, batch=batch, made=made, rows=rows),),
         loss=TrainingLoss(
             name="The mean squared error over the target tokens' normalised values",
@@ -41,9 +41,9 @@ def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: str 
     )
 
 
-def losses(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: str | Path) -> PatchLosses:
+def measure_losses(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: str | Path) -> PatchLosses:
     """The losses over up to 512 samples."""
-    return patch_losses(model, batches(config, data, size=32, samples=MEASURED))
+    return measure_patches(model, read_batches(config, data, size=32, samples=MEASURED))
 
 
 EVALUATIONS = {SpectrogramAutoencoderConfig: evaluate}

@@ -28,7 +28,7 @@ from maskstream.train.core.losses import Losses, squared
 from maskstream.train.core.model import Grids
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.objectives import matching, mean_token
-from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masked, rows_of
+from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masks_of, rows_of
 from maskstream.train.nn.positions import grid_positions
 from maskstream.train.nn.select import gather_tokens
 from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
@@ -96,7 +96,7 @@ class Siamese(PairModel):
         Matching has its share of the config; the two errors have equal parts of the rest.
         """
         shown = self.reconstruction_rows(batch)
-        spectrogram, of_video, of_audio = masked(shown)
+        spectrogram, of_video, of_audio = masks_of(shown)
         split = (self.video.split(shown.video), self.audio.split(spectrogram))
         predicted = self._completed(split, (of_video.visible, of_audio.visible), (of_video.target, of_audio.target))
         with torch.no_grad():
@@ -116,7 +116,7 @@ class Siamese(PairModel):
 
     def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """The second views. Their masks have one ratio, so the padding is removed."""
-        _, video, audio = masked(batch)
+        _, video, audio = masks_of(batch)
         return rows_of(batch, slice(1, None, 2), self._second(video), self._second(audio))
 
     def _second(self, mask: MaskBatch) -> MaskBatch:
@@ -132,14 +132,14 @@ class Siamese(PairModel):
 
     def _matched_views(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
         """Unit embeddings (B, D) of the clips and of the sounds of the first views."""
-        spectrogram, video, audio = masked(batch)
+        spectrogram, video, audio = masks_of(batch)
         clips = self._matched(VIDEO, self.video.split(batch.video[0::2]), self._first(video))
         return clips, self._matched(AUDIO, self.audio.split(spectrogram[0::2]), self._first(audio))
 
     def _first(self, mask: MaskBatch) -> list[Tensor]:
         if mask.n_visible is None:
             raise ValueError("AVSiam needs padded masks, whose counts may differ; give the loader masks.Padded(...)")
-        return ratio_parts(mask.visible[0::2], mask.n_visible[0::2], self.config.parts)
+        return divide_by_count(mask.visible[0::2], mask.n_visible[0::2], self.config.parts)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the encoder and the decoder only: the division of a batch into parts is decided on the host."""
@@ -168,7 +168,7 @@ class Siamese(PairModel):
         return cast(Tensor, self.encoder(kind.inputs(gather_tokens(tokens, visible)), visible, modality, valid))
 
     def _matched(self, modality: int, tokens: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """The mean tokens (B, D) of a batch whose rows are encoded in parts (see `ratio_parts`)."""
+        """The mean tokens (B, D) of a batch whose rows are encoded in parts (see `divide_by_count`)."""
         rows, visible, valid = parts[::3], parts[1::3], parts[2::3]
         means = [
             mean_token(self._encoded(modality, tokens[row], seen, real), real)
@@ -184,7 +184,7 @@ class Siamese(PairModel):
         return cast(list[Tensor], self.decoder(encoded, visible, target))
 
 
-def ratio_parts(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:
+def divide_by_count(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:
     """Divides a batch of padded masks into `parts` near-equal parts of rows with similar counts.
 
     visible int64 (B, V) and n_visible int64 (B,) are those of a MaskBatch. Each part has its rows int64 (b,), their

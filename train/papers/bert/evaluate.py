@@ -15,7 +15,7 @@ from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, first_batch, shuffled, trained_on
+from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
 from maskstream.train.evaluate.id_counts import STRENGTHS, NGrams, neighbours
 from maskstream.train.nn.token_ids import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
@@ -47,7 +47,7 @@ class MaskedTokenLosses:
 
 
 @torch.inference_mode()
-def masked_token_losses(model: TokenModel, measured: Iterable[TextBatch], counts: NGrams) -> MaskedTokenLosses:
+def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGrams) -> MaskedTokenLosses:
     """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
     losses, right, found = [], [], []
     for batch in measured:
@@ -72,9 +72,9 @@ def evaluate(model: TokenModel, config: TextData, data: str | Path, shown: int) 
     """The loss on a held-out split with the recipe's masks, compared with those of counts of the training split."""
     size = min(len(Manifest.load(data)), _AT_ONCE)
     whole = replace(config, packing="pack", mask=None)
-    counts = NGrams.of(batches(whole, trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
-    found = masked_token_losses(model, shuffled(config, data, most=MEASURED, size=_AT_ONCE), counts)
-    batch = first_batch(config, data, shown)
+    counts = NGrams.of(read_batches(whole, trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
+    found = measure_tokens(model, read_shuffled(config, data, most=MEASURED, size=_AT_ONCE), counts)
+    batch = read_first(config, data, shown)
     with torch.inference_mode():
         made = model.reconstructed(batch)
     rows = range(min(shown, len(batch)))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.audio.data import NoisyData
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 
 from .model import DenseUNet, DenseUNetConfig, si_sdr
 
@@ -24,8 +24,8 @@ READING = (
 
 def evaluate(model: DenseUNet, config: NoisyData, data: str | Path, shown: int) -> Evaluation:
     """The SI-SDR and the error on the split, and some sounds before and after."""
-    loss, before, after, measured = gains(config, model, data)
-    batch = next(iter(batches(config, data, size=shown, samples=shown, shuffle=True)))
+    loss, before, after, measured = measure_gains(config, model, data)
+    batch = next(iter(read_batches(config, data, size=shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
         made = model.reconstructed(batch)
     rows, noisy = range(min(shown, len(batch))), "the noisy sound"
@@ -53,11 +53,11 @@ def evaluate(model: DenseUNet, config: NoisyData, data: str | Path, shown: int) 
     )
 
 
-def gains(config: NoisyData, model: DenseUNet, data: str | Path) -> tuple[float, float, float, int]:
+def measure_gains(config: NoisyData, model: DenseUNet, data: str | Path) -> tuple[float, float, float, int]:
     """The mean loss, the mean SI-SDR in dB before and after enhancement, and the number of samples (up to 128)."""
     kept: list[Tensor] = []
     with torch.inference_mode():
-        for batch in batches(config, data, size=8, samples=MEASURED):
+        for batch in read_batches(config, data, size=8, samples=MEASURED):
             real = torch.ones(len(batch)) if batch.weight is None else batch.weight
             enhanced = model.enhance(batch.mixture)
             left, noise = ((x - batch.clean).abs().mean(dim=(1, 2)) for x in (enhanced, batch.mixture))

@@ -11,7 +11,7 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.losses import squared
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.nn.select import gather_tokens
 
 from .model import CropPairConfig, CropPairModel, CrossAutoencoder, FramePairConfig
@@ -35,7 +35,7 @@ def evaluate(model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: 
     samples, rounds = n // size * size, -(-LEAST // n)
     sums = torch.zeros(3)
     count = 0.0
-    for batch in batches(config, data, size=size, samples=samples, shuffle=True, rounds=rounds):
+    for batch in read_batches(config, data, size=size, samples=samples, shuffle=True, rounds=rounds):
         pair = model.pair(batch)
         true = model.tokens.targets(gather_tokens(model.tokens.split(pair.second), pair.target))
         copied = model.tokens.targets(gather_tokens(model.tokens.split(pair.first), pair.target))
@@ -43,7 +43,7 @@ def evaluate(model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: 
             sums[i] += squared(made, true, pair.weight).total
         count += float(pair.weight.sum())
     own, mean, first = (sums / count).tolist()
-    some = next(iter(batches(config, data, size=shown, samples=shown, shuffle=True)))
+    some = next(iter(read_batches(config, data, size=shown, samples=shown, shuffle=True)))
     step = 2 if isinstance(model, CropPairModel) else 1
     return Evaluation(
         scores=(

@@ -39,11 +39,11 @@ class Denoised:
 
 def evaluate(model: AudioVisualDiffusion, config: AudioVisualData, data: str | Path, shown: int) -> Evaluation:
     """What every model of video with sound has; this one is judged by the patches that it denoises."""
-    return pairs.evaluate(model, config, data, shown, [*denoised(config, model, data).scores()])
+    return pairs.evaluate(model, config, data, shown, [*measure_denoising(config, model, data).scores()])
 
 
 @torch.inference_mode()
-def denoised(config: AudioVisualData, model: AudioVisualDiffusion, data: str | Path) -> Denoised:
+def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data: str | Path) -> Denoised:
     """The errors of the denoised patches of up to 256 samples, at times drawn as in training.
 
     The noised patch is scaled by sqrt(a), where a is its share of signal: the best linear estimate for patches of mean

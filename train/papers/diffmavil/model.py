@@ -26,7 +26,7 @@ from maskstream.train.core.losses import Losses, squared
 from maskstream.train.core.model import Grids
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.objectives import matching, mean_token
-from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masked
+from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masks_of
 from maskstream.train.nn.positions import interleaved_sinusoid
 from maskstream.train.nn.select import gather_tokens
 from maskstream.train.nn.transformer import Stack, init_linear
@@ -119,7 +119,7 @@ class AudioVisualDiffusion(PairModel):
 
         Matching has its share of the config; the two errors have equal parts of the rest.
         """
-        spectrogram, of_video, of_audio = masked(batch)
+        spectrogram, of_video, of_audio = masks_of(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
         encoded = self._encoded(split, of_video.visible, of_audio.visible)
         (video, clean_video, _), (audio, clean_audio, _) = self._denoised(batch, split, self._fused(*encoded))
@@ -158,7 +158,7 @@ class AudioVisualDiffusion(PairModel):
 
         Each is (B, M, values of a token). ValueError if the batch has no noise or no masks.
         """
-        spectrogram, of_video, of_audio = masked(batch)
+        spectrogram, of_video, of_audio = masks_of(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
         seen = self._fused(*self._encoded(split, of_video.visible, of_audio.visible))
         return self._denoised(batch, split, seen)
@@ -167,7 +167,7 @@ class AudioVisualDiffusion(PairModel):
         self, batch: AudioVisualBatch, split: tuple[Tensor, Tensor], seen: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """`denoise` for data that are already split into tokens (`split`) and encoded (`seen`)."""
-        _, of_video, of_audio = masked(batch)
+        _, of_video, of_audio = masks_of(batch)
         clean = self._clean(split, of_video.target, of_audio.target)
         parts = (
             (self.video_decoder, of_video, batch.video_noise, batch.video_time),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train.core.export import load_model
-from maskstream.train.core.losses import Losses, squared, weighted, widened
+from maskstream.train.core.losses import Losses, squared, weighted, widen
 from maskstream.train.core.model import Grids
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, MaskedAutoencoder
 from maskstream.train.nn.select import gather_tokens
@@ -74,13 +74,13 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
         tokens = self.tokens.split(data)
         with torch.no_grad():
             expected = self.tokens.targets(gather_tokens(tokens, mask.target))
-            wanted = features(self.teacher(data.device), data, mask.visible, self.distilled.teacher_block)
-        x = seen = features(self, data, mask.visible, self.distilled.block)
+            wanted = features_of(self.teacher(data.device), data, mask.visible, self.distilled.teacher_block)
+        x = seen = features_of(self, data, mask.visible, self.distilled.block)
         stack = first_stack(self)
         for block in stack.blocks[self.distilled.block + 1 :]:
             x = block(x)
         made = self.decoder([stack.norm(x)], [mask.visible], [mask.target])[0]
-        apart = F.normalize(widened(self.match(seen)), dim=2) - F.normalize(widened(wanted), dim=2)
+        apart = F.normalize(widen(self.match(seen)), dim=2) - F.normalize(widen(wanted), dim=2)
         error = apart.abs().mean(dim=(1, 2))
         return Losses(
             parts={
@@ -120,7 +120,7 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
         return model
 
 
-def features(model: MaskedAutoencoder[ImageBatch], data: Tensor, visible: Tensor, block: int) -> Tensor:
+def features_of(model: MaskedAutoencoder[ImageBatch], data: Tensor, visible: Tensor, block: int) -> Tensor:
     """The output of a block of the encoder for the tokens `visible`, (B, V, D), after that of the class token, if any.
 
     The blocks above it are not computed.

@@ -39,7 +39,7 @@ from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, Tra
 from maskstream.train.nn.objectives import chamfer
 
 from .model import VoxelDiffusion, VoxelDiffusionConfig, noise_of
-from .noise_errors import VIEWS, held_out_batches, noise_errors
+from .noise_errors import VIEWS, held_out_batches, measure_noise
 
 _AT_ONCE = 1 << 24  # the most point distances held in memory at a time
 COMPARED = 54
@@ -170,7 +170,7 @@ class DenoisedClouds(Example):
 def evaluate(model: VoxelDiffusion, config: PointsData, data: str | Path, shown: int) -> Evaluation:
     """The held-out errors with their bounds, and clouds that the model generated; the same at each call."""
     batches = held_out_batches(config, data)
-    errors = noise_errors(config, model, batches, data)
+    errors = measure_noise(config, model, batches, data)
     made, real, label = made_and_real(config, model, data)
     sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])
     first, whole, count = batches[0], errors.whole, sum(map(len, batches))

@@ -73,7 +73,7 @@ def held_out_batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
 
 
 @torch.inference_mode()
-def noise_errors(
+def measure_noise(
     config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: str | Path
 ) -> NoiseErrors:
     """The model's errors and their bounds on batches of the split at `data`."""
@@ -87,7 +87,7 @@ def noise_errors(
         known = (1 - share).sqrt().float()[:, None, None] * noised
         guesses = (model.predict(noised, time, label), model.predict(noised, time, label, visible), known)
         errors = [(guess - noise).square().mean(dim=(1, 2)) for guess in guesses]
-        least = [least_error(dense[key], float(a), generator) for key, a in zip(batch.key, share, strict=True)]
+        least = [bound_error(dense[key], float(a), generator) for key, a in zip(batch.key, share, strict=True)]
         rows.append(torch.stack((*errors, torch.tensor(least)), dim=1).double())
         kept.append(share)
     table, shares = torch.cat(rows), torch.cat(kept)
@@ -97,7 +97,7 @@ def noise_errors(
     )
 
 
-def least_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float:
+def bound_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float:
     """The lower bound of the error at one time: that of a predictor that knows all points (N, 3) of the cloud except
     the noised one.
 

@@ -28,7 +28,7 @@ from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.shards.config import Json
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.evaluate.scores import exact_match, normalised, rouge_l, vqa_accuracy
+from maskstream.train.evaluate.scores import exact_match, normalise, rouge_l, vqa_accuracy
 
 from .glosses import Glosses
 
@@ -164,7 +164,7 @@ def _texts(given: Any) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(map(str, given)) if isinstance(given, list) else ()
 
 
-def prompted(
+def write_prompt(
     question: Question,
     perspective: str,
     *,
@@ -176,10 +176,10 @@ def prompted(
     """The prompt of a question. examples: shown before it, in one composite picture. glosses: given as knowledge.
     hidden: the share of the picture's patches that are grey, drawn by `masks.Random` from the question's key.
     """
-    image = occluded(question.image, hidden, question.key, seed)
+    image = occlude(question.image, hidden, question.key, seed)
     lines = []
     if examples:
-        image = composite([*(one.image for one in examples), image])
+        image = compose([*(one.image for one in examples), image])
         lines = [
             f"Picture {number}. Question: {one.text}{_choices(one)} Answer: {one.answers[0]}"
             + (f" Rationale: {one.rationales[0]}" if perspective == "rationale" and one.rationales else "")
@@ -201,7 +201,7 @@ def _choices(question: Question) -> str:
     return f" Choices: {'; '.join(question.choices)}." if question.choices else ""
 
 
-def occluded(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s:
+def occlude(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s:
     """The image with a share of its PATCHES x PATCHES patches grey; more are hidden at a higher ratio, not others."""
     if not ratio:
         return image
@@ -214,7 +214,7 @@ def occluded(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s:
     return np.where(covers[..., None], np.uint8(GREY), image)
 
 
-def composite(images: Sequence[UInt8s]) -> UInt8s:
+def compose(images: Sequence[UInt8s]) -> UInt8s:
     """Images side by side in rows, each fitted into SIDE x SIDE pixels on white: uint8 (h, w, 3)."""
     across = int(np.ceil(np.sqrt(len(images))))
     down = -(-len(images) // across)
@@ -296,7 +296,7 @@ class _Asked:
 
     def _replied(self, perspective: str, hidden: float, glosses: Sequence[Sequence[str]]) -> list[Replied]:
         prompts = [
-            prompted(one, perspective, examples=self._examples(one), glosses=own, hidden=hidden, seed=self.seed)
+            write_prompt(one, perspective, examples=self._examples(one), glosses=own, hidden=hidden, seed=self.seed)
             for one, own in zip(self.questions, glosses, strict=True)
         ]
         replies = self.predictor(prompts)
@@ -331,7 +331,7 @@ def _scores(replies: Sequence[Replied]) -> dict[str, dict[str, float]]:
         if len(one.question.answers) == PEOPLE:
             figures["vqa"] = vqa_accuracy(one.answer, one.question.answers)
         if one.prompt.id.split(" ")[-2] == "rationale" and one.question.rationales:
-            named = f" {normalised(one.answer)} " in f" {normalised(one.rationale)} "
+            named = f" {normalise(one.answer)} " in f" {normalise(one.rationale)} "
             figures |= {"rouge_l": rouge_l(one.rationale, one.question.rationales), "names_answer": float(named)}
         for kind in {"all", one.question.kind} - {""}:
             rows[kind].append(figures)

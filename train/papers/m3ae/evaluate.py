@@ -20,7 +20,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.losses import LossPart, squared
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, ShownSamples, TrainingLoss
 from maskstream.train.evaluate.guesses import PatchLosses, nearest_visible
-from maskstream.train.evaluate.held_out import batches, first_batch, shuffled, trained_on
+from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
 from maskstream.train.evaluate.id_counts import NGrams
 from maskstream.train.evaluate.scores import KIND
 from maskstream.train.nn.select import gather_tokens
@@ -110,7 +110,7 @@ class Priors:
 
 
 @torch.inference_mode()
-def answers(model: ImageTextClassifier, measured: Iterable[ImageTextBatch], priors: Priors) -> Answers:
+def measure_answers(model: ImageTextClassifier, measured: Iterable[ImageTextBatch], priors: Priors) -> Answers:
     """The right answers on batches, in which questions without a label count as wrong. ValueError for no batch."""
     right: dict[str, list[tuple[bool, bool, bool]]] = {"all": []}
     losses: list[float] = []
@@ -139,21 +139,21 @@ def answers(model: ImageTextClassifier, measured: Iterable[ImageTextBatch], prio
     )
 
 
-def measured_answers(
+def measure_held_out(
     config: ImageTextData, model: ImageTextClassifier, data: str | Path, train: str | Path | None = None
 ) -> Answers:
     """The answers to shuffled questions of a split; train: what the priors are of, by default `trained_on(data)`."""
     known = replace(config, image_mask=None, text_mask=None, fields=())
     before = train or trained_on(data)
     counted = min(len(Manifest.load(before)), KNOWN)
-    priors = Priors.of(batches(known, before, size=min(counted, _ASKED_AT_ONCE), samples=counted, shuffle=True))
+    priors = Priors.of(read_batches(known, before, size=min(counted, _ASKED_AT_ONCE), samples=counted, shuffle=True))
     asked = replace(known, fields=(Field(name=KIND, default=""),))
-    return answers(model, shuffled(asked, data, most=ASKED, size=_ASKED_AT_ONCE), priors)
+    return measure_answers(model, read_shuffled(asked, data, most=ASKED, size=_ASKED_AT_ONCE), priors)
 
 
 def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
     """The right answers on a held-out split, compared with answers without looking."""
-    found, batch = measured_answers(config, model, data), first_batch(config, data, shown)
+    found, batch = measure_held_out(config, model, data), read_first(config, data, shown)
     with torch.inference_mode():
         said = model.scores(batch).argmax(dim=1).tolist()
     return Evaluation(
@@ -218,9 +218,7 @@ class ImageTextLosses:
 
 
 @torch.inference_mode()
-def image_text_losses(
-    model: ImageTextAutoencoder, measured: Iterable[ImageTextBatch], counts: NGrams
-) -> ImageTextLosses:
+def measure_losses(model: ImageTextAutoencoder, measured: Iterable[ImageTextBatch], counts: NGrams) -> ImageTextLosses:
     """The losses on batches with masks and pairs. ValueError for no batch."""
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     losses, right, ids, matched = [], [], [], []
@@ -259,16 +257,16 @@ def image_text_losses(
 def held_out_samples(config: ImageTextData, data: str | Path) -> list[ImageTextBatch]:
     """Shuffled samples of the split with the recipe's masks and pairs, centre crops; the same each time."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)
-    return list(shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
+    return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 
 
 def evaluate(model: ImageTextAutoencoder, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
     """The losses on a held-out split with the recipe's masks; ids are counted in the split beside it."""
     plain = replace(config, image_mask=None, text_mask=None, pairs=False)
-    known = batches(plain, trained_on(data), size=_AT_ONCE, samples=COUNTED)
+    known = read_batches(plain, trained_on(data), size=_AT_ONCE, samples=COUNTED)
     counts = NGrams.of((batch.texts for batch in known), model.config.vocabulary)
     measured = held_out_samples(config, data)
-    found, first = image_text_losses(model, measured, counts), measured[0]
+    found, first = measure_losses(model, measured, counts), measured[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
     rows = range(min(shown, len(first)))

@@ -19,9 +19,9 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Pictures, Score, TrainingLoss
 from maskstream.train.evaluate.guesses import nearest_visible
-from maskstream.train.evaluate.held_out import shuffled, trained_on
+from maskstream.train.evaluate.held_out import read_shuffled, trained_on
 from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts
-from maskstream.train.evaluate.iterative import filled
+from maskstream.train.evaluate.iterative import fill_in
 from maskstream.train.evaluate.pictures import held_out_pictures
 
 from .model import GenerativeEncoder, GenerativeEncoderConfig, mask_of
@@ -66,7 +66,7 @@ class PictureDistances:
         )
 
 
-def generated_ids(
+def generate_ids(
     model: GenerativeEncoder,
     n: int,
     *,
@@ -80,12 +80,12 @@ def generated_ids(
         blank = torch.zeros(min(_AT_ONCE, n - start), model.n, dtype=torch.int64)
         hidden = torch.ones_like(blank, dtype=torch.bool)
         own = seed * 1_000_003 + start
-        parts.append(filled(model.predict, blank, hidden, rounds=rounds, temperature=temperature, seed=own))
+        parts.append(fill_in(model.predict, blank, hidden, rounds=rounds, temperature=temperature, seed=own))
     return torch.cat(parts)
 
 
 @torch.inference_mode()
-def generated_examples(
+def generate_examples(
     model: GenerativeEncoder,
     real: Tensor,
     *,
@@ -95,7 +95,7 @@ def generated_examples(
     seed: int = 0,
 ) -> Pictures:
     """Generated pictures beside the real ones uint8 (n, H, W, 3)."""
-    ids = generated_ids(model, count, rounds=rounds, temperature=temperature, seed=seed)
+    ids = generate_ids(model, count, rounds=rounds, temperature=temperature, seed=seed)
     sets = {
         "Generated": model.drawn(ids),
         "Real": real,
@@ -105,14 +105,14 @@ def generated_examples(
 
 
 @torch.inference_mode()
-def set_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, counts: IdCounts) -> PictureDistances:
+def measure_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, counts: IdCounts) -> PictureDistances:
     """The distances of as many pictures as there are in `real` and in `trained`, uint8 (n, H, W, 3)."""
     n = min(len(real), len(trained))
     rng = torch.Generator().manual_seed(0)
     alone = torch.multinomial(counts.single, n * model.n, replacement=True, generator=rng).view(n, model.n)
     cell = model.config.quantiser.cell
     wanted = cell_colours(real[:n], cell)
-    sets = [model.drawn(generated_ids(model, n)), model.drawn(alone), trained[:n]]
+    sets = [model.drawn(generate_ids(model, n)), model.drawn(alone), trained[:n]]
     own, by_frequency, known = (frechet_distance(cell_colours(one, cell), wanted) for one in sets)
     return PictureDistances(model=own, alone=by_frequency, trained=known, n=n)
 
@@ -174,7 +174,7 @@ class HiddenIdLosses:
 
 
 @torch.inference_mode()
-def hidden_id_losses(model: GenerativeEncoder, measured: Iterable[ImageBatch], counts: IdCounts) -> HiddenIdLosses:
+def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch], counts: IdCounts) -> HiddenIdLosses:
     """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
     columns: list[tuple[Tensor, ...]] = []
     for batch in measured:
@@ -202,23 +202,23 @@ def hidden_id_losses(model: GenerativeEncoder, measured: Iterable[ImageBatch], c
 def training_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
     """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
-    return list(shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE))
+    return list(read_shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 
 def evaluate(model: GenerativeEncoder, config: ImageData, data: str | Path, shown: int) -> Evaluation:
     """The losses on shuffled samples with the recipe's masks, and how far generated pictures are from real ones."""
     measured, known = held_out_pictures(config, data), training_pictures(config, data)
     counts = IdCounts.of((model.vq.ids(batch.image) for batch in known), model.blank)
-    found = hidden_id_losses(model, measured, counts)
+    found = measure_hidden_ids(model, measured, counts)
     real, trained = (torch.cat([batch.image for batch in part]) for part in (measured, known))
-    apart, first = set_distances(model, real, trained, counts), measured[0]
+    apart, first = measure_distances(model, real, trained, counts), measured[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
     return Evaluation(
         scores=(found.loss_score, found.right_score, apart.score),
         examples=(
             Compared(title="Predictions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))),
-            generated_examples(model, first.image[:16], count=16),
+            generate_examples(model, first.image[:16], count=16),
         ),
         loss=TrainingLoss(
             name="The mean cross-entropy of the hidden ids in nats, with smoothed labels",
@@ -240,7 +240,7 @@ def generate(
     seed: int,
 ) -> Pictures:
     """Generated pictures beside real ones of the split."""
-    return generated_examples(
+    return generate_examples(
         model,
         held_out_pictures(config, data)[0].image[:count],
         count=count,

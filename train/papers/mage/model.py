@@ -21,7 +21,7 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.train.core.losses import Losses, weighted, widened
+from maskstream.train.core.losses import Losses, weighted, widen
 from maskstream.train.core.model import Grids, Model, ModelConfig
 from maskstream.train.nn.objectives import matching
 from maskstream.train.nn.positions import grid_positions
@@ -125,11 +125,11 @@ class GenerativeEncoder(Model[ImageBatch]):
         logits = self.predicted(encoded, mask)
         wanted = ids.gather(1, mask.target)
         errors = F.cross_entropy(
-            widened(logits).transpose(1, 2), wanted, reduction="none", label_smoothing=self.config.smoothing
+            widen(logits).transpose(1, 2), wanted, reduction="none", label_smoothing=self.config.smoothing
         )
         parts = {"hidden ids": weighted(errors, mask.weight)}
         if self.match is not None:
-            views = F.normalize(widened(self.match(encoded[:, 1:].mean(dim=1))), dim=1)
+            views = F.normalize(widen(self.match(encoded[:, 1:].mean(dim=1))), dim=1)
             parts["views"] = matching(views[0::2], views[1::2], self.config.temperature, self.config.contrast)
         return Losses(parts=parts)
 

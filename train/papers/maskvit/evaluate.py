@@ -17,10 +17,10 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import shuffled, trained_on
+from maskstream.train.evaluate.held_out import read_shuffled, trained_on
 from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts
-from maskstream.train.evaluate.iterative import filled
-from maskstream.train.evaluate.pictures import UNIT, error
+from maskstream.train.evaluate.iterative import fill_in
+from maskstream.train.evaluate.pictures import UNIT, root_mean_square
 
 from .model import FrameIdsConfig, FrameIdsModel, mask_of
 
@@ -64,10 +64,10 @@ class Futures:
             "the real frames, drawn from their ids": self.drawn,
         }
         real = self.real[:, self.context :]
-        return {name: error(made[:, self.context :], real) for name, made in rows.items()}
+        return {name: root_mean_square(made[:, self.context :], real) for name, made in rows.items()}
 
 
-def futures(
+def generate_futures(
     model: FrameIdsModel,
     measured: Iterable[VideoBatch],
     *,
@@ -83,7 +83,7 @@ def futures(
     with torch.inference_mode():
         for number, batch in enumerate(rows):
             ids = model.ids(batch)
-            made = filled(
+            made = fill_in(
                 model.predict,
                 ids,
                 model.future(len(ids)),
@@ -122,7 +122,7 @@ def hidden_pairs(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> Iterat
 
 
 @torch.inference_mode()
-def counted(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
+def count_ids(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
     """The counts of hidden ids of batches with masks, alone and after the id last seen at their places."""
     k = model.blank
     single, pairs = torch.ones(k, dtype=torch.float64), torch.zeros(k * k, dtype=torch.float64)
@@ -149,7 +149,7 @@ class HiddenIds:
 
 
 @torch.inference_mode()
-def hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdCounts) -> HiddenIds:
+def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdCounts) -> HiddenIds:
     """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
     columns: list[tuple[Tensor, ...]] = []
     for ids, seen, batch in hidden_pairs(model, measured):
@@ -174,14 +174,14 @@ def hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdC
 def held_out_clips(config: VideoData, data: str | Path, most: int = MEASURED) -> list[VideoBatch]:
     """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)
-    return list(shuffled(plain, data, most=most, size=_AT_ONCE))
+    return list(read_shuffled(plain, data, most=most, size=_AT_ONCE))
 
 
 def evaluate(model: FrameIdsModel, config: VideoData, data: str | Path, shown: int) -> Evaluation:
     """The figures on held-out clips, compared with counts of the training split and with the last frame repeated."""
     measured = held_out_clips(config, data)
-    counts = counted(model, held_out_clips(config, trained_on(data), COUNTED))
-    found, errors = hidden_ids(model, measured, counts), futures(model, measured).errors()
+    counts = count_ids(model, held_out_clips(config, trained_on(data), COUNTED))
+    found, errors = measure_hidden_ids(model, measured, counts), generate_futures(model, measured).errors()
     own, drawn, first = errors.pop("generated"), errors.pop("the real frames, drawn from their ids"), measured[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
@@ -238,7 +238,7 @@ def generate(
     """Generated futures of held-out clips, beside the real ones and the last frame, repeated."""
     batch = held_out_clips(config, data, count)[0]
     heat = TEMPERATURE if temperature is None else temperature
-    made = futures(model, [batch], rounds=rounds, temperature=heat, seed=seed)
+    made = generate_futures(model, [batch], rounds=rounds, temperature=heat, seed=seed)
     frames = "frame" if model.config.context == 1 else f"{model.config.context} frames"
     return Clips(
         title="Generated futures",

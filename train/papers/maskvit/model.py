@@ -22,7 +22,7 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.train.core.losses import Losses, weighted, widened
+from maskstream.train.core.losses import Losses, weighted, widen
 from maskstream.train.core.model import Grids, Model, ModelConfig
 from maskstream.train.nn.positions import LearntPositions
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
@@ -102,7 +102,7 @@ class FrameIdsModel(Model[VideoBatch]):
         """The cross-entropy of the hidden ids."""
         ids, mask = self.ids(batch), mask_of(batch)
         logits = self.predicted(ids, mask.masked, mask.target)
-        errors = F.cross_entropy(widened(logits).transpose(1, 2), ids.gather(1, mask.target), reduction="none")
+        errors = F.cross_entropy(widen(logits).transpose(1, 2), ids.gather(1, mask.target), reduction="none")
         return Losses(parts={"hidden ids": weighted(errors, mask.weight)})
 
     def ids(self, batch: VideoBatch) -> Tensor:

@@ -21,7 +21,7 @@ from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.shards.members.texts import ROLES
 from maskstream.shards.stores.open import open_store
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import shuffled, trained_on
+from maskstream.train.evaluate.held_out import read_shuffled, trained_on
 from maskstream.train.evaluate.scores import KIND
 
 from .model import RationaleWriter, RationaleWriterConfig
@@ -117,12 +117,12 @@ def write(
     if not config.then:
         return made
     rows = [[found.get(role, ()) for role in config.target] for found in made]
-    second = replace(batch, text=appended(batch.text, rows, end))
+    second = replace(batch, text=append_texts(batch.text, rows, end))
     after = _parts(model.written(second, begin=begin, end=end, texts=len(config.then)), config.then, special)
     return [{**one, **other} for one, other in zip(made, after, strict=True)]
 
 
-def appended(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> TextRows:
+def append_texts(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> TextRows:
     """Rows with more texts behind theirs, each followed by `end`, cut at the rows' length."""
     tokens, roles = rows.tokens.clone(), rows.roles.clone()
     for i, more in enumerate(texts):
@@ -133,7 +133,7 @@ def appended(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> TextRo
     return replace(rows, tokens=tokens, roles=roles)
 
 
-def true_texts(rows: TextRows, i: int) -> Texts:
+def true_texts_of(rows: TextRows, i: int) -> Texts:
     """The ids of each role of a row."""
     tokens, roles = rows.tokens[i].tolist(), rows.roles[i].tolist()
     found: dict[str, list[int]] = {}
@@ -143,7 +143,7 @@ def true_texts(rows: TextRows, i: int) -> Texts:
     return {role: tuple(ids) for role, ids in found.items()}
 
 
-def written(asked: Iterable[Asked], known: Iterable[Asked]) -> Written:
+def measure_texts(asked: Iterable[Asked], known: Iterable[Asked]) -> Written:
     """The figures of questions; known: those whose answers are counted. ValueError for no question."""
     by_kind: dict[Hashable, Counter[Ids]] = defaultdict(Counter)
     by_words: dict[Ids, Counter[Ids]] = defaultdict(Counter)
@@ -179,7 +179,7 @@ def written(asked: Iterable[Asked], known: Iterable[Asked]) -> Written:
     )
 
 
-def plain(config: ImageTextData) -> ImageTextData:
+def with_true_texts(config: ImageTextData) -> ImageTextData:
     """A recipe's data with whole images, the true answer and rationale as targets, and the kinds of questions."""
     return replace(
         config,
@@ -194,31 +194,35 @@ def plain(config: ImageTextData) -> ImageTextData:
     )
 
 
-def questions(config: ImageTextData, data: str | Path, most: int, size: int = _AT_ONCE) -> Iterable[ImageTextBatch]:
+def read_questions(
+    config: ImageTextData, data: str | Path, most: int, size: int = _AT_ONCE
+) -> Iterable[ImageTextBatch]:
     """Batches of up to `most` shuffled questions of a split with their true texts."""
-    return shuffled(plain(config), data, most=most, size=size)
+    return read_shuffled(with_true_texts(config), data, most=most, size=size)
 
 
-def measured_writing(config: ImageTextData, model: RationaleWriter | None, data: str | Path) -> Written:
+def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: str | Path) -> Written:
     """The figures on shuffled questions of a split, of a model or of one that writes nothing; answers are counted in
     `trained_on(data)`.
     """
     special = special_ids(data)
     asked = (
         one
-        for batch in questions(config, data, MEASURED)
+        for batch in read_questions(config, data, MEASURED)
         for one in _asked(batch, [{}] * len(batch) if model is None else write(config, model, batch, special))
     )
-    known = (one for batch in questions(config, trained_on(data), KNOWN) for one in _asked(batch, [{}] * len(batch)))
-    return written(asked, known)
+    known = (
+        one for batch in read_questions(config, trained_on(data), KNOWN) for one in _asked(batch, [{}] * len(batch))
+    )
+    return measure_texts(asked, known)
 
 
 def evaluate(model: RationaleWriter, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
     """The right answers on a held-out split, compared with answers without looking, and some that are written."""
-    found = measured_writing(config, model, data)
-    batch = next(iter(questions(config, data, shown, shown)))
+    found = measure_writing(config, model, data)
+    batch = next(iter(read_questions(config, data, shown, shown)))
     made = write(config, model, batch, special_ids(data))
-    true = [{} if batch.target is None else true_texts(batch.target, i) for i in range(len(made))]
+    true = [{} if batch.target is None else true_texts_of(batch.target, i) for i in range(len(made))]
     return Evaluation(
         scores=tuple(found.scores()),
         examples=(Writing(title="Answers", reading=READING, batch=batch, true=true, made=made),),
@@ -236,7 +240,7 @@ def _asked(batch: ImageTextBatch, made: Sequence[Texts]) -> Iterable[Asked]:
     assert batch.target is not None
     for i, texts in enumerate(made):
         words = tuple(batch.text.tokens[i][batch.text.valid[i]].tolist())
-        yield Asked(kind=str(kinds[i]), words=words, true=true_texts(batch.target, i), made=texts)
+        yield Asked(kind=str(kinds[i]), words=words, true=true_texts_of(batch.target, i), made=texts)
 
 
 def _parts(rows: Tensor, roles: Sequence[str], special: tuple[int, int]) -> list[Texts]:

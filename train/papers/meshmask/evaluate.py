@@ -14,10 +14,10 @@ from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.losses import squared
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 
 from .model import MeshNetwork, MeshNetworkConfig
-from .rollout import Trajectories, next_model, next_step_errors, persistence, rollout, rollout_error
+from .rollout import Trajectories, measure_steps, next_model, persist, rollout, rollout_error
 
 MEASURED = 512
 """The largest number of samples that are measured."""
@@ -52,12 +52,12 @@ def evaluate(model: MeshNetwork, config: MeshData, data: str | Path, shown: int)
 
 
 def _of_fields(model: MeshNetwork, config: MeshData, data: str | Path, shown: int) -> Evaluation:
-    losses, count = masked_losses(config, model, data)
+    losses, count = measure_masked(config, model, data)
     n = len(Manifest.load(data))
     chosen = set(np.unique(np.linspace(0, n - 1, shown).round().astype(int)).tolist())
     plain = replace(config, noise=None, views=1)
     examples = []
-    for i, batch in enumerate(batches(plain, data, size=1, samples=n)):
+    for i, batch in enumerate(read_batches(plain, data, size=1, samples=n)):
         if i in chosen:
             with torch.inference_mode():
                 made = model.reconstructed(batch)
@@ -84,8 +84,8 @@ def _of_fields(model: MeshNetwork, config: MeshData, data: str | Path, shown: in
 def _of_rollouts(model: MeshNetwork, data: str | Path, shown: int) -> Evaluation:
     trajectories = Trajectories.open(data)
     made = rollout(model, trajectories)
-    error, still = (rollout_error(one, trajectories) for one in (made, persistence(trajectories)))
-    own, guessed = next_step_errors(model, trajectories)
+    error, still = (rollout_error(one, trajectories) for one in (made, persist(trajectories)))
+    own, guessed = measure_steps(model, trajectories)
     count = len(trajectories.start)
     return Evaluation(
         scores=(
@@ -129,14 +129,14 @@ def _of_rollouts(model: MeshNetwork, data: str | Path, shown: int) -> Evaluation
 
 
 @torch.inference_mode()
-def masked_losses(config: MeshData, model: MeshNetwork, data: str | Path) -> tuple[dict[str, float], int]:
-    """The losses of the model, of the mean field and of `spread`, on VIEWS steps of each of up to MEASURED meshes, and
-    how many meshes there are.
+def measure_masked(config: MeshData, model: MeshNetwork, data: str | Path) -> tuple[dict[str, float], int]:
+    """The losses of the model, of the mean field and of `spread_fields`, on VIEWS steps of each of up to MEASURED
+    meshes, and how many meshes there are.
     """
     sums: dict[str, float] = {"model": 0.0, "mean field": 0.0, "spread": 0.0}
     total, meshes = 0.0, 0
     shown = replace(config, noise=None, views=VIEWS, fields=())
-    for batch in batches(shown, data, size=1, samples=MEASURED):
+    for batch in read_batches(shown, data, size=1, samples=MEASURED):
         mask = batch.mask
         if mask is None:
             raise ValueError("the batch has no masks; give the loader mask=")
@@ -144,7 +144,7 @@ def masked_losses(config: MeshData, model: MeshNetwork, data: str | Path) -> tup
         made = {
             "model": model.reconstructed(batch).state[target],
             "mean field": torch.zeros_like(batch.state[target]),
-            "spread": spread(batch.state, mask.masked[0], batch.edges)[target],
+            "spread": spread_fields(batch.state, mask.masked[0], batch.edges)[target],
         }
         for name, values in made.items():
             sums[name] += float(squared(values, batch.state[target], weight).total)
@@ -153,7 +153,7 @@ def masked_losses(config: MeshData, model: MeshNetwork, data: str | Path) -> tup
     return {name: value / max(total, 1e-12) for name, value in sums.items()}, meshes
 
 
-def spread(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
+def spread_fields(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
     """Fields (N, D) in which each hidden node (masked bool (N,)) has the mean of its neighbours.
 
     This is harmonic interpolation, by 200 Jacobi iterations: the best prediction from the mesh without any physics.

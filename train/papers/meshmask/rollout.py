@@ -120,14 +120,14 @@ def rollout_error(made: Tensor, trajectories: Trajectories) -> Float32s:
     return errors
 
 
-def persistence(trajectories: Trajectories) -> Tensor:
+def persist(trajectories: Trajectories) -> Tensor:
     """The rollout of a baseline that predicts no change, float32 (T, N, D)."""
     free = (trajectories.start.counts > 0)[:, None]
     return torch.where(free, trajectories.fields[0], trajectories.fields)
 
 
 @torch.inference_mode()
-def next_step_errors(model: MeshNetwork, trajectories: Trajectories, every: int = 10) -> tuple[float, float]:
+def measure_steps(model: MeshNetwork, trajectories: Trajectories, every: int = 10) -> tuple[float, float]:
     """The losses of the model and of persistence over one step, from every `every`-th true step."""
     start, fields = trajectories.start, trajectories.fields
     losses = []

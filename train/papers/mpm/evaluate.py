@@ -22,7 +22,7 @@ from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 
 from .model import PoseModel, PoseModelConfig, distance
 
@@ -59,10 +59,10 @@ def p_mpjpe(made: Tensor, true: Tensor, *, valid: Tensor | None = None) -> float
     All joints take part in the alignment; reflections are not allowed.
     """
     _check(made, true)
-    return _mean_distance(aligned(made, true), true, valid)
+    return _mean_distance(align(made, true), true, valid)
 
 
-def aligned(made: Tensor, true: Tensor) -> Tensor:
+def align(made: Tensor, true: Tensor) -> Tensor:
     """`made` rotated, moved and scaled for the smallest squared distance to `true`; float64 (..., J, 3).
 
     A pose whose joints are all one point becomes the mean of the true joints.
@@ -108,7 +108,11 @@ def evaluate(model: PoseModel, config: PoseData, data: str | Path, shown: int) -
     it completes, one that only lifts by the poses that it lifts.
     """
     clips = held_out_clips(config, data)
-    found, trivial, completes = lifted_errors(model, clips), mean_loss(model, clips), model.decoder_2d is not None
+    found, trivial, completes = (
+        measure_lifting(model, clips),
+        measure_mean_pose(model, clips),
+        model.decoder_2d is not None,
+    )
     first, count = clips[0], sum(len(_real(batch, batch.pose_3d)) for batch in clips)
     rows, whole = range(min(shown, len(first))), replace(first, mask_2d=None, mask_3d=None)
     linear, mean = "the linear map that fits these clips best", "their mean pose"
@@ -130,7 +134,7 @@ def evaluate(model: PoseModel, config: PoseData, data: str | Path, shown: int) -
             made = model.reconstructed(first)
             examples.append(Compared(title="Completed poses", reading=COMPLETED, batch=first, made=made, rows=rows))
     if completes:
-        own, between = hidden_errors(model, clips)
+        own, between = measure_hidden(model, clips)
         hidden = Score(
             name="distance of hidden joints",
             value=own,
@@ -160,11 +164,11 @@ def held_out_clips(config: PoseData, data: str | Path) -> list[PoseBatch]:
     """Clips of all motions of the split, without flips, with the recipe's cameras and masks; the same at each call."""
     n = len(Manifest.load(data))
     rounds = max(min(ROUNDS, MEASURED // n), 1)
-    return list(batches(replace(config, views=1, flip=0.0), data, size=min(n, 64), samples=n, rounds=rounds))
+    return list(read_batches(replace(config, views=1, flip=0.0), data, size=min(n, 64), samples=n, rounds=rounds))
 
 
 @torch.inference_mode()
-def lifted_errors(model: PoseModel, clips: list[PoseBatch]) -> Lifted:
+def measure_lifting(model: PoseModel, clips: list[PoseBatch]) -> Lifted:
     """The errors of the model and of the baselines on clips; rows that only pad a batch do not count."""
     flat, true, made = (
         torch.cat([_real(batch, of(batch)).flatten(0, 1).double() for batch in clips])
@@ -181,7 +185,7 @@ def lifted_errors(model: PoseModel, clips: list[PoseBatch]) -> Lifted:
 
 
 @torch.inference_mode()
-def hidden_errors(model: PoseModel, clips: list[PoseBatch]) -> tuple[float, float]:
+def measure_hidden(model: PoseModel, clips: list[PoseBatch]) -> tuple[float, float]:
     """The mean distances in mm of hidden joints of 3-D poses: of the model, and of linear interpolation in time.
 
     A joint that no frame shows is at the pelvis for interpolation.
@@ -192,11 +196,11 @@ def hidden_errors(model: PoseModel, clips: list[PoseBatch]) -> tuple[float, floa
         hidden = _real(batch, batch.mask_3d.masked.view(batch.pose_3d.shape[:3]))
         true, made = _real(batch, batch.pose_3d), _real(batch, model.completed(batch)[1])
         of_model.append((made - true).norm(dim=-1)[hidden])
-        of_line.append((interpolated(true, hidden) - true).norm(dim=-1)[hidden])
+        of_line.append((interpolate(true, hidden) - true).norm(dim=-1)[hidden])
     return _MM * float(torch.cat(of_model).mean()), _MM * float(torch.cat(of_line).mean())
 
 
-def interpolated(poses: Tensor, hidden: Tensor) -> Tensor:
+def interpolate(poses: Tensor, hidden: Tensor) -> Tensor:
     """Poses (B, T, J, dims) with the joints `hidden` bool (B, T, J) on the line between visible ones in time."""
     made, gone = poses.numpy().copy(), hidden.numpy()
     time = np.arange(made.shape[1])
@@ -209,7 +213,7 @@ def interpolated(poses: Tensor, hidden: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def mean_loss(model: PoseModel, clips: list[PoseBatch]) -> float:
+def measure_mean_pose(model: PoseModel, clips: list[PoseBatch]) -> float:
     """The training loss of a prediction of the clips' mean poses."""
     flat, true = (torch.cat([_real(batch, of(batch)) for batch in clips]) for of in (_pose_2d, _pose_3d))
     weight = torch.ones(len(flat))

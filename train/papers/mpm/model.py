@@ -20,7 +20,7 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
-from maskstream.train.core.losses import Losses, LossPart, weighted, widened
+from maskstream.train.core.losses import Losses, LossPart, weighted, widen
 from maskstream.train.core.model import Grids, Model, ModelConfig
 from maskstream.train.nn.positions import Positions, grid_positions
 from maskstream.train.nn.select import gather_tokens, put_tokens
@@ -183,5 +183,5 @@ class PoseModel(Model[PoseBatch]):
 
 def distance(made: Tensor, true: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
     """The mean distance of joints (B, T, J, dims), each clip weighted by `weight` (B,)."""
-    error = torch.linalg.vector_norm(widened(made) - widened(true), dim=-1).mean(dim=(1, 2))
+    error = torch.linalg.vector_norm(widen(made) - widen(true), dim=-1).mean(dim=(1, 2))
     return weighted(error, weight, share)

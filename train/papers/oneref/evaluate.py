@@ -15,9 +15,9 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, first_batch, shuffled, trained_on
+from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
 
-from .model import OneRef, OneRefConfig, centred, generalised_overlap, overlap
+from .model import OneRef, OneRefConfig, generalised_overlap, overlap, to_centre
 
 MEASURED = 1024
 """The largest number of phrases that are measured."""
@@ -66,7 +66,7 @@ class Referred:
 
 
 @torch.inference_mode()
-def referred(model: OneRef, measured: Iterable[ImageTextBatch], mean: Tensor) -> Referred:
+def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: Tensor) -> Referred:
     """The figures on batches without masks, whose field "boxes" has the boxes of all phrases of a sample.
 
     mean: float32 (4,), the mean box of the training split. Samples without a box do not count. ValueError for no box.
@@ -77,7 +77,7 @@ def referred(model: OneRef, measured: Iterable[ImageTextBatch], mean: Tensor) ->
         made, boxed = model.reconstructed(batch), ~batch.box.isnan().any(dim=1)
         true = batch.box[boxed]
         overlaps.append(overlap(made.box[boxed], true))
-        far.append((centred(mean) - centred(true)).abs().sum(dim=1) + 1 - generalised_overlap(mean, true))
+        far.append((to_centre(mean) - to_centre(true)).abs().sum(dim=1) + 1 - generalised_overlap(mean, true))
         for name, share in _guessed(batch, mean).items():
             guesses.setdefault(name, []).append(share[boxed])
         if batch.segment is not None and made.segment is not None:
@@ -123,34 +123,34 @@ def without_objects(guesses: dict[str, float]) -> dict[str, float]:
     return {name: share for name, share in guesses.items() if "object" not in name}
 
 
-def whole(config: ImageTextData) -> ImageTextData:
+def without_masks(config: ImageTextData) -> ImageTextData:
     """A recipe's data without masks, of centre crops."""
     return replace(config, image_mask=None, text_mask=None, views=1, augment=CenterCrop(), colour=None)
 
 
-def measured_boxes(config: ImageTextData, model: OneRef, data: str | Path) -> Referred:
+def measure_boxes(config: ImageTextData, model: OneRef, data: str | Path) -> Referred:
     """The figures on shuffled phrases of a split; the mean box is that of `trained_on(data)`."""
-    config = whole(config)
+    config = without_masks(config)
     before = trained_on(data)
     known = min(len(Manifest.load(before)), KNOWN)
     boxes = torch.cat(
-        [one.box for one in batches(config, before, size=min(known, _AT_ONCE), samples=known, shuffle=True)]
+        [one.box for one in read_batches(config, before, size=min(known, _AT_ONCE), samples=known, shuffle=True)]
     )
     mean = boxes[~boxes.isnan().any(dim=1)].mean(dim=0)
     asked = replace(config, fields=(Field(name=BOXES),))
-    return referred(model, shuffled(asked, data, most=MEASURED, size=_AT_ONCE), mean)
+    return measure_referring(model, read_shuffled(asked, data, most=MEASURED, size=_AT_ONCE), mean)
 
 
 def evaluate(model: OneRef, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
     """The boxes and segments of a held-out split, and of the split `unseen` beside it if there is one."""
-    found = measured_boxes(config, model, data)
+    found = measure_boxes(config, model, data)
     scores = [*found.scores()]
     unseen = Path(data).parent / UNSEEN
     if (unseen / "dataset.json").is_file():
-        others = measured_boxes(config, model, unseen)
+        others = measure_boxes(config, model, unseen)
         others = replace(others, guesses=without_objects(others.guesses))
         scores += [replace(one, name=f"{one.name}, objects never shown") for one in others.scores()]
-    batch = first_batch(whole(config), data, shown)
+    batch = read_first(without_masks(config), data, shown)
     with torch.inference_mode():
         made = model.reconstructed(batch)
     return Evaluation(

@@ -43,13 +43,13 @@ FIRST_SCALE, FIRST_BIAS = 10.0, -2.0
 """Similarity as a logit: times this plus that, both learnt."""
 
 
-def corners(centred: Tensor) -> Tensor:
+def to_corners(centred: Tensor) -> Tensor:
     """Boxes (..., 4) given by centre, width and height as x0, y0, x1, y1."""
     centre, half = centred[..., :2], centred[..., 2:] / 2
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
-def centred(boxes: Tensor) -> Tensor:
+def to_centre(boxes: Tensor) -> Tensor:
     """Boxes (..., 4) given by their corners as centre, width and height."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), dim=-1)
@@ -195,10 +195,10 @@ class OneRef(Model[ImageTextBatch]):
         found, boxed = self.found(batch), ~batch.box.isnan().any(dim=-1)
         wanted = torch.where(boxed[:, None], batch.box, 0.5)
         weight = boxed.float() if batch.weight is None else boxed.float() * batch.weight
-        far = (found.box - centred(wanted)).abs().sum(dim=-1)
+        far = (found.box - to_centre(wanted)).abs().sum(dim=-1)
         parts = {
             "box": weighted(far, weight),
-            "overlap": weighted(1 - generalised_overlap(corners(found.box), wanted), weight),
+            "overlap": weighted(1 - generalised_overlap(to_corners(found.box), wanted), weight),
             **_area("patches of the box", found.near, self.inside(wanted), weight),
         }
         if batch.segment is not None:
@@ -232,7 +232,7 @@ class OneRef(Model[ImageTextBatch]):
         """
         rows, columns = self.tokens.grid
         size = torch.tensor((columns, rows), device=boxes.device, dtype=torch.float32)
-        given = centred(boxes.float()) * size.repeat(2)
+        given = to_centre(boxes.float()) * size.repeat(2)
         away = (self.corner - given[:, None, :2]) / size
         sides = 1 / given[:, None, 2:].clamp_min(1).expand(-1, len(self.corner), -1)
         return torch.cat((away, sides), dim=-1)
@@ -248,7 +248,7 @@ class OneRef(Model[ImageTextBatch]):
     def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
         """The batch with the box and the segment that are found, and hidden patches painted as predicted."""
         found = self.found(batch)
-        box = corners(found.box).clamp(0, 1)
+        box = to_corners(found.box).clamp(0, 1)
         (h, w), (ph, pw) = self.tokens.grid, self.tokens.patch
         segment = (found.segment > 0).reshape(-1, h, w, ph, pw).transpose(2, 3).reshape(batch.image.shape[:3])
         image, text = batch.image, batch.text

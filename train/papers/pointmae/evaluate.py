@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.nn.objectives import chamfer
 
 from .model import PointAutoencoder, PointAutoencoderConfig, masks_of
@@ -40,7 +40,7 @@ class GroupLosses:
 def evaluate(model: PointAutoencoder, config: PointsData, data: str | Path, shown: int) -> Evaluation:
     """The loss on shuffled clouds, compared with those of two baselines, and reconstructions of the first."""
     clouds = held_out_clouds(config, data)
-    found, first = losses(model, clouds), clouds[0]
+    found, first = measure_losses(model, clouds), clouds[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
     return Evaluation(
@@ -75,11 +75,11 @@ def held_out_clouds(config: PointsData, data: str | Path) -> list[PointsBatch]:
     size = min(len(Manifest.load(data)), MEASURED, 32)
     plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))
     n = min(len(Manifest.load(data)), MEASURED)
-    return list(batches(plain, data, size=size, samples=max(n // 32, 1) * size, shuffle=True))
+    return list(read_batches(plain, data, size=size, samples=max(n // 32, 1) * size, shuffle=True))
 
 
 @torch.inference_mode()
-def losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupLosses:
+def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupLosses:
     """The losses on masked batches."""
     rows = []
     for batch in clouds:

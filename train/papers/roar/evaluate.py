@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from maskstream.train.evaluate.held_out import first_batch, shuffled, trained_on
+from maskstream.train.evaluate.held_out import read_first, read_shuffled, trained_on
 
 from .model import TextClassifier, TextClassifierConfig
 
@@ -58,13 +58,15 @@ def evaluate(model: TextClassifier, config: TextData, data: str | Path, shown: i
     """
     plain = replace(config, mask=None, scores=None, fields=())
     classes = model.settings.most_labels or 0
-    counts = IdsByClass.of(shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE), classes, model.vocabulary)
+    counts = IdsByClass.of(
+        read_shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE), classes, model.vocabulary
+    )
     labels: list[int] = []
     found: list[int] = []
     counted: list[int] = []
     loss = 0.0
     with torch.inference_mode():
-        for batch in shuffled(plain, data, most=MEASURED, size=_AT_ONCE):
+        for batch in read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE):
             real = batch.label >= 0
             scores = model.scores(batch)[real]
             loss += float(F.cross_entropy(scores, batch.label[real], reduction="sum"))
@@ -79,7 +81,7 @@ def evaluate(model: TextClassifier, config: TextData, data: str | Path, shown: i
         "the most frequent class": _right([int(counts.texts.argmax())] * len(labels), labels),
         "naive Bayes over ids": _right(counted, labels),
     }
-    batch = first_batch(config, data, shown)
+    batch = read_first(config, data, shown)
     with torch.inference_mode():
         said = model.scores(batch).argmax(dim=1).tolist()
     return Evaluation(

@@ -45,10 +45,10 @@ def integrated_gradients(model: TextClassifier, batch: TextBatch, points: int) -
     Source: Sundararajan et al. (2017), by the right Riemann sum. Without their size, the values of a row add up to what
     the logit gains over vectors of zeros, the better the more points.
     """
-    return integrated(model, batch, points).abs()
+    return integrate_gradients(model, batch, points).abs()
 
 
-def integrated(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
+def integrate_gradients(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
     """Integrated gradients with their signs: (B, L)."""
     vectors = model.vectors(batch).detach()
     total = torch.zeros_like(vectors)
@@ -78,7 +78,9 @@ MEASURES: Mapping[str, Callable[[TextClassifier, TextBatch, int], Tensor]] = {
 """The measures that look at a model, by name."""
 
 
-def importance(model: TextClassifier, batch: TextBatch, measure: str, *, seed: int, points: int) -> list[Float32s]:
+def measure_importance(
+    model: TextClassifier, batch: TextBatch, measure: str, *, seed: int, points: int
+) -> list[Float32s]:
     """The importance of each row's tokens without special ones, float32 (tokens,); +inf for those that are hidden.
 
     measure: of MEASURES, RANDOM or CONTROL, whose scores are a function of the seed and the sample's key. points: those

@@ -37,10 +37,10 @@ from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run import train_recipe
 from maskstream.train.core.run_folder import MODEL
-from maskstream.train.evaluate.held_out import batches
+from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.evaluate.scores import macro_f1
 
-from .importance import CONTROL, MEASURES, RANDOM, Float32s, importance
+from .importance import CONTROL, MEASURES, RANDOM, Float32s, measure_importance
 from .model import TextClassifier, TextClassifierConfig
 
 ROAR = "roar.json"
@@ -266,7 +266,7 @@ class _Compared:
         """The test texts that are measured, with a label each."""
         n = min(len(Manifest.load(self.test)), self.samples)
         size = min(n, _AT_ONCE)
-        for batch in batches(data, self.test, size=size, samples=n // size * size, shuffle=True):
+        for batch in read_batches(data, self.test, size=size, samples=n // size * size, shuffle=True):
             if (batch.label < 0).any():
                 raise ValueError(f"{self.test} has texts without a label; ROAR needs one for each")
             yield batch
@@ -317,7 +317,7 @@ class _Compared:
         for split, some in shown.items():
             found: dict[str, Float32s] = {}
             for batch in some:
-                rows = importance(model, batch.to(self.device), measure, seed=seed, points=self.points)
+                rows = measure_importance(model, batch.to(self.device), measure, seed=seed, points=self.points)
                 found |= dict(zip(batch.key, rows, strict=True))
             folder = self.out / f"seed-{seed}" / "scores"
             folder.mkdir(parents=True, exist_ok=True)

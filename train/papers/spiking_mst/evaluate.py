@@ -19,7 +19,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from maskstream.train.evaluate.held_out import first_batch, shuffled, trained_on
+from maskstream.train.evaluate.held_out import read_first, read_shuffled, trained_on
 from maskstream.train.evaluate.scores import accuracy
 
 from .model import SpikingTransformer, SpikingTransformerConfig
@@ -109,7 +109,7 @@ class Spiked(ShownSamples):
 
 
 @torch.inference_mode()
-def spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], steps: int = STEPS) -> Spiking:
+def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], steps: int = STEPS) -> Spiking:
     """Compares a model with its simulation in `steps` time steps, on labelled images. ValueError for none."""
     own, labels = [], []
     after: list[list[Tensor]] = [[] for _ in range(steps)]
@@ -146,21 +146,21 @@ def spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], steps: in
 
 def held_out_images(config: ImageData, data: str | Path, samples: int = MEASURED) -> Iterator[ImageBatch]:
     """Shuffled samples of a split that have a label, centre crops; the same each time."""
-    for batch in shuffled(plain(config), data, most=samples, size=_AT_ONCE):
+    for batch in read_shuffled(without_augmentation(config), data, most=samples, size=_AT_ONCE):
         rows = (batch.label >= 0).nonzero()[:, 0]
         keys = [batch.key[row] for row in rows.tolist()]
         if keys:
             yield ImageBatch(image=batch.image[rows], mask=None, label=batch.label[rows], key=keys)
 
 
-def plain(config: ImageData) -> ImageData:
+def without_augmentation(config: ImageData) -> ImageData:
     """The config without augmentation."""
     return replace(config, views=1, augment=CenterCrop(), colour=None)
 
 
 def evaluate(model: SpikingTransformer, config: ImageData, data: str | Path, shown: int) -> Evaluation:
     """The right classes on a held-out split, with and without spikes, compared with the most frequent class."""
-    found = spiking(model, held_out_images(config, data))
+    found = measure_spiking(model, held_out_images(config, data))
     known = torch.cat([batch.label for batch in held_out_images(config, trained_on(data), COUNTED)])
     frequency = known.bincount(minlength=model.config.labels).double()
     labels = torch.cat([batch.label for batch in held_out_images(config, data)])
@@ -172,7 +172,7 @@ def evaluate(model: SpikingTransformer, config: ImageData, data: str | Path, sho
             "millions of multiplications with additions, of the activations": found.multiplied / 1e6,
             f"millions of additions in {STEPS} time steps": found.added[STEPS - 1] / 1e6,
         },
-        examples=(_spiked(model, first_batch(plain(config), data, shown)),),
+        examples=(_spiked(model, read_first(without_augmentation(config), data, shown)),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the classes in nats",
             baseline="the frequencies of classes",

@@ -120,13 +120,13 @@ class SpikingSimulation:
         self.additions.append(self.additions[-1] if self.additions else 0.0)
 
 
-def fired(unit: nn.Module, x: Tensor, kind: str, run: SpikingSimulation | None) -> Tensor:
+def activate(unit: nn.Module, x: Tensor, kind: str, run: SpikingSimulation | None) -> Tensor:
     """The activation of x, or the spikes of its neurons in a simulation."""
     assert isinstance(unit, Qcfs)
     return cast(Tensor, unit(x)) if run is None else run.fire(unit, x, kind)
 
 
-def through(layer: nn.Module, x: Tensor, run: SpikingSimulation | None) -> Tensor:
+def add_spikes(layer: nn.Module, x: Tensor, run: SpikingSimulation | None) -> Tensor:
     """A linear layer of spikes: each spike is added once for each output."""
     assert isinstance(layer, nn.Linear)
     if run is not None:
@@ -207,9 +207,9 @@ class SpikingBlock(nn.Module):
         """x: (B, W, L, D). mask: as in `Windows`. seeds: of dropped spikes, int64 (B,)."""
 
         def fire(name: str, value: Tensor) -> Tensor:
-            return fired(self.units[name], value, name, run)
+            return activate(self.units[name], value, name, run)
 
-        every = through(self.qkv, fire("in", self.norm1(x)), run)
+        every = add_spikes(self.qkv, fire("in", self.norm1(x)), run)
         q, k, v = every.view(*every.shape[:-1], 3, self.heads, -1).unbind(-3)
         q, k, v = (fire(name, one.transpose(-2, -3)) for name, one in (("q", q), ("k", k), ("v", v)))
         q, k = self._kept(q, seeds, 0, run), self._kept(k, seeds, 1, run)
@@ -221,9 +221,9 @@ class SpikingBlock(nn.Module):
         scores = scores + self.near[:, cast(Tensor, self.apart)]
         weights = (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(dim=-1)
         seen = fire("seen", (weights @ v).transpose(-2, -3).flatten(-2))
-        x = x + fire("out", through(self.out, seen, run))
-        hidden = fire("hidden", through(self.up, fire("between", self.norm2(x)), run))
-        return x + fire("down", through(self.down, hidden, run))
+        x = x + fire("out", add_spikes(self.out, seen, run))
+        hidden = fire("hidden", add_spikes(self.up, fire("between", self.norm2(x)), run))
+        return x + fire("down", add_spikes(self.down, hidden, run))
 
     def _kept(self, x: Tensor, seeds: Tensor, site: int, run: SpikingSimulation | None) -> Tensor:
         """The elements that random spike masking keeps, others in each step of a simulation."""
@@ -275,14 +275,14 @@ class SpikingTransformer(Model[ImageBatch]):
         x = self.tokens.inputs(self.tokens.split(batch.image))
         seeds = torch.tensor([key_seed(key) for key in batch.key], device=x.device)
         x = self.embed(x)
-        x = fired(self.unit, x if self.places is None else x + self.places, "embedded", run)
+        x = activate(self.unit, x if self.places is None else x + self.places, "embedded", run)
         for stage, (blocks, windows) in enumerate(zip(self.stages, self.windows, strict=True)):
             assert isinstance(windows, Windows)
             assert isinstance(blocks, nn.ModuleList)
             if stage:
                 before = cast(Windows, self.windows[stage - 1]).grid
                 four = to_windows(x, before, (2, 2)).flatten(2)
-                x = fired(self.units[stage - 1], through(self.merges[stage - 1], four, run), "merged", run)
+                x = activate(self.units[stage - 1], add_spikes(self.merges[stage - 1], four, run), "merged", run)
             x = windows(x, [partial(block, seeds=seeds, run=run) for block in blocks])
         return cast(Tensor, self.head(self.norm(x).mean(dim=1))).float()
 

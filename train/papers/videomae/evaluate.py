@@ -14,8 +14,15 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, ShownSamples
-from maskstream.train.evaluate.guesses import UNIT, Guess, PixelLosses, guess_losses, harmonic, patch_losses
-from maskstream.train.evaluate.held_out import batches, shuffled
+from maskstream.train.evaluate.guesses import (
+    UNIT,
+    Guess,
+    PixelLosses,
+    interpolate_pixels,
+    measure_guesses,
+    measure_patches,
+)
+from maskstream.train.evaluate.held_out import read_batches, read_shuffled
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoencoderConfig
 from maskstream.train.nn.select import gather_tokens
 from maskstream.train.nn.video_tokens import VideoTokens
@@ -43,8 +50,8 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: str 
     A model of pixels is compared with guesses from the visible pixels, on centre crops and on random ones.
     """
     guides = config.mask is not None and "flow" in config.mask.needs
-    plain = replace(wholly_decoded(config), augment=CenterCrop(), flow=config.flow if guides else "dis")
-    batch = next(iter(batches(plain, data, size=shown, samples=shown, shuffle=True)))
+    plain = replace(decode_all(config), augment=CenterCrop(), flow=config.flow if guides else "dis")
+    batch = next(iter(read_batches(plain, data, size=shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
         made = model.reconstructed(batch)
     rows = range(min(shown, len(batch)))
@@ -55,12 +62,12 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: str 
         rows=rows,
     )
     if not of_pixels(model):
-        found = patch_losses(model, shuffled(config, data, most=MEASURED, size=_AT_ONCE))
+        found = measure_patches(model, read_shuffled(config, data, most=MEASURED, size=_AT_ONCE))
         words = READING + NORMALISED + unpredicted(batch)
         drawn = Compared(title="Reconstructions", reading=words, batch=batch, made=made, rows=rows)
         return Evaluation(scores=(found.score("clips"),), examples=(drawn, same))
-    centres, crops = (clip_losses(model, measured_clips(config, data, random_crops=random)) for random in (False, True))
-    guess, errors = beside_guess(harmonic, model, batch)
+    centres, crops = (measure_clips(model, read_clips(config, data, random_crops=random)) for random in (False, True))
+    guess, errors = compare_with(interpolate_pixels, model, batch)
     return Evaluation(
         scores=(
             centres.score("centre crops"),
@@ -94,29 +101,29 @@ def of_pixels(model: MaskedAutoencoder[VideoBatch]) -> bool:
     return isinstance(model.tokens, VideoTokens) and model.tokens.target == "pixels"
 
 
-def wholly_decoded(config: VideoData) -> VideoData:
+def decode_all(config: VideoData) -> VideoData:
     """The config with one view in true colours, in which every hidden token is predicted."""
     mask = config.mask
     return replace(config, views=1, colour=None, mask=mask.mask if isinstance(mask, PartDecoded) else mask)
 
 
-def measured_clips(config: VideoData, data: str | Path, *, random_crops: bool = False) -> list[VideoBatch]:
+def read_clips(config: VideoData, data: str | Path, *, random_crops: bool = False) -> list[VideoBatch]:
     """Batches of LEAST to MEASURED clips of the split, each of whose samples comes equally often; always the same.
 
     The crops are centred, or random as the recipe's.
     """
     n = min(len(Manifest.load(data)), MEASURED)
-    shown = wholly_decoded(config if random_crops else replace(config, augment=CenterCrop()))
+    shown = decode_all(config if random_crops else replace(config, augment=CenterCrop()))
     rounds = -(-LEAST // n)
-    return list(batches(shown, data, size=min(n, _AT_ONCE), samples=n, shuffle=True, rounds=rounds))
+    return list(read_batches(shown, data, size=min(n, _AT_ONCE), samples=n, shuffle=True, rounds=rounds))
 
 
 @torch.inference_mode()
-def clip_losses(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBatch]) -> PixelLosses:
-    """The losses of a model of pixels on batches with masks, and those of all guesses (see `guess_losses`)."""
+def measure_clips(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBatch]) -> PixelLosses:
+    """The losses of a model of pixels on batches with masks, and those of all guesses (see `measure_guesses`)."""
     tokens = _pixel_tokens(model)
     found = (tokens.of(batch) for batch in clips)
-    return guess_losses(
+    return measure_guesses(
         tokens,
         (
             (tokens.inputs(tokens.split(data)), mask, model.predict(data, mask.visible, mask.target))
@@ -126,7 +133,7 @@ def clip_losses(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBatch
 
 
 @torch.inference_mode()
-def beside_guess(
+def compare_with(
     guess: Guess, model: MaskedAutoencoder[VideoBatch], batch: VideoBatch
 ) -> tuple[VideoBatch, list[tuple[float, float]]]:
     """The batch with its target cubes replaced by a guess, and the errors of the model and of the guess in each clip.

@@ -17,8 +17,8 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import shuffled, trained_on
-from maskstream.train.evaluate.pictures import UNIT, error
+from maskstream.train.evaluate.held_out import read_shuffled, trained_on
+from maskstream.train.evaluate.pictures import UNIT, root_mean_square
 
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
 
@@ -69,7 +69,7 @@ class DrawingErrors:
 def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: str | Path, shown: int) -> Evaluation:
     """The errors of shuffled samples, and reconstructions of some."""
     measured, known = (held_out_batches(config, split) for split in (data, trained_on(data)))
-    found, first, sizes = drawing_errors(model, measured, known), measured[0], model.config.quantiser
+    found, first, sizes = measure_drawings(model, measured, known), measured[0], model.config.quantiser
     reading = READING.format(codes=sizes.codes, cell=sizes.cell)
     with torch.inference_mode():
         made = model.reconstructed(first)
@@ -90,7 +90,7 @@ def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: str
     )
 
 
-def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT], trained: list[BatchT]) -> DrawingErrors:
+def measure_drawings(model: VQAutoencoder[BatchT], measured: list[BatchT], trained: list[BatchT]) -> DrawingErrors:
     """The errors on batches. trained: batches to which the means of k-means are fitted. ValueError if there is none."""
     if not measured or not trained:
         raise ValueError("errors need at least one batch, got none; take a split with a sample in it")
@@ -106,12 +106,12 @@ def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT], trained
     share = counts[counts > 0] / counts.sum()
     cells, known_cells = cells_of(pixels, cell), cells_of(known, cell)
     colours, known_colours = (one.view(len(one), 3, -1).mean(dim=2) for one in (cells, known_cells))
-    coloured = nearest(colours, means(known_colours, codes))[:, :, None].expand(-1, 3, cell * cell).flatten(1)
+    coloured = nearest_of(colours, cluster(known_colours, codes))[:, :, None].expand(-1, 3, cell * cell).flatten(1)
     return DrawingErrors(
-        model=error(drawn, pixels),
-        colours=error(coloured, cells),
-        cells=error(nearest(cells, means(known_cells, codes)), cells),
-        shrunk=error(shrunk(pixels, cell), pixels),
+        model=root_mean_square(drawn, pixels),
+        colours=root_mean_square(coloured, cells),
+        cells=root_mean_square(nearest_of(cells, cluster(known_cells, codes)), cells),
+        shrunk=root_mean_square(shrink(pixels, cell), pixels),
         used=len(share),
         codes=codes,
         perplexity=float((-(share * share.log()).sum()).exp()),
@@ -119,7 +119,7 @@ def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT], trained
     )
 
 
-def shrunk(pixels: Tensor, cell: int) -> Tensor:
+def shrink(pixels: Tensor, cell: int) -> Tensor:
     """Pictures uint8 (n, H, W, 3) shrunk by averaging to a pixel of 256 levels a cell, and enlarged bicubically."""
     small = F.avg_pool2d(pixels.permute(0, 3, 1, 2).float(), cell).round()
     large = F.interpolate(small, scale_factor=cell, mode="bicubic", align_corners=False)
@@ -131,7 +131,7 @@ def cells_of(pixels: Tensor, cell: int) -> Tensor:
     return F.pixel_unshuffle(pixels.permute(0, 3, 1, 2).float(), cell).permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def means(points: Tensor, k: int) -> Tensor:
+def cluster(points: Tensor, k: int) -> Tensor:
     """The means of k clusters of points float32 (n, values), by Lloyd's algorithm from k random points: (k, values).
 
     Fewer points than k are their own means.
@@ -146,7 +146,7 @@ def means(points: Tensor, k: int) -> Tensor:
     )
 
 
-def nearest(points: Tensor, of: Tensor) -> Tensor:
+def nearest_of(points: Tensor, of: Tensor) -> Tensor:
     """For each point (n, values) the nearest of (k, values): (n, values)."""
     return of[torch.cat([torch.cdist(part, of).argmin(dim=1) for part in torch.split(points, 4096)])]
 
@@ -154,7 +154,7 @@ def nearest(points: Tensor, of: Tensor) -> Tensor:
 def held_out_batches(config: ImageData | VideoData, data: str | Path) -> list[Any]:
     """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
     plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
-    return list(shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
+    return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 
 
 EVALUATIONS = {ImageVQConfig: evaluate, VideoVQConfig: evaluate}

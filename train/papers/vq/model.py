@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.losses import Losses, squared
 from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.quantiser import Quantiser, QuantiserConfig, check_cells, inputs
+from maskstream.train.nn.quantiser import Quantiser, QuantiserConfig, check_cells, to_inputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +88,7 @@ class VQAutoencoder(Model[BatchT]):
         made = self.quantiser.drawn(self.quantiser.rounding(self.quantiser.latents(pixels)))
         weight = made.new_ones(len(batch)) if batch.weight is None else batch.weight
         weight = weight.repeat_interleave(len(made) // len(batch))
-        error = squared(made.flatten(1), inputs(pixels).flatten(1), weight)
+        error = squared(made.flatten(1), to_inputs(pixels).flatten(1), weight)
         return Losses(parts={"reconstruction": error})
 
     def reconstructed(self, batch: BatchT) -> BatchT:

@@ -17,9 +17,9 @@ from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import batches, trained_on
+from maskstream.train.evaluate.held_out import read_batches, trained_on
 
-from .model import WaypointConfig, WaypointModel, speed, step_s
+from .model import WaypointConfig, WaypointModel, speed_of, step_s
 
 STRAIGHT, KEPT_UP, MEAN = "straight on", "the last motion kept up", "the mean waypoint"
 LINEAR = "a linear map of speed and turn"
@@ -47,7 +47,7 @@ class WaypointErrors:
 def evaluate(model: WaypointModel, config: TrajectoryData, data: str | Path, shown: int) -> Evaluation:
     """The errors on a held-out split, compared with the guesses, and waypoints of the first walks."""
     clips = held_out_clips(config, data)
-    found = dict(waypoint_errors(model, clips, *known_guesses(config, data)))
+    found = dict(measure_waypoints(model, clips, *known_guesses(config, data)))
     own, straight, count, first = found.pop("model"), found[STRAIGHT], sum(map(len, clips)), clips[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
@@ -96,34 +96,34 @@ def held_out_clips(config: TrajectoryData, data: str | Path) -> list[TrajectoryB
     n = len(Manifest.load(data))
     rounds = max(min(ROUNDS, MEASURED // n), 1)
     whole = replace(config, mask=None, views=1, colour=None)
-    return list(batches(whole, data, size=min(n, 64), samples=n, rounds=rounds))
+    return list(read_batches(whole, data, size=min(n, 64), samples=n, rounds=rounds))
 
 
 def known_guesses(config: TrajectoryData, data: str | Path) -> tuple[Tensor, Tensor]:
-    """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of `motion` to
-    waypoints, float32 (3, 3), that is least off.
+    """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of `motion_of`
+    to waypoints, float32 (3, 3), that is least off.
     """
     train = trained_on(data)
     n = len(Manifest.load(train))
     rounds = max(min(ROUNDS, KNOWN // n), 1)
     small = replace(config, mask=None, views=1, depth=False, clip=replace(config.clip, size=config.patch))
-    clips = list(batches(small, train, size=min(n, 64), samples=n, rounds=rounds))
+    clips = list(read_batches(small, train, size=min(n, 64), samples=n, rounds=rounds))
     true = torch.cat([clip.waypoint for clip in clips])
     turn = torch.atan2(true[:, 2].sin().mean(), true[:, 2].cos().mean())
-    moved = torch.cat([motion(clip, config.ahead_s) for clip in clips])
-    return torch.cat([true[:, :2].mean(dim=0), turn[None]]), least_off(moved, true)
+    moved = torch.cat([motion_of(clip, config.ahead_s) for clip in clips])
+    return torch.cat([true[:, :2].mean(dim=0), turn[None]]), fit_median(moved, true)
 
 
-def motion(batch: TrajectoryBatch, ahead_s: float) -> Tensor:
+def motion_of(batch: TrajectoryBatch, ahead_s: float) -> Tensor:
     """What the clips' last step says, float32 (B, 3): 1, and metres and turn ahead if speed and turn are kept up.
 
     ValueError for clips of one frame, which have no step.
     """
-    pace, turn = speed(batch), -heading_before(batch.pose[:, -2]) / step_s(batch)
+    pace, turn = speed_of(batch), -heading_before(batch.pose[:, -2]) / step_s(batch)
     return torch.stack([torch.ones_like(pace), pace * ahead_s, turn * ahead_s], dim=1)
 
 
-def least_off(inputs: Tensor, outputs: Tensor) -> Tensor:
+def fit_median(inputs: Tensor, outputs: Tensor) -> Tensor:
     """The matrix (n, 3) by which `inputs` (B, n) are least off from waypoints `outputs` (B, 3).
 
     The sum of distances is least by least squares that are weighted anew (Weiszfeld, 1937), with a floor of 5 cm.
@@ -138,7 +138,7 @@ def least_off(inputs: Tensor, outputs: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def waypoint_errors(
+def measure_waypoints(
     model: WaypointModel, clips: Sequence[TrajectoryBatch], mean: Tensor, linear: Tensor
 ) -> Mapping[str, WaypointErrors]:
     """The errors of the model, as "model", and of the guesses by name; rows that only pad a batch do not count.
@@ -151,30 +151,30 @@ def waypoint_errors(
         real = slice(None) if batch.weight is None else batch.weight > 0
         guesses = {
             "model": model.waypoints(batch),
-            STRAIGHT: kept_up(batch, ahead_s, turning=False),
-            KEPT_UP: kept_up(batch, ahead_s, turning=True),
+            STRAIGHT: keep_up(batch, ahead_s, turning=False),
+            KEPT_UP: keep_up(batch, ahead_s, turning=True),
             MEAN: mean.expand(len(batch), -1),
-            LINEAR: motion(batch, ahead_s) @ linear,
+            LINEAR: motion_of(batch, ahead_s) @ linear,
         }
         for name, guess in guesses.items():
-            made.setdefault(name, []).append(errors(guess, batch.waypoint)[real])
+            made.setdefault(name, []).append(errors_of(guess, batch.waypoint)[real])
     means = {name: torch.cat(parts).double().mean(dim=0).tolist() for name, parts in made.items()}
     return {name: WaypointErrors(metres=m, degrees=d) for name, (m, d) in means.items()}
 
 
-def errors(made: Tensor, true: Tensor) -> Tensor:
+def errors_of(made: Tensor, true: Tensor) -> Tensor:
     """Of waypoints (B, 3) the distance in metres and the angle in degrees, (B, 2)."""
     place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
     turn = made[:, 2] - true[:, 2]
     return torch.stack([place, torch.rad2deg(torch.atan2(turn.sin(), turn.cos()).abs())], dim=1)
 
 
-def kept_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
+def keep_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
     """The waypoints (B, 3) of walks that keep up the speed of the clip's last step and, if `turning`, its turn.
 
     ValueError for clips of one frame, which have no step.
     """
-    _, way, turn = motion(batch, ahead_s).unbind(dim=1)
+    _, way, turn = motion_of(batch, ahead_s).unbind(dim=1)
     turn = turn if turning else torch.zeros_like(turn)
     # On an arc of length `way` that turns by `turn`: sin(x) / x, which is 1 for no turn.
     half = turn / 2

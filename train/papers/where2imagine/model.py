@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
-from maskstream.train.core.losses import Losses, weighted, widened
+from maskstream.train.core.losses import Losses, weighted, widen
 from maskstream.train.core.model import Grids, Model, ModelConfig
 from maskstream.train.nn.positions import Positions, grid_positions
 from maskstream.train.nn.select import gather_tokens
@@ -101,7 +101,7 @@ class WaypointModel(Model[TrajectoryBatch]):
 
     def loss(self, batch: TrajectoryBatch) -> Losses:
         """The mean distance of predicted and true places in metres, and the mean angle between the turns in radians."""
-        made, true = self._outputs(batch), widened(batch.waypoint)
+        made, true = self._outputs(batch), widen(batch.waypoint)
         weight = torch.ones_like(true[:, 0]) if batch.weight is None else batch.weight
         place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
         turned = torch.stack([true[:, 2].sin(), true[:, 2].cos()], dim=1)
@@ -133,16 +133,16 @@ class WaypointModel(Model[TrajectoryBatch]):
         x = x + (positions if index is None else positions[index])
         first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
         if self.motion is not None:
-            first = first + self.motion(moved(batch))[:, None]
-        out = widened(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
+            first = first + self.motion(movement_of(batch))[:, None]
+        out = widen(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
         if self.kept_up is not None:
-            out = out + _MOTION_GAIN * widened(self.kept_up(moved(batch)))
+            out = out + _MOTION_GAIN * widen(self.kept_up(movement_of(batch)))
         reach = PACE_M_S * self.config.ahead_s
         return self._straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
 
     def _straight(self, batch: TrajectoryBatch) -> Tensor:
         """The outputs for walks straight on, float32 (B, 4)."""
-        pace = speed(batch) if self.config.motion else batch.pose.new_full((len(batch),), PACE_M_S)
+        pace = speed_of(batch) if self.config.motion else batch.pose.new_full((len(batch),), PACE_M_S)
         none = torch.zeros_like(pace)
         return torch.stack([none, pace * self.config.ahead_s, none, torch.ones_like(pace)], dim=1)
 
@@ -156,13 +156,13 @@ class WaypointModel(Model[TrajectoryBatch]):
         return cubes.reshape(-1, t * h * w, 2 * pt * ph * pw)
 
 
-def moved(batch: TrajectoryBatch) -> Tensor:
+def movement_of(batch: TrajectoryBatch) -> Tensor:
     """Where the camera was in each frame and how it was turned, as numbers near 1: float32 (B, 6 T)."""
     poses = torch.cat([batch.pose[:, :, :3], batch.pose[:, :, 4:]], dim=2)
     return (poses * poses.new_tensor(_MOTION)).flatten(1)
 
 
-def speed(batch: TrajectoryBatch) -> Tensor:
+def speed_of(batch: TrajectoryBatch) -> Tensor:
     """The speed in the last step of each clip, along the ground of the camera now: metres a second, float32 (B,).
 
     It is 0 for a clip that repeats its last frame. ValueError for clips of one frame, which have no step.

@@ -24,9 +24,9 @@ from maskstream.train.papers.meshmask.evaluate import ROLLOUTS
 from maskstream.train.papers.meshmask.rollout import (
     Float32s,
     Trajectories,
+    measure_steps,
     next_model,
-    next_step_errors,
-    persistence,
+    persist,
     reader_of,
     rollout,
     rollout_error,
@@ -73,12 +73,12 @@ def compare_rollouts(
     ValueError if a run is not that of a next-step model, or the split has no such trajectories.
     """
     trajectories = Trajectories.open(data, count, steps, component)
-    made: dict[str, Tensor] = {PERSISTENCE: persistence(trajectories)}
+    made: dict[str, Tensor] = {PERSISTENCE: persist(trajectories)}
     one_step: dict[str, float] = {}
     with compute_threads(CPU):
         for run in runs:
             model = next_model(load_model(run_weights(Path(run))))
-            one_step[str(run)], one_step[PERSISTENCE] = next_step_errors(model, trajectories)
+            one_step[str(run)], one_step[PERSISTENCE] = measure_steps(model, trajectories)
             made[str(run)] = rollout(model, trajectories)
     rows = [
         RolloutRow(name=name, one_step=one_step[name], error=rollout_error(fields, trajectories))
