@@ -134,5 +134,6 @@ def test_the_attentive_probe_finds_the_token_that_a_mean_hides() -> None:
     found = attentive_scores(x, label, y, 2, steps=300)
     assert accuracy(found, other) > 0.9
     assert accuracy(linear_scores(x.mean(dim=1), label, y.mean(dim=1), 2), other) < 0.75
-    torch.testing.assert_close(found, attentive_scores(x, label, y, 2, steps=300), rtol=0, atol=0)
-    assert not torch.equal(found, attentive_scores(x, label, y, 2, steps=300, seed=1))
+    short, same, other = (attentive_scores(x, label, y, 2, steps=20, seed=seed) for seed in (0, 0, 1))
+    torch.testing.assert_close(short, same, rtol=0, atol=0)
+    assert not torch.equal(short, other)
