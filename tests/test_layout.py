@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -97,6 +98,12 @@ NOT_YET: set[tuple[str, str]] = set()
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file, which is parsed once for all tests."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def room_of(parts: tuple[str, ...]) -> str:
     """The room that a module or a file lies in, of its path from the root."""
     return "/".join(parts[:2]) if "/".join(parts[:2]) in ROOMS else parts[0]
@@ -107,7 +114,7 @@ def modules(path: Path) -> set[tuple[str, ...]]:
     parts = path.relative_to(ROOT).parts
     own = parts[2:-1] if parts[0] == "src" else parts[:-1]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom):
             base = ("maskstream", *own)[: len(own) + 2 - node.level] if node.level else ()
             name = (*base, *(node.module.split(".") if node.module else ()))
@@ -147,7 +154,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 def test_imports_are_absolute_across_rooms_and_relative_within_a_folder():
     for path in (*FILES, *OWN):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom):
                 assert node.level < 2, f"{path.relative_to(ROOT)}:{node.lineno}: write from maskstream.... import"
 
@@ -155,7 +162,7 @@ def test_imports_are_absolute_across_rooms_and_relative_within_a_folder():
 def test_a_class_name_has_one_meaning():
     homes: defaultdict[str, list[str]] = defaultdict(list)
     for path in (*FILES, *OWN):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(path.relative_to(ROOT).as_posix())
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
@@ -232,17 +239,16 @@ BANNED = {
 }
 
 
-def shielded(tree: ast.AST) -> set[int]:
+def shielded(path: Path) -> set[int]:
     """Lines inside `with torch.random.fork_rng(...)`, where a seed is put back afterwards."""
-    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.With) and "fork_rng" in ast.unparse(n.items[0])]
+    blocks = [n for n in nodes(path) if isinstance(n, ast.With) and "fork_rng" in ast.unparse(n.items[0])]
     return {line for block in blocks for line in range(block.lineno, (block.end_lineno or 0) + 1)}
 
 
 def test_no_pickle_and_no_global_random_state():
     for path in FILES:
-        tree = ast.parse(path.read_text())
-        safe = shielded(tree)
-        for node in ast.walk(tree):
+        safe = shielded(path)
+        for node in nodes(path):
             if isinstance(node, ast.Call) and node.lineno not in safe:
                 called = ast.unparse(node.func)
                 if called == "torch.load" and any(
@@ -284,7 +290,7 @@ def test_what_is_read_from_data_names_no_code():
     own = [path for path in sorted(source.rglob("*.py")) if path.relative_to(source).parts[0] not in FOLDERS]
     found: dict[str, set[str]] = {}
     for path in (*FILES, *own):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and (called := ast.unparse(node.func)).rpartition(".")[2] in doors:
                 found.setdefault(path.relative_to(ROOT).as_posix(), set()).add(called)
     assert found == {path: {*calls} for path, calls in NAMES_CODE.items()}
@@ -297,7 +303,7 @@ def test_ffmpeg_opens_media_at_one_place_only():
     for path in FILES:
         if path.name == "local_media.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "av.open":
                 writes = len(node.args) > 1 and ast.unparse(node.args[1]) == "'w'"
                 assert writes, f"{path}:{node.lineno} reads media; use shards/media/local_media.py"

@@ -2,6 +2,8 @@
 
 import json
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +86,15 @@ CUTS = {
 """What makes each family of recipes small: how many pixels, samples, tokens and layers."""
 
 
+NAMES = json.loads(Path(__file__).with_name("weight_names.json").read_text())
+"""Of each recipe, the sum of the names and shapes of its model's weights, as at commit 62c80e9."""
+
+
+def sum_of_names(model):
+    lines = sorted(f"{name} {tuple(one.shape)}" for name, one in model.state_dict().items())
+    return sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
 @cache
 def split_of(modality, root):
     return write_split(modality, root / modality)
@@ -103,7 +114,9 @@ def test_a_recipe_builds_from_its_defaults_and_takes_two_steps(name, root, tmp_p
     recipe = named_recipe(name)
     assert recipe.name == name
     with torch.device("meta"):
-        assert sum(p.numel() for p in recipe.build().parameters()) > 5e4
+        model = recipe.build()
+    assert sum(p.numel() for p in model.parameters()) > 5e4
+    assert sum_of_names(model) == NAMES[name], "old runs and exports would not load; if that is meant, change the sum"
     small = chosen_recipe(name, CUTS[name.partition("-")[0]])
     split = split_of(recipe.data.modality, root)
     steps = small.run_length(split)
