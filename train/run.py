@@ -11,7 +11,7 @@ import torch
 from maskstream.pipelines.modalities.node_cache import CACHE_GB
 from maskstream.shards.config import with_set
 
-from .core.recipe import Recipe, check_modality
+from .core.recipe import Recipe
 from .core.results import TrainResult
 from .core.run import train_recipe
 from .core.settings import LoopOptions
@@ -61,7 +61,6 @@ def train(
     and for errors. If torchrun started the process, all ranks train together.
     """
     chosen = chosen_recipe(recipe, set, batch_size=batch_size, accumulate=accumulate)
-    check_modality(chosen, data)
     return train_recipe(
         chosen,
         data,

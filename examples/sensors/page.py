@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from maskstream.pages.figures.figures import mask_facts
 from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.shards.format.manifest import SplitLocation
 
 from .data import SensorBatch, SensorData
 from .encode import SensorEncoder
@@ -50,7 +50,7 @@ class SensorFigures:
         return Card(key=batch.key[i], words=f"{whole.shape[1]} sensors", facts=facts, figures=(figure,))
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> SensorFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> SensorFigures:
     """The figures of recordings."""
     return SensorFigures()
 

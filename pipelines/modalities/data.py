@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, Unpack, get_type_hints
 
 from maskstream.pipelines.masks import TokenGrid
@@ -16,11 +15,12 @@ from maskstream.pipelines.stream.run_length import Counted
 from maskstream.pipelines.stream.sampler import BatchT, Finish, HostT, Unchanged
 from maskstream.pipelines.stream.source import BatchSource
 from maskstream.shards.config import Config, check_type, check_types
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.shards.named import nearest
 
 from .fields import FieldReader, Fields
 from .rows import PartT, PlanT, RowMaker, RowSampler, RowSource
-from .split import Options, Split, split_of
+from .split import Options, Split, open_split
 
 
 class DataConfig(Config, ABC, Generic[BatchT]):
@@ -43,11 +43,11 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         """The source of a split, for a loader or a mixture; the subclasses say of what type it is."""
 
     @abstractmethod
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
-        """A loader of the split in the folder `location`; the options are those that all loaders take."""
+    def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]:
+        """A loader of the split at a location, or of one that is open; the options are those that all loaders take."""
 
     @classmethod
-    def opened(cls, location: str | Path, settings: Mapping[str, Any]) -> Loader[BatchT]:
+    def opened(cls, location: SplitLocation, settings: Mapping[str, Any]) -> Loader[BatchT]:
         """A loader of the split in a folder; settings: fields of this config, and the options that all loaders take."""
         own = {f.name: f for f in fields(cls)}
         chosen = {name: value for name, value in settings.items() if name in own}
@@ -103,10 +103,14 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         own = self.resolved(split)
         return own._source(own.rows(split), own.finish(split), split)
 
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
+    def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+        split, loading = open_split(location, self.modality, options, self.loader)
+        return Loader(self.loader_source(split), **loading)
+
+    def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, BatchT]:
+        """The source that a loader takes; another than that of mixtures where DALI makes it."""
+        return self.source(split)
 
     def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
         fields = FieldReader.of(split.manifest, self.fields)

@@ -16,8 +16,7 @@ from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolved_device, resolved_ranks
 from maskstream.shards.config import check_type
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.block_cache import BlockCache
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 
 from .earlier_version import version_of_state
 from .node_cache import CACHE_GB, block_cache, filled
@@ -59,7 +58,7 @@ class StoreOptions(TypedDict, total=False):
 class OpenLoader(Protocol[BatchT]):
     """Opens a loader of the split at a location."""
 
-    def __call__(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]: ...
+    def __call__(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]: ...
 
 
 class OpenedOptions(LoaderOptions, Generic[BatchT], total=False):
@@ -92,20 +91,19 @@ class Split:
     @classmethod
     def open(
         cls,
-        location: str | Path,
+        location: SplitLocation,
         modality: str,
         *,
         device: str | torch.device = "auto",
         workers: int = 0,
         threads: int | None = None,
-        cache: BlockCache | None = None,
         version: int | None = None,
         **options: Unpack[SplitOptions],
     ) -> Self:
         """Opens the split in the folder `location`; ShardError where there is no finished split of the modality."""
         seed = options.get("seed", 0)
         check_type("seed=", seed, int)
-        manifest = Manifest.load(location, version=version, cache=cache)
+        manifest = Manifest.load(location, version=version)
         if (found := manifest.info["modality"]) != modality:
             raise ShardError(
                 f"{location} holds {found} shards, and {modality} shards are read here; open it with "
@@ -137,22 +135,37 @@ class Split:
         )
 
 
-def split_of(
-    location: str | Path, modality: str, options: Options, open_: OpenLoader[BatchT] | None = None
-) -> tuple[Split, OpenedOptions[BatchT]]:
-    """The split in a folder, and the options of the loader that goes through it.
+def open_manifest(
+    location: SplitLocation, *, version: int | None = None, cache: str | Path | None = None, cache_gb: float = CACHE_GB
+) -> Manifest:
+    """The manifest of a split, for several readers of it. See `VersionOptions` and `StoreOptions`.
 
-    open_: opens a loader of a location with options, for the version that a saved position needs.
+    Raises ShardError where there is no finished split, ValueError for a cache of what is local or open already.
     """
+    if not isinstance(location, Manifest):
+        return Manifest.load(location, version=version, cache=block_cache(location, cache, cache_gb))
+    if cache is not None:
+        raise ValueError(f"cache={str(cache)!r}: {location} is open already; open it with the cache")
+    return Manifest.load(location, version=version)
+
+
+def open_split(
+    location: SplitLocation, modality: str, options: Options, open_: OpenLoader[BatchT] | None = None
+) -> tuple[Split, OpenedOptions[BatchT]]:
+    """The split at a location, and the options of the loader that goes through it.
+
+    open_: opens a loader of a location with options, for the version that a saved position needs. A manifest that is
+    open already stays the version that it is.
+    """
+    storing = {name: value for name, value in options.items() if name in _OF_MANIFEST}
     ours = {name: value for name, value in options.items() if name in _OF_BOTH or name in SplitOptions.__annotations__}
     theirs = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
-    cache = block_cache(location, options.get("cache"), options.get("cache_gb", CACHE_GB))
-    split = Split.open(location, modality, cache=cache, version=options.get("version"), **ours)  # type: ignore[arg-type]
-    if cache is not None:
+    split = Split.open(open_manifest(location, **storing), modality, **ours)  # type: ignore[arg-type]
+    if split.manifest.cache is not None:
         rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"), options.get("mesh"))
-        filled(split.manifest, cache, split.lanes, rank, world_size)
+        filled(split.manifest, split.manifest.cache, split.lanes, rank, world_size)
     loading = OpenedOptions[BatchT](**theirs)  # type: ignore[typeddict-item]
-    if open_ is not None and options.get("version") is None:
+    if open_ is not None and not isinstance(location, Manifest) and options.get("version") is None:
         loading["at_version"] = partial(_at_version, open_, split.manifest, location, options)
     return split, loading
 
@@ -166,3 +179,4 @@ def _at_version(
 
 
 _OF_BOTH = ("device", "workers", "threads")
+_OF_MANIFEST = (*VersionOptions.__annotations__, *StoreOptions.__annotations__)

@@ -72,6 +72,7 @@ class Manifest:
     info: the contents of dataset.json, or of the version that was asked for. shard_samples,
     shard_bytes: int64 (S,), of each shard. label: int64 (N,), -1 for none. shard: int32 (N,), indexes shard_names.
     components: by name. store: reads the split. removed: int64 (R,), the sorted numbers of samples that were removed.
+    cache: keeps what the store reads of URLs; None in a process that a manifest was sent to.
     The other arrays are read-only and mapped from an index file (index_cache.py), which all processes of a machine
     share. A manifest pickles as its store and version, or, for a process that is being started, as its store and a
     descriptor of its index.
@@ -86,15 +87,17 @@ class Manifest:
     components: dict[str, Component]
     store: Store
     removed: Int64s
+    cache: BlockCache | None = field(default=None, repr=False)
     _keys: Texts
     _index: IndexFile = field(repr=False)
 
     @classmethod
     def load(
         cls,
-        location: str | Path | Store,
+        location: str | Path | Store | Manifest,
         *,
         version: int | None = None,
+        info: dict[str, Any] | None = None,
         cached: bool = True,
         cache: BlockCache | None = None,
     ) -> Manifest:
@@ -104,11 +107,17 @@ class Manifest:
         and compared with the sizes of their shards. Raises ShardError if anything cannot be read or contradicts itself,
         OutageError if the location cannot be reached; no other exception.
 
-        location: a location or the store of one. version: by default the current one. cached: False reads and compares
-        the parts whatever is in the cache. cache: keeps what is read of URLs.
+        location: a location, the store of one, or a manifest, which is the result if it is of the version. version: by
+        default the current one, or that of the manifest. info: the description of the version, if it was read already.
+        cached: False reads and compares the parts whatever is in the cache. cache: keeps what is read of URLs.
         """
+        if isinstance(location, Manifest):
+            if version in (None, location.version):
+                return location
+            cache = cache or location.cache
+            location = location.store
         store = open_store(location, cache)
-        info = read_dataset_json(store, version)
+        info = read_dataset_json(store, version) if info is None else info
         if any(is_elsewhere(name) for name in _part_names(info)):
             store = merged_store(store, cache)
 
@@ -148,6 +157,7 @@ class Manifest:
             },
             store=store,
             removed=removed,
+            cache=cache,
             _keys=_texts(index, "key"),
             _index=index,
         )
@@ -161,6 +171,10 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def __str__(self) -> str:
+        """Its location, for messages."""
+        return self.location
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
         if starts_a_process():
@@ -290,6 +304,15 @@ class Manifest:
     def fingerprint(self) -> str:
         """The identity of the samples and their order: 32 hex digits of a sha256 of the shards' names and checksums."""
         return str(self.info["fingerprint"])
+
+
+SplitLocation = str | Path | Manifest
+"""The path or URL of a split's folder, or its manifest where it is open already."""
+
+
+def read_info(location: SplitLocation) -> dict[str, Any]:
+    """The description of the current version of a split, or of the version that is open."""
+    return location.info if isinstance(location, Manifest) else read_dataset_json(location)
 
 
 def _loaded(store: Store, version: int) -> Manifest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any, Unpack
 
@@ -14,11 +13,11 @@ from rich.table import Table
 
 from .modality import RUN_STEPS, Modality
 from .pipelines.modalities.data import DataConfig
-from .pipelines.modalities.split import StoreOptions
+from .pipelines.modalities.split import StoreOptions, open_manifest
 from .pipelines.stream.stalls import limit, shares
 from .pipelines.stream.stats import WAITS
 from .pipelines.stream.topology import default_threads
-from .shards.format.manifest import Manifest
+from .shards.format.manifest import SplitLocation
 
 ROUNDS = 3
 PREFETCH = 3
@@ -28,7 +27,7 @@ _LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
 
 def measure(
     modality: Modality,
-    location: str | Path,
+    location: SplitLocation,
     data: DataConfig[Any],
     *,
     batch_size: int = 8,
@@ -45,11 +44,12 @@ def measure(
     The consumer takes each batch and then waits for `step_s` seconds. Samples made during the start are not counted.
     Raises ValueError if the split is smaller than a batch, ShardError if there is no finished split.
     """
-    have = len(Manifest.load(location))
+    manifest = open_manifest(location, **storing)
+    have = len(manifest)
     if have < batch_size:
         raise ValueError(f"{location} has {have} samples, less than a batch of {batch_size}; give a smaller batch size")
     loader = data.loader(
-        location, batch_size=batch_size, device=device, workers=workers, threads=threads, steps=RUN_STEPS, **storing
+        manifest, batch_size=batch_size, device=device, workers=workers, threads=threads, steps=RUN_STEPS
     )
     ahead = PREFETCH * max(workers, 1)
     before: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
 
 def sweep(
     modality: Modality,
-    location: str | Path,
+    location: SplitLocation,
     data: DataConfig[Any],
     *,
     batch_size: int = 8,
@@ -93,12 +93,13 @@ def sweep(
 
     rounds: how often each setting is measured, in turn, so that the noise of the machine affects all settings alike.
     """
+    manifest = open_manifest(location, **storing)
     tried: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for _ in range(rounds):
         for workers, threads in candidates(cores or default_threads(0)):
             result = measure(
                 modality,
-                location,
+                manifest,
                 data,
                 batch_size=batch_size,
                 device=device,
@@ -106,7 +107,6 @@ def sweep(
                 step_s=step_s,
                 workers=workers,
                 threads=threads,
-                **storing,
             )
             tried.setdefault((workers, threads), []).append(result)
     rows = [

@@ -29,6 +29,7 @@ from .pipelines.stream.one_thread import compute_alone
 from .pipelines.stream.sampler import HostT, Wanted
 from .pipelines.stream.stats import Stats
 from .shards.errors import DataError, SampleError
+from .shards.format.manifest import SplitLocation
 
 SCANNED, ROWS, LEAST = 256, 8, 3
 """Samples that are looked at, clips of a batch, and batches of each decoder at least."""
@@ -37,7 +38,7 @@ ClipSampler = RowSampler[ClipPlan, VideoBatch]
 
 
 def measure_decoders(
-    location: str | Path,
+    location: SplitLocation,
     data: DataConfig[Any],
     *,
     out: Path,

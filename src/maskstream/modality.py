@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from .pages.figures.figures import Figures
@@ -13,7 +12,7 @@ from .pipelines.modalities.data import DataConfig
 from .pipelines.stream.place import START
 from .preprocess.encode.encoder import Encoder
 from .shards.config import with_set
-from .shards.format.manifest import Manifest
+from .shards.format.manifest import Manifest, SplitLocation
 from .shards.named import named, nearest
 
 RUN_STEPS = 10_000
@@ -103,8 +102,8 @@ class Modality:
 
     kinds: the kinds of the components of a sample. encoder: makes samples from raw files. data: what `preview` and
     `bench` load by default. masks: its fields that are masks. suited: changes it to what suits a page about a split.
-    figures: makes the figures for a data config and the folder of a split. stages: descriptions of the loader's stages
-    and advice on making them cheaper, instead of the general ones. demo: what `maskstream demo` runs, None for nothing.
+    figures: makes the figures for a data config and a split. stages: descriptions of the loader's stages and advice on
+    making them cheaper, instead of the general ones. demo: what `maskstream demo` runs, None for nothing.
     """
 
     name: str
@@ -114,7 +113,7 @@ class Modality:
     encoder: Callable[[], Encoder]
     data: DataConfig[Any]
     masks: tuple[MaskField, ...]
-    figures: Callable[[DataConfig[Any], str | Path], Figures[Any]]
+    figures: Callable[[DataConfig[Any], SplitLocation], Figures[Any]]
     demo: Demo | None = None
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     suited: Callable[[Manifest, DataConfig[Any]], DataConfig[Any]] = as_it_is
@@ -127,8 +126,10 @@ class Modality:
         """
         return self._set(replace(self.data, **dict(map(self._mask, masks))), settings)
 
-    def shown(self, location: str | Path, settings: Sequence[str] = (), masks: Sequence[str] = ()) -> DataConfig[Any]:
-        """The same, as it suits a page about the split in the folder `location`; what is set here stays so."""
+    def shown(
+        self, location: SplitLocation, settings: Sequence[str] = (), masks: Sequence[str] = ()
+    ) -> DataConfig[Any]:
+        """The same, as it suits a page about a split; what is set here stays so."""
         chosen = self.chosen(settings, masks)
         return self._set(self.suited(Manifest.load(location), chosen), settings)
 

@@ -133,7 +133,7 @@ def test_every_field_of_the_help_can_be_set():
 def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ShardError, match="it is no finished split"):
         modality_of(tmp_path)
-    monkeypatch.setattr("maskstream.modalities.read_dataset_json", lambda folder: {"modality": "smells"})
+    monkeypatch.setattr("maskstream.modalities.read_info", lambda folder: {"modality": "smells"})
     with pytest.raises(
         ShardError, match="holds smells shards, which have no loader; legal are video, audio, audiovisual"
     ):

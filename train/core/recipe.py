@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, Unpack
 
 import numpy as np
@@ -14,8 +14,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.run_length import run_steps
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY, Config
-from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
 
 from .model import Model, ModelConfig
 from .optimiser import OptimiserConfig, ScheduleConfig
@@ -53,8 +52,8 @@ class Recipe(Config, Generic[BatchT]):
             parameter.requires_grad_(False)
         return model
 
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
-        """The loader of the recipe's batches on the split in the folder `location`.
+    def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]:
+        """The loader of the recipe's batches on the split at a location, or on one that is open.
 
         A token budget, or a mask that changes over the run, needs `steps` (see `run_length`). ValueError if the split
         has more labels than the model, or none where they are all that the model learns.
@@ -74,8 +73,8 @@ class Recipe(Config, Generic[BatchT]):
         options.setdefault("token_budget", self.token_budget)
         return self.data.loader(location, **options)
 
-    def run_length(self, location: str | Path, *, world_size: int = 1, version: int | None = None) -> int:
-        """The number of steps of a run on the split in the folder `location`, or on a version of it.
+    def run_length(self, location: SplitLocation, *, world_size: int = 1, version: int | None = None) -> int:
+        """The number of steps of a run on the split at a location, or on one that is open, or on a version of it.
 
         It is the schedule's `steps`, or the number that shows every sample `epochs` times. With a token budget, where
         the batch size changes over the run, it is the smallest number that shows enough samples.
@@ -92,9 +91,12 @@ class Recipe(Config, Generic[BatchT]):
         return -(-batches // self.accumulate)
 
 
-def check_modality(recipe: Recipe[Any], data: str | Path) -> None:
-    """Raises ValueError if the split at `data` is of another modality than the recipe, ShardError if it is no split."""
-    found = read_dataset_json(data)["modality"]
+def check_modality(recipe: Recipe[Any], data: SplitLocation, info: Mapping[str, Any] | None = None) -> None:
+    """Raises ValueError if the split at `data` is of another modality than the recipe, ShardError if it is no split.
+
+    info: the description of the split, if it was read.
+    """
+    found = (read_info(data) if info is None else info)["modality"]
     if found != recipe.data.modality:
         raise ValueError(
             f"the recipe {recipe.name!r} is for {recipe.data.modality}, but {data} holds {found}; `maskstream recipes` "

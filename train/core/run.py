@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Unpack
@@ -9,11 +10,14 @@ from typing import Any, Unpack
 import torch
 
 from maskstream.pipelines.modalities.earlier_version import version_of_state
-from maskstream.pipelines.modalities.node_cache import CACHE_GB
+from maskstream.pipelines.modalities.node_cache import CACHE_GB, block_cache
 from maskstream.pipelines.stream.loader import DATASET_VERSION
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.sealed import unsealed
+from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.block_cache import BlockCache
 from maskstream.shards.stores.open import open_store
 
 from .checkpoint import CHECKPOINTS, STATE, list_checkpoints
@@ -21,34 +25,50 @@ from .class_feedback import with_channel
 from .distributed import process_group, world_size
 from .loop import Trainer
 from .process import compute_threads
-from .recipe import Recipe
+from .recipe import Recipe, check_modality
 from .results import TrainResult
 from .settings import LoopOptions
 
 
-def version_of_run(folder: Path, data: str | Path, asked: int | None = None) -> int | None:
-    """The version of the split at `data` that the run with the checkpoints in `folder` needs; None for the current one.
+def version_of_run(folder: Path, store: Store, info: Mapping[str, Any], asked: int | None = None) -> int | None:
+    """The version of a split that the run with the checkpoints in `folder` needs; None for the current one.
 
-    The newest checkpoint whose state can be read decides. Raises ResumeError if the split does not have the version any
-    more, or if the version `asked` for has other samples.
+    info: the description of the version that is `asked` for, or of the current one. The newest checkpoint whose state
+    can be read decides. Raises ResumeError if the split does not have the version any more, or if the version `asked`
+    for has other samples.
     """
-    store = open_store(data)
     for checkpoint in list_checkpoints(folder):
         with suppress(OSError, ValueError, KeyError, TypeError):
             loader = dict(unsealed((checkpoint / STATE).read_bytes())["loader"])
             break
     else:
         return asked
-    info = read_dataset_json(store, asked)
     if asked is None:
         return version_of_state(store, info, loader)
     if isinstance(saved := loader.get(DATASET_VERSION), int) and loader.get("dataset") != info["fingerprint"]:
         raise ResumeError(
-            f"the run in {folder.parent} has seen version {saved} of its split, and version {asked} of {data} has "
-            "other samples or another order; ask for no version to continue, or start a new run (--no-resume, or "
-            "another folder)"
+            f"the run in {folder.parent} has seen version {saved} of its split, and version {asked} of "
+            f"{store.location} has other samples or another order; ask for no version to continue, or start a new run "
+            "(--no-resume, or another folder)"
         )
     return asked
+
+
+def open_data(
+    recipe: Recipe[Any], data: str | Path, folder: Path | None, asked: int | None, cache: BlockCache | None
+) -> Manifest:
+    """The split of a run, which is opened here and nowhere else: the version `asked` for, or that of a continued run.
+
+    folder: that of the checkpoints; None for a run that begins anew. ValueError for a split of another modality than
+    the recipe's; for other errors see `version_of_run`.
+    """
+    store = open_store(data, cache)
+    info = read_dataset_json(store, asked)
+    check_modality(recipe, data, info)
+    needed = None if folder is None else version_of_run(folder, store, info, asked)
+    if needed not in (None, asked):
+        info = read_dataset_json(store, needed)
+    return Manifest.load(store, info=info, cache=cache)
 
 
 def train_recipe(
@@ -72,22 +92,18 @@ def train_recipe(
     A run whose checkpoint names an earlier version of the split, to which samples were added since, goes on with that.
     The run's length is known before its loader is made, since masks and batches may change over the run.
     """
+    folder = Path(out) / CHECKPOINTS if options.get("resume", True) else None
+    manifest = open_data(recipe, data, folder, data_version, block_cache(data, cache, cache_gb))
     with process_group(device) as own, compute_threads(own):
         recipe = with_channel(recipe)
-        version = (
-            version_of_run(Path(out) / CHECKPOINTS, data, data_version) if options.get("resume", True) else data_version
-        )
-        planned = recipe.run_length(data, world_size=world_size(), version=version) if steps is None else steps
+        planned = recipe.run_length(manifest, world_size=world_size()) if steps is None else steps
         opened = recipe.loader(
-            data,
-            version=version,
+            manifest,
             steps=max(planned, 1) * recipe.accumulate,
             seed=seed,
             device=own,
             workers=workers,
             threads=threads,
-            cache=cache,
-            cache_gb=cache_gb,
         )
         with closing(opened) as loader:
             trainer = Trainer(recipe, loader, out, steps=planned, initial=initial, seed=seed, device=own, **options)

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, Self, Unpack
+from typing import Any, ClassVar, Literal, Self, Unpack
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import Backend, dali_serves
 from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.split import Options, Split, split_of
+from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
+from maskstream.pipelines.stream.source import BatchSource
 from maskstream.shards.config import NOT_IDENTITY, check_types
 from maskstream.shards.format.damage import parsing
 from maskstream.shards.format.dataset import DATASET_JSON
@@ -175,17 +176,16 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
         """The spectrograms, if they are made on the device."""
         return Spectrograms(self.spectrogram(split)) if self.on_device is True else Unchanged()
 
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
+    def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, AudioBatch]:
+        """The source of a split, with DALI's spectrograms where `backend` says so."""
         own = self.resolved(split)
         rows = own.rows(split)
         if dali_serves(self.backend, split.device, partial(_unsuited, rows)):
             from .dali import DaliSpectrograms
 
             finish = DaliSpectrograms(rows.spectrogram, split.threads)
-            return Loader(own._source(replace(rows, on_device=True), finish, split), **loading)
-        return Loader(self.source(split), **loading)
+            return own._source(replace(rows, on_device=True), finish, split)
+        return self.source(split)
 
 
 def _unsuited(rows: AudioRowMaker) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Self, Unpack, get_args
+from typing import Any, ClassVar, Self, Unpack, get_args
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
@@ -17,9 +17,10 @@ from maskstream.pipelines.modalities.backend import Backend, dali_serves
 from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import RowSource
-from maskstream.pipelines.modalities.split import Options, Split, split_of
+from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Composed, Finish, Unchanged
+from maskstream.pipelines.stream.source import BatchSource
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 
@@ -167,16 +168,15 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         planes = PlanesFinish(size=self.clip.size)
         return planes if flow is None else Composed(planes, flow)
 
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[VideoBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
+    def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, VideoBatch]:
+        """The source of a split, decoded by DALI where `backend` says so."""
         own = self.resolved(split)
         rows = own.rows(split)
         formats = own._measured(split)
         suited = partial(unsuited, rows, split.manifest, split.device)
         if self.output == "rgb" and dali_serves(self.backend, split.device, suited, formats):
-            return Loader(own._by_dali(rows, split, formats), **loading)
-        return Loader(self.source(split), **loading)
+            return own._by_dali(rows, split, formats)
+        return self.source(split)
 
     def _by_dali(
         self, clips: ClipRowMaker, split: Split, formats: frozenset[str] | None

@@ -58,9 +58,10 @@ def bench(
     """
     from maskstream import bench as loader_bench
     from maskstream.modalities import modality_of
-    from maskstream.pipelines.modalities.split import StoreOptions
+    from maskstream.pipelines.modalities.split import open_manifest
 
-    modality = modality_of(data, own)
+    manifest = open_manifest(data, cache=cache, cache_gb=cache_gb)
+    modality = modality_of(manifest, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
     config = modality.chosen(chosen, mask or ())
     if decode:
@@ -68,21 +69,20 @@ def bench(
         from maskstream.pipelines.modalities.video.decoders import decoders_path
 
         to = out or decoders_path()
-        found = measure_decoders(data, config, out=to, device=device, threads=threads, for_s=seconds)
+        found = measure_decoders(manifest, config, out=to, device=device, threads=threads, for_s=seconds)
         if as_json:
             print(json.dumps(found))
         else:
             show_decoders(found, to, console)
         return
-    storing: StoreOptions = {"cache": cache, "cache_gb": cache_gb}
     if sweep:
         result = loader_bench.sweep(
-            modality, data, config, batch_size=batch_size, device=device, for_s=seconds, step_s=step_ms / 1e3, **storing
+            modality, manifest, config, batch_size=batch_size, device=device, for_s=seconds, step_s=step_ms / 1e3
         )
     else:
         result = loader_bench.measure(
             modality,
-            data,
+            manifest,
             config,
             batch_size=batch_size,
             device=device,
@@ -91,7 +91,6 @@ def bench(
             step_s=step_ms / 1e3,
             workers=workers,
             threads=threads,
-            **storing,
         )
     if as_json:
         print(json.dumps(result))

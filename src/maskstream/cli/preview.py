@@ -34,8 +34,10 @@ def preview(
     """
     from maskstream.modalities import modality_of
     from maskstream.pages.preview import preview as write
+    from maskstream.shards.format.manifest import Manifest
 
-    modality = modality_of(data, own)
+    manifest = Manifest.load(data)
+    modality = modality_of(manifest, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
-    page = write(modality, data, modality.shown(data, chosen, mask or ()), out=out, samples=samples, seed=seed)
+    page = write(modality, manifest, modality.shown(manifest, chosen, mask or ()), out=out, samples=samples, seed=seed)
     say(f"wrote {page}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from maskstream.modality import Modality
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import SplitLocation, read_info
 from maskstream.shards.named import named
 
 from .audio import AUDIO
@@ -25,12 +23,12 @@ MODALITIES: dict[str, Modality] = {
 }
 
 
-def modality_of(location: str | Path, own: str | None = None) -> Modality:
+def modality_of(location: SplitLocation, own: str | None = None) -> Modality:
     """The modality of the split in the folder `location`; ShardError if there is no finished split.
 
     own: package.module:name of a Modality of one's own, whose split it must be; ValueError if it is not.
     """
-    name = str(read_dataset_json(location)["modality"])
+    name = str(read_info(location)["modality"])
     if own is not None:
         found = named(own, MODALITIES, "modality")
         if not isinstance(found, Modality) or found.name != name:

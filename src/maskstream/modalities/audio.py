@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrog
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.shards.format.component import component_of
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 
 SPECTROGRAM = spectrogram_grid(1024, 128, (16, 16))
 """The tokens of the spectrogram of a usual clip."""
@@ -40,7 +39,7 @@ def with_usual_seconds(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[
     return replace(data, clip=replace(data.clip, seconds=min(usual_s, data.clip.seconds)))
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> AudioFigures | NoisyFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> AudioFigures | NoisyFigures:
     """The figures of sounds, or of noisy sounds."""
     if isinstance(data, NoisyData):
         return NoisyFigures(clip=data.clip)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.shards.format.component import component_of
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 
 from . import audio
 from .video import CLIP
@@ -34,7 +33,7 @@ def with_sound_of_clips(manifest: Manifest, data: DataConfig[Any]) -> DataConfig
     return replace(data, seconds=audio.whole_tokens(float(np.median(seconds)), data.features, data.audio_patch))
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> AudioVisualFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> AudioVisualFigures:
     """The figures of clips with their sound."""
     if not isinstance(data, AudioVisualData):
         raise ValueError(f"figures of clips with sound need an AudioVisualData, got {type(data).__name__}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality
@@ -12,13 +11,13 @@ from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import SplitLocation, read_info
 from maskstream.shards.members.image import IMAGE as KIND
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> ImageFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> ImageFigures:
     """Figures of pictures."""
-    return ImageFigures(grid=data.grids["image"], label_names=label_names(read_dataset_json(location)))
+    return ImageFigures(grid=data.grids["image"], label_names=label_names(read_info(location)))
 
 
 IMAGE = Modality(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality
@@ -18,12 +17,10 @@ from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.pipelines.modalities.image_text.data import IMAGE_CUES, TEXT_CUES, ImageTextData
 from maskstream.pipelines.modalities.image_text.places import SEGMENTS
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
-from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.texts import TEXTS
-from maskstream.shards.stores.open import open_store
 
 
 def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
@@ -33,14 +30,15 @@ def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
     return data
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> ImageTextFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> ImageTextFigures:
     """Figures of images with texts."""
     if not isinstance(data, ImageTextData):
         raise TypeError(f"figures of images with texts need an ImageTextData, got {type(data).__name__}")
-    store, info = open_store(location), read_dataset_json(location)
-    facts = tokenizer_facts(store.location, info)
-    text = TextFigures(length=data.length, tokenizer=read_tokenizer(store, info), mask_id=facts.mask, packed=False)
-    image = ImageFigures(grid=data.grids["image"], label_names=label_names(info))
+    manifest = Manifest.load(location)
+    facts = tokenizer_facts(manifest.location, manifest.info)
+    tokenizer = read_tokenizer(manifest.store, manifest.info)
+    text = TextFigures(length=data.length, tokenizer=tokenizer, mask_id=facts.mask, packed=False)
+    image = ImageFigures(grid=data.grids["image"], label_names=label_names(manifest.info))
     return ImageTextFigures(image=image, text=text)
 
 

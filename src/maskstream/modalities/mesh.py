@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality
@@ -12,10 +11,11 @@ from maskstream.pipelines.masks import MASKS, TokenGrid
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.papers.meshmask.rollout import reader_of
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> MeshFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> MeshFigures:
     """The figures of meshes."""
     reader = reader_of(location, data.component if isinstance(data, MeshData) else None)
     return MeshFigures(reader=reader, label_names=label_names(reader.manifest.info))

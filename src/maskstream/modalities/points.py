@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality
@@ -13,10 +12,10 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.preprocess.encode.points.encoder import PointEncoder
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> PointsFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> PointsFigures:
     """The figures of point clouds."""
     if not isinstance(data, PointsData):
         raise ValueError(f"figures of point clouds need a PointsData, got {type(data).__name__}")

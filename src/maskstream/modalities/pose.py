@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.data import PoseData, pose_grid
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.shards.format.component import component_of
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.members.poses import POSES
 
 
@@ -29,7 +28,7 @@ def with_usual_frames(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[A
     return replace(data, clip=replace(data.clip, frames=min(max(frames, 9), data.clip.frames)))
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> PoseFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> PoseFigures:
     """The figures of clips of poses."""
     if not isinstance(data, PoseData):
         raise ValueError(f"figures of poses need a PoseData, got {type(data).__name__}")

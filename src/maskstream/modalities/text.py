@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality
@@ -13,25 +12,24 @@ from maskstream.pipelines.masks.core.scheme import TEXT as GRID
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.text.data import CUES, TextData
 from maskstream.preprocess.encode.text.encoder import TextEncoder
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.text import TEXT as KIND
 from maskstream.shards.members.tokens import TOKENS
-from maskstream.shards.stores.open import open_store
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> TextFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> TextFigures:
     """Figures of texts."""
     if not isinstance(data, TextData):
         raise TypeError(f"figures of texts need a TextData, got {type(data).__name__}")
-    store, info = open_store(location), read_dataset_json(location)
-    facts = tokenizer_facts(store.location, info)
+    manifest = Manifest.load(location)
+    facts = tokenizer_facts(manifest.location, manifest.info)
     return TextFigures(
         length=data.length,
-        tokenizer=read_tokenizer(store, info),
+        tokenizer=read_tokenizer(manifest.store, manifest.info),
         mask_id=facts.mask,
         packed=data.packing == "pack",
-        label_names=label_names(info),
+        label_names=label_names(manifest.info),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality
@@ -12,14 +11,14 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.members.camera_path import CAMERA_PATH
 from maskstream.shards.members.video import VIDEO
 
 from .video import CLIP
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> TrajectoryFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> TrajectoryFigures:
     """The figures of clips of walks."""
     if not isinstance(data, TrajectoryData):
         raise TypeError(f"figures of walks need a TrajectoryData, got {type(data).__name__}")

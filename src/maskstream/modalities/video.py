@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality
@@ -16,7 +15,7 @@ from maskstream.pipelines.modalities.video.clip import aligned
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.flow import flow_source
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 
 CLIP = TokenGrid.video(16, 224, 224)
 """The tokens of a clip of the usual size."""
@@ -29,7 +28,7 @@ def with_flow(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
     return replace(data, flow="dis" if data.clip.frames > 1 else "none")
 
 
-def figures(data: DataConfig[Any], location: str | Path) -> VideoFigures:
+def figures(data: DataConfig[Any], location: SplitLocation) -> VideoFigures:
     """The figures of clips of video."""
     if not isinstance(data, VideoData):
         raise ValueError(f"figures of clips need a VideoData, got {type(data).__name__}")

@@ -72,7 +72,7 @@ def flow_page(
         ShownFlow(
             word=words.get(type(source), type(source).__name__.lower()),
             source=source,
-            batch=_batch(replace(data, flow=source), location, min(samples, len(manifest)), seed),
+            batch=_batch(replace(data, flow=source), manifest, min(samples, len(manifest)), seed),
         )
         for source in sources
     ]
@@ -158,8 +158,8 @@ def _facts(word: str, vectors: Floats, trust: Floats, valid: Bool, cuts: Bool) -
     )
 
 
-def _batch(data: VideoData, location: str | Path, size: int, seed: int) -> VideoBatch:
-    loader = data.loader(location, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS)
+def _batch(data: VideoData, manifest: Manifest, size: int, seed: int) -> VideoBatch:
+    loader = data.loader(manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS)
     batch = next(iter(loader))
     loader.close()
     return batch

@@ -11,7 +11,7 @@ from typing import Any
 from maskstream.modality import RUN_STEPS, Modality
 from maskstream.pipelines.masks import Mask, Padded
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 
 from .figures.card import Section
 from .figures.figures import Figures
@@ -27,7 +27,7 @@ _NAMES = {
 
 def preview(
     modality: Modality,
-    location: str | Path,
+    location: SplitLocation,
     data: DataConfig[Any] | None = None,
     *,
     out: str | Path,
@@ -44,11 +44,11 @@ def preview(
         raise ValueError(f"samples={samples}: a preview shows 1 or more")
     manifest = Manifest.load(location)
     if len(manifest) == 0:
-        raise ValueError(f"{location} has no samples to show; `maskstream inspect` says what was rejected and why")
-    data = modality.shown(location) if data is None else data
+        raise ValueError(f"{manifest} has no samples to show; `maskstream inspect` says what was rejected and why")
+    data = modality.shown(manifest) if data is None else data
     batch_size = min(samples, len(manifest))
     loader = data.loader(
-        location, batch_size=batch_size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
+        manifest, batch_size=batch_size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
     )
     batch = next(iter(loader))
     loader.close()
@@ -61,24 +61,24 @@ def preview(
         **{_NAMES.get(name, name): repr(mask) if mask else "none" for name, mask in masks.items()},
     }
     text = preview_page(
-        modality.figures(data, location),
+        modality.figures(data, manifest),
         batch,
         title=f"{names} mask{'s'[: len(masks) > 1]} on {manifest.info['dataset']}/{manifest.info['split']}",
         before={
-            "location": str(location),
+            "location": manifest.location,
             "samples": f"{len(manifest):,}",
             "profile": str(manifest.info["profile"]),
         },
         facts=facts,
-        links=flow_link(Path(out).with_name("flow.html"), location),
+        links=flow_link(Path(out).with_name("flow.html"), manifest.location),
         views=views,
     )
     return write_page(text, out)
 
 
-def flow_link(page: Path, location: str | Path) -> dict[str, str]:
+def flow_link(page: Path, location: str) -> dict[str, str]:
     """The page of flow of the same split (`maskstream flow`) by what it shows, if it lies beside the preview."""
-    if not page.is_file() or str(location) not in unescape(page.read_text(encoding="utf-8", errors="replace")):
+    if not page.is_file() or location not in unescape(page.read_text(encoding="utf-8", errors="replace")):
         return {}
     return {"every source of flow": page.name}
 

@@ -21,6 +21,7 @@ from maskstream.pipelines.modalities.mesh.read import MeshReader
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.core.losses import squared
 
 from .model import MeshNetwork
@@ -82,8 +83,8 @@ def _at_start(view: MeshView, fields: Float32s) -> MeshView:
     )
 
 
-def reader_of(data: str | Path, component: str | None = None) -> MeshReader:
-    """A reader of the meshes of the split in the folder `data`.
+def reader_of(data: SplitLocation, component: str | None = None) -> MeshReader:
+    """A reader of the meshes of a split.
 
     component: the mesh that is read if a sample has several; by default the only one.
     """

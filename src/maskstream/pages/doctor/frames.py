@@ -32,8 +32,9 @@ def labelled_frames(
 
     Pictures are float64 (B, size, size, 3) in [0, 1], labels int64 (B,); videos without a label are left out.
     """
-    some = samples is not None and samples < len(Manifest.load(location))
-    loader = data.loader(location, batch_size=min(samples or BATCH, BATCH), shuffle=some, device="cpu")
+    manifest = Manifest.load(location)
+    some = samples is not None and samples < len(manifest)
+    loader = data.loader(manifest, batch_size=min(samples or BATCH, BATCH), shuffle=some, device="cpu")
     left = samples or len(loader) * BATCH
     for batch in loader:
         keep = batch.label >= 0
