@@ -93,23 +93,59 @@ class Item:
         return found
 
 
+Arrays = dict[int, tuple[Tensor, npt.NDArray[Any]]]
+"""The tensors of a batch and their arrays, which share memory, by the tensor's `id`."""
+
+
 class Memory(Generic[PlanT]):
     """The memory of a batch of `rows` rows, a row for each view of the samples of `plans`.
 
-    key: the keys of the rows. label: their labels, int64 (rows,). The sampler writes both.
+    key: the keys of the rows. label: their labels, int64 (rows,). The sampler writes both. arrays: of all tensors that
+    were made here.
     """
 
-    def __init__(self, plans: Sequence[PlanT], rows: int) -> None:
+    def __init__(self, plans: Sequence[PlanT], rows: int, arrays: Arrays | None = None) -> None:
         self.plans, self.rows = plans, rows
-        self.key, self.label = [""] * rows, torch.from_numpy(np.empty(rows, dtype=np.int64))
+        self.arrays: Arrays = {} if arrays is None else arrays
+        self.key, self.label = [""] * rows, self(np.int64)
 
     def __call__(self, dtype: npt.DTypeLike, *shape: int) -> Tensor:
         """A new tensor (rows, *shape) of any content. numpy allocates huge pages, torch does not."""
-        return torch.from_numpy(np.empty((self.rows, *shape), dtype=dtype))
+        array = np.empty((self.rows, *shape), dtype=dtype)
+        tensor = torch.from_numpy(array)
+        self.arrays[id(tensor)] = tensor, array
+        return tensor
 
     def of(self, plans: Sequence[PartT]) -> Memory[PartT]:
         """Memory for as many rows of a part of the samples, whose plans these are."""
-        return Memory(plans, self.rows)
+        return Memory(plans, self.rows, self.arrays)
+
+
+class Rows:
+    """The rows of one sample in its batch: those from `start` to `stop`.
+
+    They are taken of the arrays that the batch's memory has, because each `Tensor.numpy` takes as long as a small mask.
+    """
+
+    __slots__ = ("_arrays", "start", "stop")
+
+    def __init__(self, start: int, stop: int, arrays: Arrays | None = None) -> None:
+        self.start, self.stop, self._arrays = start, stop, arrays or {}
+
+    @property
+    def slice(self) -> slice:
+        """The rows as a slice."""
+        return slice(self.start, self.stop)
+
+    def whole(self, tensor: Tensor) -> npt.NDArray[Any]:
+        """A whole tensor of the batch as an array, which shares its memory."""
+        known = self._arrays.get(id(tensor))
+        return tensor.numpy() if known is None else known[1]
+
+    def of(self, tensor: Tensor) -> npt.NDArray[Any]:
+        """The rows in a tensor of the batch."""
+        known = self._arrays.get(id(tensor))
+        return (tensor.numpy() if known is None else known[1])[self.start : self.stop]
 
 
 class Masked(NamedTuple):
@@ -173,11 +209,11 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         """The empty batch."""
 
     @abstractmethod
-    def fill(self, item: Item, plan: PlanT, batch: HostT, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PlanT, batch: HostT, own: Rows, stats: Stats) -> None:
         """Writes the rows `own` of one sample, over the remains of an unusable one; SampleError if it is unusable.
 
         Many threads fill rows of one batch. What is no row of a tensor is assigned to the plan, for `cues` and `join`.
-        Take `.numpy()[own]` of a tensor: a slice of torch costs more than twice as much.
+        `own.of(batch.NAME)` is where a sample is written in a tensor: a slice of torch costs ten times as much.
         """
 
     def shown(self, manifest: Manifest, index: int) -> Shown:
@@ -223,9 +259,10 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
 
 @dataclass(kw_only=True, slots=True)
 class Draft(Generic[PlanT, HostT]):
-    """A batch that is being filled: per sample its plan and its fields, per mask and row its maps."""
+    """A batch that is being filled: per sample its rows, its plan and its fields, per mask and row its maps."""
 
     batch: HostT
+    own: list[Rows]
     labels: npt.NDArray[np.int64]
     planned: list[Planned[PlanT] | None]
     fields: list[dict[str, Value]]
@@ -287,7 +324,8 @@ class RowSampler(Generic[PlanT, HostT]):
         memory = Memory([request.plan for request in requests], views)
         return Draft(
             batch=self.rows.layout(memory),
-            labels=memory.label.numpy(),
+            own=[Rows(at, at + self.views, memory.arrays) for at in range(0, views, self.views)],
+            labels=memory.arrays[id(memory.label)][1],
             planned=[None] * len(requests),
             fields=[{} for _ in requests],
             maps={one.field: [None] * views for one in (*self.early, *self.late)},
@@ -305,10 +343,8 @@ class RowSampler(Generic[PlanT, HostT]):
         Fields are read last, so that of a sample with several faults the one of its media is told.
         """
         item, plan = request.item, request.plan
-        own = slice(row * self.views, (row + 1) * self.views)
+        own = draft.own[row]
         self.rows.fill(item, plan, draft.batch, own, stats)
-        draft.labels[own] = item.shown.label
-        draft.batch.key[own] = [item.shown.key] * self.views
         draft.planned[row] = request
         if self.late:
             with stats.stage("mask"):
@@ -317,12 +353,16 @@ class RowSampler(Generic[PlanT, HostT]):
                         cues = self.rows.cues(item, plan, draft.batch, place, one.part)
                         draft.maps[one.field][place] = one.maps(item, view, cues)
         if self.follows:
-            self.rows.after_masks(item, plan, {name: maps[own] for name, maps in draft.maps.items()}, stats)
+            self.rows.after_masks(item, plan, {name: maps[own.slice] for name, maps in draft.maps.items()}, stats)
         if self.fields.fields:
             draft.fields[row] = self.fields.read(item.index, plan, request.members, stats)
 
     def join(self, draft: Draft[PlanT, HostT]) -> HostT:
         """The host batch; the views of a sample are consecutive rows."""
+        planned = [one for one in draft.planned if one is not None]
+        shown = [one.item.shown for one in planned for _ in range(self.views)]
+        draft.labels[:] = [one.label for one in shown]
+        draft.batch.key[:] = [one.key for one in shown]
         made: dict[str, Any] = {
             one.field: one.mask.batched(one.grid, [own for own in draft.maps[one.field] if own is not None])
             for one in (*self.early, *self.late)
@@ -331,7 +371,7 @@ class RowSampler(Generic[PlanT, HostT]):
         if self.fields.fields:
             made["fields"] = self.fields.collated(draft.fields, self.views)
         batch = replace(draft.batch, **made) if made else draft.batch
-        return self.rows.join(batch, [one for one in draft.planned if one is not None])
+        return self.rows.join(batch, planned)
 
 
 RowSource = BatchSource[Planned[PlanT], Draft[PlanT, HostT], HostT, BatchT]

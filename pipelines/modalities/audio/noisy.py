@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, Rows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.stores.base import Range, Store
@@ -90,7 +90,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: NoisyPlan, batch: NoisyBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: NoisyPlan, batch: NoisyBatch, own: Rows, stats: Stats) -> None:
         """Reads, decodes and mixes a sound; raises SampleError if the sound or its noise is unusable."""
         clean = self._heard(self.clean, plan.clean, item.rng("direction"), stats)
         if self.noise is None or plan.noise is None:
@@ -99,9 +99,9 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             noise = self._heard(self.noise, plan.noise, item.rng("noise direction"), stats)
         snr_db = float(item.rng("snr").uniform(*self.snr_db))
         with stats.stage("convert"):
-            batch.clean.numpy()[own] = clean.T
-            batch.mixture.numpy()[own] = (clean + scaled_noise(clean, noise, snr_db)).T
-        batch.snr_db.numpy()[own] = snr_db
+            own.of(batch.clean)[:] = clean.T
+            own.of(batch.mixture)[:] = (clean + scaled_noise(clean, noise, snr_db)).T
+        own.of(batch.snr_db)[:] = snr_db
 
     def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Floats:
         """The segment at all microphones, float32 (n, M), zero-mean and padded with zeros at the end.

@@ -14,7 +14,7 @@ from torch import Tensor
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Range
@@ -105,24 +105,24 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: AudioPlan, batch: AudioBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: AudioPlan, batch: AudioBatch, own: Rows, stats: Stats) -> None:
         """Reads and decodes a sound, and makes its views; raises SampleError if it is unusable."""
         index, labels = item.index, item.manifest.label
         sound = self.sounds.sound(plan.sound, stats)
         mixed = [self._mixed(index, sound, partner, stats) for partner in plan.partners]
         with stats.stage("convert"):
-            batch.length.numpy()[own] = [len(one) for one, _, _ in mixed]
-            self._write(item, batch.waveform.numpy()[own], [one for one, _, _ in mixed])
+            own.of(batch.length)[:] = [len(one) for one, _, _ in mixed]
+            self._write(item, own.of(batch.waveform), [one for one, _, _ in mixed])
             strips = self._strips(item)
             if strips is not None and batch.strips is not None:
-                batch.strips[own] = strips
+                batch.strips[own.slice] = strips
             if batch.spectrogram is not None:
-                out = batch.spectrogram[own]
-                self.spectrogram(mono(batch.waveform[own]), batch.length[own], strips, out=out)
+                out = batch.spectrogram[own.slice]
+                self.spectrogram(mono(batch.waveform[own.slice]), batch.length[own.slice], strips, out=out)
         if batch.mixed_label is not None and batch.share is not None:
-            batch.mixed_label.numpy()[own] = [int(labels[other]) for _, other, _ in mixed]
-            batch.share.numpy()[own] = [share for _, _, share in mixed]
-        batch.start_s.numpy()[own] = plan.sound.first / int(self.sounds.facts["sample_rate"][index])
+            own.of(batch.mixed_label)[:] = [int(labels[other]) for _, other, _ in mixed]
+            own.of(batch.share)[:] = [share for _, _, share in mixed]
+        own.of(batch.start_s)[:] = plan.sound.first / int(self.sounds.facts["sample_rate"][index])
 
     def join(self, batch: AudioBatch, planned: Sequence[Planned[AudioPlan]]) -> AudioBatch:
         """The batch; targets that lie wholly in the padding have weight 0."""

@@ -22,7 +22,7 @@ from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows
 from maskstream.pipelines.modalities.video.read import Int64s
 from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, flow_of
 from maskstream.pipelines.stream.stats import Stats
@@ -115,15 +115,15 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, own: Rows, stats: Stats) -> None:
         """Reads and decodes a clip and its sound; raises SampleError if one of them is unusable."""
         self.clips.fill(item, plan.clip, batch.clips, own, stats)
         name = self.audio.sounds.component
         with item.manifest.reading(item.index, name):
-            first, stop = self._segment(item, batch.pts_s.numpy()[own.start])
+            first, stop = self._segment(item, own.of(batch.pts_s)[0])
         placed = replace(plan.audio, sound=replace(plan.audio.sound, first=first, stop=stop))
         self.audio.fill(item, placed, batch.sounds, own, stats)
-        batch.audio_start_s.numpy()[own] += float(item.manifest.components[name].facts["start_s"][item.index])
+        own.of(batch.audio_start_s)[:] += float(item.manifest.components[name].facts["start_s"][item.index])
         if self.spectrogram_noise is not None:
             with stats.stage("convert"):
                 self._disturb(self.spectrogram_noise, item, batch, own)
@@ -200,12 +200,12 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         begin_s = middle_s - clip.seconds / 2 - float(facts["start_s"][index])
         return clip.segment_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
 
-    def _disturb(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: slice) -> None:
+    def _disturb(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: Rows) -> None:
         """Adds noise to the spectrogram of each view, in place."""
         if batch.spectrogram is None:
             raise ValueError("spectrogram_noise needs spectrograms of samples, got on_device=True; use on_device=False")
-        heard, scale = self.audio.spectrogram.n_frames(batch.length[own]).tolist(), self.audio.spectrogram.scale
-        spectrograms, rngs = batch.spectrogram.numpy()[own], item.rngs("spectrogram noise")
+        heard, scale = self.audio.spectrogram.n_frames(batch.length[own.slice]).tolist(), self.audio.spectrogram.scale
+        spectrograms, rngs = own.of(batch.spectrogram), item.rngs("spectrogram noise")
         for spectrogram, frames, rng in zip(spectrograms, heard, rngs, strict=True):
             noise.add(spectrogram, frames, 1 / scale, rng)
 

@@ -15,7 +15,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Rows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -144,14 +144,14 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
         image = memory(np.uint8, self.size, self.size, 3)
         return ImageBatch(image=image, mask=None, key=memory.key, label=memory.label)
 
-    def fill(self, item: Item, plan: ImagePlan, batch: ImageBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: ImagePlan, batch: ImageBatch, own: Rows, stats: Stats) -> None:
         """Decodes the image once, and writes its views; raises SampleError if it is unusable."""
         with item.manifest.reading(item.index, plan.component):
             (data,) = item.read(plan.ranges, stats)
             with stats.stage("decode"):
                 pixels = decode_image(data, plan.width, plan.height, plan.n)
         with stats.stage("convert"):
-            for view, (crop, out) in enumerate(zip(plan.crops, batch.image.numpy()[own], strict=True)):
+            for view, (crop, out) in enumerate(zip(plan.crops, own.of(batch.image), strict=True)):
                 show(pixels, crop, plan.n, out)
                 if self.colour is not None:
                     self.colour(out, item.rng("colour", view))

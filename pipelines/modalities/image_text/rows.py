@@ -13,7 +13,7 @@ from maskstream.pipelines.masks.text.batch import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
 from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
 from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, Rows
 from maskstream.pipelines.stream.source import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
@@ -121,20 +121,20 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, own: Rows, stats: Stats) -> None:
         """Reads the image and the texts of all views; raises SampleError if one is unusable."""
         self.pictures.fill(item, plan.image, batch.pictures, own, stats)
         places = self.places.read(plan.places, plan.image.width, plan.image.height, stats)
         for view, at in enumerate(range(own.start, own.stop)):
             texts = plan.views[view]
-            self.texts.fill(texts.row, batch.text, at, stats)
+            self.texts.fill(texts.row, batch.text, at, own, stats)
             if self.target is not None and batch.target is not None and texts.target is not None:
-                self.target.fill(texts.target, batch.target, at, stats)
+                self.target.fill(texts.target, batch.target, at, own, stats)
             if batch.pair is not None and batch.match is not None and texts.pair is not None:
-                self.texts.fill(texts.pair, batch.pair, at, stats)
-                same = np.array_equal(batch.pair.tokens.numpy()[at], batch.text.tokens.numpy()[at])
-                batch.match.numpy()[at] = texts.match or same
-            self._place(item, plan, places, view, batch, at)
+                self.texts.fill(texts.pair, batch.pair, at, own, stats)
+                same = np.array_equal(own.whole(batch.pair.tokens)[at], own.whole(batch.text.tokens)[at])
+                own.whole(batch.match)[at] = texts.match or same
+            self._place(item, plan, places, view, batch, own)
 
     def cues(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, row: int, part: str) -> Cues:
         """The box of a row's phrase, or the words, roles and tokens of its texts; SampleError without a box."""
@@ -174,22 +174,23 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         return own, True
 
     def _place(
-        self, item: Item, plan: ImageTextPlan, places: Places, view: int, batch: ImageTextBatch, at: int
+        self, item: Item, plan: ImageTextPlan, places: Places, view: int, batch: ImageTextBatch, own: Rows
     ) -> None:
         """Writes the box and the segment of the phrase of a view: NaN and no pixel without one."""
-        batch.box.numpy()[at] = np.nan
+        boxes = own.of(batch.box)
+        boxes[view] = np.nan
         if batch.segment is not None:
-            batch.segment.numpy()[at] = False
+            own.of(batch.segment)[view] = False
         number, image = plan.views[view].row.number_of(PHRASE), plan.image
         if number is None:
             return
         with item.manifest.reading(item.index, BOXES):
             box = places.box(number, image.crops[view], image.width, image.height)
             if box is not None:
-                batch.box.numpy()[at] = box
+                boxes[view] = box
             segment = places.segment(number, image.crops[view], self.pictures.size)
             if segment is not None and batch.segment is not None:
-                batch.segment.numpy()[at] = segment
+                own.of(batch.segment)[view] = segment
 
 
 def _text_rows(memory: Memory[ImageTextPlan], reader: RowReader) -> TextRows:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.pipelines.modalities.rows import Rows
 from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
@@ -91,9 +92,9 @@ class RowReader:
             raise self.manifest.sample_error(sample, TEXTS, f"the sample has no {' or '.join(self.roles)}")
         return RowPlan(sample=sample, pieces=tuple(pieces))
 
-    def fill(self, plan: RowPlan, rows: TextRows, row: int, stats: Stats) -> None:
+    def fill(self, plan: RowPlan, rows: TextRows, row: int, own: Rows, stats: Stats) -> None:
         """Reads the texts of a row; raises SampleError if one is unusable."""
-        ids, words, roles = (one.numpy()[row] for one in (rows.tokens, rows.words, rows.roles))
+        ids, words, roles = (own.whole(one)[row] for one in (rows.tokens, rows.words, rows.roles))
         ids[:], words[:], roles[:] = self.tokenizer.pad or 0, -1, PADDING
         place, last = 0, 0
         if self.tokenizer.begin is not None:
@@ -104,11 +105,11 @@ class RowReader:
         with stats.stage("convert"):
             for piece, stored, numbers in zip(plan.pieces, read[::2], read[1::2], strict=True):
                 tokens = self._tokens(plan.sample, stored)
-                own = self._words(plan.sample, numbers)
+                found = self._words(plan.sample, numbers)
                 inside = slice(place, place + len(tokens))
                 ids[inside], roles[inside] = tokens, piece.role
-                words[inside] = own - own[0] + last
-                last += int(own[-1] - own[0]) + 1
+                words[inside] = found - found[0] + last
+                last += int(found[-1] - found[0]) + 1
                 place = inside.stop
                 if self.tokenizer.end is not None:
                     ids[place], roles[place] = self.tokenizer.end, SPECIAL

@@ -14,7 +14,7 @@ from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.source import Visible
@@ -185,7 +185,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: MeshPlan, batch: MeshBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: MeshPlan, batch: MeshBatch, own: Rows, stats: Stats) -> None:
         """Reads a mesh, and makes its views and their masks; raises SampleError if it is unusable."""
         reader, index = self.reader, item.index
         with stats.stage("read"):

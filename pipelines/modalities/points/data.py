@@ -13,7 +13,7 @@ from maskstream.pipelines.augment.diffusion import Noise
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Rows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -110,17 +110,17 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PointPlan, batch: PointsBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PointPlan, batch: PointsBatch, own: Rows, stats: Stats) -> None:
         """Reads the rows, and makes the views; raises SampleError if they are unusable."""
         with item.manifest.reading(item.index, self.component or ""):
             rows = self.select.taken(item.read(plan.ranges, stats), plan)
-        points = batch.points.numpy()
+        points = own.whole(batch.points)
         with stats.stage("convert"):
             for view, at in enumerate(range(own.start, own.stop)):
                 points[at] = self.augment(rows, item.rng("augment", view))
                 if self.noise is not None and batch.noise is not None and batch.time is not None:
                     drawn = self.noise.draw((self.select.points, 3), item.rng("noise", view))
-                    batch.time.numpy()[at], batch.noise.numpy()[at] = drawn
+                    own.whole(batch.time)[at], own.whole(batch.noise)[at] = drawn
 
     def cues(self, item: Item, plan: PointPlan, batch: PointsBatch, row: int, part: str) -> Cues:
         """The cues of a view for its mask, from the clean and the noised points."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Rows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -150,7 +150,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PosePlan, batch: PoseBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PosePlan, batch: PoseBatch, own: Rows, stats: Stats) -> None:
         """Reads the poses and takes the views' pictures; raises SampleError if a number is not finite."""
         with item.manifest.reading(item.index, self.component or ""):
             (data,) = item.read(plan.ranges, stats)
@@ -158,8 +158,8 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
             if not (np.abs(poses) < _FARTHEST_M).all():
                 raise PoseError(f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away")
         kept = KEPT[self.joints]
-        pose_3d, pose_2d, root = (one.numpy() for one in (batch.pose_3d, batch.pose_2d, batch.root))
-        focal = batch.focal.numpy()
+        pose_3d, pose_2d, root = map(own.whole, (batch.pose_3d, batch.pose_2d, batch.root))
+        focal = own.whole(batch.focal)
         with stats.stage("convert"):
             clip = poses[plan.numbers - plan.numbers[0]]
             for view, rng in enumerate(item.rngs("camera"), start=own.start):

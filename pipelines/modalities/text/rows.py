@@ -13,7 +13,7 @@ import torch
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.text.batch import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Shown
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows, Shown
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
 from maskstream.pipelines.stream.rng import sample_rng
@@ -149,11 +149,11 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: TextPlan, batch: TextBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: TextPlan, batch: TextBatch, own: Rows, stats: Stats) -> None:
         """Reads the documents of a row, the same for all views; raises SampleError if one is unusable."""
         at = own.start
-        tokens, documents, words = (one.numpy()[at] for one in (batch.tokens, batch.documents, batch.words))
-        classes = None if batch.classes is None else batch.classes.numpy()[at]
+        tokens, documents, words = (own.whole(one)[at] for one in (batch.tokens, batch.documents, batch.words))
+        classes = None if batch.classes is None else own.whole(batch.classes)[at]
         begin, end = self.ends
         tokens[:], documents[:], words[:] = self.tokenizer.pad or 0, -1, -1
         if classes is not None:
@@ -179,7 +179,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         if item.views > 1:
             for rows in (batch.tokens, batch.documents, batch.words, batch.classes):
                 if rows is not None:
-                    rows.numpy()[at + 1 : own.stop] = rows.numpy()[at]
+                    own.of(rows)[1:] = own.of(rows)[0]
 
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str) -> Cues:
         """The words, classes, scores and tokens of a row."""

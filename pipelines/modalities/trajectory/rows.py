@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, Rows
 from maskstream.pipelines.modalities.video.read import Int64s
 from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker
 from maskstream.pipelines.stream.stats import Stats
@@ -111,7 +111,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: TrajectoryPlan, batch: TrajectoryBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: TrajectoryPlan, batch: TrajectoryBatch, own: Rows, stats: Stats) -> None:
         """Reads and decodes a clip; raises SampleError if colours, depth or poses are unusable."""
         self.clips.fill(item, plan.clip, batch.clips, own, stats)
         crops = plan.clip.crops
@@ -120,7 +120,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             places = np.searchsorted(plan.depth.numbers, plan.numbers)
             source = (plan.clip.video.width, plan.clip.video.height)
             with stats.stage("convert"):
-                for crop, out in zip(crops, batch.depth.numpy()[own], strict=True):
+                for crop, out in zip(crops, own.of(batch.depth), strict=True):
                     nearest(frames, crop, source, out, places)
         with item.manifest.reading(item.index, CAMERA):
             (data,) = item.read((plan.camera,), stats)
@@ -128,7 +128,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             if problem := problem_of_path(path):
                 raise DataError(problem)
         for view, crop in enumerate(crops, start=own.start):
-            self._place(plan, path, crop, batch, view)
+            self._place(plan, path, crop, batch, own, view)
 
     def ahead(self, fps: float) -> int:
         """The frames from the last one of a clip to its waypoint."""
@@ -198,14 +198,16 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
                 decoded = decode_frames(header, memoryview(b"".join(data)), 0, places, size=size)
             return [depth_of(frame) for frame in decoded.frames]
 
-    def _place(self, plan: TrajectoryPlan, path: Floats, crop: Crop, batch: TrajectoryBatch, view: int) -> None:
+    def _place(
+        self, plan: TrajectoryPlan, path: Floats, crop: Crop, batch: TrajectoryBatch, own: Rows, view: int
+    ) -> None:
         """Writes the poses, the waypoint and the lens of a view."""
         at = plan.numbers - plan.numbers[0]
         now = path[at[-1]]
         poses, way = seen_from(path[at], now), waypoint(path[-1], now)
-        batch.pose.numpy()[view] = mirrored(poses) if crop.flip else poses
-        batch.waypoint.numpy()[view] = way * [-1, 1, -1] if crop.flip else way
-        batch.lens.numpy()[view] = lens_of(plan.lens, crop, self.clips.clip.size)
+        own.whole(batch.pose)[view] = mirrored(poses) if crop.flip else poses
+        own.whole(batch.waypoint)[view] = way * [-1, 1, -1] if crop.flip else way
+        own.whole(batch.lens)[view] = lens_of(plan.lens, crop, self.clips.clip.size)
 
 
 def nearest(

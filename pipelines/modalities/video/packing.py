@@ -16,7 +16,7 @@ from maskstream.pipelines.decode.nvdec import CODECS, missing_libraries
 from maskstream.pipelines.flow.source import SampleFlow
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.sampler import Wanted
@@ -123,7 +123,7 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PackedPlan, batch: PackedBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PackedPlan, batch: PackedBatch, own: Rows, stats: Stats) -> None:
         """Reads and packs a clip, or decodes it; raises SampleError if its bytes contradict the index."""
         size = (plan.clip.video.width, plan.clip.video.height)
         with item.manifest.reading(item.index, self.clips.component), stats.stage("read"):
@@ -131,13 +131,13 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
             clip = encoded_clip(data, plan.numbers, size, self.device, self.formats)
         if isinstance(clip, Refusal):
             decoded = self.clips.layout(Memory([plan.clip], item.views))
-            self.clips.fill(item, plan.clip, decoded, slice(0, item.views), stats)
+            self.clips.fill(item, plan.clip, decoded, Rows(0, item.views), stats)
             plan.packed = CpuClip(pixels=decoded.video.numpy(), reason=clip.reason)
-            batch.pts_s.numpy()[own] = decoded.pts_s.numpy()
+            own.of(batch.pts_s)[:] = decoded.pts_s.numpy()
         else:
             stats.read_bytes += data.size_bytes
             plan.packed = clip
-            batch.pts_s.numpy()[own] = clip.pts_s
+            own.of(batch.pts_s)[:] = clip.pts_s
 
     def join(self, batch: PackedBatch, planned: Sequence[Planned[PackedPlan]]) -> PackedBatch:
         """The batch with its clips."""

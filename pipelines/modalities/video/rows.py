@@ -18,7 +18,7 @@ from maskstream.pipelines.decode.planes import CropPlanes, crop_planes
 from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from maskstream.pipelines.flow.base import Flow, with_cuts
 from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
-from maskstream.pipelines.modalities.rows import NO_CUES, Item, Masked, Memory, Planned, RowMaker
+from maskstream.pipelines.modalities.rows import NO_CUES, Item, Masked, Memory, Planned, RowMaker, Rows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
@@ -131,7 +131,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """Reads the header and the GOPs that hold a clip."""
         return read_clip(item.manifest.store, plan.video, plan.numbers, plan.ranges)
 
-    def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: Rows, stats: Stats) -> None:
         """Reads, decodes and writes the views of a clip; raises SampleError if it cannot be read or decoded."""
         source = (plan.video.width, plan.video.height)
         flow = self.flow if isinstance(self.flow, SampleFlow) else None
@@ -152,7 +152,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                     vectors_of=moving,
                     stored=notes.flows,
                 )
-        views = batch.video.numpy()[own]
+        views = own.of(batch.video)
         with stats.stage("convert"):
             if batch.planes is not None:
                 plan.planes = [
@@ -161,7 +161,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 ]
             else:
                 self._to_rgb(item, plan, decoded.frames, views)
-        batch.pts_s.numpy()[own] = decoded.pts_s
+        own.of(batch.pts_s)[:] = decoded.pts_s
         with stats.stage("flow"):
             if flow:
                 flows = []

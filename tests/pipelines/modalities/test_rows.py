@@ -18,7 +18,7 @@ from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import RowConfig
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.produce import batch_of
@@ -95,15 +95,15 @@ class SizeData(RowConfig[SizePlan, SizeBatch]):
         CALLS.append(f"layout {len(memory.plans)} {memory.rows}")
         return SizeBatch(size=memory(np.int64, 2), early=None, late=None, key=memory.key, label=memory.label)
 
-    def fill(self, item: Item, plan: SizePlan, batch: SizeBatch, own: slice, stats: Stats) -> None:
+    def fill(self, item: Item, plan: SizePlan, batch: SizeBatch, own: SampleRows, stats: Stats) -> None:
         CALLS.append(f"fill {item.shown.key}")
         (data,) = item.read(plan.ranges, stats)
-        batch.size.numpy()[own] = -1
+        own.of(batch.size)[:] = -1
         with item.manifest.reading(item.index, "jpg"):
             if item.shown.key in self.bad:
                 raise DataError("is not wanted here")
-        batch.size.numpy()[own, 0] = len(data)
-        batch.size.numpy()[own, 1] = [int(rng.integers(1000)) for rng in item.rngs("number")]
+        own.of(batch.size)[:, 0] = len(data)
+        own.of(batch.size)[:, 1] = [int(rng.integers(1000)) for rng in item.rngs("number")]
 
     def cues(self, item: Item, plan: SizePlan, batch: SizeBatch, row: int, part: str) -> Cues:
         CALLS.append(f"cues {item.shown.key} {part}")
@@ -143,6 +143,20 @@ def test_the_calls_of_a_batch_and_their_order(images: Path) -> None:
     fields = [manifest.member(index, "json").size for index in (0, 4)]
     assert stats.read_bytes == sum(sizes) + sum(fields)
     assert len(batch.fields["width"]) == 4
+
+
+def test_the_rows_of_a_sample_are_views_of_the_arrays_that_its_batch_keeps() -> None:
+    memory = Memory([SizePlan(ranges=()), SizePlan(ranges=())], 4)
+    tensor, part = memory(np.int64, 2), memory.of([None, None])(np.float32)  # type: ignore[list-item]
+    own = SampleRows(2, 4, memory.arrays)
+    for one in (tensor, part):
+        one.zero_()
+        assert own.whole(one) is own.whole(one)
+        own.of(one)[:] = 7
+        assert one.reshape(4, -1)[:, 0].tolist() == [0, 0, 7, 7]
+    other = torch.zeros(4)
+    own.of(other)[:] = 7
+    assert other.tolist() == [0, 0, 7, 7]
 
 
 def test_masks_that_need_content_follow_the_row_that_was_filled(images: Path) -> None:
