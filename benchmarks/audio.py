@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader
 from maskstream.pipelines import AudioClip, audio_loader, masks
 from maskstream.pipelines.decode.sound import decode_segment, read_segment
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
-from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.audio.reader import SoundReader
+from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.encode.audio.encoder import encoded_sound

@@ -30,8 +30,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import VideoBatch
-from maskstream.pipelines.modalities.video.packed_clip import EncodedClip
-from maskstream.pipelines.modalities.video.packing import PackedBatch, PackedRowMaker
+from maskstream.pipelines.modalities.video.packing import EncodedClip, PackedBatch, PackedRowMaker
 from maskstream.pipelines.modalities.video.rows import ClipPlan
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted

@@ -25,8 +25,8 @@ from machine import ROOT
 from maskstream.pipelines.decode.nvdec import missing_libraries
 from maskstream.pipelines.flow.ofa import flow_graph
 from maskstream.pipelines.modalities.audio.dali import mel_graph
-from maskstream.pipelines.modalities.audio.log_mel import LogMel
-from maskstream.pipelines.modalities.video import packed_clip
+from maskstream.pipelines.modalities.audio.spectrogram import LogMel
+from maskstream.pipelines.modalities.video import packing
 from maskstream.pipelines.modalities.video.dali_graph import clip_graph
 
 
@@ -83,14 +83,14 @@ def pixels(device: torch.device) -> tuple[Figures, list[str]]:
 def cache(device: torch.device) -> tuple[Figures, list[str]]:
     """Whether decoders are found again: sizes in multiples of 16, others, and others whose headers keep cropping."""
     figures: Figures = {}
-    plain = packed_clip.uncropped_header
+    plain = packing.uncropped_header
     for name, size, kept in (("448", (448, 256), False), ("456", (456, 256), False), ("456 cropped", (456, 256), True)):
-        packed_clip.uncropped_header = (lambda header: header) if kept else plain  # type: ignore[attr-defined]
+        packing.uncropped_header = (lambda header: header) if kept else plain  # type: ignore[attr-defined]
         try:
             with split_of(Kind(size=size), videos=16) as folder:
                 figures[name] = round(rate_of(loader_of(folder, device, "dali"), 300), 1)
         finally:
-            packed_clip.uncropped_header = plain  # type: ignore[attr-defined]
+            packing.uncropped_header = plain  # type: ignore[attr-defined]
     figures["bug confirmed"] = figures["456 cropped"] * 5 <= figures["448"]
     slow = figures["456"] < 0.9 * figures["448"]
     return figures, [f"456 wide: {figures['456']} clips/s, 448 wide: {figures['448']}"] if slow else []

@@ -28,8 +28,7 @@ from turns import least_ms
 
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.modalities.mesh.batch import MeshBatch
-from maskstream.pipelines.modalities.mesh.collate import MeshView, mesh_batch
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch, MeshView, mesh_batch
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.graph import build_graph
 from maskstream.samples.mesh.cylinder import CylinderFlow

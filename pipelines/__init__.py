@@ -11,6 +11,11 @@
 order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.md follows one clip through the files.
 """
 
+from maskstream.pipelines.modalities.audio.noisy import MicrophoneLine
+from maskstream.pipelines.modalities.audio.reader import AudioClip
+from maskstream.pipelines.modalities.audio.spectrogram import Librosa, LogMel
+from maskstream.pipelines.modalities.audiovisual.rows import SpectrogramNoise
+from maskstream.pipelines.modalities.pose.clip import Cameras
 from maskstream.shards.media.fbank import Fbank
 
 from . import augment, flow, masks
@@ -20,14 +25,9 @@ from .flow.base import Flow
 from .masks import TokenGrid
 from .masks.core.batch import MaskBatch
 from .modalities.audio.batch import AudioBatch, NoisyBatch
-from .modalities.audio.clip import AudioClip
 from .modalities.audio.data import AudioData, NoisyData, audio_loader, noisy_loader
-from .modalities.audio.librosa_feature import Librosa
-from .modalities.audio.log_mel import LogMel
-from .modalities.audio.microphones import MicrophoneLine
 from .modalities.audiovisual.batch import AudioVisualBatch
 from .modalities.audiovisual.data import AudioVisualData, audiovisual_loader
-from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
 from .modalities.fields import Field
 from .modalities.image.batch import ImageBatch
 from .modalities.image.data import ImageData, image_loader
@@ -42,7 +42,6 @@ from .modalities.points.data import PointsData, points_loader
 from .modalities.points.read import PointSelection
 from .modalities.points.tokens import GroupTokens, VoxelTokens
 from .modalities.pose.batch import PoseBatch
-from .modalities.pose.camera import Cameras
 from .modalities.pose.clip import PoseClip
 from .modalities.pose.data import PoseData, pose_loader
 from .modalities.split import Split

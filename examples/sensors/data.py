@@ -13,7 +13,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards import Range
@@ -86,7 +86,7 @@ class SensorData(RowConfig[SensorPlan, SensorBatch]):
         values = memory(np.float32, self.times, self.sensors)
         return SensorBatch(values=values, mask=None, key=memory.key, label=memory.label)
 
-    def fill(self, item: Item, plan: SensorPlan, batch: SensorBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: SensorPlan, batch: SensorBatch, own: SampleRows, stats: Stats) -> None:
         """Reads the windows."""
         with item.manifest.reading(item.index, NAME):
             for row, data in zip(own.of(batch.values), item.read(plan.ranges, stats), strict=True):

@@ -18,10 +18,9 @@ from .base import ClipFlow, grid_shape, stack_flow
 from .choice import FLOWS, FlowChoice
 from .codec import ask_for_vectors, codec_flow, motion_vectors, steps_between
 from .dis import dis_flow
-from .files import read_flo, read_kitti, write_flo, write_kitti
 from .lk import Lk
 from .ofa import Ofa
-from .picture import flow_to_image
+from .picture import flow_to_image, read_flo, read_kitti, write_flo, write_kitti
 from .raft import Raft
 from .source import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
 

@@ -25,7 +25,7 @@ class Flow(Movable):
     p + vectors[:, t] of frame t. (h, w) is the flow's own grid; cell (i, j) covers a 1/h x 1/w part of the frame.
     valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled in from elsewhere, and
     everywhere at a cut. cuts: bool (B, T-1), whether a scene ends between the frames of a pair (cuts.py). confidence:
-    float32 (B, T-1, h, w) in [0, 1], how well the flow explains each cell, 0 where none is valid (confidence.py); None
+    float32 (B, T-1, h, w) in [0, 1], how well the flow explains each cell, 0 where none is valid (source.py); None
     unless the source was asked for it.
     """
 

@@ -29,8 +29,8 @@ from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import SideDataContainer
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.shards.anchors import ANCHOR_STRIDE
 from maskstream.shards.media.key_flow import CELL, KeyFlow
+from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
 
 from .base import UNIT, ClipFlow, grid_shape
 from .dis import dis_flow

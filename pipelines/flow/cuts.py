@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate, unfold
 
-from maskstream.shards.anchors import ANCHOR_STRIDE
+from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
 
 SIDE = 64
 """About the side in pixels of the pictures that are compared; each pixel is one of the frame's."""

@@ -12,8 +12,7 @@ from typing import Any, ClassVar, Generic, Self, Unpack, get_type_hints
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.run_length import Counted
-from maskstream.pipelines.stream.sampler import BatchT, Finish, HostT, Unchanged
-from maskstream.pipelines.stream.source import BatchSource
+from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
 from maskstream.shards.config import Config, check_type, check_types
 from maskstream.shards.format.manifest import SplitLocation
 from maskstream.shards.named import nearest

@@ -12,8 +12,7 @@ import numpy as np
 from maskstream.pipelines.stream.order import dealt
 from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.block_cache import BlockCache
-from maskstream.shards.stores.filling import Filling
+from maskstream.shards.stores.block_cache import BlockCache, Filling
 from maskstream.shards.stores.url import is_url
 
 log = logging.getLogger(__name__)

@@ -24,9 +24,8 @@ from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core.visible import visible_tokens
 from maskstream.pipelines.stream.place import Place
 from maskstream.pipelines.stream.rng import sample_rng
-from maskstream.pipelines.stream.sampler import BatchT, HostT, Wanted
+from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Visible, Wanted
 from maskstream.pipelines.stream.samples import Samples
-from maskstream.pipelines.stream.source import BatchSource, Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range, Store, Together
@@ -121,7 +120,7 @@ class Memory(Generic[PlanT]):
         return Memory(plans, self.rows, self.arrays)
 
 
-class Rows:
+class SampleRows:
     """The rows of one sample in its batch: those from `start` to `stop`.
 
     They are taken of the arrays that the batch's memory has, because each `Tensor.numpy` takes as long as a small mask.
@@ -209,7 +208,7 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         """The empty batch."""
 
     @abstractmethod
-    def fill(self, item: Item, plan: PlanT, batch: HostT, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PlanT, batch: HostT, own: SampleRows, stats: Stats) -> None:
         """Writes the rows `own` of one sample, over the remains of an unusable one; SampleError if it is unusable.
 
         Many threads fill rows of one batch. What is no row of a tensor is assigned to the plan, for `cues` and `join`.
@@ -262,7 +261,7 @@ class Draft(Generic[PlanT, HostT]):
     """A batch that is being filled: per sample its rows, its plan and its fields, per mask and row its maps."""
 
     batch: HostT
-    own: list[Rows]
+    own: list[SampleRows]
     labels: npt.NDArray[np.int64]
     planned: list[Planned[PlanT] | None]
     fields: list[dict[str, Value]]
@@ -324,7 +323,7 @@ class RowSampler(Generic[PlanT, HostT]):
         memory = Memory([request.plan for request in requests], views)
         return Draft(
             batch=self.rows.layout(memory),
-            own=[Rows(at, at + self.views, memory.arrays) for at in range(0, views, self.views)],
+            own=[SampleRows(at, at + self.views, memory.arrays) for at in range(0, views, self.views)],
             labels=memory.arrays[id(memory.label)][1],
             planned=[None] * len(requests),
             fields=[{} for _ in requests],

@@ -1,26 +1,156 @@
-"""A split that is about to be loaded: its manifest, the order of its samples, and where they go."""
+"""A split that is about to be loaded: its manifest, the order and the weights of its samples, and where they go.
+
+    weights="balanced"             every label as often
+    weights="quality"              the number `quality` in the `json` of each sample, all of which are read once
+    weights="weights.csv"          the columns key and weight; a sample without a line has the weight 0
+    weights="weights.npy"          float (N,), in the order of the split
+    weights=numbers                the same as an array or a sequence
+
+A sample of weight w comes w N / sum times in an epoch of N samples; see stream/order.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import csv
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypedDict, Unpack
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.stream.loader import DATASET_VERSION, Loader, LoaderOptions
+from maskstream.pipelines.stream.order import Weights
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolved_device, resolved_ranks
 from maskstream.shards.config import check_type
-from maskstream.shards.errors import ShardError
+from maskstream.shards.errors import ResumeError, ShardError
+from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.media.npy import NpyError, read_npy
+from maskstream.shards.named import nearest
+from maskstream.shards.stores.base import Store
 
-from .earlier_version import version_of_state
 from .node_cache import CACHE_GB, block_cache, filled
-from .sample_weights import SampleWeights, sample_weights
+
+SampleWeights = str | Path | Sequence[float] | npt.NDArray[np.floating] | None
+"""What `weights=` takes."""
+BALANCED = "balanced"
+_JSON = "json"
+_AT_ONCE = 1024
+
+
+def sample_weights(manifest: Manifest, given: SampleWeights) -> Weights | None:
+    """The weights of a split's samples. Raises ValueError for what gives none, ShardError if a field cannot be read."""
+    if given is None:
+        return None
+    if not isinstance(given, str | Path):
+        return Weights(np.asarray(given, np.float64))
+    suffix = Path(given).suffix.lower()
+    if suffix == ".npy":
+        return Weights(_of_array(Path(given)))
+    if suffix == ".csv":
+        return Weights(_of_table(manifest, Path(given)))
+    return Weights(_balanced(manifest) if given == BALANCED else _of_field(manifest, str(given)))
+
+
+def _balanced(manifest: Manifest) -> npt.NDArray[np.float64]:
+    """One over the number of samples that have the sample's label; 0 for a sample without a label."""
+    label = manifest.label
+    if not (label >= 0).any():
+        raise ValueError(f"weights={BALANCED!r}: no sample has a label; give the weights themselves")
+    counts = np.bincount(label[label >= 0])
+    return np.where(label >= 0, 1.0 / counts[np.maximum(label, 0)].clip(1), 0.0)
+
+
+def _of_array(path: Path) -> npt.NDArray[np.float64]:
+    try:
+        return read_npy(path.read_bytes()).astype(np.float64)
+    except (OSError, NpyError, ValueError) as error:
+        raise ValueError(f"weights={str(path)!r} is no file of numbers ({error})") from error
+
+
+def _of_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [(row["key"], float(row["weight"])) for row in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"weights={str(path)!r} is no csv file with the columns key and weight ({type(error).__name__}: {error})"
+        ) from error
+    found = dict(rows)
+    if twice := [key for key, lines in Counter(key for key, _ in rows).items() if lines > 1][:1]:
+        raise ValueError(f"weights={str(path)!r} has the key {twice[0]!r} in several lines; leave one of them")
+    keys = manifest.keys(range(len(manifest)))
+    if unknown := sorted(found.keys() - {*keys})[:1]:
+        raise ValueError(f"weights={str(path)!r} has the key {unknown[0]!r}, which the split does not; take it out")
+    return np.array([found.get(key, 0.0) for key in keys])
+
+
+def _of_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
+    if _JSON not in manifest.components:
+        raise ValueError(f"weights={name!r}: the samples have no json; give a file of weights (.csv or .npy)")
+    values = np.empty(len(manifest))
+    for first in range(0, len(values), _AT_ONCE):
+        some = range(first, min(first + _AT_ONCE, len(values)))
+        read = manifest.store.read_many([manifest.member(index, _JSON) for index in some])
+        for index, data in zip(some, read, strict=True):
+            try:
+                values[index] = float(json.loads(data)[name])
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ShardError(
+                    f"weights={name!r}{nearest(name, [BALANCED])}: the json of sample {manifest.key(index)!r} has no "
+                    f"such number ({type(error).__name__}: {error}); give {BALANCED!r}, a field that all samples have, "
+                    "a .csv or .npy file, or an array"
+                ) from error
+    return values
+
+
+log = logging.getLogger(__name__)
+
+
+def version_of_state(store: Store, info: Mapping[str, Any], state: Mapping[str, Any]) -> int | None:
+    """The version to open for a saved position of a loader, if it is not the current one; a warning says which.
+
+    It is the newest version with the samples and the order of the position's: samples that were removed or erased since
+    stay away. None if the current version has them too, or if the position is not of this split, as far as its version
+    tells, so that the error of the resume says what differs.
+
+    info: the description of the current version. Raises ResumeError if the split does not have the version any more.
+    """
+    saved, fingerprint = state.get(DATASET_VERSION), state.get("dataset")
+    if fingerprint == info["fingerprint"] or not isinstance(saved, int) or not 0 < saved < info["version"]:
+        return None
+    gone = None
+    for version in range(info["version"] - 1, saved - 1, -1):
+        try:
+            found = read_dataset_json(store, version)
+        except ShardError as error:
+            gone = error
+            continue
+        if found["fingerprint"] == fingerprint:
+            log.warning(
+                "the position was saved with version %d of %s, and version %d is current: version %d is opened, which "
+                "has the same samples in the same order; a new run reads what was added since",
+                saved,
+                store.location,
+                info["version"],
+                version,
+            )
+            return version
+    if gone is not None:
+        raise ResumeError(
+            f"the position was saved with version {saved} of {store.location}, which cannot be opened any more "
+            f"({gone}). Put the files of that version back, or start a new run on the current version"
+        ) from gone
+    return None
 
 
 class SplitOptions(TypedDict, total=False):
@@ -36,7 +166,7 @@ class SplitOptions(TypedDict, total=False):
     """Shards whose samples are mixed; None (the default) mixes all of a lane."""
     weights: SampleWeights
     """How often samples come: a number for each, a file of them, a field of `json`, or "balanced" for each label as
-    often (see `sample_weights.py`); None (the default): every sample once an epoch."""
+    often (see above); None (the default): every sample once an epoch."""
 
 
 class VersionOptions(TypedDict, total=False):

@@ -6,7 +6,7 @@ import numpy as np
 
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.members.tokens import TOKEN_TYPES
+from maskstream.shards.members.text import TOKEN_TYPES
 from maskstream.shards.stores.base import Range
 
 

@@ -25,12 +25,10 @@ from maskstream.shards.errors import ResumeError, SampleError
 
 from .order import ORDER_VERSION
 from .produce import BatchMaker, BatchPlan, Made, Threads, batches_from_threads, plans
-from .run_length import budgeted
-from .sampler import BatchT, BatchT_co, DraftT, Finish, HostT, RequestT
+from .run_length import BudgetOrder, budgeted
+from .sampler import BatchSource, BatchT, BatchT_co, DraftT, Finish, HostT, RequestT, check_source
 from .samples import BatchOrder
-from .source import BatchSource, check_source
 from .stats import Stats
-from .token_budget import BudgetOrder
 from .topology import check_device, default_threads, resolved_device, resolved_ranks
 from .torch_dataset import BatchDataset
 from .transfer import Delivery

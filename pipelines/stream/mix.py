@@ -21,9 +21,8 @@ from maskstream.shards.stores.base import Announcement, Range
 
 from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
-from .sampler import BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted
+from .sampler import BatchSource, BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted, check_source
 from .samples import Samples, Stream
-from .source import BatchSource, check_source
 from .stats import Stats
 
 

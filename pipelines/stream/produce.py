@@ -18,13 +18,13 @@ import torch
 from maskstream.shards.errors import RemovedError, SampleError
 from maskstream.shards.stores.base import Together
 
-from .one_thread import compute_alone
 from .order import Int64Array, rank_share
 from .place import Place, progress_of
 from .rng import sample_rng
 from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
 from .samples import BatchOrder
 from .stats import Stats
+from .topology import compute_alone
 
 log = logging.getLogger(__name__)
 

@@ -13,16 +13,19 @@ that reads a second one keeps its ranges apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from maskstream.shards.config import check_type
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Announcement, Range
 
 from .batch import Batch
+from .order import Int64Array
 from .place import START, Place
+from .samples import Samples
 from .stats import Stats
 
 
@@ -130,3 +133,35 @@ class Composed(Generic[HostT, MiddleT, BatchT]):
     def __call__(self, batch: HostT, device: torch.device) -> BatchT:
         """The batch after both."""
         return self.then(self.first(batch, device), device)
+
+
+class Visible(Protocol):
+    """Maps the steps of a run to the number of visible tokens of a sample at each step, int64 (steps,).
+
+    Raises ValueError if that number is not a function of the step alone.
+    """
+
+    def __call__(self, steps: int) -> Int64Array: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchSource(Generic[RequestT, DraftT, HostT, BatchT]):
+    """Everything that decides the content of batches, except their size.
+
+    sampler, finish: the stages of a batch (see sampler.py). samples: the samples and their order. identity: the
+    settings that a resume compares, JSON-able; the order adds its own. visible: the visible tokens of a sample, for a
+    token budget; None without a mask. form: the settings, by name, that all parts of a mixture must share.
+    """
+
+    sampler: Sampler[RequestT, DraftT, HostT]
+    finish: Finish[HostT, BatchT]
+    samples: Samples
+    identity: dict[str, Any]
+    visible: Visible | None = None
+    form: Mapping[str, object] = field(default_factory=dict)
+
+
+def check_source(source: object, taker: str) -> None:
+    """ValueError unless something is a source; taker: who takes it, such as "Loader takes"."""
+    remedy = '; make one with VideoData(...).source(Split.open(FOLDER, "video")), or open FOLDER with video_loader'
+    check_type(f"{taker} sources: ", source, BatchSource, remedy=remedy)

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .order import GlobalBatch, Order
-from .weights import Weights
+from .order import GlobalBatch, Order, Weights
 
 
 class BatchOrder(Protocol):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+from .topology import default_threads
 
 SAMPLE_STAGES = ("read", "decode", "convert", "flow", "mask")
 """The stages of one sample; they run in the threads that make samples."""
@@ -83,3 +86,123 @@ class Stats:
             "seconds": {name: round(value, 6) for name, value in sorted(self.seconds.items())},
             "cpu_seconds": {name: round(value, 6) for name, value in sorted(self.cpu_seconds.items())},
         }
+
+
+_RARELY = 0.1  # fraction of the time: if the consumer waits less, the loader keeps up
+_ALL_BUSY = 0.8  # fraction of the cores' time spent in the loader's stages
+_MOSTLY = 0.5
+
+_NAMES = {
+    "read": ("Reading", "the bytes are in memory already, so fewer bytes per sample would help"),
+    "decode": ("Decoding", "more cores would help"),
+    "convert": ("Conversion", "more cores would help"),
+    "flow": ("Flow", "codec flow, which shards of the profile train allow, costs least"),
+    "mask": ("Drawing masks", "a mask that needs no content, such as random, costs least"),
+    "collate": ("Joining batches", "workers join them in several processes"),
+    "finish": ("Finishing batches", "the consumer's process makes it, one batch at a time"),
+}
+"""Of each stage of any loader, what it does and what would make it cheaper."""
+
+
+def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """From `loader.stats()`, per stage: wall_ms and cpu_ms per sample, and its share of the time.
+
+    Shares of the stages of samples and batches are of the loader's thread time; those of "wait" and "consumer" are of
+    the consumer's time.
+    """
+    seconds, cpu = stats["seconds"], stats["cpu_seconds"]
+    samples = max(stats["samples"], 1)
+    rows: dict[str, dict[str, float]] = {}
+    known = {*SAMPLE_STAGES, *BATCH_STAGES, *WAITS}
+    others = tuple(name for name in seconds if name not in known)
+    for group in ((*SAMPLE_STAGES, *others, *BATCH_STAGES), WAITS):
+        total = sum(seconds.get(name, 0.0) for name in group)
+        for name in group:
+            if name in seconds:
+                rows[name] = {
+                    "wall_ms": round(seconds[name] / samples * 1e3, 3),
+                    "cpu_ms": round(cpu.get(name, 0.0) / samples * 1e3, 3),
+                    "share": round(seconds[name] / total, 4) if total else 0.0,
+                }
+    return rows
+
+
+def summary(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """`loader.stats()` with the shares of the stages and the sentence of `limit` for this machine; JSON-able."""
+    return {**stats, "stages": shares(stats), "limit": limit(stats, default_threads(0))}
+
+
+def limit(stats: Mapping[str, Any], cores: int, stages: Mapping[str, tuple[str, str]] | None = None) -> str:
+    """One sentence about `loader.stats()` on a machine of `cores` cores: what limits the speed, and what would help.
+
+    stages: by name, what a stage of this loader does and what would make it cheaper, where it differs from other
+    loaders.
+
+    If the consumer hardly waits, the consumer limits. Else the loader's processor time shows whether the cores are
+    busy, and the difference of wall time and processor time shows what the threads wait for.
+    """
+    seconds, cpu = stats["seconds"], stats["cpu_seconds"]
+    wall = seconds.get("wait", 0.0) + seconds.get("consumer", 0.0)
+    if wall <= 0 or not stats["samples"]:
+        return "Nothing was loaded, so there is nothing to measure."
+    waits = seconds.get("wait", 0.0) / wall
+    if waits < _RARELY:
+        return f"The consumer limits: it waits for data {waits:.0%} of the time, so the loader keeps up."
+    spent = {name: (seconds.get(name, 0.0), cpu.get(name, 0.0)) for name in _NAMES}
+    names = {**_NAMES, **(stages or {})}
+    words = _of_the_loader(spent, wall, int(stats["threads"]), cores, names)
+    return f"{words} (The consumer waits {waits:.0%} of the time.)"
+
+
+def _of_the_loader(
+    stages: Mapping[str, tuple[float, float]],
+    wall: float,
+    threads: int,
+    cores: int,
+    names: Mapping[str, tuple[str, str]],
+) -> str:
+    worked = sum(cpu for _, cpu in stages.values())
+    name, (_, most) = max(stages.items(), key=lambda stage: stage[1][1])
+    what, remedy = names[name]
+    if worked >= _ALL_BUSY * cores * wall:
+        return (
+            f"{what} limits: it is {most / worked:.0%} of the loader's processor time, and all {cores} cores are busy "
+            f"with the loader; {remedy}."
+        )
+    spent = sum(stages[name][0] for name in SAMPLE_STAGES)
+    read, waited = stages["read"][0], _waited_for_bytes(stages)
+    if read >= _MOSTLY * spent and waited >= _MOSTLY * read:
+        return (
+            f"Reading limits: threads wait for the disk or the network {waited / spent:.0%} of their time; "
+            "more threads, a faster disk or a cache would help."
+        )
+    if spent < _MOSTLY * threads * wall:
+        longest = max(("collate", "finish"), key=lambda name: stages[name][0])
+        if (took := stages[longest][0]) >= _MOSTLY * wall:
+            return f"{names[longest][0]} limits: it takes {took / wall:.0%} of the time; {names[longest][1]}."
+        idle = 1 - spent / (threads * wall)
+        return f"The threads are idle {idle:.0%} of the time: raise prefetch, or use fewer of them with more workers."
+    running = sum(stages[name][1] for name in SAMPLE_STAGES) / spent
+    if running < 1 - _MOSTLY / 2:
+        return (
+            f"Other work limits: the loader's threads get a core {running:.0%} of the time that they need one; other "
+            "processes, the consumer's computation, or more threads than cores take the rest."
+        )
+    if threads < cores:
+        return (
+            f"Too few threads limit: {threads} of them for {cores} cores; threads={cores}, or workers, would use all. "
+            f"{what} takes most of their time."
+        )
+    return f"{what} limits: it is {most / worked:.0%} of the loader's processor time; {remedy}."
+
+
+def _waited_for_bytes(stages: Mapping[str, tuple[float, float]]) -> float:
+    """Seconds that reading waited for bytes: its wall time less its processor time, corrected for waits for a core.
+
+    The other stages of samples wait for no bytes, so they show how often a thread waits for a core.
+    """
+    others = [stages[name] for name in SAMPLE_STAGES if name != "read"]
+    wall, cpu = (sum(column) for column in zip(*others, strict=True))
+    running = min(cpu / wall, 1.0) if wall and cpu else 1.0
+    read, read_cpu = stages["read"]
+    return max(read - read_cpu / running, 0.0)

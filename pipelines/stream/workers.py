@@ -33,12 +33,11 @@ from typing import Any, Generic, cast
 from maskstream.shards.errors import OutageError
 from maskstream.shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
 
-from .blame import Blame
 from .letters import receive, send
 from .produce import BatchMaker, BatchPlan, Made
 from .sampler import DraftT, HostT, RequestT
 from .topology import cores
-from .worker import OF_THE_PARENT, BatchTask, Failed, WorkerProgress, serve
+from .worker import OF_THE_PARENT, BatchTask, Blame, Failed, WorkerProgress, serve
 
 log = logging.getLogger(__name__)
 

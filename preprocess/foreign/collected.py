@@ -13,11 +13,11 @@ from typing import Self
 import numpy as np
 
 from maskstream.shards.errors import DatasetError, ShardError
-from maskstream.shards.format.idx import idx_text
 from maskstream.shards.format.record import Row, ShardRecord
 from maskstream.shards.format.records import Records
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.unique_keys import Hashes, hashes_of
+from maskstream.shards.format.ustar import idx_text
 from maskstream.shards.media.packet_table import sidecar_name
 from maskstream.shards.stores.output import Output
 

@@ -8,8 +8,7 @@ from itertools import islice
 
 from maskstream.preprocess.encode.points.point_files import POINT_SUFFIXES
 from maskstream.shards.errors import OutageError, ShardError, StoreError
-from maskstream.shards.format.member_name import split_name
-from maskstream.shards.format.ustar import HashedReader, walk
+from maskstream.shards.format.ustar import HashedReader, split_name, walk
 
 from .indexed import Indexed
 from .sound import index_sound

@@ -8,8 +8,7 @@ import numpy as np
 
 from maskstream.preprocess.encode.audio.encoder import check_sound
 from maskstream.preprocess.encode.audio.sound import Sound, read_sound
-from maskstream.shards.media.sound_packets import Floats, decoded
-from maskstream.shards.media.sound_table import SoundForm, SoundTable, SoundTableError, packets_of
+from maskstream.shards.media.sound_table import Floats, SoundForm, SoundTable, SoundTableError, decoded, packets_of
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.sound import SOUND
 

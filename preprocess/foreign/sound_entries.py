@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from maskstream.shards.media.sound_packets import Floats, decoded
-from maskstream.shards.media.sound_table import CELL, Records, SoundForm
+from maskstream.shards.media.sound_table import CELL, Floats, Records, SoundForm, decoded
 
 CELL_S, LONG_CELL_S = 0.5, 10.0
 LONG_S = 40.0

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from maskstream.shards.errors import MissingFileError, OutageError, StoreError, UnlistedError
+from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.folders import joined
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
-from maskstream.shards.stores.stream import stream
 from maskstream.shards.stores.url import is_url
 
 _PACKED = (".gz", ".tgz", ".zst", ".bz2", ".xz")

@@ -18,17 +18,16 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of, read_checked
 from maskstream.shards.format.columns import COMPONENTS_KEY, part_metadata
 from maskstream.shards.format.dataset import publish_version, read_dataset_json
-from maskstream.shards.format.fingerprint import fingerprint_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
 from maskstream.shards.format.records import RECORDS, RecordedTask, Records
 from maskstream.shards.format.removed import REMOVED
-from maskstream.shards.format.shard_facts import ShardFacts
+from maskstream.shards.format.shard_facts import ShardFacts, fingerprint_of
 from maskstream.shards.format.tokenizer import TOKENIZER
+from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.folders import folder_of
 from maskstream.shards.stores.output import Location, Output, output_at
-from maskstream.shards.stores.stream import stream
 from maskstream.shards.stores.url import is_url, place_of
 
 from .fitting import check_distinct, check_fit, check_keys

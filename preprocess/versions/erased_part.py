@@ -20,10 +20,10 @@ from maskstream.shards.format.columns import (
     WORD,
     part_metadata,
 )
-from maskstream.shards.format.erased import erased_key
 from maskstream.shards.format.part_writer import parquet_bytes
+from maskstream.shards.format.removed import erased_key
 from maskstream.shards.format.shard_facts import ShardFacts
-from maskstream.shards.members.tokens import TOKENS
+from maskstream.shards.members.text import TOKENS
 from maskstream.shards.stores.base import Store
 
 KEPT = {TOKENS.name: frozenset({SIZE, *TOKENS.facts, *TOKENS.words})}

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.damage import REMEDY
-from maskstream.shards.format.erased import ERASED, erased_tar
+from maskstream.shards.format.data_errors import REMEDY
+from maskstream.shards.format.removed import ERASED, erased_tar
 from maskstream.shards.format.shard_check import ShardCheck
 from maskstream.shards.format.shard_facts import ShardFacts
 from maskstream.shards.format.ustar import BLOCK_BYTES, CHUNK_BYTES, HashedReader
 from maskstream.shards.format.verify import SplitCheck
 from maskstream.shards.format.writer import HashedStream, member_header
+from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.output import Output
-from maskstream.shards.stores.stream import stream
 
 
 @dataclass(frozen=True, slots=True)

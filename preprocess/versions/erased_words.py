@@ -21,9 +21,7 @@ from maskstream.shards.errors import DatasetError, ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer
 from maskstream.shards.media.npy import read_npy
-from maskstream.shards.members.text import JSON, TEXT
-from maskstream.shards.members.texts import TEXTS
-from maskstream.shards.members.tokens import TOKENS
+from maskstream.shards.members.text import JSON, TEXT, TEXTS, TOKENS
 
 Rows = npt.NDArray[np.int64]
 

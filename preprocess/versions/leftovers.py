@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from maskstream.shards.format.checked_file import read_checked
 from maskstream.shards.format.columns import SHARDS_KEY
 from maskstream.shards.format.dataset import is_index, read_dataset_json, version_name, versions_of
-from maskstream.shards.format.erased import stem_of
+from maskstream.shards.format.removed import stem_of
 from maskstream.shards.format.shard_facts import ShardFacts
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, tokenizer_name
 from maskstream.shards.stores.block_sums import SUMS

@@ -18,8 +18,8 @@ from maskstream.shards.format.dataset import (
     version_name,
     versions_of,
 )
-from maskstream.shards.format.fingerprint import fingerprint_of
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.shard_facts import fingerprint_of
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
 from maskstream.shards.stores.folders import file_of, folder_of, is_elsewhere, joined, merged_store, seen_from
 from maskstream.shards.stores.output import Location, Output, output_at

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw.file_state import FileState
-from maskstream.shards.format.erased import erased_key
 from maskstream.shards.format.record import Row, ShardRecord
 from maskstream.shards.format.records import Records
+from maskstream.shards.format.removed import erased_key
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.shard_facts import ShardFacts
 from maskstream.shards.stores.output import Output

@@ -6,10 +6,9 @@ with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])       the recipe with two 
 differences(saved, here)                                    ["data.mask.ratio: saved 0.9, here 0.8"]
 """
 
-from .assignments import with_set
+from .assignments import check_type, check_types, with_set
 from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, known_configs
 from .differences import differences
-from .fit import check_type, check_types
 
 __all__ = [
     "NOT_IDENTITY",

@@ -15,7 +15,7 @@ from maskstream.shards.errors import MissingFileError, ShardError, StoreError
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import is_elsewhere
 
-from .damage import REMEDY
+from .data_errors import REMEDY
 
 _CHANGED = (
     "a split that was merged into this one is gone, or samples were erased from it since; run `maskstream merge` again "

@@ -29,11 +29,11 @@ from maskstream.shards.stores.url import is_url
 
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
 from .columns import FORMAT, rejects_table
-from .damage import REMEDY, parsing
-from .fingerprint import FINGERPRINT_DIGITS
+from .data_errors import REMEDY, parsing
 from .part_writer import PartWriter, parquet_bytes
 from .record import ShardRecord
 from .sample import DatasetInfo, Reject
+from .shard_facts import FINGERPRINT_DIGITS
 from .tokenizer import ERASED_TOKENIZER, TOKENIZER
 from .unique_keys import repeated_keys
 

@@ -3,6 +3,11 @@
 They are in the folder `indexes` of the cache folder, named by a checksum of the checksums of the parts. So the same
 manifest has one index, wherever its split is, and another manifest never meets it. The folder may be deleted at any
 time. A small manifest, and any manifest where the folder cannot be written to, is unpacked into memory.
+
+An index file has the arrays of a manifest one after the other, each at a multiple of 64 bytes. Then follows the header,
+a sealed JSON object with their places, and last its size and a magic number. A file without a whole header is none, so
+a half-written one is never used. The file may have no name (memfd); a process that is being started then inherits its
+descriptor.
 """
 
 from __future__ import annotations
@@ -10,21 +15,179 @@ from __future__ import annotations
 import fcntl
 import io
 import logging
+import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
 from platformdirs import user_cache_path
 
-from maskstream.shards.errors import StoreError
+from maskstream.shards.errors import MaskstreamError, StoreError
+from maskstream.shards.sealed import sealed, unsealed
 from maskstream.shards.stores.publish import publishing
 
-from .damage import described
-from .index_file import IndexFile, SpoolError
+from .data_errors import described
+
+Array = npt.NDArray[Any]
+
+_ALIGNMENT = 64
+_MAGIC = b"msindex1"
+_END_BYTES = 8 + len(_MAGIC)
+_CHUNK_BYTES = 1 << 22
+
+
+class SpoolError(MaskstreamError):
+    """An index file, or a temporary file for it, cannot be written; the cause is an OSError."""
+
+
+class _Descriptor(Protocol):
+    """What multiprocessing passes to a new process in place of a descriptor."""
+
+    def detach(self) -> int: ...
+
+
+class Spool:
+    """An array that grows at its end, in a temporary file. Its type becomes wider when a value needs it."""
+
+    def __init__(self, new_file: Callable[[], BinaryIO], dtype: npt.DTypeLike) -> None:
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.length = 0
+        self._new_file = new_file
+        with _writing():
+            self._file = new_file()
+
+    def append(self, values: Array) -> None:
+        """Add values at the end."""
+        wide = np.promote_types(self.dtype, values.dtype)
+        if wide != self.dtype:
+            self._widen(wide)
+        with _writing():
+            self._file.seek(0, os.SEEK_END)
+            _write(self._file, values.astype(self.dtype, copy=False))
+        self.length += len(values)
+
+    def chunks(self) -> Iterator[Array]:
+        """The values from the first on."""
+        self._file.seek(0)
+        while data := self._file.read(_CHUNK_BYTES):
+            yield np.frombuffer(data, self.dtype)
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
+
+    def _widen(self, dtype: np.dtype[Any]) -> None:
+        with _writing():
+            wider = self._new_file()
+            for chunk in self.chunks():
+                _write(wider, chunk.astype(dtype))
+        self._file.close()
+        self._file, self.dtype = wider, dtype
+
+
+class IndexWriter:
+    """Writes an index file from its first byte to its last."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._at = 0
+        self._arrays: dict[str, tuple[int, str, int]] = {}
+
+    def put(self, name: str, dtype: npt.DTypeLike, chunks: Iterable[Array]) -> None:
+        """Write an array whose values come in chunks."""
+        begin = -(-self._at // _ALIGNMENT) * _ALIGNMENT
+        self._write(np.zeros(begin - self._at, np.uint8))
+        length = 0
+        for chunk in chunks:
+            self._write(chunk.astype(dtype, copy=False))
+            length += len(chunk)
+        self._arrays[name] = (begin, np.dtype(dtype).str, length)
+
+    def finish(self, header: Mapping[str, Any]) -> None:
+        """Write the header and the end of the file."""
+        data = sealed({**header, "arrays": self._arrays})
+        self._write(np.frombuffer(data + len(data).to_bytes(8, "little") + _MAGIC, np.uint8))
+
+    def _write(self, array: Array) -> None:
+        with _writing():
+            _write(self._stream, array)
+        self._at += array.nbytes
+
+
+class IndexFile:
+    """An index file that is mapped for reading. `header` is what was given to `IndexWriter.finish`."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Takes the descriptor, which is closed with the last reference. Raises ValueError if it is no whole index."""
+        self._descriptor = descriptor
+        size = os.fstat(descriptor).st_size
+        if size < _END_BYTES:
+            raise ValueError(f"it has {size} bytes")
+        self._memory = memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+        end = size - _END_BYTES
+        length = int.from_bytes(self._memory[end : end + 8], "little")
+        if self._memory[end + 8 :] != _MAGIC or length > end:
+            raise ValueError("it has no whole header")
+        self.header = unsealed(bytes(self._memory[end - length : end]))
+        self._arrays: dict[str, tuple[int, str, int]] = self.header.pop("arrays")
+
+    @classmethod
+    def at(cls, path: Path) -> IndexFile:
+        """The index file at `path`. Raises OSError, or ValueError if it is no whole index."""
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def array(self, name: str) -> Array:
+        """A read-only array in the mapped memory."""
+        begin, dtype, length = self._arrays[name]
+        if not length:
+            return _read_only(np.empty(0, dtype))
+        return np.frombuffer(self._memory, dtype, length, begin)
+
+    def for_a_new_process(self) -> object:
+        """What the pickle of a process that is being started may hold: there, `received` makes the same index of it."""
+        return DupFd(self._descriptor)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self._descriptor)
+
+
+def received(descriptor: _Descriptor) -> IndexFile:
+    """The index file of the process that started this one."""
+    return IndexFile(descriptor.detach())
+
+
+def starts_a_process() -> bool:
+    """Whether the current pickling is for a process that is being started, which inherits descriptors."""
+    return get_spawning_popen() is not None
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SpoolError(f"an index file cannot be written ({error.strerror})") from error
+
+
+def _write(file: BinaryIO, array: Array) -> None:
+    """Write the bytes of an array; a file without a buffer may take them in several parts."""
+    left = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    while left:
+        left = left[file.write(left) :]
+
+
+def _read_only(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
 
 log = logging.getLogger(__name__)
 

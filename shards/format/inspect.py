@@ -14,7 +14,7 @@ from maskstream.shards.members.sound import SOUND
 from maskstream.shards.members.video import VIDEO
 
 from .component import Component
-from .damage import parsing
+from .data_errors import parsing
 from .dataset import DATASET_JSON
 from .manifest import Manifest
 from .rejects import read_rejects

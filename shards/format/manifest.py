@@ -29,14 +29,11 @@ from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.url import is_url
 
 from .checked_file import SIZE_BYTES, SUM, read_checked
-from .column_reader import ColumnReader
-from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE
+from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
-from .damage import REMEDY, parsing
-from .data_errors import data_reason, outage_of
+from .data_errors import REMEDY, data_reason, outage_of, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
-from .index_cache import NewFile, forget, in_memory, index_of
-from .index_file import IndexFile, received, starts_a_process
+from .index_cache import IndexFile, NewFile, forget, in_memory, index_of, received, starts_a_process
 from .removed import read_removed
 from .shard_facts import ShardFacts
 from .unpack import Unpacker

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from maskstream.shards.errors import OutageError, StoreError
+from maskstream.shards.stores.base import CHUNK_BYTES, stream
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.output import Output
-from maskstream.shards.stores.stream import CHUNK_BYTES, stream
 
-from .idx import idx_text
 from .record import ShardRecord
-from .ustar import HashedReader
+from .ustar import HashedReader, idx_text
 
 
 def mended(output: Output, shard: ShardRecord) -> list[str] | None:

@@ -16,7 +16,7 @@ from maskstream.shards.stores.open import open_store
 
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
-from .damage import REMEDY, parsing
+from .data_errors import REMEDY, parsing
 from .sample import Reject
 
 _COLUMNS = [field.name for field in fields(Reject)]

@@ -1,7 +1,14 @@
-"""The samples that were removed from a split: their numbers, in a file that dataset.json names."""
+"""The samples that were removed from a split, and what is left of those that were erased.
+
+Their numbers are in a file that dataset.json names. An erased sample leaves zeros in its tar, and a row of the manifest
+that keeps its slot in the order. Its members are zero, at unchanged offsets, under the name `__erased__`, which readers
+of WebDataset pass over. Its row has another key, no source, no label and no components. The tar has another name, so
+that nobody reads it with an earlier index.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +22,7 @@ from maskstream.shards.stores.base import Store
 
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
-from .damage import REMEDY, parsing
+from .data_errors import REMEDY, parsing
 from .part_writer import parquet_bytes
 
 Int64s = npt.NDArray[np.int64]
@@ -48,3 +55,24 @@ def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
             raise ShardError(f"{path} does not have the sorted numbers of samples of the split; {REMEDY}")
     samples.flags.writeable = False
     return samples
+
+
+ERASED = "__erased__"
+"""The name of a member of an erased sample."""
+_TAR = re.compile(r"(.*?)(?:\.e\d+)?\.tar", re.DOTALL)
+
+
+def erased_key(sha256: str, row: int) -> str:
+    """The key of an erased sample: that of its shard, by the checksum of its first writing, and its number in it."""
+    return f"erased/{sha256[:16]}/{row:06d}"
+
+
+def erased_tar(name: str, version: int) -> str:
+    """The name of a tar from which samples were erased for a version."""
+    return f"{stem_of(name)}.e{version}.tar"
+
+
+def stem_of(name: str) -> str:
+    """The name of a tar without its suffix, and without the version of an erasure."""
+    found = _TAR.fullmatch(name)
+    return found[1] if found else name

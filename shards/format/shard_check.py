@@ -16,18 +16,15 @@ from maskstream.shards.media.packet_table import PACKETS, packets_name, sidecar_
 from maskstream.shards.members.kinds import KINDS
 from maskstream.shards.members.member import no_problems
 from maskstream.shards.members.text import BYTES
-from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.base import Store, stream
 from maskstream.shards.stores.block_sums import SUMS_OF
 from maskstream.shards.stores.folders import folder_of
-from maskstream.shards.stores.stream import stream
 
 from .component import Component
-from .damage import described
-from .erased import ERASED
-from .idx import idx_text
+from .data_errors import described
 from .manifest import Manifest
-from .member_name import indexed_name
-from .ustar import CHUNK_BYTES, HashedReader, walk
+from .removed import ERASED
+from .ustar import CHUNK_BYTES, HashedReader, idx_text, indexed_name, walk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

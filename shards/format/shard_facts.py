@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
+
+from maskstream.shards.stores.folders import file_of
 
 from .record import ShardRecord
 
@@ -62,3 +66,19 @@ class ShardFacts:
             return None
         legal = "paths of tars" if foreign else "names of tars in the folder itself, such as 'NAME-000000.tar'"
         return f"a shard is named {self.name!r}; legal are {legal}"
+
+
+FINGERPRINT_DIGITS = 32
+
+
+def fingerprint_of(shards: Iterable[ShardFacts], *, foreign: bool) -> str:
+    """The first digits of a sha256, in hex, of the names and checksums of the shards as they were first written.
+
+    The folder of a shard does not count, but for foreign tars: the same shards merged from other places have the same
+    samples.
+    """
+    digest = hashlib.sha256()
+    for shard in shards:
+        name, sha256 = shard.written or (shard.name if foreign else file_of(shard.name), shard.sha256)
+        digest.update(f"{name} {sha256}\n".encode())
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]

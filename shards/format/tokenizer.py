@@ -17,7 +17,7 @@ from maskstream.shards.errors import MissingFileError, ShardError, StoreError
 from maskstream.shards.stores.base import Store
 
 from .checked_file import read_checked
-from .damage import REMEDY
+from .data_errors import REMEDY
 
 TOKENIZER_JSON = "tokenizer.json"
 """The file, in the format of the `tokenizers` package."""

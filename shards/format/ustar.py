@@ -2,14 +2,19 @@
 
 Shards must be USTAR. Foreign tars may also be GNU, PAX or of the oldest form. `tarfile` does not walk the tar, because
 a damaged header with a huge or negative size makes it loop forever.
+
+NVIDIA DALI's `fn.readers.webdataset` reads the `.idx` file of a tar instead of its headers. Its format is v1.2, byte
+for byte as DALI's `wds2idx` writes it: a line `v1.2 N`, then a line for each of the N samples with `ending offset size
+member-name` for each component, in the order of the tar.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import BinaryIO, Protocol
 
@@ -176,3 +181,40 @@ def _extend(member: tarfile.TarInfo, extended: dict[str, str]) -> None:
     if not size.lstrip("-").isdigit():
         raise ShardError(f"the PAX header before byte {member.offset} declares the size {size!r}")
     member.size = int(size)
+
+
+Span = tuple[int, int]
+"""Offset of a member's data in the tar, and its size, in bytes."""
+
+
+def idx_text(samples: Iterable[tuple[str, Mapping[str, Span]]]) -> str:
+    """The index of samples, which are (key, component -> span) in the order of the tar. Erased ones have no spans, and
+    no line.
+    """
+    lines = [
+        " ".join(f"{name} {offset} {size} {key}.{name}" for name, (offset, size) in spans.items())
+        for key, spans in samples
+        if spans
+    ]
+    return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"
+
+
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """The key (with its folders) and the component (in lower case) of a member; None if it belongs to no sample.
+
+    As in WebDataset, a name without folders that begins with two underscores is metadata, and a base name that begins
+    with a dot, or has no dot, is ignored.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None or ("/" not in name and name.startswith("__")):
+        return None
+    return found[1], found[2].lower()
+
+
+def indexed_name(name: str) -> str:
+    """The name `name` with its component in lower case, as the manifest spells it."""
+    split = split_name(name)
+    return name if split is None else ".".join(split)

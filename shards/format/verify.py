@@ -18,7 +18,7 @@ from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import is_elsewhere
 
 from .checked_file import read_checked
-from .damage import described
+from .data_errors import described
 from .dataset import (
     DATASET_JSON,
     FOREIGN,
@@ -27,11 +27,10 @@ from .dataset import (
     version_name,
     versions_of,
 )
-from .fingerprint import fingerprint_of
 from .manifest import Manifest
 from .rejects import read_rejects
 from .shard_check import ShardCheck
-from .shard_facts import ShardFacts
+from .shard_facts import ShardFacts, fingerprint_of
 from .tokenizer import tokenizer_problems
 from .unique_keys import hashes_of, repeated_keys
 

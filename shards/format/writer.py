@@ -11,10 +11,9 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.block_sums import SUMS, BlockSums
 from maskstream.shards.stores.output import Location, Writable, folder_and_name, output_at
 
-from .idx import idx_text
 from .record import Placed, Row, ShardRecord
 from .sample import Sample
-from .ustar import BLOCK_BYTES
+from .ustar import BLOCK_BYTES, idx_text
 
 __all__ = ["HashedStream", "Row", "ShardRecord", "member_header", "write_shard"]
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.anchors import ANCHOR_STRIDE
+from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
 
 from .mp4 import Mp4Error
 

@@ -15,9 +15,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maskstream.shards.anchors import ANCHOR_STRIDE
-
 from .mp4 import Mp4Error
+
+ANCHOR_STRIDE = 4
+"""In the profiles ANCHORED every 4th frame is an anchor, I or P; no frame refers to the B-frames between."""
+ANCHORED = ("train", "fast")
+"""The profiles (`VideoProfile.name`) whose videos have anchors."""
+
 
 DISTANCE = ANCHOR_STRIDE
 ID = bytes.fromhex("6d61736b73747265616d207363656e65")  # "maskstream scene"

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.anchors import ANCHOR_STRIDE
+from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
 
 from .mp4 import Packets
 

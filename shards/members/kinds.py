@@ -17,9 +17,7 @@ from .mesh import MESH
 from .points import POINTS
 from .poses import POSES
 from .sound import SOUND
-from .text import BYTES, JSON, TEXT
-from .texts import TEXTS
-from .tokens import TOKENS
+from .text import BYTES, JSON, TEXT, TEXTS, TOKENS
 from .video import VIDEO
 
 KINDS: dict[str, Kind] = {

@@ -1,10 +1,25 @@
-"""The kinds `json`, `text` and `bytes`, which have no columns."""
+"""The kinds of texts: `json`, `text` and `bytes`, which have no columns, and `texts` and `tokens`, which are token ids
+in NPY of uint8, uint16 or uint32.
+
+`texts` holds the ids of all texts of a sample, one text behind the other, (N,). Each text has a role. `lengths` and
+`roles` are columns, so a loader reads only the texts that it shows. `words.npy`, of the kind `tokens`, holds the number
+of each token's word, from 0 in each text. One member has all texts, so any number of them costs one tar header, and the
+manifest alone says which bytes a row needs.
+
+`tokens` is one whole number for each token of a text, (N,): `tokens.npy` holds ids, `words.npy` the number of a token's
+word, `classes.npy` the class of that word.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.shards.media.npy import NpyError, npy_bytes, npy_header
 
 from .member import Kind, Member
 
@@ -30,3 +45,75 @@ def text_member(text: str) -> Member:
 JSON = Kind(name="json", check=json_problems)
 TEXT = Kind(name="text")
 BYTES = Kind(name="bytes")
+
+
+ROLES = ("caption", "question", "answer", "choice", "rationale", "phrase", "passage")
+"""What a text is to its image. Its place here is its number in shards: new roles go to the end."""
+
+
+def texts_member(texts: Sequence[tuple[str, npt.NDArray[np.integer]]], below: int) -> Member:
+    """The texts of a sample, each its role and its ids (n,), all of them below `below`, as a member."""
+    ids = np.concatenate([ids for _, ids in texts])
+    plain = tokens_member(ids, below=below)
+    lists = {
+        "roles": np.array([ROLES.index(role) for role, _ in texts], np.int64),
+        "lengths": np.array([len(ids) for _, ids in texts], np.int64),
+    }
+    return Member(kind=TEXTS.name, data=plain.data, facts=plain.facts, words=plain.words, lists=lists)
+
+
+def texts_problems(member: Member) -> Iterator[str]:
+    """Compare the header and the lists with the columns."""
+    yield from tokens_problems(member)
+    roles, lengths = member.lists["roles"], member.lists["lengths"]
+    if len(roles) != len(lengths) or (lengths < 1).any() or lengths.sum() != member.facts["n_tokens"]:
+        yield f"its texts have {lengths.tolist()} tokens and {len(roles)} roles, for {member.facts['n_tokens']} tokens"
+    if ((roles < 0) | (roles >= len(ROLES))).any():
+        yield f"has the roles {roles.tolist()}; legal are 0 to {len(ROLES) - 1}: {', '.join(ROLES)}"
+
+
+TEXTS = Kind(
+    name="texts",
+    facts={"n_tokens": int, "data_offset": int},
+    words=("dtype",),
+    lists=("roles", "lengths"),
+    check=texts_problems,
+)
+"""The kind of the texts beside an image. Which of them a row shows is drawn before a byte of them is read."""
+
+
+TOKEN_TYPES = ("|u1", "<u2", "<u4")
+"""The legal dtypes."""
+
+
+def tokens_member(values: npt.NDArray[np.integer], below: int | None = None) -> Member:
+    """Whole numbers (N,), none negative, as a member of the narrowest type for them, or for all numbers `below`."""
+    most = int(values.max(initial=0)) if below is None else below - 1
+    dtype = next(np.dtype(name) for name in TOKEN_TYPES if most <= np.iinfo(name).max)
+    data = npy_bytes(values.astype(dtype))
+    facts = {"n_tokens": len(values), "data_offset": npy_header(data).data_offset}
+    return Member(kind=TOKENS.name, data=data, facts=dict(facts), words={"dtype": dtype.str})
+
+
+def tokens_problems(member: Member) -> Iterator[str]:
+    """Compare the header with the columns."""
+    try:
+        header = npy_header(member.data)
+    except NpyError as error:
+        yield str(error)
+        return
+    found = (header.version, header.dtype.str, header.shape, header.data_offset)
+    wanted = (1, member.words["dtype"], (member.facts["n_tokens"],), member.facts["data_offset"])
+    if found != wanted:
+        yield f"has (version, dtype, shape, data offset) {found}, but the manifest says {wanted}"
+    elif header.dtype.str not in TOKEN_TYPES:
+        yield f"holds {header.dtype}; legal are uint8, uint16 and uint32"
+
+
+TOKENS = Kind(
+    name="tokens",
+    facts={"n_tokens": int, "data_offset": int},
+    words=("dtype",),
+    check=tokens_problems,
+)
+"""The kind of token ids. Texts are packed into rows by `n_tokens` alone, before a byte of them is read."""

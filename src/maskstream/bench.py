@@ -11,10 +11,11 @@ from typing import Any, Unpack
 from rich.console import Console
 from rich.table import Table
 
+from maskstream.pipelines.stream.stats import limit, shares
+
 from .modality import RUN_STEPS, Modality
 from .pipelines.modalities.data import DataConfig
 from .pipelines.modalities.split import StoreOptions, open_manifest
-from .pipelines.stream.stalls import limit, shares
 from .pipelines.stream.stats import WAITS
 from .pipelines.stream.topology import default_threads
 from .shards.format.manifest import SplitLocation

@@ -16,16 +16,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from maskstream.pipelines.modalities.video.packing import Refusal, encoded_clip, format_of
+from maskstream.pipelines.stream.topology import compute_alone
+
 from .pipelines.modalities.data import DataConfig
 from .pipelines.modalities.rows import Planned, PlanT, RowSampler
 from .pipelines.modalities.split import Split
 from .pipelines.modalities.video.batch import VideoBatch
 from .pipelines.modalities.video.data import VideoData
 from .pipelines.modalities.video.decoders import fastest, machine_of, write_speeds
-from .pipelines.modalities.video.packed_clip import Refusal, encoded_clip, format_of
 from .pipelines.modalities.video.packing import PackedRowMaker
 from .pipelines.modalities.video.rows import ClipPlan, ClipRowMaker
-from .pipelines.stream.one_thread import compute_alone
 from .pipelines.stream.sampler import HostT, Wanted
 from .pipelines.stream.stats import Stats
 from .shards.errors import DataError, SampleError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
+from maskstream.pipelines.modalities.mesh.read import MeshStatistics
 from maskstream.pipelines.modalities.points.augment import PointStats
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of

@@ -12,7 +12,7 @@ from maskstream.pages.flow import flow_page
 from maskstream.pages.preview import flow_link, preview
 from maskstream.pipelines import VideoClip, VideoData
 from maskstream.pipelines.flow import Codec, Dis, Raft
-from maskstream.pipelines.flow.confidence import confidence
+from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.masks import MotionGuided, Tube
 
 from .pages import complete_in_itself

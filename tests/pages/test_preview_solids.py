@@ -14,7 +14,7 @@ from maskstream.pages.figures.points import voxel_figures
 from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines import GroupTokens, VoxelTokens, masks, mesh_loader
 from maskstream.pipelines.masks import mask_batch
-from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
+from maskstream.pipelines.modalities.mesh.read import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import Surface

@@ -43,7 +43,7 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.source import BatchSource
+from maskstream.pipelines.stream.sampler import BatchSource
 from maskstream.preprocess.encode.image_text.encoder import ImageTokenEncoder
 from maskstream.preprocess.encode.text.encoder import TokenEncoder
 from maskstream.shards.format.dataset import finish_split

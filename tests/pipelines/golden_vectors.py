@@ -18,12 +18,12 @@ from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCr
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import MASKS, Linear, Random, TextMaskBatch
 from maskstream.pipelines.masks.core.visible import VisibleTokens
-from maskstream.pipelines.modalities.audio.clip import AudioClip
+from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.stream.mix import MixOrder
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
 from maskstream.pipelines.stream.rng import sample_rng
-from maskstream.pipelines.stream.token_budget import BudgetOrder
+from maskstream.pipelines.stream.run_length import BudgetOrder
 
 from .masks.mask_table import SCHEMES, Scheme, draws_of, grid_of
 

@@ -14,8 +14,7 @@ import pytest
 from maskstream.pipelines.modalities.node_cache import filled, lanes_of_node, shards_of
 from maskstream.shards.errors import StoreError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.block_cache import BlockCache
-from maskstream.shards.stores.filling import Filling, fill
+from maskstream.shards.stores.block_cache import BlockCache, Filling, fill
 from maskstream.shards.stores.open import open_store
 
 from ..web_server import WebServer, serving

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
-from maskstream.pipelines.stream.stalls import summary
+from maskstream.pipelines.stream.stats import summary
 from maskstream.shards.config import Json
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.stores.publish import publish

@@ -9,8 +9,8 @@ from typing import Any, Unpack
 
 import torch
 
-from maskstream.pipelines.modalities.earlier_version import version_of_state
 from maskstream.pipelines.modalities.node_cache import CACHE_GB, block_cache
+from maskstream.pipelines.modalities.split import version_of_state
 from maskstream.pipelines.stream.loader import DATASET_VERSION
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.dataset import read_dataset_json

@@ -13,8 +13,7 @@ from maskstream.pipelines.masks.core.draw import Draw
 from maskstream.pipelines.masks.core.grid import TokenGrid
 from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
 from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
-from maskstream.pipelines.masks.core.shuffles import random_orders
-from maskstream.pipelines.masks.core.slices import in_slices
+from maskstream.pipelines.masks.core.slices import in_slices, random_orders
 from maskstream.pipelines.masks.laws.random import Uniform
 
 from .padded import Padded

@@ -13,7 +13,7 @@ from maskstream.pipelines.masks.core.draw import Draw
 from maskstream.pipelines.masks.core.grid import TokenGrid
 from maskstream.pipelines.masks.core.ratio import Ratio, as_law
 from maskstream.pipelines.masks.core.scheme import Scheme, Shot
-from maskstream.pipelines.masks.core.shuffles import random_orders
+from maskstream.pipelines.masks.core.slices import random_orders
 
 from .random import random_tokens
 

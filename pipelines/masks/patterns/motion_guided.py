@@ -170,7 +170,7 @@ class CarrySettings(TypedDict):
 @cache
 def numba_maps() -> MapBackend[list[Floats], list[npt.NDArray[np.bool_]]]:
     """The backend of compiled loops, imported at the first use, since compiling takes time."""
-    from .numba_maps import NumbaMaps
+    from .maps import NumbaMaps
 
     return NumbaMaps()
 

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 
 from .batch import AudioBatch
-from .log_mel import FLOOR_DB, LogMel, hann_window
 from .rows import mono
-from .spectrogram import Spectrogram
+from .spectrogram import FLOOR_DB, LogMel, Spectrogram, hann_window
 
 Mode = Literal["gpu", "cpu"]
 

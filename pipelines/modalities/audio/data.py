@@ -15,21 +15,17 @@ from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.sampler import Finish, Unchanged
-from maskstream.pipelines.stream.source import BatchSource
+from maskstream.pipelines.stream.sampler import BatchSource, Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY, check_types
-from maskstream.shards.format.damage import parsing
+from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 
 from .batch import AudioBatch, NoisyBatch
-from .clip import AudioClip
-from .log_mel import LogMel
-from .microphones import MicrophoneLine
-from .noisy import NoisyPlan, NoisyRowMaker
-from .reader import SoundReader, sound_of
+from .noisy import MicrophoneLine, NoisyPlan, NoisyRowMaker
+from .reader import AudioClip, SoundReader, sound_of
 from .rows import AudioPlan, AudioRowMaker, Spectrograms
-from .spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
+from .spectrogram import Features, LogMel, Spectrogram, check_on_device, is_on_device, spectrogram_grid
 
 
 class AudioSettings(Options, total=False):

@@ -8,14 +8,52 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.config import Config
 from maskstream.shards.stores.base import Range, Store
 
 from .batch import NoisyBatch
-from .microphones import MicrophoneLine
 from .reader import SoundPlan, SoundReader
+
+SPEED_OF_SOUND = 343.0
+"""In metres per second."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MicrophoneLine(Config):
+    """`count` microphones in a line, `spacing_m` metres apart, and a source in the far field, without reverberation.
+
+    The angle between source and line is drawn uniformly in [0, pi]. Microphone m receives the sound m * spacing_m *
+    cos(angle) / 343 seconds after microphone 0 (fractional delays), with the same amplitude.
+    """
+
+    count: int = 4
+    spacing_m: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.spacing_m < 0:
+            raise ValueError(
+                f"count must be at least 1 and spacing_m at least 0, got {self.count} and {self.spacing_m}"
+            )
+
+    def hear(
+        self, sound: npt.NDArray[np.float32], sample_rate: int, rng: np.random.Generator
+    ) -> npt.NDArray[np.float32]:
+        """The channels of the sound, float32 (n,), from a drawn direction: float32 (n, count), delayed about the centre
+        of the array; what the delays shift beyond the ends is cut off.
+        """
+        angle = rng.uniform(0, np.pi)
+        step = self.spacing_m * np.cos(angle) / SPEED_OF_SOUND * sample_rate
+        delays = step * (np.arange(self.count) - (self.count - 1) / 2)
+        room = int(np.ceil(np.abs(delays).max())) + 1
+        spectrum = np.fft.rfft(np.pad(sound, room))
+        cycles = np.arange(len(spectrum)) / (len(sound) + 2 * room)
+        turned = spectrum[:, None] * np.exp(-2j * np.pi * cycles[:, None] * delays)
+        heard = np.fft.irfft(turned, n=len(sound) + 2 * room, axis=0)[room : room + len(sound)]
+        return heard.astype(np.float32)
+
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,7 +128,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: NoisyPlan, batch: NoisyBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: NoisyPlan, batch: NoisyBatch, own: SampleRows, stats: Stats) -> None:
         """Reads, decodes and mixes a sound; raises SampleError if the sound or its noise is unusable."""
         clean = self._heard(self.clean, plan.clean, item.rng("direction"), stats)
         if self.noise is None or plan.noise is None:

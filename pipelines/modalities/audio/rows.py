@@ -14,7 +14,7 @@ from torch import Tensor
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Range
@@ -105,7 +105,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: AudioPlan, batch: AudioBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: AudioPlan, batch: AudioBatch, own: SampleRows, stats: Stats) -> None:
         """Reads and decodes a sound, and makes its views; raises SampleError if it is unusable."""
         index, labels = item.index, item.manifest.label
         sound = self.sounds.sound(plan.sound, stats)

@@ -13,9 +13,8 @@ from maskstream.pipelines.augment.sound import SpecAugment
 from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.audio.clip import AudioClip
 from maskstream.pipelines.modalities.audio.data import statistics_of
-from maskstream.pipelines.modalities.audio.reader import SoundReader, sound_of
+from maskstream.pipelines.modalities.audio.reader import AudioClip, SoundReader, sound_of
 from maskstream.pipelines.modalities.audio.rows import AudioRowMaker
 from maskstream.pipelines.modalities.audio.spectrogram import (
     Features,
@@ -37,8 +36,7 @@ from maskstream.shards.format.component import component_of
 from maskstream.shards.media.fbank import Fbank
 
 from .batch import AudioVisualBatch
-from .rows import AudioVisualPlan, AudioVisualRowMaker, HeardSpectrograms
-from .spectrogram_noise import SpectrogramNoise
+from .rows import AudioVisualPlan, AudioVisualRowMaker, HeardSpectrograms, SpectrogramNoise
 
 
 class AudioVisualSettings(Options, total=False):

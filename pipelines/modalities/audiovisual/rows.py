@@ -22,16 +22,48 @@ from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.video.read import Int64s
 from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, flow_of
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.stores.base import Range
 
 from .batch import AudioVisualBatch
-from .spectrogram_noise import SpectrogramNoise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrogramNoise(Config):
+    """Adds noise that is uniform in [0, level), and shifts the spectrogram in time.
+
+    most: the level is drawn uniformly from [0, most), in standard deviations of the dataset. roll: the shift is drawn
+    uniformly from [-roll, roll] frames, and is circular over the valid frames. Source: AVSiam (Lin and Bertasius,
+    2024); its code pre-trains with most 0.1 and roll 1024, which is all frames.
+
+    **A shift desynchronises sound and video**: batch.audio_start_s is the start before the shift. Use it only for
+    models that need no synchrony, such as AVSiam, which matches a clip with sound of about its time.
+    """
+
+    most: float = 0.1
+    roll: int = 0
+
+    def __post_init__(self) -> None:
+        if self.most < 0 or self.roll < 0:
+            raise ValueError(f"most and roll must be at least 0, got {self.most} and {self.roll}")
+
+    def add(self, spectrogram: npt.NDArray[np.float32], heard: int, deviation: float, rng: np.random.Generator) -> None:
+        """Changes the first `heard` (valid) frames of a spectrogram, float32 (frames, bins), in place.
+
+        deviation: the standard deviation of the dataset, in units of the spectrogram.
+        """
+        level, shift = rng.random() * self.most * deviation, int(rng.integers(-self.roll, self.roll + 1))
+        sound = spectrogram[:heard]
+        sound += np.float32(level) * rng.random(sound.shape, dtype=np.float32)
+        if shift and heard:
+            sound[:] = np.roll(sound, shift, axis=0)
+
 
 Noise = tuple[int, npt.NDArray[np.float32]]
 """A time of the noise schedule, and noise for M targets, float32 (M, values per token)."""
@@ -115,7 +147,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, own: SampleRows, stats: Stats) -> None:
         """Reads and decodes a clip and its sound; raises SampleError if one of them is unusable."""
         self.clips.fill(item, plan.clip, batch.clips, own, stats)
         name = self.audio.sounds.component
@@ -200,7 +232,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         begin_s = middle_s - clip.seconds / 2 - float(facts["start_s"][index])
         return clip.segment_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
 
-    def _disturb(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: Rows) -> None:
+    def _disturb(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: SampleRows) -> None:
         """Adds noise to the spectrogram of each view, in place."""
         if batch.spectrogram is None:
             raise ValueError("spectrogram_noise needs spectrograms of samples, got on_device=True; use on_device=False")

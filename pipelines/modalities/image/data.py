@@ -15,7 +15,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -144,7 +144,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
         image = memory(np.uint8, self.size, self.size, 3)
         return ImageBatch(image=image, mask=None, key=memory.key, label=memory.label)
 
-    def fill(self, item: Item, plan: ImagePlan, batch: ImageBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: ImagePlan, batch: ImageBatch, own: SampleRows, stats: Stats) -> None:
         """Decodes the image once, and writes its views; raises SampleError if it is unusable."""
         with item.manifest.reading(item.index, plan.component):
             (data,) = item.read(plan.ranges, stats)

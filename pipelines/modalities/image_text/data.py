@@ -22,7 +22,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.image import IMAGE
-from maskstream.shards.members.texts import ROLES
+from maskstream.shards.members.text import ROLES
 
 from .batch import ImageTextBatch
 from .places import BOXES, SEGMENTS, PlaceReader

@@ -13,8 +13,8 @@ from maskstream.pipelines.masks.text.batch import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
 from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
 from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, Rows
-from maskstream.pipelines.stream.source import Visible
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
+from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Range
@@ -121,7 +121,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, own: SampleRows, stats: Stats) -> None:
         """Reads the image and the texts of all views; raises SampleError if one is unusable."""
         self.pictures.fill(item, plan.image, batch.pictures, own, stats)
         places = self.places.read(plan.places, plan.image.width, plan.image.height, stats)
@@ -174,7 +174,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         return own, True
 
     def _place(
-        self, item: Item, plan: ImageTextPlan, places: Places, view: int, batch: ImageTextBatch, own: Rows
+        self, item: Item, plan: ImageTextPlan, places: Places, view: int, batch: ImageTextBatch, own: SampleRows
     ) -> None:
         """Writes the box and the segment of the phrase of a view: NaN and no pixel without one."""
         boxes = own.of(batch.box)

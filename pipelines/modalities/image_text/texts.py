@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.modalities.rows import Rows
+from maskstream.pipelines.modalities.rows import SampleRows
 from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
-from maskstream.shards.members.texts import ROLES
+from maskstream.shards.members.text import ROLES
 from maskstream.shards.stores.base import Range
 
 from .batch import PADDING, SPECIAL, TextRows
@@ -92,7 +92,7 @@ class RowReader:
             raise self.manifest.sample_error(sample, TEXTS, f"the sample has no {' or '.join(self.roles)}")
         return RowPlan(sample=sample, pieces=tuple(pieces))
 
-    def fill(self, plan: RowPlan, rows: TextRows, row: int, own: Rows, stats: Stats) -> None:
+    def fill(self, plan: RowPlan, rows: TextRows, row: int, own: SampleRows, stats: Stats) -> None:
         """Reads the texts of a row; raises SampleError if one is unusable."""
         ids, words, roles = (own.whole(one)[row] for one in (rows.tokens, rows.words, rows.roles))
         ids[:], words[:], roles[:] = self.tokenizer.pad or 0, -1, PADDING

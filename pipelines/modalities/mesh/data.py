@@ -14,22 +14,20 @@ from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.source import Visible
+from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.media.mesh_members import fields_of
 from maskstream.shards.stores.base import Range
 
-from .batch import MeshBatch
-from .collate import MeshView, mesh_batch
+from .batch import MeshBatch, MeshView, mesh_batch
 from .graph import build_graph, surface_normals
 from .noise import MeshNoise
-from .read import MeshReader
-from .statistics import MeshStatistics, statistics_of
+from .read import MeshReader, MeshStatistics, statistics_of
 
 Float32s = npt.NDArray[np.float32]
 FREE = (0, 5)
@@ -185,7 +183,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: MeshPlan, batch: MeshBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: MeshPlan, batch: MeshBatch, own: SampleRows, stats: Stats) -> None:
         """Reads a mesh, and makes its views and their masks; raises SampleError if it is unusable."""
         reader, index = self.reader, item.index
         with stats.stage("read"):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from maskstream.shards.config import Config
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.damage import parsing
+from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON, read_dataset_json
 
 Float32s = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ from maskstream.pipelines.augment.diffusion import Noise
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -110,7 +110,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PointPlan, batch: PointsBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PointPlan, batch: PointsBatch, own: SampleRows, stats: Stats) -> None:
         """Reads the rows, and makes the views; raises SampleError if they are unusable."""
         with item.manifest.reading(item.index, self.component or ""):
             rows = self.select.taken(item.read(plan.ranges, stats), plan)

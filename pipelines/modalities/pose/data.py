@@ -13,7 +13,7 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -24,8 +24,7 @@ from maskstream.shards.members.poses import POSES
 from maskstream.shards.stores.base import Range
 
 from .batch import PoseBatch
-from .camera import Cameras, mirrored
-from .clip import PoseClip
+from .clip import Cameras, PoseClip, mirrored
 
 _POSE_BYTES = 4 * 3 * len(JOINTS)
 _FARTHEST_M = 1e6
@@ -150,7 +149,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PosePlan, batch: PoseBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PosePlan, batch: PoseBatch, own: SampleRows, stats: Stats) -> None:
         """Reads the poses and takes the views' pictures; raises SampleError if a number is not finite."""
         with item.manifest.reading(item.index, self.component or ""):
             (data,) = item.read(plan.ranges, stats)

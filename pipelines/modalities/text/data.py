@@ -19,7 +19,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.component import Component
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, tokenizer_facts
-from maskstream.shards.members.tokens import TOKEN_TYPES
+from maskstream.shards.members.text import TOKEN_TYPES
 
 from .batch import TextBatch
 from .packing import Packing, one_a_row, packed

@@ -13,12 +13,12 @@ import torch
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.text.batch import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows, Shown
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows, Shown
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
 from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import Samples
-from maskstream.pipelines.stream.source import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError, RemovedError
 from maskstream.shards.format.manifest import Manifest
@@ -149,7 +149,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: TextPlan, batch: TextBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: TextPlan, batch: TextBatch, own: SampleRows, stats: Stats) -> None:
         """Reads the documents of a row, the same for all views; raises SampleError if one is unusable."""
         at = own.start
         tokens, documents, words = (own.whole(one)[at] for one in (batch.tokens, batch.documents, batch.words))

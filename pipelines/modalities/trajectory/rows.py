@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
 from maskstream.pipelines.modalities.video.read import Int64s
 from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker
 from maskstream.pipelines.stream.stats import Stats
@@ -111,7 +111,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: TrajectoryPlan, batch: TrajectoryBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: TrajectoryPlan, batch: TrajectoryBatch, own: SampleRows, stats: Stats) -> None:
         """Reads and decodes a clip; raises SampleError if colours, depth or poses are unusable."""
         self.clips.fill(item, plan.clip, batch.clips, own, stats)
         crops = plan.clip.crops
@@ -199,7 +199,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             return [depth_of(frame) for frame in decoded.frames]
 
     def _place(
-        self, plan: TrajectoryPlan, path: Floats, crop: Crop, batch: TrajectoryBatch, own: Rows, view: int
+        self, plan: TrajectoryPlan, path: Floats, crop: Crop, batch: TrajectoryBatch, own: SampleRows, view: int
     ) -> None:
         """Writes the poses, the waypoint and the lens of a view."""
         at = plan.numbers - plan.numbers[0]

@@ -22,16 +22,15 @@ from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.modalities.rows import RowSampler
-from maskstream.pipelines.stream.one_thread import compute_alone
 from maskstream.pipelines.stream.sampler import BadRowsError, Wanted
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.pipelines.stream.topology import compute_alone
 from maskstream.shards.errors import DataError, SampleError
 
 from .batch import VideoBatch
 from .clip import VideoClip
 from .dali_graph import clip_pipeline, colours_after, region
-from .packed_clip import EncodedClip, Refusal, first_frame
-from .packing import PackedBatch
+from .packing import EncodedClip, PackedBatch, Refusal, first_frame
 from .rows import ClipPlan
 
 dali_torch: Any = nvidia.dali.plugin.pytorch

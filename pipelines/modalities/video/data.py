@@ -19,16 +19,14 @@ from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import RowSource
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.sampler import Composed, Finish, Unchanged
-from maskstream.pipelines.stream.source import BatchSource
+from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .decoders import faster_with_dali
-from .flow import flow_source
-from .flow_finish import FlowFinish
+from .flow import FlowFinish, flow_source
 from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker
 from .yuv import Output, PlanesFinish

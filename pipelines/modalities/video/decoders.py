@@ -17,7 +17,7 @@ from typing import Any
 import platformdirs
 import torch
 
-from maskstream.pipelines.modalities.acceptance import card_of, dali_version
+from maskstream.pipelines.modalities.backend import card_of, dali_version
 
 Speeds = Mapping[str, Mapping[str, float]]
 """Clips a second by format, such as "h264 yuv420p", and decoder, "cpu" or "dali"."""

@@ -1,11 +1,27 @@
-"""The choice of a flow source for the clips of a split."""
+"""The choice of a flow source for the clips of a split, and the finish that computes flow on the device.
+
+The sampler keeps what decides each mask that follows flow (seed, epoch, key, view, place) as draws of the batch. On
+CUDA a `DeviceMask` computes the same bits in torch, where the flow is; for other masks the flow goes to the CPU. A
+mixture has one finish, so its parts need the same `BatchFlow`.
+"""
 
 from __future__ import annotations
 
-from maskstream.pipelines.flow.choice import AUTO, FLOWS, NONE, FlowChoice, flow_named, resolved_flow
-from maskstream.pipelines.flow.source import Codec, FlowSource
-from maskstream.pipelines.masks import Mask
+from dataclasses import dataclass, replace
+from typing import Literal
 
+import torch
+
+from maskstream.pipelines.flow import BatchFlow
+from maskstream.pipelines.flow.base import Flow
+from maskstream.pipelines.flow.choice import AUTO, FLOWS, NONE, FlowChoice, flow_named, resolved_flow
+from maskstream.pipelines.flow.cuts import scene_cuts
+from maskstream.pipelines.flow.source import Codec, FlowSource
+from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core.on_device import DeviceMask
+
+from .batch import VideoBatch
 from .clip import VideoClip, start_multiple
 
 
@@ -21,3 +37,50 @@ def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: s
         raise ValueError(f"flow={flow!r} follows frames of one stride, but a clip has {clip.spacing}; use flow='dis'")
     stride = 0 if clip.is_timed else clip.stride
     return resolved_flow(flow, needed=needed, profile=profile, stride=stride, align=start_multiple(clip, profile))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowFinish:
+    """Adds the flow that `flow` computes, and the masks of the host batch's draws, if it has any.
+
+    masks: what computes them, bit for bit the same. "torch" does it on the flow's device, for a `DeviceMask`; "numba"
+    on the CPU, so the flow is copied to it and the masks are copied back. "auto" is torch on CUDA and numba on a CPU.
+    Masks of a batch with a scene cut are always made by numba, scene by scene.
+    """
+
+    flow: BatchFlow
+    mask: Mask | None
+    grid: TokenGrid
+    masks: Literal["auto", "numba", "torch"] = "auto"
+
+    @torch.no_grad()
+    def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
+        """The batch with flow and masks; raises ValueError for flow of an impossible shape."""
+        flow = self._flow(batch)
+        mask = batch.mask if self.mask is None or not batch.draws else self._masks(self.mask, batch, flow)
+        return replace(batch, flow=flow, mask=mask, draws=())
+
+    def _flow(self, batch: VideoBatch) -> Flow:
+        clips, frames = batch.video.shape[:2]
+        vectors = self.flow.of_clips(batch.video)
+        if vectors.ndim != 5 or vectors.shape[:3] != (clips, frames - 1, 2):
+            raise ValueError(
+                f"the flow of {clips} clips of {frames} frames has the shape ({clips}, {frames - 1}, 2, h, w), got "
+                f"{tuple(vectors.shape)} from {self.flow.title}"
+            )
+        vectors = vectors.float().movedim(2, 4).contiguous()
+        cuts = scene_cuts(batch.video, vectors)
+        return Flow(vectors=vectors, valid=(~cuts)[..., None, None].expand(vectors.shape[:4]).contiguous(), cuts=cuts)
+
+    def _masks(self, pattern: Mask, batch: VideoBatch, flow: Flow) -> MaskBatch:
+        """The masks of the batch's draws, with its weights."""
+        if isinstance(pattern, DeviceMask) and self._on_device(flow.vectors.device) and not bool(flow.cuts.any()):
+            mask = pattern.draw_on_device(self.grid, batch.draws, flow.vectors)
+            return mask if batch.weight is None else mask.weighted(batch.weight)
+        each = zip(batch.draws, flow.vectors.cpu().numpy(), flow.cuts.cpu().numpy(), strict=True)
+        maps = [pattern.maps(self.grid, replace(draw, cues=Cues(flow=own, cuts=cuts))) for draw, own, cuts in each]
+        mask = pattern.batched(self.grid, maps).to(batch.video.device)
+        return mask if batch.weight is None else mask.weighted(batch.weight)
+
+    def _on_device(self, device: torch.device) -> bool:
+        return self.masks == "torch" or (self.masks == "auto" and device.type == "cuda")

@@ -1,7 +1,13 @@
-"""Rows of clips that are packed for a decoder of whole batches; what that one cannot decode is decoded on the CPU."""
+"""Rows of clips that are packed for a decoder of whole batches; what that one cannot decode is decoded on the CPU.
+
+A packed clip is an MP4 of its own, with one fragment of one frame per tick, for decoders that select frames by number.
+DALI's decoder always decodes from the first frame, and starts over for a repeated number, so only the packets that the
+clip needs are packed, and each frame is asked for once.
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,21 +18,156 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.nvdec import CODECS, missing_libraries
+from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
+from maskstream.pipelines.decode.nvdec import CODECS, PictureFormat, missing_libraries, picture_format, refused, unusual
+from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
 from maskstream.pipelines.flow.source import SampleFlow
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, Rows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.h264_sps import UnknownSpsError, sps_of, uncropped_header
+from maskstream.shards.media.mp4 import Int64Array, Packets, Track, read_header
 from maskstream.shards.stores.base import Range
 
-from .packed_clip import EncodedClip, Refusal, encoded_clip
-from .read import Int64s
+from .read import ClipBytes, Int64s
 from .rows import ClipPlan, ClipRowMaker
+
+_SYNC, _NON_SYNC = 0x02000000, 0x01010000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedClip:
+    """The needed packets of a clip, as a separate MP4.
+
+    mp4: uint8 (bytes,). header_size: the bytes of it before the fragment. frames: int32 (F,), increasing, the distinct
+    frames of the clip by number in this MP4. order: int32 (T,), the index into `frames` of each frame of the clip.
+    pts_s: float64 (T,), seconds from the start of the original video. size: the width and height of the decoded frames,
+    which may have more at the right and at the bottom than the video. standard, full_range: their colours.
+    """
+
+    mp4: npt.NDArray[np.uint8]
+    header_size: int
+    frames: npt.NDArray[np.int32]
+    order: npt.NDArray[np.int32]
+    pts_s: npt.NDArray[np.float64]
+    size: tuple[int, int]
+    standard: str
+    full_range: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a clip is decoded on the CPU, in words."""
+
+    reason: str
+
+
+def encoded_clip(
+    data: ClipBytes,
+    numbers: Int64Array,
+    size: tuple[int, int],
+    device: str,
+    formats: frozenset[str] | None = None,
+) -> EncodedClip | Refusal:
+    """Packs the packets needed for the frames `numbers`, or says why the decoder on `device` does not decode them.
+
+    size: the width and height of the video in pixels. device: "cuda" or "cpu". formats: the formats that are decoded
+    there, as `format_name` names them; by default all that can be. Raises Mp4Error if the bytes contradict the index.
+    """
+    track, fragments = read_header(data.header), memoryview(data.fragments)
+    packets = data.packets
+    pts = wanted_pts(packets, data.first_frame, numbers)
+    kept = wanted_packets(fragments, track, packets, pts)
+    kept = kept[packets.pts[kept] >= packets.pts[0]]  # DALI would count frames before the keyframe
+    if reason := refused(device, track, fragments, packets, kept, size):
+        return Refusal(reason)
+    try:
+        form = picture_format(data.header, track, fragments, packets, kept, size)
+        header, decoded = _uncropped(data.header, track, size)
+    except DataError as error:
+        return Refusal(f"a first frame that cannot be decoded ({error})")
+    if reason := unusual(form):
+        return Refusal(reason)
+    if formats is not None and (name := format_name(track, form)) not in formats:
+        return Refusal(f"{name}, which was not measured to be decoded faster by DALI here")
+    different, order = np.unique(pts, return_inverse=True)
+    return EncodedClip(
+        mp4=np.frombuffer(packed(header, data.fragments, track, packets, kept), dtype=np.uint8),
+        header_size=len(header),
+        frames=np.searchsorted(np.sort(packets.pts[kept]), different).astype(np.int32),
+        order=order.astype(np.int32),
+        pts_s=pts / track.timescale,
+        size=decoded,
+        standard=form.standard,
+        full_range=form.full_range,
+    )
+
+
+def format_name(track: Track, form: PictureFormat) -> str:
+    """The name of a format: codec and pixel format, such as "h264 yuv420p"."""
+    return f"{track.codec} {form.pixels}"
+
+
+def format_of(data: ClipBytes, numbers: Int64Array, size: tuple[int, int]) -> str:
+    """The name of a clip's format; raises DataError if its first keyframe cannot be decoded."""
+    track, fragments, packets = read_header(data.header), memoryview(data.fragments), data.packets
+    kept = wanted_packets(fragments, track, packets, wanted_pts(packets, data.first_frame, numbers))
+    kept = kept[packets.pts[kept] >= packets.pts[0]]
+    return format_name(track, picture_format(data.header, track, fragments, packets, kept, size))
+
+
+def _uncropped(header: bytes, track: Track, size: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
+    """The header without cropping, and the size of the frames; H.264 that cannot be read stays as it is."""
+    if track.codec != "h264":
+        return header, size
+    try:
+        whole = uncropped_header(header)
+        return whole, size if whole == header else sps_of(read_header(whole).extradata)[0].shown
+    except UnknownSpsError:
+        return header, size
+
+
+def first_frame(clip: EncodedClip, crop: Crop, size: int) -> npt.NDArray[np.uint8]:
+    """The crop of the first frame of a clip, decoded on the CPU: uint8 (size, size, 3).
+
+    Raises DataError if it cannot be decoded.
+    """
+    mp4 = clip.mp4.tobytes()
+    number = np.array([clip.frames[clip.order[0]]], dtype=np.int64)
+    fragment = memoryview(mp4)[clip.header_size :]
+    decoded = decode_frames(mp4[: clip.header_size], fragment, 0, number, size=clip.size)
+    out = np.empty((1, size, size, 3), dtype=np.uint8)
+    to_rgb(decoded.frames, crop, (size, size), out)
+    first: npt.NDArray[np.uint8] = out[0]
+    return first
+
+
+def packed(header: bytes, fragments: bytes, track: Track, packets: Packets, kept: Int64Array) -> bytes:
+    """An MP4 of the header and one fragment (ISO 14496-12, 8.8) of the packets `kept`, one frame per tick."""
+    rank = np.argsort(np.argsort(packets.pts[kept]))
+    late = rank - np.arange(len(kept))
+    flags = np.where(packets.keyframe[kept], _SYNC, _NON_SYNC)
+    table = np.stack([np.ones_like(late), packets.size[kept], flags, late - late.min()], axis=1).astype(">u4").tobytes()
+    head = _box(b"mfhd", struct.pack(">II", 0, 1))
+    ids = _box(b"tfhd", struct.pack(">II", 0x020000, track.track_id)) + _box(b"tfdt", struct.pack(">II", 0, 0))
+    # The distance from moof's first byte to mdat's payload: four box headers (moof, traf, trun, mdat), trun's fields.
+    offset = len(head) + len(ids) + len(table) + 4 * 8 + 12
+    run = _box(b"trun", struct.pack(">III", 0x000F01, len(kept), offset) + table)
+    body = b"".join(
+        fragments[start : start + size]
+        for start, size in zip(packets.start[kept].tolist(), packets.size[kept].tolist(), strict=True)
+    )
+    return header + _box(b"moof", head + _box(b"traf", ids + run)) + _box(b"mdat", body)
+
+
+def _box(kind: bytes, payload: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(payload), kind) + payload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +264,7 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PackedPlan, batch: PackedBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PackedPlan, batch: PackedBatch, own: SampleRows, stats: Stats) -> None:
         """Reads and packs a clip, or decodes it; raises SampleError if its bytes contradict the index."""
         size = (plan.clip.video.width, plan.clip.video.height)
         with item.manifest.reading(item.index, self.clips.component), stats.stage("read"):
@@ -131,7 +272,7 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
             clip = encoded_clip(data, plan.numbers, size, self.device, self.formats)
         if isinstance(clip, Refusal):
             decoded = self.clips.layout(Memory([plan.clip], item.views))
-            self.clips.fill(item, plan.clip, decoded, Rows(0, item.views), stats)
+            self.clips.fill(item, plan.clip, decoded, SampleRows(0, item.views), stats)
             plan.packed = CpuClip(pixels=decoded.video.numpy(), reason=clip.reason)
             own.of(batch.pts_s)[:] = decoded.pts_s.numpy()
         else:

@@ -18,7 +18,7 @@ from maskstream.pipelines.decode.planes import CropPlanes, crop_planes
 from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from maskstream.pipelines.flow.base import Flow, with_cuts
 from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
-from maskstream.pipelines.modalities.rows import NO_CUES, Item, Masked, Memory, Planned, RowMaker, Rows
+from maskstream.pipelines.modalities.rows import NO_CUES, Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
@@ -131,7 +131,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """Reads the header and the GOPs that hold a clip."""
         return read_clip(item.manifest.store, plan.video, plan.numbers, plan.ranges)
 
-    def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: Rows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: SampleRows, stats: Stats) -> None:
         """Reads, decodes and writes the views of a clip; raises SampleError if it cannot be read or decoded."""
         source = (plan.video.width, plan.video.height)
         flow = self.flow if isinstance(self.flow, SampleFlow) else None

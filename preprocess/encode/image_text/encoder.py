@@ -3,7 +3,7 @@
 A sample has
 
 - its first picture as `jpg`, `png` or `webp`, the second as `1.jpg` and so on: any number of them;
-- `texts.npy`, the tokens of all texts, whose roles and lengths are in the manifest (shards/members/texts.py);
+- `texts.npy`, the tokens of all texts, whose roles and lengths are in the manifest (shards/members/text.py);
 - `words.npy`, the number of each token's word within its text;
 - `boxes.npy`, float32 (n, 4), the box of each phrase, where the source has boxes;
 - `segments.npy`, uint8 (n, H, ceil(W / 8)), of each phrase a bit a pixel, the first in the highest bit, where it is
@@ -41,8 +41,7 @@ from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 from maskstream.shards.members.array import array_member
 from maskstream.shards.members.image import image_member
 from maskstream.shards.members.member import Member
-from maskstream.shards.members.texts import ROLES, texts_member
-from maskstream.shards.members.tokens import tokens_member
+from maskstream.shards.members.text import ROLES, texts_member, tokens_member
 
 from .segments import segments_of
 

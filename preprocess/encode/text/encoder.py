@@ -18,8 +18,7 @@ from maskstream.preprocess.encode.encoder import Encoded
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import NOT_SAVED, Config
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
-from maskstream.shards.members.text import text_member
-from maskstream.shards.members.tokens import tokens_member
+from maskstream.shards.members.text import text_member, tokens_member
 
 from .parts_of_speech import Lexicon, lexicon_of
 from .read import Document, read_document

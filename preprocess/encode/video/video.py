@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 
 from maskstream.preprocess.encode.limits import check_frames, lasts
 from maskstream.preprocess.source import RejectError
-from maskstream.shards.anchors import ANCHORED
+from maskstream.shards.media.scene_starts import ANCHORED
 from maskstream.shards.media.video_index import VideoIndex
 
 from .check import check_slices, exact_entries, full_decode, strict_decode

@@ -26,7 +26,7 @@ def fetch(
     """
     from maskstream.pipelines.modalities.node_cache import block_cache, shards_of
     from maskstream.shards.format.manifest import Manifest
-    from maskstream.shards.stores.filling import fill
+    from maskstream.shards.stores.block_cache import fill
 
     kept = block_cache(data, cache, cache_gb)
     if kept is None:

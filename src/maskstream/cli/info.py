@@ -33,7 +33,7 @@ def facts() -> dict[str, str]:
     """What is here, by name. It has no name of a user or a host, but for folders, and no value of a credential."""
     import av
 
-    from maskstream.pipelines.modalities.acceptance import record_path
+    from maskstream.pipelines.modalities.backend import record_path
     from maskstream.pipelines.modalities.video.decoders import decoders_path
     from maskstream.shards.format.index_cache import cache_folder
 

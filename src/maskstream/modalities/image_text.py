@@ -20,7 +20,7 @@ from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.image import IMAGE
-from maskstream.shards.members.texts import TEXTS
+from maskstream.shards.members.text import TEXTS
 
 
 def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:

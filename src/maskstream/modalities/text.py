@@ -15,7 +15,7 @@ from maskstream.preprocess.encode.text.encoder import TextEncoder
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.text import TEXT as KIND
-from maskstream.shards.members.tokens import TOKENS
+from maskstream.shards.members.text import TOKENS
 
 
 def figures(data: DataConfig[Any], location: SplitLocation) -> TextFigures:

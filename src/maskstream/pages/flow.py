@@ -14,8 +14,8 @@ import torch
 
 from maskstream.modality import RUN_STEPS
 from maskstream.pipelines.flow import FLOWS, FlowSource
-from maskstream.pipelines.flow.confidence import confidence
 from maskstream.pipelines.flow.picture import flow_scale
+from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.clip import aligned, start_multiple

@@ -9,7 +9,7 @@ import torch
 from maskstream.pipelines import AudioVisualData, Loader, VideoClip, VideoData, augment, masks, mix, video_loader
 from maskstream.pipelines.flow.choice import flow_named
 from maskstream.pipelines.masks import MotionGuided
-from maskstream.pipelines.modalities.video.flow_finish import FlowFinish
+from maskstream.pipelines.modalities.video.flow import FlowFinish
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.sampler import Unchanged
 from maskstream.shards.errors import ResumeError, StoreError

@@ -11,8 +11,8 @@ import torch
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.flow import Codec, dis_flow
-from maskstream.pipelines.flow.confidence import confidence
 from maskstream.pipelines.flow.cuts import histogram_distance, likeness, pictures, scene_cuts, shared, stored_cuts
+from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
 from maskstream.preprocess.encode.video.scene_cuts import SceneCuts
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video

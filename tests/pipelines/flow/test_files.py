@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.flow import flow_to_image, read_flo, read_kitti, write_flo, write_kitti
-from maskstream.pipelines.flow.files import LIMIT_PX
+from maskstream.pipelines.flow.picture import LIMIT_PX
 
 
 def field(seed: int = 0) -> np.ndarray:

@@ -17,14 +17,14 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.sound import Mixup
 from maskstream.pipelines.masks import MotionGuided, Random, Tube
 from maskstream.pipelines.modalities.audio.data import AudioData, AudioSettings, NoisyData, NoisySettings
-from maskstream.pipelines.modalities.audio.log_mel import LogMel
-from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
+from maskstream.pipelines.modalities.audio.noisy import MicrophoneLine
+from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData, AudioVisualSettings
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import ImageData, ImageSettings
 from maskstream.pipelines.modalities.image_text.data import ImageTextData, ImageTextSettings
 from maskstream.pipelines.modalities.mesh.data import MeshData, MeshSettings
-from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
+from maskstream.pipelines.modalities.mesh.read import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData, PointsSettings
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.pipelines.modalities.pose.data import PoseData, PoseSettings

@@ -6,8 +6,7 @@ import pytest
 
 from maskstream.modalities import MODALITIES
 from maskstream.pipelines import VideoClip, masks, video_loader
-from maskstream.pipelines.stream.stalls import limit, shares
-from maskstream.pipelines.stream.stats import STAGES, Stats
+from maskstream.pipelines.stream.stats import STAGES, Stats, limit, shares
 
 SETTINGS = {"clip": VideoClip(frames=4, stride=4, size=32), "patch": 8, "batch_size": 2, "device": "cpu"}
 

@@ -13,10 +13,9 @@ from maskstream.pipelines.masks import Draw, MotionGuided, Padded, Random, Ratio
 from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.stream.order import Int64Array, Order
 from maskstream.pipelines.stream.place import Place
-from maskstream.pipelines.stream.run_length import epoch_steps, run_steps
+from maskstream.pipelines.stream.run_length import BudgetOrder, budget_sizes, epoch_steps, run_steps
+from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import SplitSamples
-from maskstream.pipelines.stream.source import Visible
-from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_sizes
 from maskstream.shards.errors import ResumeError
 
 from ..sources import source_of

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from maskstream.pipelines import Loader, VideoClip, VideoData, mix, video_loader
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.weights import Weights
+from maskstream.pipelines.stream.order import Order, Weights
 from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.manifest import Manifest
 

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.column_reader import ColumnReader
-from maskstream.shards.format.columns import DIGEST_BYTES, FORMAT
+from maskstream.shards.format.columns import DIGEST_BYTES, FORMAT, ColumnReader
 from maskstream.shards.format.manifest import Manifest
 
 DIGEST = pa.binary(DIGEST_BYTES)

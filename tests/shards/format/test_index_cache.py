@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format import index_cache, index_file, manifest
-from maskstream.shards.format.index_cache import index_of
-from maskstream.shards.format.index_file import IndexFile, IndexWriter, SpoolError
+from maskstream.shards.format import index_cache, manifest
+from maskstream.shards.format.index_cache import IndexFile, IndexWriter, SpoolError, index_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
@@ -186,7 +185,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_nothing(
     split: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     written = 0
-    write = index_file._write
+    write = index_cache._write
 
     def limited(file: BinaryIO, array: np.ndarray) -> None:
         nonlocal written
@@ -196,7 +195,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_nothing(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(file, array)
 
-    monkeypatch.setattr(index_file, "_write", limited)
+    monkeypatch.setattr(index_cache, "_write", limited)
     assert len(Manifest.load(split).keys(range(8))) == 8
     assert written > 3000
     assert "No space left" in caplog.text or "cannot be written" in caplog.text

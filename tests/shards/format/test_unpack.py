@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format import part_writer
 from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.index_file import IndexFile, IndexWriter, Spool
+from maskstream.shards.format.index_cache import IndexFile, IndexWriter, Spool
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard

@@ -8,9 +8,8 @@ import pytest
 
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
-from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps, uncropped
+from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps, sps_of, uncropped, uncropped_header
 from maskstream.shards.media.mp4 import read_header
-from maskstream.shards.media.uncropped import sps_of, uncropped_header
 
 X264 = {"preset": "ultrafast", "x264-params": "log-level=none"}
 

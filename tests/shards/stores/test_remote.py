@@ -24,7 +24,7 @@ from maskstream.shards.errors import MissingFileError, OutageError, ShardError, 
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.stores import client, remote_files, remote_sums
+from maskstream.shards.stores import client, remote, remote_files
 from maskstream.shards.stores.base import Range, ShardFile
 from maskstream.shards.stores.block_sums import BlockSums
 from maskstream.shards.stores.local import LocalStore
@@ -111,8 +111,8 @@ def test_a_known_size_is_not_asked_for_and_sums_are_fetched_once(store: RemoteSt
 def test_pages_of_sums_are_fetched_as_they_are_needed_and_forgotten(
     store: RemoteStore, server: WebServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_sums, "PAGE_BYTES", 16)
-    monkeypatch.setattr(remote_sums, "KEPT_BYTES", 48)
+    monkeypatch.setattr(remote, "PAGE_BYTES", 16)
+    monkeypatch.setattr(remote, "KEPT_BYTES", 48)
     local = LocalStore(folder)
     for offset in (0, 20_000, 30_000, 0, 38_000, 20_000):
         assert store.read(TAR, offset, 1000) == local.read(TAR, offset, 1000)

@@ -10,7 +10,7 @@ from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCro
 from maskstream.pipelines.masks import ByView, FilledStrips, Mask, MultiRatio, Padded, Random
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
-from maskstream.pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
+from maskstream.pipelines.modalities.audiovisual.rows import SpectrogramNoise
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 

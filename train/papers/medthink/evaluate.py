@@ -18,7 +18,7 @@ from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, I
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.tokenizer import tokenizer_facts
-from maskstream.shards.members.texts import ROLES
+from maskstream.shards.members.text import ROLES
 from maskstream.shards.stores.open import open_store
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_shuffled, trained_on

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipelines.modalities.mesh.batch import MeshBatch
-from maskstream.pipelines.modalities.mesh.collate import MeshView, mesh_batch
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch, MeshView, mesh_batch
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.read import MeshReader
 from maskstream.pipelines.modalities.split import Split

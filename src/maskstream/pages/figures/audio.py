@@ -11,7 +11,7 @@ import torch
 
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch, NoisyBatch
-from maskstream.pipelines.modalities.audio.clip import AudioClip
+from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.shards.format.component import component_of

@@ -7,8 +7,7 @@ from itertools import takewhile
 
 import torch
 
-from maskstream.pipelines.modalities.audio.librosa_feature import C1_HZ, Librosa
-from maskstream.pipelines.modalities.audio.spectrogram import Features
+from maskstream.pipelines.modalities.audio.spectrogram import C1_HZ, Features, Librosa
 
 from .chart import Tick
 

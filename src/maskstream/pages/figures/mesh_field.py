@@ -9,8 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.modalities.mesh.read import MeshReader
-from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
+from maskstream.pipelines.modalities.mesh.read import MeshReader, MeshStatistics
 from maskstream.shards.errors import DataError
 
 from .mesh_picture import field_colours

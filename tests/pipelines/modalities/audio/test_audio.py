@@ -15,8 +15,7 @@ import torch
 from maskstream.pipelines import AudioClip, Librosa, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.decode.sound import SoundError, decode_segment, read_segment
-from maskstream.pipelines.modalities.audio.log_mel import LogMel
-from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
+from maskstream.pipelines.modalities.audio.spectrogram import LogMel, Spectrogram
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.errors import ShardError

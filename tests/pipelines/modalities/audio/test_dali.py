@@ -15,11 +15,11 @@ import torch
 
 from maskstream.pipelines import AudioClip, Fbank, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.modalities import acceptance
-from maskstream.pipelines.modalities.acceptance import GpuCard
+from maskstream.pipelines.modalities import backend
 from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, mel_pipeline
 from maskstream.pipelines.modalities.audio.data import AudioData
-from maskstream.pipelines.modalities.audio.log_mel import LogMel
+from maskstream.pipelines.modalities.audio.spectrogram import LogMel
+from maskstream.pipelines.modalities.backend import GpuCard
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
@@ -202,9 +202,9 @@ def test_auto_chooses_dali_only_if_it_serves_and_was_accepted(split, tmp_path, m
     """No card is here, so what a card would answer is given."""
     card = GpuCard(name="A card", driver="13.0", dali="2", torch="2")
     monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(tmp_path / "gpu.json"))
-    monkeypatch.setattr(acceptance, "card_of", lambda device: card)
+    monkeypatch.setattr(backend, "card_of", lambda device: card)
     assert finish_of(loader(split, "auto", device=CUDA)) is not DaliSpectrograms
-    acceptance.accept(card, "dali")
+    backend.accept(card, "dali")
     assert finish_of(loader(split, "auto", on_device=True)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA, on_device=False)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA, features=Fbank(), statistics=None)) is not DaliSpectrograms

@@ -9,8 +9,8 @@ import torch
 from maskstream.pipelines import VideoClip, audiovisual_loader, masks
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import SpecAugment
-from maskstream.pipelines.modalities.audio.clip import AudioClip
-from maskstream.pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
+from maskstream.pipelines.modalities.audio.reader import AudioClip
+from maskstream.pipelines.modalities.audiovisual.rows import SpectrogramNoise
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.format.dataset import finish_split

@@ -19,8 +19,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.members.array import array_member
-from maskstream.shards.members.text import json_member
-from maskstream.shards.members.texts import ROLES
+from maskstream.shards.members.text import ROLES, json_member
 
 from ...every_modality import write_split
 from ...small_media import SAMPLES

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import Cameras, PoseClip, masks, pose_loader
-from maskstream.pipelines.modalities.pose.camera import mirrored, seen
+from maskstream.pipelines.modalities.pose.clip import mirrored, seen
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.h36m import MIRRORED

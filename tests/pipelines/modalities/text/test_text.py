@@ -17,7 +17,7 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
 from maskstream.shards.media.npy import read_npy
-from maskstream.shards.members.tokens import tokens_member
+from maskstream.shards.members.text import tokens_member
 
 from ....resealed import reseal
 from ...every_modality import MODALITIES, write_split

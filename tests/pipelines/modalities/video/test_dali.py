@@ -19,8 +19,8 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.flow import BatchFlow, dis_flow
 from maskstream.pipelines.masks import Cues, MotionGuided, Tube
 from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.modalities import acceptance
-from maskstream.pipelines.modalities.acceptance import GpuCard
+from maskstream.pipelines.modalities import backend
+from maskstream.pipelines.modalities.backend import GpuCard
 from maskstream.pipelines.modalities.video import packing
 from maskstream.pipelines.modalities.video.dali import DaliFinish
 from maskstream.pipelines.stream.place import Place
@@ -284,13 +284,13 @@ def test_auto_stays_on_the_cpu_until_acceptance_has_passed(vp9, h264, tmp_path, 
     finish, said = says(h264)
     assert finish is Unchanged
     assert "the device cannot be asked for its name" in said
-    monkeypatch.setattr(acceptance, "card_of", lambda device: CARD)
+    monkeypatch.setattr(backend, "card_of", lambda device: CARD)
     assert "acceptance (make gpu) has not passed on A card" in says(h264)[1]
-    acceptance.accept(CARD, "cpu")
+    backend.accept(CARD, "cpu")
     assert "found the CPU to be faster" in says(h264)[1]
-    acceptance.accept(replace(CARD, driver="12.9"), "dali")
+    backend.accept(replace(CARD, driver="12.9"), "dali")
     assert says(h264)[0] is Unchanged, "it passed with another driver"
-    acceptance.accept(CARD, "dali")
+    backend.accept(CARD, "dali")
     finish, said = says(h264)
     assert finish is DaliFinish
     assert "backend='auto' uses DALI on cuda:0" in said
@@ -308,12 +308,12 @@ def test_auto_stays_on_the_cpu_until_acceptance_has_passed(vp9, h264, tmp_path, 
 def test_a_damaged_record_accepts_no_card(tmp_path, monkeypatch):
     path = tmp_path / "gpu.json"
     monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(path))
-    monkeypatch.setattr(acceptance, "card_of", lambda device: CARD)
+    monkeypatch.setattr(backend, "card_of", lambda device: CARD)
     for text in ("", "{", "[1]", "{}", '[{"card": 3, "fastest": "dali"}]'):
         path.write_text(text)
-        assert "has not passed" in acceptance.not_accepted(CUDA)
-    acceptance.accept(CARD, "dali")
-    assert acceptance.not_accepted(CUDA) == ""
+        assert "has not passed" in backend.not_accepted(CUDA)
+    backend.accept(CARD, "dali")
+    assert backend.not_accepted(CUDA) == ""
 
 
 @pytest.mark.gpu
