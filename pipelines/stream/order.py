@@ -68,6 +68,8 @@ class Weights:
 
     def counts(self, seed: int, epoch: int) -> Int64Array:
         """How often each sample comes in an epoch, int64 (N,), N in all."""
+        # Systematic sampling: the weights lie on a line of length N, one behind the other, and a comb with a tooth at
+        # each whole number is laid on it. One draw shifts the comb. A sample comes as often as teeth meet its weight.
         shift = sample_rng(seed, epoch, "weights", 0, "order").random()
         ends = np.floor(self._sums + shift).astype(np.int64)
         return np.diff(ends, prepend=0)
@@ -169,6 +171,8 @@ class Order:
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
         size, share = self.global_batch, self.global_batch // self.lanes
+        # Each batch takes the same share of every group of shards. So where a batch begins in each group follows from
+        # its number, and a resume skips to there without an order in memory.
         lanes = [self._lane(epoch, lane) for lane in range(self.lanes)] if self.shuffle else []
         for lane in lanes:
             lane.skip(first * share)
@@ -229,6 +233,8 @@ class Order:
         dtype = np.int32 if self.n_samples <= np.iinfo(np.int32).max else np.int64
         rng = sample_rng(self.seed, epoch, f"lane {lane}", 0, "order")
         counts = np.empty(0, np.int64) if self.weights is None else self.weights.counts(self.seed, epoch)
+        # Two shuffles by one generator: first the shards of the lane, then the samples of each block of shards. A block
+        # is mixed whole before its first sample is given, so memory and reading are bounded by a block, not an epoch.
         shuffled = rng.permutation(np.asarray(self._dealt[lane], dtype=np.int64))
         step = self.block or len(shuffled)
         for at in range(0, len(shuffled), step):
@@ -248,6 +254,7 @@ class Order:
 
 def _repeated(samples: Ints, counts: Int64Array, repeats: int) -> Int64Array:
     """The codes of samples as often as `counts` says of each sample of the dataset, int64."""
+    # The k-th copy of a sample gets the number k: its place among all copies, less that of its sample's first copy.
     own = counts[samples]
     numbers = np.arange(own.sum()) - np.repeat(np.cumsum(own) - own, own)
     codes: Int64Array = np.repeat(samples.astype(np.int64) * repeats, own) + numbers
@@ -323,6 +330,7 @@ def rank_share(batch: Int64Array, rank: int, world_size: int) -> tuple[Int64Arra
     A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples at
     weight 0, so that all ranks have the same number of samples and of steps.
     """
+    # np.resize repeats the batch from its beginning until all ranks have as many; what it repeats weighs nothing.
     share = -(-len(batch) // world_size)
     padded = np.resize(batch, share * world_size)
     weight = (np.arange(share * world_size) < len(batch)).astype(np.float32)

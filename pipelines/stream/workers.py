@@ -128,6 +128,9 @@ class WorkerPool(Generic[HostT]):
         Errors: those of the batches, unchanged; WorkerDiedError if `TRIES` processes die while they make one batch,
         MainModuleError if workers cannot import what the maker needs.
         """
+        # Plans go to the workers in turn, and answers are taken in the same turn, so batches come in the order of plans
+        # though each worker makes its own at its own speed. A worker gets its next plan when one of its batches is
+        # taken, so it is never more than `prefetch` batches ahead.
         self._call += 1
         call, left = self._call, jobs(plans, len(self._workers))
         self._begin()
@@ -185,6 +188,8 @@ class WorkerPool(Generic[HostT]):
             if steps != (steps := worker.steps) or worker.process is None:
                 waited_s = 0.0
                 continue
+            # The wait counts only while the awaited worker makes no step, and in slices of at most two looks: a process
+            # that was stopped (Ctrl-Z, a laptop asleep) does not take its workers for dead when it goes on.
             waited_s += min(time.monotonic() - begun, 2 * _LOOK_S)  # less than that if this process was stopped
             limit_s = self._timeout_s if steps else max(self._timeout_s, _START_S)
             if waited_s >= limit_s and not worker.answers:
@@ -207,6 +212,8 @@ class WorkerPool(Generic[HostT]):
         """Starts a new process for a worker that died or is silent; raises the error if its batch is to blame."""
         with self._lock:
             self._check_open()
+            # The first batch without an answer is the suspect. It is made again in a new process, at last row by row,
+            # and if `TRIES` processes died of it, the error names its sample. Batches behind it are innocent.
             pid, row, how = worker.pid, worker.row, worker.end(silent)
             self._restarts += 1
             job = worker.first_unanswered()
@@ -328,6 +335,7 @@ class _Worker(Generic[HostT]):
 
     def forget(self) -> None:
         """Drops all jobs and answers. The process still makes what it was sent; those answers are dropped too."""
+        # What was sent cannot be taken back, and its answers will come. A None for each keeps the count.
         self._unsent.clear()
         self.answers.clear()
         self._sent = deque([None] * len(self._sent))

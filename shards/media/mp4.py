@@ -86,6 +86,8 @@ def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int,
             raise Mp4Error(f"{stop - start} stray bytes where a box should start (byte {start})")
         size, kind = struct.unpack_from(">I4s", data, start)
         payload = start + 8
+        # A size of 1 says that the real one follows in 64 bits. A size of 0, a box up to the end of the file, is no
+        # valid box here: its end lies before its payload.
         if size == 1:
             size = struct.unpack_from(">Q", data, payload)[0]
             payload += 8
@@ -173,6 +175,8 @@ def read_fragments(data: memoryview, track: Track, whole: int | None = None) -> 
         for kind, start, payload, end in boxes(data, 0, whole):
             for run in _read_moof(data, start, (payload, end), track) if kind == b"moof" else ():
                 runs.append(run)
+                # A run may claim billions of packets in a few bytes, if all have default sizes. The count is compared
+                # with the bytes that there are before arrays are made of it.
                 if (count := count + len(run[0])) > len(data) // _PACKET_BYTES:
                     raise Mp4Error(f"{count} packets or more do not fit in {len(data)} bytes")
     except (struct.error, IndexError) as error:
@@ -200,6 +204,8 @@ def _read_moof(data: memoryview, base: int, span: tuple[int, int], track: Track)
     traf = child(data, span, b"traf")
     duration, size, flags, decode_time = track.default_duration, track.default_size, track.default_flags, 0
     for kind, _, at, _ in boxes(data, *traf):
+        # `tfhd` sets defaults for the runs (`trun`) behind it, `tfdt` the time of the first packet; each run begins
+        # where the one before it ended. The bits of `tfhd` say which fields follow, in the order of the bits.
         if kind == b"tfhd":
             bits = struct.unpack_from(">I", data, at)[0]
             if bits & 0x1:
@@ -231,6 +237,8 @@ def _read_trun(
     first_flags = None
     if bits & 0x4:
         first_flags, at = struct.unpack_from(">I", data, at)[0], at + 4
+    # The bits say which of duration, size, flags and composition offset each packet has. These stand packet by packet,
+    # so column n is every k-th number from n on; a column that is not there is the default for all.
     present = [bool(bits & bit) for bit in (0x100, 0x200, 0x400, 0x800)]
     if at + 4 * sum(present) * count > len(data) or count > len(data) // _PACKET_BYTES:
         raise Mp4Error(f"a run of {count} packets does not fit in {len(data)} bytes")
@@ -242,6 +250,7 @@ def _read_trun(
     if first_flags is not None:
         flags = (first_flags, *flags[1:])[:count]
     starts = list(accumulate(sizes, initial=base + offset))[:-1]
+    # A pts is the decoding time and the composition offset, which is signed, though it is read as unsigned above.
     dts = accumulate(durations, initial=decode_time)
     pts = [at - (1 << 32) + late if late >= 1 << 31 else at + late for at, late in zip(dts, cts, strict=False)]
     return (starts, sizes, pts, [not flag & 0x10000 for flag in flags]), sum(durations)

@@ -36,6 +36,8 @@ class BlockSums:
 
     def update(self, data: bytes) -> None:
         """Add the next bytes."""
+        # Bytes come in parts of any size, but a sum is of a whole block. What is left of the last block waits for the
+        # next part, or for `digest`, where the last block may be shorter.
         whole = self._begun + data if self._begun else data
         end = len(whole) // BLOCK_BYTES * BLOCK_BYTES
         self._sums += sums_of(memoryview(whole)[:end])
@@ -100,6 +102,8 @@ def check_blocks(path: str | Path, begin: int, data: bytes, wanted: bytes) -> No
     found = sums_of(memoryview(data))
     if found == wanted:
         return
+    # The first block that differs is named. If its sum differs in few bits, the sum was hit and not the block: see
+    # `_FEW_BITS`.
     n = next(n for n in range(0, len(found), SUM_BYTES) if found[n : n + SUM_BYTES] != wanted[n : n + SUM_BYTES])
     one, other = (int.from_bytes(sums[n : n + SUM_BYTES], "big") for sums in (found, wanted))
     at = begin + n // SUM_BYTES * BLOCK_BYTES

@@ -118,7 +118,7 @@ class FoldersStore:
 
     @property
     def location(self) -> str:
-        """That of the split's own folder."""
+        """The path or URL of the split's own folder."""
         return self._home.location
 
     def read(self, name: str, offset: int, size: int) -> bytes:

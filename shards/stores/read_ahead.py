@@ -32,7 +32,7 @@ class Far(Store, Protocol):
         ...
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Far:
-        """As that of any store."""
+        """The same store with these shards; see `Store.of_split`."""
         ...
 
 
@@ -62,7 +62,7 @@ class ReadAhead:
 
     @property
     def location(self) -> str:
-        """That of the other store."""
+        """The location that the store behind this one reads."""
         return self._store.location
 
     def read(self, name: str, offset: int, size: int) -> bytes:
@@ -89,27 +89,27 @@ class ReadAhead:
         return data
 
     def unchecked(self, name: str, offset: int, size: int) -> bytes:
-        """As the other store."""
+        """Read exactly `size` bytes at `offset` as they are, not ahead."""
         return self._store.unchecked(name, offset, size)
 
     def whole(self, name: str, most: int) -> bytes:
-        """As the other store."""
+        """The contents of a file of at most `most` bytes, not read ahead."""
         return self._store.whole(name, most)
 
     def size(self, name: str) -> int:
-        """As the other store."""
+        """The size of the file in bytes."""
         return self._store.size(name)
 
     def names(self, prefix: str = "") -> list[str]:
-        """As the other store."""
+        """The sorted names, with `prefix`, of the files in the folder and below it."""
         return self._store.names(prefix)
 
     def folders(self) -> list[str]:
-        """As the other store."""
+        """The sorted names of the folders in the folder."""
         return self._store.folders()
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
-        """Reads ahead of the other store's."""
+        """The store behind this one with these shards, read ahead as this one."""
         return _ahead_of(self._store.of_split(shards, outside=outside), self._threads, self._most_bytes)
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:

@@ -190,11 +190,11 @@ class RemoteOutput:
         """Do nothing: a folder exists where files are."""
 
     def sole_writer(self) -> AbstractContextManager[None]:
-        """No lock."""
+        """A context that locks nothing: object stores have no locks."""
         return nullcontext()
 
     def joint_writer(self) -> AbstractContextManager[None]:
-        """No lock."""
+        """A context that locks nothing, as `sole_writer`."""
         return nullcontext()
 
     def remove_leftovers(self, folder: str = "") -> None:

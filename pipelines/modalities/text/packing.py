@@ -74,6 +74,8 @@ def _shard(lengths: Int64s, begin: int, most: int, extra: int) -> list[list[tupl
         for i, length in enumerate(lengths.tolist())
         for at in range(0, length, most)
     ]
+    # Best fit decreasing. `free` is sorted by what is left, so the first row with enough room is the fullest one that
+    # fits, and of equals the oldest. Rows without room for one more token leave the list, which keeps it short.
     rows: list[list[tuple[int, int, int]]] = []
     free: list[tuple[int, int]] = []  # tokens left in a row and its number, sorted
     for piece in sorted(pieces, key=lambda one: (-one[2], one[:2])):

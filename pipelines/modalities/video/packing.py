@@ -238,11 +238,11 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
 
     @property
     def form(self) -> Mapping[str, object]:
-        """That of the clips, and the decoder."""
+        """What the parts of a mixture share of their clips, and the decoder."""
         return {**self.clips.form, "backend": "dali"}
 
     def identity(self, split: Split) -> dict[str, Any]:
-        """That of the clips, and what is decoded by DALI, whose pixels differ from the CPU's."""
+        """What a resume compares of the clips, and the formats that DALI decodes: its pixels differ from the CPU's."""
         formats = {} if self.formats is None else {"decoded_by_dali": sorted(self.formats)}
         return {**self.clips.identity(split), "backend": "dali", **formats}
 

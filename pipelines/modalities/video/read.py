@@ -61,6 +61,8 @@ def clip_ranges(video: VideoIndex, numbers: Int64s, member: Range) -> tuple[Rang
     the manifest does not have it, in one range if they are contiguous. In foreign tars: the header, the clip's records
     of the packet table, and its GOPs.
     """
+    # A clip needs whole GOPs: from the GOP of its first frame to that of its last one. Header, GOPs and packet table
+    # have offsets of their own, so what is contiguous in the tar becomes one range, and one request.
     shard, base, _ = member
     first, stop = video.gops_of(numbers)
     begin, end = int(video.offset[first]), video.end_of(numbers, stop)
@@ -95,6 +97,8 @@ def _read_foreign(store: Store, video: VideoIndex, numbers: Int64s, ranges: tupl
     header, records, span = ranges
     first, _ = video.gops_of(numbers)
     begin, first_frame = int(video.offset[first]), int(video.first_frame[first])
+    # The packets of a foreign video lie among those of other tracks, and only the table tells them apart. It is read
+    # first; the last packet that a wanted frame needs says where reading may stop.
     head, table = store.read_many((header, records))
     packets = read_table(table, begin)
     last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, numbers)))[-1]
