@@ -24,9 +24,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from maskstream.pipelines.masks.core.draw import TokenGrid
+from maskstream.pipelines.masks.patterns.block import Box
+from maskstream.pipelines.masks.patterns.dual import PartDecoded, RunningCell
+from maskstream.pipelines.masks.text.by_class import ScoredFirst
+from maskstream.pipelines.masks.text.replace import DecoderRows
+from maskstream.pipelines.masks.text.words import Tokens
+
 from .core.base import Maps, Mask, mask_batch
 from .core.draw import Cues, Draw, Scope
-from .core.grid import TokenGrid
 from .core.ratio import Fixed, Law, Ratio, RatioLaw, Rounding, hidden_count, visible_count
 from .core.scheme import PaperLaw, Scheme
 from .laws import LAWS
@@ -34,7 +40,6 @@ from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine
 from .laws.random import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
 from .patterns import (
     block,
-    box,
     drop_and_mask,
     dual,
     frames,
@@ -42,7 +47,6 @@ from .patterns import (
     mesh_nodes,
     motion_guided,
     multi_block,
-    part_decoded,
     random,
     strips,
     top_scores,
@@ -51,7 +55,6 @@ from .patterns import (
     voxel_aware,
 )
 from .patterns.block import Block
-from .patterns.box import Box
 from .patterns.drop_and_mask import DropAndMask
 from .patterns.dual import Dual
 from .patterns.frames import Context, Frames, PerFrame
@@ -61,22 +64,17 @@ from .patterns.mesh_nodes import MeshNodes, Submesh, submesh
 from .patterns.motion_guided import MotionGuided
 from .patterns.multi_block import MultiBlock
 from .patterns.padded import Padded
-from .patterns.part_decoded import PartDecoded
 from .patterns.random import Random
-from .patterns.running_cell import RunningCell
 from .patterns.strips import FilledStrips, Strips
 from .patterns.top_scores import TopScores
 from .patterns.tube import Tube
 from .patterns.views import ByView, Complementary, Shared
 from .patterns.voxel_aware import VoxelAware
-from .text import by_class, decoder_rows, replace, scored_first, tokens, words
+from .text import by_class, replace, words
 from .text.batch import TextMaskBatch
 from .text.by_class import ByClass, class_weights
-from .text.decoder_rows import DecoderRows
 from .text.feedback import Feedback, smoothed
 from .text.replace import Replace
-from .text.scored_first import ScoredFirst
-from .text.tokens import Tokens
 from .text.words import PADDING, SPECIAL, WholeWords
 
 SCHEMES: tuple[Scheme, ...] = (
@@ -84,23 +82,18 @@ SCHEMES: tuple[Scheme, ...] = (
     *random.SCHEMES,
     *motion_guided.SCHEMES,
     *dual.SCHEMES,
-    *part_decoded.SCHEMES,
     *frames.SCHEMES,
     *multi_block.SCHEMES,
     *block.SCHEMES,
-    *box.SCHEMES,
     *views.SCHEMES,
     *drop_and_mask.SCHEMES,
     *strips.SCHEMES,
     *voxel_aware.SCHEMES,
     *mesh_nodes.SCHEMES,
     *joints.SCHEMES,
-    *tokens.SCHEMES,
     *words.SCHEMES,
     *replace.SCHEMES,
-    *decoder_rows.SCHEMES,
     *by_class.SCHEMES,
-    *scored_first.SCHEMES,
     *top_scores.SCHEMES,
 )
 """The schemes of the papers, as the files of the patterns declare them: a new file is a line here."""

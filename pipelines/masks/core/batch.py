@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from maskstream.pipelines.stream.batch import Movable
 
-from .grid import TokenGrid
+from .draw import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

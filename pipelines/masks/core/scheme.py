@@ -28,8 +28,7 @@ from dataclasses import MISSING, dataclass, field, fields
 import numpy as np
 
 from .base import Mask
-from .draw import Cues
-from .grid import TokenGrid
+from .draw import Cues, TokenGrid
 from .ratio import Law
 
 

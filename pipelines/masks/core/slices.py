@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .grid import TokenGrid
+from .draw import TokenGrid
 
 
 def repeated(plane: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:

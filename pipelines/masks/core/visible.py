@@ -12,8 +12,7 @@ import numpy.typing as npt
 from maskstream.pipelines.stream.place import Place, progress_of
 
 from .base import Mask
-from .draw import Draw
-from .grid import TokenGrid
+from .draw import Draw, TokenGrid
 
 Int64s = npt.NDArray[np.int64]
 

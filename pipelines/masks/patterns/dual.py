@@ -1,19 +1,44 @@
-"""Dual: one mask for the encoder and another for what the decoder reconstructs."""
+"""Masks for a decoder that reconstructs a part of what is hidden: one mask beside another, or a share of one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core.base import Maps, Mask
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.grid import TokenGrid
-from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
+from maskstream.pipelines.masks.core.ratio import check_ratio, hidden_count
+from maskstream.pipelines.masks.core.scheme import CLIP, PICTURE, Scheme
 
-from .running_cell import RunningCell
+from .random import Random
 from .tube import Tube
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunningCell(Mask):
+    """Cells of 2 x 2 tokens tile the plane. 4 * ratio tokens of a cell are masked; they advance one place per slice.
+
+    Every slice has exactly ratio * h * w masked tokens, and any 4 consecutive slices mask every place exactly 4 * ratio
+    times. The first place is drawn for each view. `ratio` is 0.25, 0.5 or 0.75; the grid's axes are (t, h, w) with
+    even h and w. Source: VideoMAE V2 (Wang et al. 2023), where it chooses what the decoder leaves out (see `Dual`).
+    """
+
+    ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.ratio not in (0.25, 0.5, 0.75):
+            raise ValueError(f"a cell of 4 tokens is masked at a ratio of 0.25, 0.5 or 0.75, got {self.ratio}")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        t, h, w = grid.need("t", "h", "w", by="RunningCell")
+        if h % 2 or w % 2:
+            raise ValueError(f"RunningCell tiles the plane with 2 x 2 cells: h and w are even, got h={h}, w={w}")
+        queue = np.arange(4) < 4 * self.ratio
+        turn = int(draw.rng.integers(4)) + 1 + np.arange(t)
+        cells = queue[(turn[:, None] + np.arange(4)) % 4].reshape(t, 2, 2)
+        return np.tile(cells, (1, h // 2, w // 2)).reshape(-1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +59,34 @@ class Dual(Mask):
         return Maps(hidden=self.encoder.hide(grid, draw), target=~self.decoder.hide(grid, draw))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartDecoded(Mask):
+    """Hides what `mask` hides. The decoder reconstructs a random part of its targets, round(share n) of n, at least 1.
+
+    Each target is as likely as the others, and new ones are drawn for each view, so the expected loss is that of all
+    targets. With half of them a step of the decoder costs less than half. Source: CrossMAE (Fu et al. 2024), partial
+    reconstruction.
+    """
+
+    mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_ratio(self.share, name="the share of the hidden tokens that is reconstructed")
+        if not self.share:
+            raise ValueError("share=0 leaves nothing to reconstruct; give a share above 0")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.mask.hide(grid, draw)
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        maps = self.mask.maps(grid, draw)
+        pool = np.flatnonzero(maps.hidden if maps.target is None else maps.target)
+        target = np.zeros(grid.size, dtype=np.bool_)
+        target[draw.rng.permutation(pool)[: hidden_count(len(pool), self.share, "nearest_masked")]] = True
+        return replace(maps, target=target)
+
+
 SCHEMES = (
     Scheme(
         name="videomae2",
@@ -47,5 +100,14 @@ SCHEMES = (
             "A tube for the encoder. The decoder skips running cells, which turn by one place from step to step: 784 "
             "tokens are reconstructed, and those that the encoder saw have weight 0."
         ),
+    ),
+    Scheme(
+        paper="CrossMAE",
+        section="partial reconstruction",
+        mask=PartDecoded(mask=Random(ratio=0.75), share=0.5),
+        grid=PICTURE,
+        visible=49,
+        title="Part decoded",
+        note="The encoder sees what MAE's sees. Of the 147 hidden tokens a random half is reconstructed.",
     ),
 )

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core.base import Maps, Mask
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
 from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
 from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
 from maskstream.pipelines.masks.core.slices import in_slices, random_orders

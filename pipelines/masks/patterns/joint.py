@@ -9,8 +9,7 @@ import numpy as np
 
 from maskstream.pipelines.masks.core.base import Mask
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
 from maskstream.shards.config import Config
 
 

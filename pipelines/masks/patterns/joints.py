@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
 from maskstream.pipelines.masks.core.ratio import Ratio, as_law
 from maskstream.pipelines.masks.core.scheme import Scheme, Shot
 from maskstream.pipelines.masks.core.slices import random_orders

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from maskstream.pipelines.masks.core.base import DeviceMask, placed
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.draw import Draw, sized
-from maskstream.pipelines.masks.core.grid import TokenGrid
-from maskstream.pipelines.masks.core.on_device import DeviceMask, placed
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid, sized
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
 from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
 

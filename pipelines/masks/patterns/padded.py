@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.masks.core.base import Maps, Mask, batch_of
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

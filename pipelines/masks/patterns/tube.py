@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
 from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
 from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
 from maskstream.pipelines.masks.core.slices import repeated

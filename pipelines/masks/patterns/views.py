@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core.base import Maps, Mask
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
 from maskstream.pipelines.masks.core.ratio import Law
 from maskstream.pipelines.masks.core.scheme import PICTURE, Scheme, Shot
 

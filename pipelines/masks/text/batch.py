@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskstream.pipelines.masks.core.base import Maps
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

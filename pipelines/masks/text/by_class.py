@@ -1,4 +1,4 @@
-"""By class: words of classes with a high loss are hidden more often; the trainer sends the losses."""
+"""Words by what is known of them: classes with a high loss more often, or those with the highest scores first."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, sized
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import Draw, TokenGrid, sized
 from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
 from maskstream.pipelines.masks.core.scheme import TEXT, Scheme, Shot
 from maskstream.pipelines.masks.patterns.padded import Padded
@@ -18,7 +17,7 @@ from maskstream.shards.config import NOT_SAVED
 
 from .batch import TextMaps
 from .feedback import Feedback
-from .words import TextWords
+from .words import PADDING, TextWords, word_cue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +75,38 @@ def class_weights(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return 1 / (1 + np.exp(above * (-2 / sqrt(variance)))) if variance > 0 else np.full(len(scores), 0.5)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredFirst(Mask):
+    """Tokens with a score above 0 are hidden first, by score, equal ones in random order; then random others.
+
+    Of a text of L tokens, padding not counted, floor(ratio * (L - 1) + 0.5) are hidden, at least 1 (none at ratio 0)
+    and at most those that are not special. The published code may also hide the closing special token, here none is.
+    The grid's axes are (token,); the cues are `words` and `scores`. Source: OneRef (Xiao et al. 2024), the text part of
+    referring-aware dynamic masking, where the subject's first token has the highest score and the object's the next.
+    """
+
+    ratio: Ratio = 0.4
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"words", "scores"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        words = word_cue(grid, draw, by="ScoredFirst")
+        scores = sized(draw.cues.need("scores", by="ScoredFirst"), grid.size, "scores", "ScoredFirst")
+        places = np.flatnonzero(words >= 0)
+        after_first = len(words) - int((words == PADDING).sum()) - 1
+        count = as_law(self.ratio).count(max(after_first, 1), draw, "half_up_masked")
+        places = draw.rng.permutation(places)
+        order = np.argsort(-np.maximum(scores[places], 0), kind="stable")
+        hidden = np.zeros(len(words), dtype=np.bool_)
+        hidden[places[order[:count]]] = True
+        return hidden
+
+
 SCHEMES = (
     Scheme(
         name="ptw",
@@ -91,5 +122,15 @@ SCHEMES = (
                 mask=Padded(mask=ByClass(ratio=0.3, scores=(1.0, 4.0))),
             ),
         ),
+    ),
+    Scheme(
+        name="oneref-text",
+        paper="OneRef",
+        section="referring-aware masking of texts",
+        mask=Padded(mask=ScoredFirst(ratio=0.4)),
+        grid=TEXT,
+        title="Subject and object first",
+        note="Words that matter, such as the subject and the object, are hidden first, then others at random.",
+        scene="phrase",
     ),
 )

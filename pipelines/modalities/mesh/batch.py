@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import TokenGrid
 from maskstream.pipelines.masks.patterns.mesh_nodes import submesh
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.errors import ShardError

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks.core.grid import TokenGrid
+from maskstream.pipelines.masks.core.draw import TokenGrid
 from maskstream.pipelines.stream.batch import Movable
 
 
