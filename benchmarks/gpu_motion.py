@@ -24,7 +24,7 @@ from maskstream.pipelines.flow.ofa import Grid, Preset
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.patterns.motion_guided import Base, Fill, Per, Start
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 STEPS = ((3, 0), (0, -5))
 """By how many pixels to the right and down a texture moves from frame to frame."""

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from maskstream.pipelines.masks import SCHEMES, Cues, DecoderRows, Draw, Mask, TokenGrid, WholeWords
 from maskstream.pipelines.masks.core.scheme import made_up_cues
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 LIMIT_US = 100.0
 COSTLY = {

@@ -15,6 +15,7 @@ from maskstream.pipelines.modalities.audio.noisy import MicrophoneLine
 from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.audio.spectrogram import Librosa, LogMel
 from maskstream.pipelines.modalities.audiovisual.rows import SpectrogramNoise
+from maskstream.pipelines.modalities.mesh.data import MeshNoise
 from maskstream.pipelines.modalities.pose.clip import Cameras
 from maskstream.shards.media.fbank import Fbank
 
@@ -35,7 +36,6 @@ from .modalities.image_text.batch import ImageTextBatch
 from .modalities.image_text.data import ImageTextData, image_text_loader
 from .modalities.mesh.batch import MeshBatch
 from .modalities.mesh.data import MeshData, mesh_loader
-from .modalities.mesh.noise import MeshNoise
 from .modalities.points.augment import PointAugment, PointStats
 from .modalities.points.batch import PointsBatch
 from .modalities.points.data import PointsData, points_loader

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core.visible import visible_tokens
-from maskstream.pipelines.stream.place import Place
-from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Visible, Wanted
 from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats

@@ -19,8 +19,7 @@ from maskstream.shards.errors import RemovedError, SampleError
 from maskstream.shards.stores.base import Together
 
 from .order import Int64Array, rank_share
-from .place import Place, progress_of
-from .rng import sample_rng
+from .rng import Place, progress_of, sample_rng
 from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
 from .samples import BatchOrder
 from .stats import Stats

@@ -24,7 +24,7 @@ from maskstream.shards.stores.base import Announcement, Range
 
 from .batch import Batch
 from .order import Int64Array
-from .place import START, Place
+from .rng import START, Place
 from .samples import Samples
 from .stats import Stats
 

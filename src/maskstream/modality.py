@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from maskstream.pipelines.stream.rng import START
+
 from .pages.figures.figures import Figures
 from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
 from .pipelines.modalities.data import DataConfig
-from .pipelines.stream.place import START
 from .preprocess.encode.encoder import Encoder
 from .shards.config import with_set
 from .shards.format.manifest import Manifest, SplitLocation

@@ -25,7 +25,7 @@ from maskstream.pipelines.masks import (
 )
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
-from maskstream.pipelines.stream.place import START
+from maskstream.pipelines.stream.rng import START
 
 from ..pipelines.clips import GRID, make_batch, rngs
 from .pages import Page, complete_in_itself, video_page

@@ -31,8 +31,7 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.image.data import ImageData, image_loader
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.pipelines.modalities.mesh.noise import MeshNoise
+from maskstream.pipelines.modalities.mesh.data import MeshData, MeshNoise
 from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointSelection

@@ -9,8 +9,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.stream.place import Place
-from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Config
 
 

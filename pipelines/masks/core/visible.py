@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.stream.place import Place, progress_of
+from maskstream.pipelines.stream.rng import Place, progress_of
 
 from .base import Mask
 from .draw import Draw, TokenGrid

@@ -1,4 +1,4 @@
-"""What a model reads of a hidden text: [MASK], random or unchanged tokens, and a mask of its own in each decoder row."""
+"""What a model reads of a hidden text: [MASK], random or unchanged tokens, and a mask of its own for decoder rows."""
 
 from __future__ import annotations
 

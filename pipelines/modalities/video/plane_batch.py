@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import UInt8Array, yuv_to_rgb
-from maskstream.pipelines.decode.planes import CropPlanes, plane_memory
+from maskstream.pipelines.decode.cpu import CropPlanes, UInt8Array, plane_memory, yuv_to_rgb
 from maskstream.pipelines.stream.batch import Movable
 
 

@@ -13,8 +13,7 @@ from av.video.frame import VideoFrame
 from maskstream.pipelines.augment import Augmentation
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
-from maskstream.pipelines.decode.planes import CropPlanes, crop_planes
+from maskstream.pipelines.decode.cpu import CropPlanes, crop_planes, decode_frames, to_rgb
 from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from maskstream.pipelines.flow.base import Flow, with_cuts
 from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid

@@ -12,7 +12,7 @@ import numpy as np
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import Cues, Draw, TokenGrid
 from maskstream.pipelines.masks.core.scheme import made_up_cues
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 from .texts import text
 

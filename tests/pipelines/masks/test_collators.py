@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import SPECIAL, Cues, Draw, Mask, Padded, Replace, Tokens, WholeWords
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 from .texts import token_grid
 

@@ -15,7 +15,7 @@ from maskstream.pipelines import masks
 from maskstream.pipelines.masks import Draw
 from maskstream.pipelines.masks.core.scheme import made_up_cues
 from maskstream.pipelines.masks.table import law_table, marks, with_tables
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 TEXT = (Path(__file__).parents[3] / "docs" / "masks.md").read_text()
 PAPERS = (

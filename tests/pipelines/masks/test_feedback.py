@@ -13,7 +13,7 @@ import torch
 
 from maskstream.pipelines.masks import ByClass, Draw, Padded, Replace
 from maskstream.pipelines.masks.text.feedback import Feedback, Published, smoothed
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 from .texts import text, token_grid
 

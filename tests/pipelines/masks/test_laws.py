@@ -27,7 +27,7 @@ from maskstream.pipelines.masks import (
     Uniform,
     UniformCount,
 )
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 RANDOM = [Uniform(), TruncatedNormal(), MaskGIT()]
 

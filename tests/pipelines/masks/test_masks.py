@@ -31,7 +31,7 @@ from maskstream.pipelines.masks import (
     visible_count,
 )
 from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 VIDEO = TokenGrid.video(16, 224, 224)
 ALL = [Random(), Tube(), RunningCell(), Dual(), MotionGuided(), Dual(encoder=MotionGuided())]

@@ -30,7 +30,7 @@ from maskstream.pipelines.masks import (
     submesh,
 )
 from maskstream.pipelines.masks.core.slices import random_orders
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 from .texts import text, token_grid
 

@@ -30,7 +30,7 @@ from maskstream.pipelines.masks import (
 )
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.text.words import TextWords
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 from .texts import groups, published_rows, shuffled, splitmix, text, token_grid, words_in_turn
 

@@ -9,9 +9,9 @@ import torch
 
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.place import START
 from maskstream.pipelines.stream.produce import BatchMaker, BatchPlan, batches_from_threads
 from maskstream.pipelines.stream.produce import Threads as LoaderThreads
+from maskstream.pipelines.stream.rng import START
 from maskstream.pipelines.stream.topology import compute_alone
 from maskstream.shards.stores.base import UNHEEDED
 

@@ -12,7 +12,7 @@ from maskstream.pipelines import Loader, VideoBatch, VideoClip, video_loader
 from maskstream.pipelines.masks import Draw, MotionGuided, Padded, Random, RatioLaw, TokenGrid, Uniform
 from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.stream.order import Int64Array, Order
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 from maskstream.pipelines.stream.run_length import BudgetOrder, budget_sizes, epoch_steps, run_steps
 from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import SplitSamples

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from maskstream.pipelines import TokenGrid, VideoClip, masks
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.format.dataset import finish_split

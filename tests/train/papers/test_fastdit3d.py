@@ -10,7 +10,7 @@ from maskstream.pipelines.masks import Draw
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_grid, voxel_places, voxelise
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.nn.positions import axis_sinusoids
 from maskstream.train.papers.fastdit3d.blocks import ConditionedBlock, Experts

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from maskstream.cli import main
 from maskstream.pages.report.rollout_report import compare_rollouts
 from maskstream.pipelines import masks, mesh_loader
-from maskstream.pipelines.modalities.mesh.noise import MeshNoise
+from maskstream.pipelines.modalities.mesh.data import MeshNoise
 from maskstream.shards.config import with_set
 from maskstream.train import train
 from maskstream.train.core.export import load_matching_weights, load_model, save_model

@@ -12,7 +12,7 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines.masks import Cues, Draw, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.process import seeded
 from maskstream.train.evaluations import evaluation_of

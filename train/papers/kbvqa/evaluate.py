@@ -23,8 +23,7 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Cues, Draw, Random, TokenGrid
 from maskstream.pipelines.modalities.image.data import image_components
 from maskstream.pipelines.modalities.image.decode import decode_image
-from maskstream.pipelines.stream.place import Place
-from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Json
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.manifest import Manifest

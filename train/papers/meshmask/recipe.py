@@ -12,8 +12,7 @@ from dataclasses import replace
 
 from maskstream.pipelines.masks import MeshNodes
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
-from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.pipelines.modalities.mesh.noise import MeshNoise
+from maskstream.pipelines.modalities.mesh.data import MeshData, MeshNoise
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 

@@ -10,7 +10,7 @@ from maskstream.pages.figures.card import Curve, Curves, Section
 from maskstream.pages.figures.chart import line_chart
 from maskstream.pipelines.masks import LAWS, Cues, Draw, Law, MaskGIT, RatioLaw
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 from .media import Media
 from .scheme import CardText

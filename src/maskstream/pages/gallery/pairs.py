@@ -6,7 +6,7 @@ from maskstream.pages.figures.card import Figure, PictureGrid, Section
 from maskstream.pages.figures.pictures import Bool, UInt8, resize
 from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
 from maskstream.pipelines.masks.core.scheme import call_of, square
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 from .media import Media
 from .panels import masked_picture

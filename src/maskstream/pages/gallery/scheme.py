@@ -11,7 +11,7 @@ from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, PaperLaw, Scheme, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.core.scheme import Shot
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 
 Drawn = tuple[Shot, MaskBatch]
 Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Figure, ...]]

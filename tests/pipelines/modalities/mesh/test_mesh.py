@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import masks, mesh_loader
-from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.pipelines.modalities.mesh.noise import MeshNoise
+from maskstream.pipelines.modalities.mesh.data import MeshData, MeshNoise
 from maskstream.pipelines.modalities.mesh.read import MeshStatistics
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of

@@ -13,7 +13,7 @@ import torch
 from maskstream.pipelines import TrajectoryBatch, TrajectoryData, VideoClip, augment, masks, trajectory_loader
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.modalities.trajectory.rows import DEPTH, lens_of, nearest
-from maskstream.pipelines.stream.place import START
+from maskstream.pipelines.stream.rng import START
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.verify import verify

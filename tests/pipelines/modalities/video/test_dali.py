@@ -23,7 +23,7 @@ from maskstream.pipelines.modalities import backend
 from maskstream.pipelines.modalities.backend import GpuCard
 from maskstream.pipelines.modalities.video import packing
 from maskstream.pipelines.modalities.video.dali import DaliFinish
-from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.rng import Place
 from maskstream.pipelines.stream.sampler import BadRowsError, Composed, Unchanged, Wanted
 from maskstream.shards.errors import ResumeError, SampleError
 from maskstream.shards.format.manifest import Manifest

@@ -11,8 +11,7 @@ import torch
 from maskstream.pipelines import VideoClip, masks, mix
 from maskstream.pipelines.augment import MultiScaleCrop, RandomResizedCrop
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import to_rgb
-from maskstream.pipelines.decode.planes import crop_planes
+from maskstream.pipelines.decode.cpu import crop_planes, to_rgb
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.plane_batch import PlaneBatch
