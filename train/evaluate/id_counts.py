@@ -5,7 +5,7 @@ Shapes: K hidden tokens, V ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,38 @@ from torch import Tensor
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.train.nn.token_ids import hidden_tokens
 
+from .evaluation import Score
+
 STRENGTHS = (10.0, 100.0, 1000.0)
 """The weights of the frequencies of ids, in tokens, when they smooth those of pairs."""
 _AT_ONCE = 1024
+
+
+def scores_of(
+    of: str,
+    count: int,
+    *,
+    loss: float,
+    losses: Mapping[str, float],
+    right: float,
+    shares: Mapping[str, float] | None = None,
+) -> tuple[Score, Score]:
+    """How well a model predicts `count` hidden ids: the cross-entropy in nats, and the share that it predicts right.
+
+    of: what the ids are. losses, shares: the same figures of baselines, by name.
+    """
+    return (
+        Score(name="cross-entropy", value=loss, unit="nats", of=of, count=count, baselines=losses),
+        Score(
+            name="predicted right",
+            value=right,
+            unit="%",
+            of=of,
+            count=count,
+            baselines=shares or {},
+            lower_is_better=False,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

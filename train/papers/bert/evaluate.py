@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, TrainingLoss
 from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
-from maskstream.train.evaluate.id_counts import STRENGTHS, NGrams, neighbours
+from maskstream.train.evaluate.id_counts import STRENGTHS, NGrams, neighbours, scores_of
 from maskstream.train.nn.token_ids import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
@@ -79,23 +79,12 @@ def evaluate(model: TokenModel, config: TextData, data: str | Path, shown: int) 
         made = model.reconstructed(batch)
     rows = range(min(shown, len(batch)))
     return Evaluation(
-        scores=(
-            Score(
-                name="cross-entropy",
-                value=found.model,
-                unit="nats",
-                of="hidden tokens",
-                count=found.tokens,
-                baselines={"counts of pairs with the visible neighbours": found.beside, "counts of ids": found.alone},
-            ),
-            Score(
-                name="predicted right",
-                value=found.accuracy,
-                unit="%",
-                of="hidden tokens",
-                count=found.tokens,
-                lower_is_better=False,
-            ),
+        scores=scores_of(
+            "hidden tokens",
+            found.tokens,
+            loss=found.model,
+            losses={"counts of pairs with the visible neighbours": found.beside, "counts of ids": found.alone},
+            right=found.accuracy,
         ),
         notes={"perplexity": math.exp(found.model)},
         examples=(Compared(title="Predictions", reading=READING, batch=batch, made=made, rows=rows),),

@@ -21,7 +21,7 @@ from maskstream.train.core.losses import LossPart, squared
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, ShownSamples, TrainingLoss
 from maskstream.train.evaluate.guesses import PatchLosses, nearest_visible
 from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
-from maskstream.train.evaluate.id_counts import NGrams
+from maskstream.train.evaluate.id_counts import NGrams, scores_of
 from maskstream.train.evaluate.scores import KIND
 from maskstream.train.nn.select import gather_tokens
 
@@ -189,21 +189,8 @@ class ImageTextLosses:
         """The figures; models are compared by that of patches."""
         return (
             self.patches.score("images"),
-            Score(
-                name="cross-entropy",
-                value=self.words,
-                unit="nats",
-                of="hidden tokens",
-                count=self.tokens,
-                baselines={"counts of ids": self.alone},
-            ),
-            Score(
-                name="predicted right",
-                value=self.right,
-                unit="%",
-                of="hidden tokens",
-                count=self.tokens,
-                lower_is_better=False,
+            *scores_of(
+                "hidden tokens", self.tokens, loss=self.words, losses={"counts of ids": self.alone}, right=self.right
             ),
             Score(
                 name="judged right",

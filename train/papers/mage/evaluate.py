@@ -20,7 +20,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Pictures, Score, TrainingLoss
 from maskstream.train.evaluate.guesses import nearest_visible
 from maskstream.train.evaluate.held_out import read_shuffled, trained_on
-from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts
+from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts, scores_of
 from maskstream.train.evaluate.iterative import fill_in
 from maskstream.train.evaluate.pictures import held_out_pictures
 
@@ -150,26 +150,15 @@ class HiddenIdLosses:
     copied: float
     ids: int
 
-    @property
-    def loss_score(self) -> Score:
-        """The losses."""
-        baselines = {"counts beside the nearest visible id": self.beside, "counts of ids": self.alone}
-        return Score(
-            name="cross-entropy", value=self.model, unit="nats", of="hidden ids", count=self.ids, baselines=baselines
-        )
-
-    @property
-    def right_score(self) -> Score:
-        """The shares that are right."""
-        baselines = {"a copy of the nearest visible id": self.copied, "the most frequent id": self.common}
-        return Score(
-            name="predicted right",
-            value=self.right,
-            unit="%",
-            of="hidden ids",
-            count=self.ids,
-            baselines=baselines,
-            lower_is_better=False,
+    def scores(self) -> tuple[Score, Score]:
+        """The losses, and the shares that are right."""
+        return scores_of(
+            "hidden ids",
+            self.ids,
+            loss=self.model,
+            losses={"counts beside the nearest visible id": self.beside, "counts of ids": self.alone},
+            right=self.right,
+            shares={"a copy of the nearest visible id": self.copied, "the most frequent id": self.common},
         )
 
 
@@ -215,7 +204,7 @@ def evaluate(model: GenerativeEncoder, config: ImageData, data: str | Path, show
     with torch.inference_mode():
         made = model.reconstructed(first)
     return Evaluation(
-        scores=(found.loss_score, found.right_score, apart.score),
+        scores=(*found.scores(), apart.score),
         examples=(
             Compared(title="Predictions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))),
             generate_examples(model, first.image[:16], count=16),

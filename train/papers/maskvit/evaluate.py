@@ -18,7 +18,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_shuffled, trained_on
-from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts
+from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts, scores_of
 from maskstream.train.evaluate.iterative import fill_in
 from maskstream.train.evaluate.pictures import UNIT, root_mean_square
 
@@ -187,22 +187,13 @@ def evaluate(model: FrameIdsModel, config: VideoData, data: str | Path, shown: i
         made = model.reconstructed(first)
     return Evaluation(
         scores=(
-            Score(
-                name="cross-entropy",
-                value=found.model,
-                unit="nats",
-                of="hidden ids",
-                count=found.ids,
-                baselines={"counts after the id last seen at the place": found.after, "counts of ids": found.alone},
-            ),
-            Score(
-                name="predicted right",
-                value=found.right,
-                unit="%",
-                of="hidden ids",
-                count=found.ids,
-                baselines={"a copy of the id last seen at the place": found.copied},
-                lower_is_better=False,
+            *scores_of(
+                "hidden ids",
+                found.ids,
+                loss=found.model,
+                losses={"counts after the id last seen at the place": found.after, "counts of ids": found.alone},
+                right=found.right,
+                shares={"a copy of the id last seen at the place": found.copied},
             ),
             Score(
                 name="root mean squared error of a pixel of the generated future",
