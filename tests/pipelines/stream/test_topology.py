@@ -23,7 +23,7 @@ from ..sources import source_of
 
 GLOBAL_BATCH = 24
 TOPOLOGIES = [
-    *((1, 0), (2, 2), (4, 1), (8, 1)),
+    *((1, 0), (2, 2), (4, 1), (8, 0)),
     *(pytest.param(ranks, workers, marks=pytest.mark.slow) for ranks, workers in ((1, 4), (3, 2))),
 ]
 SETTINGS = {
