@@ -31,8 +31,7 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch, MeshView, mesh_batch
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.graph import build_graph
-from maskstream.samples.mesh.cylinder import CylinderFlow
-from maskstream.samples.mesh.cylinder_mesh import channel_mesh
+from maskstream.samples.mesh.cylinder import CylinderFlow, channel_mesh
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.papers.meshmask.recipe import meshmask_small, next_step
 

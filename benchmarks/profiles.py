@@ -46,7 +46,7 @@ from maskstream.preprocess.encode.video.convert import Converter
 from maskstream.preprocess.encode.video.fragments import parsed_output, video_index
 from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.source import decode, probe
-from maskstream.preprocess.encode.video.x264 import encode_x264
+from maskstream.preprocess.encode.video.video import encode_x264
 from maskstream.samples.video.sample import sample
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.stores.base import Range

@@ -33,7 +33,7 @@ import machine
 from maskstream.preprocess.encode.video import convert, video
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.profile import PROFILES
-from maskstream.preprocess.encode.video.x264 import _x264_options
+from maskstream.preprocess.encode.video.video import _x264_options
 from maskstream.preprocess.job.plan import ShardTask
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.job.task import write_task

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.encode.mesh.surfaces import read_surface
-from maskstream.preprocess.encode.pose.bvh import read_bvh
-from maskstream.preprocess.encode.pose.rigs import in_h36m
+from maskstream.preprocess.encode.pose.motion_files import in_h36m, read_bvh
 from maskstream.preprocess.source import RejectError
 from maskstream.samples.pose.sample_pose import BVHTOOLBOX
 from maskstream.samples.trajectory.vizdoom import VizdoomWalk

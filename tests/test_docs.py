@@ -20,8 +20,8 @@ from torch import Tensor
 
 from maskstream.cli import app
 from maskstream.pages.gallery.doc_pictures import doc_pictures, shows
-from maskstream.pages.gallery.media import Media
 from maskstream.pages.gallery.page import gallery_sections
+from maskstream.pages.gallery.scheme import Media
 from maskstream.samples.gallery import gallery_media
 from maskstream.train.recipes import RECIPES
 

@@ -1,9 +1,8 @@
 """Raw datasets, in the layouts of their publishers: functions that take the folder of the raw data and return a Dataset
 of sources.
 
-The folder of each modality names its datasets in `DATASETS`. All such folders are found here, so a new modality changes
-nothing in this file. Sample sets are named by strings (`sample_sets`). Numbers and truth values that a function takes
-by keyword alone are settings of the dataset, such as `fold`.
+`BY_MODALITY` has all of them. Sample sets are named by strings (`sample_sets`). Numbers and truth values that a
+function takes by keyword alone are settings of the dataset, such as `fold`.
 """
 
 import json
@@ -13,19 +12,113 @@ from functools import partial
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
-from pkgutil import iter_modules
 
 from maskstream.preprocess.source import Source
 from maskstream.shards.named import imported, named
 
+from .audio_json import audio_json
+from .audioset import audioset
 from .dataset import Dataset, in_archives, reads_media
+from .documents import jsonl, parquet_text
+from .esc50 import esc50
+from .folder import audio_folder, audiovisual_folder, folder, image_folder, mesh_folder, points_folder, pose_folder, txt
+from .hmdb51 import hmdb51
+from .image_text_folder import image_text_folder
+from .imagefolder import imagefolder
+from .k400 import k400
+from .knowledge_vqa import a_okvqa, infoseek, ok_vqa
+from .las import las
+from .lerobot import lerobot
+from .librispeech import librispeech
+from .m3ae_style import m3ae_style
+from .medical_vqa import pathvqa, slake, vqa_rad
+from .medthink import r_path, r_rad, r_slake
+from .meshgraphnets import meshgraphnets
+from .microphones import microphones
+from .modelnet40 import modelnet40
+from .parquet_media import parquet_audio, parquet_image, parquet_video
+from .rawframes import rawframes
+from .refcoco import refcoco
+from .shapenet import shapenet, shapenet55, shapenetpart
+from .ssv2 import ssv2
+from .tum_rgbd import tum_rgbd
+from .ucf101 import ucf101
+from .vggsound import vggsound
+from .video_list import video_list
 
 log = logging.getLogger(__name__)
 
-BY_MODALITY: dict[str, dict[str, Callable[[Path], Dataset]]] = {
-    folder.name.replace("_", "-"): import_module(f".{folder.name}", __name__).DATASETS
-    for folder in iter_modules(__path__)
-    if folder.ispkg
+BY_MODALITY: Mapping[str, Mapping[str, Callable[[Path], Dataset]]] = {
+    "audio": {
+        "audioset": audioset,
+        "esc50": esc50,
+        "librispeech": librispeech,
+        "microphones": microphones,
+        "audio-folder": audio_folder,
+        "parquet-audio": parquet_audio,
+        "audio-json": audio_json,
+    },
+    "audiovisual": {
+        "audioset-video": partial(audioset, videos=True),
+        "vggsound": vggsound,
+        "audiovisual-folder": audiovisual_folder,
+    },
+    "image": {
+        "imagefolder": imagefolder,
+        "image-folder": image_folder,
+        "parquet-image": parquet_image,
+    },
+    "image-text": {
+        "a-okvqa": a_okvqa,
+        "image-text-folder": image_text_folder,
+        "infoseek": infoseek,
+        "m3ae-style": m3ae_style,
+        "ok-vqa": ok_vqa,
+        "pathvqa": pathvqa,
+        "r-path": r_path,
+        "r-rad": r_rad,
+        "r-slake": r_slake,
+        "refcoco": refcoco,
+        "slake": slake,
+        "vqa-rad": vqa_rad,
+    },
+    "mesh": {
+        "mesh-folder": mesh_folder,
+        "meshgraphnets": meshgraphnets,
+    },
+    "points": {
+        "modelnet40": modelnet40,
+        "shapenet": shapenet,
+        "shapenet55": shapenet55,
+        "shapenet34": partial(shapenet55, name="shapenet34", lists="ShapeNet-34"),
+        "shapenetpart": shapenetpart,
+        "las": las,
+        "points-folder": points_folder,
+    },
+    "pose": {
+        "pose-folder": pose_folder,
+    },
+    "text": {
+        "jsonl": jsonl,
+        "parquet-text": parquet_text,
+        "txt": txt,
+    },
+    "trajectory": {
+        "tum-rgbd": tum_rgbd,
+    },
+    "video": {
+        "k400": k400,
+        "k600": partial(k400, name="k600"),
+        "k700": partial(k400, name="k700"),
+        "ssv2": ssv2,
+        "ucf101": ucf101,
+        "hmdb51": hmdb51,
+        "lerobot": lerobot,
+        "video-list": video_list,
+        "rawframes": rawframes,
+        "folder": folder,
+        "parquet-video": parquet_video,
+    },
 }
 """Datasets by modality and name."""
 DATASETS: dict[str, Callable[[Path], Dataset]] = {

@@ -18,12 +18,7 @@ from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.reach import is_split_name
 
-from .folders import media_paths
-
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
-    | {".webm", ".wmv"}
-)
+from .folders import VIDEO_SUFFIXES, media_paths
 
 _THREADS, _LOOKED_UP = 32, 64
 """How many threads look for files, and for how many files each at a time."""

@@ -1,4 +1,4 @@
-"""Any folder of files of one modality (default: videos), with one folder per class or with a list.
+"""Any folder of files of one modality, videos unless another is named, with one folder per class or with a list.
 
 Without a list, the layout is ROOT/train/CLASS/... and ROOT/val/CLASS/... (and test), or ROOT/CLASS/..., which is all
 train. A list is one csv file in ROOT with the columns `path` (relative to ROOT, or absolute and below it), `label` (a
@@ -12,14 +12,24 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.image.picture import IMAGE_SUFFIXES
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
+from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.encode.points.point_files import POINT_SUFFIXES
+from maskstream.preprocess.encode.pose.encoder import POSE_SUFFIXES, PoseEncoder
+from maskstream.preprocess.encode.text.encoder import TextEncoder
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.raw.lists import TableRow, read_table, whole_number
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .class_folders import SPLIT_FOLDERS, class_folders
-from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, in_archives, require_folder
+from .dataset import Dataset, dataset_of, files_of, in_archives, reads_media, require_folder
+from .folders import SPLIT_FOLDERS, VIDEO_SUFFIXES, class_folders
 
 
 @in_archives(".csv")
@@ -33,7 +43,6 @@ def folder(
 ) -> Dataset:
     """The splits of a folder of files with one of `suffixes`; `name` is the dataset's name, such as audio-folder. Files
     without labels are a doubt if they should be `labelled`, and no list leaves the labels out.
-
     Raises DatasetError if there is no such file or the list does not have the format above.
     """
     encoder = encoder or VideoEncoder()
@@ -98,3 +107,76 @@ def _labels(rows: list[TableRow]) -> tuple[tuple[str, ...], list[int]]:
     names = tuple(sorted(found))
     number = {name: n for n, name in enumerate(names)}
     return names, [number.get(row.get("label"), -1) for row in rows]
+
+
+AUDIO_SUFFIXES = frozenset(
+    {".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
+    | {".wma"}
+)
+SOUND_SUFFIXES = AUDIO_SUFFIXES | {".mkv", ".mov", ".mp4", ".webm"}
+"""Files that may hold a sound track, videos included."""
+
+
+@in_archives(".csv")
+def audio_folder(root: Path) -> Dataset:
+    """Any folder of sounds: one folder per class, or a list.
+
+    Raises DatasetError as `folder` does.
+    """
+    return folder(root, name="audio-folder", encoder=AudioEncoder(), suffixes=AUDIO_SUFFIXES)
+
+
+@in_archives(".csv")
+def audiovisual_folder(root: Path) -> Dataset:
+    """Any folder of videos with sound: one folder per class, or a list.
+
+    Raises DatasetError as `folder` does.
+    """
+    return folder(root, name="audiovisual-folder", encoder=AudioVisualEncoder())
+
+
+@in_archives(".csv")
+def image_folder(root: Path) -> Dataset:
+    """Any folder of pictures, also DICOM (.dcm): one folder per class, or a list.
+
+    Raises DatasetError as `folder` does.
+    """
+    return folder(root, name="image-folder", encoder=ImageEncoder(), suffixes=IMAGE_SUFFIXES)
+
+
+@in_archives(".csv")
+def mesh_folder(root: Path) -> Dataset:
+    """Any folder of mesh files (OBJ, PLY, STL, OFF or GLB).
+
+    Raises DatasetError as `folder` does.
+    """
+    return folder(root, name="mesh-folder", encoder=MeshEncoder(), suffixes=SURFACE_SUFFIXES, labelled=False)
+
+
+@in_archives(".csv")
+def points_folder(root: Path) -> Dataset:
+    """Any folder of point clouds (PLY, NPY, LAS, LAZ) or of meshes to sample points on (OBJ, PLY, STL, OFF, GLB).
+
+    An NPY file holds an array (N, 3 or more) of numbers, x, y, z first. A LAS or LAZ tile becomes one sample; the
+    dataset `las` cuts tiles into blocks. Raises DatasetError as `folder` does.
+    """
+    return folder(root, name="points-folder", encoder=PointEncoder(), suffixes=POINT_SUFFIXES)
+
+
+@in_archives()
+def pose_folder(root: Path) -> Dataset:
+    """Any folder of motions (BVH, NPZ, PSA of 0 A.D.).
+
+    What an NPZ file holds is in encode/pose/motion_files.py. BVH files do not say their unit and axes:
+    `--set bvh_unit_m=0.01` and `--set bvh_up=y` are the defaults. Raises DatasetError as `folder` does.
+    """
+    return folder(root, name="pose-folder", encoder=PoseEncoder(), suffixes=POSE_SUFFIXES)
+
+
+@reads_media
+def txt(root: Path) -> Dataset:
+    """Any folder of text files in UTF-8 (.txt), one document each: one folder per class, or a list.
+
+    Raises DatasetError as `folder` does.
+    """
+    return folder(root, name="txt", encoder=TextEncoder(), suffixes={".txt"}, labelled=False)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from maskstream.shards.errors import OutageError
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
+
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
+    | {".webm", ".wmv"}
+)
 
 
 def media_paths(folder: Path, suffixes: Collection[str]) -> list[Path]:
@@ -103,3 +110,125 @@ def _seen(folder: Path, visited: set[tuple[int, int]]) -> bool:
 def _identity(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_dev, found.st_ino
+
+
+SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
+    "train": ("train", "training", "videos_train"),
+    "val": ("val", "valid", "validate", "validation", "videos_val"),
+    "test": ("test", "testing", "videos_test"),
+}
+"""The names of the folders that hold a split."""
+_NAMES = [name for names in SPLIT_FOLDERS.values() for name in names]
+_LIKE_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. 0-9].*)?", re.IGNORECASE)
+"""Such as `train_256`, `val2017` or `Test-large`."""
+_LIST_SUFFIXES = frozenset({".csv", ".json", ".list", ".lst", ".txt"})
+_NAMES_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. ]?(list|split|set|files|labels))?\d*")
+_SHOWN = 3
+
+
+def class_folders(
+    root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES
+) -> tuple[tuple[str, ...], dict[str, list[Source]], str]:
+    """The sorted label names, the sources of each split that has files, and what is doubtful about the splits.
+
+    The splits are the folders of `SPLIT_FOLDERS` that exist; without a train folder, all of `root` is train. A file's
+    label is the first folder below the split; a file in no such folder has the label -1. Only files with one of
+    `suffixes` count. The doubt is "" if there is none (`Dataset.doubt`).
+    """
+    folders = split_folders(root)
+    folders = folders if "train" in folders else {"train": root}
+    paths = media_below(list(folders.values()), suffixes)
+    doubt = _doubt(root, folders, paths, suffixes)
+    found = {
+        split: [(path, _label(path.relative_to(folder))) for path in files]
+        for (split, folder), files in zip(folders.items(), paths, strict=True)
+    }
+    label_names = sorted({label for files in found.values() for _, label in files if label is not None})
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(label_names)}
+    listed = {
+        split: [
+            Source(id=readable(path.relative_to(root)), path=path, label=numbers.get(label, -1))
+            for path, label in files
+        ]
+        for split, files in found.items()
+        if files
+    }
+    return tuple(label_names), listed, doubt
+
+
+def _doubt(root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Path]], suffixes: Collection[str]) -> str:
+    """What makes the splits doubtful: folders with files that look like splits and are none, or that no split has."""
+    whole = [*folders.values()] == [root]
+    if whole and not _LIST_SUFFIXES & {*suffixes} and (lists := _lists_of_splits(root)):
+        return (
+            f"{', '.join(lists[:_SHOWN])} in {root} look like lists of splits, and are not read: all files would be in "
+            "the split train. Take a dataset that reads them (`maskstream datasets`), or lay the files out as "
+            "train/CLASS, val/CLASS and test/CLASS"
+        )
+    below = [path.relative_to(root).parts for files in paths for path in files]
+    firsts = sorted({parts[0] for parts in below if len(parts) > 1})
+    if whole and (alike := [name for name in firsts if _LIKE_A_SPLIT.fullmatch(name)]):
+        return (
+            f"{_shown(alike)} in {root} look like splits, and would be classes of the split train; rename them to "
+            "train, val and test"
+        )
+    if not whole and (left := [path.name for path in _others(root, folders) if media_paths(path, suffixes)]):
+        return f"{_shown(left)} in {root} hold files that no split has; move them into {folders['train'].name}/"
+    at = 1 if whole else 2
+    if inner := sorted({"/".join(parts[: at + 1]) for parts in below if _names_a_split(parts, at)}):
+        return (
+            f"{_shown(inner)} in {root} look like splits within classes, and would all be in one split; move them to "
+            "train/CLASS, val/CLASS and test/CLASS"
+        )
+    return ""
+
+
+def _others(root: Path, folders: Mapping[str, Path]) -> list[Path]:
+    """The folders in `root` that are no split; hidden ones are left out."""
+    known = {path.resolve() for path in folders.values()}
+    others = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in others if path.resolve() not in known)
+
+
+def _lists_of_splits(root: Path) -> list[str]:
+    """The files in `root`, or one folder down, whose names say that they list the files of a split."""
+    folders = [root, *(root / entry for entry in sorted(os.listdir(root)) if (root / entry).is_dir())]
+    found = [folder / name for folder in folders for name in sorted(os.listdir(folder)) if _names_a_list(name)]
+    return [path.relative_to(root).as_posix() for path in found if path.is_file()]
+
+
+def _names_a_list(name: str) -> bool:
+    """Whether a list has the name of a split, as in `trainlist01.txt`, `k710_val.csv` or `shapenet-test.json`."""
+    stem, suffix = os.path.splitext(name.lower())
+    return suffix in _LIST_SUFFIXES and any(_NAMES_A_SPLIT.fullmatch(word) for word in re.split(r"[-_. ]+", stem))
+
+
+def _names_a_split(parts: Sequence[str], at: int) -> bool:
+    """Whether the folder `at` in the path of a file has the name of a split."""
+    return len(parts) > at + 1 and parts[at].lower() in _NAMES
+
+
+def _shown(names: Iterable[str]) -> str:
+    """The first names of several, as folders."""
+    all_names = list(names)
+    return ", ".join(f"{name}/" for name in all_names[:_SHOWN]) + (", ..." if len(all_names) > _SHOWN else "")
+
+
+def _label(below: PurePath) -> str | None:
+    """The first folder of a path below a split; None if there is none."""
+    return readable(PurePath(below.parts[0])) if len(below.parts) > 1 else None
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folder of each split that has one. Raises DatasetError if a link makes two splits the same folder."""
+    found = {
+        split: folder
+        for split, names in SPLIT_FOLDERS.items()
+        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
+    }
+    if len(distinct_folders(found.values())) < len(found):
+        raise DatasetError(
+            f"two of {', '.join(map(str, found.values()))} are the same folder, so a model would be validated on its "
+            "training data; take the link away"
+        )
+    return found

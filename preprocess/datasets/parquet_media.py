@@ -29,9 +29,8 @@ from maskstream.preprocess.raw.parquet_rows import is_outage
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 
-from .class_folders import SPLIT_FOLDERS
 from .dataset import Dataset, label_doubt, reads_media, require_folder
-from .folders import media_paths, readable
+from .folders import SPLIT_FOLDERS, media_paths, readable
 
 OBTAIN = (
     "Get a dataset with `hf download --repo-type dataset USER/NAME --local-dir ROOT`, so that there is "

@@ -1,7 +1,8 @@
 """The limits of what one source may cost. A source that passes one becomes a reject.
 
 Those of pixels, frames and sound are checked by encoders, in the functions of this file, before or while they decode.
-Those of time and memory are supervised by an executor, from outside of the process (`executors/`).
+Those of time and memory are supervised by an executor, from outside of the process (`executors/`). What is no regular
+file is refused before a library opens it: a pipe would wait for its writer without end.
 
 The limits in force belong to the source that is encoded, like a decimal context to a computation; encoders of any
 modality, and your own, need not pass them on.
@@ -13,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from maskstream.preprocess.executors.base import Attempt
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.config import Config
 from maskstream.shards.media.limits import MAX_PIXELS
+from maskstream.shards.media.local_media import MediaError, regular_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,3 +175,13 @@ def check_sound_values(count: int) -> None:
 def _check(value: int, limit: int, what: str) -> None:
     if value > limit:
         raise RejectError("check", f"{what.format(value)}; the limit is {limit}")
+
+
+def check_source_file(path: Path) -> None:
+    """Raise RejectError for a folder, a pipe, a socket or a device, and for a file that cannot be looked at."""
+    try:
+        regular_size(path)
+    except MediaError as error:
+        raise RejectError("open", str(error)) from error
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error

@@ -10,9 +10,8 @@ from maskstream.preprocess.encode.points.point_files import POINT_SUFFIXES
 from maskstream.shards.errors import OutageError, ShardError, StoreError
 from maskstream.shards.format.ustar import HashedReader, split_name, walk
 
-from .indexed import Indexed
 from .sound import index_sound
-from .tar_file import TarFile
+from .tar_file import Indexed, TarFile
 from .video import index_video
 
 CONTAINERS = ("mp4", "webm", "mkv", "mov", "m4v", "avi")

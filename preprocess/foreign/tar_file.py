@@ -1,4 +1,4 @@
-"""Tars of other programs, on a disk or at URLs: where they are, their sizes and ages, and their bytes."""
+"""Tars of other programs, on a disk or at URLs: their sizes, ages and bytes, and what is indexed of a member."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from maskstream.shards.errors import MissingFileError, OutageError, StoreError, UnlistedError
+from maskstream.shards.format.record import Placed, Row
+from maskstream.shards.members.member import ENDING, Member
+from maskstream.shards.members.text import BYTES, JSON, TEXT
 from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.folders import joined
 from maskstream.shards.stores.open import open_store
@@ -156,3 +159,35 @@ def name_in_split(tar: Location, output: Output) -> str:
         return Path(os.path.relpath(tar, Path(output.location).resolve())).as_posix()
     folder, name = folder_and_name(tar)
     return name if folder == output.location else str(tar)
+
+
+_KINDS = {"json": JSON.name, "txt": TEXT.name, "cls": TEXT.name}
+"""The kinds of members that are not indexed, by their component; all others are bytes."""
+
+Span = tuple[int, int, bytes]
+"""Offset and size of a member in the tar, and its xxh3_128."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Indexed:
+    """The member with its packet table; `sums` as in `Sample`."""
+
+    member: Member
+    sums: dict[str, list[float]] = field(default_factory=dict)
+
+    def row(self, key: str, source: str, spans: dict[str, Span], ending: str, offset: int) -> Row:
+        """The row of the sample, without a label; its table is at `offset` of the packets file.
+
+        The member `ending` becomes the component named after its kind (`video`), whatever its container.
+        """
+        own = self.member
+        members: dict[str, Placed] = {}
+        for name, (begin, size, digest) in spans.items():
+            place = Placed(kind=_KINDS.get(name, BYTES.name), offset=begin, size=size, digest=digest)
+            if name != ending:
+                members[name] = place
+                continue
+            facts = {**own.facts, "table_offset": offset, "table_size": len(own.table)}
+            words = {**own.words, ENDING: ending}
+            members[own.kind] = replace(place, kind=own.kind, facts=facts, words=words, lists=own.lists)
+        return Row(key=key, label=-1, source=source, members=members, sums=self.sums)

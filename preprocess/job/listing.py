@@ -16,11 +16,9 @@ from maskstream.preprocess.datasets import Dataset, chosen_dataset
 from maskstream.preprocess.datasets.dataset import declared
 from maskstream.preprocess.encode.encoder import KEEP, damage_settings, in_profile, with_settings
 from maskstream.preprocess.raw.archive_list import members_of
-from maskstream.preprocess.raw.archived_files import MARK, ArchivedFiles, archive_and_name
-from maskstream.preprocess.raw.archived_tree import ArchivedTree
 from maskstream.preprocess.raw.files import RawFiles, UrlFiles
 from maskstream.preprocess.raw.scratch import Scratch
-from maskstream.preprocess.raw.tree import RawTree, raw_tree
+from maskstream.preprocess.raw.tree import MARK, ArchivedFiles, ArchivedTree, RawTree, archive_and_name, raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject

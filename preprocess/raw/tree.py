@@ -2,30 +2,265 @@
 
 Datasets look at names, sizes and lists only. So at a URL, all files are listed once, and a tree is made of files of the
 same names, sizes and ages without contents; only lists (csv, json, text) are fetched. Tasks fetch the rest
-(`files.py`). Data in archives have such a tree too (`archived_tree.py`).
+(`files.py`).
+
+Where some are in archives, an archive counts as unpacked in the folder where it lies. The tree is a temporary one. An
+empty file stands for each member, with its size and age; only lists (csv, json, text) are copied out. Links lead to the
+files beside the archives. So datasets list the same sources as from unpacked data.
+
+A source in an archive has the path ARCHIVE!/NAME, such as /raw/train/part_0.tar.gz!/abc_000001_000011.mp4. Rows of
+Parquet files are members too (`parquet_rows.py`). A task copies a member into a temporary folder while it encodes the
+one before it. So no archive is unpacked, and a run that was killed does only the shards again that it had not written.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from maskstream.shards.errors import DatasetError
+from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.stores.url import is_url
 
-from .archived_files import ArchivedFiles
-from .archived_tree import archives_below
-from .file_state import set_age
-from .files import LOCAL, RawFiles, UrlFiles
+from .archive import ENDINGS, is_archive, pieces
+from .archive_list import OpenArchives, listed_archive, members_of
+from .file_state import DamagedFileError, FileState, set_age
+from .files import LOCAL, Hand, RawFiles, UrlFiles, fetching, is_same_file
+from .member import ArchiveMember
+from .parquet_rows import SUFFIX
 from .scratch import Scratch
 
 if TYPE_CHECKING:
     from .url import RawFile
+
+MARK = "!"
+_ROOT = Path("/")
+
+
+def member_path(archive: Path, name: str) -> Path:
+    """The path of a member of an archive."""
+    return archive.with_name(archive.name + MARK) / name
+
+
+def archive_and_name(path: Path) -> tuple[Path, str] | None:
+    """The archive of a path, and the name in it; None if it is the path of a plain file. A name in an archive may look
+    like another archive.
+    """
+    for folder in reversed(path.parents):
+        if not folder.name.endswith(MARK):
+            continue
+        archive = folder.with_name(folder.name.removesuffix(MARK))
+        if is_archive(archive) or archive.suffix == SUFFIX:
+            return archive, path.relative_to(folder).as_posix()
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedFiles(RawFiles):
+    """Files of this machine, some of them in archives. All paths are absolute. `unpacked`: the folder for groups of
+    rows of Parquet files, which lives as long as the job.
+    """
+
+    unpacked: Path | None = None
+
+    @contextmanager
+    def at_hand(self) -> Iterator[Hand]:
+        """A temporary folder, and a thread that copies the next member."""
+        with closing(OpenArchives(self.unpacked)) as archives, fetching(_Members(archives)) as hand:
+            yield hand
+
+    def is_same(self, path: Path, state: FileState) -> bool:
+        """Whether the file has these bytes, by the size and age in the list of its archive, or else by its bytes."""
+        found = archive_and_name(path)
+        if found is None:
+            return state.is_of(path)
+        archive, name = found
+        if archive.suffix == SUFFIX:
+            return self._is_same_row(path, archive.stat().st_mtime_ns, state)
+        if (member := members_of(archive, damaged=True).get(name)) is None:
+            return False
+        with closing(OpenArchives()) as archives:
+            try:
+                return is_same_file(_Members(archives), path, (member.size_bytes, member.mtime_ns), state)
+            except DamagedFileError as error:
+                return error.state.xxh3_64 == state.xxh3_64
+
+    def _is_same_row(self, path: Path, mtime_ns: int, state: FileState) -> bool:
+        """Whether a row has these bytes, which are read only if its file is not as old; it does not say how many."""
+        if mtime_ns == state.mtime_ns:
+            return True
+        with closing(OpenArchives(self.unpacked)) as archives:
+            try:
+                return _Members(archives).fetch(path, None).xxh3_64 == state.xxh3_64
+            except DamagedFileError as error:
+                return error.state.xxh3_64 == state.xxh3_64
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """What a task reads members with."""
+
+    archives: OpenArchives
+    tree: Path = _ROOT
+
+    def is_away(self, path: Path) -> bool:
+        return archive_and_name(path) is not None
+
+    def fetch(self, path: Path, to: Path | None) -> FileState:
+        found = archive_and_name(path)
+        assert found is not None
+        member, digest = self.archives.copy(*found, to)
+        if to is not None:
+            set_age(to, member.mtime_ns)
+        return FileState(size_bytes=member.size_bytes, mtime_ns=member.mtime_ns, xxh3_64=digest)
+
+
+log = logging.getLogger(__name__)
+
+_MAX_LIST_BYTES = 1 << 30
+_THREADS = 8
+
+
+def archives_below(root: Path) -> tuple[tuple[Path, ...], bool]:
+    """The archives below a folder, sorted, and whether there are Parquet files. A folder that is not there has none.
+
+    As in `media_paths`, links are followed, each real folder is visited once, and hidden ones are left out. But of
+    other files only the names are looked at, for there may be millions.
+    """
+    found: set[Path] = set()
+    has_rows = False
+    visited: set[tuple[int, int]] = set()
+    todo = [str(root)] if root.is_dir() else []
+    while todo:
+        links: list[str] = []
+        for folder, folders, names in (one for start in todo for one in os.walk(start, onerror=_unlisted)):
+            if (identity := _identity(folder)) in visited:
+                folders.clear()
+                continue
+            visited.add(identity)
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            links += [path for name in folders if os.path.islink(path := os.path.join(folder, name))]
+            has_rows = has_rows or any(name.endswith(SUFFIX) for name in names)
+            alike = (name for name in names if name[-1] == "0" or name.lower().endswith(ENDINGS))
+            found |= {Path(folder, name) for name in alike if is_archive(Path(name)) and not name.startswith(".")}
+        todo = sorted(links)
+    return tuple(sorted(found)), has_rows
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    try:
+        facts = os.stat(folder)
+    except OSError as error:
+        _unlisted(error)
+    return facts.st_dev, facts.st_ino
+
+
+def _unlisted(error: OSError) -> NoReturn:
+    raise OutageError(
+        f"{error.filename} cannot be listed ({error.strerror}); make it readable and run the same command again"
+    ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchivedTree:
+    """A temporary folder that looks like `root` with its archives unpacked. `addresses`: the path of each member.
+    `damage`: what is damaged, by the archive's path from the root.
+    """
+
+    root: Path
+    folder: Path
+    addresses: Mapping[Path, Path]
+    damage: Mapping[str, str]
+
+    @classmethod
+    def make(
+        cls, root: Path, archives: Sequence[Path], folder: Path, lists: frozenset[str], *, damaged: bool = False
+    ) -> ArchivedTree:
+        """Make it in an empty folder; files with the suffixes `lists` are copied out of the archives.
+
+        A file that is unpacked too is taken as it is, and of several archives the first one counts. Raises DatasetError
+        if they do not agree in its size, and for archives that are damaged, unless they may be `damaged`.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool:
+            members = list(pool.map(partial(members_of, damaged=damaged), archives))
+        damage = {archive.relative_to(root).as_posix(): listed_archive(archive).damage for archive in archives}
+        places = [archive.parent.relative_to(root) for archive in archives]
+        merged = {Path(), *places, *(parent for place in places for parent in place.parents)}
+        for place, held in zip(places, members, strict=True):
+            merged |= {parent for name in held for parent in _parents(place / name)}
+        _mirror(root, folder, merged, {piece for archive in archives for piece in pieces(archive)}, root)
+        addresses: dict[Path, Path] = {}
+        with closing(OpenArchives()) as opened:
+            for archive, place, held in zip(archives, places, members, strict=True):
+                for name, member in held.items():
+                    path = folder / place / name
+                    if _is_new(path, member, addresses, archive):
+                        addresses[path] = member_path(archive.absolute(), name)
+                        _stand_in(path, member, archive, opened if path.suffix.lower() in lists else None)
+        found = {name: what for name, what in damage.items() if what}
+        for name, what in found.items():
+            log.warning("%s is damaged (%s); it is read as far as it can be", root / name, what)
+        return cls(root=root, folder=folder, addresses=addresses, damage=found)
+
+    def real(self, path: Path) -> Path:
+        """The path that a file of the folder really has."""
+        if path in self.addresses:
+            return self.addresses[path]
+        return self.root.absolute() / path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+
+
+def _parents(path: Path) -> list[Path]:
+    return list(path.parents)[:-1]
+
+
+def _mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path], root: Path) -> None:
+    """Make links in `mirror` to what is in the folder `real`; folders that members are in too are made anew."""
+    with os.scandir(real) as entries:
+        for entry in entries:
+            path = real / entry.name
+            if path in left_out:
+                continue
+            if path.relative_to(root) in merged and entry.is_dir():
+                (mirror / entry.name).mkdir()
+                _mirror(path, mirror / entry.name, merged, left_out, root)
+            else:
+                (mirror / entry.name).symlink_to(path.absolute())
+
+
+def _is_new(path: Path, member: ArchiveMember, addresses: Mapping[Path, Path], archive: Path) -> bool:
+    """Whether nothing stands at the path of a member yet. Raises DatasetError if something else does."""
+    try:
+        size_bytes = path.stat().st_size
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        size_bytes = -1
+    if size_bytes != member.size_bytes or path.is_dir():
+        other = addresses.get(path, "a file that is unpacked")
+        raise DatasetError(
+            f"{member_path(archive, member.name)} and {other} have the same place and are not the same; remove one"
+        )
+    return False
+
+
+def _stand_in(path: Path, member: ArchiveMember, archive: Path, opened: OpenArchives | None) -> None:
+    """Make the file that stands for a member, or copy the member if there is where to copy it from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if opened is None:
+        path.touch()
+        os.truncate(path, member.size_bytes)
+    elif member.size_bytes > _MAX_LIST_BYTES:
+        raise DatasetError(f"{member_path(archive, member.name)} has more than {_MAX_LIST_BYTES} bytes; is it a list?")
+    else:
+        opened.copy(archive, member.name, path)
+    set_age(path, member.mtime_ns)
+
 
 LISTS = frozenset({"", ".csv", ".json", ".jsonl", ".list", ".lst", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
 """The suffixes of files that datasets read to list their sources."""
@@ -70,14 +305,14 @@ def raw_tree(root: str | Path, *, outside_root: bool = False, damaged: bool = Fa
             path = scratch.folder / file.name
             if path.suffix.lower() in LISTS:
                 lists.append(path)
-            _stand_in(path, url, file)
+            _stand_in_of_url(path, url, file)
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(lambda path: files.fetch(path, path), lists):
                 pass
         yield RawTree(url, scratch.folder, files)
 
 
-def _stand_in(path: Path, url: str, file: RawFile) -> None:
+def _stand_in_of_url(path: Path, url: str, file: RawFile) -> None:
     """Make the file that stands for one at the URL: it has its size, without taking room, and its age."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,15 +24,13 @@ from maskstream.shards.stores.folders import folder_of, is_elsewhere, joined
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
 
-from .added import added_with, all_added, remove_folder, whole_location
-from .erased_part import erased_part
-from .erased_shard import erased_shard
+from .adding import added_with, all_added, remove_folder, whole_location
+from .erased_files import erased_part, erased_shard, remove_what_no_version_names
 from .erased_words import ErasedWords, erased_words, share_words
-from .fitting import keys_of
-from .leftovers import remove_what_no_version_names
 from .merging import MERGED
 from .removal import missing_keys
 from .scrubbed_records import scrub_records
+from .together import keys_of
 from .versions_without import ErasedPart, Erasure, publish_without
 
 Json = dict[str, Any]

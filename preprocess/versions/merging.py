@@ -24,8 +24,7 @@ from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokeni
 from maskstream.shards.stores.folders import file_of, folder_of, is_elsewhere, joined, merged_store, seen_from
 from maskstream.shards.stores.output import Location, Output, output_at
 
-from .fitting import check_fit, check_keys
-from .together import counts_of, publish_rejects_and_removed, sums_of
+from .together import check_fit, check_keys, counts_of, publish_rejects_and_removed, sums_of
 
 MERGED = "merged"
 """The setting of a merged split that names the splits."""

@@ -20,13 +20,12 @@ from pathlib import Path
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.datasets.split_lists import held_out_groups
 from maskstream.preprocess.source import Source
 from maskstream.samples.debian import debian_folder
 from maskstream.shards.errors import DatasetError
 
-from .note import Note, require_renderer
-from .note_encoder import NoteEncoder
+from .notes import Note, NoteEncoder, require_renderer
 
 NAME = "gm-notes"
 PACKAGE, INSIDE, FILE = "timgm6mb-soundfont", "usr/share/sounds/sf2", "TimGM6mb.sf2"
@@ -65,7 +64,6 @@ HELD_OUT = 0.25
 def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
     """3,000 notes of 60 programs for train and 1,000 of 20 for val. The SoundFont is downloaded into `root`. With
     `pitch`, the labels are the 69 pitches instead of the families.
-
     Raises DatasetError if the download fails or midirenderer is not installed.
     """
     require_renderer()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import xxhash
 
-from maskstream.preprocess.datasets.audio.audio_folder import AUDIO_SUFFIXES
 from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.folder import AUDIO_SUFFIXES
 from maskstream.preprocess.datasets.folders import media_paths
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.source import Source

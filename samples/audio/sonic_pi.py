@@ -12,7 +12,7 @@ from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.datasets.folders import media_paths
-from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.datasets.split_lists import held_out_groups
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.source import Source
 from maskstream.samples.debian import debian_folder

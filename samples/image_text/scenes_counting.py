@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from maskstream.preprocess.datasets.answers import answer_labels
 from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.image_text.answers import answer_labels
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
 

@@ -14,7 +14,7 @@ import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
-from maskstream.preprocess.encode.mesh.simulation import Simulation
+from maskstream.preprocess.encode.mesh.trajectories import Simulation
 from maskstream.preprocess.source import Source
 
 from .cylinder import CylinderFlow, compute
@@ -24,7 +24,6 @@ TRAJECTORIES = {"train": 64, "val": 16, "test": 16}
 
 def cylinder_flow(root: Path) -> Dataset:
     """64 trajectories for train and 16 each for val and test, of 150 steps on about 950 nodes: 11 s each on one core.
-
     `root` is not used.
     """
     return flows("cylinder-flow", root, TRAJECTORIES, CylinderFlow())

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.encode.mesh.surfaces import Surface, checked_surface
-from maskstream.preprocess.encode.source_file import check_source_file
 from maskstream.preprocess.source import RejectError, Source
 
 Float64 = npt.NDArray[np.float64]

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.datasets.held_out import held_out_groups
+from maskstream.preprocess.datasets.split_lists import held_out_groups
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder
-from maskstream.preprocess.encode.pose.motion import Floats
+from maskstream.preprocess.encode.pose.motion_files import Floats
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.media.h36m import JOINTS, MIRRORED
 

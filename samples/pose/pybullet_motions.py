@@ -2,20 +2,29 @@
 
 The wheel has 103 MB (zlib licence), of which its motions are kept; that of one platform is taken, for the motions are
 the same in all. Labels are of names, and motions that share poses share a split: all walks and turns do.
+
+The format is that of DeepMimic (Peng et al., 2018). A file is JSON; each entry of `Frames` has 44 numbers: the seconds
+to the next frame, the root's place in metres, and turns relative to the parent: quaternions w, x, y, z, and for knees
+and elbows an angle around z. y points upwards and the character looks along x. The skeleton is that of the package's
+humanoid, at a quarter of its size.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.encode.pose.encoder import FORMAT, PoseEncoder
-from maskstream.preprocess.encode.pose.motion import Motion
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.encode.pose.motion_files import Floats, Motion, upright
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.packages import Package, fetch_folder
 
 from .actions import LABELS, label_of
-from .deepmimic import read_deepmimic
 from .held_out_motions import held_out_motions
 
 PYBULLET = Package(
@@ -53,3 +62,65 @@ def pybullet_sources(root: Path) -> list[Source]:
 def read(source: Source) -> Motion:
     """The motion of a source."""
     return read_deepmimic(source.path)
+
+
+_Joint = tuple[str, str, tuple[float, float, float], int | None, int]
+SKELETON: tuple[_Joint, ...] = (
+    ("root", "", (0.0, 0.0, 0.0), 4, 4),
+    ("chest", "root", (0.0, 0.236151, 0.0), 8, 4),
+    ("neck", "chest", (0.0, 0.223894, 0.0), 12, 4),
+    ("head", "neck", (0.0, 0.175, 0.0), None, 0),
+    ("right_hip", "root", (0.0, 0.0, 0.084887), 16, 4),
+    ("right_knee", "right_hip", (0.0, -0.421546, 0.0), 20, 1),
+    ("right_ankle", "right_knee", (0.0, -0.40987, 0.0), None, 0),
+    ("right_shoulder", "chest", (-0.02405, 0.2435, 0.18311), 25, 4),
+    ("right_elbow", "right_shoulder", (0.0, -0.274788, 0.0), 29, 1),
+    ("right_wrist", "right_elbow", (0.0, -0.258947, 0.0), None, 0),
+    ("left_hip", "root", (0.0, 0.0, -0.084887), 30, 4),
+    ("left_knee", "left_hip", (0.0, -0.421546, 0.0), 34, 1),
+    ("left_ankle", "left_knee", (0.0, -0.40987, 0.0), None, 0),
+    ("left_shoulder", "chest", (-0.02405, 0.2435, -0.18311), 39, 4),
+    ("left_elbow", "left_shoulder", (0.0, -0.274788, 0.0), 43, 1),
+    ("left_wrist", "left_elbow", (0.0, -0.258947, 0.0), None, 0),
+)
+"""Name, parent, place in the parent's frame in metres, and the first number of the turn and how many numbers it has."""
+NUMBERS = 44
+
+
+def read_deepmimic(path: Path) -> Motion:
+    """The joints of a motion. Raises RejectError if the file is none."""
+    check_source_file(path)
+    try:
+        frames: Any = json.loads(path.read_bytes())["Frames"]
+        values = np.array(frames, dtype=np.float64)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"is no JSON file with Frames of numbers ({type(error).__name__}: {error})"
+        raise RejectError("decode", reason) from error
+    if values.ndim != 2 or values.shape[1] != NUMBERS:
+        raise RejectError("decode", f"has Frames {values.shape}; a frame of a humanoid has {NUMBERS} numbers")
+    times = np.concatenate([[0.0], np.cumsum(values[:-1, 0])])
+    places: dict[str, Floats] = {}
+    turns: dict[str, Floats] = {}
+    for name, parent, offset, first, count in SKELETON:
+        own = _turn(values[:, first : first + count]) if first is not None else None
+        if not parent:
+            places[name], above = values[:, 1:4], np.broadcast_to(np.eye(3), (len(values), 3, 3))
+        else:
+            above = turns[parent]
+            places[name] = places[parent] + above @ np.array(offset)
+        turns[name] = above if own is None else above @ own
+    return Motion(places=upright(np.stack(list(places.values()), axis=1)), names=tuple(places), times_s=times)
+
+
+def _turn(values: Floats) -> Floats:
+    """Rotation matrices (T, 3, 3) of quaternions w, x, y, z (T, 4), or of angles around z in radians (T, 1)."""
+    if values.shape[1] == 1:
+        half = values[:, 0] / 2
+        values = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], axis=1)
+    w, x, y, z = (values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)).T
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return np.stack([np.stack(row, axis=1) for row in rows], axis=1)

@@ -11,9 +11,9 @@ from typing import Any
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.text.documents import documents
+from maskstream.preprocess.datasets.documents import documents
 from maskstream.preprocess.encode.encoder import Encoder
-from maskstream.preprocess.encode.text.read import LINES
+from maskstream.preprocess.encode.text.encoder import LINES
 
 Lines = Iterable[Mapping[str, Any]]
 

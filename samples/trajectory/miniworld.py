@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.trajectory.walk import Walk, millimetres
+from maskstream.preprocess.encode.trajectory.encoder import Walk, millimetres
 from maskstream.preprocess.source import RejectError
 from maskstream.samples.package_version import require_version
 from maskstream.shards.errors import DatasetError

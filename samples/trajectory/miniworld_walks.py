@@ -11,8 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
-from maskstream.preprocess.encode.trajectory.walk import Walk
+from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, Walk
 from maskstream.preprocess.source import Source
 
 from .miniworld import MiniworldWalk, check_miniworld

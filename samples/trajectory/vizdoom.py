@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.trajectory.walk import UInt16s, Walk, millimetres
+from maskstream.preprocess.encode.trajectory.encoder import UInt16s, Walk, millimetres
 from maskstream.preprocess.source import RejectError
 from maskstream.samples.package_version import require_version
 from maskstream.shards.media.camera_pose import Floats, level_pose

@@ -14,9 +14,8 @@ from pathlib import Path
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.held_out import held_out_groups
-from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
-from maskstream.preprocess.encode.trajectory.walk import Walk
+from maskstream.preprocess.datasets.split_lists import held_out_groups
+from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, Walk
 from maskstream.preprocess.source import Source
 
 from .vizdoom import VizdoomWalk, Wad, check_vizdoom

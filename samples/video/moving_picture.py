@@ -19,7 +19,7 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.encode.encoder import Encoded
-from maskstream.preprocess.encode.image.idx import read_idx_image
+from maskstream.preprocess.encode.image.picture import read_idx_image
 from maskstream.preprocess.encode.video.drawn_clip import UInt8s, write_clip
 from maskstream.preprocess.encode.video.profile import BLOCK, PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.video import encode_video

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.figures.flow_colours import (
+from maskstream.pages.figures.pictures import (
     HATCH_DARK,
     HATCH_LIGHT,
     flow_picture,

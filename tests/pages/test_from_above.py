@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from maskstream.pages.figures.card import Drawing
-from maskstream.pages.figures.from_above import SIDE, Around, WalkAbove, from_above
+from maskstream.pages.figures.trajectory import SIDE, Around, WalkAbove, from_above
 
 WALK = WalkAbove(
     places=np.stack([np.linspace(-2, 1, 31), np.linspace(-4, 5, 31)], axis=1),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maskstream.modalities.pose import POSE, figures
-from maskstream.pages.figures.skeleton import ACROSS, skeletons
+from maskstream.pages.figures.pose import ACROSS, skeletons
 from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines import PoseClip, masks
 from maskstream.pipelines.modalities.pose.data import PoseData

@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.figures.cloud_picture import ABOVE, SIDE, cloud_picture
-from maskstream.pages.figures.mesh_field import ShownField
-from maskstream.pages.figures.mesh_picture import MARGIN_PX, NODE, graph_picture, mesh_picture
-from maskstream.pages.figures.points import voxel_figures
+from maskstream.pages.figures.mesh_picture import MARGIN_PX, NODE, ShownField, graph_picture, mesh_picture
+from maskstream.pages.figures.points import ABOVE, SIDE, cloud_picture, voxel_figures
 from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines import GroupTokens, VoxelTokens, masks, mesh_loader
 from maskstream.pipelines.masks import mask_batch

@@ -10,9 +10,15 @@ import pytest
 
 from maskstream.modalities.audio import with_usual_seconds
 from maskstream.modalities.audiovisual import with_sound_of_clips
-from maskstream.pages.figures.bands import bands_ticks
-from maskstream.pages.figures.sound import HEARD_SAMPLES, flac_uri, heard_samples, waveform_path
-from maskstream.pages.figures.spectrogram import loudness_colours, spectrogram_view
+from maskstream.pages.figures.spectrogram import (
+    HEARD_SAMPLES,
+    bands_ticks,
+    flac_uri,
+    heard_samples,
+    loudness_colours,
+    spectrogram_view,
+    waveform_path,
+)
 from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines import Fbank, Librosa, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
@@ -59,7 +65,7 @@ def test_all_sounds_of_a_page_together_are_bounded(n, sounds):
 
 def test_a_page_says_when_it_holds_only_the_beginning(tmp_path, monkeypatch):
     folder = write_split("audio", tmp_path)
-    monkeypatch.setattr("maskstream.pages.figures.sound.HEARD_SAMPLES", 2 * 1600)
+    monkeypatch.setattr("maskstream.pages.figures.spectrogram.HEARD_SAMPLES", 2 * 1600)
     page = Page(preview(folder, out=tmp_path / "a.html", samples=2).read_text())
     assert page.text.count("Only the first 0.1 s are on this page.") == 2
     assert [len(heard(uri)[0]) for uri in page.attributes("audio", "src")] == [1600, 1600]

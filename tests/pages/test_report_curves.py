@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pages.report.curves import run_curves
+from maskstream.pages.report.report import run_curves
 
 from .pages import Page
 from .reported import GRID, clips, points, report_page, steps

@@ -7,8 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
-from maskstream.preprocess.encode.trajectory.walk import Walk
+from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, Walk
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.camera_pose import level_pose
 from maskstream.shards.members.text import json_member

@@ -17,8 +17,8 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import named_dataset
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.video import episodes
-from maskstream.samples.video.episodes import Episode, render, started, task_names
+from maskstream.samples.video import metaworld as episodes
+from maskstream.samples.video.metaworld import Episode, render, started, task_names
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from maskstream.preprocess.encode.pose.motion import upright
-from maskstream.preprocess.encode.pose.rigs import in_h36m
+from maskstream.preprocess.encode.pose.motion_files import in_h36m, upright
 from maskstream.preprocess.source import RejectError
-from maskstream.samples.pose.deepmimic import NUMBERS, read_deepmimic
-from maskstream.samples.pose.lugaru_files import JOINTS as LUGARU
-from maskstream.samples.pose.lugaru_files import read_lugaru
+from maskstream.samples.pose.lugaru import JOINTS as LUGARU
+from maskstream.samples.pose.lugaru import read_lugaru
+from maskstream.samples.pose.pybullet_motions import NUMBERS, read_deepmimic
 from maskstream.shards.media.h36m import JOINTS
 
 from ..preprocess.encode.motion_files import lugaru_bytes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets import named_dataset
-from maskstream.preprocess.encode.pose.psa import BIPED
+from maskstream.preprocess.encode.pose.motion_files import BIPED
 from maskstream.samples.pose.actions import LABELS, label_of
 from maskstream.samples.pose.held_out_motions import alike, faced, shared
 from maskstream.shards.errors import DatasetError

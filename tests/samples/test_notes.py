@@ -13,10 +13,9 @@ import soundfile
 
 from maskstream.preprocess.datasets import Dataset, named_dataset
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.audio import note as rendering
+from maskstream.samples.audio import notes as rendering
 from maskstream.samples.audio.gm_notes import FAMILIES, FILE, PACKAGE, SHARED, VELOCITIES
-from maskstream.samples.audio.note import Note, rendered
-from maskstream.samples.audio.note_encoder import NoteEncoder
+from maskstream.samples.audio.notes import Note, NoteEncoder, rendered
 from maskstream.shards.errors import DatasetError
 
 A4 = Note(program=0, pitch=69, velocity=100, held_ms=200, release_ms=100)

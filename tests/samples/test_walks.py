@@ -13,8 +13,13 @@ import pytest
 
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.preprocess.datasets import named_dataset
-from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, depth_member
-from maskstream.preprocess.encode.trajectory.walk import Walk, in_blocks, millimetres
+from maskstream.preprocess.encode.trajectory.encoder import (
+    TrajectoryEncoder,
+    Walk,
+    depth_member,
+    in_blocks,
+    millimetres,
+)
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.source import RejectError
 from maskstream.samples.trajectory import miniworld, vizdoom

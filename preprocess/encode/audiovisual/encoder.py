@@ -1,22 +1,31 @@
-"""The encoder of videos with sound: the members `mp4` and `flac` on one clock."""
+"""The encoder of videos with sound: the members `mp4` and `flac` on one clock.
+
+Of the sound track every sample between two times of the container's clock is read, at its time.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import ceil, floor
+from pathlib import Path
+from typing import Any, ClassVar
 
+import av
 import numpy as np
+import numpy.typing as npt
+from av.audio.frame import AudioFrame
 
 from maskstream.preprocess.encode.audio.encoder import LEVEL, check_sound, encoded_sound
-from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.preprocess.encode.audio.sound import Sound, form_of, integers, samples_of
 from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.limits import check_sound_values, in_force
 from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.video import encode_video
-from maskstream.preprocess.source import RejectError, Source
+from maskstream.preprocess.source import RejectError, Source, reason_of
 from maskstream.shards.config import Config
+from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.members.video import video_member
-
-from .sound_track import read_track
 
 SILENT_DB = -60.0
 """A sound is silent if the root mean square of its loudest channel is below this level (0 dB is full scale)."""
@@ -98,3 +107,111 @@ def _level_db(sound: Sound) -> float:
     full = float(1 << sound.bits - 1) if sound.bits else 1.0
     power = np.square(sound.samples / full, dtype=np.float64).mean(axis=0).max()
     return float(10 * np.log10(max(power, 1e-20)))
+
+
+MAX_DRIFT_S = 0.008
+"""How far time stamps may drift from the sample count before samples are inserted or dropped: less than half a frame at
+60 frames per second, and more than the rounding of containers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundTrack:
+    """A part of a sound track. start_s: time of its first sample on the container's clock. filled_s: seconds of zeros
+    in place of gaps.
+    """
+
+    sound: Sound
+    start_s: float
+    filled_s: float
+
+
+@dataclass(kw_only=True, slots=True)
+class _Timeline:
+    """Decoded frames in sequence. Zeros fill the gaps where time stamps jump ahead; repeated samples are dropped."""
+
+    rate: int
+    start: Fraction
+    n: int = 0
+    filled: int = 0
+    parts: list[tuple[int, npt.NDArray[Any]]] = field(default_factory=list)
+
+    def add(self, samples: npt.NDArray[Any], at: Fraction | None) -> None:
+        """Append a frame's samples (n, channels), which begin at `at` seconds; None: at the end of the last frame."""
+        drift = 0 if at is None else round((at - self.start) * self.rate) - self.n
+        if drift > MAX_DRIFT_S * self.rate:
+            if drift > in_force().sound_s * self.rate:
+                raise RejectError("decode", f"its sound has damaged time stamps: a gap of {drift / self.rate:.0f} s")
+            self._put(np.zeros((drift, samples.shape[1]), samples.dtype))
+            self.filled += drift
+        elif drift < -MAX_DRIFT_S * self.rate:
+            samples = samples[-drift:]
+        self._put(samples)
+
+    def forget_before(self, time: Fraction) -> None:
+        """Drop the frames that end before `time`."""
+        first = (time - self.start) * self.rate
+        self.parts = [(at, part) for at, part in self.parts if at + len(part) > first]
+
+    def between(self, begin: Fraction, end: Fraction) -> tuple[npt.NDArray[Any], Fraction] | None:
+        """The samples that begin at or after `begin` and end by `end`, and the time of the first one."""
+        first = max(ceil((begin - self.start) * self.rate), 0)
+        stop = min(floor((end - self.start) * self.rate), self.n)
+        kept = [part[max(first - at, 0) : max(stop - at, 0)] for at, part in self.parts]
+        if first >= stop or not sum(map(len, kept)):
+            return None
+        return np.concatenate(kept), self.start + Fraction(first, self.rate)
+
+    def _put(self, samples: npt.NDArray[Any]) -> None:
+        if len(samples):
+            self.parts.append((self.n, samples))
+            self.n += len(samples)
+
+
+def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
+    """Decode the first sound track from `begin_s` to `end_s`, or the part of this interval that it covers.
+
+    FFmpeg applies edit lists and drops the encoder's priming samples, or gives them times of their own. Raises
+    RejectError if there is no track or no sound in the interval, or the track is damaged or changes its format.
+    """
+    begin, end = Fraction(begin_s), Fraction(end_s)
+    try:
+        with open_media(path) as container:
+            if not container.streams.audio:
+                raise RejectError("open", "has no audio track")
+            stream = container.streams.audio[0]
+            timeline: _Timeline | None = None
+            form: tuple[str, int, int] | None = None
+            for frame in container.decode(stream):
+                if timeline is None or form is None:
+                    form, timeline = form_of(frame), _begun(frame)
+                    check_sound_values(int((end - begin) * timeline.rate) * form[2])
+                if form_of(frame) != form:
+                    raise RejectError("decode", f"its sound changes its format from {form} to {form_of(frame)}")
+                timeline.add(samples_of(frame), _time(frame))
+                timeline.forget_before(begin)
+                if timeline.start + Fraction(timeline.n, timeline.rate) >= end:
+                    break
+            codec, name = stream.codec_context.name, container.format.name
+    except MediaError as error:
+        raise RejectError("open", str(error)) from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise RejectError("decode", f"its sound cannot be decoded ({reason_of(error)})") from error
+    found = None if timeline is None else timeline.between(begin, end)
+    if timeline is None or form is None or found is None:
+        raise RejectError("check", f"has no sound from {begin_s:.3f} to {end_s:.3f} s, the time of its video")
+    samples, bits = found[0], 0
+    if samples.dtype == np.int32:
+        samples, bits = integers(form[0], samples)
+    sound = Sound(samples=samples, bits=bits, sample_rate=form[1], codec=codec, container=name)
+    return SoundTrack(sound=sound, start_s=float(found[1]), filled_s=timeline.filled / timeline.rate)
+
+
+def _begun(frame: AudioFrame) -> _Timeline:
+    start = _time(frame)
+    if start is None:
+        raise RejectError("decode", "its sound has no time stamps, so it cannot be aligned with the video")
+    return _Timeline(rate=frame.sample_rate, start=start)
+
+
+def _time(frame: AudioFrame) -> Fraction | None:
+    return None if frame.pts is None or frame.time_base is None else Fraction(frame.pts) * frame.time_base

@@ -25,8 +25,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.members.image import image_member
 
-from .idx import read_idx_image
-from .picture import UInt8s, encoded, read_picture
+from .picture import UInt8s, encoded, read_idx_image, read_picture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

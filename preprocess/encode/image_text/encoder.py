@@ -16,11 +16,20 @@ The texts of a source are in its `meta`: each role's text or list of texts, and 
      "phrase": ["the left lion"], "box": [[12, 40, 80, 60]]}
 
 Texts of several roles belong together by their number: question 1 and answer 1. A box is x, y, width and height of what
-a phrase refers to, in pixels of the first picture; `segments.py` says how its pixels are given.
+a phrase refers to, in pixels of the first picture.
+
+The pixels of a phrase are given as COCO writes them in instances.json, and drawn by COCO's own rules (pycocotools):
+
+    {"phrase": ["the left lion"], "segment": [[[12, 40, 92, 40, 92, 100]]]}
+
+A segment is a list of polygons, each x0, y0, x1, y1, ... in pixels of the first picture, whose union it is; or runs:
+{"size": [height, width], "counts": [...]}, lengths of runs of 0 and 1 in turn, down the columns, or the same as a
+compressed string. Source: Lin et al., Microsoft COCO, ECCV 2014, and the COCO API's description of masks.
 """
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,17 +42,88 @@ import numpy.typing as npt
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.image.picture import UInt8s, encoded
-from maskstream.preprocess.encode.text.tokenizer import TRAIN, Training, definition_of, packed_tokenizer, word_numbers
-from maskstream.preprocess.encode.text.training_texts import training_texts
+from maskstream.preprocess.encode.text.tokenizer import (
+    TRAIN,
+    Training,
+    definition_of,
+    packed_tokenizer,
+    training_texts,
+    word_numbers,
+)
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import NOT_SAVED, Config
+from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 from maskstream.shards.members.array import array_member
 from maskstream.shards.members.image import image_member
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import ROLES, texts_member, tokens_member
 
-from .segments import segments_of
+SEGMENT = "segment"
+_BEYOND = 1.0
+"""So many pixels a polygon may lie outside of its picture."""
+
+
+def mask_module() -> Any:
+    """The module `pycocotools.mask`. Raises DatasetError if it is not installed."""
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise DatasetError("segments of COCO are drawn with pycocotools: pip install 'maskstream[coco]'") from error
+    return mask
+
+
+def segments_of(meta: Mapping[str, Any], phrases: int, width: int, height: int) -> npt.NDArray[np.bool_] | None:
+    """The segment of each phrase in a picture of width x height pixels, bool (n, height, width).
+
+    None for a source without segments. RejectError for another number of segments, and for one that is none or does not
+    fit the picture. DatasetError if pycocotools is not installed.
+    """
+    if SEGMENT not in meta:
+        return None
+    given = meta[SEGMENT]
+    if not isinstance(given, Sequence) or len(given) != phrases:
+        raise RejectError("check", f"has {len(given)} segments for {phrases} phrases")
+    drawn: list[npt.NDArray[np.bool_]] = []
+    for n, one in enumerate(given):
+        drawn.append(drawn[-1] if n and one is given[n - 1] else drawn_segment(one, width, height))
+    return np.stack(drawn) if drawn else np.empty((0, height, width), np.bool_)
+
+
+def drawn_segment(segment: Any, width: int, height: int) -> npt.NDArray[np.bool_]:
+    """One segment, bool (height, width)."""
+    mask = mask_module()
+    try:
+        if isinstance(segment, Mapping):
+            if list(segment["size"]) != [height, width]:
+                raise ValueError(f"it is of {segment['size']}, the picture of {[height, width]}")
+            runs = (
+                [mask.frPyObjects(dict(segment), height, width)] if isinstance(segment["counts"], list) else [segment]
+            )
+        else:
+            runs = mask.frPyObjects([_polygon(one, width, height) for one in segment], height, width)
+        if not runs:
+            raise ValueError("it has no polygon")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools speaks to NumPy in an old way
+            found = np.asarray(mask.decode(mask.merge(runs)), np.bool_)
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+        raise RejectError("check", f"has a segment that is neither polygons nor runs of COCO ({error})") from error
+    if found.shape != (height, width):
+        raise RejectError("check", f"has a segment of {found.shape}, its picture is {(height, width)}")
+    return found
+
+
+def _polygon(points: Any, width: int, height: int) -> list[float]:
+    """The polygon, x and y in turn. ValueError for one of fewer than three points, or outside the picture."""
+    places = np.array(points, np.float64)
+    if places.ndim != 1 or len(places) < 6 or len(places) % 2:
+        raise ValueError(f"a polygon has three points and more, x and y in turn, not the shape {places.shape}")
+    beyond = np.maximum(-places, places - np.tile([width, height], len(places) // 2))
+    if not (beyond <= _BEYOND).all():
+        raise ValueError(f"a polygon lies outside the picture of {width}x{height} pixels")
+    return [float(one) for one in places]
+
 
 BOX = "box"
 

@@ -15,9 +15,8 @@ from maskstream.shards.media.mesh_members import FIELDS, MESH
 from maskstream.shards.members.array import array_member
 from maskstream.shards.members.mesh import mesh_member
 
-from .simulation import NORMAL, OUTFLOW, Simulation
 from .surfaces import Surface, read_surface
-from .trajectories import read_record, read_trajectory
+from .trajectories import NORMAL, OUTFLOW, Simulation, read_record, read_trajectory
 
 TRAJECTORY_SUFFIXES = frozenset({".h5", ".hdf5"})
 RECORD_SUFFIX = ".tfrecord"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskstream.preprocess.encode.source_file import check_source_file
+from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.source import RejectError
 
 _HEAD = struct.Struct("<QI")

@@ -22,8 +22,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.members.points import points_member
 
-from .cloud import Cloud
-from .point_files import read_points
+from .point_files import Cloud, read_points
 
 PUBLISHED_ORDER = "published"
 """The value of a source's meta["rows"] that keeps the order of the rows: the publisher shuffled them, and papers refer

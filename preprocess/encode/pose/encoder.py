@@ -20,11 +20,7 @@ from maskstream.shards.config import Config
 from maskstream.shards.media.h36m import PARENTS
 from maskstream.shards.members.poses import poses_member
 
-from .bvh import read_bvh
-from .motion import Floats, Motion
-from .npz import read_npz
-from .psa import read_psa
-from .rigs import in_h36m
+from .motion_files import Floats, Motion, in_h36m, read_bvh, read_npz, read_psa
 
 _STILL = 1e-9
 _OPPOSITE = 1e-3

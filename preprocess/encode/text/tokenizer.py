@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.format.tokenizer import TokenizerFacts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -176,3 +178,23 @@ def word_numbers(encoding: Encoding) -> npt.NDArray[np.int64]:
     given = encoding.word_ids
     new = [i == 0 or one is None or one != given[i - 1] for i, one in enumerate(given)]
     return np.cumsum(new, dtype=np.int64) - 1
+
+
+BYTES = 1 << 25
+"""How much of the texts counts: the first sources that hold so much."""
+
+
+def training_texts(sources: Sequence[Source], texts: Callable[[Source], Iterable[str]]) -> Iterator[str]:
+    """The texts of the sources, in the order of a hash: all, or the first `BYTES`. texts: those of a source, which may
+    be a reject.
+    """
+    left = BYTES
+    for source in sorted(sources, key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode()), one.id)):
+        try:
+            held = list(texts(source))
+        except RejectError:
+            continue
+        yield from held
+        left -= sum(len(text.encode()) for text in held)
+        if left <= 0:
+            return

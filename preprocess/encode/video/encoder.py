@@ -1,20 +1,37 @@
-"""The encoder of videos, which are read from files or drawn: the member `mp4`."""
+"""The encoders of videos, of frames that extractors left in folders, and of a robot's episodes as LeRobot keeps them.
+
+An episode has a camera's video, and arrays with a row for each frame.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from av.packet import Packet
+from av.video.stream import VideoStream
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.encode.image.picture import read_picture
+from maskstream.preprocess.encode.limits import check_frame_size
+from maskstream.preprocess.source import RejectError, Source, reason_of
 from maskstream.shards.config import Config
+from maskstream.shards.members.array import array_member
+from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 
-from .damage import DAMAGES, Damage
 from .drawn_clip import DrawnClip, write_clip
+from .fragments import cut_out
 from .profile import PROFILES, VideoProfile
+from .source import DAMAGES, Damage
 from .video import EncodedVideo, encode_video
 
 
@@ -66,3 +83,138 @@ class VideoEncoder(Config):
     def _drawn(self, clip: DrawnClip) -> EncodedVideo:
         with TemporaryDirectory() as folder:
             return encode_video(write_clip(clip.frames, Path(folder) / "drawn.mkv", fps=clip.fps), self.video)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FramesEncoder(Config):
+    """Encodes the frames of a source, in the order of its files.
+
+    fps: how many frames were extracted in a second, which the pictures do not say.
+    """
+
+    version: ClassVar[int] = 3
+    modality: ClassVar[str] = "video"
+
+    video: VideoProfile = PROFILES["train"]
+    fps: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.fps <= 240:
+            raise ValueError(f"fps={self.fps} is not in 0.1 to 240 frames per second")
+
+    def in_profile(self, profile: VideoProfile) -> FramesEncoder:
+        """The same in another profile. Raises ValueError for copy: there is no video to copy."""
+        if profile.name == "copy":
+            raise ValueError("profile 'copy' keeps the packets of a video, but these are pictures; use train or fast")
+        return replace(self, video=profile)
+
+    @property
+    def profile(self) -> str:
+        """The profile's name."""
+        return self.video.name
+
+    def encode(self, source: Source) -> Encoded:
+        """Encode the frames. Raises RejectError if one is no JPEG, or is damaged."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "frames.mkv"
+            _join(source.files, path, Fraction(self.fps).limit_denominator(1001))
+            video = encode_video(path, self.video)
+        return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta)
+
+
+def _join(frames: tuple[Path, ...], to: Path, rate: Fraction) -> None:
+    """Write JPEGs as the packets of a video, byte for byte."""
+    first = read_picture(frames[0])
+    height, width = first.pixels.shape[:2]
+    check_frame_size(width, height)
+    with av.open(str(to), "w", format="matroska") as container:
+        stream = container.add_stream("mjpeg", rate=rate)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p"
+        for number, path in enumerate(frames):
+            data = path.read_bytes()
+            if not data.startswith(b"\xff\xd8") or b"\xff\xd9" not in data[-64:]:
+                raise RejectError("open", f"the frame {path.name} is no JPEG, or is cut off")
+            packet = Packet(data)
+            packet.stream, packet.time_base = stream, 1 / rate
+            packet.pts = packet.dts = number
+            packet.is_keyframe = True
+            try:
+                container.mux(packet)
+            except av.FFmpegError as error:
+                raise RejectError("encode", f"the frame {path.name} cannot be joined ({reason_of(error)})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeEncoder(Config):
+    """Encodes an episode: the video at `path`, and the rows of the Parquet file in `parts` that have its number.
+
+    meta["episode"] is the number, meta["arrays"] the column and the shape of a row of each array by its name, and
+    meta["span_s"] where the episode is in the video, None for all of it. The arrays are the members NAME.npy.
+    """
+
+    version: ClassVar[int] = 3
+    modality: ClassVar[str] = "video"
+
+    video: VideoProfile = PROFILES["train"]
+
+    def in_profile(self, profile: VideoProfile) -> EpisodeEncoder:
+        """The same in another profile. Raises ValueError for one that changes which frames there are."""
+        if profile.fps is not None:
+            raise ValueError(f"profile {profile.name!r} leaves frames out, but actions have a row for each; use train")
+        return replace(self, video=profile)
+
+    @property
+    def profile(self) -> str:
+        """The profile's name."""
+        return self.video.name
+
+    def encode(self, source: Source) -> Encoded:
+        """Encode an episode. Raises RejectError if it has not as many frames as rows."""
+        arrays = _arrays(source.parts[0], source.meta["episode"], source.meta["arrays"])
+        n_rows = len(next(iter(arrays.values())))
+        span_s = source.meta["span_s"]
+        video = encode_video(source.path, self.video) if span_s is None else self._part(source.path, span_s, n_rows)
+        if video.index.n_frames != n_rows:
+            raise RejectError("check", f"has {video.index.n_frames} frames, but {n_rows} rows of actions and states")
+        members: dict[str, Member] = {"mp4": video_member(video.data, video.index)}
+        members |= {f"{name}.npy": array_member(array) for name, array in arrays.items()}
+        return Encoded(members=members, meta=video.meta)
+
+    def _part(self, path: Path, span_s: tuple[float, float], n_rows: int) -> EncodedVideo:
+        """Encode the part of a video that an episode is. Of profile copy, it must begin with a keyframe."""
+        cut = cut_out(path, (span_s[0], span_s[1]))
+        window = (cut.lead, cut.lead + n_rows)
+        with TemporaryDirectory() as folder:
+            part = Path(folder) / "episode.mp4"
+            part.write_bytes(cut.data)
+            return encode_video(part, self.video, None if window == (0, cut.n_frames) else window)
+
+
+def _arrays(path: Path, episode: int, columns: dict[str, tuple[str, list[int]]]) -> dict[str, npt.NDArray[Any]]:
+    """Each array (T, ...) by its name. Raises RejectError if the file does not have them, OSError if it cannot be
+    read.
+    """
+    wanted = [column for column, _ in columns.values()]
+    try:
+        table = pq.read_table(path, columns=[*wanted, "frame_index"], filters=[("episode_index", "=", episode)])
+        table = table.sort_by("frame_index").combine_chunks()
+        found = {name: _array(table.column(column), shape) for name, (column, shape) in columns.items()}
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise RejectError("decode", f"the rows in {path.name} cannot be read ({error})") from error
+    if not table.num_rows:
+        raise RejectError("decode", f"{path.name} has no rows of episode {episode}")
+    return found
+
+
+def _array(column: Any, shape: list[int]) -> npt.NDArray[Any]:
+    """A column of numbers, or of lists of them, as an array (T, ...) with rows of a shape; booleans become uint8."""
+    rows, values = len(column), column.combine_chunks()
+    while pa.types.is_nested(values.type):
+        values = values.flatten()
+    array = np.asarray(values.to_numpy(zero_copy_only=False))
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"a column of {column.type} holds no numbers")
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
+    return np.ascontiguousarray(array.reshape(rows, *shape)).astype(array.dtype.newbyteorder("<"), copy=False)

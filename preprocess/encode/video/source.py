@@ -1,12 +1,13 @@
-"""Reads any video that FFmpeg supports: its facts in one pass over the packets, then its frames."""
+"""Reads any video that FFmpeg supports: its facts in one pass over the packets, then its frames, damaged ones too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
@@ -21,8 +22,47 @@ from maskstream.preprocess.encode.limits import check_frame_size, check_frames, 
 from maskstream.preprocess.source import DamageError, RejectError, reason_of
 from maskstream.shards.media.local_media import MediaError, open_media
 
-from .damage import Damage
 from .timing import frame_rate
+
+Damage = Literal["reject", "trim", "keep"]
+"""reject: such a video is a reject. trim: it ends before its first damaged frame. keep: frames are as the decoder
+conceals damage, and those that it cannot make are missing."""
+DAMAGES = get_args(Damage)
+
+
+@dataclass(slots=True)
+class Ending:
+    """How the frames of one video end."""
+
+    damage: Damage
+    least_whole: float
+    n_frames: int = 0
+    found: DamageError | None = field(default=None)
+
+    def of(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """The frames; with "trim", those before the first damaged one."""
+        try:
+            for frame in frames:
+                self.n_frames += 1
+                yield frame
+        except DamageError as error:
+            if self.damage != "trim":
+                raise
+            self.found = error
+
+    def facts(self, n_expected: int) -> dict[str, Any]:
+        """What `json` says of a video that should have so many frames: {} if it has them.
+
+        Raises the error that was found if less than the share `least_whole` of them is there.
+        """
+        if self.damage == "reject" or (self.found is None and self.n_frames >= n_expected):
+            return {}
+        if self.n_frames < self.least_whole * n_expected or not self.n_frames:
+            raise self.found or DamageError(
+                "decode", f"is truncated or damaged: {self.n_frames} of {n_expected} frames can be read"
+            )
+        return {"damage": {"n_frames": self.n_frames, "of": max(n_expected, self.n_frames)}}
+
 
 _TIMED_FORMATS = ("matroska", "flv", "asf", "avi")
 """Containers whose header declares the duration."""

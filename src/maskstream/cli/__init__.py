@@ -24,13 +24,11 @@ from maskstream import __version__
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.printable import PrintableFormatter
 
-from .append import append
 from .bench import bench
 from .catalogue import datasets, masks, recipes
 from .data_options import DataCommand
 from .demo import demo
 from .doctor import doctor
-from .erase import erase
 from .evaluate import evaluate
 from .fetch import fetch
 from .finetune import finetune
@@ -39,21 +37,18 @@ from .gallery import gallery
 from .generate import generate
 from .index import index
 from .info import info
-from .inspect import inspect
 from .kbvqa import kbvqa
-from .local_paths import with_local_paths
-from .merge import merge
 from .meshmask import meshmask
 from .paper import moved, papers
 from .preview import preview
 from .probe import probe
-from .remove import remove
 from .report import report
 from .roar import roar
 from .shards import shards
-from .terminal import INTERRUPTED, TERMINATED, console, errors
+from .terminal import INTERRUPTED, TERMINATED, console, errors, with_local_paths
 from .train import train
-from .verify import verify
+from .verify import inspect, verify
+from .versions import append, erase, merge, remove
 
 app = typer.Typer(
     name="maskstream",

@@ -93,17 +93,18 @@ def masks(name: Name = None, search: Search = None, as_json: Json = False) -> No
 
 
 def _dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
-    """The entry of a dataset: its file describes the data, its function the splits."""
+    """The entry of a dataset: its file describes the data, its function the splits; a function whose docstring has a
+    first paragraph of its own describes its data there.
+    """
     from maskstream.preprocess.datasets import own_settings
 
     function = make.func if isinstance(make, partial) else make
-    described = inspect.cleandoc(sys.modules[function.__module__].__doc__ or "")
+    described, own = inspect.cleandoc(sys.modules[function.__module__].__doc__ or ""), inspect.getdoc(function) or ""
     settings = "".join(f" (--set {key}={_other(default)})" for key, default in own_settings(make).items())
-    whole = (
-        f"{described}\n\n{inspect.getdoc(function) or ''}\n\n"
-        f"maskstream shards {name} --root ROOT --out FOLDER{settings}"
+    whole = f"{described}\n\n{own}\n\nmaskstream shards {name} --root ROOT --out FOLDER{settings}"
+    return CatalogueEntry(
+        name=name, group=group, about=_first(own if "\n\n" in own else described) + settings, whole=whole
     )
-    return CatalogueEntry(name=name, group=group, about=_first(described) + settings, whole=whole)
 
 
 def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> CatalogueEntry:

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .executor_options import Address, ExecutorName, Workers, executor_named
-from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
+from .job_options import Address, ExecutorName, MaxPixels, MemoryLimit, TimeLimit, Workers, executor_named, limits_of
 from .terminal import Json, show
 
 

@@ -10,10 +10,9 @@ import typer
 
 from .generate import generate_pictures, generate_texts
 from .kbvqa import kbvqa
-from .local_paths import with_local_paths
 from .meshmask import meshmask
 from .roar import roar
-from .terminal import errors
+from .terminal import errors, with_local_paths
 
 PAPERS: dict[str, Callable[..., None]] = {
     "bert": generate_texts,

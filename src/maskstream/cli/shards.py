@@ -1,8 +1,9 @@
-"""`maskstream shards`."""
+"""`maskstream shards`, which also hands its own words over to a cluster as a script."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,15 @@ import typer
 
 from maskstream.shards.named import nearest
 
-from .cluster import submit, words_of
-from .executor_options import Address, Workers, executor_named
-from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
-from .terminal import Json, show
+from .job_options import Address, MaxPixels, MemoryLimit, TimeLimit, Workers, executor_named, limits_of
+from .terminal import Json, say, show
 
 if TYPE_CHECKING:
     from maskstream.preprocess import JobReport
     from maskstream.preprocess.executors.slurm import SlurmJob
     from maskstream.preprocess.job.options import JobOptions
-
+if TYPE_CHECKING:
+    from maskstream.preprocess.executors.slurm import SlurmJob
 
 _DEFAULT_PARTS = 100
 _NOT_OF_PARTS = ("executor", "address", "parts", "sbatch", "workers", "retry_rejects", "as_json")
@@ -267,3 +267,41 @@ def _facts(report: JobReport) -> dict[str, Any]:
         splits[name] = {"state": split.state, **counts, **split.counts.get("rejected", {}), "folder": str(split.folder)}
     rate = {"sources_per_s": round(report.n_sources / report.wall_s, 2)} if report.n_sources else {}
     return {"dataset": report.dataset, "profile": report.profile, **splits, "seconds": round(report.wall_s, 1), **rate}
+
+
+def words_of(context: typer.Context, leave: Collection[str]) -> list[str]:
+    """The words of the command line of `context`, after the command, without the parameters named in `leave`."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in leave or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if parameter.param_type_name == "argument":
+            words.append(str(value))
+        elif isinstance(value, bool):
+            words.append(parameter.opts[0])
+        elif isinstance(value, list | tuple):
+            words += [word for one in value for word in (parameter.opts[0], str(one))]
+        else:
+            words += [parameter.opts[0], str(value)]
+    return words
+
+
+def submit(job: SlurmJob, as_json: bool) -> None:
+    """Write the scripts of a job, print them, and submit them where there is Slurm."""
+    paths = job.write()
+    if not as_json:
+        for path, text in zip(paths, job.scripts().values(), strict=True):
+            say(f"# {path}\n{text}")
+    jobs = job.submit()
+    facts = {"parts": job.parts, "scripts": [str(path) for path in paths], "submit": job.by_hand()}
+    if jobs is not None:
+        show(
+            {**facts, "jobs": list(jobs)} if as_json else {"submitted": f"{jobs[0]} and, after it, {jobs[1]}"}, as_json
+        )
+    elif as_json:
+        show(facts, as_json)
+    else:
+        say(f"there is no sbatch on this machine; on one of the cluster, run\n{job.by_hand()}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from maskstream.shards.printable import DataConsole
+from maskstream.shards.stores.url import local_path, spoilt_url
 
 console = DataConsole()
 errors = DataConsole(stderr=True)
@@ -56,3 +59,17 @@ def _words(value: Any) -> str:
     if not isinstance(value, Mapping):
         return f"{value:.6g}" if isinstance(value, float) else str(value)
     return ", ".join(f"{k} ({_words(v)})" if isinstance(v, Mapping) else f"{k} {_words(v)}" for k, v in value.items())
+
+
+def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which now refuses URLs for its arguments and options of the type Path."""
+
+    @wraps(command)
+    def checked(*args: Any, **given: Any) -> None:
+        for name, value in given.items():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, Path) and (url := spoilt_url(one)):
+                    local_path(url, name)
+        command(*args, **given)
+
+    return checked

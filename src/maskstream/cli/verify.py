@@ -1,4 +1,4 @@
-"""`maskstream verify`."""
+"""`maskstream verify` and `inspect`: whether every byte of a split is right, and what is in it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from .executor_options import Workers
-from .terminal import Data, Json, console, errors
+from .job_options import Workers
+from .terminal import Data, Json, console, errors, show
+
+
+def inspect(data: Data, as_json: Json = False) -> None:
+    """Print the contents of a split: samples, hours, resolutions, frame rates, bytes, rejects by reason."""
+    from maskstream.shards.format.inspect import inspect as look
+
+    show(look(data), as_json)
 
 
 def verify(

@@ -14,8 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from maskstream.shards.stores.url import local_path
 
 from .figures.card import Section
-from .figures.flow_colours import wheel
-from .figures.pictures import data_uri
+from .figures.pictures import data_uri, wheel
 from .figures.words import count, percent, plural, span, times
 
 

@@ -14,7 +14,7 @@ from maskstream.pipelines.flow import Codec, dis_flow
 from maskstream.pipelines.flow.cuts import histogram_distance, likeness, pictures, scene_cuts, shared, stored_cuts
 from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
-from maskstream.preprocess.encode.video.scene_cuts import SceneCuts
+from maskstream.preprocess.encode.video.notes import SceneCuts
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.datasets.points.las import blocks, las
-from maskstream.preprocess.datasets.points.modelnet40 import modelnet40
-from maskstream.preprocess.datasets.points.points_folder import points_folder
-from maskstream.preprocess.datasets.points.shapenet import CATEGORIES, shapenet
-from maskstream.preprocess.encode.points import las_files
+from maskstream.preprocess.datasets.folder import points_folder
+from maskstream.preprocess.datasets.las import blocks, las
+from maskstream.preprocess.datasets.modelnet40 import modelnet40
+from maskstream.preprocess.datasets.shapenet import CATEGORIES, shapenet
+from maskstream.preprocess.encode.points import point_files
 from maskstream.preprocess.encode.points.encoder import PointEncoder
-from maskstream.preprocess.encode.points.las_files import decode
+from maskstream.preprocess.encode.points.point_files import decode
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
@@ -195,12 +195,12 @@ def test_a_tile_is_decoded_once_for_all_of_its_blocks(tmp_path, monkeypatch):
     cut.sort(key=lambda source: source.id[::-1])
     assert [source.path for source in cut[:2]] == paths
     decoded = []
-    monkeypatch.setattr(las_files, "decode", lambda *of: decoded.append(of) or decode(*of))
+    monkeypatch.setattr(point_files, "decode", lambda *of: decoded.append(of) or decode(*of))
     wholes = {path: decode(path) for path in paths}
     one_tile = wholes[paths[0]].points.nbytes
     for max_bytes, times in ((3 * one_tile, 2), (one_tile, len(cut)), (one_tile - 1, len(cut))):
         decoded.clear()
-        tiles = las_files.TileCache(max_bytes)
+        tiles = point_files.TileCache(max_bytes)
         for source in cut:
             block = source.meta["block"]
             rows = tiles.rows(source.path, block).points
@@ -211,14 +211,14 @@ def test_a_tile_is_decoded_once_for_all_of_its_blocks(tmp_path, monkeypatch):
 def test_chunks_of_a_tile_are_the_tile(tmp_path, monkeypatch):
     path = tile(tmp_path, "a.laz", 1000)
     whole, block = decode(path), (20.0, 10.0, 150.0, 60.0)
-    monkeypatch.setattr(las_files, "CHUNK", 300)
+    monkeypatch.setattr(point_files, "CHUNK", 300)
     np.testing.assert_array_equal(decode(path).points, whole.points)
     x, y = whole.points[:, :2].T
     want = whole.points[(x >= 20) & (x < 150) & (y >= 10) & (y < 60)]
     assert 0 < len(want) < 1000
     np.testing.assert_array_equal(decode(path, block).points, want)
     changed = tile(tmp_path, "a.laz", 1100, seed=3)
-    tiles = las_files.TileCache()
+    tiles = point_files.TileCache()
     assert len(tiles.rows(path, None).points) == 1100
     tile(tmp_path, "a.laz", 1200)
     assert len(tiles.rows(changed, None).points) == 1200

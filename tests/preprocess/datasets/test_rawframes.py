@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess import DATASETS, PROFILES, make_shards
-from maskstream.preprocess.encode.video.picture_frames import FramesEncoder
+from maskstream.preprocess.encode.video.encoder import FramesEncoder
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 

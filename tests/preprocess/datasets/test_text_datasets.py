@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from maskstream.preprocess.datasets.text.documents import jsonl, parquet_text
-from maskstream.preprocess.datasets.text.txt import txt
+from maskstream.preprocess.datasets.documents import jsonl, parquet_text
+from maskstream.preprocess.datasets.folder import txt
 from maskstream.shards.errors import DatasetError
 
 

@@ -7,8 +7,7 @@ import struct
 
 import numpy as np
 
-from maskstream.preprocess.encode.pose.psa import BIPED
-from maskstream.preprocess.encode.pose.rigs import RIGS
+from maskstream.preprocess.encode.pose.motion_files import BIPED, RIGS
 from maskstream.shards.media.h36m import PARENTS
 
 from ...pipelines.small_media import random_motion

@@ -11,7 +11,7 @@ from lerobot_layout import Episode, Videos, write_lerobot
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.preprocess import DATASETS, PROFILES, make_shards
-from maskstream.preprocess.encode.video.episode import EpisodeEncoder
+from maskstream.preprocess.encode.video.encoder import EpisodeEncoder
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 

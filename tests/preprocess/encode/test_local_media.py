@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.audio.sound import read_sound
-from maskstream.preprocess.encode.audiovisual.sound_track import read_track
+from maskstream.preprocess.encode.audiovisual.encoder import read_track
 from maskstream.preprocess.encode.video.source import decode
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.preprocess.source import RejectError

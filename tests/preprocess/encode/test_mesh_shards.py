@@ -9,7 +9,7 @@ import trimesh
 
 from maskstream.preprocess import DATASETS
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
-from maskstream.preprocess.encode.mesh.simulation import Simulation
+from maskstream.preprocess.encode.mesh.trajectories import Simulation
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError

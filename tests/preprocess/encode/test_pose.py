@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
-from maskstream.preprocess.encode.pose.bvh import read_bvh
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder, resampled
-from maskstream.preprocess.encode.pose.motion import Motion, upright
-from maskstream.preprocess.encode.pose.psa import BIPED, read_psa
-from maskstream.preprocess.encode.pose.rigs import RIGS, in_h36m
+from maskstream.preprocess.encode.pose.motion_files import BIPED, RIGS, Motion, in_h36m, read_bvh, read_psa, upright
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones
 from maskstream.shards.media.npy import read_npy

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.video import check, video
-from maskstream.preprocess.encode.video.fragments import parsed_output
-from maskstream.preprocess.encode.video.remux import remuxed
+from maskstream.preprocess.encode.video.fragments import parsed_output, remuxed
 from maskstream.preprocess.encode.video.restarts import restarts_at_keyframes
 from maskstream.preprocess.encode.video.video import PROFILES, RejectError, encode_video
 from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps

@@ -15,8 +15,7 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
-from maskstream.preprocess.encode.image_text.segments import drawn_segment
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder, drawn_segment
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.media.npy import read_npy
 

@@ -11,12 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.datasets.text.documents import jsonl
+from maskstream.preprocess.datasets.documents import jsonl
 from maskstream.preprocess.encode.encoder import with_settings
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.text.encoder import TextEncoder, TokenEncoder
+from maskstream.preprocess.encode.text.encoder import TextEncoder, TokenEncoder, read_document
 from maskstream.preprocess.encode.text.parts_of_speech import TAGS, Lexicon
-from maskstream.preprocess.encode.text.read import read_document
 from maskstream.preprocess.encode.text.tokenizer import Training, facts_of, tokenizer_of
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import OutageError, ShardError

@@ -12,8 +12,15 @@ import pytest
 
 from maskstream.pipelines import VideoClip, trajectory_loader
 from maskstream.preprocess import DATASETS, make_shards
-from maskstream.preprocess.encode.trajectory.rgbd import LENSES, RgbdEncoder, upright
-from maskstream.preprocess.encode.trajectory.tum_lists import Ticks, nearest, on_clock, tum_ticks
+from maskstream.preprocess.encode.trajectory.rgbd import (
+    LENSES,
+    RgbdEncoder,
+    Ticks,
+    nearest,
+    on_clock,
+    tum_ticks,
+    upright,
+)
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest

@@ -17,11 +17,9 @@ from maskstream.preprocess.datasets import Dataset, in_archives
 from maskstream.preprocess.job.listing import dataset_in
 from maskstream.preprocess.raw.archive import Archive
 from maskstream.preprocess.raw.archive_list import OpenArchives, members_of
-from maskstream.preprocess.raw.archived_files import ArchivedFiles, archive_and_name
-from maskstream.preprocess.raw.archived_tree import archives_below
 from maskstream.preprocess.raw.file_state import DamagedFileError
 from maskstream.preprocess.raw.member import ArchiveMember
-from maskstream.preprocess.raw.tree import raw_tree
+from maskstream.preprocess.raw.tree import ArchivedFiles, archive_and_name, archives_below, raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 

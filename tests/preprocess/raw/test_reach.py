@@ -17,8 +17,7 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import DATASETS, Dataset
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.job.listing import dataset_in
-from maskstream.preprocess.raw.archived_files import ArchivedFiles
-from maskstream.preprocess.raw.tree import raw_tree
+from maskstream.preprocess.raw.tree import ArchivedFiles, raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.preprocess.versions import append
 from maskstream.shards.errors import DatasetError, ShardError, StoreError

@@ -20,7 +20,7 @@ from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import Source
 from maskstream.preprocess.versions import add_sources, adding, erase, remove
-from maskstream.preprocess.versions.added import ADDING
+from maskstream.preprocess.versions.adding import ADDING
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest

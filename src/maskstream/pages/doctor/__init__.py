@@ -17,12 +17,9 @@ autoencoders with masks).
     table.py      the table for people
 """
 
-from .alignment import Alignment, masked_alignment, plain_alignment, supervised_alignment
-from .examine import Finding, examine
-from .frames import MIDDLE_FRAME, labelled_frames
-from .moments import Moments
-from .shapes import Shape, shapes_of
-from .table import show
+from .alignment import Alignment, Shape, masked_alignment, plain_alignment, shapes_of, supervised_alignment
+from .examine import Finding, examine, show
+from .moments import MIDDLE_FRAME, Moments, labelled_frames
 
 __all__ = [
     "MIDDLE_FRAME",

@@ -19,13 +19,23 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import si_sdr
 
-from .bands import bands_ticks, bands_words, features_name
 from .card import Card, Facts, Lane, Picture, PictureGrid, PlayedLanes, label_words
 from .chart import inner_ticks
 from .figures import mask_facts
 from .pictures import Grid, darken, data_uri
-from .sound import UNITS, flac_uri, heard_samples, waveform_path
-from .spectrogram import SpectrogramView, enlarged, loudness_colours, spectrogram_view
+from .spectrogram import (
+    UNITS,
+    SpectrogramView,
+    bands_ticks,
+    bands_words,
+    enlarged,
+    features_name,
+    flac_uri,
+    heard_samples,
+    loudness_colours,
+    spectrogram_view,
+    waveform_path,
+)
 from .tokens import MaskRow
 from .video import NAMES, token_keys
 from .words import plural

@@ -15,8 +15,7 @@ from maskstream.pipelines.modalities.mesh.read import MeshReader, StoredMesh
 from .audio import index_of
 from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
 from .figures import mask_facts
-from .mesh_field import ShownField
-from .mesh_picture import graph_picture, mesh_picture
+from .mesh_picture import ShownField, graph_picture, mesh_picture
 from .pictures import Bool, UInt8, data_uri
 from .tokens import MaskRow
 from .words import plural

@@ -17,8 +17,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 
 from .card import Card, Drawing, Fact, Facts, Frame, FrameTrack, Movie, Picture, PictureGrid, label_words
 from .figures import mask_facts
-from .flow_colours import flow_picture
-from .pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, resize, token_pixels
+from .pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, flow_picture, resize, token_pixels
 from .tokens import ClipTokens, outline_path, runs_path
 from .words import count, percent, plural, span
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from maskstream.pages.figures.card import Figure, Picture, PictureGrid, Section
 from maskstream.pages.figures.pictures import Bool, UInt8, data_uri, resize
@@ -16,10 +19,8 @@ from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import ComplexRatio
 
-from .media import Media
 from .panels import masked_picture
-from .scheme import CardText, Drawn, GalleryScene, Paint, scheme_card, schemes_on
-from .spectrum import RATE_HZ, picture, spectrum
+from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
 
 FRAMES, BINS, PATCH = 1024, 128, 16
 TITLE = "Sound"
@@ -113,3 +114,22 @@ def mixed_pictures(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float3
         ("the speech alone", picture(s_db, -50, 35)),
     )
     return {name: resize(p[len(p) // 2 :][None], 150, 300)[0] for name, p in pictures}
+
+
+RATE_HZ = 16_000
+WINDOW, HOP = 1024, 256
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def spectrum(sound: npt.NDArray[np.float32]) -> Tensor:
+    """The complex spectrum (F, T) of mono sound (n,), in Hann windows of 1024 samples every 256."""
+    return torch.stft(torch.from_numpy(sound), WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True)
+
+
+def picture(values: Floats, low: float, high: float) -> UInt8:
+    """Values (F, T) between `low` and `high` as colours (F, T, 3), low frequencies below."""
+    grey = np.rint(255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8)[::-1]
+    coloured = cv2.applyColorMap(np.ascontiguousarray(grey), cv2.COLORMAP_VIRIDIS)
+    out: UInt8 = np.ascontiguousarray(coloured[..., ::-1]).astype(np.uint8)
+    return out

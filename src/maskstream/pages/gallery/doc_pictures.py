@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Section
-from maskstream.pages.figures.flow_colours import hatch
-from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, resize
+from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, hatch, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import flow_scale, flow_to_image
 from maskstream.pipelines.masks import SCHEMES, Tube
@@ -23,11 +22,9 @@ from maskstream.pipelines.masks.core.scheme import Shot
 
 from . import audio, image, pairs, video
 from .drawings import life_svg, of_card, order_svg
-from .media import Corridor, Media
 from .panels import pixels
-from .scheme import Drawn, GalleryScene, drawn_shots, schemes_on, shoot
-from .text import LENGTH
-from .words import pieces_of
+from .scheme import Corridor, Drawn, GalleryScene, Media, drawn_shots, schemes_on, shoot
+from .text import LENGTH, pieces_of
 
 Found = dict[str, UInt8 | str]
 """Pictures by file name."""

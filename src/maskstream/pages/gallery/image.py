@@ -10,16 +10,14 @@ import numpy as np
 import torch
 
 from maskstream.pages.figures.card import Figure, Picture, PictureGrid, Section
-from maskstream.pages.figures.flow_colours import flow_picture
-from maskstream.pages.figures.pictures import UInt8, data_uri, resize
+from maskstream.pages.figures.pictures import UInt8, data_uri, flow_picture, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import flow_scale
 from maskstream.pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from maskstream.train.papers.spiking_mst.spikes import Spikes
 
-from .media import Media
 from .panels import masked_picture
-from .scheme import CardText, Drawn, GalleryScene, Paint, scheme_card, schemes_on
+from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
 
 TITLE = "Images"
 LEDE = (

@@ -12,8 +12,7 @@ from maskstream.pipelines.masks import LAWS, Cues, Draw, Law, MaskGIT, RatioLaw
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.stream.rng import Place
 
-from .media import Media
-from .scheme import CardText
+from .scheme import CardText, Media
 
 DRAWS = 10_000
 BINS = 32

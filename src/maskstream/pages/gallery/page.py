@@ -11,7 +11,7 @@ from maskstream.pages.page import page, write_page
 
 from . import audio, image, laws, pairs, pose, solids, text, video
 from .doc_pictures import doc_pictures, write_pictures
-from .media import Media
+from .scheme import Media
 
 KINDS = (video, image, audio, solids, pose, text, pairs, laws)
 MISSING = "These media could not be downloaded. Run the command again with a network connection."

@@ -8,11 +8,9 @@ from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeW
 from maskstream.pipelines.masks.core.scheme import call_of, square
 from maskstream.pipelines.stream.rng import Place
 
-from .media import Media
 from .panels import masked_picture
-from .scheme import CardText
-from .text import LENGTH, words
-from .words import Pieces, pieces_of
+from .scheme import CardText, Media
+from .text import LENGTH, Pieces, pieces_of, words
 
 TITLE = "Image and text"
 LEDE = "A picture in 18 x 18 patches and a text, as one sample: each part has a grid and a mask of its own."

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Drawing, Picture
-from maskstream.pages.figures.flow_colours import hatch
-from maskstream.pages.figures.pictures import UInt8, darken, data_uri, resize
+from maskstream.pages.figures.pictures import UInt8, darken, data_uri, hatch, resize
 from maskstream.pages.figures.tokens import outline_path, runs_path
 
 Bool = npt.NDArray[np.bool_]

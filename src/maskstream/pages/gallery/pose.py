@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Figure, Section
-from maskstream.pages.figures.skeleton import skeletons
+from maskstream.pages.figures.pose import skeletons
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.shards.media.h36m import JOINTS
 
-from .media import Media
-from .scheme import Drawn, GalleryScene, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, Media, scheme_card, schemes_on
 
 SHOWN, STEP, FIRST = 12, 12, 60
 TITLE = "Skeletons"

@@ -12,9 +12,8 @@ from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.masks import Cues, TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 
-from .media import Media
 from .panels import masked_picture, token_maps
-from .scheme import Drawn, GalleryScene, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, Media, scheme_card, schemes_on
 
 SIDE_PX = 224
 SHOWN_PX = 112

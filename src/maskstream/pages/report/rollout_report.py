@@ -14,7 +14,7 @@ from torch import Tensor
 from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section
 from maskstream.pages.figures.chart import Chart, line_chart
 from maskstream.pages.figures.mesh import MeshFigures, field_picture, nodes_of
-from maskstream.pages.figures.mesh_field import ShownField
+from maskstream.pages.figures.mesh_picture import ShownField
 from maskstream.pages.figures.pictures import data_uri
 from maskstream.pages.page import environment, render, write_page
 from maskstream.train.core.export import load_model

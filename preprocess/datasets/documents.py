@@ -1,0 +1,168 @@
+"""Sources of texts: the lines of JSON Lines files and the rows of Parquet files.
+
+A line is an object with `text`; `label` (a name or a number), `split` and `id` are used where it has them, and all else
+goes into the sample's `json`, for a loader's `fields`. A row of a Parquet file has the same columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pyarrow.lib import ArrowException
+
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.encode.text.encoder import LINES, MAX_BYTES, ROWS, TEXT, TextEncoder
+from maskstream.preprocess.raw.lists import MAX_LABEL
+from maskstream.preprocess.raw.parquet_rows import is_outage
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
+
+from .dataset import Dataset, reads_media, require_folder
+from .folders import SPLIT_FOLDERS, media_paths, readable
+
+_ROWS = 1024
+"""So many rows of a Parquet file are read at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedDocument:
+    """A document of a file: its window, and what its line says of it besides the text. id: None for its number."""
+
+    number: int
+    window: tuple[int, int]
+    label: str | int | None = None
+    split: str | None = None
+    id: str | None = None
+
+
+def documents(root: Path, *, name: str, suffix: str, obtain: str, encoder: Encoder | None = None) -> Dataset:
+    """The dataset of the files with this suffix below `root`.
+
+    The split of a document is that of its line; else the folder or the file is named after one (train.jsonl,
+    val/000.jsonl); else it is train. Labels that are names are numbered in their sorted order. DatasetError if there
+    are no documents, or a line cannot be used.
+    """
+    require_folder(root, name=name, obtain=obtain)
+    paths = media_paths(root, {suffix})
+    found = [(path, one) for path in paths for one in (_lines(path) if suffix == LINES else _rows(path))]
+    if not found:
+        raise DatasetError(f"{name}: {root} holds no documents in {suffix} files. {obtain}")
+    label_names, numbers = _labels(found)
+    splits: dict[str, list[Source]] = {}
+    for path, one in found:
+        split = _split(one.split, path, root, one.number)
+        label = one.label if isinstance(one.label, int) else numbers.get(one.label, -1)
+        where = readable(path.relative_to(root))
+        source = Source(
+            id=one.id if one.id is not None else f"{where}:{one.number}", path=path, label=label, window=one.window
+        )
+        splits.setdefault(split, []).append(source)
+    return Dataset(name=name, label_names=label_names, splits=splits, encoder=encoder or TextEncoder())
+
+
+def _lines(path: Path) -> Iterator[ListedDocument]:
+    """The documents of a JSON Lines file; the window is in bytes, without the line's end. Empty lines are skipped."""
+    begin = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            data = line.rstrip(b"\r\n")
+            if data.strip():
+                yield _listed(path, number, (begin, begin + len(data)), _object(path, number, data))
+            begin += len(line)
+
+
+def _object(path: Path, number: int, data: bytes) -> dict[str, Any]:
+    """What a line says. A line that is no JSON has no label; the encoder rejects it and says why."""
+    if len(data) > MAX_BYTES:
+        return {}
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _rows(path: Path) -> Iterator[ListedDocument]:
+    """The documents of a Parquet file; the window is [row, row + 1)."""
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if TEXT not in names:
+                raise DatasetError(f"{path} has no column {TEXT!r} but {', '.join(names)}; rename that of the texts")
+            columns = [name for name in ("label", "split", "id") if name in names]
+            found = file.iter_batches(_ROWS, columns=columns) if columns else ()
+            rows = (fields for batch in found for fields in batch.to_pylist())
+            for number in range(file.metadata.num_rows):
+                yield _listed(path, number, (number, number + 1), next(rows) if columns else {})
+    except (OSError, ValueError, StopIteration, ArrowException) as error:
+        if is_outage(error):
+            raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
+        raise DatasetError(f"{path} is no Parquet file, or damaged ({error})") from error
+
+
+def _listed(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> ListedDocument:
+    label, split, key = fields.get("label"), fields.get("split"), fields.get("id")
+    where = f"{path}, line or row {number}"
+    is_number = isinstance(label, int) and not isinstance(label, bool)
+    if not (label is None or isinstance(label, str) or (is_number and -1 <= label <= MAX_LABEL)):
+        raise DatasetError(f"{where}: the label is {_short(label)}; legal are names and numbers from 0 to {MAX_LABEL}")
+    if not isinstance(split, str | None) or not isinstance(key, str | int | None):
+        raise DatasetError(f"{where}: split {_short(split)} and id {_short(key)} are to be text")
+    return ListedDocument(number=number, window=window, label=label, split=split, id=None if key is None else str(key))
+
+
+def _short(value: object) -> str:
+    """A value as messages quote it."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"  # Python refuses to write those of many digits
+    return ascii(value)[:80]
+
+
+def _labels(found: list[tuple[Path, ListedDocument]]) -> tuple[tuple[str, ...], dict[str | None, int]]:
+    """The names of labels, and the number of each. Numbers keep their value, and names and numbers do not mix."""
+    given = {one.label: (path, one.number) for path, one in reversed(found)}  # the first place of each
+    names = sorted(label for label in given if isinstance(label, str))
+    numbers = [label for label in given if isinstance(label, int)]
+    if names and numbers:
+        shown = " and ".join(
+            f"{label!r} in {given[label][0]}, line or row {given[label][1]}" for label in (names[0], numbers[0])
+        )
+        raise DatasetError(f"labels are names and numbers: {shown}. Use one kind")
+    if numbers:
+        return tuple(map(str, range(max(numbers) + 1))), {}
+    return tuple(names), {name: number for number, name in enumerate(names)}
+
+
+def _split(named: str | None, path: Path, root: Path, number: int) -> str:
+    """The split of a document."""
+    if named:
+        split = next((name for name, others in SPLIT_FOLDERS.items() if named in others), None)
+        if split is None:
+            raise DatasetError(
+                f"{path}, line or row {number}: the split is {named!r}; legal are {', '.join(SPLIT_FOLDERS)}"
+            )
+        return split
+    inside = path.relative_to(root)
+    words = (inside.parts[0] if len(inside.parts) > 1 else "", inside.stem)
+    return next((name for name, others in SPLIT_FOLDERS.items() if {*words} & {*others}), "train")
+
+
+@reads_media
+def jsonl(root: Path) -> Dataset:
+    """Texts in JSON Lines files below `root`: {"text": ..., "label": ..., "split": ..., ...}; see above."""
+    obtain = (
+        'Lay the texts out as ROOT/train.jsonl and ROOT/val.jsonl with lines such as {"text": "...", "label": "..."}'
+    )
+    return documents(root, name="jsonl", suffix=LINES, obtain=obtain)
+
+
+@reads_media
+def parquet_text(root: Path) -> Dataset:
+    """Texts in Parquet files below `root`, in the column `text`; see above."""
+    obtain = "Lay the texts out as ROOT/train.parquet and ROOT/val.parquet with a column text"
+    return documents(root, name="parquet-text", suffix=ROWS, obtain=obtain)

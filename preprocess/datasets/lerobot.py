@@ -1,0 +1,216 @@
+"""A dataset of LeRobot, format v2.0, v2.1 or v3.0, as `lerobot` and the Hugging Face Hub keep it.
+
+Files in ROOT: `meta/info.json`; `meta/episodes.jsonl` (v2) or `meta/episodes/chunk-000/file-000.parquet` (v3); and the
+Parquet files and videos that info.json names. A sample is one camera of one episode; in v3, where a video holds several
+episodes, it is a part of the file. Actions, states and other features of numbers have a row for each frame and are the
+members action.npy, state.npy, and so on, without `observation.` and of at most 15 characters. `json` says the `camera`,
+the `episode` and the `task`. A label is the task, if there are several.
+
+R. Cadene et al., LeRobot, 2024 (github.com/huggingface/lerobot).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from maskstream.preprocess.encode.video.encoder import EpisodeEncoder
+from maskstream.preprocess.raw.lists import is_unicode, read_json, read_lines
+from maskstream.preprocess.raw.parquet_rows import is_outage
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError, OutageError
+
+from .dataset import Dataset, dataset_of, one_down, reads_media, require_folder
+from .folders import SPLIT_FOLDERS
+
+NAME = "lerobot"
+OBTAIN = (
+    "Get a dataset with `hf download --repo-type dataset USER/NAME --local-dir ROOT`, so that there are "
+    "ROOT/meta/info.json, ROOT/data/ and ROOT/videos/"
+)
+_COUNTS = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
+"""The features that only number the rows."""
+_NUMBERS = ("float", "int", "uint", "bool")
+_LONGEST = 15
+_ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What the contents of info.json and of rows raise that are not as they should be."""
+_PLACE = re.compile(r"\{(\w+)(?::0?(\d{1,2})d)?\}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Episode:
+    """An episode: its number, its tasks, and what its row in the list of episodes says."""
+
+    number: int
+    tasks: tuple[str, ...]
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Info:
+    """The contents of info.json, and where it is."""
+
+    root: Path
+    facts: dict[str, Any]
+
+    @property
+    def is_third(self) -> bool:
+        """Whether files hold several episodes, as in v3."""
+        return str(self.facts["codebase_version"]).startswith("v3")
+
+    def features(self, *kinds: str) -> dict[str, dict[str, Any]]:
+        """The features whose dtype begins with one of `kinds`."""
+        found: dict[str, dict[str, Any]] = self.facts["features"]
+        return {name: one for name, one in found.items() if str(one["dtype"]).startswith(kinds)}
+
+    def file(self, template: str, **values: Any) -> Path:
+        """The path of info.json's `template` with these values."""
+        text, where = str(self.facts[template]), f"{NAME}: {self.root / 'meta/info.json'}"
+        if "{" in _PLACE.sub("", text):
+            raise DatasetError(
+                f"{where} has the {template} {text[:200]!r}; legal are places such as {{episode_index:06d}}"
+            )
+        named = _PLACE.sub(lambda found: _formatted(values[found[1]], found[2]), text)
+        if named.startswith("/") or ".." in PurePosixPath(named).parts:
+            raise DatasetError(f"{where} has the {template} {text!r}, which leaves ROOT")
+        return self.root / named
+
+
+@reads_media
+def lerobot(root: Path) -> Dataset:
+    """The splits of info.json. Raises DatasetError for another layout, or a dataset without videos."""
+    require_folder(root, name=NAME, obtain=OBTAIN)
+    path = root / "meta" / "info.json"
+    if not path.is_file():
+        raise DatasetError(f"{NAME}: there is no {path}.{one_down(root, 'meta/info.json')} {OBTAIN}")
+    info = _Info(root=root, facts=read_json(path, OBTAIN))
+    try:
+        return _dataset(info)
+    except _ODD as error:
+        raise DatasetError(
+            f"{NAME}: {root / 'meta'} is not as expected of v2.0, v2.1 and v3.0 ({type(error).__name__}: {error}). "
+            f"{OBTAIN}"
+        ) from error
+
+
+def _dataset(info: _Info) -> Dataset:
+    cameras = sorted(info.features("video"))
+    if not cameras:
+        raise DatasetError(
+            f"{NAME}: no feature of {info.root / 'meta/info.json'} has the dtype video; pictures in Parquet files are "
+            f"not read. Its features: {', '.join(info.facts['features'])}. {OBTAIN}"
+        )
+    arrays = _arrays(info)
+    episodes = list(_third(info) if info.is_third else _second(info))
+    tasks = sorted({one.tasks[0] for one in episodes if one.tasks})
+    labels = {task: number for number, task in enumerate(tasks)} if len(tasks) > 1 else {}
+    listed: dict[str, list[Source]] = {}
+    for split, numbers in _splits(info).items():
+        own = [one for one in episodes if one.number in numbers]
+        sources = [_source(info, one, camera, arrays, labels) for one in own for camera in cameras]
+        if sources:
+            listed[split] = sources
+    if not listed:
+        raise DatasetError(f"{NAME}: the splits of {info.root / 'meta/info.json'} have no episodes. {OBTAIN}")
+    encoder = EpisodeEncoder()
+    return dataset_of(NAME, labels, listed, root=info.root, obtain=OBTAIN, encoder=encoder, labelled=bool(labels))
+
+
+def _arrays(info: _Info) -> dict[str, tuple[str, list[int]]]:
+    """The column and the shape of a row of each array, by its name."""
+    found: dict[str, tuple[str, list[int]]] = {}
+    for column, feature in info.features(*_NUMBERS).items():
+        if column in _COUNTS:
+            continue
+        name = re.sub(r"[^a-z0-9_.]+", "_", column.lower()).removeprefix("observation.")[:_LONGEST].strip("_.")
+        if name in found or not name:
+            raise DatasetError(f"{NAME}: the features {column!r} and {found.get(name, ('',))[0]!r} have the same name")
+        found[name] = (column, [int(side) for side in feature["shape"]])
+    if not found:
+        raise DatasetError(f"{NAME}: {info.root / 'meta/info.json'} has no actions or states. {OBTAIN}")
+    return found
+
+
+def _splits(info: _Info) -> dict[str, range]:
+    """The numbers of the episodes of each split, as info.json has them: {"train": "0:50"}."""
+    found: dict[str, range] = {}
+    for name, span in info.facts.get("splits", {"train": f"0:{info.facts['total_episodes']}"}).items():
+        first, _, stop = str(span).partition(":")
+        split = next((split for split, names in SPLIT_FOLDERS.items() if name in names), None)
+        if split is None:
+            raise DatasetError(f"{NAME}: info.json has the split {name!r}; legal are {', '.join(SPLIT_FOLDERS)}")
+        found[split] = range(int(first or 0), int(stop))
+    return found
+
+
+def _second(info: _Info) -> Iterator[_Episode]:
+    path = info.root / "meta" / "episodes.jsonl"
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            why = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise DatasetError(f"{NAME}: {path}: line {number} is no JSON ({why}). {OBTAIN}") from error
+        yield _episode(row, f"{path}: line {number}")
+
+
+def _episode(row: Any, where: str) -> _Episode:
+    """The episode of a row. Raises DatasetError, which says `where`, if it is none."""
+    try:
+        number, tasks = int(row["episode_index"]), tuple(row.get("tasks") or ())
+    except _ODD as error:
+        raise DatasetError(f"{NAME}: {where} is no episode ({type(error).__name__}: {error}). {OBTAIN}") from error
+    if not all(isinstance(task, str) and is_unicode(task) for task in tasks):
+        raise DatasetError(f"{NAME}: {where} has tasks that are no texts: {ascii(tasks)[:80]}")
+    return _Episode(number=number, tasks=tasks, row=row)
+
+
+def _third(info: _Info) -> Iterator[_Episode]:
+    files = sorted((info.root / "meta" / "episodes").glob("*/*.parquet"))
+    if not files:
+        raise DatasetError(f"{NAME}: there is no meta/episodes/chunk-000/file-000.parquet in {info.root}. {OBTAIN}")
+    for path in files:
+        try:
+            held = pq.ParquetFile(path)
+            names = [name for name in held.schema_arrow.names if not name.startswith("stats/")]
+            rows = held.read(columns=names).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            if is_outage(error):
+                raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
+            raise DatasetError(f"{NAME}: {path} is no Parquet file, or damaged ({error}). {OBTAIN}") from error
+        for number, row in enumerate(rows):
+            yield _episode(row, f"{path}: row {number}")
+
+
+def _source(
+    info: _Info, one: _Episode, camera: str, arrays: dict[str, tuple[str, list[int]]], labels: dict[str, int]
+) -> Source:
+    span_s = None
+    if info.is_third:
+        at = f"videos/{camera}"
+        video = {"chunk_index": one.row[f"{at}/chunk_index"], "file_index": one.row[f"{at}/file_index"]}
+        rows = {"chunk_index": one.row["data/chunk_index"], "file_index": one.row["data/file_index"]}
+        span_s = [float(one.row[f"{at}/from_timestamp"]), float(one.row[f"{at}/to_timestamp"])]
+    else:
+        chunk = one.number // int(info.facts["chunks_size"])
+        video = rows = {"episode_chunk": chunk, "episode_index": one.number}
+    task = one.tasks[0] if one.tasks else ""
+    meta = {"episode": one.number, "camera": camera, "task": task, "arrays": arrays, "span_s": span_s}
+    return Source(
+        id=f"{one.number:06d}/{camera}",
+        path=info.file("video_path", video_key=camera, **video),
+        parts=(info.file("data_path", **rows),),
+        label=labels.get(task, -1),
+        meta=meta,
+    )
+
+
+def _formatted(value: Any, digits: str | None) -> str:
+    return str(value) if digits is None else f"{int(value):0{int(digits)}d}"

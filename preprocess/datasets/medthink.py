@@ -1,0 +1,128 @@
+"""R-RAD, R-SLAKE and R-Path: questions about medical images with rationales, as MedThink has them (Gai et al., 2024).
+
+    r-rad      ROOT/closed-end/trainset.json, testset.json, and the same below open-end; ROOT/images/synpic1.jpg
+    r-slake    ROOT/closed-end/train.json, test.json, and the same below open-end; ROOT/imgs/xmlab1/source.jpg
+    r-path     ROOT/closed-end/trainset.json, testset.json, and the same below open-end; ROOT/images/NAME.jpg
+
+One of closed-end and open-end suffices; the folders may be called closed_end and open_end, and the pictures may lie in
+images, imgs or ROOT itself. A list is JSON: an object whose values are questions, or an array of them. A question has
+`question`, `choices`, `answer`, the number of the right choice, from 0, `solution`, which is the rationale, and
+`image`, `img_name` or SLAKE's `img_id`. An open question has its answer as its first choice. The label is the answer,
+of those of train; `kind` is closed or open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
+from .answers import answer_labels
+from .dataset import Dataset, dataset_of, require_folder
+
+KINDS = {"closed": ("closed-end", "closed_end"), "open": ("open-end", "open_end")}
+FOLDERS = ("images", "imgs", "")
+OPENED = {"question", "choices", "answer", "solution", "image", "img_name"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rationales:
+    """One of the three sets. lists: the file of each split, in the folders of both kinds."""
+
+    name: str
+    lists: Mapping[str, str]
+    example: str
+
+    @property
+    def remedy(self) -> str:
+        """How to lay it out."""
+        train, test = self.lists.values()
+        return (
+            f"Lay MedThink's folder out as ROOT/closed-end/{train} and {test}, ROOT/open-end/{train} and {test}, and "
+            f"ROOT/{self.example}"
+        )
+
+    def dataset(self, root: Path) -> Dataset:
+        """The splits below `root`. DatasetError for another layout."""
+        require_folder(root, name=self.name, obtain=self.remedy)
+        splits: dict[str, list[Source]] = {}
+        for kind, names in KINDS.items():
+            folder = next((root / name for name in names if (root / name).is_dir()), None)
+            for split, file in self.lists.items() if folder is not None else ():
+                path = (folder or root) / file
+                if not path.is_file():
+                    raise DatasetError(f"{self.name}: there is no {path}. {self.remedy}")
+                splits.setdefault(split, []).extend(self._sources(root, path, kind))
+        if not splits:
+            raise DatasetError(f"{self.name}: {root} holds neither closed-end nor open-end. {self.remedy}")
+        label_names, labelled = answer_labels(splits)
+        return dataset_of(self.name, label_names, labelled, root=root, obtain=self.remedy, encoder=ImageTextEncoder())
+
+    def _sources(self, root: Path, path: Path, kind: str) -> Iterator[Source]:
+        listed = read_json(path, self.remedy)
+        if isinstance(listed, list):
+            listed = dict(enumerate(listed))
+        if not isinstance(listed, dict) or not listed:
+            raise DatasetError(f"{self.name}: {path} holds no questions, but a {type(listed).__name__}. {self.remedy}")
+        pictures = next((root / one for one in FOLDERS if (root / one).is_dir()), root)
+        for name, row in listed.items():
+            try:
+                picture, texts = picture_of(row), texts_of(row, kind)
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise DatasetError(
+                    f"{self.name}: {path}, entry {name} is no {kind} question with question, choices, answer, solution "
+                    f"and image ({error!r}). {self.remedy}"
+                ) from error
+            others = {key: value for key, value in row.items() if key not in OPENED}
+            yield Source(
+                id=f"{kind}/{path.stem}/{name}",
+                path=pictures / picture,
+                meta={**others, **texts, "kind": kind, "image": picture},
+            )
+
+
+def picture_of(row: Mapping[str, Any]) -> str:
+    """The path of a question's picture below its folder. KeyError where it names none."""
+    name = row.get("image") or row.get("img_name")
+    return str(name) if name else f"xmlab{int(row['img_id'])}/source.jpg"
+
+
+def texts_of(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The texts of a question. KeyError, TypeError, ValueError or IndexError for another one."""
+    choices, rationale = [str(choice) for choice in row["choices"]], " ".join(str(row["solution"]).split())
+    if isinstance(row["choices"], str) or not choices or not rationale:
+        raise ValueError(f"choices {row['choices']!r:.40} and solution {row['solution']!r:.40}")
+    if kind == "open":
+        return {"question": str(row["question"]), "answer": choices[0], "rationale": rationale}
+    number = row["answer"]
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(choices):
+        raise ValueError(f"the answer {number!r:.40} of {len(choices)} choices")
+    return {"question": str(row["question"]), "answer": choices[number], "choice": choices, "rationale": rationale}
+
+
+R_RAD = Rationales(name="r-rad", lists={"train": "trainset.json", "test": "testset.json"}, example="images/synpic1.jpg")
+R_SLAKE = Rationales(
+    name="r-slake", lists={"train": "train.json", "test": "test.json"}, example="imgs/xmlab1/source.jpg"
+)
+R_PATH = Rationales(name="r-path", lists={"train": "trainset.json", "test": "testset.json"}, example="images/NAME.jpg")
+
+
+def r_rad(root: Path) -> Dataset:
+    """R-RAD: questions of VQA-RAD with rationales."""
+    return R_RAD.dataset(root)
+
+
+def r_slake(root: Path) -> Dataset:
+    """R-SLAKE: questions of SLAKE with rationales."""
+    return R_SLAKE.dataset(root)
+
+
+def r_path(root: Path) -> Dataset:
+    """R-Path: questions of PathVQA with rationales."""
+    return R_PATH.dataset(root)

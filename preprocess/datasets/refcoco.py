@@ -1,0 +1,99 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: phrases that refer to an object in a photograph, with its box and its segment.
+
+Sources: Kazemzadeh et al. (2014), Yu et al. (2016), Mao et al. (2016).
+
+    ROOT/refs.json         the list of refs(unc).p, refs(google).p or refs(umd).p, written as JSON
+    ROOT/instances.json    as it is
+    ROOT/train2014/        COCO's images, or ROOT/images/mscoco/images/train2014/
+
+The publishers' list of refs is a pickle, which could run code and is not read; the message says how to write it as JSON
+where it is trusted. A sample is a ref: its photograph, all of its phrases, any of which a loader may draw, and box and
+segment (polygons or runs) of its object, which pycocotools draws: `pip install 'maskstream[coco]'`. The label is the
+object's category. Splits are those of the list: train, val, test, testA, testB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskstream.preprocess.encode.image_text.encoder import SEGMENT, ImageTextEncoder, mask_module
+from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
+from .dataset import Dataset, dataset_of, require_folder
+
+NAME = "refcoco"
+IMAGES = ("train2014", "images/mscoco/images/train2014")
+CONVERT = "python -c \"import json, pickle; json.dump(pickle.load(open('refs(unc).p', 'rb')), open('refs.json', 'w'))\""
+OBTAIN = (
+    f"Write the list of refs as JSON where you trust it, by {CONVERT}, and lay the data out as ROOT/refs.json, "
+    "ROOT/instances.json and ROOT/train2014/COCO_train2014_*.jpg"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectPlace:
+    """Where an object is. box: x, y, width, height in pixels. segment: as COCO writes it."""
+
+    box: list[float]
+    segment: Any
+
+
+def refcoco(root: Path) -> Dataset:
+    """The splits below `root`. DatasetError for another layout, or if pycocotools is not installed."""
+    mask_module()
+    require_folder(root, name=NAME, obtain=OBTAIN)
+    path, instances = root / "refs.json", root / "instances.json"
+    if not path.is_file():
+        pickles = ", ".join(sorted(one.name for one in root.glob("refs(*).p")))
+        found = f"only {pickles}, a pickle, which could run code. " if pickles else ""
+        raise DatasetError(f"{NAME}: there is no {path}; {found}{OBTAIN}")
+    if not instances.is_file():
+        raise DatasetError(f"{NAME}: there is no {instances}. {OBTAIN}")
+    folder = next((root / one for one in IMAGES if (root / one).is_dir()), root / IMAGES[0])
+    listed, refs = read_json(instances, OBTAIN), read_json(path, OBTAIN)
+    try:
+        images = {int(one["id"]): str(one["file_name"]) for one in listed["images"]}
+        places = {
+            int(one["id"]): ObjectPlace(box=[float(v) for v in one["bbox"]], segment=one["segmentation"])
+            for one in listed["annotations"]
+        }
+        names = {int(one["id"]): str(one["name"]) for one in listed["categories"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{NAME}: {instances} has no images, annotations and categories of COCO ({error!r}). {OBTAIN}"
+        ) from error
+    label_names = tuple(names[number] for number in sorted(names))
+    splits: dict[str, list[Source]] = {}
+    for number, ref in enumerate(refs if isinstance(refs, list) else [None]):
+        try:
+            split, source = _source(ref, images, places, folder)
+            label = label_names.index(names[int(ref["category_id"])])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"{NAME}: {path}, entry {number} is no ref with ref_id, ann_id, image_id, category_id, split and "
+                f"sentences, of {instances.name} ({error!r}). {OBTAIN}"
+            ) from error
+        splits.setdefault(split, []).append(
+            Source(id=source.id, path=source.path, label=label, meta={**source.meta, "category": label_names[label]})
+        )
+    return dataset_of(NAME, label_names, splits, root=root, obtain=OBTAIN, encoder=ImageTextEncoder())
+
+
+def _source(
+    ref: Mapping[str, Any], images: Mapping[int, str], places: Mapping[int, ObjectPlace], folder: Path
+) -> tuple[str, Source]:
+    """Split and source of a ref."""
+    phrases = [str(one["sent"]) for one in ref["sentences"]]
+    place = places[int(ref["ann_id"])]
+    if not phrases or len(place.box) != 4:
+        raise ValueError(f"{len(phrases)} sentences and a box of {len(place.box)} numbers")
+    return str(ref["split"]), Source(
+        id=f"ref-{int(ref['ref_id'])}",
+        path=folder / images[int(ref["image_id"])],
+        meta={"phrase": phrases, "box": [place.box] * len(phrases), SEGMENT: [place.segment] * len(phrases)},
+    )

@@ -1,0 +1,321 @@
+"""Reads motions from BVH captures, from NPZ files that you wrote yourself, and from animations of 0 A.D. (PSA).
+
+NPZ: `positions`, real numbers (T, 17, 3), Human3.6M's joints in metres, right-handed, z upwards. Or (T, J, 3), with
+`joints`, whole numbers (17,): which of the J joints is each of Human3.6M's. `rate_hz`: one number, frames per second.
+Pickles are never read, so files that hold dictionaries (such as data_3d_h36m.npz of VideoPose3D) must be written anew.
+
+PSA, whose bones are those of the game's standard skeleton "Biped", is little-endian: "PSSA", uint32 version, uint32
+size of what follows, uint32 length of a name and the name, float32 milliseconds a frame, uint32 bones, uint32 frames;
+then for each bone of each frame float32 x, y, z and a quaternion, in the space of the model, left-handed, y upwards. A
+unit is taken for 0.4 m, which makes legs of 0.88 m.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.preprocess.encode.limits import check_source_file
+from maskstream.preprocess.source import RejectError
+from maskstream.shards.errors import DataError
+from maskstream.shards.media.h36m import JOINTS
+from maskstream.shards.media.npy import read_npy
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Motion:
+    """Joints over time. places: float64 (T, J, 3) in metres, x and y along the ground and z upwards, right-handed.
+    names: the J joints' names. times_s: float64 (T,), ascending.
+
+    Raises RejectError if there are fewer than two frames, if a number is not finite, or if times do not ascend.
+    """
+
+    places: Floats
+    names: tuple[str, ...]
+    times_s: Floats
+
+    def __post_init__(self) -> None:
+        frames = len(self.places)
+        if self.places.shape != (frames, len(self.names), 3) or self.times_s.shape != (frames,):
+            raise RejectError(
+                "decode",
+                f"has places {self.places.shape} of {len(self.names)} joints at {self.times_s.shape} times; expected "
+                "(frames, joints, 3)",
+            )
+        if frames < 2:
+            raise RejectError("check", f"has {frames} pose{'s'[: frames != 1]}; a motion needs two or more")
+        if bad := int((~np.isfinite(self.places).all(axis=(1, 2))).sum()):
+            raise RejectError("check", f"{bad} of {frames} poses have a number that is not finite")
+        if not (np.isfinite(self.times_s).all() and (np.diff(self.times_s) > 0).all()):
+            raise RejectError("check", "the times of its frames do not ascend")
+
+
+def upright(places: Floats) -> Floats:
+    """Places (..., 3) of files whose y points upwards, with z upwards."""
+    return np.stack([places[..., 0], -places[..., 2], places[..., 1]], axis=-1)
+
+
+Rig = tuple[str | tuple[str, str], ...]
+"""The file's joint, or two of them, for each joint in the order of `h36m.JOINTS`."""
+
+RIGS: Mapping[str, Rig] = {
+    "Human3.6M": JOINTS,
+    "Lugaru": (
+        *("groin", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle"),
+        *("abdomen", ("left shoulder", "right shoulder"), "neck", "head"),
+        *("left shoulder", "left elbow", "left wrist", "right shoulder", "right elbow", "right wrist"),
+    ),
+    "DeepMimic": (
+        *("root", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
+        *("chest", "neck", ("neck", "head"), "head"),
+        *("left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist"),
+    ),
+    "0 A.D.": (
+        *("hip", "thigh_R", "leg_R", "foot_R", "thigh_L", "leg_L", "foot_L"),
+        *("spine1", ("arm_L", "arm_R"), "neck", "head"),
+        *("arm_L", "forearm_L", "hand_L", "arm_R", "forearm_R", "hand_R"),
+    ),
+    "BVH with hips, knees and ankles": (
+        *("Hips", "RightHip", "RightKnee", "RightAnkle", "LeftHip", "LeftKnee", "LeftAnkle"),
+        *("Chest", ("LeftShoulder", "RightShoulder"), "Neck", "HeadEnd"),
+        *("LeftShoulder", "LeftElbow", "LeftWrist", "RightShoulder", "RightElbow", "RightWrist"),
+    ),
+    "BVH with legs, feet and arms": (
+        *("Hips", "RightUpLeg", "RightLeg", "RightFoot", "LeftUpLeg", "LeftLeg", "LeftFoot"),
+        *("Spine", ("LeftArm", "RightArm"), "Neck", "Head"),
+        *("LeftArm", "LeftForeArm", "LeftHand", "RightArm", "RightForeArm", "RightHand"),
+    ),
+}
+
+
+def in_h36m(motion: Motion) -> tuple[Motion, str]:
+    """The motion of Human3.6M's joints, and the name of the rig that the file has.
+
+    A prefix of names that ends in a colon (mixamorig:Hips) is left out. Raises RejectError if the file has no rig that
+    is known; the message names what the likeliest one lacks.
+    """
+    number = {name.rpartition(":")[2]: i for i, name in reversed(list(enumerate(motion.names)))}
+    lacking = {name: sorted({one for one in _needed(rig) if one not in number}) for name, rig in RIGS.items()}
+    likeliest = min(lacking, key=lambda name: len(lacking[name]))
+    if lacking[likeliest]:
+        raise RejectError(
+            "decode",
+            f"its {len(motion.names)} joints are of no rig that is known; {likeliest} would need "
+            f"{', '.join(lacking[likeliest])}. Known are {', '.join(RIGS)}",
+        )
+    joints = [motion.places[:, [number[one] for one in _both(joint)]].mean(axis=1) for joint in RIGS[likeliest]]
+    return Motion(places=np.stack(joints, axis=1), names=JOINTS, times_s=motion.times_s), likeliest
+
+
+def _both(joint: str | tuple[str, str]) -> tuple[str, ...]:
+    return (joint,) if isinstance(joint, str) else joint
+
+
+def _needed(rig: Rig) -> set[str]:
+    return {one for joint in rig for one in _both(joint)}
+
+
+_CHANNELS = frozenset(f"{axis}{what}" for axis in "XYZ" for what in ("position", "rotation"))
+
+
+@dataclass(kw_only=True, slots=True)
+class _Joint:
+    name: str
+    parent: int
+    offset: Floats = field(default_factory=lambda: np.zeros(3))
+    channels: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capture:
+    """A motion capture in the file's units and axes.
+
+    places: float64 (T, J, 3). parents: int64 (J,), -1 for none. names: of the joints; the ends of limbs ("End Site")
+    are joints too, named after their parent (HeadEnd). frame_s: seconds from one frame to the next.
+    """
+
+    places: Floats
+    parents: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    frame_s: float
+
+    def motion(self, unit_m: float, up: Literal["y", "z"]) -> Motion:
+        """The motion, where a unit of the file is `unit_m` metres and its axis `up` points upwards."""
+        places = self.places * unit_m
+        times: Floats = np.arange(len(places), dtype=np.float64) * self.frame_s
+        return Motion(places=upright(places) if up == "y" else places, names=self.names, times_s=times)
+
+
+def read_bvh(path: Path) -> Capture:
+    """The joints of a capture. Raises RejectError if the file is no BVH or is truncated."""
+    check_source_file(path)
+    hierarchy, mark, motion = path.read_bytes().decode("utf-8", "replace").partition("MOTION")
+    lines = motion.strip().split("\n", 2)
+    if not mark or len(lines) < 3:
+        raise RejectError("decode", "is no BVH file with a HIERARCHY and a MOTION section")
+    try:
+        joints = _joints(hierarchy)
+        frames, frame_s = int(lines[0].split()[-1]), float(lines[1].split()[-1])
+        values = np.array(lines[2].split(), dtype=np.float64)
+    except (ValueError, IndexError) as error:
+        raise RejectError("decode", f"is no BVH file that can be read ({type(error).__name__}: {error})") from error
+    n_channels = sum(len(joint.channels) for joint in joints)
+    if joints and not n_channels:
+        raise RejectError("decode", f"has no channels in its {len(joints)} joints, so nothing moves")
+    if not joints or frames < 1 or values.size != frames * n_channels:
+        raise RejectError(
+            "decode",
+            f"is truncated: {frames} frames of {n_channels} channels need {frames * n_channels} numbers, got "
+            f"{values.size}",
+        )
+    return Capture(
+        places=_positions(joints, values.reshape(frames, n_channels)),
+        parents=np.array([joint.parent for joint in joints], dtype=np.int64),
+        names=tuple(joint.name for joint in joints),
+        frame_s=frame_s,
+    )
+
+
+def _joints(hierarchy: str) -> list[_Joint]:
+    """The joints in the order of their channels, parents before children."""
+    joints: list[_Joint] = []
+    open_joints: list[int] = []
+    for words in (line.split() for line in hierarchy.splitlines()):
+        match words:
+            case [("ROOT" | "JOINT"), name]:
+                joints.append(_Joint(name=name, parent=open_joints[-1] if open_joints else -1))
+            case ["End", "Site"]:
+                joints.append(_Joint(name=f"{joints[open_joints[-1]].name}End", parent=open_joints[-1]))
+            case ["{"]:
+                open_joints.append(len(joints) - 1)
+            case ["}"]:
+                open_joints.pop()
+            case ["OFFSET", x, y, z]:
+                joints[-1].offset = np.array([float(x), float(y), float(z)])
+            case ["CHANNELS", _, *names]:
+                if strange := [name for name in names if name not in _CHANNELS]:
+                    raise ValueError(f"there is no channel {strange[0]!r}")
+                joints[-1].channels = names
+    return joints
+
+
+def _positions(joints: list[_Joint], values: Floats) -> Floats:
+    """Forward kinematics: joint positions (T, J, 3) from channel values (T, channels)."""
+    frames = len(values)
+    turns = np.empty((frames, len(joints), 3, 3))
+    places = np.empty((frames, len(joints), 3))
+    column = 0
+    for j, joint in enumerate(joints):
+        turn = np.broadcast_to(np.eye(3), (frames, 3, 3))
+        moved = np.zeros((frames, 3))
+        for channel in joint.channels:
+            if channel.endswith("position"):
+                moved[:, "XYZ".index(channel[0])] = values[:, column]
+            else:
+                turn = turn @ _rotation("XYZ".index(channel[0]), np.radians(values[:, column]))
+            column += 1
+        if joint.parent < 0:
+            places[:, j], turns[:, j] = joint.offset + moved, turn
+        else:
+            above = turns[:, joint.parent]
+            places[:, j] = places[:, joint.parent] + np.einsum("tij,tj->ti", above, joint.offset + moved)
+            turns[:, j] = above @ turn
+    return places
+
+
+def _rotation(axis: int, angle: Floats) -> Floats:
+    """Right-handed rotation matrices (T, 3, 3) about one axis."""
+    out = np.zeros((len(angle), 3, 3))
+    a, b = (axis + 1) % 3, (axis + 2) % 3
+    out[:, axis, axis] = 1.0
+    out[:, a, a] = out[:, b, b] = np.cos(angle)
+    out[:, b, a] = np.sin(angle)
+    out[:, a, b] = -np.sin(angle)
+    return out
+
+
+_MOST_BYTES = 1 << 31
+"""The largest array that is unpacked."""
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, EOFError, RuntimeError, DataError)
+LEGAL = "a motion needs positions (T, 17, 3) and rate_hz; see preprocess/encode/pose/motion_files.py"
+
+
+def read_npz(path: Path) -> Motion:
+    """The motion of a file. Raises RejectError if the arrays are not as above."""
+    check_source_file(path)
+    found = _arrays(path)
+    if missing := [name for name in ("positions", "rate_hz") if name not in found]:
+        raise RejectError("decode", f"has no array {missing[0]!r}, only {', '.join(found) or 'none'}; {LEGAL}")
+    positions, rate, joints = found["positions"], found["rate_hz"], found.get("joints")
+    if rate.size != 1 or not 0 < (rate_hz := float(rate.reshape(-1)[0].real)) < float("inf"):
+        raise RejectError("decode", f"rate_hz is {rate.tolist()}; it is one number above 0, frames per second")
+    if positions.ndim != 3 or positions.shape[2] != 3 or positions.dtype.kind not in "fiu":
+        raise RejectError("decode", f"positions are {positions.dtype} {positions.shape}; {LEGAL}")
+    chosen = np.arange(len(JOINTS)) if joints is None else joints
+    if chosen.shape != (len(JOINTS),) or chosen.dtype.kind not in "iu":
+        raise RejectError("decode", f"joints are {chosen.dtype} {chosen.shape}; {len(JOINTS)} whole numbers are legal")
+    if chosen.min() < 0 or chosen.max() >= positions.shape[1] or (joints is None and positions.shape[1] != len(JOINTS)):
+        raise RejectError(
+            "decode", f"positions have {positions.shape[1]} joints, joints are {chosen.tolist()}; {LEGAL}"
+        )
+    places = positions[:, chosen].astype(np.float64)
+    return Motion(places=places, names=JOINTS, times_s=np.arange(len(places)) / rate_hz)
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that a motion has."""
+    wanted = ("positions.npy", "rate_hz.npy", "joints.npy")
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = {member.filename: member for member in file.infolist() if member.filename in wanted}
+            if large := [name for name, member in members.items() if member.file_size > _MOST_BYTES]:
+                raise RejectError("decode", f"{large[0]} declares more than {_MOST_BYTES:,} bytes, which are the most")
+            return {name.removesuffix(".npy"): read_npy(file.read(member)) for name, member in members.items()}
+    except _DAMAGED as error:
+        raise RejectError("decode", f"is no NPZ file of numbers ({type(error).__name__}: {error}); {LEGAL}") from error
+
+
+BIPED = (
+    "hip", "spine", "spine1", "chest", "shoulder_L", "arm_L", "forearm_L", "hand_L", "finger_L", "fingertip_L",
+    "shield", "weapon_bow", "ammo", "weapon_L", "shield_arm", "neck", "head", "helmet", "neck_guard", "shoulder_R",
+    "arm_R", "forearm_R", "hand_R", "finger_R", "fingertip_R", "weapon_R", "projectile", "cape1", "cape2", "cape3",
+    "thigh_L", "leg_L", "foot_L", "thigh_R", "leg_R", "foot_R", "sheath_01_R", "sheath_01_L", "sheath_02_R",
+    "sheath_02_L", "quiver_R", "quiver_L", "knee_L", "knee_R", "elbow_L", "elbow_R",
+)  # fmt: skip
+"""The bones in their order; those that are no parts of a body hold weapons and clothes."""
+UNIT_M = 0.4
+_BONE_FLOATS = 7
+
+
+def read_psa(path: Path) -> Motion:
+    """The bones of an animation of the Biped. Raises RejectError if the file is none, or of another skeleton."""
+    check_source_file(path)
+    data = path.read_bytes()
+    try:
+        magic, _, size, length = struct.unpack_from("<4s3I", data)
+        begin = struct.calcsize("<4s3I") + length
+        frame_ms, bones, frames = struct.unpack_from("<f2I", data, begin)
+    except struct.error as error:
+        raise RejectError("decode", f"is no PSA file, or truncated: it has {len(data)} bytes") from error
+    begin += struct.calcsize("<f2I")
+    wanted = 4 * _BONE_FLOATS * bones * frames
+    if magic != b"PSSA" or begin + wanted != len(data) or size + 12 != len(data):
+        raise RejectError(
+            "decode",
+            f"is no PSA file, or truncated: begins with {magic!r} and declares {frames} frames of {bones} bones, "
+            f"{wanted} bytes, but {len(data) - begin} follow",
+        )
+    if bones != len(BIPED) or not frame_ms > 0:
+        raise RejectError("decode", f"has {bones} bones and {frame_ms} ms a frame; the Biped has {len(BIPED)} bones")
+    values = np.frombuffer(data, "<f4", offset=begin).reshape(frames, bones, _BONE_FLOATS)[..., :3]
+    places = values[..., [0, 2, 1]].astype(np.float64) * UNIT_M  # changes hands
+    return Motion(places=places, names=BIPED, times_s=np.arange(frames) * (frame_ms / 1000))
