@@ -25,7 +25,7 @@ class TextRows(Movable):
 
     tokens: int32 (B, L), ids. words: int32 (B, L), the number of a token's word within its row, ascending; -1 for
     special tokens and padding. roles: int8 (B, L), the number of a token's role in `ROLES`
-    (maskstream.shards.members.texts), -1 for special tokens, -2 for padding.
+    (maskstream.shards.members.text), -1 for special tokens, -2 for padding.
     """
 
     tokens: Tensor

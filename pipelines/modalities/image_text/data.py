@@ -77,7 +77,7 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
     may speak of all of an image, and of left and right. picture: which of a sample's images is shown, from 0.
 
     text: the roles whose texts stand in a row, in order, such as ("question", "answer"), of `ROLES`
-    (maskstream.shards.members.texts); by default those of caption, phrase and question that the split has. A sample
+    (maskstream.shards.members.text); by default those of caption, phrase and question that the split has. A sample
     without one of them leaves it out. Of several texts of a role one is drawn when shuffled, else the first is taken.
     length: the tokens of a row, special ones and padding included. target, target_length: the same for the texts that a
     model is to write (see strategies.py). then: the texts of a second stage: half of the views read those of `text` and
