@@ -33,7 +33,7 @@ def test_the_page_has_every_source_that_can_serve(split, tmp_path):
     shown = preview(MODALITIES["video"], split, DATA, out=tmp_path / "preview.html", samples=1)
     assert '<a href="flow.html">flow.html</a>' in shown.read_text()
     assert flow_link(tmp_path / "flow.html", str(tmp_path / "other")) == {}
-        assert flow_link(tmp_path / "none.html", str(split)) == {}
+    assert flow_link(tmp_path / "none.html", str(split)) == {}
 
 
 def test_sources_that_are_named_and_what_is_refused(split, tmp_path):
