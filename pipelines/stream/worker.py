@@ -20,9 +20,9 @@ import torch
 from maskstream.shards.errors import MaskstreamError, SampleError, WorkerDiedError
 from maskstream.shards.spawn import picklable
 
-from .letters import receive, send
 from .produce import Announced, BatchMaker, BatchPlan, Begun, Made
 from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
+from .shared_memory import receive, send
 
 OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
 """The signals that workers ignore: schedulers and terminals send them to every process of a job, but the parent may
@@ -213,7 +213,7 @@ class _RowByRow(Executor):
 
 
 @dataclass(frozen=True, slots=True)
-class Blame(Generic[RequestT, DraftT, HostT]):
+class SampleNames(Generic[RequestT, DraftT, HostT]):
     """Names the samples of plans."""
 
     sampler: Sampler[RequestT, DraftT, HostT]

@@ -4,8 +4,8 @@ A worker knows nothing of epochs: each task holds its plan, so any process can m
 falls silent is replaced by a new process, which gets the tasks that were not answered. Tasks go to the workers in turn,
 and so do the calls for their answers.
 
-Each worker has a socket of its own (letters.py) and shares no lock with anybody. So a worker that is killed at any
-moment takes nothing with it but its unfinished batches.
+Each worker has a socket of its own (shared_memory.py) and shares no lock with anybody. So a worker that is killed at
+any moment takes nothing with it but its unfinished batches.
 
 A batch at which a process died is made alone, and the third time row by row. So the error names the sample that the
 third process was making.
@@ -33,11 +33,11 @@ from typing import Any, Generic, cast
 from maskstream.shards.errors import OutageError
 from maskstream.shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
 
-from .letters import receive, send
 from .produce import BatchMaker, BatchPlan, Made
 from .sampler import DraftT, HostT, RequestT
+from .shared_memory import receive, send
 from .topology import cores
-from .worker import OF_THE_PARENT, BatchTask, Blame, Failed, WorkerProgress, serve
+from .worker import OF_THE_PARENT, BatchTask, Failed, SampleNames, WorkerProgress, serve
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class WorkerPool(Generic[HostT]):
                 cores(),
                 cores(),
             )
-        self._named = Blame(maker.sampler).error
+        self._named = SampleNames(maker.sampler).error
         self._lock = threading.Lock()
         self._closed = False
         self._call, self._restarts = 0, 0

@@ -43,7 +43,7 @@ class Task(Protocol):
     def units(self) -> int:
         """The task's share of the job's progress."""
 
-    def blamed(self, unit: str, reason: str) -> Self:
+    def crashed(self, unit: str, reason: str) -> Self:
         """The same task, which knows that an attempt at `unit` ended a process, as `reason` says. If it is told twice
         of a unit, it must leave the unit out.
         """
@@ -83,7 +83,7 @@ class Restarted(Generic[TaskT]):
 
 
 @dataclass(frozen=True, slots=True)
-class Blamed(Generic[TaskT]):
+class Crashed(Generic[TaskT]):
     """An attempt at `unit` ended the worker process of a task, as `reason` says. `task` knows it, and starts again in
     another process.
     """
@@ -101,7 +101,7 @@ class Finished(Generic[TaskT, RecordT]):
     record: RecordT
 
 
-Event = Progressed[TaskT] | Restarted[TaskT] | Blamed[TaskT] | Finished[TaskT, RecordT]
+Event = Progressed[TaskT] | Restarted[TaskT] | Crashed[TaskT] | Finished[TaskT, RecordT]
 
 
 class Executor(Protocol):
@@ -110,7 +110,7 @@ class Executor(Protocol):
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
         """Yield the events of all tasks as they happen; closing the generator stops the running tasks.
 
-        A process that an attempt ends, or that passes the limits of one, gives Blamed. Any other that dies gives
+        A process that an attempt ends, or that passes the limits of one, gives Crashed. Any other that dies gives
         Restarted. Re-raises an exception of `work`. Raises WorkerDiedError if the processes of one task die repeatedly
         and no unit is to blame.
         """

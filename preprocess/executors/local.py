@@ -19,7 +19,7 @@ from maskstream.shards.errors import WorkerDiedError
 from .base import (
     Again,
     Attempt,
-    Blamed,
+    Crashed,
     Event,
     Executor,
     Finished,
@@ -34,7 +34,7 @@ from .worker import TICK_S, Worker
 
 RETRIES = 2
 """How often a task is repeated after its process died and no unit is to blame."""
-BLAMES = 2
+CRASHES = 2
 """How often a unit may end a process; a task that is told so often must leave it out."""
 
 
@@ -89,7 +89,7 @@ class _Processes(Generic[TaskT, RecordT]):
         self._work = work
         self._waiting = deque((task, 0) for task in tasks)
         self._busy: dict[object, Worker[TaskT, RecordT]] = {}
-        self._blames: Counter[tuple[str, str]] = Counter()
+        self._crashes: Counter[tuple[str, str]] = Counter()
 
     def run(self, workers: int) -> Generator[Event[TaskT, RecordT], None, None]:
         """Yield the events of all tasks as they happen."""
@@ -108,8 +108,8 @@ class _Processes(Generic[TaskT, RecordT]):
         for pipe in wait([worker.pipe for worker in self._busy.values()], TICK_S if watched else None):
             yield self._handled(self._busy[pipe], self._busy[pipe].receive())
         for worker in list(self._busy.values()):
-            if blamed := worker.overdue():
-                yield self._handled(worker, blamed)
+            if crashed := worker.overdue():
+                yield self._handled(worker, crashed)
 
     def _handled(self, worker: Worker[TaskT, RecordT], event: Event[TaskT, RecordT]) -> Event[TaskT, RecordT]:
         """The event, after what it asks for is done."""
@@ -117,9 +117,9 @@ class _Processes(Generic[TaskT, RecordT]):
             if worker.deaths >= RETRIES:
                 raise WorkerDiedError(worker.last_words(event.reason))
             self._waiting.appendleft((event.task, worker.deaths + 1))
-        if isinstance(event, Blamed):
-            self._blames[event.task.name, event.unit] += 1
-            if self._blames[event.task.name, event.unit] > BLAMES:
+        if isinstance(event, Crashed):
+            self._crashes[event.task.name, event.unit] += 1
+            if self._crashes[event.task.name, event.unit] > CRASHES:
                 raise WorkerDiedError(
                     f"{event.task.name}: {event.unit} {event.reason}, and was tried again all the same"
                 )

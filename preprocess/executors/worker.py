@@ -15,7 +15,7 @@ from typing import Generic
 
 from maskstream.shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, ending, main_failed, picklable, signal_name
 
-from .base import Again, Attempt, Blamed, Event, Finished, Progressed, RecordT, Restarted, Retried, TaskT, Work
+from .base import Again, Attempt, Crashed, Event, Finished, Progressed, RecordT, Restarted, Retried, TaskT, Work
 
 TICK_S = 0.25
 """How often attempts are measured."""
@@ -129,24 +129,24 @@ class Worker(Generic[TaskT, RecordT]):
         """Whether the process is at an attempt, which must be measured at each tick."""
         return self._watch is not None
 
-    def overdue(self) -> Blamed[TaskT] | None:
+    def overdue(self) -> Crashed[TaskT] | None:
         """The blame for an attempt that has passed a limit; the process is then to be ended."""
         passed = None if self._watch is None or self.pipe.poll() else self._watch.passed()
-        return None if self._watch is None or passed is None else self._blamed(self._watch, passed)
+        return None if self._watch is None or passed is None else self._crashed(self._watch, passed)
 
-    def _blamed(self, watch: Stopwatch, reason: str) -> Blamed[TaskT]:
+    def _crashed(self, watch: Stopwatch, reason: str) -> Crashed[TaskT]:
         unit = watch.attempt.unit
-        return Blamed(self.task.blamed(unit, reason), unit, reason)
+        return Crashed(self.task.crashed(unit, reason), unit, reason)
 
-    def _died(self) -> Restarted[TaskT] | Blamed[TaskT]:
+    def _died(self) -> Restarted[TaskT] | Crashed[TaskT]:
         self._process.join()
         code = self._process.exitcode or 0
         if code == MAIN_FAILED:
             raise main_failed(self._process.names or self._of_main)
         if self._watch is not None and code >= 0:
-            return self._blamed(self._watch, f"ended its process with code {code}")
+            return self._crashed(self._watch, f"ended its process with code {code}")
         if self._watch is not None and -code in _FAULTS:
-            return self._blamed(self._watch, f"killed its process by {signal_name(-code)}")
+            return self._crashed(self._watch, f"killed its process by {signal_name(-code)}")
         at = f"; its last note was {self._note!r}" if self._note else ""
         return Restarted(self.task, f"a worker process {ending(code)}{at}")
 

@@ -65,7 +65,7 @@ class TarFile:
         """
         try:
             if is_url(self.where):
-                yield from self._reading_far()
+                yield from self._reading_remote()
                 return
             with Path(self.where).open("rb") as file:
                 found = os.fstat(file.fileno())
@@ -73,7 +73,7 @@ class TarFile:
         except OSError as error:
             raise OutageError(f"{self.where} cannot be read ({error.strerror or error})") from error
 
-    def _reading_far(self) -> Iterator[tuple[BinaryIO, TarState]]:
+    def _reading_remote(self) -> Iterator[tuple[BinaryIO, TarState]]:
         state = self.state()
         if state is None:
             raise OutageError(f"there is no file {self.where}")
@@ -88,23 +88,23 @@ def found_tars(tars: Sequence[Location]) -> list[Location]:
     """The tars, and those in the folders. Raises ValueError for what is missing or cannot be indexed together."""
     if odd := [tar for tar in tars if str(tar).startswith("pipe:")]:
         raise ValueError(f"{odd[0]}: tars are read, and no output of commands")
-    far = sorted({url for tar in tars if is_url(tar) for url in _at_url(str(tar).rstrip("/"))})
+    remote = sorted({url for tar in tars if is_url(tar) for url in _at_url(str(tar).rstrip("/"))})
     own = [Path(tar) for tar in tars if not is_url(tar)]
     paths = [path for tar in own for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
     if missing := [path for path in paths if not path.is_file()]:
         raise ValueError(
             f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
         )
-    if packed := [one for one in (*paths, *far, *_packed_in(own if not paths else [])) if _is_packed(str(one))]:
+    if packed := [one for one in (*paths, *remote, *_packed_in(own if not paths else [])) if _is_packed(str(one))]:
         raise ValueError(
             f"{packed[0]} is compressed as one, but loaders read a part of a tar at its place. `gunzip` makes a plain "
             ".tar of it, which is hardly larger, for videos and sounds are compressed already; or use `maskstream "
             "shards`, which reads it as it is"
         )
-    if not paths and not far:
+    if not paths and not remote:
         raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; give tars, or their folder")
     near = sorted({path.parent.resolve() / path.name for path in paths})
-    found: list[Location] = [*near, *far]
+    found: list[Location] = [*near, *remote]
     for stem, count in Counter(PurePosixPath(tar).stem for tar in found).items():
         if count > 1:
             raise ValueError(f"{count} tars are named {stem!r}; index them into different folders, or rename them")
@@ -154,7 +154,7 @@ def index_folder(tars: Sequence[Location], out: Location | None) -> Location:
 
 
 def name_in_split(tar: Location, output: Output) -> str:
-    """How the split names a tar: by its path from the folder, or by its URL if it is elsewhere."""
+    """How the split names a tar: by its path from the folder, or by its URL if it is not below it."""
     if not is_url(tar):
         return Path(os.path.relpath(tar, Path(output.location).resolve())).as_posix()
     folder, name = folder_and_name(tar)

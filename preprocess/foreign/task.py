@@ -15,7 +15,7 @@ import xxhash
 from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
 from maskstream.preprocess.executors.base import Again, Report
 from maskstream.preprocess.job.judge import PAUSES_S, retried, verdict_on
-from maskstream.preprocess.job.ledger import BlamedTask
+from maskstream.preprocess.job.ledger import CrashableTask
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.record import Row, ShardRecord
@@ -99,7 +99,7 @@ def _printable(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TarTask(BlamedTask):
+class TarTask(CrashableTask):
     """The tar that the split in `out` names (`TarFile.of`), its modality, whether every entry point of its videos is
     decoded, what a sample may cost, and the pauses in seconds between attempts to read the tar.
     """
@@ -228,7 +228,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: _Packets, report:
         if indexer.noun in group.components:
             raise RejectError("tar", f"has a member {indexer.noun!r}; this name is reserved, rename the member")
         label = label_of(group.data)
-        task.blames.check(source)
+        task.crashes.check(source)
         try:
             with limited(source, task.limits, report, size_bytes=len(group.data[component])):
                 indexed = indexer.index(group.data[component], component, task.check)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, Self
 
 from maskstream.preprocess.executors.base import (
-    Blamed,
+    Crashed,
     Executor,
     Finished,
     Progressed,
@@ -36,7 +36,7 @@ from .progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Blames:
+class Crashes:
     """The units that ended a process while they were worked on, with the reasons, in order.
 
     A unit that did so once is a suspect: what ran before it may have damaged the process. One that does so again is a
@@ -45,9 +45,9 @@ class Blames:
 
     reasons: tuple[tuple[str, str], ...] = ()
 
-    def plus(self, unit: str, reason: str) -> Blames:
+    def plus(self, unit: str, reason: str) -> Crashes:
         """These and another one."""
-        return Blames((*self.reasons, (unit, reason)))
+        return Crashes((*self.reasons, (unit, reason)))
 
     @property
     def suspects(self) -> list[str]:
@@ -57,20 +57,20 @@ class Blames:
 
     def check(self, unit: str) -> None:
         """Raise RejectError if a unit is blamed twice."""
-        found = [reason for blamed, reason in self.reasons if blamed == unit]
+        found = [reason for crashed, reason in self.reasons if crashed == unit]
         if len(found) > 1:
             raise RejectError("decode", f"{found[-1]}, twice")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BlamedTask:
+class CrashableTask:
     """A task that knows which of its units ended a process. Once, such a unit is tried first; twice, it is a reject."""
 
-    blames: Blames = Blames()
+    crashes: Crashes = Crashes()
 
-    def blamed(self, unit: str, reason: str) -> Self:
+    def crashed(self, unit: str, reason: str) -> Self:
         """The same task after `unit` ended a process."""
-        return replace(self, blames=self.blames.plus(unit, reason))
+        return replace(self, crashes=self.crashes.plus(unit, reason))
 
 
 class Ledger(Protocol[TaskT_contra, RecordT]):
@@ -115,7 +115,7 @@ def run_tasks(
                 if units:
                     progress.advance(units)
             elif not isinstance(event, Progressed):
-                what = f"{event.unit} {event.reason}" if isinstance(event, Blamed) else event.reason
+                what = f"{event.unit} {event.reason}" if isinstance(event, Crashed) else event.reason
                 restarts[task.name] += 1
                 progress.tally("restarts")
                 progress.say(f"{task.name}: {what}; it starts again")

@@ -30,7 +30,7 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.stores.output import Location, last_parts, within
 
 from .judge import PAUSES_S
-from .ledger import BlamedTask
+from .ledger import CrashableTask
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ _SHARDS_WANTED = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ShardTask(BlamedTask):
+class ShardTask(CrashableTask):
     """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
     seconds between attempts to read one, where their files are, and the sha256
     in hex of the tar that this one replaces, if it is damaged.

@@ -110,7 +110,7 @@ def _samples(
     judge = Judge(task.pauses_s, read=hand.read)
     by_id = {source.id: source for source in task.sources}
     tried: dict[str, Judged] = {}
-    for name in task.blames.suspects:
+    for name in task.crashes.suspects:
         tried[name] = _judged(judge, hand, by_id[name], None, task, report)
     todo = [source for source in task.sources if source.id not in tried]
     following = dict(zip((source.id for source in todo), (*todo[1:], None), strict=True)) if todo else {}
@@ -143,7 +143,7 @@ def _judged(
 
 def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
     """Encode a source within the task's limits. Only this is an attempt: that a disk reads slowly is no fault of it."""
-    task.blames.check(source.id)
+    task.crashes.check(source.id)
     try:
         with limited(source.id, task.limits, report, size_bytes=_size(source)):
             return encoded_sample(source, task.encoder)

@@ -17,7 +17,7 @@ from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import MaskstreamError, OutageError
 from maskstream.shards.format.verify import SplitCheck, VerifyReport, unreadable
 
-from .ledger import BlamedTask, run_tasks
+from .ledger import CrashableTask, run_tasks
 from .progress import Progress
 
 SMALL_BYTES = 64 << 20
@@ -25,7 +25,7 @@ SMALL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CheckTask(BlamedTask):
+class CheckTask(CrashableTask):
     """The check of one shard of the split at a location. `run` is another word in each verification, so that a process
     opens the split once in each, for its files may be others by then.
     """
@@ -46,7 +46,7 @@ class CheckTask(BlamedTask):
 def check_shard(task: CheckTask, report: Report) -> list[str]:
     """The problems of a shard. One whose bytes end two processes has that problem."""
     try:
-        task.blames.check(task.name)
+        task.crashes.check(task.name)
     except RejectError as error:
         return [f"{task.name}: cannot be checked ({error.reason})"]
     check = _opened(task.location, task.run)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.columns import rejects_table
 from maskstream.shards.format.dataset import publish_version, version_name
@@ -17,7 +18,6 @@ from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, 
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.removed import REMOVED, read_removed, removed_bytes
 from maskstream.shards.format.tokenizer import TOKENIZER, erased_tokenizer_name
-from maskstream.shards.sealed import sealed
 from maskstream.shards.stores.output import Output
 
 from .erased_words import ErasedWords
@@ -69,7 +69,7 @@ def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) ->
         output.publish(name := erased_tokenizer_name(erasure.version), erasure.tokenizer)
         files[name] = facts_of(erasure.tokenizer)
     for info in before:
-        output.publish(version_name(info["version"]), sealed(_without(output, info, erasure, names, files)))
+        output.publish(version_name(info["version"]), add_checksum(_without(output, info, erasure, names, files)))
     publish_version(output, _without(output, current | {"version": erasure.version}, erasure, names, files))
 
 

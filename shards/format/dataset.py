@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from maskstream.shards.checksummed import CHECKSUM, add_checksum, read_checksummed
 from maskstream.shards.errors import MissingFileError, ShardError, StoreError, UnlistedError
 from maskstream.shards.reach import is_file_name
-from maskstream.shards.sealed import SEAL, sealed, unsealed
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import file_of, is_elsewhere
 from maskstream.shards.stores.local import LocalStore
@@ -111,7 +111,7 @@ def finish_split(
         "files": writer.files | {REJECTS: facts_of(refused)},
     } | ({"sums": sums} if (sums := writer.sums) else {})
     json.dumps(description, allow_nan=False)  # raises ValueError for what is no JSON
-    data = sealed(description)
+    data = add_checksum(description)
     if output.whole(DATASET_JSON, MAX_JSON_BYTES) not in (None, data):
         raise ShardError(_another(output))
     output.publish(version_name(1), data)
@@ -126,7 +126,7 @@ def _standing(output: Output) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        return dict(unsealed(data)["files"])
+        return dict(read_checksummed(data)["files"])
     except (ValueError, KeyError, TypeError):
         return {}
 
@@ -144,8 +144,8 @@ def publish_version(output: Output, description: Mapping[str, Any]) -> None:
     The caller is the sole writer of the split; what killed ones left in versions/ is removed.
     """
     output.remove_leftovers(VERSIONS)
-    output.publish(version_name(description["version"]), sealed(description))
-    output.publish(DATASET_JSON, sealed(description))
+    output.publish(version_name(description["version"]), add_checksum(description))
+    output.publish(DATASET_JSON, add_checksum(description))
 
 
 def version_name(version: int) -> str:
@@ -183,7 +183,7 @@ def read_dataset_json(location: str | Path | Store, version: int | None = None) 
     path = f"{store.location}/{name}"
     data = _json_bytes(store, name)
     try:
-        info = unsealed(data)
+        info = read_checksummed(data)
     except ValueError as error:
         if (found := _older_format(data)) is not None:
             raise ShardError(_other_format(path, found)) from error
@@ -220,7 +220,7 @@ def _older_format(data: bytes) -> str | None:
         fields = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(fields, dict) or SEAL in fields or fields.get("format") == FORMAT:
+    if not isinstance(fields, dict) or CHECKSUM in fields or fields.get("format") == FORMAT:
         return None
     return str(fields.get("format"))
 

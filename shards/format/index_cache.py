@@ -5,7 +5,7 @@ manifest has one index, wherever its split is, and another manifest never meets 
 time. A small manifest, and any manifest where the folder cannot be written to, is unpacked into memory.
 
 An index file has the arrays of a manifest one after the other, each at a multiple of 64 bytes. Then follows the header,
-a sealed JSON object with their places, and last its size and a magic number. A file without a whole header is none, so
+JSON with a checksum and their places, and last its size and a magic number. A file without a whole header is none, so
 a half-written one is never used. The file may have no name (memfd); a process that is being started then inherits its
 descriptor.
 """
@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 from platformdirs import user_cache_path
 
+from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import MaskstreamError, StoreError
-from maskstream.shards.sealed import sealed, unsealed
 from maskstream.shards.stores.publish import publishing
 
 from .data_errors import described
@@ -113,7 +113,7 @@ class IndexWriter:
 
     def finish(self, header: Mapping[str, Any]) -> None:
         """Write the header and the end of the file."""
-        data = sealed({**header, "arrays": self._arrays})
+        data = add_checksum({**header, "arrays": self._arrays})
         self._write(np.frombuffer(data + len(data).to_bytes(8, "little") + _MAGIC, np.uint8))
 
     def _write(self, array: Array) -> None:
@@ -136,7 +136,7 @@ class IndexFile:
         length = int.from_bytes(self._memory[end : end + 8], "little")
         if self._memory[end + 8 :] != _MAGIC or length > end:
             raise ValueError("it has no whole header")
-        self.header = unsealed(bytes(self._memory[end - length : end]))
+        self.header = read_checksummed(bytes(self._memory[end - length : end]))
         self._arrays: dict[str, tuple[int, str, int]] = self.header.pop("arrays")
 
     @classmethod

@@ -18,9 +18,9 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import xxhash
 
+from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, StoreError
-from maskstream.shards.sealed import sealed, unsealed
 from maskstream.shards.stores.output import Location, Output, Sizes, output_at, within
 
 RECORDS = ".records"
@@ -160,7 +160,7 @@ class Records(Generic[RecordT]):
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Keep what else the index has to say, so that it can be written again from the records alone."""
-        data = sealed(facts)
+        data = add_checksum(facts)
         if self.output.whole(_ABOUT, _MAX_BYTES) != data:
             self.output.publish(_ABOUT, data)
 
@@ -168,7 +168,7 @@ class Records(Generic[RecordT]):
         """What `describe` kept; None if there is none, or it is damaged."""
         try:
             found = self.output.whole(_ABOUT, _MAX_BYTES)
-            return None if found is None else unsealed(found)
+            return None if found is None else read_checksummed(found)
         except (ValueError, StoreError):
             return None
 

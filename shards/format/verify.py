@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.errors import MaskstreamError, OutageError, StoreError, UnlistedError
 from maskstream.shards.members.video import VIDEO
-from maskstream.shards.sealed import sealed
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import is_elsewhere
 
@@ -251,5 +251,5 @@ def _text_problems(store: Store, name: str, info: Mapping[str, Any]) -> Iterator
     except StoreError as error:
         yield str(error)
         return
-    if found != sealed(info):
+    if found != add_checksum(info):
         yield f"{name}: its text is not what was written, though its values are"

@@ -220,10 +220,10 @@ def store_of_split(store: Store, shards: ByName, *, outside: bool, cache: BlockC
 
     cache: keeps what is read of these. Raises ShardError for a place that the split may not name (`joined`).
     """
-    far = [name for name in shards if is_url(name)] if outside else []
-    if not far or (isinstance(store, FoldersStore) and store.foreign):
+    remote = [name for name in shards if is_url(name)] if outside else []
+    if not remote or (isinstance(store, FoldersStore) and store.foreign):
         return store.of_split(shards, outside=outside)
-    for folder in {folder_of(name) for name in far}:
+    for folder in {folder_of(name) for name in remote}:
         try:
             joined(store.location, folder)
         except StoreError as error:

@@ -24,14 +24,14 @@ NEAR_BYTES = 64 << 10
 """Ranges of one announcement that are so near to each other are fetched as one."""
 
 
-class Far(Store, Protocol):
-    """A store of which some ranges are far away."""
+class PartlyRemoteStore(Store, Protocol):
+    """A store of which some ranges lie behind a network."""
 
     def is_near(self, one: Range) -> bool:
         """Whether a range is read as fast as from a local disk. It never fails."""
         ...
 
-    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Far:
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> PartlyRemoteStore:
         """The same store with these shards; see `Store.of_split`."""
         ...
 
@@ -44,12 +44,12 @@ class ReadAhead:
     and a fork of the process, has announcements of its own.
     """
 
-    def __init__(self, store: Far, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, store: PartlyRemoteStore, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
         self._store = store
         self._threads, self._most_bytes = threads, most_bytes
         self._begin()
 
-    def __reduce__(self) -> tuple[Callable[..., ReadAhead], tuple[Far, int, int]]:
+    def __reduce__(self) -> tuple[Callable[..., ReadAhead], tuple[PartlyRemoteStore, int, int]]:
         return _ahead_of, (self._store, self._threads, self._most_bytes)
 
     def _begin(self) -> None:
@@ -116,10 +116,10 @@ class ReadAhead:
         """Fetches the ranges soon, and keeps them until the announcement is dropped."""
         if self._process != os.getpid():
             self._begin()
-        far = [one for one in ranges if not self._store.is_near(one)]
-        if not far:
+        remote = [one for one in ranges if not self._store.is_near(one)]
+        if not remote:
             return UNHEEDED
-        spans = [_Span(one) for one in _merged(far) if one.size <= MOST_SPAN_BYTES]
+        spans = [_Span(one) for one in _merged(remote) if one.size <= MOST_SPAN_BYTES]
         with self._lock:
             for span in spans:
                 self._spans[span.range.name].append(span)
@@ -220,5 +220,5 @@ def _merged(ranges: Sequence[Range]) -> list[Range]:
     return merged
 
 
-def _ahead_of(store: Far, threads: int, most_bytes: int) -> ReadAhead:
+def _ahead_of(store: PartlyRemoteStore, threads: int, most_bytes: int) -> ReadAhead:
     return ReadAhead(store, threads=threads, most_bytes=most_bytes)

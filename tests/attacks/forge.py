@@ -26,13 +26,13 @@ from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import checked_surface
+from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.format.dataset import DATASET_JSON, finish_split
 from maskstream.shards.format.record import Placed, Row
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mesh_members import mesh_bytes
 from maskstream.shards.members.text import json_member
-from maskstream.shards.sealed import sealed
 
 from ..pipelines.every_modality import IMAGE_TEXT, MODALITIES, Modality, described
 
@@ -309,4 +309,4 @@ class Forger:
             holder[at] = VALUES[int(self.rng.integers(len(VALUES)))]
             self.changes.append(f"dataset.json: {at} is {holder[at]!r}")
         fields.pop("xxh3_128", None)
-        path.write_bytes(sealed(fields))
+        path.write_bytes(add_checksum(fields))

@@ -25,15 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import append, remove
+from maskstream.shards.checksummed import CHECKSUM, add_checksum
 from maskstream.shards.errors import DatasetError, MaskstreamError
 from maskstream.shards.format.dataset import DATASET_JSON, version_name
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.sealed import SEAL, sealed
 
 from ..pipelines.every_modality import MODALITIES, write_split
-from ..resealed import reseal
+from ..with_new_checksum import renew_checksum
 
 MODULE = "planted_by_an_attack"
 Place = tuple[str | int, ...]
@@ -75,14 +75,15 @@ def _plant(split: Path, rng: np.random.Generator) -> list[str]:
     if rng.random() < 0.3:
         part = split / "manifest-000000.parquet"
         part.write_bytes(_forged_part(part.read_bytes(), word, rng, planted))
-        reseal(split)
+        renew_checksum(split)
     if not planted or rng.random() < 0.5:
-        info = {name: value for name, value in json.loads((split / DATASET_JSON).read_bytes()).items() if name != SEAL}
+        info = json.loads((split / DATASET_JSON).read_bytes())
+        del info[CHECKSUM]
         info["settings"].setdefault("encoder", {"kind": "x"})
         for _ in range(int(rng.integers(1, 3))):
             _change(info, word, rng, planted)
         for name in (DATASET_JSON, version_name(1)):
-            (split / name).write_bytes(sealed(info))
+            (split / name).write_bytes(add_checksum(info))
     return planted
 
 

@@ -37,11 +37,11 @@ import pyarrow.parquet as pq
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.job.repair import repair_split
 from maskstream.preprocess.versions import append, erase, merge, remove
+from maskstream.shards.checksummed import CHECKSUM, add_checksum, read_checksummed
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
-from maskstream.shards.sealed import SEAL, sealed, unsealed
 
 from ..preprocess.versions.small_splits import written
 from ..web_server import WebServer, serving
@@ -252,11 +252,11 @@ def description(rng: np.random.Generator, world: World, server: WebServer) -> Wo
     """Names in the description of a split, with right checksums, and the commands on it."""
     ours, theirs = written(world.out / "a", 0), written(world.out / "b", 100)
     hostile = name_of(rng, world, ours)
-    info = unsealed((ours / "dataset.json").read_bytes())
-    info.pop(SEAL, None)
+    info = read_checksummed((ours / "dataset.json").read_bytes())
+    info.pop(CHECKSUM, None)
     info = forged(rng, info, hostile)
     for name in ("dataset.json", "versions/1.json"):
-        (ours / name).write_bytes(sealed(info))
+        (ours / name).write_bytes(add_checksum(info))
     commands: list[Callable[[], object]] = [
         lambda: append(ours, theirs),
         lambda: append(theirs, ours),

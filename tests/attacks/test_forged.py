@@ -23,7 +23,7 @@ from maskstream.shards.media.mesh_members import mesh_bytes
 from maskstream.shards.media.npy import npy_bytes, read_npy
 
 from ..pipelines.modalities.mesh.small_simulations import simulation
-from ..resealed import reseal
+from ..with_new_checksum import renew_checksum
 from .forge import FORGED, few_samples, modality_of, write_forged
 from .forged import GOOD, attack
 
@@ -210,7 +210,7 @@ def test_forged_sums_are_refused(
     samples: Callable[[str], list[Sample]], tmp_path: Path, name: str, sums: dict[str, list[float]]
 ) -> None:
     write_forged(name, samples(name), tmp_path)
-    reseal(tmp_path, sums=sums)
+    renew_checksum(tmp_path, sums=sums)
     opened: Callable[[Path], object] = PointStats.of if name == "points" else FORGED[name].loader
     with pytest.raises(ShardError, match=r"dataset\.json"):
         opened(tmp_path)

@@ -31,8 +31,8 @@ from maskstream.train.papers.roar.roar import RoarCurve, RoarResult
 from ..pages.pages import made_up_media
 from ..pipelines.every_modality import MODALITIES as EVERY
 from ..pipelines.every_modality import write_split
-from ..resealed import reseal
 from ..train.test_every_recipe import CUTS
+from ..with_new_checksum import renew_checksum
 from .look import PLANT, Browser, plays, url_of
 
 pytestmark = [pytest.mark.services, pytest.mark.filterwarnings("ignore::UserWarning")]
@@ -65,7 +65,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patched.setattr(sample, "KEY_PATTERN", re.compile(".*"))
         for name in RECIPES:
             found[name] = write_split(name, tmp_path_factory.mktemp(name), partial(forged, name))
-            reseal(found[name], label_names=[f"{PLANT} {i}" for i in range(2)])
+            renew_checksum(found[name], label_names=[f"{PLANT} {i}" for i in range(2)])
     return found
 
 

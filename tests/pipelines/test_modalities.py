@@ -19,7 +19,7 @@ from maskstream.shards.errors import ResumeError, SampleError, ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
-from ..resealed import reseal
+from ..with_new_checksum import renew_checksum
 from .every_modality import MODALITIES, write_split
 from .small_media import SAMPLES
 
@@ -169,7 +169,7 @@ def test_its_shards_are_whole(kind):
 
 def test_another_modality_and_impossible_settings_are_refused(kind, tmp_path):
     shutil.copytree(kind[1], tmp_path / "split")
-    reseal(tmp_path / "split", modality="smell")
+    renew_checksum(tmp_path / "split", modality="smell")
     with pytest.raises(ShardError, match="smell"):
         opened((kind[0], tmp_path / "split"))
     with pytest.raises(ValueError, match="batch_size=0"):

@@ -60,7 +60,7 @@ def test_events_blame_and_errors_are_those_of_a_local_run(cluster: RayCluster):
     driver = started(cluster, "tests.services.ray_driver", "events", cluster.address, *runs)
     events, *failed = said(driver)
     assert sorted(event[1] for event in events if event[0] == "Finished") == [0, 1, 2, 3]
-    assert [event for event in events if event[0] == "Blamed"] == [["Blamed", 1, "killed its process by SIGSEGV"]] * 2
+    assert [event for event in events if event[0] == "Crashed"] == [["Crashed", 1, "killed its process by SIGSEGV"]] * 2
     assert sorted(event[1] for event in events if event[0] == "Progressed") == [2]
     errors = [run[-1] for run in failed]
     assert [error[0] for error in errors] == ["OSError", "RuntimeError", "WorkerDiedError", "WorkerDiedError"]

@@ -39,9 +39,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json, differences
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.sealed import unsealed
 
 from .files import NO_BYTES, FileSum, RunFileError, TensorFiles, part_name
 from .optimiser import Average
@@ -142,7 +142,7 @@ def read_checkpoint(checkpoint: Path) -> Position:
     if not path.is_file():
         raise RunFileError(f"{STATE} is {'no file' if path.exists() else 'missing'}")
     try:
-        state = unsealed(path.read_bytes())
+        state = read_checksummed(path.read_bytes())
         position = Position(
             step=int(state["step"]),
             steps=int(state["steps"]),

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.errors import StoreError
-from maskstream.shards.sealed import sealed
 from maskstream.shards.stores.publish import publish, space_for, sync_folder
 
 from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, remove, step_of
@@ -184,7 +184,7 @@ def _write_whole(folder: Path, snapshot: Snapshot, keep: int) -> Path:
 def _publish(temporary: Path, final: Path, position: Position, sums: Mapping[str, FileSum]) -> None:
     """Adds the state to the files of a checkpoint and gives it its name."""
     files = {name: asdict(one) for name, one in sums.items()}
-    publish(temporary / STATE, sealed({**asdict(position), "files": files}))
+    publish(temporary / STATE, add_checksum({**asdict(position), "files": files}))
     if final.exists():
         remove(final)
     os.rename(temporary, final)

@@ -12,10 +12,10 @@ import torch
 from maskstream.pipelines.modalities.node_cache import CACHE_GB, block_cache
 from maskstream.pipelines.modalities.split import version_of_state
 from maskstream.pipelines.stream.loader import DATASET_VERSION
+from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.sealed import unsealed
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.block_cache import BlockCache
 from maskstream.shards.stores.open import open_store
@@ -39,7 +39,7 @@ def version_of_run(folder: Path, store: Store, info: Mapping[str, Any], asked: i
     """
     for checkpoint in list_checkpoints(folder):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            loader = dict(unsealed((checkpoint / STATE).read_bytes())["loader"])
+            loader = dict(read_checksummed((checkpoint / STATE).read_bytes())["loader"])
             break
     else:
         return asked

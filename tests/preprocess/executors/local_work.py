@@ -19,15 +19,15 @@ class Number:
     kind: str
     number: int
     units: int = 1
-    blames: tuple[str, ...] = ()
+    crashes: tuple[str, ...] = ()
     obeys: bool = True
 
     @property
     def name(self):
         return f"{self.number}.square"
 
-    def blamed(self, unit, reason):
-        return replace(self, blames=(*self.blames, f"{unit} {reason}"))
+    def crashed(self, unit, reason):
+        return replace(self, crashes=(*self.crashes, f"{unit} {reason}"))
 
 
 def work(task, report):
@@ -54,14 +54,14 @@ def work(task, report):
         hold()
     if kind == "sleep":
         time.sleep(60)
-    if kind in FAULTS and (len(task.blames) < 2 or not task.obeys):
+    if kind in FAULTS and (len(task.crashes) < 2 or not task.obeys):
         report(Attempt(f"unit {number}", time_s=60 if kind == "grow" else 1, memory_bytes=5 * 10**8))
         FAULTS[kind]()
         while kind == "again":
             report(Attempt(f"unit {number}", time_s=1.5))
             time.sleep(0.2)
         report("")
-    return number**2, os.getpid(), task.blames
+    return number**2, os.getpid(), task.crashes
 
 
 def hold():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maskstream.preprocess.executors.base import Attempt, Blamed, Finished, Restarted
+from maskstream.preprocess.executors.base import Attempt, Crashed, Finished, Restarted
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.executors.worker import Stopwatch
 from maskstream.shards.errors import WorkerDiedError
@@ -31,7 +31,7 @@ def run(squares, *tasks, workers=1):
 )
 def test_a_unit_that_ends_its_process_is_blamed(squares, kind, reason):
     events = run(squares, squares.Number(kind, 3), squares.Number("", 4))
-    blamed = [(event.unit, event.reason) for event in events if isinstance(event, Blamed)]
+    blamed = [(event.unit, event.reason) for event in events if isinstance(event, Crashed)]
     assert blamed == [("unit 3", reason)] * 2
     assert not any(isinstance(event, Restarted) for event in events)
     finished = {event.record[0]: event.record[2] for event in events if isinstance(event, Finished)}

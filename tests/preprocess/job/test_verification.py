@@ -8,7 +8,7 @@ import pytest
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.executors.base import Attempt
 from maskstream.preprocess.job import verification
-from maskstream.preprocess.job.ledger import Blames
+from maskstream.preprocess.job.ledger import Crashes
 from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.job.verification import CheckTask, check_shard, verify_split
 from maskstream.shards.format.verify import verify
@@ -91,14 +91,14 @@ def test_a_process_that_verified_a_split_reads_what_is_there_now(split, tmp_path
 def test_a_shard_that_ends_two_processes_is_a_problem():
     task = CheckTask(location="nowhere", run="", number=0, name="x.tar", size_bytes=1, decode=True)
     for _ in range(2):
-        task = task.blamed("x.tar", "killed its process by SIGSEGV")
+        task = task.crashed("x.tar", "killed its process by SIGSEGV")
     assert check_shard(task, print) == ["x.tar: cannot be checked (killed its process by SIGSEGV, twice)"]
-    assert task.blames == Blames((("x.tar", "killed its process by SIGSEGV"),) * 2)
+    assert task.crashes == Crashes((("x.tar", "killed its process by SIGSEGV"),) * 2)
 
 
 def crash(task, report):
     """Check a shard, but end the process at the third one."""
-    if task.number == 2 and len(task.blames.reasons) < 2:
+    if task.number == 2 and len(task.crashes.reasons) < 2:
         report(Attempt(task.name, 60))
         ctypes.string_at(0)
     return check_shard(task, report)

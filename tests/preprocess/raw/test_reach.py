@@ -20,10 +20,10 @@ from maskstream.preprocess.job.listing import dataset_in
 from maskstream.preprocess.raw.tree import ArchivedFiles, raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.preprocess.versions import append
+from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.reach import Reach, is_split_name, stays_inside
-from maskstream.shards.sealed import sealed
 from maskstream.shards.stores.local_output import LocalOutput
 
 from ...web_server import serving
@@ -197,7 +197,7 @@ def test_a_description_names_files_in_its_folder(tmp_path: Path, what: str) -> N
     info = read_dataset_json(ours)
     info.pop("xxh3_128", None)
     for name in ("dataset.json", "versions/1.json"):
-        (ours / name).write_bytes(sealed(info | {what: "../../ESC"}))
+        (ours / name).write_bytes(add_checksum(info | {what: "../../ESC"}))
     before = snapshot(tmp_path)
     with pytest.raises(ShardError, match=rf"{what} is '../../ESC', but files are called so|do not have the form"):
         append(ours, theirs)

@@ -19,13 +19,13 @@ from maskstream.pipelines import text_loader
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.encode.text.tokenizer import Training
 from maskstream.preprocess.versions import Erased, append, erase, merge
+from maskstream.shards.checksummed import CHECKSUM, add_checksum, read_checksummed
 from maskstream.shards.errors import DatasetError, ShardError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.npy import read_npy
-from maskstream.shards.sealed import SEAL, sealed, unsealed
 from maskstream.shards.stores.open import open_store
 
 from .killed_forks import killed_fork
@@ -279,9 +279,9 @@ def test_what_a_killed_append_has_left_may_have_the_words(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["../../x.json", "tokenizer.json", 3, ["tokenizer.e2.json"]])
 def test_a_description_names_no_other_file_as_its_tokenizer(tmp_path: Path, name: object) -> None:
     out = job(tmp_path, "wordpiece")
-    info = unsealed((out / "val/dataset.json").read_bytes())
-    info.pop(SEAL, None)
+    info = read_checksummed((out / "val/dataset.json").read_bytes())
+    info.pop(CHECKSUM, None)
     info["files"][str(name)] = {"size_bytes": 3, "xxh3_128": "0" * 32}
-    (out / "val/dataset.json").write_bytes(sealed(info | {"tokenizer": name}))
+    (out / "val/dataset.json").write_bytes(add_checksum(info | {"tokenizer": name}))
     with pytest.raises(ShardError):
         read_dataset_json(out / "val")

@@ -28,8 +28,8 @@ from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.folders import FoldersStore, joined, seen_from
 
 from ...pipelines.every_modality import MODALITIES, write_split
-from ...resealed import reseal
 from ...web_server import serving
+from ...with_new_checksum import renew_checksum
 from .killed_forks import killed_fork
 from .other_keys import with_other_keys
 from .small_splits import contents, written
@@ -186,7 +186,7 @@ def test_forged_names_lead_nowhere(tmp_path: Path) -> None:
     for folder in ("/tmp", "a", "..\0", "x/../..", "ftp://h", "~", "https://u:p@h/x", "s3://"):
         part = info["parts"][0] | {"name": f"{folder}/manifest-000000.parquet"}
         files = info["files"] | {part["name"]: info["files"][info["parts"][0]["name"]]}
-        reseal(out, parts=[part, info["parts"][1]], files=files)
+        renew_checksum(out, parts=[part, info["parts"][1]], files=files)
         with pytest.raises(ShardError):
             Manifest.load(out)
     with pytest.raises(StoreError, match="another server or bucket"):

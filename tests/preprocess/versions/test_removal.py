@@ -21,7 +21,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
 from ...pipelines.every_modality import MODALITIES, write_split
-from ...resealed import reseal
+from ...with_new_checksum import renew_checksum
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_forged_removals_are_refused(split: Path) -> None:
     remove(split, Manifest.load(split).keys([1]))
     for numbers in ([-1], [3, 2], [2, 2], [1 << 40], [None, 1], ["a"]):
         pq.write_table(pa.table({"sample": numbers}), split / "removed-000002.parquet")
-        reseal(split)
+        renew_checksum(split)
         with pytest.raises(ShardError):
             Manifest.load(split)
 

@@ -26,7 +26,7 @@ from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 
-from ...resealed import reseal
+from ...with_new_checksum import renew_checksum
 from ..conftest import index_of
 
 MakeSplit = Callable[..., list[ShardRecord]]
@@ -266,15 +266,15 @@ def test_later_formats_and_forged_contents_are_refused(split: Path) -> None:
         ({"parts": good["parts"] * 2}, "parts do not have the form of"),
         ({"parts": []}, "has 0 samples, but dataset.json says 8"),
     ):
-        reseal(split, **changes)
+        renew_checksum(split, **changes)
         refused(split, match)
         (split / "dataset.json").write_bytes(kept)
-    reseal(split, "counts", "parts")
+    renew_checksum(split, "counts", "parts")
     refused(split, "lacks counts, parts")
     (split / "dataset.json").write_bytes(kept)
     for data, match in ((b"PAR1", "cannot be read"), (manifest[:-50] + manifest[-8:], "cannot be read")):
         (split / "manifest-000000.parquet").write_bytes(data)
-        reseal(split)
+        renew_checksum(split)
         refused(split, match)
 
 
@@ -283,7 +283,7 @@ def changed_column(split: Path, name: str, column: pa.Array) -> None:
     table = pq.read_table(split / "manifest-000000.parquet")
     changed = table.set_column(table.column_names.index(name), name, column)
     pq.write_table(changed.replace_schema_metadata(table.schema.metadata), split / "manifest-000000.parquet")
-    reseal(split)
+    renew_checksum(split)
 
 
 def test_forged_columns_are_refused(split: Path) -> None:
@@ -321,7 +321,7 @@ def changed_shards(split: Path, change: Callable[[list[Any]], list[Any]]) -> Non
     metadata = dict(table.schema.metadata)
     metadata[b"maskstream.shards"] = json.dumps(change(json.loads(metadata[b"maskstream.shards"]))).encode()
     pq.write_table(table.replace_schema_metadata(metadata), split / "manifest-000000.parquet")
-    reseal(split)
+    renew_checksum(split)
 
 
 def test_forged_shards_are_refused(split: Path) -> None:
@@ -352,7 +352,7 @@ def test_shard_names_stay_in_the_folder(split: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a/manifest-000000.parquet", "/manifest-000000.parquet", "manifest.parquet", "x"])
 def test_part_names_stay_in_the_folder(split: Path, name: str) -> None:
     info = json.loads((split / "dataset.json").read_text())
-    reseal(
+    renew_checksum(
         split, parts=[info["parts"][0] | {"name": name}], files=info["files"] | {name: info["files"]["rejects.parquet"]}
     )
     refused(split, "a part is named")

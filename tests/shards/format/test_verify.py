@@ -29,7 +29,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 
-from ...resealed import reseal
+from ...with_new_checksum import renew_checksum
 from ..conftest import index_of
 
 INFO = DatasetInfo(dataset="toy", split="train", modality="video", profile="train")
@@ -45,14 +45,14 @@ def problems(folder: Path, *, decode: bool = False) -> str:
 def test_a_split_names_no_code(split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    reseal(split, settings={"encoder": {"tokenizer": {"kind": "planted:X", "sha256": "", "vocabulary": 3}}})
+    renew_checksum(split, settings={"encoder": {"tokenizer": {"kind": "planted:X", "sha256": "", "vocabulary": 3}}})
     assert "only your own commands and configs may name code" in problems(split)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("encoder", [None, True, 7, []])
 def test_settings_of_an_encoder_that_are_none_are_a_problem(split: Path, encoder: object) -> None:
-    reseal(split, settings={"encoder": encoder})
+    renew_checksum(split, settings={"encoder": encoder})
     assert "settings do not have the form" in problems(split)
 
 
@@ -233,15 +233,15 @@ def test_decoding_finds_what_the_table_does_not_show(samples: list[Sample], tmp_
 def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
     path = split / "dataset.json"
     good = json.loads(path.read_text())
-    reseal(split, counts=good["counts"] | {"frames": 1, "rejects": 0})
+    renew_checksum(split, counts=good["counts"] | {"frames": 1, "rejects": 0})
     found = problems(split)
     assert "dataset.json: counts 1 frames, but there are" in found
     assert "dataset.json: counts 0 rejects, but there are 2" in found
-    reseal(split, **good | {"fingerprint": "0" * 32})
+    renew_checksum(split, **good | {"fingerprint": "0" * 32})
     assert problems(split) == "dataset.json: its fingerprint is not that of its shards"
-    reseal(split, **good | {"label_names": ["a"]})
+    renew_checksum(split, **good | {"label_names": ["a"]})
     assert problems(split) == "dataset.json: names 1 labels, but the manifest has the label 1"
-    reseal(split, **good)
+    renew_checksum(split, **good)
     manifest = bytearray((split / "manifest-000000.parquet").read_bytes())
     manifest[len(manifest) // 2] ^= 1
     (split / "manifest-000000.parquet").write_bytes(manifest)
@@ -257,7 +257,7 @@ def test_rejects_are_held_to_dataset_json(split: Path) -> None:
     assert f"{path}: its checksum (xxh3_128) differs from dataset.json" in problems(split)
     Manifest.load(split)  # does not read the rejects
     pq.write_table(pa.table({"source": ["a", "b"], "stage": [1, 2], "reason": ["x", "y"]}), path)
-    reseal(split)
+    renew_checksum(split)
     assert f"{path} has the format 'none', the columns " in problems(split)
     path.unlink()
     assert "has a dataset.json, but no rejects.parquet" in problems(split)
@@ -265,7 +265,7 @@ def test_rejects_are_held_to_dataset_json(split: Path) -> None:
 
 def test_another_spelling_of_dataset_json_is_found(split: Path) -> None:
     path = split / "dataset.json"
-    reseal(split, settings={"rate": 1e-7, "title": "\u00e9"})
+    renew_checksum(split, settings={"rate": 1e-7, "title": "\u00e9"})
     assert problems(split) == ""
     for old, new in (("1e-07", "1E-07"), ("\\u00e9", "\\u00E9")):
         text = path.read_text()

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.sealed import sealed, unsealed
 from maskstream.train import Trainer, load_model, read_metrics
 
 STEPS, STOPPED_AT = 12, 10
@@ -78,7 +78,7 @@ def line(number):
 
 def edited(**fields):
     """A state whose fields are others and whose checksum is right."""
-    return lambda data: sealed({**unsealed(data), **fields})
+    return lambda data: add_checksum({**read_checksummed(data), **fields})
 
 
 def unchecked(**fields):
@@ -103,10 +103,10 @@ DAMAGES |= {
     "flip of a digit of the step": ({f"{NEW}/{STATE}": unchecked(step=9)}, 4, "do not match its checksum"),
     "forged step": ({f"{NEW}/{STATE}": edited(step=4)}, 4, "state.json is that of step 4"),
     "forged position": ({f"{NEW}/{STATE}": edited(loader={"seed": 0, "epoch": 0, "batch": 3})}, 4, "batch 3 of 5"),
-    "old state": ({f"{NEW}/{STATE}": lambda data: json.dumps(unsealed(data)).encode()}, 4, "earlier release"),
+    "old state": ({f"{NEW}/{STATE}": lambda data: json.dumps(read_checksummed(data)).encode()}, 4, "earlier release"),
     "list for state": ({f"{NEW}/{STATE}": lambda data: b"[]"}, 4, "holds a list"),
     "nested state": ({f"{NEW}/{STATE}": lambda data: b"[" * 200_000}, 4, "no JSON"),
-    "state without fields": ({f"{NEW}/{STATE}": lambda data: sealed({"step": 8})}, 4, "state.json is damaged: 'steps'"),
+    "no fields": ({f"{NEW}/{STATE}": lambda _: add_checksum({"step": 8})}, 4, "state.json is damaged: 'steps'"),
     "lying of files": ({f"{NEW}/{STATE}": edited(files=[])}, 4, "state.json is damaged"),
     "nuls behind the metrics": ({"metrics.jsonl": WAYS["nuls at the end"]}, 8, None),
     "binary behind the metrics": ({"metrics.jsonl": lambda data: data + b"\xff\xfe\x00\n\x80"}, 8, None),
@@ -184,10 +184,10 @@ def test_what_is_no_file_is_damage_too(train, runs, tmp_path, kind):
 def test_every_byte_of_the_state_counts(runs, train):
     """Each flip is found, or it changed no value: it made a space of a line's end."""
     data = (runs / "stopped" / NEW / STATE).read_bytes()
-    fields, found = unsealed(data), 0
+    fields, found = read_checksummed(data), 0
     for bit in range(len(data) * 8):
         try:
-            assert unsealed(flipped(data, bit)) == fields
+            assert read_checksummed(flipped(data, bit)) == fields
         except ValueError:
             found += 1
     assert found > len(data) * 8 * 0.95

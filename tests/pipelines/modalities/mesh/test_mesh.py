@@ -23,7 +23,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mesh_members import FIELDS
 from maskstream.shards.members.text import json_member
 
-from ....resealed import reseal
+from ....with_new_checksum import renew_checksum
 from .small_simulations import simulation, write_pairs, write_simulations
 
 MADE = [simulation(i, rows=4 + i % 3, columns=5 + i) for i in range(6)]
@@ -224,6 +224,6 @@ def test_illegal_settings_and_folders_are_refused(split, tmp_path):
         MeshNoise(deviation=0)
     other = tmp_path / "bare"
     shutil.copytree(split, other)
-    reseal(other, "sums")
+    renew_checksum(other, "sums")
     with pytest.raises(ShardError, match="no sums"):
         opened(other)

@@ -19,7 +19,7 @@ from maskstream.shards.format.tokenizer import TokenizerFacts
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.members.text import tokens_member
 
-from ....resealed import reseal
+from ....with_new_checksum import renew_checksum
 from ...every_modality import MODALITIES, write_split
 from ...small_media import SAMPLES
 from ...small_texts import text_rows
@@ -178,10 +178,10 @@ def test_a_tokenizer_that_is_another_is_refused(tmp_path):
     with pytest.raises(ShardError, match=r"no tokenizer\.json"):
         opened(folder)
     facts = TokenizerFacts(sha256="", vocabulary=9).to_dict() | {"begin": 1 << 32}
-    reseal(folder, settings={"encoder": {"tokenizer": facts}})
+    renew_checksum(folder, settings={"encoder": {"tokenizer": facts}})
     with pytest.raises(ShardError, match="describes no tokenizer"):
         opened(folder)
-    reseal(folder, settings={})
+    renew_checksum(folder, settings={})
     with pytest.raises(ShardError, match="describes no tokenizer"):
         opened(folder)
 

@@ -5,7 +5,7 @@ killed at any moment leaves nothing behind, and what it sent before can still be
 
 Both ends are processes of one loader, so nothing is unpickled that comes from data.
 
-On the socket a letter is a header, then the pickled object if that is small. All else comes as file descriptors: the
+On the socket a message is a header, then the pickled object if that is small. All else comes as file descriptors: the
 pickled object if it is large, and each array of `_LARGE` bytes or more.
 """
 
@@ -30,7 +30,7 @@ from torch import Tensor
 _HEADER = struct.Struct("!II")
 """The bytes that follow the header, or 0 if the first file holds the pickled object; and the number of files."""
 _SMALL = 4096
-"""Pickled objects up to this size stay on the socket, so that a socket holds many letters before a sender must wait."""
+"""Pickled objects up to this size stay on the socket, so many messages fit into a socket before a sender waits."""
 _LARGE = 65536
 """Arrays of at least this size get a memory file of their own; it is freed with the array."""
 _MOST_FILES = 250
@@ -73,7 +73,7 @@ def send(pipe: socket.socket, message: object) -> None:
 def receive(pipe: socket.socket) -> Any:
     """The next object. Waits for it up to the socket's timeout.
 
-    Errors: EOFError if the sender is gone and no whole letter is left, TimeoutError, OSError if this process has too
+    Errors: EOFError if the sender is gone and no whole message is left, TimeoutError, OSError if this process has too
     many open files.
     """
     try:

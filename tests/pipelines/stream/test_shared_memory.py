@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.stream import letters
-from maskstream.pipelines.stream.letters import receive, send
+from maskstream.pipelines.stream import shared_memory
+from maskstream.pipelines.stream.shared_memory import receive, send
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_arrays_words_and_many_large_parts_arrive(pipe):
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
-def test_many_small_letters_wait_in_the_socket_and_outlive_their_sender(pipe):
+def test_many_small_messages_wait_in_the_socket_and_outlive_their_sender(pipe):
     pipe[0].settimeout(5)
     for number in range(30):
         send(pipe[0], (number, torch.full((30_000,), number)))
@@ -80,8 +80,8 @@ def test_many_small_letters_wait_in_the_socket_and_outlive_their_sender(pipe):
 
 
 @pytest.mark.parametrize("size", [0, 3, 8, 20])
-def test_a_letter_that_ends_early_is_an_end(pipe, size):
-    pipe[0].sendall(letters._HEADER.pack(40, 0)[:size] + b"x" * max(size - 8, 0))
+def test_a_message_that_ends_early_is_an_end(pipe, size):
+    pipe[0].sendall(shared_memory._HEADER.pack(40, 0)[:size] + b"x" * max(size - 8, 0))
     pipe[0].close()
     with pytest.raises(EOFError):
         receive(pipe[1])
@@ -105,7 +105,7 @@ def test_a_sender_waits_while_too_many_files_are_on_their_way(pipe, monkeypatch)
     def refused_twice(*arguments):
         calls.append(arguments)
         if len(calls) < 3:
-            raise OSError(letters.errno.ETOOMANYREFS, "too many references")
+            raise OSError(shared_memory.errno.ETOOMANYREFS, "too many references")
         return sends(*arguments)
 
     sends = socket.send_fds

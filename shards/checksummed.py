@@ -10,18 +10,18 @@ import xxhash
 
 from .config import Json
 
-SEAL = "xxh3_128"
+CHECKSUM = "xxh3_128"
 """The field with the checksum of all other fields."""
 
 
-def sealed(fields: Mapping[str, Any]) -> bytes:
+def add_checksum(fields: Mapping[str, Any]) -> bytes:
     """The fields and their checksum as indented JSON. Raises ValueError for what JSON cannot hold, TypeError too."""
     plain: Json = json.loads(json.dumps(fields))
-    return json.dumps({**plain, SEAL: _sum(plain)}, indent=2).encode() + b"\n"
+    return json.dumps({**plain, CHECKSUM: _sum(plain)}, indent=2).encode() + b"\n"
 
 
-def unsealed(data: bytes) -> Json:
-    """The fields that `sealed` wrote. Raises ValueError that says how the data differ from what was written."""
+def read_checksummed(data: bytes) -> Json:
+    """The fields that `add_checksum` wrote. Raises ValueError that says how the data differ from what was written."""
     if not data.strip(b"\0"):
         raise ValueError("it is empty" if not data else f"it holds {len(data)} zero bytes")
     try:
@@ -30,14 +30,14 @@ def unsealed(data: bytes) -> Json:
         raise ValueError(f"it is no JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"it holds a {type(fields).__name__} instead of an object")
-    if SEAL not in fields:
-        raise ValueError(f"it has no checksum {SEAL}; an earlier release may have written it")
-    seal = fields.pop(SEAL)
+    if CHECKSUM not in fields:
+        raise ValueError(f"it has no checksum {CHECKSUM}; an earlier release may have written it")
+    written = fields.pop(CHECKSUM)
     try:
         found = _sum(fields)
     except RecursionError as error:  # it may be read at a depth at which it cannot be written
         raise ValueError("it is nested too deeply") from error
-    if found != seal:
+    if found != written:
         raise ValueError("its contents do not match its checksum")
     return fields
 
