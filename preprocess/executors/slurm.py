@@ -1,7 +1,8 @@
 """Runs a job on a Slurm cluster without a driver: an array of its parts, and after them a job that finishes it.
 
 Slurm starts a killed task of the array again, anywhere. It needs nothing of what was there: a part continues from the
-records (`part.py`). So the cluster gets two scripts of a few lines, which can be read, changed and submitted by hand.
+records (`job/ledger.py`). So the cluster gets two scripts of a few lines, which can be read, changed and submitted by
+hand.
 """
 
 from __future__ import annotations
