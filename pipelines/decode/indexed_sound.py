@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.media.sound_packets import decoded, decoded_whole
 from maskstream.shards.media.sound_table import (
     CELL,
     HEAD,
@@ -19,8 +20,6 @@ from maskstream.shards.media.sound_table import (
     SoundHead,
     SoundTableError,
     counts_of,
-    decoded,
-    decoded_whole,
     packet_bytes,
     packets_of,
 )

@@ -17,16 +17,8 @@ import xxhash
 
 from maskstream.preprocess.encode.audio.encoder import check_sound
 from maskstream.preprocess.encode.audio.sound import Sound, read_sound
-from maskstream.shards.media.sound_table import (
-    CELL,
-    Floats,
-    Records,
-    SoundForm,
-    SoundTable,
-    SoundTableError,
-    decoded,
-    packets_of,
-)
+from maskstream.shards.media.sound_packets import Floats, decoded
+from maskstream.shards.media.sound_table import CELL, Records, SoundForm, SoundTable, SoundTableError, packets_of
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.sound import SOUND
 

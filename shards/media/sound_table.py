@@ -11,20 +11,13 @@ decoded as a whole, by its container.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import av
 import numpy as np
 import numpy.typing as npt
-from av.audio.codeccontext import AudioCodecContext
-from av.audio.frame import AudioFrame
 
 from maskstream.shards.errors import DataError
-
-from .flac import has_more_frames
-from .local_media import MediaError, open_media
 
 HEAD = np.dtype(
     [
@@ -190,73 +183,3 @@ def packet_bytes(data: bytes | memoryview, base: int, pieces: Records, packets: 
     if len(packets) == len(parts) + 1:
         return parts
     return [b"".join(parts[a:b]) for a, b in pairwise(packets.tolist())]
-
-
-Floats = npt.NDArray[np.float32]
-
-_FLAC_FRAMES = 8
-"""How often a packet may look as if a FLAC frame began; it has one, and other bytes look like it by chance."""
-_FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
-
-
-def decoder_of(form: SoundForm) -> AudioCodecContext:
-    """A decoder with one thread. Raises SoundTableError if this FFmpeg does not have the codec."""
-    try:
-        decoder = av.CodecContext.create(form.codec, "r")
-        if not isinstance(decoder, AudioCodecContext):
-            raise SoundTableError(f"{form.codec} is no audio codec")
-        decoder.extradata, decoder.thread_count = form.setup or None, 1
-        decoder.sample_rate, decoder.layout = form.sample_rate, form.layout
-        if form.codec == "flac":
-            decoder.options = {"err_detect": "crccheck+explode"}  # a damaged frame decodes to nothing
-    except (av.FFmpegError, ValueError) as error:
-        raise SoundTableError(f"FFmpeg {av.ffmpeg_version_info} cannot decode {form.codec} ({error})") from error
-    return decoder
-
-
-def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
-    """The samples of each packet from a new decoder, float32 (n, channels), full scale 1.
-
-    A packet may give no samples, also if it cannot be decoded: the first packets of a run may refer to missing ones.
-    Raises SoundTableError if the number of channels changes.
-    """
-    decoder = decoder_of(form)
-    channels: int | None = None
-    for packet in packets:
-        if form.codec == "flac" and has_more_frames(packet, _FLAC_FRAMES):
-            raise SoundTableError("has a packet of many FLAC frames, where one was indexed")
-        try:
-            frames = decoder.decode(av.Packet(packet))
-        except (av.FFmpegError, ValueError):
-            frames = []
-        parts = [floats_of(frame) for frame in frames]
-        if any(part.shape[1] != (channels := channels or part.shape[1]) for part in parts):
-            raise SoundTableError(f"has frames whose number of channels is not {channels}")
-        yield (
-            np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.empty((0, channels or 1), np.float32)
-        )
-
-
-def decoded_whole(member: bytes, container: str) -> Iterator[Floats]:
-    """The frames of a decode of the whole member, float32 (n, channels).
-
-    container: FFmpeg's name. Raises SoundTableError if the decode fails.
-    """
-    try:
-        with open_media(member, container) as opened:
-            for frame in opened.decode(audio=0):
-                yield floats_of(frame)
-    except (av.FFmpegError, MediaError, ValueError, IndexError) as error:
-        raise SoundTableError(f"cannot be decoded ({error})") from error
-
-
-def floats_of(frame: AudioFrame) -> Floats:
-    """A frame's samples, float32 (n, channels): integers are divided by their full scale, floats are unchanged."""
-    array = frame.to_ndarray()
-    array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
-    kind = frame.format.name.removesuffix("p")
-    if kind not in _FULL_SCALE:
-        return array.astype(np.float32, copy=False)
-    found = array.astype(np.float32) if kind != "u8" else array.astype(np.float32) - np.float32(128)
-    found *= np.float32(1 / _FULL_SCALE[kind])
-    return found

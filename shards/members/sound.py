@@ -62,7 +62,7 @@ def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Itera
 
 def _problems_of_table(table: SoundTable, body: bytes, n_samples: int, channels: int) -> Iterator[str]:
     """Compare a decode of the whole member with the table, and each cell's own decode with it."""
-    from maskstream.shards.media.sound_table import decoded, decoded_whole
+    from maskstream.shards.media.sound_packets import decoded, decoded_whole
 
     try:
         if table.kind == "whole":
@@ -89,7 +89,7 @@ def _problems_of_table(table: SoundTable, body: bytes, n_samples: int, channels:
 
 def _cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: list[np.ndarray]) -> Iterator[str]:
     """Find the first cell whose samples differ from those of the whole decode."""
-    from maskstream.shards.media.sound_table import decoded
+    from maskstream.shards.media.sound_packets import decoded
 
     for number, cell in enumerate(table.cells):
         begin, kept, stop = np.searchsorted(
