@@ -143,7 +143,7 @@ UV = runs/$*/bin/uv pip install -q --python runs/$*/bin/python --only-binary :al
 test-newest: RESOLUTION := highest  ## [PYTHON=python3.13]: the numerics and what reads and writes data, with the newest releases that pyproject.toml allows
 test-newest: TOOLS := -r pyproject.toml --group dev --extra metaworld --extra walks
 test-oldest: RESOLUTION := lowest-direct  ## [PYTHON=python3.13]: the same with its lower bounds
-test-oldest: TOOLS := hypothesis kaldi-native-fbank pytest pytest-xdist soundfile webdataset
+test-oldest: TOOLS := hypothesis kaldi-native-fbank "nvidia-dali-cuda130>=2.4" pytest pytest-xdist soundfile webdataset
 test-newest test-oldest: test-%:
 	rm -rf runs/$* && $(PYTHON) -m venv runs/$* && runs/$*/bin/python -m pip install -q uv
 	$(UV) --resolution $(RESOLUTION) -r pyproject.toml $(LOWEST:%=--extra %)

@@ -7,6 +7,7 @@ the model. Source: Madsen et al. (2022), sec. 3 and their code. Shapes: B rows o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +102,10 @@ def measure_importance(
 
 def _gradients(model: TextClassifier, batch: TextBatch, vectors: Tensor) -> Tensor:
     """The gradient of the logit of each row's label by its vectors: (B, L, D)."""
-    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTM has none outside training
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        if vectors.is_cuda:  # cuDNN's LSTM has no gradient outside training
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         asked = vectors.requires_grad_()
         scores = model.read(asked, batch).scores
         (found,) = torch.autograd.grad(scores.gather(1, batch.label.clamp_min(0)[:, None]).sum(), asked)
