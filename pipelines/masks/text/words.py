@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.masks.core.base import Mask
 from maskstream.pipelines.masks.core.draw import Draw, TokenGrid, sized
-from maskstream.pipelines.masks.core.ratio import Law, Ratio, Rounding, as_law, as_ratio_law, check_rounding
+from maskstream.pipelines.masks.core.ratio import Law, Ratio, RatioLaw, Rounding, as_law, as_ratio_law, check_rounding
 from maskstream.pipelines.masks.core.scheme import TEXT, Scheme, Shot
 from maskstream.pipelines.masks.laws.progress import RatioDecay
 from maskstream.pipelines.masks.laws.random import UniformCount
@@ -19,7 +19,30 @@ from maskstream.pipelines.masks.patterns.random import random_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tokens(Mask):
+class MaskOfWords(Mask):
+    """A mask that hides tokens or words of a text: a count of them by the law `ratio`, or `each` by itself."""
+
+    ratio: Ratio = 0.15
+    each: bool = False
+    rounding: Rounding = "nearest_masked"
+
+    def __post_init__(self) -> None:
+        if self.each:
+            self.ratio_law()
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"words"})
+
+    def ratio_law(self) -> RatioLaw:
+        """The law of the chance of each. Raises ValueError for a law of counts."""
+        return as_ratio_law(self.ratio, by=f"{type(self).__name__}(each=True)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens(MaskOfWords):
     """Uniformly random tokens of a text, none of them special or padding.
 
     each: every token is hidden with probability `ratio`, independently of the others. Counts differ from text to text
@@ -31,24 +54,10 @@ class Tokens(Mask):
     progress, masking ratio decay (Yang et al. 2023).
     """
 
-    ratio: Ratio = 0.15
-    each: bool = False
-    rounding: Rounding = "nearest_masked"
-
-    def __post_init__(self) -> None:
-        if self.each:
-            as_ratio_law(self.ratio, by="Tokens(each=True)")
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"words"})
-
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = word_cue(grid, draw, by="Tokens")
         if self.each:
-            ratio = as_ratio_law(self.ratio, by="Tokens(each=True)").draw(draw)
+            ratio = self.ratio_law().draw(draw)
             chances: npt.NDArray[np.bool_] = draw.rng.random(len(words)) < ratio
             return chances & (words >= 0)
         length = len(words) - int((words == PADDING).sum())
@@ -66,7 +75,7 @@ PADDING = -2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WholeWords(Mask):
+class WholeWords(MaskOfWords):
     """Words in a random order, until round(ratio * length) tokens are hidden, but at least 1.
 
     A word that would exceed the count is skipped and the next one is tried. So at most this many tokens are hidden, and
@@ -81,25 +90,11 @@ class WholeWords(Mask):
     """
 
     ratio: Ratio = 0.3
-    each: bool = False
-    rounding: Rounding = "nearest_masked"
-
-    def __post_init__(self) -> None:
-        if self.each:
-            as_ratio_law(self.ratio, by="WholeWords(each=True)")
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"words"})
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = TextWords.of(grid, draw, by="WholeWords")
         if self.each:
-            return words.spread(
-                draw.rng.random(len(words.lengths)) < as_ratio_law(self.ratio, by="WholeWords(each=True)").draw(draw)
-            )
+            return words.spread(draw.rng.random(len(words.lengths)) < self.ratio_law().draw(draw))
         count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
         return words.spread(words.taken(1, count, draw.rng)[0])
 

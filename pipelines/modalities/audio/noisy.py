@@ -110,7 +110,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             noise = self.noise.drawn(other, item.epoch)
         return NoisyPlan(clean=self.clean.drawn(item.index, item.epoch), noise=noise)
 
-    def elsewhere(self, plan: NoisyPlan) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
+    def other_ranges(self, plan: NoisyPlan) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
         """The byte ranges of the noise, in the store of its split."""
         if self.noise is None or plan.noise is None:
             return ()
