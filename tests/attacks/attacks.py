@@ -63,7 +63,7 @@ ATTACKS = {
     "archive-kills": Attack(module="archive_kills", few=6, ends=("exact",), cost=10, slow=True),
     "cache": Attack(module="cache", few=8000, ends=("cached", "fetched"), slow=True),
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5, slow=True),
-    "exits": Attack(module="exits", few=7, ends=("ended",), cost=10, slow=True),
+    "exits": Attack(module="exits", few=9, ends=("ended",), cost=10, slow=True),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True, stores=STORES),
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
     "fuzz": Attack(module="fuzz", few=150, ends=("refused", "rejected", "right", "sample"), slow=True),

@@ -19,7 +19,8 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401  (a training imports it, which takes seconds)
+import torch._dynamo
+import torch.distributed.fsdp  # noqa: F401  (a training imports these, which takes seconds)
 
 from maskstream.cli import run
 from maskstream.preprocess import make_shards
@@ -38,6 +39,13 @@ def train_script(given: Path, out: Path, seed: int) -> None:
     """One of two ranks trains for one to three steps."""
     steps, recipe = 1 + seed % 3, chosen_recipe("mae-tiny", SMALL)
     train(recipe, given / "image/split", out, steps=steps, device="cpu", threads=1, progress=False)
+
+
+def divided_script(given: Path, out: Path, seed: int) -> None:
+    """The same with the weights divided among the ranks, whose group outlives the training."""
+    steps, recipe = 1 + seed % 3, chosen_recipe("mae-tiny", SMALL)
+    settings = {"steps": steps, "device": "cpu", "threads": 1, "progress": False, "parallel": "fsdp"}
+    train(recipe, given / "image/split", out, **settings)
 
 
 def train_command(given: Path, out: Path, seed: int) -> None:
@@ -69,8 +77,8 @@ def loader_script(given: Path, out: Path, seed: int) -> None:
     globals()["left"] = batches  # until the interpreter is taken apart
 
 
-JOBS = (train_script, train_command, shards_script, shards_command, loader_script)
-OF_RANKS = (train_script, train_command)
+JOBS = (train_script, divided_script, train_command, shards_script, shards_command, loader_script)
+OF_RANKS = (train_script, divided_script, train_command)
 
 
 def attack(number: int, seed: int, folder: Path) -> Counter[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
+from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -69,9 +71,10 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
     The backend is NCCL on CUDA devices and gloo on the CPU. With "auto" or "cuda" each process takes the GPU of its
     LOCAL_RANK. A group that exists already is used and not destroyed. All ranks must call this equally often.
 
-    At the end nothing may refer to the group, so that its threads are joined. A thread of gloo that frees a tensor
-    while the interpreter ends aborts the process (docs/robustness.md). torch.distributed.nn.functional, which DDP
-    imports, has the group of its import as a default argument, and so kept it.
+    A thread of gloo that frees a tensor while the interpreter ends aborts the process (docs/robustness.md), so the
+    threads are at rest when the group ends. They are joined, too, unless something refers to the group: DTensor's
+    caches do, and torch.distributed.nn.functional did, which DDP imports: it has the group of its import as a default
+    argument.
     """
     chosen = pick_device(device)
     if dist.is_initialized() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -86,7 +89,36 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
     try:
         yield chosen
     finally:
+        _wait_for_gloo()
         dist.destroy_process_group()
+
+
+def _wait_for_gloo() -> None:
+    """Waits until no thread of gloo is at work, for at most 10 s. Elsewhere than on Linux it does not.
+
+    An operation is finished before its thread has let go of the operation's tensors. The thread may need the
+    interpreter's lock for it, which is free while this one sleeps. So a thread that slept from one look to the next
+    has nothing to let go of.
+    """
+    before, end = None, monotonic() + 10
+    while monotonic() < end:
+        seen = _gloo_threads()
+        if not seen or (seen == before and all(state == "S" for state, _ in seen.values())):
+            return
+        before = seen
+        sleep(0.02)  # longer than a thread waits before it asks for the lock again
+
+
+def _gloo_threads() -> dict[str, tuple[str, str]]:
+    """Of each thread that does gloo's operations: its state, and how often it was put to sleep or interrupted."""
+    found = {}
+    for task in Path("/proc/self/task").glob("*"):
+        with suppress(OSError):
+            lines = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+            if lines["Name"] == "pt_gloo_runloop":
+                switches = lines["voluntary_ctxt_switches"], lines["nonvoluntary_ctxt_switches"]
+                found[task.name] = lines["State"][0], " ".join(switches)
+    return found
 
 
 @cache

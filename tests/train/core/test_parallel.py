@@ -24,6 +24,23 @@ SCRIPT = Path(__file__).with_name("ranks_of_any_kind.py")
 STEPS = 7
 
 
+BUSY = """
+import threading, time, torch, torch.distributed as dist
+from maskstream.train.core.distributed import process_group
+begun = threading.Event()
+def busy(_):
+    begun.set()
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        pass
+with process_group("cpu"):
+    kept = dist.group.WORLD
+    time.sleep(0.2 * dist.get_rank())
+    dist.all_reduce(torch.zeros(1), async_op=True).get_future().then(busy)
+    begun.wait()
+"""
+
+
 @pytest.fixture
 def compiled(monkeypatch):
     """Which modules were compiled, and whether each had to be one graph."""
@@ -63,15 +80,20 @@ def test_a_divided_model_is_compiled_by_blocks(compiled, monkeypatch):
 
 
 def ranks(number, out, *, fields=None, loader=None, limit_s=100, **options):
-    """Trains with a number of ranks. Returns their exit codes and the output of rank 0."""
+    """Trains with a number of ranks. Returns their exit codes and what they wrote."""
     words = [fields or {}, loader or {}, {"steps": STEPS, "precision": "fp32", **options}]
+    return ended([SCRIPT, out, *map(json.dumps, words)], number, limit_s)
+
+
+def ended(words, number, limit_s):
+    """Runs Python with these words as each of the ranks. Returns their exit codes and what they wrote."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number), "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, SCRIPT, out, *map(json.dumps, words)],
+            [sys.executable, *words],
             env={**os.environ, **place, "RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -95,6 +117,12 @@ def trained(number, out, *, fields=None, loader=None, **options):
     codes, output = ranks(number, out, fields=fields, loader=loader, **options)
     assert codes == [0] * number, output
     return int(output.split("begun after step ")[1].split()[0])
+
+
+def test_a_thread_of_gloo_that_is_at_work_when_a_group_ends_aborts_nobody():
+    """Also where something keeps the group, so that its threads live until the interpreter has ended."""
+    codes, output = ended(["-c", BUSY], 2, 60)
+    assert codes == [0, 0], output
 
 
 def weights(out):
