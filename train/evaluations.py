@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from maskstream.shards.config import Json
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
 from maskstream.shards.stores.publish import publish
 from maskstream.shards.stores.url import local_path
 
@@ -51,9 +51,9 @@ class EvaluatedSplit:
     fingerprint: str
 
     @classmethod
-    def of(cls, data: str | Path) -> Self:
+    def of(cls, data: SplitLocation) -> Self:
         """That of the current version of the split at `data`."""
-        info = read_dataset_json(data)
+        info = read_info(data)
         return cls(
             location=str(data),
             dataset=str(info["dataset"]),
@@ -93,7 +93,7 @@ class RunEvaluation:
         return replace(self, scores=(), notes={}) == replace(other, scores=(), notes={})
 
 
-def evaluation_of(recipe: Recipe[Any], model: Model[Any], data: str | Path, shown: int) -> Evaluation:
+def evaluation_of(recipe: Recipe[Any], model: Model[Any], data: SplitLocation, shown: int) -> Evaluation:
     """The evaluation of a trained model, in eval mode, with `shown` examples of the split at `data`.
 
     ValueError for a recipe whose kind of model has none.
@@ -107,7 +107,7 @@ def evaluation_of(recipe: Recipe[Any], model: Model[Any], data: str | Path, show
 
 
 def evaluate_run(
-    run: str | Path, data: str | Path, *, recipe: Recipe[Any] | None = None, again: bool = False
+    run: str | Path, data: SplitLocation, *, recipe: Recipe[Any] | None = None, again: bool = False
 ) -> RunEvaluation:
     """The numbers of the run in the folder `run` on the split at `data`, best one for validation.
 
@@ -119,6 +119,7 @@ def evaluate_run(
     """
     folder = local_path(run, "the run")
     recipe = recipe or run_recipe(folder)
+    data = Manifest.load(data)
     check_modality(recipe, data)
     weights = run_weights(folder)
     begun = _begun(recipe, weights, data)
@@ -132,7 +133,7 @@ def evaluate_run(
 
 
 def keep_evaluation(
-    run: Path, recipe: Recipe[Any], weights: Path, data: str | Path, found: Evaluation
+    run: Path, recipe: Recipe[Any], weights: Path, data: SplitLocation, found: Evaluation
 ) -> RunEvaluation:
     """Adds the numbers of an evaluation of a run's `weights` on the split at `data` to its evaluation.json.
 
@@ -165,7 +166,7 @@ def kept_evaluations(run: Path) -> Sequence[RunEvaluation]:
         return []
 
 
-def _begun(recipe: Recipe[Any], weights: Path, data: str | Path) -> RunEvaluation:
+def _begun(recipe: Recipe[Any], weights: Path, data: SplitLocation) -> RunEvaluation:
     """An evaluation that has no numbers yet."""
     checksum, step = weights_sum(weights)
     return RunEvaluation(

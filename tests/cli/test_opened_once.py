@@ -63,6 +63,35 @@ def test_a_command_asks_once(name: str, folder: Path, tmp_path: Path, monkeypatc
     assert set(counts.values()) == {1}, counts
 
 
+@pytest.fixture(scope="module")
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    train("mae-tiny", folder, out, steps=1, set=CUTS, device="cpu", threads=1, progress=False)
+    return out
+
+
+OF_A_RUN = {
+    "evaluate": ["evaluate", "{run}", "{run}", "--again", "--data", "{data}"],
+    "report": ["report", "{run}", "--out", "report.html", "--data", "{data}", "--unseen", "{other}"],
+    "probe": ["probe", "{run}", "--seeds", "1", "--out", "probe.json", "--data", "{data}", "--test", "{other}"],
+    "finetune": ["finetune", "{run}", "--steps", "1", "--out", "finer", "--data", "{data}", "--test", "{other}"],
+}
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_a_command_of_a_run_asks_once_for_each_split(
+    name: str, folder: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with asked(folder) as (data, counts), asked(folder) as (other, others):
+        words = [word.format(run=run, data=data, other=other) for word in OF_A_RUN[name]]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, (done.output, done.exception)
+    assert counts["dataset.json"] == 1
+    assert others["dataset.json"] == (0 if name == "evaluate" else 1)
+    assert max(*counts.values(), *others.values()) == 1, (counts, others)
+
+
 def test_a_continued_run_asks_once(folder: Path, tmp_path: Path) -> None:
     settings = {"set": CUTS, "device": "cpu", "threads": 1, "progress": False}
     for steps in (1, 2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Unpack
 
@@ -91,12 +90,9 @@ class Recipe(Config, Generic[BatchT]):
         return -(-batches // self.accumulate)
 
 
-def check_modality(recipe: Recipe[Any], data: SplitLocation, info: Mapping[str, Any] | None = None) -> None:
-    """Raises ValueError if the split at `data` is of another modality than the recipe, ShardError if it is no split.
-
-    info: the description of the split, if it was read.
-    """
-    found = (read_info(data) if info is None else info)["modality"]
+def check_modality(recipe: Recipe[Any], data: SplitLocation) -> None:
+    """Raises ValueError if the split at `data` is of another modality than the recipe, ShardError if it is no split."""
+    found = read_info(data)["modality"]
     if found != recipe.data.modality:
         raise ValueError(
             f"the recipe {recipe.name!r} is for {recipe.data.modality}, but {data} holds {found}; `maskstream recipes` "

@@ -9,16 +9,13 @@ from typing import Any, Unpack
 
 import torch
 
-from maskstream.pipelines.modalities.node_cache import CACHE_GB, block_cache
-from maskstream.pipelines.modalities.split import version_of_state
+from maskstream.pipelines.modalities.node_cache import CACHE_GB
+from maskstream.pipelines.modalities.split import StoreOptions, open_manifest, version_of_state
 from maskstream.pipelines.stream.loader import DATASET_VERSION
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.base import Store
-from maskstream.shards.stores.block_cache import BlockCache
-from maskstream.shards.stores.open import open_store
 
 from .checkpoint import CHECKPOINTS, STATE, list_checkpoints
 from .class_feedback import with_channel
@@ -55,25 +52,26 @@ def version_of_run(folder: Path, store: Store, info: Mapping[str, Any], asked: i
 
 
 def open_data(
-    recipe: Recipe[Any], data: str | Path, folder: Path | None, asked: int | None, cache: BlockCache | None
+    recipe: Recipe[Any],
+    data: SplitLocation,
+    folder: Path | None,
+    asked: int | None = None,
+    **storing: Unpack[StoreOptions],
 ) -> Manifest:
     """The split of a run, which is opened here and nowhere else: the version `asked` for, or that of a continued run.
 
     folder: that of the checkpoints; None for a run that begins anew. ValueError for a split of another modality than
     the recipe's; for other errors see `version_of_run`.
     """
-    store = open_store(data, cache)
-    info = read_dataset_json(store, asked)
-    check_modality(recipe, data, info)
-    needed = None if folder is None else version_of_run(folder, store, info, asked)
-    if needed not in (None, asked):
-        info = read_dataset_json(store, needed)
-    return Manifest.load(store, info=info, cache=cache)
+    manifest = open_manifest(data, version=asked, **storing)
+    check_modality(recipe, manifest)
+    needed = None if folder is None else version_of_run(folder, manifest.store, manifest.info, asked)
+    return Manifest.load(manifest, version=needed)
 
 
 def train_recipe(
     recipe: Recipe[Any],
-    data: str | Path,
+    data: SplitLocation,
     out: str | Path,
     *,
     data_version: int | None = None,
@@ -93,7 +91,7 @@ def train_recipe(
     The run's length is known before its loader is made, since masks and batches may change over the run.
     """
     folder = Path(out) / CHECKPOINTS if options.get("resume", True) else None
-    manifest = open_data(recipe, data, folder, data_version, block_cache(data, cache, cache_gb))
+    manifest = open_data(recipe, data, folder, data_version, cache=cache, cache_gb=cache_gb)
     with process_group(device) as own, compute_threads(own):
         recipe = with_channel(recipe)
         planned = recipe.run_length(manifest, world_size=world_size()) if steps is None else steps

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from maskstream.shards.config.base import Json
+from maskstream.shards.format.manifest import SplitLocation
 
 NORMALISED = (
     "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
@@ -126,7 +126,7 @@ class Evaluate(Protocol):
     The samples are the same at each call. config: the recipe's data config.
     """
 
-    def __call__(self, model: Any, config: Any, data: str | Path, shown: int) -> Evaluation: ...
+    def __call__(self, model: Any, config: Any, data: SplitLocation, shown: int) -> Evaluation: ...
 
 
 class Drawn(Protocol):
@@ -140,7 +140,7 @@ class Drawn(Protocol):
         self,
         model: Any,
         config: Any,
-        data: str | Path,
+        data: SplitLocation,
         *,
         count: int,
         rounds: int,

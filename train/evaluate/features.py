@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -20,7 +19,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import JSON, LABELS
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 
 AUGMENTATIONS: Mapping[str, object] = {
     "views": 1,
@@ -61,7 +60,7 @@ class Labelled:
     tokens: Mapping[str, Tensor]
 
 
-def without_augmentation(config: DataConfig[Any], train: str | Path) -> DataConfig[Any]:
+def without_augmentation(config: DataConfig[Any], train: SplitLocation) -> DataConfig[Any]:
     """The config without augmentation; sounds are normalised by the statistics of the split `train`."""
     own = {f.name for f in fields(config)}
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own}
@@ -71,7 +70,7 @@ def without_augmentation(config: DataConfig[Any], train: str | Path) -> DataConf
     return made
 
 
-def has_label_lists(data: str | Path) -> bool:
+def has_label_lists(data: SplitLocation) -> bool:
     """Whether the samples of a split have lists of classes (`labels` in their json) instead of one label each."""
     manifest = Manifest.load(data)
     if JSON not in manifest.components or not len(manifest):
@@ -81,7 +80,7 @@ def has_label_lists(data: str | Path) -> bool:
 
 
 def labelled_batches(
-    config: DataConfig[Any], data: str | Path, *, size: int, samples: int, several: bool
+    config: DataConfig[Any], data: SplitLocation, *, size: int, samples: int, several: bool
 ) -> Iterator[tuple[Batch, Tensor, Tensor]]:
     """Batches of a split, with the rows that count int64 (R,) and their labels; up to `samples` samples in all.
 

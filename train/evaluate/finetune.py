@@ -27,7 +27,7 @@ from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import Json, with_set
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
 from maskstream.shards.stores.publish import publish
 from maskstream.train.core.export import load_model
 from maskstream.train.core.losses import Losses, weighted
@@ -181,7 +181,7 @@ class FineTuned:
         return {**own, "steps": self.trained.step, "loss": self.trained.loss}
 
 
-def classifier_recipe(run: str | Path, train: str | Path, set: Sequence[str] = ()) -> Recipe[Any]:
+def classifier_recipe(run: str | Path, train: SplitLocation, set: Sequence[str] = ()) -> Recipe[Any]:
     """The recipe that fine-tunes the encoder of a run on the labels of a split; set: fields of it to change.
 
     50 epochs of AdamW with a learning rate of 1e-3 per 256 samples that decays by 0.75 from block to block, betas (0.9,
@@ -196,7 +196,7 @@ def classifier_recipe(run: str | Path, train: str | Path, set: Sequence[str] = (
             "masked autoencoder, such as mae, videomae and audiomae recipes train"
         )
     several = has_label_lists(train)
-    classes = len(read_dataset_json(train)["label_names"])
+    classes = len(read_info(train)["label_names"])
     model: ClassifierConfig[Any] = ClassifierConfig(of=base.model, classes=classes, several=several)
     changed: Any = {"fields": (LABELS,)} if several else {}
     changed |= {"views": 1} if "views" in {f.name for f in fields(base.data)} else {}
@@ -213,8 +213,8 @@ def classifier_recipe(run: str | Path, train: str | Path, set: Sequence[str] = (
 
 def finetune(
     run: str | Path,
-    train: str | Path,
-    test: str | Path,
+    train: SplitLocation,
+    test: SplitLocation,
     out: str | Path,
     *,
     set: Sequence[str] = (),
@@ -232,9 +232,10 @@ def finetune(
     comparison. Returns None if it was stopped by a signal; the same call continues. For other arguments and for errors
     see `maskstream.train.train`.
     """
+    train, test = Manifest.load(train), Manifest.load(test)
     recipe = classifier_recipe(run, train, set)
     check_modality(recipe, test)
-    if (names := read_dataset_json(test)["label_names"]) != read_dataset_json(train)["label_names"]:
+    if (names := test.info["label_names"]) != train.info["label_names"]:
         raise ValueError(f"{test} has {len(names)} classes, not those of {train}; give two splits with the same names")
     initial = None if scratch else _encoder_of(Path(run), Path(out))
     trained = train_recipe(
@@ -266,7 +267,7 @@ def _encoder_of(run: Path, out: Path) -> Path:
 
 @torch.no_grad()
 def _measured(
-    recipe: Recipe[Any], trained: TrainResult, train: str | Path, test: str | Path, device: torch.device
+    recipe: Recipe[Any], trained: TrainResult, train: Manifest, test: Manifest, device: torch.device
 ) -> FineTuned:
     model, config = load_model(trained.out / MODEL).to(device), recipe.model
     if not isinstance(model, Classifier) or not isinstance(config, ClassifierConfig):

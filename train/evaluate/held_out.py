@@ -8,12 +8,12 @@ from pathlib import Path
 
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 
 
 def read_batches(
     config: DataConfig[BatchT],
-    data: str | Path,
+    data: SplitLocation,
     *,
     size: int,
     samples: int,
@@ -33,22 +33,22 @@ def read_batches(
     loader.close()
 
 
-def read_shuffled(config: DataConfig[BatchT], data: str | Path, *, most: int, size: int) -> Iterator[BatchT]:
+def read_shuffled(config: DataConfig[BatchT], data: SplitLocation, *, most: int, size: int) -> Iterator[BatchT]:
     """Whole batches of up to `most` shuffled samples of a split, of `size` samples or of all that it has."""
     n = min(len(Manifest.load(data)), most)
     size = min(n, size)
     return read_batches(config, data, size=size, samples=n // size * size, shuffle=True)
 
 
-def read_first(config: DataConfig[BatchT], data: str | Path, shown: int) -> BatchT:
+def read_first(config: DataConfig[BatchT], data: SplitLocation, shown: int) -> BatchT:
     """One batch of up to `shown` shuffled samples."""
     return next(read_shuffled(config, data, most=shown, size=shown))
 
 
-def trained_on(data: str | Path) -> str | Path:
+def trained_on(data: SplitLocation) -> SplitLocation:
     """The split of which baselines may know what a model was trained on: `train` beside `data`.
 
     Where there is none it is `data` itself, whose own counts and means are harder to beat.
     """
-    beside = Path(data).parent / "train"
-    return beside if (beside / "dataset.json").is_file() else data
+    beside = Path(str(data)).parent / "train"
+    return Manifest.load(beside) if (beside / "dataset.json").is_file() else data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Protocol
 
 import torch
@@ -19,6 +19,7 @@ from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.shards.format.dataset import is_split
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import beside
 from maskstream.train.nn.pair_model import PairModel
 from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
@@ -42,7 +43,7 @@ READING = (
 
 
 def evaluate(
-    model: PairModel, config: AudioVisualData, data: str | Path, shown: int, denoised: Sequence[Score] = ()
+    model: PairModel, config: AudioVisualData, data: SplitLocation, shown: int, denoised: Sequence[Score] = ()
 ) -> Evaluation:
     """The errors on the split, the retrieval on it and on its dataset's `train` split, and reconstructions of some.
 
@@ -51,7 +52,7 @@ def evaluate(
     train = _train_beside(data)
     found = measure_errors(config, model, data, train)
     matched = {
-        PurePosixPath(one).name: measure_retrieval(model, pairs_of(config, one, 16, whole=True))
+        PurePosixPath(str(one)).name: measure_retrieval(model, pairs_of(config, one, 16, whole=True))
         for one in (data, train)
         if one is not None
     }
@@ -114,7 +115,9 @@ class PairErrors:
     samples: int
 
 
-def measure_errors(config: AudioVisualData, model: PairModel, data: str | Path, train: str | None) -> PairErrors:
+def measure_errors(
+    config: AudioVisualData, model: PairModel, data: SplitLocation, train: SplitLocation | None
+) -> PairErrors:
     """The errors on up to 256 samples of the split at `data`, with the recipe's masks at the end of a run.
 
     train: the training split of the same dataset, for the average tokens.
@@ -140,7 +143,7 @@ def measure_errors(config: AudioVisualData, model: PairModel, data: str | Path, 
 
 def pairs_of(
     config: AudioVisualData,
-    data: str | Path,
+    data: SplitLocation,
     size: int,
     *,
     samples: int = MEASURED,
@@ -198,7 +201,7 @@ def _predictions(model: PairModel, clips: VideoBatch, sounds: AudioBatch) -> Ite
         yield one.float(), kind.targets(tokens[row, mask.target]), mask
 
 
-def _averages(config: AudioVisualData, model: PairModel, train: str) -> tuple[Tensor, Tensor]:
+def _averages(config: AudioVisualData, model: PairModel, train: SplitLocation) -> tuple[Tensor, Tensor]:
     """The average token of each position over a split, float32 (N, values), for the video and for the sound."""
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
@@ -276,7 +279,8 @@ def _by_number(key: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
-def _train_beside(data: str | Path) -> str | None:
+def _train_beside(data: SplitLocation) -> Manifest | None:
     """The training split of the same dataset; None if there is none or `data` is that split."""
     train = beside(str(data), "train")
-    return train if train != beside(str(data), PurePosixPath(data).name) and is_split(train) else None
+    own = beside(str(data), PurePosixPath(str(data)).name)
+    return Manifest.load(train) if train != own and is_split(train) else None

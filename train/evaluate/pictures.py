@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.nn.image_tokens import ImageTokens
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.nn.video_tokens import VideoTokens
@@ -37,7 +37,7 @@ def root_mean_square(made: Tensor, true: Tensor) -> float:
     return float((made.float() - true.float()).square().mean().sqrt())
 
 
-def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: SplitLocation, shown: int) -> Evaluation:
     """The loss on centre crops of shuffled pictures with the recipe's masks, and reconstructions of some.
 
     A model of pixels is compared with guesses from the visible pixels, as that of clips.
@@ -78,7 +78,7 @@ def measure_pixels(
     return measure_guesses(clip, predicted())
 
 
-def held_out_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
+def held_out_pictures(config: ImageData, data: SplitLocation) -> list[ImageBatch]:
     """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.config import Json
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
 from maskstream.train.core.export import load_model
 from maskstream.train.core.process import compute_threads
@@ -145,8 +145,8 @@ class ProbeResult:
 
 def probe(
     runs: Sequence[str | Path],
-    train: str | Path,
-    test: str | Path,
+    train: SplitLocation,
+    test: SplitLocation,
     *,
     probes: Sequence[str] = PROBES,
     seeds: int = 3,
@@ -164,6 +164,7 @@ def probe(
         raise ValueError(f"there is no probe {unknown[0]!r}{close}; legal are {', '.join(PROBES)}")
     folders = [Path(run) for run in runs]
     recipe = _one_recipe(folders)
+    train, test = Manifest.load(train), Manifest.load(test)
     classes, several = _classes(recipe, train, test)
     of_runs = tuple(int(run_settings(run).get("seed", 0)) for run in folders)
     others = _seeds(of_runs, seeds)
@@ -180,7 +181,7 @@ def probe(
         encoders[name] = model
     data = without_augmentation(recipe.data, train)
 
-    def batches(of: str | Path) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    def batches(of: Manifest) -> Iterator[tuple[Batch, Tensor, Tensor]]:
         return labelled_batches(data, of, size=_AT_ONCE, samples=samples, several=several)
 
     with compute_threads(device):
@@ -244,12 +245,12 @@ def _one_recipe(folders: Sequence[Path]) -> Recipe[Any]:
     return recipes[0]
 
 
-def _classes(recipe: Recipe[Any], train: str | Path, test: str | Path) -> tuple[int, bool]:
+def _classes(recipe: Recipe[Any], train: Manifest, test: Manifest) -> tuple[int, bool]:
     """The number of classes, and whether a sample may have several."""
     names = []
     for split in (train, test):
         check_modality(recipe, split)
-        names.append(list(read_dataset_json(split)["label_names"]))
+        names.append(list(split.info["label_names"]))
     if names[0] != names[1] or len(names[0]) < 2:
         raise ValueError(
             f"{train} has {len(names[0])} classes and {test} has {len(names[1])}; a probe needs two splits with the "

@@ -26,9 +26,11 @@ def evaluate(
 
     The numbers are kept in RUN/evaluation.json; `report` writes the same there. Several runs are compared.
     """
+    from maskstream.shards.format.manifest import Manifest
     from maskstream.train.evaluations import evaluate_run
 
-    found = [evaluate_run(run, data, again=again) for run in runs]
+    split = Manifest.load(data)
+    found = [evaluate_run(run, split, again=again) for run in runs]
     if as_json:
         show({"evaluations": [one.to_dict() for one in found]}, as_json)
         return

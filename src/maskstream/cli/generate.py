@@ -57,9 +57,11 @@ def generate_pictures(
     """Write a page of pictures or clips that a model of ids generates, beside real ones."""
     from maskstream.modalities import modality_of
     from maskstream.pages.generated import write_generated
+    from maskstream.shards.format.manifest import Manifest
 
+    split = Manifest.load(data)
     page = write_generated(
-        modality_of(data), run, data, out, count=count, rounds=rounds, temperature=temperature, seed=seed
+        modality_of(split), run, split, out, count=count, rounds=rounds, temperature=temperature, seed=seed
     )
     if as_json:
         show({"page": str(page)}, as_json)

@@ -32,7 +32,9 @@ def report(
     """
     from maskstream.modalities import modality_of
     from maskstream.pages.report.report import write_report
+    from maskstream.shards.format.manifest import Manifest
 
-    written = write_report(modality_of(data), run, data, out, unseen=unseen)
+    split = Manifest.load(data)
+    written = write_report(modality_of(split), run, split, out, unseen=unseen)
     show(written.facts, as_json=False)
     say(f"wrote {written.page}")

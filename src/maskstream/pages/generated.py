@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from maskstream.modality import Modality
-from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.train.core.export import load_model
 from maskstream.train.core.model import ModelConfig
@@ -34,7 +33,7 @@ GENERATES: dict[type[ModelConfig[Any]], Drawn] = {
 
 def generated_texts(
     run: str | Path,
-    data: str | Path,
+    data: SplitLocation,
     text: str,
     *,
     blanks: int,
@@ -80,7 +79,7 @@ def generated_texts(
 def write_generated(
     modality: Modality,
     run: Path,
-    data: str,
+    data: SplitLocation,
     out: Path | None,
     *,
     count: int,
@@ -112,7 +111,7 @@ def write_generated(
         kind="generated samples",
         title=f"{run.resolve().name}: {recipe.name}",
         lede="What a trained model generates, beside real samples.",
-        facts={"recipe": recipe.name, "seed": str(seed), "real samples": data},
-        sections=sections_of([example], modality.figures(recipe.data, data), label_names(read_dataset_json(data))),
+        facts={"recipe": recipe.name, "seed": str(seed), "real samples": str(data)},
+        sections=sections_of([example], modality.figures(recipe.data, data), label_names(read_info(data))),
     )
     return write_page(text, run / "generated.html" if out is None else out)

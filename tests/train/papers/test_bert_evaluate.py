@@ -46,7 +46,7 @@ def test_a_split_is_measured_with_the_counts_of_the_split_beside_it(tmp_path):
     found = evaluate(model, config, tmp_path / "data/val", 1)
     assert 0 < found.loss.value < 7
     assert found.notes["perplexity"] == pytest.approx(np.exp(found.scores[0].value))
-    assert trained_on(tmp_path / "data/val") == tmp_path / "data/train"
+    assert str(trained_on(tmp_path / "data/val")) == str(tmp_path / "data/train")
     (tmp_path / "data/train").rename(tmp_path / "data/other")
     assert trained_on(tmp_path / "data/val") == tmp_path / "data/val"
     assert evaluate(model, config, tmp_path / "data/val", 1).scores == found.scores

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss
 from maskstream.train.evaluate.guesses import PatchLosses, measure_patches
 from maskstream.train.evaluate.held_out import read_batches
@@ -24,7 +24,7 @@ READING = (
 ) + NORMALISED
 
 
-def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: SplitLocation, shown: int) -> Evaluation:
     """The loss on clips of sounds as they are, without gain and mixtures, and reconstructions of some."""
     plain = replace(config, roll_gain=None, spec_augment=None, mixup=None, views=1)
     batch = next(iter(read_batches(plain, data, size=shown, samples=shown, shuffle=True)))
@@ -41,7 +41,7 @@ def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: str 
     )
 
 
-def measure_losses(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: str | Path) -> PatchLosses:
+def measure_losses(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: SplitLocation) -> PatchLosses:
     """The losses over up to 512 samples."""
     return measure_patches(model, read_batches(config, data, size=32, samples=MEASURED))
 

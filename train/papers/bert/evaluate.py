@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, TrainingLoss
 from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
 from maskstream.train.evaluate.id_counts import STRENGTHS, NGrams, neighbours, scores_of
@@ -68,7 +67,7 @@ def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGr
     )
 
 
-def evaluate(model: TokenModel, config: TextData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: TokenModel, config: TextData, data: SplitLocation, shown: int) -> Evaluation:
     """The loss on a held-out split with the recipe's masks, compared with those of counts of the training split."""
     size = min(len(Manifest.load(data)), _AT_ONCE)
     whole = replace(config, packing="pack", mask=None)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.core.losses import squared
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score
 from maskstream.train.evaluate.held_out import read_batches
@@ -28,7 +26,9 @@ _AT_ONCE = 16
 
 
 @torch.inference_mode()
-def evaluate(model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: str | Path, shown: int) -> Evaluation:
+def evaluate(
+    model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: SplitLocation, shown: int
+) -> Evaluation:
     """The loss on shuffled samples with the recipe's own random views, the same at each call."""
     n = min(len(Manifest.load(data)), MEASURED)
     size = min(n, _AT_ONCE)

@@ -22,18 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from maskstream.pipelines import points_loader
 from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.core.model import Model
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from maskstream.train.nn.objectives import chamfer
@@ -167,7 +166,7 @@ class DenoisedClouds(Example):
     patch: int
 
 
-def evaluate(model: VoxelDiffusion, config: PointsData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: VoxelDiffusion, config: PointsData, data: SplitLocation, shown: int) -> Evaluation:
     """The held-out errors with their bounds, and clouds that the model generated; the same at each call."""
     batches = held_out_batches(config, data)
     errors = measure_noise(config, model, batches, data)
@@ -246,14 +245,13 @@ def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> Denoised
     )
 
 
-def made_and_real(config: PointsData, model: VoxelDiffusion, data: str | Path) -> tuple[Tensor, Tensor, Tensor]:
+def made_and_real(config: PointsData, model: VoxelDiffusion, data: SplitLocation) -> tuple[Tensor, Tensor, Tensor]:
     """Generated clouds and as many real ones, float32 (B, N, 3) each, and their categories, int64 (B,), ascending.
 
     All categories have the same number of clouds if the split has enough of each; at most COMPARED in all.
     """
-    loader = points_loader(
-        data, select=config.select, augment=PointAugment(normalise=config.augment.normalise), batch_size=1, device="cpu"
-    )
+    plain = PointsData(select=config.select, augment=PointAugment(normalise=config.augment.normalise))
+    loader = plain.loader(data, batch_size=1, device="cpu")
     if len(loader) < 2:
         raise ValueError("a report compares generated clouds with real ones; give it a split of 2 or more clouds")
     found: dict[int, list[Tensor]] = {}

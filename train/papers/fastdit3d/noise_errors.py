@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from maskstream.pipelines import points_loader
 from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointSelection
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Score
 
 from .model import VoxelDiffusion, noise_of
@@ -64,7 +62,7 @@ class NoiseErrors:
     bands: tuple[tuple[float, float, MaskedErrors], ...]
 
 
-def held_out_batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
+def held_out_batches(config: PointsData, data: SplitLocation) -> list[PointsBatch]:
     """Batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call."""
     n = min(len(Manifest.load(data)), MEASURED)
     plain = replace(config, views=VIEWS, augment=_plain(config))
@@ -74,7 +72,7 @@ def held_out_batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
 
 @torch.inference_mode()
 def measure_noise(
-    config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: str | Path
+    config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: SplitLocation
 ) -> NoiseErrors:
     """The model's errors and their bounds on batches of the split at `data`."""
     dense = _dense_clouds(config, data, {key for batch in batches for key in batch.key})
@@ -117,11 +115,10 @@ def bound_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float
     return float(torch.stack(errors).min())
 
 
-def _dense_clouds(config: PointsData, data: str | Path, keys: set[str]) -> dict[str, Tensor]:
+def _dense_clouds(config: PointsData, data: SplitLocation, keys: set[str]) -> dict[str, Tensor]:
     """The clouds of the split with these keys, with DENSE points each, scaled as in the recipe."""
-    loader = points_loader(
-        data, select=PointSelection(points=DENSE), augment=_plain(config), batch_size=1, shuffle=False, device="cpu"
-    )
+    dense = PointsData(select=PointSelection(points=DENSE), augment=_plain(config))
+    loader = dense.loader(data, batch_size=1, shuffle=False, device="cpu")
     return {batch.key[0]: batch.points[0, :, :3] for batch in loader if batch.key[0] in keys}
 
 

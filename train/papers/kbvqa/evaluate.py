@@ -13,7 +13,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -26,7 +25,7 @@ from maskstream.pipelines.modalities.image.decode import decode_image
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Json
 from maskstream.shards.errors import DataError, ShardError
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.scores import exact_match, normalise, rouge_l, vqa_accuracy
 
 from .glosses import Glosses
@@ -123,7 +122,7 @@ class KbvqaResult:
         }
 
 
-def questions_of(data: str | Path, samples: int, seed: int = 0) -> list[Question]:
+def questions_of(data: SplitLocation, samples: int, seed: int = 0) -> list[Question]:
     """Up to `samples` questions of a split of images with texts, drawn by `seed`. ShardError for a split of others.
 
     A sample needs a `question` and an `answer`, or `answers`, in its `json`.
@@ -233,7 +232,7 @@ def kbvqa(
     predictor: Predictor,
     *,
     name: str = "",
-    data: str | Path = "",
+    data: str = "",
     perspectives: Sequence[str] = tuple(ASKS),
     shots: int = 0,
     glosses: Glosses | None = None,

@@ -21,9 +21,8 @@ from torch import Tensor
 from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.errors import MaskstreamError
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from maskstream.shards.stores.open import open_store
 from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
 
@@ -142,7 +141,7 @@ class ClassifiesAnswers(Protocol):
         """Logits of the answers (B, answers)."""
 
 
-def of_run(run: Path, data: str | Path) -> Predictor:
+def of_run(run: Path, data: SplitLocation) -> Predictor:
     """A classifier of answers that `maskstream train vqa-tiny` trained on a split with the tokenizer of `data`.
 
     It reads the question and the picture, resized as a whole, and no prompt; it gives no rationales. ValueError for
@@ -154,9 +153,10 @@ def of_run(run: Path, data: str | Path) -> Predictor:
         raise ValueError(f"{run} holds no classifier of answers; give a run of vqa-tiny, or a command")
     from tokenizers import Tokenizer
 
-    store, info = open_store(data), read_dataset_json(data)
-    facts = tokenizer_facts(store.location, info)
-    tokenizer = Tokenizer.from_str(read_tokenizer(store, info).decode())
+    manifest = Manifest.load(data)
+    info = manifest.info
+    facts = tokenizer_facts(manifest.location, info)
+    tokenizer = Tokenizer.from_str(read_tokenizer(manifest.store, info).decode())
     names: Sequence[str] = info["label_names"]
     if len(names) != model.n_answers:
         raise ValueError(f"{run} knows {model.n_answers} answers and {data} has {len(names)}; give the split's own run")

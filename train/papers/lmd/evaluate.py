@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.evaluate import pictures
 from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
@@ -14,7 +14,7 @@ from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from .model import LatentAutoencoderConfig
 
 
-def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: SplitLocation, shown: int) -> Evaluation:
     """As of an autoencoder of pictures."""
     loss = TrainingLoss(name="The mean squared error over the target tokens' normalised latents")
     return replace(pictures.evaluate(model, config, data, shown), loss=loss)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Pictures, Score, TrainingLoss
 from maskstream.train.evaluate.guesses import nearest_visible
 from maskstream.train.evaluate.held_out import read_shuffled, trained_on
@@ -188,13 +188,13 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
     )
 
 
-def training_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
+def training_pictures(config: ImageData, data: SplitLocation) -> list[ImageBatch]:
     """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
     return list(read_shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 
-def evaluate(model: GenerativeEncoder, config: ImageData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: GenerativeEncoder, config: ImageData, data: SplitLocation, shown: int) -> Evaluation:
     """The losses on shuffled samples with the recipe's masks, and how far generated pictures are from real ones."""
     measured, known = held_out_pictures(config, data), training_pictures(config, data)
     counts = IdCounts.of((model.vq.ids(batch.image) for batch in known), model.blank)
@@ -221,7 +221,7 @@ def evaluate(model: GenerativeEncoder, config: ImageData, data: str | Path, show
 def generate(
     model: GenerativeEncoder,
     config: ImageData,
-    data: str | Path,
+    data: SplitLocation,
     *,
     count: int,
     rounds: int,

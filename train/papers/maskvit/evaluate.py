@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_shuffled, trained_on
 from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts, scores_of
@@ -171,13 +171,13 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
     )
 
 
-def held_out_clips(config: VideoData, data: str | Path, most: int = MEASURED) -> list[VideoBatch]:
+def held_out_clips(config: VideoData, data: SplitLocation, most: int = MEASURED) -> list[VideoBatch]:
     """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)
     return list(read_shuffled(plain, data, most=most, size=_AT_ONCE))
 
 
-def evaluate(model: FrameIdsModel, config: VideoData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: FrameIdsModel, config: VideoData, data: SplitLocation, shown: int) -> Evaluation:
     """The figures on held-out clips, compared with counts of the training split and with the last frame repeated."""
     measured = held_out_clips(config, data)
     counts = count_ids(model, held_out_clips(config, trained_on(data), COUNTED))
@@ -219,7 +219,7 @@ def evaluate(model: FrameIdsModel, config: VideoData, data: str | Path, shown: i
 def generate(
     model: FrameIdsModel,
     config: VideoData,
-    data: str | Path,
+    data: SplitLocation,
     *,
     count: int,
     rounds: int,

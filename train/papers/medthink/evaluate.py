@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +15,9 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import SplitLocation, read_info
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.shards.members.text import ROLES
-from maskstream.shards.stores.open import open_store
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_shuffled, trained_on
 from maskstream.train.evaluate.scores import KIND
@@ -96,9 +94,9 @@ class Asked:
     made: Texts
 
 
-def special_ids(data: str | Path) -> tuple[int, int]:
+def special_ids(data: SplitLocation) -> tuple[int, int]:
     """The ids that begin and end texts in a split. ValueError where its tokenizer has none."""
-    facts = tokenizer_facts(open_store(data).location, read_dataset_json(data))
+    facts = tokenizer_facts(str(data), read_info(data))
     if facts.begin is None or facts.end is None:
         raise ValueError(f"what is written begins and ends with special tokens, and the tokenizer of {data} has none")
     return facts.begin, facts.end
@@ -195,13 +193,13 @@ def with_true_texts(config: ImageTextData) -> ImageTextData:
 
 
 def read_questions(
-    config: ImageTextData, data: str | Path, most: int, size: int = _AT_ONCE
+    config: ImageTextData, data: SplitLocation, most: int, size: int = _AT_ONCE
 ) -> Iterable[ImageTextBatch]:
     """Batches of up to `most` shuffled questions of a split with their true texts."""
     return read_shuffled(with_true_texts(config), data, most=most, size=size)
 
 
-def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: str | Path) -> Written:
+def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: SplitLocation) -> Written:
     """The figures on shuffled questions of a split, of a model or of one that writes nothing; answers are counted in
     `trained_on(data)`.
     """
@@ -217,7 +215,7 @@ def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: 
     return measure_texts(asked, known)
 
 
-def evaluate(model: RationaleWriter, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: RationaleWriter, config: ImageTextData, data: SplitLocation, shown: int) -> Evaluation:
     """The right answers on a held-out split, compared with answers without looking, and some that are written."""
     found = measure_writing(config, model, data)
     batch = next(iter(read_questions(config, data, shown, shown)))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.core.losses import squared
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_batches
@@ -44,14 +43,14 @@ class Rollouts(Example):
     shown: int
 
 
-def evaluate(model: MeshNetwork, config: MeshData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: MeshNetwork, config: MeshData, data: SplitLocation, shown: int) -> Evaluation:
     """The loss at hidden nodes and completed meshes from all of the split, or of a model of the next step rollouts."""
     return (
         _of_rollouts(next_model(model), data, shown) if config.mask is None else _of_fields(model, config, data, shown)
     )
 
 
-def _of_fields(model: MeshNetwork, config: MeshData, data: str | Path, shown: int) -> Evaluation:
+def _of_fields(model: MeshNetwork, config: MeshData, data: SplitLocation, shown: int) -> Evaluation:
     losses, count = measure_masked(config, model, data)
     n = len(Manifest.load(data))
     chosen = set(np.unique(np.linspace(0, n - 1, shown).round().astype(int)).tolist())
@@ -81,7 +80,7 @@ def _of_fields(model: MeshNetwork, config: MeshData, data: str | Path, shown: in
     )
 
 
-def _of_rollouts(model: MeshNetwork, data: str | Path, shown: int) -> Evaluation:
+def _of_rollouts(model: MeshNetwork, data: SplitLocation, shown: int) -> Evaluation:
     trajectories = Trajectories.open(data)
     made = rollout(model, trajectories)
     error, still = (rollout_error(one, trajectories) for one in (made, persist(trajectories)))
@@ -129,7 +128,7 @@ def _of_rollouts(model: MeshNetwork, data: str | Path, shown: int) -> Evaluation
 
 
 @torch.inference_mode()
-def measure_masked(config: MeshData, model: MeshNetwork, data: str | Path) -> tuple[dict[str, float], int]:
+def measure_masked(config: MeshData, model: MeshNetwork, data: SplitLocation) -> tuple[dict[str, float], int]:
     """The losses of the model, of the mean field and of `spread_fields`, on VIEWS steps of each of up to MEASURED
     meshes, and how many meshes there are.
     """

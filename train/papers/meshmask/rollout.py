@@ -7,7 +7,6 @@ Nodes whose fields are given (walls, inflow) have the true values at every step,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,7 @@ class Trajectories:
 
     @classmethod
     def open(
-        cls, data: str | Path, count: int | None = None, steps: int | None = None, component: str | None = None
+        cls, data: SplitLocation, count: int | None = None, steps: int | None = None, component: str | None = None
     ) -> Trajectories:
         """Reads the first `count` simulations (default: all) of the split in the folder `data`, each with the first
         step and `steps` more; component: as in `reader_of`. ValueError if the split has no simulation of that length.

@@ -12,7 +12,6 @@ better, and a model that beats them does not do so by their lack of data.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_batches
 
@@ -103,7 +102,7 @@ class Lifted:
     linear: float
 
 
-def evaluate(model: PoseModel, config: PoseData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: PoseModel, config: PoseData, data: SplitLocation, shown: int) -> Evaluation:
     """Errors on all motions of the split, compared with baselines: a model of masked poses is judged by the joints that
     it completes, one that only lifts by the poses that it lifts.
     """
@@ -160,7 +159,7 @@ def evaluate(model: PoseModel, config: PoseData, data: str | Path, shown: int) -
     )
 
 
-def held_out_clips(config: PoseData, data: str | Path) -> list[PoseBatch]:
+def held_out_clips(config: PoseData, data: SplitLocation) -> list[PoseBatch]:
     """Clips of all motions of the split, without flips, with the recipe's cameras and masks; the same at each call."""
     n = len(Manifest.load(data))
     rounds = max(min(ROUNDS, MEASURED // n), 1)

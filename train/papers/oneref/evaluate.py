@@ -13,7 +13,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
 
@@ -128,7 +128,7 @@ def without_masks(config: ImageTextData) -> ImageTextData:
     return replace(config, image_mask=None, text_mask=None, views=1, augment=CenterCrop(), colour=None)
 
 
-def measure_boxes(config: ImageTextData, model: OneRef, data: str | Path) -> Referred:
+def measure_boxes(config: ImageTextData, model: OneRef, data: SplitLocation) -> Referred:
     """The figures on shuffled phrases of a split; the mean box is that of `trained_on(data)`."""
     config = without_masks(config)
     before = trained_on(data)
@@ -141,11 +141,11 @@ def measure_boxes(config: ImageTextData, model: OneRef, data: str | Path) -> Ref
     return measure_referring(model, read_shuffled(asked, data, most=MEASURED, size=_AT_ONCE), mean)
 
 
-def evaluate(model: OneRef, config: ImageTextData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: OneRef, config: ImageTextData, data: SplitLocation, shown: int) -> Evaluation:
     """The boxes and segments of a held-out split, and of the split `unseen` beside it if there is one."""
     found = measure_boxes(config, model, data)
     scores = [*found.scores()]
-    unseen = Path(data).parent / UNSEEN
+    unseen = Path(str(data)).parent / UNSEEN
     if (unseen / "dataset.json").is_file():
         others = measure_boxes(config, model, unseen)
         others = replace(others, guesses=without_objects(others.guesses))

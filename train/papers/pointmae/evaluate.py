@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ import torch
 from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.nn.objectives import chamfer
@@ -37,7 +36,7 @@ class GroupLosses:
     nearest: float
 
 
-def evaluate(model: PointAutoencoder, config: PointsData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: PointAutoencoder, config: PointsData, data: SplitLocation, shown: int) -> Evaluation:
     """The loss on shuffled clouds, compared with those of two baselines, and reconstructions of the first."""
     clouds = held_out_clouds(config, data)
     found, first = measure_losses(model, clouds), clouds[0]
@@ -70,7 +69,7 @@ def evaluate(model: PointAutoencoder, config: PointsData, data: str | Path, show
     )
 
 
-def held_out_clouds(config: PointsData, data: str | Path) -> list[PointsBatch]:
+def held_out_clouds(config: PointsData, data: SplitLocation) -> list[PointsBatch]:
     """Batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call."""
     size = min(len(Manifest.load(data)), MEASURED, 32)
     plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))

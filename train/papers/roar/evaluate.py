@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
 from maskstream.train.evaluate.held_out import read_first, read_shuffled, trained_on
 
@@ -51,7 +51,7 @@ class IdsByClass:
         return [int((prior + share[:, ids[real]].sum(axis=1)).argmax()) for ids, real, _ in _rows(batch)]
 
 
-def evaluate(model: TextClassifier, config: TextData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: TextClassifier, config: TextData, data: SplitLocation, shown: int) -> Evaluation:
     """The right classes on a held-out split; ids are counted in the split beside it.
 
     ValueError for a split without a labelled text.

@@ -29,8 +29,7 @@ from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.text.token_scores import TokenScores
 from maskstream.shards.config import Json
-from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.publish import publish
 from maskstream.train.core.export import load_model
 from maskstream.train.core.process import compute_threads
@@ -140,8 +139,8 @@ def racu(levels: Sequence[float], random: Sequence[float], measure: Sequence[flo
 
 def roar(
     recipe: Recipe[Any],
-    train: str | Path,
-    test: str | Path,
+    train: SplitLocation,
+    test: SplitLocation,
     out: str | Path,
     *,
     measures: Sequence[str] | None = None,
@@ -164,6 +163,7 @@ def roar(
     What is finished is kept in `out`, and the same call continues. Levels 0 and 100 are trained once a seed, for they
     are the same for all measures. ValueError for a model that classifies no texts, and for splits without classes.
     """
+    train, test = Manifest.load(train), Manifest.load(test)
     compared = _Compared(
         recipe=recipe,
         train=train,
@@ -202,8 +202,8 @@ class _Compared:
     """One comparison: what is trained, on what, and where it is kept."""
 
     recipe: Recipe[Any]
-    train: str | Path
-    test: str | Path
+    train: Manifest
+    test: Manifest
     out: Path
     levels: tuple[int, ...]
     recursive: bool
@@ -225,7 +225,7 @@ class _Compared:
         names = []
         for split in (self.train, self.test):
             check_modality(self.recipe, split)
-            names.append(read_dataset_json(split)["label_names"])
+            names.append(split.info["label_names"])
         if names[0] != names[1] or len(names[0]) < 2:
             raise ValueError(
                 f"{self.train} and {self.test} need the same two classes or more, got {names[0]}, {names[1]}"
@@ -264,7 +264,7 @@ class _Compared:
 
     def tests(self, data: Any) -> Iterator[TextBatch]:
         """The test texts that are measured, with a label each."""
-        n = min(len(Manifest.load(self.test)), self.samples)
+        n = min(len(self.test), self.samples)
         size = min(n, _AT_ONCE)
         for batch in read_batches(data, self.test, size=size, samples=n // size * size, shuffle=True):
             if (batch.label < 0).any():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.masks import PartDecoded
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, ShownSamples
 from maskstream.train.evaluate.guesses import (
     UNIT,
@@ -44,7 +43,7 @@ GUESSED = (
 )
 
 
-def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: SplitLocation, shown: int) -> Evaluation:
     """The loss on clips of shuffled samples with the recipe's masks, and reconstructions of some.
 
     A model of pixels is compared with guesses from the visible pixels, on centre crops and on random ones.
@@ -107,7 +106,7 @@ def decode_all(config: VideoData) -> VideoData:
     return replace(config, views=1, colour=None, mask=mask.mask if isinstance(mask, PartDecoded) else mask)
 
 
-def read_clips(config: VideoData, data: str | Path, *, random_crops: bool = False) -> list[VideoBatch]:
+def read_clips(config: VideoData, data: SplitLocation, *, random_crops: bool = False) -> list[VideoBatch]:
     """Batches of LEAST to MEASURED clips of the split, each of whose samples comes equally often; always the same.
 
     The crops are centred, or random as the recipe's.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +15,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_shuffled, trained_on
 from maskstream.train.evaluate.pictures import UNIT, root_mean_square
@@ -66,7 +66,7 @@ class DrawingErrors:
         )
 
 
-def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: SplitLocation, shown: int) -> Evaluation:
     """The errors of shuffled samples, and reconstructions of some."""
     measured, known = (held_out_batches(config, split) for split in (data, trained_on(data)))
     found, first, sizes = measure_drawings(model, measured, known), measured[0], model.config.quantiser
@@ -151,7 +151,7 @@ def nearest_of(points: Tensor, of: Tensor) -> Tensor:
     return of[torch.cat([torch.cdist(part, of).argmin(dim=1) for part in torch.split(points, 4096)])]
 
 
-def held_out_batches(config: ImageData | VideoData, data: str | Path) -> list[Any]:
+def held_out_batches(config: ImageData | VideoData, data: SplitLocation) -> list[Any]:
     """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
     plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

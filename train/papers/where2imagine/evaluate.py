@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
 from maskstream.train.evaluate.held_out import read_batches, trained_on
 
@@ -44,7 +43,7 @@ class WaypointErrors:
     degrees: float
 
 
-def evaluate(model: WaypointModel, config: TrajectoryData, data: str | Path, shown: int) -> Evaluation:
+def evaluate(model: WaypointModel, config: TrajectoryData, data: SplitLocation, shown: int) -> Evaluation:
     """The errors on a held-out split, compared with the guesses, and waypoints of the first walks."""
     clips = held_out_clips(config, data)
     found = dict(measure_waypoints(model, clips, *known_guesses(config, data)))
@@ -91,7 +90,7 @@ def evaluate(model: WaypointModel, config: TrajectoryData, data: str | Path, sho
     )
 
 
-def held_out_clips(config: TrajectoryData, data: str | Path) -> list[TrajectoryBatch]:
+def held_out_clips(config: TrajectoryData, data: SplitLocation) -> list[TrajectoryBatch]:
     """Clips of all walks of a split at random moments, whole and not mirrored; the same at each call."""
     n = len(Manifest.load(data))
     rounds = max(min(ROUNDS, MEASURED // n), 1)
@@ -99,7 +98,7 @@ def held_out_clips(config: TrajectoryData, data: str | Path) -> list[TrajectoryB
     return list(read_batches(whole, data, size=min(n, 64), samples=n, rounds=rounds))
 
 
-def known_guesses(config: TrajectoryData, data: str | Path) -> tuple[Tensor, Tensor]:
+def known_guesses(config: TrajectoryData, data: SplitLocation) -> tuple[Tensor, Tensor]:
     """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of `motion_of`
     to waypoints, float32 (3, 3), that is least off.
     """

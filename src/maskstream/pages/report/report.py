@@ -15,8 +15,7 @@ from maskstream.pages.figures.card import Section, label_names
 from maskstream.pages.figures.chart import Chart, Series, line_chart
 from maskstream.pages.figures.words import plural
 from maskstream.pages.page import page, write_page
-from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import local_path
 from maskstream.train.core.export import load_model, weights_sum
 from maskstream.train.core.metrics import StepMetrics, read_metrics
@@ -93,10 +92,10 @@ def evaluated_sections(
 def write_report(
     modality: Modality,
     run: str | Path,
-    data: str | Path,
+    data: SplitLocation,
     out: str | Path | None = None,
     *,
-    unseen: str | Path | None = None,
+    unseen: SplitLocation | None = None,
     recipe: Recipe[Any] | None = None,
     clips: int = 8,
 ) -> Report:
@@ -115,22 +114,21 @@ def write_report(
         raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
     settings = run_settings(run)
     recipe = recipe or run_recipe(run, "pass write_report(recipe=...)")
-    check_modality(recipe, data)
-    for split in (data, unseen):
-        if split is not None and min(clips, len(Manifest.load(split))) < 1:
+    splits = [Manifest.load(one) for one in (data, unseen) if one is not None]
+    for split in splits:
+        check_modality(recipe, split)
+        if min(clips, len(split)) < 1:
             raise ValueError(f"a report shows 1 or more clips, but {split} has none to show, or clips=0 was given")
     weights = run_weights(run)
     evaluations, sections = [], []
     with compute_threads(CPU):
         model = load_model(weights)
-        for split in (data, unseen):
-            if split is not None:
-                check_modality(recipe, split)
-                found = evaluation_of(recipe, model, split, min(clips, len(Manifest.load(split))))
-                keep_evaluation(run, recipe, weights, split, found)
-                names = label_names(read_dataset_json(split))
-                evaluations.append(found)
-                sections.append(sections_of(found.examples, modality.figures(recipe.data, split), names))
+        for split in splits:
+            found = evaluation_of(recipe, model, split, min(clips, len(split)))
+            keep_evaluation(run, recipe, weights, split, found)
+            evaluations.append(found)
+            figures = modality.figures(recipe.data, split)
+            sections.append(sections_of(found.examples, figures, label_names(split.info)))
     found, other = evaluations[0], evaluations[1] if len(evaluations) > 1 else None
     measured = {**data_facts(recipe.data), **evaluated_facts(found, other, modality.units)}
     probed = _probed(run / PROBE)
