@@ -1,11 +1,11 @@
-"""Models beside a second writing of their papers' formulas: loops over samples, heads and tokens, in float64.
-
-The second writing shares weights with the model, and none of its code but what cuts pictures into patches.
+"""Models beside a second writing of their papers' formulas (second_writing.py). Those of two modalities are in
+test_formulas_of_two.py.
 """
 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -13,90 +13,51 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import DropAndMask, Random
+from maskstream.pipelines.masks import DropAndMask, Joints, Random, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.tokens import GroupTokens
+from maskstream.pipelines.modalities.pose.batch import PoseBatch
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
 from maskstream.train.core.export import save_model
-from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.nn.token_model import TokenModelConfig
 from maskstream.train.papers.cropmae.model import CropPairConfig
 from maskstream.train.papers.dmae.model import DistilledAutoencoderConfig
 from maskstream.train.papers.fastdit3d.blocks import ConditionedBlock
+from maskstream.train.papers.lmd.model import LatentAutoencoderConfig
 from maskstream.train.papers.mage.model import GenerativeEncoderConfig
+from maskstream.train.papers.mpm.model import PoseModelConfig
+from maskstream.train.papers.pointmae.model import PointAutoencoderConfig
 from maskstream.train.papers.roar.model import LSTMClassifierConfig
 from maskstream.train.papers.spiking_mst.model import SpikingBlock, SpikingTransformerConfig
 from maskstream.train.papers.spiking_mst.spikes import Spikes
 
 from ..text_batches import VOCABULARY, made_up
+from .second_writing import (
+    GRIDS,
+    SIZES,
+    attention,
+    block,
+    cross,
+    decoded,
+    encoded,
+    gelu,
+    heads_of,
+    linear,
+    mlp,
+    nats,
+    normed,
+    pictures,
+    random_weights,
+    stacked,
+    whitened,
+    words,
+)
 from .test_retromae import ONE_EACH, ROWS
 from .test_retromae import built as retromae
-
-GRIDS = {"image": image_grid(32, 8)}
-SIZES = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2}
-
-
-def random_weights(model: nn.Module) -> nn.Module:
-    """The model in float64, with no weight, bias or token at a value where it would have no effect."""
-    generator = torch.Generator().manual_seed(7)
-    for parameter in model.double().parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return model.requires_grad_(False)
-
-
-def pictures(n: int, ratio: float) -> ImageBatch:
-    image = torch.randint(0, 256, (n, 32, 32, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    mask = Random(ratio=ratio).draw(GRIDS["image"], [np.random.default_rng(i) for i in range(n)])
-    return ImageBatch(image=image, mask=mask, label=torch.full((n,), -1), key=[str(i) for i in range(n)])
-
-
-def normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
-
-
-def gelu(x: Tensor) -> Tensor:
-    return x / 2 * (1 + torch.erf(x / 2**0.5))
-
-
-def linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
-
-
-def heads_of(q: Tensor, k: Tensor, v: Tensor, heads: int, added: Tensor | float = 0.0) -> Tensor:
-    """One sample: queries (L, D), keys and values (S, D); `added` to the scores (heads, L, S)."""
-    found, added = [], torch.as_tensor(added).expand(heads, len(q), len(k))
-    for head, (a, b, c) in enumerate(zip(q.chunk(heads, 1), k.chunk(heads, 1), v.chunk(heads, 1), strict=True)):
-        shares = (a @ b.T / math.sqrt(a.shape[1]) + added[head]).exp()
-        found.append(shares / shares.sum(1, keepdim=True) @ c)
-    return torch.cat(found, dim=1)
-
-
-def attention(x: Tensor, layer: nn.Module) -> Tensor:
-    """ViT's self-attention of one sample (L, D); a bias for key changes nothing."""
-    q, k, v = (x @ layer.qkv.weight.T).chunk(3, dim=1)
-    return linear(heads_of(q + layer.q_bias, k, v + layer.v_bias, layer.heads), layer.out)
-
-
-def mlp(x: Tensor, layer: nn.Module) -> Tensor:
-    return linear(gelu(linear(x, layer.up)), layer.down)
-
-
-def block(x: Tensor, layer: nn.Module) -> Tensor:
-    x = x + attention(normed(x, layer.norm1.of[0]), layer.attention)
-    return x + mlp(normed(x, layer.norm2.of[0]), layer.mlp)
-
-
-def encoded(model: nn.Module, image: Tensor, visible: Tensor, blocks: int | None = None) -> Tensor:
-    """ViT's encoder over the patches `visible` of a picture; after all blocks and the norm, or after some blocks."""
-    inputs = model.tokens.inputs(model.tokens.split(image[None]))[0, visible].double()
-    x = linear(inputs, model.encoder.embed[0]) + model.tokens.positions(model.config.width)[visible]
-    if model.encoder.class_token is not None:
-        x = torch.cat((model.encoder.class_token[None], x))
-    (stack,) = model.encoder.stacks
-    for layer in list(stack.blocks)[:blocks]:
-        x = block(x, layer)
-    return x if blocks is not None else normed(x, stack.norm.of[0])
 
 
 def test_cropmae_reads_the_first_view_in_each_block_of_its_decoder() -> None:
@@ -112,9 +73,7 @@ def test_cropmae_reads_the_first_view_in_each_block_of_its_decoder() -> None:
         x = torch.cat((x[:1], x[1:] + place[own], model.mask_token + place[target]))
         for layer in model.decoder:
             x = x + attention(normed(x, layer.norm1), layer.attention)
-            q, keys = linear(normed(x, layer.norm2), layer.cross.query), normed(seen, layer.cross.norm)
-            k, v = linear(keys, layer.cross.key_value).chunk(2, dim=1)
-            x = x + linear(heads_of(q, k, v, layer.cross.heads), layer.cross.out)
+            x = x + cross(normed(x, layer.norm2), seen, layer.cross)
             x = x + mlp(normed(x, layer.norm3), layer.mlp)
         torch.testing.assert_close(made[row], linear(normed(x[-len(target) :], model.norm), model.head))
 
@@ -163,11 +122,10 @@ def test_mage_fills_the_grid_with_the_class_token_and_smooths_the_labels_of_hidd
         for layer in model.decoder.blocks:
             x = block(x, layer)
         x = normed(x, model.decoder.norm.of[0])[[1 + cell for cell in target]]
-        head = normed(gelu(linear(x, model.head.dense)), model.head.norm)
-        logits = head @ model.embed.ids.weight[: model.blank].T + model.head.bias
-        nats = logits.exp().sum(1, keepdim=True).log() - logits
-        wanted = [ids[cell] for cell in target]
-        errors.append(0.9 * nats[torch.arange(len(target)), wanted] + 0.1 * nats.mean(1))
+        logits = words(x, model.head, model.embed.ids.weight[: model.blank])
+        all_ids = torch.arange(model.blank)
+        each = torch.stack([nats(one.expand(model.blank, -1), all_ids) for one in logits])
+        errors.append(0.9 * each[torch.arange(len(target)), [ids[cell] for cell in target]] + 0.1 * each.mean(1))
     assert model(batch).means()["hidden ids"].item() == pytest.approx(float(torch.cat(errors).mean()))
 
 
@@ -290,3 +248,164 @@ def test_the_lstm_of_roar_weighs_its_states_by_additive_attention() -> None:
         shares = linear(linear(told, model.asked).tanh(), model.asks)[:, 0].softmax(0)
         torch.testing.assert_close(made.attention[row, :length], shares)
         torch.testing.assert_close(made.scores[row], linear(shares @ told, model.head))
+
+
+def sines(place: int, width: int) -> list[float]:
+    """Vaswani et al. (2017), 3.5: the sines of width / 2 waves, then their cosines."""
+    angles = [place / 10000 ** (2 * i / width) for i in range(width // 2)]
+    return [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+
+
+def test_lmd_is_mae_of_patches_of_latents_that_are_not_rounded() -> None:
+    """Ma et al. (2023): all channels of a patch of latents are normalised together; places have rows first."""
+    sizes = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16))
+    config = LatentAutoencoderConfig(vq=None, quantiser=sizes, **SIZES)
+    model, batch = random_weights(config.build(GRIDS, seed=1)).float(), pictures(3, 0.75)
+    plain = deepcopy(model).double()
+    inner = model.tokens.vq.quantiser.down(batch.image.permute(0, 3, 1, 2) / 127.5 - 1).double()
+    latents = 2 / (1 + (-inner).exp()) - 1
+    places = {
+        width: torch.tensor([sines(y, width // 2) + sines(x, width // 2) for y in range(4) for x in range(4)])
+        for width in (32, 16)
+    }
+    errors = []
+    for row, (visible, target) in enumerate(zip(batch.mask.visible, batch.mask.target, strict=True)):
+        patches = []
+        for y in range(0, 8, 2):
+            for x in range(0, 8, 2):
+                patches.append(torch.stack([latents[row, :, y + i, x + j] for i in (0, 1) for j in (0, 1)]).flatten())
+        tokens = torch.stack(patches)
+        x = linear(tokens[visible], plain.encoder.embed[0]) + places[32][visible]
+        seen = stacked(x, plain.encoder.stacks[0])
+        made = decoded(seen, plain.decoder, places[16], visible, target)
+        errors.append((made - whitened(tokens[target])).square().mean())
+    assert model(batch).means()["reconstruction"].item() == pytest.approx(float(torch.stack(errors).mean()), rel=1e-5)
+
+
+def test_mae_st_reads_a_class_token_and_places_of_time_and_space_and_predicts_a_frame_of_each_cube() -> None:
+    """Feichtenhofer et al. (2022), with the encoder's class token in the decoder, where it has a place of its own."""
+    grid = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
+    config = VideoAutoencoderConfig(class_token=True, learnt=True, bridge_bias=True, target="frame", **SIZES)
+    model = random_weights(config.build({"video": grid}, seed=1))
+    video = torch.randint(0, 256, (2, 4, 32, 32, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    mask = Random(ratio=0.75).draw(grid, [np.random.default_rng(i) for i in range(2)])
+    batch = VideoBatch(video=video, mask=mask, flow=None, pts_s=torch.zeros(2, 4), label=torch.zeros(2), key=["a", "b"])
+    pixels = (video.double() / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    cells = [(t, y, x) for t in range(2) for y in range(4) for x in range(4)]
+    errors = []
+    for row in range(2):
+        cubes = [pixels[row, 2 * t : 2 * t + 2, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8] for t, y, x in cells]
+
+        def places(positions: nn.Module) -> Tensor:
+            return torch.stack([positions.time[t] + positions.space[4 * y + x] for t, y, x in cells])
+
+        visible, target = mask.visible[row], mask.target[row]
+        values = torch.stack([cube.permute(3, 0, 1, 2).flatten() for cube in cubes])
+        x = linear(values[visible], model.encoder.embed[0]) + places(model.encoder.positions)[visible]
+        seen = stacked(torch.cat((model.encoder.class_token[None], x)), model.encoder.stacks[0])
+        made = decoded(seen, model.decoder, places(model.decoder.positions), visible, target)
+        frames = torch.stack([cubes[i][0].permute(2, 0, 1).flatten() for i in target.tolist()])
+        errors.append((made - whitened(frames)).square().mean())
+    assert model(batch).loss().item() == pytest.approx(float(torch.stack(errors).mean()))
+
+
+def test_mpm_completes_poses_of_both_kinds_by_shared_blocks_and_lifts_the_flat_ones() -> None:
+    """Zhang et al. (2023): hidden joints get a learnt place, hidden frames a token in the decoder of their kind."""
+    frames, joints, generator = 6, 5, torch.Generator().manual_seed(4)
+    grid = TokenGrid(axes=("frame", "joint"), shape=(frames, joints), patch=(1, 1))
+    config = PoseModelConfig(width=16, hidden=24, depth=2, heads=2, shares=(5.0, 3.0, 1.0))
+    model = random_weights(config.build({"pose": grid}, seed=1))
+    flat, solid = (torch.randn(3, frames, joints, n, generator=generator, dtype=torch.float64) for n in (2, 3))
+    hide = Joints(frames=0.5, joints=2)
+    masks = [hide.draw(grid, [np.random.default_rng([kind, i]) for i in range(3)]) for kind in range(2)]
+    batch = PoseBatch(
+        pose_3d=solid,
+        pose_2d=flat,
+        root=torch.zeros(3, frames, 3),
+        focal=torch.ones(3).double(),
+        mask_2d=masks[0],
+        mask_3d=masks[1],
+        label=torch.zeros(3),
+        key=["a", "b", "c"],
+    )
+    place = model.encoder.positions()
+
+    def read(pose: Tensor, kind: int, row: int) -> tuple[Tensor, list[int]]:
+        hidden = masks[kind].masked[row].view(frames, joints)
+        seen = [t for t in range(frames) if not hidden[t].all()]
+        tokens = []
+        for t in seen:
+            at = [
+                model.encoder.places[kind] if hidden[t, j] else pose[row, t, j] / (0.2, 0.35)[kind]
+                for j in range(joints)
+            ]
+            inner = gelu(linear(torch.cat(at), model.encoder.first[kind]))
+            tokens.append(linear(inner, model.encoder.second[1]) + place[t])
+        return stacked(torch.stack(tokens), model.encoder.stack), seen
+
+    def write(read_: tuple[Tensor, list[int]], decoder: nn.Module, true: Tensor) -> Tensor:
+        x, seen = read_
+        tokens = [x[seen.index(t)] if t in seen else decoder.mask_token for t in range(frames)]
+        made = linear(stacked(torch.stack(tokens) + place, decoder.stack), decoder.head)
+        return (made.view(true.shape) - true).square().sum(-1).sqrt().mean()
+
+    errors = {"2d": 0.0, "3d": 0.0, "lift": 0.0}
+    for row in range(3):
+        of_flat, of_solid = read(flat, 0, row), read(solid, 1, row)
+        errors["2d"] += float(write(of_flat, model.decoder_2d, flat[row])) / 3
+        errors["3d"] += float(write(of_solid, model.decoder_3d, solid[row])) / 3
+        errors["lift"] += float(write(of_flat, model.decoder_3d, solid[row])) / 3
+    losses = model(batch)
+    assert {name: mean.item() for name, mean in losses.means().items()} == pytest.approx(errors)
+    assert losses.loss().item() == pytest.approx(5 * errors["2d"] + 3 * errors["3d"] + errors["lift"])
+
+
+def test_point_mae_predicts_the_points_of_hidden_groups_around_their_centres() -> None:
+    """Pang et al. (2022): farthest points, their neighbours, a PointNet, places before each block."""
+    grid = GroupTokens(groups=8, size=6).grid
+    model = random_weights(PointAutoencoderConfig(width=24, depth=2, heads=2, decoder_depth=2).build({"points": grid}))
+    plain = deepcopy(model.float()).double()
+    points = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))
+    mask = Random(ratio=0.6).draw(grid, [np.random.default_rng(i) for i in range(2)])
+    batch = PointsBatch(points=points, noise=None, time=None, mask=mask, label=torch.zeros(2), key=["a", "b"])
+
+    def apart(one: Tensor, other: Tensor) -> float:
+        return float((one - other).square().sum())
+
+    def embedded(group: Tensor) -> Tensor:
+        each = [gelu(normed(linear(point, plain.embed.first[0]), plain.embed.first[1])) for point in group]
+        each = [linear(one, plain.embed.first[3]) for one in each]
+        whole = torch.stack(each).amax(0)
+        both = [
+            gelu(normed(linear(torch.cat((whole, one)), plain.embed.second[0]), plain.embed.second[1])) for one in each
+        ]
+        return torch.stack([linear(one, plain.embed.second[3]) for one in both]).amax(0)
+
+    def placed(centre: Tensor, layer: nn.Module) -> Tensor:
+        return linear(gelu(linear(centre, layer[0])), layer[2])
+
+    def read(x: Tensor, place: Tensor, stack: nn.Module) -> Tensor:
+        for layer in stack.blocks:
+            x = block(x + place, layer)
+        return normed(x, stack.norm.of[0])
+
+    errors = []
+    for cloud, visible, target in zip(points.double(), mask.visible.tolist(), mask.target.tolist(), strict=True):
+        chosen = [0]
+        while len(chosen) < 8:
+            chosen.append(max(range(40), key=lambda i: min(apart(cloud[i], cloud[j]) for j in chosen)))
+        groups = [
+            torch.stack(sorted(cloud, key=lambda point: apart(point, cloud[centre]))[:6]) - cloud[centre]
+            for centre in chosen
+        ]
+        centres = cloud[chosen]
+        x = torch.stack([embedded(groups[i]) for i in visible])
+        x = read(x, placed(centres[visible], plain.place), plain.encoder)
+        x = torch.cat((x, plain.mask_token.expand(len(target), -1)))
+        x = read(x, placed(centres[visible + target], plain.decoder_place), plain.decoder)
+        for token, i in zip(x[len(visible) :], target, strict=True):
+            made = linear(token, plain.head).view(6, 3)
+            there = [min(apart(one, other) for other in groups[i]) for one in made]
+            back = [min(apart(one, other) for other in made) for one in groups[i]]
+            errors.append(sum(there) / 6 + sum(back) / 6)
+    assert model(batch).loss().item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)

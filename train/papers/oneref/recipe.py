@@ -37,13 +37,13 @@ def oneref_base() -> Recipe[ImageTextBatch]:
     the tower is frozen; hidden patches are predicted as normalised pixels, theirs as ids of BEiT v2's quantiser; each
     word is hidden with that probability and has no relation score, in theirs the subject and the object are the first
     of so many, which a parser finds; attention is shared by both parts, as in BEiT-3's paper, in its code each part has
-    its own layers; similarities have a learnt scale and bias, theirs none; a segment is a linear layer's, theirs three
-    transposed convolutions'; hidden patches are predicted from products times the width, theirs from products of unit
-    vectors; no norms inside attention and MLP, fixed positions and a norm behind the patches, theirs the other way
-    each; the head of words is the table, theirs is not, smooths labels by 0.1 and leaves out the worst 20 % after
-    12,000 steps; AdamW with (0.9, 0.98), a decay of 0.01 and gradients of at most 1, theirs (0.9, 0.999), 1e-4 and any;
-    no drop path, theirs 0.1; pictures are squeezed to a centre crop, theirs are padded; no contrast of images with
-    phrases, no dropout, no augmentation.
+    its own layers; similarities have a learnt scale and bias, theirs none; a segment is a linear layer of the products,
+    theirs the product of the phrase with what three transposed convolutions make of the patches; hidden patches are
+    predicted from products times the width, theirs from products of length 1; no norms inside attention and MLP, fixed
+    positions and a norm behind the patches, theirs the other way each; the head of words is the table, theirs is not,
+    smooths labels by 0.1 and leaves out the worst 20 % after 12,000 steps; AdamW with (0.9, 0.98), a decay of 0.01 and
+    gradients of at most 1, theirs (0.9, 0.999), 1e-4 and any; no drop path, theirs 0.1; pictures are squeezed to a
+    centre crop, theirs are padded; no contrast of images with phrases, no dropout, no augmentation.
     """
     return Recipe(
         name="oneref-base",

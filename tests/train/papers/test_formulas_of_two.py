@@ -1,0 +1,249 @@
+"""Models of two modalities beside a second writing of their papers' formulas (second_writing.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maskstream.pipelines.modalities.image_text.batch import PADDING, ImageTextBatch, TextRows
+from maskstream.train.nn.transformer import CoAttention
+from maskstream.train.papers.avsiam.model import AUDIO, VIDEO
+from maskstream.train.papers.m3ae.model import ImageTextAutoencoderConfig
+from maskstream.train.papers.oneref.model import OneRefConfig
+
+from ..text_batches import VOCABULARY, made_up
+from .second_writing import (
+    GRIDS,
+    attention,
+    cross,
+    decoded,
+    encoded,
+    linear,
+    mlp,
+    nats,
+    normed,
+    pictures,
+    random_weights,
+    stacked,
+    whitened,
+    words,
+)
+from .test_audiovisual import FRAME, SIZES, SOUND, siamese_batch
+
+
+def test_avsiam_matches_means_of_tokens_and_reconstructs_both_modalities_from_both() -> None:
+    """Lin and Bertasius (2024): blocks are shared, embeddings, places and norms are not."""
+    config = replace(SIZES, temperature=0.1, matching=0.3)
+    model, batch = random_weights(config.build({"video": FRAME, "audio": SOUND}, seed=1)), siamese_batch(7)
+    batch = replace(batch, spectrogram=batch.spectrogram.double())
+    sounds = batch.spectrogram.unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).flatten(1, 2)
+    frames = batch.video[:, 0].unfold(1, 8, 8).unfold(2, 8, 8).flatten(4).flatten(1, 2).flatten(2)
+    values = (model.video.inputs(frames), sounds)
+    masks = (batch.video_mask.masked, batch.audio_mask.masked)
+
+    def read(kind: int, row: int) -> Tensor:
+        seen = ~masks[kind][row]
+        x = linear(values[kind][row, seen], model.encoder.embed[kind]) + model.encoder.positions(kind)[seen]
+        return stacked(x, model.encoder.stacks[0], kind)
+
+    def wanted(kind: int, row: int) -> Tensor:
+        hidden = values[kind][row, masks[kind][row]]
+        if kind == AUDIO:
+            return whitened(hidden)
+        colours = frames[row, masks[kind][row]].double().unflatten(1, (3, -1)) / 255
+        return ((colours - colours.mean(2, keepdim=True)) / (colours.std(2, keepdim=True) + 1e-6)).flatten(1)
+
+    errors: dict[int, list[Tensor]] = {VIDEO: [], AUDIO: []}
+    decoder = model.decoder
+    for row in range(1, 14, 2):
+        place = [decoder.positions(kind) + decoder.kind[kind] for kind in (VIDEO, AUDIO)]
+        known = [linear(read(kind, row), decoder.bridge) + place[kind][~masks[kind][row]] for kind in (VIDEO, AUDIO)]
+        hidden = [decoder.mask_token + place[kind][masks[kind][row]] for kind in (VIDEO, AUDIO)]
+        x = stacked(torch.cat((*known, *hidden)), decoder.stack)
+        for kind, part in enumerate(x[len(known[0]) + len(known[1]) :].split([len(one) for one in hidden])):
+            errors[kind].append((linear(part, decoder.head[kind]) - wanted(kind, row)).square().mean())
+    means = [torch.stack([read(kind, row).mean(0) for row in range(0, 14, 2)]) for kind in (VIDEO, AUDIO)]
+    clips, heard = (one / one.square().sum(1, keepdim=True).sqrt() for one in means)
+    alike, own = clips @ heard.T / 0.1, torch.arange(7)
+    matched = (nats(alike, own) + nats(alike.T, own)).mean() / 2 / torch.tensor(7.0).log()
+    losses = model(batch)
+    video, audio = (torch.stack(errors[kind]).mean().item() for kind in (VIDEO, AUDIO))
+    made = {name: mean.item() for name, mean in losses.means().items()}
+    assert made == pytest.approx({"video": video, "audio": audio, "matching": matched.item()}, rel=1e-5)
+    assert losses.loss().item() == pytest.approx(0.35 * video + 0.35 * audio + 0.3 * matched.item(), rel=1e-5)
+
+
+def image_text(lengths: tuple[int, ...] = (12, 20, 7)) -> ImageTextBatch:
+    """Three pictures of 16 patches with a text each, both masked, and texts to judge."""
+    seen = pictures(len(lengths), 0.75)
+
+    def rows(order: int) -> tuple[TextRows, object]:
+        text = made_up(tuple((n,) for n in lengths[::order]), seed=order % 5)
+        roles = torch.where(text.documents < 0, PADDING, 0)
+        return TextRows(tokens=text.tokens, words=text.words, roles=roles), text.mask
+
+    (text, mask), (pair, _) = rows(1), rows(-1)
+    segment = torch.zeros(3, 32, 32, dtype=torch.bool)
+    segment[0, 4:20, 9:30], segment[1, :8] = True, True
+    return ImageTextBatch(
+        image=seen.image,
+        image_mask=seen.mask,
+        text=text,
+        text_mask=mask,
+        box=torch.tensor([[0.1, 0.2, 0.7, 0.9], [0.5, 0.0, 1.0, 0.3], 4 * [torch.nan]]),
+        segment=segment,
+        pair=pair,
+        match=torch.tensor([True, False, True]),
+        label=torch.zeros(3),
+        key=["a", "b", "c"],
+    )
+
+
+def test_m3ae_fuses_streams_by_attention_to_each_other_and_has_three_tasks() -> None:
+    """Chen et al. (2022): patches from the layer in the middle, words and the judgement from the last one."""
+    config = ImageTextAutoencoderConfig(
+        vocabulary=VOCABULARY,
+        width=32,
+        depth=2,
+        text_depth=2,
+        fusion_depth=2,
+        heads=2,
+        image_layer=1,
+        decoder_width=16,
+        decoder_depth=1,
+        decoder_heads=2,
+    )
+    batch = image_text()
+    model = random_weights(config.build({**GRIDS, "text": batch.text_mask.grid}, seed=1))
+    part = model.encoder
+
+    def text_of(ids: Tensor) -> Tensor:
+        x = normed(part.embed.ids.weight[ids.long()] + part.embed.places.weight[: len(ids)], part.embed.norm)
+        return stacked(x, part.text) + part.kind[1]
+
+    def co_attended(x: Tensor, other: Tensor, layer: CoAttention) -> Tensor:
+        x = x + attention(normed(x, layer.norm1), layer.attention)
+        x = x + cross(normed(x, layer.norm2), other, layer.cross)
+        return x + mlp(normed(x, layer.norm3), layer.mlp)
+
+    def fused(image: Tensor, text: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+        for layer in part.blocks[:blocks]:
+            image, text = co_attended(image, text, layer.image), co_attended(text, image, layer.text)
+        return image, text
+
+    class Seen(nn.Module):
+        """The image's encoder, as `encoded` takes it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.config, self.encoder, self.tokens = config, part.image, model.tokens
+
+    wrong, far, unlike = [], [], []
+    for row in range(3):
+        n, m = int(batch.text.valid[row].sum()), int(batch.pair.valid[row].sum())
+        image = encoded(Seen(), batch.image[row], torch.arange(16)) + part.kind[0]
+        _, read = fused(image, text_of(batch.inputs[row, :n]), 2)
+        hidden = batch.text_mask.masked[row].nonzero()[:, 0]
+        logits = words(normed(read, part.norms[1])[hidden], model.words, part.embed.ids.weight)
+        wrong.append(nats(logits, batch.text.tokens[row, hidden]))
+        seen, told = fused(image, text_of(batch.pair.tokens[row, :m]), 2)
+        first = (normed(told, part.norms[1])[0], normed(seen, part.norms[0])[0])
+        pooled = torch.cat((linear(first[0], model.pooler.text), linear(first[1], model.pooler.image))).tanh()
+        unlike.append(nats(linear(pooled, model.match)[None], batch.match[row, None]))
+        visible, target = batch.image_mask.visible[row], batch.image_mask.target[row]
+        image = encoded(Seen(), batch.image[row], visible) + part.kind[0]
+        half, _ = fused(image, text_of(batch.text.tokens[row, :n]), 1)
+        made = decoded(half, model.decoder, model.tokens.positions(16), visible, target)
+        patches = model.tokens.inputs(model.tokens.split(batch.image[row, None]))[0]
+        far.append((made - whitened(patches[target])).square().mean(1))
+    parts = {"hidden words": wrong, "hidden patches": far, "matching": unlike}
+    expected = {name: torch.cat(each).mean().item() for name, each in parts.items()}
+    losses = model(batch)
+    assert {name: mean.item() for name, mean in losses.means().items()} == pytest.approx(expected, rel=1e-5)
+    assert losses.loss().item() == pytest.approx(sum(expected.values()), rel=1e-5)
+
+
+def test_oneref_finds_box_and_segment_by_products_of_patches_with_the_phrase() -> None:
+    """Xiao et al. (2024), in a tower of BEiT-3's kind: shared attention, and norms and MLPs of each modality."""
+    batch = image_text()
+    config = OneRefConfig(vocabulary=VOCABULARY, width=32, depth=2, heads=2)
+    model = random_weights(config.build({**GRIDS, "text": batch.text_mask.grid}, seed=1))
+    tower, place = model.tower, model.tokens.positions(32)
+
+    def both(x: Tensor, norms: nn.Module) -> Tensor:
+        return torch.cat((normed(x[:17], norms.of[0]), normed(x[17:], norms.of[1])))
+
+    def unit(x: Tensor) -> Tensor:
+        return x / x.square().sum(-1, keepdim=True).sqrt()
+
+    def layers(x: Tensor, three: nn.Sequential) -> Tensor:
+        return linear(linear(linear(x, three[0]).relu(), three[2]).relu(), three[4])
+
+    def area(logits: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        likely, true = 1 / (1 + (-logits).exp()), true.double()
+        focal = -(
+            0.25 * true * (1 - likely) ** 2 * likely.log() + 0.75 * (1 - true) * likely**2 * (1 - likely).log()
+        ).mean()
+        return focal, 1 - (2 * (likely * true).sum() + 1) / (likely.sum() + true.sum() + 1)
+
+    found: dict[str, list[Tensor]] = {}
+
+    def add(name: str, *values: Tensor) -> None:
+        found.setdefault(name, []).extend(values)
+
+    for row in range(3):
+        n = int(batch.text.valid[row].sum())
+        patches = model.tokens.inputs(model.tokens.split(batch.image[row, None]))[0]
+        x = normed(linear(patches, tower.embed[0]), tower.embed[1])
+        hidden = batch.image_mask.masked[row]
+        x = torch.stack([tower.mask_token if hidden[i] else x[i] for i in range(16)]) + place
+        ids = batch.inputs[row, :n]
+        told = normed(tower.ids.ids.weight[ids] + tower.ids.places.weight[:n], tower.ids.norm) + tower.kind[1]
+        x = torch.cat((tower.class_token[None] + tower.kind[0], x + tower.kind[0], told))
+        for layer in tower.blocks:
+            x = x + attention(both(x, layer.norm1), layer.attention)
+            inner = both(x, layer.norm2)
+            x = x + torch.cat((mlp(inner[:17], layer.mlps[0]), mlp(inner[17:], layer.mlps[1])))
+        x = both(x, tower.norm)
+        seen, phrase, read = x[1:17], x[17], x[17:]
+        product = unit(linear(seen, model.of_patch)) * unit(linear(phrase, model.of_phrase))
+        alike = product.sum(1) * model.scale
+        whole = (alike.exp() / alike.exp().sum()) @ linear(seen, model.source)
+        cx, cy, w, h = layers(whole, model.box).sigmoid()
+        hidden_ids = batch.text_mask.masked[row].nonzero()[:, 0]
+        logits = words(read[hidden_ids], model.word, tower.ids.ids.weight)
+        add("hidden words", *nats(logits, batch.text.tokens[row, hidden_ids]))
+        made = linear(32 * product[hidden], model.patch)
+        add("hidden patches", *(made - whitened(patches[hidden])).square().mean(1))
+        if batch.box[row].isnan().any():
+            continue
+        x0, y0, x1, y1 = batch.box[row].double()
+        add("box", ((x0 + x1) / 2 - cx).abs() + ((y0 + y1) / 2 - cy).abs() + (x1 - x0 - w).abs() + (y1 - y0 - h).abs())
+        left, top, right, bottom = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+        shared = (right.minimum(x1) - left.maximum(x0)).clamp_min(0)
+        shared = shared * (bottom.minimum(y1) - top.maximum(y0)).clamp_min(0)
+        either = (x1 - x0) * (y1 - y0) + w * h - shared
+        around = (right.maximum(x1) - left.minimum(x0)) * (bottom.maximum(y1) - top.minimum(y0))
+        add("overlap", 1 - shared / either + (around - either) / around)
+        inside = [x0 <= (i % 4 + 0.5) / 4 < x1 and y0 <= (i // 4 + 0.5) / 4 < y1 for i in range(16)]
+        drawn = torch.stack([batch.segment[row, 8 * (i // 4) :][:8, 8 * (i % 4) :][:, :8].flatten() for i in range(16)])
+        for name, made, true in (
+            ("patches of the box", alike + model.near_bias, torch.tensor(inside)),
+            ("segment", linear(32 * product, model.segment), drawn),
+        ):
+            focal, dice = area(made.flatten(), true.flatten())
+            add(f"{name}, focal", focal)
+            add(f"{name}, dice", dice)
+        sides = 1 / (4 * (x1 - x0)).clamp_min(1), 1 / (4 * (y1 - y0)).clamp_min(1)
+        true = torch.stack(
+            [torch.stack(((i % 4 - 2 * (x0 + x1)) / 4, (i // 4 - 2 * (y0 + y1)) / 4, *sides)) for i in range(16)]
+        )
+        add("relations", (layers(32 * product, model.relation) - true).abs().sum(1).mean())
+    expected = {name: torch.stack(each).mean().item() for name, each in found.items()}
+    shares = {name: 20 if "focal" in name else 2 if "dice" in name else 1 for name in expected}
+    losses = model(batch)
+    assert {name: mean.item() for name, mean in losses.means().items()} == pytest.approx(expected, rel=1e-4)
+    assert losses.loss().item() == pytest.approx(sum(shares[name] * one for name, one in expected.items()), rel=1e-4)
