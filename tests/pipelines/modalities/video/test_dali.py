@@ -171,7 +171,7 @@ def test_damaged_boxes_are_found_before_the_batch(vp9, tmp_path):
 def test_damaged_frames_name_their_sample(vp9, tmp_path, caplog):
     def damage(member, index):
         packets = read_fragments(member[index.header_size :], read_header(bytes(member[: index.header_size])))
-        for start, size in zip(packets.start, packets.size, strict=True):
+        for start, size in list(zip(packets.start, packets.size, strict=True))[1:]:  # the first frame tells the format
             at = index.header_size + start
             member[at : at + size] = bytes(size)
 
