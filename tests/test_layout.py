@@ -276,7 +276,7 @@ NAMES_CODE = {
     "train/evaluations.py": {"RunEvaluation.from_dict": RUN},
     "train/papers/__init__.py": {"import_module": PACKAGE},
     "train/recipes.py": {"named": USER},
-    "src/maskstream/cli/kbvqa.py": {"imported": USER},
+    "src/maskstream/cli/papers.py": {"imported": USER},
     "src/maskstream/pages/report/report.py": {"ProbeResult.from_dict": RUN},
     "src/maskstream/modalities/__init__.py": {"named": USER},
     "src/maskstream/modality.py": {"named": USER},

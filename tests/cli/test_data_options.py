@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from maskstream.cli import app
-from maskstream.cli.data_options import leaves
+from maskstream.cli.options import leaves
 from maskstream.modalities import MODALITIES, modality_of
 from maskstream.modality import NO_MASK
 from maskstream.pipelines import AudioClip, VideoClip, masks

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 
-info = import_module("maskstream.cli.info")
+info = import_module("maskstream.cli.catalogue")
 
 
 def facts():

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from maskstream.cli import app
-from maskstream.cli.probe import held_out
+from maskstream.cli.runs import held_out
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.shards.errors import ShardError

@@ -24,31 +24,15 @@ from maskstream import __version__
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.printable import PrintableFormatter
 
-from .bench import bench
-from .catalogue import datasets, masks, recipes
-from .data_options import DataCommand
-from .demo import demo
-from .doctor import doctor
-from .evaluate import evaluate
-from .fetch import fetch
-from .finetune import finetune
-from .flow import flow
-from .gallery import gallery
-from .generate import generate
-from .index import index
-from .info import info
-from .kbvqa import kbvqa
-from .meshmask import meshmask
-from .paper import moved, papers
-from .preview import preview
-from .probe import probe
-from .report import report
-from .roar import roar
+from .catalogue import datasets, info, masks, recipes
+from .look import bench, doctor, flow, gallery, preview
+from .options import DataCommand
+from .papers import generate, kbvqa, meshmask, moved, papers, roar
+from .runs import demo, evaluate, finetune, probe, report
 from .shards import shards
+from .splits import append, erase, fetch, index, inspect, merge, remove, verify
 from .terminal import INTERRUPTED, TERMINATED, console, errors, with_local_paths
 from .train import train
-from .verify import inspect, verify
-from .versions import append, erase, merge, remove
 
 app = typer.Typer(
     name="maskstream",

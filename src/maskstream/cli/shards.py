@@ -13,15 +13,13 @@ import typer
 
 from maskstream.shards.named import nearest
 
-from .job_options import Address, MaxPixels, MemoryLimit, TimeLimit, Workers, executor_named, limits_of
+from .options import Address, MaxPixels, MemoryLimit, TimeLimit, Workers, executor_named, limits_of
 from .terminal import Json, say, show
 
 if TYPE_CHECKING:
     from maskstream.preprocess import JobReport
     from maskstream.preprocess.executors.slurm import SlurmJob
     from maskstream.preprocess.job.options import JobOptions
-if TYPE_CHECKING:
-    from maskstream.preprocess.executors.slurm import SlurmJob
 
 _DEFAULT_PARTS = 100
 _NOT_OF_PARTS = ("executor", "address", "parts", "sbatch", "workers", "retry_rejects", "as_json")

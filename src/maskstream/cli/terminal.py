@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,7 @@ Cache = Annotated[
     typer.Option("--cache", help="A folder on a local disk that keeps what is read of a URL.", show_default=False),
 ]
 CacheGB = Annotated[float, typer.Option("--cache-gb", min=0.001, help="The most that the cache may take, in GB.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
@@ -52,6 +53,15 @@ def show(facts: Mapping[str, Any], as_json: bool) -> None:
     for name, value in facts.items():
         if text := _words(value):
             say(f"  {name:<{width}}  {text}")
+
+
+def tell(found: Mapping[str, Any], lines: Iterable[str], as_json: bool) -> None:
+    """Prints what was found as one line of JSON, or else the lines that say it."""
+    if as_json:
+        print(json.dumps(found))
+        return
+    for line in lines:
+        say(line)
 
 
 def _words(value: Any) -> str:

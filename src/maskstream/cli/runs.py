@@ -1,0 +1,259 @@
+"""Commands about runs: `maskstream evaluate`, `finetune`, `probe`, `report`, and `demo`, which makes one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskstream.shards.named import nearest
+
+from .terminal import INTERRUPTED, Device, Json, say, show, tell
+
+if TYPE_CHECKING:
+    from maskstream.train.evaluate.probe import ProbeResult
+    from maskstream.train.evaluations import RunEvaluation
+
+
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/demo.", show_default=False)],
+    data: Annotated[
+        str, typer.Option(help="The split that is measured, preferably for validation.", show_default=False)
+    ],
+    again: Annotated[bool, typer.Option("--again", help="Measure also what evaluation.json has already.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure what runs reach on a split, beside predictions that need no training (docs/training.md#evaluate).
+
+    The numbers are kept in RUN/evaluation.json; `report` writes the same there. Several runs are compared.
+    """
+    from maskstream.shards.format.manifest import Manifest
+    from maskstream.train.evaluations import evaluate_run
+
+    split = Manifest.load(data)
+    found = [evaluate_run(run, split, again=again) for run in runs]
+    lines = tabulate_scores([str(run) for run in runs], found)
+    tell({"evaluations": [one.to_dict() for one in found]}, lines, as_json)
+
+
+def tabulate_scores(names: Sequence[str], found: Sequence[RunEvaluation]) -> list[str]:
+    """The lines of a table: under each score those of its baselines, in a column for each run."""
+    from maskstream.pages.report.evaluated import number, score_name
+
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for column, one in enumerate(found):
+        for score in one.scores:
+            rows.setdefault((score_name(score), ""), {})[column] = number(score.value, score.unit)
+            for name, value in score.baselines.items():
+                rows.setdefault((score_name(score), name), {})[column] = number(value, score.unit)
+        for name, value in one.notes.items():
+            rows.setdefault((name, ""), {})[column] = number(value, "")
+    ordered = sorted(rows, key=lambda row: [first for first, _ in rows].index(row[0]))
+    texts = [f"  {of}" if of else name for name, of in ordered]
+    steps = [f"step {one.step}" for one in found]
+    cells = [[rows[row].get(column, "") for column in range(len(found))] for row in ordered]
+    width = max(map(len, texts), default=0)
+    widths = [max(map(len, column)) for column in zip(names, steps, *cells, strict=True)]
+    lines = [("", names), ("", steps), *zip(texts, cells, strict=True)]
+    return [
+        "  ".join([text.ljust(width), *(cell.rjust(n) for cell, n in zip(some, widths, strict=True))]).rstrip()
+        for text, some in lines
+    ]
+
+
+def finetune(
+    run: Annotated[Path, typer.Argument(help="The folder of a run of a masked autoencoder.", show_default=False)],
+    data: Annotated[str, typer.Option(help="The labelled split to train on.", show_default=False)],
+    test: Annotated[str, typer.Option(help="The labelled split to test on.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the fine-tuning [default: RUN/finetune]", show_default=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Set a field, such as schedule.epochs=20, schedule.base_lr=5e-4 or model.mixup=0; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Begin with initial weights instead of the run's, for comparison.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps to train [default: 50 epochs]", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the head, the order and the crops.")] = 0,
+    device: Device = "auto",
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint that is whole.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Train the encoder of a run further with labels, and measure its accuracy or mAP (docs/probes.md).
+
+    It writes what `maskstream train` writes, and finetune.json, into the folder.
+    """
+    from maskstream.pipelines.stream.topology import resolved_device
+    from maskstream.train.evaluate.finetune import finetune as train
+
+    folder = out or run / "finetune"
+    result = train(
+        run,
+        data,
+        test,
+        folder,
+        set=set_ or (),
+        steps=steps,
+        scratch=scratch,
+        seed=seed,
+        device=resolved_device(device),
+        save_every=save_every,
+        resume=resume,
+    )
+    if result is None:
+        raise typer.Exit(INTERRUPTED)
+    (folder / "finetune.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+    show(result.to_dict(), as_json)
+    if not as_json:
+        say(f"wrote {folder / 'finetune.json'}")
+
+
+def probe(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs of one recipe that differ in their seed.", show_default=False),
+    ],
+    data: Annotated[str, typer.Option(help="The labelled split that probes are trained on.", show_default=False)],
+    test: Annotated[str, typer.Option(help="The labelled split that they are tested on.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The JSON file [default: probe.json in the first run]", show_default=False)
+    ] = None,
+    probes: Annotated[
+        str, typer.Option(help="The probes, with commas between: knn10, knn20, linear, attentive.")
+    ] = "knn10,knn20,linear,attentive",
+    seeds: Annotated[int, typer.Option(min=1, help="How many untrained encoders are compared.")] = 3,
+    samples: Annotated[int, typer.Option(min=1, help="The most samples of each split.")] = 10_000,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure what can be read from a run's frozen features of labelled samples.
+
+    It compares them with untrained encoders of the same recipe and with raw inputs (docs/probes.md).
+    """
+    from maskstream.pipelines.stream.topology import resolved_device
+    from maskstream.train.evaluate.probe import PROBE
+    from maskstream.train.evaluate.probe import probe as measure
+
+    result = measure(
+        runs,
+        data,
+        test,
+        probes=[name.strip() for name in probes.split(",") if name.strip()],
+        seeds=seeds,
+        samples=samples,
+        device=resolved_device(device),
+    )
+    written = runs[0] / PROBE if out is None else out
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+    tell(result.to_dict(), chain(tabulate_probes(result), held_out(runs), [f"wrote {written}"]), as_json)
+
+
+def held_out(runs: Sequence[Path]) -> Iterator[str]:
+    """What the runs reach on held-out samples, a line each, of what their evaluation.json has."""
+    from maskstream.pages.report.evaluated import margin, number, score_name
+    from maskstream.train.evaluations import kept_evaluations
+
+    for run in runs:
+        for one in kept_evaluations(run):
+            score = one.scores[0]
+            beside = f", {margin(score)}" if score.baselines else ""
+            value = number(score.value, score.unit)
+            yield f"{run} on {one.data.location}: {score_name(score)} {value}{beside}"
+
+
+def tabulate_probes(result: ProbeResult) -> list[str]:
+    """The lines of a table: a row per kind of encoder, a column per probe, each with its mean and spread."""
+    names = list(dict.fromkeys(one.probe for one in result.reached))
+    kinds = list(dict.fromkeys(one.encoder for one in result.reached))
+    width = max(map(len, ["majority", "margin", *kinds]))
+
+    def row(head: str, cells: list[str]) -> str:
+        return "  ".join([head.ljust(width), *(cell.rjust(15) for cell in cells)]).rstrip()
+
+    lines = [
+        f"{result.recipe}: {result.metric} on {result.test} samples of {result.classes} classes, probes trained on "
+        f"{result.train}; mean and (largest - smallest) over seeds",
+        row("", names),
+    ]
+    for kind in kinds:
+        found = [result.of(kind, name) for name in names]
+        lines.append(row(kind, ["" if one is None else f"{one.mean:.3f} ({one.spread:.3f})" for one in found]))
+    margins = [result.margin(name) for name in names]
+    lines.append(row("margin", ["" if one is None else f"{one[0]:+.3f} ({one[1]:.3f})" for one in margins]))
+    lines.append(row("majority", [f"{result.majority:.3f}"]))
+    return lines
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
+    data: Annotated[
+        str,
+        typer.Option(help="The split whose samples are reconstructed, preferably for validation.", show_default=False),
+    ],
+    unseen: Annotated[
+        str | None,
+        typer.Option(
+            help="A split of sources none of which was trained on; its results are shown apart.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file [default: RUN/report.html]", show_default=False)
+    ] = None,
+) -> None:
+    """Write one HTML page about a run: loss, throughput, reconstructions, and samples with their masks.
+
+    It prints what the run reaches on these samples beside trivial predictors.
+    """
+    from maskstream.modalities import modality_of
+    from maskstream.pages.report.report import write_report
+    from maskstream.shards.format.manifest import Manifest
+
+    split = Manifest.load(data)
+    written = write_report(modality_of(split), run, split, out, unseen=unseen)
+    show(written.facts, as_json=False)
+    say(f"wrote {written.page}")
+
+
+def demo(
+    modality: Annotated[
+        str,
+        typer.Argument(help="video, audio, audiovisual, image, image-text, text, points, mesh, pose or trajectory."),
+    ] = "video",
+) -> None:
+    """Make shards of a modality, train on them for a few minutes, and write pages about data and model.
+
+    It prints the commands that it runs, and writes to data/ and runs/ in the current folder. If it was interrupted, the
+    same command continues.
+    """
+    from maskstream.modalities import MODALITIES
+
+    demos = {name: one.demo for name, one in MODALITIES.items() if one.demo is not None}
+    if modality not in demos:
+        close = nearest(modality, list(demos))
+        raise ValueError(f"there is no demo of {modality!r}{close}; legal are {', '.join(demos)}")
+    pages = []
+    for command in demos[modality].commands(modality):
+        say(f"maskstream {shlex.join(command)}")
+        ended = subprocess.run([sys.executable, "-m", "maskstream", *command], check=False)
+        if ended.returncode:
+            raise typer.Exit(ended.returncode)
+        pages += [word for word in command if word.endswith(".html")]
+    for page in pages:
+        say(f"open {Path(page)}")

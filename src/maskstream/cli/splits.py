@@ -1,0 +1,262 @@
+"""Commands about finished splits: `maskstream inspect`, `verify`, `append`, `merge`, `remove`, `erase` and `fetch`; and
+`index`, which makes one of tars as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from maskstream.pages.figures.words import plural
+
+from .options import Address, ExecutorName, MaxPixels, MemoryLimit, TimeLimit, Workers, executor_named, limits_of
+from .terminal import CacheGB, Data, Json, console, errors, say, show, tell
+
+
+def inspect(data: Data, as_json: Json = False) -> None:
+    """Print the contents of a split: samples, hours, resolutions, frame rates, bytes, rejects by reason."""
+    from maskstream.shards.format.inspect import inspect as look
+
+    show(look(data), as_json)
+
+
+def verify(
+    data: Data,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every sample.")] = False,
+    workers: Workers = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="First write again what is damaged and can be made from the rest: idx, sums, the index. A damaged "
+            "shard needs its sources: `maskstream shards ... --repair`.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
+    from maskstream.preprocess.job.progress import ProgressBar
+    from maskstream.preprocess.job.repair import RepairReport, repair_split
+    from maskstream.preprocess.job.verification import verify_split
+
+    mended = repair_split(data) if repair else RepairReport()
+    with nullcontext() if as_json else ProgressBar() as shown:
+        result = verify_split(data, decode=decode, workers=workers, progress=shown)
+    if as_json:
+        print(json.dumps(asdict(result) | {"ok": result.ok} | (asdict(mended) if repair else {})))
+    else:
+        for name in mended.repaired:
+            console.print(f"repaired {escape(name)}", highlight=False, soft_wrap=True)
+        for problem in mended.beyond:
+            errors.print(f"[red]not repaired[/] {escape(problem)}", highlight=False, soft_wrap=True)
+        for problem in result.problems:
+            errors.print(f"[red]problem[/] {escape(problem)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{escape(str(data))}: {plural(result.samples, 'sample')} in {plural(result.shards, 'shard')}, "
+            f"{result.size_bytes / 1e6:.1f} MB: "
+            + ("[green]no problems[/]" if result.ok else f"[red]{plural(len(result.problems), 'problem')}[/]"),
+            highlight=False,
+            soft_wrap=True,
+        )
+    raise typer.Exit(0 if result.ok else 1)
+
+
+def append(
+    data: Data,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="The finished split whose shards are copied.")],
+    as_json: Json = False,
+) -> None:
+    """Append the shards of another split to a split, as a new version."""
+    from maskstream.preprocess.versions import append as appended_to
+
+    result = appended_to(data, other)
+    more = f"{plural(result.samples, 'sample')} in {plural(result.shards, 'shard')} more"
+    tell(asdict(result), [f"{data}: version {result.version} has {more}"], as_json)
+
+
+def merge(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder of the merged split, or a URL.")],
+    splits: Annotated[list[str], typer.Argument(metavar="SPLIT", help="Two or more finished splits.")],
+    as_json: Json = False,
+) -> None:
+    """Merge splits into one that refers to their shards where they are; no tar is copied."""
+    from maskstream.preprocess.versions import merge as merged
+
+    result = merged(out, splits)
+    found = f"{plural(result.samples, 'sample')} in {plural(result.shards, 'shard')} of {plural(len(splits), 'split')}"
+    tell(asdict(result), [f"{out}: version {result.version} has {found}"], as_json)
+
+
+def remove(
+    data: Data,
+    keys: Annotated[Path, typer.Option("--keys", help="A text file with the key of a sample in each line.")],
+    as_json: Json = False,
+) -> None:
+    """Remove samples from a split, as a new version: loaders replace them, and no tar is touched."""
+    from maskstream.preprocess.versions import remove as removed_from
+
+    result = removed_from(data, keys_in(keys, "--keys"))
+    removed = f"{plural(result.removed_in_all, 'removed sample')}, {result.removed} of them since now"
+    tell(asdict(result), [f"{data}: version {result.version} has {removed}"], as_json)
+
+
+def erase(
+    data: Data,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The keys of samples.")] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="A text file with the key of a sample in each line.", show_default=False),
+    ] = None,
+    words: Annotated[
+        bool,
+        typer.Option(
+            "--words",
+            help="Also erase names of labels and words of tokenizer.json that no other sample has.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase samples from a split and all of its versions: bytes, keys and sources, as a new version.
+
+    A shard that held one is written again under another name. Runs resume exactly for all other samples. With --words,
+    all texts are read, of the split and of those beside it, from which the words are erased too.
+    """
+    from maskstream.preprocess.versions import erase as erased_from
+
+    wanted = [*(keys or []), *(keys_in(from_, "--from") if from_ else [])]
+    if not wanted:
+        raise typer.BadParameter("give at least one key", param_hint="KEYS... or --from")
+    result = erased_from(data, wanted, words=words)
+    told = [f"{data}: {plural(result.erased, 'sample')} erased; the current version is {result.version}"]
+    if words:
+        where = f", also from {', '.join(result.beside)}" if result.beside else ""
+        told.append(f"names of labels erased: {result.labels}; words of the vocabulary erased: {result.tokens}{where}")
+    tell(asdict(result), told, as_json)
+    if result.unknown and not as_json:
+        errors.print(
+            f"{plural(len(result.unknown), 'key')} not in the split, such as {escape(result.unknown[0])}; a sample "
+            "that was erased before has no key any more",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def keys_in(path: Path, option: str) -> list[str]:
+    """The keys in a file, without empty lines; ValueError, which names the option, for one that cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ValueError(
+            f"{option} {path} cannot be read ({reason}); give a text file with the key of a sample in each line"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def index(
+    tars: Annotated[
+        list[str], typer.Argument(help="WebDataset tars, or a folder of them; or their URLs.", show_default=False)
+    ],
+    out: Annotated[
+        str | None, typer.Option(help="Folder or URL for the index [default: that of the tars]", show_default=False)
+    ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(help="video or audio [default: that of the first sample]", show_default=False),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="A csv file with labels of the samples, such as Kinetics' train.csv.", show_default=False),
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            help="The column of --labels that names a sample [default: key, id, video_id, youtube_id, path, file, "
+            "filename or wav, whichever it has]",
+            show_default=False,
+        ),
+    ] = None,
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Index the tars as they are, though no sample has a label")
+    ] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Trust the keyframe flags in video containers instead of decoding.")
+    ] = False,
+    workers: Workers = None,
+    executor: ExecutorName = "local",
+    address: Address = None,
+    max_pixels: MaxPixels = None,
+    time_limit: TimeLimit = 60.0,
+    memory_limit: MemoryLimit = None,
+    as_json: Json = False,
+) -> None:
+    """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or sounds (flac, wav, mp3, ogg, opus, m4a, aac).
+
+    The tars are not changed. Afterwards the folder is a split like any other; files that cannot be used are listed in
+    rejects.parquet with the reason.
+    """
+    from maskstream.preprocess import index_tars
+    from maskstream.preprocess.job.progress import ProgressBar
+
+    limits = limits_of(max_pixels, time_limit, memory_limit)
+    with nullcontext() if as_json else ProgressBar() as shown:
+        report = index_tars(
+            tars,
+            out,
+            modality=modality,
+            labels=labels,
+            match=match,
+            as_is=as_is,
+            fast=fast,
+            workers=workers,
+            executor=executor_named(executor, workers, address),
+            limits=limits,
+            progress=shown,
+        )
+    facts = {"folder": str(report.folder), "tars": report.tars, "samples": report.samples, "rejects": report.rejects}
+    if report.without_label is not None:
+        facts["without_label"] = report.without_label
+    show(facts, as_json)
+
+
+def fetch(
+    data: Data,
+    cache: Annotated[str, typer.Option(help="A folder on a local disk of this node.", show_default=False)],
+    cache_gb: CacheGB = 100.0,
+    lanes: Annotated[int, typer.Option(min=1, help="The lanes of the loaders.")] = 1,
+    lane: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="A lane that this node reads, from 0; repeatable [default: all]", show_default=False),
+    ] = None,
+) -> None:
+    """Fill the cache of this node before training: fetch the shards of a URL, or of the lanes that this node reads.
+
+    What the cache has is checked and not fetched again, so the same command continues.
+    """
+    from maskstream.pipelines.modalities.node_cache import block_cache, shards_of
+    from maskstream.shards.format.manifest import Manifest
+    from maskstream.shards.stores.block_cache import fill
+
+    kept = block_cache(data, cache, cache_gb)
+    if kept is None:
+        raise typer.BadParameter("give a folder", param_hint="--cache")
+    manifest = Manifest.load(data, cache=kept)
+    names = shards_of(manifest, lanes, range(lanes) if not lane else sorted(set(lane)))
+    total = sum(map(manifest.store.size, names))
+    if not kept.fits(total):
+        raise ValueError(
+            f"{len(names)} shards have {total / 1e9:.3g} GB, more than a cache of {cache_gb:g} GB holds; raise "
+            "--cache-gb, or choose lanes"
+        )
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=errors) as bar:
+        task = bar.add_task(f"{len(names)} shards", total=total)
+        fill(manifest.store, names, lambda size: bar.advance(task, size))
+    say(f"{cache}: {len(names)} shards of {data}, {total / 1e6:.1f} MB")
