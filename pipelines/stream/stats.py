@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,15 +47,9 @@ class Stats:
     seconds: defaultdict[str, float] = field(default_factory=_zeros)
     cpu_seconds: defaultdict[str, float] = field(default_factory=_zeros)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> _Stage:
         """Adds the time spent in the `with` block to the stage."""
-        cpu, start = time.thread_time(), time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
-            self.cpu_seconds[name] += time.thread_time() - cpu
+        return _Stage(self, name)
 
     def add(self, other: Stats) -> None:
         """Adds another's counts and times to this one's."""
@@ -86,6 +79,22 @@ class Stats:
             "seconds": {name: round(value, 6) for name, value in sorted(self.seconds.items())},
             "cpu_seconds": {name: round(value, 6) for name, value in sorted(self.cpu_seconds.items())},
         }
+
+
+class _Stage:
+    """Times a `with` block. A generator takes 1 us longer, and each sample has some of these."""
+
+    __slots__ = ("cpu", "name", "start", "stats")
+
+    def __init__(self, stats: Stats, name: str) -> None:
+        self.stats, self.name = stats, name
+
+    def __enter__(self) -> None:
+        self.cpu, self.start = time.thread_time(), time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.stats.seconds[self.name] += time.perf_counter() - self.start
+        self.stats.cpu_seconds[self.name] += time.thread_time() - self.cpu
 
 
 _RARELY = 0.1  # fraction of the time: if the consumer waits less, the loader keeps up
