@@ -17,6 +17,19 @@ UNIT = 8
 """The side in pixels of a unit of the source grid, which is the smallest block that H.264 decoders export."""
 
 
+class Window(NamedTuple):
+    """What a clip shows of its frames.
+
+    grid: rows and columns of a frame's units. crop: x, y, width and height, in units. mirrored: from left to right.
+    scale: clip pixels per source pixel in x and y, below 0 in x where it is mirrored.
+    """
+
+    grid: tuple[int, int]
+    crop: tuple[float, float, float, float]
+    mirrored: bool
+    scale: tuple[float, float]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flow(Movable):
     """Backward flow between the sampled frames of a clip.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.jit import kernel
 
-from .base import UNIT
+from .base import UNIT, Window
 
 Floats = npt.NDArray[np.float32]
 Sides = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats]
@@ -27,10 +27,7 @@ def cell_flow(
     stored: npt.NDArray[np.int8],
     places: npt.NDArray[np.int64],
     numbers: npt.NDArray[np.int64],
-    grid: tuple[int, int],
-    window: tuple[float, float, float, float],
-    mirrored: bool,
-    scale: tuple[float, float],
+    window: Window,
     flow: Floats,
     valid: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
@@ -39,13 +36,12 @@ def cell_flow(
 
     ends (K m,): the end of each frame's blocks in `fields`. stored (S, 3, rows, columns): stored flows
     (`KeyFlow.planes`) of frames that have no blocks; places (K m,): where those of each frame are, or -1. The m frames
-    of a pair are joined. grid: rows and columns of the source's units. window: x, y, width and height of the crop, in
-    units. scale: clip pixels per source pixel in x and y. numbers (K + 1,): frame numbers; a frame that repeats the one
-    before has flow 0. known (K,): set to whether any cell is valid. Returns the number of pairs
-    without a valid cell, or -1 if a block lies outside the frame.
+    of a pair are joined. numbers (K + 1,): frame numbers; a frame that repeats the one before has flow 0. known (K,):
+    set to whether any cell is valid. Returns the number of pairs without a valid cell, or -1 if a block lies outside
+    the frame.
     """
     rows, columns = flow.shape[1:3]
-    x, y, width, height = window
+    grid, (x, y, width, height), mirrored, scale = window
     across = sides(x + width / columns / 2 - 0.5, width / columns, columns, grid[1], mirrored)
     down = sides(y + height / rows / 2 - 0.5, height / rows, rows, grid[0], False)
     units = np.empty((3, grid[0], grid[1]), dtype=np.float32)

@@ -32,7 +32,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.media.key_flow import CELL, KeyFlow
 from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
 
-from .base import UNIT, ClipFlow, grid_shape
+from .base import UNIT, ClipFlow, Window, grid_shape
 from .dis import dis_flow
 
 if TYPE_CHECKING:
@@ -133,13 +133,15 @@ def codec_flow(
     flow = np.empty((pairs, *grid_shape(size, size, cell), 2), dtype=np.float32)
     valid, known = np.empty(flow.shape[:3], dtype=np.bool_), np.empty(pairs, dtype=np.bool_)
     numbers = np.arange(pairs + 1) if frames is None else frames
-    window = (crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT)
-    fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in vectors[1:]])
-    stored, places = stored_planes(vectors[1:], unit_grid(width, height))
-    scale = (size / crop.width * (-1 if crop.flip else 1), size / crop.height)
-    unknown = kernels().cell_flow(
-        fields, ends, stored, places, numbers, unit_grid(width, height), window, crop.flip, scale, flow, valid, known
+    window = Window(
+        grid=unit_grid(width, height),
+        crop=(crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT),
+        mirrored=crop.flip,
+        scale=(size / crop.width * (-1 if crop.flip else 1), size / crop.height),
     )
+    fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in vectors[1:]])
+    stored, places = stored_planes(vectors[1:], window.grid)
+    unknown = kernels().cell_flow(fields, ends, stored, places, numbers, window, flow, valid, known)
     if unknown < 0:
         raise _outside(width, height)
     if unknown and cuts is not None:

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from copy import deepcopy
+from dataclasses import dataclass
 from operator import index
-from typing import Any, Generic, Protocol, TypedDict, final
+from typing import Any, Generic, Protocol, TypedDict, Unpack, final
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
@@ -80,6 +81,39 @@ class LoaderOptions(TypedDict, total=False):
     batch_size x world_size; see `BudgetOrder`. None (the default): every batch has batch_size samples per rank."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoaderSettings:
+    """`LoaderOptions` with their defaults; ValueError for one that is not legal."""
+
+    batch_size: int = 8
+    steps: int | None = None
+    token_budget: int | None = None
+    rank: int | None = None
+    world_size: int | None = None
+    mesh: DeviceMesh | None = None
+    device: str | torch.device = "auto"
+    workers: int = 0
+    threads: int | None = None
+    prefetch: int = 3
+    worker_timeout: float = TIMEOUT_S
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        ones = ("batch_size", "steps", "token_budget", "threads", "prefetch")
+        for name, least in ({"workers": 0} | dict.fromkeys(ones, 1)).items():
+            if (count := getattr(self, name)) is not None and count < least:
+                raise ValueError(f"{name}={count}: it must be at least {least}")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction={self.max_bad_fraction}: it is a share of the samples, from 0 to 1")
+        if not self.worker_timeout > 0:
+            raise ValueError(f"worker_timeout={self.worker_timeout}: it is in seconds and must be above 0, such as 60")
+
+    @property
+    def threads_each(self) -> int:
+        """The threads of this process, or of each worker."""
+        return self.threads or default_threads(self.workers)
+
+
 class Production(Protocol[BatchT_co]):
     """Makes the batches of plans in the order of the plans; `close` ends its worker processes."""
 
@@ -96,16 +130,10 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         maker: BatchMaker[RequestT, DraftT, HostT],
         finish: Finish[HostT, BatchT],
         device: torch.device,
-        *,
-        workers: int,
-        threads: int,
-        prefetch: int,
-        worker_timeout: float,
+        settings: LoaderSettings,
     ) -> None:
-        self._maker = maker
+        self._maker, self._settings = maker, settings
         self._delivery = Delivery(maker=maker, finish=finish, device=device)
-        self._workers, self._threads, self._prefetch = workers, threads, prefetch
-        self._timeout_s = worker_timeout
         self.pool: WorkerPool[HostT] | None = None
         self._own: tuple[int, Threads] | None = None
 
@@ -124,17 +152,18 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
                 yield from delivered
 
     def _made(self, plans: Iterator[BatchPlan]) -> Generator[Made[HostT]]:
-        if not self._workers:
+        settings = self._settings
+        if not settings.workers:
             if self._own is None or self._own[0] != os.getpid():  # a fork has none of the threads
-                self._own = os.getpid(), Threads.of(self._threads)
-            return batches_from_threads(self._maker, plans, self._own[1], self._prefetch)
+                self._own = os.getpid(), Threads.of(settings.threads_each)
+            return batches_from_threads(self._maker, plans, self._own[1], settings.prefetch)
         if self.pool is None:
             self.pool = WorkerPool(
                 self._maker,
-                workers=self._workers,
-                threads=self._threads,
-                prefetch=self._prefetch,
-                timeout_s=self._timeout_s,
+                workers=settings.workers,
+                threads=settings.threads_each,
+                prefetch=settings.prefetch,
+                timeout_s=settings.worker_timeout,
             )
         return self.pool.batches(plans)
 
@@ -167,55 +196,25 @@ class Loader(Generic[BatchT]):
         self,
         source: BatchSource[RequestT, DraftT, HostT, BatchT],
         *,
-        batch_size: int = 8,
-        steps: int | None = None,
-        token_budget: int | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
-        mesh: DeviceMesh | None = None,
-        device: str | torch.device = "auto",
-        workers: int = 0,
-        threads: int | None = None,
-        prefetch: int = 3,
-        worker_timeout: float = TIMEOUT_S,
-        max_bad_fraction: float = 0.01,
         at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None] | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> None:
         check_source(source, "Loader takes")
-        for name, count, least in (
-            ("batch_size", batch_size, 1),
-            ("steps", steps, 1),
-            ("token_budget", token_budget, 1),
-            ("workers", workers, 0),
-            ("threads", threads, 1),
-            ("prefetch", prefetch, 1),
-        ):
-            if count is not None and count < least:
-                raise ValueError(f"{name}={count}: it must be at least {least}")
-        if not 0 <= max_bad_fraction <= 1:
-            raise ValueError(f"max_bad_fraction={max_bad_fraction}: it is a share of the samples, from 0 to 1")
-        if not worker_timeout > 0:
-            raise ValueError(f"worker_timeout={worker_timeout}: it is in seconds and must be above 0, such as 60")
-        self._rank, self.world_size = resolved_ranks(rank, world_size, mesh)
-        self.device = resolved_device(device)
-        self.steps = steps
-        self.order = _order(source, int(batch_size) * self.world_size, steps, token_budget)
+        settings = LoaderSettings(**options)
+        self._rank, self.world_size = resolved_ranks(settings.rank, settings.world_size, settings.mesh)
+        self.device = resolved_device(settings.device)
+        self.steps = settings.steps
+        self.order = _order(source, int(settings.batch_size) * self.world_size, self.steps, settings.token_budget)
         self._identity = {
             **self.order.identity(),
-            **({"steps": steps} if source.sampler.needs_progress else {}),
+            **({"steps": self.steps} if source.sampler.needs_progress else {}),
             **source.identity,
         }
-        self._needs_steps = source.sampler.needs_progress and steps is None
-        self._max_bad_fraction = max_bad_fraction
-        self._workers, self._threads = workers, threads or default_threads(workers)
+        self._needs_steps = source.sampler.needs_progress and self.steps is None
+        self._max_bad_fraction = settings.max_bad_fraction
+        self._threads = settings.threads_each * max(settings.workers, 1)
         self._production: Production[BatchT] = _Production(
-            BatchMaker(sampler=source.sampler, order=self.order),
-            source.finish,
-            self.device,
-            workers=workers,
-            threads=self._threads,
-            prefetch=prefetch,
-            worker_timeout=worker_timeout,
+            BatchMaker(sampler=source.sampler, order=self.order), source.finish, self.device, settings
         )
         self._at_version = at_version
         self._epoch, self._batch = 0, 0
@@ -270,7 +269,7 @@ class Loader(Generic[BatchT]):
 
     def stats(self) -> dict[str, object]:
         """Counts and seconds per stage since the loader was made (see Stats), and the number of threads."""
-        return {**self._stats.as_dict(), "threads": self._threads * max(self._workers, 1)}
+        return {**self._stats.as_dict(), "threads": self._threads}
 
     def __iter__(self) -> Iterator[BatchT]:
         return self._begun(endless=False)
