@@ -12,7 +12,8 @@ VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a w
 and MAE-ST (Feichtenhofer et al., 2022) are this model with a class token, a bias between encoder and decoder and other
 positions: attention does not depend on the order of tokens, and a bias for key changes no softmax.
 
-The configs at the end are those of video (VideoMAE, MGMAE, VideoMAE V2, MAE-ST) and of pictures (MAE).
+The configs at the end are those of video (VideoMAE, MGMAE, VideoMAE V2, MAE-ST), of pictures (MAE) and of sounds
+(Audio-MAE).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
@@ -37,6 +39,7 @@ from .image_tokens import FirstAxis, ImageTokens
 from .layouts import layout_of
 from .positions import LearntPositions
 from .select import gather_tokens
+from .spectrogram_tokens import SpectrogramTokens
 from .transformer import init_linear
 from .video_tokens import Positions, Targets, VideoTargets, VideoTokens
 from .windows import Windows
@@ -270,3 +273,12 @@ class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""
         return ImageTokens(grids["image"], self.target, self.positions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrogramAutoencoderConfig(AutoencoderConfig[AudioBatch]):
+    """The sizes of a masked autoencoder of spectrogram patches."""
+
+    def tokens(self, grids: Grids) -> TokenKind[AudioBatch]:
+        """Patches on the grid "audio"."""
+        return SpectrogramTokens(grids["audio"])

@@ -139,9 +139,8 @@ def kbvqa(
     """
     from maskstream.pages.kbvqa import kbvqa_page
     from maskstream.samples.image_text.wordnet import WordNet
+    from maskstream.train.papers.kbvqa.evaluate import Glosses, questions_of
     from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
-    from maskstream.train.papers.kbvqa.evaluate import questions_of
-    from maskstream.train.papers.kbvqa.glosses import Glosses
 
     questions, before = questions_of(data, samples, seed), questions_of(known, 1 << 30, seed)
     glosses = None

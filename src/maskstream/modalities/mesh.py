@@ -12,7 +12,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.papers.meshmask.rollout import reader_of
+from maskstream.train.papers.meshmask.evaluate import reader_of
 
 
 def figures(data: DataConfig[Any], location: SplitLocation) -> MeshFigures:

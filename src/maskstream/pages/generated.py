@@ -18,7 +18,7 @@ from maskstream.train.core.run_folder import run_recipe, run_weights
 from maskstream.train.evaluate.evaluation import Drawn
 from maskstream.train.nn.token_model import TokenModel
 from maskstream.train.papers import tables
-from maskstream.train.papers.bert.generate import Order, generate
+from maskstream.train.papers.bert.evaluate import Order, generate
 
 from .figures.card import label_names
 from .page import page, write_page

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskstream.train.papers.roar.importance import RANDOM
+from maskstream.train.papers.roar.model import RANDOM
 from maskstream.train.papers.roar.roar import RoarResult
 
 from .figures.chart import line_chart

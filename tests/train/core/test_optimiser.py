@@ -13,7 +13,7 @@ from maskstream.train.core.optimiser import (
     set_lr,
 )
 from maskstream.train.nn.encoder_decoder import TokenDecoder
-from maskstream.train.papers.fastdit3d.blocks import Experts
+from maskstream.train.papers.fastdit3d.model import Experts
 
 
 def test_only_matrices_decay(recipe):

@@ -3,7 +3,7 @@ import torch
 
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.train.nn.token_model import TokenModelConfig
-from maskstream.train.papers.bert.generate import generate
+from maskstream.train.papers.bert.evaluate import generate
 
 BLANK, SPECIAL = 3, (0, 1, 2)
 GRID = TokenGrid(axes=("token",), shape=(8,), patch=(1,))

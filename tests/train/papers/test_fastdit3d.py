@@ -13,9 +13,8 @@ from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_gr
 from maskstream.pipelines.stream.rng import Place
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.nn.positions import axis_sinusoids
-from maskstream.train.papers.fastdit3d.blocks import ConditionedBlock, Experts
 from maskstream.train.papers.fastdit3d.evaluate import sample_clouds, step_flops
-from maskstream.train.papers.fastdit3d.model import VoxelDiffusionConfig
+from maskstream.train.papers.fastdit3d.model import ConditionedBlock, Experts, VoxelDiffusionConfig
 from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, bound_error
 from maskstream.train.recipes import named_recipe
 

@@ -26,14 +26,13 @@ from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.nn.token_model import TokenModelConfig
 from maskstream.train.papers.cropmae.model import CropPairConfig
 from maskstream.train.papers.dmae.model import DistilledAutoencoderConfig
-from maskstream.train.papers.fastdit3d.blocks import ConditionedBlock
+from maskstream.train.papers.fastdit3d.model import ConditionedBlock
 from maskstream.train.papers.lmd.model import LatentAutoencoderConfig
 from maskstream.train.papers.mage.model import GenerativeEncoderConfig
 from maskstream.train.papers.mpm.model import PoseModelConfig
 from maskstream.train.papers.pointmae.model import PointAutoencoderConfig
 from maskstream.train.papers.roar.model import LSTMClassifierConfig
-from maskstream.train.papers.spiking_mst.model import SpikingBlock, SpikingTransformerConfig
-from maskstream.train.papers.spiking_mst.spikes import Spikes
+from maskstream.train.papers.spiking_mst.model import Spikes, SpikingBlock, SpikingTransformerConfig
 
 from ..text_batches import VOCABULARY, made_up
 from .second_writing import (

@@ -20,6 +20,7 @@ from maskstream.train.evaluate.scores import exact_match, normalise, rouge_l, vq
 from maskstream.train.papers.kbvqa.evaluate import (
     GREY,
     SIDE,
+    Glosses,
     Question,
     compose,
     kbvqa,
@@ -27,7 +28,6 @@ from maskstream.train.papers.kbvqa.evaluate import (
     questions_of,
     write_prompt,
 )
-from maskstream.train.papers.kbvqa.glosses import Glosses
 from maskstream.train.papers.kbvqa.predictors import CommandPredictor, PredictorError, frequent, of_callable, of_run
 from maskstream.train.run import train
 

@@ -18,10 +18,17 @@ from maskstream.train.core.export import load_matching_weights, load_model, save
 from maskstream.train.core.files import RunFileError
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.losses import squared
-from maskstream.train.papers.meshmask.evaluate import measure_masked, spread_fields
+from maskstream.train.papers.meshmask.evaluate import (
+    Trajectories,
+    measure_masked,
+    measure_steps,
+    persist,
+    rollout,
+    rollout_error,
+    spread_fields,
+)
 from maskstream.train.papers.meshmask.model import GatedMLP, GraphBlock, MeshNetworkConfig, sum_messages
 from maskstream.train.papers.meshmask.recipe import next_step
-from maskstream.train.papers.meshmask.rollout import Trajectories, measure_steps, persist, rollout, rollout_error
 from maskstream.train.recipes import named_recipe
 
 from ...pages.pages import write_report

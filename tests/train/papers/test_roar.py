@@ -13,8 +13,15 @@ from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.papers.roar import roar as of_roar
 from maskstream.train.papers.roar.evaluate import evaluate
-from maskstream.train.papers.roar.importance import CONTROL, MEASURES, RANDOM, integrate_gradients, measure_importance
-from maskstream.train.papers.roar.model import LSTMClassifierConfig, RobertaClassifierConfig
+from maskstream.train.papers.roar.model import (
+    CONTROL,
+    MEASURES,
+    RANDOM,
+    LSTMClassifierConfig,
+    RobertaClassifierConfig,
+    integrate_gradients,
+    measure_importance,
+)
 from maskstream.train.papers.roar.recipe import roar_lstm_tiny
 from maskstream.train.papers.roar.roar import RoarResult, racu, roar
 from maskstream.train.recipes import named_recipe

@@ -17,9 +17,15 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.process import seeded
 from maskstream.train.evaluations import evaluation_of
 from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, measure_spiking
-from maskstream.train.papers.spiking_mst.model import THRESHOLD, Qcfs, SpikingSimulation, SpikingTransformerConfig
+from maskstream.train.papers.spiking_mst.model import (
+    THRESHOLD,
+    Qcfs,
+    Spikes,
+    SpikingSimulation,
+    SpikingTransformerConfig,
+    _mixed,
+)
 from maskstream.train.papers.spiking_mst.recipe import spiking_mst_tiny
-from maskstream.train.papers.spiking_mst.spikes import Spikes, _mixed
 
 from ..labelled_pictures import write_split
 

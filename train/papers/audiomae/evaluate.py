@@ -12,9 +12,7 @@ from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss
 from maskstream.train.evaluate.guesses import PatchLosses, measure_patches
 from maskstream.train.evaluate.held_out import read_batches
-from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
-
-from .model import SpectrogramAutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, SpectrogramAutoencoderConfig
 
 MEASURED = 512
 """The largest number of samples that are measured."""

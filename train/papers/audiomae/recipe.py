@@ -12,8 +12,7 @@ from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-
-from .model import SpectrogramAutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import SpectrogramAutoencoderConfig
 
 
 def audiomae_base() -> Recipe[AudioBatch]:

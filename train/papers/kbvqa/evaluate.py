@@ -13,7 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -28,7 +28,51 @@ from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.scores import exact_match, normalise, rouge_l, vqa_accuracy
 
-from .glosses import Glosses
+K1, B = 1.2, 0.75
+"""The usual parameters of BM25 (Robertson and Zaragoza, 2009)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Glosses:
+    """N entries `word: gloss`. lengths: their words, float64 (N,). postings: of each word, the entries that have it and
+    how often, int64 (2, n).
+    """
+
+    entries: Sequence[str]
+    lengths: npt.NDArray[np.float64]
+    postings: Mapping[str, npt.NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, entries: Sequence[str]) -> Self:
+        """The index of entries. ValueError for none."""
+        if not entries:
+            raise ValueError("retrieval needs at least one entry, got none")
+        postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        lengths = []
+        for number, entry in enumerate(entries):
+            words = words_of(entry)
+            lengths.append(len(words))
+            for word, count in Counter(words).items():
+                postings[word].append((number, count))
+        arrays = {word: np.array(own, np.int64).T for word, own in postings.items()}
+        return cls(entries=entries, lengths=np.array(lengths, np.float64), postings=arrays)
+
+    def found(self, query: str, count: int) -> list[str]:
+        """Up to `count` entries that share words with the query, the best first; of equal ones the first."""
+        scores, n = np.zeros(len(self.entries)), len(self.entries)
+        length = 1 - B + B * self.lengths / self.lengths.mean()
+        for word in sorted({*words_of(query)} & self.postings.keys()):
+            numbers, times = self.postings[word]
+            rarity = np.log(1 + (n - len(numbers) + 0.5) / (len(numbers) + 0.5))
+            scores[numbers] += rarity * times * (K1 + 1) / (times + K1 * length[numbers])
+        best = np.argsort(-scores, kind="stable")[:count]
+        return [self.entries[number] for number in best.tolist() if scores[number] > 0]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case."""
+    return re.findall(r"[a-z0-9]+", text.lower())
+
 
 UInt8s = npt.NDArray[np.uint8]
 PEOPLE = 10

@@ -24,8 +24,7 @@ from maskstream.train.evaluate.id_counts import NGrams, scores_of
 from maskstream.train.evaluate.scores import KIND
 from maskstream.train.nn.select import gather_tokens
 
-from .classifier import ImageTextClassifier, ImageTextClassifierConfig
-from .model import ImageTextAutoencoder, ImageTextAutoencoderConfig
+from .model import ImageTextAutoencoder, ImageTextAutoencoderConfig, ImageTextClassifier, ImageTextClassifierConfig
 
 ASKED = 2048
 """The largest number of questions that are measured."""

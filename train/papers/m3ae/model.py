@@ -8,6 +8,10 @@ tasks share it:
   pixels are of a lower level than words; their decoder is a transformer, that of the words a linear layer;
 - whether a text belongs to an image is judged of both, none of them hidden (image-text matching).
 
+Questions are answered by the same encoder, with the head of M3AE and METER (Dou et al., 2022): a layer to the same
+width, a layer norm, a GELU, and a layer to the classes. They train it by binary cross-entropy over soft scores of
+several annotators; a sample has one answer here, and the loss is its cross-entropy.
+
 Shapes: B samples, N patches, V of them visible, M targets, L tokens of a text, D channels.
 """
 
@@ -311,3 +315,58 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
     def features(self, batch: ImageTextBatch) -> Tensor:
         """What is judged of whole images with whole texts, float32 (B, 2 D)."""
         return cast(Tensor, self.pooler(*self.encoder.whole(batch))).float()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextClassifierConfig(ImageTextSizes):
+    """The sizes of the encoder. answers: the number of classes."""
+
+    answers: int = 2
+
+    def __post_init__(self) -> None:
+        ImageTextSizes.__post_init__(self)
+        if self.answers < 2:
+            raise ValueError(f"a classifier needs two answers or more, got answers={self.answers}")
+
+    @property
+    def needs_labels(self) -> bool:
+        return True
+
+    @property
+    def most_labels(self) -> int | None:
+        """The number of classes."""
+        return self.answers
+
+    def make(self, grids: Grids) -> ImageTextClassifier:
+        """See ModelConfig."""
+        return ImageTextClassifier(self, grids)
+
+
+class ImageTextClassifier(Model[ImageTextBatch]):
+    """Scores classes; encoder and pooler have the names of the autoencoder's, so that its weights can be loaded."""
+
+    def __init__(self, config: ImageTextClassifierConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = config
+        self.n_answers = config.answers
+        self.encoder = config.encoder(grids)
+        self.pooler = Pooler(config.width)
+        both = 2 * config.width
+        self.head = nn.Sequential(
+            nn.Linear(both, both), nn.LayerNorm(both, eps=config.eps), nn.GELU(), nn.Linear(both, config.answers)
+        )
+        init_linear(self)
+        self.encoder.init_tables()
+
+    def scores(self, batch: ImageTextBatch) -> Tensor:
+        """The logits of the classes, float32 (B, classes); masks hide nothing."""
+        return cast(Tensor, self.head(self.pooler(*self.encoder.whole(batch)))).float()
+
+    def loss(self, batch: ImageTextBatch) -> Losses:
+        """The cross-entropy of the label in nats; samples without a label do not count."""
+        error = F.cross_entropy(self.scores(batch), batch.label.clamp_min(0), reduction="none")
+        return Losses(parts={"answers": weighted(error, (batch.label >= 0).float())})
+
+    def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
+        """The batch as it is: nothing is hidden from a classifier."""
+        return batch

@@ -11,8 +11,7 @@ from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
-from .classifier import ImageTextClassifierConfig
-from .model import ImageTextAutoencoderConfig
+from .model import ImageTextAutoencoderConfig, ImageTextClassifierConfig
 
 TEXT_MASK = Padded(mask=Replace(mask=WholeWords(ratio=0.15)))
 """15 % of a text in whole words: 80 % become [MASK], 10 % a random token, 10 % stay."""

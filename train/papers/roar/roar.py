@@ -39,8 +39,7 @@ from maskstream.train.core.run_folder import MODEL
 from maskstream.train.evaluate.held_out import read_batches
 from maskstream.train.evaluate.scores import macro_f1
 
-from .importance import CONTROL, MEASURES, RANDOM, Float32s, measure_importance
-from .model import TextClassifier, TextClassifierConfig
+from .model import CONTROL, MEASURES, RANDOM, Float32s, TextClassifier, TextClassifierConfig, measure_importance
 
 ROAR = "roar.json"
 """The file of a result."""

@@ -8,12 +8,13 @@ with the threshold a that starts at a / 2, adds its input at each step, fires wh
 reset), has fired h(x) on average after L steps of a constant input x. So the weights of a network with this activation
 are those of a spiking one.
 
-Random spike masking drops elements of queries, keys and attention maps, in training and in simulation (spikes.py).
-Source: Wang et al. (2023), with a Swin transformer (Liu et al., 2021).
+Random spike masking drops elements of queries, keys and attention maps, in training and in simulation, the same ones
+each time a sample is used. Source: Wang et al. (2023), with a Swin transformer (Liu et al., 2021).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -22,14 +23,62 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks.core.ratio import check_ratio
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.shards.config import Config
 from maskstream.train.core.losses import Losses, weighted
 from maskstream.train.core.model import Grids, Model, ModelConfig
 from maskstream.train.nn.image_tokens import ImageTokens
 from maskstream.train.nn.windows import Windows, to_windows
 
-from .spikes import Spikes
+_ODD = 0x5851_F42D_4C95_7F2D
+_LOW_32 = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spikes(Config):
+    """Drops each element of a tensor independently with probability `ratio`; the others are not rescaled.
+
+    This is not a mask of a token grid: elements of activations (queries, keys, attention maps) are dropped inside the
+    model. Each sample has one seed. A hash of the seed, the element's index and the `site` (the number of the tensor in
+    the model) decides whether the element is kept, on any device, in training and in inference: a sample drops the same
+    elements in any batch.
+
+        dropped = queries * spikes.keep(seeds, queries.shape[1:], site=0)
+
+    Source: Masked Spiking Transformer (Wang et al. 2023, random spike masking), at 0.75.
+    """
+
+    ratio: float = 0.75
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+    def seeds(self, draws: Sequence[Draw]) -> Tensor:
+        """A seed for each view of a sample: int64 (B,)."""
+        return torch.tensor([int(draw.rng.integers(1 << 62)) for draw in draws], dtype=torch.int64)
+
+    def keep(self, seeds: Tensor, shape: Sequence[int], site: int = 0) -> Tensor:
+        """Whether each element is kept: bool (B, *shape), on the device of `seeds` int64 (B,)."""
+        place = torch.arange(torch.Size(shape).numel(), dtype=torch.int64, device=seeds.device)
+        start = _mixed(_mixed(seeds) + torch.tensor(site, device=seeds.device) * _ODD)
+        bits = _mixed(start[:, None] + place * _ODD) & _LOW_32
+        return (bits >= round(self.ratio * (1 << 32))).view(len(seeds), *shape)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele et al. 2014) on int64 with wrapping products: a hash of `x`."""
+    for shift, factor in ((30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB)):
+        x = (x ^ _right(x, shift)) * (factor - (1 << 64))
+    return x ^ _right(x, 31)
+
+
+def _right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
 
 THRESHOLD = 2.0
 """The initial threshold, the authors' of the Masked Spiking Transformer."""

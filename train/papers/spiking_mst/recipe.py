@@ -14,8 +14,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
-from .model import SpikingTransformerConfig
-from .spikes import Spikes
+from .model import Spikes, SpikingTransformerConfig
 
 
 def spiking_mst_base() -> Recipe[ImageBatch]:

@@ -14,7 +14,7 @@ from maskstream.pages.figures.pictures import UInt8, data_uri, flow_picture, res
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import flow_scale
 from maskstream.pipelines.masks import Cues, Draw, Scheme, TokenGrid
-from maskstream.train.papers.spiking_mst.spikes import Spikes
+from maskstream.train.papers.spiking_mst.model import Spikes
 
 from .panels import masked_picture
 from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on

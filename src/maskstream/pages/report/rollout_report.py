@@ -20,8 +20,8 @@ from maskstream.pages.page import environment, render, write_page
 from maskstream.train.core.export import load_model
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.run_folder import run_weights
-from maskstream.train.papers.meshmask.evaluate import ROLLOUTS
-from maskstream.train.papers.meshmask.rollout import (
+from maskstream.train.papers.meshmask.evaluate import (
+    ROLLOUTS,
     Float32s,
     Trajectories,
     measure_steps,
