@@ -27,8 +27,8 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.train import Recipe
-from maskstream.train.evaluate.held_out import read_batches
-from maskstream.train.evaluate.id_counts import NGrams
+from maskstream.train.evaluate.evaluation import read_batches
+from maskstream.train.evaluate.hidden_ids import NGrams
 from maskstream.train.evaluate.retrieval import (
     bm25_scores,
     cosine_scores,
@@ -36,7 +36,7 @@ from maskstream.train.evaluate.retrieval import (
     sentence_vectors,
     split_in_halves,
 )
-from maskstream.train.nn.token_ids import hidden_tokens
+from maskstream.train.nn.token_layers import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 from maskstream.train.papers.bert.evaluate import measure_tokens
 from maskstream.train.papers.bert.recipe import CLASSES, SMALL, bert_tiny, replaced

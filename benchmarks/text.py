@@ -24,8 +24,8 @@ from maskstream.pipelines.masks import Padded, Replace, Tokens
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.train.core.optimiser import OptimiserConfig, build_optimiser, set_lr
+from maskstream.train.nn.hf import to_bert, to_bert_config
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
-from maskstream.train.papers.bert.hf import to_bert, to_bert_config
 
 SIZES = {"tiny": (128, 4, 4), "small": (384, 6, 6)}
 """Width, depth and heads."""

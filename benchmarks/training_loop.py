@@ -25,7 +25,7 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.train import Recipe, Trainer, named_recipe
 from maskstream.train.core import loop
 from maskstream.train.core.optimiser import build_optimiser, set_lr
-from maskstream.train.core.settings import chosen_precision
+from maskstream.train.core.process import chosen_precision
 
 CPU = torch.device("cpu")
 WARM = 10

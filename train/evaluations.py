@@ -21,21 +21,26 @@ from maskstream.shards.stores.publish import publish
 from maskstream.shards.stores.url import local_path
 
 from .core.export import load_model, weights_sum
-from .core.model import Model, ModelConfig
+from .core.model import Model
 from .core.process import CPU, compute_threads
 from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
+from .evaluate import pairs, patches
 from .evaluate.evaluation import Evaluate, Evaluation, Score
+from .nn.masked_autoencoder import ImageAutoencoderConfig
+from .nn.pair_model import PairConfig
 from .papers import tables
 
 log = logging.getLogger(__name__)
 
 KEPT = "evaluation.json"
 FORMAT = 1
-EVALUATIONS: dict[type[ModelConfig[Any]], Evaluate] = {
-    kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()
+EVALUATIONS: dict[type, Evaluate] = {
+    ImageAutoencoderConfig: patches.evaluate,
+    PairConfig: pairs.evaluate,
+    **{kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()},
 }
-"""The evaluations of all papers, by their models' configs."""
+"""The evaluations by the models' configs: those that papers share (MAE and DMAE; AVSiam), and each paper's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,10 +11,10 @@ import torch
 from maskstream.pipelines.modalities.node_cache import CACHE_GB
 from maskstream.shards.config import with_set
 
+from .core.process import LoopOptions
 from .core.recipe import Recipe
 from .core.results import TrainResult
 from .core.run import train_recipe
-from .core.settings import LoopOptions
 from .recipes import named_recipe
 
 

@@ -11,9 +11,8 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
+from maskstream.train.nn.grid import axis_sinusoids, put_tokens
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
-from maskstream.train.nn.positions import axis_sinusoids
-from maskstream.train.nn.select import put_tokens
 
 from .data import SensorBatch, SensorData
 

@@ -22,17 +22,15 @@ from maskstream.shards.stores.url import local_path
 
 from .checkpoint import Position, batches_before, load_checkpoint
 from .checkpoint_write import CheckpointWriter
-from .class_feedback import channels_of, publish_scores
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
 from .metrics import Board, TrainProgress
 from .optimiser import Average, build_optimiser
 from .parallel import compile_parts, divide, over_ranks, recompute_blocks
-from .process import StopRequest, kept_memory
-from .recipe import Recipe
+from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
+from .recipe import Recipe, find_channels, publish_scores
 from .results import Launched, Results, Tally, TrainResult
 from .run_folder import RunWriter
-from .settings import LoopOptions, LoopSettings, chosen_precision
 from .step import Batches, EndlessBatches, Stepper, TrainingBatch
 
 log = logging.getLogger(__name__)
@@ -107,7 +105,7 @@ class Trainer:
             decay = recipe.optimiser.average
             self.average = None if decay is None else Average(self.model, decay)
             self._begin()
-            self._channels = channels_of(recipe.data)
+            self._channels = find_channels(recipe.data)
             publish_scores(self._channels, self.model, trained=False)
             self._stepper = self._made_stepper(seed)
             self._writer = CheckpointWriter(self._folder.checkpoints, self.device, self.settings.keep)

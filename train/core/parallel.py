@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .distributed import is_divided, sum_over_ranks, world_size
 from .model import Model
-from .settings import Compile
+from .process import Compile
 
 BLOCKS = ("blocks", "encoder", "decoder")
 """The names of the `nn.ModuleList`s that hold a model's blocks."""

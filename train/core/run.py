@@ -18,13 +18,11 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.base import Store
 
 from .checkpoint import CHECKPOINTS, STATE, list_checkpoints
-from .class_feedback import with_channel
 from .distributed import process_group, world_size
 from .loop import Trainer
-from .process import compute_threads
-from .recipe import Recipe, check_modality
+from .process import LoopOptions, compute_threads
+from .recipe import Recipe, check_modality, with_channel
 from .results import TrainResult
-from .settings import LoopOptions
 
 
 def version_of_run(folder: Path, store: Store, info: Mapping[str, Any], asked: int | None = None) -> int | None:

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .distributed import rank, sum_over_ranks, world_size
-from .losses import LEAST, Losses
+from .model import LEAST, Losses
 from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_lr
 from .parallel import share_rest, sharing
 from .process import seeded, step_seed

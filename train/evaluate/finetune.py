@@ -30,8 +30,7 @@ from maskstream.shards.config import Json, with_set
 from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
 from maskstream.shards.stores.publish import publish
 from maskstream.train.core.export import load_model
-from maskstream.train.core.losses import Losses, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality

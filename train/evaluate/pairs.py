@@ -21,12 +21,10 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.shards.format.dataset import is_split
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import beside
+from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
 from maskstream.train.nn.pair_model import PairModel
-from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
-from maskstream.train.nn.video_tokens import VideoTokens
 
-from .evaluation import NORMALISED, Compared, Evaluation, Score, Similarities, TrainingLoss
-from .held_out import read_batches
+from .evaluation import NORMALISED, Compared, Evaluation, Score, Similarities, TrainingLoss, read_batches
 
 MEASURED = 256
 """The largest number of samples for the errors, for the average tokens and for retrieval."""

@@ -15,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .positions import LearntPositions, Positions
-from .select import gather_tokens, put_tokens
+from .grid import LearntPositions, Positions, Windows, gather_tokens, put_tokens
 from .transformer import Stack
-from .windows import Windows
 
 
 class VisibleEncoder(nn.Module):

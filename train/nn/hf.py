@@ -1,12 +1,14 @@
-"""Converts weights and configs to and from transformers' VideoMAEForPreTraining and ViTMAEForPreTraining.
+"""Converts weights and configs to and from transformers' VideoMAEForPreTraining, ViTMAEForPreTraining and
+BertForMaskedLM.
 
-Nothing here imports transformers: a model is given as a config dict and a state dict. layouts.py has the names.
+Nothing here imports transformers: a model is given as a config dict and a state dict. layouts.py has the names of
+masked autoencoders, token_model.py those of BERT and how it differs. An export has zeros for segments.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,19 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.model import Grids
 from maskstream.train.core.process import seeded
 
-from .image_tokens import ImageTokens
 from .layouts import HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, layout_of
 from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
-from .video_tokens import VideoTokens
+from .media_tokens import ImageTokens, VideoTokens
+from .token_model import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, TokenModel, TokenModelConfig, own_bert
 
 HF_DECODER_EPS = 1e-5
 """The epsilon of the last norm of VideoMAE's decoder, which transformers does not let one set."""
+
+_IMAGE = {"num_channels": 3, "qkv_bias": True, "hidden_act": "gelu"}
+_VIDEO = {**_IMAGE, "qv_bias": True, "norm_pix_loss": True, "use_mean_pooling": False}
+_BERT = {"hidden_act": "gelu", "is_decoder": False, "tie_word_embeddings": True, "position_embedding_type": "absolute"}
+"""What a config of transformers may say, for a model that has a counterpart here."""
+_RATIO = "intermediate_size / hidden_size"
 
 _MAE = ("columns", True, False, True)
 """MAE's first axis of positions, class token, learnt positions and bias of the bridge."""
@@ -90,7 +98,10 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
             f"{next(iter(state), 'none')!r}; give the files of one of them"
         )
     layout, _ = found
-    _check(config, video=layout.cubes)
+    ratios = [config[f"{part}intermediate_size"] / config[f"{part}hidden_size"] for part in ("", "decoder_")]
+    name, legal = ("VideoMAE", _VIDEO) if layout.cubes else ("ViTMAE", _IMAGE)
+    wrong = f"{ratios[0]:g}, in the decoder {ratios[1]:g} (legal: one whole number)"
+    _refuse(name, config, legal, [] if ratios[0] == ratios[1] and ratios[0] % 1 == 0 else [f"{_RATIO} = {wrong}"])
     autoencoder, grids = _video(config) if layout.cubes else _image(config)
     return build_with(autoencoder, grids, state)
 
@@ -121,11 +132,14 @@ def export_hf(model: MaskedAutoencoder[BatchT], folder: str | Path) -> None:
     """
     video = isinstance(_tokens(model), VideoTokens)
     name, kind = ("VideoMAEForPreTraining", "videomae") if video else ("ViTMAEForPreTraining", "vit_mae")
-    config = {"architectures": [name], "model_type": kind, **to_hf_config(model)}
+    _write(folder, name, kind, to_hf_config(model), _named(model, HF_VIDEO if video else HF_IMAGE_FILE))
+
+
+def _write(folder: str | Path, name: str, kind: str, config: Mapping[str, Any], state: dict[str, Tensor]) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    state = _named(model, HF_VIDEO if video else HF_IMAGE_FILE)
+    whole = {"architectures": [name], "model_type": kind, **config}
+    (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -185,23 +199,81 @@ def _tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageTokens:
     )
 
 
-def _check(config: Mapping[str, Any], *, video: bool) -> None:
-    legal = {"num_channels": 3, "qkv_bias": True, "hidden_act": "gelu"}
-    if video:
-        legal |= {"qv_bias": True, "norm_pix_loss": True, "use_mean_pooling": False}
+def _refuse(name: str, config: Mapping[str, Any], legal: Mapping[str, object], more: Sequence[str]) -> None:
+    """ValueError for a config that says what is not legal, or of which there is `more` to say."""
     wrong = [
-        f"{name}={config[name]!r} (legal: {value!r})"
-        for name, value in legal.items()
-        if config.get(name) not in (value, None)
+        f"{key}={config[key]!r} (legal: {value!r})"
+        for key, value in legal.items()
+        if config.get(key) not in (value, None)
     ]
-    ratio, decoder_ratio = (
-        config[f"{part}intermediate_size"] / config[f"{part}hidden_size"] for part in ("", "decoder_")
-    )
-    if ratio != decoder_ratio or ratio % 1:
-        wrong.append(
-            f"intermediate_size / hidden_size = {ratio:g}, in the decoder {decoder_ratio:g} (legal: one whole number)"
-        )
-    if wrong:
+    if wrong or more:
+        raise ValueError(f"this {name} config has no counterpart here: " + "; ".join([*wrong, *more]))
+
+
+def to_bert_config(model: TokenModel) -> dict[str, Any]:
+    """The keyword arguments of `transformers.BertConfig` for a model. ValueError for one that is no BERT."""
+    c = model.config
+    if (c.positions, c.norm, c.gated) != ("learned", "post", False):
         raise ValueError(
-            f"this {'VideoMAE' if video else 'ViTMAE'} config has no counterpart here: " + "; ".join(wrong)
+            "transformers.BertForMaskedLM has positions='learned', norm='post' and gated=False, got "
+            f"positions={c.positions!r}, norm={c.norm!r} and gated={c.gated}; such a model has no counterpart there"
         )
+    return {
+        "vocab_size": c.vocabulary,
+        "hidden_size": c.width,
+        "num_hidden_layers": c.depth,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.width * c.mlp_ratio,
+        "max_position_embeddings": model.embed.length,
+        "layer_norm_eps": c.eps,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+
+
+def to_bert(model: TokenModel) -> dict[str, Tensor]:
+    """The state dict of `BertForMaskedLM(BertConfig(**to_bert_config(model)))` with the model's weights."""
+    _ = to_bert_config(model)
+    state = model.state_dict()
+    hf = {theirs: state[ours] for ours, theirs in ROOT.items()}
+    hf |= {theirs: state[ours] for theirs, ours in OUTPUT.items()}
+    hf[SEGMENTS] = torch.zeros(2, model.config.width, dtype=state["embed.ids.weight"].dtype)
+    for i in range(model.config.depth):
+        ours, theirs = f"blocks.{i}", f"{LAYERS}.{i}"
+        for kind in ("weight", "bias"):
+            for part, name in BLOCK.items():
+                hf[f"{theirs}.{name}.{kind}"] = state[f"{ours}.{part}.{kind}"]
+            for part, value in zip(PARTS, state[f"{ours}.attention.qkv.{kind}"].chunk(3), strict=True):
+                hf[f"{theirs}.attention.self.{part}.{kind}"] = value
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in hf.items()}
+
+
+def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenModel:
+    """This package's model with the weights of a BertForMaskedLM, for documents of up to `max_position_embeddings`.
+
+    config: its `config.to_dict()`, or the content of a config.json. state: its state dict, or the content of a
+    model.safetensors. ValueError for an architecture that this package does not have.
+    """
+    ratio = config["intermediate_size"] / config["hidden_size"]
+    _refuse("BERT", config, _BERT, [f"{_RATIO} = {ratio:g} (legal: a whole number)"] if ratio % 1 else [])
+    sizes = TokenModelConfig(
+        vocabulary=config["vocab_size"],
+        width=config["hidden_size"],
+        depth=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        mlp_ratio=config["intermediate_size"] // config["hidden_size"],
+        eps=config["layer_norm_eps"],
+    )
+    length = config["max_position_embeddings"]
+    with seeded(0):
+        model = sizes.make({"text": TokenGrid(axes=("token",), shape=(length,), patch=(1,))})
+    ours = own_bert(state)
+    model.to(ours["head.bias"].dtype).load_state_dict(ours)
+    return model
+
+
+def export_bert(model: TokenModel, folder: str | Path) -> None:
+    """Writes config.json and model.safetensors, which `BertForMaskedLM.from_pretrained(folder)` reads."""
+    kept = {name: tensor for name, tensor in to_bert(model).items() if name not in OUTPUT}
+    _write(folder, "BertForMaskedLM", "bert", to_bert_config(model), kept)

@@ -31,18 +31,13 @@ from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.losses import Losses, squared
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
 
 from .encoder_decoder import TokenDecoder, VisibleEncoder
-from .image_tokens import FirstAxis, ImageTokens
+from .grid import LearntPositions, Windows, gather_tokens
 from .layouts import layout_of
-from .positions import LearntPositions
-from .select import gather_tokens
-from .spectrogram_tokens import SpectrogramTokens
+from .media_tokens import FirstAxis, ImageTokens, Positions, SpectrogramTokens, Targets, VideoTargets, VideoTokens
 from .transformer import init_linear
-from .video_tokens import Positions, Targets, VideoTargets, VideoTokens
-from .windows import Windows
 
 
 class TokenKind(Protocol[BatchT]):
@@ -76,7 +71,7 @@ class TokenKind(Protocol[BatchT]):
 class AutoencoderConfig(ModelConfig[BatchT]):
     """The sizes of the encoder and the decoder, and the epsilons of their layer norms.
 
-    decoder_window: the size of the decoder's attention windows in tokens of time and frequency (core/windows.py);
+    decoder_window: the size of the decoder's attention windows in tokens of time and frequency (grid.py);
     None for global attention. eps: of all layer norms except the decoder's last, whose epsilon is decoder_eps. 1e-6 is
     the authors' value; transformers uses 1e-12 and 1e-5. class_token: a learnt token precedes the visible tokens in
     encoder and decoder. learnt: positions are learnt, apart for the first axis of the grid and for the others, instead
@@ -236,7 +231,7 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
 
     target: what the decoder predicts, "normalised" cubes as in VideoMAE, "pixels", or a "frame" as in MAE-ST.
     positions: where a token stands, on a "line" through all tokens as in VideoMAE, or on the axes of a "grid" (see
-    video_tokens.py); of no use if they are `learnt`.
+    media_tokens.py); of no use if they are `learnt`.
     """
 
     target: VideoTargets = "normalised"
@@ -257,7 +252,7 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
 class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     """The sizes of an autoencoder of patches of pictures.
 
-    target: what the decoder predicts, "normalised" patches or "pixels" (see video_tokens.py). positions: the axis that
+    target: what the decoder predicts, "normalised" patches or "pixels" (see media_tokens.py). positions: the axis that
     has the first half of the position embeddings; "columns" in the weights that MAE's authors published.
     """
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import TokenGrid
 
-from .image_tokens import ImageTokens
-from .token_ids import TokenIds
+from .media_tokens import ImageTokens
+from .token_layers import TokenIds
 from .transformer import INIT_STD, MLP, Attention, Norms
 
 IMAGE, TEXT = 0, 1

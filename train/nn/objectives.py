@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskstream.train.core.losses import LossPart
+from maskstream.train.core.model import LossPart
 
 EPS = 1e-6
 """What is added to the variance, as in MAE (He et al., 2022)."""

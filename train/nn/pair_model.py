@@ -13,8 +13,7 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.train.core.model import Grids, Model, ModelConfig
 
-from .spectrogram_tokens import SpectrogramTokens
-from .video_tokens import VideoTokens
+from .media_tokens import SpectrogramTokens, VideoTokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

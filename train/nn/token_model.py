@@ -2,7 +2,7 @@
 
 Shapes: B rows of up to L tokens, T tokens of all documents, K of them hidden, D channels.
 
-All layers but attention see the T tokens as one sequence, attention sees documents (token_blocks.py), and the
+All layers but attention see the T tokens as one sequence, attention sees documents (token_layers.py), and the
 head sees the K hidden tokens alone. On a CPU the last layer, too, computes them alone, from the keys and values of all.
 So neither padding nor visible tokens cost what is not needed of them.
 
@@ -23,11 +23,19 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.train.core.distributed import sum_over_ranks
-from maskstream.train.core.losses import Losses, LossPart, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, weighted
 
-from .token_blocks import Documents, NormAt, Positions, TokenBlock
-from .token_ids import HiddenTokens, TokenHead, TokenIds, hidden_tokens, mask_of
+from .token_layers import (
+    Documents,
+    HiddenTokens,
+    NormAt,
+    Positions,
+    TokenBlock,
+    TokenHead,
+    TokenIds,
+    hidden_tokens,
+    mask_of,
+)
 from .transformer import init_normal
 
 ROOT = {

@@ -3,7 +3,7 @@ import torch
 
 from maskstream.pipelines.masks import ByClass, Feedback, Padded, Replace
 from maskstream.train import load_model, train
-from maskstream.train.core.class_feedback import channels_of, publish_scores
+from maskstream.train.core.recipe import find_channels, publish_scores
 from maskstream.train.nn.token_model import TokenModelConfig
 
 from ...pipelines.every_modality import write_split
@@ -16,8 +16,8 @@ def following(feedback):
 
 def test_the_channel_in_a_mask_is_found():
     channel = Feedback(3)
-    assert channels_of(following(channel)) == [channel]
-    assert channels_of(following(None)) == []
+    assert find_channels(following(channel)) == [channel]
+    assert find_channels(following(None)) == []
 
 
 def test_a_step_publishes_the_scores_that_the_next_masks_follow():

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskstream.train.core.losses import Losses, LossPart, squared, weighted
+from maskstream.train.core.model import Losses, LossPart, squared, weighted
 
 
 def data(n=12):

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskstream.train import Trainer, load_model, read_metrics
-from maskstream.train.core.losses import Losses, weighted
+from maskstream.train.core.model import Losses, weighted
 from maskstream.train.core.optimiser import OptimiserConfig
-from maskstream.train.core.process import step_seed
-from maskstream.train.core.settings import LoopOptions, LoopSettings, chosen_precision
+from maskstream.train.core.process import LoopOptions, LoopSettings, chosen_precision, step_seed
 from maskstream.train.core.step import INTERVAL, LossScale, Stepper, flops_of
 
 CPU = torch.device("cpu")
@@ -195,7 +194,7 @@ def test_a_run_in_float16_keeps_its_loss_scale_in_checkpoints(recipe, synthetic_
 
 def test_precision_is_chosen_by_name_or_by_what_the_device_gains(monkeypatch):
     for helps, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("maskstream.train.core.settings.bf16_helps", lambda device, helps=helps: helps)
+        monkeypatch.setattr("maskstream.train.core.process.bf16_helps", lambda device, helps=helps: helps)
         assert chosen_precision("auto", CPU) == dtype
         assert chosen_precision("fp16", CPU) == torch.float16
         assert chosen_precision("fp32", CPU) == torch.float32

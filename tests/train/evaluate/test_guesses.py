@@ -8,20 +8,21 @@ import torch
 
 from maskstream.pipelines.masks import Random, TokenGrid, mask_batch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
-from maskstream.train.evaluate.guesses import (
+from maskstream.train.evaluate.patches import (
     GUESSES,
     MEAN,
     copy_nearest,
+    evaluate,
+    held_out_pictures,
     interpolate_colours,
     interpolate_pixels,
     measure_patches,
     nearest_visible,
     repeat_mean,
 )
-from maskstream.train.evaluate.pictures import evaluate, held_out_pictures
+from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
-from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.video_tokens import VideoTokens
+from maskstream.train.nn.media_tokens import VideoTokens
 
 from ...pipelines.every_modality import write_split
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.train.evaluate.id_counts import NGrams, neighbours
+from maskstream.train.evaluate.hidden_ids import NGrams, neighbours
 
 from ..text_batches import CLS, SEP, VOCABULARY, made_up
 

@@ -5,7 +5,7 @@ from math import cos, floor, pi
 import pytest
 import torch
 
-from maskstream.train.evaluate.iterative import fill_in
+from maskstream.train.evaluate.hidden_ids import fill_in
 
 K, N = 5, 64
 

@@ -6,7 +6,7 @@ import torch
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
-from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.nn.media_tokens import ImageTokens
 
 
 def images(seed=0, size=12):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maskstream.train.models import MaskedAutoencoder, VideoAutoencoderConfig
-from maskstream.train.nn.positions import interleaved_sinusoid
+from maskstream.train.nn.grid import interleaved_sinusoid
 
 
 @pytest.fixture

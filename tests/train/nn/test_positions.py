@@ -1,7 +1,7 @@
 import torch
 
 from maskstream.train.core.optimiser import find_matrices
-from maskstream.train.nn.positions import LearntPositions
+from maskstream.train.nn.grid import LearntPositions
 
 
 def test_learnt_positions_are_the_sum_of_time_and_space_in_the_order_of_the_tokens():

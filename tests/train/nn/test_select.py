@@ -1,6 +1,6 @@
 import torch
 
-from maskstream.train.nn.select import gather_tokens, put_tokens
+from maskstream.train.nn.grid import gather_tokens, put_tokens
 
 TOKENS = torch.arange(24).view(2, 4, 3)
 INDEX = torch.tensor([[3, 1], [0, 2]])

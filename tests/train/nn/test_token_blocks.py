@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskstream.train.nn.token_blocks import Documents, distance_penalty, rotate, rotations_of
+from maskstream.train.nn.token_layers import Documents, distance_penalty, rotate, rotations_of
 
 LENGTHS = (5, 1, 9)
 HEADS, CHANNELS = 4, 6

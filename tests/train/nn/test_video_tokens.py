@@ -4,9 +4,8 @@ import torch
 
 from maskstream.pipelines import TokenGrid
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
-from maskstream.train.nn.positions import interleaved_sinusoid
-from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.video_tokens import VideoTokens
+from maskstream.train.nn.grid import gather_tokens, interleaved_sinusoid
+from maskstream.train.nn.media_tokens import VideoTokens
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
 

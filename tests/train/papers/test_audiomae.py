@@ -18,9 +18,9 @@ from maskstream.train import load_model, named_recipe, read_metrics, save_model,
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.evaluations import EVALUATIONS, evaluation_of
 from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
-from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
+from maskstream.train.nn.grid import Windows
+from maskstream.train.nn.media_tokens import SpectrogramTokens
 from maskstream.train.nn.transformer import TransformerBlock
-from maskstream.train.nn.windows import Windows
 from maskstream.train.papers.audiomae.evaluate import measure_losses as held_out_losses
 from maskstream.train.recipes import RECIPES
 

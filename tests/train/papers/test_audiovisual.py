@@ -23,8 +23,8 @@ from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.evaluate.pairs import PairRetrieval, measure_errors
+from maskstream.train.nn.grid import grid_positions
 from maskstream.train.nn.objectives import matching, mean_token
-from maskstream.train.nn.positions import grid_positions
 from maskstream.train.papers.avsiam.model import AUDIO, VIDEO, SiameseConfig, divide_by_count
 from maskstream.train.papers.diffmavil.model import NOISE, AudioVisualDiffusionConfig
 

@@ -7,8 +7,8 @@ import torch
 
 from maskstream.pipelines.masks import Tokens
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.train.evaluate.held_out import trained_on
-from maskstream.train.evaluate.id_counts import NGrams
+from maskstream.train.evaluate.evaluation import trained_on
+from maskstream.train.evaluate.hidden_ids import NGrams
 from maskstream.train.nn.token_model import TokenModelConfig
 from maskstream.train.papers.bert.evaluate import evaluate, measure_tokens
 from maskstream.train.papers.bert.recipe import replaced

@@ -12,7 +12,7 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_grid, voxel_places, voxelise
 from maskstream.pipelines.stream.rng import Place
 from maskstream.train.core.export import load_model, save_model
-from maskstream.train.nn.positions import axis_sinusoids
+from maskstream.train.nn.grid import axis_sinusoids
 from maskstream.train.papers.fastdit3d.evaluate import sample_clouds, step_flops
 from maskstream.train.papers.fastdit3d.model import ConditionedBlock, Experts, VoxelDiffusionConfig
 from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, bound_error

@@ -7,8 +7,8 @@ import torch
 from maskstream.pipelines.masks import Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.quantiser import QuantiserConfig
-from maskstream.train.nn.select import gather_tokens
 from maskstream.train.papers.lmd.model import LatentAutoencoderConfig
 
 SIZES = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16))

@@ -9,7 +9,7 @@ import torch
 from maskstream.pipelines.masks import DropAndMask
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
-from maskstream.train.evaluate.id_counts import IdCounts
+from maskstream.train.evaluate.hidden_ids import IdCounts
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.papers.mage.evaluate import (
     cell_colours,

@@ -13,9 +13,9 @@ from maskstream.pipelines.masks import Context, Padded, PerFrame, Uniform
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train import named_recipe
+from maskstream.train.nn.grid import from_windows, to_windows
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.nn.transformer import TransformerBlock
-from maskstream.train.nn.windows import from_windows, to_windows
 from maskstream.train.papers.maskvit.model import FrameIdsConfig
 
 MASK = Padded(mask=Context(mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))))

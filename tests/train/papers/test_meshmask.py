@@ -17,7 +17,7 @@ from maskstream.train import train
 from maskstream.train.core.export import load_matching_weights, load_model, save_model
 from maskstream.train.core.files import RunFileError
 from maskstream.train.core.loop import Trainer
-from maskstream.train.core.losses import squared
+from maskstream.train.core.model import squared
 from maskstream.train.papers.meshmask.evaluate import (
     Trajectories,
     measure_masked,

@@ -10,7 +10,7 @@ from maskstream.pipelines.masks import Padded, Tokens
 from maskstream.pipelines.masks import Replace as Replaced
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.evaluate.held_out import read_batches
+from maskstream.train.evaluate.evaluation import read_batches
 from maskstream.train.papers.roar import roar as of_roar
 from maskstream.train.papers.roar.evaluate import evaluate
 from maskstream.train.papers.roar.model import (

@@ -8,7 +8,7 @@ import torch
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import PartDecoded, Random
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.train.evaluate.guesses import (
+from maskstream.train.evaluate.patches import (
     COPY,
     GUESSES,
     HARMONIC,

@@ -9,9 +9,8 @@ import torch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss
-from maskstream.train.evaluate.guesses import PatchLosses, measure_patches
-from maskstream.train.evaluate.held_out import read_batches
+from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss, read_batches
+from maskstream.train.evaluate.patches import PatchLosses, measure_patches
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, SpectrogramAutoencoderConfig
 
 MEASURED = 512

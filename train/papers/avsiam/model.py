@@ -24,16 +24,13 @@ from torch import Tensor
 from maskstream.pipelines.masks import visible_count
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from maskstream.train.core.losses import Losses, squared
-from maskstream.train.core.model import Grids
+from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
+from maskstream.train.nn.grid import gather_tokens, grid_positions
+from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
 from maskstream.train.nn.objectives import matching, mean_token
 from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masks_of, rows_of
-from maskstream.train.nn.positions import grid_positions
-from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.spectrogram_tokens import SpectrogramTokens
 from maskstream.train.nn.transformer import init_linear
-from maskstream.train.nn.video_tokens import VideoTokens
 
 VIDEO, AUDIO = 0, 1
 

@@ -22,10 +22,17 @@ from torch import Tensor
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, TrainingLoss
-from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
-from maskstream.train.evaluate.id_counts import STRENGTHS, NGrams, neighbours, scores_of
-from maskstream.train.nn.token_ids import hidden_tokens
+from maskstream.train.evaluate.evaluation import (
+    Compared,
+    Evaluation,
+    TrainingLoss,
+    read_batches,
+    read_first,
+    read_shuffled,
+    trained_on,
+)
+from maskstream.train.evaluate.hidden_ids import STRENGTHS, NGrams, neighbours, scores_of
+from maskstream.train.nn.token_layers import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 MEASURED = 512

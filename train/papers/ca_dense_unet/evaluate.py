@@ -7,8 +7,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.audio.data import NoisyData
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import read_batches
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
 
 from .model import DenseUNet, DenseUNetConfig, si_sdr
 

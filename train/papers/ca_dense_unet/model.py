@@ -21,8 +21,7 @@ from maskstream.pipelines.modalities.audio.batch import NoisyBatch
 from maskstream.pipelines.modalities.audio.data import NoisyData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.shards.config import Config
-from maskstream.train.core.losses import Losses, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 
 Bound = Literal["parts", "magnitude", "none"]
 

@@ -7,10 +7,9 @@ import torch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.core.losses import squared
-from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score
-from maskstream.train.evaluate.held_out import read_batches
-from maskstream.train.nn.select import gather_tokens
+from maskstream.train.core.model import squared
+from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, read_batches
+from maskstream.train.nn.grid import gather_tokens
 
 from .model import CropPairConfig, CropPairModel, CrossAutoencoder, FramePairConfig
 

@@ -24,13 +24,11 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.losses import Losses, squared
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
-from maskstream.train.nn.image_tokens import ImageTokens
-from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.grid import gather_tokens
+from maskstream.train.nn.media_tokens import NO_MASK, ImageTokens
 from maskstream.train.nn.transformer import MLP, Attention, CrossAttention, init_linear
-from maskstream.train.nn.video_tokens import NO_MASK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

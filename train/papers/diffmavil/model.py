@@ -22,13 +22,11 @@ from torch import Tensor, nn
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from maskstream.train.core.losses import Losses, squared
-from maskstream.train.core.model import Grids
+from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
+from maskstream.train.nn.grid import gather_tokens, interleaved_sinusoid
 from maskstream.train.nn.objectives import matching, mean_token
 from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masks_of
-from maskstream.train.nn.positions import interleaved_sinusoid
-from maskstream.train.nn.select import gather_tokens
 from maskstream.train.nn.transformer import Stack, init_linear
 
 NOISE = LinearNoise()

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train.core.export import load_model
-from maskstream.train.core.losses import Losses, squared, weighted, widen
-from maskstream.train.core.model import Grids
+from maskstream.train.core.model import Grids, Losses, squared, weighted, widen
+from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, MaskedAutoencoder
-from maskstream.train.nn.select import gather_tokens
 from maskstream.train.nn.transformer import Stack
 from maskstream.train.nn.weights_in import load_hf, load_pth
 

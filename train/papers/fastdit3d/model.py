@@ -35,12 +35,9 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
-from maskstream.train.core.losses import Losses, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.positions import axis_sinusoids, rates
-from maskstream.train.nn.select import gather_tokens, put_tokens
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.nn.grid import axis_sinusoids, from_windows, gather_tokens, put_tokens, rates, to_windows
 from maskstream.train.nn.transformer import MLP, Attention, init_linear
-from maskstream.train.nn.windows import from_windows, to_windows
 
 
 class TimeEmbedding(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.evaluate import pictures
+from maskstream.train.evaluate import patches
 from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 
@@ -17,7 +17,7 @@ from .model import LatentAutoencoderConfig
 def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: SplitLocation, shown: int) -> Evaluation:
     """As of an autoencoder of pictures."""
     loss = TrainingLoss(name="The mean squared error over the target tokens' normalised latents")
-    return replace(pictures.evaluate(model, config, data, shown), loss=loss)
+    return replace(patches.evaluate(model, config, data, shown), loss=loss)
 
 
 EVALUATIONS = {LatentAutoencoderConfig: evaluate}

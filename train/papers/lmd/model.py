@@ -16,12 +16,11 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train.core.model import Grids
+from maskstream.train.nn.grid import axis_sinusoids, gather_tokens, put_tokens
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
+from maskstream.train.nn.media_tokens import NO_MASK
 from maskstream.train.nn.objectives import joint_moments
-from maskstream.train.nn.positions import axis_sinusoids
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig
-from maskstream.train.nn.select import gather_tokens, put_tokens
-from maskstream.train.nn.video_tokens import NO_MASK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

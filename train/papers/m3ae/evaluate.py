@@ -16,13 +16,23 @@ from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.core.losses import LossPart, squared
-from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, ShownSamples, TrainingLoss
-from maskstream.train.evaluate.guesses import PatchLosses, nearest_visible
-from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
-from maskstream.train.evaluate.id_counts import NGrams, scores_of
+from maskstream.train.core.model import LossPart, squared
+from maskstream.train.evaluate.evaluation import (
+    NORMALISED,
+    Compared,
+    Evaluation,
+    Score,
+    ShownSamples,
+    TrainingLoss,
+    read_batches,
+    read_first,
+    read_shuffled,
+    trained_on,
+)
+from maskstream.train.evaluate.hidden_ids import NGrams, scores_of
+from maskstream.train.evaluate.patches import PatchLosses, nearest_visible
 from maskstream.train.evaluate.scores import KIND
-from maskstream.train.nn.select import gather_tokens
+from maskstream.train.nn.grid import gather_tokens
 
 from .model import ImageTextAutoencoder, ImageTextAutoencoderConfig, ImageTextClassifier, ImageTextClassifierConfig
 

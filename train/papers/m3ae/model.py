@@ -30,12 +30,11 @@ from maskstream.pipelines.masks.text.batch import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.losses import Losses, squared, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared, weighted
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
-from maskstream.train.nn.image_tokens import ImageTokens
-from maskstream.train.nn.select import gather_tokens, put_tokens
-from maskstream.train.nn.token_ids import NO_IDS, TokenHead, TokenIds
+from maskstream.train.nn.grid import gather_tokens, put_tokens
+from maskstream.train.nn.media_tokens import ImageTokens
+from maskstream.train.nn.token_layers import NO_IDS, TokenHead, TokenIds
 from maskstream.train.nn.transformer import INIT_STD, FusionBlock, Stack, init_linear
 
 NEEDS = (

@@ -17,12 +17,17 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Pictures, Score, TrainingLoss
-from maskstream.train.evaluate.guesses import nearest_visible
-from maskstream.train.evaluate.held_out import read_shuffled, trained_on
-from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts, scores_of
-from maskstream.train.evaluate.iterative import fill_in
-from maskstream.train.evaluate.pictures import held_out_pictures
+from maskstream.train.evaluate.evaluation import (
+    Compared,
+    Evaluation,
+    Pictures,
+    Score,
+    TrainingLoss,
+    read_shuffled,
+    trained_on,
+)
+from maskstream.train.evaluate.hidden_ids import STRENGTHS, IdCounts, fill_in, scores_of
+from maskstream.train.evaluate.patches import held_out_pictures, nearest_visible
 
 from .model import GenerativeEncoder, GenerativeEncoderConfig, mask_of
 

@@ -3,7 +3,7 @@
 A frozen quantiser makes ids of the cells of a picture. Some cells are dropped, others enter the encoder as a blank. The
 decoder sees the encoder's output in all cells that are known, that of the class token in all others, and predicts the
 ids of these. A mask that hides all gives a picture from nothing: ids are filled in over several rounds
-(evaluate/iterative.py).
+(evaluate/hidden_ids.py).
 
 Shapes: B samples, N cells, V of them enter the encoder, M of them are predicted, K ids, D channels.
 """
@@ -21,13 +21,11 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.train.core.losses import Losses, weighted, widen
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.nn.grid import gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.objectives import matching
-from maskstream.train.nn.positions import grid_positions
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
-from maskstream.train.nn.select import gather_tokens, put_tokens
-from maskstream.train.nn.token_ids import TokenHead, TokenIds
+from maskstream.train.nn.token_layers import TokenHead, TokenIds
 from maskstream.train.nn.transformer import Stack, init_linear, init_normal
 
 Positions = Literal["learned", "grid"]

@@ -16,11 +16,17 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.evaluate.evaluation import Clips, Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import read_shuffled, trained_on
-from maskstream.train.evaluate.id_counts import STRENGTHS, IdCounts, scores_of
-from maskstream.train.evaluate.iterative import fill_in
-from maskstream.train.evaluate.pictures import UNIT, root_mean_square
+from maskstream.train.evaluate.evaluation import (
+    Clips,
+    Compared,
+    Evaluation,
+    Score,
+    TrainingLoss,
+    read_shuffled,
+    trained_on,
+)
+from maskstream.train.evaluate.hidden_ids import STRENGTHS, IdCounts, fill_in, scores_of
+from maskstream.train.evaluate.patches import LEVELS, root_mean_square
 
 from .model import FrameIdsConfig, FrameIdsModel, mask_of
 
@@ -198,13 +204,13 @@ def evaluate(model: FrameIdsModel, config: VideoData, data: SplitLocation, shown
             Score(
                 name="root mean squared error of a pixel of the generated future",
                 value=own,
-                unit=UNIT,
+                unit=LEVELS,
                 of="clips",
                 count=sum(map(len, measured)),
                 baselines=errors,
             ),
         ),
-        notes={f"error of the real frames, drawn from their ids, in {UNIT}": drawn},
+        notes={f"error of the real frames, drawn from their ids, in {LEVELS}": drawn},
         examples=(
             Compared(title="Predictions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))),
             generate(model, config, data, count=shown, rounds=ROUNDS, temperature=None, seed=0),

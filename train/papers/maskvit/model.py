@@ -3,7 +3,7 @@
 A frozen quantiser makes ids of the cells of each frame. The first frames are context and never hidden; of the others a
 share that differs from sample to sample is. Each layer is two blocks: the first attends within each frame, the second
 within columns of a few cells through all frames. A mask that hides all but the context gives the future: ids are filled
-in over several rounds (evaluate/iterative.py).
+in over several rounds (evaluate/hidden_ids.py).
 
 Shapes: B clips of T frames, N = T x h x w cells, M of them predicted, K ids, D channels.
 """
@@ -22,14 +22,11 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.train.core.losses import Losses, weighted, widen
-from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.positions import LearntPositions
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.nn.grid import LearntPositions, from_windows, gather_tokens, to_windows
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
-from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.token_ids import TokenHead
+from maskstream.train.nn.token_layers import TokenHead
 from maskstream.train.nn.transformer import TransformerBlock, init_normal
-from maskstream.train.nn.windows import from_windows, to_windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

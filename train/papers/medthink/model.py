@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.losses import Losses, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.nn.media_tokens import ImageTokens
 from maskstream.train.nn.multiway import Multiway
-from maskstream.train.nn.token_ids import TokenHead, TokenIds
+from maskstream.train.nn.token_layers import TokenHead, TokenIds
 from maskstream.train.nn.transformer import INIT_STD, CoAttention, init_linear
 
 NO_TARGET = 'the model learns to write texts; give the data a target, such as target=("rationale", "answer")'

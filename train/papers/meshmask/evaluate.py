@@ -22,9 +22,8 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.core.losses import squared
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import read_batches
+from maskstream.train.core.model import squared
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss, read_batches
 
 from .model import MeshNetwork, MeshNetworkConfig
 

@@ -20,8 +20,7 @@ from torch import Tensor
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import read_batches
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
 
 from .model import PoseModel, PoseModelConfig, distance
 

@@ -20,10 +20,8 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
-from maskstream.train.core.losses import Losses, LossPart, weighted, widen
-from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.positions import Positions, grid_positions
-from maskstream.train.nn.select import gather_tokens, put_tokens
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, weighted, widen
+from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.transformer import Stack, init_linear
 
 Task = Literal["masked", "lift"]

@@ -14,8 +14,16 @@ from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import read_batches, read_first, read_shuffled, trained_on
+from maskstream.train.evaluate.evaluation import (
+    Compared,
+    Evaluation,
+    Score,
+    TrainingLoss,
+    read_batches,
+    read_first,
+    read_shuffled,
+    trained_on,
+)
 
 from .model import OneRef, OneRefConfig, generalised_overlap, overlap, to_centre
 

@@ -27,12 +27,11 @@ from maskstream.pipelines.masks.text.batch import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.losses import Losses, LossPart, squared, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.image_tokens import ImageTokens
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, squared, weighted
+from maskstream.train.nn.grid import gather_tokens, put_tokens
+from maskstream.train.nn.media_tokens import ImageTokens
 from maskstream.train.nn.multiway import Multiway
-from maskstream.train.nn.select import gather_tokens, put_tokens
-from maskstream.train.nn.token_ids import NO_IDS, TokenHead
+from maskstream.train.nn.token_layers import NO_IDS, TokenHead
 from maskstream.train.nn.transformer import init_linear
 
 FOCAL, DICE = 20.0, 2.0

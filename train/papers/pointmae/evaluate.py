@@ -11,8 +11,7 @@ from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import read_batches
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
 from maskstream.train.nn.objectives import chamfer
 
 from .model import PointAutoencoder, PointAutoencoderConfig, masks_of

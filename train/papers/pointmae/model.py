@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
-from maskstream.train.core.losses import Losses, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.objectives import chamfer, squared_distances
-from maskstream.train.nn.select import gather_tokens
 from maskstream.train.nn.transformer import Stack, init_linear
 
 

@@ -17,10 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
-from maskstream.train.core.losses import Losses, LossPart, weighted
-from maskstream.train.core.model import Grids
-from maskstream.train.nn.token_blocks import FeedForward
-from maskstream.train.nn.token_ids import hidden_tokens, mask_of
+from maskstream.train.core.model import Grids, Losses, LossPart, weighted
+from maskstream.train.nn.token_layers import FeedForward, hidden_tokens, mask_of
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 from maskstream.train.nn.transformer import init_normal
 

@@ -14,8 +14,15 @@ import torch.nn.functional as F
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from maskstream.train.evaluate.held_out import read_first, read_shuffled, trained_on
+from maskstream.train.evaluate.evaluation import (
+    Evaluation,
+    Score,
+    ShownSamples,
+    TrainingLoss,
+    read_first,
+    read_shuffled,
+    trained_on,
+)
 
 from .model import TextClassifier, TextClassifierConfig
 

@@ -27,9 +27,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.rng import sample_rng
-from maskstream.train.core.losses import Losses, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.token_ids import TokenIds
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.nn.token_layers import TokenIds
 from maskstream.train.nn.transformer import Stack, init_normal
 
 

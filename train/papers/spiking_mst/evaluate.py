@@ -18,8 +18,15 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.evaluate.evaluation import Evaluation, Score, ShownSamples, TrainingLoss
-from maskstream.train.evaluate.held_out import read_first, read_shuffled, trained_on
+from maskstream.train.evaluate.evaluation import (
+    Evaluation,
+    Score,
+    ShownSamples,
+    TrainingLoss,
+    read_first,
+    read_shuffled,
+    trained_on,
+)
 from maskstream.train.evaluate.scores import accuracy
 
 from .model import SpikingTransformer, SpikingTransformerConfig

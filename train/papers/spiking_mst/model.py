@@ -28,10 +28,9 @@ from maskstream.pipelines.masks.core.ratio import check_ratio
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.shards.config import Config
-from maskstream.train.core.losses import Losses, weighted
-from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.image_tokens import ImageTokens
-from maskstream.train.nn.windows import Windows, to_windows
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.nn.grid import Windows, to_windows
+from maskstream.train.nn.media_tokens import ImageTokens
 
 _ODD = 0x5851_F42D_4C95_7F2D
 _LOW_32 = 0xFFFF_FFFF

@@ -12,8 +12,15 @@ from maskstream.pipelines.masks import PartDecoded
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, ShownSamples
-from maskstream.train.evaluate.guesses import (
+from maskstream.train.evaluate.evaluation import (
+    NORMALISED,
+    Compared,
+    Evaluation,
+    ShownSamples,
+    read_batches,
+    read_shuffled,
+)
+from maskstream.train.evaluate.patches import (
     UNIT,
     Guess,
     PixelLosses,
@@ -21,10 +28,9 @@ from maskstream.train.evaluate.guesses import (
     measure_guesses,
     measure_patches,
 )
-from maskstream.train.evaluate.held_out import read_batches, read_shuffled
+from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoencoderConfig
-from maskstream.train.nn.select import gather_tokens
-from maskstream.train.nn.video_tokens import VideoTokens
+from maskstream.train.nn.media_tokens import VideoTokens
 
 MEASURED = 64
 """The largest number of clips that are measured."""

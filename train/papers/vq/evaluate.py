@@ -16,9 +16,8 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import read_shuffled, trained_on
-from maskstream.train.evaluate.pictures import UNIT, root_mean_square
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_shuffled, trained_on
+from maskstream.train.evaluate.patches import LEVELS, root_mean_square
 
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
 
@@ -59,7 +58,7 @@ class DrawingErrors:
         return Score(
             name="root mean squared error of a pixel",
             value=self.model,
-            unit=UNIT,
+            unit=LEVELS,
             of="pictures",
             count=self.pictures,
             baselines=baselines,

@@ -12,8 +12,7 @@ from torch import Tensor
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.losses import Losses, squared
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
 from maskstream.train.nn.quantiser import Quantiser, QuantiserConfig, check_cells, to_inputs
 
 

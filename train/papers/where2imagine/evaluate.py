@@ -15,8 +15,7 @@ from torch import Tensor
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
-from maskstream.train.evaluate.held_out import read_batches, trained_on
+from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches, trained_on
 
 from .model import WaypointConfig, WaypointModel, speed_of, step_s
 

@@ -21,12 +21,10 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
-from maskstream.train.core.losses import Losses, weighted, widen
-from maskstream.train.core.model import Grids, Model, ModelConfig
-from maskstream.train.nn.positions import Positions, grid_positions
-from maskstream.train.nn.select import gather_tokens
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions
+from maskstream.train.nn.media_tokens import VideoTokens
 from maskstream.train.nn.transformer import Stack, init_linear
-from maskstream.train.nn.video_tokens import VideoTokens
 
 PACE_M_S = 1.2
 """The pace in metres a second of a walk straight on where the speed is not known, and of the head's outputs."""

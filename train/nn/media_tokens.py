@@ -1,0 +1,301 @@
+"""Clips, pictures and spectrograms as tokens: what an encoder reads of them, and what a decoder predicts.
+
+Of pictures the rule is MAE's (He et al., 2022, 3): pixels are normalised by ImageNet's mean and deviation, and a target
+is such a patch, as it is or with mean 0 and variance 1 over all its values, colours together. Spectrograms, which the
+loader has normalised, have the same targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
+
+from .grid import axis_sinusoids, gather_tokens, grid_positions, interleaved_sinusoid, put_tokens
+from .objectives import joint_moments
+
+Targets = Literal["normalised", "pixels"]
+"""What a decoder predicts of a token: its pixels normalised by their own mean and deviation, or its pixels in the units
+of the encoder's inputs, whose mean and deviation are constants. Only the second can be drawn without the truth.
+"""
+VideoTargets = Literal["normalised", "pixels", "frame"]
+"""The same, or "frame", as in MAE-ST: the first frame of a cube, normalised by its mean and deviation over all values,
+colours together.
+"""
+Positions = Literal["line", "grid"]
+"""Where a token stands: on a line through all tokens, or on the axes of time, height and width."""
+
+NO_MASK = "the batch has no masks, and a masked autoencoder needs them; give the loader mask="
+
+
+class VideoTokens(nn.Module):
+    """Cuts clips into (t h w)-ordered cubes of `tubelet * patch * patch` pixels, in (c t h w) order within a cube.
+
+    Cubes stay uint8 until they have been gathered, so only those that the encoder or the decoder uses are converted.
+    Channels come first within a cube, so the moments of a channel are sums over contiguous values. target: see
+    VideoTargets. places: see Positions; on a line they are VideoMAE's sinusoids, on the axes those of `grid_positions`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, grid: TokenGrid, target: VideoTargets = "normalised", places: Positions = "line") -> None:
+        super().__init__()
+        grid.need("t", "h", "w", by="a model of video")
+        self.target, self.places = target, places
+        self.grid, self.patch = grid.shape, grid.patch
+        self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
+        self.n_tokens = grid.size
+        self.n_pixels = prod(grid.patch)
+        self.n_inputs = 3 * self.n_pixels
+        self.n_targets = self.n_inputs // grid.patch[0] if target == "frame" else self.n_inputs
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            per_value = torch.tensor(values).mul(255.0).repeat_interleave(self.n_pixels)
+            self.register_buffer(name, per_value, persistent=False)
+
+    def of(self, batch: VideoBatch) -> tuple[Tensor, MaskBatch]:
+        """The clips of a batch and their masks; ValueError where it has none."""
+        if batch.mask is None:
+            raise ValueError(NO_MASK)
+        return batch.video, batch.mask
+
+    def completed(self, batch: VideoBatch, predicted: Tensor) -> VideoBatch:
+        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        video, mask = self.of(batch)
+        return replace(batch, video=self.paint(video, mask.target, predicted))
+
+    def split(self, video: Tensor) -> Tensor:
+        """Splits video uint8 (B, T, H, W, 3) into cubes uint8 (B, N, n_inputs)."""
+        (t, h, w), (pt, ph, pw) = self.grid, self.patch
+        if video.shape[1:] != (*self.extent, 3):
+            raise ValueError(
+                f"video has the shape {tuple(video.shape)}, the model takes (B, {', '.join(map(str, self.extent))}, 3);"
+                " use the same clip for the loader and the model"
+            )
+        cubes = video.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
+        return cubes.reshape(-1, self.n_tokens, self.n_inputs)
+
+    def inputs(self, cubes: Tensor) -> Tensor:
+        """Converts uint8 cubes (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
+        return (cubes.float() - self.mean) / self.std
+
+    def targets(self, cubes: Tensor) -> Tensor:
+        """Converts uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets).
+
+        "pixels": the same as `inputs`. "normalised": per cube and channel, as in VideoMAE: pixels in [0, 1], unbiased
+        variance over the cube's pixels, division by sqrt(var) + 1e-6. "frame": the `inputs` of the first frame with
+        mean 0 and variance 1 (unbiased, 1e-6 added), in (c h w) order.
+        """
+        if self.target == "pixels":
+            return self.inputs(cubes)
+        if self.target == "frame":
+            frame = self._first_frame(self.inputs(cubes))
+            mean, deviation = joint_moments(frame)
+            return (frame - mean) / deviation
+        centred, _, deviation = self._moments(cubes)
+        return centred.mul_(deviation.reciprocal()).flatten(2)
+
+    def paint(self, video: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
+        """The clips with the cubes `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, T, H, W, 3).
+
+        A prediction of a normalised cube is scaled by the mean and deviation of the true cube. A prediction of pixels
+        is painted as it is. A prediction of a frame is scaled so and painted into all frames of its cube.
+        """
+        (t, h, w), (pt, ph, pw) = self.grid, self.patch
+        cubes = self.split(video)
+        if self.target == "frame":
+            pixels = self._with_frame(gather_tokens(cubes, index), predicted.float())
+        elif self.target == "pixels":
+            pixels = predicted.float() * self.std + self.mean
+        else:
+            _, mean, deviation = self._moments(gather_tokens(cubes, index))
+            pixels = (predicted.float().reshape(*index.shape, 3, self.n_pixels) * deviation + mean).flatten(2)
+        cubes = put_tokens(cubes, index, pixels.round_().clamp_(0, 255))
+        painted = cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4)
+        return painted.reshape(video.shape)
+
+    def positions(self, width: int) -> Tensor:
+        """Fixed position embeddings float32 (N, width). ValueError if the width does not suit them."""
+        if self.places == "grid":
+            return grid_positions(self.grid, width)
+        return interleaved_sinusoid(self.n_tokens, width)
+
+    def _first_frame(self, values: Tensor) -> Tensor:
+        """The values of a cube's first frame: (..., n_inputs) to (..., 3 h w)."""
+        return values.reshape(*values.shape[:-1], 3, self.patch[0], -1)[..., 0, :].flatten(-2)
+
+    def _with_frame(self, cubes: Tensor, predicted: Tensor) -> Tensor:
+        """Cubes (B, M, n_inputs) in [0, 255] with the predicted frame, scaled, in all their frames."""
+        mean, deviation = joint_moments(self._first_frame(self.inputs(cubes)))
+        frame = (predicted * deviation + mean).reshape(*predicted.shape[:-1], 3, 1, -1)
+        return frame.expand(-1, -1, -1, self.patch[0], -1).flatten(2) * self.std + self.mean
+
+    def _moments(self, cubes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The centred pixels float32 (B, M, 3, n_pixels) in [-255, 255], the mean and the deviation (B, M, 3, 1).
+
+        torch.var_mean gives the same and is ten times slower on a CPU.
+        """
+        pixels = cubes.to(self.mean.dtype).reshape(*cubes.shape[:2], 3, self.n_pixels)
+        mean = pixels.mean(dim=3, keepdim=True)
+        centred = pixels.sub_(mean)
+        norm = torch.linalg.vector_norm(centred, dim=3, keepdim=True)
+        return centred, mean, norm / (self.n_pixels - 1) ** 0.5 + 255e-6
+
+
+FirstAxis = Literal["rows", "columns"]
+"""The axis whose sinusoids are the first half of a position embedding."""
+
+
+class ImageTokens(nn.Module):
+    """Cuts pictures into (h w)-ordered patches, in (h w c) order within a patch.
+
+    The patches stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
+    target: see Targets. first: see FirstAxis.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, grid: TokenGrid, target: Targets = "normalised", first: FirstAxis = "rows") -> None:
+        super().__init__()
+        self.target, self.first = target, first
+        grid.need("h", "w", by="a model of pictures")
+        self.grid, self.patch = grid.shape, grid.patch
+        self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
+        self.n_tokens = grid.size
+        n_pixels = grid.patch[0] * grid.patch[1]
+        self.n_inputs = self.n_targets = 3 * n_pixels
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).mul(255.0).repeat(n_pixels), persistent=False)
+
+    def of(self, batch: ImageBatch) -> tuple[Tensor, MaskBatch]:
+        """The pictures of a batch and their masks; ValueError where it has none."""
+        if batch.mask is None:
+            raise ValueError(NO_MASK)
+        return batch.image, batch.mask
+
+    def completed(self, batch: ImageBatch, predicted: Tensor) -> ImageBatch:
+        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
+        image, mask = self.of(batch)
+        return replace(batch, image=self.paint(image, mask.target, predicted))
+
+    def split(self, image: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) to its patches, uint8 (B, N, n_inputs)."""
+        (h, w), (ph, pw) = self.grid, self.patch
+        if image.shape[1:] != (*self.extent, 3):
+            raise ValueError(
+                f"pictures have the shape {tuple(image.shape)}, the model takes (B, {self.extent[0]}, "
+                f"{self.extent[1]}, 3); use one size for the loader and the model"
+            )
+        return image.reshape(-1, h, ph, w, pw, 3).transpose(2, 3).reshape(-1, self.n_tokens, self.n_inputs)
+
+    def inputs(self, patches: Tensor) -> Tensor:
+        """uint8 patches (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
+        return (patches.float() - self.mean) / self.std
+
+    def targets(self, patches: Tensor) -> Tensor:
+        """uint8 patches (B, M, n_inputs) to float32 targets (B, M, n_targets).
+
+        "pixels": the same as `inputs`. "normalised": mean 0 and variance 1 in each patch; the variance is unbiased, and
+        1e-6 is added to it.
+        """
+        if self.target == "pixels":
+            return self.inputs(patches)
+        mean, deviation = joint_moments(self.inputs(patches))
+        return (self.inputs(patches) - mean) / deviation
+
+    def paint(self, image: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
+        """The pictures with the patches `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, H, W, 3).
+
+        A prediction of a normalised patch is shown with the mean and deviation of the true one. A prediction of pixels
+        is painted as it is.
+        """
+        (h, w), (ph, pw) = self.grid, self.patch
+        patches = self.split(image)
+        inputs = predicted.float()
+        if self.target == "normalised":
+            mean, deviation = joint_moments(self.inputs(gather_tokens(patches, index)))
+            inputs = inputs * deviation + mean
+        pixels = inputs * self.std + self.mean
+        patches = put_tokens(patches, index, pixels.round_().clamp_(0, 255))
+        return patches.reshape(-1, h, w, ph, pw, 3).transpose(2, 3).reshape(image.shape)
+
+    def positions(self, width: int) -> Tensor:
+        """Fixed positions float32 (N, width): sines and cosines of the row in one half, of the column in the other.
+
+        ValueError where width is not a multiple of 4.
+        """
+        places = axis_sinusoids(self.grid, width)
+        return places if self.first == "rows" else places.roll(width // 2, dims=1)
+
+
+class SpectrogramTokens(nn.Module):
+    """Cuts normalised spectrograms into (time freq)-ordered patches, as Audio-MAE does (Huang et al., 2022, 3.1)."""
+
+    def __init__(self, grid: TokenGrid) -> None:
+        super().__init__()
+        grid.need("time", "freq", by="a model of spectrograms")
+        self.grid, self.patch = grid.shape, grid.patch
+        self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
+        self.n_tokens = grid.size
+        self.n_inputs = self.n_targets = grid.patch[0] * grid.patch[1]
+
+    def of(self, batch: AudioBatch) -> tuple[Tensor, MaskBatch]:
+        """The spectrograms of a batch and their masks; ValueError where it has none."""
+        if batch.spectrogram is None:
+            raise ValueError("the batch has no spectrogram; take it from an audio_loader")
+        if batch.mask is None:
+            raise ValueError(NO_MASK)
+        return batch.spectrogram, batch.mask
+
+    def completed(self, batch: AudioBatch, predicted: Tensor) -> AudioBatch:
+        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        spectrogram, mask = self.of(batch)
+        return replace(batch, spectrogram=self.paint(spectrogram, mask.target, predicted))
+
+    def split(self, spectrogram: Tensor) -> Tensor:
+        """Splits spectrograms float32 (B, T, F) into patches float32 (B, N, n_inputs)."""
+        (t, f), (pt, pf) = self.grid, self.patch
+        if spectrogram.shape[1:] != self.extent:
+            raise ValueError(
+                f"spectrograms have the shape {tuple(spectrogram.shape)}, the model takes (B, {self.extent[0]}, "
+                f"{self.extent[1]}); use the same clip and features for the loader and the model"
+            )
+        patches = spectrogram.reshape(-1, t, pt, f, pf).transpose(2, 3)
+        return patches.reshape(-1, self.n_tokens, self.n_inputs)
+
+    def inputs(self, patches: Tensor) -> Tensor:
+        """Returns the patches unchanged: the loader has normalised the spectrogram."""
+        return patches
+
+    def targets(self, patches: Tensor) -> Tensor:
+        """Patches (B, M, n_inputs) normalised to mean 0 and variance 1 over their values (unbiased, 1e-6 added)."""
+        mean, deviation = joint_moments(patches)
+        return (patches - mean) / deviation
+
+    def paint(self, spectrogram: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
+        """The spectrograms (B, T, F) with the patches `index` (B, M) replaced by predictions (B, M, n_targets).
+
+        A prediction is of a normalised patch, so it is scaled by the mean and deviation of the true patch.
+        """
+        (t, f), (pt, pf) = self.grid, self.patch
+        patches = self.split(spectrogram)
+        mean, deviation = joint_moments(gather_tokens(patches, index))
+        patches = put_tokens(patches, index, predicted.float() * deviation + mean)
+        return patches.reshape(-1, t, f, pt, pf).transpose(2, 3).reshape(spectrogram.shape)
+
+    def positions(self, width: int) -> Tensor:
+        """Fixed position embeddings float32 (N, width): the sinusoid of the time, then that of the frequency.
+
+        ValueError if the width is not a multiple of 4.
+        """
+        return axis_sinusoids(self.grid, width)
