@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, cast
+from typing import Any, Generic, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -178,3 +178,27 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
         """The model on the CPU; `seed` alone decides its initial weights."""
         with seeded(seed):
             return self.make(grids)
+
+
+def check_heads(config: Config, width: str = "width", heads: str = "heads", *, of: int = 1) -> None:
+    """ValueError unless the field `width` of a config is a multiple of its field `heads` and of a number."""
+    channels, parts = getattr(config, width), getattr(config, heads)
+    if min(channels, parts) < 1 or channels % parts or channels % of:
+        also = f"{of} and of " if of > 1 else ""
+        raise ValueError(f"{width} must be a multiple of {also}{heads}, got {width}={channels}, {heads}={parts}")
+
+
+def check_least(config: Config, *names: str, least: int = 1) -> None:
+    """ValueError unless each of these fields of a config is `least` or more."""
+    values = [getattr(config, name) for name in names]
+    if min(values) < least:
+        *first, last = names
+        listed = f"{', '.join(first)} and {last}" if first else last
+        raise ValueError(f"{listed} must be at least {least}, got {', '.join(map(str, values))}")
+
+
+def check_choices(config: Config, **legal: Any) -> None:
+    """ValueError unless each of these fields of a config has a value of its Literal."""
+    for name, choices in legal.items():
+        if (value := getattr(config, name)) not in get_args(choices):
+            raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, got {value!r}")

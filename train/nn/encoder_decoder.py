@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .grid import LearntPositions, Positions, Windows, gather_tokens, put_tokens
-from .transformer import Stack
+from .transformer import BlockSizes, Stack
 
 
 class VisibleEncoder(nn.Module):
@@ -31,11 +31,8 @@ class VisibleEncoder(nn.Module):
         self,
         n_inputs: Sequence[int],
         positions: Sequence[Tensor] | LearntPositions,
+        sizes: BlockSizes,
         *,
-        depth: int,
-        heads: int,
-        mlp_ratio: int,
-        eps: float,
         shared: bool = True,
         class_token: bool = False,
     ) -> None:
@@ -45,7 +42,7 @@ class VisibleEncoder(nn.Module):
         self.shared = shared
         self.embed = nn.ModuleList(nn.Linear(n, width) for n in n_inputs)
         self.stacks = nn.ModuleList(
-            Stack(depth, width, heads, mlp_ratio, eps, kinds=kinds if shared else 1)
+            Stack(sizes.depth, width, sizes.heads, sizes.mlp_ratio, sizes.eps, kinds=kinds if shared else 1)
             for _ in range(1 if shared else kinds)
         )
         self.class_token = nn.Parameter(torch.empty(width).normal_(std=0.02)) if class_token else None
@@ -89,11 +86,8 @@ class TokenDecoder(nn.Module):
         encoder_width: int,
         n_targets: Sequence[int],
         positions: Sequence[Tensor] | LearntPositions,
+        sizes: BlockSizes,
         *,
-        depth: int,
-        heads: int,
-        mlp_ratio: int,
-        eps: float,
         norm_eps: float | None = None,
         windows: Windows | None = None,
         class_token: bool = False,
@@ -108,7 +102,7 @@ class TokenDecoder(nn.Module):
         self.bridge = nn.Linear(encoder_width, width, bias=bias)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.kind = nn.Parameter(torch.zeros(len(n_targets), width)) if len(n_targets) > 1 else None
-        self.stack = Stack(depth, width, heads, mlp_ratio, eps, norm_eps=norm_eps)
+        self.stack = Stack(sizes.depth, width, sizes.heads, sizes.mlp_ratio, sizes.eps, norm_eps=norm_eps)
         self.windows = windows
         self.head = nn.ModuleList(nn.Linear(width, n) for n in n_targets)
 

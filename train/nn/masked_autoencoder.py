@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast, get_args
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -31,13 +31,22 @@ from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
+from maskstream.train.core.model import (
+    Grids,
+    Losses,
+    Model,
+    ModelConfig,
+    check_choices,
+    check_heads,
+    check_least,
+    squared,
+)
 
 from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .grid import LearntPositions, Windows, gather_tokens
 from .layouts import layout_of
 from .media_tokens import FirstAxis, ImageTokens, Positions, SpectrogramTokens, Targets, VideoTargets, VideoTokens
-from .transformer import init_linear
+from .transformer import BlockSizes, init_linear
 
 
 class TokenKind(Protocol[BatchT]):
@@ -93,17 +102,9 @@ class AutoencoderConfig(ModelConfig[BatchT]):
     bridge_bias: bool = False
 
     def __post_init__(self) -> None:
-        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
-            if width < 1 or heads < 1 or width % heads or width % 2:
-                raise ValueError(
-                    f"{part}width must be even and a multiple of {part}heads, got {part}width={width}, "
-                    f"{part}heads={heads}"
-                )
-        if self.depth < 1 or self.decoder_depth < 1 or self.mlp_ratio < 1:
-            raise ValueError(
-                "depth, decoder_depth and mlp_ratio must be at least 1, "
-                f"got {self.depth}, {self.decoder_depth}, {self.mlp_ratio}"
-            )
+        for part in ("", "decoder_"):
+            check_heads(self, f"{part}width", f"{part}heads", of=2)
+        check_least(self, "depth", "decoder_depth", "mlp_ratio")
         if self.decoder_window is not None and self.class_token:
             raise ValueError(
                 f"a class token lies in no window, got decoder_window={self.decoder_window} and class_token=True; "
@@ -131,20 +132,14 @@ class MaskedAutoencoder(Model[BatchT]):
         self.encoder = VisibleEncoder(
             [tokens.n_inputs],
             self._positions(c.width),
-            depth=c.depth,
-            heads=c.heads,
-            mlp_ratio=c.mlp_ratio,
-            eps=c.eps,
+            BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps),
             class_token=c.class_token,
         )
         self.decoder = TokenDecoder(
             c.width,
             [tokens.n_targets],
             self._positions(c.decoder_width),
-            depth=c.decoder_depth,
-            heads=c.decoder_heads,
-            mlp_ratio=c.mlp_ratio,
-            eps=c.eps,
+            BlockSizes(c.decoder_depth, c.decoder_heads, c.mlp_ratio, c.eps),
             norm_eps=c.decoder_eps,
             windows=None if c.decoder_window is None else Windows(tokens.grid, c.decoder_window),
             class_token=c.class_token,
@@ -239,9 +234,7 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
 
     def __post_init__(self) -> None:
         AutoencoderConfig.__post_init__(self)
-        for name, legal in (("target", get_args(VideoTargets)), ("positions", get_args(Positions))):
-            if getattr(self, name) not in legal:
-                raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
+        check_choices(self, target=VideoTargets, positions=Positions)
 
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
         """Cubes of video on the grid "video"."""
@@ -261,9 +254,7 @@ class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
 
     def __post_init__(self) -> None:
         AutoencoderConfig.__post_init__(self)
-        for name, legal in (("target", get_args(Targets)), ("positions", get_args(FirstAxis))):
-            if getattr(self, name) not in legal:
-                raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
+        check_choices(self, target=Targets, positions=FirstAxis)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""

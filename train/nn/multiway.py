@@ -6,11 +6,14 @@ tokens of a text, D channels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.train.core.model import Grids, ModelConfig, check_heads, check_least
 
 from .media_tokens import ImageTokens
 from .token_layers import TokenIds
@@ -37,6 +40,24 @@ class MultiwayBlock(nn.Module):
         return x + torch.cat((self.mlps[IMAGE](inner[:, :of_image]), self.mlps[TEXT](inner[:, of_image:])), dim=1)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiwayConfig(ModelConfig[ImageTextBatch]):
+    """The sizes of a tower; the defaults are those of BEiT-3 base. vocabulary: the number of token ids, that of the
+    split's tokenizer or more.
+    """
+
+    vocabulary: int = 64010
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_heads(self, of=4)
+        check_least(self, "depth", "mlp_ratio", "vocabulary")
+
+
 class Multiway(nn.Module):
     """The tower. Image: a class token and patches with fixed positions, of which hidden ones are a mask token. Text:
     ids with learned positions, whose first token stands for the text. Patches have a layer norm before their positions
@@ -48,28 +69,18 @@ class Multiway(nn.Module):
 
     place: Tensor
 
-    def __init__(
-        self,
-        tokens: ImageTokens,
-        text: TokenGrid,
-        *,
-        vocabulary: int,
-        width: int,
-        depth: int,
-        heads: int,
-        mlp_ratio: int,
-        eps: float,
-    ) -> None:
+    def __init__(self, c: MultiwayConfig, grids: Grids) -> None:
         super().__init__()
-        (length,) = text.need("token", by="a model of images with texts")
-        self.tokens = tokens
+        (length,) = grids["text"].need("token", by="a model of images with texts")
+        self.tokens = tokens = ImageTokens(grids["image"])
+        width, eps = c.width, c.eps
         self.embed = nn.Sequential(nn.Linear(tokens.n_inputs, width), nn.LayerNorm(width, eps=eps))
         self.register_buffer("place", tokens.positions(width), persistent=False)
         self.class_token = nn.Parameter(torch.empty(width).normal_(std=INIT_STD))
         self.mask_token = nn.Parameter(torch.empty(width).normal_(std=INIT_STD))
-        self.ids = TokenIds(vocabulary, width, length, learned=True, eps=eps)
+        self.ids = TokenIds(c.vocabulary, width, length, learned=True, eps=eps)
         self.kind = nn.Parameter(torch.zeros(2, width))
-        self.blocks = nn.ModuleList(MultiwayBlock(width, heads, mlp_ratio, eps) for _ in range(depth))
+        self.blocks = nn.ModuleList(MultiwayBlock(width, c.heads, c.mlp_ratio, eps) for _ in range(c.depth))
         self.norm = Norms(width, eps, 2)
 
     def forward(self, image: Tensor, ids: Tensor, valid: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -89,12 +100,6 @@ class Multiway(nn.Module):
             both = block(both, of_image, mask)
         made = normalise(self.norm, both, of_image)
         return made[:, :of_image], made[:, of_image:]
-
-    def init_tables(self) -> None:
-        """Gives the tables of ids and places BERT's initial weights."""
-        for table in self.modules():
-            if isinstance(table, nn.Embedding):
-                nn.init.normal_(table.weight, std=INIT_STD)
 
 
 def normalise(norms: Norms, x: Tensor, of_image: int) -> Tensor:

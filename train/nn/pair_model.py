@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from maskstream.train.core.model import Grids, Model, ModelConfig
+from maskstream.train.core.model import Grids, Model, ModelConfig, check_heads, check_least
 
 from .media_tokens import SpectrogramTokens, VideoTokens
 
@@ -34,14 +34,9 @@ class PairConfig(ModelConfig[AudioVisualBatch]):
     matching: float = 0.5
 
     def __post_init__(self) -> None:
-        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
-            if width < 4 or heads < 1 or width % heads or width % 4:
-                raise ValueError(
-                    f"{part}width must be a multiple of {part}heads and of 4, got {part}width={width}, {part}heads="
-                    f"{heads}"
-                )
-        if self.depth < 1 or self.decoder_depth < 1 or self.mlp_ratio < 1:
-            raise ValueError(f"depth, decoder_depth and mlp_ratio must be at least 1, got {self}")
+        for part in ("", "decoder_"):
+            check_heads(self, f"{part}width", f"{part}heads", of=4)
+        check_least(self, "depth", "decoder_depth", "mlp_ratio")
         if self.temperature <= 0 or not 0 <= self.matching <= 1:
             raise ValueError(f"temperature must be > 0 and matching must lie in [0, 1], got {self}")
 

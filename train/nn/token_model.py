@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import cast, get_args
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,17 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.train.core.distributed import sum_over_ranks
-from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, weighted
+from maskstream.train.core.model import (
+    Grids,
+    Losses,
+    LossPart,
+    Model,
+    ModelConfig,
+    check_choices,
+    check_heads,
+    check_least,
+    weighted,
+)
 
 from .token_layers import (
     Documents,
@@ -109,21 +119,15 @@ class TokenModelConfig(ModelConfig[TextBatch]):
     momentum: float = 0.999
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.heads < 1 or self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
+        check_heads(self)
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(
                 f"rotary positions need an even number of channels a head, got {self.width // self.heads}; change "
                 "width or heads"
             )
-        if min(self.depth, self.mlp_ratio, self.vocabulary) < 1 or self.classes < 0:
-            raise ValueError(
-                "depth, mlp_ratio and vocabulary must be at least 1 and classes at least 0, "
-                f"got {self.depth}, {self.mlp_ratio}, {self.vocabulary}, {self.classes}"
-            )
-        for name, value, legal in (("positions", self.positions, Positions), ("norm", self.norm, NormAt)):
-            if value not in get_args(legal):
-                raise ValueError(f"{name} is one of {', '.join(get_args(legal))}, got {value!r}")
+        check_least(self, "depth", "mlp_ratio", "vocabulary")
+        check_least(self, "classes", least=0)
+        check_choices(self, positions=Positions, norm=NormAt)
 
     def make(self, grids: Grids) -> TokenModel:
         """See ModelConfig."""

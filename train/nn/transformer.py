@@ -10,6 +10,7 @@ forward over the same `Attention` and `MLP`. Weights for a seed follow the order
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -142,6 +143,16 @@ class TransformerBlock(nn.Module):
         return cast(Tensor, x + self.mlp(self.norm2(x, kind)))
 
 
+@dataclass(frozen=True, slots=True)
+class BlockSizes:
+    """How many blocks there are, and the sizes of each but its width. eps: of layer norms."""
+
+    depth: int
+    heads: int
+    mlp_ratio: int
+    eps: float
+
+
 class Norms(nn.Module):
     """A layer norm for each kind of token."""
 
@@ -194,7 +205,7 @@ class Stack(nn.Module):
 
 
 class CoAttention(nn.Module):
-    """A pre-norm block of one stream (B, S, D): attention to itself, attention to the other stream, and an MLP."""
+    """A pre-norm block of one stream (B, S, D): attention to itself, attention to another stream, and an MLP."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
         super().__init__()
@@ -237,6 +248,13 @@ def init_normal(model: nn.Module, width: int = INIT_WIDTH) -> None:
             nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_tables(model: nn.Module) -> None:
+    """Gives all tables of embeddings of a model BERT's initial weights."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=INIT_STD)
 
 
 def init_linear(model: nn.Module) -> None:

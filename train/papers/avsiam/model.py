@@ -30,7 +30,7 @@ from maskstream.train.nn.grid import gather_tokens, grid_positions
 from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
 from maskstream.train.nn.objectives import matching, mean_token
 from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masks_of, rows_of
-from maskstream.train.nn.transformer import init_linear
+from maskstream.train.nn.transformer import BlockSizes, init_linear
 
 VIDEO, AUDIO = 0, 1
 
@@ -70,19 +70,13 @@ class Siamese(PairModel):
         self.encoder = VisibleEncoder(
             [kind.n_inputs for kind in kinds],
             [grid_positions(kind.grid, c.width) for kind in kinds],
-            depth=c.depth,
-            heads=c.heads,
-            mlp_ratio=c.mlp_ratio,
-            eps=c.eps,
+            BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps),
         )
         self.decoder = TokenDecoder(
             c.width,
             [kind.n_targets for kind in kinds],
             [grid_positions(kind.grid, c.decoder_width) for kind in kinds],
-            depth=c.decoder_depth,
-            heads=c.decoder_heads,
-            mlp_ratio=c.mlp_ratio,
-            eps=c.eps,
+            BlockSizes(c.decoder_depth, c.decoder_heads, c.mlp_ratio, c.eps),
         )
         self.decoder.init_weights()
         init_linear(self)

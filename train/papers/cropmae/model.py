@@ -24,11 +24,11 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.media_tokens import NO_MASK, ImageTokens
-from maskstream.train.nn.transformer import MLP, Attention, CrossAttention, init_linear
+from maskstream.train.nn.transformer import BlockSizes, CoAttention, init_linear
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,14 +46,9 @@ class CrossConfig(ModelConfig[BatchT]):
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
-            if width < 4 or width % 4 or heads < 1 or width % heads:
-                raise ValueError(
-                    f"{part}width is a multiple of 4 and of {part}heads, got {part}width={width}, {part}heads={heads}"
-                )
-        least = min(self.depth, self.decoder_depth, self.mlp_ratio, self.decoder_mlp_ratio)
-        if least < 1:
-            raise ValueError(f"depths and ratios of MLPs are at least 1, got {self}")
+        for part in ("", "decoder_"):
+            check_heads(self, f"{part}width", f"{part}heads", of=4)
+        check_least(self, "depth", "decoder_depth", "mlp_ratio", "decoder_mlp_ratio")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,25 +81,6 @@ class FramePairConfig(CrossConfig[VideoBatch]):
         return FramePairModel(self, grids)
 
 
-class CrossBlock(nn.Module):
-    """A pre-norm block of the decoder: self-attention, cross-attention to the other view, an MLP."""
-
-    def __init__(self, c: CrossConfig[BatchT]) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(c.decoder_width, eps=c.eps)
-        self.attention = Attention(c.decoder_width, c.decoder_heads)
-        self.norm2 = nn.LayerNorm(c.decoder_width, eps=c.eps)
-        self.cross = CrossAttention(c.decoder_width, c.decoder_heads, c.eps)
-        self.norm3 = nn.LayerNorm(c.decoder_width, eps=c.eps)
-        self.mlp = MLP(c.decoder_width, c.decoder_mlp_ratio)
-
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """x: tokens of the second view (B, L, E). seen: those of the first (B, S, E)."""
-        x = x + self.attention(self.norm1(x))
-        x = x + self.cross(self.norm2(x), seen)
-        return cast(Tensor, x + self.mlp(self.norm3(x)))
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
     """Two views, uint8 (B, H, W, 3) each, and of the second the tokens `visible` (B, V), `target` (B, M) and the weight
@@ -130,16 +106,15 @@ class CrossAutoencoder(Model[BatchT]):
         self.encoder = VisibleEncoder(
             [self.tokens.n_inputs],
             [self.tokens.positions(c.width)],
-            depth=c.depth,
-            heads=c.heads,
-            mlp_ratio=c.mlp_ratio,
-            eps=c.eps,
+            BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps),
             class_token=True,
         )
         self.bridge = nn.Linear(c.width, c.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(c.decoder_width).normal_(std=0.02))
         self.register_buffer("place", self.tokens.positions(c.decoder_width), persistent=False)
-        self.decoder = nn.ModuleList(CrossBlock(c) for _ in range(c.decoder_depth))
+        self.decoder = nn.ModuleList(
+            CoAttention(c.decoder_width, c.decoder_heads, c.decoder_mlp_ratio, c.eps) for _ in range(c.decoder_depth)
+        )
         self.norm = nn.LayerNorm(c.decoder_width, eps=c.eps)
         self.head = nn.Linear(c.decoder_width, self.tokens.n_targets)
         init_linear(self)

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from maskstream.train.core.model import Grids, Losses, squared
+from maskstream.train.core.model import Grids, Losses, check_least, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, interleaved_sinusoid
 from maskstream.train.nn.objectives import matching, mean_token
 from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masks_of
-from maskstream.train.nn.transformer import Stack, init_linear
+from maskstream.train.nn.transformer import BlockSizes, Stack, init_linear
 
 NOISE = LinearNoise()
 """The noise schedule, the same in the loader and in the model."""
@@ -48,8 +48,7 @@ class AudioVisualDiffusionConfig(PairConfig):
 
     def __post_init__(self) -> None:
         PairConfig.__post_init__(self)
-        if self.fusion_depth < 1:
-            raise ValueError(f"fusion_depth must be at least 1, got {self}")
+        check_least(self, "fusion_depth")
 
     def make(self, grids: Grids) -> AudioVisualDiffusion:
         """See ModelConfig."""
@@ -95,10 +94,7 @@ class AudioVisualDiffusion(PairModel):
         self.encoder = VisibleEncoder(
             [self.video.n_inputs, self.audio.n_inputs],
             self._places(c.width),
-            depth=c.depth,
-            heads=c.heads,
-            mlp_ratio=c.mlp_ratio,
-            eps=c.eps,
+            BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps),
             shared=False,
         )
         self.fusion = Stack(c.fusion_depth, c.width, c.heads, c.mlp_ratio, c.eps)

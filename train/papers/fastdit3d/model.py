@@ -24,7 +24,7 @@ voxelises only to find the occupied tokens, for masks with that cue.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,16 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.core.model import (
+    Grids,
+    Losses,
+    Model,
+    ModelConfig,
+    check_choices,
+    check_heads,
+    check_least,
+    weighted,
+)
 from maskstream.train.nn.grid import axis_sinusoids, from_windows, gather_tokens, put_tokens, rates, to_windows
 from maskstream.train.nn.transformer import MLP, Attention, init_linear
 
@@ -160,18 +169,12 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
     last: float = 0.02
 
     def __post_init__(self) -> None:
-        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
-            if width < 6 or width % 6 or heads < 1 or width % heads:
-                raise ValueError(
-                    f"{part}width is a multiple of 6 and of {part}heads, got {part}width={width}, {part}heads={heads}"
-                )
-        least = min(self.depth, self.decoder_depth, self.experts, self.mlp_ratio, self.categories, self.window)
-        if least < 1:
-            raise ValueError(f"depths, experts, mlp_ratio, categories and window must be at least 1, got {self}")
+        for part in ("", "decoder_"):
+            check_heads(self, f"{part}width", f"{part}heads", of=6)
+        check_least(self, "depth", "decoder_depth", "experts", "mlp_ratio", "categories", "window")
+        check_choices(self, schedule=Schedule)
         if not 0 < self.shown <= 1:
             raise ValueError(f"shown is a share of the tokens and must lie in (0, 1], got {self.shown}")
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
         self.noise()
 
     @property

@@ -24,18 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.text.batch import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, squared, weighted
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, put_tokens
 from maskstream.train.nn.media_tokens import ImageTokens
 from maskstream.train.nn.token_layers import NO_IDS, TokenHead, TokenIds
-from maskstream.train.nn.transformer import INIT_STD, FusionBlock, Stack, init_linear
+from maskstream.train.nn.transformer import BlockSizes, FusionBlock, Stack, init_linear, init_tables
 
 NEEDS = (
     "M3AE trains on masked images, masked texts and pairs; give the data an image_mask, a text_mask with masks.Replace "
@@ -46,43 +45,22 @@ NEEDS = (
 class M3AEEncoder(nn.Module):
     """Image: a class token and patches with fixed positions. Text: ids with learned positions. Each stream has an
     embedding of its kind before the blocks of fusion.
-
-    vocabulary: the number of ids. depths: the blocks of the image's encoder, of the text's and of the fusion.
     """
 
     TABLES = ("kind",)
     """The parameters that are tables of embeddings, which do not decay."""
 
-    def __init__(
-        self,
-        tokens: ImageTokens,
-        text: TokenGrid,
-        *,
-        vocabulary: int,
-        width: int,
-        depths: tuple[int, int, int],
-        heads: int,
-        mlp_ratio: int,
-        eps: float,
-    ) -> None:
+    def __init__(self, c: ImageTextSizes, grids: Grids) -> None:
         super().__init__()
-        of_image, of_text, of_both = depths
-        (length,) = text.need("token", by="a model of images with texts")
-        self.tokens = tokens
-        self.image = VisibleEncoder(
-            [tokens.n_inputs],
-            [tokens.positions(width)],
-            depth=of_image,
-            heads=heads,
-            mlp_ratio=mlp_ratio,
-            eps=eps,
-            class_token=True,
-        )
-        self.embed = TokenIds(vocabulary, width, length, learned=True, eps=eps)
-        self.text = Stack(of_text, width, heads, mlp_ratio, eps)
-        self.kind = nn.Parameter(torch.zeros(2, width))
-        self.blocks = nn.ModuleList(FusionBlock(width, heads, mlp_ratio, eps) for _ in range(of_both))
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=eps) for _ in range(2))
+        (length,) = grids["text"].need("token", by="a model of images with texts")
+        self.tokens = tokens = ImageTokens(grids["image"])
+        sizes = BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps)
+        self.image = VisibleEncoder([tokens.n_inputs], [tokens.positions(c.width)], sizes, class_token=True)
+        self.embed = TokenIds(c.vocabulary, c.width, length, learned=True, eps=c.eps)
+        self.text = Stack(c.text_depth, c.width, c.heads, c.mlp_ratio, c.eps)
+        self.kind = nn.Parameter(torch.zeros(2, c.width))
+        self.blocks = nn.ModuleList(FusionBlock(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(c.fusion_depth))
+        self.norms = nn.ModuleList(nn.LayerNorm(c.width, eps=c.eps) for _ in range(2))
 
     def of_images(self, patches: Tensor, visible: Tensor | None = None) -> Tensor:
         """uint8 patches (B, N, values) to (B, 1 + V, D), a class token first; visible: int64 (B, V), None for all."""
@@ -100,12 +78,6 @@ class M3AEEncoder(nn.Module):
         """Both streams of a batch of which nothing is hidden."""
         image = self.of_images(self.tokens.split(batch.image))
         return self.fused(image, self.of_texts(batch.text.tokens, batch.text.valid), batch.text.valid)
-
-    def init_tables(self) -> None:
-        """Gives the tables of ids and places BERT's initial weights."""
-        for table in self.modules():
-            if isinstance(table, nn.Embedding):
-                nn.init.normal_(table.weight, std=INIT_STD)
 
     def fused(self, image: Tensor, text: Tensor, valid: Tensor, blocks: int | None = None) -> tuple[Tensor, Tensor]:
         """Both streams after so many blocks of fusion, all by default, and after a layer norm if it was all."""
@@ -146,26 +118,8 @@ class ImageTextSizes(ModelConfig[ImageTextBatch]):
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.width < 4 or self.heads < 1 or self.width % self.heads or self.width % 4:
-            raise ValueError(f"width must be a multiple of 4 and of heads, got width={self.width}, heads={self.heads}")
-        if min(self.depth, self.text_depth, self.fusion_depth, self.mlp_ratio, self.vocabulary) < 1:
-            raise ValueError(
-                "depth, text_depth, fusion_depth, mlp_ratio and vocabulary must be at least 1, got "
-                f"{self.depth}, {self.text_depth}, {self.fusion_depth}, {self.mlp_ratio}, {self.vocabulary}"
-            )
-
-    def encoder(self, grids: Grids) -> M3AEEncoder:
-        """The encoder on the grids "image" and "text"."""
-        return M3AEEncoder(
-            ImageTokens(grids["image"]),
-            grids["text"],
-            vocabulary=self.vocabulary,
-            width=self.width,
-            depths=(self.depth, self.text_depth, self.fusion_depth),
-            heads=self.heads,
-            mlp_ratio=self.mlp_ratio,
-            eps=self.eps,
-        )
+        check_heads(self, of=4)
+        check_least(self, "depth", "text_depth", "fusion_depth", "mlp_ratio", "vocabulary")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,11 +137,8 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
         ImageTextSizes.__post_init__(self)
         if not 0 <= self.image_layer <= self.fusion_depth:
             raise ValueError(f"image_layer is 0 to fusion_depth={self.fusion_depth}, got {self.image_layer}")
-        if self.decoder_width % 4 or self.decoder_width % self.decoder_heads or self.decoder_depth < 1:
-            raise ValueError(
-                "decoder_width must be a multiple of 4 and of decoder_heads, and decoder_depth at least 1, got "
-                f"{self.decoder_width}, {self.decoder_heads}, {self.decoder_depth}"
-            )
+        check_heads(self, "decoder_width", "decoder_heads", of=4)
+        check_least(self, "decoder_depth")
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """ValueError for data without masks or pairs."""
@@ -222,16 +173,13 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
     def __init__(self, config: ImageTextAutoencoderConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config
-        self.encoder = config.encoder(grids)
+        self.encoder = M3AEEncoder(config, grids)
         self.tokens = self.encoder.tokens
         self.decoder = TokenDecoder(
             c.width,
             [self.tokens.n_targets],
             [self.tokens.positions(c.decoder_width)],
-            depth=c.decoder_depth,
-            heads=c.decoder_heads,
-            mlp_ratio=c.mlp_ratio,
-            eps=c.eps,
+            BlockSizes(c.decoder_depth, c.decoder_heads, c.mlp_ratio, c.eps),
             class_token=True,
             bias=True,
         )
@@ -240,7 +188,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
         self.match = nn.Linear(2 * c.width, 2)
         self.decoder.init_weights()
         init_linear(self)
-        self.encoder.init_tables()
+        init_tables(self)
 
     def read(self, batch: ImageTextBatch) -> MaskedPair:
         """What is needed of a batch. ValueError where it has no masks or no pairs."""
@@ -348,14 +296,14 @@ class ImageTextClassifier(Model[ImageTextBatch]):
         super().__init__(config, grids)
         self.config = config
         self.n_answers = config.answers
-        self.encoder = config.encoder(grids)
+        self.encoder = M3AEEncoder(config, grids)
         self.pooler = Pooler(config.width)
         both = 2 * config.width
         self.head = nn.Sequential(
             nn.Linear(both, both), nn.LayerNorm(both, eps=config.eps), nn.GELU(), nn.Linear(both, config.answers)
         )
         init_linear(self)
-        self.encoder.init_tables()
+        init_tables(self)
 
     def scores(self, batch: ImageTextBatch) -> Tensor:
         """The logits of the classes, float32 (B, classes); masks hide nothing."""

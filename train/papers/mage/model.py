@@ -11,7 +11,7 @@ Shapes: B samples, N cells, V of them enter the encoder, M of them are predicted
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,17 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.core.model import (
+    Grids,
+    Losses,
+    Model,
+    ModelConfig,
+    check_choices,
+    check_heads,
+    check_least,
+    weighted,
+    widen,
+)
 from maskstream.train.nn.grid import gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.objectives import matching
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
@@ -60,16 +70,10 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     detached: bool = False
 
     def __post_init__(self) -> None:
-        for name, heads in (("heads", self.heads), ("decoder_heads", self.decoder_heads)):
-            if self.width < 1 or heads < 1 or self.width % heads:
-                raise ValueError(f"width must be a multiple of {name}, got width={self.width}, {name}={heads}")
-        if min(self.depth, self.decoder_depth, self.mlp_ratio) < 1:
-            raise ValueError(
-                "depth, decoder_depth and mlp_ratio must be at least 1, got "
-                f"{self.depth}, {self.decoder_depth}, {self.mlp_ratio}"
-            )
-        if self.positions not in get_args(Positions):
-            raise ValueError(f"positions is one of {', '.join(get_args(Positions))}, got {self.positions!r}")
+        for heads in ("heads", "decoder_heads"):
+            check_heads(self, heads=heads)
+        check_least(self, "depth", "decoder_depth", "mlp_ratio")
+        check_choices(self, positions=Positions)
         if not 0 <= self.smoothing < 1 or self.contrast < 0 or self.temperature <= 0:
             raise ValueError(
                 "smoothing must lie in [0, 1), contrast be 0 or more and temperature above 0, got "

@@ -22,7 +22,7 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, weighted, widen
 from maskstream.train.nn.grid import LearntPositions, from_windows, gather_tokens, to_windows
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
 from maskstream.train.nn.token_layers import TokenHead
@@ -49,13 +49,8 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
     context: int = 1
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.heads < 1 or self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
-        if min(self.depth, self.mlp_ratio, self.window, self.context) < 1:
-            raise ValueError(
-                "depth, mlp_ratio, window and context must be at least 1, got "
-                f"{self.depth}, {self.mlp_ratio}, {self.window}, {self.context}"
-            )
+        check_heads(self)
+        check_least(self, "depth", "mlp_ratio", "window", "context")
 
     def check(self, data: DataConfig[VideoBatch]) -> None:
         """ValueError where the mask leaves other frames visible than the context."""

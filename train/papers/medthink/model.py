@@ -20,38 +20,29 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
-from maskstream.train.nn.media_tokens import ImageTokens
-from maskstream.train.nn.multiway import Multiway
+from maskstream.train.core.model import Grids, Losses, Model, check_least, weighted
+from maskstream.train.nn.multiway import Multiway, MultiwayConfig
 from maskstream.train.nn.token_layers import TokenHead, TokenIds
-from maskstream.train.nn.transformer import INIT_STD, CoAttention, init_linear
+from maskstream.train.nn.transformer import CoAttention, init_linear, init_tables
 
 NO_TARGET = 'the model learns to write texts; give the data a target, such as target=("rationale", "answer")'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RationaleWriterConfig(ModelConfig[ImageTextBatch]):
-    """The sizes of tower and decoder; the defaults are those of T5 base. vocabulary: the number of token ids, that of
-    the split's tokenizer or more. longest: the most tokens that are written, as many as the data's target_length.
+class RationaleWriterConfig(MultiwayConfig):
+    """The sizes of tower and decoder; the defaults are those of T5 base. longest: the most tokens that are written, as
+    many as the data's target_length.
     """
 
     vocabulary: int = 32128
-    width: int = 768
-    depth: int = 12
     decoder_depth: int = 12
-    heads: int = 12
-    mlp_ratio: int = 4
     eps: float = 1e-6
     longest: int = 256
 
     def __post_init__(self) -> None:
-        if self.width < 4 or self.heads < 1 or self.width % self.heads or self.width % 4:
-            raise ValueError(f"width must be a multiple of 4 and of heads, got width={self.width}, heads={self.heads}")
-        if min(self.depth, self.decoder_depth, self.mlp_ratio, self.vocabulary) < 1 or self.longest < 4:
-            raise ValueError(
-                "depth, decoder_depth, mlp_ratio and vocabulary must be at least 1, and longest 4, got "
-                f"{self.depth}, {self.decoder_depth}, {self.mlp_ratio}, {self.vocabulary}, {self.longest}"
-            )
+        MultiwayConfig.__post_init__(self)
+        check_least(self, "decoder_depth")
+        check_least(self, "longest", least=4)
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """ValueError for data without a target, or with a longer one."""
@@ -76,25 +67,13 @@ class RationaleWriter(Model[ImageTextBatch]):
     def __init__(self, config: RationaleWriterConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config
-        self.tower = Multiway(
-            ImageTokens(grids["image"]),
-            grids["text"],
-            vocabulary=c.vocabulary,
-            width=c.width,
-            depth=c.depth,
-            heads=c.heads,
-            mlp_ratio=c.mlp_ratio,
-            eps=c.eps,
-        )
+        self.tower = Multiway(c, grids)
         self.ids = TokenIds(c.vocabulary, c.width, c.longest, learned=True, eps=c.eps)
         self.decoder = nn.ModuleList(CoAttention(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(c.decoder_depth))
         self.norm = nn.LayerNorm(c.width, eps=c.eps)
         self.word = TokenHead(c.width, c.vocabulary, c.eps)
         init_linear(self)
-        self.tower.init_tables()
-        for table in (self.ids.ids, self.ids.places):
-            if table is not None:
-                nn.init.normal_(table.weight, std=INIT_STD)
+        init_tables(self)
 
     def unused(self, data: DataConfig[ImageTextBatch]) -> Iterable[nn.Parameter]:
         """See Model."""

@@ -18,7 +18,7 @@ Shapes: N nodes, E edges, H the width of a block, D channels, V visible nodes, M
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_choices, check_least, squared
 
 Task = Literal["masked", "next"]
 N_KINDS = 9
@@ -109,13 +109,8 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
     def __post_init__(self) -> None:
         if self.dims not in (2, 3):
             raise ValueError(f"dims is 2 or 3, got {self.dims}")
-        if self.task not in get_args(Task):
-            raise ValueError(f"task is one of {', '.join(get_args(Task))}, got {self.task!r}")
-        sizes = (self.channels, self.width, self.hidden, self.encoder_rounds, self.decoder_rounds)
-        if min(sizes) < 1:
-            raise ValueError(
-                f"channels, width, hidden, encoder_rounds and decoder_rounds must be at least 1, got {sizes}"
-            )
+        check_choices(self, task=Task)
+        check_least(self, "channels", "width", "hidden", "encoder_rounds", "decoder_rounds")
 
     def check(self, data: DataConfig[MeshBatch]) -> None:
         """Raises ValueError unless the data have a mask exactly if the task is "masked"."""

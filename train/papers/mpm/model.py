@@ -11,7 +11,7 @@ Shapes: B clips of T frames of J joints, V of the frames visible, D channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,18 @@ from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
-from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, weighted, widen
+from maskstream.train.core.model import (
+    Grids,
+    Losses,
+    LossPart,
+    Model,
+    ModelConfig,
+    check_choices,
+    check_heads,
+    check_least,
+    weighted,
+    widen,
+)
 from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.transformer import Stack, init_linear
 
@@ -49,11 +60,9 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
     shares: tuple[float, float, float] = (5.0, 5.0, 1.0)
 
     def __post_init__(self) -> None:
-        least = min(self.width, self.hidden, self.depth, self.heads, self.mlp_ratio, self.decoder_depth)
-        if least < 1 or self.width % self.heads or self.width % 4:
-            raise ValueError(f"all sizes must be at least 1 and width a multiple of heads and of 4, got {self}")
-        if self.task not in get_args(Task):
-            raise ValueError(f"task is one of {', '.join(get_args(Task))}, got {self.task!r}")
+        check_heads(self, of=4)
+        check_least(self, "hidden", "depth", "mlp_ratio", "decoder_depth")
+        check_choices(self, task=Task)
         if min(self.shares) <= 0:
             raise ValueError(f"shares must be above 0, got {self.shares}")
 

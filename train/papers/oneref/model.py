@@ -27,12 +27,11 @@ from maskstream.pipelines.masks.text.batch import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, squared, weighted
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, squared, weighted
 from maskstream.train.nn.grid import gather_tokens, put_tokens
-from maskstream.train.nn.media_tokens import ImageTokens
-from maskstream.train.nn.multiway import Multiway
+from maskstream.train.nn.multiway import Multiway, MultiwayConfig
 from maskstream.train.nn.token_layers import NO_IDS, TokenHead
-from maskstream.train.nn.transformer import init_linear
+from maskstream.train.nn.transformer import init_linear, init_tables
 
 FOCAL, DICE = 20.0, 2.0
 """The shares of both parts of the loss of an area."""
@@ -80,26 +79,8 @@ def _areas(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OneRefConfig(ModelConfig[ImageTextBatch]):
-    """The sizes of the tower; the defaults are those of BEiT-3 base. vocabulary: the number of token ids, that of the
-    split's tokenizer or more.
-    """
-
-    vocabulary: int = 64010
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: int = 4
-    eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        if self.width < 4 or self.heads < 1 or self.width % self.heads or self.width % 4:
-            raise ValueError(f"width must be a multiple of 4 and of heads, got width={self.width}, heads={self.heads}")
-        if min(self.depth, self.mlp_ratio, self.vocabulary) < 1:
-            raise ValueError(
-                "depth, mlp_ratio and vocabulary must be at least 1, got "
-                f"{self.depth}, {self.mlp_ratio}, {self.vocabulary}"
-            )
+class OneRefConfig(MultiwayConfig):
+    """The sizes of the tower."""
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """ValueError for data whose rows have no phrase, or with a text mask without ids."""
@@ -138,17 +119,8 @@ class OneRef(Model[ImageTextBatch]):
     def __init__(self, config: OneRefConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config, width = config, config.width
-        self.tokens = ImageTokens(grids["image"])
-        self.tower = Multiway(
-            self.tokens,
-            grids["text"],
-            vocabulary=config.vocabulary,
-            width=width,
-            depth=config.depth,
-            heads=config.heads,
-            mlp_ratio=config.mlp_ratio,
-            eps=config.eps,
-        )
+        self.tower = Multiway(config, grids)
+        self.tokens = self.tower.tokens
         self.of_patch, self.of_phrase = (nn.Linear(width, width, bias=False) for _ in range(2))
         self.scale = nn.Parameter(torch.tensor(FIRST_SCALE))
         self.near_bias = nn.Parameter(torch.tensor(FIRST_BIAS))
@@ -161,7 +133,7 @@ class OneRef(Model[ImageTextBatch]):
         ys, xs = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         self.register_buffer("corner", torch.stack((xs, ys), dim=-1).reshape(-1, 2).float(), persistent=False)
         init_linear(self)
-        self.tower.init_tables()
+        init_tables(self)
 
     def unused(self, data: DataConfig[ImageTextBatch]) -> Iterable[nn.Parameter]:
         """See Model."""

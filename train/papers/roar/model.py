@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.rng import sample_rng
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, weighted
 from maskstream.train.nn.token_layers import TokenIds
 from maskstream.train.nn.transformer import Stack, init_normal
 
@@ -119,8 +119,7 @@ class LSTMClassifierConfig(TextClassifierConfig):
 
     def __post_init__(self) -> None:
         TextClassifierConfig.__post_init__(self)
-        if self.hidden < 1:
-            raise ValueError(f"hidden is at least 1 channel, got {self.hidden}")
+        check_least(self, "hidden")
 
     def make(self, grids: Grids) -> LSTMClassifier:
         """See ModelConfig."""
@@ -163,11 +162,8 @@ class RobertaClassifierConfig(TextClassifierConfig):
 
     def __post_init__(self) -> None:
         TextClassifierConfig.__post_init__(self)
-        if min(self.depth, self.heads, self.mlp_ratio) < 1 or self.width % self.heads:
-            raise ValueError(
-                f"width must be a multiple of heads, and all sizes at least 1, got width={self.width}, "
-                f"heads={self.heads}, depth={self.depth}, mlp_ratio={self.mlp_ratio}"
-            )
+        check_heads(self)
+        check_least(self, "depth", "mlp_ratio")
 
     def make(self, grids: Grids) -> RobertaClassifier:
         """See ModelConfig."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, weighted, widen
 from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions
 from maskstream.train.nn.media_tokens import VideoTokens
 from maskstream.train.nn.transformer import Stack, init_linear
@@ -56,8 +56,8 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
     ahead_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if min(self.width, self.depth, self.heads, self.mlp_ratio) < 1 or self.width % self.heads or self.width % 4:
-            raise ValueError(f"all sizes must be at least 1 and width a multiple of heads and of 4, got {self}")
+        check_heads(self, of=4)
+        check_least(self, "depth", "mlp_ratio")
 
     def check(self, data: DataConfig[TrajectoryBatch]) -> None:
         """ValueError unless the data have the depth and the waypoints that the model is for."""
