@@ -98,7 +98,7 @@ class RunEvaluation:
         return replace(self, scores=(), notes={}) == replace(other, scores=(), notes={})
 
 
-def evaluation_of(recipe: Recipe[Any], model: Model[Any], data: SplitLocation, shown: int) -> Evaluation:
+def evaluate_model(recipe: Recipe[Any], model: Model[Any], data: SplitLocation, shown: int) -> Evaluation:
     """The evaluation of a trained model, in eval mode, with `shown` examples of the split at `data`.
 
     ValueError for a recipe whose kind of model has none.
@@ -133,7 +133,7 @@ def evaluate_run(
             if one.same(begun):
                 return one
     with compute_threads(CPU):
-        found = evaluation_of(recipe, load_model(weights), data, 2)
+        found = evaluate_model(recipe, load_model(weights), data, 2)
     return keep_evaluation(folder, recipe, weights, data, found)
 
 

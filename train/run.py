@@ -14,7 +14,7 @@ from maskstream.shards.config import with_set
 from .core.process import LoopOptions
 from .core.recipe import Recipe
 from .core.results import TrainResult
-from .core.run import train_recipe
+from .core.run import LoadingSettings, train_recipe
 from .recipes import named_recipe
 
 
@@ -70,9 +70,6 @@ def train(
         initial=initial,
         seed=seed,
         device=device,
-        workers=workers,
-        threads=threads,
-        cache=cache,
-        cache_gb=cache_gb,
+        loading=LoadingSettings(workers=workers, threads=threads, cache=cache, cache_gb=cache_gb),
         **options,
     )

@@ -15,7 +15,7 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.shards.errors import ShardError
 from maskstream.train import RECIPES, named_recipe, save_model, train
-from maskstream.train.evaluations import EVALUATIONS, KEPT, evaluate_run, evaluation_of, kept_evaluations
+from maskstream.train.evaluations import EVALUATIONS, KEPT, evaluate_model, evaluate_run, kept_evaluations
 from maskstream.train.run import chosen_recipe
 
 from ..pipelines.every_modality import write_split
@@ -60,7 +60,7 @@ def test_no_evaluator_returns_words_for_a_number(name, splits):
     split = splits(recipe.data.modality)
     torch.manual_seed(0)
     try:
-        found = evaluation_of(recipe, recipe.build().eval(), split, 2)
+        found = evaluate_model(recipe, recipe.build().eval(), split, 2)
     except ValueError as error:
         assert "label" in str(error) or "box" in str(error), error
         pytest.skip(f"the small split has not what it needs: {error}")
@@ -120,7 +120,7 @@ def test_a_report_keeps_the_same_numbers(run, splits, tmp_path):
 def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_path, monkeypatch, caplog):
     split, first = splits("image"), evaluate_run(run, splits("image"))
     other = write_split("image", tmp_path / "other")
-    monkeypatch.setattr("maskstream.train.evaluations.evaluation_of", None)
+    monkeypatch.setattr("maskstream.train.evaluations.evaluate_model", None)
     assert evaluate_run(run, split) == first
     with pytest.raises(TypeError):
         evaluate_run(run, split, again=True)

@@ -99,7 +99,7 @@ def checkpoint_name(step: int) -> str:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, whole or damaged, the newest first."""
-    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=step_of, reverse=True)
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=read_step, reverse=True)
 
 
 def newest_whole(
@@ -232,7 +232,7 @@ def remove(checkpoint: Path) -> None:
     shutil.rmtree(going, ignore_errors=True)
 
 
-def step_of(checkpoint: Path) -> int:
+def read_step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 

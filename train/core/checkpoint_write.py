@@ -18,9 +18,9 @@ from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.errors import StoreError
 from maskstream.shards.stores.publish import publish, space_for, sync_folder
 
-from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, remove, step_of
+from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, read_step, remove
 from .distributed import in_step, is_divided, local_rows, rank, sum_over_ranks, world_size
-from .export import metadata_of, pack_weights
+from .export import make_metadata, pack_weights
 from .files import FileSum, part_name
 from .optimiser import Average
 
@@ -52,7 +52,7 @@ class Snapshot:
         return cls(
             position=replace(position, parts=world_size() if divided else 1),
             part=rank() if divided else 0,
-            metadata=metadata_of(model, about),
+            metadata=make_metadata(model, about),
             weights=_copies(model.state_dict()),
             moments=_copies(_moments(model, optimiser, average)),
         )
@@ -194,7 +194,7 @@ def _publish(temporary: Path, final: Path, position: Position, sums: Mapping[str
 def _remove_others(folder: Path, final: Path, keep: int) -> None:
     """Removes the later checkpoints than `final` and the older ones but the newest."""
     others = [path for path in list_checkpoints(folder) if path != final]
-    earlier = [path for path in others if step_of(path) < step_of(final)]
+    earlier = [path for path in others if read_step(path) < read_step(final)]
     for old in others:
         if old not in earlier[: keep - 1]:
             remove(old)

@@ -20,7 +20,7 @@ from maskstream.shards.stores.publish import publish
 from maskstream.shards.stores.url import local_path
 
 from .distributed import gather_rows
-from .files import FileSum, RunFileError, files_of
+from .files import FileSum, RunFileError, find_files
 from .model import Model, ModelConfig
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
@@ -101,14 +101,14 @@ def model_bytes(
 
     Of a model that is divided among ranks, all must call it.
     """
-    metadata = metadata_of(model, about)
+    metadata = make_metadata(model, about)
     state = {**model.state_dict(), **(replaced or {})}
     return pack_weights(
         {name: gather_rows(tensor).detach().cpu().contiguous() for name, tensor in state.items()}, metadata
     )
 
 
-def metadata_of(model: nn.Module, about: Mapping[str, str] | None = None) -> dict[str, str]:
+def make_metadata(model: nn.Module, about: Mapping[str, str] | None = None) -> dict[str, str]:
     """The metadata of a model's file: `about`, and what rebuilds the model."""
     if not isinstance(model, Model):
         raise ValueError(f"only a Model can be saved, got {type(model).__name__}; make it with ModelConfig.build")
@@ -166,7 +166,7 @@ def weights_sum(path: Path) -> tuple[str, int]:
     which it was written, 0 where it does not say.
     """
     sums, step = [], "0"
-    for one in files_of(path):
+    for one in find_files(path):
         with safe_open(one, framework="pt") as file:
             metadata = file.metadata() or {}
         sums.append(metadata.get(SUM) or FileSum.of(one.read_bytes()).xxh3_128)
@@ -179,7 +179,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     DamageError if its checksum, where it has one, differs.
     """
-    files = files_of(path)
+    files = find_files(path)
     for one in files:
         if not one.is_file():
             raise RunFileError(f"{one} is {'no file' if one.exists() else 'missing'}; give a model.safetensors")

@@ -81,7 +81,7 @@ def part_name(name: str, part: int, parts: int) -> str:
     return name if parts == 1 else f"{stem}-{part:05d}-of-{parts:05d}.{suffix}"
 
 
-def files_of(path: Path) -> list[Path]:
+def find_files(path: Path) -> list[Path]:
     """The file at `path`, or its parts in order if there is none but parts; [path] if there is neither."""
     if path.exists():
         return [path]

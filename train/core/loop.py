@@ -31,7 +31,7 @@ from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, k
 from .recipe import Recipe, find_channels, publish_scores
 from .results import Launched, Results, Tally, TrainResult
 from .run_folder import RunWriter
-from .step import Batches, EndlessBatches, Stepper, TrainingBatch
+from .step import Batches, EndlessBatches, Stepper, StepSettings, TrainingBatch
 
 log = logging.getLogger(__name__)
 
@@ -165,11 +165,8 @@ class Trainer:
             module,
             self.optimiser,
             self.recipe.optimiser,
-            device=self.device,
-            seed=seed,
-            dtype=self._dtype,
+            StepSettings(device=self.device, seed=seed, dtype=self._dtype, may_skip=self.settings.on_nan == "skip"),
             scale=self._tally.scale if self._dtype == torch.float16 else None,
-            may_skip=self.settings.on_nan == "skip",
             average=self.average,
         )
 

@@ -180,7 +180,7 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
     """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar."""
-    found = gradients_of(model)
+    found = list_gradients(model)
     divided, others = ([g for g in found if is_divided(g) == yes] for yes in (True, False))
     norm = torch.nn.utils.get_total_norm(others) if others else local_rows(found[0]).new_zeros(())
     if divided:
@@ -193,9 +193,9 @@ def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
 
 def scale_gradients(model: nn.Module, factor: Tensor) -> None:
     """Multiplies all gradients by a scalar."""
-    torch._foreach_mul_([local_rows(one) for one in gradients_of(model)], factor)
+    torch._foreach_mul_([local_rows(one) for one in list_gradients(model)], factor)
 
 
-def gradients_of(model: nn.Module) -> list[Tensor]:
+def list_gradients(model: nn.Module) -> list[Tensor]:
     """The gradients that there are."""
     return [p.grad for p in model.parameters() if p.grad is not None]

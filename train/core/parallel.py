@@ -33,7 +33,7 @@ def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def blocks_of(model: nn.Module) -> list[nn.Module]:
+def list_blocks(model: nn.Module) -> list[nn.Module]:
     """Every block of a model."""
     return [block for _, block in named_blocks(model)]
 
@@ -51,7 +51,7 @@ def compile_parts(model: nn.Module, how: Compile, device: torch.device) -> None:
     if how == "model" or (auto and whole):
         model.compile(fullgraph=True)
     elif how == "block" or auto:
-        for block in blocks_of(model):
+        for block in list_blocks(model):
             block.compile(fullgraph=how == "block")
 
 
@@ -60,7 +60,7 @@ def recompute_blocks(model: nn.Module) -> None:
 
     Gradients stay the same, also with dropout. Raises ValueError if the model has no blocks.
     """
-    blocks = blocks_of(model)
+    blocks = list_blocks(model)
     if not blocks:
         raise ValueError(f"a {type(model).__name__} has no blocks to compute again; leave out --checkpoint-blocks")
     for block in blocks:
@@ -87,7 +87,7 @@ def divide(model: nn.Module, device: torch.device) -> None:
 
     mesh = init_device_mesh(device.type, (world_size(),))
     single = {p for p in model.parameters() if not p.ndim}
-    for module in (*blocks_of(model), model):
+    for module in (*list_blocks(model), model):
         fully_shard(module, mesh=mesh, ignored_params=single)
 
 

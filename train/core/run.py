@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -23,6 +24,16 @@ from .loop import Trainer
 from .process import LoopOptions, compute_threads
 from .recipe import Recipe, check_modality, with_channel
 from .results import TrainResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadingSettings:
+    """How a run's loader reads; see `Options` and `StoreOptions`."""
+
+    workers: int = 0
+    threads: int | None = None
+    cache: str | Path | None = None
+    cache_gb: float = CACHE_GB
 
 
 def version_of_run(folder: Path, store: Store, info: Mapping[str, Any], asked: int | None = None) -> int | None:
@@ -77,10 +88,7 @@ def train_recipe(
     initial: str | Path | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
-    workers: int = 0,
-    threads: int | None = None,
-    cache: str | Path | None = None,
-    cache_gb: float = CACHE_GB,
+    loading: LoadingSettings = LoadingSettings(),
     **options: Unpack[LoopOptions],
 ) -> TrainResult:
     """Trains `recipe` on the split in `data` and writes the run into `out`; see `maskstream.train.train`.
@@ -89,7 +97,7 @@ def train_recipe(
     The run's length is known before its loader is made, since masks and batches may change over the run.
     """
     folder = Path(out) / CHECKPOINTS if options.get("resume", True) else None
-    manifest = open_data(recipe, data, folder, data_version, cache=cache, cache_gb=cache_gb)
+    manifest = open_data(recipe, data, folder, data_version, cache=loading.cache, cache_gb=loading.cache_gb)
     with process_group(device) as own, compute_threads(own):
         recipe = with_channel(recipe)
         planned = recipe.run_length(manifest, world_size=world_size()) if steps is None else steps
@@ -98,8 +106,8 @@ def train_recipe(
             steps=max(planned, 1) * recipe.accumulate,
             seed=seed,
             device=own,
-            workers=workers,
-            threads=threads,
+            workers=loading.workers,
+            threads=loading.threads,
         )
         with closing(opened) as loader:
             trainer = Trainer(recipe, loader, out, steps=planned, initial=initial, seed=seed, device=own, **options)

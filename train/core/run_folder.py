@@ -27,7 +27,7 @@ from .checkpoint import (
     remove_unfinished,
 )
 from .distributed import in_step, rank, sum_over_ranks
-from .files import NO_BYTES, FileSum, RunFileError, files_of
+from .files import NO_BYTES, FileSum, RunFileError, find_files
 from .metrics import MetricsLog
 from .recipe import Recipe
 
@@ -71,7 +71,7 @@ def run_weights(run: Path) -> Path:
         if not path.exists():
             raise
         log.warning("%s is used: %s", path, error)
-    if not files_of(path)[0].exists():
+    if not find_files(path)[0].exists():
         raise ValueError(f"{run} has neither a checkpoint nor a {MODEL}; it was stopped before its first checkpoint")
     return path
 

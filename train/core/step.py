@@ -91,7 +91,7 @@ class StepWork:
     peak: float
 
 
-def flops_of(model: nn.Module, loss: Callable[[], Tensor]) -> int:
+def count_flops(model: nn.Module, loss: Callable[[], Tensor]) -> int:
     """The operations of one forward and backward pass, in matrix products, attention and convolutions.
 
     loss: computes the loss of a batch. The pass is made once more, without compiled code; its gradients are dropped, so
@@ -135,12 +135,23 @@ class StepReport:
     skipped: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepSettings:
+    """How steps are computed. seed: of what the model draws. dtype: of matrix products. may_skip: leave out a step
+    whose loss or gradient is not finite; a CUDA device is then waited for in every step.
+    """
+
+    device: torch.device
+    seed: int
+    dtype: torch.dtype = torch.float32
+    may_skip: bool = False
+
+
 class Stepper:
     """Does the optimiser steps of a model.
 
-    module: what is called, the model or what shares its gradients over ranks. dtype: of matrix products. scale: of the
-    loss, in float16. may_skip: leave out a step whose loss or gradient is not finite; a CUDA device is then waited for
-    in every step. average: of the weights, which each step updates.
+    module: what is called, the model or what shares its gradients over ranks. scale: of the loss, in float16. average:
+    of the weights, which each step updates.
     """
 
     def __init__(
@@ -149,17 +160,14 @@ class Stepper:
         module: nn.Module,
         optimiser: torch.optim.Optimizer,
         config: OptimiserConfig,
+        settings: StepSettings,
         *,
-        device: torch.device,
-        seed: int,
-        dtype: torch.dtype = torch.float32,
         scale: LossScale | None = None,
-        may_skip: bool = False,
         average: Average | None = None,
     ) -> None:
         self._model, self._module, self._optimiser, self._config = model, module, optimiser, config
-        self._device, self._seed, self._dtype = device, seed, dtype
-        self._scale, self._may_skip, self._average = scale, may_skip, average
+        self._settings, self._device, self._dtype = settings, settings.device, settings.dtype
+        self._scale, self._average = scale, average
 
     def step(self, batches: Sequence[TrainingBatch], *, number: int, lr: float, asked_to_stop: bool) -> StepReport:
         """Trains on the micro-batches of step `number`, counted from 0."""
@@ -169,7 +177,7 @@ class Stepper:
         norm = limit_gradients(self._model, self._config)
         asked = norm.new_full((), float(asked_to_stop))
         values = sum_over_ranks(torch.cat((torch.stack((results[0], norm / world_size(), asked)), results[1:])))
-        skipped = (self._may_skip or self._scale is not None) and not bool(values[:2].isfinite().all())
+        skipped = (self._settings.may_skip or self._scale is not None) and not bool(values[:2].isfinite().all())
         if not skipped:
             self._optimiser.step()
             if self._average is not None:
@@ -187,7 +195,7 @@ class Stepper:
         flops = 0
         self._model.eval()
         for batch in batches:
-            flops += flops_of(self._model, partial(self._loss_of, batch.to(self._device, non_blocking=True)))
+            flops += count_flops(self._model, partial(self._measure_loss, batch.to(self._device, non_blocking=True)))
         self._model.train()
         return StepWork(flops=flops, peak=peak_rate(self._device, self._dtype))
 
@@ -235,12 +243,12 @@ class Stepper:
         return sum_over_ranks(weights)
 
     def _losses(self, module: nn.Module, batch: TrainingBatch, number: int, micro_batch: int) -> Losses:
-        seed = step_seed(self._seed, number, rank(), micro_batch)
+        seed = step_seed(self._settings.seed, number, rank(), micro_batch)
         enabled = self._dtype != torch.float32
         with seeded(seed, self._device), torch.autocast(self._device.type, self._dtype, enabled=enabled):
             return cast(Losses, module(batch))
 
-    def _loss_of(self, batch: TrainingBatch) -> Tensor:
+    def _measure_loss(self, batch: TrainingBatch) -> Tensor:
         return self._losses(self._model, batch, 0, 0).loss()
 
     def _backward(self, losses: Losses, divisors: Tensor) -> None:

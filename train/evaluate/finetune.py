@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import Any, Generic, Unpack, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from maskstream.shards.stores.publish import publish
 from maskstream.train.core.export import load_model
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
-from maskstream.train.core.process import compute_threads
+from maskstream.train.core.process import LoopOptions, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.results import TrainResult
 from maskstream.train.core.run import train_recipe
@@ -99,7 +99,7 @@ class Classifier(Model[BatchT]):
         """The cross-entropy of the label, or the mean over classes if samples have several; samples without a label
         do not count.
         """
-        inputs, labels = self.token_inputs(batch), labels_of(batch, self.config.several)
+        inputs, labels = self.token_inputs(batch), need_labels(batch, self.config.several)
         if self.config.several:
             error = F.binary_cross_entropy_with_logits(self._scores(inputs), labels, reduction="none").mean(dim=1)
             return Losses(parts={"classification": weighted(error, (labels.sum(dim=1) > 0).float())})
@@ -140,7 +140,7 @@ class Classifier(Model[BatchT]):
         return found.float()
 
 
-def labels_of(batch: object, several: bool) -> Tensor:
+def need_labels(batch: object, several: bool) -> Tensor:
     """The labels of a batch: int64 (B,), or float32 (B, classes) if samples have lists of classes.
 
     ValueError if the batch has none.
@@ -221,41 +221,28 @@ def finetune(
     scratch: bool = False,
     seed: int = 0,
     device: torch.device,
-    save_every: int = 500,
-    resume: bool = True,
-    progress: bool = True,
+    **options: Unpack[LoopOptions],
 ) -> FineTuned | None:
     """Fine-tunes the encoder of `run` on `train`, in the folder `out`, and measures it on `test`.
 
     set: fields of `classifier_recipe` to change. scratch: the encoder begins with initial weights instead, for
-    comparison. Returns None if it was stopped by a signal; the same call continues. For other arguments and for errors
-    see `maskstream.train.train`.
+    comparison. options: of the loop; nothing is compiled by default. Returns None if it was stopped by a signal; the
+    same call continues. For other arguments and for errors see `maskstream.train.train`.
     """
     train, test = Manifest.load(train), Manifest.load(test)
     recipe = classifier_recipe(run, train, set)
     check_modality(recipe, test)
     if (names := test.info["label_names"]) != train.info["label_names"]:
         raise ValueError(f"{test} has {len(names)} classes, not those of {train}; give two splits with the same names")
-    initial = None if scratch else _encoder_of(Path(run), Path(out))
-    trained = train_recipe(
-        recipe,
-        train,
-        out,
-        steps=steps,
-        initial=initial,
-        seed=seed,
-        device=device,
-        compile="no",
-        save_every=save_every,
-        resume=resume,
-        progress=progress,
-    )
+    initial = None if scratch else _write_encoder(Path(run), Path(out))
+    options.setdefault("compile", "no")
+    trained = train_recipe(recipe, train, out, steps=steps, initial=initial, seed=seed, device=device, **options)
     if not trained.finished:
         return None
     return _measured(recipe, trained, train, test, device)
 
 
-def _encoder_of(run: Path, out: Path) -> Path:
+def _write_encoder(run: Path, out: Path) -> Path:
     """A file in `out` with the weights of the run's encoder."""
     encoder = load_model(run_weights(run)).get_submodule("encoder")
     weights = {f"encoder.{name}": tensor.contiguous() for name, tensor in encoder.state_dict().items()}

@@ -28,7 +28,7 @@ STRENGTHS = (10.0, 100.0, 1000.0)
 _AT_ONCE = 1024
 
 
-def scores_of(
+def score_ids(
     of: str,
     count: int,
     *,

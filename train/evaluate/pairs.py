@@ -50,7 +50,7 @@ def evaluate(
     train = _train_beside(data)
     found = measure_errors(config, model, data, train)
     matched = {
-        PurePosixPath(str(one)).name: measure_retrieval(model, pairs_of(config, one, 16, whole=True))
+        PurePosixPath(str(one)).name: measure_retrieval(model, read_pairs(config, one, 16, whole=True))
         for one in (data, train)
         if one is not None
     }
@@ -58,7 +58,7 @@ def evaluate(
     if denoised:
         first, *rest = denoised
         denoised = (replace(first, baselines={**first.baselines, **video.baselines}), *rest)
-    batch = next(iter(pairs_of(config, data, shown, samples=shown, shuffle=True)))
+    batch = next(iter(read_pairs(config, data, shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
         rows, made = model.reconstruction_rows(batch), model.reconstructed(batch)
     return Evaluation(
@@ -124,7 +124,7 @@ def measure_errors(
     sums = torch.zeros(2, 4, dtype=torch.float64)
     samples = 0
     with torch.inference_mode():
-        for batch in pairs_of(config, data, 16):
+        for batch in read_pairs(config, data, 16):
             clips, sounds = split_pairs(model.reconstruction_rows(batch))
             for part, (made, true, mask) in enumerate(_predictions(model, clips, sounds)):
                 zero = torch.zeros_like(true)
@@ -139,7 +139,7 @@ def measure_errors(
     return PairErrors(video=video, audio=audio, samples=samples)
 
 
-def pairs_of(
+def read_pairs(
     config: AudioVisualData,
     data: SplitLocation,
     size: int,
@@ -204,7 +204,7 @@ def _averages(config: AudioVisualData, model: PairModel, train: SplitLocation) -
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
     samples = 0
-    for batch in pairs_of(config, train, 16, whole=True):
+    for batch in read_pairs(config, train, 16, whole=True):
         if batch.spectrogram is None:
             raise ValueError("the batch has no spectrogram; take it from an audiovisual_loader")
         real = torch.ones(len(batch)) if batch.weight is None else batch.weight

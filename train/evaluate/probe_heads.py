@@ -70,7 +70,7 @@ def linear_scores(
 
 def _chosen(train: Tensor, labels: Tensor, classes: int, penalties: Sequence[float]) -> float:
     """The penalty whose scores of held-out folds are the best, all folds together."""
-    fold = folds_of(labels)
+    fold = assign_folds(labels)
     held = [one for n in range(FOLDS) if 0 < int((one := fold == n).sum()) < len(labels)]
     while sum(int(one.sum()) for one in held[:-1]) >= ENOUGH:
         held.pop()
@@ -122,7 +122,7 @@ def _with_bias(x: Tensor) -> Tensor:
     return torch.cat((x, x.new_ones(len(x), 1)), dim=1)
 
 
-def folds_of(labels: Tensor) -> Tensor:
+def assign_folds(labels: Tensor) -> Tensor:
     """The fold of each training sample, int64 (n,): FOLDS runs of neighbours, of each label by itself."""
     if labels.ndim > 1:
         return torch.arange(len(labels)) * FOLDS // len(labels)

@@ -22,7 +22,7 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.model import Grids
 from maskstream.train.core.process import seeded
 
-from .layouts import HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, layout_of
+from .layouts import HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, find_layout
 from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
 from .media_tokens import ImageTokens, VideoTokens
 from .token_model import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, TokenModel, TokenModelConfig, own_bert
@@ -91,7 +91,7 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     config: its `config.to_dict()`, or the content of a config.json. state: its state dict, or the content of a
     model.safetensors. ValueError for an architecture that this package does not have.
     """
-    found = layout_of(state)
+    found = find_layout(state)
     if found is None:
         raise ValueError(
             "these weights are neither a VideoMAEForPreTraining's nor a ViTMAEForPreTraining's, for example "

@@ -231,7 +231,7 @@ LAYOUTS = (HF_VIDEO, HF_VIDEO_FILE, HF_IMAGE_FILE, HF_IMAGE, AUTHORS_VIDEO, AUTH
 """All layouts that are read."""
 
 
-def layout_of(state: State) -> tuple[Layout, dict[str, Tensor]] | None:
+def find_layout(state: State) -> tuple[Layout, dict[str, Tensor]] | None:
     """The layout of a state, and the state with plain names; None for a state of this package or of another origin."""
     for prefix in PREFIXES:
         plain = {name.removeprefix(prefix): tensor for name, tensor in state.items()}

@@ -44,7 +44,7 @@ from maskstream.train.core.model import (
 
 from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .grid import LearntPositions, Windows, gather_tokens
-from .layouts import layout_of
+from .layouts import find_layout
 from .media_tokens import FirstAxis, ImageTokens, Positions, SpectrogramTokens, Targets, VideoTargets, VideoTokens
 from .transformer import BlockSizes, init_linear
 
@@ -184,7 +184,7 @@ class MaskedAutoencoder(Model[BatchT]):
 
         ValueError if their fixed positions are others than this model's.
         """
-        found = layout_of(weights)
+        found = find_layout(weights)
         if found is None:
             return weights
         layout, plain = found

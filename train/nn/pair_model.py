@@ -65,7 +65,7 @@ class PairModel(Model[AudioVisualBatch]):
     def reconstructed(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """The `reconstruction_rows` with the target tokens of both modalities replaced by the predictions."""
         shown = self.reconstruction_rows(batch)
-        spectrogram, of_video, of_audio = masks_of(shown)
+        spectrogram, of_video, of_audio = need_masks(shown)
         video, audio = self.predict(shown.video, spectrogram, of_video, of_audio)
         return replace(
             shown,
@@ -74,14 +74,14 @@ class PairModel(Model[AudioVisualBatch]):
         )
 
 
-def masks_of(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
+def need_masks(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
     """The spectrograms and both masks of a batch. ValueError if one is missing."""
     if batch.spectrogram is None or batch.video_mask is None or batch.audio_mask is None:
         raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
     return batch.spectrogram, batch.video_mask, batch.audio_mask
 
 
-def rows_of(
+def select_rows(
     batch: AudioVisualBatch, rows: slice, video_mask: MaskBatch | None, audio_mask: MaskBatch | None
 ) -> AudioVisualBatch:
     """The rows of a batch with the masks given for them, without optical flow."""

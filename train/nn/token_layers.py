@@ -68,7 +68,7 @@ class HiddenTokens:
     index: Tensor
 
 
-def mask_of(batch: TextBatch) -> TextMaskBatch:
+def need_mask(batch: TextBatch) -> TextMaskBatch:
     """The masks of a batch, with the ids that the encoder reads. ValueError where it has none."""
     if batch.mask is None:
         raise ValueError(NO_MASK)
@@ -82,7 +82,7 @@ def hidden_tokens(batch: TextBatch) -> HiddenTokens:
 
     A CPU drops the padding of rows with fewer hidden tokens. A CUDA device keeps it, so no shape depends on values.
     """
-    mask = mask_of(batch)
+    mask = need_mask(batch)
     rows, length = batch.tokens.shape
     index = (mask.target + length * torch.arange(rows, device=mask.target.device)[:, None]).flatten()
     weight = mask.weight.flatten()
@@ -161,7 +161,7 @@ class Documents:
             edges=edges,
             longest=longest,
             lengths=None if fused else edges.diff().tolist(),
-            turns=rotations_of(places, channels) if positions == "rotary" else None,
+            turns=rotations(places, channels) if positions == "rotary" else None,
             penalty=distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
         )
 
@@ -214,7 +214,7 @@ class Documents:
         return seen
 
 
-def rotations_of(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+def rotations(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """The cosines and sines of rotary positions of tokens at `places` int (T,), each float32 (T, 1, channels).
 
     Channel c turns together with channel c + channels / 2, by place / 10,000^(2 c / channels). Source: Su et al.
@@ -226,7 +226,7 @@ def rotations_of(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """The channels of x (T, H, d), turned by the `rotations_of` its tokens."""
+    """The channels of x (T, H, d), turned by the `rotations` its tokens."""
     first, second = x.chunk(2, dim=-1)
     return (x * cosine + torch.cat((-second, first), dim=-1) * sine).to(x.dtype)
 

@@ -44,7 +44,7 @@ from .token_layers import (
     TokenHead,
     TokenIds,
     hidden_tokens,
-    mask_of,
+    need_mask,
 )
 from .transformer import init_normal
 
@@ -226,7 +226,7 @@ class TokenModel(Model[TextBatch]):
         at: int64 (K,), the places among the T tokens of which the output (K, D) is wanted; None for all.
         """
         if batch.mask is not None:
-            mask_of(batch)
+            need_mask(batch)
         unpadded = batch.unpadded
         return self.encode_ids(
             unpadded.gathered(batch.inputs), unpadded.positions, unpadded.cu_seqlens, unpadded.longest, at

@@ -16,7 +16,7 @@ from maskstream.train.core.export import read_foreign
 from maskstream.train.core.model import Grids
 
 from .hf import build_with, from_hf
-from .layouts import DECODER, ENCODER, HEAD, Layout, layout_of
+from .layouts import DECODER, ENCODER, HEAD, Layout, find_layout
 from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
@@ -46,7 +46,7 @@ def load_pth(path: str | Path, *, heads: int | None = None, decoder_heads: int |
     VideoMAE is of 16 frames at 224 pixels. Only tensors are read, no pickled code. ValueError for another layout or a
     file without a decoder, DamageError for a file that cannot be read.
     """
-    found = layout_of(read_foreign(path))
+    found = find_layout(read_foreign(path))
     if found is None:
         raise ValueError(f"{path} has other weights than VideoMAE's or MAE's; convert it to one of these")
     layout, state = found

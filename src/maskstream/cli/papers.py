@@ -139,19 +139,14 @@ def kbvqa(
     """
     from maskstream.pages.kbvqa import kbvqa_page
     from maskstream.samples.image_text.wordnet import WordNet
-    from maskstream.train.papers.kbvqa.evaluate import Glosses, questions_of
+    from maskstream.train.papers.kbvqa.evaluate import Glosses, KbvqaSettings, read_questions
     from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
 
-    questions, before = questions_of(data, samples, seed), questions_of(known, 1 << 30, seed)
+    questions, before = read_questions(data, samples, seed), read_questions(known, 1 << 30, seed)
     glosses = None
     if wordnet is not None:
         glosses = Glosses.of([f"{one.word}: {one.gloss}" for one in WordNet.read(wordnet).synsets.values()])
-    result, replies = asked(
-        questions,
-        before,
-        _predictor(predictor, command, timeout, before, data),
-        name=command or predictor,
-        data=data,
+    settings = KbvqaSettings(
         perspectives=[one.strip() for one in perspectives.split(",") if one.strip()],
         shots=shots,
         glosses=glosses,
@@ -159,6 +154,8 @@ def kbvqa(
         hidden=[float(one) for one in hidden.split(",") if one.strip()],
         seed=seed,
     )
+    replier = _predictor(predictor, command, timeout, before, data)
+    result, replies = asked(questions, before, replier, settings, name=command or predictor, data=data)
     out.mkdir(parents=True, exist_ok=True)
     (out / "kbvqa.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     page = kbvqa_page(result, replies, out / "kbvqa.html")
@@ -267,15 +264,12 @@ def roar(
     from maskstream.pipelines.stream.topology import resolved_device
     from maskstream.shards.config import with_set
     from maskstream.train.core.run_folder import run_recipe
+    from maskstream.train.papers.roar.roar import RoarSettings
     from maskstream.train.papers.roar.roar import roar as compared
     from maskstream.train.recipes import named_recipe
 
     recipe = run_recipe(Path(run)) if Path(run, "run.json").exists() else named_recipe(run)
-    result = compared(
-        with_set(recipe, set_ or []),
-        data,
-        test,
-        out,
+    settings = RoarSettings(
         measures=None if measures is None else [name.strip() for name in measures.split(",") if name.strip()],
         seeds=seeds,
         step=step,
@@ -283,8 +277,10 @@ def roar(
         samples=samples,
         points=points,
         steps=steps,
-        device=resolved_device(device),
-        said=(lambda line: None) if as_json else say,
+    )
+    said = (lambda line: None) if as_json else say
+    result = compared(
+        with_set(recipe, set_ or []), data, test, out, settings, device=resolved_device(device), said=said
     )
     page = roar_page(result, data, out / "roar.html")
     tell(result.to_dict(), [*tabulate_curves(result), f"wrote {page} and roar.json beside it"], as_json)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from maskstream.train import load_model, named_recipe, read_metrics
-from maskstream.train.core.parallel import blocks_of, compile_parts
+from maskstream.train.core.parallel import compile_parts, list_blocks
 from maskstream.train.run import chosen_recipe
 
 from .ranks_of_any_kind import run
@@ -67,7 +67,7 @@ def test_what_is_compiled(recipe, how, device, whole, parts, compiled):
     compile_parts(model, how, device)
     assert compiled == (
         ([] if whole is None else [(model, whole)])
-        + ([] if parts is None else [(block, parts) for block in blocks_of(model)])
+        + ([] if parts is None else [(block, parts) for block in list_blocks(model)])
     )
 
 
@@ -76,7 +76,7 @@ def test_a_divided_model_is_compiled_by_blocks(compiled, monkeypatch):
     with torch.device("meta"):
         model = named_recipe("mae-tiny").build()
     compile_parts(model, "auto", CUDA)
-    assert compiled == [(block, False) for block in blocks_of(model)]
+    assert compiled == [(block, False) for block in list_blocks(model)]
 
 
 def ranks(number, out, *, fields=None, loader=None, limit_s=100, **options):

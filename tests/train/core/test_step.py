@@ -14,16 +14,16 @@ from maskstream.train import Trainer, load_model, read_metrics
 from maskstream.train.core.model import Losses, weighted
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.process import LoopOptions, LoopSettings, chosen_precision, step_seed
-from maskstream.train.core.step import INTERVAL, LossScale, Stepper, flops_of
+from maskstream.train.core.step import INTERVAL, LossScale, Stepper, StepSettings, count_flops
 
 CPU = torch.device("cpu")
 
 
-def stepped(model, batches, **settings):
+def stepped(model, batches, dtype=torch.float32, scale=None):
     """The weights after a step of the micro-batches, and the step's report."""
     config = OptimiserConfig(max_grad_norm=0.5)
     optimiser = torch.optim.SGD(model.parameters())
-    stepper = Stepper(model, model, optimiser, config, device=CPU, seed=0, **settings)
+    stepper = Stepper(model, model, optimiser, config, StepSettings(device=CPU, seed=0, dtype=dtype), scale=scale)
     report = stepper.step(batches, number=0, lr=0.01, asked_to_stop=False)
     return {name: p.detach().clone() for name, p in model.named_parameters()}, report
 
@@ -44,7 +44,7 @@ def test_two_micro_batches_make_the_gradient_of_one_batch(recipe, synthetic_load
         optimiser.register_step_pre_hook(
             lambda *_, model=model, taken=taken: taken.update({n: p.grad.clone() for n, p in model.named_parameters()})
         )
-        report = Stepper(model, model, optimiser, OptimiserConfig(), device=CPU, seed=0).step(
+        report = Stepper(model, model, optimiser, OptimiserConfig(), StepSettings(device=CPU, seed=0)).step(
             batches, number=0, lr=0.0, asked_to_stop=False
         )
         gradients.append((taken, report.values))
@@ -233,7 +233,7 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_named(recipe, synthet
 
 def test_operations_of_a_step_are_those_of_its_products_and_its_attention():
     layer, x = nn.Linear(6, 5), torch.ones(4, 6)
-    assert flops_of(layer, lambda: layer(x).sum()) == 2 * (2 * 4 * 6 * 5)
+    assert count_flops(layer, lambda: layer(x).sum()) == 2 * (2 * 4 * 6 * 5)
     assert layer.weight.grad is None
     block = nn.Linear(8, 8)
 
@@ -242,7 +242,7 @@ def test_operations_of_a_step_are_those_of_its_products_and_its_attention():
         return F.scaled_dot_product_attention(q, q, q).sum()
 
     linear, products = 2 * 2 * 16 * 8 * 8, 2 * 3 * 2 * 16 * 16 * 8
-    assert flops_of(block, attended) == linear + products
+    assert count_flops(block, attended) == linear + products
 
 
 def test_after_ten_steps_metrics_say_what_share_of_the_devices_rate_is_used(recipe, synthetic_loader, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskstream.train.evaluate.probe_heads import FOLDS, attentive_scores, fit, folds_of, knn_scores, linear_scores
+from maskstream.train.evaluate.probe_heads import FOLDS, assign_folds, attentive_scores, fit, knn_scores, linear_scores
 from maskstream.train.evaluate.scores import accuracy, majority, mean_average_precision
 
 
@@ -66,14 +66,14 @@ def test_the_penalty_is_chosen_by_held_out_training_samples() -> None:
 
 def test_folds_are_runs_of_neighbours_of_each_label() -> None:
     label = torch.tensor([0, 1, 0, 2, 1] * 30 + [3, 3])
-    fold = folds_of(label)
+    fold = assign_folds(label)
     for n in range(3):
         own = fold[label == n]
         assert own.tolist() == sorted(own.tolist())
         sizes = torch.bincount(own, minlength=FOLDS)
         assert int(sizes.max() - sizes.min()) <= 1
     assert len(set(fold[label == 3].tolist())) == 2
-    assert folds_of(torch.zeros(10, 4)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert assign_folds(torch.zeros(10, 4)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_like_neighbours_do_not_make_a_weak_penalty_look_good() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskstream.train.nn.token_layers import Documents, distance_penalty, rotate, rotations_of
+from maskstream.train.nn.token_layers import Documents, distance_penalty, rotate, rotations
 
 LENGTHS = (5, 1, 9)
 HEADS, CHANNELS = 4, 6
@@ -33,7 +33,7 @@ def test_attention_is_that_of_one_mask_over_all_documents(qkv, positions):
     bias = bias.masked_fill(number[:, None] != number, -torch.inf)
     q, k, v = qkv
     if positions == "rotary":
-        q, k = (rotate(x, *rotations_of(places, CHANNELS)) for x in (q, k))
+        q, k = (rotate(x, *rotations(places, CHANNELS)) for x in (q, k))
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)[0].transpose(0, 1)
     assert torch.allclose(own.attention(*qkv), expected, atol=1e-12)
@@ -41,7 +41,7 @@ def test_attention_is_that_of_one_mask_over_all_documents(qkv, positions):
 
 def test_rotary_logits_depend_on_distances_alone(qkv):
     q, k = qkv[0, :1].expand(8, -1, -1), qkv[1, :1].expand(8, -1, -1)
-    turns = rotations_of(torch.arange(8), CHANNELS)
+    turns = rotations(torch.arange(8), CHANNELS)
     logits = torch.einsum("ihd,jhd->hij", rotate(q, *turns), rotate(k, *turns))
     assert torch.allclose(logits[:, 1:, 1:], logits[:, :-1, :-1], atol=1e-6)
     assert not torch.allclose(logits[:, 0, 1], logits[:, 0, 0], atol=1e-2)

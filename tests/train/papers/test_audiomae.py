@@ -16,7 +16,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.optimiser import ScheduleConfig
-from maskstream.train.evaluations import EVALUATIONS, evaluation_of
+from maskstream.train.evaluations import EVALUATIONS, evaluate_model
 from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.nn.grid import Windows
 from maskstream.train.nn.media_tokens import SpectrogramTokens
@@ -173,7 +173,7 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
     out = write_report(tmp_path / "whole", split, clips=3)
     monkeypatch.delitem(EVALUATIONS, SpectrogramAutoencoderConfig)
     with pytest.raises(ValueError, match="there is no evaluation of a SpectrogramAutoencoderConfig"):
-        evaluation_of(recipe, model, split, 1)
+        evaluate_model(recipe, model, split, 1)
     page = out.read_text(encoding="utf-8")
     assert page.count('<article class="clip') == 3
     assert page.count("data:image/webp") >= 9

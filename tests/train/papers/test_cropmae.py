@@ -12,7 +12,7 @@ from maskstream.pipelines.masks import Random, TokenGrid, Tube
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
-from maskstream.train.evaluations import evaluation_of
+from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.cropmae.model import CropPairConfig, FramePairConfig
 from maskstream.train.run import chosen_recipe
 
@@ -104,10 +104,10 @@ def test_a_report_has_the_loss_its_baselines_and_a_card_per_sample(name, tmp_pat
     recipe = chosen_recipe(name, CUTS[name.partition("-")[0]])
     modality = MODALITIES[recipe.data.modality]
     split = write_split(modality.name, tmp_path / "split")
-    found = evaluation_of(recipe, recipe.build(seed=1).eval(), split, 2)
+    found = evaluate_model(recipe, recipe.build(seed=1).eval(), split, 2)
     baselines = found.scores[0].baselines
     assert baselines["every patch's mean"] == pytest.approx(1, abs=0.02)
     assert baselines["a copy of the same place in the first view"] > 0
     sections = sections_of(found.examples, modality.figures(recipe.data, split), ())
     assert [len(section.cards) for section in sections] == [2]
-    assert evaluation_of(recipe, recipe.build(seed=1).eval(), split, 2).scores == found.scores
+    assert evaluate_model(recipe, recipe.build(seed=1).eval(), split, 2).scores == found.scores

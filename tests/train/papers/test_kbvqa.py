@@ -21,11 +21,12 @@ from maskstream.train.papers.kbvqa.evaluate import (
     GREY,
     SIDE,
     Glosses,
+    KbvqaSettings,
     Question,
     compose,
     kbvqa,
     occlude,
-    questions_of,
+    read_questions,
     write_prompt,
 )
 from maskstream.train.papers.kbvqa.predictors import CommandPredictor, PredictorError, frequent, of_callable, of_run
@@ -96,28 +97,27 @@ def test_the_scores_of_each_perspective_and_kind():
         seen.append(prompt)
         return "Answer: Red.\nRationale: it is red" if "Rationale:" in prompt else "blue"
 
-    result, replies = kbvqa(
-        questions, known, of_callable(reply), shots=2, glosses=Glosses.of(["blue: sad"]), passages=1, hidden=[0.5]
-    )
+    settings = KbvqaSettings(shots=2, glosses=Glosses.of(["blue: sad"]), passages=1, hidden=[0.5])
+    result, replies = kbvqa(questions, known, of_callable(reply), settings)
     assert result.scores["commonsense"] == {"all": {"exact": 1}, "colour": {"exact": 1}, "other": {"exact": 1}}
     assert result.scores["rationale"]["all"] == {"exact": 0.5, "rouge_l": 1, "names_answer": 1}
     assert result.frequent == {"all": 0.5, "colour": 1, "other": 0}
     assert result.occluded == {0.5: 1}
     assert len(replies) == 18
     assert sum("Known: blue: sad" in prompt for prompt in seen) == 12
-    again, _ = kbvqa(
-        questions, known, of_callable(reply), shots=2, glosses=Glosses.of(["blue: sad"]), passages=1, hidden=[0.5]
-    )
+    again, _ = kbvqa(questions, known, of_callable(reply), settings)
     assert again == result
     ten = Question(key="t", image=questions[0].image, text="?", answers=("red",) * 2 + ("blue",) * 8)
-    assert kbvqa([ten], known, lambda prompts: ["red"] * len(prompts))[0].scores["knowledge"]["all"] == {
+    assert kbvqa([ten], known, lambda prompts: ["red"] * len(prompts), KbvqaSettings())[0].scores["knowledge"][
+        "all"
+    ] == {
         "exact": 1,
         "vqa": pytest.approx(vqa_accuracy("red", ten.answers)),
     }
     with pytest.raises(ValueError, match="there is no perspective 'luck'"):
-        kbvqa(questions, known, of_callable(reply), perspectives=["luck"])
+        KbvqaSettings(perspectives=["luck"])
     with pytest.raises(ValueError, match="gave 0 replies"):
-        kbvqa(questions, known, lambda prompts: [])
+        kbvqa(questions, known, lambda prompts: [], KbvqaSettings())
 
 
 REPLIES = """
@@ -169,21 +169,23 @@ def asking(raw):
 
 def test_a_split_is_read_and_a_run_answers_its_questions(tmp_path):
     split = write_split("image-text", tmp_path / "data", asking)
-    questions = questions_of(split, 5)
+    questions = read_questions(split, 5)
     assert len(questions) == 5
     assert all(one.text and one.answers and one.image.ndim == 3 for one in questions)
     sizes = ("data.size=32", "data.patch=8", "batch_size=2", "model.width=32", "model.depth=1", "model.heads=2")
     cuts = (*sizes, "model.text_depth=1", "model.fusion_depth=1", "model.answers=2")
     train("vqa-tiny", split, tmp_path / "run", set=cuts, steps=1, device="cpu", progress=False)
-    result, replies = kbvqa(questions, questions, of_run(tmp_path / "run", split), name="a run", data=split)
+    result, replies = kbvqa(
+        questions, questions, of_run(tmp_path / "run", split), KbvqaSettings(), name="a run", data=split
+    )
     assert {one.answer for one in replies} <= {"a", "b"}
     page = kbvqa_page(result, replies, tmp_path / "page.html").read_text()
     assert "its figures say nothing" in page
     assert json.dumps(result.to_dict())
     with pytest.raises(SampleError, match="has no question with an answer"):
-        questions_of(write_split("image-text", tmp_path / "other"), 15)
+        read_questions(write_split("image-text", tmp_path / "other"), 15)
     with pytest.raises(ShardError, match="questions are about images with texts"):
-        questions_of(write_split("text", tmp_path / "text"), 5)
+        read_questions(write_split("text", tmp_path / "text"), 5)
 
 
 COLOURS = {"red": (40, 40, 220), "blue": (220, 90, 30)}

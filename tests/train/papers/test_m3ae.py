@@ -9,7 +9,7 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.evaluations import evaluation_of
+from maskstream.train.evaluations import evaluate_model
 from maskstream.train.nn.transformer import FusionBlock
 from maskstream.train.papers.m3ae.evaluate import Priors, measure_answers
 from maskstream.train.papers.m3ae.model import ImageTextAutoencoderConfig
@@ -158,7 +158,7 @@ def test_answers_are_counted_by_kind_and_compared_with_answers_without_looking(b
 @pytest.mark.parametrize("name", ["m3ae-tiny", "vqa-tiny"])
 def test_a_report_has_a_figure_and_predictions(name, split):
     recipe = small(name)
-    found = evaluation_of(recipe, recipe.build().eval(), split, 2)
+    found = evaluate_model(recipe, recipe.build().eval(), split, 2)
     (section,) = sections_of(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
     assert len(section.cards) == 2
     assert 0 < found.loss.value < 12

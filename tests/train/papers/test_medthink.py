@@ -8,13 +8,13 @@ import torch
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
-from maskstream.train.evaluations import evaluation_of
+from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.medthink.evaluate import (
     Asked,
     append_texts,
     measure_texts,
     special_ids,
-    true_texts_of,
+    true_texts,
     write,
 )
 from maskstream.train.papers.medthink.model import RationaleWriterConfig
@@ -116,7 +116,7 @@ def test_the_second_stage_reads_what_the_first_wrote_as_the_loader_shows_it(spli
     asked = next(iter(plain.loader(split, batch_size=5, shuffle=False, device="cpu", threads=1)))
     read = replace(plain, text=("question", "rationale"), target=("answer",))
     shown = next(iter(read.loader(split, batch_size=5, shuffle=False, device="cpu", threads=1)))
-    reasons = [[true_texts_of(asked.target, i)["rationale"]] for i in range(5)]
+    reasons = [[true_texts(asked.target, i)["rationale"]] for i in range(5)]
     rows = append_texts(asked.text, reasons, END)
     assert rows.tokens.equal(shown.text.tokens)
     assert rows.valid.equal(shown.text.valid)
@@ -158,7 +158,7 @@ def test_answers_are_counted_by_kind_beside_those_without_looking():
 def test_a_report_has_a_figure_and_what_is_written(split, strategy):
     roles = STRATEGIES[strategy]
     recipe = small(*(f"data.{name}={[*value]}".replace("'", '"') for name, value in roles.items()))
-    found = evaluation_of(recipe, recipe.build().eval(), split, 2)
+    found = evaluate_model(recipe, recipe.build().eval(), split, 2)
     (section,) = sections_of(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
     titles = [figure.title for figure in section.cards[0].figures]
     assert "The answer" in titles

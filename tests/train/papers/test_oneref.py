@@ -8,7 +8,7 @@ import torch
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import sections_of
 from maskstream.train.core.export import load_matching_weights, save_model
-from maskstream.train.evaluations import evaluation_of
+from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.oneref.evaluate import measure_referring
 from maskstream.train.papers.oneref.model import OneRefConfig, generalised_overlap, overlap, to_centre, to_corners
 from maskstream.train.run import chosen_recipe
@@ -167,7 +167,7 @@ def test_a_report_has_a_figure_phrases_and_unseen_objects(split, tmp_path):
     for name in ("val", "unseen"):
         (tmp_path / name).symlink_to(split, target_is_directory=True)
     recipe = small()
-    found = evaluation_of(recipe, recipe.build().eval(), tmp_path / "val", 2)
+    found = evaluate_model(recipe, recipe.build().eval(), tmp_path / "val", 2)
     assert any(score.name.endswith("objects never shown") for score in found.scores)
     figures = MODALITIES["image-text"].figures(recipe.data, tmp_path / "val")
     (section,) = sections_of(found.examples, figures, ())

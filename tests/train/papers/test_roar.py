@@ -9,6 +9,7 @@ from maskstream.pages.roar import roar_page
 from maskstream.pipelines.masks import Padded, Tokens
 from maskstream.pipelines.masks import Replace as Replaced
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.process import CPU
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluate.evaluation import read_batches
 from maskstream.train.papers.roar import roar as of_roar
@@ -23,7 +24,7 @@ from maskstream.train.papers.roar.model import (
     measure_importance,
 )
 from maskstream.train.papers.roar.recipe import roar_lstm_tiny
-from maskstream.train.papers.roar.roar import RoarResult, racu, roar
+from maskstream.train.papers.roar.roar import RoarResult, RoarSettings, racu, roar
 from maskstream.train.recipes import named_recipe
 
 from ..labelled_texts import TELLING, N, text_of, write_splits
@@ -53,8 +54,8 @@ def recipe(model=None):
 @pytest.fixture(scope="module")
 def compared(splits, tmp_path_factory):
     out = tmp_path_factory.mktemp("roar")
-    chosen = {"measures": [MEASURE], "seeds": 1, "step": 50, "samples": 128, "points": 4, "device": torch.device("cpu")}
-    return roar(recipe(), *splits, out, **chosen), out, chosen
+    chosen = RoarSettings(measures=[MEASURE], seeds=1, step=50, samples=128, points=4)
+    return roar(recipe(), *splits, out, chosen, device=CPU), out, chosen
 
 
 def test_a_faithful_measure_takes_the_known_word_and_random_ones_do_not(compared):
@@ -78,9 +79,9 @@ def test_what_is_done_is_not_done_again_and_the_result_has_a_page(compared, spli
         raise AssertionError("trained again")
 
     monkeypatch.setattr(of_roar, "train_recipe", refuse)
-    assert roar(recipe(), *splits, out, **chosen) == result
+    assert roar(recipe(), *splits, out, chosen, device=CPU) == result
     with pytest.raises(AssertionError, match="trained again"):
-        roar(recipe(), *splits, out, **{**chosen, "points": 3})
+        roar(recipe(), *splits, out, replace(chosen, points=3), device=CPU)
     page = roar_page(result, splits[0], out / "roar.html").read_text()
     assert "random again" in page
     assert f"{result.of(MEASURE)[0].values[1]:.3f}" in page
@@ -139,12 +140,12 @@ def test_what_cannot_be_compared_is_refused(splits, tmp_path):
         ({"step": 30}, "step is a divisor of 100"),
     ):
         with pytest.raises(ValueError, match=message):
-            roar(recipe(), *splits, tmp_path, **{"seeds": 1, "device": torch.device("cpu"), **wrong})
+            roar(recipe(), *splits, tmp_path, RoarSettings(**{"seeds": 1, **wrong}), device=CPU)
     with pytest.raises(ValueError, match="classifies no texts"):
-        roar(named_recipe("bert-tiny"), *splits, tmp_path, steps=1, device=torch.device("cpu"))
+        roar(named_recipe("bert-tiny"), *splits, tmp_path, RoarSettings(steps=1), device=CPU)
     packed = replace(recipe(), data=replace(recipe().data, packing="pack"))
     with pytest.raises(ValueError, match="packing=row"):
-        roar(packed, *splits, tmp_path, steps=1, device=torch.device("cpu"))
+        roar(packed, *splits, tmp_path, RoarSettings(steps=1), device=CPU)
 
 
 def test_naive_bayes_finds_the_telling_word(splits):

@@ -15,7 +15,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import Place
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.process import seeded
-from maskstream.train.evaluations import evaluation_of
+from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, measure_spiking
 from maskstream.train.papers.spiking_mst.model import (
     THRESHOLD,
@@ -198,7 +198,7 @@ def test_a_report_shows_the_spikes(tmp_path):
     split = write_split(tmp_path, 12, 0)
     tiny = spiking_mst_tiny()
     recipe = replace(tiny, data=replace(tiny.data, size=16), model=replace(SMALL, depths=(1,), heads=(2,)))
-    found = evaluation_of(recipe, recipe.build().eval(), split, 2)
+    found = evaluate_model(recipe, recipe.build().eval(), split, 2)
     assert found.scores[0].baselines["the most frequent class"] == pytest.approx(4 / 11)
     assert {score.count for score in found.scores} == {11}
     (section,) = sections_of(found.examples, MODALITIES["image"].figures(recipe.data, split), ())

@@ -7,19 +7,19 @@ import torch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train.nn.quantiser import QuantiserConfig
-from maskstream.train.papers.vq.evaluate import cells_of, cluster, measure_drawings, nearest_of, shrink
+from maskstream.train.papers.vq.evaluate import cluster, cut_cells, find_nearest, measure_drawings, shrink
 from maskstream.train.papers.vq.model import ImageVQConfig
 
 
 def test_as_many_means_as_points_leave_no_error_and_fewer_leave_the_least():
     points = torch.tensor([[0.0], [1.0], [10.0], [11.0], [12.0]])
-    assert torch.equal(nearest_of(points, cluster(points, 5)), points)
-    assert torch.equal(nearest_of(points, cluster(points, 2)).flatten(), torch.tensor([0.5, 0.5, 11.0, 11.0, 11.0]))
+    assert torch.equal(find_nearest(points, cluster(points, 5)), points)
+    assert torch.equal(find_nearest(points, cluster(points, 2)).flatten(), torch.tensor([0.5, 0.5, 11.0, 11.0, 11.0]))
 
 
 def test_cells_are_parts_of_pictures():
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
-    cells = cells_of(image, 4)
+    cells = cut_cells(image, 4)
     assert torch.equal(cells[6].view(3, 4, 4).permute(1, 2, 0), image[1, 4:, :4].float())
 
 

@@ -17,13 +17,13 @@ from maskstream.train.papers.where2imagine.evaluate import (
     LINEAR,
     MEAN,
     STRAIGHT,
-    errors_of,
     evaluate,
     fit_median,
     held_out_clips,
     keep_up,
     known_guesses,
-    motion_of,
+    measure_errors,
+    measure_motion,
 )
 from maskstream.train.papers.where2imagine.model import WaypointConfig
 
@@ -48,7 +48,7 @@ def test_the_last_motion_kept_up_is_right_on_an_arc_and_straight_on_is_not(split
         straight = keep_up(batch, AHEAD_S, turning=False)
         np.testing.assert_allclose(straight[:, 1], SPEED * AHEAD_S, rtol=2e-3)
         assert not straight[:, [0, 2]].any()
-        far = errors_of(straight, batch.waypoint)
+        far = measure_errors(straight, batch.waypoint)
         np.testing.assert_allclose(far[:, 1], np.rad2deg(TURN * AHEAD_S), rtol=1e-4)
     turns = batch.waypoint[:, 2].sign()
     assert {-1.0, 1.0} == set(turns.tolist())  # the second batch has mirrored clips
@@ -56,7 +56,7 @@ def test_the_last_motion_kept_up_is_right_on_an_arc_and_straight_on_is_not(split
 
 def test_angles_of_errors_go_the_short_way_round() -> None:
     made, true = torch.tensor([[0.0, 0.0, 3.0]]), torch.tensor([[3.0, 4.0, -3.0]])
-    metres, degrees = errors_of(made, true)[0].tolist()
+    metres, degrees = measure_errors(made, true)[0].tolist()
     assert metres == pytest.approx(5)
     assert degrees == pytest.approx(np.rad2deg(2 * np.pi - 6), abs=1e-4)
 
@@ -65,7 +65,7 @@ def test_guesses_know_the_split(split: Path) -> None:
     clips = held_out_clips(DATA, split)
     mean, linear = known_guesses(DATA, split)
     torch.testing.assert_close(mean, clips[0].waypoint[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(motion_of(clips[0], AHEAD_S) @ linear, clips[0].waypoint, atol=1e-4, rtol=0)
+    torch.testing.assert_close(measure_motion(clips[0], AHEAD_S) @ linear, clips[0].waypoint, atol=1e-4, rtol=0)
 
 
 def test_a_linear_map_is_least_off_in_distance_and_not_in_squares() -> None:

@@ -29,7 +29,7 @@ from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, grid_positions
 from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
 from maskstream.train.nn.objectives import matching, mean_token
-from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masks_of, rows_of
+from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, need_masks, select_rows
 from maskstream.train.nn.transformer import BlockSizes, init_linear
 
 VIDEO, AUDIO = 0, 1
@@ -87,7 +87,7 @@ class Siamese(PairModel):
         Matching has its share of the config; the two errors have equal parts of the rest.
         """
         shown = self.reconstruction_rows(batch)
-        spectrogram, of_video, of_audio = masks_of(shown)
+        spectrogram, of_video, of_audio = need_masks(shown)
         split = (self.video.split(shown.video), self.audio.split(spectrogram))
         predicted = self._completed(split, (of_video.visible, of_audio.visible), (of_video.target, of_audio.target))
         with torch.no_grad():
@@ -107,8 +107,8 @@ class Siamese(PairModel):
 
     def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """The second views. Their masks have one ratio, so the padding is removed."""
-        _, video, audio = masks_of(batch)
-        return rows_of(batch, slice(1, None, 2), self._second(video), self._second(audio))
+        _, video, audio = need_masks(batch)
+        return select_rows(batch, slice(1, None, 2), self._second(video), self._second(audio))
 
     def _second(self, mask: MaskBatch) -> MaskBatch:
         n = mask.masked.shape[1]
@@ -123,7 +123,7 @@ class Siamese(PairModel):
 
     def _matched_views(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
         """Unit embeddings (B, D) of the clips and of the sounds of the first views."""
-        spectrogram, video, audio = masks_of(batch)
+        spectrogram, video, audio = need_masks(batch)
         clips = self._matched(VIDEO, self.video.split(batch.video[0::2]), self._first(video))
         return clips, self._matched(AUDIO, self.audio.split(spectrogram[0::2]), self._first(audio))
 

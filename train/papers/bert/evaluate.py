@@ -31,7 +31,7 @@ from maskstream.train.evaluate.evaluation import (
     read_shuffled,
     trained_on,
 )
-from maskstream.train.evaluate.hidden_ids import STRENGTHS, NGrams, neighbours, scores_of
+from maskstream.train.evaluate.hidden_ids import STRENGTHS, NGrams, neighbours, score_ids
 from maskstream.train.nn.token_layers import hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
@@ -94,7 +94,7 @@ def evaluate(model: TokenModel, config: TextData, data: SplitLocation, shown: in
         made = model.reconstructed(batch)
     rows = range(min(shown, len(batch)))
     return Evaluation(
-        scores=scores_of(
+        scores=score_ids(
             "hidden tokens",
             found.tokens,
             loss=found.model,

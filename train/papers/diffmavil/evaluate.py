@@ -51,7 +51,7 @@ def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data
     """
     sums = torch.zeros(2, 3, dtype=torch.float64)
     samples = 0
-    for batch in pairs.pairs_of(config, data, 16, noise=NOISE):
+    for batch in pairs.read_pairs(config, data, 16, noise=NOISE):
         for part, (made, clean, noisy) in enumerate(model.denoise(batch)):
             mask, time = (batch.audio_mask, batch.audio_time) if part else (batch.video_mask, batch.video_time)
             if mask is None or time is None:

@@ -26,7 +26,7 @@ from maskstream.train.core.model import Grids, Losses, check_least, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, interleaved_sinusoid
 from maskstream.train.nn.objectives import matching, mean_token
-from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, masks_of
+from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, need_masks
 from maskstream.train.nn.transformer import BlockSizes, Stack, init_linear
 
 NOISE = LinearNoise()
@@ -113,7 +113,7 @@ class AudioVisualDiffusion(PairModel):
 
         Matching has its share of the config; the two errors have equal parts of the rest.
         """
-        spectrogram, of_video, of_audio = masks_of(batch)
+        spectrogram, of_video, of_audio = need_masks(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
         encoded = self._encoded(split, of_video.visible, of_audio.visible)
         (video, clean_video, _), (audio, clean_audio, _) = self._denoised(batch, split, self._fused(*encoded))
@@ -152,7 +152,7 @@ class AudioVisualDiffusion(PairModel):
 
         Each is (B, M, values of a token). ValueError if the batch has no noise or no masks.
         """
-        spectrogram, of_video, of_audio = masks_of(batch)
+        spectrogram, of_video, of_audio = need_masks(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
         seen = self._fused(*self._encoded(split, of_video.visible, of_audio.visible))
         return self._denoised(batch, split, seen)
@@ -161,7 +161,7 @@ class AudioVisualDiffusion(PairModel):
         self, batch: AudioVisualBatch, split: tuple[Tensor, Tensor], seen: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """`denoise` for data that are already split into tokens (`split`) and encoded (`seen`)."""
-        _, of_video, of_audio = masks_of(batch)
+        _, of_video, of_audio = need_masks(batch)
         clean = self._clean(split, of_video.target, of_audio.target)
         parts = (
             (self.video_decoder, of_video, batch.video_noise, batch.video_time),

@@ -73,8 +73,8 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
         tokens = self.tokens.split(data)
         with torch.no_grad():
             expected = self.tokens.targets(gather_tokens(tokens, mask.target))
-            wanted = features_of(self.teacher(data.device), data, mask.visible, self.distilled.teacher_block)
-        x = seen = features_of(self, data, mask.visible, self.distilled.block)
+            wanted = block_features(self.teacher(data.device), data, mask.visible, self.distilled.teacher_block)
+        x = seen = block_features(self, data, mask.visible, self.distilled.block)
         stack = first_stack(self)
         for block in stack.blocks[self.distilled.block + 1 :]:
             x = block(x)
@@ -119,7 +119,7 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
         return model
 
 
-def features_of(model: MaskedAutoencoder[ImageBatch], data: Tensor, visible: Tensor, block: int) -> Tensor:
+def block_features(model: MaskedAutoencoder[ImageBatch], data: Tensor, visible: Tensor, block: int) -> Tensor:
     """The output of a block of the encoder for the tokens `visible`, (B, V, D), after that of the class token, if any.
 
     The blocks above it are not computed.

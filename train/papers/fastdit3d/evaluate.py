@@ -37,7 +37,7 @@ from maskstream.train.core.model import Model
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from maskstream.train.nn.objectives import chamfer
 
-from .model import VoxelDiffusion, VoxelDiffusionConfig, noise_of
+from .model import VoxelDiffusion, VoxelDiffusionConfig, need_noise
 from .noise_errors import VIEWS, held_out_batches, measure_noise
 
 _AT_ONCE = 1 << 24  # the most point distances held in memory at a time
@@ -173,7 +173,7 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: SplitLocation, sho
     made, real, label = made_and_real(config, model, data)
     sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])
     first, whole, count = batches[0], errors.whole, sum(map(len, batches))
-    sees = noise_of(first)[2].shape[1]
+    sees = need_noise(first)[2].shape[1]
     masked, every = step_gflops(model, first)
     generated = (
         ("coverage of real clouds", sets.coverage, "%", False),
@@ -218,7 +218,7 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: SplitLocation, sho
 
 @torch.inference_mode()
 def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> DenoisedClouds:
-    (noise, time, visible), points, label = noise_of(batch), batch.points, batch.label
+    (noise, time, visible), points, label = need_noise(batch), batch.points, batch.label
     kept = model.noise.kept()[time].float()
     first = torch.arange(0, len(batch), VIEWS)[:shown]
     wanted = torch.tensor([SHOWN_AT[i % len(SHOWN_AT)] for i in range(len(first))])
@@ -272,7 +272,7 @@ def own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
 
 def step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float, float]:
     """Billions of floating point operations of a training step per cloud: with masks, and with every token visible."""
-    noise, time, _ = noise_of(batch)
+    noise, time, _ = need_noise(batch)
     if batch.mask is None:
         raise ValueError("the batch has no masks; give the loader mask=")
     mask = batch.mask.rows(slice(1))

@@ -260,7 +260,7 @@ class VoxelDiffusion(Model[PointsBatch]):
         A cloud's error is the average of two means, over the points in visible tokens and over the others. So the few
         points that the encoder sees count as much as all others; in generation it sees nearly all of them.
         """
-        noise, time, visible = noise_of(batch)
+        noise, time, visible = need_noise(batch)
         weight = torch.ones_like(batch.points[:, 0, 0]) if batch.weight is None else batch.weight
         noised = self.noise.noised(batch.points[..., :3], noise, time)
         predicted = self.predict(noised, time, batch.label, visible)
@@ -275,7 +275,7 @@ class VoxelDiffusion(Model[PointsBatch]):
 
     def reconstructed(self, batch: PointsBatch) -> PointsBatch:
         """The clouds denoised in one step by the predicted noise."""
-        noise, time, visible = noise_of(batch)
+        noise, time, visible = need_noise(batch)
         noised = self.noise.noised(batch.points[..., :3], noise, time)
         kept = self.noise.kept().to(noised.device)[time, None, None].float()
         made = (noised - (1 - kept).sqrt() * self.predict(noised, time, batch.label, visible)) / kept.sqrt()
@@ -352,7 +352,7 @@ class VoxelDiffusion(Model[PointsBatch]):
         return cut.reshape(len(tokens), r, r, r, 3)
 
 
-def noise_of(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:
+def need_noise(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:
     """The noise of a batch, its times, and the visible tokens. ValueError if one is missing."""
     if batch.noise is None or batch.time is None or batch.mask is None:
         raise ValueError(

@@ -20,7 +20,7 @@ from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Score
 
-from .model import VoxelDiffusion, noise_of
+from .model import VoxelDiffusion, need_noise
 
 MEASURED = 256
 """The largest number of clouds that are measured, each with VIEWS times, noises and masks."""
@@ -79,7 +79,7 @@ def measure_noise(
     generator = torch.Generator().manual_seed(0)
     rows, kept = [], []
     for batch in batches:
-        (noise, time, visible), label = noise_of(batch), batch.label
+        (noise, time, visible), label = need_noise(batch), batch.label
         noised = model.noise.noised(batch.points[..., :3], noise, time)
         share = model.noise.kept()[time]
         known = (1 - share).sqrt().float()[:, None, None] * noised

@@ -50,7 +50,7 @@ class Glosses:
         postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
         lengths = []
         for number, entry in enumerate(entries):
-            words = words_of(entry)
+            words = split_words(entry)
             lengths.append(len(words))
             for word, count in Counter(words).items():
                 postings[word].append((number, count))
@@ -61,7 +61,7 @@ class Glosses:
         """Up to `count` entries that share words with the query, the best first; of equal ones the first."""
         scores, n = np.zeros(len(self.entries)), len(self.entries)
         length = 1 - B + B * self.lengths / self.lengths.mean()
-        for word in sorted({*words_of(query)} & self.postings.keys()):
+        for word in sorted({*split_words(query)} & self.postings.keys()):
             numbers, times = self.postings[word]
             rarity = np.log(1 + (n - len(numbers) + 0.5) / (len(numbers) + 0.5))
             scores[numbers] += rarity * times * (K1 + 1) / (times + K1 * length[numbers])
@@ -69,7 +69,7 @@ class Glosses:
         return [self.entries[number] for number in best.tolist() if scores[number] > 0]
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text in lower case."""
     return re.findall(r"[a-z0-9]+", text.lower())
 
@@ -166,7 +166,7 @@ class KbvqaResult:
         }
 
 
-def questions_of(data: SplitLocation, samples: int, seed: int = 0) -> list[Question]:
+def read_questions(data: SplitLocation, samples: int, seed: int = 0) -> list[Question]:
     """Up to `samples` questions of a split of images with texts, drawn by `seed`. ShardError for a split of others.
 
     A sample needs a `question` and an `answer`, or `answers`, in its `json`.
@@ -270,45 +270,55 @@ def compose(images: Sequence[UInt8s]) -> UInt8s:
     return whole
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KbvqaSettings:
+    """How questions are asked. shots: the examples of each prompt. glosses, passages: an index, and how many of its
+    entries a prompt of the perspective `knowledge` gets, found by the question, its choices and what the predictor
+    answers first. hidden: the shares of patches that are hidden in further runs of that perspective.
+    """
+
+    perspectives: Sequence[str] = tuple(ASKS)
+    shots: int = 0
+    glosses: Glosses | None = None
+    passages: int = 0
+    hidden: Sequence[float] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if unknown := [one for one in self.perspectives if one not in ASKS]:
+            raise ValueError(f"there is no perspective {unknown[0]!r}; legal are {', '.join(ASKS)}")
+
+
 def kbvqa(
     questions: Sequence[Question],
     known: Sequence[Question],
     predictor: Predictor,
+    settings: KbvqaSettings,
     *,
     name: str = "",
     data: str = "",
-    perspectives: Sequence[str] = tuple(ASKS),
-    shots: int = 0,
-    glosses: Glosses | None = None,
-    passages: int = 0,
-    hidden: Sequence[float] = (),
-    seed: int = 0,
 ) -> tuple[KbvqaResult, list[Replied]]:
     """Asks a predictor all questions in each perspective: its scores, and the replies.
 
-    known: questions of the training split, from which examples are drawn and answers counted. shots: the examples of
-    each prompt. glosses, passages: an index, and how many of its entries a prompt of the perspective `knowledge` gets,
-    found by the question, its choices and what the predictor answers first. hidden: the shares of patches that are
-    hidden in further runs of the perspective `knowledge`.
+    known: questions of the training split, from which examples are drawn and answers counted.
     """
-    if unknown := [one for one in perspectives if one not in ASKS]:
-        raise ValueError(f"there is no perspective {unknown[0]!r}; legal are {', '.join(ASKS)}")
-    if not questions or (shots or 0) > len(known):
+    if not questions or settings.shots > len(known):
         raise ValueError(
-            f"there are {len(questions)} questions, and {len(known)} for {shots} examples; take splits with more"
+            f"there are {len(questions)} questions, and {len(known)} for {settings.shots} examples; take splits with "
+            "more"
         )
-    asked = _Asked(questions, known, predictor, shots, glosses, passages, seed)
-    replies = {perspective: asked.replies(perspective) for perspective in perspectives}
+    asked = _Asked(questions, known, predictor, settings)
+    replies = {perspective: asked.replies(perspective) for perspective in settings.perspectives}
     counts = Counter(question.kind for question in questions)
     result = KbvqaResult(
         predictor=name,
         data=str(data),
-        shots=shots,
-        glosses=passages,
+        shots=settings.shots,
+        glosses=settings.passages,
         questions={"all": len(questions), **{kind: counts[kind] for kind in sorted(counts) if kind}},
         scores={perspective: _scores(some) for perspective, some in replies.items()},
         frequent=_frequent(questions, known),
-        occluded={ratio: _scores(asked.replies("knowledge", ratio))["all"]["exact"] for ratio in hidden},
+        occluded={ratio: _scores(asked.replies("knowledge", ratio))["all"]["exact"] for ratio in settings.hidden},
     )
     return result, [one for some in replies.values() for one in some]
 
@@ -320,25 +330,24 @@ class _Asked:
     questions: Sequence[Question]
     known: Sequence[Question]
     predictor: Predictor
-    shots: int
-    glosses: Glosses | None
-    passages: int
-    seed: int
+    settings: KbvqaSettings
 
     def replies(self, perspective: str, hidden: float = 0.0) -> list[Replied]:
         """What is replied in a perspective."""
         found: Sequence[Sequence[str]] = [()] * len(self.questions)
-        if perspective == "knowledge" and self.glosses is not None and self.passages:
+        glosses, passages = self.settings.glosses, self.settings.passages
+        if perspective == "knowledge" and glosses is not None and passages:
             first = self._replied(perspective, hidden, found)
-            found = [self.glosses.found(self._query(one), self.passages) for one in first]
+            found = [glosses.found(self._query(one), passages) for one in first]
         return self._replied(perspective, hidden, found)
 
     def _query(self, replied: Replied) -> str:
         return " ".join((replied.question.text, *replied.question.choices, replied.answer))
 
     def _replied(self, perspective: str, hidden: float, glosses: Sequence[Sequence[str]]) -> list[Replied]:
+        seed = self.settings.seed
         prompts = [
-            write_prompt(one, perspective, examples=self._examples(one), glosses=own, hidden=hidden, seed=self.seed)
+            write_prompt(one, perspective, examples=self._examples(one), glosses=own, hidden=hidden, seed=seed)
             for one, own in zip(self.questions, glosses, strict=True)
         ]
         replies = self.predictor(prompts)
@@ -350,8 +359,8 @@ class _Asked:
         ]
 
     def _examples(self, question: Question) -> list[Question]:
-        rng = sample_rng(self.seed, 0, question.key, 0, "examples")
-        return [self.known[i] for i in rng.choice(len(self.known), self.shots, replace=False)] if self.shots else []
+        rng, shots = sample_rng(self.settings.seed, 0, question.key, 0, "examples"), self.settings.shots
+        return [self.known[i] for i in rng.choice(len(self.known), shots, replace=False)] if shots else []
 
 
 def _read(reply: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ from maskstream.train.evaluate.evaluation import (
     read_shuffled,
     trained_on,
 )
-from maskstream.train.evaluate.hidden_ids import NGrams, scores_of
+from maskstream.train.evaluate.hidden_ids import NGrams, score_ids
 from maskstream.train.evaluate.patches import PatchLosses, nearest_visible
 from maskstream.train.evaluate.scores import KIND
 from maskstream.train.nn.grid import gather_tokens
@@ -197,7 +197,7 @@ class ImageTextLosses:
         """The figures; models are compared by that of patches."""
         return (
             self.patches.score("images"),
-            *scores_of(
+            *score_ids(
                 "hidden tokens", self.tokens, loss=self.words, losses={"counts of ids": self.alone}, right=self.right
             ),
             Score(

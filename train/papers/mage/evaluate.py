@@ -26,10 +26,10 @@ from maskstream.train.evaluate.evaluation import (
     read_shuffled,
     trained_on,
 )
-from maskstream.train.evaluate.hidden_ids import STRENGTHS, IdCounts, fill_in, scores_of
+from maskstream.train.evaluate.hidden_ids import STRENGTHS, IdCounts, fill_in, score_ids
 from maskstream.train.evaluate.patches import held_out_pictures, nearest_visible
 
-from .model import GenerativeEncoder, GenerativeEncoderConfig, mask_of
+from .model import GenerativeEncoder, GenerativeEncoderConfig, need_mask
 
 GENERATED_READING = (
     "Pictures from nothing: all ids are hidden, and filled in over {rounds} rounds, the most certain first. Beside "
@@ -157,7 +157,7 @@ class HiddenIdLosses:
 
     def scores(self) -> tuple[Score, Score]:
         """The losses, and the shares that are right."""
-        return scores_of(
+        return score_ids(
             "hidden ids",
             self.ids,
             loss=self.model,
@@ -172,7 +172,7 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
     """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
     columns: list[tuple[Tensor, ...]] = []
     for batch in measured:
-        ids, mask = model.ids(batch), mask_of(batch)
+        ids, mask = model.ids(batch), need_mask(batch)
         encoded = model.encode(ids, mask.visible, mask.mask_token)
         logits = model.predicted(encoded, mask)
         true = ids.gather(1, mask.target)

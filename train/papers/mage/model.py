@@ -122,7 +122,7 @@ class GenerativeEncoder(Model[ImageBatch]):
 
     def loss(self, batch: ImageBatch) -> Losses:
         """The cross-entropy of the hidden ids with smoothed labels, and how well two views are told from others."""
-        ids, mask = self.ids(batch), mask_of(batch)
+        ids, mask = self.ids(batch), need_mask(batch)
         encoded = self.encode(ids, mask.visible, mask.mask_token)
         logits = self.predicted(encoded, mask)
         wanted = ids.gather(1, mask.target)
@@ -174,7 +174,7 @@ class GenerativeEncoder(Model[ImageBatch]):
 
     def reconstructed(self, batch: ImageBatch) -> ImageBatch:
         """The pictures that are drawn from the ids, of which each hidden one is the most probable."""
-        ids, mask = self.ids(batch), mask_of(batch)
+        ids, mask = self.ids(batch), need_mask(batch)
         encoded = self.encode(ids, mask.visible, mask.mask_token)
         logits = self.predicted(encoded, mask)
         return replace(batch, image=self.drawn(ids.scatter(1, mask.target, logits.argmax(dim=2))))
@@ -197,7 +197,7 @@ class GenerativeEncoder(Model[ImageBatch]):
         return self.token_features(batch).float().mean(dim=1)
 
 
-def mask_of(batch: ImageBatch) -> MaskBatch:
+def need_mask(batch: ImageBatch) -> MaskBatch:
     """The masks of a batch. ValueError where it has none, or its samples have different counts."""
     if batch.mask is None:
         raise ValueError("the model learns hidden ids, and the batch has no mask; give the loader masks.DropAndMask()")

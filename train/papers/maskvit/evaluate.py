@@ -25,10 +25,10 @@ from maskstream.train.evaluate.evaluation import (
     read_shuffled,
     trained_on,
 )
-from maskstream.train.evaluate.hidden_ids import STRENGTHS, IdCounts, fill_in, scores_of
+from maskstream.train.evaluate.hidden_ids import STRENGTHS, IdCounts, fill_in, score_ids
 from maskstream.train.evaluate.patches import LEVELS, root_mean_square
 
-from .model import FrameIdsConfig, FrameIdsModel, mask_of
+from .model import FrameIdsConfig, FrameIdsModel, need_mask
 
 MEASURED, COUNTED = 128, 512
 """The largest numbers of clips that are measured, and whose ids are counted."""
@@ -124,7 +124,7 @@ def hidden_pairs(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> Iterat
     """For each batch the ids int64 (B, N), those last seen at their places, and the batch."""
     for batch in measured:
         ids = model.ids(batch)
-        yield ids, last_seen(ids, mask_of(batch).masked, model.grid), batch
+        yield ids, last_seen(ids, need_mask(batch).masked, model.grid), batch
 
 
 @torch.inference_mode()
@@ -133,7 +133,7 @@ def count_ids(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
     k = model.blank
     single, pairs = torch.ones(k, dtype=torch.float64), torch.zeros(k * k, dtype=torch.float64)
     for ids, seen, batch in hidden_pairs(model, measured):
-        hidden = mask_of(batch).masked
+        hidden = need_mask(batch).masked
         single += torch.bincount(ids[hidden], minlength=k)
         pairs += torch.bincount(seen[hidden] * k + ids[hidden], minlength=k * k)
     return IdCounts(single=single, pairs=pairs.view(k, k))
@@ -159,7 +159,7 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
     """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
     columns: list[tuple[Tensor, ...]] = []
     for ids, seen, batch in hidden_pairs(model, measured):
-        mask = mask_of(batch)
+        mask = need_mask(batch)
         real = mask.weight > 0
         logits = model.predicted(ids, mask.masked, mask.target)[real].float()
         true, last = ids.gather(1, mask.target)[real], seen.gather(1, mask.target)[real]
@@ -193,7 +193,7 @@ def evaluate(model: FrameIdsModel, config: VideoData, data: SplitLocation, shown
         made = model.reconstructed(first)
     return Evaluation(
         scores=(
-            *scores_of(
+            *score_ids(
                 "hidden ids",
                 found.ids,
                 loss=found.model,

@@ -92,7 +92,7 @@ class FrameIdsModel(Model[VideoBatch]):
 
     def loss(self, batch: VideoBatch) -> Losses:
         """The cross-entropy of the hidden ids."""
-        ids, mask = self.ids(batch), mask_of(batch)
+        ids, mask = self.ids(batch), need_mask(batch)
         logits = self.predicted(ids, mask.masked, mask.target)
         errors = F.cross_entropy(widen(logits).transpose(1, 2), ids.gather(1, mask.target), reduction="none")
         return Losses(parts={"hidden ids": weighted(errors, mask.weight)})
@@ -132,7 +132,7 @@ class FrameIdsModel(Model[VideoBatch]):
 
     def reconstructed(self, batch: VideoBatch) -> VideoBatch:
         """The frames that are drawn from the ids, of which each hidden one is the most probable."""
-        ids, mask = self.ids(batch), mask_of(batch)
+        ids, mask = self.ids(batch), need_mask(batch)
         everywhere = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         likely = self.predicted(ids, mask.masked, everywhere).argmax(dim=2)
         return replace(batch, video=self.drawn(torch.where(mask.masked, likely, ids)))
@@ -151,7 +151,7 @@ class FrameIdsModel(Model[VideoBatch]):
         return self.token_features(batch).float().mean(dim=1)
 
 
-def mask_of(batch: VideoBatch) -> MaskBatch:
+def need_mask(batch: VideoBatch) -> MaskBatch:
     """The masks of a batch. ValueError where it has none."""
     if batch.mask is None:
         raise ValueError(

@@ -130,7 +130,7 @@ def append_texts(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> Te
     return replace(rows, tokens=tokens, roles=roles)
 
 
-def true_texts_of(rows: TextRows, i: int) -> Texts:
+def true_texts(rows: TextRows, i: int) -> Texts:
     """The ids of each role of a row."""
     tokens, roles = rows.tokens[i].tolist(), rows.roles[i].tolist()
     found: dict[str, list[int]] = {}
@@ -219,7 +219,7 @@ def evaluate(model: RationaleWriter, config: ImageTextData, data: SplitLocation,
     found = measure_writing(config, model, data)
     batch = next(iter(read_questions(config, data, shown, shown)))
     made = write(config, model, batch, special_ids(data))
-    true = [{} if batch.target is None else true_texts_of(batch.target, i) for i in range(len(made))]
+    true = [{} if batch.target is None else true_texts(batch.target, i) for i in range(len(made))]
     return Evaluation(
         scores=tuple(found.scores()),
         examples=(Writing(title="Answers", reading=READING, batch=batch, true=true, made=made),),
@@ -237,7 +237,7 @@ def _asked(batch: ImageTextBatch, made: Sequence[Texts]) -> Iterable[Asked]:
     assert batch.target is not None
     for i, texts in enumerate(made):
         words = tuple(batch.text.tokens[i][batch.text.valid[i]].tolist())
-        yield Asked(kind=str(kinds[i]), words=words, true=true_texts_of(batch.target, i), made=texts)
+        yield Asked(kind=str(kinds[i]), words=words, true=true_texts(batch.target, i), made=texts)
 
 
 def _parts(rows: Tensor, roles: Sequence[str], special: tuple[int, int]) -> list[Texts]:

@@ -44,7 +44,7 @@ class Trajectories:
         cls, data: SplitLocation, count: int | None = None, steps: int | None = None, component: str | None = None
     ) -> Trajectories:
         """Reads the first `count` simulations (default: all) of the split in the folder `data`, each with the first
-        step and `steps` more; component: as in `reader_of`. ValueError if the split has no simulation of that length.
+        step and `steps` more; component: as in `open_reader`. ValueError if the split has no simulation of that length.
         """
         split, config = Split.open(data, "mesh", shuffle=False, device="cpu"), MeshData(component=component)
         reader, sampler = config.reader(split), config.sampler(split)
@@ -84,7 +84,7 @@ def _at_start(view: MeshView, fields: Float32s) -> MeshView:
     )
 
 
-def reader_of(data: SplitLocation, component: str | None = None) -> MeshReader:
+def open_reader(data: SplitLocation, component: str | None = None) -> MeshReader:
     """A reader of the meshes of a split.
 
     component: the mesh that is read if a sample has several; by default the only one.

@@ -14,7 +14,7 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
 from maskstream.train.nn.objectives import chamfer
 
-from .model import PointAutoencoder, PointAutoencoderConfig, masks_of
+from .model import PointAutoencoder, PointAutoencoderConfig, need_mask
 
 MEASURED = 256
 """The largest number of clouds that are measured."""
@@ -81,7 +81,7 @@ def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupL
     """The losses on masked batches."""
     rows = []
     for batch in clouds:
-        mask = masks_of(batch)
+        mask = need_mask(batch)
         visible, target = mask.visible, mask.target
         centres, groups = model.cut(batch.points)
         row = torch.arange(len(centres))[:, None]

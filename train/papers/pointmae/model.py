@@ -113,7 +113,7 @@ class PointAutoencoder(Model[PointsBatch]):
 
     def loss(self, batch: PointsBatch) -> Losses:
         """The mean Chamfer distance of the target groups, weighted by the mask's weights."""
-        mask = masks_of(batch)
+        mask = need_mask(batch)
         centres, groups = self.cut(batch.points)
         predicted = self._predict(centres, groups, mask.visible, mask.target)
         true = gather_tokens(groups, mask.target)
@@ -122,7 +122,7 @@ class PointAutoencoder(Model[PointsBatch]):
 
     def reconstructed(self, batch: PointsBatch) -> PointsBatch:
         """Clouds of the points of the visible groups and the predicted points of the target groups."""
-        mask = masks_of(batch)
+        mask = need_mask(batch)
         centres, groups = self.cut(batch.points)
         seen = gather_tokens(groups + centres[:, :, None], mask.visible).flatten(1, 2)
         made = self.predict(batch.points, mask.visible, mask.target).flatten(1, 2)
@@ -149,7 +149,7 @@ class PointAutoencoder(Model[PointsBatch]):
         return cast(Tensor, made.view(*target.shape, self.size, 3))
 
 
-def masks_of(batch: PointsBatch) -> MaskBatch:
+def need_mask(batch: PointsBatch) -> MaskBatch:
     """The masks over the groups of a batch. ValueError if it has none."""
     if batch.mask is None:
         raise ValueError("the batch has no masks, and a masked autoencoder needs them; give the loader mask=")

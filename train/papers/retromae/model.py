@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.train.core.model import Grids, Losses, LossPart, weighted
-from maskstream.train.nn.token_layers import FeedForward, hidden_tokens, mask_of
+from maskstream.train.nn.token_layers import FeedForward, hidden_tokens, need_mask
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 from maskstream.train.nn.transformer import init_normal
 
@@ -65,7 +65,7 @@ class RetroModel(TokenModel):
             raise ValueError(
                 f"RetroMAE reads one text a row, got {len(edges) - 1} texts in {rows} rows; set data.packing='row'"
             )
-        attend = mask_of(batch).attend
+        attend = need_mask(batch).attend
         if attend is None:
             raise ValueError(
                 "the batch's mask does not say what the decoder attends to; use masks.DecoderRows(encoder=...)"

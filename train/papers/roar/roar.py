@@ -34,7 +34,7 @@ from maskstream.shards.stores.publish import publish
 from maskstream.train.core.export import load_model
 from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
-from maskstream.train.core.run import train_recipe
+from maskstream.train.core.run import LoadingSettings, train_recipe
 from maskstream.train.core.run_folder import MODEL
 from maskstream.train.evaluate.evaluation import read_batches
 from maskstream.train.evaluate.scores import macro_f1
@@ -44,6 +44,32 @@ from .model import CONTROL, MEASURES, RANDOM, Float32s, TextClassifier, TextClas
 ROAR = "roar.json"
 """The file of a result."""
 _AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoarSettings:
+    """measures: of MEASURES, by default all that the model has. seeds: how many, from 0; each has its own weights,
+    order and random scores. step: from one level to the next, in per cent, a divisor of 100. recursive: rank the tokens
+    of a level by the model of the level before, not by the first one. samples: the most test texts. points: of
+    integrated gradients. steps: of a training, instead of the recipe's.
+    """
+
+    measures: Sequence[str] | None = None
+    seeds: int = 3
+    step: int = 10
+    recursive: bool = True
+    samples: int = 2048
+    points: int = 20
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.step <= 50 or 100 % self.step:
+            raise ValueError(f"step is a divisor of 100, from 1 to 50 per cent, got {self.step}")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Per cent of the tokens that are hidden, from 0 to 100."""
+        return tuple(range(0, 101, self.step))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,22 +167,14 @@ def roar(
     train: SplitLocation,
     test: SplitLocation,
     out: str | Path,
+    settings: RoarSettings,
     *,
-    measures: Sequence[str] | None = None,
-    seeds: int = 3,
-    step: int = 10,
-    recursive: bool = True,
-    samples: int = 2048,
-    points: int = 20,
-    steps: int | None = None,
     device: torch.device,
     said: Callable[[str], None] = lambda line: None,
 ) -> RoarResult:
     """Compares measures on the texts of two labelled splits, with a classifier that is trained at every level.
 
-    measures: of MEASURES, by default all that the model has. seeds: how many, from 0; each has its own weights, order
-    and random scores. step: from one level to the next, in per cent, a divisor of 100. samples: the most test texts.
-    points: of integrated gradients. steps: of a training, instead of the recipe's. said: is told of each curve.
+    said: is told of each curve.
 
     Random hiding is always measured, twice: `random` is the baseline, and `random again` differs in its draws alone.
     What is finished is kept in `out`, and the same call continues. Levels 0 and 100 are trained once a seed, for they
@@ -168,17 +186,14 @@ def roar(
         train=train,
         test=test,
         out=Path(out),
-        levels=_levels(step),
-        recursive=recursive,
-        samples=samples,
-        points=points,
-        steps=recipe.run_length(train) if steps is None else steps,
+        settings=settings,
+        steps=recipe.run_length(train) if settings.steps is None else settings.steps,
         device=device,
     )
-    names = (RANDOM, CONTROL, *compared.checked(measures))
+    names = (RANDOM, CONTROL, *compared.checked(settings.measures))
     curves: list[RoarCurve] = []
     with compute_threads(device):
-        for seed in range(seeds):
+        for seed in range(settings.seeds):
             for measure in names:
                 curves.append(compared.curve(measure, seed))
                 said(f"{measure}, seed {seed}: " + " ".join(f"{value:.3f}" for value in curves[-1].values))
@@ -186,8 +201,8 @@ def roar(
     guess = torch.full_like(tested, int(tested.bincount().argmax()))
     result = RoarResult(
         recipe=recipe.name,
-        recursive=recursive,
-        levels=compared.levels,
+        recursive=settings.recursive,
+        levels=settings.levels,
         test=len(tested),
         majority=macro_f1(guess, tested),
         curves=sorted(curves, key=lambda curve: (names.index(curve.measure), curve.seed)),
@@ -204,10 +219,7 @@ class _Compared:
     train: Manifest
     test: Manifest
     out: Path
-    levels: tuple[int, ...]
-    recursive: bool
-    samples: int
-    points: int
+    settings: RoarSettings
     steps: int
     device: torch.device
 
@@ -247,12 +259,12 @@ class _Compared:
         if done.get("of") != asked:
             first, model = self._once(0, seed, None)
             values, data = [first], self._shown(None, None)
-            for level in self.levels[1:-1]:
+            for level in self.settings.levels[1:-1]:
                 scored = self._scored(measure, seed, level, model, data)
                 hidden = self._shown(level, scored)
                 value, trained = self._trained(file.parent / "run", hidden, seed)
                 values.append(value)
-                if self.recursive:
+                if self.settings.recursive:
                     model, data = trained, hidden
             values.append(
                 self._once(100, seed, lambda: self._scored(RANDOM, seed, 100, model, self._shown(None, None)))[0]
@@ -263,7 +275,7 @@ class _Compared:
 
     def tests(self, data: Any) -> Iterator[TextBatch]:
         """The test texts that are measured, with a label each."""
-        n = min(len(self.test), self.samples)
+        n = min(len(self.test), self.settings.samples)
         size = min(n, _AT_ONCE)
         for batch in read_batches(data, self.test, size=size, samples=n // size * size, shuffle=True):
             if (batch.label < 0).any():
@@ -272,14 +284,13 @@ class _Compared:
 
     def _asked(self, measure: str, seed: int) -> Json:
         """What decides a curve; a curve of anything else is made again."""
-        names = ("train", "test", "steps", "samples", "points", "recursive")
         return {
             "recipe": self.recipe.to_dict(identity=True),
-            "levels": list(self.levels),
-            **{
-                name: getattr(self, name) if name not in ("train", "test") else str(getattr(self, name))
-                for name in names
-            },
+            "levels": list(self.settings.levels),
+            "train": str(self.train),
+            "test": str(self.test),
+            "steps": self.steps,
+            **{name: getattr(self.settings, name) for name in ("samples", "points", "recursive")},
             "measure": measure,
             "seed": seed,
         }
@@ -316,7 +327,7 @@ class _Compared:
         for split, some in shown.items():
             found: dict[str, Float32s] = {}
             for batch in some:
-                rows = measure_importance(model, batch.to(self.device), measure, seed=seed, points=self.points)
+                rows = measure_importance(model, batch.to(self.device), measure, seed=seed, points=self.settings.points)
                 found |= dict(zip(batch.key, rows, strict=True))
             folder = self.out / f"seed-{seed}" / "scores"
             folder.mkdir(parents=True, exist_ok=True)
@@ -339,7 +350,7 @@ class _Compared:
             steps=self.steps,
             seed=seed,
             device=self.device,
-            threads=1,
+            loading=LoadingSettings(threads=1),
             compile="no",
             save_every=self.steps + 1,
             resume=False,
@@ -363,10 +374,3 @@ def _classifier(file: Path) -> TextClassifier:
     if not isinstance(model, TextClassifier):
         raise ValueError(f"{file} holds no classifier of texts; give another folder to --out")
     return model
-
-
-def _levels(step: int) -> tuple[int, ...]:
-    """0 to 100 by `step`."""
-    if not 1 <= step <= 50 or 100 % step:
-        raise ValueError(f"step is a divisor of 100, from 1 to 50 per cent, got {step}")
-    return tuple(range(0, 101, step))

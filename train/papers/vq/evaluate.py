@@ -103,13 +103,13 @@ def measure_drawings(model: VQAutoencoder[BatchT], measured: list[BatchT], train
     codes, cell = quantiser.config.codes, quantiser.config.cell
     counts = torch.bincount(ids.flatten(), minlength=codes).double()
     share = counts[counts > 0] / counts.sum()
-    cells, known_cells = cells_of(pixels, cell), cells_of(known, cell)
+    cells, known_cells = cut_cells(pixels, cell), cut_cells(known, cell)
     colours, known_colours = (one.view(len(one), 3, -1).mean(dim=2) for one in (cells, known_cells))
-    coloured = nearest_of(colours, cluster(known_colours, codes))[:, :, None].expand(-1, 3, cell * cell).flatten(1)
+    coloured = find_nearest(colours, cluster(known_colours, codes))[:, :, None].expand(-1, 3, cell * cell).flatten(1)
     return DrawingErrors(
         model=root_mean_square(drawn, pixels),
         colours=root_mean_square(coloured, cells),
-        cells=root_mean_square(nearest_of(cells, cluster(known_cells, codes)), cells),
+        cells=root_mean_square(find_nearest(cells, cluster(known_cells, codes)), cells),
         shrunk=root_mean_square(shrink(pixels, cell), pixels),
         used=len(share),
         codes=codes,
@@ -125,7 +125,7 @@ def shrink(pixels: Tensor, cell: int) -> Tensor:
     return large.round().clamp(0, 255).permute(0, 2, 3, 1)
 
 
-def cells_of(pixels: Tensor, cell: int) -> Tensor:
+def cut_cells(pixels: Tensor, cell: int) -> Tensor:
     """The cells of pictures uint8 (n, H, W, 3), float32 (n h w, 3 * cell * cell), colours first."""
     return F.pixel_unshuffle(pixels.permute(0, 3, 1, 2).float(), cell).permute(0, 2, 3, 1).flatten(0, 2)
 
@@ -145,7 +145,7 @@ def cluster(points: Tensor, k: int) -> Tensor:
     )
 
 
-def nearest_of(points: Tensor, of: Tensor) -> Tensor:
+def find_nearest(points: Tensor, of: Tensor) -> Tensor:
     """For each point (n, values) the nearest of (k, values): (n, values)."""
     return of[torch.cat([torch.cdist(part, of).argmin(dim=1) for part in torch.split(points, 4096)])]
 

@@ -17,7 +17,7 @@ from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches, trained_on
 
-from .model import WaypointConfig, WaypointModel, speed_of, step_s
+from .model import WaypointConfig, WaypointModel, measure_speed, step_s
 
 STRAIGHT, KEPT_UP, MEAN = "straight on", "the last motion kept up", "the mean waypoint"
 LINEAR = "a linear map of speed and turn"
@@ -98,8 +98,8 @@ def held_out_clips(config: TrajectoryData, data: SplitLocation) -> list[Trajecto
 
 
 def known_guesses(config: TrajectoryData, data: SplitLocation) -> tuple[Tensor, Tensor]:
-    """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of `motion_of`
-    to waypoints, float32 (3, 3), that is least off.
+    """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of
+    `measure_motion` to waypoints, float32 (3, 3), that is least off.
     """
     train = trained_on(data)
     n = len(Manifest.load(train))
@@ -108,16 +108,16 @@ def known_guesses(config: TrajectoryData, data: SplitLocation) -> tuple[Tensor, 
     clips = list(read_batches(small, train, size=min(n, 64), samples=n, rounds=rounds))
     true = torch.cat([clip.waypoint for clip in clips])
     turn = torch.atan2(true[:, 2].sin().mean(), true[:, 2].cos().mean())
-    moved = torch.cat([motion_of(clip, config.ahead_s) for clip in clips])
+    moved = torch.cat([measure_motion(clip, config.ahead_s) for clip in clips])
     return torch.cat([true[:, :2].mean(dim=0), turn[None]]), fit_median(moved, true)
 
 
-def motion_of(batch: TrajectoryBatch, ahead_s: float) -> Tensor:
+def measure_motion(batch: TrajectoryBatch, ahead_s: float) -> Tensor:
     """What the clips' last step says, float32 (B, 3): 1, and metres and turn ahead if speed and turn are kept up.
 
     ValueError for clips of one frame, which have no step.
     """
-    pace, turn = speed_of(batch), -heading_before(batch.pose[:, -2]) / step_s(batch)
+    pace, turn = measure_speed(batch), -heading_before(batch.pose[:, -2]) / step_s(batch)
     return torch.stack([torch.ones_like(pace), pace * ahead_s, turn * ahead_s], dim=1)
 
 
@@ -152,15 +152,15 @@ def measure_waypoints(
             STRAIGHT: keep_up(batch, ahead_s, turning=False),
             KEPT_UP: keep_up(batch, ahead_s, turning=True),
             MEAN: mean.expand(len(batch), -1),
-            LINEAR: motion_of(batch, ahead_s) @ linear,
+            LINEAR: measure_motion(batch, ahead_s) @ linear,
         }
         for name, guess in guesses.items():
-            made.setdefault(name, []).append(errors_of(guess, batch.waypoint)[real])
+            made.setdefault(name, []).append(measure_errors(guess, batch.waypoint)[real])
     means = {name: torch.cat(parts).double().mean(dim=0).tolist() for name, parts in made.items()}
     return {name: WaypointErrors(metres=m, degrees=d) for name, (m, d) in means.items()}
 
 
-def errors_of(made: Tensor, true: Tensor) -> Tensor:
+def measure_errors(made: Tensor, true: Tensor) -> Tensor:
     """Of waypoints (B, 3) the distance in metres and the angle in degrees, (B, 2)."""
     place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
     turn = made[:, 2] - true[:, 2]
@@ -172,7 +172,7 @@ def keep_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
 
     ValueError for clips of one frame, which have no step.
     """
-    _, way, turn = motion_of(batch, ahead_s).unbind(dim=1)
+    _, way, turn = measure_motion(batch, ahead_s).unbind(dim=1)
     turn = turn if turning else torch.zeros_like(turn)
     # On an arc of length `way` that turns by `turn`: sin(x) / x, which is 1 for no turn.
     half = turn / 2

@@ -131,16 +131,16 @@ class WaypointModel(Model[TrajectoryBatch]):
         x = x + (positions if index is None else positions[index])
         first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
         if self.motion is not None:
-            first = first + self.motion(movement_of(batch))[:, None]
+            first = first + self.motion(measure_movement(batch))[:, None]
         out = widen(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
         if self.kept_up is not None:
-            out = out + _MOTION_GAIN * widen(self.kept_up(movement_of(batch)))
+            out = out + _MOTION_GAIN * widen(self.kept_up(measure_movement(batch)))
         reach = PACE_M_S * self.config.ahead_s
         return self._straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
 
     def _straight(self, batch: TrajectoryBatch) -> Tensor:
         """The outputs for walks straight on, float32 (B, 4)."""
-        pace = speed_of(batch) if self.config.motion else batch.pose.new_full((len(batch),), PACE_M_S)
+        pace = measure_speed(batch) if self.config.motion else batch.pose.new_full((len(batch),), PACE_M_S)
         none = torch.zeros_like(pace)
         return torch.stack([none, pace * self.config.ahead_s, none, torch.ones_like(pace)], dim=1)
 
@@ -154,13 +154,13 @@ class WaypointModel(Model[TrajectoryBatch]):
         return cubes.reshape(-1, t * h * w, 2 * pt * ph * pw)
 
 
-def movement_of(batch: TrajectoryBatch) -> Tensor:
+def measure_movement(batch: TrajectoryBatch) -> Tensor:
     """Where the camera was in each frame and how it was turned, as numbers near 1: float32 (B, 6 T)."""
     poses = torch.cat([batch.pose[:, :, :3], batch.pose[:, :, 4:]], dim=2)
     return (poses * poses.new_tensor(_MOTION)).flatten(1)
 
 
-def speed_of(batch: TrajectoryBatch) -> Tensor:
+def measure_speed(batch: TrajectoryBatch) -> Tensor:
     """The speed in the last step of each clip, along the ground of the camera now: metres a second, float32 (B,).
 
     It is 0 for a clip that repeats its last frame. ValueError for clips of one frame, which have no step.

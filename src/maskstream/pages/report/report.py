@@ -24,7 +24,7 @@ from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
 from maskstream.train.evaluate.evaluation import Evaluation
 from maskstream.train.evaluate.probe import PROBE, ProbeResult
-from maskstream.train.evaluations import evaluation_of, keep_evaluation
+from maskstream.train.evaluations import evaluate_model, keep_evaluation
 
 from .drawn import sections_of
 from .evaluated import data_facts, score_facts, score_rows
@@ -124,7 +124,7 @@ def write_report(
     with compute_threads(CPU):
         model = load_model(weights)
         for split in splits:
-            found = evaluation_of(recipe, model, split, min(clips, len(split)))
+            found = evaluate_model(recipe, model, split, min(clips, len(split)))
             keep_evaluation(run, recipe, weights, split, found)
             evaluations.append(found)
             figures = modality.figures(recipe.data, split)

@@ -26,8 +26,8 @@ from maskstream.train.papers.meshmask.evaluate import (
     Trajectories,
     measure_steps,
     next_model,
+    open_reader,
     persist,
-    reader_of,
     rollout,
     rollout_error,
 )
@@ -87,7 +87,7 @@ def compare_rollouts(
     marks = [mark for mark in (*_MARKS, len(rows[0].error)) if mark <= len(rows[0].error)]
     table = {row.name: {"one_step": row.one_step, **row.at(sorted(set(marks)))} for row in rows}
     if out is not None:
-        figures = MeshFigures(reader=reader_of(data, component))
+        figures = MeshFigures(reader=open_reader(data, component))
         write_page(_page(rows, table, trajectories, made, data, shown, figures), out)
     return {"trajectories": len(trajectories.start), "errors": table}
 
