@@ -24,7 +24,7 @@ from maskstream.pipelines.masks import Padded, Replace, Tokens
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.train.core.optimiser import OptimiserConfig, build_optimiser, set_lr
-from maskstream.train.nn.hf import to_bert, to_bert_config
+from maskstream.train.nn.foreign import to_bert, to_bert_config
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 SIZES = {"tiny": (128, 4, 4), "small": (384, 6, 6)}

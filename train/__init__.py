@@ -6,8 +6,7 @@ from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
 from .core.results import TrainResult
 from .core.step import Batches
-from .recipes import RECIPES, named_recipe
-from .run import train
+from .recipes import RECIPES, named_recipe, train
 
 __all__ = [
     "RECIPES",

@@ -1,13 +1,12 @@
 """Configs of models by name, and conversions of weights. A config builds its model on the token grids of its data."""
 
-from .nn.hf import export_hf, from_hf, to_hf, to_hf_config
+from .nn.foreign import export_hf, from_hf, load_hf, load_pth, to_hf, to_hf_config
 from .nn.masked_autoencoder import (
     AutoencoderConfig,
     MaskedAutoencoder,
     SpectrogramAutoencoderConfig,
     VideoAutoencoderConfig,
 )
-from .nn.weights_in import load_hf, load_pth
 from .papers.avsiam.model import SiameseConfig
 from .papers.ca_dense_unet.model import DenseUNetConfig
 from .papers.diffmavil.model import AudioVisualDiffusionConfig

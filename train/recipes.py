@@ -1,16 +1,24 @@
-"""Recipes by name: functions that return one frozen config each.
+"""Recipes by name, which are functions that return one frozen config each; and the training of one with fields set.
 
 A new recipe is a function and a line in `RECIPES` of its paper's recipe.py; the folders of all papers are read here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
 
+import torch
+
+from maskstream.pipelines.modalities.node_cache import CACHE_GB
+from maskstream.shards.config import with_set
 from maskstream.shards.named import named
 
+from .core.process import LoopOptions
 from .core.recipe import Recipe
+from .core.results import TrainResult
+from .core.run import LoadingSettings, train_recipe
 from .papers import tables
 
 RECIPES: dict[str, Callable[[], Recipe[Any]]] = {
@@ -27,8 +35,61 @@ def named_recipe(name: str) -> Recipe[Any]:
     return named(name, RECIPES, "recipe")()
 
 
-__all__ = [
-    "RECIPES",
-    "Recipe",
-    "named_recipe",
-]
+def chosen_recipe(
+    recipe: str | Recipe[Any], set: Sequence[str] = (), *, batch_size: int | None = None, accumulate: int | None = None
+) -> Recipe[Any]:
+    """The recipe, given by name or as it is, with fields set, such as "model.depth=6" or "mask.ratio=0.8".
+
+    ValueError for an unknown name or field, with the nearest known one, and for a value that does not fit.
+    """
+    chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
+    numbers = {"batch_size": batch_size, "accumulate": accumulate}
+    return with_set(chosen, [*set, *(f"{name}={value}" for name, value in numbers.items() if value is not None)])
+
+
+def train(
+    recipe: str | Recipe[Any],
+    data: str | Path,
+    out: str | Path,
+    *,
+    set: Sequence[str] = (),
+    data_version: int | None = None,
+    steps: int | None = None,
+    initial: str | Path | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    workers: int = 0,
+    threads: int | None = None,
+    cache: str | Path | None = None,
+    cache_gb: float = CACHE_GB,
+    **options: Unpack[LoopOptions],
+) -> TrainResult:
+    """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
+
+    set: fields of the recipe to change, such as "model.depth=6". data_version: of the split (default: the current one;
+    a continued run stays with the samples that it began with). steps: the length of the run (default: the recipe's).
+    initial: a model.safetensors, such as that of a pre-training, or weights of VideoMAE, MAE or BERT as transformers or
+    their authors save them; weights whose names and shapes match are loaded.
+    batch_size: samples per rank instead of the recipe's. accumulate: batches per rank and step instead of the recipe's.
+    seed: decides the weights, the order, the crops, the masks and what the model draws. workers, threads, cache,
+    cache_gb: of the loader. options: of the loop, see `LoopSettings`. See `Trainer` for the files written, for resuming
+    and for errors. If torchrun started the process, all ranks train together.
+    """
+    chosen = chosen_recipe(recipe, set, batch_size=batch_size, accumulate=accumulate)
+    return train_recipe(
+        chosen,
+        data,
+        out,
+        data_version=data_version,
+        steps=steps,
+        initial=initial,
+        seed=seed,
+        device=device,
+        loading=LoadingSettings(workers=workers, threads=threads, cache=cache, cache_gb=cache_gb),
+        **options,
+    )
+
+
+__all__ = ["RECIPES", "Recipe", "chosen_recipe", "named_recipe", "train"]

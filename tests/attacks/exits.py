@@ -25,7 +25,7 @@ import torch.distributed.fsdp  # noqa: F401  (a training imports these, which ta
 from maskstream.cli import run
 from maskstream.preprocess import make_shards
 from maskstream.train import train
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import MODALITIES, write_split
 from .shard_kills import pictures

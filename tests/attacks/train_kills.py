@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file
 
 from maskstream.train import read_metrics, train
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import write_split
 from .kills import Job, kills

@@ -16,7 +16,7 @@ from maskstream.pages.report.drawn import sections_of
 from maskstream.shards.errors import ShardError
 from maskstream.train import RECIPES, named_recipe, save_model, train
 from maskstream.train.evaluations import EVALUATIONS, KEPT, evaluate_model, evaluate_run, kept_evaluations
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import write_split
 from .test_every_recipe import CUTS

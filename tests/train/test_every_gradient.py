@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from maskstream.train import RECIPES
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import write_split
 from .gradients_of_ranks import RANKS, gradient

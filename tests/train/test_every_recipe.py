@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.train import RECIPES, Trainer, named_recipe, read_metrics, train
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import write_split
 from ..pipelines.small_media import SAMPLES

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskstream.train import RECIPES
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from .test_every_recipe import CUTS, split_of
 

@@ -39,8 +39,8 @@ from maskstream.train.core.run import train_recipe
 from maskstream.train.core.run_folder import MODEL, run_recipe, run_weights
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
+from .evaluation import majority, score
 from .features import has_label_lists, labelled_batches, without_augmentation
-from .scores import majority, score
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""

@@ -20,6 +20,7 @@ from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
 
+from .evaluation import majority, score
 from .features import (
     GivesFeatures,
     GivesTokens,
@@ -31,7 +32,6 @@ from .features import (
     without_augmentation,
 )
 from .probe_heads import attentive_scores, knn_scores, linear_scores
-from .scores import majority, score
 
 TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"
 PROBES = ("knn10", "knn20", "linear", "attentive")

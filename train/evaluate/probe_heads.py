@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from maskstream.train.core.process import seeded
 from maskstream.train.nn.transformer import init_linear
 
-from .scores import score
+from .evaluation import score
 
 TEMPERATURE = 0.07
 _AT_ONCE = 1024

@@ -122,8 +122,8 @@ def train(
     resume: Resume = True,
 ) -> None:
     """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
-    from maskstream.train.run import chosen_recipe
-    from maskstream.train.run import train as run
+    from maskstream.train.recipes import chosen_recipe
+    from maskstream.train.recipes import train as run
 
     chosen = chosen_recipe(recipe, set_ or (), batch_size=batch_size, accumulate=accumulate)
     if print_config:

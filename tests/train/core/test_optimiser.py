@@ -13,6 +13,7 @@ from maskstream.train.core.optimiser import (
     set_lr,
 )
 from maskstream.train.nn.encoder_decoder import TokenDecoder
+from maskstream.train.nn.transformer import BlockSizes
 from maskstream.train.papers.fastdit3d.model import Experts
 
 
@@ -32,7 +33,7 @@ def test_only_matrices_decay(recipe):
 def test_tables_of_embeddings_and_biases_of_experts_do_not_decay():
     experts, decoder = (
         Experts(8, 2, 3),
-        TokenDecoder(8, [4, 4], [torch.zeros(5, 8)] * 2, depth=1, heads=2, mlp_ratio=2, eps=1e-6),
+        TokenDecoder(8, [4, 4], [torch.zeros(5, 8)] * 2, BlockSizes(1, 2, 2, 1e-6)),
     )
     assert find_matrices(experts) == {"router.weight", "up", "down"}
     assert "kind" in dict(decoder.named_parameters())

@@ -14,7 +14,7 @@ from torch import nn
 
 from maskstream.train import load_model, named_recipe, read_metrics
 from maskstream.train.core.parallel import compile_parts, list_blocks
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from .ranks_of_any_kind import run
 

@@ -10,7 +10,7 @@ from maskstream.shards.config import with_set
 from maskstream.train import RECIPES, named_recipe
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

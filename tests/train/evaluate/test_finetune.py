@@ -14,8 +14,7 @@ from maskstream.cli import app
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train import load_model, train
 from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, finetune, mixup_share
-from maskstream.train.recipes import named_recipe
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe, named_recipe
 
 from ..labelled_pictures import SMALL, write_split
 

@@ -18,7 +18,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train import load_model, train
 from maskstream.train.evaluate.features import Inputs, extract_features, labelled_batches, without_augmentation
 from maskstream.train.evaluate.probe import INPUTS, TRAINED, UNTRAINED, ProbeResult, probe
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ..labelled_pictures import SMALL, write_split
 

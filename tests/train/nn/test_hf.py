@@ -9,7 +9,7 @@ from maskstream.pipelines.masks import Dual, Maps, Random, Tube
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train.models import from_hf, load_hf, to_hf, to_hf_config
-from maskstream.train.nn.hf import export_hf
+from maskstream.train.nn.foreign import export_hf
 
 transformers = pytest.importorskip("transformers")
 vit_mae = pytest.importorskip("transformers.models.vit_mae.modeling_vit_mae")

@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.cropmae.model import CropPairConfig, FramePairConfig
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split
 from ..test_every_recipe import CUTS

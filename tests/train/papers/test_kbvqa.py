@@ -16,7 +16,7 @@ from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.members.text import json_member
-from maskstream.train.evaluate.scores import exact_match, normalise, rouge_l, vqa_accuracy
+from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
 from maskstream.train.papers.kbvqa.evaluate import (
     GREY,
     SIDE,
@@ -30,7 +30,7 @@ from maskstream.train.papers.kbvqa.evaluate import (
     write_prompt,
 )
 from maskstream.train.papers.kbvqa.predictors import CommandPredictor, PredictorError, frequent, of_callable, of_run
-from maskstream.train.run import train
+from maskstream.train.recipes import train
 
 from ...pipelines.every_modality import write_split
 from ...pipelines.small_texts import image_text_samples

@@ -13,7 +13,7 @@ from maskstream.train.evaluations import evaluate_model
 from maskstream.train.nn.transformer import FusionBlock
 from maskstream.train.papers.m3ae.evaluate import Priors, measure_answers
 from maskstream.train.papers.m3ae.model import ImageTextAutoencoderConfig
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split
 from ..first_batch import first_batch

@@ -11,7 +11,7 @@ from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.oneref.evaluate import measure_referring
 from maskstream.train.papers.oneref.model import OneRefConfig, generalised_overlap, overlap, to_centre, to_corners
-from maskstream.train.run import chosen_recipe
+from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split
 from ..first_batch import first_batch, shaken

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train.core.export import load_model
 from maskstream.train.core.model import Grids, Losses, squared, weighted, widen
+from maskstream.train.nn.foreign import load_hf, load_pth
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, MaskedAutoencoder
 from maskstream.train.nn.transformer import Stack
-from maskstream.train.nn.weights_in import load_hf, load_pth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

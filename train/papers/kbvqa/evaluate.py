@@ -26,7 +26,7 @@ from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Json
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.evaluate.scores import exact_match, normalise, rouge_l, vqa_accuracy
+from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
 
 K1, B = 1.2, 0.75
 """The usual parameters of BM25 (Robertson and Zaragoza, 2009)."""

@@ -18,6 +18,7 @@ from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.core.model import LossPart, squared
 from maskstream.train.evaluate.evaluation import (
+    KIND,
     NORMALISED,
     Compared,
     Evaluation,
@@ -31,7 +32,6 @@ from maskstream.train.evaluate.evaluation import (
 )
 from maskstream.train.evaluate.hidden_ids import NGrams, score_ids
 from maskstream.train.evaluate.patches import PatchLosses, nearest_visible
-from maskstream.train.evaluate.scores import KIND
 from maskstream.train.nn.grid import gather_tokens
 
 from .model import ImageTextAutoencoder, ImageTextAutoencoderConfig, ImageTextClassifier, ImageTextClassifierConfig

@@ -18,8 +18,15 @@ from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.manifest import SplitLocation, read_info
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.shards.members.text import ROLES
-from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss, read_shuffled, trained_on
-from maskstream.train.evaluate.scores import KIND
+from maskstream.train.evaluate.evaluation import (
+    KIND,
+    Evaluation,
+    Example,
+    Score,
+    TrainingLoss,
+    read_shuffled,
+    trained_on,
+)
 
 from .model import RationaleWriter, RationaleWriterConfig
 

@@ -36,8 +36,7 @@ from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run import LoadingSettings, train_recipe
 from maskstream.train.core.run_folder import MODEL
-from maskstream.train.evaluate.evaluation import read_batches
-from maskstream.train.evaluate.scores import macro_f1
+from maskstream.train.evaluate.evaluation import macro_f1, read_batches
 
 from .model import CONTROL, MEASURES, RANDOM, Float32s, TextClassifier, TextClassifierConfig, measure_importance
 

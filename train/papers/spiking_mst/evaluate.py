@@ -23,11 +23,11 @@ from maskstream.train.evaluate.evaluation import (
     Score,
     ShownSamples,
     TrainingLoss,
+    accuracy,
     read_first,
     read_shuffled,
     trained_on,
 )
-from maskstream.train.evaluate.scores import accuracy
 
 from .model import SpikingTransformer, SpikingTransformerConfig
 
