@@ -1,7 +1,7 @@
 """The masked autoencoder of latents: LMD (Ma et al., 2023).
 
 A frozen autoencoder makes a small picture of latents of each picture, and a masked autoencoder learns patches of that.
-The autoencoder is a quantiser of a finished run (models/quantiser.py) whose latents are not rounded.
+The autoencoder is a quantiser of a finished run (nn/quantiser.py) whose latents are not rounded.
 
 Shapes: B samples, N tokens of p x p latents of C channels.
 """

@@ -1,4 +1,4 @@
-"""The training of a quantiser: pictures or frames are encoded, quantised and drawn again (models/quantiser.py)."""
+"""The training of a quantiser: pictures or frames are encoded, quantised and drawn again (nn/quantiser.py)."""
 
 from __future__ import annotations
 
