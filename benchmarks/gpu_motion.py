@@ -21,8 +21,7 @@ from torch import Tensor
 
 from maskstream.pipelines.flow import BatchFlow, Lk, Ofa
 from maskstream.pipelines.flow.ofa import Grid, Preset
-from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import Cues, Draw, MaskBatch, MotionGuided, TokenGrid
 from maskstream.pipelines.masks.patterns.motion_guided import Base, Fill, Per, Start
 from maskstream.pipelines.stream.rng import Place
 

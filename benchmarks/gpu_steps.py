@@ -27,7 +27,7 @@ from maskstream.pipelines.flow.ofa import flow_graph
 from maskstream.pipelines.modalities.audio.dali import mel_graph
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.video import packing
-from maskstream.pipelines.modalities.video.dali_graph import clip_graph
+from maskstream.pipelines.modalities.video.dali import clip_graph
 
 
 def probe(device: torch.device) -> tuple[Figures, list[str]]:

@@ -28,9 +28,8 @@ from turns import least_ms
 
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.modalities.mesh.batch import MeshBatch, MeshView, mesh_batch
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch, MeshView, build_graph, mesh_batch
 from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.pipelines.modalities.mesh.graph import build_graph
 from maskstream.samples.mesh.cylinder import CylinderFlow, channel_mesh
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.papers.meshmask.recipe import meshmask_small, next_step

@@ -14,15 +14,14 @@ from clips import Variant
 from readers import Clip, Reader, each
 
 from maskstream.pipelines.augment import MultiScaleCrop
-from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
+from maskstream.pipelines.decode.cpu import wanted_packets, wanted_pts
 from maskstream.pipelines.masks import Mask, MotionGuided, Tube
 from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.data import VideoData, video_loader
-from maskstream.pipelines.modalities.video.read import read_clip
-from maskstream.pipelines.modalities.video.rows import ClipPlan
+from maskstream.pipelines.modalities.video.rows import ClipPlan, read_clip
 from maskstream.pipelines.modalities.video.yuv import Output
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats

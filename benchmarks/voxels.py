@@ -28,8 +28,7 @@ from turns import least_ms
 from maskstream.pipelines.masks import Cues, Draw
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.pipelines.modalities.points.tokens import VoxelTokens
-from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxelise
+from maskstream.pipelines.modalities.points.tokens import VoxelTokens, occupied_tokens, voxelise
 from maskstream.train.papers.fastdit3d.evaluate import step_flops
 from maskstream.train.papers.fastdit3d.recipe import fastdit3d_small
 

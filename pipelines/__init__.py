@@ -11,39 +11,34 @@
 order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.md follows one clip through the files.
 """
 
-from maskstream.pipelines.modalities.audio.noisy import MicrophoneLine
-from maskstream.pipelines.modalities.audio.reader import AudioClip
-from maskstream.pipelines.modalities.audio.spectrogram import Librosa, LogMel
-from maskstream.pipelines.modalities.audiovisual.rows import SpectrogramNoise
-from maskstream.pipelines.modalities.mesh.data import MeshNoise
-from maskstream.pipelines.modalities.pose.clip import Cameras
 from maskstream.shards.media.fbank import Fbank
 
 from . import augment, flow, masks
 from .augment.diffusion import CosineNoise, LinearNoise
 from .augment.sound import Mixup, RollGain, SpecAugment
 from .flow.base import Flow
-from .masks import TokenGrid
-from .masks.core.batch import MaskBatch
+from .masks import MaskBatch, TokenGrid
 from .modalities.audio.batch import AudioBatch, NoisyBatch
 from .modalities.audio.data import AudioData, NoisyData, audio_loader, noisy_loader
+from .modalities.audio.reader import AudioClip
+from .modalities.audio.rows import MicrophoneLine
+from .modalities.audio.spectrogram import Librosa, LogMel
 from .modalities.audiovisual.batch import AudioVisualBatch
 from .modalities.audiovisual.data import AudioVisualData, audiovisual_loader
+from .modalities.audiovisual.rows import SpectrogramNoise
 from .modalities.fields import Field
 from .modalities.image.batch import ImageBatch
 from .modalities.image.data import ImageData, image_loader
 from .modalities.image_text.batch import ImageTextBatch
 from .modalities.image_text.data import ImageTextData, image_text_loader
 from .modalities.mesh.batch import MeshBatch
-from .modalities.mesh.data import MeshData, mesh_loader
-from .modalities.points.augment import PointAugment, PointStats
+from .modalities.mesh.data import MeshData, MeshNoise, mesh_loader
 from .modalities.points.batch import PointsBatch
 from .modalities.points.data import PointsData, points_loader
-from .modalities.points.read import PointSelection
+from .modalities.points.read import PointAugment, PointSelection, PointStats
 from .modalities.points.tokens import GroupTokens, VoxelTokens
 from .modalities.pose.batch import PoseBatch
-from .modalities.pose.clip import PoseClip
-from .modalities.pose.data import PoseData, pose_loader
+from .modalities.pose.data import Cameras, PoseClip, PoseData, pose_loader
 from .modalities.split import Split
 from .modalities.text.batch import TextBatch
 from .modalities.text.data import TextData, text_loader

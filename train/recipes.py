@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import torch
 
-from maskstream.pipelines.modalities.node_cache import CACHE_GB
+from maskstream.pipelines.modalities.split import CACHE_GB
 from maskstream.shards.config import with_set
 from maskstream.shards.named import named
 

@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows

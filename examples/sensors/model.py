@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import Random, TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch, Random, TokenGrid
 from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe

@@ -16,8 +16,7 @@ import numpy as np
 
 from maskstream.shards.media.mp4 import Int64Array, Packets, Track
 
-from .cpu import PLANAR_420, colours_of, frames_at
-from .packets import h264_kind
+from .cpu import PLANAR_420, colours_of, frames_at, h264_kind
 
 CODECS = {"cuda": ("h264", "hevc"), "cpu": ("vp9",)}
 """The codecs decoded on each type of device. NVDEC would count the hidden frames of VP9 and AV1."""

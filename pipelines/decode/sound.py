@@ -1,8 +1,12 @@
-"""A segment of a FLAC member; only the FLAC frames that hold it are read and decoded."""
+"""A segment of a sound: of a FLAC member, whose frames that hold it are read and decoded alone, or of a sound in a
+foreign tar, whose table names the bytes to read.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import av
@@ -12,6 +16,19 @@ import soxr
 
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.flac import FlacHeader, has_more_frames
+from maskstream.shards.media.sound_packets import decoded, decoded_whole
+from maskstream.shards.media.sound_table import (
+    CELL,
+    HEAD,
+    MEMORYLESS,
+    PIECE,
+    SoundForm,
+    SoundHead,
+    SoundTableError,
+    counts_of,
+    packet_bytes,
+    packets_of,
+)
 from maskstream.shards.stores.base import Range, Store
 
 _STRAY_FRAMES = 8
@@ -164,3 +181,192 @@ def _resampled(samples: npt.NDArray[np.float32], source: int, rate: int, skip: i
     made: npt.NDArray[np.float32] = soxr.resample(samples, source, rate, quality="HQ")
     begin = round(skip * rate / source)
     return made[begin : begin + -(-n * rate // source)]
+
+
+Floats = npt.NDArray[np.float32]
+
+MAX_READ = 1 << 26
+"""The largest read from a table, in bytes; the table of two hours of Opus has a tenth of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """Consecutive packets for one decoder. The packets before number `kept` only bring the decoder into its state.
+
+    counts: int64, the samples that each packet from `kept` on decodes to. skip, n: the wanted part of these samples.
+    """
+
+    packets: list[bytes]
+    counts: npt.NDArray[np.int64]
+    kept: int
+    skip: int
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexedSegment:
+    """The bytes read for the samples [first, stop); with the margins for resampling they are [low, high).
+
+    runs: the runs of packets. member: the whole member if it can only be decoded as a whole, else empty; `runs` is then
+    empty.
+    """
+
+    form: SoundForm
+    runs: list[Run]
+    member: bytes
+    first: int
+    stop: int
+    low: int
+    high: int
+    read_bytes: int
+
+
+@dataclass(kw_only=True, slots=True)
+class _Reader:
+    """Reads from a table and a member, and counts the bytes."""
+
+    store: Store
+    table: tuple[str, int]
+    member: Range
+    read_bytes: int = 0
+
+    def of_table(self, at: int, size: int) -> bytes:
+        if not 0 <= size <= MAX_READ:
+            raise SoundTableError(f"it requests a read of {size} bytes; at most {MAX_READ} are legal")
+        self.read_bytes += size
+        return self.store.read(self.table[0], self.table[1] + at, size) if size else b""
+
+    def of_member(self, at: int, size: int) -> bytes:
+        name, offset, whole = self.member
+        if at < 0 or at + size > whole:
+            raise SoundError(
+                f"its table names bytes {at} to {at + size} of a member of {whole} bytes; run `maskstream index` again"
+            )
+        self.read_bytes += size
+        return self.store.read(name, offset + at, size)
+
+
+def read_indexed(
+    store: Store,
+    table: tuple[str, int],
+    member: Range,
+    first: int,
+    stop: int,
+    *,
+    n_samples: int,
+    rate: int,
+) -> IndexedSegment:
+    """Reads the samples [first, stop), counted at the source's rate, of a `member` of `n_samples` samples.
+
+    table: the file and the offset of the sound's table in it. rate: the rate of a later resampling, in Hz.
+    Raises SoundError if table and member contradict each other, StoreError if they cannot be read.
+    """
+    reader = _Reader(store=store, table=table, member=member)
+    try:
+        head = SoundHead.parse(reader.of_table(0, HEAD.itemsize))
+        form = head.form(reader.of_table(HEAD.itemsize, head.setup_bytes))
+        margin = 0 if rate == head.sample_rate else int(MARGIN_S * head.sample_rate)
+        low, high = max(first - margin, 0), min(stop + margin, n_samples)
+        runs: list[Run] = []
+        whole = b""
+        if head.kind == "pcm":
+            data = reader.of_member(head.begin + low * head.frame_bytes, (high - low) * head.frame_bytes)
+            counts = np.array([high - low])
+            runs.append(Run(packets=[data], counts=counts, kept=0, skip=0, n=high - low))
+        elif head.kind == "packets":
+            runs.extend(_runs(reader, head, low, high))
+        else:
+            whole = reader.of_member(0, member.size)
+    except SoundError:
+        raise
+    except (SoundTableError, IndexError, ValueError) as error:
+        raise SoundError(
+            f"its table is missing or contradicts itself ({error}); run `maskstream index` again"
+        ) from error
+    return IndexedSegment(
+        form=form,
+        runs=runs,
+        member=whole,
+        first=first,
+        stop=stop,
+        low=low,
+        high=high,
+        read_bytes=reader.read_bytes,
+    )
+
+
+def decode_indexed(
+    segment: IndexedSegment, *, rate: int, channels: int | Literal["mono"] | None = None
+) -> npt.NDArray[np.float32]:
+    """Decodes the wanted samples, float32 (n, channels), resampled to `rate` Hz; full scale is 1.
+
+    channels: the number of first channels to keep, "mono" for the mean of all, None for all. Raises SoundError if the
+    bytes cannot be decoded or there are fewer channels.
+    """
+    try:
+        parts = [_of_member(segment)] if segment.member else [_of_run(segment.form, run) for run in segment.runs]
+        samples: npt.NDArray[Any] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    except (SoundTableError, ValueError) as error:
+        raise SoundError(f"cannot be decoded ({error})") from error
+    if len(samples) != segment.high - segment.low:
+        raise SoundError(f"has only {len(samples)} of the samples {segment.low} to {segment.high}")
+    skip, n = segment.first - segment.low, segment.stop - segment.first
+    kept: Floats = kept_channels(samples, channels)
+    return finished(kept, segment.form.sample_rate, rate, skip, n, mono=channels == "mono")
+
+
+def _runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run]:
+    """The runs of packets that hold the samples [low, high)."""
+    first, stop = head.cells_of(low, high)
+    cells = np.frombuffer(reader.of_table(*head.cells_at(first, stop)), CELL)
+    begins = [0, *(np.flatnonzero(cells["runs_on"][:-1] == 0) + 1).tolist(), len(cells)]
+    for a, b in pairwise(begins):
+        begin = max(low, (first + a) * head.cell_samples)
+        end = high if b == len(cells) else (first + b) * head.cell_samples
+        yield _run(reader, head, cells[a:b], begin, end)
+
+
+def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int, high: int) -> Run:
+    """The run that holds the samples [low, high) of the `cells`."""
+    decode, stop = int(cells["decode"][0]), int(cells["stop"][-1])
+    pieces = np.frombuffer(reader.of_table(*head.pieces_at(decode, stop)), PIECE)
+    packets = packets_of(pieces)
+    kept = int(np.searchsorted(packets, int(cells["packet"][0]) - decode))
+    ends = int(cells["sample"][0]) + np.cumsum(counts_of(pieces, packets)[kept:])
+    past = kept + int(np.searchsorted(ends, high)) + 1
+    before = int(np.searchsorted(ends, low, side="right"))
+    skipped = before if head.codec in MEMORYLESS else 0
+    packets = packets[kept + skipped if skipped else 0 : past + 1]
+    pieces = pieces[packets[0] : packets[-1]]
+    packets = packets - packets[0]
+    kept = 0 if skipped else kept
+    counts = counts_of(pieces, packets)[kept:]
+    base, last = int(pieces["start"][0]), pieces[-1]
+    data = reader.of_member(base, int(last["start"]) + int(last["size"]) - base)
+    at = int(ends[skipped]) - int(counts[0])
+    return Run(packets=packet_bytes(data, base, pieces, packets), counts=counts, kept=kept, skip=low - at, n=high - low)
+
+
+def _of_run(form: SoundForm, run: Run) -> Floats:
+    found: list[Floats] = []
+    counts = [None] * run.kept + run.counts.tolist()
+    for part, count in zip(decoded(form, run.packets), counts, strict=True):
+        if count is not None and len(part) != count:
+            raise SoundTableError("its packets decode to other numbers of samples than when it was indexed")
+        found += [] if count is None else [part]
+    samples = np.concatenate(found) if len(found) > 1 else found[0]
+    return samples[run.skip : run.skip + run.n]
+
+
+def _of_member(segment: IndexedSegment) -> Floats:
+    """The samples [low, high) of a member that is decoded from its beginning; only these are kept."""
+    parts: list[Floats] = []
+    n = 0
+    for part in decoded_whole(segment.member, segment.form.codec):
+        parts.append(part[max(segment.low - n, 0) : segment.high - n])
+        n += len(part)
+        if n >= segment.high:
+            break
+    if not parts:
+        raise SoundTableError("has no samples")
+    return np.concatenate(parts)

@@ -24,72 +24,57 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from maskstream.pipelines.masks.core.draw import TokenGrid
-from maskstream.pipelines.masks.patterns.block import Box
-from maskstream.pipelines.masks.patterns.dual import PartDecoded, RunningCell
-from maskstream.pipelines.masks.text.by_class import ScoredFirst
-from maskstream.pipelines.masks.text.replace import DecoderRows
-from maskstream.pipelines.masks.text.words import Tokens
-
-from .core.base import Maps, Mask, mask_batch
-from .core.draw import Cues, Draw, Scope
-from .core.ratio import Fixed, Law, Ratio, RatioLaw, Rounding, hidden_count, visible_count
-from .core.scheme import PaperLaw, Scheme
+from .core import (
+    Cues,
+    Draw,
+    Fixed,
+    Law,
+    Maps,
+    Mask,
+    MaskBatch,
+    PaperLaw,
+    Ratio,
+    RatioLaw,
+    Rounding,
+    Scheme,
+    Scope,
+    TokenGrid,
+    hidden_count,
+    mask_batch,
+    visible_count,
+)
 from .laws import LAWS
 from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine
 from .laws.random import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
-from .patterns import (
-    block,
-    drop_and_mask,
-    dual,
-    frames,
-    joints,
-    mesh_nodes,
-    motion_guided,
-    multi_block,
-    random,
-    strips,
-    top_scores,
-    tube,
-    views,
-    voxel_aware,
-)
-from .patterns.block import Block
-from .patterns.drop_and_mask import DropAndMask
-from .patterns.dual import Dual
-from .patterns.frames import Context, Frames, PerFrame
-from .patterns.joint import Joint
+from .patterns import block, dual, frames, joints, motion_guided, multi_block, random, shapes, strips, top_scores, views
+from .patterns.block import Block, Box
+from .patterns.dual import DropAndMask, Dual, PartDecoded, RunningCell
+from .patterns.frames import Context, Frames, PerFrame, Tube
 from .patterns.joints import H36M_LIMB_PAIRS, H36M_LIMBS, Joints, Limbs
-from .patterns.mesh_nodes import MeshNodes, Submesh, submesh
 from .patterns.motion_guided import MotionGuided
 from .patterns.multi_block import MultiBlock
-from .patterns.padded import Padded
+from .patterns.padded import Joint, Padded
 from .patterns.random import Random
+from .patterns.shapes import MeshNodes, Submesh, VoxelAware, submesh
 from .patterns.strips import FilledStrips, Strips
 from .patterns.top_scores import TopScores
-from .patterns.tube import Tube
 from .patterns.views import ByView, Complementary, Shared
-from .patterns.voxel_aware import VoxelAware
 from .text import by_class, replace, words
-from .text.batch import TextMaskBatch
-from .text.by_class import ByClass, class_weights
+from .text.by_class import ByClass, ScoredFirst, class_weights
 from .text.feedback import Feedback, smoothed
-from .text.replace import Replace
-from .text.words import PADDING, SPECIAL, WholeWords
+from .text.replace import DecoderRows, Replace, TextMaskBatch
+from .text.words import PADDING, SPECIAL, Tokens, WholeWords
 
 SCHEMES: tuple[Scheme, ...] = (
-    *tube.SCHEMES,
+    *frames.SCHEMES,
     *random.SCHEMES,
     *motion_guided.SCHEMES,
     *dual.SCHEMES,
-    *frames.SCHEMES,
     *multi_block.SCHEMES,
     *block.SCHEMES,
     *views.SCHEMES,
-    *drop_and_mask.SCHEMES,
     *strips.SCHEMES,
-    *voxel_aware.SCHEMES,
-    *mesh_nodes.SCHEMES,
+    *shapes.SCHEMES,
     *joints.SCHEMES,
     *words.SCHEMES,
     *replace.SCHEMES,
@@ -131,6 +116,7 @@ __all__ = [
     "Linear",
     "Maps",
     "Mask",
+    "MaskBatch",
     "MaskGIT",
     "MeshNodes",
     "MotionGuided",

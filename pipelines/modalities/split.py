@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,19 +27,77 @@ import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.stream.loader import DATASET_VERSION, Loader, LoaderOptions
-from maskstream.pipelines.stream.order import Weights
+from maskstream.pipelines.stream.order import Weights, dealt
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolved_device, resolved_ranks
 from maskstream.shards.config import check_type
 from maskstream.shards.errors import ResumeError, ShardError
-from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.block_cache import BlockCache, Filling
+from maskstream.shards.stores.url import is_url
 
-from .node_cache import CACHE_GB, block_cache, filled
+log = logging.getLogger(__name__)
+
+CACHE_GB = 100.0
+"""The default limit of a cache, in GB."""
+
+
+def block_cache(location: str | Path, folder: str | Path | None, gb: float = CACHE_GB) -> BlockCache | None:
+    """The cache in a folder; None for no folder. Raises ValueError for too small a limit, and for a local location."""
+    if folder is None:
+        return None
+    if not is_url(location) and not _names_urls(location):
+        raise ValueError(f"cache={str(folder)!r} keeps what is read of a URL, and {location} is local; leave it out")
+    return BlockCache(folder, int(gb * 1e9))
+
+
+def _names_urls(location: str | Path) -> bool:
+    """Whether a local split is merged of splits at URLs."""
+    return is_split(location) and any(is_url(part["name"]) for part in read_dataset_json(location)["parts"])
+
+
+def lanes_of_node(lanes: int, rank: int, world_size: int) -> range:
+    """The lanes that the ranks of this rank's node read. torchrun says how many ranks a node has."""
+    on_node = min(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), world_size)
+    first = rank // on_node * on_node
+    return range(first * lanes // world_size, -(-min(first + on_node, world_size) * lanes // world_size))
+
+
+def shards_of(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[str]:
+    """The names of the shards of some of the lanes. Raises ValueError for a lane that there is not."""
+    if wrong := [lane for lane in chosen if not 0 <= lane < lanes]:
+        raise ValueError(f"lane {wrong[0]} of {lanes} lanes; they count from 0 to {lanes - 1}")
+    sizes = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
+    by_lane = dealt(tuple(sizes), lanes)
+    return [manifest.shard_names[shard] for shard in sorted(shard for lane in chosen for shard in by_lane[lane])]
+
+
+def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_size: int) -> Filling | None:
+    """Begins to fill the cache with the whole shards of the node's lanes if they fit, in one process of the node."""
+    own = lanes_of_node(lanes, rank, world_size)
+    names = shards_of(manifest, lanes, own)
+    of_node = sum(map(manifest.store.size, names))
+    whole = cache.fits(of_node)
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if first:
+        log.log(
+            logging.INFO,
+            "%s: this node reads %d of %d lanes, %.1f GB; the cache %s holds %.1f GB, so %s",
+            manifest.location,
+            len(own),
+            lanes,
+            of_node / 1e9,
+            cache.folder,
+            cache.limit_bytes / 1e9,
+            "whole shards are fetched" if whole else "only what is read is kept",
+        )
+    return Filling(manifest.store, names) if whole and first else None
+
 
 SampleWeights = str | Path | Sequence[float] | npt.NDArray[np.floating] | None
 """What `weights=` takes."""
@@ -111,9 +170,6 @@ def _of_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
                     "a .csv or .npy file, or an array"
                 ) from error
     return values
-
-
-log = logging.getLogger(__name__)
 
 
 def version_of_state(store: Store, info: Mapping[str, Any], state: Mapping[str, Any]) -> int | None:

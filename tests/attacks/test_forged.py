@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.modalities.mesh.read import MeshStatistics
-from maskstream.pipelines.modalities.points.augment import PointStats
+from maskstream.pipelines.modalities.points.read import PointStats
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted

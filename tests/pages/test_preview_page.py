@@ -16,6 +16,7 @@ from maskstream.pipelines.masks import (
     Draw,
     DropAndMask,
     Dual,
+    MaskBatch,
     Padded,
     Random,
     TokenGrid,
@@ -23,7 +24,6 @@ from maskstream.pipelines.masks import (
     UniformCount,
     mask_batch,
 )
-from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.rng import START
 

@@ -32,9 +32,8 @@ from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.image.data import ImageData, image_loader
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.mesh.data import MeshData, MeshNoise
-from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.pipelines.modalities.split import Split

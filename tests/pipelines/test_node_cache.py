@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.node_cache import filled, lanes_of_node, shards_of
+from maskstream.pipelines.modalities.split import filled, lanes_of_node, shards_of
 from maskstream.shards.errors import StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.block_cache import BlockCache, Filling, fill

@@ -10,8 +10,7 @@ from typing import Any, Unpack
 
 import torch
 
-from maskstream.pipelines.modalities.node_cache import CACHE_GB
-from maskstream.pipelines.modalities.split import StoreOptions, open_manifest, version_of_state
+from maskstream.pipelines.modalities.split import CACHE_GB, StoreOptions, open_manifest, version_of_state
 from maskstream.pipelines.stream.loader import DATASET_VERSION
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.errors import ResumeError

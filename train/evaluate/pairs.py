@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.augment.diffusion import LinearNoise
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment import CenterCrop
-from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.stream.sampler import BatchT

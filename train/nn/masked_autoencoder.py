@@ -26,7 +26,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch

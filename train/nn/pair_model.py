@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.train.core.model import Grids, Model, ModelConfig, check_heads, check_least
 

@@ -1,1 +1,55 @@
-"""The parts of every mask: its grid, its input, its laws and roundings, its batch."""
+"""The parts of every mask: its grid, its input, its laws and roundings, its batch, and the settings of papers."""
+
+from .base import DeviceMask, Maps, Mask, MaskBatch, batch_of, mask_batch, placed
+from .draw import Cues, Draw, Scope, TokenGrid, check_scope, sized
+from .ratio import (
+    Fixed,
+    Law,
+    Ratio,
+    RatioLaw,
+    Rounding,
+    as_law,
+    as_ratio_law,
+    check_ratio,
+    check_rounding,
+    hidden_count,
+    tidy,
+    visible_count,
+)
+from .scheme import CLIP, PICTURE, SPECTROGRAM, TEXT, PaperLaw, Scheme, Shot, square
+
+__all__ = [
+    "CLIP",
+    "PICTURE",
+    "SPECTROGRAM",
+    "TEXT",
+    "Cues",
+    "DeviceMask",
+    "Draw",
+    "Fixed",
+    "Law",
+    "Maps",
+    "Mask",
+    "MaskBatch",
+    "PaperLaw",
+    "Ratio",
+    "RatioLaw",
+    "Rounding",
+    "Scheme",
+    "Scope",
+    "Shot",
+    "TokenGrid",
+    "as_law",
+    "as_ratio_law",
+    "batch_of",
+    "check_ratio",
+    "check_rounding",
+    "check_scope",
+    "hidden_count",
+    "mask_batch",
+    "placed",
+    "sized",
+    "square",
+    "tidy",
+    "visible_count",
+]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from maskstream.pipelines.masks.core.ratio import Fixed
-from maskstream.pipelines.masks.core.scheme import PaperLaw
+from maskstream.pipelines.masks.core import Fixed, PaperLaw
 
 from . import progress, random
 

@@ -15,9 +15,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.ratio import RatioLaw, check_ratio, tidy
-from maskstream.pipelines.masks.core.scheme import PaperLaw
+from maskstream.pipelines.masks.core import Draw, PaperLaw, RatioLaw, check_ratio, tidy
 
 
 class ProgressLaw(RatioLaw):

@@ -18,9 +18,17 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from maskstream.pipelines.masks.core.draw import Draw, Scope, check_scope
-from maskstream.pipelines.masks.core.ratio import Law, RatioLaw, Rounding, check_ratio, tidy
-from maskstream.pipelines.masks.core.scheme import PaperLaw
+from maskstream.pipelines.masks.core import (
+    Draw,
+    Law,
+    PaperLaw,
+    RatioLaw,
+    Rounding,
+    Scope,
+    check_ratio,
+    check_scope,
+    tidy,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,10 +10,18 @@ from math import exp, log, sqrt
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
-from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
-from maskstream.pipelines.masks.core.scheme import PICTURE, Scheme, square
+from maskstream.pipelines.masks.core import (
+    PICTURE,
+    Draw,
+    Mask,
+    Ratio,
+    Rounding,
+    Scheme,
+    TokenGrid,
+    as_law,
+    check_rounding,
+    square,
+)
 from maskstream.pipelines.masks.laws.random import UniformCount
 
 from .padded import Padded

@@ -1,22 +1,85 @@
-"""Frames: whole slices of one axis, and random tokens frame by frame."""
+"""Frames: the same random tokens in every slice of an axis, other ones in each, or whole slices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Maps, Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
-from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
-from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
-from maskstream.pipelines.masks.core.slices import in_slices, random_orders
+from maskstream.pipelines.masks.core import (
+    CLIP,
+    Draw,
+    Maps,
+    Mask,
+    Ratio,
+    Rounding,
+    Scheme,
+    TokenGrid,
+    as_law,
+    check_rounding,
+)
 from maskstream.pipelines.masks.laws.random import Uniform
 
 from .padded import Padded
 from .random import random_tokens
+
+
+def repeated(plane: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
+    """One map of a slice, bool (size of a slice,), repeated in every slice across `axis`: bool (N,)."""
+    return in_slices(np.broadcast_to(plane, (grid.shape[grid.axes.index(axis)], len(plane))), grid, axis)
+
+
+def in_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
+    """The maps of all slices across `axis`, bool (slices, size of a slice or 1), as a map of the grid: bool (N,)."""
+    place = grid.axes.index(axis)
+    if maps.shape[1] == 1:
+        maps = np.broadcast_to(maps, (len(maps), grid.size // len(maps)))
+    if place == 0:
+        return maps.reshape(-1)
+    return np.moveaxis(maps.reshape(len(maps), *grid.shape[:place], *grid.shape[place + 1 :]), 0, place).reshape(-1)
+
+
+def random_orders(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """`rows` random orders of 0 ... n-1, one in each row: int64 (rows, n).
+
+    Random keys that hold the number in their lowest bits are sorted, which is several times faster than shuffling row
+    by row. At least 22 bits of a key are random; between equal ones the lower number goes first.
+    """
+    kind: Any = np.uint64 if n > 1024 else np.uint32
+    bits = 64 if n > 1024 else 32
+    low = (1 << max(n - 1, 1).bit_length()) - 1
+    keys: npt.NDArray[Any] = rng.integers((1 << bits) - 1, dtype=kind, size=(rows, n), endpoint=True)
+    keys &= kind((1 << bits) - 1 - low)
+    keys |= np.arange(n, dtype=kind)
+    keys.sort(axis=1)
+    orders: npt.NDArray[np.int64] = (keys & kind(low)).astype(np.int64)
+    return orders
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tube(Mask):
+    """One random map of a slice, repeated in all slices across `axis`, such as all time steps.
+
+    At ratio 0.9 on 8 x 14 x 14 tokens 20 of each slice's 196 stay visible, 160 in all. The grid's axes are any with
+    `axis` among them. Across the axis "modality" of a stack of pictures (RGB and depth) it hides the same places in
+    each picture. Source: VideoMAE (Tong et al. 2022, sec. 3.3).
+    """
+
+    ratio: Ratio = 0.9
+    rounding: Rounding = "floor_masked"
+    axis: str = "t"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        plane = grid.across(self.axis, by="Tube")
+        visible = as_law(self.ratio).visible(plane, draw, self.rounding)
+        return repeated(random_tokens(plane, visible, draw.rng), grid, self.axis)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +171,28 @@ def later(grid: TokenGrid, frames: int) -> TokenGrid:
 
 
 SCHEMES = (
+    Scheme(
+        name="tube",
+        paper="VideoMAE",
+        section="sec. 3.3",
+        mask=Tube(ratio=0.9),
+        grid=CLIP,
+        visible=160,
+        title="Tube",
+        note=(
+            "One map of the picture for the whole clip, so that nothing can be copied from another frame: 176 of each "
+            "time step's 196 tokens are hidden."
+        ),
+    ),
+    Scheme(
+        name="rgb-depth",
+        paper="RGB and depth",
+        mask=Tube(ratio=0.75, axis="modality"),
+        grid=TokenGrid(axes=("modality", "h", "w"), shape=(2, 14, 14), patch=(1, 16, 16)),
+        visible=98,
+        title="One mask for a stack of pictures",
+        note="The same places are hidden in all pictures of a stack, such as RGB and depth.",
+    ),
     Scheme(
         name="frames",
         paper="MAE-ST",

@@ -8,11 +8,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
-from maskstream.pipelines.masks.core.ratio import Ratio, as_law
-from maskstream.pipelines.masks.core.scheme import Scheme, Shot
-from maskstream.pipelines.masks.core.slices import random_orders
+from maskstream.pipelines.masks.core import Draw, Mask, Ratio, Scheme, Shot, TokenGrid, as_law
+from maskstream.pipelines.masks.patterns.frames import random_orders
 
 from .random import random_tokens
 

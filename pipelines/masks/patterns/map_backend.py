@@ -36,7 +36,7 @@ class MotionDraws:
 class MapBackend(Protocol[Numbers, Hidden]):
     """The steps of the rule for B clips. Backends agree in every bit, so nothing depends on which one computed a mask.
 
-    All arithmetic is in float32, operation by operation, in the order that the kernels of warp.py and maps.py have.
+    All arithmetic is in float32, operation by operation, in the order that the kernels of maps.py have.
     """
 
     def carry(

@@ -12,11 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from maskstream.pipelines.masks.core.base import DeviceMask, placed
-from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid, sized
+from maskstream.pipelines.masks.core import CLIP, DeviceMask, Draw, MaskBatch, Scheme, TokenGrid, placed, sized
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
-from maskstream.pipelines.masks.core.scheme import CLIP, Scheme
 
 from .map_backend import Floats, Hidden, MapBackend, MotionDraws, Numbers
 

@@ -8,10 +8,20 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, Scope, TokenGrid, check_scope
-from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
-from maskstream.pipelines.masks.core.scheme import CLIP, Scheme, Shot
+from maskstream.pipelines.masks.core import (
+    CLIP,
+    Draw,
+    Mask,
+    Ratio,
+    Rounding,
+    Scheme,
+    Scope,
+    Shot,
+    TokenGrid,
+    as_law,
+    check_rounding,
+    check_scope,
+)
 
 from .padded import Padded
 from .random import adjusted, random_tokens

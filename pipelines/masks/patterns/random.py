@@ -7,10 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
-from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
-from maskstream.pipelines.masks.core.scheme import CLIP, PICTURE, SPECTROGRAM, Scheme, Shot, square
+from maskstream.pipelines.masks.core import (
+    CLIP,
+    PICTURE,
+    SPECTROGRAM,
+    Draw,
+    Mask,
+    Ratio,
+    Rounding,
+    Scheme,
+    Shot,
+    TokenGrid,
+    as_law,
+    check_rounding,
+    square,
+)
 from maskstream.pipelines.masks.laws.progress import Linear, SquaredCosine
 from maskstream.pipelines.masks.laws.random import MaskGIT, MultiRatio
 

@@ -9,8 +9,7 @@ from math import floor
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
+from maskstream.pipelines.masks.core import SPECTROGRAM, Draw, Mask, Scheme, Shot, TokenGrid
 from maskstream.pipelines.masks.core.ratio import (
     Ratio,
     RatioAlone,
@@ -21,7 +20,6 @@ from maskstream.pipelines.masks.core.ratio import (
     check_rounding,
     visible_count,
 )
-from maskstream.pipelines.masks.core.scheme import SPECTROGRAM, Scheme, Shot
 from maskstream.pipelines.masks.laws.random import MultiRatio
 
 from .padded import Padded

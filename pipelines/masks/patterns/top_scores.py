@@ -7,10 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid, sized
-from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
-from maskstream.pipelines.masks.core.scheme import TEXT, Scheme, Shot
+from maskstream.pipelines.masks.core import (
+    TEXT,
+    Draw,
+    Mask,
+    Ratio,
+    Rounding,
+    Scheme,
+    Shot,
+    TokenGrid,
+    as_law,
+    check_rounding,
+    sized,
+)
 
 from .padded import Padded
 

@@ -19,7 +19,7 @@ from .map_backend import MotionDraws
 
 _INVERSION_STEPS = 3
 _PARTS = 32
-"""As in warp.py: places are rounded to 1/32 of a cell."""
+"""As in maps.py: places are rounded to 1/32 of a cell."""
 
 
 class TorchMaps:

@@ -8,10 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Maps, Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid
-from maskstream.pipelines.masks.core.ratio import Law
-from maskstream.pipelines.masks.core.scheme import PICTURE, Scheme, Shot
+from maskstream.pipelines.masks.core import PICTURE, Draw, Law, Maps, Mask, Scheme, Shot, TokenGrid
 
 from .padded import Padded
 from .random import Random

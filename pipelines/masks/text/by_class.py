@@ -8,15 +8,24 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid, sized
-from maskstream.pipelines.masks.core.ratio import Ratio, Rounding, as_law, check_rounding
-from maskstream.pipelines.masks.core.scheme import TEXT, Scheme, Shot
+from maskstream.pipelines.masks.core import (
+    TEXT,
+    Draw,
+    Mask,
+    Ratio,
+    Rounding,
+    Scheme,
+    Shot,
+    TokenGrid,
+    as_law,
+    check_rounding,
+    sized,
+)
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.shards.config import NOT_SAVED
 
-from .batch import TextMaps
 from .feedback import Feedback
+from .replace import TextMaps
 from .words import PADDING, TextWords, word_cue
 
 

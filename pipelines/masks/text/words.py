@@ -8,10 +8,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.base import Mask
-from maskstream.pipelines.masks.core.draw import Draw, TokenGrid, sized
-from maskstream.pipelines.masks.core.ratio import Law, Ratio, RatioLaw, Rounding, as_law, as_ratio_law, check_rounding
-from maskstream.pipelines.masks.core.scheme import TEXT, Scheme, Shot
+from maskstream.pipelines.masks.core import (
+    TEXT,
+    Draw,
+    Law,
+    Mask,
+    Ratio,
+    RatioLaw,
+    Rounding,
+    Scheme,
+    Shot,
+    TokenGrid,
+    as_law,
+    as_ratio_law,
+    check_rounding,
+    sized,
+)
 from maskstream.pipelines.masks.laws.progress import RatioDecay
 from maskstream.pipelines.masks.laws.random import UniformCount
 from maskstream.pipelines.masks.patterns.padded import Padded

@@ -22,9 +22,8 @@ from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 
 from .batch import AudioBatch, NoisyBatch
-from .noisy import MicrophoneLine, NoisyPlan, NoisyRowMaker
 from .reader import AudioClip, SoundReader, sound_of
-from .rows import AudioPlan, AudioRowMaker, Spectrograms
+from .rows import AudioPlan, AudioRowMaker, MicrophoneLine, NoisyPlan, NoisyRowMaker, Spectrograms
 from .spectrogram import Features, LogMel, Spectrogram, check_on_device, is_on_device, spectrogram_grid
 
 

@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.decode.indexed_sound import decode_indexed, read_indexed
-from maskstream.pipelines.decode.sound import decode_segment, read_segment, segment_range
+from maskstream.pipelines.decode.sound import decode_indexed, decode_segment, read_indexed, read_segment, segment_range
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config, check_types

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from maskstream.pipelines.flow.base import Flow
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.batch import Batch

@@ -23,8 +23,7 @@ from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
-from maskstream.pipelines.modalities.video.read import Int64s
-from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, flow_of
+from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, Int64s, flow_of
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.pipelines.stream.batch import Batch
 

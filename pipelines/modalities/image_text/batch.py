@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.text.batch import TextMaskBatch
+from maskstream.pipelines.masks import MaskBatch
+from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.text.batch import TextBatch, text_batch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD

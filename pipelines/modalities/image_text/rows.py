@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
-from maskstream.pipelines.masks.text.batch import TextMaps
+from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
 from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
 from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.modalities.rows import SampleRows
-from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
+from maskstream.pipelines.modalities.text.packing import token_dtype, token_range
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest

@@ -10,8 +10,7 @@ from typing import ClassVar, Self, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks import Cues, Mask, TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
@@ -25,8 +24,7 @@ from maskstream.shards.format.component import component_of
 from maskstream.shards.media.mesh_members import fields_of
 from maskstream.shards.stores.base import Range
 
-from .batch import MeshBatch, MeshView, mesh_batch
-from .graph import build_graph, surface_normals
+from .batch import MeshBatch, MeshView, build_graph, mesh_batch, surface_normals
 from .read import MeshReader, MeshStatistics, statistics_of
 
 

@@ -19,9 +19,8 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.component import component_of
 
-from .augment import PointAugment
 from .batch import PointsBatch
-from .read import PointPlan, PointSelection
+from .read import PointAugment, PointPlan, PointSelection
 from .tokens import PointTokens, VoxelTokens
 
 

@@ -1,16 +1,153 @@
-"""The tokens of a point cloud: cubes of voxels, or groups of neighbouring points."""
+"""The tokens of a point cloud: cubes of voxels, or groups of neighbouring points. Interpolation back to the points.
+
+The rule of voxels is DiT-3D's (Mo et al., 2023; after Point-Voxel CNN). A cloud is centred, divided by twice its
+largest norm and shifted by 0.5, so it lies in the unit cube. The coordinates times R, clamped to [0, R - 1] and
+rounded, give the voxel of each point.
+
+Shapes: B clouds of N points with C features, resolution R, patches of p^3 voxels. Voxels and tokens are numbered in C
+order of (x, y, z). Sums use scatter_add_, which is deterministic on the CPU, and on CUDA only with
+torch.use_deterministic_algorithms(True).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from maskstream.pipelines.masks import Cues, TokenGrid
+from maskstream.pipelines.stream.batch import Movable
 from maskstream.shards.config import Config
 
-from .voxels import occupied_tokens, voxel_grid
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Voxels(Movable):
+    """A batch of voxelised point clouds.
+
+    features: float32 (B, C, R, R, R), the mean feature of the points in each voxel, 0 in empty voxels. counts: int64
+    (B, R, R, R), the number of points in each voxel. places: float32 (B, N, 3), the coordinates in units of voxels, in
+    [0, R - 1]; rounding them gives the voxel of each point. reach: float32 (B,), the largest distance of a point from
+    the mean of its cloud, which is half the edge of the cube, in the points' units.
+    """
+
+    features: Tensor
+    counts: Tensor
+    places: Tensor
+    reach: Tensor
+
+
+def voxel_places(points: Tensor, resolution: int) -> Tensor:
+    """The coordinates of points (B, N, 3 or more) in units of voxels: float32 (B, N, 3), in [0, R - 1].
+
+    A cloud whose points all coincide lies in the middle of the cube. The mean is taken in float64, so the voxel of a
+    point does not depend on the order of the sum. Raises ValueError if the resolution is below 1.
+    """
+    if resolution < 1:
+        raise ValueError(f"resolution, the voxels along an edge, must be at least 1, got {resolution}")
+    centred = _centred(points)
+    unit = centred / (2 * _reach(centred)[:, None, None]).clamp_min(torch.finfo(torch.float32).tiny) + 0.5
+    return (unit * resolution).clamp(0, resolution - 1)
+
+
+def _centred(points: Tensor) -> Tensor:
+    """x, y, z minus their mean, float32 (B, N, 3)."""
+    xyz = points[..., :3].float()
+    return xyz - xyz.double().mean(dim=1, keepdim=True).float()
+
+
+def _reach(centred: Tensor) -> Tensor:
+    """The largest norm in each cloud, float32 (B,)."""
+    return centred.square().sum(dim=2).amax(dim=1).sqrt()
+
+
+def voxel_numbers(places: Tensor, resolution: int) -> Tensor:
+    """The voxel number of each point, int64 (B, N), in C order of (x, y, z); halves round to even."""
+    cells = places.round().long()
+    return (cells[..., 0] * resolution + cells[..., 1]) * resolution + cells[..., 2]
+
+
+@torch.no_grad()
+def voxelise(points: Tensor, resolution: int, places: Tensor | None = None) -> Voxels:
+    """Voxelises clouds (B, N, C); the first three columns are x, y, z, and all C columns are features.
+
+    places: the coordinates in units of voxels, by default `voxel_places(points, resolution)`. Only occupied voxels are
+    written, so on the CPU the cost hardly depends on the resolution. No gradient is computed.
+    """
+    batch, _, columns = points.shape
+    where = voxel_places(points, resolution) if places is None else places
+    at = voxel_numbers(where, resolution)
+    counts = _zeros(batch, resolution**3, like=at)
+    counts.scatter_add_(1, at, torch.ones_like(at))
+    features = _zeros(batch, columns, resolution**3, like=points.float())
+    each = at[:, None].expand(-1, columns, -1)
+    features.scatter_add_(2, each, points.float().transpose(1, 2))
+    features.scatter_(2, each, features.gather(2, each) / counts.gather(1, at)[:, None])
+    cube = (resolution,) * 3
+    return Voxels(
+        features=features.view(batch, columns, *cube),
+        counts=counts.view(batch, *cube),
+        places=where,
+        reach=_reach(_centred(points)),
+    )
+
+
+def _zeros(*shape: int, like: Tensor) -> Tensor:
+    """Zeros of a shape, with the device and dtype of `like`.
+
+    On the CPU numpy allocates them: its pages are zeroed by the system when they are first touched, while torch writes
+    all of them.
+    """
+    if like.device.type == "cpu" and not torch.compiler.is_compiling():
+        return torch.from_numpy(np.zeros(shape, dtype=np.int64 if like.dtype == torch.int64 else np.float32))
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+
+def devoxelise(grid: Tensor, places: Tensor) -> Tensor:
+    """Interpolates a grid (B, R, R, R, C) trilinearly at `places` (B, N, 3), in units of voxels.
+
+    Returns (B, N, C) in the grid's dtype. At integer places these are the voxels' own values.
+    """
+    batch, resolution, columns = len(grid), grid.shape[1], grid.shape[4]
+    low = places.floor().clamp(0, max(resolution - 2, 0))
+    share = (places - low).clamp(0, 1)
+    corner = low.long()
+    values = grid.reshape(batch, -1, columns)
+    out = values.new_zeros(*places.shape[:2], columns)
+    for corner_index in range(8):
+        step = torch.tensor([corner_index >> 2 & 1, corner_index >> 1 & 1, corner_index & 1], device=places.device)
+        at = voxel_numbers((corner + step).clamp_max(resolution - 1), resolution)
+        weight = torch.where(step.bool(), share, 1 - share).prod(dim=2, keepdim=True)
+        out = out + weight.to(values.dtype) * values.gather(1, at[..., None].expand(-1, -1, columns))
+    return out
+
+
+def voxel_grid(resolution: int, patch: int) -> TokenGrid:
+    """The (x, y, z) grid of tokens of `patch`^3 voxels; raises ValueError if resolution is not a multiple of patch."""
+    if patch < 1 or resolution < 1 or resolution % patch:
+        raise ValueError(
+            f"resolution={resolution} is not a positive multiple of patch={patch}; "
+            f"{max(resolution // max(patch, 1), 1) * max(patch, 1)} is"
+        )
+    return TokenGrid(axes=("x", "y", "z"), shape=(resolution // patch,) * 3, patch=(patch,) * 3)
+
+
+def point_tokens(places: Tensor, resolution: int, patch: int) -> Tensor:
+    """The token number of each point, int64 (B, N)."""
+    side = voxel_grid(resolution, patch).shape[0]
+    return voxel_numbers(torch.div(places.round(), patch, rounding_mode="floor"), side)
+
+
+def occupied_tokens(points: Tensor, resolution: int, patch: int) -> Tensor:
+    """Whether a token contains a point: bool (B, (R / patch)^3).
+
+    Points are counted, since the mean feature of an occupied voxel may be 0.
+    """
+    tokens = point_tokens(voxel_places(points, resolution), resolution, patch)
+    occupied = torch.zeros(len(points), voxel_grid(resolution, patch).size, dtype=torch.bool, device=points.device)
+    return occupied.scatter_(1, tokens, torch.ones_like(tokens, dtype=torch.bool))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

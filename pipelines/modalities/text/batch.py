@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks.text.batch import TextMaskBatch
+from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.stream.batch import Batch, Movable
 
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
-from maskstream.pipelines.masks.text.batch import TextMaps
+from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows, Shown
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.modalities.token_ranges import token_dtype, token_range
+from maskstream.pipelines.modalities.text.packing import token_dtype, token_range
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import Samples

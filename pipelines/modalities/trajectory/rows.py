@@ -10,8 +10,7 @@ import numpy.typing as npt
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
-from maskstream.pipelines.modalities.video.read import Int64s
-from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker
+from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, Int64s
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint

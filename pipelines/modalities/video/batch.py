@@ -1,20 +1,107 @@
-"""A batch of clips."""
+"""A batch of clips, as pixels or, on the host, as YUV planes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.decode.cpu import CropPlanes, UInt8Array, plane_memory, yuv_to_rgb
 from maskstream.pipelines.flow.base import Flow
-from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.masks import Draw, MaskBatch
+from maskstream.pipelines.stream.batch import Batch, Movable
 from maskstream.pipelines.stream.stats import Stats
 
-from .plane_batch import PlaneBatch
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlaneClip:
+    """The height and width of a clip's luma and of its chroma, whether it is flipped, and whether its chroma is resized
+    to half the output: in colours of BT.601 with limited range, as OpenCV converts them.
+    """
+
+    luma: tuple[int, int]
+    chroma: tuple[int, int]
+    flip: bool
+    half: bool
+
+    @classmethod
+    def of(cls, clip: CropPlanes) -> PlaneClip:
+        """The facts of a clip."""
+        luma, chroma = clip.luma.shape, clip.chroma.shape
+        half = clip.standard == "bt601" and not clip.full_range
+        return cls(luma=(luma[1], luma[2]), chroma=(chroma[2], chroma[3]), flip=clip.flip, half=half)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlaneBatch(Movable):
+    """The crops of B clips, padded to the largest.
+
+    luma: uint8 (B, T, H, W). chroma: uint8 (B, T, 2, ceil(H / 2), ceil(W / 2)). clips: one each, on the host. colours:
+    float32 (B, 3, 4), from (Y, U, V, 1) to RGB.
+    """
+
+    luma: Tensor
+    chroma: Tensor
+    clips: tuple[PlaneClip, ...]
+    colours: Tensor
+
+    @classmethod
+    def empty(cls, rows: int, frames: int, crops: Sequence[Crop]) -> PlaneBatch:
+        """Memory for clips of these crops, into which each clip is written, so that joining copies nothing."""
+        height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
+        luma, chroma = plane_memory((rows, frames), height, width)
+        colours = torch.empty(rows, 3, 4)
+        return cls(luma=torch.from_numpy(luma), chroma=torch.from_numpy(chroma), clips=(), colours=colours)
+
+    def room(self, row: int, crop: Crop) -> tuple[UInt8Array, UInt8Array]:
+        """Where the luma (T, h, w) and the chroma (T, 2, ceil(h / 2), ceil(w / 2)) of a clip are written.
+
+        A crop that replaces another may be larger than all of these; it has memory of its own.
+        """
+        luma, chroma = self.luma.numpy(), self.chroma.numpy()
+        if crop.height > luma.shape[2] or crop.width > luma.shape[3]:
+            return plane_memory((luma.shape[1],), crop.height, crop.width)
+        down, across = -(-crop.height // 2), -(-crop.width // 2)
+        return luma[row, :, : crop.height, : crop.width], chroma[row, :, :, :down, :across]
+
+    def of_clips(self, clips: Sequence[CropPlanes]) -> PlaneBatch:
+        """The batch of the clips that were written here, one in each row; copied if one has memory of its own."""
+        luma, chroma = self.luma.numpy(), self.chroma.numpy()
+        if not all(np.may_share_memory(clip.luma, luma) for clip in clips):
+            luma, chroma = _joined(clips)
+        return _described(luma, chroma, clips)
+
+    @classmethod
+    def of(cls, clips: Sequence[CropPlanes]) -> PlaneBatch:
+        """The batch of some clips of equal length, which are copied."""
+        return _described(*_joined(clips), clips)
+
+
+def _described(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[CropPlanes]) -> PlaneBatch:
+    """The batch of planes that hold these clips."""
+    colours = np.stack([yuv_to_rgb(clip.standard, clip.full_range) for clip in clips])
+    return PlaneBatch(
+        luma=torch.from_numpy(luma),
+        chroma=torch.from_numpy(chroma),
+        clips=tuple(map(PlaneClip.of, clips)),
+        colours=torch.from_numpy(colours.astype(np.float32)),
+    )
+
+
+def _joined(clips: Sequence[CropPlanes]) -> tuple[UInt8Array, UInt8Array]:
+    """Luma (B, T, H, W) and chroma (B, T, 2, ceil(H / 2), ceil(W / 2)) of clips, copied."""
+    frames = len(clips[0].luma)
+    height, width = (max(clip.luma.shape[axis] for clip in clips) for axis in (1, 2))
+    luma, chroma = plane_memory((len(clips), frames), height, width)
+    for clip, y, uv in zip(clips, luma, chroma, strict=True):
+        y[:, : clip.luma.shape[1], : clip.luma.shape[2]] = clip.luma
+        uv[..., : clip.chroma.shape[2], : clip.chroma.shape[3]] = clip.chroma
+    return luma, chroma
+
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -18,8 +18,7 @@ from maskstream.pipelines.flow.choice import AUTO, FLOWS, NONE, FlowChoice, flow
 from maskstream.pipelines.flow.cuts import scene_cuts
 from maskstream.pipelines.flow.source import Codec, FlowSource
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
-from maskstream.pipelines.masks.core.base import DeviceMask
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks.core import DeviceMask, MaskBatch
 
 from .batch import VideoBatch
 from .clip import VideoClip, start_multiple

@@ -18,12 +18,10 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
+from maskstream.pipelines.decode.cpu import decode_frames, to_rgb, wanted_packets, wanted_pts
 from maskstream.pipelines.decode.nvdec import CODECS, PictureFormat, missing_libraries, picture_format, refused, unusual
-from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
 from maskstream.pipelines.flow.source import SampleFlow
-from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
@@ -35,8 +33,7 @@ from maskstream.shards.media.h264_sps import UnknownSpsError, sps_of, uncropped_
 from maskstream.shards.media.mp4 import Int64Array, Packets, Track, read_header
 from maskstream.shards.stores.base import Range
 
-from .read import ClipBytes, Int64s
-from .rows import ClipPlan, ClipRowMaker
+from .rows import ClipBytes, ClipPlan, ClipRowMaker, Int64s
 
 _SYNC, _NON_SYNC = 0x02000000, 0x01010000
 

@@ -15,8 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .batch import VideoBatch
-from .plane_batch import PlaneBatch
+from .batch import PlaneBatch, VideoBatch
 
 Output = Literal["rgb", "yuv"]
 """What a sampler makes: RGB clips, or the planes of which a finish makes them."""

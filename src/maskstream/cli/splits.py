@@ -240,7 +240,7 @@ def fetch(
 
     What the cache has is checked and not fetched again, so the same command continues.
     """
-    from maskstream.pipelines.modalities.node_cache import block_cache, shards_of
+    from maskstream.pipelines.modalities.split import block_cache, shards_of
     from maskstream.shards.format.manifest import Manifest
     from maskstream.shards.stores.block_cache import fill
 

@@ -11,7 +11,7 @@ from maskstream.pages.figures.image import ImageFigures
 from maskstream.pages.figures.image_text import ImageTextFigures
 from maskstream.pages.figures.text import TextFigures
 from maskstream.pipelines.masks import MASKS
-from maskstream.pipelines.masks.core.scheme import TEXT as TEXT_GRID
+from maskstream.pipelines.masks.core import TEXT as TEXT_GRID
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.pipelines.modalities.image_text.data import IMAGE_CUES, TEXT_CUES, ImageTextData

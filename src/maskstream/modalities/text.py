@@ -8,7 +8,7 @@ from maskstream.modality import Demo, MaskField, Modality
 from maskstream.pages.figures.card import label_names
 from maskstream.pages.figures.text import TextFigures
 from maskstream.pipelines.masks import MASKS
-from maskstream.pipelines.masks.core.scheme import TEXT as GRID
+from maskstream.pipelines.masks.core import TEXT as GRID
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.text.data import CUES, TextData
 from maskstream.preprocess.encode.text.encoder import TextEncoder

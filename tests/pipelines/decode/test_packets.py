@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import DecodeError, decode_frames, to_rgb, yuv_to_rgb
-from maskstream.pipelines.decode.packets import wanted_packets
+from maskstream.pipelines.decode.cpu import DecodeError, decode_frames, to_rgb, wanted_packets, yuv_to_rgb
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
 from maskstream.shards.media.video_index import VideoIndex

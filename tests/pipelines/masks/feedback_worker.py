@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskstream.pipelines.masks import ByClass, Cues, Draw, Maps, Mask, Padded, TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import ByClass, Cues, Draw, Maps, Mask, MaskBatch, Padded, TokenGrid
 from maskstream.pipelines.masks.text.feedback import Feedback
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.order import Order

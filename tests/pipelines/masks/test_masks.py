@@ -19,6 +19,7 @@ from maskstream.pipelines.masks import (
     Dual,
     Fixed,
     Mask,
+    MaskBatch,
     MotionGuided,
     MultiBlock,
     Padded,
@@ -30,7 +31,6 @@ from maskstream.pipelines.masks import (
     mask_batch,
     visible_count,
 )
-from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.stream.rng import Place
 
 VIDEO = TokenGrid.video(16, 224, 224)

@@ -9,8 +9,8 @@ from torch.nn.functional import grid_sample
 
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
+from maskstream.pipelines.masks.patterns.maps import inverse
 from maskstream.pipelines.masks.patterns.motion_guided import start_map
-from maskstream.pipelines.masks.patterns.warp import inverse
 
 FRAMES, SIDE = 8, 224
 GRID = TokenGrid.video(FRAMES, SIDE, SIDE, tubelet=1)

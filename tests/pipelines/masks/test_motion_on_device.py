@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid, Uniform
-from maskstream.pipelines.masks.core.base import placed
+from maskstream.pipelines.masks.core import placed
 from maskstream.pipelines.masks.patterns.motion_guided import Base, Fill, Per, Start, numba_maps, torch_maps
 
 CLIPS = 3

@@ -14,6 +14,7 @@ from maskstream.pipelines.masks import (
     MASKS,
     Law,
     Linear,
+    MaskBatch,
     MaskGIT,
     MultiRatio,
     Padded,
@@ -25,7 +26,6 @@ from maskstream.pipelines.masks import (
     Uniform,
     UniformCount,
 )
-from maskstream.pipelines.masks.core.batch import MaskBatch
 
 from .mask_table import SCHEMES, Scheme, draws_of
 from .pattern_table import PATTERNS, Pattern, count_of

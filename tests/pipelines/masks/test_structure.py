@@ -29,7 +29,7 @@ from maskstream.pipelines.masks import (
     WholeWords,
     submesh,
 )
-from maskstream.pipelines.masks.core.slices import random_orders
+from maskstream.pipelines.masks.patterns.frames import random_orders
 from maskstream.pipelines.stream.rng import Place
 
 from .texts import text, token_grid

@@ -19,6 +19,7 @@ from maskstream.pipelines.masks import (
     DecoderRows,
     Draw,
     Mask,
+    MaskBatch,
     Padded,
     Replace,
     ScoredFirst,
@@ -28,7 +29,6 @@ from maskstream.pipelines.masks import (
     WholeWords,
     class_weights,
 )
-from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.text.words import TextWords
 from maskstream.pipelines.stream.rng import Place
 

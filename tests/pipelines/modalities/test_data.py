@@ -17,7 +17,7 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.sound import Mixup
 from maskstream.pipelines.masks import MotionGuided, Random, Tube
 from maskstream.pipelines.modalities.audio.data import AudioData, AudioSettings, NoisyData, NoisySettings
-from maskstream.pipelines.modalities.audio.noisy import MicrophoneLine
+from maskstream.pipelines.modalities.audio.rows import MicrophoneLine
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData, AudioVisualSettings
 from maskstream.pipelines.modalities.data import DataConfig

@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import Cues, Draw, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, SampleRows

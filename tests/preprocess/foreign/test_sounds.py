@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from maskstream.pipelines.decode.indexed_sound import decode_indexed, read_indexed
+from maskstream.pipelines.decode.sound import decode_indexed, read_indexed
 from maskstream.preprocess import index_tars
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify

@@ -16,7 +16,7 @@ from webdataset import TarWriter
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.read import clip_ranges, read_clip
+from maskstream.pipelines.modalities.video.rows import clip_ranges, read_clip
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.foreign.video import candidates, decoded, exact_entries, index_video
 from maskstream.preprocess.foreign.video_packets import demuxed_video

@@ -8,7 +8,7 @@ import torch
 
 from maskstream.pipelines import AudioClip
 from maskstream.pipelines.modalities.audio.batch import NoisyBatch
-from maskstream.pipelines.modalities.audio.noisy import MicrophoneLine
+from maskstream.pipelines.modalities.audio.rows import MicrophoneLine
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.config import with_set

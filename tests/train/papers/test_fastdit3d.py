@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise
-from maskstream.pipelines.masks import Draw
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
-from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_grid, voxel_places, voxelise
+from maskstream.pipelines.modalities.points.tokens import point_tokens, voxel_grid, voxel_places, voxelise
 from maskstream.pipelines.stream.rng import Place
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.nn.grid import axis_sinusoids

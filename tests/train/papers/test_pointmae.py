@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from maskstream.pipelines import masks
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens

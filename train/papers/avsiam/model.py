@@ -21,8 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks import visible_count
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch, visible_count
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from maskstream.pipelines import AudioClip
 from maskstream.pipelines.modalities.audio.batch import NoisyBatch
 from maskstream.pipelines.modalities.audio.data import NoisyData
-from maskstream.pipelines.modalities.audio.noisy import MicrophoneLine
+from maskstream.pipelines.modalities.audio.rows import MicrophoneLine
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 

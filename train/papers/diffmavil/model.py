@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from maskstream.pipelines.augment.diffusion import LinearNoise
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.train.core.model import Grids, Losses, check_least, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import SplitLocation
 from maskstream.train.core.model import Model

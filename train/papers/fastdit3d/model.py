@@ -34,7 +34,7 @@ from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise, Noi
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
+from maskstream.pipelines.modalities.points.tokens import Voxels, devoxelise, point_tokens, voxel_places, voxelise
 from maskstream.train.core.model import (
     Grids,
     Losses,

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Score
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train.core.model import Grids
 from maskstream.train.nn.grid import axis_sinusoids, gather_tokens, put_tokens

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.text.batch import TextMaskBatch
+from maskstream.pipelines.masks import MaskBatch
+from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData

@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import Context, Padded
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import Context, MaskBatch, Padded
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from maskstream.pipelines.masks import Joints
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
-from maskstream.pipelines.modalities.pose.clip import PoseClip
-from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.pipelines.modalities.pose.data import PoseClip, PoseData
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 

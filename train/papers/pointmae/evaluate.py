@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
 from maskstream.train.nn.objectives import chamfer

@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, weighted
 from maskstream.train.nn.grid import gather_tokens

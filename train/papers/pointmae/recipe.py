@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import Random
-from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe

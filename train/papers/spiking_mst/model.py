@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.masks.core.ratio import check_ratio
+from maskstream.pipelines.masks import Draw
+from maskstream.pipelines.masks.core import check_ratio
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.shards.config import Config

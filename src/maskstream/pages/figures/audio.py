@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audio.batch import AudioBatch, NoisyBatch
 from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.batch import PointsBatch
-from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
-from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_places
+from maskstream.pipelines.modalities.points.read import PointAugment
+from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens, point_tokens, voxel_places
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 

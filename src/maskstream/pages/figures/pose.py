@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
-from maskstream.pipelines.modalities.pose.clip import PoseClip
+from maskstream.pipelines.modalities.pose.data import PoseClip
 from maskstream.shards.media.h36m import bones
 
 from .card import Card, Drawing, Facts, label_words

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 
 from .pictures import Bool, Grid
 

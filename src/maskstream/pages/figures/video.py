@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.flow.picture import flow_scale, usable
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 
 from .card import Card, Drawing, Fact, Facts, Frame, FrameTrack, Movie, Picture, PictureGrid, label_words

@@ -18,7 +18,7 @@ from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, hatch, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import flow_scale, flow_to_image
 from maskstream.pipelines.masks import SCHEMES, Tube
-from maskstream.pipelines.masks.core.scheme import Shot
+from maskstream.pipelines.masks.core import Shot
 
 from . import audio, image, pairs, video
 from .drawings import life_svg, of_card, order_svg

@@ -12,9 +12,8 @@ import numpy.typing as npt
 from maskstream.pages.figures.card import Card, Code, Fact, Facts, Figure
 from maskstream.pages.figures.figures import mask_facts
 from maskstream.pages.figures.tokens import MaskRow
-from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, PaperLaw, Scheme, TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
-from maskstream.pipelines.masks.core.scheme import Shot
+from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperLaw, Scheme, TokenGrid
+from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.data import video_loader
 from maskstream.pipelines.stream.rng import Place

@@ -14,7 +14,7 @@ import torch
 from maskstream.pages.figures.card import Drawing, Figure, Section
 from maskstream.pages.figures.chart import dots, lines
 from maskstream.pipelines.masks import Cues, TokenGrid, submesh
-from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxel_places
+from maskstream.pipelines.modalities.points.tokens import occupied_tokens, voxel_grid, voxel_places
 
 from .scheme import Drawn, GalleryScene, Media, Mesh, Paint, scheme_card, schemes_on
 

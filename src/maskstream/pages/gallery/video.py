@@ -9,8 +9,7 @@ import numpy as np
 from maskstream.pages.figures.card import Figure, PictureGrid, Section
 from maskstream.pages.figures.pictures import UInt8, resize
 from maskstream.pipelines.flow import dis_flow
-from maskstream.pipelines.masks import Cues, TokenGrid
-from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.masks import Cues, MaskBatch, TokenGrid
 
 from .panels import masked_picture, token_maps
 from .scheme import Drawn, GalleryScene, Media, scheme_card, schemes_on

@@ -20,7 +20,7 @@ from maskstream.pages.figures.mesh import MeshFigures
 from maskstream.pages.figures.pictures import data_uri, resize
 from maskstream.pages.figures.points import FADED, INK, MADE, SEEN, cloud, cloud_picture, marked
 from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
-from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_places
+from maskstream.pipelines.modalities.points.tokens import point_tokens, voxel_places
 from maskstream.preprocess.encode.text.tokenizer import tokenizer_of
 from maskstream.train.evaluate.evaluation import Clips, Compared, Example, Pictures, ShownSamples, Similarities
 from maskstream.train.papers.fastdit3d.evaluate import DenoisedClouds, Generated

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import AudioClip, noisy_loader
-from maskstream.pipelines.modalities.audio.noisy import SPEED_OF_SOUND, MicrophoneLine
+from maskstream.pipelines.modalities.audio.rows import SPEED_OF_SOUND, MicrophoneLine
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.errors import ResumeError

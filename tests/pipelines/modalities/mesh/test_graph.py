@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.mesh.graph import build_graph, surface_normals
+from maskstream.pipelines.modalities.mesh.batch import build_graph, surface_normals
 
 from .small_simulations import simulation
 

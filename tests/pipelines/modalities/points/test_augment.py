@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.points.augment import PointAugment, PointStats, rotation
+from maskstream.pipelines.modalities.points.read import PointAugment, PointStats, rotation
 
 
 def cloud(n=500, columns=5):

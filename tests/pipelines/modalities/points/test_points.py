@@ -7,10 +7,8 @@ import torch
 from maskstream.pipelines import masks, points_loader
 from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise
 from maskstream.pipelines.masks import Draw, Mask
-from maskstream.pipelines.modalities.points.augment import PointAugment
-from maskstream.pipelines.modalities.points.read import PointSelection
-from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
-from maskstream.pipelines.modalities.points.voxels import occupied_tokens
+from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
+from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens, occupied_tokens
 from maskstream.shards.errors import SampleError
 
 from ...every_modality import write_split

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.modalities.points.voxels import (
+from maskstream.pipelines.modalities.points.tokens import (
     devoxelise,
     occupied_tokens,
     point_tokens,

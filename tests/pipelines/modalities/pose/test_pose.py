@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import Cameras, PoseClip, masks, pose_loader
-from maskstream.pipelines.modalities.pose.clip import mirrored, seen
-from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.pipelines.modalities.pose.data import PoseData, mirrored, seen
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.h36m import MIRRORED
 from maskstream.shards.media.npy import read_npy

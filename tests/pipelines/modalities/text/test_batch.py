@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import masks
-from maskstream.pipelines.masks.core.draw import Cues, Draw, TokenGrid
+from maskstream.pipelines.masks import Cues, Draw, TokenGrid
 from maskstream.pipelines.modalities.text.batch import text_batch
 
 DOCUMENTS = np.array([[0, 0, 0, 1, 1, -1], [0, 0, -1, -1, -1, -1], [0, 1, 2, 2, 2, 2]], np.int32)

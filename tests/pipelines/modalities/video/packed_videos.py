@@ -11,8 +11,7 @@ from maskstream.pipelines.modalities.fields import FieldReader
 from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.modalities.video.dali import DaliFinish
 from maskstream.pipelines.modalities.video.packing import PackedRowMaker
-from maskstream.pipelines.modalities.video.read import ClipBytes
-from maskstream.pipelines.modalities.video.rows import ClipRowMaker
+from maskstream.pipelines.modalities.video.rows import ClipBytes, ClipRowMaker
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video

@@ -17,8 +17,7 @@ from maskstream.pipelines import video_loader
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.flow import BatchFlow, dis_flow
-from maskstream.pipelines.masks import Cues, MotionGuided, Tube
-from maskstream.pipelines.masks.core.draw import Draw
+from maskstream.pipelines.masks import Cues, Draw, MotionGuided, Tube
 from maskstream.pipelines.modalities import backend
 from maskstream.pipelines.modalities.backend import GpuCard
 from maskstream.pipelines.modalities.video import packing

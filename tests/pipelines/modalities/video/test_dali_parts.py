@@ -9,7 +9,7 @@ import pytest
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
-from maskstream.pipelines.modalities.video.dali_graph import clip_pipeline, colours_after, region
+from maskstream.pipelines.modalities.video.dali import clip_pipeline, colours_after, region
 from maskstream.pipelines.modalities.video.packing import Refusal, encoded_clip
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.media.mp4 import read_fragments, read_header

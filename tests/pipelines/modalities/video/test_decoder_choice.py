@@ -14,7 +14,7 @@ from av.bitstream import BitStreamFilterContext
 from maskstream.pipelines.decode.nvdec import missing_libraries
 from maskstream.pipelines.modalities.audio.dali import mel_graph
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
-from maskstream.pipelines.modalities.video.dali_graph import clip_graph, clip_pipeline
+from maskstream.pipelines.modalities.video.dali import clip_graph, clip_pipeline
 from maskstream.pipelines.modalities.video.packing import EncodedClip, Refusal, encoded_clip
 from maskstream.pipelines.stream.sampler import BadRowsError
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video

@@ -13,8 +13,8 @@ from maskstream.pipelines.augment import MultiScaleCrop, RandomResizedCrop
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import crop_planes, to_rgb
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video.batch import PlaneBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.plane_batch import PlaneBatch
 from maskstream.pipelines.modalities.video.yuv import rgb_of
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Wanted
