@@ -179,26 +179,23 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
         with seeded(seed):
             return self.make(grids)
 
+    def need_heads(self, width: str = "width", heads: str = "heads", *, of: int = 1) -> None:
+        """ValueError unless the field `width` is a multiple of the field `heads` and of a number."""
+        channels, parts = getattr(self, width), getattr(self, heads)
+        if min(channels, parts) < 1 or channels % parts or channels % of:
+            also = f"{of} and of " if of > 1 else ""
+            raise ValueError(f"{width} must be a multiple of {also}{heads}, got {width}={channels}, {heads}={parts}")
 
-def check_heads(config: Config, width: str = "width", heads: str = "heads", *, of: int = 1) -> None:
-    """ValueError unless the field `width` of a config is a multiple of its field `heads` and of a number."""
-    channels, parts = getattr(config, width), getattr(config, heads)
-    if min(channels, parts) < 1 or channels % parts or channels % of:
-        also = f"{of} and of " if of > 1 else ""
-        raise ValueError(f"{width} must be a multiple of {also}{heads}, got {width}={channels}, {heads}={parts}")
+    def need_least(self, *names: str, least: int = 1) -> None:
+        """ValueError unless each of these fields is `least` or more."""
+        values = [getattr(self, name) for name in names]
+        if min(values) < least:
+            *first, last = names
+            listed = f"{', '.join(first)} and {last}" if first else last
+            raise ValueError(f"{listed} must be at least {least}, got {', '.join(map(str, values))}")
 
-
-def check_least(config: Config, *names: str, least: int = 1) -> None:
-    """ValueError unless each of these fields of a config is `least` or more."""
-    values = [getattr(config, name) for name in names]
-    if min(values) < least:
-        *first, last = names
-        listed = f"{', '.join(first)} and {last}" if first else last
-        raise ValueError(f"{listed} must be at least {least}, got {', '.join(map(str, values))}")
-
-
-def check_choices(config: Config, **legal: Any) -> None:
-    """ValueError unless each of these fields of a config has a value of its Literal."""
-    for name, choices in legal.items():
-        if (value := getattr(config, name)) not in get_args(choices):
-            raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, got {value!r}")
+    def need_choices(self, **legal: Any) -> None:
+        """ValueError unless each of these fields has a value of its Literal."""
+        for name, choices in legal.items():
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, got {value!r}")

@@ -31,16 +31,7 @@ from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.model import (
-    Grids,
-    Losses,
-    Model,
-    ModelConfig,
-    check_choices,
-    check_heads,
-    check_least,
-    squared,
-)
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
 
 from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .grid import LearntPositions, Windows, gather_tokens
@@ -103,8 +94,8 @@ class AutoencoderConfig(ModelConfig[BatchT]):
 
     def __post_init__(self) -> None:
         for part in ("", "decoder_"):
-            check_heads(self, f"{part}width", f"{part}heads", of=2)
-        check_least(self, "depth", "decoder_depth", "mlp_ratio")
+            self.need_heads(f"{part}width", f"{part}heads", of=2)
+        self.need_least("depth", "decoder_depth", "mlp_ratio")
         if self.decoder_window is not None and self.class_token:
             raise ValueError(
                 f"a class token lies in no window, got decoder_window={self.decoder_window} and class_token=True; "
@@ -234,7 +225,7 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
 
     def __post_init__(self) -> None:
         AutoencoderConfig.__post_init__(self)
-        check_choices(self, target=VideoTargets, positions=Positions)
+        self.need_choices(target=VideoTargets, positions=Positions)
 
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
         """Cubes of video on the grid "video"."""
@@ -254,7 +245,7 @@ class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
 
     def __post_init__(self) -> None:
         AutoencoderConfig.__post_init__(self)
-        check_choices(self, target=Targets, positions=FirstAxis)
+        self.need_choices(target=Targets, positions=FirstAxis)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
-from maskstream.train.core.model import Grids, ModelConfig, check_heads, check_least
+from maskstream.train.core.model import Grids, ModelConfig
 
 from .media_tokens import ImageTokens
 from .token_layers import TokenIds
@@ -54,8 +54,8 @@ class MultiwayConfig(ModelConfig[ImageTextBatch]):
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        check_heads(self, of=4)
-        check_least(self, "depth", "mlp_ratio", "vocabulary")
+        self.need_heads(of=4)
+        self.need_least("depth", "mlp_ratio", "vocabulary")
 
 
 class Multiway(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from maskstream.train.core.model import Grids, Model, ModelConfig, check_heads, check_least
+from maskstream.train.core.model import Grids, Model, ModelConfig
 
 from .media_tokens import SpectrogramTokens, VideoTokens
 
@@ -35,8 +35,8 @@ class PairConfig(ModelConfig[AudioVisualBatch]):
 
     def __post_init__(self) -> None:
         for part in ("", "decoder_"):
-            check_heads(self, f"{part}width", f"{part}heads", of=4)
-        check_least(self, "depth", "decoder_depth", "mlp_ratio")
+            self.need_heads(f"{part}width", f"{part}heads", of=4)
+        self.need_least("depth", "decoder_depth", "mlp_ratio")
         if self.temperature <= 0 or not 0 <= self.matching <= 1:
             raise ValueError(f"temperature must be > 0 and matching must lie in [0, 1], got {self}")
 

@@ -23,17 +23,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.train.core.distributed import sum_over_ranks
-from maskstream.train.core.model import (
-    Grids,
-    Losses,
-    LossPart,
-    Model,
-    ModelConfig,
-    check_choices,
-    check_heads,
-    check_least,
-    weighted,
-)
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, weighted
 
 from .token_layers import (
     Documents,
@@ -119,15 +109,15 @@ class TokenModelConfig(ModelConfig[TextBatch]):
     momentum: float = 0.999
 
     def __post_init__(self) -> None:
-        check_heads(self)
+        self.need_heads()
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(
                 f"rotary positions need an even number of channels a head, got {self.width // self.heads}; change "
                 "width or heads"
             )
-        check_least(self, "depth", "mlp_ratio", "vocabulary")
-        check_least(self, "classes", least=0)
-        check_choices(self, positions=Positions, norm=NormAt)
+        self.need_least("depth", "mlp_ratio", "vocabulary")
+        self.need_least("classes", least=0)
+        self.need_choices(positions=Positions, norm=NormAt)
 
     def make(self, grids: Grids) -> TokenModel:
         """See ModelConfig."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from maskstream.pipelines.modalities.audio.batch import NoisyBatch
 from maskstream.pipelines.modalities.audio.data import NoisyData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.shards.config import Config
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_choices, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 
 Bound = Literal["parts", "magnitude", "none"]
 
@@ -47,7 +47,8 @@ class ComplexRatio(Config):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_choices(self, bound=Bound)
+        if self.bound not in get_args(Bound):
+            raise ValueError(f"bound is one of {', '.join(get_args(Bound))}, got {self.bound!r}")
         if not (self.limit > 0 and self.steepness > 0 and self.eps > 0):
             raise ValueError(
                 f"limit, steepness and eps must be > 0, got limit={self.limit}, steepness={self.steepness}, "

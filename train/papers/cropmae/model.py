@@ -24,7 +24,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, squared
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.media_tokens import NO_MASK, ImageTokens
@@ -47,8 +47,8 @@ class CrossConfig(ModelConfig[BatchT]):
 
     def __post_init__(self) -> None:
         for part in ("", "decoder_"):
-            check_heads(self, f"{part}width", f"{part}heads", of=4)
-        check_least(self, "depth", "decoder_depth", "mlp_ratio", "decoder_mlp_ratio")
+            self.need_heads(f"{part}width", f"{part}heads", of=4)
+        self.need_least("depth", "decoder_depth", "mlp_ratio", "decoder_mlp_ratio")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

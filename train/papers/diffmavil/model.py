@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from maskstream.train.core.model import Grids, Losses, check_least, squared
+from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, interleaved_sinusoid
 from maskstream.train.nn.objectives import matching, mean_token
@@ -48,7 +48,7 @@ class AudioVisualDiffusionConfig(PairConfig):
 
     def __post_init__(self) -> None:
         PairConfig.__post_init__(self)
-        check_least(self, "fusion_depth")
+        self.need_least("fusion_depth")
 
     def make(self, grids: Grids) -> AudioVisualDiffusion:
         """See ModelConfig."""

@@ -35,16 +35,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.tokens import Voxels, devoxelise, point_tokens, voxel_places, voxelise
-from maskstream.train.core.model import (
-    Grids,
-    Losses,
-    Model,
-    ModelConfig,
-    check_choices,
-    check_heads,
-    check_least,
-    weighted,
-)
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.nn.grid import axis_sinusoids, from_windows, gather_tokens, put_tokens, rates, to_windows
 from maskstream.train.nn.transformer import MLP, Attention, init_linear
 
@@ -170,9 +161,9 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
 
     def __post_init__(self) -> None:
         for part in ("", "decoder_"):
-            check_heads(self, f"{part}width", f"{part}heads", of=6)
-        check_least(self, "depth", "decoder_depth", "experts", "mlp_ratio", "categories", "window")
-        check_choices(self, schedule=Schedule)
+            self.need_heads(f"{part}width", f"{part}heads", of=6)
+        self.need_least("depth", "decoder_depth", "experts", "mlp_ratio", "categories", "window")
+        self.need_choices(schedule=Schedule)
         if not 0 < self.shown <= 1:
             raise ValueError(f"shown is a share of the tokens and must lie in (0, 1], got {self.shown}")
         self.noise()

@@ -29,7 +29,7 @@ from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, squared, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared, weighted
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, put_tokens
 from maskstream.train.nn.media_tokens import ImageTokens
@@ -118,8 +118,8 @@ class ImageTextSizes(ModelConfig[ImageTextBatch]):
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        check_heads(self, of=4)
-        check_least(self, "depth", "text_depth", "fusion_depth", "mlp_ratio", "vocabulary")
+        self.need_heads(of=4)
+        self.need_least("depth", "text_depth", "fusion_depth", "mlp_ratio", "vocabulary")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,8 +137,8 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
         ImageTextSizes.__post_init__(self)
         if not 0 <= self.image_layer <= self.fusion_depth:
             raise ValueError(f"image_layer is 0 to fusion_depth={self.fusion_depth}, got {self.image_layer}")
-        check_heads(self, "decoder_width", "decoder_heads", of=4)
-        check_least(self, "decoder_depth")
+        self.need_heads("decoder_width", "decoder_heads", of=4)
+        self.need_least("decoder_depth")
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """ValueError for data without masks or pairs."""

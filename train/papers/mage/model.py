@@ -21,17 +21,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.train.core.model import (
-    Grids,
-    Losses,
-    Model,
-    ModelConfig,
-    check_choices,
-    check_heads,
-    check_least,
-    weighted,
-    widen,
-)
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.grid import gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.objectives import matching
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
@@ -71,9 +61,9 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
 
     def __post_init__(self) -> None:
         for heads in ("heads", "decoder_heads"):
-            check_heads(self, heads=heads)
-        check_least(self, "depth", "decoder_depth", "mlp_ratio")
-        check_choices(self, positions=Positions)
+            self.need_heads(heads=heads)
+        self.need_least("depth", "decoder_depth", "mlp_ratio")
+        self.need_choices(positions=Positions)
         if not 0 <= self.smoothing < 1 or self.contrast < 0 or self.temperature <= 0:
             raise ValueError(
                 "smoothing must lie in [0, 1), contrast be 0 or more and temperature above 0, got "

@@ -21,7 +21,7 @@ from maskstream.pipelines.masks import Context, MaskBatch, Padded
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, weighted, widen
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.grid import LearntPositions, from_windows, gather_tokens, to_windows
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
 from maskstream.train.nn.token_layers import TokenHead
@@ -48,8 +48,8 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
     context: int = 1
 
     def __post_init__(self) -> None:
-        check_heads(self)
-        check_least(self, "depth", "mlp_ratio", "window", "context")
+        self.need_heads()
+        self.need_least("depth", "mlp_ratio", "window", "context")
 
     def check(self, data: DataConfig[VideoBatch]) -> None:
         """ValueError where the mask leaves other frames visible than the context."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.model import Grids, Losses, Model, check_least, weighted
+from maskstream.train.core.model import Grids, Losses, Model, weighted
 from maskstream.train.nn.multiway import Multiway, MultiwayConfig
 from maskstream.train.nn.token_layers import TokenHead, TokenIds
 from maskstream.train.nn.transformer import CoAttention, init_linear, init_tables
@@ -41,8 +41,8 @@ class RationaleWriterConfig(MultiwayConfig):
 
     def __post_init__(self) -> None:
         MultiwayConfig.__post_init__(self)
-        check_least(self, "decoder_depth")
-        check_least(self, "longest", least=4)
+        self.need_least("decoder_depth")
+        self.need_least("longest", least=4)
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """ValueError for data without a target, or with a longer one."""

@@ -28,7 +28,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_choices, check_least, squared
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
 
 Task = Literal["masked", "next"]
 N_KINDS = 9
@@ -109,8 +109,8 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
     def __post_init__(self) -> None:
         if self.dims not in (2, 3):
             raise ValueError(f"dims is 2 or 3, got {self.dims}")
-        check_choices(self, task=Task)
-        check_least(self, "channels", "width", "hidden", "encoder_rounds", "decoder_rounds")
+        self.need_choices(task=Task)
+        self.need_least("channels", "width", "hidden", "encoder_rounds", "decoder_rounds")
 
     def check(self, data: DataConfig[MeshBatch]) -> None:
         """Raises ValueError unless the data have a mask exactly if the task is "masked"."""

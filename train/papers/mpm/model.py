@@ -20,18 +20,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
-from maskstream.train.core.model import (
-    Grids,
-    Losses,
-    LossPart,
-    Model,
-    ModelConfig,
-    check_choices,
-    check_heads,
-    check_least,
-    weighted,
-    widen,
-)
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.transformer import Stack, init_linear
 
@@ -60,9 +49,9 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
     shares: tuple[float, float, float] = (5.0, 5.0, 1.0)
 
     def __post_init__(self) -> None:
-        check_heads(self, of=4)
-        check_least(self, "hidden", "depth", "mlp_ratio", "decoder_depth")
-        check_choices(self, task=Task)
+        self.need_heads(of=4)
+        self.need_least("hidden", "depth", "mlp_ratio", "decoder_depth")
+        self.need_choices(task=Task)
         if min(self.shares) <= 0:
             raise ValueError(f"shares must be above 0, got {self.shares}")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.objectives import chamfer, squared_distances
 from maskstream.train.nn.transformer import Stack, init_linear
@@ -63,8 +63,8 @@ class PointAutoencoderConfig(ModelConfig[PointsBatch]):
     mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
-        check_heads(self)
-        check_least(self, "depth", "decoder_depth", "mlp_ratio")
+        self.need_heads()
+        self.need_least("depth", "decoder_depth", "mlp_ratio")
 
     def make(self, grids: Grids) -> PointAutoencoder:
         """See ModelConfig."""

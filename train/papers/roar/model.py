@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.rng import sample_rng
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.nn.token_layers import TokenIds
 from maskstream.train.nn.transformer import Stack, init_normal
 
@@ -119,7 +119,7 @@ class LSTMClassifierConfig(TextClassifierConfig):
 
     def __post_init__(self) -> None:
         TextClassifierConfig.__post_init__(self)
-        check_least(self, "hidden")
+        self.need_least("hidden")
 
     def make(self, grids: Grids) -> LSTMClassifier:
         """See ModelConfig."""
@@ -162,8 +162,8 @@ class RobertaClassifierConfig(TextClassifierConfig):
 
     def __post_init__(self) -> None:
         TextClassifierConfig.__post_init__(self)
-        check_heads(self)
-        check_least(self, "depth", "mlp_ratio")
+        self.need_heads()
+        self.need_least("depth", "mlp_ratio")
 
     def make(self, grids: Grids) -> RobertaClassifier:
         """See ModelConfig."""

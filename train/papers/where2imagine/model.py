@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, check_heads, check_least, weighted, widen
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions
 from maskstream.train.nn.media_tokens import VideoTokens
 from maskstream.train.nn.transformer import Stack, init_linear
@@ -56,8 +56,8 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
     ahead_s: float = 2.0
 
     def __post_init__(self) -> None:
-        check_heads(self, of=4)
-        check_least(self, "depth", "mlp_ratio")
+        self.need_heads(of=4)
+        self.need_least("depth", "mlp_ratio")
 
     def check(self, data: DataConfig[TrajectoryBatch]) -> None:
         """ValueError unless the data have the depth and the waypoints that the model is for."""
