@@ -16,35 +16,24 @@ from pathlib import Path
 from maskstream.preprocess.source import Source
 from maskstream.shards.named import imported, named
 
-from .audio_json import audio_json
-from .audioset import audioset
 from .dataset import Dataset, in_archives, reads_media
 from .documents import jsonl, parquet_text
-from .esc50 import esc50
 from .folder import audio_folder, audiovisual_folder, folder, image_folder, mesh_folder, points_folder, pose_folder, txt
-from .hmdb51 import hmdb51
-from .image_text_folder import image_text_folder
-from .imagefolder import imagefolder
-from .k400 import k400
+from .image_folders import image_text_folder, imagefolder
 from .knowledge_vqa import a_okvqa, infoseek, ok_vqa
-from .las import las
 from .lerobot import lerobot
-from .librispeech import librispeech
 from .m3ae_style import m3ae_style
 from .medical_vqa import pathvqa, slake, vqa_rad
 from .medthink import r_path, r_rad, r_slake
 from .meshgraphnets import meshgraphnets
-from .microphones import microphones
-from .modelnet40 import modelnet40
 from .parquet_media import parquet_audio, parquet_image, parquet_video
-from .rawframes import rawframes
+from .point_clouds import las, modelnet40
 from .refcoco import refcoco
 from .shapenet import shapenet, shapenet55, shapenetpart
-from .ssv2 import ssv2
+from .sounds import audio_json, audioset, esc50, librispeech, microphones
 from .tum_rgbd import tum_rgbd
-from .ucf101 import ucf101
-from .vggsound import vggsound
-from .video_list import video_list
+from .video_lists import rawframes, video_list
+from .videos import hmdb51, k400, ssv2, ucf101, vggsound
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,16 @@
-"""A raw dataset: named splits of sources, label names, and functions that find its files."""
+"""A raw dataset: named splits of sources, label names, and functions that find its files and the lists of its splits.
+
+What is held out for validation, where a publisher has no split, are whole groups of sources that are alike, chosen by
+the hash of their names. Near-duplicates in both splits would let a model that only remembers its training data look
+good. The choice depends on names alone, so it is the same on every machine, and stays the same for a group when others
+are added or taken away from other labels. Of questions the frequent answers of the split train are the classes.
+"""
 
 from __future__ import annotations
 
 import errno
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,8 +19,11 @@ from inspect import unwrap
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
+import xxhash
+
 from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.preprocess.raw.lists import read_lines
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject
@@ -249,3 +260,100 @@ def require_folder(root: Path, *, name: str, obtain: str) -> None:
     """Raise DatasetError if the folder of a dataset does not exist."""
     if not root.is_dir():
         raise DatasetError(f"{name}: there is no folder {root}. {obtain}")
+
+
+def label_map(dataset: str, root: Path, count: int, obtain: str) -> list[str]:
+    """The names of labels from 0 on, as VideoMAE V2, MMAction2 and UCF101 keep them: in `label_map*.txt` or
+    `classInd.txt` in ROOT or a folder there; without these files their numbers. The line of a name is its label.
+
+    Raises DatasetError if there are fewer than `count` names.
+    """
+    path = first_existing(root, "label_map*.txt", "*/label_map*.txt", "classInd.txt", "*/classInd.txt")
+    if path is None:
+        return list(map(str, range(count)))
+    names = [re.sub(r"^[0-9]+ ", "", line) if path.name == "classInd.txt" else line for _, line in read_lines(path)]
+    if len(names) < count:
+        raise DatasetError(f"{dataset}: {path} has {len(names)} names, but a list has the label {count - 1}. {obtain}")
+    return names
+
+
+EVAL = ("eval", "evaluation")
+
+
+def split_lists(
+    dataset: str, folders: Iterable[Path], words: Mapping[str, Collection[str]], suffixes: Collection[str], obtain: str
+) -> dict[str, Path]:
+    """The list of each split that has one: a file with one of `suffixes` whose name has one of the split's `words`.
+
+    Raises DatasetError if several files could be the list of a split, or train has none.
+    """
+    places = [folder for folder in folders if folder.is_dir()]
+    files = [path for folder in places for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
+    found: dict[str, Path] = {}
+    for split, own in words.items():
+        alike = [path for path in files if {*own} & {*re.split(r"[^a-z]+", path.stem.lower())} and path.is_file()]
+        if len(alike) > 1:
+            names = ", ".join(map(str, alike))
+            raise DatasetError(f"{dataset}: several files may be the list of the split {split} ({names}); keep one")
+        if alike:
+            found[split] = alike[0]
+    if "train" not in found:
+        raise DatasetError(f"{dataset}: there is no list of the split train in {places[0]}. {obtain}")
+    return found
+
+
+def held_out_groups(sources: Iterable[tuple[int, str]], share: float = 0.2) -> set[str]:
+    """The groups that are validation; sources: the label and the group of each source.
+
+    Of each label about `share` of the sources are held out: groups are taken in the order of their hashes, while the
+    share is not exceeded by more than half a group. At least one group of each label is held out, and at least one is
+    kept for training; the only group of a label is kept. A group of several labels is held out whole if one of them
+    holds it out.
+    """
+    by_label: dict[int, Counter[str]] = {}
+    for label, group in sources:
+        by_label.setdefault(label, Counter())[group] += 1
+    found: set[str] = set()
+    for sizes in by_label.values():
+        wanted = share * sizes.total()
+        taken = 0
+        for group in sorted(sizes, key=_hash)[: len(sizes) - 1]:
+            if taken and taken + sizes[group] / 2 > wanted:
+                continue
+            taken += sizes[group]
+            found.add(group)
+    return found
+
+
+def _hash(name: str) -> int:
+    return xxhash.xxh3_64_intdigest(name.encode())
+
+
+MOST = 3000
+"""The most answers that are classes."""
+
+
+def answer_labels(
+    splits: Mapping[str, Sequence[Source]], least: int = 1
+) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
+    """The label names, and the sources with their labels: of each its answer, or the first of several.
+
+    The classes are the most frequent answers of train, at most `MOST`, that occur there `least` times, in alphabetical
+    order; a source with another answer has the label -1.
+    """
+    counts = Counter(answer_of(source) for source in splits.get("train", ()))
+    counts.pop("", None)
+    frequent = [answer for answer in counts if counts[answer] >= least]
+    kept = sorted(sorted(frequent, key=lambda answer: (-counts[answer], answer))[:MOST])
+    number = {answer: n for n, answer in enumerate(kept)}
+    return tuple(kept), {
+        split: [replace(source, label=number.get(answer_of(source), -1)) for source in sources]
+        for split, sources in splits.items()
+    }
+
+
+def answer_of(source: Source) -> str:
+    """The answer of a source in lower case, the first of several; "" without one."""
+    given = source.meta.get("answer", "")
+    first = given if isinstance(given, str) else next(iter(given), "")
+    return str(first).strip().lower()

@@ -15,8 +15,7 @@ from pathlib import Path
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.encoder import Encoder
-from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.image.picture import IMAGE_SUFFIXES
+from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES, ImageEncoder
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES
 from maskstream.preprocess.encode.points.encoder import PointEncoder

@@ -25,8 +25,7 @@ from maskstream.preprocess.raw.lists import read_json
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .answers import answer_labels
-from .dataset import Dataset, dataset_of, require_folder
+from .dataset import Dataset, answer_labels, dataset_of, require_folder
 
 Rows = Iterator[tuple[str, str, Mapping[str, Any]]]
 """Of each question its number, the path of its image below ROOT, and its texts."""

@@ -21,8 +21,7 @@ from maskstream.preprocess.raw.lists import read_json
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .answers import answer_labels
-from .dataset import Dataset, dataset_of, require_folder
+from .dataset import Dataset, answer_labels, dataset_of, require_folder
 
 OPENED = {"image_name", "img_name", "image", "question", "answer"}
 

@@ -23,8 +23,7 @@ from maskstream.preprocess.raw.lists import read_json
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .answers import answer_labels
-from .dataset import Dataset, dataset_of, require_folder
+from .dataset import Dataset, answer_labels, dataset_of, require_folder
 
 KINDS = {"closed": ("closed-end", "closed_end"), "open": ("open-end", "open_end")}
 FOLDERS = ("images", "imgs", "")

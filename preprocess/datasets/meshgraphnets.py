@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder, h5py_module
 from maskstream.preprocess.encode.mesh.tfrecord import record_spans
-from maskstream.preprocess.encode.mesh.trajectories import h5py_module
 from maskstream.preprocess.raw.lists import is_unicode, read_json
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError, OutageError

@@ -25,9 +25,8 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.sample import Reject
 
-from .dataset import Dataset, in_archives, require_folder
+from .dataset import Dataset, held_out_groups, in_archives, require_folder
 from .folders import readable, split_folders
-from .split_lists import held_out_groups
 
 NAME = "tum-rgbd"
 LEAST_S, MOST_S = 3, 20

@@ -7,14 +7,22 @@ instead of the job. (The pools of the standard library fail or hang as a whole.)
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
+import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import parent_process
+from pathlib import Path
 from typing import Generic
 
 from maskstream.shards.errors import WorkerDiedError
+from maskstream.shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, ending, main_failed, picklable, signal_name
 
 from .base import (
     Again,
@@ -30,7 +38,200 @@ from .base import (
     TaskT,
     Work,
 )
-from .worker import TICK_S, Worker
+
+TICK_S = 0.25
+"""How often attempts are measured."""
+_LONGEST_TICK_S = 4 * TICK_S
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Stopwatch:
+    """Measures an attempt of the process `pid` from now on.
+
+    Time counts while the process computes, sleeps or waits for a disk. It does not count while the process waits for a
+    processor, so a busy machine condemns no unit, nor while this process was stopped (Ctrl-Z).
+    """
+
+    def __init__(self, attempt: Attempt, pid: int) -> None:
+        self.attempt = attempt
+        self._pid = pid
+        self._last, self._wall_s = time.monotonic(), 0.0
+        self._waited_s = _waited_s(pid)
+
+    def passed(self) -> str | None:
+        """Which limit the attempt has passed, in words; None if it has passed none. It must be called at each tick."""
+        now = time.monotonic()
+        self._wall_s += min(now - self._last, _LONGEST_TICK_S)
+        self._last = now
+        time_s, memory_bytes = self.attempt.time_s, self.attempt.memory_bytes
+        if self._wall_s > time_s and self._wall_s - (_waited_s(self._pid) - self._waited_s) > time_s:
+            return f"took longer than {time_s:g} s"
+        if memory_bytes is not None and _own_bytes(self._pid) > memory_bytes:
+            return f"took more than {memory_bytes / 1e9:g} GB of memory"
+        return None
+
+
+def _waited_s(pid: int) -> float:
+    """How long the main thread of a process has waited for a processor; 0 where the system does not tell."""
+    numbers = _numbers(pid, "schedstat")
+    return numbers[1] / 1e9 if len(numbers) == 3 else 0.0
+
+
+def _own_bytes(pid: int) -> int:
+    """The memory that a process shares with no file and no other process."""
+    numbers = _numbers(pid, "statm")
+    return (numbers[1] - numbers[2]) * _PAGE_BYTES if len(numbers) > 2 else 0
+
+
+def _numbers(pid: int, name: str) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/{name}").read_text().split()]
+    except (OSError, ValueError):
+        return []
+
+
+_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
+"""The signals by which a process ends through what it does; others come from outside."""
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker(Generic[TaskT, RecordT]):
+    """A process, the pipe to it, and its current task."""
+
+    def __init__(self, work: Work[TaskT, RecordT], task: TaskT, deaths: int) -> None:
+        self.pipe, theirs = SPAWN.Pipe()
+        data = self._taken(task, deaths)  # raises before there is a process, which nobody would end
+        self._process: Process = SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
+        self._process.start()
+        theirs.close()  # the pipe then ends when the process does
+        self._send(data)
+
+    def give(self, task: TaskT, deaths: int) -> None:
+        """Send a task to the process; `deaths` processes died while running it before, and no unit was to blame."""
+        self._send(self._taken(task, deaths))
+
+    def _taken(self, task: TaskT, deaths: int) -> bytes:
+        """Make a task the current one; returns it as it is sent. Raises MainModuleError (see `dumps`)."""
+        data, self._of_main = dumps(task)
+        self.task, self.deaths, self._note = task, deaths, ""
+        self._watch: Stopwatch | None = None
+        return data
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.pipe.send_bytes(data)
+        except OSError:  # the process died between two tasks; the next receive reports it
+            return
+
+    def receive(self) -> Event[TaskT, RecordT]:
+        """The next event of the task."""
+        try:
+            kind, value = self.pipe.recv()
+        except (EOFError, OSError):
+            return self._died()
+        if kind == "failed":
+            error, where = value
+            error.add_note(f"in a worker process:\n{where}")
+            raise error
+        watch, self._watch = self._watch, None
+        if kind == "done":
+            return Finished(self.task, value)
+        if isinstance(value, Attempt):
+            self._watch = watch or Stopwatch(value, self._process.pid or 0)
+            self._watch.attempt = value
+            value = value.unit
+        if isinstance(value, Again):
+            self._note = value.reason
+            return Retried(self.task, value.reason)
+        self._note = value or self._note
+        return Progressed(self.task, value)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the process is at an attempt, which must be measured at each tick."""
+        return self._watch is not None
+
+    def overdue(self) -> Crashed[TaskT] | None:
+        """The blame for an attempt that has passed a limit; the process is then to be ended."""
+        passed = None if self._watch is None or self.pipe.poll() else self._watch.passed()
+        return None if self._watch is None or passed is None else self._crashed(self._watch, passed)
+
+    def _crashed(self, watch: Stopwatch, reason: str) -> Crashed[TaskT]:
+        unit = watch.attempt.unit
+        return Crashed(self.task.crashed(unit, reason), unit, reason)
+
+    def _died(self) -> Restarted[TaskT] | Crashed[TaskT]:
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code == MAIN_FAILED:
+            raise main_failed(self._process.names or self._of_main)
+        if self._watch is not None and code >= 0:
+            return self._crashed(self._watch, f"ended its process with code {code}")
+        if self._watch is not None and -code in _FAULTS:
+            return self._crashed(self._watch, f"killed its process by {signal_name(-code)}")
+        at = f"; its last note was {self._note!r}" if self._note else ""
+        return Restarted(self.task, f"a worker process {ending(code)}{at}")
+
+    def last_words(self, reason: str) -> str:
+        """The message of the error that ends the run after the last death."""
+        if self._process.exitcode == -signal.SIGKILL:
+            advice = (
+                "The system sends SIGKILL when memory runs out: use fewer workers, or set a memory limit, so that a "
+                "file that needs too much becomes a reject"
+            )
+        else:
+            advice = "Mend what ended it (see above)"
+        return (
+            f"{reason}; {self.task.name} was tried {self.deaths + 1} times. {advice}; then run the same command again, "
+            "which continues"
+        )
+
+    def end(self) -> None:
+        """Kill the process."""
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+
+def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
+    _die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process of a terminal or a job
+        signal.signal(number, signal.SIG_IGN)  # the parent handles them and ends this process
+
+    def send(message: tuple[str, object]) -> None:
+        try:
+            pipe.send(message)
+        except OSError:  # the parent is gone
+            raise SystemExit(1) from None
+
+    def report(note: str | Attempt | Again) -> None:
+        send(("note", note))
+
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        message: tuple[str, object]
+        try:
+            message = ("done", work(task, report))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # a panic of Rust code is no Exception
+            message = ("failed", (picklable(error), traceback.format_exc()))
+        send(message)
+
+
+def _die_with_parent() -> None:
+    """Make this process end when its parent does, also while it hangs in a library that holds the interpreter's lock,
+    where the thread that all processes of `SPAWN` have for it cannot run. On Linux, the kernel kills it.
+    """
+    parent = parent_process()
+    if sys.platform == "linux" and parent is not None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent.pid:
+            os._exit(1)
+
 
 RETRIES = 2
 """How often a task is repeated after its process died and no unit is to blame."""

@@ -38,14 +38,13 @@ from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.output import Location, Sizes, output_at
 from maskstream.shards.stores.sole_writer import may_run, this_run
 
-from .libraries import libraries
+from .ledger import libraries
 from .options import JobOptions
 from .plan import ShardTask
 from .progress import Progress
-from .repair import about
 from .report import Effort, check_rejects, report_of
 from .task import WrittenShard, rejects_of, shard_files, sources_of
-from .verification import verify_split
+from .verification import about, verify_split
 
 log = logging.getLogger(__name__)
 

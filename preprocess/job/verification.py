@@ -1,24 +1,36 @@
-"""Verifies a split in tasks, one per shard, in an executor. The report is the same wherever they run.
+"""Verifies a split in tasks, one per shard, in an executor; and repairs one without its sources.
 
-A split below 64 MB is read in the process that asks.
+The report is the same wherever the tasks run; a split below 64 MB is read in the process that asks. A repair writes
+again what the tars and records of a split have all of.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from maskstream.preprocess.executors.base import Attempt, Executor, Report
 from maskstream.preprocess.executors.local import LocalExecutor, executor_of
 from maskstream.preprocess.source import RejectError
-from maskstream.shards.errors import MaskstreamError, OutageError
+from maskstream.shards.errors import MaskstreamError, OutageError, ResumeError, ShardError, UnlistedError
+from maskstream.shards.format.dataset import FOREIGN, finish_split, read_dataset_json, versions_of
+from maskstream.shards.format.mend import mended, mended_files
+from maskstream.shards.format.records import RECORDS, Records
+from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.verify import SplitCheck, VerifyReport, unreadable
+from maskstream.shards.stores.folders import is_elsewhere
+from maskstream.shards.stores.output import Location, Output, output_at
 
 from .ledger import CrashableTask, run_tasks
 from .progress import Progress
+from .task import WrittenShard
 
 SMALL_BYTES = 64 << 20
 """A split of so few bytes is read sooner than processes start."""
@@ -124,3 +136,158 @@ def _tasks(location: str | Path, check: SplitCheck, decode: bool) -> list[CheckT
         )
         for number, shard in enumerate(check.shards)
     ]
+
+
+_ABOUT = ("dataset", "split", "modality", "profile")
+_ENCODE = "`maskstream shards DATASET --root ROOT --out OUT --repair` encodes it again from its sources"
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """The files that were written again, and what could not be repaired, with what to do."""
+
+    repaired: list[str] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
+
+
+def about(info: DatasetInfo, missing: Sequence[Reject]) -> dict[str, Any]:
+    """What the index says besides the records: the description of the split, and the sources without a file."""
+    return asdict(info) | {"missing": [asdict(one) for one in missing]}
+
+
+def repair_split(location: Location) -> RepairReport:
+    """Write the idx and sums files of a split again where they are damaged, and its index (dataset.json, manifest,
+    rejects), which is made from the records.
+
+    Tars are read whole and never written; those that are damaged are named. Raises BusyError if a run writes to the
+    split, and StoreError if it cannot be written to.
+    """
+    output = output_at(location)
+    report = RepairReport()
+    with output.sole_writer():
+        index = _index(output)
+        if index is not None and index.manifest.info["profile"] == FOREIGN:
+            report.beyond.append(
+                f"{location} is an index of foreign tars; if it is damaged, `maskstream index` makes it again"
+            )
+            return report
+        if index is not None and any(is_elsewhere(name) for name in index.manifest.shard_names):
+            report.beyond.append(
+                f"{location} is merged of other splits; repair these, then make it again with `maskstream merge`"
+            )
+            return report
+        records = Records(output, WrittenShard)
+        found = {task.name: records.read(task) for task in records.tasks()}
+        whole = _mend_recorded(output, found, report) if found else _mend_indexed(output, index, report)
+        if index is None:
+            _write_index(output, records, found, report, whole=whole)
+    return report
+
+
+def _index(output: Output) -> SplitCheck | None:
+    """The index; None if it is damaged or missing."""
+    try:
+        check = SplitCheck.of(output.location)
+        read_rejects(check.manifest.store, check.manifest.info)
+    except OutageError:
+        raise
+    except MaskstreamError:
+        return None
+    return check
+
+
+def _mend_recorded(output: Output, found: Mapping[str, WrittenShard | None], report: RepairReport) -> bool:
+    """Mend the files beside the tars from the records; returns whether all tars are whole."""
+    whole = True
+    for name, record in found.items():
+        if record is None:
+            report.beyond.append(f"{RECORDS}/{name}.record is damaged; {_ENCODE}")
+            whole = False
+        elif record.shard is not None:
+            whole &= _took(report, name, mended(output, record.shard))
+    return whole
+
+
+def _mend_indexed(output: Output, index: SplitCheck | None, report: RepairReport) -> bool:
+    """The same from the manifest, where there are no records."""
+    if index is None:
+        return False
+    whole = True
+    for number in range(len(index.rows)):
+        shard = index.shard(number)
+        size, sha256 = shard.declared.get("size_bytes", -1), shard.declared.get("sha256", "")
+        whole &= _took(report, shard.name, mended_files(output, shard.name, size, sha256, shard.index))
+    return whole
+
+
+def _took(report: RepairReport, name: str, written: list[str] | None) -> bool:
+    """Whether a tar is whole; the report gets what was written beside it, or that it is damaged."""
+    if written is None:
+        report.beyond.append(f"{name} is missing, or its bytes are not those that were written; {_ENCODE}")
+        return False
+    report.repaired.extend(written)
+    return True
+
+
+def _write_index(
+    output: Output,
+    records: Records[WrittenShard],
+    found: Mapping[str, WrittenShard | None],
+    report: RepairReport,
+    *,
+    whole: bool,
+) -> None:
+    """Write the index from the records, or say why that is impossible."""
+    info, missing = _described(records)
+    if info is None:
+        report.beyond.append(
+            f"the index is damaged, and {RECORDS} has no description of it; run the same `maskstream shards` again"
+        )
+        return
+    expected = -(-info.settings["sources"] // info.settings["samples_per_shard"])
+    if not whole or len(found) != expected:
+        report.beyond.append(
+            f"the index is damaged; it can be written when all of its {expected} shards and records are whole"
+        )
+        return
+    if _was_changed(output):
+        report.beyond.append(
+            "the index is damaged, and the split was changed after it was made, unknown to its records"
+        )
+        return
+    done = [record for record in found.values() if record is not None]
+    rejects = [*missing, *(reject for record in done for reject in record.rejects)]
+    try:
+        finish_split(output, info, [record.shard for record in done if record.shard is not None], rejects)
+    except ShardError as error:
+        report.beyond.append(f"the index cannot be written ({error})")
+        return
+    report.repaired.append("dataset.json, the manifest and the rejects")
+
+
+def _was_changed(output: Output) -> bool:
+    """Whether the split has a later version than the records know."""
+    with suppress(UnlistedError):
+        if versions_of(output.store)[-1:] > [1]:
+            return True
+    try:
+        return bool(read_dataset_json(output.store).get("version", 1) != 1)
+    except ShardError:
+        return False
+
+
+def _described(records: Records[WrittenShard]) -> tuple[DatasetInfo | None, list[Reject]]:
+    """The description of the split that the records hold, and the sources without a file."""
+    try:
+        about = records.description()
+        job = records.job()
+    except ResumeError:
+        return None, []
+    if about is None or job is None:
+        return None, []
+    info = DatasetInfo(
+        **{name: about[name] for name in _ABOUT},
+        label_names=tuple(about["label_names"]),
+        settings=about["settings"],
+    )
+    return info, [Reject(**one) for one in about["missing"]]

@@ -25,8 +25,7 @@ from typing_extensions import Buffer
 from maskstream.shards.errors import DatasetError, OutageError
 
 from .file_state import DamagedFileError, FileState
-from .member import ArchiveMember, Contents, age_ns, checked_name, damage, plain_name
-from .tar import TarMembers
+from .tar import ArchiveMember, Contents, TarMembers, age_ns, checked_name, damage, plain_name
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_PACKING = 200

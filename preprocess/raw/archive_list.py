@@ -25,9 +25,9 @@ from maskstream.shards.stores.publish import publishing
 
 from .archive import Archive, pieces
 from .file_state import read_state
-from .member import ArchiveMember
 from .parquet_rows import SUFFIX, ParquetRows
 from .scratch import Scratch
+from .tar import ArchiveMember
 
 log = logging.getLogger(__name__)
 

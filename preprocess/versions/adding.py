@@ -19,9 +19,8 @@ import xxhash
 
 from maskstream.preprocess.datasets import Dataset, chosen_dataset
 from maskstream.preprocess.encode.encoder import Encoder, prepared
-from maskstream.preprocess.job.listing import listed
 from maskstream.preprocess.job.options import JobOptions, JobSettings
-from maskstream.preprocess.job.shards import JobReport, SplitReport, make_shards
+from maskstream.preprocess.job.shards import JobReport, SplitReport, listed, make_shards
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw.file_state import FileState
 from maskstream.preprocess.raw.files import RawFiles, is_same
@@ -38,7 +37,7 @@ from maskstream.shards.stores.sole_writer import LOCK
 from maskstream.shards.stores.url import is_url
 
 from .appending import append
-from .scrubbed_records import states_of
+from .versions_without import states_of
 
 ADDING = ".adding-"
 """The beginning of the name of such a folder; the sources that it adds are the rest."""

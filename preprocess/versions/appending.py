@@ -30,7 +30,7 @@ from maskstream.shards.stores.folders import folder_of
 from maskstream.shards.stores.output import Location, Output, output_at
 from maskstream.shards.stores.url import is_url, place_of
 
-from .together import check_distinct, check_fit, check_keys, publish_rejects_and_removed, sums_of
+from .merging import check_distinct, check_fit, check_keys, publish_rejects_and_removed, sums_of
 
 _WEB = ("http", "hf")
 

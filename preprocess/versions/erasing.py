@@ -27,11 +27,9 @@ from maskstream.shards.stores.output import Location, Output, folder_and_name, o
 from .adding import added_with, all_added, remove_folder, whole_location
 from .erased_files import erased_part, erased_shard, remove_what_no_version_names
 from .erased_words import ErasedWords, erased_words, share_words
-from .merging import MERGED
+from .merging import MERGED, keys_of
 from .removal import missing_keys
-from .scrubbed_records import scrub_records
-from .together import keys_of
-from .versions_without import ErasedPart, Erasure, publish_without
+from .versions_without import ErasedPart, Erasure, publish_without, scrub_records
 
 Json = dict[str, Any]
 

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import xxhash
 
-from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.split_lists import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.preprocess.source import Source
 from maskstream.samples.debian import debian_folder
 from maskstream.shards.errors import DatasetError

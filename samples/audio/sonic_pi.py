@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.preprocess.datasets.folders import media_paths
-from maskstream.preprocess.datasets.split_lists import held_out_groups
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.source import Source
 from maskstream.samples.debian import debian_folder

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.split_lists import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.raw.lists import read_json
 from maskstream.preprocess.source import Source

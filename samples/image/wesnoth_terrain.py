@@ -13,9 +13,8 @@ from pathlib import Path
 
 import xxhash
 
-from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.preprocess.datasets.folders import media_below
-from maskstream.preprocess.datasets.split_lists import held_out_groups
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.source import Source
 from maskstream.samples.debian import debian_folder

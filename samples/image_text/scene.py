@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.image.picture import UInt8s, read_alpha, read_picture
+from maskstream.preprocess.encode.image.encoder import UInt8s, read_alpha, read_picture
 from maskstream.preprocess.encode.image_text.encoder import DrawnScene
 from maskstream.preprocess.source import RejectError, Source
 

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from maskstream.preprocess.datasets.answers import answer_labels
-from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset, answer_labels
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
 

@@ -19,9 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from maskstream.preprocess.datasets.answers import answer_labels
-from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.split_lists import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset, answer_labels, held_out_groups
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.preprocess.datasets.folders import media_paths, readable
-from maskstream.preprocess.datasets.split_lists import held_out_groups
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source

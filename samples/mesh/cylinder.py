@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.mesh.trajectories import INFLOW, NORMAL, OUTFLOW, WALL, Simulation
+from maskstream.preprocess.encode.mesh.encoder import INFLOW, NORMAL, OUTFLOW, WALL, Simulation
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError

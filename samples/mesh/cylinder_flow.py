@@ -13,8 +13,7 @@ import numpy as np
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
-from maskstream.preprocess.encode.mesh.trajectories import Simulation
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder, Simulation
 from maskstream.preprocess.source import Source
 
 from .cylinder import CylinderFlow, compute

@@ -16,7 +16,7 @@ from pathlib import Path
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.las import blocks
+from maskstream.preprocess.datasets.point_clouds import blocks
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.source import Source
 from maskstream.samples.debian import debian_folder

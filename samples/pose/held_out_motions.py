@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.datasets.split_lists import held_out_groups
+from maskstream.preprocess.datasets.dataset import held_out_groups
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.preprocess.encode.pose.motion_files import Floats
 from maskstream.preprocess.source import RejectError, Source

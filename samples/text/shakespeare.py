@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.split_lists import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.samples.packages import Package, fetch_folder
 
 from .kept_lines import kept_lines

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import xxhash
 
-from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.split_lists import held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, Walk
 from maskstream.preprocess.source import Source
 

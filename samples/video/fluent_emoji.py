@@ -14,9 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.datasets.split_lists import held_out_groups
-from maskstream.preprocess.encode.video.drawn_clip import UInt8s, write_clip
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
+from maskstream.preprocess.encode.video.encoder import UInt8s, write_clip
 from maskstream.preprocess.source import Source
 from maskstream.samples.image.emoji import Emoji, listed_emoji, style_folder
 from maskstream.samples.npm import NpmPackage, npm_folder

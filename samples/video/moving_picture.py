@@ -19,8 +19,8 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.encode.encoder import Encoded
-from maskstream.preprocess.encode.image.picture import read_idx_image
-from maskstream.preprocess.encode.video.drawn_clip import UInt8s, write_clip
+from maskstream.preprocess.encode.image.encoder import read_idx_image
+from maskstream.preprocess.encode.video.encoder import UInt8s, write_clip
 from maskstream.preprocess.encode.video.profile import BLOCK, PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source

@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 import xxhash
 
-from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.preprocess.datasets.folders import media_paths
-from maskstream.preprocess.datasets.split_lists import held_out_groups
-from maskstream.preprocess.encode.video.drawn_clip import UInt8s, write_clip
+from maskstream.preprocess.encode.video.encoder import UInt8s, write_clip
 from maskstream.preprocess.source import Source
 from maskstream.samples.debian import debian_folder
 from maskstream.samples.image.wesnoth_terrain import INSIDE, PACKAGE

@@ -19,14 +19,7 @@ from maskstream.shards.stores.folders import is_elsewhere
 
 from .checked_file import read_checked
 from .data_errors import described
-from .dataset import (
-    DATASET_JSON,
-    FOREIGN,
-    MAX_JSON_BYTES,
-    read_dataset_json,
-    version_name,
-    versions_of,
-)
+from .dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, read_dataset_json, version_name, versions_of
 from .manifest import Manifest
 from .rejects import read_rejects
 from .shard_check import ShardCheck

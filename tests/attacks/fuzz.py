@@ -36,7 +36,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.encode.limits import MEMORY_BYTES
 from maskstream.preprocess.encode.text.tokenizer import Training
-from maskstream.preprocess.job.listing import dataset_in
+from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.shards.errors import MaskstreamError, OutageError
 from maskstream.shards.format.verify import verify

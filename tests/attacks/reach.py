@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.job.repair import repair_split
+from maskstream.preprocess.job.verification import repair_split
 from maskstream.preprocess.versions import append, erase, merge, remove
 from maskstream.shards.checksummed import CHECKSUM, add_checksum, read_checksummed
 from maskstream.shards.errors import MaskstreamError

@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.figures.pictures import (
-    HATCH_DARK,
-    HATCH_LIGHT,
-    flow_picture,
-    wheel,
-)
+from maskstream.pages.figures.pictures import HATCH_DARK, HATCH_LIGHT, flow_picture, wheel
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.flow.picture import flow_scale, motion_colours
 

@@ -12,13 +12,11 @@ from maskstream.pages.figures.card import WordPieces
 from maskstream.pages.figures.chart import dots, lines
 from maskstream.pages.gallery import gallery, gallery_page
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
-from maskstream.pages.gallery.doc_pictures import doc_pictures, masked, write_pictures
-from maskstream.pages.gallery.drawings import words_svg
+from maskstream.pages.gallery.doc_pictures import doc_pictures, masked, words_svg, write_pictures
 from maskstream.pages.gallery.image import SPIKES
 from maskstream.pages.gallery.page import gallery_sections
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
-from maskstream.pages.gallery.panels import sheet, token_maps
-from maskstream.pages.gallery.scheme import CardText, facts_of
+from maskstream.pages.gallery.scheme import CardText, facts_of, sheet, token_maps
 from maskstream.pages.gallery.solids import box_edges, edges_of, fitted, seen_from, surface_points
 from maskstream.pages.gallery.text import cut, pieces_of
 from maskstream.pipelines import masks

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maskstream.pages.figures.mesh_picture import MARGIN_PX, field_colours, mesh_picture
+from maskstream.pages.figures.mesh import MARGIN_PX, field_colours, mesh_picture
 
 SQUARE = np.array([[0, 0], [2, 0], [2, 1], [0, 1]], np.float32)
 CELLS = np.array([[0, 1, 2], [0, 2, 3]], np.int32)

@@ -8,8 +8,7 @@ import pytest
 
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import DATASETS, named_dataset
-from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
-from maskstream.preprocess.encode.mesh.trajectories import INFLOW, NORMAL, OUTFLOW, WALL
+from maskstream.preprocess.encode.mesh.encoder import INFLOW, NORMAL, OUTFLOW, WALL, MeshEncoder
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.mesh.cylinder import CylinderFlow, channel_mesh, compute
 from maskstream.samples.mesh.cylinder_flow import computed_flow, drawn_flow, flows

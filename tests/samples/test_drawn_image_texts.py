@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskstream.preprocess.datasets.answers import answer_labels
+from maskstream.preprocess.datasets.dataset import answer_labels
 from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import RejectError, Source

@@ -40,8 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
-from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.image.picture import UInt8s, encoded
+from maskstream.preprocess.encode.image.encoder import ImageEncoder, UInt8s, encoded
 from maskstream.preprocess.encode.text.tokenizer import (
     TRAIN,
     Training,

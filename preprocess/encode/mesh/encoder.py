@@ -1,22 +1,245 @@
-"""The encoder of meshes: surfaces from files, simulations from TFRecord, HDF5 or a solver."""
+"""The encoder of meshes: surfaces from files, simulations from TFRecord, HDF5 or a solver.
+
+Trajectories of MeshGraphNets are read from TFRecord as published or from HDF5 conversions. A trajectory has `cells` int
+(C, 3 or 4), `mesh_pos` (in HDF5 also `pos`) float (V, 2 or 3), `node_type` int (V, 1) and each field, float (T, V, d);
+in HDF5 it is a group with a dataset for each, in TFRecord an Example with their bytes. Static data may have a leading
+axis of 1 or T steps, as in the published files; if its first and last step differ, the mesh changes, and the trajectory
+is rejected. Where a body moves, `mesh_pos` is its shape at rest and `world_pos` a field. Node types are those of
+MeshGraphNets (Pfaff et al., 2021).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
+from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
+from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.mesh_members import FIELDS, MESH
 from maskstream.shards.members.array import array_member
 from maskstream.shards.members.mesh import mesh_member
 
 from .surfaces import Surface, read_surface
-from .trajectories import NORMAL, OUTFLOW, Simulation, read_record, read_trajectory
+from .tfrecord import read_example
+
+NORMAL, INFLOW, OUTFLOW, WALL = 0, 4, 5, 6
+"""Of the node types normal, obstacle, airfoil, handle, inflow, outflow and wall."""
+N_NODE_TYPES = 9
+"""The width of the one-hot node types in models; a file may use the types 0 to 8."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulation:
+    """Fields over time on a static mesh.
+
+    positions: float32 (V, 2 or 3). cells: int32 (C, 3) triangles or (C, 4) tetrahedra. node_type: int32 (V,). fields:
+    float32 (T, V, D), T >= 2, all finite. field_names: names of the D channels. dt_s: seconds between two steps. Raises
+    RejectError for anything else.
+    """
+
+    positions: npt.NDArray[np.float32]
+    cells: npt.NDArray[np.int32]
+    node_type: npt.NDArray[np.int32]
+    fields: npt.NDArray[np.float32]
+    field_names: tuple[str, ...]
+    dt_s: float
+
+    def __post_init__(self) -> None:
+        _check_mesh(self.positions, self.cells, self.node_type)
+        _check_fields(self.fields, len(self.positions), self.field_names)
+
+
+def _check_mesh(
+    positions: npt.NDArray[np.float32], cells: npt.NDArray[np.int32], node_type: npt.NDArray[np.int32]
+) -> None:
+    """Raise RejectError unless positions, node types and cells are consistent."""
+    if positions.ndim != 2 or positions.shape[1] not in (2, 3):
+        raise RejectError("decode", f"positions have the shape {positions.shape}, expected (nodes, 2) or (nodes, 3)")
+    if cells.ndim != 2 or cells.shape[1] not in (3, 4) or not len(cells):
+        raise RejectError("decode", f"cells have the shape {cells.shape}, expected (cells, 3) or (cells, 4), not empty")
+    if cells.min() < 0 or cells.max() >= len(positions):
+        raise RejectError(
+            "decode", f"cells name the nodes {cells.min()} to {cells.max()}, but there are {len(positions)} nodes"
+        )
+    if bad := int((~np.isfinite(positions).all(axis=1)).sum()):
+        raise RejectError("decode", f"{bad} of {len(positions)} nodes have a position that is not finite")
+    if node_type.shape != (len(positions),):
+        raise RejectError("decode", f"node types have the shape {node_type.shape}, expected ({len(positions)},)")
+    if node_type.min() < 0 or node_type.max() >= N_NODE_TYPES:
+        raise RejectError(
+            "decode", f"node types are {node_type.min()} to {node_type.max()}; legal are 0 to {N_NODE_TYPES - 1}"
+        )
+
+
+def _check_fields(fields: npt.NDArray[np.float32], n_nodes: int, names: tuple[str, ...]) -> None:
+    """Raise RejectError unless the fields have two or more steps of finite numbers at every node."""
+    if fields.ndim != 3 or fields.shape[1:] != (n_nodes, len(names)):
+        raise RejectError("decode", f"fields have the shape {fields.shape}, expected (steps, {n_nodes}, {len(names)})")
+    if len(fields) < 2:
+        raise RejectError("decode", f"has {len(fields)} steps; at least 2 are needed to predict a next step")
+    finite = np.isfinite(fields).all(axis=(1, 2))
+    if not finite.all():
+        raise RejectError("decode", f"diverged: not finite from step {int(np.argmin(finite))} of {len(fields)} on")
+
+
+_MAX_COMPRESSION = 1100
+"""What deflate reaches. More is what a file declares and does not hold: HDF5 makes it up from a fill value."""
+_FEW_BYTES = 1 << 26
+
+
+def h5py_module() -> Any:
+    """The module h5py. Raises DatasetError if it is not installed."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise DatasetError("HDF5 trajectories are read with h5py: pip install 'maskstream[meshes]'") from error
+    return h5py
+
+
+def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequence[int], dt_s: float) -> Simulation:
+    """The group `name` of the file; its datasets `fields`, with `widths` channels each, are concatenated.
+
+    Raises RejectError if the group cannot be read or is no simulation on a static mesh.
+    """
+    h5py = h5py_module()
+    check_source_file(path)
+    try:
+        with h5py.File(path, "r") as file:
+            group = _own_group(file, name)
+            places = "pos" if "pos" in group and "mesh_pos" not in group else "mesh_pos"
+            if missing := [key for key in ("cells", places, "node_type", *fields) if key not in group]:
+                raise RejectError("decode", f"the group {name!r} has no dataset {missing[0]!r}, only {sorted(group)}")
+            cells, positions, node_type = (_static(_held(group, key)) for key in ("cells", places, "node_type"))
+            values = [np.asarray(_held(group, key)[()]) for key in fields]
+    except (RejectError, MemoryError):
+        raise
+    except Exception as error:  # HDF5 raises nearly everything where a file is damaged
+        raise RejectError("open", f"cannot be read as HDF5 ({type(error).__name__}: {error})") from error
+    return _simulation(cells, positions, node_type, values, fields, widths, dt_s)
+
+
+def read_record(
+    path: Path, span: tuple[int, int], corners: int, fields: Sequence[str], widths: Sequence[int], dt_s: float
+) -> Simulation:
+    """The trajectory in a span of a TFRecord file (see `tfrecord.py`), whose cells have so many corners.
+
+    Numbers are little-endian int32 (cells, node_type) and float32, as meta.json of all published sets says.
+
+    Raises RejectError if the record is damaged or is no simulation on a static mesh, OSError if it cannot be read.
+    """
+    found = read_example(path, span)
+    if missing := [key for key in ("cells", "mesh_pos", "node_type", *fields) if key not in found]:
+        raise RejectError("decode", f"the record has no feature {missing[0]!r}, only {sorted(found)}")
+    try:
+        node_type = np.frombuffer(found["node_type"], "<i4")
+        n_nodes = len(node_type)
+        cells = np.frombuffer(found["cells"], "<i4").reshape(-1, corners)
+        positions = np.frombuffer(found["mesh_pos"], "<f4").reshape(n_nodes, -1)
+        values = [
+            np.frombuffer(found[key], "<f4").reshape(-1, n_nodes, width)
+            for key, width in zip(fields, widths, strict=True)
+        ]
+    except (ValueError, ZeroDivisionError) as error:
+        raise RejectError("decode", f"the sizes of the record's features do not fit together ({error})") from error
+    return _simulation(cells, positions, node_type, values, fields, widths, dt_s)
+
+
+def _simulation(
+    cells: npt.NDArray[Any],
+    positions: npt.NDArray[Any],
+    node_type: npt.NDArray[Any],
+    values: Sequence[npt.NDArray[Any]],
+    fields: Sequence[str],
+    widths: Sequence[int],
+    dt_s: float,
+) -> Simulation:
+    """The simulation of these arrays. Raises RejectError if they do not fit together."""
+    steps = {value.shape[:-1] for value in values if value.ndim == 3}
+    if len(steps) != 1 or [value.shape[-1] for value in values] != list(widths):
+        shapes = ", ".join(f"{key} {value.shape}" for key, value in zip(fields, values, strict=True))
+        raise RejectError("decode", f"fields have the shapes {shapes}; expected (steps, nodes, d) with d from {widths}")
+    with np.errstate(over="ignore"):
+        return Simulation(
+            positions=positions.astype(np.float32),
+            cells=_whole("cells", cells),
+            node_type=_whole("node types", node_type).reshape(-1),
+            fields=np.concatenate(values, axis=2).astype(np.float32),
+            field_names=channel_names(fields, widths),
+            dt_s=dt_s,
+        )
+
+
+def _whole(what: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """The values as int32. Raises RejectError if that changes one."""
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int32)
+    if (changed := whole != values).any():
+        raise RejectError("decode", f"{what} have the value {values[changed][0]}, which is no int32")
+    return whole
+
+
+def _own_group(file: Any, name: str) -> Any:
+    """The group `name`. Raises RejectError if it, or a dataset in it, takes its contents from another file.
+
+    HDF5 follows external links, external storage and virtual datasets to any path that the file names.
+    """
+    h5py = h5py_module()
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise RejectError("open", f"the group {name!r} is a link; only data in the file itself are read")
+    group = file[name]
+    if not isinstance(group, h5py.Group):
+        raise RejectError("decode", f"{name!r} is no group but a {type(group).__name__}")
+    for key in group:
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise RejectError("open", f"{name}/{key} is a link; only data in the file itself are read")
+        dataset = group[key]
+        if isinstance(dataset, h5py.Dataset) and (dataset.external or dataset.is_virtual):
+            raise RejectError("open", f"{name}/{key} lies in other files; only data in the file itself are read")
+    return group
+
+
+def channel_names(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
+    """The channel names: the field's name, with _x, _y, _z or a number appended if it has several channels."""
+    names: list[str] = []
+    for field, width in zip(fields, widths, strict=True):
+        ends = ["_x", "_y", "_z"] if width in (2, 3) else [f"_{i}" for i in range(width)]
+        names += [field] if width == 1 else [field + end for end in ends[:width]]
+    return tuple(names)
+
+
+def _held(group: Any, key: str) -> Any:
+    """A dataset of numbers of which the file holds all. Raises RejectError for anything else."""
+    dataset = group[key]
+    if not isinstance(dataset, h5py_module().Dataset):
+        raise RejectError("decode", f"{key} is no dataset but a {type(dataset).__name__}")
+    if dataset.dtype.kind not in "biuf" or not dataset.size:
+        raise RejectError("decode", f"{key} holds {dataset.dtype} {dataset.shape}; expected numbers, at least one")
+    declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if declared > max(_FEW_BYTES, _MAX_COMPRESSION * stored):
+        raise RejectError("check", f"{key} declares {declared} bytes, of which the file holds {stored}")
+    return dataset
+
+
+def _static(dataset: Any) -> npt.NDArray[Any]:
+    """A static dataset without its axis of steps. Raises RejectError if it changes over time."""
+    if dataset.ndim != 3:
+        return np.asarray(dataset[()])
+    first = np.asarray(dataset[0])
+    if not np.array_equal(first, np.asarray(dataset[-1])):
+        raise RejectError(
+            "decode", f"{dataset.name.rsplit('/', 1)[-1]} changes over time; only static meshes are supported"
+        )
+    return first
+
 
 TRAJECTORY_SUFFIXES = frozenset({".h5", ".hdf5"})
 RECORD_SUFFIX = ".tfrecord"

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.video.check import check_slices
 from maskstream.preprocess.encode.video.convert import fitted
-from maskstream.preprocess.encode.video.drawn_clip import write_clip
+from maskstream.preprocess.encode.video.encoder import write_clip
 from maskstream.preprocess.encode.video.fragments import mp4_writer, parsed_output, video_index
 from maskstream.preprocess.encode.video.profile import BLOCK, PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.video import encode_video

@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.image.encoder import UInt8s, read_picture
 from maskstream.preprocess.encode.image.header import read_header
-from maskstream.preprocess.encode.image.picture import UInt8s, read_picture
 from maskstream.preprocess.encode.limits import check_frame_size, check_frames, check_source_file, lasts
 from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
 from maskstream.preprocess.raw.lists import read_lines

@@ -30,8 +30,7 @@ from .fragments import mp4_writer, parsed_output, remuxed, video_index
 from .notes import Notes, one_thread
 from .profile import PROFILES, VideoProfile
 from .restarts import restarts_at_keyframes
-from .source import Damage, Ending, SourceFacts, decode, orientation_of, probe, timed, windowed
-from .timing import resample
+from .source import Damage, Ending, SourceFacts, decode, orientation_of, probe, resample, timed, windowed
 
 
 def encode_x264(frames: Iterable[VideoFrame], convert: Converter, rate: Fraction, profile: VideoProfile) -> bytes:

@@ -100,14 +100,15 @@ def masks(name: Name = None, search: Search = None, as_json: Json = False) -> No
 
 def _dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
     """The entry of a dataset: its file describes the data, its function the splits; a function whose docstring has a
-    first paragraph of its own describes its data there.
+    first paragraph of its own describes its data there, and all of it if its file says but a sentence.
     """
     from maskstream.preprocess.datasets import own_settings
 
     function = make.func if isinstance(make, partial) else make
     described, own = inspect.cleandoc(sys.modules[function.__module__].__doc__ or ""), inspect.getdoc(function) or ""
     settings = "".join(f" (--set {key}={_other(default)})" for key, default in own_settings(make).items())
-    whole = f"{described}\n\n{own}\n\nmaskstream shards {name} --root ROOT --out FOLDER{settings}"
+    whole = "\n\n".join(one for one in (described, own) if "\n\n" in one or "\n\n" not in own)
+    whole = f"{whole}\n\nmaskstream shards {name} --root ROOT --out FOLDER{settings}"
     return CatalogueEntry(
         name=name, group=group, about=_first(own if "\n\n" in own else described) + settings, whole=whole
     )

@@ -228,15 +228,14 @@ def bench(
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
     config = modality.chosen(chosen, mask or ())
     if decode:
-        from maskstream.bench_decode import measure_decoders, show_decoders
         from maskstream.pipelines.modalities.video.decoders import decoders_path
 
         to = out or decoders_path()
-        found = measure_decoders(manifest, config, out=to, device=device, threads=threads, for_s=seconds)
+        found = loader_bench.measure_decoders(manifest, config, out=to, device=device, threads=threads, for_s=seconds)
         if as_json:
             print(json.dumps(found))
         else:
-            show_decoders(found, to, console)
+            loader_bench.show_decoders(found, to, console)
         return
     if sweep:
         result = loader_bench.sweep(

@@ -43,8 +43,7 @@ def verify(
 ) -> None:
     """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
     from maskstream.preprocess.job.progress import ProgressBar
-    from maskstream.preprocess.job.repair import RepairReport, repair_split
-    from maskstream.preprocess.job.verification import verify_split
+    from maskstream.preprocess.job.verification import RepairReport, repair_split, verify_split
 
     mended = repair_split(data) if repair else RepairReport()
     with nullcontext() if as_json else ProgressBar() as shown:

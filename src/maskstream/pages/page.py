@@ -32,9 +32,9 @@ def environment() -> Environment:
     return env
 
 
-def render(env: Environment, template: str, **context: Any) -> str:
+def render(template: str, **context: Any) -> str:
     """The page `template` with the legend of the flow colours, which every page shares, added."""
-    return env.get_template(template).render(wheel=data_uri(wheel(), lossless=True), **context)
+    return environment().get_template(template).render(wheel=data_uri(wheel(), lossless=True), **context)
 
 
 def page(
@@ -47,20 +47,16 @@ def page(
     links: Mapping[str, str] | None = None,
     by_section: bool = False,
     curves: Any = None,
-    loss: str = "",
-    baseline: str = "",
     headline: str = "",
 ) -> str:
     """One self-contained HTML file of sections of cards.
 
     links: files beside the page, by what they show; they stand behind the facts.
     by_section: the links under the title lead to the sections; otherwise they lead to the cards of the first section
-    that is shown whole. curves: the charts of a run. loss: the definition of its loss. baseline: the trivial predictor.
-    headline: what the page says first.
+    that is shown whole. curves: the charts of a run (`RunCurves`). headline: what the page says first.
     """
     whole = [] if by_section else [section for section in sections if section.layout == "whole"]
     return render(
-        environment(),
         "page.html.j2",
         kind=kind,
         title=title,
@@ -71,8 +67,6 @@ def page(
         by_section=by_section,
         contents=whole[0].cards if whole and curves is None else (),
         curves=curves,
-        loss=loss,
-        baseline=baseline,
         headline=headline,
     )
 

@@ -10,7 +10,7 @@ from maskstream.train.papers.roar.model import RANDOM
 from maskstream.train.papers.roar.roar import RoarResult
 
 from .figures.chart import line_chart
-from .page import environment, render, write_page
+from .page import render, write_page
 
 
 def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
@@ -23,7 +23,6 @@ def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
     rows = {name: [_area(result, name), *(_spread(column) for column in curves[name].T)] for name in curves}
     form = "Recursive ROAR" if result.recursive else "ROAR"
     html = render(
-        environment(),
         "roar.html.j2",
         title=f"{form} of {result.recipe}",
         facts={

@@ -7,11 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from maskstream.pipelines import (
-    AudioClip,
-    VideoClip,
-    video_loader,
-)
+from maskstream.pipelines import AudioClip, VideoClip, video_loader
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.sound import Mixup

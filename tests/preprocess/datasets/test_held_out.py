@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskstream.preprocess.datasets.split_lists import held_out_groups
+from maskstream.preprocess.datasets.dataset import held_out_groups
 
 SOURCES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), max_size=200).map(
     lambda pairs: [(label, f"{label}/{group}") for label, group in pairs]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets.folder import image_folder
-from maskstream.preprocess.datasets.imagefolder import imagefolder
+from maskstream.preprocess.datasets.image_folders import imagefolder
 from maskstream.shards.errors import DatasetError
 
 sample_image = import_module("maskstream.samples.image.sample_image")

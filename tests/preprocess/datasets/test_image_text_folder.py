@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess import DATASETS, make_shards
-from maskstream.preprocess.job.listing import dataset_in
+from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest

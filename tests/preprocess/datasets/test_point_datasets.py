@@ -7,8 +7,7 @@ import pytest
 
 from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.datasets.folder import points_folder
-from maskstream.preprocess.datasets.las import blocks, las
-from maskstream.preprocess.datasets.modelnet40 import modelnet40
+from maskstream.preprocess.datasets.point_clouds import blocks, las, modelnet40
 from maskstream.preprocess.datasets.shapenet import CATEGORIES, shapenet
 from maskstream.preprocess.encode.points import point_files
 from maskstream.preprocess.encode.points.encoder import PointEncoder

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.image.picture import read_picture
+from maskstream.preprocess.encode.image.encoder import ImageEncoder, read_picture
 from maskstream.preprocess.source import RejectError, Source
 
 

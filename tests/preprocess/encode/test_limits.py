@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
-from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.image.picture import declared_size
+from maskstream.preprocess.encode.image.encoder import ImageEncoder, declared_size
 from maskstream.preprocess.encode.limits import Limits, check_image_size, check_sound_values, in_force, lasts, limited
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.profile import PROFILES

@@ -7,8 +7,7 @@ import pytest
 
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
-from maskstream.preprocess.encode.video.drawn_clip import DrawnClip
-from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.preprocess.encode.video.encoder import DrawnClip, VideoEncoder
 from maskstream.preprocess.source import RejectError, Source
 
 

@@ -8,8 +8,7 @@ import pytest
 import trimesh
 
 from maskstream.preprocess import DATASETS
-from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
-from maskstream.preprocess.encode.mesh.trajectories import Simulation
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder, Simulation
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError

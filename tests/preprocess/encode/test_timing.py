@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from maskstream.preprocess.encode.video.timing import frame_rate, resample
+from maskstream.preprocess.encode.video.source import frame_rate, resample
 
 MS = Fraction(1, 1000)
 

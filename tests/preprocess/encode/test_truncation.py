@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from maskstream.preprocess.encode.audio.mp3_frames import mp3_frames
-from maskstream.preprocess.encode.audio.sound import read_sound
+from maskstream.preprocess.encode.audio.sound import mp3_frames, read_sound
 from maskstream.preprocess.source import RejectError
 
 from .sounds import wave, write_sound

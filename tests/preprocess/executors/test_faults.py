@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.preprocess.executors.base import Attempt, Crashed, Finished, Restarted
-from maskstream.preprocess.executors.local import LocalExecutor
-from maskstream.preprocess.executors.worker import Stopwatch
+from maskstream.preprocess.executors.local import LocalExecutor, Stopwatch
 from maskstream.shards.errors import WorkerDiedError
 
 
@@ -68,7 +67,7 @@ def test_time_while_this_process_is_stopped_does_not_count(monkeypatch):
 def test_time_without_a_processor_does_not_count(monkeypatch):
     now, waited = [0.0], [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr("maskstream.preprocess.executors.worker._waited_s", lambda pid: waited[0])
+    monkeypatch.setattr("maskstream.preprocess.executors.local._waited_s", lambda pid: waited[0])
     watch = Stopwatch(Attempt("a", time_s=10), 1)
     for _ in range(80):
         now[0] += 0.25

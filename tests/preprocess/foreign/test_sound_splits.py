@@ -13,8 +13,8 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import read_sound
-from maskstream.preprocess.foreign.indexer import indexer_of
 from maskstream.preprocess.foreign.tar_file import TarFile
+from maskstream.preprocess.foreign.task import indexer_of
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.inspect import inspect

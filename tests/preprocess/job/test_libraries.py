@@ -9,7 +9,7 @@ import pytest
 
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.executors.base import Finished
-from maskstream.preprocess.job import libraries
+from maskstream.preprocess.job import ledger
 from maskstream.shards.errors import ResumeError
 
 from ...attacks.shard_kills import contents, pictures
@@ -30,12 +30,12 @@ def foreign(monkeypatch):
         if name == "libavcodec":
             monkeypatch.setattr(av, "library_versions", {**av.library_versions, "libavcodec": (61, 19, 100)})
         elif name == "x264":
-            monkeypatch.setattr(libraries, "_x264", lambda: "core 148")
+            monkeypatch.setattr(ledger, "_x264", lambda: "core 148")
         elif name == "machine":
             monkeypatch.setattr("platform.machine", lambda: "riscv64")
         else:
-            real = libraries._version
-            monkeypatch.setattr(libraries, "_version", lambda package: "0.9" if package == name else real(package))
+            real = ledger._version
+            monkeypatch.setattr(ledger, "_version", lambda package: "0.9" if package == name else real(package))
 
     return become
 
@@ -54,12 +54,12 @@ class OnAnotherMachine:
 
 
 def test_what_decides_the_bytes_is_named():
-    found = libraries.libraries("video")
+    found = ledger.libraries("video")
     assert set(found) == {*av.library_versions, "x264", "av", "machine", "numpy", "opencv-python-headless"}
     assert re.fullmatch(r"core \d+.*", found["x264"])
     assert found["libavcodec"].count(".") == 2
-    assert {"torch", "soxr"} <= set(libraries.libraries("audio"))
-    assert set(libraries.libraries("of my own")) > set(libraries.libraries("audio"))
+    assert {"torch", "soxr"} <= set(ledger.libraries("audio"))
+    assert set(ledger.libraries("of my own")) > set(ledger.libraries("audio"))
 
 
 @pytest.mark.parametrize("name", ["libavcodec", "x264", "machine", "opencv-python-headless", "av"])
@@ -83,7 +83,7 @@ def test_a_run_with_another_library_does_not_go_on(raw, tmp_path, foreign, part)
 def test_another_library_of_another_modality_does_not_matter(raw, tmp_path, foreign):
     run(raw, tmp_path / "out", part=(1, 2))
     foreign("torch")
-    assert libraries.libraries("audio")["torch"] == "0.9"
+    assert ledger.libraries("audio")["torch"] == "0.9"
     run(raw, tmp_path / "out")
 
 

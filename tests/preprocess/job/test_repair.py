@@ -7,7 +7,7 @@ import pytest
 
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.job.progress import Progress
-from maskstream.preprocess.job.repair import RepairReport, repair_split
+from maskstream.preprocess.job.verification import RepairReport, repair_split
 from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.rejects import read_rejects

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from maskstream.preprocess.executors.local import LocalExecutor
-from maskstream.preprocess.job import libraries
+from maskstream.preprocess.job import ledger
 from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.job.report import Effort, report_of
 from maskstream.preprocess.job.task import WrittenShard
@@ -48,7 +48,7 @@ def test_parts_on_two_machines(raw, tmp_path, monkeypatch):
     assert (found["sources"], found["counts"]["samples"], found["rejects"]) == (N_IMAGES, N_IMAGES - 1, {"decode": 1})
     assert 0 < found["busy_s"] <= found["wall_s"] + 0.1
     assert found["cpu_s"] == pytest.approx(sum(one["cpu_s"] for one in found["machines"].values()), abs=0.01)
-    assert found["libraries"] == libraries.libraries("image")
+    assert found["libraries"] == ledger.libraries("image")
     assert (found["retries"], found["restarts"]) == (0, 0)
 
 

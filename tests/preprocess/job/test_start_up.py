@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 
 def test_a_worker_imports_no_datasets_and_no_encoders():
-    script = "import sys, maskstream.preprocess.executors.worker; print(*sys.modules)"
+    script = "import sys, maskstream.preprocess.executors.local; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     rooms = {name.split(".")[2] for name in done.stdout.split() if name.startswith("maskstream.preprocess.")}
     assert rooms == {"executors"}

@@ -14,11 +14,11 @@ import pytest
 
 from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.datasets import Dataset, in_archives
-from maskstream.preprocess.job.listing import dataset_in
+from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.archive import Archive
 from maskstream.preprocess.raw.archive_list import OpenArchives, members_of
 from maskstream.preprocess.raw.file_state import DamagedFileError
-from maskstream.preprocess.raw.member import ArchiveMember
+from maskstream.preprocess.raw.tar import ArchiveMember
 from maskstream.preprocess.raw.tree import ArchivedFiles, archive_and_name, archives_below, raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.job.listing import dataset_in
+from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw import archive_list
 from maskstream.preprocess.raw.archive_list import OpenArchives, listed_archive, members_of
 from maskstream.preprocess.raw.tree import raw_tree

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.preprocess import DATASETS, Limits
-from maskstream.preprocess.job.listing import dataset_in
+from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.scratch import Scratch
 from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.preprocess.raw.url import FILE_LIST, listed

@@ -16,7 +16,7 @@ import pytest
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import DATASETS, Dataset
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.job.listing import dataset_in
+from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.tree import ArchivedFiles, raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.preprocess.versions import append

@@ -25,8 +25,8 @@ from maskstream.pipelines import Split, VideoClip, text_loader
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.preprocess.job.repair import repair_split
 from maskstream.preprocess.job.shards import make_shards
+from maskstream.preprocess.job.verification import repair_split
 from maskstream.preprocess.versions import Erased, append, erase, merge, remove
 from maskstream.shards.errors import DatasetError, MissingFileError, RemovedError, ShardError
 from maskstream.shards.format.dataset import finish_split, read_dataset_json

@@ -15,8 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from maskstream.cli import app
-from maskstream.preprocess.job.repair import repair_split
-from maskstream.preprocess.job.verification import verify_split
+from maskstream.preprocess.job.verification import repair_split, verify_split
 from maskstream.preprocess.versions import Appended, Merged, append, erase, merge, remove
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.dataset import read_dataset_json

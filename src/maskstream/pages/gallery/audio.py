@@ -19,8 +19,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import ComplexRatio
 
-from .panels import masked_picture
-from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
+from .scheme import CardText, Drawn, GalleryScene, Media, Paint, masked_picture, scheme_card, schemes_on
 
 FRAMES, BINS, PATCH = 1024, 128, 16
 TITLE = "Sound"

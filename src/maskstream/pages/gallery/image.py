@@ -16,8 +16,7 @@ from maskstream.pipelines.flow.picture import flow_scale
 from maskstream.pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from maskstream.train.papers.spiking_mst.model import Spikes
 
-from .panels import masked_picture
-from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
+from .scheme import CardText, Drawn, GalleryScene, Media, Paint, masked_picture, scheme_card, schemes_on
 
 TITLE = "Images"
 LEDE = (

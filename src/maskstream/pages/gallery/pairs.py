@@ -8,8 +8,7 @@ from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeW
 from maskstream.pipelines.masks.core.scheme import call_of, square
 from maskstream.pipelines.stream.rng import Place
 
-from .panels import masked_picture
-from .scheme import CardText, Media
+from .scheme import CardText, Media, masked_picture
 from .text import LENGTH, Pieces, pieces_of, words
 
 TITLE = "Image and text"

@@ -11,8 +11,7 @@ from maskstream.pages.figures.pictures import UInt8, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.masks import Cues, MaskBatch, TokenGrid
 
-from .panels import masked_picture, token_maps
-from .scheme import Drawn, GalleryScene, Media, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, Media, masked_picture, scheme_card, schemes_on, token_maps
 
 SIDE_PX = 224
 SHOWN_PX = 112

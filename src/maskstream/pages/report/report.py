@@ -22,7 +22,7 @@ from maskstream.train.core.metrics import StepMetrics, read_metrics
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
-from maskstream.train.evaluate.evaluation import Evaluation
+from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
 from maskstream.train.evaluate.probe import PROBE, ProbeResult
 from maskstream.train.evaluations import evaluate_model, keep_evaluation
 
@@ -57,7 +57,7 @@ def report_page(
     metrics: of every step. found: of the model. facts: shown under the title, in their order. headline: what the page
     says first. Raises ValueError where there is no step.
     """
-    curves = run_curves(metrics, found.loss.value)
+    curves = run_curves(metrics, found.loss)
     return page(
         kind="run report",
         title=title,
@@ -67,8 +67,6 @@ def report_page(
         facts=facts,
         sections=sections,
         curves=curves,
-        loss=found.loss.name,
-        baseline=found.loss.baseline,
     )
 
 
@@ -184,7 +182,7 @@ class RunCurves:
     """The charts of a run, and the numbers that stand beside them.
 
     edge: losses above it are drawn at it; None where there are none. window: steps in the running mean of the loss.
-    last_loss: mean of the last `last_steps` steps. baseline_loss: the loss of a trivial predictor; baseline_at: its
+    last_loss: mean of the last `last_steps` steps. of: the loss, and that of a trivial predictor; baseline_at: its
     position in the chart, from 0 (top) to 1.
     """
 
@@ -194,7 +192,7 @@ class RunCurves:
     window: int
     last_loss: float
     last_steps: int
-    baseline_loss: float
+    of: TrainingLoss
     baseline_at: float
     lr: Chart
     clips_per_s: Chart
@@ -203,11 +201,10 @@ class RunCurves:
     mean_data_wait: float
 
 
-def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> RunCurves:
+def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
     """The curves of `metrics`, in the order of their steps, without skipped ones; ValueError where there is none.
 
-    First steps far above the rest are clipped to the edge of the chart. The default of `baseline_loss` is that of
-    predicting every patch's mean, for targets normalised to variance 1.
+    of: the loss. First steps far above the rest are clipped to the edge of the chart.
     """
     rows = sorted((row for row in metrics if not row.skipped), key=lambda row: row.step)
     if not rows:
@@ -217,8 +214,8 @@ def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> Ru
     rate = np.array([row.clips_per_s for row in rows], dtype=np.float64)
     wait = np.array([row.data_wait_share for row in rows], dtype=np.float64)
     window = max(len(rows) // 50, 2) * 2 + 1
-    edge = max(2 * baseline_loss, 1.5 * float(np.quantile(loss, 0.9)))
-    chart = line_chart(steps, np.minimum(loss, edge), include=[baseline_loss], window=window)
+    edge = max(2 * of.value, 1.5 * float(np.quantile(loss, 0.9)))
+    chart = line_chart(steps, np.minimum(loss, edge), include=[of.value], window=window)
     return RunCurves(
         steps=rows[-1].step,
         loss=chart,
@@ -226,8 +223,8 @@ def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> Ru
         window=window,
         last_loss=float(loss[-LAST_STEPS:].mean()),
         last_steps=min(LAST_STEPS, len(rows)),
-        baseline_loss=baseline_loss,
-        baseline_at=chart.y_at(baseline_loss),
+        of=of,
+        baseline_at=chart.y_at(of.value),
         lr=_small(steps, np.array([row.lr for row in rows], dtype=np.float64), 0.0),
         clips_per_s=_small(steps, rate, 0.0),
         median_clips_per_s=float(np.median(rate)),

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section
 from maskstream.pages.figures.chart import Chart, line_chart
-from maskstream.pages.figures.mesh import MeshFigures, field_picture, nodes_of
-from maskstream.pages.figures.mesh_picture import ShownField
+from maskstream.pages.figures.mesh import MeshFigures, ShownField, field_picture, nodes_of
 from maskstream.pages.figures.pictures import data_uri
-from maskstream.pages.page import environment, render, write_page
+from maskstream.pages.page import render, write_page
 from maskstream.train.core.export import load_model
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.run_folder import run_weights
@@ -104,7 +103,6 @@ def _page(
     models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
     cards = tuple(islice(rollout_cards(figures, trajectories, models), shown))
     return render(
-        environment(),
         "rollout.html.j2",
         title="Rollouts",
         facts={"trajectories": f"{len(trajectories.start)} of {data}", "steps": str(len(rows[0].error))},

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from maskstream.preprocess.encode.mesh.encoder import encoded_simulation
-from maskstream.preprocess.encode.mesh.trajectories import INFLOW, NORMAL, OUTFLOW, WALL, Simulation
+from maskstream.preprocess.encode.mesh.encoder import INFLOW, NORMAL, OUTFLOW, WALL, Simulation, encoded_simulation
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard

@@ -14,15 +14,7 @@ from maskstream.pipelines.modalities.video.packing import Refusal, encoded_clip
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.media.mp4 import read_fragments, read_header
 
-from .packed_videos import (
-    CPU,
-    HEVC,
-    OPEN,
-    VP9,
-    clip_bytes,
-    pattern,
-    write_video,
-)
+from .packed_videos import CPU, HEVC, OPEN, VP9, clip_bytes, pattern, write_video
 
 
 @pytest.mark.parametrize(

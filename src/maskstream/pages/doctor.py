@@ -1,0 +1,375 @@
+"""The mask doctor: scores masks by how well a linear autoencoder's features predict the labels, without training.
+
+    moments = Moments.of(labelled_frames("data/shards/k400/train"))
+    rows = examine(moments, shapes_of(16), ratios=(0.25, 0.5, 0.75, 0.9))
+
+One pass over the samples collects second moments; after that each (shape, ratio) is a closed form, so the whole table
+takes seconds. A linear model of small pictures is only a cheap first hint for a deep model of large ones. Source:
+Learning by Reconstruction Produces Uninformative Features For Perception (Balestriero & LeCun 2024, linear denoising
+autoencoders with masks).
+
+The closed form says how much of the labels the first K features of a masked linear autoencoder carry. The autoencoder
+sees a sample x with some parts set to 0, their mean, and reconstructs x from K features. With S the covariance of x,
+E[x masked^T] = q S and E[masked masked^T] = M = S weighted by E[visible_i visible_j]: q where i and j belong to one
+part, r elsewhere; q = 1 - p, and r = q^2 where parts are hidden independently. Reduced-rank regression says that the
+best features are x -> G^T x, G the first K solutions of q^2 S^2 g = lambda M g; at p = 0 those are the principal
+components. How well a linear probe on them tells the classes is the share of the labels' variance that it explains,
+R2(K); the alignment is that share of what K supervised features explain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.format.manifest import Manifest
+
+Floats = npt.NDArray[np.float64]
+Labelled = tuple[npt.NDArray[Any], npt.NDArray[np.integer[Any]]]
+
+MAX_VALUES = 3072
+"""Values of a sample: D x D float64 matrices of 75 MB, and some 11 s of CPU time for each shape and ratio."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moments:
+    """Of `count` samples x of D values with labels y as one-hot vectors of C classes: the covariance of x, float64
+    (D, D); that of x and y, (D, C); and the trace of that of y.
+    """
+
+    count: int
+    covariance: Floats
+    with_labels: Floats
+    label_variance: float
+
+    @classmethod
+    def of(cls, batches: Iterable[Labelled]) -> Moments:
+        """The moments of batches of samples (B, ...) with labels int (B,). The classes are the labels that occur.
+
+        Each batch is flattened to (B, D), in float64, and taken relative to the mean of the first, so that no digits
+        are lost where the mean is large. ValueError where there is no sample, or only one class, where D differs or is
+        above 3072, where a batch has not one label a sample, and for values that are not finite.
+        """
+        sums: _Sums | None = None
+        for samples, labels in batches:
+            x = np.asarray(samples, dtype=np.float64).reshape(len(samples), -1)
+            if len(x) == 0:
+                continue
+            sums = sums or _Sums.like(x)
+            sums.add(x, np.asarray(labels))
+        if sums is None:
+            raise ValueError("no labelled sample was given")
+        return sums.moments()
+
+
+@dataclass(kw_only=True, slots=True)
+class _Sums:
+    """Sums relative to `origin`: of x x^T, and by class of x and of the samples."""
+
+    origin: Floats
+    second: Floats
+    by_class: dict[int, Floats]
+    members: Counter[int]
+
+    @classmethod
+    def like(cls, x: Floats) -> _Sums:
+        d = x.shape[1]
+        if d > MAX_VALUES:
+            raise ValueError(f"a sample has {d} values, more than {MAX_VALUES}: use smaller pictures (32 x 32 x 3 fit)")
+        return cls(origin=x.mean(axis=0), second=np.zeros((d, d)), by_class={}, members=Counter())
+
+    def add(self, x: Floats, labels: npt.NDArray[np.integer[Any]]) -> None:
+        if x.shape[1] != len(self.origin):
+            raise ValueError(f"samples have {len(self.origin)} values, then {x.shape[1]}")
+        if labels.shape != (len(x),):
+            raise ValueError(f"a batch has {len(x)} samples and labels of shape {labels.shape}; give one label each")
+        if not np.isfinite(x).all():
+            raise ValueError("a sample has values that are not finite")
+        moved = x - self.origin
+        self.second += moved.T @ moved
+        for label in np.unique(labels).tolist():
+            mine = labels == label
+            self.by_class[label] = self.by_class.get(label, 0.0) + moved[mine].sum(axis=0)
+            self.members[label] += int(mine.sum())
+
+    def moments(self) -> Moments:
+        if len(self.members) < 2:
+            raise ValueError("all samples have the same label; give samples of at least two classes")
+        count = self.members.total()
+        share = np.array([self.members[label] for label in self.by_class]) / count
+        by_class = np.stack(list(self.by_class.values()), axis=1) / count
+        mean = by_class.sum(axis=1)
+        return Moments(
+            count=count,
+            covariance=self.second / count - np.outer(mean, mean),
+            with_labels=by_class - np.outer(mean, share),
+            label_variance=float((share * (1 - share)).sum()),
+        )
+
+
+BATCH = 64
+
+
+MIDDLE_FRAME = VideoData(
+    clip=VideoClip(frames=1, stride=1, size=16, start="center"),
+    augment=CenterCrop(),
+    flow="none",
+    tubelet=1,
+    patch=1,
+)
+"""The central square of the middle frame of a video, 16 x 16 pixels."""
+
+
+def labelled_frames(
+    location: str | Path, data: VideoData = MIDDLE_FRAME, *, samples: int | None = None
+) -> Iterator[Labelled]:
+    """The first frames of the clips of `samples` videos of a split, chosen at random (None: of all).
+
+    Pictures are float64 (B, size, size, 3) in [0, 1], labels int64 (B,); videos without a label are left out.
+    """
+    manifest = Manifest.load(location)
+    some = samples is not None and samples < len(manifest)
+    loader = data.loader(manifest, batch_size=min(samples or BATCH, BATCH), shuffle=some, device="cpu")
+    left = samples or len(loader) * BATCH
+    for batch in loader:
+        keep = batch.label >= 0
+        if batch.weight is not None:
+            keep &= batch.weight > 0
+        yield batch.video[keep][:left, 0].numpy() / 255.0, batch.label[keep][:left].numpy()
+        left -= len(batch)
+        if left <= 0:
+            return
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """A partition of a sample's D values: `parts` int64 (D,), the number of each value's part."""
+
+    name: str
+    parts: npt.NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """The number of parts."""
+        return int(self.parts.max()) + 1
+
+    def __post_init__(self) -> None:
+        if not np.array_equal(np.unique(self.parts), np.arange(self.parts.max(initial=0) + 1)):
+            raise ValueError(f"the parts of shape {self.name} are numbered 0, 1, 2, ..., got {np.unique(self.parts)}")
+
+
+def shape_of(name: str, side: int, channels: int = 3) -> Shape:
+    """The shape `name` of pictures (side, side, channels): "4" is squares of 4 x 4 pixels, "rows" and "columns" lines.
+
+    All channels of a pixel belong to one part. ValueError where squares do not tile the picture.
+    """
+    y, x = np.divmod(np.arange(side * side), side)
+    if name in ("rows", "columns"):
+        pixels = y if name == "rows" else x
+    else:
+        k = int(name) if name.isdecimal() else 0
+        if k < 1 or side % k or k == side:
+            legal = [str(d) for d in range(1, side) if side % d == 0]
+            raise ValueError(
+                f"a shape of a {side} x {side} picture is one of {', '.join(legal)}, rows, columns: {name!r}"
+            )
+        pixels = y // k * (side // k) + x // k
+    return Shape(name=name if not name.isdecimal() else f"{name} x {name}", parts=pixels.repeat(channels))
+
+
+def shapes_of(side: int, names: Sequence[str] | None = None, channels: int = 3) -> tuple[Shape, ...]:
+    """The shapes `names`; by default squares of 1, 2, 4, ... pixels up to half the picture, rows and columns."""
+    if names is None:
+        names = [*(str(k) for k in (1, 2, 4, 8, 16) if k < side and side % k == 0), "rows", "columns"]
+    return tuple(shape_of(name, side, channels) for name in names)
+
+
+RIDGE = 1e-6
+"""Of the mean variance, added to the diagonal: constant pixels carry no feature, and nothing divides by 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alignment:
+    """share: float64 (K,), of the labels' variance, what a linear probe on the first 1 ... K features explains.
+    strength: float64 (K,), the variance of the sample that each feature reconstructs, descending.
+    """
+
+    share: Floats
+    strength: Floats
+
+
+def plain_alignment(moments: Moments, features: int) -> Alignment:
+    """Without a mask: the first `features` principal components."""
+    return _alignment(moments, _covariance(moments), 1.0, features)
+
+
+def masked_alignment(moments: Moments, shape: Shape, ratio: float, features: int, *, exact: bool = False) -> Alignment:
+    """With parts of `shape` hidden at `ratio`: each by itself, or with `exact` floor((1 - ratio) n) of n stay visible.
+
+    ValueError where the shape is that of other samples, and where nothing stays visible.
+    """
+    covariance = _covariance(moments)
+    if shape.parts.shape != (len(covariance),):
+        raise ValueError(f"shape {shape.name} has {len(shape.parts)} values, the samples {len(covariance)}")
+    same, across = visible_chances(shape.count, ratio, exact=exact)
+    parts = torch.from_numpy(shape.parts)
+    together = parts[:, None] == parts[None, :]
+    weight = torch.where(together, same, across).to(torch.float64)
+    return _alignment(moments, covariance * weight, same, features)
+
+
+def visible_chances(parts: int, ratio: float, *, exact: bool) -> tuple[float, float]:
+    """How probable it is that one part is visible, and that two are."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"a masked ratio lies in [0, 1), got {ratio}")
+    if not exact:
+        return 1 - ratio, (1 - ratio) ** 2
+    visible = int((1 - ratio) * parts + 1e-9)
+    if visible == 0:
+        raise ValueError(f"at ratio {ratio} none of {parts} parts stays visible; use a smaller ratio or smaller parts")
+    return visible / parts, visible * (visible - 1) / (parts * max(parts - 1, 1))
+
+
+def supervised_alignment(moments: Moments, features: int) -> Floats:
+    """What the best linear features for the labels explain: float64 (K,), the most that any `share` can be."""
+    half = _lower(_covariance(moments))
+    mixed = torch.linalg.solve_triangular(half, torch.from_numpy(moments.with_labels), upper=False)
+    squares = torch.linalg.svdvals(mixed).square()
+    padded = torch.zeros(max(features, len(squares)), dtype=torch.float64)
+    padded[: len(squares)] = squares
+    out: Floats = (padded.cumsum(0)[:features] / moments.label_variance).numpy()
+    return out
+
+
+def _alignment(moments: Moments, masked: Tensor, seen: float, features: int) -> Alignment:
+    covariance = _covariance(moments)
+    d = len(covariance)
+    if not 1 <= features <= d:
+        raise ValueError(f"features lie in 1 ... {d}, the values of a sample, got {features}")
+    half = _lower(masked)
+    # S^2 g = lambda M g with M = L L^T is the plain problem of A A^T, A = L^-1 q S.
+    turned = torch.linalg.solve_triangular(half, seen * covariance, upper=False)
+    strength, vectors = torch.linalg.eigh(turned @ turned.T)
+    last = vectors[:, -features:].flip(1)
+    directions = torch.linalg.solve_triangular(half.T, last, upper=True)
+    inner = _lower(directions.T @ covariance @ directions)
+    probe = torch.linalg.solve_triangular(inner, directions.T @ torch.from_numpy(moments.with_labels), upper=False)
+    explained = probe.square().sum(1).cumsum(0) / moments.label_variance
+    return Alignment(share=explained.numpy(), strength=strength[-features:].flip(0).numpy())
+
+
+def _covariance(moments: Moments) -> Tensor:
+    """The covariance with the ridge on its diagonal."""
+    covariance = torch.from_numpy(moments.covariance)
+    ridge = RIDGE * float(covariance.diagonal().mean())
+    if ridge <= 0:
+        raise ValueError("all samples are equal: there is nothing to reconstruct")
+    return covariance + ridge * torch.eye(len(covariance), dtype=torch.float64)
+
+
+def _lower(matrix: Tensor) -> Tensor:
+    """The lower Cholesky factor of a positive matrix."""
+    factor: Tensor = torch.linalg.cholesky((matrix + matrix.T) / 2)
+    return factor
+
+
+FEATURES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """The score of one mask; shape None is no mask. alignment: by number of features, the explained variance as a share
+    of that of supervised features. change: of the alignment relative to no mask; mean_change: the mean over features.
+    """
+
+    shape: str | None
+    ratio: float
+    alignment: dict[int, float]
+    change: dict[int, float]
+
+    @property
+    def mean_change(self) -> float:
+        return float(np.mean(list(self.change.values())))
+
+
+def examine(
+    moments: Moments,
+    shapes: Sequence[Shape],
+    ratios: Sequence[float],
+    *,
+    features: Sequence[int] = FEATURES,
+    exact: bool = False,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Finding]:
+    """No mask first, then every (shape, ratio), the largest mean change first.
+
+    Numbers of `features` above the values of a sample or half the number of samples, which say nothing, are left out.
+    `progress` is called after each pair.
+    """
+    most_features = min(len(moments.covariance), moments.count // 2)
+    wanted = sorted({k for k in features if 1 <= k <= most_features})
+    if not wanted or not shapes or not ratios:
+        raise ValueError(
+            f"give at least one shape, one ratio and one number of features from 1 to {most_features} (half the "
+            f"samples at most), got {len(shapes)} shapes, ratios {tuple(ratios)}, features {tuple(features)}"
+        )
+    most = supervised_alignment(moments, wanted[-1])
+    plain = plain_alignment(moments, wanted[-1]).share / most
+    findings = [_finding(None, 0.0, plain, plain, wanted)]
+    for shape in shapes:
+        for ratio in ratios:
+            share = masked_alignment(moments, shape, ratio, wanted[-1], exact=exact).share
+            findings.append(_finding(shape.name, ratio, share / most, plain, wanted))
+            progress()
+    return findings[:1] + sorted(findings[1:], key=lambda finding: -finding.mean_change)
+
+
+def _finding(shape: str | None, ratio: float, alignment: Floats, plain: Floats, features: Sequence[int]) -> Finding:
+    change = alignment / np.maximum(plain, 1e-12) - 1
+    return Finding(
+        shape=shape,
+        ratio=ratio,
+        alignment={k: float(alignment[k - 1]) for k in features},
+        change={k: float(change[k - 1]) for k in features},
+    )
+
+
+def show(findings: Sequence[Finding], moments: Moments, console: Console) -> None:
+    """Prints the alignment without a mask, and the change that each mask makes, in percent."""
+    plain, *masked = findings
+    table = Table(
+        padding=(0, 0, 0, 1),
+        title="Alignment of 1, 2, 4, ... features with the labels: without a mask, and the change by each mask",
+    )
+    for name in ("hidden together", "ratio", *map(str, plain.alignment), "mean"):
+        table.add_column(name, justify="left" if name == "hidden together" else "right", no_wrap=True, min_width=5)
+    table.add_row("nothing", "-", *(f"{value:.3f}" for value in plain.alignment.values()), "")
+    table.add_section()
+    for finding in masked:
+        changes = (f"{100 * value:+.1f}%" for value in (*finding.change.values(), finding.mean_change))
+        table.add_row(str(finding.shape), f"{finding.ratio:g}", *changes)
+    console.print(table)
+    best = masked[0]
+    if best.mean_change > 0:
+        console.print(f"Best: {best.shape} at {best.ratio:g}, {100 * best.mean_change:+.1f} % on average.")
+    else:
+        console.print("None of these masks makes the features more predictive of the labels than no mask.")
+    values = len(moments.covariance)
+    if moments.count < 2 * values:
+        console.print(
+            f"[yellow]few samples[/]: {moments.count} of {values} values each. With fewer than two samples a value the "
+            "probe fits noise: use more samples or smaller pictures before believing the last digits."
+        )
