@@ -33,8 +33,8 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train.evaluate.evaluation import read_batches
+from maskstream.train.evaluate.features import knn_scores
 from maskstream.train.evaluate.patches import evaluate
-from maskstream.train.evaluate.probe_heads import knn_scores
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.papers.cropmae.model import CrossAutoencoder
 from maskstream.train.papers.cropmae.recipe import cropmae_tiny, siammae_tiny

@@ -25,7 +25,7 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train import Recipe
 from maskstream.train.evaluate.evaluation import read_batches
-from maskstream.train.evaluate.probe_heads import knn_scores
+from maskstream.train.evaluate.features import knn_scores
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.papers.videomae.recipe import videomae_tiny
 

@@ -11,7 +11,7 @@ checksum of itself. They are compared before anything is loaded, so a damaged ch
 on from the checkpoint before it (`newest_whole`), and its metrics are cut to the lines of that one.
 
 Where weights are divided among ranks, each writes its rows: model-00000-of-00002.safetensors and so on
-(files.py). Any number of ranks can read them.
+(export.py). Any number of ranks can read them.
 
 A checkpoint is written under a temporary name and renamed once all of it is on the disk, so a folder with the final
 name is complete. torch.distributed.checkpoint is not used. Its own format keeps its metadata in a pickle, and loading a
@@ -43,7 +43,7 @@ from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json, differences
 from maskstream.shards.errors import ResumeError
 
-from .files import NO_BYTES, FileSum, RunFileError, TensorFiles, part_name
+from .export import NO_BYTES, FileSum, RunFileError, TensorFiles, part_name
 from .optimiser import Average
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,7 @@ from maskstream.shards.stores.publish import publish, space_for, sync_folder
 
 from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, read_step, remove
 from .distributed import in_step, is_divided, local_rows, rank, sum_over_ranks, world_size
-from .export import make_metadata, pack_weights
-from .files import FileSum, part_name
+from .export import FileSum, make_metadata, pack_weights, part_name
 from .optimiser import Average
 
 

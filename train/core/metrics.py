@@ -24,7 +24,7 @@ from maskstream.shards.errors import ResumeError
 from maskstream.shards.printable import DataConsole
 from maskstream.shards.stores.publish import space_for
 
-from .files import NO_BYTES, FileSum
+from .export import NO_BYTES, FileSum
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import Config
@@ -109,6 +109,13 @@ def widen(x: Tensor) -> Tensor:
 
 Grids = Mapping[str, TokenGrid]
 """The token grids of a batch, by the name of the data that is tokenised, such as "video" and "audio"."""
+
+
+def need_mask(mask: MaskBatch | None) -> MaskBatch:
+    """The masks of a batch. ValueError where it has none."""
+    if mask is None:
+        raise ValueError("the batch has no masks, and the model needs them; give the loader mask=")
+    return mask
 
 
 class Model(nn.Module, ABC, Generic[BatchT]):

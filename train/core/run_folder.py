@@ -27,7 +27,7 @@ from .checkpoint import (
     remove_unfinished,
 )
 from .distributed import in_step, rank, sum_over_ranks
-from .files import NO_BYTES, FileSum, RunFileError, find_files
+from .export import NO_BYTES, FileSum, RunFileError, find_files
 from .metrics import MetricsLog
 from .recipe import Recipe
 

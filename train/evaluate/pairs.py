@@ -14,15 +14,13 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks import MaskBatch
-from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
-from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.shards.format.dataset import is_split
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import beside
 from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
-from maskstream.train.nn.pair_model import PairModel
+from maskstream.train.nn.pair_model import PairModel, need_masks
 
 from .evaluation import NORMALISED, Compared, Evaluation, Score, Similarities, TrainingLoss, read_batches
 
@@ -125,13 +123,13 @@ def measure_errors(
     samples = 0
     with torch.inference_mode():
         for batch in read_pairs(config, data, 16):
-            clips, sounds = split_pairs(model.reconstruction_rows(batch))
-            for part, (made, true, mask) in enumerate(_predictions(model, clips, sounds)):
+            rows = model.reconstruction_rows(batch)
+            for part, (made, true, mask) in enumerate(_predictions(model, rows)):
                 zero = torch.zeros_like(true)
                 guesses = (made, zero, zero if averages is None else averages[part][mask.target])
                 found = [((guess - true).square().mean(dim=2) * mask.weight).sum() for guess in guesses]
                 sums[part] += torch.stack([*found, mask.weight.sum()]).double()
-            samples += len(clips) if clips.weight is None else int(clips.weight.sum())
+            samples += len(rows) if rows.weight is None else int(rows.weight.sum())
     video, audio = (
         Error(model=one, mean=mean, average=None if averages is None else average)
         for one, mean, average in (sums[:, :3] / sums[:, 3:]).tolist()
@@ -156,44 +154,12 @@ def read_pairs(
     return read_batches(shown, data, size=size, samples=samples, shuffle=shuffle)
 
 
-def masked_parts(clips: VideoBatch, sounds: AudioBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
-    if sounds.spectrogram is None or clips.mask is None or sounds.mask is None:
-        raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
-    return sounds.spectrogram, clips.mask, sounds.mask
-
-
-def split_pairs(batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
-    """Splits a batch into a batch of clips and a batch of sounds."""
-    clips = VideoBatch(
-        video=batch.video,
-        mask=batch.video_mask,
-        flow=None,
-        label=batch.label,
-        key=batch.key,
-        pts_s=batch.pts_s,
-        fields=batch.fields,
-        weight=batch.weight,
-    )
-    sounds = AudioBatch(
-        waveform=batch.waveform,
-        length=batch.length,
-        spectrogram=batch.spectrogram,
-        mask=batch.audio_mask,
-        label=batch.label,
-        key=batch.key,
-        start_s=batch.audio_start_s,
-        fields=batch.fields,
-        weight=batch.weight,
-    )
-    return clips, sounds
-
-
-def _predictions(model: PairModel, clips: VideoBatch, sounds: AudioBatch) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
+def _predictions(model: PairModel, batch: AudioVisualBatch) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
     """Predictions, targets and mask of the video's target tokens, then of the sound's."""
-    spectrogram, video_mask, audio_mask = masked_parts(clips, sounds)
-    made = model.predict(clips.video, spectrogram, video_mask, audio_mask)
+    spectrogram, video_mask, audio_mask = need_masks(batch)
+    made = model.predict(batch.video, spectrogram, video_mask, audio_mask)
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
-    for kind, data, mask, one in zip(kinds, (clips.video, spectrogram), (video_mask, audio_mask), made, strict=True):
+    for kind, data, mask, one in zip(kinds, (batch.video, spectrogram), (video_mask, audio_mask), made, strict=True):
         tokens = kind.split(data)
         row = torch.arange(len(tokens))[:, None]
         yield one.float(), kind.targets(tokens[row, mask.target]), mask

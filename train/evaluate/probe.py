@@ -26,12 +26,14 @@ from .features import (
     GivesTokens,
     Inputs,
     Labelled,
+    attentive_scores,
     extract_features,
     has_label_lists,
+    knn_scores,
     labelled_batches,
+    linear_scores,
     without_augmentation,
 )
-from .probe_heads import attentive_scores, knn_scores, linear_scores
 
 TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"
 PROBES = ("knn10", "knn20", "linear", "attentive")

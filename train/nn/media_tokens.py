@@ -18,6 +18,7 @@ from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
+from maskstream.train.core.model import need_mask
 
 from .grid import axis_sinusoids, gather_tokens, grid_positions, interleaved_sinusoid, put_tokens
 from .objectives import joint_moments
@@ -32,8 +33,6 @@ colours together.
 """
 Positions = Literal["line", "grid"]
 """Where a token stands: on a line through all tokens, or on the axes of time, height and width."""
-
-NO_MASK = "the batch has no masks, and a masked autoencoder needs them; give the loader mask="
 
 
 class VideoTokens(nn.Module):
@@ -63,9 +62,7 @@ class VideoTokens(nn.Module):
 
     def of(self, batch: VideoBatch) -> tuple[Tensor, MaskBatch]:
         """The clips of a batch and their masks; ValueError where it has none."""
-        if batch.mask is None:
-            raise ValueError(NO_MASK)
-        return batch.video, batch.mask
+        return batch.video, need_mask(batch.mask)
 
     def completed(self, batch: VideoBatch, predicted: Tensor) -> VideoBatch:
         """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
@@ -178,9 +175,7 @@ class ImageTokens(nn.Module):
 
     def of(self, batch: ImageBatch) -> tuple[Tensor, MaskBatch]:
         """The pictures of a batch and their masks; ValueError where it has none."""
-        if batch.mask is None:
-            raise ValueError(NO_MASK)
-        return batch.image, batch.mask
+        return batch.image, need_mask(batch.mask)
 
     def completed(self, batch: ImageBatch, predicted: Tensor) -> ImageBatch:
         """The batch with the predictions (B, M, n_targets) of its targets in their place."""
@@ -252,9 +247,7 @@ class SpectrogramTokens(nn.Module):
         """The spectrograms of a batch and their masks; ValueError where it has none."""
         if batch.spectrogram is None:
             raise ValueError("the batch has no spectrogram; take it from an audio_loader")
-        if batch.mask is None:
-            raise ValueError(NO_MASK)
-        return batch.spectrogram, batch.mask
+        return batch.spectrogram, need_mask(batch.mask)
 
     def completed(self, batch: AudioBatch, predicted: Tensor) -> AudioBatch:
         """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from maskstream.shards.errors import ResumeError, StoreError
-from maskstream.train.core.files import NO_BYTES, FileSum, RunFileError
+from maskstream.train.core.export import NO_BYTES, FileSum, RunFileError
 from maskstream.train.core.metrics import Board, MetricsLog, StepMetrics, TrainProgress, read_metrics
 
 

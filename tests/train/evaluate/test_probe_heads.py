@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maskstream.train.evaluate.evaluation import accuracy, majority, mean_average_precision
-from maskstream.train.evaluate.probe_heads import FOLDS, assign_folds, attentive_scores, fit, knn_scores, linear_scores
+from maskstream.train.evaluate.features import FOLDS, assign_folds, attentive_scores, fit, knn_scores, linear_scores
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:

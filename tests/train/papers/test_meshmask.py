@@ -14,8 +14,7 @@ from maskstream.pipelines import masks, mesh_loader
 from maskstream.pipelines.modalities.mesh.data import MeshNoise
 from maskstream.shards.config import with_set
 from maskstream.train import train
-from maskstream.train.core.export import load_matching_weights, load_model, save_model
-from maskstream.train.core.files import RunFileError
+from maskstream.train.core.export import RunFileError, load_matching_weights, load_model, save_model
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.model import squared
 from maskstream.train.papers.meshmask.evaluate import (

@@ -24,10 +24,10 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
-from maskstream.train.nn.media_tokens import NO_MASK, ImageTokens
+from maskstream.train.nn.media_tokens import ImageTokens
 from maskstream.train.nn.transformer import BlockSizes, CoAttention, init_linear
 
 
@@ -169,9 +169,7 @@ class CropPairModel(CrossAutoencoder[ImageBatch]):
 
     def pair(self, batch: ImageBatch) -> Pair:
         """See CrossAutoencoder."""
-        if batch.mask is None:
-            raise ValueError(NO_MASK)
-        m = batch.mask.rows(slice(1, None, 2))
+        m = need_mask(batch.mask).rows(slice(1, None, 2))
         return Pair(
             first=batch.image[0::2], second=batch.image[1::2], visible=m.visible, target=m.target, weight=m.weight
         )
@@ -192,10 +190,8 @@ class FramePairModel(CrossAutoencoder[VideoBatch]):
 
     def pair(self, batch: VideoBatch) -> Pair:
         """See CrossAutoencoder."""
-        if batch.mask is None:
-            raise ValueError(NO_MASK)
         first, second = batch.video.unbind(1)
-        n, m = self.tokens.n_tokens, batch.mask
+        n, m = self.tokens.n_tokens, need_mask(batch.mask)
         half = m.visible.shape[1] // 2, m.target.shape[1] // 2
         return Pair(
             first=first,

@@ -33,7 +33,7 @@ from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import SplitLocation
-from maskstream.train.core.model import Model
+from maskstream.train.core.model import Model, need_mask
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from maskstream.train.nn.objectives import chamfer
 
@@ -273,9 +273,7 @@ def own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
 def step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float, float]:
     """Billions of floating point operations of a training step per cloud: with masks, and with every token visible."""
     noise, time, _ = need_noise(batch)
-    if batch.mask is None:
-        raise ValueError("the batch has no masks; give the loader mask=")
-    mask = batch.mask.rows(slice(1))
+    mask = need_mask(batch.mask).rows(slice(1))
     one = PointsBatch(
         points=batch.points[:1], noise=noise[:1], time=time[:1], mask=mask, label=batch.label[:1], key=batch.key[:1]
     )

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.train.core.model import Grids
+from maskstream.train.core.model import Grids, need_mask
 from maskstream.train.nn.grid import axis_sinusoids, gather_tokens, put_tokens
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
-from maskstream.train.nn.media_tokens import NO_MASK
 from maskstream.train.nn.objectives import joint_moments
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig
 
@@ -57,9 +56,7 @@ class LatentTokens(nn.Module):
 
     def of(self, batch: ImageBatch) -> tuple[Tensor, MaskBatch]:
         """The latents of a batch, float32 (B, rows, columns, C), and its masks. ValueError where it has none."""
-        if batch.mask is None:
-            raise ValueError(NO_MASK)
-        return self.vq.latents(batch.image).permute(0, 2, 3, 1), batch.mask
+        return self.vq.latents(batch.image).permute(0, 2, 3, 1), need_mask(batch.mask)
 
     def completed(self, batch: ImageBatch, predicted: Tensor) -> ImageBatch:
         """The batch as it is drawn from its latents, with predictions (B, M, n_targets) of its targets in their place.

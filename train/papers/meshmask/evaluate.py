@@ -22,7 +22,7 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.core.model import squared
+from maskstream.train.core.model import need_mask, squared
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss, read_batches
 
 from .model import MeshNetwork, MeshNetworkConfig
@@ -259,9 +259,7 @@ def measure_masked(config: MeshData, model: MeshNetwork, data: SplitLocation) ->
     total, meshes = 0.0, 0
     shown = replace(config, noise=None, views=VIEWS, fields=())
     for batch in read_batches(shown, data, size=1, samples=MEASURED):
-        mask = batch.mask
-        if mask is None:
-            raise ValueError("the batch has no masks; give the loader mask=")
+        mask = need_mask(batch.mask)
         target, weight = mask.target[0], mask.weight[0]
         made = {
             "model": model.reconstructed(batch).state[target],

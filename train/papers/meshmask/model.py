@@ -24,11 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, squared
 
 Task = Literal["masked", "next"]
 N_KINDS = 9
@@ -151,7 +150,7 @@ class MeshNetwork(Model[MeshBatch]):
         """
         self._check(batch)
         if self.config.task == "masked":
-            mask = hidden_nodes(batch)
+            mask = need_mask(batch.mask)
             made = self.predict_masked(batch)
             return Losses(parts={"fields": squared(made, batch.state[mask.target[0]], mask.weight[0])})
         if batch.next_state is None:
@@ -163,7 +162,7 @@ class MeshNetwork(Model[MeshBatch]):
         """The batch with the predicted fields at hidden nodes (task "masked"), or at free nodes (task "next")."""
         self._check(batch)
         if self.config.task == "masked":
-            made, target = self.predict_masked(batch), hidden_nodes(batch).target[0]
+            made, target = self.predict_masked(batch), need_mask(batch.mask).target[0]
             return replace(batch, state=batch.state.index_copy(0, target, made.to(batch.state.dtype)))
         made = self.predict_change(batch.state, batch.kinds, batch.edges, batch.edge_features)
         made = batch.state + made * batch.change
@@ -181,7 +180,7 @@ class MeshNetwork(Model[MeshBatch]):
 
     def predict_masked(self, batch: MeshBatch) -> Tensor:
         """Predicts the fields at the target nodes, (M, D), from those at the visible nodes."""
-        mask = hidden_nodes(batch)
+        mask = need_mask(batch.mask)
         if batch.visible_edges is None or batch.kept_edges is None:
             raise ValueError(NO_MASK)
         visible, target, kept = mask.visible[0], mask.target[0], batch.kept_edges
@@ -205,10 +204,3 @@ class MeshNetwork(Model[MeshBatch]):
 
     def _nodes(self, fields: Tensor, kinds: Tensor) -> Tensor:
         return cast(Tensor, self.embed_nodes(torch.cat((fields, F.one_hot(kinds, N_KINDS).to(fields.dtype)), dim=1)))
-
-
-def hidden_nodes(batch: MeshBatch) -> MaskBatch:
-    """The mask over the nodes of a batch. ValueError if it has none."""
-    if batch.mask is None:
-        raise ValueError(NO_MASK)
-    return batch.mask

@@ -20,7 +20,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
-from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, weighted, widen
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, need_mask, weighted, widen
 from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.transformer import Stack, init_linear
 
@@ -163,9 +163,7 @@ class PoseModel(Model[PoseBatch]):
 
     def _seen(self, mask: MaskBatch | None) -> tuple[Tensor, Tensor]:
         """The hidden joints, bool (B, T, J), and the frames with a visible one, int64 (B, V)."""
-        if mask is None:
-            raise ValueError("the batch has no masks, and this model completes poses; give the loader mask=")
-        hidden = mask.masked.view(-1, self.frames, self.joints)
+        hidden = need_mask(mask).masked.view(-1, self.frames, self.joints)
         whole = hidden.all(dim=2)
         counts = (~whole).sum(dim=1)
         least, most = int(counts.min()), int(counts.max())

@@ -11,10 +11,11 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.train.core.model import need_mask
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
 from maskstream.train.nn.objectives import chamfer
 
-from .model import PointAutoencoder, PointAutoencoderConfig, need_mask
+from .model import PointAutoencoder, PointAutoencoderConfig
 
 MEASURED = 256
 """The largest number of clouds that are measured."""
@@ -81,7 +82,7 @@ def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupL
     """The losses on masked batches."""
     rows = []
     for batch in clouds:
-        mask = need_mask(batch)
+        mask = need_mask(batch.mask)
         visible, target = mask.visible, mask.target
         centres, groups = model.cut(batch.points)
         row = torch.arange(len(centres))[:, None]

@@ -17,9 +17,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, weighted
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.objectives import chamfer, squared_distances
 from maskstream.train.nn.transformer import Stack, init_linear
@@ -113,7 +112,7 @@ class PointAutoencoder(Model[PointsBatch]):
 
     def loss(self, batch: PointsBatch) -> Losses:
         """The mean Chamfer distance of the target groups, weighted by the mask's weights."""
-        mask = need_mask(batch)
+        mask = need_mask(batch.mask)
         centres, groups = self.cut(batch.points)
         predicted = self._predict(centres, groups, mask.visible, mask.target)
         true = gather_tokens(groups, mask.target)
@@ -122,7 +121,7 @@ class PointAutoencoder(Model[PointsBatch]):
 
     def reconstructed(self, batch: PointsBatch) -> PointsBatch:
         """Clouds of the points of the visible groups and the predicted points of the target groups."""
-        mask = need_mask(batch)
+        mask = need_mask(batch.mask)
         centres, groups = self.cut(batch.points)
         seen = gather_tokens(groups + centres[:, :, None], mask.visible).flatten(1, 2)
         made = self.predict(batch.points, mask.visible, mask.target).flatten(1, 2)
@@ -147,10 +146,3 @@ class PointAutoencoder(Model[PointsBatch]):
         x = torch.cat((x.float(), self.mask_token.expand(*target.shape, -1)), dim=1)
         made = self.head(self.decoder(x, place=place, last=target.shape[1]))
         return cast(Tensor, made.view(*target.shape, self.size, 3))
-
-
-def need_mask(batch: PointsBatch) -> MaskBatch:
-    """The masks over the groups of a batch. ValueError if it has none."""
-    if batch.mask is None:
-        raise ValueError("the batch has no masks, and a masked autoencoder needs them; give the loader mask=")
-    return batch.mask
