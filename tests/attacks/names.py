@@ -122,7 +122,7 @@ def harmless_on_terminals(text: str) -> bool:
 def page_end(rng: np.random.Generator, samples: list[Sample], folder: Path, wanted: list[object]) -> str:
     """Hostile labels, sometimes hostile keys too."""
     keys = [f"{hostile(rng)}{i}" if rng.random() < 0.3 else f"s{i}" for i in range(N_SAMPLES)]
-    keys = [key.encode("ascii", "ignore").decode() for key in keys]  # the writer knows no others
+    keys = [key.encode("ascii", "ignore").decode()[-90:] for key in keys]  # a header holds no others
     bones = shown(folder / "split", samples, [f"{hostile(rng)}{i}" for i in range(N_SAMPLES + 1)], keys)
     return "exact" if bones == wanted and harmless_on_terminals(commands(folder / "split")) else "wrong"
 
@@ -133,7 +133,7 @@ def tar_end(rng: np.random.Generator, data: bytes, folder: Path) -> str:
     names = [name.encode("utf-8", "replace").decode() if "\ud800" in name else name for name in names]
     members = [(name, data if name.endswith("wav") else hostile(rng).encode(errors="replace")) for name in names]
     write_tar(folder / "t.tar", members, form=tarfile.PAX_FORMAT)
-    index_tars([folder / "t.tar"], folder / "split", modality="audio", workers=0)
+    index_tars([folder / "t.tar"], folder / "split", modality="audio", workers=0, as_is=True)
     manifest = Manifest.load(folder / "split")
     right = verify(folder / "split", decode=True).ok and "fine" in manifest.keys(range(len(manifest)))
     return "exact" if right and harmless_on_terminals(commands(folder / "split")) else "wrong"
