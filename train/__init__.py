@@ -4,8 +4,7 @@ from .core.export import load_model, save_model
 from .core.loop import Trainer
 from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
-from .core.results import TrainResult
-from .core.step import Batches
+from .core.step import Batches, TrainResult
 from .recipes import RECIPES, named_recipe, train
 
 __all__ = [

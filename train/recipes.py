@@ -17,8 +17,8 @@ from maskstream.shards.named import named
 
 from .core.process import LoopOptions
 from .core.recipe import Recipe
-from .core.results import TrainResult
 from .core.run import LoadingSettings, train_recipe
+from .core.step import TrainResult
 from .papers import tables
 
 RECIPES: dict[str, Callable[[], Recipe[Any]]] = {

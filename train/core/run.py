@@ -22,7 +22,7 @@ from .distributed import process_group, world_size
 from .loop import Trainer
 from .process import LoopOptions, compute_threads
 from .recipe import Recipe, check_modality, with_channel
-from .results import TrainResult
+from .step import TrainResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

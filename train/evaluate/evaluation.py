@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -43,6 +43,14 @@ class Score:
     count: int = 0
     baselines: Mapping[str, float] = field(default_factory=dict)
     lower_is_better: bool = True
+
+    @classmethod
+    def share(
+        cls, name: str, value: float, of: str, count: int = 0, baselines: Mapping[str, float] | None = None
+    ) -> Self:
+        """A share of 1, of which more is better."""
+        guesses = {} if baselines is None else baselines
+        return cls(name=name, value=value, unit="%", of=of, count=count, baselines=guesses, lower_is_better=False)
 
     @property
     def best(self) -> str:

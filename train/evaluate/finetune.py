@@ -34,9 +34,9 @@ from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weigh
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.process import LoopOptions, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
-from maskstream.train.core.results import TrainResult
 from maskstream.train.core.run import train_recipe
 from maskstream.train.core.run_folder import MODEL, run_recipe, run_weights
+from maskstream.train.core.step import TrainResult
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
 from .evaluation import majority, score

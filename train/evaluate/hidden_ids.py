@@ -43,15 +43,7 @@ def score_ids(
     """
     return (
         Score(name="cross-entropy", value=loss, unit="nats", of=of, count=count, baselines=losses),
-        Score(
-            name="predicted right",
-            value=right,
-            unit="%",
-            of=of,
-            count=count,
-            baselines=shares or {},
-            lower_is_better=False,
-        ),
+        Score.share("predicted right", right, of, count, shares),
     )
 
 
@@ -154,6 +146,52 @@ class IdCounts:
         shares = self.single / self.single.sum()
         pairs, of = self.pairs[near, ids], self.pairs.sum(dim=1)[near]
         return -((pairs + strength * shares[ids]) / (of + strength)).log()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HiddenIdLosses:
+    """The mean losses of `ids` hidden ids in nats, and shares that are predicted right. model, right: the model's.
+    alone, common: of the frequencies of ids, and of the most frequent one. beside, copied: of the frequencies beside a
+    known id, at the best of `STRENGTHS`, and of a copy of that id.
+    """
+
+    model: float
+    right: float
+    alone: float
+    common: float
+    beside: float
+    copied: float
+    ids: int
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[Tensor, Tensor, Tensor, Tensor]], counts: IdCounts) -> HiddenIdLosses:
+        """Those of batches of hidden ids: losses, whether they are predicted right, true ids, and known ids, each of
+        one shape. counts: of a split that the model was trained on. ValueError for no batch.
+        """
+        columns = [[one.flatten() for one in row] for row in rows]
+        if not columns:
+            raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
+        losses, hit, true, near = (torch.cat(parts) for parts in zip(*columns, strict=True))
+        return cls(
+            model=float(losses.mean()),
+            right=float(hit.double().mean()),
+            alone=float(counts.alone(true).mean()),
+            common=float((true == counts.single.argmax()).double().mean()),
+            beside=min(float(counts.beside(true, near, strength).mean()) for strength in STRENGTHS),
+            copied=float((true == near).double().mean()),
+            ids=len(true),
+        )
+
+    def scores(self, beside: str, copied: str, common: str = "") -> tuple[Score, Score]:
+        """The losses, and the shares that are right. All three are names of baselines; without one it is left out."""
+        return score_ids(
+            "hidden ids",
+            self.ids,
+            loss=self.model,
+            losses={beside: self.beside, "counts of ids": self.alone},
+            right=self.right,
+            shares={copied: self.copied, **({common: self.common} if common else {})},
+        )
 
 
 Predict = Callable[[Tensor, Tensor, int], Tensor]

@@ -210,15 +210,8 @@ class PairRetrieval:
         """The recall at 1 and at 5 in both directions, beside chance. split: its name."""
         for k in (1, min(5, self.pairs)):
             for way, share in zip(("clip to sound", "sound to clip"), self.recall(k), strict=True):
-                yield Score(
-                    name=f"recall at {k}, {way}, split {split}",
-                    value=share,
-                    unit="%",
-                    of="pairs",
-                    count=self.pairs,
-                    baselines={"chance": k / self.pairs},
-                    lower_is_better=False,
-                )
+                name, chance = f"recall at {k}, {way}, split {split}", {"chance": k / self.pairs}
+                yield Score.share(name, share, "pairs", self.pairs, chance)
 
 
 def measure_retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> PairRetrieval:

@@ -7,8 +7,9 @@ of the target cubes, (B, M, 3 * pixels).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -52,6 +53,17 @@ class PatchLosses:
     nearest: float
     samples: int
 
+    @classmethod
+    def of(cls, parts: Sequence[tuple[LossPart, LossPart, LossPart]], samples: int) -> Self:
+        """The means over batches, of each of which there are the three losses. ValueError for no batch."""
+        if not parts:
+            raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
+        model, mean, nearest = (
+            float(sum(float(one.total) for one in column) / sum(float(one.weight) for one in column))
+            for column in zip(*parts, strict=True)
+        )
+        return cls(model=model, mean=mean, nearest=nearest, samples=samples)
+
     def score(self, of: str, patch: str = "patch") -> Score:
         """The model's loss, to be compared with the two others. of: what the samples are."""
         guesses = {f"every {patch}'s mean": self.mean, f"a copy of the nearest visible {patch}": self.nearest}
@@ -72,13 +84,7 @@ def measure_patches(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT])
         (own,) = model(batch).parts.values()
         parts.append((own, squared(torch.zeros_like(true), true, mask.weight), squared(copied, true, mask.weight)))
         samples += int((mask.weight.sum(dim=1) > 0).sum())
-    if not parts:
-        raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
-    own, mean, nearest = (
-        float(sum(float(one.total) for one in column) / sum(float(one.weight) for one in column))
-        for column in zip(*parts, strict=True)
-    )
-    return PatchLosses(model=own, mean=mean, nearest=nearest, samples=samples)
+    return PatchLosses.of(parts, samples)
 
 
 def nearest_visible(mask: MaskBatch) -> Tensor:

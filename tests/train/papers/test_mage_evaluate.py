@@ -99,7 +99,7 @@ def test_an_untrained_model_is_no_better_than_counts():
     assert abs(found.model - math.log(32)) < 0.3
     assert found.alone < found.model
     assert found.right < 0.5
-    score = found.scores()[0]
+    score = found.scores("beside", "copied")[0]
     assert score.baselines["counts of ids"] == found.alone
     assert score.value == found.model
     with pytest.raises(ValueError, match="got none"):

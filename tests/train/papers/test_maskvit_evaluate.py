@@ -42,7 +42,7 @@ def test_losses_are_those_of_hidden_ids_alone():
     assert found.copied == pytest.approx(same[hidden].float().mean().item())
     shares = torch.bincount(ids[hidden].repeat(2), minlength=32) + 1.0
     assert found.alone == pytest.approx(-(shares / shares.sum()).log()[ids[hidden]].mean().item(), rel=1e-5)
-    assert found.after < found.alone  # these very pairs were counted
+    assert found.beside < found.alone  # these very pairs were counted
     assert abs(found.model - math.log(32)) < 0.5
     with pytest.raises(ValueError, match="got none"):
         measure_hidden_ids(model, [], counts)

@@ -73,18 +73,9 @@ class Answers:
     def scores(self) -> Iterator[Score]:
         """The figures by kind."""
         for kind, count in self.questions.items():
-            yield Score(
-                name="right answers" if kind == "all" else f"right answers, {kind}",
-                value=self.model[kind],
-                unit="%",
-                of="questions",
-                count=count,
-                baselines={
-                    "the most frequent answer": self.frequent[kind],
-                    "that to the same words": self.unseen[kind],
-                },
-                lower_is_better=False,
-            )
+            name = "right answers" if kind == "all" else f"right answers, {kind}"
+            guesses = {"the most frequent answer": self.frequent[kind], "that to the same words": self.unseen[kind]}
+            yield Score.share(name, self.model[kind], "questions", count, guesses)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,15 +191,7 @@ class ImageTextLosses:
             *score_ids(
                 "hidden tokens", self.tokens, loss=self.words, losses={"counts of ids": self.alone}, right=self.right
             ),
-            Score(
-                name="judged right",
-                value=self.matched,
-                unit="%",
-                of="pairs",
-                count=self.pairs,
-                baselines={"a coin": 0.5},
-                lower_is_better=False,
-            ),
+            Score.share("judged right", self.matched, "pairs", self.pairs, {"a coin": 0.5}),
         )
 
 
@@ -231,15 +214,9 @@ def measure_losses(model: ImageTextAutoencoder, measured: Iterable[ImageTextBatc
         right.append(words[real].argmax(dim=-1) == label)
         ids.append(label.numpy())
         matched.append(judged.argmax(dim=-1) == of.match.long())
-    if not parts:
-        raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
-    own_loss, mean_loss, nearest_loss = (
-        float(sum(float(one.total) for one in column) / sum(float(one.weight) for one in column))
-        for column in zip(*parts, strict=True)
-    )
     samples = sum(map(len, matched))
     return ImageTextLosses(
-        patches=PatchLosses(model=own_loss, mean=mean_loss, nearest=nearest_loss, samples=samples),
+        patches=PatchLosses.of(parts, samples),
         words=float(torch.cat(losses).mean()),
         alone=float(counts.alone(np.concatenate(ids)).mean()),
         right=float(torch.cat(right).float().mean()),

@@ -26,7 +26,7 @@ from maskstream.train.evaluate.evaluation import (
     read_shuffled,
     trained_on,
 )
-from maskstream.train.evaluate.hidden_ids import STRENGTHS, IdCounts, fill_in, score_ids
+from maskstream.train.evaluate.hidden_ids import HiddenIdLosses, IdCounts, fill_in
 from maskstream.train.evaluate.patches import held_out_pictures, nearest_visible
 
 from .model import GenerativeEncoder, GenerativeEncoderConfig, need_mask
@@ -140,57 +140,17 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
     return float(apart + first.trace() + second.trace() - 2 * shared)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HiddenIdLosses:
-    """The mean losses of `ids` hidden ids in nats, and shares that are predicted right. model, right: the model's.
-    alone, common: of the frequencies of ids, and of the most frequent one. beside, copied: of the frequencies beside
-    the nearest visible id, at the best of `STRENGTHS`, and of a copy of that id.
-    """
-
-    model: float
-    right: float
-    alone: float
-    common: float
-    beside: float
-    copied: float
-    ids: int
-
-    def scores(self) -> tuple[Score, Score]:
-        """The losses, and the shares that are right."""
-        return score_ids(
-            "hidden ids",
-            self.ids,
-            loss=self.model,
-            losses={"counts beside the nearest visible id": self.beside, "counts of ids": self.alone},
-            right=self.right,
-            shares={"a copy of the nearest visible id": self.copied, "the most frequent id": self.common},
-        )
-
-
 @torch.inference_mode()
 def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch], counts: IdCounts) -> HiddenIdLosses:
-    """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
-    columns: list[tuple[Tensor, ...]] = []
+    """The losses on batches with masks, beside the nearest visible ids; see `HiddenIdLosses.of`."""
+    rows = []
     for batch in measured:
         ids, mask = model.ids(batch), need_mask(batch)
-        encoded = model.encode(ids, mask.visible, mask.mask_token)
-        logits = model.predicted(encoded, mask)
+        logits = model.predicted(model.encode(ids, mask.visible, mask.mask_token), mask)
         true = ids.gather(1, mask.target)
-        near = ids.gather(1, nearest_visible(mask))
         losses = F.cross_entropy(logits.float().transpose(1, 2), true, reduction="none")
-        columns.append(tuple(one.flatten() for one in (losses, logits.argmax(dim=2) == true, true, near)))
-    if not columns:
-        raise ValueError("losses need at least one batch, got none; take a split with a picture in it")
-    losses, hit, true, near = (torch.cat(parts) for parts in zip(*columns, strict=True))
-    return HiddenIdLosses(
-        model=float(losses.mean()),
-        right=float(hit.double().mean()),
-        alone=float(counts.alone(true).mean()),
-        common=float((true == counts.single.argmax()).double().mean()),
-        beside=min(float(counts.beside(true, near, strength).mean()) for strength in STRENGTHS),
-        copied=float((true == near).double().mean()),
-        ids=len(true),
-    )
+        rows.append((losses, logits.argmax(dim=2) == true, true, ids.gather(1, nearest_visible(mask))))
+    return HiddenIdLosses.of(rows, counts)
 
 
 def training_pictures(config: ImageData, data: SplitLocation) -> list[ImageBatch]:
@@ -209,7 +169,12 @@ def evaluate(model: GenerativeEncoder, config: ImageData, data: SplitLocation, s
     with torch.inference_mode():
         made = model.reconstructed(first)
     return Evaluation(
-        scores=(*found.scores(), apart.score),
+        scores=(
+            *found.scores(
+                "counts beside the nearest visible id", "a copy of the nearest visible id", "the most frequent id"
+            ),
+            apart.score,
+        ),
         examples=(
             Compared(title="Predictions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))),
             generate_examples(model, first.image[:16], count=16),

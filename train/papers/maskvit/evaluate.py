@@ -25,7 +25,7 @@ from maskstream.train.evaluate.evaluation import (
     read_shuffled,
     trained_on,
 )
-from maskstream.train.evaluate.hidden_ids import STRENGTHS, IdCounts, fill_in, score_ids
+from maskstream.train.evaluate.hidden_ids import HiddenIdLosses, IdCounts, fill_in
 from maskstream.train.evaluate.patches import LEVELS, root_mean_square
 
 from .model import FrameIdsConfig, FrameIdsModel, need_mask
@@ -139,42 +139,17 @@ def count_ids(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
     return IdCounts(single=single, pairs=pairs.view(k, k))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HiddenIds:
-    """The mean losses of `ids` hidden ids in nats, and shares that are predicted right. model, right: the model's.
-    alone: of the frequencies of ids. after, copied: of the frequencies after the id last seen at the same place, at the
-    best of `STRENGTHS`, and of a copy of that id.
-    """
-
-    model: float
-    right: float
-    alone: float
-    after: float
-    copied: float
-    ids: int
-
-
 @torch.inference_mode()
-def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdCounts) -> HiddenIds:
-    """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
-    columns: list[tuple[Tensor, ...]] = []
+def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdCounts) -> HiddenIdLosses:
+    """The losses on batches with masks, beside the ids last seen at their places; see `HiddenIdLosses.of`."""
+    rows = []
     for ids, seen, batch in hidden_pairs(model, measured):
         mask = need_mask(batch)
         real = mask.weight > 0
         logits = model.predicted(ids, mask.masked, mask.target)[real].float()
         true, last = ids.gather(1, mask.target)[real], seen.gather(1, mask.target)[real]
-        columns.append((F.cross_entropy(logits, true, reduction="none"), logits.argmax(dim=1) == true, true, last))
-    if not columns:
-        raise ValueError("losses need at least one batch, got none; take a split with a clip in it")
-    losses, hit, true, last = (torch.cat(parts) for parts in zip(*columns, strict=True))
-    return HiddenIds(
-        model=float(losses.mean()),
-        right=float(hit.double().mean()),
-        alone=float(counts.alone(true).mean()),
-        after=min(float(counts.beside(true, last, strength).mean()) for strength in STRENGTHS),
-        copied=float((true == last).double().mean()),
-        ids=len(true),
-    )
+        rows.append((F.cross_entropy(logits, true, reduction="none"), logits.argmax(dim=1) == true, true, last))
+    return HiddenIdLosses.of(rows, counts)
 
 
 def held_out_clips(config: VideoData, data: SplitLocation, most: int = MEASURED) -> list[VideoBatch]:
@@ -193,14 +168,7 @@ def evaluate(model: FrameIdsModel, config: VideoData, data: SplitLocation, shown
         made = model.reconstructed(first)
     return Evaluation(
         scores=(
-            *score_ids(
-                "hidden ids",
-                found.ids,
-                loss=found.model,
-                losses={"counts after the id last seen at the place": found.after, "counts of ids": found.alone},
-                right=found.right,
-                shares={"a copy of the id last seen at the place": found.copied},
-            ),
+            *found.scores("counts after the id last seen at the place", "a copy of the id last seen at the place"),
             Score(
                 name="root mean squared error of a pixel of the generated future",
                 value=own,

@@ -64,21 +64,15 @@ class Written:
     def scores(self) -> Iterator[Score]:
         """The figures by kind of question, then those of rationales."""
         for kind, share in self.right.items():
-            yield Score(
-                name="right answers" if kind == "all" else f"right answers, {kind}",
-                value=share,
-                unit="%",
-                of="questions",
-                count=self.questions[kind],
-                baselines={
-                    "the most frequent answer to the kind of question": self.frequent[kind],
-                    "the most frequent answer to the same words": self.unseen[kind],
-                },
-                lower_is_better=False,
-            )
+            guesses = {
+                "the most frequent answer to the kind of question": self.frequent[kind],
+                "the most frequent answer to the same words": self.unseen[kind],
+            }
+            name = "right answers" if kind == "all" else f"right answers, {kind}"
+            yield Score.share(name, share, "questions", self.questions[kind], guesses)
         for name, value in (("right rationales", self.rationales), ("words of rationales written", self.tokens)):
             if value is not None:
-                yield Score(name=name, value=value, unit="%", of="questions", lower_is_better=False)
+                yield Score.share(name, value, "questions")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

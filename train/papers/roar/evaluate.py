@@ -93,15 +93,7 @@ def evaluate(model: TextClassifier, config: TextData, data: SplitLocation, shown
         said = model.scores(batch).argmax(dim=1).tolist()
     return Evaluation(
         scores=(
-            Score(
-                name="right classes",
-                value=_right(found, labels),
-                unit="%",
-                of="texts",
-                count=len(labels),
-                baselines=guesses,
-                lower_is_better=False,
-            ),
+            Score.share("right classes", _right(found, labels), "texts", len(labels), guesses),
             Score(
                 name="cross-entropy",
                 value=loss / len(labels),

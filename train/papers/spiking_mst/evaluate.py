@@ -84,15 +84,8 @@ class Spiking:
         marks = [steps for steps in (2, 4, 8, 16, 32, 64) if steps < len(self.snn)] + [len(self.snn)]
         named = {f"of the spiking network in {steps} time steps": self.snn[steps - 1] for steps in reversed(marks)}
         for name, share in {**named, "of the activations": self.ann}.items():
-            yield Score(
-                name=f"right classes {name}",
-                value=share,
-                unit="%",
-                of="images",
-                count=self.images,
-                baselines={"the most frequent class": frequent},
-                lower_is_better=False,
-            )
+            guesses = {"the most frequent class": frequent}
+            yield Score.share(f"right classes {name}", share, "images", self.images, guesses)
         for steps in reversed(marks):
             yield Score(
                 name=f"energy of an image in {steps} time steps",
