@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, cast, get_args
+from typing import Any, ClassVar, Generic, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -159,7 +159,12 @@ class Model(nn.Module, ABC, Generic[BatchT]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig(Config, ABC, Generic[BatchT]):
-    """The sizes of a model. Sizes that the data decide, such as the number of tokens, come with the grids."""
+    """The sizes of a model. Sizes that the data decide, such as the number of tokens, come with the grids.
+
+    needs_labels: whether labels are all that the model learns.
+    """
+
+    needs_labels: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, grids: Grids) -> Model[BatchT]:
@@ -172,11 +177,6 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
     def most_labels(self) -> int | None:
         """The number of different labels that the model can take; None if it uses no labels."""
         return None
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether labels are all that the model learns."""
-        return False
 
     def check(self, data: DataConfig[BatchT]) -> None:
         """Raises ValueError if the model cannot train on data of this config."""

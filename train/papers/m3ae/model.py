@@ -18,7 +18,7 @@ Shapes: B samples, N patches, V of them visible, M targets, L tokens of a text, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -268,16 +268,14 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
 class ImageTextClassifierConfig(ImageTextSizes):
     """The sizes of the encoder. answers: the number of classes."""
 
+    needs_labels: ClassVar[bool] = True
+
     answers: int = 2
 
     def __post_init__(self) -> None:
         ImageTextSizes.__post_init__(self)
         if self.answers < 2:
             raise ValueError(f"a classifier needs two answers or more, got answers={self.answers}")
-
-    @property
-    def needs_labels(self) -> bool:
-        return True
 
     @property
     def most_labels(self) -> int | None:

@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ from maskstream.train.nn.transformer import Stack, init_normal
 class TextClassifierConfig(ModelConfig[TextBatch]):
     """vocabulary: the number of token ids. width: the channels of a token. labels: the number of classes."""
 
+    needs_labels: ClassVar[bool] = True
+
     vocabulary: int = 30522
     width: int = 768
     labels: int = 2
@@ -46,10 +48,6 @@ class TextClassifierConfig(ModelConfig[TextBatch]):
                 "a classifier needs two labels or more, an id and a channel, got "
                 f"labels={self.labels}, vocabulary={self.vocabulary}, width={self.width}"
             )
-
-    @property
-    def needs_labels(self) -> bool:
-        return True
 
     @property
     def most_labels(self) -> int | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -190,6 +190,8 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
     a network with one window needs to tell a sleeve from a sole. spikes: the spikes that are dropped.
     """
 
+    needs_labels: ClassVar[bool] = True
+
     width: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     heads: tuple[int, ...] = (3, 6, 12, 24)
@@ -209,10 +211,6 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
             )
         if any((self.width << stage) % heads for stage, heads in enumerate(self.heads)):
             raise ValueError(f"heads divide the channels of their stage, got width={self.width}, heads={self.heads}")
-
-    @property
-    def needs_labels(self) -> bool:
-        return True
 
     @property
     def most_labels(self) -> int | None:
