@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskstream.shards.format.record import ShardRecord
+    from maskstream.shards.format.records import ShardRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = 5

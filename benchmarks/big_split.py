@@ -20,17 +20,16 @@ from rich.progress import track
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.shards.format.checked_file import facts_of
-from maskstream.shards.format.columns import COMPONENTS_KEY, DIGEST, DIGEST_BYTES, OFFSET, part_metadata
+from maskstream.shards.format.columns import COMPONENTS_KEY, DIGEST, DIGEST_BYTES, OFFSET, ShardFacts, part_metadata
 from maskstream.shards.format.dataset import DATASET_JSON, REJECTS, finish_split, publish_version, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import PART_SAMPLES, parquet_bytes, part_name
-from maskstream.shards.format.record import ShardRecord
+from maskstream.shards.format.records import ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.shard_facts import ShardFacts
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
-from maskstream.shards.stores.local_output import LocalOutput
+from maskstream.shards.stores.output import LocalOutput
 
 Part = tuple[dict[str, Any], dict[str, Any]]
 """A part as dataset.json names it, and its size and checksum."""

@@ -12,20 +12,19 @@ from .format.component import Component, component_of
 from .format.dataset import finish_split, read_dataset_json
 from .format.inspect import inspect
 from .format.manifest import Manifest
-from .format.record import Placed, Row, ShardRecord
-from .format.records import Records
+from .format.records import Placed, Records, Row, ShardRecord
 from .format.sample import DatasetInfo, Reject, Sample
 from .format.verify import VerifyReport, verify
 from .format.writer import write_shard
 from .media.video_index import VideoIndex
-from .members.array import array_member
+from .members.arrays import array_member
 from .members.kinds import KINDS
 from .members.member import Kind, Member
 from .members.sound import sound_member
 from .members.text import json_member
 from .members.video import video_member
 from .stores.base import Range, Store
-from .stores.publish import publishing, remove_leftovers
+from .stores.local_files import publishing, remove_leftovers
 
 __all__ = [
     "KINDS",

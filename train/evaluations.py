@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
-from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
 
 from .core.export import load_model, weights_sum

@@ -27,7 +27,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.flow.codec import Motion, ask_for_vectors
 from maskstream.pipelines.flow.codec import motion_vectors as motion_vectors_of
 from maskstream.shards.errors import DataError
-from maskstream.shards.media.key_flow import KeyFlow
+from maskstream.shards.media.gop_notes import KeyFlow
 from maskstream.shards.media.limits import most_pixels
 from maskstream.shards.media.mp4 import DECODERS, Int64Array, Mp4Error, Packets, Track, read_fragments, read_header
 

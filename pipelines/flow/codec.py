@@ -5,7 +5,7 @@ profile (x264, ref=1, 3 B-frames that are never referenced) the P-frame at t is 
 clips of stride 4 that start at a multiple of 4. At strides of 8 and 12 the vectors of two and three frames are joined:
 what is at p of frame t was at q of frame t-4, and what was at q of frame t-4 was at r of frame t-8 (`steps_between`).
 
-A frame that starts a GOP has no vectors, but a stored flow (shards/media/key_flow.py), which preprocessing computed.
+A frame that starts a GOP has no vectors, but a stored flow (shards/media/gop_notes.py), which preprocessing computed.
 Intra-coded blocks have none; the flow filled in there is marked as not valid.
 
     ask_for_vectors(codec_context)                       # before decoding the first packet
@@ -29,8 +29,7 @@ from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import SideDataContainer
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.shards.media.key_flow import CELL, KeyFlow
-from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, CELL, KeyFlow
 
 from .base import UNIT, ClipFlow, Window, grid_shape
 from .dis import dis_flow

@@ -1,6 +1,6 @@
 """Scene cuts in clips: pairs of frames of which the later shows nothing of the earlier, whatever the flow says.
 
-`codec` reads them in shards whose GOPs say where scenes begin (shards/media/scene_starts.py, `stored_cuts`).
+`codec` reads them in shards whose GOPs say where scenes begin (shards/media/gop_notes.py, `stored_cuts`).
 Two signs are weighed together. The earlier frame, fetched along the flow, does not correlate with the later one: so it
 is no motion that the flow knows. And their histograms differ: so it is no motion that the flow missed. Where both say
 so, blocks of the later frame are looked for anywhere in the earlier one (`shared`): what moves too fast for the flow is
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate, unfold
 
-from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
 
 SIDE = 64
 """About the side in pixels of the pictures that are compared; each pixel is one of the frame's."""

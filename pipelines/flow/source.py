@@ -22,7 +22,7 @@ from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.config import Config
-from maskstream.shards.media.scene_starts import ANCHOR_STRIDE, ANCHORED
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 
 from .base import ClipFlow, grid_shape
 from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail

@@ -26,12 +26,11 @@ from maskstream.preprocess.job.progress import Progress
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.columns import FORMAT
 from maskstream.shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, finish_split
-from maskstream.shards.format.record import Row, ShardRecord
-from maskstream.shards.format.records import Records
+from maskstream.shards.format.part_writer import Hashes, hashes_of
+from maskstream.shards.format.records import Records, Row, ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Reject
-from maskstream.shards.format.unique_keys import Hashes, hashes_of
 from maskstream.shards.format.ustar import idx_text
-from maskstream.shards.media.packet_table import sidecar_name
+from maskstream.shards.media.video_index import sidecar_name
 from maskstream.shards.stores.output import Location, Output, last_parts, output_at
 from maskstream.shards.stores.url import is_url
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from maskstream.shards.errors import MissingFileError, OutageError, StoreError, UnlistedError
-from maskstream.shards.format.record import Placed, Row
+from maskstream.shards.format.records import Placed, Row
 from maskstream.shards.members.member import ENDING, Member
 from maskstream.shards.members.text import BYTES, JSON, TEXT
 from maskstream.shards.stores.base import stream

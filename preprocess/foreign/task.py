@@ -21,10 +21,10 @@ from maskstream.preprocess.job.judge import PAUSES_S, retried, verdict_on
 from maskstream.preprocess.job.ledger import CrashableTask
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import OutageError, ShardError, StoreError
-from maskstream.shards.format.record import Row, ShardRecord
+from maskstream.shards.format.records import Row, ShardRecord
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.ustar import CHUNK_BYTES, HashedReader, split_name, walk
-from maskstream.shards.media.packet_table import PACKETS, packets_name, sidecar_name
+from maskstream.shards.media.video_index import PACKETS, packets_name, sidecar_name
 from maskstream.shards.stores.block_sums import SUMS_OF, BlockSums
 from maskstream.shards.stores.output import Location, Sizes, Writable, output_at
 

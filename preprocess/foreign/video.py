@@ -26,8 +26,7 @@ from maskstream.preprocess.encode.video.source import check_length, first_video,
 from maskstream.preprocess.source import RejectError, reason_of
 from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
-from maskstream.shards.media.packet_table import table_bytes
-from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.media.video_index import VideoIndex, table_bytes
 from maskstream.shards.members.video import video_member
 
 from .tar_file import Indexed

@@ -29,7 +29,7 @@ from maskstream.preprocess.raw.file_state import DamagedFileError, FileState, re
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DataError, MaskstreamError, OutageError
 from maskstream.shards.format.sample import Reject, Sample
-from maskstream.shards.stores.regular import NEVER_OF_BYTES
+from maskstream.shards.stores.local_files import NEVER_OF_BYTES
 
 ROOM_BYTES = 4 << 30
 """The address space that must be left when a source is rejected. FFmpeg never asks for more than 2 GiB at once."""

@@ -28,15 +28,14 @@ from maskstream.shards.format.dataset import (
     read_dataset_json,
     versions_of,
 )
-from maskstream.shards.format.mend import mended
-from maskstream.shards.format.record import ShardRecord
-from maskstream.shards.format.records import READERS, RECORDS, Records
+from maskstream.shards.format.records import READERS, RECORDS, Records, ShardRecord
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
+from maskstream.shards.format.writer import mended
 from maskstream.shards.stores.block_sums import SUMS
+from maskstream.shards.stores.local_files import may_run, this_run
 from maskstream.shards.stores.output import Location, Sizes, output_at
-from maskstream.shards.stores.sole_writer import may_run, this_run
 
 from .ledger import libraries
 from .options import JobOptions

@@ -18,7 +18,7 @@ from maskstream.preprocess.raw.file_state import FileState
 from maskstream.preprocess.raw.files import Hand
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.record import ShardRecord
+from maskstream.shards.format.records import ShardRecord
 from maskstream.shards.format.sample import Reject, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member

@@ -20,11 +20,11 @@ from maskstream.preprocess.executors.local import LocalExecutor, executor_of
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import MaskstreamError, OutageError, ResumeError, ShardError, UnlistedError
 from maskstream.shards.format.dataset import FOREIGN, finish_split, read_dataset_json, versions_of
-from maskstream.shards.format.mend import mended, mended_files
 from maskstream.shards.format.records import RECORDS, Records
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.verify import SplitCheck, VerifyReport, unreadable
+from maskstream.shards.format.writer import mended, mended_files
 from maskstream.shards.stores.folders import is_elsewhere
 from maskstream.shards.stores.output import Location, Output, output_at
 

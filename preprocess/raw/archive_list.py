@@ -21,7 +21,7 @@ import xxhash
 
 from maskstream.shards.errors import DatasetError, OutageError, StoreError
 from maskstream.shards.format.index_cache import CACHE, cache_folder
-from maskstream.shards.stores.publish import publishing
+from maskstream.shards.stores.local_files import publishing
 
 from .archive import Archive, pieces
 from .file_state import read_state

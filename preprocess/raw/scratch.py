@@ -14,7 +14,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from maskstream.shards.stores.regular import read_regular
+from maskstream.shards.stores.local_files import read_regular
 
 _PREFIX = "maskstream-raw-"
 _MARK = "maskstream.scratch"

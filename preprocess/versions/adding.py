@@ -32,8 +32,8 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import Records
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import Reject
+from maskstream.shards.stores.local_files import LOCK
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
-from maskstream.shards.stores.sole_writer import LOCK
 from maskstream.shards.stores.url import is_url
 
 from .appending import append

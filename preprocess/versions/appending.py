@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of, read_checked
-from maskstream.shards.format.columns import COMPONENTS_KEY, part_metadata
+from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, fingerprint_of, part_metadata
 from maskstream.shards.format.dataset import publish_version, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
 from maskstream.shards.format.records import RECORDS, RecordedTask, Records
-from maskstream.shards.format.removed import REMOVED
-from maskstream.shards.format.shard_facts import ShardFacts, fingerprint_of
+from maskstream.shards.format.rejects import REMOVED
 from maskstream.shards.format.tokenizer import TOKENIZER
 from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.block_sums import SUMS

@@ -24,14 +24,14 @@ from maskstream.shards.format.columns import (
     SHARDS_KEY,
     SIZE,
     WORD,
+    ShardFacts,
     part_metadata,
 )
 from maskstream.shards.format.data_errors import REMEDY
 from maskstream.shards.format.dataset import is_index, read_dataset_json, version_name, versions_of
 from maskstream.shards.format.part_writer import parquet_bytes
-from maskstream.shards.format.removed import ERASED, erased_key, erased_tar, stem_of
+from maskstream.shards.format.rejects import ERASED, erased_key, erased_tar, stem_of
 from maskstream.shards.format.shard_check import ShardCheck
-from maskstream.shards.format.shard_facts import ShardFacts
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, tokenizer_name
 from maskstream.shards.format.ustar import BLOCK_BYTES, CHUNK_BYTES, HashedReader
 from maskstream.shards.format.verify import SplitCheck

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from maskstream.shards.errors import DatasetError, ShardError
 from maskstream.shards.format.checked_file import facts_of, read_checked
-from maskstream.shards.format.columns import FORMAT, rejects_table
+from maskstream.shards.format.columns import FORMAT, fingerprint_of, rejects_table
 from maskstream.shards.format.dataset import (
     FOREIGN,
     is_index,
@@ -29,12 +29,9 @@ from maskstream.shards.format.dataset import (
     versions_of,
 )
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.part_writer import parquet_bytes
-from maskstream.shards.format.rejects import read_rejects
-from maskstream.shards.format.removed import REMOVED, removed_bytes, removed_name
-from maskstream.shards.format.shard_facts import fingerprint_of
+from maskstream.shards.format.part_writer import hashes_of, parquet_bytes, repeated_keys
+from maskstream.shards.format.rejects import REMOVED, read_rejects, removed_bytes, removed_name
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
-from maskstream.shards.format.unique_keys import hashes_of, repeated_keys
 from maskstream.shards.stores.folders import file_of, folder_of, is_elsewhere, joined, merged_store, seen_from
 from maskstream.shards.stores.output import Location, Output, output_at
 

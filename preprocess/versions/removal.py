@@ -11,7 +11,7 @@ import numpy.typing as npt
 from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.dataset import publish_version, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.removed import REMOVED, removed_bytes, removed_name
+from maskstream.shards.format.rejects import REMOVED, removed_bytes, removed_name
 from maskstream.shards.stores.output import Location, Output, output_at
 
 _AT_ONCE = 1 << 16

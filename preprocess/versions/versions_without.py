@@ -17,15 +17,12 @@ from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw.file_state import FileState
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.format.checked_file import facts_of
-from maskstream.shards.format.columns import rejects_table
+from maskstream.shards.format.columns import ShardFacts, rejects_table
 from maskstream.shards.format.dataset import publish_version, version_name
 from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
-from maskstream.shards.format.record import Row, ShardRecord
-from maskstream.shards.format.records import Records
-from maskstream.shards.format.rejects import read_rejects
-from maskstream.shards.format.removed import REMOVED, erased_key, read_removed, removed_bytes
+from maskstream.shards.format.records import Records, Row, ShardRecord
+from maskstream.shards.format.rejects import REMOVED, erased_key, read_rejects, read_removed, removed_bytes
 from maskstream.shards.format.sample import Reject
-from maskstream.shards.format.shard_facts import ShardFacts
 from maskstream.shards.format.tokenizer import TOKENIZER, erased_tokenizer_name
 from maskstream.shards.stores.output import Output
 

@@ -7,8 +7,7 @@ differences(saved, here)                                    ["data.mask.ratio: s
 """
 
 from .assignments import check_type, check_types, with_set
-from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, known_configs
-from .differences import differences
+from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, differences, known_configs
 
 __all__ = [
     "NOT_IDENTITY",

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 
 from maskstream.shards.errors import DataError, MaskstreamError, OutageError, ShardError, StoreError
-from maskstream.shards.stores.regular import NEVER_OF_BYTES
+from maskstream.shards.stores.local_files import NEVER_OF_BYTES
 
 REMEDY = (
     "run the same `maskstream shards` again, which keeps whole shards and writes their index anew, or "

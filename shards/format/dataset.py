@@ -28,14 +28,12 @@ from maskstream.shards.stores.output import Location, Output, Sizes, folder_and_
 from maskstream.shards.stores.url import is_url
 
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
-from .columns import FORMAT, rejects_table
+from .columns import FINGERPRINT_DIGITS, FORMAT, rejects_table
 from .data_errors import REMEDY, parsing
-from .part_writer import PartWriter, parquet_bytes
-from .record import ShardRecord
+from .part_writer import PartWriter, parquet_bytes, repeated_keys
+from .records import ShardRecord
 from .sample import DatasetInfo, Reject
-from .shard_facts import FINGERPRINT_DIGITS
 from .tokenizer import ERASED_TOKENIZER, TOKENIZER
-from .unique_keys import repeated_keys
 
 DATASET_JSON = "dataset.json"
 VERSIONS = "versions"

@@ -32,7 +32,7 @@ from platformdirs import user_cache_path
 
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import MaskstreamError, StoreError
-from maskstream.shards.stores.publish import publishing
+from maskstream.shards.stores.local_files import publishing
 
 from .data_errors import described
 

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from maskstream.shards.errors import MaskstreamError, OutageError, RemovedError, SampleError, ShardError
-from maskstream.shards.media.packet_table import packets_name
-from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.media.video_index import VideoIndex, packets_name
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.stores.base import Range, ShardFile, Store
 from maskstream.shards.stores.block_cache import BlockCache
@@ -29,13 +28,12 @@ from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.url import is_url
 
 from .checked_file import SIZE_BYTES, SUM, read_checked
-from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader
+from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, ShardFacts
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
 from .data_errors import REMEDY, data_reason, outage_of, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
 from .index_cache import IndexFile, NewFile, forget, in_memory, index_of, received, starts_a_process
-from .removed import read_removed
-from .shard_facts import ShardFacts
+from .rejects import read_removed
 from .unpack import Unpacker
 
 _INDEX_VERSION = 2

@@ -1,7 +1,7 @@
 """Writes the parts of a manifest, one group of shards after the other, and adds up what dataset.json says of them all.
 
 The rows of one part are in memory at a time. Of all others there are 8 bytes per key, a hash, which shows at the end
-that no key occurs twice.
+that no key occurs twice, whatever the length of the keys.
 """
 
 from __future__ import annotations
@@ -11,21 +11,51 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from maskstream.shards.errors import ShardError
 from maskstream.shards.members.video import VIDEO
 
 from .checked_file import facts_of
 from .columns import part_table
-from .record import ShardRecord
-from .unique_keys import hashes_of
+from .records import ShardRecord
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def hashes_of(keys: Iterable[str]) -> Hashes:
+    """The xxh3_64 of each key, uint64 (N,)."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64)
+
+
+def repeated_keys(hashes: list[Hashes], keys: Iterable[Iterable[str]]) -> list[str]:
+    """The keys that occur more than once, sorted.
+
+    hashes: of the keys, in any number of arrays; the list is emptied, so that they are in memory once. keys: the same
+    keys, group by group; they are only gone through if two hashes are equal, since different keys may have the same
+    hash.
+    """
+    ordered = np.empty(sum(map(len, hashes)), np.uint64)
+    end = 0
+    while hashes:
+        some = hashes.pop()
+        ordered[end : end + len(some)] = some
+        end += len(some)
+        del some
+    ordered.sort()
+    twice = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not twice:
+        return []
+    found = Counter(key for group in keys for key in group if xxhash.xxh3_64_intdigest(key.encode()) in twice)
+    return sorted(key for key, count in found.items() if count > 1)
+
 
 _PART = re.compile(r"manifest-(\d{6})\.parquet")
 PART_SAMPLES = 1 << 15

@@ -1,12 +1,21 @@
-"""Reads the rejects of a split."""
+"""What a split leaves out: its rejects, the samples that were removed, and what is left of those that were erased.
+
+The numbers of removed samples are in a file that dataset.json names. An erased sample leaves zeros in its tar, and a
+row of the manifest that keeps its slot in the order. Its members are zero, at unchanged offsets, under the name
+`__erased__`, which readers of WebDataset pass over. Its row has another key, no source, no label and no components. The
+tar has another name, so that nobody reads it with an earlier index.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,7 +26,61 @@ from maskstream.shards.stores.open import open_store
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
 from .data_errors import REMEDY, parsing
+from .part_writer import parquet_bytes
 from .sample import Reject
+
+Int64s = npt.NDArray[np.int64]
+
+REMOVED = "removed"
+"""The field of dataset.json that names the file, if samples were removed."""
+_COLUMN = "sample"
+
+
+def removed_name(version: int) -> str:
+    """The name of the file of a version."""
+    return f"removed-{version:06d}.parquet"
+
+
+def removed_bytes(samples: Int64s) -> bytes:
+    """The file with these numbers of samples."""
+    return parquet_bytes(pa.table({_COLUMN: samples}, metadata={FORMAT_KEY: FORMAT.encode()}))
+
+
+def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
+    """The numbers of the removed samples of the split that `info` describes, sorted, int64 (R,)."""
+    if REMOVED not in info:
+        return np.empty(0, np.int64)
+    data = read_checked(store, info[REMOVED], info["files"])
+    path = f"{store.location}/{info[REMOVED]}"
+    with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
+        column = file.read([_COLUMN], use_threads=False).column(_COLUMN)
+        samples: Int64s = column.to_numpy().astype(np.int64, casting="equiv")
+        if np.diff(np.concatenate([[-1], samples, [info["counts"]["samples"]]])).min() < 1:
+            raise ShardError(f"{path} does not have the sorted numbers of samples of the split; {REMEDY}")
+    samples.flags.writeable = False
+    return samples
+
+
+ERASED = "__erased__"
+"""The name of a member of an erased sample."""
+_TAR = re.compile(r"(.*?)(?:\.e\d+)?\.tar", re.DOTALL)
+
+
+def erased_key(sha256: str, row: int) -> str:
+    """The key of an erased sample: that of its shard, by the checksum of its first writing, and its number in it."""
+    return f"erased/{sha256[:16]}/{row:06d}"
+
+
+def erased_tar(name: str, version: int) -> str:
+    """The name of a tar from which samples were erased for a version."""
+    return f"{stem_of(name)}.e{version}.tar"
+
+
+def stem_of(name: str) -> str:
+    """The name of a tar without its suffix, and without the version of an erasure."""
+    found = _TAR.fullmatch(name)
+    return found[1] if found else name
+
 
 _COLUMNS = [field.name for field in fields(Reject)]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.shards.errors import MissingFileError, OutageError, ShardError, StoreError
-from maskstream.shards.media.packet_table import PACKETS, packets_name, sidecar_name
+from maskstream.shards.media.video_index import PACKETS, packets_name, sidecar_name
 from maskstream.shards.members.kinds import KINDS
 from maskstream.shards.members.member import no_problems
 from maskstream.shards.members.text import BYTES
@@ -23,7 +23,7 @@ from maskstream.shards.stores.folders import folder_of
 from .component import Component
 from .data_errors import described
 from .manifest import Manifest
-from .removed import ERASED
+from .rejects import ERASED
 from .ustar import CHUNK_BYTES, HashedReader, idx_text, indexed_name, walk
 
 

@@ -20,10 +20,9 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.folders import folder_of
 from maskstream.shards.stores.url import is_url
 
-from .columns import COMPONENT_COLUMNS, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD, ColumnReader
+from .columns import COMPONENT_COLUMNS, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD, ColumnReader, ShardFacts
 from .data_errors import REMEDY
 from .index_cache import IndexWriter, Spool
-from .shard_facts import ShardFacts
 
 _SAMPLES_AT_ONCE = 1 << 14
 """Samples that are compared at once; their numbers stay in the processor's cache."""

@@ -18,14 +18,14 @@ from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import is_elsewhere
 
 from .checked_file import read_checked
+from .columns import ShardFacts, fingerprint_of
 from .data_errors import described
 from .dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, read_dataset_json, version_name, versions_of
 from .manifest import Manifest
+from .part_writer import hashes_of, repeated_keys
 from .rejects import read_rejects
 from .shard_check import ShardCheck
-from .shard_facts import ShardFacts, fingerprint_of
 from .tokenizer import tokenizer_problems
-from .unique_keys import hashes_of, repeated_keys
 
 MAX_PROBLEMS_PER_SHARD = 100
 

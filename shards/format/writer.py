@@ -1,4 +1,6 @@
-"""Writes samples into a tar with deterministic headers, computes its checksums, and publishes it whole."""
+"""Writes samples into a tar with deterministic headers, computes its checksums, and publishes it whole; `mended`
+writes again what lies beside a tar.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,14 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from maskstream.shards.errors import ShardError
+from maskstream.shards.errors import OutageError, ShardError, StoreError
+from maskstream.shards.stores.base import CHUNK_BYTES, stream
 from maskstream.shards.stores.block_sums import SUMS, BlockSums
-from maskstream.shards.stores.output import Location, Writable, folder_and_name, output_at
+from maskstream.shards.stores.output import Location, Output, Writable, folder_and_name, output_at
 
-from .record import Placed, Row, ShardRecord
+from .records import Placed, Row, ShardRecord
 from .sample import Sample
-from .ustar import BLOCK_BYTES, idx_text
+from .ustar import BLOCK_BYTES, HashedReader, idx_text
 
 __all__ = ["HashedStream", "Row", "ShardRecord", "member_header", "write_shard"]
 
@@ -102,3 +105,43 @@ def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:
                 f"{shard}: component {name!r} of {sample.key!r} has {len(member.data)} bytes; a USTAR member has at "
                 f"most {MAX_MEMBER_BYTES}: split the source into windows"
             )
+
+
+def mended(output: Output, shard: ShardRecord) -> list[str] | None:
+    """`mended_files` of a shard, from its record."""
+    index = idx_text((row.key, row.spans) for row in shard.rows)
+    return mended_files(output, shard.name, shard.size_bytes, shard.sha256, index)
+
+
+def mended_files(output: Output, name: str, size_bytes: int, sha256: str, index: str) -> list[str] | None:
+    """Read a tar, and write its idx and sums where they are missing or differ; returns the names of what was written.
+
+    index: the text of the idx. Returns None if the tar is missing or has other bytes, so nothing can be made of it.
+    """
+    try:
+        with stream(output.store, name) as file:
+            reader = HashedReader(file, lambda size_bytes: None)
+            while reader.read(CHUNK_BYTES):
+                pass
+    except OutageError:
+        raise
+    except (StoreError, OSError):
+        return None
+    if (reader.position, reader.sha256.hexdigest()) != (size_bytes, sha256):
+        return None
+    stem = PurePosixPath(name).stem
+    wanted = {f"{stem}.idx": index.encode("ascii"), f"{stem}{SUMS}": reader.sums.digest()}
+    wrong = [name for name, data in wanted.items() if _contents(output, name, len(data)) != data]
+    for name in wrong:
+        output.publish(name, wanted[name])
+    return wrong
+
+
+def _contents(output: Output, name: str, most: int) -> bytes | None:
+    """What a file holds; None if that is more than `most` bytes, or it cannot be read."""
+    try:
+        return output.whole(name, most)
+    except OutageError:
+        raise
+    except StoreError:
+        return None

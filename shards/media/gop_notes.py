@@ -1,20 +1,125 @@
 """What preprocessing found out about the frames of a GOP: a run of `uuid` boxes beside the GOP's packets.
 
 They stand between the `moof` and the `mdat` of the GOP (ISO 14496-12, sec. 4.2), where players and demuxers pass over
-them: a clip reads them with the GOP, and no request is their own. key_flow.py and scene_starts.py have their contents.
+them: a clip reads them with the GOP, and no request is their own. A note is a `uuid` box; its payload, big-endian,
+begins with 16 bytes that identify it.
+
+Where scenes begin: preprocessing compares all neighbouring frames, so loaders need not look for cuts in each clip.
+
+    version u8 = 1   distance u8   frames u16   first u32
+    starts  u8 (ceil(frames / 8))   the n-th bit, from the lowest on, is that of frame `first` + n * distance: whether a
+                                    scene begins between it and the frame `distance` before
+
+The flow that leads back from the first frame of a GOP to the frame DISTANCE before it: a frame that starts a GOP has no
+motion vectors, so preprocessing computes them. Cells have CELL x CELL pixels, and those at the right and lower border
+may exceed the frame.
+
+    version u8 = 1   distance u8   rows u16   columns u16   frame u32
+    x    int8 (rows, columns)    in quarters of a pixel of the video, what is at p was at p + (x, y)
+    y    int8 (rows, columns)
+    kept uint8 (rows, columns)   0 to 255: how well the earlier frame, moved along it, explains the cell
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .key_flow import ID as FLOW_ID
-from .key_flow import KeyFlow, grid_of, parsed_flow
+import numpy as np
+import numpy.typing as npt
+
 from .mp4 import Mp4Error, boxes
-from .scene_starts import ID as SCENES_ID
-from .scene_starts import parsed_starts
+
+ANCHOR_STRIDE = 4
+"""In the profiles ANCHORED every 4th frame is an anchor, I or P; no frame refers to the B-frames between."""
+ANCHORED = ("train", "fast")
+"""The profiles (`VideoProfile.name`) whose videos have anchors."""
+
+
+DISTANCE = ANCHOR_STRIDE
+SCENES_ID = bytes.fromhex("6d61736b73747265616d207363656e65")  # "maskstream scene"
+_SCENES_HEAD = struct.Struct(">BBHI")
+_SCENES_VERSION = 1
+
+
+def starts_payload(first: int, starts: Sequence[bool]) -> bytes:
+    """Whether a scene begins before each of the frames first, first + DISTANCE, ..."""
+    return (
+        SCENES_ID
+        + _SCENES_HEAD.pack(_SCENES_VERSION, DISTANCE, len(starts), first)
+        + np.packbits(np.asarray(starts, dtype=np.bool_), bitorder="little").tobytes()
+    )
+
+
+def parsed_starts(body: memoryview) -> dict[int, bool]:
+    """By frame number, whether a scene begins before it. Raises Mp4Error for a payload of another form."""
+    head = len(SCENES_ID) + _SCENES_HEAD.size
+    if len(body) < head:
+        raise Mp4Error(f"the scenes of a GOP have {len(body)} bytes, less than the {head} of their header")
+    version, distance, frames, first = _SCENES_HEAD.unpack_from(body, len(SCENES_ID))
+    bits = body[head:]
+    if version != _SCENES_VERSION or distance != DISTANCE or len(bits) != -(-frames // 8):
+        raise Mp4Error(
+            f"the scenes of a GOP have version {version}, distance {distance} and {len(bits)} bytes for {frames} "
+            f"frames; version {_SCENES_VERSION}, distance {DISTANCE} and {-(-frames // 8)} bytes are known"
+        )
+    return {first + n * distance: bool(bits[n >> 3] >> (n & 7) & 1) for n in range(frames)}
+
+
+CELL = 16
+QUARTERS = 4
+LIMIT = 127
+"""The longest component, in quarters of a pixel."""
+FLOW_ID = bytes.fromhex("6d61736b73747265616d206b65792066")  # "maskstream key f"
+_FLOW_HEAD = struct.Struct(">16sBBHHI")
+_FLOW_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyFlow:
+    """Backward flow of frame number `frame` to the one `distance` before it.
+
+    vectors: int8 (2, rows, columns), x and y in quarters of a pixel. kept: uint8 (rows, columns), 255 where the earlier
+    frame explains the later one, 0 where it does not.
+    """
+
+    frame: int
+    vectors: npt.NDArray[np.int8]
+    kept: npt.NDArray[np.uint8]
+    distance: int = DISTANCE
+
+    @property
+    def planes(self) -> npt.NDArray[np.int8]:
+        """vectors and the bytes of kept, int8 (3, rows, columns)."""
+        return np.concatenate([self.vectors, self.kept.view(np.int8)[None]])
+
+
+def grid_of(width: int, height: int) -> tuple[int, int]:
+    """Rows and columns of the cells of a frame."""
+    return -(-height // CELL), -(-width // CELL)
+
+
+def flow_payload(flow: KeyFlow) -> bytes:
+    """The flow as the payload of a box."""
+    rows, columns = flow.kept.shape
+    return _FLOW_HEAD.pack(FLOW_ID, _FLOW_VERSION, flow.distance, rows, columns, flow.frame) + flow.planes.tobytes()
+
+
+def parsed_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
+    """The flow of a payload; raises Mp4Error for one that does not fit a video of so many rows and columns of cells."""
+    if len(body) < _FLOW_HEAD.size:
+        raise Mp4Error(f"the flow of a GOP has {len(body)} bytes, less than its {_FLOW_HEAD.size} bytes of header")
+    _, version, distance, rows, columns, frame = _FLOW_HEAD.unpack_from(body)
+    whole = len(body) == _FLOW_HEAD.size + 3 * rows * columns
+    if version != _FLOW_VERSION or distance != DISTANCE or (rows, columns) != grid or not whole:
+        raise Mp4Error(
+            f"the flow of a GOP has version {version}, distance {distance}, {rows} x {columns} cells and {len(body)} "
+            f"bytes; version {_FLOW_VERSION}, distance {DISTANCE} and {grid[0]} x {grid[1]} cells fit the video"
+        )
+    planes = np.frombuffer(body, dtype=np.int8, offset=_FLOW_HEAD.size).reshape(3, rows, columns)
+    return KeyFlow(frame=frame, vectors=planes[:2], kept=planes[2].view(np.uint8), distance=distance)
+
 
 _ID_SIZE = 16
 

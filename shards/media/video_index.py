@@ -1,4 +1,10 @@
-"""The index of a video: which bytes of its member hold which frames."""
+"""The index of a video: which bytes of its member hold which frames; and the packet tables of videos in foreign tars.
+
+Those of a foreign tar NAME.tar are in the packets file `NAME.packets`, that of a video at the fact `table_offset`. A
+table is a header (`ftyp moov` of a fragmented MP4, whatever the member's container is), then one little-endian record
+of 24 bytes per packet in decoding order: int64 first byte in the member, uint32 size, uint32 flags (1: keyframe, 2:
+shown), int64 pts in the header's time scale. A loader reads only the records of a clip's GOPs and parses no container.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +12,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
-
-from .mp4 import Packets
+from .gop_notes import ANCHOR_STRIDE
+from .mp4 import Mp4Error, Packets
 
 Int64s = npt.NDArray[np.int64]
 
@@ -36,7 +42,7 @@ class VideoIndex:
     `offset[g] : offset[g] + size[g]` of the member. If GOP g + 1 is open, `lead[g + 1]` of these frames are stored
     after its keyframe, so reading GOP g needs the fragment of GOP g + 1 too.
 
-    A member of a foreign tar (`foreign`) may have any container. Its packet table (packet_table.py) replaces the boxes:
+    A member of a foreign tar (`foreign`) may have any container. Its packet table replaces the boxes:
     at `table_offset` of the packets file is a header of `header_size` bytes, then one record per packet, `packets[g]`
     of them for GOP g. A GOP's bytes reach from its first packet to its last.
 
@@ -152,3 +158,64 @@ def anchor_reach_of(gops: Iterable[Packets], sizes: Int64s) -> Int64s:
         ends = np.maximum.accumulate(packets.start[anchors] + packets.size[anchors])
         reach.append(-(-100 * ends // size))
     return np.concatenate(reach)
+
+
+PACKETS = ".packets"
+RECORD = np.dtype([("start", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("pts", "<i8")])
+
+_KEYFRAME, _SHOWN = 1, 2
+
+
+def sidecar_name(shard: str, suffix: str) -> str:
+    """The name, in the split's store, of the file with this suffix that belongs to a shard.
+
+    It is in the split's folder, even if the tar is not.
+    """
+    return PurePosixPath(shard).with_suffix(suffix).name
+
+
+def packets_name(shard: str) -> str:
+    """The name of a shard's packets file in the split's store."""
+    return sidecar_name(shard, PACKETS)
+
+
+def packets_path(folder: Path, shard: str) -> Path:
+    """The path of a shard's packets file."""
+    return folder / packets_name(shard)
+
+
+def table_bytes(packets: Packets) -> bytes:
+    """The records of packets; their starts are relative to the member."""
+    table = np.zeros(len(packets.start), RECORD)
+    shown = np.ones_like(packets.keyframe) if packets.shown is None else packets.shown
+    table["start"], table["size"], table["pts"] = packets.start, packets.size, packets.pts
+    table["flags"] = _KEYFRAME * packets.keyframe + _SHOWN * shown
+    return table.tobytes()
+
+
+def records_of(video: VideoIndex, first: int, stop: int) -> tuple[int, int]:
+    """Offset and size, in bytes, of the records of the GOPs [first, stop) of a foreign video in its packets file."""
+    if video.table_offset is None or video.packets is None:
+        raise ValueError("the video is not foreign: the packets of a fragmented MP4 are in the member, not in a table")
+    before, count = int(video.packets[:first].sum()), int(video.packets[first:stop].sum())
+    return video.table_offset + video.header_size + before * RECORD.itemsize, count * RECORD.itemsize
+
+
+def read_table(data: bytes, base: int) -> Packets:
+    """The packets of some records, with starts relative to byte `base` of the member.
+
+    Raises Mp4Error if the records are damaged.
+    """
+    if not data or len(data) % RECORD.itemsize:
+        raise Mp4Error(f"{len(data)} bytes are no packet table; run `maskstream index` again")
+    table = np.frombuffer(data, RECORD)
+    start = table["start"] - base
+    if start.min() < 0:
+        raise Mp4Error(f"a packet starts {-start.min()} bytes before its GOP; run `maskstream index` again")
+    return Packets(
+        start=start,
+        size=table["size"].astype(np.int64),
+        pts=table["pts"].astype(np.int64),
+        keyframe=(table["flags"] & _KEYFRAME) != 0,
+        shown=(table["flags"] & _SHOWN) != 0,
+    )

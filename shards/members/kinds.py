@@ -9,13 +9,9 @@ import re
 
 import numpy as np
 
-from .array import ARRAY
-from .camera_path import CAMERA_PATH
+from .arrays import ARRAY, CAMERA_PATH, MESH, POINTS, POSES
 from .image import IMAGE
 from .member import Kind, Member
-from .mesh import MESH
-from .points import POINTS
-from .poses import POSES
 from .sound import SOUND
 from .text import BYTES, JSON, TEXT, TEXTS, TOKENS
 from .video import VIDEO

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.media.npy import NpyError, npy_bytes, npy_header
+from maskstream.shards.media.npy import NpyHeader, npy_bytes, npy_header
 
+from .arrays import of_header
 from .member import Kind, Member
 
 
@@ -95,13 +96,9 @@ def tokens_member(values: npt.NDArray[np.integer], below: int | None = None) -> 
     return Member(kind=TOKENS.name, data=data, facts=dict(facts), words={"dtype": dtype.str})
 
 
-def tokens_problems(member: Member) -> Iterator[str]:
+@of_header
+def tokens_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the columns."""
-    try:
-        header = npy_header(member.data)
-    except NpyError as error:
-        yield str(error)
-        return
     found = (header.version, header.dtype.str, header.shape, header.data_offset)
     wanted = (1, member.words["dtype"], (member.facts["n_tokens"],), member.facts["data_offset"])
     if found != wanted:

@@ -8,10 +8,9 @@ from operator import add, gt, lt
 
 import numpy as np
 
-from maskstream.shards.media.gop_notes import gop_notes
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, gop_notes
 from maskstream.shards.media.limits import MAX_PIXELS, most_pixels
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
-from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
 from maskstream.shards.media.video_index import ANCHOR_REACH, GOP_LISTS, HEADER, Int64s, VideoIndex, anchor_reach_of
 
 from .member import ENDING, TABLE_FACTS, Kind, Member

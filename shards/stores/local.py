@@ -15,7 +15,7 @@ from maskstream.shards.errors import MissingFileError, StoreError
 
 from .base import UNHEEDED, Range, ShardFile, Store, Together
 from .block_sums import SUMS, blocks_around, check_blocks, say_unchecked, sums_name, sums_range
-from .regular import error_of, open_regular, read_regular
+from .local_files import error_of, open_regular, read_regular
 
 _OPEN_FILES, _FEWEST = 64, 8
 """How many files a store keeps open at most, and how many all stores of a process may keep whatever its limit is."""

@@ -24,8 +24,8 @@ from maskstream.shards.errors import MissingFileError, StoreError
 
 from .base import Store
 from .client import BUCKETS, READ_S, client_of, errors_of, waited_for
+from .local_files import space_for
 from .open import open_store
-from .publish import space_for
 from .remote_files import asked, contents
 from .url import place_of
 

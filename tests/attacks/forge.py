@@ -28,7 +28,7 @@ from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import checked_surface
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.format.dataset import DATASET_JSON, finish_split
-from maskstream.shards.format.record import Placed, Row
+from maskstream.shards.format.records import Placed, Row
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mesh_members import mesh_bytes

@@ -21,7 +21,7 @@ import numpy as np
 
 from maskstream.preprocess import make_shards
 from maskstream.shards.format.records import RECORDS
-from maskstream.shards.stores.sole_writer import LOCK
+from maskstream.shards.stores.local_files import LOCK
 
 from . import shard_kills
 from .array import Array

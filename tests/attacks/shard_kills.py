@@ -13,8 +13,8 @@ import numpy as np
 from maskstream.preprocess import make_shards
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.records import RECORDS
+from maskstream.shards.stores.local_files import LOCK
 from maskstream.shards.stores.output import output_at
-from maskstream.shards.stores.sole_writer import LOCK
 
 from .kills import Job, kills
 from .where import HERE, Where

@@ -16,7 +16,7 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import SampleError, ShardError
-from maskstream.shards.format.record import Row
+from maskstream.shards.format.records import Row
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.mesh_members import mesh_bytes

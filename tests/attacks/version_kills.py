@@ -13,8 +13,8 @@ import obstore
 from maskstream.preprocess.versions import append, erase, merge, remove
 from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.shards.stores.client import client_of
+from maskstream.shards.stores.local_files import LOCK
 from maskstream.shards.stores.output import Location, within
-from maskstream.shards.stores.sole_writer import LOCK
 
 from ..preprocess.versions.small_splits import written
 from .kills import Job, kills

@@ -14,7 +14,7 @@ from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder, Im
 from maskstream.preprocess.encode.text.encoder import TextEncoder, TokenEncoder
 from maskstream.preprocess.source import Source as Raw
 from maskstream.shards.format.sample import Sample
-from maskstream.shards.members.array import array_member
+from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import json_member
 

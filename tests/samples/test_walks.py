@@ -31,7 +31,7 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.camera_pose import heading, seen_from, turned
 from maskstream.shards.media.depth import depth_of
 from maskstream.shards.media.video_index import VideoIndex
-from maskstream.shards.members.camera_path import LENS
+from maskstream.shards.members.arrays import LENS
 from maskstream.shards.members.kinds import KINDS
 
 from ..pipelines.small_walks import small_walk

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.errors import StoreError
-from maskstream.shards.stores.publish import publish, space_for, sync_folder
+from maskstream.shards.stores.local_files import publish, space_for, sync_folder
 
 from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, read_step, remove
 from .distributed import in_step, is_divided, local_rows, rank, sum_over_ranks, world_size

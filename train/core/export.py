@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
 
 from .distributed import divide_like, gather_rows, is_divided

@@ -17,7 +17,7 @@ from torch import nn
 from maskstream.pipelines.stream.stats import summary
 from maskstream.shards.config import Json
 from maskstream.shards.errors import MaskstreamError
-from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
 
 from .checkpoint import Position, batches_before, load_checkpoint

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.printable import DataConsole
-from maskstream.shards.stores.publish import space_for
+from maskstream.shards.stores.local_files import space_for
 
 from .export import NO_BYTES, FileSum
 

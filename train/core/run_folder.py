@@ -14,8 +14,7 @@ import torch
 
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.stores.publish import publish, remove_leftovers
-from maskstream.shards.stores.sole_writer import sole_writer
+from maskstream.shards.stores.local_files import publish, remove_leftovers, sole_writer
 
 from .checkpoint import (
     CHECKPOINTS,

@@ -28,7 +28,7 @@ from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import Json, with_set
 from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
-from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.local_files import publish
 from maskstream.train.core.export import load_model
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig

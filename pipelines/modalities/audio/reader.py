@@ -18,7 +18,7 @@ from maskstream.shards.format.component import Numbers, component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.flac import FlacHeader
 from maskstream.shards.media.limits import MAX_SAMPLE_RATE
-from maskstream.shards.media.packet_table import packets_name
+from maskstream.shards.media.video_index import packets_name
 from maskstream.shards.stores.base import Range
 
 

@@ -22,7 +22,7 @@ from maskstream.shards.config import Config, check_types
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, NECK
-from maskstream.shards.members.poses import POSES
+from maskstream.shards.members.arrays import POSES
 from maskstream.shards.stores.base import Range
 
 from .batch import PoseBatch

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from maskstream.shards.config import NOT_IDENTITY, Config
-from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.local_files import publish
 
 Float32s = npt.NDArray[np.float32]
 

@@ -16,7 +16,7 @@ from maskstream.shards.errors import DataError
 from maskstream.shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint
 from maskstream.shards.media.depth import depth_of
 from maskstream.shards.media.video_index import VideoIndex
-from maskstream.shards.members.camera_path import LENS, problem_of_lens, problem_of_path
+from maskstream.shards.members.arrays import LENS, problem_of_lens, problem_of_path
 from maskstream.shards.members.video import table_problems
 from maskstream.shards.stores.base import Range
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.shards.config import Config, check_types
-from maskstream.shards.media.scene_starts import ANCHOR_STRIDE, ANCHORED
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

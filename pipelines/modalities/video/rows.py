@@ -23,8 +23,7 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.gop_notes import GopNotes, gop_notes
 from maskstream.shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
-from maskstream.shards.media.packet_table import RECORD, packets_name, read_table, records_of
-from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.media.video_index import RECORD, VideoIndex, packets_name, read_table, records_of
 from maskstream.shards.members.video import table_problems
 from maskstream.shards.stores.base import Range, Store
 

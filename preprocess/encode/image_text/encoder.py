@@ -53,7 +53,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import NOT_SAVED, Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
-from maskstream.shards.members.array import array_member
+from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.image import image_member
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import ROLES, texts_member, tokens_member

@@ -24,8 +24,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.mesh_members import FIELDS, MESH
-from maskstream.shards.members.array import array_member
-from maskstream.shards.members.mesh import mesh_member
+from maskstream.shards.members.arrays import array_member, mesh_member
 
 from .surfaces import Surface, read_surface
 from .tfrecord import read_example

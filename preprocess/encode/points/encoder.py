@@ -20,7 +20,7 @@ from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
-from maskstream.shards.members.points import points_member
+from maskstream.shards.members.arrays import points_member
 
 from .point_files import Cloud, read_points
 

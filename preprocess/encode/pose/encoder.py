@@ -18,7 +18,7 @@ from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.media.h36m import PARENTS
-from maskstream.shards.members.poses import poses_member
+from maskstream.shards.members.arrays import poses_member
 
 from .motion_files import Floats, Motion, in_h36m, read_bvh, read_npz, read_psa
 

@@ -29,7 +29,7 @@ from maskstream.preprocess.source import RejectError, Source, reason_of
 from maskstream.shards.config import Config
 from maskstream.shards.media.camera_pose import Floats
 from maskstream.shards.media.depth import DEPTH_FORMAT, depth_of
-from maskstream.shards.members.camera_path import camera_path_member, problem_of_path
+from maskstream.shards.members.arrays import camera_path_member, problem_of_path
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 

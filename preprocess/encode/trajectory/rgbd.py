@@ -37,7 +37,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.camera_pose import POSE, Floats, product, turned
-from maskstream.shards.members.camera_path import problem_of_lens
+from maskstream.shards.members.arrays import problem_of_lens
 
 from .encoder import TrajectoryEncoder, UInt16s, Walk, millimetres
 

@@ -29,7 +29,7 @@ from maskstream.preprocess.encode.image.encoder import read_picture
 from maskstream.preprocess.encode.limits import check_frame_size
 from maskstream.preprocess.source import RejectError, Source, reason_of
 from maskstream.shards.config import Config
-from maskstream.shards.members.array import array_member
+from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from maskstream.shards.config import Config
-from maskstream.shards.media.scene_starts import ANCHOR_STRIDE
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
 
 BLOCK = 16
 """The sides of stored videos are multiples of this, in pixels: the side of a macroblock of H.264."""

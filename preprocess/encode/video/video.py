@@ -21,7 +21,7 @@ from av.video.reformatter import ColorRange
 
 from maskstream.preprocess.encode.limits import check_frames, lasts
 from maskstream.preprocess.source import RejectError, reason_of
-from maskstream.shards.media.scene_starts import ANCHORED
+from maskstream.shards.media.gop_notes import ANCHORED
 from maskstream.shards.media.video_index import VideoIndex
 
 from .check import check_slices, exact_entries, full_decode, strict_decode

@@ -16,7 +16,7 @@ from maskstream.pipelines.modalities.pose.data import PoseData, pose_grid
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.members.poses import POSES
+from maskstream.shards.members.arrays import POSES
 
 
 def with_usual_frames(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:

@@ -12,7 +12,7 @@ from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.members.camera_path import CAMERA_PATH
+from maskstream.shards.members.arrays import CAMERA_PATH
 from maskstream.shards.members.video import VIDEO
 
 from .video import CLIP

@@ -19,9 +19,8 @@ from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.media.gop_notes import GopNotes, gop_notes, note_box
+from maskstream.shards.media.gop_notes import GopNotes, gop_notes, note_box, starts_payload
 from maskstream.shards.media.mp4 import Mp4Error
-from maskstream.shards.media.scene_starts import starts_payload
 from maskstream.shards.members.video import video_member
 
 SIDE, STRIDE = 96, 4

@@ -12,8 +12,8 @@ from maskstream.pipelines.decode.sound import decode_indexed, read_indexed
 from maskstream.preprocess import index_tars
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.media.packet_table import packets_name, packets_path
 from maskstream.shards.media.sound_table import read_table
+from maskstream.shards.media.video_index import packets_name, packets_path
 
 from ..encode.flac_blocks import variable_flac
 from ..encode.sounds import wave, write_sound

@@ -12,7 +12,7 @@ from maskstream.preprocess import DATASETS, index_tars, make_shards
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.shards.errors import BusyError, DatasetError, OutageError, ResumeError
 from maskstream.shards.format.records import RECORDS, Records
-from maskstream.shards.stores.sole_writer import sole_writer
+from maskstream.shards.stores.local_files import sole_writer
 
 from .folder_job import Told, contents, run
 

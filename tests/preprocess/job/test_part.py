@@ -10,7 +10,7 @@ from maskstream.preprocess.job.plan import JobPart
 from maskstream.preprocess.job.progress import Progress
 from maskstream.shards.errors import BusyError, ResumeError, UnfinishedError
 from maskstream.shards.format.records import RECORDS
-from maskstream.shards.stores.sole_writer import LOCK, joint_writer
+from maskstream.shards.stores.local_files import LOCK, joint_writer
 
 from ...attacks.shard_kills import contents, pictures
 from .picture_job import run

@@ -24,7 +24,7 @@ from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.reach import Reach, is_split_name, stays_inside
-from maskstream.shards.stores.local_output import LocalOutput
+from maskstream.shards.stores.output import LocalOutput
 
 from ...web_server import serving
 from ..job.picture_job import run

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from maskstream.shards.stores import local_output, publish
+from maskstream.shards.stores import local_files, output
 
 
 def killed_fork(number: int, work: Callable[[], object]) -> int:
@@ -23,7 +23,7 @@ def killed_fork(number: int, work: Callable[[], object]) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             real(folder)
 
-        for module in (local_output, publish):
+        for module in (output, local_files):
             module.sync_folder = partial(step, module.sync_folder)  # type: ignore[attr-defined]
         signal.alarm(60)
         try:

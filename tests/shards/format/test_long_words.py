@@ -13,7 +13,7 @@ from maskstream.shards.format import columns
 from maskstream.shards.format.columns import SHARED_BY
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.record import ShardRecord
+from maskstream.shards.format.records import ShardRecord
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard

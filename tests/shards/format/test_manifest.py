@@ -17,7 +17,7 @@ from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.format import part_writer
 from maskstream.shards.format.dataset import finish_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.record import Row, ShardRecord
+from maskstream.shards.format.records import Row, ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard

@@ -4,7 +4,7 @@ import json
 import math
 
 from maskstream.shards.format.dataset import finish_split, read_dataset_json
-from maskstream.shards.format.record import ShardRecord
+from maskstream.shards.format.records import ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member

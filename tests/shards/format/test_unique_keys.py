@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskstream.shards.format.unique_keys import hashes_of, repeated_keys
+from maskstream.shards.format.part_writer import hashes_of, repeated_keys
 
 GROUPS = st.lists(st.lists(st.text("ab", max_size=3), max_size=6), max_size=4)
 

@@ -21,7 +21,7 @@ from maskstream.shards.format import writer
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.writer import ShardRecord, write_shard
 from maskstream.shards.members.member import Member
-from maskstream.shards.stores.publish import publishing, remove_leftovers
+from maskstream.shards.stores.local_files import publishing, remove_leftovers
 
 
 def plain(parts: dict[str, bytes]) -> dict[str, Member]:
@@ -126,7 +126,7 @@ def test_a_killed_writer_leaves_the_old_file_and_a_leftover(tmp_path: Path) -> N
     path = tmp_path / "toy-000000.tar"
     path.write_bytes(b"old")
     script = (
-        "import os, pathlib, sys\nfrom maskstream.shards.stores.publish import publishing\n"
+        "import os, pathlib, sys\nfrom maskstream.shards.stores.local_files import publishing\n"
         "with publishing(pathlib.Path(sys.argv[1])) as f:\n f.write(b'new'); f.flush(); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -9

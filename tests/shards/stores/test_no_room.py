@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.shards.errors import StoreError
-from maskstream.shards.stores.publish import publish
-from maskstream.shards.stores.sole_writer import sole_writer
+from maskstream.shards.stores.local_files import publish, sole_writer
 
 
 def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(

@@ -11,8 +11,15 @@ import pytest
 from maskstream.shards.errors import OutageError, StoreError
 from maskstream.shards.format.records import Records
 from maskstream.shards.stores import client, remote_files, remote_output
-from maskstream.shards.stores.local_output import LocalOutput
-from maskstream.shards.stores.output import Location, Output, folder_and_name, last_parts, output_at, within
+from maskstream.shards.stores.output import (
+    LocalOutput,
+    Location,
+    Output,
+    folder_and_name,
+    last_parts,
+    output_at,
+    within,
+)
 from maskstream.shards.stores.remote_output import RemoteOutput
 from tests.s3_double import BUCKET, S3Double
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from maskstream.shards.errors import BusyError
-from maskstream.shards.stores.sole_writer import LOCK, joint_writer, sole_writer
+from maskstream.shards.stores.local_files import LOCK, joint_writer, sole_writer
 
 HOLD = (
-    "import sys, time\nfrom pathlib import Path\nfrom maskstream.shards.stores.sole_writer import sole_writer\n"
+    "import sys, time\nfrom pathlib import Path\nfrom maskstream.shards.stores.local_files import sole_writer\n"
     "with sole_writer(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
 )
 
@@ -50,7 +50,7 @@ def test_a_file_system_without_locks_is_said_and_used(
     def flock(descriptor: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("maskstream.shards.stores.sole_writer.fcntl.flock", flock)
+    monkeypatch.setattr("maskstream.shards.stores.local_files.fcntl.flock", flock)
     with sole_writer(tmp_path):
         (tmp_path / "written").touch()
     assert f"the file system of {tmp_path} has no locks" in caplog.text

@@ -11,7 +11,7 @@ import pytest
 
 from maskstream.cli import main
 from maskstream.shards.errors import BusyError, ResumeError
-from maskstream.shards.stores.sole_writer import LOCK, sole_writer
+from maskstream.shards.stores.local_files import LOCK, sole_writer
 from maskstream.train import Trainer, read_metrics, train
 
 from .until_told import RECIPE

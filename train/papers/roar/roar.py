@@ -30,7 +30,7 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.text.token_scores import TokenScores
 from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.stores.publish import publish
+from maskstream.shards.stores.local_files import publish
 from maskstream.train.core.export import load_model
 from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality

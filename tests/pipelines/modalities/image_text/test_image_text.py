@@ -18,7 +18,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.npy import read_npy
-from maskstream.shards.members.array import array_member
+from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.text import ROLES, json_member
 
 from ...every_modality import write_split

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.modalities.points.read import PointSelection, PointsError
-from maskstream.shards.members.points import points_decode_problems, points_member, points_problems
+from maskstream.shards.members.arrays import points_decode_problems, points_member, points_problems
 from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.local import LocalStore
 

@@ -1,0 +1,258 @@
+"""Kinds of arrays of numbers, each checked against its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.shards.media.camera_pose import POSE, Floats
+from maskstream.shards.media.h36m import JOINTS
+from maskstream.shards.media.mesh_members import MeshError, mesh_bytes, read_mesh
+from maskstream.shards.media.npy import NpyError, NpyHeader, npy_bytes, npy_header, read_npy
+
+from .member import Check, Kind, Member
+
+
+def of_header(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
+    """The check of a member that is NPY and of its header; that it is no NPY is a problem too."""
+
+    @wraps(check)
+    def problems(member: Member) -> Iterator[str]:
+        try:
+            header = npy_header(member.data)
+        except NpyError as error:
+            yield str(error)
+        else:
+            yield from check(member, header)
+
+    return problems
+
+
+def of_numbers(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
+    """The check of a member's numbers; `of_header` reports what is no NPY."""
+
+    @wraps(check)
+    def problems(member: Member) -> Iterator[str]:
+        with suppress(NpyError):
+            yield from check(read_npy(member.data))
+
+    return problems
+
+
+def array_member(array: npt.NDArray[Any]) -> Member:
+    """An array of any shape (n, ...) as a member, with the shape, dtype and data offset that reading a part needs."""
+    data = npy_bytes(array)
+    return Member(
+        kind=ARRAY.name,
+        data=data,
+        facts={"data_offset": npy_header(data).data_offset},
+        words={"dtype": array.dtype.str},
+        lists={"shape": np.array(array.shape, dtype=np.int64)},
+    )
+
+
+@of_header
+def array_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+    """Compare the header with the columns."""
+    if header.version != 1 or (header.fortran and len(header.shape) > 1):
+        yield f"is no NPY 1.0 in C order, but {header.version}.0 in {'Fortran' if header.fortran else 'C'} order"
+    found = (header.dtype.str, [*header.shape], header.data_offset)
+    wanted = (member.words["dtype"], member.lists["shape"].tolist(), member.facts["data_offset"])
+    if found != wanted:
+        yield f"has (dtype, shape, data offset) {found}, but the manifest says {wanted}"
+
+
+@of_numbers
+def array_decode_problems(array: npt.NDArray[Any]) -> Iterator[str]:
+    """Find numbers that are not finite."""
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        yield "a number is not finite"
+
+
+ARRAY = Kind(
+    name="array",
+    facts={"data_offset": int},
+    words=("dtype",),
+    lists=("shape",),
+    check=array_problems,
+    decode=array_decode_problems,
+)
+"""One array of numbers as NPY 1.0, in C order."""
+
+
+def points_member(points: npt.NDArray[np.floating]) -> Member:
+    """Points (N, 3 or more) as a member of float32."""
+    data = npy_bytes(points.astype("<f4"))
+    facts = {"n_points": len(points), "n_columns": points.shape[1], "data_offset": npy_header(data).data_offset}
+    return Member(kind=POINTS.name, data=data, facts=dict(facts))
+
+
+@of_header
+def points_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+    """Compare the header with the facts."""
+    shape, facts = header.shape, member.facts
+    if header.version != 1:
+        yield f"is no NPY 1.0, but {header.version}.0"
+    if len(shape) != 2 or shape[1] < 3 or header.dtype != np.dtype("<f4") or header.fortran:
+        yield f"holds {header.dtype} {shape}, not float32 (N, 3 or more) in C order"
+        return
+    if shape[0] != facts["n_points"]:
+        yield f"has {shape[0]} points, not {facts['n_points']}"
+    if shape[1] != facts["n_columns"] or header.data_offset != facts["data_offset"]:
+        yield f"has {shape[1]} columns from byte {header.data_offset}, which differs from the manifest"
+
+
+@of_numbers
+def points_decode_problems(points: npt.NDArray[Any]) -> Iterator[str]:
+    """Find points with numbers that are not finite."""
+    if bad := int((~np.isfinite(points).all(axis=-1)).sum()):
+        yield f"has {bad} points with a number that is not finite"
+
+
+POINTS = Kind(
+    name="points",
+    facts={"n_points": int, "n_columns": int, "data_offset": int},
+    check=points_problems,
+    decode=points_decode_problems,
+)
+"""A point cloud, float32 (N, 3 or more), as NPY."""
+
+
+def poses_member(poses: npt.NDArray[np.floating], rate_hz: float) -> Member:
+    """Poses (T, 17, 3) as a member of float32."""
+    data = npy_bytes(poses.astype("<f4"))
+    facts: dict[str, int | float] = {
+        "n_frames": len(poses),
+        "rate_hz": float(rate_hz),
+        "data_offset": npy_header(data).data_offset,
+    }
+    return Member(kind=POSES.name, data=data, facts=facts)
+
+
+@of_header
+def poses_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+    """Compare the header with the facts."""
+    wanted = (int(member.facts["n_frames"]), len(JOINTS), 3)
+    if header.version != 1 or header.dtype != np.dtype("<f4") or header.fortran or header.shape != wanted:
+        yield f"holds {header.dtype} {header.shape}, not float32 {wanted} in C order, as NPY 1.0"
+    elif header.data_offset != member.facts["data_offset"]:
+        yield f"begins at byte {header.data_offset}, which differs from the manifest"
+    if not member.facts["rate_hz"] > 0:
+        yield f"has {member.facts['rate_hz']} frames per second"
+
+
+@of_numbers
+def poses_decode_problems(poses: npt.NDArray[Any]) -> Iterator[str]:
+    """Find poses with numbers that are not finite."""
+    if bad := int((~np.isfinite(poses).reshape(len(poses), -1).all(axis=1)).sum()):
+        yield f"has {bad} poses with a number that is not finite"
+
+
+POSES = Kind(
+    name="poses",
+    facts={"n_frames": int, "rate_hz": float, "data_offset": int},
+    check=poses_problems,
+    decode=poses_decode_problems,
+)
+"""A motion of the 17 joints of Human3.6M at a fixed rate, float32 (T, 17, 3), as NPY. Positions are in metres, x and y
+along the ground and z upwards, right-handed.
+"""
+
+
+LENS = ("focal_x", "focal_y", "centre_x", "centre_y")
+"""The facts of the lens."""
+FARTHEST_M = 1e6
+"""The farthest legal place from the origin on each axis."""
+_UNIT_LENGTH = 1e-6
+
+
+def camera_path_member(path: Floats, lens: tuple[float, float, float, float]) -> Member:
+    """Poses (T, 7) as a member. lens: focal lengths and centre in pixels, as in `LENS`."""
+    data = npy_bytes(path.astype("<f8"))
+    facts: dict[str, int | float] = {"n_frames": len(path), "data_offset": npy_header(data).data_offset}
+    return Member(kind=CAMERA_PATH.name, data=data, facts={**facts, **dict(zip(LENS, map(float, lens), strict=True))})
+
+
+@of_header
+def camera_path_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+    """Compare the header with the facts."""
+    wanted = (int(member.facts["n_frames"]), POSE)
+    if header.version != 1 or header.dtype != np.dtype("<f8") or header.fortran or header.shape != wanted:
+        yield f"holds {header.dtype} {header.shape}, not float64 {wanted} in C order, as NPY 1.0"
+    elif header.data_offset != member.facts["data_offset"]:
+        yield f"begins at byte {header.data_offset}, which differs from the manifest"
+    if lens_problem := problem_of_lens(*(float(member.facts[name]) for name in LENS)):
+        yield lens_problem
+
+
+def problem_of_lens(*lens: float) -> str:
+    """What is wrong with a lens, or nothing."""
+    if np.isfinite(lens).all() and min(lens[:2]) > 0:
+        return ""
+    return f"has the lens {', '.join(f'{n}={x:g}' for n, x in zip(LENS, lens, strict=True))}; focal lengths are above 0"
+
+
+def problem_of_path(path: Floats) -> str:
+    """What is wrong with poses (T, 7), or nothing."""
+    if not (np.abs(path[:, :3]) < FARTHEST_M).all():
+        return f"has a place that is not finite or farther than {FARTHEST_M:g} m away"
+    lengths = np.linalg.norm(path[:, 3:], axis=1)
+    if not (np.abs(lengths - 1) < _UNIT_LENGTH).all():
+        return "has a rotation that is no unit quaternion"
+    return ""
+
+
+@of_numbers
+def camera_path_decode_problems(path: npt.NDArray[Any]) -> Iterator[str]:
+    """Find poses that are none."""
+    if path.ndim == 2 and path.shape[1] == POSE and (problem := problem_of_path(path)):
+        yield problem
+
+
+CAMERA_PATH = Kind(
+    name="camera_path",
+    facts={"n_frames": int, "data_offset": int, **dict.fromkeys(LENS, float)},
+    check=camera_path_problems,
+    decode=camera_path_decode_problems,
+)
+"""The pose of a camera in each frame of a video, float64 (T, 7), as NPY, and its lens.
+
+`shards/media/camera_pose.py` says what the seven numbers are. The facts focal_x, focal_y, centre_x, centre_y are those
+of a pinhole in pixels of the sample's video; the left upper corner of the picture is at 0, 0.
+"""
+
+
+def mesh_member(facts: dict[str, int], **arrays: npt.NDArray[Any]) -> Member:
+    """The arrays of a mesh as a member."""
+    return Member(kind=MESH.name, data=mesh_bytes(**arrays), facts=dict(facts))
+
+
+def mesh_problems(member: Member) -> Iterator[str]:
+    """Compare the arrays with each other and with the facts."""
+    try:
+        nodes, cells, *_ = read_mesh(member.data).values()
+    except MeshError as error:
+        yield str(error)
+        return
+    n_nodes, n_cells = (int(member.facts[name]) for name in ("n_nodes", "n_cells"))
+    if (len(nodes), len(cells)) != (n_nodes, n_cells):
+        yield f"has {len(nodes)} nodes and {len(cells)} cells, but the manifest says {n_nodes} and {n_cells}"
+
+
+def mesh_decode_problems(member: Member) -> Iterator[str]:
+    """Find coordinates that are not finite."""
+    try:
+        nodes, *_ = read_mesh(member.data).values()
+    except MeshError:
+        return  # mesh_problems reports it
+    if not np.isfinite(nodes).all():
+        yield "a coordinate is not finite"
+
+
+MESH = Kind(name="mesh", facts={"n_nodes": int, "n_cells": int}, check=mesh_problems, decode=mesh_decode_problems)
+"""The arrays of a mesh as uncompressed NPZ."""
