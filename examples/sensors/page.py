@@ -9,8 +9,7 @@ import numpy as np
 from maskstream.modality import MaskField, Modality
 from maskstream.pages.figures.card import Card, Curve, Curves, Facts
 from maskstream.pages.figures.chart import line_chart
-from maskstream.pages.figures.figures import mask_facts
-from maskstream.pages.figures.tokens import MaskRow
+from maskstream.pages.figures.figures import MaskRow, mask_facts
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.shards.format.manifest import SplitLocation

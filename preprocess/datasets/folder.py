@@ -18,8 +18,7 @@ from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES, ImageEncoder
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES
-from maskstream.preprocess.encode.points.encoder import PointEncoder
-from maskstream.preprocess.encode.points.point_files import POINT_SUFFIXES
+from maskstream.preprocess.encode.points.encoder import POINT_SUFFIXES, PointEncoder
 from maskstream.preprocess.encode.pose.encoder import POSE_SUFFIXES, PoseEncoder
 from maskstream.preprocess.encode.text.encoder import TextEncoder
 from maskstream.preprocess.encode.video.encoder import VideoEncoder

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder
-from maskstream.preprocess.encode.points.point_files import LAS_SUFFIXES, check_las_header, laspy_module
+from maskstream.preprocess.encode.points.encoder import (
+    LAS_SUFFIXES,
+    PUBLISHED_ORDER,
+    PointEncoder,
+    check_las_header,
+    laspy_module,
+)
 from maskstream.preprocess.raw.lists import read_lines
 from maskstream.preprocess.source import Source
 

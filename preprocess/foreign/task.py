@@ -15,7 +15,7 @@ from typing import Any
 import xxhash
 
 from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
-from maskstream.preprocess.encode.points.point_files import POINT_SUFFIXES
+from maskstream.preprocess.encode.points.encoder import POINT_SUFFIXES
 from maskstream.preprocess.executors.base import Again, Report
 from maskstream.preprocess.job.judge import PAUSES_S, retried, verdict_on
 from maskstream.preprocess.job.ledger import CrashableTask

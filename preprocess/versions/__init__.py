@@ -2,8 +2,7 @@
 
 from .adding import add_sources
 from .appending import Appended, append
-from .erasing import Erased, erase
+from .erasing import Erased, Removal, erase, remove
 from .merging import Merged, merge
-from .removal import Removal, remove
 
 __all__ = ["Appended", "Erased", "Merged", "Removal", "add_sources", "append", "erase", "merge", "remove"]

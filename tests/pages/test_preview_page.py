@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.figures.tokens import ClipTokens, MaskRow
+from maskstream.pages.figures.figures import ClipTokens, MaskRow
 from maskstream.pages.figures.video import picture_side
 from maskstream.pages.page import write_page
 from maskstream.pipelines.flow.base import Flow

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.pages.figures.figures import outline_path, runs_path
 from maskstream.pages.figures.pictures import cell_size, darken, data_uri, token_pixels
-from maskstream.pages.figures.tokens import outline_path, runs_path
 from maskstream.pipelines.masks import TokenGrid
 
 from ..pipelines.clips import GRID, make_batch

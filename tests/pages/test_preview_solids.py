@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
+from maskstream.pages.figures.figures import MaskRow
 from maskstream.pages.figures.mesh import MARGIN_PX, NODE, ShownField, graph_picture, mesh_picture
 from maskstream.pages.figures.points import ABOVE, SIDE, cloud_picture, voxel_figures
-from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines import GroupTokens, VoxelTokens, masks, mesh_loader
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.mesh.read import MeshStatistics

@@ -10,6 +10,7 @@ import pytest
 
 from maskstream.modalities.audio import with_usual_seconds
 from maskstream.modalities.audiovisual import with_sound_of_clips
+from maskstream.pages.figures.figures import MaskRow
 from maskstream.pages.figures.spectrogram import (
     HEARD_SAMPLES,
     bands_ticks,
@@ -19,7 +20,6 @@ from maskstream.pages.figures.spectrogram import (
     spectrogram_view,
     waveform_path,
 )
-from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines import Fbank, Librosa, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.audio.data import AudioData

@@ -5,11 +5,21 @@ order, and the points sampled on a mesh, depend on the source's id alone.
 
 A cloud is rejected if it is empty, holds a number that is not finite, has only coincident points (or a single one), or
 has an extent whose square float32 cannot hold. A mesh is rejected if it has no faces or no area.
+
+Points are read from files of points (NPY, PLY, LAS, LAZ and text), or sampled on those of meshes. The blocks of a LAS
+or LAZ tile are samples of many shards, so a process reads the same tiles repeatedly. It keeps the most recently used
+tiles, up to CACHE_BYTES of decoded points. A larger tile is decoded again for each block, CHUNK points at a time, and
+only the points of the block are kept.
 """
 
 from __future__ import annotations
 
+import io
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,12 +27,287 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
-from maskstream.preprocess.encode.mesh.surfaces import Surface
+from maskstream.preprocess.encode.limits import check_source_file
+from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, Surface, read_surface
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.members.arrays import points_member
 
-from .point_files import Cloud, read_points
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cloud:
+    """points: float64 (N, columns), x, y, z first. columns: their names. n_dropped: how many noise points were removed.
+
+    Float32 would lose the centimetres of survey coordinates, which are millions of metres; the encoder moves the origin
+    first.
+    """
+
+    points: npt.NDArray[np.float64]
+    columns: tuple[str, ...]
+    n_dropped: int = 0
+
+
+LAS_SUFFIXES = frozenset({".las", ".laz"})
+CACHE_BYTES = 1 << 29
+CHUNK = 1 << 20
+
+_NOISE = (7, 18)
+"""The noise classes (such as birds) in the table of the ASPRS."""
+_MAX_COMPRESSION = 1000
+
+Float64s = npt.NDArray[np.float64]
+Block = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max in the tile's coordinates; points at x_max or y_max belong to the next block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """Points of a tile, including noise: float64 (N, columns); the last column is the class."""
+
+    points: Float64s
+    columns: tuple[str, ...]
+
+    def inside(self, block: Block | None) -> Rows:
+        """The rows in a block; all rows for None."""
+        if block is None:
+            return self
+        x, y = self.points[:, 0], self.points[:, 1]
+        chosen = (x >= block[0]) & (x < block[2]) & (y >= block[1]) & (y < block[3])
+        return Rows(points=self.points[chosen], columns=self.columns)
+
+
+def read_las(path: Path, block: Block | None = None) -> Cloud:
+    """The points of a tile, or of one block, without noise; intensity and colours are in [0, 1], then comes the class.
+
+    Raises RejectError if the file is damaged, DatasetError if laspy is not installed.
+    """
+    rows = _TILES.rows(path, block)
+    kept = ~np.isin(rows.points[:, -1], _NOISE)
+    return Cloud(points=rows.points[kept], columns=rows.columns, n_dropped=int((~kept).sum()))
+
+
+class TileCache:
+    """The most recently used tiles, up to `max_bytes` of decoded points."""
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self._kept: OrderedDict[tuple[Path, int, int], Rows] = OrderedDict()
+
+    def rows(self, path: Path, block: Block | None) -> Rows:
+        """The rows of a tile or of one block, including noise."""
+        check_las_header(path)
+        found = path.stat()
+        key = (path, found.st_size, found.st_mtime_ns)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        elif decoded_bytes(path) > self.max_bytes:
+            return decode(path, block)
+        else:
+            self._keep(key, decode(path))
+        return self._kept[key].inside(block)
+
+    def _keep(self, key: tuple[Path, int, int], tile: Rows) -> None:
+        self._kept[key] = tile
+        while sum(rows.points.nbytes for rows in self._kept.values()) > self.max_bytes and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+
+
+_TILES = TileCache()
+
+
+def decoded_bytes(path: Path) -> int:
+    """The memory of the points that a tile's header declares."""
+    try:
+        with laspy_module().open(path) as reader:
+            return 8 * int(reader.header.point_count) * len(_columns(reader.header.point_format))
+    except Exception as error:  # parsers of damaged files raise nearly everything
+        raise _unreadable(error) from error
+
+
+def decode(path: Path, block: Block | None = None) -> Rows:
+    """Decode a tile, or one block of it, chunk by chunk. Raises RejectError if points are missing."""
+    try:
+        with laspy_module().open(path) as reader:
+            declared, columns = int(reader.header.point_count), _columns(reader.header.point_format)
+            found, parts = 0, [np.empty((0, len(columns)))]
+            for chunk in _chunks(reader, columns):
+                found += len(chunk.points)
+                parts.append(chunk.inside(block).points)
+    except Exception as error:  # parsers of damaged files raise nearly everything
+        raise _unreadable(error) from error
+    if found < declared:
+        raise RejectError("decode", f"is truncated: it holds {found} of the {declared} points that its header declares")
+    return Rows(points=np.concatenate(parts), columns=columns)
+
+
+def _chunks(reader: Any, columns: tuple[str, ...]) -> Iterator[Rows]:
+    for records in reader.chunk_iterator(CHUNK):
+        named = [np.asarray(records[_NAMES.get(name, name)], dtype=np.float64) for name in columns]
+        points = np.stack(named, axis=1)
+        points[:, 3:-1] /= 65535.0
+        yield Rows(points=points, columns=columns)
+
+
+_NAMES = {"class": "classification"}
+"""laspy's names of columns, if they differ from ours."""
+
+
+def _columns(point_format: Any) -> tuple[str, ...]:
+    colours = ("red", "green", "blue") if "red" in set(point_format.dimension_names) else ()
+    return ("x", "y", "z", "intensity", *colours, "class")
+
+
+def laspy_module() -> Any:
+    """The module laspy. Raises DatasetError if it is not installed."""
+    try:
+        import laspy
+    except ImportError as error:
+        raise DatasetError("LAS files are read with laspy: pip install 'maskstream[points]'") from error
+    return laspy
+
+
+def _unreadable(error: Exception) -> Exception:
+    if isinstance(error, DatasetError):
+        return error
+    return RejectError("decode", f"laspy cannot read it ({type(error).__name__}: {error})")
+
+
+def check_las_header(path: Path) -> None:
+    """Raise RejectError if the header of a LAS or LAZ file declares more than the file can hold.
+
+    laspy trusts the header; a false number of records would keep it busy for hours. Fields: LAS specification 1.4.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(375)
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    if head[:4] != b"LASF":
+        raise RejectError("open", f"is no LAS file: it begins with {head[:4]!r}")
+    if len(head) < 227:
+        raise RejectError("open", f"is truncated: it has {size} bytes, and the header alone takes 227")
+    header, begin, records = struct.unpack_from("<HII", head, 94)
+    row_bytes, points = struct.unpack_from("<HI", head, 105)
+    compressed = bool(head[104] & 0x80)
+    if head[25] >= 4 and len(head) >= 375:
+        extended_at, extended, points = struct.unpack_from("<QIQ", head, 235)
+        if extended and extended_at + 60 * extended > size:
+            raise RejectError("open", f"declares {extended} extended records in a file of {size} bytes")
+    if header > begin or begin > size or 54 * records > begin - header:
+        raise RejectError("open", f"declares {records} records between bytes {header} and {begin} of {size}")
+    if points * row_bytes > (size - begin) * (_MAX_COMPRESSION if compressed else 1):
+        raise RejectError(
+            "open", f"is truncated: {size} bytes cannot hold the {points} points that its header declares"
+        )
+    if compressed and (chunks := _declared_chunks(path, begin, size)) > size:
+        raise RejectError("open", f"declares {chunks} chunks in a file of {size} bytes")
+
+
+def _declared_chunks(path: Path, begin: int, size: int) -> int:
+    """How many chunks the table of a LAZ file declares, for which lazrs takes memory at once; 0 if it has none where
+    the first bytes of its points, at `begin`, say.
+    """
+    with path.open("rb") as file:
+        file.seek(begin)
+        at = int.from_bytes(file.read(8), "little", signed=True)
+        if not begin < at < size:
+            return 0
+        file.seek(at + 4)
+        return int.from_bytes(file.read(4), "little")
+
+
+POINT_SUFFIXES = frozenset({".npy", ".ply"}) | LAS_SUFFIXES | SURFACE_SUFFIXES
+TEXT_SUFFIX = ".txt"
+"""Of the sets that publish clouds so. It is no suffix of points elsewhere, for lists have it too."""
+_LEGAL = "points need an array (N, 3 or more) of real numbers"
+
+
+def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
+    """Read a cloud or a surface; the suffix names the format. `block` selects from a LAS tile.
+
+    Raises RejectError if the file cannot be used, DatasetError if the library that reads it is not installed.
+    """
+    suffix = path.suffix.lower()
+    check_source_file(path)
+    if not path.stat().st_size:
+        raise RejectError("open", "is empty: it has 0 bytes")
+    if suffix == ".npy":
+        return _npy(path)
+    if suffix == TEXT_SUFFIX:
+        return _text(path)
+    if suffix in LAS_SUFFIXES:
+        return read_las(path, block)
+    if suffix == ".ply" and not _ply_has_faces(path):
+        return _ply(path)
+    if suffix in SURFACE_SUFFIXES:
+        return read_surface(path)
+    raise RejectError("open", f"{path.name} holds no points; use one of {', '.join(sorted(POINT_SUFFIXES))}")
+
+
+def _text(path: Path) -> Cloud:
+    """Read lines of 3 or more numbers with commas or spaces between; columns after x, y, z as of an array."""
+    try:
+        with path.open(encoding="ascii") as file:
+            comma = "," if "," in file.readline() else None
+        array = np.loadtxt(path, np.float64, delimiter=comma, ndmin=2)
+    except ValueError as error:
+        raise RejectError("open", f"is no text of numbers ({error})") from error
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    return _cloud(array)
+
+
+def _npy(path: Path) -> Cloud:
+    """Read an array (N, 3 or more) of numbers; columns after x, y, z are named feature 0, 1, ..."""
+    try:
+        array = read_npy(path.read_bytes())
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    except NpyError as error:
+        raise RejectError("open", f"is no NPY file of points ({error}); {_LEGAL}") from error
+    return _cloud(array)
+
+
+def _cloud(array: npt.NDArray[Any]) -> Cloud:
+    if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
+        raise RejectError("open", f"holds {array.dtype} {array.shape}; {_LEGAL}")
+    names = tuple(f"feature {i}" for i in range(array.shape[1] - 3))
+    return Cloud(points=array.astype(np.float64), columns=("x", "y", "z", *names))
+
+
+def _ply_has_faces(path: Path) -> bool:
+    """Whether the header declares faces; a PLY file without faces is a cloud."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(65536)
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    lines = head[: max(head.find(b"end_header"), 0)].splitlines()
+    words = [line.split() for line in lines]
+    return any(w[:2] == [b"element", b"face"] and w[2:] != [b"0"] for w in words)
+
+
+def _ply(path: Path) -> Cloud:
+    """Read a cloud, with colours in [0, 1] if it has any; other properties are left out."""
+    try:
+        import trimesh
+    except ImportError as error:
+        raise DatasetError("PLY files are read with trimesh: pip install 'maskstream[points]'") from error
+    try:
+        scene = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="ply", process=False)
+        clouds = [part for part in scene.geometry.values() if isinstance(part, trimesh.PointCloud)]
+        points = np.asarray(clouds[0].vertices, dtype=np.float64) if clouds else np.empty((0, 3))
+        colours = np.asarray(clouds[0].colors) if clouds else np.empty((0, 4))
+    except Exception as error:  # parsers of damaged files raise nearly everything
+        raise RejectError("decode", f"trimesh cannot parse it ({type(error).__name__}: {error})") from error
+    if len(colours) != len(points):
+        return Cloud(points=points, columns=("x", "y", "z"))
+    joined = np.concatenate([points, colours[:, :3] / 255.0], axis=1)
+    return Cloud(points=joined, columns=("x", "y", "z", "red", "green", "blue"))
+
 
 PUBLISHED_ORDER = "published"
 """The value of a source's meta["rows"] that keeps the order of the rows: the publisher shuffled them, and papers refer

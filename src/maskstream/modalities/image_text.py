@@ -8,8 +8,7 @@ from typing import Any
 from maskstream.modality import Demo, MaskField, Modality
 from maskstream.pages.figures.card import label_names
 from maskstream.pages.figures.image import ImageFigures
-from maskstream.pages.figures.image_text import ImageTextFigures
-from maskstream.pages.figures.text import TextFigures
+from maskstream.pages.figures.text import ImageTextFigures, TextFigures
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.masks.core import TEXT as TEXT_GRID
 from maskstream.pipelines.modalities.data import DataConfig

@@ -23,8 +23,8 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
 
 from .figures.card import Card, Fact, Facts, FrameTrack, Movie, Section
+from .figures.figures import ClipTokens
 from .figures.pictures import cell_size, resize
-from .figures.tokens import ClipTokens
 from .figures.video import confidence_track, flow_track, picture_side, picture_track, seen_track
 from .figures.words import percent, plural
 from .page import page, write_page

@@ -9,9 +9,8 @@ from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.datasets.folder import points_folder
 from maskstream.preprocess.datasets.point_clouds import blocks, las, modelnet40
 from maskstream.preprocess.datasets.shapenet import CATEGORIES, shapenet
-from maskstream.preprocess.encode.points import point_files
-from maskstream.preprocess.encode.points.encoder import PointEncoder
-from maskstream.preprocess.encode.points.point_files import decode
+from maskstream.preprocess.encode.points import encoder as point_files
+from maskstream.preprocess.encode.points.encoder import PointEncoder, decode
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError

@@ -9,7 +9,7 @@ import pytest
 from maskstream.preprocess.encode.image.encoder import read_picture
 from maskstream.preprocess.encode.mesh.encoder import read_trajectory
 from maskstream.preprocess.encode.mesh.surfaces import read_surface
-from maskstream.preprocess.encode.points.point_files import read_points
+from maskstream.preprocess.encode.points.encoder import read_points
 from maskstream.preprocess.source import RejectError
 from tests.opened_files import listening, opened_files
 

@@ -14,8 +14,7 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets.documents import jsonl
 from maskstream.preprocess.encode.encoder import with_settings
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.text.encoder import TextEncoder, TokenEncoder, read_document
-from maskstream.preprocess.encode.text.parts_of_speech import TAGS, Lexicon
+from maskstream.preprocess.encode.text.encoder import TAGS, Lexicon, TextEncoder, TokenEncoder, read_document
 from maskstream.preprocess.encode.text.tokenizer import Training, facts_of, tokenizer_of
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import OutageError, ShardError

@@ -21,7 +21,7 @@ from maskstream.train.papers.ca_dense_unet.model import si_sdr
 
 from .card import Card, Facts, Lane, Picture, PictureGrid, PlayedLanes, label_words
 from .chart import inner_ticks
-from .figures import mask_facts
+from .figures import MaskRow, mask_facts
 from .pictures import Grid, darken, data_uri
 from .spectrogram import (
     UNITS,
@@ -36,7 +36,6 @@ from .spectrogram import (
     spectrogram_view,
     waveform_path,
 )
-from .tokens import MaskRow
 from .video import NAMES, token_keys
 from .words import plural
 

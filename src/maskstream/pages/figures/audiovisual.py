@@ -15,10 +15,9 @@ from maskstream.shards.format.manifest import Manifest
 from .audio import Heard, compared_spectrograms, index_of, spectrograms_of
 from .card import Card, Facts, FrameTrack, Lane, PlayedLanes, label_words
 from .chart import inner_ticks
-from .figures import mask_facts
+from .figures import ClipTokens, MaskRow, mask_facts
 from .pictures import Grid, cell_size, check_grid, resize
 from .spectrogram import bands_ticks, bands_words
-from .tokens import ClipTokens, MaskRow
 from .video import compared_frames, frame_rows, patch_words, picture_side, picture_track, seen_track
 from .words import plural, span
 

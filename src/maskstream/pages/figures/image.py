@@ -11,9 +11,8 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 
 from .card import Card, Facts, Picture, PictureGrid, label_words
-from .figures import mask_facts
+from .figures import MaskRow, mask_facts, outline_path
 from .pictures import Bool, UInt8, cell_size, darken, data_uri, resize, token_pixels
-from .tokens import MaskRow, outline_path
 from .words import plural
 
 SIDE_PX, COMPARED_PX = 320, 224

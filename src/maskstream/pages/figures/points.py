@@ -23,9 +23,8 @@ from maskstream.shards.format.manifest import Manifest
 
 from .audio import index_of
 from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
-from .figures import mask_facts
+from .figures import MaskRow, mask_facts
 from .pictures import Bool, UInt8, data_uri
-from .tokens import MaskRow
 from .words import plural
 
 Float32s = npt.NDArray[np.float32]

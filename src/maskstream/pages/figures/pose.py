@@ -16,9 +16,8 @@ from maskstream.shards.media.h36m import bones
 
 from .card import Card, Drawing, Facts, label_words
 from .chart import Floats, dots, lines
-from .figures import mask_facts
+from .figures import MaskRow, mask_facts
 from .pictures import Bool
-from .tokens import MaskRow
 from .words import plural
 
 ACROSS = 6

@@ -17,8 +17,8 @@ import torch
 from maskstream.pipelines.modalities.audio.spectrogram import C1_HZ, Features, Librosa
 
 from .chart import Tick
+from .figures import MaskRow, outline_path, runs_path
 from .pictures import Grid, UInt8, darken, data_uri
-from .tokens import MaskRow, outline_path, runs_path
 
 Floats = npt.NDArray[np.float32]
 

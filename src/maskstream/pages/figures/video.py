@@ -16,9 +16,8 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 
 from .card import Card, Drawing, Fact, Facts, Frame, FrameTrack, Movie, Picture, PictureGrid, label_words
-from .figures import mask_facts
+from .figures import ClipTokens, mask_facts, outline_path, runs_path
 from .pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, flow_picture, resize, token_pixels
-from .tokens import ClipTokens, outline_path, runs_path
 from .words import count, percent, plural, span
 
 FULL_SIDE_PX, FULL_SIDE_FRAMES, MIN_SIDE_PX = 224, 128, 96

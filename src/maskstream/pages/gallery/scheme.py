@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Code, Drawing, Fact, Facts, Figure, Picture
-from maskstream.pages.figures.figures import mask_facts
+from maskstream.pages.figures.figures import MaskRow, mask_facts, outline_path, runs_path
 from maskstream.pages.figures.pictures import UInt8, darken, data_uri, hatch, resize
-from maskstream.pages.figures.tokens import MaskRow, outline_path, runs_path
 from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperLaw, Scheme, TokenGrid
 from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.modalities.video.clip import VideoClip

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from maskstream.pages.figures.card import Card, Fact, Facts, Picture, PictureGrid, Section, WordPieces, label_words
 from maskstream.pages.figures.figures import Figures
-from maskstream.pages.figures.image_text import ImageTextFigures
 from maskstream.pages.figures.mesh import MeshFigures
 from maskstream.pages.figures.pictures import data_uri, resize
 from maskstream.pages.figures.points import FADED, INK, MADE, SEEN, cloud, cloud_picture, marked
+from maskstream.pages.figures.text import ImageTextFigures
 from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
 from maskstream.pipelines.modalities.points.tokens import point_tokens, voxel_places
 from maskstream.preprocess.encode.text.tokenizer import tokenizer_of
