@@ -57,6 +57,6 @@ class DamageError(RejectError):
     """The bytes of a source are damaged or cut off from some frame on; those before it are whole."""
 
 
-def reason_of(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """The message of an error of FFmpeg or the system, without the file's name."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -194,14 +194,14 @@ def dataset_of(
         else:
             example = f", such as {sources[0].id}" if sources else ""
             absent[split] = (
-                f"{name}: the split {split!r} lists {len(sources)} {files_of(encoder.modality)}{example}, but none is "
+                f"{name}: the split {split!r} lists {len(sources)} {file_noun(encoder.modality)}{example}, but none is "
                 f"below {root}. {obtain}"
             )
     if absent and not splits:
         raise DatasetError(next(iter(absent.values())))
     names = tuple(label_names)
     if labelled:
-        doubt = doubt or label_doubt(splits, names, files_of(encoder.modality), obtain)
+        doubt = doubt or label_doubt(splits, names, file_noun(encoder.modality), obtain)
     return Dataset(
         name=name, label_names=names, splits=splits, missing=missing, encoder=encoder, doubt=doubt, absent=absent
     )
@@ -219,7 +219,7 @@ def label_doubt(splits: Mapping[str, Sequence[Source]], names: tuple[str, ...], 
     return ""
 
 
-def files_of(modality: str) -> str:
+def file_noun(modality: str) -> str:
     """The noun for the raw files in messages."""
     return "videos" if modality == "video" else f"{modality} files"
 
@@ -341,18 +341,18 @@ def answer_labels(
     The classes are the most frequent answers of train, at most `MOST`, that occur there `least` times, in alphabetical
     order; a source with another answer has the label -1.
     """
-    counts = Counter(answer_of(source) for source in splits.get("train", ()))
+    counts = Counter(first_answer(source) for source in splits.get("train", ()))
     counts.pop("", None)
     frequent = [answer for answer in counts if counts[answer] >= least]
     kept = sorted(sorted(frequent, key=lambda answer: (-counts[answer], answer))[:MOST])
     number = {answer: n for n, answer in enumerate(kept)}
     return tuple(kept), {
-        split: [replace(source, label=number.get(answer_of(source), -1)) for source in sources]
+        split: [replace(source, label=number.get(first_answer(source), -1)) for source in sources]
         for split, sources in splits.items()
     }
 
 
-def answer_of(source: Source) -> str:
+def first_answer(source: Source) -> str:
     """The answer of a source in lower case, the first of several; "" without one."""
     given = source.meta.get("answer", "")
     first = given if isinstance(given, str) else next(iter(given), "")

@@ -26,7 +26,7 @@ from maskstream.preprocess.raw.lists import TableRow, read_table, whole_number
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .dataset import Dataset, dataset_of, files_of, in_archives, reads_media, require_folder
+from .dataset import Dataset, dataset_of, file_noun, in_archives, reads_media, require_folder
 from .folders import SPLIT_FOLDERS, VIDEO_SUFFIXES, class_folders
 
 
@@ -47,8 +47,8 @@ def folder(
     modality = encoder.modality
     endings = "*.mp4" if modality == "video" else f"*{min(suffixes)}"
     obtain = (
-        f"Lay the {files_of(modality)} out as ROOT/train/CLASS/{endings} and ROOT/val/CLASS/{endings}, or list them in "
-        "ROOT/list.csv (path,label,split)"
+        f"Lay the {file_noun(modality)} out as ROOT/train/CLASS/{endings} and ROOT/val/CLASS/{endings}, or list them "
+        "in ROOT/list.csv (path,label,split)"
     )
     require_folder(root, name=name, obtain=obtain)
     lists = sorted(path for path in root.glob("*.csv") if path.is_file())

@@ -72,7 +72,7 @@ class Rationales:
         pictures = next((root / one for one in FOLDERS if (root / one).is_dir()), root)
         for name, row in listed.items():
             try:
-                picture, texts = picture_of(row), texts_of(row, kind)
+                picture, texts = find_picture(row), read_question(row, kind)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise DatasetError(
                     f"{self.name}: {path}, entry {name} is no {kind} question with question, choices, answer, solution "
@@ -86,13 +86,13 @@ class Rationales:
             )
 
 
-def picture_of(row: Mapping[str, Any]) -> str:
+def find_picture(row: Mapping[str, Any]) -> str:
     """The path of a question's picture below its folder. KeyError where it names none."""
     name = row.get("image") or row.get("img_name")
     return str(name) if name else f"xmlab{int(row['img_id'])}/source.jpg"
 
 
-def texts_of(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def read_question(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The texts of a question. KeyError, TypeError, ValueError or IndexError for another one."""
     choices, rationale = [str(choice) for choice in row["choices"]], " ".join(str(row["solution"]).split())
     if isinstance(row["choices"], str) or not choices or not rationale:

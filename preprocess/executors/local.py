@@ -258,7 +258,7 @@ class LocalExecutor:
         return _Processes(work, tasks).run(workers) if workers else _here(work, tasks)
 
 
-def executor_of(executor: Executor | None, workers: int | None) -> Executor:
+def choose_executor(executor: Executor | None, workers: int | None) -> Executor:
     """`executor`, or a local one with `workers` processes. Raises ValueError if both are given."""
     if executor is not None and workers is not None:
         raise ValueError(

@@ -19,7 +19,7 @@ from typing import Self, Unpack
 import numpy as np
 
 from maskstream.preprocess.encode.limits import Limits
-from maskstream.preprocess.executors.local import executor_of
+from maskstream.preprocess.executors.local import choose_executor
 from maskstream.preprocess.job.ledger import libraries, run_splits
 from maskstream.preprocess.job.options import RunOptions, RunSettings
 from maskstream.preprocess.job.progress import Progress
@@ -36,7 +36,7 @@ from maskstream.shards.stores.url import is_url
 
 from .labels import Label, LabelTable, Numbers
 from .tar_file import TarFile, found_tars, index_folder, name_in_split
-from .task import IndexedTar, Indexer, TarTask, index_tar, indexer_of, sidecars
+from .task import IndexedTar, Indexer, TarTask, choose_indexer, index_tar, sidecars
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,13 +229,13 @@ def index_tars(
     settings was stopped in `out`; BusyError if another run writes to it.
     """
     options = replace(options or IndexOptions(), **given)
-    executor = executor_of(options.executor, options.workers)
+    executor = choose_executor(options.executor, options.workers)
     table = None if options.labels is None else LabelTable.read(Path(options.labels), options.match)
     found = found_tars(tars)
     output = output_at(index_folder(found, out))
     with output.sole_writer():
         _check_kind(output)
-        index = _Index(output, found, indexer_of([TarFile(tar) for tar in found], options.modality), options)
+        index = _Index(output, found, choose_indexer([TarFile(tar) for tar in found], options.modality), options)
         index.begin()
         progress = options.progress or Progress()
         try:

@@ -22,7 +22,7 @@ LABELS = ("json", "cls")
 MAX_LABEL = 2**63 - 1
 
 
-def label_of(members: Mapping[str, bytes]) -> Label:
+def read_label(members: Mapping[str, bytes]) -> Label:
     """The label in the members of a sample. Raises RejectError("label") if it is neither a number nor a name."""
     if "json" in members:
         try:
@@ -101,7 +101,7 @@ class LabelTable:
             if column is None or column not in row.values:
                 raise DatasetError(f"{path} has the columns {', '.join(row.values)[:200]}. {_REMEDY}")
             label = _label(row)
-            name = name_of(row[column])
+            name = bare_name(row[column])
             if not name:
                 raise row.error(f"an empty {column}")
             if all(row.get(time) for time in _SPAN):
@@ -115,14 +115,14 @@ class LabelTable:
 
     def label(self, key: str, own: Label) -> Label:
         """The label of the sample with this key; its own label if the table does not name it."""
-        return self.labels.get(name_of(key), own)
+        return self.labels.get(bare_name(key), own)
 
     def names_one(self, key: str) -> bool:
         """Whether the table names the sample with this key."""
-        return name_of(key) in self.labels
+        return bare_name(key) in self.labels
 
 
-def name_of(path: str) -> str:
+def bare_name(path: str) -> str:
     """What a path or key ends in, up to the first dot, as keys of WebDataset end."""
     return PurePosixPath(path.strip()).name.partition(".")[0]
 

@@ -93,7 +93,7 @@ class DemuxedSound:
     priming: int
 
 
-def container_of(data: bytes, component: str) -> str:
+def find_container(data: bytes, component: str) -> str:
     """FFmpeg's name of a member's container. Raises RejectError("open") if it cannot be indexed."""
     if not data:
         raise RejectError("open", "is empty (0 bytes)")
@@ -236,7 +236,7 @@ def digest(samples: Floats) -> int:
     return xxhash.xxh3_64_intdigest(samples.tobytes())
 
 
-def cells_of(form: SoundForm, packets: Sequence[bytes], timeline: Timeline, n_samples: int) -> tuple[int, Records]:
+def divide_cells(form: SoundForm, packets: Sequence[bytes], timeline: Timeline, n_samples: int) -> tuple[int, Records]:
     """The samples per cell, and the cells as CELL, with packet numbers instead of piece numbers."""
     trial = _Trial(form=form, packets=packets, digests=timeline.digests)
     short = _empty_cells(timeline, n_samples, round(CELL_S * form.sample_rate))
@@ -309,7 +309,7 @@ def index_sound(data: bytes, component: str) -> Indexed:
     """
     from maskstream.preprocess.encode.audio.fbank_sums import fbank_sums
 
-    container = container_of(data, component)
+    container = find_container(data, component)
     sound = read_sound(data, container=container)
     check_sound(sound)
     n, channels = sound.samples.shape
@@ -358,7 +358,7 @@ def _packets(demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
     timeline = _timeline(demuxed, sound, demuxed.priming) or _timeline(demuxed, sound, 0)
     if timeline is None:
         return None
-    size, cells = cells_of(demuxed.form, demuxed.packets, timeline, len(sound.samples))
+    size, cells = divide_cells(demuxed.form, demuxed.packets, timeline, len(sound.samples))
     pieces, firsts = demuxed.pieces.copy(), packets_of(demuxed.pieces)
     pieces["samples"][firsts[1:] - 1] = timeline.counts
     for name in ("decode", "packet", "stop"):

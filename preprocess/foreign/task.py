@@ -28,7 +28,7 @@ from maskstream.shards.media.video_index import PACKETS, packets_name, sidecar_n
 from maskstream.shards.stores.block_sums import SUMS_OF, BlockSums
 from maskstream.shards.stores.output import Location, Sizes, Writable, output_at
 
-from .labels import LABELS, Label, label_of
+from .labels import LABELS, Label, read_label
 from .sound import index_sound
 from .tar_file import Indexed, TarFile, TarState
 from .video import index_video
@@ -76,7 +76,7 @@ run of rows, which is a random sample only if the rows are in random order, as i
 """
 
 
-def indexer_of(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
+def choose_indexer(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
     """The indexer of the modality `wanted`, or that of the first sample that can be indexed.
 
     Raises ValueError if that sample has several modalities, or is a cloud or a mesh, or `wanted` is unknown. If no
@@ -325,7 +325,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: _Packets, report:
             raise RejectError("open", f"has no {indexer.noun} (none of {legal}), only {_short(group)}")
         if indexer.noun in group.components:
             raise RejectError("tar", f"has a member {indexer.noun!r}; this name is reserved, rename the member")
-        label = label_of(group.data)
+        label = read_label(group.data)
         task.crashes.check(source)
         try:
             with limited(source, task.limits, report, size_bytes=len(group.data[component])):

@@ -22,8 +22,8 @@ from av.video.stream import VideoStream
 
 from maskstream.preprocess.encode.video.check import frame_digest
 from maskstream.preprocess.encode.video.fragments import mp4_writer
-from maskstream.preprocess.encode.video.source import check_length, first_video, frame_rate, orientation_of, packets_of
-from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.preprocess.encode.video.source import check_length, first_video, frame_rate, orientation, read_packets
+from maskstream.preprocess.source import RejectError, explain
 from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
 from maskstream.shards.media.video_index import VideoIndex, table_bytes
@@ -66,7 +66,7 @@ def opened(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
     except MediaError as error:
         raise RejectError("open", f"is no mp4, mov, mkv or webm: it {error}") from error
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("open", f"is no mp4, mov, mkv or webm, or is truncated ({reason_of(error)})") from error
+        raise RejectError("open", f"is no mp4, mov, mkv or webm, or is truncated ({explain(error)})") from error
     with container:
         yield container, first_video(container)
 
@@ -93,7 +93,7 @@ def _header(stream: VideoStream) -> bytes:
             container.add_stream_from_template(stream, opaque=True)
             container.start_encoding()
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("open", f"has no header that MP4 can hold ({reason_of(error)}); {_REMEDY}") from error
+        raise RejectError("open", f"has no header that MP4 can hold ({explain(error)}); {_REMEDY}") from error
     return buffer.getvalue()
 
 
@@ -103,7 +103,7 @@ def _table(data: bytes, container: InputContainer, stream: VideoStream) -> np.nd
     rows: list[tuple[int, int, int, bool, bool]] = []
     end_s = 0.0
     try:
-        for packet in packets_of(container, *container.streams):
+        for packet in read_packets(container, *container.streams):
             if packet.pts is not None and packet.time_base is not None:
                 end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream_index != stream.index or not packet.size:
@@ -115,7 +115,7 @@ def _table(data: bytes, container: InputContainer, stream: VideoStream) -> np.nd
             start = _position(data, packet.pos, bytes(packet))
             rows.append((start, packet.size, packet.pts, packet.is_keyframe, packet.is_discard))
     except av.FFmpegError as error:
-        raise RejectError("decode", f"is damaged after {len(rows)} packets ({reason_of(error)})") from error
+        raise RejectError("decode", f"is damaged after {len(rows)} packets ({explain(error)})") from error
     check_length(container, len(rows), n_expected, end_s)
     return np.array(rows, np.int64).reshape(-1, 5)
 
@@ -204,7 +204,7 @@ def decoded(data: bytes, *, only_first: bool) -> Decoded:
     start: int | None = None
     with opened(data) as (container, stream):
         try:
-            for packet in packets_of(container, stream):
+            for packet in read_packets(container, stream):
                 if start is None and packet.is_keyframe:
                     start = packet.pts
                 for frame in stream.decode(packet):
@@ -216,7 +216,7 @@ def decoded(data: bytes, *, only_first: bool) -> Decoded:
                 if digests and only_first:
                     break
         except (av.FFmpegError, ValueError) as error:
-            raise RejectError("decode", f"is damaged after {len(digests)} frames ({reason_of(error)})") from error
+            raise RejectError("decode", f"is damaged after {len(digests)} frames ({explain(error)})") from error
     if len(sizes) != 1:
         raise RejectError("decode", f"has frames of the sizes {sorted(sizes)}; all frames must have one size")
     ((width, height),) = sizes
@@ -226,7 +226,7 @@ def decoded(data: bytes, *, only_first: bool) -> Decoded:
 def _check(frame: VideoFrame) -> None:
     if frame.is_corrupt:
         raise RejectError("decode", "the decoder flags a frame as damaged")
-    if frame.interlaced_frame or any(orientation_of(frame)):
+    if frame.interlaced_frame or any(orientation(frame)):
         what = "interlaced" if frame.interlaced_frame else "rotated by its metadata"
         raise RejectError("decode", f"is {what}, which an index cannot correct; use `maskstream shards folder`")
 

@@ -143,7 +143,7 @@ def sample_key(source_id: str) -> str:
     return f"{readable}-{xxhash.xxh3_64_hexdigest(source_id.encode())}"
 
 
-def settings_of(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
+def job_settings(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
     """All that decides the bytes of a split: the encoder's settings, the shard size, what a source may cost, and a hash
     of the sources. Raises DatasetError for an id that is no Unicode.
     """

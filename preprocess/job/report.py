@@ -94,7 +94,7 @@ def _above(share: float) -> float:
     return min(1.0, (int(share * 100) + 1) / 100)
 
 
-def report_of(
+def make_report(
     info: DatasetInfo,
     counts: Mapping[str, int],
     efforts: Sequence[Effort],

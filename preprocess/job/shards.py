@@ -33,8 +33,8 @@ from maskstream.preprocess.encode.encoder import (
     with_settings,
 )
 from maskstream.preprocess.encode.limits import Limits
-from maskstream.preprocess.executors.local import executor_of
-from maskstream.preprocess.raw.archive_list import members_of
+from maskstream.preprocess.executors.local import choose_executor
+from maskstream.preprocess.raw.archive_list import list_members
 from maskstream.preprocess.raw.files import RawFiles, UrlFiles
 from maskstream.preprocess.raw.scratch import Scratch
 from maskstream.preprocess.raw.tree import MARK, ArchivedFiles, ArchivedTree, RawTree, archive_and_name, raw_tree
@@ -47,7 +47,7 @@ from maskstream.shards.stores.url import is_url
 
 from .ledger import run_splits
 from .options import JobOptions, JobSettings
-from .plan import JobPart, default_samples_per_shard, plan, settings_of
+from .plan import JobPart, default_samples_per_shard, job_settings, plan
 from .progress import Progress
 from .report import ARCHIVE
 from .split import SplitJob
@@ -154,7 +154,7 @@ def _unpacked_too(splits: Mapping[str, list[Source]]) -> str:
         if (found := archive_and_name(path)) is None:
             plain.append(path)
         else:
-            packed[path.name, members_of(found[0], damaged=True)[found[1]].size_bytes] = path
+            packed[path.name, list_members(found[0], damaged=True)[found[1]].size_bytes] = path
     for path in plain if packed else ():
         if path.is_file() and (other := packed.get((path.name, path.stat().st_size))) is not None:
             return f"{path} is unpacked, and in {other} too; move the archives away, or what was unpacked"
@@ -166,7 +166,7 @@ def _check_reach(tree: RawTree, found: Dataset) -> None:
     packed = isinstance(tree.files, ArchivedFiles)
     if tree.outside_root and not packed:
         return
-    files, reach = _files_of(found), Reach(tree.folder)
+    files, reach = _source_files(found), Reach(tree.folder)
     strange = set(_outside(tree, files, reach) if packed else reach.outside(files))
     if not strange:
         return
@@ -191,7 +191,7 @@ def _outside(tree: RawTree, paths: Iterable[Path], reach: Reach) -> Iterator[Pat
             yield path
 
 
-def _files_of(found: Dataset) -> list[Path]:
+def _source_files(found: Dataset) -> list[Path]:
     """The files of all sources; there may be millions."""
     sources = [source for split in found.splits.values() for source in split if not source.computed]
     return [source.path for source in sources] + [path for source in sources if source.parts for path in source.parts]
@@ -254,7 +254,7 @@ def make_shards(
     """
     options = replace(options or JobOptions(), **given)
     output_at(out)  # raises ValueError before any work
-    executor = executor_of(options.executor, options.workers)
+    executor = choose_executor(options.executor, options.workers)
     progress = options.progress or Progress()
     start_s = time.monotonic()
     with ExitStack() as stack, _memory_is_no_bug():
@@ -303,7 +303,7 @@ def _split_job(
         modality=raw.modality,
         profile=encoder.profile,
         label_names=raw.label_names,
-        settings=settings_of(sources, encoder, size, limits),
+        settings=job_settings(sources, encoder, size, limits),
     )
     tasks = plan(raw.name, folder, sources, encoder, size, limits, options.pauses_s, files)
     return SplitJob(folder, info, tasks, raw.missing.get(name, []), attached_to(encoder), options)

@@ -41,8 +41,8 @@ from .ledger import libraries
 from .options import JobOptions
 from .plan import ShardTask
 from .progress import Progress
-from .report import Effort, check_rejects, report_of
-from .task import WrittenShard, rejects_of, shard_files, sources_of
+from .report import Effort, check_rejects, make_report
+from .task import WrittenShard, recorded_rejects, recorded_sources, shard_files
 from .verification import about, verify_split
 
 log = logging.getLogger(__name__)
@@ -250,8 +250,8 @@ class SplitJob:
         """Each source of the shards that were written, whether it was a reject, and the states of its files then."""
         for task, read in zip(self.own, self._records.firsts(self.own), strict=True):
             if read is not None:
-                rejected = {reject.source for reject in rejects_of(read)}
-                states = dict(zip((source.id for source in task.sources), sources_of(read), strict=False))
+                rejected = {reject.source for reject in recorded_rejects(read)}
+                states = dict(zip((source.id for source in task.sources), recorded_sources(read), strict=False))
                 for source in task.sources:
                     yield source, source.id in rejected, states.get(source.id, ())
 
@@ -287,7 +287,7 @@ class SplitJob:
         Raises DatasetError if too many sources were rejected, UnfinishedError if a record is gone.
         """
         read = self._records.firsts(self.tasks)
-        rejects = [*self._missing, *(reject for one in read if one is not None for reject in rejects_of(one))]
+        rejects = [*self._missing, *(reject for one in read if one is not None for reject in recorded_rejects(one))]
         if len(rejects) == self._n_listed:
             common = Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).most_common(3)
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
@@ -330,7 +330,7 @@ class SplitJob:
     def _report(self) -> dict[str, Any]:
         counts = read_dataset_json(self.output.store)["counts"]
         efforts = [self._efforts[task.name] for task in self.tasks if task.name in self._efforts]
-        return report_of(self.info, counts, efforts, self._rejects, libraries(self.info.modality))
+        return make_report(self.info, counts, efforts, self._rejects, libraries(self.info.modality))
 
     def _clear(self) -> None:
         """Delete all files that a run wrote into the folder: those of the datasets that it says it holds."""

@@ -55,7 +55,7 @@ class WrittenShard:
         read, written, *others = parts
         shard = None if written["shard"] is None else ShardRecord.from_json(written["shard"])
         effort = Effort.from_json(others[0]) if others else None
-        return cls(shard=shard, rejects=rejects_of(read), sources=sources_of(read), effort=effort)
+        return cls(shard=shard, rejects=recorded_rejects(read), sources=recorded_sources(read), effort=effort)
 
     def stands(self, sizes: Sizes) -> bool:
         """Whether the output holds the tar at its recorded size, its idx and its checksums."""
@@ -71,12 +71,12 @@ def shard_files(tar: str) -> tuple[str, str, str]:
     return tar, str(PurePosixPath(tar).with_suffix(".idx")), str(PurePosixPath(tar).with_suffix(SUMS))
 
 
-def rejects_of(read: dict[str, Any]) -> tuple[Reject, ...]:
+def recorded_rejects(read: dict[str, Any]) -> tuple[Reject, ...]:
     """The rejects in the first part of a record."""
     return tuple(Reject(**reject) for reject in read["rejects"])
 
 
-def sources_of(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
+def recorded_sources(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
     """The states of the sources in the first part of a record."""
     return tuple(tuple(map(FileState.from_json, files)) for files in read["sources"])
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from maskstream.preprocess.executors.base import Attempt, Executor, Report
-from maskstream.preprocess.executors.local import LocalExecutor, executor_of
+from maskstream.preprocess.executors.local import LocalExecutor, choose_executor
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import MaskstreamError, OutageError, ResumeError, ShardError, UnlistedError
 from maskstream.shards.format.dataset import FOREIGN, finish_split, read_dataset_json, versions_of
@@ -97,7 +97,7 @@ def verify_split(
 
     Raises OutageError if the location cannot be reached.
     """
-    runs = executor_of(executor, workers)
+    runs = choose_executor(executor, workers)
     try:
         check = SplitCheck.of(location)
     except OutageError:

@@ -44,7 +44,7 @@ class Listed:
     damage: str
 
 
-def members_of(path: Path, *, damaged: bool = False) -> dict[str, ArchiveMember]:
+def list_members(path: Path, *, damaged: bool = False) -> dict[str, ArchiveMember]:
     """The members of an archive by name (see `Archive.contents`).
 
     damaged: whether it may be damaged; then what can be read of it is there. Raises DatasetError for an archive that is
@@ -136,7 +136,7 @@ class OpenArchives:
 
 
 def listed_archive(path: Path) -> Listed:
-    """What is in an archive, also in a damaged one. Raises the errors of `members_of` but for damage."""
+    """What is in an archive, also in a damaged one. Raises the errors of `list_members` but for damage."""
     if path.name.lower().endswith(".zip"):
         with _reading(path), _opened(path) as archive:
             found = archive.contents()

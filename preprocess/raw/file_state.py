@@ -39,7 +39,7 @@ class FileState:
         found = path.stat()
         return (found.st_size, found.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
 
-    def is_of(self, path: Path) -> bool:
+    def matches(self, path: Path) -> bool:
         """Whether the file at `path` has these bytes, which are read only if its modification time is another.
 
         Raises OSError if it cannot be read.

@@ -54,7 +54,7 @@ class RawFiles:
         """Whether the file has these bytes, which are read only if it is not as old. Raises OSError or OutageError if
         it cannot be read.
         """
-        return state.is_of(path)
+        return state.matches(path)
 
 
 LOCAL = RawFiles()

@@ -46,11 +46,11 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    (folder / _MARK).write_bytes(_mark_of(folder, lock))
+    (folder / _MARK).write_bytes(_mark_text(folder, lock))
     return folder, lock
 
 
-def _mark_of(folder: Path, opened: int) -> bytes:
+def _mark_text(folder: Path, opened: int) -> bytes:
     return f"{folder.name} {os.fstat(opened).st_ino}\n".encode()
 
 
@@ -59,7 +59,7 @@ def _delete_unlocked(folder: Path) -> None:
         lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if read_regular(folder / _MARK, _MARK_BYTES) == _mark_of(folder, lock):
+            if read_regular(folder / _MARK, _MARK_BYTES) == _mark_text(folder, lock):
                 _delete(folder)
         finally:
             os.close(lock)

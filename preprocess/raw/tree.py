@@ -29,7 +29,7 @@ from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.stores.url import is_url
 
 from .archive import ENDINGS, is_archive, pieces
-from .archive_list import OpenArchives, listed_archive, members_of
+from .archive_list import OpenArchives, list_members, listed_archive
 from .file_state import DamagedFileError, FileState, set_age
 from .files import LOCAL, Hand, RawFiles, UrlFiles, fetching, is_same_file
 from .parquet_rows import SUFFIX
@@ -79,11 +79,11 @@ class ArchivedFiles(RawFiles):
         """Whether the file has these bytes, by the size and age in the list of its archive, or else by its bytes."""
         found = archive_and_name(path)
         if found is None:
-            return state.is_of(path)
+            return state.matches(path)
         archive, name = found
         if archive.suffix == SUFFIX:
             return self._is_same_row(path, archive.stat().st_mtime_ns, state)
-        if (member := members_of(archive, damaged=True).get(name)) is None:
+        if (member := list_members(archive, damaged=True).get(name)) is None:
             return False
         with closing(OpenArchives()) as archives:
             try:
@@ -188,7 +188,7 @@ class ArchivedTree:
         if they do not agree in its size, and for archives that are damaged, unless they may be `damaged`.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
-            members = list(pool.map(partial(members_of, damaged=damaged), archives))
+            members = list(pool.map(partial(list_members, damaged=damaged), archives))
         damage = {archive.relative_to(root).as_posix(): listed_archive(archive).damage for archive in archives}
         places = [archive.parent.relative_to(root) for archive in archives]
         merged = {Path(), *places, *(parent for place in places for parent in place.parents)}

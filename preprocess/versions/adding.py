@@ -37,7 +37,7 @@ from maskstream.shards.stores.output import Location, Output, folder_and_name, o
 from maskstream.shards.stores.url import is_url
 
 from .appending import append
-from .versions_without import states_of
+from .versions_without import recorded_states
 
 ADDING = ".adding-"
 """The beginning of the name of such a folder; the sources that it adds are the rest."""
@@ -187,7 +187,7 @@ def _changed(
     output: Output, sources: Sequence[Source], known: set[str], refused: dict[str, str], files: RawFiles
 ) -> set[str]:
     """The rejects whose files have other bytes now. Raises ResumeError for samples whose files have."""
-    states = dict(states_of(Records(output, WrittenShard)))
+    states = dict(recorded_states(Records(output, WrittenShard)))
     seen: dict[tuple[Path, FileState], bool] = {}
     changed = {
         source.id for source in sources if source.id in states and not is_same(source, states[source.id], files, seen)

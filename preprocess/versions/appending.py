@@ -29,7 +29,7 @@ from maskstream.shards.stores.folders import folder_of
 from maskstream.shards.stores.output import Location, Output, output_at
 from maskstream.shards.stores.url import is_url, place_of
 
-from .merging import check_distinct, check_fit, check_keys, publish_rejects_and_removed, sums_of
+from .merging import add_sums, check_distinct, check_fit, check_keys, publish_rejects_and_removed
 
 _WEB = ("http", "hf")
 
@@ -202,6 +202,6 @@ def _described(
         "parts": parts,
         "files": kept | files | written["files"],
     }
-    if sums := sums_of(both):
+    if sums := add_sums(both):
         changed["sums"] = sums
     return {name: value for name, value in ours.info.items() if name not in ("sums", REMOVED)} | changed

@@ -84,9 +84,9 @@ def tokenizer_sha256(info: Mapping[str, Any]) -> str | None:
 def _labels(manifest: Manifest, rows: Rows, others: Sequence[tuple[Manifest, Rows]]) -> dict[str, str]:
     """The placeholders of the labels that no sample of `others` has, as its label or in its json."""
     names: list[str] = manifest.info["label_names"]
-    found = _labels_of(manifest, rows) | {*names}.intersection(_texts_of_json(manifest, rows))
+    found = _label_names(manifest, rows) | {*names}.intersection(_texts_of_json(manifest, rows))
     for one, own in others:
-        found -= _labels_of(one, own)
+        found -= _label_names(one, own)
     for one, own in others if found else ():
         found.difference_update(_texts_of_json(one, own))
     kept = [name if name not in found else "" for name in names]
@@ -94,7 +94,7 @@ def _labels(manifest: Manifest, rows: Rows, others: Sequence[tuple[Manifest, Row
     return {name: f"erased/{digest}-{number}" for number, name in enumerate(names) if name in found}
 
 
-def _labels_of(manifest: Manifest, rows: Rows) -> set[str]:
+def _label_names(manifest: Manifest, rows: Rows) -> set[str]:
     """The names of the labels of some samples."""
     names: list[str] = manifest.info["label_names"]
     return {names[label] for label in np.unique(manifest.label[rows]).tolist() if 0 <= label < len(names)}

@@ -31,7 +31,7 @@ from maskstream.shards.stores.output import Location, Output, folder_and_name, o
 from .adding import added_with, all_added, remove_folder, whole_location
 from .erased_files import erased_part, erased_shard, remove_what_no_version_names
 from .erased_words import ErasedWords, erased_words, share_words
-from .merging import MERGED, keys_of
+from .merging import MERGED, read_keys
 from .versions_without import ErasedPart, Erasure, publish_without, scrub_records
 
 _AT_ONCE = 1 << 16
@@ -62,7 +62,7 @@ def remove(split: Location | Output, keys: Iterable[str]) -> Removal:
     read_dataset_json(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
         manifest = Manifest.load(output.store)
-        found = numbers_of(manifest, wanted)
+        found = find_numbers(manifest, wanted)
         removed = np.union1d(manifest.removed, found)
         fresh = len(removed) - len(manifest.removed)
         if fresh == 0:
@@ -82,7 +82,7 @@ def remove(split: Location | Output, keys: Iterable[str]) -> Removal:
     return Removal(version=version, removed=fresh, removed_in_all=len(removed))
 
 
-def numbers_of(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
+def find_numbers(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
     """The numbers of the samples with these keys, sorted. Raises ValueError if the split does not have a key."""
     found: dict[str, int] = {}
     for begin in range(0, len(manifest), _AT_ONCE):
@@ -235,7 +235,7 @@ def _found(manifest: Manifest, keys: set[str]) -> dict[str, int]:
     """The numbers of the samples with these keys."""
     found: dict[str, int] = {}
     begin = 0
-    for some in keys_of(manifest):
+    for some in read_keys(manifest):
         found |= {key: begin + i for i, key in enumerate(some) if key in keys}
         begin += len(some)
     return found

@@ -36,13 +36,13 @@ from maskstream.shards.stores.folders import file_of, folder_of, is_elsewhere, j
 from maskstream.shards.stores.output import Location, Output, output_at
 
 
-def counts_of(splits: Sequence[Manifest]) -> dict[str, int]:
+def add_counts(splits: Sequence[Manifest]) -> dict[str, int]:
     """The sums of the counts."""
     names = dict.fromkeys(name for split in splits for name in split.info["counts"])
     return {name: sum(split.info["counts"].get(name, 0) for split in splits) for name in names}
 
 
-def sums_of(splits: Sequence[Manifest]) -> dict[str, list[float]]:
+def add_sums(splits: Sequence[Manifest]) -> dict[str, list[float]]:
     """The sums over all samples; none if a split lacks some."""
     sums = [split.info.get("sums", {}) for split in splits]
     if any(one.keys() != sums[0].keys() for one in sums):
@@ -50,7 +50,7 @@ def sums_of(splits: Sequence[Manifest]) -> dict[str, list[float]]:
     return {name: [math.fsum(values) for values in zip(*(one[name] for one in sums), strict=True)] for name in sums[0]}
 
 
-def removed_of(splits: Sequence[Manifest]) -> npt.NDArray[np.int64]:
+def join_removed(splits: Sequence[Manifest]) -> npt.NDArray[np.int64]:
     """The numbers of the removed samples in the split that is made of these, one after the other."""
     starts = np.cumsum([0, *map(len, splits)])
     return np.concatenate([split.removed + start for split, start in zip(splits, starts[:-1], strict=True)])
@@ -70,7 +70,7 @@ def publish_rejects_and_removed(
         if split is splits[-1] or reject.source not in retried
     ]
     rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
-    removed = removed_of(splits)
+    removed = join_removed(splits)
     names = {"rejects": f"rejects-{version:06d}.parquet"}
     written = {names["rejects"]: parquet_bytes(rejects_table(rejects))}
     if len(removed):
@@ -79,7 +79,7 @@ def publish_rejects_and_removed(
     for name, data in written.items():
         output.publish(name, data)
     files = {name: facts_of(data) for name, data in written.items()}
-    return names | {"files": files, "counts": counts_of(splits) | {"rejects": len(rejects)}}
+    return names | {"files": files, "counts": add_counts(splits) | {"rejects": len(rejects)}}
 
 
 _AT_ONCE = 1 << 16
@@ -122,18 +122,18 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
 def check_keys(splits: Sequence[Manifest]) -> None:
     """Raise DatasetError, which names keys and splits, if a key is in two splits."""
     check_distinct(splits)
-    hashes = [hashes_of(keys) for split in splits for keys in keys_of(split)]
-    twice = repeated_keys(hashes, (keys for split in splits for keys in keys_of(split)))
+    hashes = [hashes_of(keys) for split in splits for keys in read_keys(split)]
+    twice = repeated_keys(hashes, (keys for split in splits for keys in read_keys(split)))
     if not twice:
         return
-    where = [split.location for split in splits if any(twice[0] in keys for keys in keys_of(split))]
+    where = [split.location for split in splits if any(twice[0] in keys for keys in read_keys(split))]
     shown = ", ".join(map(repr, twice[:_SHOWN])) + (", ..." if len(twice) > _SHOWN else "")
     raise DatasetError(
         f"{len(twice)} keys are in more than one split, {twice[0]!r} in both {where[0]} and {where[-1]}: {shown}"
     )
 
 
-def keys_of(manifest: Manifest) -> Iterator[list[str]]:
+def read_keys(manifest: Manifest) -> Iterator[list[str]]:
     """The keys of all samples, group by group."""
     for begin in range(0, len(manifest), _AT_ONCE):
         yield manifest.keys(range(begin, min(begin + _AT_ONCE, len(manifest))))
@@ -217,7 +217,7 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
         "profile": first["profile"],
         "settings": encoder | {MERGED: folders},
         "fingerprint": fingerprint_of([shard for one in found for shard in one.shards()], foreign=False),
-        "counts": counts_of(found),
+        "counts": add_counts(found),
         "label_names": first["label_names"],
         "parts": parts,
         "files": files,
@@ -225,7 +225,7 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
     if TOKENIZER in first:
         described[TOKENIZER] = first[TOKENIZER]
         files[first[TOKENIZER]] = first["files"][first[TOKENIZER]]
-    return described | ({"sums": sums} if (sums := sums_of(found)) else {})
+    return described | ({"sums": sums} if (sums := add_sums(found)) else {})
 
 
 def _named(output: Output, split: Manifest, part: str) -> str:

@@ -31,15 +31,15 @@ from .erased_words import ErasedWords
 States = tuple[FileState, ...]
 
 
-def states_of(records: Records[WrittenShard]) -> Iterator[tuple[str, States]]:
+def recorded_states(records: Records[WrittenShard]) -> Iterator[tuple[str, States]]:
     """Each source of which the records tell the states, and these."""
     for task in records.tasks():
         found = records.read(task)
-        if found is not None and (places := places_of(found)) is not None:
+        if found is not None and (places := state_places(found)) is not None:
             yield from ((name, found.sources[place]) for name, place in places.items())
 
 
-def places_of(record: WrittenShard) -> dict[str, int] | None:
+def state_places(record: WrittenShard) -> dict[str, int] | None:
     """Where the states of each source are in a record; None if that cannot be told.
 
     They are in the order of the plan, by a hash of the sources' ids. Those of erased samples are empty.
@@ -105,7 +105,7 @@ def _states(record: WrittenShard, sources: AbstractSet[str]) -> tuple[tuple[File
     ids |= {row.source for row in record.shard.rows} if record.shard is not None else set()
     if not sources & ids:
         return record.sources
-    places = places_of(record)
+    places = state_places(record)
     if places is None:
         return ((),) * len(record.sources)
     empty = {place for name, place in places.items() if name in sources}

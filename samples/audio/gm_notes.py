@@ -69,11 +69,11 @@ def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
     path = debian_folder(PACKAGE, INSIDE, root) / FILE
     if not path.is_file():
         raise DatasetError(f"{NAME}: {path.parent} has no {FILE}; remove it to download it again")
-    programs = [(label, program) for label in range(len(FAMILIES)) for program in programs_of(label)]
-    val = held_out_groups(((label, group_of(program)) for label, program in programs), HELD_OUT)
+    programs = [(label, program) for label in range(len(FAMILIES)) for program in family_programs(label)]
+    val = held_out_groups(((label, shared_program(program)) for label, program in programs), HELD_OUT)
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for label, program in programs:
-        splits["val" if group_of(program) in val else "train"] += _sources(label, program, path)
+        splits["val" if shared_program(program) in val else "train"] += _sources(label, program, path)
     if not pitch:
         return Dataset(name=NAME, label_names=tuple(FAMILIES), splits=splits, encoder=NoteEncoder())
     pitches = range(min(low for low, _ in FAMILIES.values()), max(high for _, high in FAMILIES.values()) + 1)
@@ -84,12 +84,12 @@ def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
     return Dataset(name=f"{NAME}-pitch", label_names=tuple(map(str, pitches)), splits=splits, encoder=NoteEncoder())
 
 
-def programs_of(label: int) -> range:
+def family_programs(label: int) -> range:
     """The programs of a family."""
     return range(label * PROGRAMS, (label + 1) * PROGRAMS)
 
 
-def group_of(program: int) -> str:
+def shared_program(program: int) -> str:
     """The first of the programs that share recordings with this one."""
     return str(next((group[0] for group in SHARED if program in group), program))
 

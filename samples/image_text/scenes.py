@@ -18,7 +18,7 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
 from .scene import SCENE, drawn_scene
-from .stamps_knowledge import noun_of
+from .stamps_knowledge import named_noun
 from .tuxpaint_stamps import captioned_stamps
 
 STAMPS = 24
@@ -50,11 +50,11 @@ def named_stamps(root: Path, name: str) -> dict[str, Path]:
     DatasetError, for the dataset `name`, if that fails or there are too few.
     """
     stamps = [one for one in captioned_stamps(root) if one.label not in LEFT_OUT]
-    counts = Counter(noun_of(stamp.caption) for stamp in stamps)
+    counts = Counter(named_noun(stamp.caption) for stamp in stamps)
     named = {
         noun: stamp.path
         for stamp in stamps
-        if counts[noun := noun_of(stamp.caption)] == 1 and noun.isascii() and noun.isalpha()
+        if counts[noun := named_noun(stamp.caption)] == 1 and noun.isascii() and noun.isalpha()
     }
     kept = sorted(named, key=lambda noun: xxhash.xxh3_64_intdigest(noun.encode()))[:STAMPS]
     if len(kept) < STAMPS:

@@ -40,7 +40,7 @@ def stamps_knowledge(root: Path) -> Dataset:
     net = WordNet.read(debian_folder("wordnet-base", "usr/share/wordnet", root))
     every = list(captioned_stamps(root))
     group_of = dict(zip((stamp.inside for stamp in every), alike(every), strict=True))
-    stamps = [(stamp, found) for stamp in every if (found := net.first(noun_of(stamp.caption))) is not None]
+    stamps = [(stamp, found) for stamp in every if (found := net.first(named_noun(stamp.caption))) is not None]
     if not stamps:
         raise DatasetError(f"{NAME}: no caption below {root} is a noun of WordNet; remove its folders and try again")
     labels = sorted({stamp.label for stamp, _ in stamps})
@@ -55,7 +55,7 @@ def stamps_knowledge(root: Path) -> Dataset:
     return Dataset(name=NAME, label_names=label_names, splits=splits, encoder=encoder)
 
 
-def noun_of(caption: str) -> str:
+def named_noun(caption: str) -> str:
     """What a caption names: without its article and its full stop."""
     words = caption.strip().rstrip(".!").lower()
     article = next((one for one in ARTICLES if words.startswith(one)), "")

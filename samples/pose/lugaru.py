@@ -24,7 +24,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.debian import debian_folder
 from maskstream.shards.errors import DatasetError
 
-from .actions import LABELS, label_of
+from .actions import LABELS, action_label
 from .held_out_motions import held_out_motions
 
 PACKAGE, INSIDE = "lugaru-data", "usr/share/games/lugaru/Animations"
@@ -47,7 +47,7 @@ def lugaru_sources(root: Path) -> list[Source]:
         raise DatasetError(f"lugaru: {folder} holds no motions; remove it to download it again")
     meta = {FORMAT: "lugaru"}
     return [
-        Source(id=f"lugaru/{path.name}", path=path, label=label_of(path.name), meta=meta, made_by=read)
+        Source(id=f"lugaru/{path.name}", path=path, label=action_label(path.name), meta=meta, made_by=read)
         for path in paths
     ]
 

@@ -24,7 +24,7 @@ from maskstream.preprocess.encode.pose.motion_files import Floats, Motion, uprig
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.packages import Package, fetch_folder
 
-from .actions import LABELS, label_of
+from .actions import LABELS, action_label
 from .held_out_motions import held_out_motions
 
 PYBULLET = Package(
@@ -51,7 +51,7 @@ def pybullet_sources(root: Path) -> list[Source]:
         Source(
             id=f"pybullet/{path.stem}",
             path=path,
-            label=label_of(path.stem.lstrip("0")),
+            label=action_label(path.stem.lstrip("0")),
             meta={FORMAT: "deepmimic"},
             made_by=read,
         )

@@ -18,7 +18,7 @@ from maskstream.preprocess.source import Source
 from maskstream.samples.debian import debian_folder
 from maskstream.shards.errors import DatasetError
 
-from .actions import LABELS, label_of
+from .actions import LABELS, action_label
 from .held_out_motions import held_out_motions
 
 PACKAGE, INSIDE, ARCHIVE = "0ad-data", "usr/share/games/0ad/mods/public", "public.zip"
@@ -33,7 +33,7 @@ def zero_ad(root: Path) -> Dataset:
     sources = []
     for path in sorted(folder.rglob("*.psa")):
         name = path.relative_to(folder).as_posix().removesuffix(".psa").removesuffix(".cached").removesuffix(".dae")
-        sources.append(Source(id=name, path=path, label=label_of(name.rpartition("/")[2])))
+        sources.append(Source(id=name, path=path, label=action_label(name.rpartition("/")[2])))
     if not sources:
         raise DatasetError(f"0ad: {folder} holds no motions (.psa); remove it to unpack it again")
     encoder = PoseEncoder()

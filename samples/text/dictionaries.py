@@ -22,7 +22,7 @@ from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.samples.debian import debian_folder
 from maskstream.shards.errors import DatasetError
 
-from .kept_lines import kept_lines, split_of
+from .kept_lines import choose_split, kept_lines
 
 HELD_OUT = 0.05
 LARGEST = 20
@@ -64,7 +64,7 @@ def lines(folder: Path, name: str) -> Iterator[Mapping[str, Any]]:
         yield {
             "id": f"{entry.headwords[0]}:{entry.begin}",
             "text": entry.text,
-            "split": split_of(group, HELD_OUT) if sizes[group] <= LARGEST else "train",
+            "split": choose_split(group, HELD_OUT) if sizes[group] <= LARGEST else "train",
             "headword": entry.headwords[0],
             "headwords": "; ".join(entry.headwords),
             "definition": definition(entry.text, entry.headwords),

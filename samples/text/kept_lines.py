@@ -33,6 +33,6 @@ def kept_lines(name: str, root: Path, make: Callable[[Path], Lines], encoder: En
     return documents(path.parent, name=name, suffix=LINES, obtain=f"Delete {path} and try again", encoder=encoder)
 
 
-def split_of(group: str, share: float) -> str:
+def choose_split(group: str, share: float) -> str:
     """The split of a group of documents that are alike: `share` of all groups are val, by the hash of their names."""
     return "val" if xxhash.xxh3_64_intdigest(group.encode()) < share * 2**64 else "train"

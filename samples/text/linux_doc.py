@@ -14,7 +14,7 @@ from typing import Any
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.samples.debian import debian_folder
 
-from .kept_lines import kept_lines, split_of
+from .kept_lines import choose_split, kept_lines
 
 PACKAGE, INSIDE = "linux-doc-6.12", "usr/share/doc/linux-doc-6.12/Documentation"
 HELD_OUT = 0.05
@@ -35,4 +35,4 @@ def lines(folder: Path) -> Iterator[Mapping[str, Any]]:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = data.decode("utf-8", "replace").strip()
         if text:
-            yield {"id": page, "text": text, "split": split_of(page, HELD_OUT), "section": page.partition("/")[0]}
+            yield {"id": page, "text": text, "split": choose_split(page, HELD_OUT), "section": page.partition("/")[0]}

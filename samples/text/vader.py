@@ -18,7 +18,7 @@ from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.samples.packages import Package, fetch
 from maskstream.shards.errors import DatasetError
 
-from .kept_lines import kept_lines, split_of
+from .kept_lines import choose_split, kept_lines
 
 VADER = Package(
     name="vaderSentiment",
@@ -53,7 +53,7 @@ def lines(archive: bytes) -> Iterator[Mapping[str, Any]]:
             for line in opened.read().decode("utf-8", "replace").splitlines():
                 key, rating, text = (*line.split("\t", 2), "", "")[:3]
                 if text.strip():
-                    split = split_of(f"{label} {key.partition('_')[0]}", HELD_OUT)
+                    split = choose_split(f"{label} {key.partition('_')[0]}", HELD_OUT)
                     yield {
                         "id": f"{label}:{key}",
                         "text": text.strip(),

@@ -15,7 +15,7 @@ from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, W
 from maskstream.preprocess.source import Source
 
 from .miniworld import MiniworldWalk, check_miniworld
-from .vizdoom_walks import seed_of
+from .vizdoom_walks import walk_seed
 
 MAZES = {"train": range(80), "val": range(80, 100)}
 """The mazes of each split."""
@@ -32,7 +32,7 @@ def miniworld_walks(root: Path) -> Dataset:
         for maze in mazes:
             for number in range(WALKS):
                 own = f"maze/{maze:03d}/{number:02d}"
-                walk = MiniworldWalk(maze=maze, seed=seed_of(own))
+                walk = MiniworldWalk(maze=maze, seed=walk_seed(own))
                 meta = {"recorded": "miniworld", "walk": asdict(walk), "map": f"maze/{maze:03d}"}
                 splits[split].append(Source(id=own, path=root / own, meta=meta, computed=True, made_by=recorded))
     return Dataset(name="miniworld-walks", label_names=(), splits=splits, encoder=TrajectoryEncoder())

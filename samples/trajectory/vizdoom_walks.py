@@ -38,7 +38,7 @@ def walks_through(name: str, root: Path, walks: Mapping[str, int]) -> Dataset:
         split = "val" if f"{wad}/{level}" in held_out else "train"
         for number in range(walks[split]):
             own = f"{wad}/{level}/{number:02d}"
-            walk = VizdoomWalk(wad=wad, map=level, seed=seed_of(own))
+            walk = VizdoomWalk(wad=wad, map=level, seed=walk_seed(own))
             meta = {"recorded": "vizdoom", "walk": asdict(walk), "map": f"{wad}/{level}"}
             splits[split].append(Source(id=own, path=root / own, meta=meta, computed=True, made_by=recorded))
     return Dataset(name=name, label_names=(), splits=splits, encoder=TrajectoryEncoder())
@@ -56,6 +56,6 @@ def levels() -> Iterator[tuple[Wad, str]]:
     yield from (("freedoom2", f"MAP{level:02d}") for level in range(1, 33))
 
 
-def seed_of(name: str) -> int:
+def walk_seed(name: str) -> int:
     """The seed of a walk, in 63 bits, from its name."""
     return xxhash.xxh3_64_intdigest(f"walks/{name}".encode()) >> 1

@@ -45,7 +45,7 @@ def metaworld(root: Path) -> Dataset:
                 id=(own := f"{split}/{task}/{number:02d}"),
                 path=root / own,
                 label=label,
-                meta={"episode": asdict(Episode(task=task, seed=seed_of(own)))},
+                meta={"episode": asdict(Episode(task=task, seed=source_seed(own)))},
                 computed=True,
                 made_by=simulated,
             )
@@ -63,7 +63,7 @@ def simulated(source: Source) -> DrawnClip:
     return DrawnClip(frames=render(episode), fps=episode.fps)
 
 
-def seed_of(name: str) -> int:
+def source_seed(name: str) -> int:
     """The seed of a source, in 63 bits, from its name."""
     return int(xxhash.xxh3_64_intdigest(f"{NAME}/{name}".encode()) >> 1)
 

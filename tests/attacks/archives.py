@@ -23,7 +23,7 @@ from types import FrameType
 
 import numpy as np
 
-from maskstream.preprocess.raw.archive_list import OpenArchives, members_of
+from maskstream.preprocess.raw.archive_list import OpenArchives, list_members
 from maskstream.preprocess.raw.file_state import DamagedFileError
 from maskstream.shards.errors import MaskstreamError
 
@@ -205,7 +205,7 @@ def end_of(path: Path, files: dict[str, bytes], changed: bool, unprotected: bool
     """How an attack ends."""
     try:
         with limited():
-            members = members_of(path)
+            members = list_members(path)
             whole = True
     except MaskstreamError as error:
         assert path.name in str(error), error
@@ -214,7 +214,7 @@ def end_of(path: Path, files: dict[str, bytes], changed: bool, unprotected: bool
         return "wrong"
     try:
         with limited():
-            members = members if whole else members_of(path, damaged=True)
+            members = members if whole else list_members(path, damaged=True)
     except MaskstreamError:
         return "refused"
     sizes = {name: member.size_bytes for name, member in members.items()}

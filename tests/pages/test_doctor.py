@@ -17,9 +17,9 @@ from maskstream.pages.doctor import (
     Shape,
     examine,
     labelled_frames,
+    make_shapes,
     masked_alignment,
     plain_alignment,
-    shapes_of,
     supervised_alignment,
 )
 from maskstream.pipelines.masks import Draw, Random, TokenGrid
@@ -96,7 +96,7 @@ def test_independent_pixels_are_the_same_under_every_mask():
 def test_the_closed_form_is_what_drawn_masks_give(exact):
     x, labels = data(n=400, d=16)
     centred = x - x.mean(0)
-    ratio, shape = 0.75, shapes_of(4, ["2"], channels=1)[0]
+    ratio, shape = 0.75, make_shapes(4, ["2"], channels=1)[0]
     rng, grid = np.random.default_rng(1), TokenGrid(axes=("h", "w"), shape=(2, 2), patch=(2, 2))
     second, cross, draws = np.zeros((16, 16)), np.zeros((16, 16)), 20_000
     for _ in range(draws):
@@ -128,7 +128,7 @@ def probe_of_reconstruction(centred, labels, second, cross, k):
 
 def test_findings_are_sorted_and_never_above_the_supervised_optimum():
     x, labels = data(n=500, d=48)
-    findings = examine(Moments.of([(x, labels)]), shapes_of(4), (0.5, 0.9), features=(1, 2, 8, 1000))
+    findings = examine(Moments.of([(x, labels)]), make_shapes(4), (0.5, 0.9), features=(1, 2, 8, 1000))
     assert findings[0].shape is None
     assert [f.mean_change for f in findings[1:]] == sorted((f.mean_change for f in findings[1:]), reverse=True)
     assert {(f.shape, f.ratio) for f in findings[1:]} == {
@@ -139,10 +139,10 @@ def test_findings_are_sorted_and_never_above_the_supervised_optimum():
 
 
 def test_shapes():
-    squares, rows, columns = shapes_of(4, ["2", "rows", "columns"], channels=1)
+    squares, rows, columns = make_shapes(4, ["2", "rows", "columns"], channels=1)
     assert squares.parts.reshape(4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
     assert rows.parts.reshape(4, 4)[:, 0].tolist() == columns.parts.reshape(4, 4)[0].tolist() == [0, 1, 2, 3]
-    assert shapes_of(2, ["1"])[0].parts.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert make_shapes(2, ["1"])[0].parts.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
 def test_what_cannot_be_examined_is_said():
@@ -168,7 +168,7 @@ def test_what_cannot_be_examined_is_said():
         plain_alignment(Moments.of([(np.ones((4, 3)), np.arange(4))]), 1)
     for name in ("3", "4", "0", "stripes"):
         with pytest.raises(ValueError, match="is one of 1, 2, rows, columns"):
-            shapes_of(4, [name])
+            make_shapes(4, [name])
     with pytest.raises(ValueError, match="from 1 to 5"):
         examine(moments, [each_pixel(12)], [0.5], features=(6,))
 

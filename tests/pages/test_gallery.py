@@ -16,9 +16,9 @@ from maskstream.pages.gallery.doc_pictures import doc_pictures, masked, words_sv
 from maskstream.pages.gallery.image import SPIKES
 from maskstream.pages.gallery.page import gallery_sections
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
-from maskstream.pages.gallery.scheme import CardText, facts_of, sheet, token_maps
-from maskstream.pages.gallery.solids import box_edges, edges_of, fitted, seen_from, surface_points
-from maskstream.pages.gallery.text import cut, pieces_of
+from maskstream.pages.gallery.scheme import CardText, count_facts, sheet, token_maps
+from maskstream.pages.gallery.solids import box_edges, fitted, seen_from, surface_points, unique_edges
+from maskstream.pages.gallery.text import cut, cut_pieces
 from maskstream.pipelines import masks
 
 from .pages import made_up_media, tetrahedron
@@ -141,7 +141,7 @@ def test_hidden_words_are_boxes_and_no_letters():
 def shown(*masks_of_a_card):
     """The facts of a card, each in one line."""
     grid = masks.TokenGrid.video(16, 224, 224)
-    facts = facts_of([mask.draw(grid, [np.random.default_rng(0)]) for mask in masks_of_a_card])
+    facts = count_facts([mask.draw(grid, [np.random.default_rng(0)]) for mask in masks_of_a_card])
     return [" ".join(filter(None, (fact.name, fact.value, fact.of, fact.note))) for fact in facts]
 
 
@@ -188,13 +188,13 @@ def test_points_lie_on_the_surface_in_proportion_to_area():
     assert len(low) == pytest.approx(3000, abs=120)
     assert (low[:, 0] / 3 + low[:, 1] <= 1 + 1e-5).all()
     np.testing.assert_allclose(low.mean(axis=0), [1, 1 / 3, 0], atol=0.05)
-    assert edges_of(tetrahedron()[1]).shape == (2, 6)
+    assert unique_edges(tetrahedron()[1]).shape == (2, 6)
 
 
 def test_pieces_of_a_text():
     assert cut("Sherlock") == ["Sher", "lock"]
     assert cut("woman") == ["woman"]
-    pieces = pieces_of("He sees, she sees Sherlock.", 8)
+    pieces = cut_pieces("He sees, she sees Sherlock.", 8)
     assert pieces.text == ("[CLS]", "He", "sees", ",", "she", "sees", "Sher", "[SEP]")
     assert pieces.cues.words.tolist() == [-1, 0, 1, 2, 3, 4, 5, -1]
     assert pieces.cues.classes.tolist() == [-1, 0, 1, -1, 0, 1, 1, -1]

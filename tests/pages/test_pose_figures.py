@@ -8,7 +8,7 @@ import pytest
 
 from maskstream.modalities.pose import POSE, figures
 from maskstream.pages.figures.pose import ACROSS, skeletons
-from maskstream.pages.report.drawn import sections_of
+from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines import PoseClip, masks
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.media.h36m import bones
@@ -75,7 +75,7 @@ def test_what_a_model_made_is_drawn_over_the_truth_at_its_scale(flat):
 def test_a_report_shows_lifted_and_completed_poses(tmp_path):
     split = write_split("pose", tmp_path)
     model = SMALL.build(DATA.grids).eval()
-    sections = sections_of(evaluate(model, DATA, split, 3).examples, figures(DATA, split), ())
+    sections = make_sections(evaluate(model, DATA, split, 3).examples, figures(DATA, split), ())
     assert [(section.title, len(section.cards)) for section in sections] == [
         ("Lifted poses", 3),
         ("Completed poses", 3),

@@ -17,7 +17,7 @@ from maskstream.samples.image_text.scene import drawn_scene
 from maskstream.samples.image_text.scenes import STAMPS
 from maskstream.samples.image_text.scenes_counting import asked
 from maskstream.samples.image_text.scenes_referring import SEEN, scene
-from maskstream.samples.image_text.stamps_knowledge import noun_of
+from maskstream.samples.image_text.stamps_knowledge import named_noun
 from maskstream.samples.image_text.wordnet import WordNet
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.npy import read_npy
@@ -86,7 +86,7 @@ def test_wordnet_is_read_in_its_own_format(tmp_path):
 
 
 def test_the_noun_of_a_caption():
-    assert [noun_of(one) for one in ("A lion.", "An onion!", "Two cats.", "the Moon")] == [
+    assert [named_noun(one) for one in ("A lion.", "An onion!", "Two cats.", "the Moon")] == [
         "lion",
         "onion",
         "two cats",

@@ -8,7 +8,7 @@ import pytest
 
 from maskstream.preprocess.datasets import named_dataset
 from maskstream.preprocess.encode.pose.motion_files import BIPED
-from maskstream.samples.pose.actions import LABELS, label_of
+from maskstream.samples.pose.actions import LABELS, action_label
 from maskstream.samples.pose.held_out_motions import alike, faced, shared
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.h36m import MIRRORED
@@ -38,7 +38,7 @@ def turned(poses, degrees):
     ],
 )
 def test_labels_of_names(name, label):
-    assert label_of(name) == (-1 if label is None else LABELS.index(label))
+    assert action_label(name) == (-1 if label is None else LABELS.index(label))
 
 
 def test_motions_that_share_poses_are_alike_also_turned_and_mirrored():

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from maskstream.samples.text.kept_lines import kept_lines, split_of
+from maskstream.samples.text.kept_lines import choose_split, kept_lines
 from maskstream.shards.errors import DatasetError
 
 names = ("dictionaries", "linux_doc", "shakespeare", "spam_assassin", "vader")
@@ -142,7 +142,7 @@ def test_documents_are_made_once(tmp_path):
 
     def make(root):
         made.append(root)
-        return [{"text": f"text {i}", "id": f"{i}", "split": split_of(f"{i}", 0.3)} for i in range(40)]
+        return [{"text": f"text {i}", "id": f"{i}", "split": choose_split(f"{i}", 0.3)} for i in range(40)]
 
     first, second = kept_lines("x", tmp_path, make), kept_lines("x", tmp_path, make)
     assert made == [tmp_path]

@@ -24,7 +24,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from maskstream.preprocess.encode.limits import check_sound, lasts
-from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.preprocess.source import RejectError, explain
 from maskstream.shards.media.local_media import MediaError, open_media
 
 _KBPS = {
@@ -191,7 +191,7 @@ def read_sound(
     except MediaError as error:
         raise RejectError("open", str(error)) from error
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise RejectError("open", f"cannot be opened or decoded ({reason_of(error)})") from error
+        raise RejectError("open", f"cannot be opened or decoded ({explain(error)})") from error
 
 
 @dataclass(kw_only=True, slots=True)
@@ -209,10 +209,10 @@ class _Track:
 
     def add(self, frame: AudioFrame) -> None:
         """Append a frame. Raises RejectError if its format differs from that of the frames before."""
-        self.form = self.form or form_of(frame)
-        if form_of(frame) != self.form:
-            raise RejectError("decode", f"changes its format from {self.form} to {form_of(frame)}")
-        self.parts.append(samples_of(frame))
+        self.form = self.form or sample_format(frame)
+        if sample_format(frame) != self.form:
+            raise RejectError("decode", f"changes its format from {self.form} to {sample_format(frame)}")
+        self.parts.append(frame_samples(frame))
         self.n += frame.samples
         check_sound(self.n, frame.sample_rate, frame.layout.nb_channels)
 
@@ -253,16 +253,16 @@ def _read(container: InputContainer, track: _Track, until_ms: int | None) -> boo
                 if until_ms is not None and track.n >= until_ms * frame.sample_rate // 1000:
                     return False
     except av.FFmpegError as error:
-        raise RejectError("decode", f"is damaged after {track.n} samples ({reason_of(error)})") from error
+        raise RejectError("decode", f"is damaged after {track.n} samples ({explain(error)})") from error
     return True
 
 
-def form_of(frame: AudioFrame) -> tuple[str, int, int]:
+def sample_format(frame: AudioFrame) -> tuple[str, int, int]:
     """Sample format (without FFmpeg's mark of planar formats), rate and channels."""
     return frame.format.name.removesuffix("p"), frame.sample_rate, frame.layout.nb_channels
 
 
-def samples_of(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
+def frame_samples(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
     """The samples of a frame as int32 or float32 (n, channels)."""
     array = frame.to_ndarray()
     channels = frame.layout.nb_channels

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 
 from maskstream.preprocess.encode.audio.encoder import LEVEL, check_sound, encoded_sound
-from maskstream.preprocess.encode.audio.sound import Sound, form_of, integers, samples_of
+from maskstream.preprocess.encode.audio.sound import Sound, frame_samples, integers, sample_format
 from maskstream.preprocess.encode.encoder import Encoded
 from maskstream.preprocess.encode.limits import check_sound_values, in_force
 from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.video import encode_video
-from maskstream.preprocess.source import RejectError, Source, reason_of
+from maskstream.preprocess.source import RejectError, Source, explain
 from maskstream.shards.config import Config
 from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.members.video import video_member
@@ -183,11 +183,11 @@ def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
             form: tuple[str, int, int] | None = None
             for frame in container.decode(stream):
                 if timeline is None or form is None:
-                    form, timeline = form_of(frame), _begun(frame)
+                    form, timeline = sample_format(frame), _begun(frame)
                     check_sound_values(int((end - begin) * timeline.rate) * form[2])
-                if form_of(frame) != form:
-                    raise RejectError("decode", f"its sound changes its format from {form} to {form_of(frame)}")
-                timeline.add(samples_of(frame), _time(frame))
+                if sample_format(frame) != form:
+                    raise RejectError("decode", f"its sound changes its format from {form} to {sample_format(frame)}")
+                timeline.add(frame_samples(frame), _time(frame))
                 timeline.forget_before(begin)
                 if timeline.start + Fraction(timeline.n, timeline.rate) >= end:
                     break
@@ -195,7 +195,7 @@ def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
     except MediaError as error:
         raise RejectError("open", str(error)) from error
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise RejectError("decode", f"its sound cannot be decoded ({reason_of(error)})") from error
+        raise RejectError("decode", f"its sound cannot be decoded ({explain(error)})") from error
     found = None if timeline is None else timeline.between(begin, end)
     if timeline is None or form is None or found is None:
         raise RejectError("check", f"has no sound from {begin_s:.3f} to {end_s:.3f} s, the time of its video")

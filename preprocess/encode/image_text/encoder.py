@@ -44,7 +44,7 @@ from maskstream.preprocess.encode.image.encoder import ImageEncoder, UInt8s, enc
 from maskstream.preprocess.encode.text.tokenizer import (
     TRAIN,
     Training,
-    definition_of,
+    make_tokenizer,
     packed_tokenizer,
     training_texts,
     word_numbers,
@@ -72,7 +72,7 @@ def mask_module() -> Any:
     return mask
 
 
-def segments_of(meta: Mapping[str, Any], phrases: int, width: int, height: int) -> npt.NDArray[np.bool_] | None:
+def draw_segments(meta: Mapping[str, Any], phrases: int, width: int, height: int) -> npt.NDArray[np.bool_] | None:
     """The segment of each phrase in a picture of width x height pixels, bool (n, height, width).
 
     None for a source without segments. RejectError for another number of segments, and for one that is none or does not
@@ -127,7 +127,7 @@ def _polygon(points: Any, width: int, height: int) -> list[float]:
 BOX = "box"
 
 
-def texts_of(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+def read_texts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Role and text of each text, in the order of `ROLES`. RejectError for what is no text."""
     found = []
     for role in ROLES:
@@ -145,14 +145,14 @@ def texts_of(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def boxes_of(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[np.float32] | None:
+def read_boxes(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[np.float32] | None:
     """The box of each phrase in a picture of width x height pixels, x0, y0, x1, y1 as shares of it, float32 (n, 4).
 
     None for a source without boxes. RejectError for a box that lies outside the picture, or another number of boxes.
     """
     if BOX not in meta:
         return None
-    phrases = sum(role == "phrase" for role, _ in texts_of(meta))
+    phrases = sum(role == "phrase" for role, _ in read_texts(meta))
     try:
         boxes = np.array(meta[BOX], np.float64).reshape(-1, 4)
     except (ValueError, TypeError) as error:
@@ -212,8 +212,8 @@ class ImageTextEncoder(Config):
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> ImageTokenEncoder:
         """The encoder with its tokenizer; `sources` are those of each split. ValueError for an unusable tokenizer."""
         split = "train" if "train" in sources else next(iter(sources), "")
-        texts = training_texts(sources.get(split, ()), lambda source: [text for _, text in texts_of(source.meta)])
-        definition, facts = definition_of(self.tokenizer, texts)
+        texts = training_texts(sources.get(split, ()), lambda source: [text for _, text in read_texts(source.meta)])
+        definition, facts = make_tokenizer(self.tokenizer, texts)
         return ImageTokenEncoder(tokenizer=facts, image=self.image, definition=zlib.compress(definition))
 
     def encode(self, source: Source) -> Encoded:
@@ -254,7 +254,7 @@ class ImageTokenEncoder(Config):
         drawn = self._pictures(source) if scene is None else self._drawn(scene)
         members = drawn.members
         tokenizer = packed_tokenizer(self.definition)
-        texts = [(role, tokenizer.encode(text, add_special_tokens=False)) for role, text in texts_of(source.meta)]
+        texts = [(role, tokenizer.encode(text, add_special_tokens=False)) for role, text in read_texts(source.meta)]
         if empty := [role for role, encoding in texts if not encoding.ids]:
             raise RejectError("check", f"its {empty[0]} has no tokens")
         if not texts:
@@ -277,11 +277,11 @@ class ImageTokenEncoder(Config):
             members[f"{number}.{form}"] = member
         whole = first if self.image.short_side is None else replace(self.image, short_side=None).encode(source)
         size = whole.meta["width"], whole.meta["height"]
-        phrases = sum(role == "phrase" for role, _ in texts_of(source.meta))
-        segments = segments_of(source.meta, phrases, *size)
+        phrases = sum(role == "phrase" for role, _ in read_texts(source.meta))
+        segments = draw_segments(source.meta, phrases, *size)
         if segments is not None and size != (stored := (first.meta["width"], first.meta["height"])):
             segments = np.stack([_resized(one, stored) for one in segments])
-        return ImageMembers(members=members, about=first.meta, boxes=boxes_of(source.meta, *size), segments=segments)
+        return ImageMembers(members=members, about=first.meta, boxes=read_boxes(source.meta, *size), segments=segments)
 
     def _drawn(self, scene: DrawnScene) -> ImageMembers:
         """The same of a picture that was drawn."""

@@ -37,7 +37,7 @@ from maskstream.shards.config import NOT_SAVED, Config
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 from maskstream.shards.members.text import text_member, tokens_member
 
-from .tokenizer import TRAIN, Training, definition_of, packed_tokenizer, training_texts, word_numbers
+from .tokenizer import TRAIN, Training, make_tokenizer, packed_tokenizer, training_texts, word_numbers
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -153,7 +153,7 @@ class Lexicon:
 
 
 @lru_cache(maxsize=2)
-def lexicon_of(packed: bytes) -> Lexicon:
+def unpack_lexicon(packed: bytes) -> Lexicon:
     """The lexicon of `Lexicon.packed`."""
     return Lexicon.unpacked(packed)
 
@@ -292,7 +292,7 @@ class TextEncoder(Config):
         """
         split = "train" if "train" in sources else next(iter(sources), "")
         texts = training_texts(sources.get(split, ()), lambda source: [read_document(source).text])
-        definition, facts = definition_of(self.tokenizer, texts)
+        definition, facts = make_tokenizer(self.tokenizer, texts)
         lexicon = None if self.classes is None else Lexicon.read(Path(self.classes))
         packed = b"" if lexicon is None else lexicon.packed()
         return TokenEncoder(
@@ -346,7 +346,7 @@ class TokenEncoder(Config):
             words = word_numbers(encoding)
             members["words.npy"] = tokens_member(words)
             if self.lexicon is not None:
-                classes = lexicon_of(self.packed_lexicon).classes(_surfaces(document, encoding, words))
+                classes = unpack_lexicon(self.packed_lexicon).classes(_surfaces(document, encoding, words))
                 members["classes.npy"] = tokens_member(classes[words])
         return Encoded(members=members, meta=dict(document.meta))
 

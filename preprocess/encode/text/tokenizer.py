@@ -121,7 +121,7 @@ def _piece(token: str, shown: dict[str, str]) -> str:
 
 
 @lru_cache(maxsize=4)
-def tokenizer_of(definition: bytes) -> Tokenizer:
+def load_tokenizer(definition: bytes) -> Tokenizer:
     """The tokenizer of a tokenizer.json. Special tokens in a text are text. ValueError if it is none."""
     try:
         tokenizer = Tokenizer.from_str(definition.decode())
@@ -135,9 +135,9 @@ def tokenizer_of(definition: bytes) -> Tokenizer:
     return tokenizer
 
 
-def facts_of(definition: bytes) -> TokenizerFacts:
+def read_facts(definition: bytes) -> TokenizerFacts:
     """The facts of a tokenizer.json. ValueError if it is none, or has not the specials that rows of texts need."""
-    tokenizer = tokenizer_of(definition)
+    tokenizer = load_tokenizer(definition)
     known = {
         what: next((i for i in map(tokenizer.token_to_id, names) if i is not None), None)
         for what, names in _NAMES.items()
@@ -146,7 +146,7 @@ def facts_of(definition: bytes) -> TokenizerFacts:
     return TokenizerFacts(sha256=hashlib.sha256(definition).hexdigest(), vocabulary=highest + 1, **known)
 
 
-def definition_of(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, TokenizerFacts]:
+def make_tokenizer(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, TokenizerFacts]:
     """The tokenizer.json that the setting `tokenizer` of an encoder names, a path or one to be trained on `texts`, and
     its facts.
 
@@ -154,10 +154,10 @@ def definition_of(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, Tokenize
     """
     if tokenizer.startswith(TRAIN):
         definition = Training.parse(tokenizer).trained(texts)
-        return definition, facts_of(definition)
+        return definition, read_facts(definition)
     try:
         definition = Path(tokenizer).read_bytes()
-        return definition, facts_of(definition)
+        return definition, read_facts(definition)
     except ValueError as error:
         raise ValueError(f"tokenizer={tokenizer!r} cannot be used: {error}") from error
     except OSError as error:
@@ -170,7 +170,7 @@ def definition_of(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, Tokenize
 @lru_cache(maxsize=4)
 def packed_tokenizer(packed: bytes) -> Tokenizer:
     """The tokenizer of a compressed tokenizer.json. A process unpacks it once, however many texts it encodes."""
-    return tokenizer_of(zlib.decompress(packed))
+    return load_tokenizer(zlib.decompress(packed))
 
 
 def word_numbers(encoding: Encoding) -> npt.NDArray[np.int64]:

@@ -25,7 +25,7 @@ from maskstream.preprocess.encode.video.encoder import write_clip
 from maskstream.preprocess.encode.video.fragments import mp4_writer, parsed_output, video_index
 from maskstream.preprocess.encode.video.profile import BLOCK, PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.video import encode_video
-from maskstream.preprocess.source import RejectError, Source, reason_of
+from maskstream.preprocess.source import RejectError, Source, explain
 from maskstream.shards.config import Config
 from maskstream.shards.media.camera_pose import Floats
 from maskstream.shards.media.depth import DEPTH_FORMAT, depth_of
@@ -124,7 +124,7 @@ def _encoded(depth: Sequence[UInt16s], fps: int) -> bytes:
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
     except av.FFmpegError as error:
-        raise RejectError("encode", f"has depth that cannot be encoded ({reason_of(error)})") from error
+        raise RejectError("encode", f"has depth that cannot be encoded ({explain(error)})") from error
     return buffer.getvalue()
 
 

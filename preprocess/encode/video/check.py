@@ -11,7 +11,7 @@ import xxhash
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.preprocess.source import RejectError, explain
 from maskstream.shards.media.limits import most_pixels
 from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.media.mp4 import DECODERS, Mp4Error, Packets, Track, read_fragments, read_header
@@ -45,7 +45,7 @@ def check_slices(
                     seen(number, frame)
                 number += 1
         except (av.FFmpegError, Mp4Error) as error:
-            raise RejectError("check", f"GOP {f} does not decode by itself: {reason_of(error)}") from error
+            raise RejectError("check", f"GOP {f} does not decode by itself: {explain(error)}") from error
         if [pts for pts, _ in shown] != expected.tolist():
             raise RejectError("check", f"GOP {f} decodes to {len(shown)} frames, not to its {len(expected)}")
         if any(facts != is_right for _, facts in shown):
@@ -106,7 +106,7 @@ def full_decode(parsed: Fragments, *, strict: bool = False) -> FullDecode:
             interlaced |= frame.interlaced_frame
             corrupt |= frame.is_corrupt
     except (av.FFmpegError, MediaError) as error:
-        raise RejectError("decode", f"is damaged: {n_frames} frames decode, then {reason_of(error)}") from error
+        raise RejectError("decode", f"is damaged: {n_frames} frames decode, then {explain(error)}") from error
     if first is None or n_frames != len(parsed.pts):
         raise RejectError(
             "decode",

@@ -23,7 +23,7 @@ from maskstream.preprocess.encode.limits import check_frame_size
 from maskstream.preprocess.source import RejectError
 
 from .profile import BLOCK
-from .source import display_size, orientation_of
+from .source import display_size, orientation
 
 BT601 = 6
 """The number of smpte170m in ISO 23091-2, for matrix, primaries and transfer."""
@@ -92,7 +92,7 @@ class Converter:
             shown = display_size(frame, self._pixel_aspect)
             check_frame_size(*shown)  # pixels that are very wide or tall enlarge it
             self.fit = fitted(*shown, self._short_side)
-        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation_of(frame))
+        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation(frame))
         if key not in self._graphs:
             steps = conversion(frame, self.fit)
             self._graphs[key] = _chain(frame, steps) if steps else None
@@ -106,7 +106,7 @@ class Converter:
 def is_converted(frame: VideoFrame, size: tuple[int, int]) -> bool:
     """Whether frames like this one have the size and format already, so that only cropping is left."""
     is_same = frame.format.name == "yuv420p" and (frame.width, frame.height) == size
-    return is_same and _matrix(frame) == "bt601" and not _is_full(frame) and not any(orientation_of(frame))
+    return is_same and _matrix(frame) == "bt601" and not _is_full(frame) and not any(orientation(frame))
 
 
 def _matrix(frame: VideoFrame) -> str:
@@ -121,7 +121,7 @@ def conversion(frame: VideoFrame, fit: Fit) -> list[tuple[str, str]]:
     """The filters, as (name, arguments), that convert frames like this one; none if they would only copy."""
     if is_converted(frame, fit.scaled):
         return fit.crop
-    transpose, flip_x, flip_y = orientation_of(frame)
+    transpose, flip_x, flip_y = orientation(frame)
     full, matrix = _is_full(frame), _matrix(frame)
     width, height = fit.scaled[::-1] if transpose else fit.scaled
     # `scale` that also converts the matrix takes three times as long as `colorspace` after it, on the small frame.

@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.image.encoder import read_picture
 from maskstream.preprocess.encode.limits import check_frame_size
-from maskstream.preprocess.source import RejectError, Source, reason_of
+from maskstream.preprocess.source import RejectError, Source, explain
 from maskstream.shards.config import Config
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.member import Member
@@ -203,7 +203,7 @@ def _join(frames: tuple[Path, ...], to: Path, rate: Fraction) -> None:
             try:
                 container.mux(packet)
             except av.FFmpegError as error:
-                raise RejectError("encode", f"the frame {path.name} cannot be joined ({reason_of(error)})") from error
+                raise RejectError("encode", f"the frame {path.name} cannot be joined ({explain(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)

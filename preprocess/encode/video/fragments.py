@@ -16,11 +16,11 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.preprocess.source import RejectError, explain
 from maskstream.shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
 from maskstream.shards.media.video_index import VideoIndex, anchor_reach_of
 
-from .source import decodable, open_video, packets_of
+from .source import decodable, open_video, read_packets
 
 # negative_cts_offsets puts the first frame at time 0, so a reader of one fragment knows its times in the video.
 _FLAGS = "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer"
@@ -166,16 +166,16 @@ def cut_out(path: Path, span_s: tuple[float, float]) -> Cut:
         try:
             source.seek(max(0, round(begin)), stream=stream, backward=True)
         except av.FFmpegError as error:
-            raise RejectError("decode", f"cannot be read from {span_s[0]:.3f} s on ({reason_of(error)})") from error
+            raise RejectError("decode", f"cannot be read from {span_s[0]:.3f} s on ({explain(error)})") from error
         packets: list[Packet[Stream]] = []
         try:
-            for packet in packets_of(source, stream):
+            for packet in read_packets(source, stream):
                 if packet.is_keyframe and packet.dts is not None and packet.dts >= stop:
                     break  # all that follow are shown later, and those before have no gaps
                 if packet.size:
                     packets.append(packet)
         except av.FFmpegError as error:
-            raise RejectError("decode", f"is truncated or damaged ({reason_of(error)})") from error
+            raise RejectError("decode", f"is truncated or damaged ({explain(error)})") from error
         until = begin + 2 * half / unit
         keys = [n for n, one in enumerate(packets) if one.is_keyframe and one.pts is not None and one.pts <= until]
         packets = packets[keys[-1] if keys else 0 :]
@@ -189,9 +189,9 @@ def cut_out(path: Path, span_s: tuple[float, float]) -> Cut:
 
 def _kept(source: av.container.InputContainer, stream: VideoStream) -> list[Packet[Stream]]:
     try:
-        packets = [packet for packet in packets_of(source, stream) if packet.size]
+        packets = [packet for packet in read_packets(source, stream) if packet.size]
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("encode", f"cannot be muxed as MP4 ({reason_of(error)}); use profile train") from error
+        raise RejectError("encode", f"cannot be muxed as MP4 ({explain(error)}); use profile train") from error
     return [packets[n] for n in decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
 
 
@@ -209,5 +209,5 @@ def _muxed(stream: VideoStream, packets: Sequence[Packet[Stream]]) -> bytes:
                 packet.stream = copy
                 container.mux(packet)
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("encode", f"cannot be muxed as MP4 ({reason_of(error)}); use profile train") from error
+        raise RejectError("encode", f"cannot be muxed as MP4 ({explain(error)}); use profile train") from error
     return buffer.getvalue()

@@ -47,7 +47,7 @@ class Notes:
 
     def add(self, number: int, frame: VideoFrame) -> None:
         """The next frame."""
-        luma = luma_of(frame)
+        luma = luma_plane(frame)
         self.cuts.add(number, luma)
         self.flows.add(number, luma)
 
@@ -77,7 +77,7 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def luma_of(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+def luma_plane(frame: VideoFrame) -> npt.NDArray[np.uint8]:
     """A frame's Y plane, uint8 (H, W), in the frame's memory."""
     plane = frame.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)

@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from maskstream.preprocess.encode.limits import check_frame_size, check_frames, in_force, lasts
-from maskstream.preprocess.source import DamageError, RejectError, reason_of
+from maskstream.preprocess.source import DamageError, RejectError, explain
 from maskstream.shards.media.local_media import MediaError, open_media
 
 FrameT = TypeVar("FrameT")
@@ -156,7 +156,7 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
     except MediaError as error:
         raise RejectError("open", str(error)) from error
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("open", f"is no video that FFmpeg can open, or is truncated ({reason_of(error)})") from error
+        raise RejectError("open", f"is no video that FFmpeg can open, or is truncated ({explain(error)})") from error
     except OSError as error:
         raise RejectError("open", f"cannot be read ({error.strerror})") from error
     with container:
@@ -184,7 +184,7 @@ def first_video(container: InputContainer) -> VideoStream:
     return stream
 
 
-def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
+def read_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
     """The packets of some streams, with an empty one at the end of each.
 
     If a stream appears while reading, PyAV raises IndexError after the last packet; this is the normal end.
@@ -205,7 +205,7 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
         hidden: set[int] = set()
         n_packets, end_s, broken = 0, 0.0, False
         try:
-            for packet in packets_of(container, *container.streams):
+            for packet in read_packets(container, *container.streams):
                 time = packet.dts if packet.pts is None else packet.pts
                 if time is not None and packet.time_base is not None:
                     end_s = max(end_s, float((time + (packet.duration or 0)) * packet.time_base))
@@ -221,7 +221,7 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
                     packets.append((packet.pts, packet.is_keyframe))
         except av.FFmpegError as error:
             if damage == "reject":
-                raise RejectError("decode", _truncated(n_packets, n_expected, reason_of(error))) from error
+                raise RejectError("decode", _truncated(n_packets, n_expected, explain(error))) from error
             broken = True
         if damage == "reject":
             check_length(container, n_packets, n_expected, end_s)
@@ -298,7 +298,7 @@ def decode(path: Path, damage: Damage = "reject") -> Iterator[VideoFrame]:
     n_decoded = 0
     with open_video(path) as (container, stream):
         try:
-            for packet in packets_of(container, stream):
+            for packet in read_packets(container, stream):
                 if _repeats(packet):
                     continue
                 for frame in _decoded(stream, packet, damage):
@@ -310,7 +310,7 @@ def decode(path: Path, damage: Damage = "reject") -> Iterator[VideoFrame]:
         except (av.FFmpegError, ValueError) as error:
             if damage == "keep" and n_decoded:
                 return  # the rest of the file cannot be read
-            raise DamageError("decode", _truncated(n_decoded, 0, reason_of(error))) from error
+            raise DamageError("decode", _truncated(n_decoded, 0, explain(error))) from error
 
 
 def _decoded(stream: VideoStream, packet: Packet[Stream], damage: Damage) -> Sequence[VideoFrame]:
@@ -357,7 +357,7 @@ def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> It
     raise RejectError("decode", f"has {n} frames, but the window is frames {window[0]} to {window[1]}")
 
 
-def orientation_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
+def orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
     """A frame's orientation by its display matrix: (transpose, then flip left-right, then flip top-down).
 
     The matrix maps (x, y) to (a x + c y, b x + d y). Other angles are rounded to the nearest quarter turn.
@@ -374,4 +374,4 @@ def orientation_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
 def display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
     """Width and height in square pixels, after rotation."""
     width = max(1, round(frame.width * pixel_aspect)) if pixel_aspect else frame.width
-    return (frame.height, width) if orientation_of(frame)[0] else (width, frame.height)
+    return (frame.height, width) if orientation(frame)[0] else (width, frame.height)

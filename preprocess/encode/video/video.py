@@ -20,7 +20,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
 
 from maskstream.preprocess.encode.limits import check_frames, lasts
-from maskstream.preprocess.source import RejectError, reason_of
+from maskstream.preprocess.source import RejectError, explain
 from maskstream.shards.media.gop_notes import ANCHORED
 from maskstream.shards.media.video_index import VideoIndex
 
@@ -30,7 +30,7 @@ from .fragments import mp4_writer, parsed_output, remuxed, video_index
 from .notes import Notes, one_thread
 from .profile import PROFILES, VideoProfile
 from .restarts import restarts_at_keyframes
-from .source import Damage, Ending, SourceFacts, decode, orientation_of, probe, resample, timed, windowed
+from .source import Damage, Ending, SourceFacts, decode, orientation, probe, resample, timed, windowed
 
 
 def encode_x264(frames: Iterable[VideoFrame], convert: Converter, rate: Fraction, profile: VideoProfile) -> bytes:
@@ -42,7 +42,7 @@ def encode_x264(frames: Iterable[VideoFrame], convert: Converter, rate: Fraction
     try:
         _encode_into(buffer, frames, convert, rate, profile)
     except av.FFmpegError as error:
-        raise RejectError("encode", f"cannot be converted or encoded ({reason_of(error)})") from error
+        raise RejectError("encode", f"cannot be converted or encoded ({explain(error)})") from error
     return buffer.getvalue()
 
 
@@ -102,7 +102,7 @@ def recorded_times(frames: Iterator[VideoFrame], times: list[float | None]) -> I
         yield frame
 
 
-def start_of(times: Sequence[float | None], rate: Fraction | None) -> float | None:
+def first_time(times: Sequence[float | None], rate: Fraction | None) -> float | None:
     """The time of the first frame in seconds; None if time stamps are missing or not ascending (H.264 with B-frames in
     AVI).
 
@@ -187,7 +187,7 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None, 
         data=parsed.data,
         index=index,
         meta=_meta(index, profile, facts, convert.first, vfr=facts.variable) | damage,
-        start_s=start_of(times, None if facts.variable else facts.rate),
+        start_s=first_time(times, None if facts.variable else facts.rate),
     )
 
 
@@ -216,7 +216,7 @@ def _copied(path: Path) -> EncodedVideo:
     whole = once or full_decode(parsed)
     if whole.corrupt:
         raise RejectError("decode", "the decoder flags a frame as damaged")
-    if whole.interlaced or any(orientation_of(whole.first)):
+    if whole.interlaced or any(orientation(whole.first)):
         what = "interlaced" if whole.interlaced else "rotated by its metadata"
         raise RejectError("encode", f"is {what}, which profile copy cannot keep; use profile train")
     if len(whole.sizes) > 1:

@@ -49,7 +49,7 @@ class CatalogueEntry:
     whole: str
     more: Mapping[str, Any] = field(default_factory=dict)
 
-    def speaks_of(self, words: str) -> bool:
+    def mentions(self, words: str) -> bool:
         """Whether all of the words stand in it, in whatever case."""
         text = f"{self.name}\n{self.group}\n{self.whole}\n{self.more}".lower()
         return all(word in text for word in words.lower().split())
@@ -183,7 +183,7 @@ def _list(entries: Sequence[CatalogueEntry], name: str | None, what: str, search
             for line in entry.whole.splitlines():
                 say(line)
         return
-    found = [one for one in entries if one.speaks_of(search or "")]
+    found = [one for one in entries if one.mentions(search or "")]
     if not found:
         raise ValueError(f"no {what} speaks of {search!r}; `maskstream {what}s` lists all {len(entries)}")
     found.sort(key=lambda one: (one.group.startswith(SAMPLES), "video" not in one.group, one.group, one.name))

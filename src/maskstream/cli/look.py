@@ -157,7 +157,7 @@ def doctor(
 
     pictures = with_set(clinic.MIDDLE_FRAME, settings(set_, component=component, size=size), where="--help lists all")
     moments = clinic.Moments.of(clinic.labelled_frames(data, pictures, samples=samples))
-    wanted = clinic.shapes_of(pictures.clip.size, None if shapes is None else shapes.split(","))
+    wanted = clinic.make_shapes(pictures.clip.size, None if shapes is None else shapes.split(","))
     tried = _numbers(ratios)
     with Progress(console=errors, transient=True, disable=as_json) as bar:
         task = bar.add_task("scoring masks", total=len(wanted) * len(tried))

@@ -115,7 +115,7 @@ MemoryLimit = Annotated[
 ]
 
 
-def limits_of(max_pixels: int | None, time_limit: float, memory_limit: float | None) -> Limits:
+def chosen_limits(max_pixels: int | None, time_limit: float, memory_limit: float | None) -> Limits:
     """The limits that the options ask for."""
     from maskstream.preprocess import Limits
 

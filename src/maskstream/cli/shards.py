@@ -13,7 +13,7 @@ import typer
 
 from maskstream.shards.named import nearest
 
-from .options import Address, MaxPixels, MemoryLimit, TimeLimit, Workers, executor_named, limits_of
+from .options import Address, MaxPixels, MemoryLimit, TimeLimit, Workers, chosen_limits, executor_named
 from .terminal import Json, say, show
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def shards(
         executor=executor_named(executor, workers, address, also=("slurm",)),
         samples_per_shard=samples_per_shard,
         overwrite=overwrite,
-        limits=limits_of(max_pixels, time_limit, memory_limit),
+        limits=chosen_limits(max_pixels, time_limit, memory_limit),
         max_rejects=max_rejects,
         retry_rejects=retry_rejects,
         repair=repair,
@@ -250,7 +250,7 @@ def _slurm_job(
     return SlurmJob(
         name=f"maskstream-{name}",
         folder=Path(f"slurm-{name}"),
-        command=("shards", *words_of(context, leave=_NOT_OF_PARTS)),
+        command=("shards", *given_words(context, leave=_NOT_OF_PARTS)),
         for_parts=("--retry-rejects",) if options.retry_rejects else (),
         parts=max(1, parts or min(_DEFAULT_PARTS, largest_split(dataset, root, options))),
         workers=options.workers,
@@ -267,7 +267,7 @@ def _facts(report: JobReport) -> dict[str, Any]:
     return {"dataset": report.dataset, "profile": report.profile, **splits, "seconds": round(report.wall_s, 1), **rate}
 
 
-def words_of(context: typer.Context, leave: Collection[str]) -> list[str]:
+def given_words(context: typer.Context, leave: Collection[str]) -> list[str]:
     """The words of the command line of `context`, after the command, without the parameters named in `leave`."""
     words: list[str] = []
     for parameter in context.command.params:

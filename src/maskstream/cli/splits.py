@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from maskstream.pages.figures.words import plural
 
-from .options import Address, ExecutorName, MaxPixels, MemoryLimit, TimeLimit, Workers, executor_named, limits_of
+from .options import Address, ExecutorName, MaxPixels, MemoryLimit, TimeLimit, Workers, chosen_limits, executor_named
 from .terminal import CacheGB, Data, Json, console, errors, say, show, tell
 
 
@@ -204,7 +204,7 @@ def index(
     from maskstream.preprocess import index_tars
     from maskstream.preprocess.job.progress import ProgressBar
 
-    limits = limits_of(max_pixels, time_limit, memory_limit)
+    limits = chosen_limits(max_pixels, time_limit, memory_limit)
     with nullcontext() if as_json else ProgressBar() as shown:
         report = index_tars(
             tars,

@@ -1,7 +1,7 @@
 """The mask doctor: scores masks by how well a linear autoencoder's features predict the labels, without training.
 
     moments = Moments.of(labelled_frames("data/shards/k400/train"))
-    rows = examine(moments, shapes_of(16), ratios=(0.25, 0.5, 0.75, 0.9))
+    rows = examine(moments, make_shapes(16), ratios=(0.25, 0.5, 0.75, 0.9))
 
 One pass over the samples collects second moments; after that each (shape, ratio) is a closed form, so the whole table
 takes seconds. A linear model of small pictures is only a cheap first hint for a deep model of large ones. Source:
@@ -171,7 +171,7 @@ class Shape:
             raise ValueError(f"the parts of shape {self.name} are numbered 0, 1, 2, ..., got {np.unique(self.parts)}")
 
 
-def shape_of(name: str, side: int, channels: int = 3) -> Shape:
+def make_shape(name: str, side: int, channels: int = 3) -> Shape:
     """The shape `name` of pictures (side, side, channels): "4" is squares of 4 x 4 pixels, "rows" and "columns" lines.
 
     All channels of a pixel belong to one part. ValueError where squares do not tile the picture.
@@ -190,11 +190,11 @@ def shape_of(name: str, side: int, channels: int = 3) -> Shape:
     return Shape(name=name if not name.isdecimal() else f"{name} x {name}", parts=pixels.repeat(channels))
 
 
-def shapes_of(side: int, names: Sequence[str] | None = None, channels: int = 3) -> tuple[Shape, ...]:
+def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3) -> tuple[Shape, ...]:
     """The shapes `names`; by default squares of 1, 2, 4, ... pixels up to half the picture, rows and columns."""
     if names is None:
         names = [*(str(k) for k in (1, 2, 4, 8, 16) if k < side and side % k == 0), "rows", "columns"]
-    return tuple(shape_of(name, side, channels) for name in names)
+    return tuple(make_shape(name, side, channels) for name in names)
 
 
 RIDGE = 1e-6

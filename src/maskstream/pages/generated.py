@@ -22,7 +22,7 @@ from maskstream.train.papers.bert.evaluate import Order, generate
 
 from .figures.card import label_names
 from .page import page, write_page
-from .report.drawn import sections_of
+from .report.drawn import make_sections
 
 BLANK = "[MASK]"
 GENERATES: dict[type[ModelConfig[Any]], Drawn] = {
@@ -112,6 +112,6 @@ def write_generated(
         title=f"{run.resolve().name}: {recipe.name}",
         lede="What a trained model generates, beside real samples.",
         facts={"recipe": recipe.name, "seed": str(seed), "real samples": str(data)},
-        sections=sections_of([example], modality.figures(recipe.data, data), label_names(read_info(data))),
+        sections=make_sections([example], modality.figures(recipe.data, data), label_names(read_info(data))),
     )
     return write_page(text, run / "generated.html" if out is None else out)

@@ -15,7 +15,7 @@ from maskstream.preprocess.datasets.documents import jsonl
 from maskstream.preprocess.encode.encoder import with_settings
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.text.encoder import TAGS, Lexicon, TextEncoder, TokenEncoder, read_document
-from maskstream.preprocess.encode.text.tokenizer import Training, facts_of, tokenizer_of
+from maskstream.preprocess.encode.text.tokenizer import Training, load_tokenizer, read_facts
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import OutageError, ShardError
 from maskstream.shards.format.dataset import read_dataset_json
@@ -61,13 +61,13 @@ def test_a_trained_tokenizer_is_the_same_bytes_in_every_process(algorithm):
         f"print(hashlib.sha256(Training.parse('train:{algorithm}:400').trained(sys.stdin.read().split('|'))).hexdigest())"
     )
     other = subprocess.run([sys.executable, "-c", code], input="|".join(TEXTS), capture_output=True, text=True)
-    facts = facts_of(Training.parse(f"train:{algorithm}:400").trained(TEXTS))
+    facts = read_facts(Training.parse(f"train:{algorithm}:400").trained(TEXTS))
     assert other.stdout.strip() == facts.sha256, other.stderr
     assert (facts.pad, facts.unknown, facts.begin, facts.end, facts.mask) == (0, 1, 2, 3, 4)
 
 
 def test_word_pieces_are_those_of_bert():
-    tokenizer = tokenizer_of(Training.parse("train:wordpiece:400").trained(TEXTS))
+    tokenizer = load_tokenizer(Training.parse("train:wordpiece:400").trained(TEXTS))
     assert tokenizer.encode("The Quick DOGS.", add_special_tokens=False).tokens == ["the", "quick", "dogs", "."]
     pieces = tokenizer.encode("quickdogs", add_special_tokens=False).tokens
     assert pieces[0] == "quick"
@@ -87,7 +87,7 @@ def test_the_members_of_a_text(algorithm):
     tokens, words = (read_npy(made.members[name].data) for name in ("tokens.npy", "words.npy"))
     assert tokens.shape == words.shape == (made.members["tokens.npy"].facts["n_tokens"],)
     assert tokens.dtype.kind == words.dtype.kind == "u"
-    tokenizer = tokenizer_of(encoder.attached["tokenizer.json"])
+    tokenizer = load_tokenizer(encoder.attached["tokenizer.json"])
     parts = [tokenizer.decode(tokens[words == n].tolist()).strip().lower() for n in range(words.max() + 1)]
     assert parts == ["foxes", "jumped", ".", "unbelievably", "."]
     for member in made.members.values():
@@ -214,7 +214,7 @@ def test_the_same_bytes_with_any_number_of_workers_and_the_tokenizer_beside(tmp_
     assert one == two
     split = tmp_path / "one" / "train"
     info = read_dataset_json(split)
-    assert tokenizer_facts(str(split), info) == facts_of(read_tokenizer(open_store(split), info))
+    assert tokenizer_facts(str(split), info) == read_facts(read_tokenizer(open_store(split), info))
     assert verify(split, decode=True).problems == []
     (split / "tokenizer.json").write_bytes(one["tokenizer.json"][:-1])
     assert any("has the sha256" in problem for problem in verify(split).problems)

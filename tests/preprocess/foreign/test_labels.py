@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskstream.preprocess.foreign.labels import label_of
+from maskstream.preprocess.foreign.labels import read_label
 from maskstream.preprocess.source import RejectError
 
 
@@ -24,6 +24,6 @@ from maskstream.preprocess.source import RejectError
 def test_labels_of_every_form(members, label):
     if label is RejectError:
         with pytest.raises(RejectError, match="label"):
-            label_of(members)
+            read_label(members)
     else:
-        assert label_of(members) == label
+        assert read_label(members) == label

@@ -14,7 +14,7 @@ from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import read_sound
 from maskstream.preprocess.foreign.tar_file import TarFile
-from maskstream.preprocess.foreign.task import indexer_of
+from maskstream.preprocess.foreign.task import choose_indexer
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.inspect import inspect
@@ -240,9 +240,9 @@ def test_what_a_sample_holds_several_of_must_be_said(sounds, tmp_path):
     with pytest.raises(DatasetError, match="hold no usable video"):
         index_tars([path], modality="video", workers=0)
     with pytest.raises(ValueError, match="'sound' cannot be indexed; legal are video, audio"):
-        indexer_of([TarFile(path)], "sound")
+        choose_indexer([TarFile(path)], "sound")
     only = write_tar(tmp_path / "y.tar", [("a.json", b"{}"), ("b.mkv", video)])
-    assert indexer_of([TarFile(only), TarFile(path)], None).name == "video"
+    assert choose_indexer([TarFile(only), TarFile(path)], None).name == "video"
 
 
 @pytest.mark.parametrize("component", ["points.npy", "npy", "ply", "laz", "obj"])

@@ -9,7 +9,7 @@ import pytest
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.job import ledger
 from maskstream.preprocess.job.progress import Progress
-from maskstream.preprocess.job.report import Effort, report_of
+from maskstream.preprocess.job.report import Effort, make_report
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw import files as raw_files
 from maskstream.shards.format.records import RECORDS
@@ -102,7 +102,7 @@ def test_records_of_earlier_versions_have_no_effort():
     old = WrittenShard(shard=None, rejects=(Reject(source="a", stage="open", reason="is empty"),))
     assert WrittenShard.from_parts(old.to_parts()) == old
     info = DatasetInfo(dataset="d", split="s", modality="image", profile="p", label_names=(), settings={"sources": 1})
-    found = report_of(info, {"samples": 0}, [], old.rejects, {})
+    found = make_report(info, {"samples": 0}, [], old.rejects, {})
     assert (found["machines"], found["rejects"], "wall_s" in found) == ({}, {"open": 1}, False)
 
 
@@ -112,7 +112,7 @@ def test_the_times_of_parallel_tasks():
         Effort(machine=name, began_s=began_s, wall_s=10.0, cpu_s=8.0, retries=1)
         for name, began_s in (("a", 1000.0), ("b", 1002.0), ("a", 1010.0))
     ]
-    found = report_of(info, {}, efforts, (), {})
+    found = make_report(info, {}, efforts, (), {})
     assert (found["began"], found["ended"]) == ("1970-01-01T00:16:40+00:00", "1970-01-01T00:17:00+00:00")
     assert (found["wall_s"], found["busy_s"], found["cpu_s"], found["sources_per_s"]) == (20, 30, 24, 1.5)
     assert found["cpu_s_per_source"] == 0.8

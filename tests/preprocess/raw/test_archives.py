@@ -16,7 +16,7 @@ from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.datasets import Dataset, in_archives
 from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.archive import Archive
-from maskstream.preprocess.raw.archive_list import OpenArchives, members_of
+from maskstream.preprocess.raw.archive_list import OpenArchives, list_members
 from maskstream.preprocess.raw.file_state import DamagedFileError
 from maskstream.preprocess.raw.tar import ArchiveMember
 from maskstream.preprocess.raw.tree import ArchivedFiles, archive_and_name, archives_below, raw_tree
@@ -197,7 +197,7 @@ def test_shards_of_archives_are_those_of_unpacked_files(tmp_path, form):
 
 def test_a_compressed_tar_is_read_whole_once(tmp_path, cache, monkeypatch):
     path = pack(tmp_path / "a.tar.gz", {f"{n}.mp4": bytes([n]) * 1000 for n in range(5)})
-    members = members_of(path)
+    members = list_members(path)
     assert [member.name for member in members.values()] == [f"{n}.mp4" for n in range(5)]
     assert len(list((cache / "archives").glob("*.gzindex"))) == 1
     monkeypatch.setattr(Archive, "contents", lambda _: pytest.fail("it is listed again"))
@@ -237,7 +237,7 @@ def tar_with(path, **facts):
 )
 def test_hostile_tars_are_refused(tmp_path, facts, says):
     with pytest.raises(DatasetError, match=says):
-        members_of(tar_with(tmp_path / "a.tar", **facts))
+        list_members(tar_with(tmp_path / "a.tar", **facts))
 
 
 def test_hostile_and_damaged_archives_are_refused(tmp_path):
@@ -247,10 +247,10 @@ def test_hostile_and_damaged_archives_are_refused(tmp_path):
     for n, data in enumerate((good[:-20_000], good[:-4], bytes(flipped), b"no archive", gzip.compress(b"no tar"))):
         (tmp_path / f"{n}.tgz").write_bytes(data)
         with pytest.raises(DatasetError, match=rf"{n}\.tgz is damaged, or no archive .*; get it again"):
-            members_of(tmp_path / f"{n}.tgz")
+            list_members(tmp_path / f"{n}.tgz")
     path = pack_zip(tmp_path / "a.zip", {"../a.mp4": b"1"})
     with pytest.raises(DatasetError, match="may lie outside"):
-        members_of(path)
+        list_members(path)
     data = bytearray(pack_zip(path, {"a.mp4": os.urandom(5000)}).read_bytes())
     data[2500] ^= 1
     path.write_bytes(data)
@@ -269,7 +269,7 @@ def test_members_of_the_same_name(tmp_path):
     twice = tmp_path / "train.tar"
     pack(twice, {"train/a/1.wav": b"old"}, "w")
     pack(twice, {"train/a/1.wav": b"newer", "train/b/2.wav": b"2", "._hidden.wav": b"", "__MACOSX/x.wav": b""}, "a")
-    assert {name: member.size_bytes for name, member in members_of(twice).items()} == {
+    assert {name: member.size_bytes for name, member in list_members(twice).items()} == {
         "train/a/1.wav": 5,
         "train/b/2.wav": 1,
     }

@@ -19,7 +19,7 @@ from maskstream.cli import app
 from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw import archive_list
-from maskstream.preprocess.raw.archive_list import OpenArchives, listed_archive, members_of
+from maskstream.preprocess.raw.archive_list import OpenArchives, list_members, listed_archive
 from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
@@ -100,8 +100,8 @@ def test_damage_is_named_with_what_can_be_read(tmp_path: Path, name: str, packed
     path.write_bytes(gzip.compress(data) if packed else data)
     says = rf"{path.name} is damaged, or no archive \(.*{readable} of its files can be read, .*--damage keep"
     with pytest.raises(DatasetError, match=says):
-        members_of(path)
-    found = members_of(path, damaged=True)
+        list_members(path)
+    found = list_members(path, damaged=True)
     assert len(found) == readable
     archives = OpenArchives()
     for member in found:
@@ -127,7 +127,7 @@ def test_a_name_that_may_be_cut_is_not_taken(tmp_path: Path) -> None:
     data = bytearray(tar_of({"a.png": b"1", "b/" + "y" * 200 + ".png": b"2", "c.png": b"3"}))
     data[2 * BLOCK + 150] ^= 255
     (tmp_path / "a.tar").write_bytes(data)
-    assert [*members_of(tmp_path / "a.tar", damaged=True)] == ["a.png", "c.png"]
+    assert [*list_members(tmp_path / "a.tar", damaged=True)] == ["a.png", "c.png"]
 
 
 def zip_of(files: dict[str, bytes]) -> bytes:
@@ -148,9 +148,9 @@ def test_zips_whose_list_is_not_whole_are_named(tmp_path: Path) -> None:
     (tmp_path / "stub.zip").write_bytes(stub)
     for name, says in (("joined", "leaves out what is before"), ("counted", "has 12 files, and its end says 13")):
         with pytest.raises(DatasetError, match=rf"{name}\.zip is damaged, .*{says}"):
-            members_of(tmp_path / f"{name}.zip")
-    assert len(members_of(tmp_path / "joined.zip", damaged=True)) == N - 5
-    assert len(members_of(tmp_path / "stub.zip")) == N
+            list_members(tmp_path / f"{name}.zip")
+    assert len(list_members(tmp_path / "joined.zip", damaged=True)) == N - 5
+    assert len(list_members(tmp_path / "stub.zip")) == N
 
 
 def test_tars_of_zeros_and_of_parts_of_blocks_are_damaged(tmp_path: Path) -> None:
@@ -158,15 +158,15 @@ def test_tars_of_zeros_and_of_parts_of_blocks_are_damaged(tmp_path: Path) -> Non
     (tmp_path / "part.tar").write_bytes(WHOLE[:MIDDLE] + WHOLE[END + 100 :])
     for name, says in (("zeros", "zero from end to end"), ("part", "so a part of it is gone; 6 of its files")):
         with pytest.raises(DatasetError, match=rf"{name}\.tar is damaged, or no archive .*{says}"):
-            members_of(tmp_path / f"{name}.tar")
+            list_members(tmp_path / f"{name}.tar")
 
 
 def test_a_tail_of_zeros_is_a_download_that_was_not_finished(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(WHOLE + bytes((1 << 20) - len(WHOLE)))
-    assert len(members_of(tmp_path / "a.tar")) == N
+    assert len(list_members(tmp_path / "a.tar")) == N
     (tmp_path / "b.tar").write_bytes(WHOLE[:MIDDLE] + bytes(2 << 20))
     with pytest.raises(DatasetError, match="a download that was not finished; 6 of its files"):
-        members_of(tmp_path / "b.tar")
+        list_members(tmp_path / "b.tar")
 
 
 def test_a_job_fails_or_keeps_what_can_be_read(tmp_path: Path) -> None:
@@ -205,19 +205,19 @@ def test_a_list_of_an_older_version_is_made_again(tmp_path: Path, cache: Path) -
     path = tmp_path / "a.tar"
     path.write_bytes(header_flipped(WHOLE))
     with pytest.raises(DatasetError):
-        members_of(path)
+        list_members(path)
     (listed,) = (cache / "archives").glob("*.json")
     facts = json.loads(listed.read_bytes())
     listed.write_text(json.dumps({"gzip": False, "members": facts["members"][:3]}))
     archive_list._remembered.cache_clear()
     with pytest.raises(DatasetError, match="11 of its files"):
-        members_of(path)
+        list_members(path)
 
 
 def test_a_damaged_index_is_made_again(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(WHOLE))
-    assert len(members_of(path)) == N
+    assert len(list_members(path)) == N
     (index,) = (cache / "archives").glob("*.gzindex")
     index.write_bytes(bytes(index.stat().st_size))
     archive_list._remembered.cache_clear()

@@ -12,7 +12,7 @@ import pytest
 
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.raw.archive import Archive
-from maskstream.preprocess.raw.archive_list import members_of
+from maskstream.preprocess.raw.archive_list import list_members
 from maskstream.preprocess.raw.file_state import DamagedFileError
 from maskstream.shards.errors import DatasetError
 
@@ -81,7 +81,7 @@ def test_a_date_that_is_none_is_that_of_the_first_day(tmp_path):
     data = pack(tmp_path / "raw/a.zip")
     struct.pack_into("<HH", data, place(data, 2) + 12, 0xFFFF, 0)
     (tmp_path / "raw/a.zip").write_bytes(data)
-    assert members_of(tmp_path / "raw/a.zip")["a/2.png"].mtime_ns == 315_532_800 * 10**9
+    assert list_members(tmp_path / "raw/a.zip")["a/2.png"].mtime_ns == 315_532_800 * 10**9
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
@@ -109,7 +109,7 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr(f"a/{'x' * 300}.png", picture(0))
     with pytest.raises(DatasetError, match=r"a\.zip holds a file whose name 'x+'\.\.\. has more than 255 bytes"):
-        members_of(tmp_path / "a.zip")
+        list_members(tmp_path / "a.zip")
 
 
 def test_a_folder_in_an_archive_may_look_like_another_archive(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.drawn import sections_of
+from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines.masks import Random, TokenGrid, Tube
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
@@ -108,6 +108,6 @@ def test_a_report_has_the_loss_its_baselines_and_a_card_per_sample(name, tmp_pat
     baselines = found.scores[0].baselines
     assert baselines["every patch's mean"] == pytest.approx(1, abs=0.02)
     assert baselines["a copy of the same place in the first view"] > 0
-    sections = sections_of(found.examples, modality.figures(recipe.data, split), ())
+    sections = make_sections(found.examples, modality.figures(recipe.data, split), ())
     assert [len(section.cards) for section in sections] == [2]
     assert evaluate_model(recipe, recipe.build(seed=1).eval(), split, 2).scores == found.scores

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.drawn import sections_of
+from maskstream.pages.report.drawn import make_sections
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluations import evaluate_model
@@ -159,7 +159,7 @@ def test_answers_are_counted_by_kind_and_compared_with_answers_without_looking(b
 def test_a_report_has_a_figure_and_predictions(name, split):
     recipe = small(name)
     found = evaluate_model(recipe, recipe.build().eval(), split, 2)
-    (section,) = sections_of(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
+    (section,) = make_sections(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
     assert len(section.cards) == 2
     assert 0 < found.loss.value < 12
 

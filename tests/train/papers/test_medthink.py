@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.drawn import sections_of
+from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
 from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.medthink.evaluate import (
@@ -159,7 +159,7 @@ def test_a_report_has_a_figure_and_what_is_written(split, strategy):
     roles = STRATEGIES[strategy]
     recipe = small(*(f"data.{name}={[*value]}".replace("'", '"') for name, value in roles.items()))
     found = evaluate_model(recipe, recipe.build().eval(), split, 2)
-    (section,) = sections_of(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
+    (section,) = make_sections(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
     titles = [figure.title for figure in section.cards[0].figures]
     assert "The answer" in titles
     assert any(title.startswith("The answer that the model writes") for title in titles)

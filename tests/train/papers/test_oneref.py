@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.drawn import sections_of
+from maskstream.pages.report.drawn import make_sections
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.oneref.evaluate import measure_referring
@@ -170,7 +170,7 @@ def test_a_report_has_a_figure_phrases_and_unseen_objects(split, tmp_path):
     found = evaluate_model(recipe, recipe.build().eval(), tmp_path / "val", 2)
     assert any(score.name.endswith("objects never shown") for score in found.scores)
     figures = MODALITIES["image-text"].figures(recipe.data, tmp_path / "val")
-    (section,) = sections_of(found.examples, figures, ())
+    (section,) = make_sections(found.examples, figures, ())
     assert section.cards[0].words.startswith("Overlap 0.")
     assert len(section.cards) == 2
     words, pictures = section.cards[0].figures

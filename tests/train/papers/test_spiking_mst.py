@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.drawn import sections_of
+from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines.masks import Cues, Draw, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import Place
@@ -201,7 +201,7 @@ def test_a_report_shows_the_spikes(tmp_path):
     found = evaluate_model(recipe, recipe.build().eval(), split, 2)
     assert found.scores[0].baselines["the most frequent class"] == pytest.approx(4 / 11)
     assert {score.count for score in found.scores} == {11}
-    (section,) = sections_of(found.examples, MODALITIES["image"].figures(recipe.data, split), ())
+    (section,) = make_sections(found.examples, MODALITIES["image"].figures(recipe.data, split), ())
     assert [len(card.figures[-1].items) for card in section.cards] == [5, 5]
     assert "nJ" in section.cards[0].facts[0].items[0].value
 

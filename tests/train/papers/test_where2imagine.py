@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from maskstream.modalities.trajectory import figures
-from maskstream.pages.report.drawn import sections_of
+from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines import TrajectoryData, VideoClip, masks
 from maskstream.train.papers.where2imagine.evaluate import (
     KEPT_UP,
@@ -92,7 +92,7 @@ def test_a_model_learns_the_arc_and_its_report_says_so(split: Path) -> None:
     place, turn = found.scores
     assert set(place.baselines) == set(turn.baselines) == {STRAIGHT, KEPT_UP, MEAN, LINEAR}
     assert place.value < place.baselines[STRAIGHT]
-    (section,) = sections_of(found.examples, figures(DATA, split), ())
+    (section,) = make_sections(found.examples, figures(DATA, split), ())
     assert [card.figures[-1].kind for card in section.cards] == ["drawing"] * 2
     assert all("m off" in card.words for card in section.cards)
 

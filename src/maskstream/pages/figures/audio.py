@@ -139,14 +139,14 @@ class AudioFigures:
             waveform=batch.waveform[i].mean(dim=0).numpy(),
             rate=self.clip.sample_rate,
             length=int(batch.length[i]),
-            values=spectrograms_of(batch)[i],
+            values=read_spectrograms(batch)[i],
             frames=int(self.spectrogram.n_frames(batch.length[i : i + 1])[0]),
             grid=self.grid,
             mask=MaskRow.of(batch.mask, i) if batch.mask else None,
             share=len(batch),
         )
         facts = component_of(self.manifest.components, ("sound",)).facts
-        index = index_of(self.manifest, batch.key[i])
+        index = find_sample(self.manifest, batch.key[i])
         rate, start_s = int(facts["sample_rate"][index]), float(batch.start_s[i])
         file_s, stored = int(facts["n_samples"][index]) / rate, channels_words(int(facts["channels"][index]))
         uri, note = heard.played()
@@ -212,7 +212,7 @@ class AudioFigures:
                 "a reconstruction is of masked spectrograms, but the batch has none; give the loader mask="
             )
         pictures = compared_spectrograms(
-            spectrograms_of(batch)[i], spectrograms_of(made)[i], batch.mask, i, self.grid, batch.key[i]
+            read_spectrograms(batch)[i], read_spectrograms(made)[i], batch.mask, i, self.grid, batch.key[i]
         )
         label, start_s = int(batch.label[i]), float(batch.start_s[i])
         name = self.label_names[label] if 0 <= label < len(self.label_names) else str(label)
@@ -282,7 +282,7 @@ def compared_spectrograms(
     }
 
 
-def spectrograms_of(batch: AudioBatch | AudioVisualBatch) -> Floats:
+def read_spectrograms(batch: AudioBatch | AudioVisualBatch) -> Floats:
     """The spectrograms of a batch, float32 (B, T, F)."""
     if batch.spectrogram is None:
         raise ValueError("a page shows spectrograms, but the batch has none; take it from a loader of sounds")
@@ -295,6 +295,6 @@ def channels_words(channels: int) -> str:
     return "mono" if channels == 1 else f"{channels} channels"
 
 
-def index_of(manifest: Manifest, key: str) -> int:
+def find_sample(manifest: Manifest, key: str) -> int:
     """The number of a sample in its manifest."""
     return next(i for i, one in enumerate(manifest.keys(range(len(manifest)))) if one == key)

@@ -12,7 +12,7 @@ from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
-from .audio import Heard, compared_spectrograms, index_of, spectrograms_of
+from .audio import Heard, compared_spectrograms, find_sample, read_spectrograms
 from .card import Card, Facts, FrameTrack, Lane, PlayedLanes, label_words
 from .chart import inner_ticks
 from .figures import ClipTokens, MaskRow, mask_facts
@@ -65,7 +65,7 @@ class AudioVisualFigures:
         times, sound_s, key = batch.pts_s[i].tolist(), float(batch.audio_start_s[i]), batch.key[i]
         shown = [f for f, time in enumerate(times) if f == 0 or time > times[f - 1]]
         fps = component_of(self.manifest.components, ("video",)).facts["fps"]
-        step_s = self.clip.step_s(float(fps[index_of(self.manifest, key)]))
+        step_s = self.clip.step_s(float(fps[find_sample(self.manifest, key)]))
         from_s = min(times[0], sound_s)
         seconds = max(times[shown[-1]] + step_s, sound_s + heard.seconds) - from_s
         uri, note = heard.played()
@@ -109,7 +109,7 @@ class AudioVisualFigures:
             waveform=batch.waveform[i].mean(dim=0).numpy(),
             rate=self.spectrogram.features.sample_rate,
             length=int(batch.length[i]),
-            values=spectrograms_of(batch)[i],
+            values=read_spectrograms(batch)[i],
             frames=int(self.spectrogram.n_frames(batch.length[i : i + 1])[0]),
             grid=self.audio_grid,
             mask=MaskRow.of(batch.audio_mask, i) if batch.audio_mask else None,
@@ -157,7 +157,7 @@ class AudioVisualFigures:
         key, label, start_s = batch.key[i], int(batch.label[i]), float(batch.audio_start_s[i])
         side = picture_side(len(batch) * batch.video.shape[1])
         rows = compared_frames(batch.video[i].numpy(), made.video[i].numpy(), batch.video_mask, i, self.grid, side)
-        values, completed = (spectrograms_of(one)[i] for one in (batch, made))
+        values, completed = (read_spectrograms(one)[i] for one in (batch, made))
         sounds = compared_spectrograms(values, completed, batch.audio_mask, i, self.audio_grid, key)
         sounds["reconstruction"] = replace(sounds["reconstruction"], caption="sound")
         name = self.label_names[label] if 0 <= label < len(self.label_names) else str(label)

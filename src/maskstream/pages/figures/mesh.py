@@ -20,7 +20,7 @@ from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.read import MeshReader, MeshStatistics, StoredMesh
 from maskstream.shards.errors import DataError
 
-from .audio import index_of
+from .audio import find_sample
 from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
 from .figures import MaskRow, mask_facts
 from .pictures import Bool, UInt8, data_uri
@@ -199,8 +199,8 @@ class MeshFigures:
 
     def sample(self, batch: MeshBatch, i: int) -> Card:
         """The field, what the encoder sees of it, and the graph that is left."""
-        key, index = batch.key[i], index_of(self.reader.manifest, batch.key[i])
-        nodes, edges = nodes_of(batch, i), slice(*batch.edge_offset[i : i + 2].tolist())
+        key, index = batch.key[i], find_sample(self.reader.manifest, batch.key[i])
+        nodes, edges = mesh_nodes(batch, i), slice(*batch.edge_offset[i : i + 2].tolist())
         mesh, shown, steps = self.reader.mesh(index), ShownField.of(self.reader, index), self.reader.n_steps(index)
         mask = MaskRow.of(batch.mask, 0, nodes) if batch.mask else None
         fields = batch.state[nodes].numpy()
@@ -239,7 +239,7 @@ class MeshFigures:
         """The field, what the encoder saw of it, and the field with the model's values at hidden nodes."""
         if batch.mask is None:
             raise ValueError("a reconstruction is of masked meshes, but the batch has no mask; give the loader mask=")
-        index, nodes = index_of(self.reader.manifest, batch.key[i]), nodes_of(batch, i)
+        index, nodes = find_sample(self.reader.manifest, batch.key[i]), mesh_nodes(batch, i)
         mesh, shown = self.reader.mesh(index), ShownField.of(self.reader, index)
         truth, completed = batch.state[nodes], made.state[nodes]
         hidden, scale = batch.mask.masked[0, nodes], shown.scale(truth.numpy())
@@ -265,7 +265,7 @@ class MeshFigures:
         )
 
 
-def nodes_of(batch: MeshBatch, i: int) -> slice:
+def mesh_nodes(batch: MeshBatch, i: int) -> slice:
     """The nodes of mesh `i` of a batch."""
     return slice(*batch.node_offset[i : i + 2].tolist())
 

@@ -21,7 +21,7 @@ from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelToke
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
-from .audio import index_of
+from .audio import find_sample
 from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
 from .figures import MaskRow, mask_facts
 from .pictures import Bool, UInt8, data_uri
@@ -132,7 +132,7 @@ class PointsFigures:
         else:
             figures, more = (_figure("The cloud", "As the model gets it.", batch.key[i], points, INK),), ()
         facts_ = component_of(self.manifest.components, ("points",)).facts
-        stored = int(facts_["n_points"][index_of(self.manifest, batch.key[i])])
+        stored = int(facts_["n_points"][find_sample(self.manifest, batch.key[i])])
         return Card(
             key=batch.key[i],
             words=f"{plural(len(points), 'point')} of the {stored:,} that are stored",

@@ -13,7 +13,7 @@ import torch
 
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.text.batch import TextBatch
-from maskstream.preprocess.encode.text.tokenizer import tokenizer_of
+from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 
 from .card import Card, Fact, Facts, Figure, Picture, PictureGrid, WordPieces, label_words
 from .figures import MaskCounts, mask_facts
@@ -119,7 +119,7 @@ class TextFigures:
 
     def _piece(self, token: int, *, begins: bool) -> tuple[str, bool]:
         """A token as text, and whether a space stands before it."""
-        tokenizer = tokenizer_of(self.tokenizer)
+        tokenizer = load_tokenizer(self.tokenizer)
         raw = tokenizer.id_to_token(token) or f"<{token}>"
         if raw.startswith(WITHIN) and len(raw) > len(WITHIN):
             return raw.removeprefix(WITHIN), False

@@ -25,7 +25,7 @@ from maskstream.pipelines.stream.order import Order
 
 from . import audio, image, pairs, video
 from .scheme import Corridor, Drawn, GalleryScene, Media, drawn_shots, pixels, schemes_on, shoot
-from .text import LENGTH, pieces_of
+from .text import LENGTH, cut_pieces
 
 STRONG, PALE, THIRD, INK = "#1394b8", "#98a4ae", "#d9822b", "#6e7a85"
 _FILLED = {"visible": STRONG, "target": PALE, "skipped": PALE}
@@ -300,7 +300,7 @@ def _planes(drawn: Drawn, scene: GalleryScene) -> Bool:
 
 def _of_clip(clip: UInt8, seed: int) -> Found:
     """The clip, its flow and its motion-guided mask over time for both themes; and its schemes."""
-    scene, frames = video.scene_of(clip), resize(clip, video.SIDE_PX, video.SIDE_PX)
+    scene, frames = video.make_scene(clip), resize(clip, video.SIDE_PX, video.SIDE_PX)
     shown, found = frames[::2], Found()
     for scheme in schemes_on(*video.AXES):
         own = MOVING_SEED if "flow" in scheme.mask.needs else seed
@@ -338,7 +338,7 @@ def _of_pictures(media: Media, seed: int) -> Found:
     hidden = shoot(_NAMED["mae"].mask, Shot(), scenes.of(_NAMED["mae"]), seed).masked[0].numpy().reshape(grid.shape)
     found["image.webp"] = beside([resize(whole, 70, 70)[0], masked(whole[0], hidden, 5)])
     if media.text is not None:
-        hidden, _ = pairs.masks_of(pieces_of(media.text, LENGTH), seed)
+        hidden, _ = pairs.draw_masks(cut_pieces(media.text, LENGTH), seed)
         found["image-text.webp"] = masked(whole[0], hidden, 4)
     return found
 
@@ -359,7 +359,7 @@ def _of_sound(speech: npt.NDArray[np.float32], clip: UInt8 | None, seed: int) ->
     hidden = audio.upright(_planes((Shot(), shoot(sound.mask, Shot(), scene, seed)), scene), scene.grid)
     found["audio.webp"] = masked(shown, hidden, 4)
     if clip is not None:
-        frames = video.scene_of(clip)
+        frames = video.make_scene(clip)
         tube = shoot(Tube(ratio=0.9), Shot(), frames, seed).masked[0].numpy().reshape(frames.grid.shape)
         found["audiovisual.webp"] = below([_strip(clip[::4], tube[::2], 4), masked(shown, hidden, 4)])
     return found

@@ -9,7 +9,7 @@ from maskstream.pipelines.masks.core.scheme import call_of, square
 from maskstream.pipelines.stream.rng import Place
 
 from .scheme import CardText, Media, masked_picture
-from .text import LENGTH, Pieces, pieces_of, words
+from .text import LENGTH, Pieces, cut_pieces, words
 
 TITLE = "Image and text"
 LEDE = "A picture in 18 x 18 patches and a text, as one sample: each part has a grid and a mask of its own."
@@ -27,19 +27,19 @@ def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.video is None or media.text is None:
         return Section(title=TITLE, words=LEDE, missing="picture or no text")
-    frame, pieces = resize(media.video[-1:], 288, 288)[0], pieces_of(media.text, LENGTH)
+    frame, pieces = resize(media.video[-1:], 288, 288)[0], cut_pieces(media.text, LENGTH)
     return Section(title=TITLE, words=LEDE, cards=(ENTRY.card(pair(frame, pieces, seed)),))
 
 
 def pair(frame: UInt8, pieces: Pieces, seed: int) -> tuple[Figure, ...]:
     """Both parts of one sample, masked."""
-    image, text = masks_of(pieces, seed)
+    image, text = draw_masks(pieces, seed)
     title = f"{int((~image).sum())} of {image.size} patches visible, {int(text.sum())} pieces hidden"
     picture = masked_picture(frame, image, alt="picture")
     return PictureGrid(items=(picture,), across=2, title=title), words(pieces, text)
 
 
-def masks_of(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
+def draw_masks(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
     """What is hidden of the picture (18, 18) and of the text (N,)."""
     grid, cues = square(18), {"image": Cues(), "text": pieces.cues}
     draws = {part: [Draw.of(seed, 0, "gallery", 0, Place(), cues[part], part=part)] for part in PAIR.parts}

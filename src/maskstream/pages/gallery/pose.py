@@ -27,11 +27,11 @@ def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.walk is None:
         return Section(title=TITLE, words=LEDE, missing="motion capture")
-    scene = scene_of(media.walk)
+    scene = make_scene(media.walk)
     return Section(title=TITLE, words=LEDE, cards=tuple(scheme_card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
-def scene_of(walk: npt.NDArray[np.float32]) -> GalleryScene:
+def make_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
     """Frames of the capture side by side."""
     poses = walk[FIRST : FIRST + SHOWN * STEP : STEP]
     flat = np.stack([poses[:, :1, 1] - poses[..., 1], -poses[..., 2]], axis=-1)

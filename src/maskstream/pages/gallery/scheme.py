@@ -83,7 +83,7 @@ def schemes_on(*axes: tuple[str, ...]) -> list[Scheme]:
 def scheme_card(scheme: Scheme, scene: GalleryScene, seed: int) -> Card:
     """The card of a scheme, with the masks that a loader with this seed draws."""
     drawn = drawn_shots(scheme, scene, seed)
-    return CardText.of(scheme).card(scene.paint(drawn, scene.grid), facts_of([mask for _, mask in drawn]))
+    return CardText.of(scheme).card(scene.paint(drawn, scene.grid), count_facts([mask for _, mask in drawn]))
 
 
 def drawn_shots(scheme: Scheme, scene: GalleryScene, seed: int) -> list[Drawn]:
@@ -98,7 +98,7 @@ def shoot(mask: Mask, shot: Shot, scene: GalleryScene, seed: int) -> MaskBatch:
     return mask.draw(scene.grid, [Draw.of(seed, shot.epoch, "gallery", shot.view, place, cues)])
 
 
-def facts_of(masks: Sequence[MaskBatch]) -> tuple[Fact, ...]:
+def count_facts(masks: Sequence[MaskBatch]) -> tuple[Fact, ...]:
     """The counts of the masks of a card. Where the masks differ, only the numbers of visible tokens are given."""
     counts = [MaskRow.of(mask, 0).counts for mask in masks]
     if len(visible := [f"{one.visible:,}" for one in counts]) > 1 and len(set(visible)) > 1:

@@ -88,7 +88,7 @@ def scenes_by_axes(plane: Mesh, animal: Mesh, seed: int) -> dict[tuple[str, ...]
         ("node",): GalleryScene(
             grid=TokenGrid(axes=("node",), shape=(len(vertices),), patch=(1,)),
             cues=(Cues(kinds=kinds),),
-            paint=mesh_painter(vertices, edges_of(faces), kinds),
+            paint=mesh_painter(vertices, unique_edges(faces), kinds),
         ),
     }
 
@@ -103,7 +103,7 @@ def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[
     return points.astype(np.float32)
 
 
-def edges_of(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+def unique_edges(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """The edges of triangles, each once: int64 (2, E)."""
     pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     return np.unique(pairs, axis=0).T.astype(np.int64)
@@ -117,7 +117,7 @@ def voxel_painter(places: Floats, occupied: npt.NDArray[np.bool_]) -> Paint:
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         visible = ~drawn[0][1].masked[0].numpy()
         frame = box_corners(np.zeros((1, 3)), float(RESOLUTION))
-        solid = [box_corners(low_of(visible & kind, side), float(PATCH)) for kind in (occupied, ~occupied)]
+        solid = [box_corners(lowest_corners(visible & kind, side), float(PATCH)) for kind in (occupied, ~occupied)]
         flat, height = fitted(seen_from(np.concatenate([frame, *solid, places])), WIDTH)
         parts = np.split(flat, np.cumsum([len(frame), len(solid[0]), len(solid[1])]))
         inside = visible[token_of]
@@ -140,7 +140,7 @@ def voxel_painter(places: Floats, occupied: npt.NDArray[np.bool_]) -> Paint:
     return paint
 
 
-def low_of(tokens: npt.NDArray[np.bool_], side: int) -> Floats:
+def lowest_corners(tokens: npt.NDArray[np.bool_], side: int) -> Floats:
     """The lowest corners of the tokens, in voxels: (n, 3)."""
     return np.stack(np.unravel_index(np.flatnonzero(tokens), (side,) * 3), axis=1) * float(PATCH)
 

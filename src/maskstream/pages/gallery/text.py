@@ -50,7 +50,7 @@ class Pieces:
         return TokenGrid(axes=("token",), shape=(len(self.text),), patch=(1,))
 
 
-def pieces_of(text: str, length: int) -> Pieces:
+def cut_pieces(text: str, length: int) -> Pieces:
     """The first `length` - 2 pieces of `text` between [CLS] and [SEP]; scores are high for words that are rare
     on the page, and long."""
     found = [(m.group(), m.start() > 0 and text[m.start() - 1].isspace()) for m in re.finditer(r"\w+|[^\w\s]", text)]
@@ -111,7 +111,7 @@ def section(media: Media, seed: int) -> Section:
 
 def scenes_by_name(text: str) -> dict[str, GalleryScene]:
     """The text, its first sentence with a marked subject and object, and the levels of a score: rare and long words."""
-    pieces, phrase = pieces_of(text, LENGTH), pieces_of(text, 14)
+    pieces, phrase = cut_pieces(text, LENGTH), cut_pieces(text, 14)
     first = pieces.cues
     level = TopScores(ratio=0.1).hide(pieces.grid, Draw(rng=np.random.default_rng(0), cues=first))
     second = replace(first, hidden=level)

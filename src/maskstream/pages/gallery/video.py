@@ -29,11 +29,11 @@ def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.video is None:
         return Section(title=TITLE, words=LEDE, missing="clip")
-    scene = scene_of(media.video)
+    scene = make_scene(media.video)
     return Section(title=TITLE, words=LEDE, cards=tuple(scheme_card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
-def scene_of(video: UInt8) -> GalleryScene:
+def make_scene(video: UInt8) -> GalleryScene:
     """The clip (T, S, S, 3) in cubes, with its flow."""
     clip = resize(video, SIDE_PX, SIDE_PX)
     grid = TokenGrid.video(len(clip), SIDE_PX, SIDE_PX)

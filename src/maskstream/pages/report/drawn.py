@@ -21,7 +21,7 @@ from maskstream.pages.figures.points import FADED, INK, MADE, SEEN, cloud, cloud
 from maskstream.pages.figures.text import ImageTextFigures
 from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
 from maskstream.pipelines.modalities.points.tokens import point_tokens, voxel_places
-from maskstream.preprocess.encode.text.tokenizer import tokenizer_of
+from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 from maskstream.train.evaluate.evaluation import Clips, Compared, Example, Pictures, ShownSamples, Similarities
 from maskstream.train.papers.fastdit3d.evaluate import DenoisedClouds, Generated
 from maskstream.train.papers.medthink.evaluate import Writing
@@ -42,7 +42,7 @@ REACH = 2.4
 Bools = npt.NDArray[np.bool_]
 
 
-def sections_of(examples: Sequence[Example], figures: Figures[Any], names: Sequence[str]) -> tuple[Section, ...]:
+def make_sections(examples: Sequence[Example], figures: Figures[Any], names: Sequence[str]) -> tuple[Section, ...]:
     """A section for each title. figures: those of the examples' batches; names: of the labels."""
     made = []
     for (title, reading), several in groupby(examples, lambda one: (one.title, one.reading)):
@@ -174,7 +174,7 @@ def _answered(figures: Figures[Any], one: Writing, i: int) -> Card:
 
 
 def _words(figures: ImageTextFigures, ids: Sequence[int], title: str) -> WordPieces:
-    said = tokenizer_of(figures.text.tokenizer).decode(list(ids)) or "nothing"
+    said = load_tokenizer(figures.text.tokenizer).decode(list(ids)) or "nothing"
     return WordPieces(pieces=tuple((word, "", True) for word in said.split()), title=title)
 
 

@@ -26,7 +26,7 @@ from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
 from maskstream.train.evaluate.probe import PROBE, ProbeResult
 from maskstream.train.evaluations import evaluate_model, keep_evaluation
 
-from .drawn import sections_of
+from .drawn import make_sections
 from .evaluated import data_facts, score_facts, score_rows
 
 BASELINES = (
@@ -126,7 +126,7 @@ def write_report(
             keep_evaluation(run, recipe, weights, split, found)
             evaluations.append(found)
             figures = modality.figures(recipe.data, split)
-            sections.append(sections_of(found.examples, figures, label_names(split.info)))
+            sections.append(make_sections(found.examples, figures, label_names(split.info)))
     found, other = evaluations[0], evaluations[1] if len(evaluations) > 1 else None
     measured = {**data_facts(recipe.data), **evaluated_facts(found, other, modality.units)}
     probed = _probed(run / PROBE)

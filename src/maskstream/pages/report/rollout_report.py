@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section
 from maskstream.pages.figures.chart import Chart, line_chart
-from maskstream.pages.figures.mesh import MeshFigures, ShownField, field_picture, nodes_of
+from maskstream.pages.figures.mesh import MeshFigures, ShownField, field_picture, mesh_nodes
 from maskstream.pages.figures.pictures import data_uri
 from maskstream.pages.page import render, write_page
 from maskstream.train.core.export import load_model
@@ -126,7 +126,7 @@ def rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mappin
     reader, last = figures.reader, len(trajectories.fields) - 1
     steps = sorted({max(round(part * last), 1) for part in SHOWN_STEPS})
     for i, key in enumerate(trajectories.start.key):
-        nodes = nodes_of(trajectories.start, i)
+        nodes = mesh_nodes(trajectories.start, i)
         mesh, shown = reader.mesh(i), ShownField.of(reader, i)
         drawn = {name: values[:, nodes].numpy() for name, values in {"Truth": trajectories.fields, **made}.items()}
         scale = shown.scale(drawn["Truth"])
