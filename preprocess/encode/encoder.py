@@ -7,8 +7,8 @@ checksum. So parts on several machines make the same, each by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from maskstream.preprocess.source import Source
 from maskstream.shards.config import Config, Json, with_set
@@ -69,6 +69,22 @@ class VideoEncoding(Protocol):
     def in_profile(self, profile: VideoProfile) -> Encoder:
         """The same encoder with another video profile."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledEncoder(Config):
+    """What the encoders of videos share. video: the profile in which they store them."""
+
+    video: VideoProfile = PROFILES["train"]
+
+    def in_profile(self, profile: VideoProfile) -> Self:
+        """The same with videos in another profile. Raises ValueError for one that it cannot have."""
+        return replace(self, video=profile)
+
+    @property
+    def profile(self) -> str:
+        """The name of the video profile."""
+        return self.video.name
 
 
 def in_profile(encoder: Encoder, profile: VideoProfile | None) -> Encoder:

@@ -185,3 +185,15 @@ def check_source_file(path: Path) -> None:
         raise RejectError("open", str(error)) from error
     except OSError as error:
         raise RejectError("open", f"cannot be read: {error.strerror}") from error
+
+
+def read_source_file(path: Path) -> bytes:
+    """The bytes of a source's file. Raises RejectError as `check_source_file` does, and for an empty file."""
+    check_source_file(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise RejectError("open", "is empty: it has 0 bytes")
+    return data

@@ -18,12 +18,10 @@ from av.audio.frame import AudioFrame
 
 from maskstream.preprocess.encode.audio.encoder import LEVEL, check_sound, encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound, frame_samples, integers, sample_format
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder
 from maskstream.preprocess.encode.limits import check_sound_values, in_force
-from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, explain
-from maskstream.shards.config import Config
 from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.members.video import video_member
 
@@ -34,7 +32,7 @@ MIN_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class AudioVisualEncoder(Config):
+class AudioVisualEncoder(ProfiledEncoder):
     """Encodes videos as `VideoEncoder` does and their sound as `AudioEncoder` does, cut to the time of the video.
 
     Time 0 is the first frame. The fact `start_s` of `flac` is the time of the first sound sample: 0 (to within one
@@ -51,21 +49,11 @@ class AudioVisualEncoder(Config):
     version: ClassVar[int] = 7
     modality: ClassVar[str] = "audiovisual"
 
-    video: VideoProfile = PROFILES["train"]
     level: int = LEVEL
 
     def __post_init__(self) -> None:
         if self.video.name == "copy":
             raise ValueError("profile 'copy' does not keep the time of the first frame; use profile 'train' or 'fps'")
-
-    def in_profile(self, profile: VideoProfile) -> AudioVisualEncoder:
-        """The same with videos in another profile."""
-        return replace(self, video=profile)
-
-    @property
-    def profile(self) -> str:
-        """The name of the video profile."""
-        return self.video.name
 
     def encode(self, source: Source) -> Encoded:
         """Encode the video, or its window in frames, and its sound."""

@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.encode.encoder import Encoded
-from maskstream.preprocess.encode.limits import check_image_size, check_source_file
+from maskstream.preprocess.encode.limits import check_image_size, check_source_file, read_source_file
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.members.image import image_member
@@ -142,13 +142,7 @@ def read_picture(path: Path, window: Window | None = None) -> DecodedPicture:
     Alpha is laid over white, 16 bits become 8, inks (CMYK) become RGB as libjpeg-turbo converts them. Animations, files
     without their end and too many pixels (`Limits`) are rejected.
     """
-    check_source_file(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RejectError("open", f"cannot be read: {error.strerror}") from error
-    if not data:
-        raise RejectError("open", "is empty: it has 0 bytes")
+    data = read_source_file(path)
     if is_dicom(data):
         pixels, lossy = dicom_pixels(data, window)
         return DecodedPicture(pixels=pixels, form=None, lossy=lossy, data=data)

@@ -42,17 +42,15 @@ import numpy.typing as npt
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.image.encoder import ImageEncoder, UInt8s, encoded
 from maskstream.preprocess.encode.text.tokenizer import (
-    TRAIN,
-    Training,
+    TokenizedEncoder,
+    UntrainedEncoder,
     make_tokenizer,
     packed_tokenizer,
     training_texts,
     word_numbers,
 )
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.shards.config import NOT_SAVED, Config
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.image import image_member
 from maskstream.shards.members.member import Member
@@ -188,61 +186,27 @@ class ImageMembers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTextEncoder(Config):
-    """The settings of an encoder of images with texts, before its tokenizer is there.
-
-    tokenizer: `train:ALGORITHM:SIZE`, which trains one on the texts of the split train (wordpiece or bpe), or the path
-    of a tokenizer.json. image: how pictures are stored.
-    """
+class ImageTextEncoder(UntrainedEncoder):
+    """The settings of an encoder of images with texts. image: how pictures are stored."""
 
     modality: ClassVar[str] = "image-text"
 
-    tokenizer: str = f"{TRAIN}wordpiece:8192"
     image: ImageEncoder = field(default_factory=ImageEncoder)
-
-    def __post_init__(self) -> None:
-        if self.tokenizer.startswith(TRAIN):
-            Training.parse(self.tokenizer)
-
-    @property
-    def profile(self) -> str:
-        """There is one."""
-        return "image-text"
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> ImageTokenEncoder:
         """The encoder with its tokenizer; `sources` are those of each split. ValueError for an unusable tokenizer."""
-        split = "train" if "train" in sources else next(iter(sources), "")
-        texts = training_texts(sources.get(split, ()), lambda source: [text for _, text in read_texts(source.meta)])
+        texts = training_texts(sources, lambda source: [text for _, text in read_texts(source.meta)])
         definition, facts = make_tokenizer(self.tokenizer, texts)
         return ImageTokenEncoder(tokenizer=facts, image=self.image, definition=zlib.compress(definition))
 
-    def encode(self, source: Source) -> Encoded:
-        """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""
-        raise ValueError("this encoder has no tokenizer yet; call prepared(), as make_shards does")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTokenEncoder(Config):
-    """Encodes images with texts by a tokenizer.
-
-    tokenizer: its facts. definition: tokenizer.json, compressed, which travels with every task.
-    """
+class ImageTokenEncoder(TokenizedEncoder):
+    """Encodes images with texts by a tokenizer."""
 
     modality: ClassVar[str] = "image-text"
 
-    tokenizer: TokenizerFacts
     image: ImageEncoder = field(default_factory=ImageEncoder)
-    definition: bytes = field(default=b"", repr=False, metadata=NOT_SAVED)
-
-    @property
-    def profile(self) -> str:
-        """There is one."""
-        return "image-text"
-
-    @property
-    def attached(self) -> Mapping[str, bytes]:
-        """The file that lies beside dataset.json."""
-        return {TOKENIZER_JSON: zlib.decompress(self.definition)}
 
     def encode(self, source: Source) -> Encoded:
         """The members of the pictures and texts of a source, the files `path` and `parts` and the texts in `meta`.

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE, check_source_file
+from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE, read_source_file
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 
@@ -51,13 +51,7 @@ def read_surface(path: Path) -> Surface:
     kind = path.suffix.lower()
     if kind not in SURFACE_SUFFIXES:
         raise RejectError("open", f"{path.name} is no mesh file; use one of {', '.join(sorted(SURFACE_SUFFIXES))}")
-    check_source_file(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RejectError("open", f"cannot be read: {error.strerror}") from error
-    if not data:
-        raise RejectError("open", "the file is empty")
+    data = read_source_file(path)
     if kind == ".glb":
         check_glb(data)
     vertices, faces = _parsed(data, kind[1:])

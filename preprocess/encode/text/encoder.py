@@ -33,11 +33,17 @@ from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.raw.parquet_rows import ParquetRows
 from maskstream.preprocess.raw.scratch import Scratch
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.shards.config import NOT_SAVED, Config
-from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
+from maskstream.shards.config import NOT_SAVED
 from maskstream.shards.members.text import text_member, tokens_member
 
-from .tokenizer import TRAIN, Training, make_tokenizer, packed_tokenizer, training_texts, word_numbers
+from .tokenizer import (
+    TokenizedEncoder,
+    UntrainedEncoder,
+    make_tokenizer,
+    packed_tokenizer,
+    training_texts,
+    word_numbers,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -259,39 +265,30 @@ def _is_json(value: object) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TextEncoder(Config):
-    """The settings of an encoder of texts, before its tokenizer is there.
+class TextEncoder(UntrainedEncoder):
+    """The settings of an encoder of texts.
 
-    tokenizer: `train:ALGORITHM:SIZE`, which trains one on the split train (wordpiece or bpe), or the path of a
-    tokenizer.json. words: whether `words.npy` is written, the number of each token's word. classes: the path of a
-    folder with WordNet's index.noun, index.verb, index.adj and index.adv, such as that of Debian's wordnet-base; then
-    `classes.npy` is written, the part of speech of each token's word.
+    words: whether `words.npy` is written, the number of each token's word. classes: the path of a folder with WordNet's
+    index.noun, index.verb, index.adj and index.adv, such as that of Debian's wordnet-base; then `classes.npy` is
+    written, the part of speech of each token's word.
     """
 
     modality: ClassVar[str] = "text"
 
-    tokenizer: str = f"{TRAIN}wordpiece:8192"
     words: bool = True
     classes: str | None = None
 
     def __post_init__(self) -> None:
-        if self.tokenizer.startswith(TRAIN):
-            Training.parse(self.tokenizer)
+        UntrainedEncoder.__post_init__(self)
         if self.classes and not self.words:
             raise ValueError("classes are of words; leave words=false out")
-
-    @property
-    def profile(self) -> str:
-        """There is one."""
-        return "text"
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> TokenEncoder:
         """The encoder with its tokenizer and its lexicon; `sources` are those of each split.
 
         Raises ValueError for a tokenizer or a lexicon that cannot be used.
         """
-        split = "train" if "train" in sources else next(iter(sources), "")
-        texts = training_texts(sources.get(split, ()), lambda source: [read_document(source).text])
+        texts = training_texts(sources, lambda source: [read_document(source).text])
         definition, facts = make_tokenizer(self.tokenizer, texts)
         lexicon = None if self.classes is None else Lexicon.read(Path(self.classes))
         packed = b"" if lexicon is None else lexicon.packed()
@@ -303,36 +300,20 @@ class TextEncoder(Config):
             packed_lexicon=packed,
         )
 
-    def encode(self, source: Source) -> Encoded:
-        """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""
-        raise ValueError("this encoder has no tokenizer yet; call prepared(), as make_shards does")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenEncoder(Config):
+class TokenEncoder(TokenizedEncoder):
     """Encodes texts with a tokenizer.
 
-    tokenizer: its facts. words: as in `TextEncoder`. lexicon: the xxh3_128 of the lexicon of parts of speech, or None.
-    definition: tokenizer.json, compressed. packed_lexicon: the lexicon, packed. Both travel with every task.
+    words: as in `TextEncoder`. lexicon: the xxh3_128 of the lexicon of parts of speech, or None.
+    packed_lexicon: the lexicon, packed, which travels with every task.
     """
 
     modality: ClassVar[str] = "text"
 
-    tokenizer: TokenizerFacts
     words: bool = True
     lexicon: str | None = None
-    definition: bytes = field(default=b"", repr=False, metadata=NOT_SAVED)
     packed_lexicon: bytes = field(default=b"", repr=False, metadata=NOT_SAVED)
-
-    @property
-    def profile(self) -> str:
-        """There is one."""
-        return "text"
-
-    @property
-    def attached(self) -> Mapping[str, bytes]:
-        """The file that lies beside dataset.json."""
-        return {TOKENIZER_JSON: zlib.decompress(self.definition)}
 
     def encode(self, source: Source) -> Encoded:
         """The members of a text. RejectError if it cannot be read, or has no tokens."""

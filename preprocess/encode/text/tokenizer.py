@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,10 @@ from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers,
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 
+from maskstream.preprocess.encode.encoder import Encoded
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.shards.format.tokenizer import TokenizerFacts
+from maskstream.shards.config import NOT_SAVED, Config
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """The special tokens of a trained tokenizer, whose ids are 0 to 4."""
@@ -184,12 +187,12 @@ BYTES = 1 << 25
 """How much of the texts counts: the first sources that hold so much."""
 
 
-def training_texts(sources: Sequence[Source], texts: Callable[[Source], Iterable[str]]) -> Iterator[str]:
-    """The texts of the sources, in the order of a hash: all, or the first `BYTES`. texts: those of a source, which may
-    be a reject.
+def training_texts(splits: Mapping[str, Sequence[Source]], texts: Callable[[Source], Iterable[str]]) -> Iterator[str]:
+    """The texts of the sources of the split train, or else of the first, in the order of a hash: all, or the first
+    `BYTES`. texts: those of a source, which may be a reject.
     """
-    left = BYTES
-    for source in sorted(sources, key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode()), one.id)):
+    left, split = BYTES, "train" if "train" in splits else next(iter(splits), "")
+    for source in sorted(splits.get(split, ()), key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode()), one.id)):
         try:
             held = list(texts(source))
         except RejectError:
@@ -198,3 +201,51 @@ def training_texts(sources: Sequence[Source], texts: Callable[[Source], Iterable
         left -= sum(len(text.encode()) for text in held)
         if left <= 0:
             return
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UntrainedEncoder(Config):
+    """The settings of an encoder of texts, before its tokenizer is there.
+
+    tokenizer: `train:ALGORITHM:SIZE`, which trains one on the texts of the split train (wordpiece or bpe), or the path
+    of a tokenizer.json.
+    """
+
+    modality: ClassVar[str]
+
+    tokenizer: str = f"{TRAIN}wordpiece:8192"
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.startswith(TRAIN):
+            Training.parse(self.tokenizer)
+
+    @property
+    def profile(self) -> str:
+        """There is one."""
+        return self.modality
+
+    def encode(self, source: Source) -> Encoded:
+        """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""
+        raise ValueError("this encoder has no tokenizer yet; call prepared(), as make_shards does")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizedEncoder(Config):
+    """What encoders by a tokenizer share. tokenizer: its facts. definition: tokenizer.json, compressed, which travels
+    with every task.
+    """
+
+    modality: ClassVar[str]
+
+    tokenizer: TokenizerFacts
+    definition: bytes = field(default=b"", repr=False, metadata=NOT_SAVED)
+
+    @property
+    def profile(self) -> str:
+        """There is one."""
+        return self.modality
+
+    @property
+    def attached(self) -> Mapping[str, bytes]:
+        """The file that lies beside dataset.json."""
+        return {TOKENIZER_JSON: zlib.decompress(self.definition)}

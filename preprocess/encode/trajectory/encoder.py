@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,15 +18,14 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from maskstream.preprocess.encode.encoder import Encoded, made_of
+from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder, made_of
 from maskstream.preprocess.encode.video.check import check_slices
 from maskstream.preprocess.encode.video.convert import fitted
 from maskstream.preprocess.encode.video.encoder import write_clip
 from maskstream.preprocess.encode.video.fragments import mp4_writer, parsed_output, video_index
-from maskstream.preprocess.encode.video.profile import BLOCK, PROFILES, VideoProfile
+from maskstream.preprocess.encode.video.profile import BLOCK
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, explain
-from maskstream.shards.config import Config
 from maskstream.shards.media.camera_pose import Floats
 from maskstream.shards.media.depth import DEPTH_FORMAT, depth_of
 from maskstream.shards.members.arrays import camera_path_member, problem_of_path
@@ -129,7 +128,7 @@ def _encoded(depth: Sequence[UInt16s], fps: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class TrajectoryEncoder(Config):
+class TrajectoryEncoder(ProfiledEncoder):
     """Encodes walks. `made_by` of a source records its `Walk`.
 
     Colours are stored in a profile of videos, depth without loss, and one pose for each frame, so a profile that
@@ -139,23 +138,12 @@ class TrajectoryEncoder(Config):
     version: ClassVar[int] = 3
     modality: ClassVar[str] = "trajectory"
 
-    video: VideoProfile = PROFILES["train"]
-
     def __post_init__(self) -> None:
         if self.video.name not in ("train", "fast"):
             raise ValueError(
                 f"profile {self.video.name!r} leaves frames out or keeps packets, but a walk is drawn and has depth "
                 "and a pose for each frame; use train or fast"
             )
-
-    def in_profile(self, profile: VideoProfile) -> TrajectoryEncoder:
-        """The same with colours in another profile."""
-        return replace(self, video=profile)
-
-    @property
-    def profile(self) -> str:
-        """The name of the video profile."""
-        return self.video.name
 
     def encode(self, source: Source) -> Encoded:
         """Record and encode a walk. Raises RejectError if none is found."""

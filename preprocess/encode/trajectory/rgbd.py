@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -27,14 +27,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder
 from maskstream.preprocess.encode.image.encoder import UInt8s, read_picture
 from maskstream.preprocess.encode.image.header import read_header
 from maskstream.preprocess.encode.limits import check_frame_size, check_frames, check_source_file, lasts
-from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile
 from maskstream.preprocess.raw.lists import read_lines
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.camera_pose import POSE, Floats, product, turned
 from maskstream.shards.members.arrays import problem_of_lens
@@ -166,7 +164,7 @@ _UPRIGHT: Mapping[str, tuple[float, float, float, float]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RgbdEncoder(Config):
+class RgbdEncoder(ProfiledEncoder):
     """Encodes windows of sequences. A source's `path` is the list of poses; its `parts` are the lists of colours and of
     depth, then the pictures of the window, each once; its `window` counts ticks of the lists (`tum_lists.py`), and its
     meta["map"] names the sequence.
@@ -178,7 +176,6 @@ class RgbdEncoder(Config):
 
     modality: ClassVar[str] = "trajectory"
 
-    video: VideoProfile = PROFILES["train"]
     lens: Lens | None = None
     depth_per_m: float = 5000.0
     up: Literal["z", "y", "-y"] = "z"
@@ -191,15 +188,6 @@ class RgbdEncoder(Config):
             raise ValueError(f"depth_per_m={self.depth_per_m} must be positive")
         if self.up not in _UPRIGHT:
             raise ValueError(f"up={self.up!r} is none of {', '.join(_UPRIGHT)}")
-
-    def in_profile(self, profile: VideoProfile) -> RgbdEncoder:
-        """The same with colours in another profile."""
-        return replace(self, video=profile)
-
-    @property
-    def profile(self) -> str:
-        """The name of the video profile."""
-        return self.video.name
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> RgbdEncoder:
         """The same encoder. Raises ValueError if the lens of a sequence is not known."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import av
 import numpy as np
@@ -24,17 +24,16 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from maskstream.preprocess.encode.encoder import Encoded, made_of
+from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder, made_of
 from maskstream.preprocess.encode.image.encoder import read_picture
 from maskstream.preprocess.encode.limits import check_frame_size
 from maskstream.preprocess.source import RejectError, Source, explain
-from maskstream.shards.config import Config
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 
 from .fragments import cut_out
-from .profile import BLOCK, PROFILES, VideoProfile
+from .profile import BLOCK, VideoProfile
 from .source import DAMAGES, Damage
 from .video import EncodedVideo, encode_video
 
@@ -97,7 +96,7 @@ def on_canvas(frame: UInt8s, height: int, width: int) -> UInt8s:
 
 
 @dataclass(frozen=True, slots=True)
-class VideoEncoder(Config):
+class VideoEncoder(ProfiledEncoder):
     """Encodes videos with a profile. `made_by` of a source makes a `DrawnClip`.
 
     damage, least_whole: what is done with a video of which a part is damaged or cut off, and the share of its frames
@@ -107,7 +106,6 @@ class VideoEncoder(Config):
     version: ClassVar[int] = 7
     modality: ClassVar[str] = "video"
 
-    video: VideoProfile = PROFILES["train"]
     damage: Damage = "reject"
     least_whole: float = 0.5
 
@@ -120,15 +118,6 @@ class VideoEncoder(Config):
             raise ValueError(
                 f"damage={self.damage!r} encodes what is left, but profile 'copy' keeps packets; use train"
             )
-
-    def in_profile(self, profile: VideoProfile) -> VideoEncoder:
-        """The same with videos in another profile."""
-        return replace(self, video=profile)
-
-    @property
-    def profile(self) -> str:
-        """The profile's name."""
-        return self.video.name
 
     def encode(self, source: Source) -> Encoded:
         """Encode the video, or its window in frames (see `encode_video`)."""
@@ -147,7 +136,7 @@ class VideoEncoder(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FramesEncoder(Config):
+class FramesEncoder(ProfiledEncoder):
     """Encodes the frames of a source, in the order of its files.
 
     fps: how many frames were extracted in a second, which the pictures do not say.
@@ -156,23 +145,17 @@ class FramesEncoder(Config):
     version: ClassVar[int] = 3
     modality: ClassVar[str] = "video"
 
-    video: VideoProfile = PROFILES["train"]
     fps: float = 30.0
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.fps <= 240:
             raise ValueError(f"fps={self.fps} is not in 0.1 to 240 frames per second")
 
-    def in_profile(self, profile: VideoProfile) -> FramesEncoder:
+    def in_profile(self, profile: VideoProfile) -> Self:
         """The same in another profile. Raises ValueError for copy: there is no video to copy."""
         if profile.name == "copy":
             raise ValueError("profile 'copy' keeps the packets of a video, but these are pictures; use train or fast")
         return replace(self, video=profile)
-
-    @property
-    def profile(self) -> str:
-        """The profile's name."""
-        return self.video.name
 
     def encode(self, source: Source) -> Encoded:
         """Encode the frames. Raises RejectError if one is no JPEG, or is damaged."""
@@ -207,7 +190,7 @@ def _join(frames: tuple[Path, ...], to: Path, rate: Fraction) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeEncoder(Config):
+class EpisodeEncoder(ProfiledEncoder):
     """Encodes an episode: the video at `path`, and the rows of the Parquet file in `parts` that have its number.
 
     meta["episode"] is the number, meta["arrays"] the column and the shape of a row of each array by its name, and
@@ -217,18 +200,11 @@ class EpisodeEncoder(Config):
     version: ClassVar[int] = 3
     modality: ClassVar[str] = "video"
 
-    video: VideoProfile = PROFILES["train"]
-
-    def in_profile(self, profile: VideoProfile) -> EpisodeEncoder:
+    def in_profile(self, profile: VideoProfile) -> Self:
         """The same in another profile. Raises ValueError for one that changes which frames there are."""
         if profile.fps is not None:
             raise ValueError(f"profile {profile.name!r} leaves frames out, but actions have a row for each; use train")
         return replace(self, video=profile)
-
-    @property
-    def profile(self) -> str:
-        """The profile's name."""
-        return self.video.name
 
     def encode(self, source: Source) -> Encoded:
         """Encode an episode. Raises RejectError if it has not as many frames as rows."""
