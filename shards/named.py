@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -64,3 +64,8 @@ def _mentioning(name: str, table: Mapping[str, Any]) -> str:
 def _unwrapped(part: Any) -> Any:
     """The function of a partial one, and other things as they are."""
     return part.func if isinstance(part, partial) else part
+
+
+def first_few(names: Sequence[str], show: Callable[[str], str] = str) -> str:
+    """The first three of some names, for a message."""
+    return ", ".join(map(show, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
+from maskstream.shards.named import first_few
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
@@ -123,7 +124,6 @@ _LIKE_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. 0-
 """Such as `train_256`, `val2017` or `Test-large`."""
 _LIST_SUFFIXES = frozenset({".csv", ".json", ".list", ".lst", ".txt"})
 _NAMES_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. ]?(list|split|set|files|labels))?\d*")
-_SHOWN = 3
 
 
 def class_folders(
@@ -161,7 +161,7 @@ def _doubt(root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Pat
     whole = [*folders.values()] == [root]
     if whole and not _LIST_SUFFIXES & {*suffixes} and (lists := _lists_of_splits(root)):
         return (
-            f"{', '.join(lists[:_SHOWN])} in {root} look like lists of splits, and are not read: all files would be in "
+            f"{first_few(lists)} in {root} look like lists of splits, and are not read: all files would be in "
             "the split train. Take a dataset that reads them (`maskstream datasets`), or lay the files out as "
             "train/CLASS, val/CLASS and test/CLASS"
         )
@@ -169,16 +169,17 @@ def _doubt(root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Pat
     firsts = sorted({parts[0] for parts in below if len(parts) > 1})
     if whole and (alike := [name for name in firsts if _LIKE_A_SPLIT.fullmatch(name)]):
         return (
-            f"{_shown(alike)} in {root} look like splits, and would be classes of the split train; rename them to "
-            "train, val and test"
+            f"{first_few(alike, _folder)} in {root} look like splits, and would be classes of the split train; rename "
+            "them to train, val and test"
         )
     if not whole and (left := [path.name for path in _others(root, folders) if media_paths(path, suffixes)]):
-        return f"{_shown(left)} in {root} hold files that no split has; move them into {folders['train'].name}/"
+        train = folders["train"].name
+        return f"{first_few(left, _folder)} in {root} hold files that no split has; move them into {train}/"
     at = 1 if whole else 2
     if inner := sorted({"/".join(parts[: at + 1]) for parts in below if _names_a_split(parts, at)}):
         return (
-            f"{_shown(inner)} in {root} look like splits within classes, and would all be in one split; move them to "
-            "train/CLASS, val/CLASS and test/CLASS"
+            f"{first_few(inner, _folder)} in {root} look like splits within classes, and would all be in one split; "
+            "move them to train/CLASS, val/CLASS and test/CLASS"
         )
     return ""
 
@@ -208,10 +209,8 @@ def _names_a_split(parts: Sequence[str], at: int) -> bool:
     return len(parts) > at + 1 and parts[at].lower() in _NAMES
 
 
-def _shown(names: Iterable[str]) -> str:
-    """The first names of several, as folders."""
-    all_names = list(names)
-    return ", ".join(f"{name}/" for name in all_names[:_SHOWN]) + (", ..." if len(all_names) > _SHOWN else "")
+def _folder(name: str) -> str:
+    return f"{name}/"
 
 
 def _label(below: PurePath) -> str | None:

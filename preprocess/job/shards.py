@@ -41,6 +41,7 @@ from maskstream.preprocess.raw.tree import MARK, ArchivedFiles, ArchivedTree, Ra
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import DatasetInfo, Reject
+from maskstream.shards.named import first_few
 from maskstream.shards.reach import Reach, stays_inside
 from maskstream.shards.stores.output import Location, output_at, within
 from maskstream.shards.stores.url import is_url
@@ -54,7 +55,6 @@ from .split import SplitJob
 from .task import write_task
 
 _IN_ARCHIVE = f"{MARK}/"
-_SHOWN = 3
 
 SourcesOf = Callable[[Path], Dataset]
 
@@ -128,7 +128,7 @@ def _from_archives(tree: RawTree, sources_of: SourcesOf, lists: frozenset[str]) 
 def _archives_told(tree: RawTree) -> str:
     """Which archives count as unpacked."""
     names = [archive.relative_to(tree.folder).as_posix() for archive in tree.archives]
-    return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''} count as unpacked"
+    return f"{first_few(names)} count as unpacked"
 
 
 def _with_real_paths(found: Dataset, tree: ArchivedTree) -> Dataset:

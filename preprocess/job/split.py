@@ -33,6 +33,7 @@ from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
 from maskstream.shards.format.writer import mended
+from maskstream.shards.named import first_few
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.local_files import may_run, this_run
 from maskstream.shards.stores.output import Location, Sizes, output_at
@@ -48,7 +49,6 @@ from .verification import about, verify_split
 log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}(?:\.e\d+)?\.(tar|idx|{SUMS[1:]})")
-_SHOWN = 3
 """How many sources a message names."""
 
 
@@ -208,7 +208,7 @@ class SplitJob:
         self._sizes = self.output.sizes()
         missing = [task.name for task, stands in zip(self.tasks, self._standing(self.tasks), strict=True) if not stands]
         if missing:
-            names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            names = first_few(missing)
             raise UnfinishedError(
                 f"{self.folder}: {len(missing)} of {len(self.tasks)} shards are not written yet: {names}; run the "
                 "parts that were stopped again (any --part i/n writes what is missing of its share), then --finish"
@@ -239,7 +239,7 @@ class SplitJob:
         if not kept and (self._options.retry_rejects or not retried):
             return
         changed = kept if self._options.retry_rejects else [*kept, *retried]
-        names = ", ".join(map(repr, changed[:_SHOWN])) + (", ..." if len(changed) > _SHOWN else "")
+        names = first_few(changed, repr)
         retry = "" if kept else "all of them were rejects: encode them again with retry_rejects (--retry-rejects), "
         raise ResumeError(
             f"{self.folder}: {len(changed)} of {self._n_listed} sources changed after they were encoded: {names}; "

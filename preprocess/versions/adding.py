@@ -32,6 +32,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import Records
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import Reject
+from maskstream.shards.named import first_few
 from maskstream.shards.stores.local_files import LOCK
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
 from maskstream.shards.stores.url import is_url
@@ -90,7 +91,6 @@ def _holds(folder: Output, keys: AbstractSet[str]) -> bool:
     )
 
 
-_SHOWN = 3
 _MISSING = "missing"
 
 
@@ -193,7 +193,7 @@ def _changed(
         source.id for source in sources if source.id in states and not is_same(source, states[source.id], files, seen)
     }
     if kept := sorted(changed & known):
-        names = ", ".join(map(repr, kept[:_SHOWN])) + (", ..." if len(kept) > _SHOWN else "")
+        names = first_few(kept, repr)
         raise ResumeError(
             f"{output.location}: {len(kept)} of its sources changed after they were encoded: {names}; put them back, "
             "or give changed files other names and remove the samples (`maskstream remove`)"

@@ -24,6 +24,7 @@ from maskstream.shards.format.manifest import Manifest, forget_index
 from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.rejects import REMOVED, removed_bytes, removed_name
 from maskstream.shards.format.verify import SplitCheck
+from maskstream.shards.named import first_few
 from maskstream.shards.stores.folders import folder_of, is_elsewhere, joined
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
@@ -33,9 +34,6 @@ from .erased_files import erased_part, erased_shard, remove_what_no_version_name
 from .erased_words import ErasedWords, erased_words, share_words
 from .merging import MERGED, read_keys
 from .versions_without import ErasedPart, Erasure, publish_without, scrub_records
-
-_AT_ONCE = 1 << 16
-_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +82,7 @@ def remove(split: Location | Output, keys: Iterable[str]) -> Removal:
 
 def find_numbers(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
     """The numbers of the samples with these keys, sorted. Raises ValueError if the split does not have a key."""
-    found: dict[str, int] = {}
-    for begin in range(0, len(manifest), _AT_ONCE):
-        some = manifest.keys(range(begin, min(begin + _AT_ONCE, len(manifest))))
-        found |= {key: begin + i for i, key in enumerate(some) if key in keys}
+    found = _found(manifest, keys)
     if missing := sorted(keys - found.keys()):
         raise ValueError(missing_keys(manifest, missing, len(keys)))
     return np.array(sorted(found.values()), np.int64)
@@ -96,7 +91,7 @@ def find_numbers(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
 def missing_keys(manifest: Manifest, missing: Iterable[str], of: int) -> str:
     """What is wrong with keys that the split does not have; `of`: how many were given."""
     names = sorted(missing)
-    shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    shown = first_few(names, repr)
     return (
         f"{len(names)} of {of} keys are not in {manifest.location}: {shown}; a key is that of a sample (`key` in the "
         "manifest), not the name of a source"

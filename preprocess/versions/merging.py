@@ -32,6 +32,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import hashes_of, parquet_bytes, repeated_keys
 from maskstream.shards.format.rejects import REMOVED, read_rejects, removed_bytes, removed_name
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
+from maskstream.shards.named import first_few
 from maskstream.shards.stores.folders import file_of, folder_of, is_elsewhere, joined, merged_store, seen_from
 from maskstream.shards.stores.output import Location, Output, output_at
 
@@ -83,7 +84,6 @@ def publish_rejects_and_removed(
 
 
 _AT_ONCE = 1 << 16
-_SHOWN = 3
 
 
 def check_fit(ours: Manifest, theirs: Manifest) -> None:
@@ -127,7 +127,7 @@ def check_keys(splits: Sequence[Manifest]) -> None:
     if not twice:
         return
     where = [split.location for split in splits if any(twice[0] in keys for keys in read_keys(split))]
-    shown = ", ".join(map(repr, twice[:_SHOWN])) + (", ..." if len(twice) > _SHOWN else "")
+    shown = first_few(twice, repr)
     raise DatasetError(
         f"{len(twice)} keys are in more than one split, {twice[0]!r} in both {where[0]} and {where[-1]}: {shown}"
     )
@@ -281,7 +281,7 @@ def _tidy(output: Output) -> None:
 
 def _shown(split: Manifest) -> str:
     names = split.info["label_names"]
-    return f"{', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''} ({len(names)})" if names else "none"
+    return f"{first_few(names, repr)} ({len(names)})" if names else "none"
 
 
 def _report(info: dict[str, Any]) -> Merged:
