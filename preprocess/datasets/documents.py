@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow.lib import ArrowException
 
-from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.text.encoder import LINES, MAX_BYTES, ROWS, TEXT, TextEncoder
 from maskstream.preprocess.raw.lists import MAX_LABEL
 from maskstream.preprocess.raw.parquet_rows import is_outage
@@ -40,7 +39,7 @@ class ListedDocument:
     id: str | None = None
 
 
-def documents(root: Path, *, name: str, suffix: str, obtain: str, encoder: Encoder | None = None) -> Dataset:
+def documents(root: Path, *, name: str, suffix: str, obtain: str) -> Dataset:
     """The dataset of the files with this suffix below `root`.
 
     The split of a document is that of its line; else the folder or the file is named after one (train.jsonl,
@@ -62,7 +61,7 @@ def documents(root: Path, *, name: str, suffix: str, obtain: str, encoder: Encod
             id=one.id if one.id is not None else f"{where}:{one.number}", path=path, label=label, window=one.window
         )
         splits.setdefault(split, []).append(source)
-    return Dataset(name=name, label_names=label_names, splits=splits, encoder=encoder or TextEncoder())
+    return Dataset(name=name, label_names=label_names, splits=splits, encoder=TextEncoder())
 
 
 def _lines(path: Path) -> Iterator[ListedDocument]:

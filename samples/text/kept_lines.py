@@ -12,13 +12,12 @@ import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.datasets.documents import documents
-from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.text.encoder import LINES
 
 Lines = Iterable[Mapping[str, Any]]
 
 
-def kept_lines(name: str, root: Path, make: Callable[[Path], Lines], encoder: Encoder | None = None) -> Dataset:
+def kept_lines(name: str, root: Path, make: Callable[[Path], Lines]) -> Dataset:
     """The dataset of the documents of ROOT/documents/NAME.jsonl, which `make(root)` makes if it is missing.
 
     The file appears when it is complete. To make it again, delete it.
@@ -30,7 +29,7 @@ def kept_lines(name: str, root: Path, make: Callable[[Path], Lines], encoder: En
         with partial.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{json.dumps(line, ensure_ascii=False)}\n" for line in make(root))
         partial.replace(path)
-    return documents(path.parent, name=name, suffix=LINES, obtain=f"Delete {path} and try again", encoder=encoder)
+    return documents(path.parent, name=name, suffix=LINES, obtain=f"Delete {path} and try again")
 
 
 def choose_split(group: str, share: float) -> str:

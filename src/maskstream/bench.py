@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from maskstream.pipelines.stream.topology import compute_alone
 from .modality import RUN_STEPS, Modality
 from .pipelines.modalities.data import DataConfig
 from .pipelines.modalities.rows import Planned, PlanT, RowSampler
-from .pipelines.modalities.split import Split, StoreOptions, open_manifest
+from .pipelines.modalities.split import Split
 from .pipelines.modalities.video.batch import VideoBatch
 from .pipelines.modalities.video.data import VideoData
 from .pipelines.modalities.video.decoders import fastest, machine_of, write_speeds
@@ -36,7 +36,7 @@ from .pipelines.stream.sampler import HostT, Wanted
 from .pipelines.stream.stats import WAITS, Stats
 from .pipelines.stream.topology import default_threads
 from .shards.errors import DataError, SampleError
-from .shards.format.manifest import SplitLocation
+from .shards.format.manifest import Manifest, SplitLocation
 
 ROUNDS = 3
 PREFETCH = 3
@@ -56,14 +56,13 @@ def measure(
     step_s: float = 0.0,
     workers: int = 0,
     threads: int | None = None,
-    **storing: Unpack[StoreOptions],
 ) -> dict[str, Any]:
     """Measures the loader of a split for `for_s` seconds or until `samples` samples. The result can be written as JSON.
 
     The consumer takes each batch and then waits for `step_s` seconds. Samples made during the start are not counted.
     Raises ValueError if the split is smaller than a batch, ShardError if there is no finished split.
     """
-    manifest = open_manifest(location, **storing)
+    manifest = Manifest.load(location)
     have = len(manifest)
     if have < batch_size:
         raise ValueError(f"{location} has {have} samples, less than a batch of {batch_size}; give a smaller batch size")
@@ -105,14 +104,13 @@ def sweep(
     step_s: float = 0.0,
     cores: int | None = None,
     rounds: int = ROUNDS,
-    **storing: Unpack[StoreOptions],
 ) -> dict[str, Any]:
     """Measures several numbers of workers and threads, `for_s` seconds each. The result can be written as JSON: the
     name of samples ("unit"), all settings that were tried, the fastest first ("tried"), and the fastest ("best").
 
     rounds: how often each setting is measured, in turn, so that the noise of the machine affects all settings alike.
     """
-    manifest = open_manifest(location, **storing)
+    manifest = Manifest.load(location)
     tried: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for _ in range(rounds):
         for workers, threads in candidates(cores or default_threads(0)):

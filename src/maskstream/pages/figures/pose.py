@@ -31,7 +31,6 @@ def skeletons(
     hidden: Bool | None = None,
     made: Floats | None = None,
     title: str = "",
-    words: str = "",
     alt: str = "skeletons",
 ) -> Drawing:
     """Poses (T, J, 2), y downwards, in rows of 6, each with its pelvis (joint 0) in the middle; all have one scale.
@@ -57,7 +56,6 @@ def skeletons(
         height=TALL * -(-len(flat) // ACROSS),
         alt=alt,
         title=title,
-        words=words,
         keys=tuple(keys if made is not None or hidden is not None else ()),
     )
 

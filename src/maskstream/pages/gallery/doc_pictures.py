@@ -39,7 +39,7 @@ _STROKED = {
 }
 _PX = 7.8
 """The width of a letter of 13 px, to which all text is stretched, whatever font is there."""
-_LINE, _ACROSS = 24, 62
+_LINE, _ACROSS, _LINES = 24, 62, 4
 _SHARDS = (STRONG, THIRD, "#7a9a3a")
 
 
@@ -91,8 +91,8 @@ def drawing_svg(drawing: Drawing) -> str:
     return svg(drawing.width, drawing.height, "".join(paths))
 
 
-def words_svg(words: WordPieces, lines: int = 4) -> str:
-    """The first lines of a text: what is hidden is a box, other ids in its place are in another colour."""
+def words_svg(words: WordPieces) -> str:
+    """The first four lines of a text: what is hidden is a box, other ids in its place are in another colour."""
     shapes, x, y, last = [], 0, 0, 0
     for piece, state, spaced in words.pieces:
         kind = state.split()[0] if state.strip() else ""
@@ -102,7 +102,7 @@ def words_svg(words: WordPieces, lines: int = 4) -> str:
         x += int(spaced and x > 0)
         if x + n > _ACROSS:
             x, y = 0, y + 1
-            if y == lines:
+            if y == _LINES:
                 break
         left, top = x * _PX, y * _LINE + 4
         if kind == "gone":

@@ -144,9 +144,7 @@ Bool = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
 
 
-def masked_picture(
-    picture: UInt8, hidden: Bool, *, alt: str, caption: str = "", token: Bool | None = None, lossless: bool = False
-) -> Picture:
+def masked_picture(picture: UInt8, hidden: Bool, *, alt: str, caption: str = "", token: Bool | None = None) -> Picture:
     """`picture` (H, W, 3), resized to whole pixels per token, with the `hidden` tokens (rows, columns) grey and dark
     and a line around the others; those of `token` enter as the mask token and are hatched."""
     rows, columns = hidden.shape
@@ -156,7 +154,7 @@ def masked_picture(
     if token is not None:
         shown = np.where(pixels(token, cell)[..., None], hatch(size)[..., None], shown).astype(np.uint8)
     return Picture(
-        uri=data_uri(shown, lossless=lossless),
+        uri=data_uri(shown),
         alt=alt,
         outline=outline_path(~hidden if token is None else ~(hidden | token)),
         columns=columns,

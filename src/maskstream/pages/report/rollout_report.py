@@ -33,6 +33,8 @@ from maskstream.train.papers.meshmask.evaluate import (
 
 _MARKS = (1, 10, 50)
 PERSISTENCE = "persistence"
+SHOWN = 2
+"""As many trajectories at most are drawn."""
 SHOWN_STEPS = (1 / 15, 1 / 3, 2 / 3, 1)
 """Steps of a rollout that are drawn, as parts of its length."""
 
@@ -58,14 +60,13 @@ def compare_rollouts(
     *,
     count: int | None = None,
     steps: int | None = None,
-    shown: int = 2,
     component: str | None = None,
 ) -> dict[str, Any]:
     """Compares the rollouts of the models in `runs` with each other and with persistence.
 
     They run over the first `count` trajectories (default: all) of the split at `data`, with `steps` steps each
     (default: those of the shortest). component: the mesh, if a sample has several. If `out` is given, a page with
-    pictures of `shown` trajectories is written there. Returns, for persistence and for each run by its folder, the loss
+    pictures of two trajectories is written there. Returns, for persistence and for each run by its folder, the loss
     of one step (`one_step`) and the root mean square errors of the rollouts in standard deviations of the fields, as
     plain JSON values.
 
@@ -87,7 +88,7 @@ def compare_rollouts(
     table = {row.name: {"one_step": row.one_step, **row.at(sorted(set(marks)))} for row in rows}
     if out is not None:
         figures = MeshFigures(reader=open_reader(data, component))
-        write_page(_page(rows, table, trajectories, made, data, shown, figures), out)
+        write_page(_page(rows, table, trajectories, made, data, figures), out)
     return {"trajectories": len(trajectories.start), "errors": table}
 
 
@@ -97,11 +98,10 @@ def _page(
     trajectories: Trajectories,
     made: dict[str, Tensor],
     data: str | Path,
-    shown: int,
     figures: MeshFigures,
 ) -> str:
     models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
-    cards = tuple(islice(rollout_cards(figures, trajectories, models), shown))
+    cards = tuple(islice(rollout_cards(figures, trajectories, models), SHOWN))
     return render(
         "rollout.html.j2",
         title="Rollouts",
