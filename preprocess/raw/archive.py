@@ -25,7 +25,7 @@ from typing_extensions import Buffer
 from maskstream.shards.errors import DatasetError, OutageError
 
 from .file_state import DamagedFileError, FileState
-from .tar import ArchiveMember, Contents, TarMembers, age_ns, checked_name, damage, plain_name
+from .members import ArchiveMember, Contents, TarMembers, age_ns, checked_name, damage, plain_name
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_PACKING = 200

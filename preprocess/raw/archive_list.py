@@ -25,9 +25,9 @@ from maskstream.shards.stores.local_files import publishing
 
 from .archive import Archive, pieces
 from .file_state import read_state
+from .members import ArchiveMember
 from .parquet_rows import SUFFIX, ParquetRows
 from .scratch import Scratch
-from .tar import ArchiveMember
 
 log = logging.getLogger(__name__)
 

@@ -32,9 +32,9 @@ from .archive import ENDINGS, is_archive, pieces
 from .archive_list import OpenArchives, list_members, listed_archive
 from .file_state import DamagedFileError, FileState, set_age
 from .files import LOCAL, Hand, RawFiles, UrlFiles, fetching, is_same_file
+from .members import ArchiveMember
 from .parquet_rows import SUFFIX
 from .scratch import Scratch
-from .tar import ArchiveMember
 
 if TYPE_CHECKING:
     from .url import RawFile

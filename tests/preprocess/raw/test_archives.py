@@ -18,7 +18,7 @@ from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.archive import Archive
 from maskstream.preprocess.raw.archive_list import OpenArchives, list_members
 from maskstream.preprocess.raw.file_state import DamagedFileError
-from maskstream.preprocess.raw.tar import ArchiveMember
+from maskstream.preprocess.raw.members import ArchiveMember
 from maskstream.preprocess.raw.tree import ArchivedFiles, archive_and_name, archives_below, raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
