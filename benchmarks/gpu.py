@@ -162,10 +162,10 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 
 def _accept(device: torch.device, result: dict[str, Any]) -> None:
     """Writes down that DALI may be used on this card, if it was the fastest."""
-    from maskstream.pipelines.modalities.backend import accept, card_of
+    from maskstream.pipelines.modalities.backend import accept, find_card
 
     fastest = "dali" if result["steps"]["decoding"]["figures"]["fastest"].startswith("dali") else "cpu"
-    accept(card_of(device), fastest)
+    accept(find_card(device), fastest)
     print(f"accepted: backend='auto' uses {fastest} on {result['card']} from now on")
 
 

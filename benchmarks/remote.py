@@ -43,7 +43,7 @@ from maskstream.shards.format.dataset import finish_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.stores.client import client_of
+from maskstream.shards.stores.client import make_client
 
 if TYPE_CHECKING:
     from tests.services.proxies import RunningProxy
@@ -147,7 +147,7 @@ def repeated(manifest: Manifest) -> Iterator[Sample]:
 
 
 def upload(folder: Path, url: str) -> None:
-    client = client_of(url)
+    client = make_client(url)
     for path in sorted(folder.iterdir()):
         if path.is_file():
             obstore.put(client, path.name, path)

@@ -264,8 +264,8 @@ PACKAGE, USER, RUN, DATA = "this package", "the command line or the caller", "a 
 NAMES_CODE = {
     "preprocess/__init__.py": {"import_module": PACKAGE},
     "preprocess/datasets/__init__.py": {"import_module": PACKAGE, "imported": PACKAGE, "named": USER},
-    "shards/config/assignments.py": {"class_of": USER, "type(config).from_dict": USER},
-    "shards/config/base.py": {"class_of": USER, "cls.from_dict": USER, "imported": USER},
+    "shards/config/assignments.py": {"find_class": USER, "type(config).from_dict": USER},
+    "shards/config/base.py": {"find_class": USER, "cls.from_dict": USER, "imported": USER},
     "shards/format/tokenizer.py": {"TokenizerFacts.from_data": DATA},
     "shards/named.py": {"import_module": USER, "imported": USER},
     "pipelines/flow/choice.py": {"imported": USER},
@@ -286,7 +286,7 @@ NAMES_CODE = {
 
 def test_what_is_read_from_data_names_no_code():
     """A new call joins the list above; one that is given data is `from_data`, which imports nothing."""
-    doors = {"from_dict", "from_data", "imported", "named", "import_module", "class_of", "__import__", "run_path"}
+    doors = {"from_dict", "from_data", "imported", "named", "import_module", "find_class", "__import__", "run_path"}
     source = ROOT / "src" / "maskstream"
     own = [path for path in sorted(source.rglob("*.py")) if path.relative_to(source).parts[0] not in FOLDERS]
     found: dict[str, set[str]] = {}

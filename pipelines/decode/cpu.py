@@ -253,29 +253,29 @@ def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UIn
 def _frame_to_rgb(frame: VideoFrame, crop: Crop, scratch: UInt8Array, out: UInt8Array) -> None:
     if frame.format.name not in PLANAR_420:
         frame = frame.reformat(format="yuv420p")
-    standard, full = colours_of(frame)
+    standard, full = read_colours(frame)
     height, width, _ = out.shape
     even = height % 2 == 0 and width % 2 == 0
     if even and not full and standard == "bt601":
         area = height * width
         chroma = scratch[area : area + area // 2].reshape(2, height // 2, width // 2)
-        for plane, to in zip(planes_of(frame, crop), (scratch[:area].reshape(height, width), *chroma), strict=True):
+        for plane, to in zip(cut_planes(frame, crop), (scratch[:area].reshape(height, width), *chroma), strict=True):
             _resize(plane, to)
         stacked = scratch[: area + area // 2].reshape(height * 3 // 2, width)
         cv2.cvtColor(stacked, cv2.COLOR_YUV2RGB_I420, dst=out)
         return
     planes = scratch.reshape(3, height, width)
-    for plane, to in zip(planes_of(frame, crop), planes, strict=True):
+    for plane, to in zip(cut_planes(frame, crop), planes, strict=True):
         _resize(plane, to)
     cv2.transform(cv2.merge(list(planes)), yuv_to_rgb(standard, full), dst=out)
 
 
-def colours_of(frame: VideoFrame) -> tuple[str, bool]:
+def read_colours(frame: VideoFrame) -> tuple[str, bool]:
     """The standard of a frame's colours, "bt601" or "bt709", and whether they have the full range."""
     return "bt709" if frame.colorspace == _BT709 else "bt601", frame.color_range == _FULL_RANGE
 
 
-def planes_of(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
+def cut_planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
     """Views of the crop in the planes Y, U and V; nothing is copied."""
     views = []
     y, x, rows, columns = crop.y, crop.x, crop.height, crop.width
@@ -347,6 +347,6 @@ def crop_planes(frames: list[VideoFrame], crop: Crop, into: tuple[UInt8Array, UI
             luma[t], chroma[t] = luma[before], chroma[before]
             continue
         planar = frame if frame.format.name in PLANAR_420 else frame.reformat(format="yuv420p")
-        luma[t], chroma[t, 0], chroma[t, 1] = planes_of(planar, crop)
-    standard, full_range = colours_of(frames[0])
+        luma[t], chroma[t, 0], chroma[t, 1] = cut_planes(planar, crop)
+    standard, full_range = read_colours(frames[0])
     return CropPlanes(luma=luma, chroma=chroma, flip=crop.flip, standard=standard, full_range=full_range)

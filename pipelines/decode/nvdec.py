@@ -16,7 +16,7 @@ import numpy as np
 
 from maskstream.shards.media.mp4 import Int64Array, Packets, Track
 
-from .cpu import PLANAR_420, colours_of, frames_at, h264_kind
+from .cpu import PLANAR_420, frames_at, h264_kind, read_colours
 
 CODECS = {"cuda": ("h264", "hevc"), "cpu": ("vp9",)}
 """The codecs decoded on each type of device. NVDEC would count the hidden frames of VP9 and AV1."""
@@ -51,7 +51,7 @@ class _Formats:
             found = self._known.get(header)
         if found is None:
             (frame,) = frames_at(track, data, _only(packets, key), packets.pts[key : key + 1], size)
-            standard, full_range = colours_of(frame)
+            standard, full_range = read_colours(frame)
             found = PictureFormat(pixels=frame.format.name, standard=standard, full_range=full_range)
             with self._lock:
                 self._known[header] = found

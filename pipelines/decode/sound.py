@@ -25,9 +25,9 @@ from maskstream.shards.media.sound_table import (
     SoundForm,
     SoundHead,
     SoundTableError,
-    counts_of,
+    count_samples,
+    group_packets,
     packet_bytes,
-    packets_of,
 )
 from maskstream.shards.stores.base import Range, Store
 
@@ -317,7 +317,7 @@ def decode_indexed(
 
 def _runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run]:
     """The runs of packets that hold the samples [low, high)."""
-    first, stop = head.cells_of(low, high)
+    first, stop = head.locate_cells(low, high)
     cells = np.frombuffer(reader.of_table(*head.cells_at(first, stop)), CELL)
     begins = [0, *(np.flatnonzero(cells["runs_on"][:-1] == 0) + 1).tolist(), len(cells)]
     for a, b in pairwise(begins):
@@ -330,9 +330,9 @@ def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int
     """The run that holds the samples [low, high) of the `cells`."""
     decode, stop = int(cells["decode"][0]), int(cells["stop"][-1])
     pieces = np.frombuffer(reader.of_table(*head.pieces_at(decode, stop)), PIECE)
-    packets = packets_of(pieces)
+    packets = group_packets(pieces)
     kept = int(np.searchsorted(packets, int(cells["packet"][0]) - decode))
-    ends = int(cells["sample"][0]) + np.cumsum(counts_of(pieces, packets)[kept:])
+    ends = int(cells["sample"][0]) + np.cumsum(count_samples(pieces, packets)[kept:])
     past = kept + int(np.searchsorted(ends, high)) + 1
     before = int(np.searchsorted(ends, low, side="right"))
     skipped = before if head.codec in MEMORYLESS else 0
@@ -340,7 +340,7 @@ def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int
     pieces = pieces[packets[0] : packets[-1]]
     packets = packets - packets[0]
     kept = 0 if skipped else kept
-    counts = counts_of(pieces, packets)[kept:]
+    counts = count_samples(pieces, packets)[kept:]
     base, last = int(pieces["start"][0]), pieces[-1]
     data = reader.of_member(base, int(last["start"]) + int(last["size"]) - base)
     at = int(ends[skipped]) - int(counts[0])

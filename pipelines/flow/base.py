@@ -83,12 +83,12 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
     return Flow(
         vectors=torch.from_numpy(np.stack([clip.vectors for clip in clips])),
         valid=torch.from_numpy(np.stack([clip.valid for clip in clips])),
-        cuts=torch.from_numpy(np.stack([_cuts_of(clip) for clip in clips])),
+        cuts=torch.from_numpy(np.stack([_known_cuts(clip) for clip in clips])),
         confidence=torch.from_numpy(np.stack(known)) if len(known) == len(clips) else None,
     )
 
 
-def _cuts_of(clip: ClipFlow) -> npt.NDArray[np.bool_]:
+def _known_cuts(clip: ClipFlow) -> npt.NDArray[np.bool_]:
     return np.zeros(len(clip.vectors), dtype=np.bool_) if clip.cuts is None else clip.cuts
 
 

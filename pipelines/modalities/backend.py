@@ -28,7 +28,7 @@ class GpuCard:
     torch: str
 
 
-def card_of(device: torch.device) -> GpuCard:
+def find_card(device: torch.device) -> GpuCard:
     """The card of a CUDA device, with the present versions."""
     return GpuCard(
         name=torch.cuda.get_device_name(device),
@@ -57,7 +57,7 @@ def not_accepted(device: torch.device, *, measured: bool = False) -> str:
     measured: whether the speed of each format is known (`maskstream bench --decode`), so that passing is enough.
     """
     try:
-        card = card_of(device)
+        card = find_card(device)
     except (AssertionError, RuntimeError, OSError) as error:
         return f"the device cannot be asked for its name ({' '.join(str(error).split())})"
     for entry in _entries(record_path()):

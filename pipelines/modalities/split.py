@@ -68,7 +68,7 @@ def lanes_of_node(lanes: int, rank: int, world_size: int) -> range:
     return range(first * lanes // world_size, -(-min(first + on_node, world_size) * lanes // world_size))
 
 
-def shards_of(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[str]:
+def list_shards(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[str]:
     """The names of the shards of some of the lanes. Raises ValueError for a lane that there is not."""
     if wrong := [lane for lane in chosen if not 0 <= lane < lanes]:
         raise ValueError(f"lane {wrong[0]} of {lanes} lanes; they count from 0 to {lanes - 1}")
@@ -80,7 +80,7 @@ def shards_of(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[str
 def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_size: int) -> Filling | None:
     """Begins to fill the cache with the whole shards of the node's lanes if they fit, in one process of the node."""
     own = lanes_of_node(lanes, rank, world_size)
-    names = shards_of(manifest, lanes, own)
+    names = list_shards(manifest, lanes, own)
     of_node = sum(map(manifest.store.size, names))
     whole = cache.fits(of_node)
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0

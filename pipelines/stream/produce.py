@@ -19,7 +19,7 @@ from maskstream.shards.errors import RemovedError, SampleError
 from maskstream.shards.stores.base import Together
 
 from .order import Int64Array, rank_share
-from .rng import Place, progress_of, sample_rng
+from .rng import Place, run_progress, sample_rng
 from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
 from .samples import BatchOrder
 from .stats import Stats
@@ -72,7 +72,7 @@ def plans(
         for b, whole in enumerate(order.batches(epoch, first), start=first):
             mine, weight = rank_share(np.arange(len(whole.indexes)), rank, world_size)
             step = epoch * order.n_batches + b
-            progress = progress_of(step, steps)
+            progress = run_progress(step, steps)
             yield BatchPlan(
                 number=(epoch, b),
                 indexes=whole.indexes[mine],

@@ -32,7 +32,7 @@ class Place:
 START = Place()
 
 
-def progress_of(step: int, steps: int | None) -> float:
+def run_progress(step: int, steps: int | None) -> float:
     """The progress of batch `step` in a run of `steps` batches; 0 if `steps` is None."""
     if steps is None:
         return 0.0

@@ -26,7 +26,7 @@ from maskstream.preprocess.job.progress import Progress
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.columns import FORMAT
 from maskstream.shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, finish_split
-from maskstream.shards.format.part_writer import Hashes, hashes_of
+from maskstream.shards.format.part_writer import Hashes, hash_keys
 from maskstream.shards.format.records import Records, Row, ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.ustar import idx_text
@@ -74,7 +74,7 @@ class Collected:
             if table is not None and tar.shard.rows:
                 named[tar.shard.name] = sum(table.names_one(row.key) for row in tar.shard.rows)
                 example = example or tar.shard.rows[0].key
-            hashes.append(hashes_of(row.key for row in tar.shard.rows))
+            hashes.append(hash_keys(row.key for row in tar.shard.rows))
             labels.update(tar.labels)
             rejects += tar.rejects
         if table is not None and example and not any(named.values()):
@@ -148,7 +148,7 @@ def _kept(
     taken: dict[str, str] = {}
     for tar in tars:
         kept, refused = [], []
-        found = hashes_of(row.key for row in tar.shard.rows).tolist() if twice else [None] * len(tar.shard.rows)
+        found = hash_keys(row.key for row in tar.shard.rows).tolist() if twice else [None] * len(tar.shard.rows)
         for row, label, number in zip(tar.shard.rows, tar.labels, found, strict=True):
             if number in twice:
                 if row.key in taken:

@@ -32,7 +32,7 @@ from maskstream.shards.media.sound_table import (
     SoundForm,
     SoundTable,
     SoundTableError,
-    packets_of,
+    group_packets,
 )
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.sound import SOUND
@@ -359,7 +359,7 @@ def _packets(demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
     if timeline is None:
         return None
     size, cells = divide_cells(demuxed.form, demuxed.packets, timeline, len(sound.samples))
-    pieces, firsts = demuxed.pieces.copy(), packets_of(demuxed.pieces)
+    pieces, firsts = demuxed.pieces.copy(), group_packets(demuxed.pieces)
     pieces["samples"][firsts[1:] - 1] = timeline.counts
     for name in ("decode", "packet", "stop"):
         cells[name] = firsts[cells[name]]

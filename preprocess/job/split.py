@@ -25,8 +25,8 @@ from maskstream.shards.format.dataset import (
     VERSIONS,
     finish_split,
     is_index,
+    list_versions,
     read_dataset_json,
-    versions_of,
 )
 from maskstream.shards.format.records import READERS, RECORDS, Records, ShardRecord
 from maskstream.shards.format.rejects import read_rejects
@@ -180,7 +180,7 @@ class SplitJob:
 
     def _check_versions(self) -> None:
         """Raise ResumeError if the split has later versions, which an index made of the records would take back."""
-        if (versions := versions_of(self.output.store)) and versions[-1] > 1:
+        if (versions := list_versions(self.output.store)) and versions[-1] > 1:
             raise ResumeError(
                 f"{self.folder} has {versions[-1]} versions (samples were removed or appended), and its index would be "
                 f"written as version 1 again; if {DATASET_JSON} is damaged, copy {VERSIONS}/{versions[-1]}.json to it, "

@@ -13,9 +13,9 @@ import xxhash
 from obstore.exceptions import GenericError, NotSupportedError
 
 from maskstream.shards.errors import DatasetError, MissingFileError, OutageError
-from maskstream.shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, errors_of
+from maskstream.shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, store_errors
 from maskstream.shards.stores.remote_files import IncompleteError, asked, chunks, contents, has_given_up
-from maskstream.shards.stores.url import StorePlace, place_of
+from maskstream.shards.stores.url import StorePlace, parse_place
 
 from .file_state import FileState, set_age
 
@@ -42,7 +42,7 @@ def listed(url: str) -> Iterator[RawFile]:
     """The files below a URL. Raises OutageError if they cannot be listed, DatasetError for names that cannot be those
     of files.
     """
-    place = place_of(url)
+    place = parse_place(url)
     yield from _of_bucket(url, place) if place.scheme in BUCKETS else _of_server(url, place)
 
 
@@ -57,7 +57,7 @@ def fetched(url: str, name: str, to: Path | None) -> FileState:
 
     Raises OutageError if it cannot be read, OSError if it cannot be written.
     """
-    place = place_of(url)
+    place = parse_place(url)
     client, where = bucket_client(place, FILE_S), f"{url.rstrip('/')}/{name}"
     with _reading(where):
         state = asked(lambda: _streamed(client, _key(place, name), to))
@@ -111,7 +111,7 @@ def _of_server(url: str, place: StorePlace) -> Iterator[RawFile]:
             return _file(name, obstore.head(asking, _key(place, name)))
 
     try:
-        with errors_of(f"{url}/{FILE_LIST}"):
+        with store_errors(f"{url}/{FILE_LIST}"):
             data = contents(bucket_client(place, FILE_S), _key(place, FILE_LIST), _MOST_LISTED_BYTES)
     except MissingFileError as error:
         raise DatasetError(
@@ -142,7 +142,7 @@ def _age(meta: ObjectMeta) -> int:
 def _reading(where: str) -> Iterator[None]:
     """Raises OutageError also for a file that is gone, as a local one that is gone does."""
     try:
-        with errors_of(where):
+        with store_errors(where):
             yield
     except MissingFileError as error:
         raise OutageError(f"{error}, though it was listed") from error

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of, read_checked
-from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, fingerprint_of, part_metadata
+from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, make_fingerprint, part_metadata
 from maskstream.shards.format.dataset import publish_version, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
@@ -25,9 +25,9 @@ from maskstream.shards.format.rejects import REMOVED
 from maskstream.shards.format.tokenizer import TOKENIZER
 from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.block_sums import SUMS
-from maskstream.shards.stores.folders import folder_of
+from maskstream.shards.stores.folders import folder_name
 from maskstream.shards.stores.output import Location, Output, output_at
-from maskstream.shards.stores.url import is_url, place_of
+from maskstream.shards.stores.url import is_url, parse_place
 
 from .merging import add_sums, check_distinct, check_fit, check_keys, publish_rejects_and_removed
 
@@ -39,7 +39,7 @@ def carry_records(output: Output, theirs: Manifest, names: Mapping[str, str], ve
 
     names: our names of their shards. A task without a shard is recorded under its name and the version.
     """
-    if is_url(theirs.location) and place_of(theirs.location).scheme in _WEB:
+    if is_url(theirs.location) and parse_place(theirs.location).scheme in _WEB:
         return
     ours, others = Records(output, WrittenShard), Records(output_at(theirs.location), WrittenShard)
     if ours.job() is None or others.job() is None:
@@ -162,7 +162,7 @@ def _part(
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         table = file.read(use_threads=False)
     metadata = table.schema.metadata
-    folder = folder_of(name)
+    folder = folder_name(name)
     at = f"{folder}/" if folder else ""
     shard = pa.array([names[at + one] for one in table.column("shard").to_pylist()], pa.string())
     columns = {
@@ -197,7 +197,7 @@ def _described(
     kept = {name: facts for name, facts in ours.info["files"].items() if name in named}
     changed = written | {
         "version": version,
-        "fingerprint": fingerprint_of([*ours.shards(), *_renamed(theirs, names)], foreign=False),
+        "fingerprint": make_fingerprint([*ours.shards(), *_renamed(theirs, names)], foreign=False),
         "label_names": _label_names(ours, theirs),
         "parts": parts,
         "files": kept | files | written["files"],

@@ -28,9 +28,9 @@ from maskstream.shards.format.columns import (
     part_metadata,
 )
 from maskstream.shards.format.data_errors import REMEDY
-from maskstream.shards.format.dataset import is_index, read_dataset_json, version_name, versions_of
+from maskstream.shards.format.dataset import is_index, list_versions, read_dataset_json, version_name
 from maskstream.shards.format.part_writer import parquet_bytes
-from maskstream.shards.format.rejects import ERASED, erased_key, erased_tar, stem_of
+from maskstream.shards.format.rejects import ERASED, erased_key, erased_tar, tar_stem
 from maskstream.shards.format.shard_check import ShardCheck
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, tokenizer_name
 from maskstream.shards.format.ustar import BLOCK_BYTES, CHUNK_BYTES, HashedReader
@@ -189,12 +189,12 @@ def remove_what_no_version_names(output: Output) -> None:
     """Delete parts, rejects, lists of removed samples and tokenizers that no version names, and earlier tars of shards
     from which samples were erased. Nothing else is touched.
     """
-    infos = [read_dataset_json(output.store, version) for version in versions_of(output.store)]
+    infos = [read_dataset_json(output.store, version) for version in list_versions(output.store)]
     named = {version_name(info["version"]) for info in infos} | {name for info in infos for name in info["files"]}
     facts = {part["name"]: info["files"][part["name"]] for info in infos for part in info["parts"]}
     shards = [shard for name in facts if not is_elsewhere(name) for shard in _shards(output, name, facts)]
     kept = {shard.name for shard in shards}
-    stems = {stem_of(shard.written[0]) for shard in shards if shard.written is not None}
+    stems = {tar_stem(shard.written[0]) for shard in shards if shard.written is not None}
     if TOKENIZER_JSON not in map(tokenizer_name, infos):
         output.remove([TOKENIZER_JSON])
     old = [name for name in output.names() if _is_earlier(name, stems, kept) or (is_index(name) and name not in named)]
@@ -212,4 +212,4 @@ def _is_earlier(name: str, stems: set[str], kept: set[str]) -> bool:
     if suffix not in _OF_A_SHARD:
         return False
     tar = f"{name.removesuffix(suffix)}.tar"
-    return tar not in kept and stem_of(tar) in stems
+    return tar not in kept and tar_stem(tar) in stems

@@ -19,13 +19,13 @@ import numpy.typing as npt
 
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of
-from maskstream.shards.format.dataset import FOREIGN, is_split, publish_version, read_dataset_json, versions_of
+from maskstream.shards.format.dataset import FOREIGN, is_split, list_versions, publish_version, read_dataset_json
 from maskstream.shards.format.manifest import Manifest, forget_index
 from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.rejects import REMOVED, removed_bytes, removed_name
 from maskstream.shards.format.verify import SplitCheck
 from maskstream.shards.named import first_few
-from maskstream.shards.stores.folders import folder_of, is_elsewhere, joined
+from maskstream.shards.stores.folders import folder_name, is_elsewhere, joined
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
 
@@ -158,7 +158,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
                 _erase_words(other, gone)
             _erase(output, check, found, version, gone)
         for one in held:  # one that is not changed may have been, by a call that was killed
-            if one not in others and len(versions_of(one.store)) > 1:
+            if one not in others and len(list_versions(one.store)) > 1:
                 remove_what_no_version_names(one)
         if found or was_erased:
             remove_what_no_version_names(output)
@@ -243,7 +243,7 @@ def _check(check: SplitCheck, found: Mapping[str, int]) -> None:
         raise DatasetError(
             f"{manifest.location} is an index of foreign tars; take the samples out of the tars, then index these again"
         )
-    away = {folder_of(name) for row in found.values() if is_elsewhere(name := manifest.shard_name(row))}
+    away = {folder_name(name) for row in found.values() if is_elsewhere(name := manifest.shard_name(row))}
     if away:
         places = ", ".join(sorted(joined(manifest.location, folder) for folder in away))
         raise DatasetError(
@@ -293,7 +293,7 @@ def _frames(manifest: Manifest, rows: np.ndarray[Any, np.dtype[np.int64]]) -> in
 
 def _versions(output: Output, manifest: Manifest) -> list[int]:
     """The versions up to the current one. A later one is that of an erasure that was killed."""
-    return [version for version in versions_of(output.store) if version <= manifest.version]
+    return [version for version in list_versions(output.store) if version <= manifest.version]
 
 
 def _described(output: Output, version: int, manifest: Manifest) -> Json:

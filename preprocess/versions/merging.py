@@ -18,22 +18,22 @@ import numpy.typing as npt
 
 from maskstream.shards.errors import DatasetError, ShardError
 from maskstream.shards.format.checked_file import facts_of, read_checked
-from maskstream.shards.format.columns import FORMAT, fingerprint_of, rejects_table
+from maskstream.shards.format.columns import FORMAT, make_fingerprint, rejects_table
 from maskstream.shards.format.dataset import (
     FOREIGN,
     is_index,
     is_split,
+    list_versions,
     publish_version,
     read_dataset_json,
     version_name,
-    versions_of,
 )
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.part_writer import hashes_of, parquet_bytes, repeated_keys
+from maskstream.shards.format.part_writer import hash_keys, parquet_bytes, repeated_keys
 from maskstream.shards.format.rejects import REMOVED, read_rejects, removed_bytes, removed_name
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
 from maskstream.shards.named import first_few
-from maskstream.shards.stores.folders import file_of, folder_of, is_elsewhere, joined, merged_store, seen_from
+from maskstream.shards.stores.folders import file_name, folder_name, is_elsewhere, joined, merged_store, seen_from
 from maskstream.shards.stores.output import Location, Output, output_at
 
 
@@ -122,7 +122,7 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
 def check_keys(splits: Sequence[Manifest]) -> None:
     """Raise DatasetError, which names keys and splits, if a key is in two splits."""
     check_distinct(splits)
-    hashes = [hashes_of(keys) for split in splits for keys in read_keys(split)]
+    hashes = [hash_keys(keys) for split in splits for keys in read_keys(split)]
     twice = repeated_keys(hashes, (keys for split in splits for keys in read_keys(split)))
     if not twice:
         return
@@ -216,7 +216,7 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
         "modality": first["modality"],
         "profile": first["profile"],
         "settings": encoder | {MERGED: folders},
-        "fingerprint": fingerprint_of([shard for one in found for shard in one.shards()], foreign=False),
+        "fingerprint": make_fingerprint([shard for one in found for shard in one.shards()], foreign=False),
         "counts": add_counts(found),
         "label_names": first["label_names"],
         "parts": parts,
@@ -230,8 +230,8 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
 
 def _named(output: Output, split: Manifest, part: str) -> str:
     """The name of a split's part as the merged split names it."""
-    place = joined(split.location, folder_of(part)) if is_elsewhere(part) else split.location
-    return f"{seen_from(output.location, place)}/{file_of(part)}"
+    place = joined(split.location, folder_name(part)) if is_elsewhere(part) else split.location
+    return f"{seen_from(output.location, place)}/{file_name(part)}"
 
 
 def _check_merged(output: Output) -> None:
@@ -271,7 +271,7 @@ def _tidy(output: Output) -> None:
     """Delete the versions that cannot be read any more, and the files that no version names."""
     current = read_dataset_json(output.store)
     kept = {*current["files"], version_name(current["version"])}
-    for version in versions_of(output.store):
+    for version in list_versions(output.store):
         if version != current["version"] and _opens(output, version):
             kept |= {*read_dataset_json(output.store, version)["files"], version_name(version)}
     if tokenizer_name(current) != TOKENIZER_JSON:

@@ -19,8 +19,8 @@ from .base import (
     Config,
     ConfigT,
     Json,
-    class_of,
-    default_of,
+    find_class,
+    get_default,
     head,
     is_list,
     known,
@@ -199,7 +199,7 @@ def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
     for name, after in pairwise(place):
         here = at[int(name)] if isinstance(at, list) else at.get(name)
         if after == KIND and (not isinstance(here, dict) or here.get(KIND) != value):
-            cls = class_of(str(value), Config, ".".join(place[:-1]))
+            cls = find_class(str(value), Config, ".".join(place[:-1]))
             here = _defaults(cls)
             if isinstance(at, list):
                 at[int(name)] = here
@@ -216,6 +216,6 @@ def _defaults(cls: type[Config]) -> Json:
     """The dict of a class's defaults, without the fields that have none."""
     made = head(cls)
     for f in saved_fields(cls):
-        if (default := default_of(f)) is not MISSING:
+        if (default := get_default(f)) is not MISSING:
             made[f.name] = plain(default, f.name, defaults=True, identity=False)
     return made

@@ -87,7 +87,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 def known_configs() -> list[type[Config]]:
     """Every imported config class that is not abstract, sorted by kind."""
-    return sorted((one for one in _KNOWN.values() if not _is_abstract(one)), key=_kind_of)
+    return sorted((one for one in _KNOWN.values() if not _is_abstract(one)), key=_find_kind)
 
 
 def head(cls: type[Config]) -> Json:
@@ -99,7 +99,7 @@ def _is_abstract(cls: type[Config]) -> bool:
     return isabstract(cls) or ABC in cls.__bases__
 
 
-def _kind_of(cls: type[Config]) -> str:
+def _find_kind(cls: type[Config]) -> str:
     return cls.kind()
 
 
@@ -109,13 +109,13 @@ def saved_fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any
     return [f for f in fields(cls) if f.init and not f.metadata.get(unwanted)]
 
 
-def default_of(f: Field[Any]) -> Any:
+def get_default(f: Field[Any]) -> Any:
     """A field's default, or MISSING."""
     return f.default_factory() if f.default_factory is not MISSING else f.default
 
 
 def _is_default(f: Field[Any], value: Any) -> bool:
-    return (default := default_of(f)) is not MISSING and bool(value == default)
+    return (default := get_default(f)) is not MISSING and bool(value == default)
 
 
 def plain(value: Any, path: str, *, defaults: bool, identity: bool) -> Any:
@@ -149,7 +149,7 @@ def known(kind: str, base: type[Config]) -> type[Config] | None:
     return fit[0] if fit else None
 
 
-def class_of(kind: str, base: type[Config], path: str) -> type[Config]:
+def find_class(kind: str, base: type[Config], path: str) -> type[Config]:
     """The subclass of `base` with this kind, imported if necessary. Raises ValueError if there is none."""
     cls = known(kind, base)
     if cls is None and ":" in kind:
@@ -189,7 +189,7 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
     kind = data.get(KIND, base.kind())
     if not isinstance(kind, str):
         raise ValueError(f"{_at(path)}got the kind {kind!r}; a kind is a name")
-    cls = base if kind == base.kind() else class_of(kind, base, path)
+    cls = base if kind == base.kind() else find_class(kind, base, path)
     if _is_abstract(cls):
         raise ValueError(f"{_at(path)}{kind} is abstract; name one of its subclasses")
     if (version := data.get(VERSION, 1)) != cls.version:
@@ -207,7 +207,7 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
                 f"{_at(path)}{kind} has no field {name!r}{nearest(name, list(own))}; its fields are {', '.join(own)}"
             )
         values[name] = _of_type(hints[name], value, under(path, name))
-    if missing := [name for name, f in own.items() if name not in values and default_of(f) is MISSING]:
+    if missing := [name for name, f in own.items() if name not in values and get_default(f) is MISSING]:
         raise ValueError(f"{_at(path)}{kind} needs {', '.join(missing)}")
     return cls(**values)
 
@@ -351,6 +351,6 @@ def _completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
     dropped = {f.name for f in fields(cls)} - set(counted)
     whole = {name: value for name, value in data.items() if name not in dropped}
     for name, f in counted.items():
-        if name not in whole and (default := default_of(f)) is not MISSING:
+        if name not in whole and (default := get_default(f)) is not MISSING:
             whole[name] = plain(default, name, defaults=False, identity=True)
     return whole

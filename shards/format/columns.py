@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskstream.shards.errors import ShardError
-from maskstream.shards.stores.folders import file_of
+from maskstream.shards.stores.folders import file_name
 
 from .data_errors import REMEDY
 from .records import LONG_WORD, Placed, ShardRecord
@@ -97,7 +97,7 @@ class ShardFacts:
 FINGERPRINT_DIGITS = 32
 
 
-def fingerprint_of(shards: Iterable[ShardFacts], *, foreign: bool) -> str:
+def make_fingerprint(shards: Iterable[ShardFacts], *, foreign: bool) -> str:
     """The first digits of a sha256, in hex, of the names and checksums of the shards as they were first written.
 
     The folder of a shard does not count, but for foreign tars: the same shards merged from other places have the same
@@ -105,7 +105,7 @@ def fingerprint_of(shards: Iterable[ShardFacts], *, foreign: bool) -> str:
     """
     digest = hashlib.sha256()
     for shard in shards:
-        name, sha256 = shard.written or (shard.name if foreign else file_of(shard.name), shard.sha256)
+        name, sha256 = shard.written or (shard.name if foreign else file_name(shard.name), shard.sha256)
         digest.update(f"{name} {sha256}\n".encode())
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
@@ -236,7 +236,7 @@ class ColumnReader:
         """The number of samples."""
         return int(self._file.metadata.num_rows)
 
-    def words_of(self, component: str) -> dict[str, pa.DataType]:
+    def word_types(self, component: str) -> dict[str, pa.DataType]:
         """The columns of a component by the part of their name after the component, and their types."""
         split = {name: name.rpartition(".") for name in self.names}
         return {word: self._schema.field(name).type for name, (before, _, word) in split.items() if before == component}

@@ -69,7 +69,7 @@ _FOREIGN = (
 )
 
 
-def outage_of(error: BaseException) -> OSError | None:
+def find_outage(error: BaseException) -> OSError | None:
     """The error of the machine (no descriptors left, a disk that is gone) that an error is or comes from, if any."""
     cause: BaseException | None = error
     while cause is not None:

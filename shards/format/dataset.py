@@ -21,7 +21,7 @@ from maskstream.shards.checksummed import CHECKSUM, add_checksum, read_checksumm
 from maskstream.shards.errors import MissingFileError, ShardError, StoreError, UnlistedError
 from maskstream.shards.reach import is_file_name
 from maskstream.shards.stores.base import Store
-from maskstream.shards.stores.folders import file_of, is_elsewhere
+from maskstream.shards.stores.folders import file_name, is_elsewhere
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.output import Location, Output, Sizes, folder_and_name, output_at, within
@@ -151,7 +151,7 @@ def version_name(version: int) -> str:
     return f"{VERSIONS}/{version}.json"
 
 
-def versions_of(location: str | Path | Store) -> list[int]:
+def list_versions(location: str | Path | Store) -> list[int]:
     """The numbers of the versions that a split has, sorted. Raises UnlistedError if the store cannot list files."""
     names = open_store(location).names(f"{VERSIONS}/")
     found = (name.removeprefix(f"{VERSIONS}/").removesuffix(".json") for name in names)
@@ -264,7 +264,7 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
         )
     for part in info["parts"]:
         name = part["name"]
-        if not PART.fullmatch(file_of(name)) or (name != file_of(name) and not is_elsewhere(name)):
+        if not PART.fullmatch(file_name(name)) or (name != file_name(name) and not is_elsewhere(name)):
             raise ShardError(
                 f"{path}: a part is named {name!r}; legal are names such as 'manifest-000000.parquet', and in a merged "
                 f"split '../other/manifest-000000.parquet'; {REMEDY}"
@@ -281,7 +281,7 @@ def _has_shape(value: object, types: dict[str, type]) -> bool:
 
 def _not_a_version(store: Store, name: str) -> str:
     try:
-        legal = ", ".join(map(str, versions_of(store))) or "none"
+        legal = ", ".join(map(str, list_versions(store))) or "none"
     except UnlistedError:
         legal = "numbered from 1"
     return f"there is no {name} in {store.location}; its versions are {legal}"
@@ -323,11 +323,11 @@ def _check_file(sizes: Sizes, shard: ShardRecord) -> None:
 
 
 def _check_keys(store: Store, writer: PartWriter) -> None:
-    if twice := repeated_keys(writer.hashes, (_keys_of(store, part["name"], writer) for part in writer.parts)):
+    if twice := repeated_keys(writer.hashes, (_read_keys(store, part["name"], writer) for part in writer.parts)):
         raise ShardError(f"{len(twice)} keys occur more than once in this split, such as {twice[0]!r}")
 
 
-def _keys_of(store: Store, name: str, writer: PartWriter) -> list[str]:
+def _read_keys(store: Store, name: str, writer: PartWriter) -> list[str]:
     data = read_checked(store, name, writer.files)
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         keys: list[str] = file.read(["key"], use_threads=False).column("key").to_pylist()

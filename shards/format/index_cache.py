@@ -206,7 +206,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE) or user_cache_path("maskstream"))
 
 
-def index_of(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
+def cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
     """The index file with the name `key` of a manifest whose parts have `size_bytes` bytes.
 
     Raises what `unpack` raises, but OSError only if neither the cache folder nor memory can hold the index.

@@ -22,7 +22,7 @@ from maskstream.shards.media.video_index import VideoIndex, packets_name
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.stores.base import Range, ShardFile, Store
 from maskstream.shards.stores.block_cache import BlockCache
-from maskstream.shards.stores.folders import folder_of, is_elsewhere, merged_store, store_of_split
+from maskstream.shards.stores.folders import folder_name, is_elsewhere, merged_store, store_of_split
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.url import is_url
@@ -30,9 +30,9 @@ from maskstream.shards.stores.url import is_url
 from .checked_file import SIZE_BYTES, SUM, read_checked
 from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, ShardFacts
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
-from .data_errors import REMEDY, data_reason, outage_of, parsing
+from .data_errors import REMEDY, data_reason, find_outage, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
-from .index_cache import IndexFile, NewFile, forget, in_memory, index_of, received, starts_a_process
+from .index_cache import IndexFile, NewFile, cached_index, forget, in_memory, received, starts_a_process
 from .rejects import read_removed
 from .unpack import Unpacker
 
@@ -124,10 +124,10 @@ class Manifest:
                         unpacker.add(part, reader)
                 unpacker.write(stream, key)
 
-        key = _key_of(info)
+        key = _index_key(info)
         size = sum(info["files"][name][SIZE_BYTES] for name in _part_names(info))
         with parsing(f"{store.location}/{DATASET_JSON}"):
-            index = index_of(key, size, unpack) if cached else in_memory(unpack)
+            index = cached_index(key, size, unpack) if cached else in_memory(unpack)
             return cls._of(info, store, index, read_removed(store, info), cache)
 
     @classmethod
@@ -307,7 +307,7 @@ class _Reading:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception):
             return
-        if (outage := outage_of(error)) is not None and not isinstance(error, MaskstreamError):
+        if (outage := find_outage(error)) is not None and not isinstance(error, MaskstreamError):
             raise OutageError(f"{self.manifest.shard_name(self.i)} cannot be read now ({outage.strerror})") from error
         if (reason := data_reason(error)) is not None:
             raise self.manifest.sample_error(self.i, self.name, reason) from error
@@ -334,9 +334,9 @@ def _part_names(info: Mapping[str, Any]) -> list[str]:
     return [part["name"] for part in info["parts"]]
 
 
-def _key_of(info: Mapping[str, Any]) -> str:
+def _index_key(info: Mapping[str, Any]) -> str:
     """The name of the index: a checksum of all that it depends on."""
-    parts = [(folder_of(name), info["files"][name][SUM]) for name in _part_names(info)]
+    parts = [(folder_name(name), info["files"][name][SUM]) for name in _part_names(info)]
     return str(xxhash.xxh3_128_hexdigest(json.dumps([_INDEX_VERSION, info["profile"] == FOREIGN, parts]).encode()))
 
 
@@ -351,7 +351,7 @@ def _columns(store: Store, info: Mapping[str, Any], name: str) -> Iterator[Colum
 
 def forget_index(info: Mapping[str, Any]) -> None:
     """Delete this machine's index of the manifest that a description names, if there is one."""
-    forget(_key_of(info))
+    forget(_index_key(info))
 
 
 def _texts(index: IndexFile, name: str) -> Texts:

@@ -30,7 +30,7 @@ from .records import ShardRecord
 Hashes = npt.NDArray[np.uint64]
 
 
-def hashes_of(keys: Iterable[str]) -> Hashes:
+def hash_keys(keys: Iterable[str]) -> Hashes:
     """The xxh3_64 of each key, uint64 (N,)."""
     return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64)
 
@@ -132,7 +132,7 @@ class PartWriter:
         self._number += 1
         self.parts.append({"name": name, "samples": len(rows), "shards": len(shards)})
         self.files[name] = facts_of(data)
-        self.hashes.append(hashes_of(row.key for row in rows))
+        self.hashes.append(hash_keys(row.key for row in rows))
         for shard in shards:
             self.names.update(f"{shard.name} {shard.sha256}\n".encode())
         self._counts.update(samples=len(rows), shards=len(shards), bytes=sum(shard.size_bytes for shard in shards))

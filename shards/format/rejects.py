@@ -73,10 +73,10 @@ def erased_key(sha256: str, row: int) -> str:
 
 def erased_tar(name: str, version: int) -> str:
     """The name of a tar from which samples were erased for a version."""
-    return f"{stem_of(name)}.e{version}.tar"
+    return f"{tar_stem(name)}.e{version}.tar"
 
 
-def stem_of(name: str) -> str:
+def tar_stem(name: str) -> str:
     """The name of a tar without its suffix, and without the version of an erasure."""
     found = _TAR.fullmatch(name)
     return found[1] if found else name

@@ -18,7 +18,7 @@ from maskstream.shards.members.member import no_problems
 from maskstream.shards.members.text import BYTES
 from maskstream.shards.stores.base import Store, stream
 from maskstream.shards.stores.block_sums import SUMS_OF
-from maskstream.shards.stores.folders import folder_of
+from maskstream.shards.stores.folders import folder_name
 
 from .component import Component
 from .data_errors import described
@@ -160,7 +160,7 @@ class ShardCheck:
 
     def _beside(self, suffix: str) -> str:
         """The name of a file that belongs to the shard: that of a foreign tar is in the split's own folder."""
-        name, folder = sidecar_name(self.name, suffix), "" if self._foreign else folder_of(self.name)
+        name, folder = sidecar_name(self.name, suffix), "" if self._foreign else folder_name(self.name)
         return f"{folder}/{name}" if folder else name
 
     def _table_problems(self) -> Iterator[str]:

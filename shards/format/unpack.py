@@ -17,7 +17,7 @@ import pyarrow as pa
 import xxhash
 
 from maskstream.shards.errors import ShardError
-from maskstream.shards.stores.folders import folder_of
+from maskstream.shards.stores.folders import folder_name
 from maskstream.shards.stores.url import is_url
 
 from .columns import COMPONENT_COLUMNS, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD, ColumnReader, ShardFacts
@@ -150,7 +150,7 @@ class Unpacker:
         for shard in reader.shards:
             if problem := shard.problem_of_name(foreign=self._foreign):
                 raise ShardError(f"{reader.path}: {problem}; {REMEDY}")
-        folder = folder_of(part)
+        folder = folder_name(part)
         names = [f"{folder}/{one.name}" if folder and not is_url(one.name) else one.name for one in reader.shards]
         if twice := self._shard_names.intersection(names):
             raise ShardError(f"{reader.path} names the shard {min(twice)!r}, as an earlier part does; {REMEDY}")
@@ -245,7 +245,7 @@ class _Component:
         self.fill(rows_before)
         for spool, values in zip(self._places.values(), places, strict=True):
             spool.append(values)
-        for word, found in reader.words_of(name).items():
+        for word, found in reader.word_types(name).items():
             if word in COMPONENT_COLUMNS:
                 continue
             column = f"{name}.{word}"

@@ -18,11 +18,11 @@ from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import is_elsewhere
 
 from .checked_file import read_checked
-from .columns import ShardFacts, fingerprint_of
+from .columns import ShardFacts, make_fingerprint
 from .data_errors import described
-from .dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, read_dataset_json, version_name, versions_of
+from .dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, list_versions, read_dataset_json, version_name
 from .manifest import Manifest
-from .part_writer import hashes_of, repeated_keys
+from .part_writer import hash_keys, repeated_keys
 from .rejects import read_rejects
 from .shard_check import ShardCheck
 from .tokenizer import tokenizer_problems
@@ -187,7 +187,7 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
     for name, value in truth.items():
         if info["counts"].get(name) != value:
             yield f"dataset.json: counts {info['counts'].get(name)} {name}, but there are {value}"
-    if repeated := repeated_keys([hashes_of(keys) for keys in _keys(manifest)], _keys(manifest)):
+    if repeated := repeated_keys([hash_keys(keys) for keys in _keys(manifest)], _keys(manifest)):
         yield f"{DATASET_JSON}: {len(repeated)} keys occur more than once in the manifest, such as {repeated[0]!r}"
     names, most = info["label_names"], int(manifest.label.max(initial=-1))
     if names and most >= len(names):
@@ -207,11 +207,11 @@ def _version_problems(manifest: Manifest) -> Iterator[str]:
     dataset.json. Only a merged split loses versions, when the splits that it names change.
     """
     store, current = manifest.store, manifest.version
-    if fingerprint_of(manifest.shards(), foreign=manifest.info["profile"] == FOREIGN) != manifest.fingerprint:
+    if make_fingerprint(manifest.shards(), foreign=manifest.info["profile"] == FOREIGN) != manifest.fingerprint:
         yield f"{DATASET_JSON}: its fingerprint is not that of its shards"
     versions = {*range(1, current + 1)}
     with suppress(UnlistedError):
-        listed = {*versions_of(store), current}
+        listed = {*list_versions(store), current}
         versions = listed if any(is_elsewhere(part["name"]) for part in manifest.info["parts"]) else versions | listed
     checked = dict(manifest.info["files"])
     for version in sorted(versions):

@@ -12,7 +12,7 @@ DEPTH_FORMAT = "gray16le"
 """FFmpeg's name of 16 bits of grey, of which each is a whole number of millimetres."""
 
 
-def depth_of(frame: VideoFrame) -> npt.NDArray[np.uint16]:
+def read_depth(frame: VideoFrame) -> npt.NDArray[np.uint16]:
     """Depth in millimetres along the camera's axis, 0 where it is unknown: uint16 (H, W). It shares the frame's memory.
 
     Raises DataError for a frame of another format.

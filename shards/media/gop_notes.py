@@ -95,7 +95,7 @@ class KeyFlow:
         return np.concatenate([self.vectors, self.kept.view(np.int8)[None]])
 
 
-def grid_of(width: int, height: int) -> tuple[int, int]:
+def flow_grid(width: int, height: int) -> tuple[int, int]:
     """Rows and columns of the cells of a frame."""
     return -(-height // CELL), -(-width // CELL)
 
@@ -149,7 +149,7 @@ def gop_notes(data: memoryview, width: int, height: int, whole: int | None = Non
                 continue
             name = data[start : start + _ID_SIZE]
             if name == FLOW_ID:
-                flow = parsed_flow(data[start:end], grid_of(width, height))
+                flow = parsed_flow(data[start:end], flow_grid(width, height))
                 found.flows[flow.frame] = flow
             elif name == SCENES_ID:
                 found.starts.update(parsed_starts(data[start:end]))

@@ -219,7 +219,7 @@ _SIZE_AT = 24
 _ABOVE = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 
 
-def sps_of(extradata: bytes) -> list[Sps]:
+def list_sps(extradata: bytes) -> list[Sps]:
     """The sequence parameter sets of an avcC (ISO 14496-15, 5.3.3.1). Raises UnknownSpsError if one cannot be read."""
     return [read_sps(unit) for unit in _units(extradata)[0]]
 

@@ -32,7 +32,7 @@ class MeshError(DataError):
     """The bytes are no `mesh.npz`, or its arrays contradict each other."""
 
 
-def fields_of(mesh: str) -> str:
+def fields_name(mesh: str) -> str:
     """The name of the component that holds the steps of the mesh component `mesh`."""
     return FIELDS if mesh == MESH else f"{mesh.removesuffix('.npz')}.{FIELDS}"
 
@@ -102,6 +102,6 @@ def step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int,
     return first * step, count * step
 
 
-def steps_of(data: bytes, n_nodes: int, channels: int) -> npt.NDArray[np.float32]:
+def read_steps(data: bytes, n_nodes: int, channels: int) -> npt.NDArray[np.float32]:
     """The steps in `data`, float32 (count, V, D), read-only."""
     return np.frombuffer(data, dtype="<f4").reshape(-1, n_nodes, channels)

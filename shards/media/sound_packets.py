@@ -21,7 +21,7 @@ _FLAC_FRAMES = 8
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 
 
-def decoder_of(form: SoundForm) -> AudioCodecContext:
+def open_decoder(form: SoundForm) -> AudioCodecContext:
     """A decoder with one thread. Raises SoundTableError if this FFmpeg does not have the codec."""
     try:
         decoder = av.CodecContext.create(form.codec, "r")
@@ -42,7 +42,7 @@ def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
     A packet may give no samples, also if it cannot be decoded: the first packets of a run may refer to missing ones.
     Raises SoundTableError if the number of channels changes.
     """
-    decoder = decoder_of(form)
+    decoder = open_decoder(form)
     channels: int | None = None
     for packet in packets:
         if form.codec == "flac" and has_more_frames(packet, _FLAC_FRAMES):
@@ -51,7 +51,7 @@ def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
             frames = decoder.decode(av.Packet(packet))
         except (av.FFmpegError, ValueError):
             frames = []
-        parts = [floats_of(frame) for frame in frames]
+        parts = [to_floats(frame) for frame in frames]
         if any(part.shape[1] != (channels := channels or part.shape[1]) for part in parts):
             raise SoundTableError(f"has frames whose number of channels is not {channels}")
         yield (
@@ -67,12 +67,12 @@ def decoded_whole(member: bytes, container: str) -> Iterator[Floats]:
     try:
         with open_media(member, container) as opened:
             for frame in opened.decode(audio=0):
-                yield floats_of(frame)
+                yield to_floats(frame)
     except (av.FFmpegError, MediaError, ValueError, IndexError) as error:
         raise SoundTableError(f"cannot be decoded ({error})") from error
 
 
-def floats_of(frame: AudioFrame) -> Floats:
+def to_floats(frame: AudioFrame) -> Floats:
     """A frame's samples, float32 (n, channels): integers are divided by their full scale, floats are unchanged."""
     array = frame.to_ndarray()
     array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)

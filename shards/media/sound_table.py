@@ -141,7 +141,7 @@ class SoundHead:
         begin = self.cells_at(0, self.n_cells)
         return sum(begin) + first * PIECE.itemsize, (stop - first) * PIECE.itemsize
 
-    def cells_of(self, first: int, stop: int) -> tuple[int, int]:
+    def locate_cells(self, first: int, stop: int) -> tuple[int, int]:
         """The run of cells [start, stop) that holds the samples [first, stop)."""
         return first // self.cell_samples, min(-(-stop // self.cell_samples), self.n_cells)
 
@@ -164,14 +164,14 @@ def read_table(data: bytes) -> SoundTable:
     )
 
 
-def packets_of(pieces: Records) -> npt.NDArray[np.int64]:
+def group_packets(pieces: Records) -> npt.NDArray[np.int64]:
     """The first piece of each packet and the number of pieces, int64 (packets + 1,)."""
     continued = pieces["samples"] == CONTINUED
     first = np.concatenate([[True], ~continued[:-1]]) if len(pieces) else np.empty(0, bool)
     return np.append(np.flatnonzero(first), len(pieces)).astype(np.int64)
 
 
-def counts_of(pieces: Records, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def count_samples(pieces: Records, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The number of samples of each packet, int64 (packets,)."""
     return pieces["samples"][packets[1:] - 1].astype(np.int64)
 

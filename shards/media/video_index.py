@@ -150,7 +150,7 @@ def _decoded(header: str) -> bytes:
     return b64decode(header, validate=True)
 
 
-def anchor_reach_of(gops: Iterable[Packets], sizes: Int64s) -> Int64s:
+def measure_anchor_reach(gops: Iterable[Packets], sizes: Int64s) -> Int64s:
     """`VideoIndex.anchor_reach` of closed GOPs: the packets of each, within its bytes, and its size in bytes."""
     reach: list[Int64s] = []
     for packets, size in zip(gops, sizes.tolist(), strict=True):
@@ -193,7 +193,7 @@ def table_bytes(packets: Packets) -> bytes:
     return table.tobytes()
 
 
-def records_of(video: VideoIndex, first: int, stop: int) -> tuple[int, int]:
+def locate_records(video: VideoIndex, first: int, stop: int) -> tuple[int, int]:
     """Offset and size, in bytes, of the records of the GOPs [first, stop) of a foreign video in its packets file."""
     if video.table_offset is None or video.packets is None:
         raise ValueError("the video is not foreign: the packets of a fragmented MP4 are in the member, not in a table")

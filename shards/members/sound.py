@@ -11,9 +11,9 @@ from maskstream.shards.media.flac import FlacError, FlacHeader, flac_header, md5
 from maskstream.shards.media.sound_table import (
     SoundTable,
     SoundTableError,
-    counts_of,
+    count_samples,
+    group_packets,
     packet_bytes,
-    packets_of,
     read_table,
 )
 
@@ -70,9 +70,9 @@ def _problems_of_table(table: SoundTable, body: bytes, n_samples: int, channels:
         elif table.kind == "pcm":
             parts = list(decoded(table.form, [body[table.begin : table.begin + n_samples * table.frame_bytes]]))
         else:
-            packets = packets_of(table.pieces)
+            packets = group_packets(table.pieces)
             parts = list(decoded(table.form, packet_bytes(body, 0, table.pieces, packets)))
-            if [len(part) for part in parts] != counts_of(table.pieces, packets).tolist():
+            if [len(part) for part in parts] != count_samples(table.pieces, packets).tolist():
                 yield "its packets decode to other numbers of samples than when it was indexed"
                 return
             yield from _cell_problems(table, body, packets, parts)

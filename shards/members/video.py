@@ -11,7 +11,14 @@ import numpy as np
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, gop_notes
 from maskstream.shards.media.limits import MAX_PIXELS, most_pixels
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
-from maskstream.shards.media.video_index import ANCHOR_REACH, GOP_LISTS, HEADER, Int64s, VideoIndex, anchor_reach_of
+from maskstream.shards.media.video_index import (
+    ANCHOR_REACH,
+    GOP_LISTS,
+    HEADER,
+    Int64s,
+    VideoIndex,
+    measure_anchor_reach,
+)
 
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
@@ -131,7 +138,7 @@ def box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
     except Mp4Error as error:
         yield f"has {ANCHOR_REACH}, but is no fragmented MP4 ({error})"
         return
-    if not np.array_equal(index.anchor_reach, anchor_reach_of(gops, index.size)):
+    if not np.array_equal(index.anchor_reach, measure_anchor_reach(gops, index.size)):
         yield f"{ANCHOR_REACH} in the manifest is not where the packets of every {ANCHOR_STRIDE}th frame end"
     try:
         gop_notes(memoryview(data)[index.header_size :], index.width, index.height)

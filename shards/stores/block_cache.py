@@ -24,7 +24,7 @@ import xxhash
 from maskstream.shards.errors import MaskstreamError
 
 from .base import Range, Store
-from .block_sums import BLOCK_BYTES, SUM_BYTES, sums_of
+from .block_sums import BLOCK_BYTES, SUM_BYTES, sum_blocks
 
 log = logging.getLogger(__name__)
 
@@ -214,10 +214,10 @@ class BlockCache:
 
 def _lacking(found: bytes, size: int, sums: bytes) -> tuple[int, int] | None:
     """The bytes from the first to the last block of `found` that differs from its sum; None if none does."""
-    if len(found) == size and sums_of(memoryview(found)) == sums:
+    if len(found) == size and sum_blocks(memoryview(found)) == sums:
         return None
     whole = len(found) if len(found) == size else len(found) // BLOCK_BYTES * BLOCK_BYTES
-    have = sums_of(memoryview(found)[:whole])
+    have = sum_blocks(memoryview(found)[:whole])
     wrong = [n for n in range(0, len(sums), SUM_BYTES) if have[n : n + SUM_BYTES] != sums[n : n + SUM_BYTES]]
     return wrong[0] // SUM_BYTES * BLOCK_BYTES, min((wrong[-1] // SUM_BYTES + 1) * BLOCK_BYTES, size)
 

@@ -40,15 +40,15 @@ class BlockSums:
         # next part, or for `digest`, where the last block may be shorter.
         whole = self._begun + data if self._begun else data
         end = len(whole) // BLOCK_BYTES * BLOCK_BYTES
-        self._sums += sums_of(memoryview(whole)[:end])
+        self._sums += sum_blocks(memoryview(whole)[:end])
         self._begun = bytes(whole[end:])
 
     def digest(self) -> bytes:
         """The contents of the sums file."""
-        return bytes(self._sums) + sums_of(memoryview(self._begun))
+        return bytes(self._sums) + sum_blocks(memoryview(self._begun))
 
 
-def sums_of(data: memoryview) -> bytes:
+def sum_blocks(data: memoryview) -> bytes:
     """The sums of bytes that start at a block boundary."""
     digest = xxhash.xxh3_64_digest
     return b"".join([digest(data[at : at + BLOCK_BYTES]) for at in range(0, len(data), BLOCK_BYTES)])
@@ -99,7 +99,7 @@ def check_blocks(path: str | Path, begin: int, data: bytes, wanted: bytes) -> No
     A changed block changes about half of the bits of its sum, so a sum with few changed bits is itself damaged, and
     the message says so.
     """
-    found = sums_of(memoryview(data))
+    found = sum_blocks(memoryview(data))
     if found == wanted:
         return
     # The first block that differs is named. If its sum differs in few bits, the sum was hit and not the block: see

@@ -24,7 +24,7 @@ from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from maskstream.shards.errors import MissingFileError, OutageError
 
-from .url import StorePlace, place_of, without_password
+from .url import StorePlace, parse_place, without_password
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -94,12 +94,12 @@ def bucket_client(place: StorePlace, total_s: float = RANGE_S) -> ObjectStore:
     return _client(place.scheme, place.bucket, "", READ_S, total_s)
 
 
-def client_of(location: str, *, read_timeout_s: float = READ_S) -> ObjectStore:
+def make_client(location: str, *, read_timeout_s: float = READ_S) -> ObjectStore:
     """A client of the folder at a URL with a scheme of `BUCKETS`, for writing. Names are relative to the folder.
 
     Raises ValueError for another location, OutageError as `bucket_client` does.
     """
-    place = place_of(location)
+    place = parse_place(location)
     if place.scheme not in BUCKETS:
         legal = ", ".join(f"{scheme}://BUCKET/FOLDER" for scheme in BUCKETS)
         raise ValueError(f"{location!r} is no place in an object store; legal are {legal}")
@@ -117,7 +117,7 @@ def _client(scheme: str, bucket: str, folder: str, read_s: float, total_s: float
     try:
         return _made(scheme, bucket, folder, read_s, total_s, _environment())
     except BaseError as error:
-        raise ValueError(f"{scheme}://{bucket} cannot be opened ({reason_of(error)}); see docs/stores.md") from None
+        raise ValueError(f"{scheme}://{bucket} cannot be opened ({say_why(error)}); see docs/stores.md") from None
 
 
 def retrying() -> RetryConfig:
@@ -145,7 +145,7 @@ def waiting(read_s: float, total_s: float, *, allow_http: bool, headers: dict[st
 
 
 @contextmanager
-def errors_of(where: str) -> Iterator[None]:
+def store_errors(where: str) -> Iterator[None]:
     """Raises MissingFileError and OutageError for what a client raises about `where`, without that error as their
     cause: its text may have secrets.
     """
@@ -154,13 +154,13 @@ def errors_of(where: str) -> Iterator[None]:
     except (FileNotFoundError, GenericError) as error:
         if any(code in str(error) for code in _NO_BUCKET):
             raise OutageError(
-                f"there is no bucket {place_of(where).bucket!r} for {where}; create it, or give another"
+                f"there is no bucket {parse_place(where).bucket!r} for {where}; create it, or give another"
             ) from None
         if isinstance(error, FileNotFoundError):
             raise MissingFileError(f"there is no file {where}") from None
-        if _MACHINE in str(error) and place_of(where).scheme in _KEYS:
+        if _MACHINE in str(error) and parse_place(where).scheme in _KEYS:
             raise OutageError(
-                f"there are no credentials for {where} ({reason_of(error)}); {_KEYS[place_of(where).scheme]}, or run "
+                f"there are no credentials for {where} ({say_why(error)}); {_KEYS[parse_place(where).scheme]}, or run "
                 "where the machine has an account for it; see docs/stores.md"
             ) from None
         if _NO_LENGTH in str(error):
@@ -168,13 +168,13 @@ def errors_of(where: str) -> Iterator[None]:
                 f"{where} comes without its size (Content-Length), which is how a file that was cut is told; have the "
                 "server send files as they are, not in chunks or compressed on the way, or copy them to a local disk"
             ) from None
-        raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from None
+        raise OutageError(f"{where} cannot be reached ({say_why(error)})") from None
     except (UnauthenticatedError, PermissionDeniedError) as error:
         raise OutageError(
-            f"{where} may not be accessed with these credentials ({reason_of(error)}); see docs/stores.md"
+            f"{where} may not be accessed with these credentials ({say_why(error)}); see docs/stores.md"
         ) from None
     except BaseError as error:
-        raise OutageError(f"{where}: {reason_of(error)}") from None
+        raise OutageError(f"{where}: {say_why(error)}") from None
 
 
 def waited_for(where: str, request: Callable[[], T]) -> T:
@@ -206,7 +206,7 @@ def is_beyond_the_end(error: GenericError) -> bool:
     return "status code: 416" in str(error)
 
 
-def reason_of(error: Exception) -> str:
+def say_why(error: Exception) -> str:
     """What a client's error says, on one line, without its debug output, the page of a server, and secrets."""
     text = " ".join(str(error).partition("Debug source")[0].partition("<!DOCTYPE")[0].split())
     return without_secrets(text)[:_MOST_WORDS].rstrip(" :")

@@ -20,24 +20,24 @@ from maskstream.shards.errors import ShardError, StoreError
 from .base import Announcement, Range, ShardFile, Store, Together
 from .block_cache import BlockCache
 from .open import open_store
-from .url import is_url, place_of
+from .url import is_url, parse_place
 
 _RELATIVE = re.compile(r"\.\.?(/[^/\0]+)*")
 
 
-def folder_of(name: str) -> str:
+def folder_name(name: str) -> str:
     """The folder of a name; "" for a file in the split's own folder."""
     return name.rpartition("/")[0]
 
 
-def file_of(name: str) -> str:
+def file_name(name: str) -> str:
     """A name without its folder."""
     return name.rpartition("/")[2]
 
 
 def is_elsewhere(name: str) -> bool:
     """Whether a name is that of a file in another folder."""
-    return bool(_RELATIVE.fullmatch(folder_of(name))) or is_url(folder_of(name))
+    return bool(_RELATIVE.fullmatch(folder_name(name))) or is_url(folder_name(name))
 
 
 def joined(location: str, folder: str) -> str:
@@ -48,10 +48,10 @@ def joined(location: str, folder: str) -> str:
     """
     if is_url(folder):
         try:
-            place = place_of(folder)
+            place = parse_place(folder)
         except ValueError as error:
             raise StoreError(f"{location} names a folder that is none: {error}") from error
-        if is_url(location) and place_of(location)[:2] != place[:2]:
+        if is_url(location) and parse_place(location)[:2] != place[:2]:
             raise StoreError(f"{location} names {folder}, which is another server or bucket than its own")
         return folder
     if not _RELATIVE.fullmatch(folder):
@@ -62,7 +62,7 @@ def joined(location: str, folder: str) -> str:
     server, _, inside = path.partition("/")
     found = posixpath.normpath(posixpath.join(inside or ".", folder))
     url = f"{scheme}://{server}" if found == "." else f"{scheme}://{server}/{found}"
-    if found.startswith("..") or place_of(url)[:2] != place_of(location)[:2]:
+    if found.startswith("..") or parse_place(url)[:2] != parse_place(location)[:2]:
         raise StoreError(f"{location} names the folder {folder!r}, which is outside of its server or bucket")
     return url
 
@@ -73,14 +73,14 @@ def seen_from(location: str | Path, target: str | Path) -> str:
         if is_url(target):
             return str(target).rstrip("/")
         return _dotted(os.path.relpath(Path(target).resolve(), Path(location).resolve()))
-    if not is_url(target) or place_of(str(location))[:2] != place_of(str(target))[:2]:
+    if not is_url(target) or parse_place(str(location))[:2] != parse_place(str(target))[:2]:
         raise ValueError(
             f"{location} cannot name {target}: a split at a URL names folders of its own server or bucket; choose a "
             "local folder for it, or one beside the others"
         )
-    if place_of(str(location)).scheme == "hf":
+    if parse_place(str(location)).scheme == "hf":
         return str(target).rstrip("/")
-    folders = (f"/{place_of(str(one)).folder}" for one in (target, location))
+    folders = (f"/{parse_place(str(one)).folder}" for one in (target, location))
     return _dotted(posixpath.relpath(*folders))
 
 
@@ -166,7 +166,7 @@ class FoldersStore:
         others: defaultdict[str, dict[str, ShardFile]] = defaultdict(dict)
         for name, file in shards.items():
             if self._is_away(name):
-                others[folder_of(name)][file_of(name)] = file
+                others[folder_name(name)][file_name(name)] = file
             else:
                 own[name] = file
         home = self._home.of_split(own, outside=outside and self.foreign)
@@ -180,11 +180,11 @@ class FoldersStore:
         """The store that reads a file, and the file's name there."""
         if not self._is_away(name):
             return self._home, name
-        folder = folder_of(name)
+        folder = folder_name(name)
         with self._lock:
             if folder not in self._stores:
                 self._stores[folder] = self._open(folder, self._shards.get(folder, {}))
-            return self._stores[folder], file_of(name)
+            return self._stores[folder], file_name(name)
 
     def _open(self, folder: str, shards: ByName) -> Store:
         """The store of another folder, with the shards that are there."""
@@ -223,7 +223,7 @@ def store_of_split(store: Store, shards: ByName, *, outside: bool, cache: BlockC
     remote = [name for name in shards if is_url(name)] if outside else []
     if not remote or (isinstance(store, FoldersStore) and store.foreign):
         return store.of_split(shards, outside=outside)
-    for folder in {folder_of(name) for name in remote}:
+    for folder in {folder_name(name) for name in remote}:
         try:
             joined(store.location, folder)
         except StoreError as error:

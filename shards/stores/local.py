@@ -15,7 +15,7 @@ from maskstream.shards.errors import MissingFileError, StoreError
 
 from .base import UNHEEDED, Range, ShardFile, Store, Together
 from .block_sums import SUMS, blocks_around, check_blocks, say_unchecked, sums_name, sums_range
-from .local_files import error_of, open_regular, read_regular
+from .local_files import make_error, open_regular, read_regular
 
 _OPEN_FILES, _FEWEST = 64, 8
 """How many files a store keeps open at most, and how many all stores of a process may keep whatever its limit is."""
@@ -80,7 +80,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingFileError(f"there is no file {path}") from error
         except (OSError, MemoryError) as error:
-            raise error_of(path, error) from error
+            raise make_error(path, error) from error
 
     def size(self, name: str) -> int:
         """The size of the file in bytes."""
@@ -136,7 +136,7 @@ class LocalStore:
             return _File(path, self.folder, outside=self.outside)
         except OSError as error:
             which = path if error.filename is None else error.filename
-            raise error_of(which, error, "cannot be opened") from error
+            raise make_error(which, error, "cannot be opened") from error
 
 
 class _Kept:
@@ -183,7 +183,7 @@ def _range(file: _File, offset: int, size: int) -> bytes:
         while len(data) < size and (more := os.pread(file.descriptor, size - len(data), offset + len(data))):
             data += more
     except (OSError, MemoryError) as error:
-        raise error_of(path, error, f"cannot be read at byte {offset}") from error
+        raise make_error(path, error, f"cannot be read at byte {offset}") from error
     if len(data) != size:
         raise StoreError(
             f"{path} ends at byte {offset + len(data)}, but bytes {offset} to {offset + size} were requested"
@@ -196,7 +196,7 @@ def _sums(file: _File, descriptor: int, begin: int, size: int) -> bytes:
     try:
         return os.pread(descriptor, size_bytes, at)
     except OSError as error:
-        raise error_of(f"the {SUMS} file of {file.path}", error) from error
+        raise make_error(f"the {SUMS} file of {file.path}", error) from error
 
 
 class _File:

@@ -37,7 +37,7 @@ NEVER_OF_BYTES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.
 _MORE_FILES = "; raise `ulimit -n`"
 
 
-def error_of(path: object, error: OSError | MemoryError, what: str = "cannot be read") -> StoreError | OutageError:
+def make_error(path: object, error: OSError | MemoryError, what: str = "cannot be read") -> StoreError | OutageError:
     """The error that says why a file cannot be opened or read: MissingFileError if there is none, StoreError if its
     name, kind or size forbids it. All else (no memory or descriptors left, a disk or network that fails) is an
     OutageError, for nothing is known to be wrong with the bytes.

@@ -18,8 +18,8 @@ from .base import Store
 from .local import LocalStore
 from .local_files import (
     create,
-    error_of,
     joint_writer,
+    make_error,
     publishing,
     read_regular,
     remove_leftovers,
@@ -152,7 +152,7 @@ class LocalOutput:
             sync_folder(self.folder)
 
     def _unreadable(self, name: str, error: OSError) -> MaskstreamError:
-        return error_of(self.folder / name, error)
+        return make_error(self.folder / name, error)
 
 
 Location = str | Path

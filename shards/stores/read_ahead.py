@@ -50,7 +50,7 @@ class ReadAhead:
         self._begin()
 
     def __reduce__(self) -> tuple[Callable[..., ReadAhead], tuple[PartlyRemoteStore, int, int]]:
-        return _ahead_of, (self._store, self._threads, self._most_bytes)
+        return _reading_ahead, (self._store, self._threads, self._most_bytes)
 
     def _begin(self) -> None:
         self._process = os.getpid()
@@ -110,7 +110,7 @@ class ReadAhead:
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
         """The store behind this one with these shards, read ahead as this one."""
-        return _ahead_of(self._store.of_split(shards, outside=outside), self._threads, self._most_bytes)
+        return _reading_ahead(self._store.of_split(shards, outside=outside), self._threads, self._most_bytes)
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
         """Fetches the ranges soon, and keeps them until the announcement is dropped."""
@@ -220,5 +220,5 @@ def _merged(ranges: Sequence[Range]) -> list[Range]:
     return merged
 
 
-def _ahead_of(store: PartlyRemoteStore, threads: int, most_bytes: int) -> ReadAhead:
+def _reading_ahead(store: PartlyRemoteStore, threads: int, most_bytes: int) -> ReadAhead:
     return ReadAhead(store, threads=threads, most_bytes=most_bytes)

@@ -26,8 +26,8 @@ from maskstream.shards.errors import StoreError, UnlistedError
 
 from . import client as clients
 from .base import Range
-from .client import ASK_S, bucket_client, errors_of, is_beyond_the_end, waited_for
-from .url import place_of
+from .client import ASK_S, bucket_client, is_beyond_the_end, store_errors, waited_for
+from .url import parse_place
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
@@ -53,7 +53,7 @@ class RemoteFiles:
     """
 
     def __init__(self, location: str, *, outside: bool = False) -> None:
-        self._place = place_of(location)
+        self._place = parse_place(location)
         self.location = location.rstrip("/")
         self.outside = outside
         self._opened: tuple[int, ObjectStore, ObjectStore] | None = None
@@ -61,7 +61,7 @@ class RemoteFiles:
     def whole(self, name: str, most: int) -> bytes:
         """The contents of a file of at most `most` bytes."""
         client, key, where = self._client(), self._key(name), self.where(name)
-        with errors_of(where):
+        with store_errors(where):
             data = waited_for(where, lambda: contents(client, key, most))
         if len(data) > most:
             raise StoreError(f"{where} cannot be read (has {self.size_now(name)} bytes, but at most {most} are legal)")
@@ -72,7 +72,7 @@ class RemoteFiles:
         client = self._listing_client()
         folder = f"{self._place.folder}/" if self._place.folder else ""
         parent = folder + prefix.rpartition("/")[0]
-        with errors_of(self.location):
+        with store_errors(self.location):
             found = waited_for(self.location, lambda: asked(lambda: _listed(client, parent.strip("/") or None)))
         names = [path.removeprefix(folder) for path in found]
         return sorted(name for name in names if name.startswith(prefix))
@@ -80,7 +80,7 @@ class RemoteFiles:
     def folders(self) -> list[str]:
         """The sorted names of the folders in the folder."""
         client = self._listing_client()
-        with errors_of(self.location):
+        with store_errors(self.location):
             prefix = self._place.folder or None
             found = waited_for(self.location, lambda: asked(lambda: obstore.list_with_delimiter(client, prefix=prefix)))
         return sorted(posixpath.basename(one.rstrip("/")) for one in found["common_prefixes"])
@@ -118,7 +118,7 @@ class RemoteFiles:
     def available(self, name: str, offset: int, size: int) -> bytes:
         """The bytes of a range that a file has."""
         client, key = self._client(), self._key(name)
-        with errors_of(self.where(name)):
+        with store_errors(self.where(name)):
             try:
                 return part(client, key, offset, size)
             except GenericError as error:
@@ -128,9 +128,9 @@ class RemoteFiles:
 
     @contextmanager
     def _within_file(self, name: str, end: int) -> Iterator[None]:
-        """Raises StoreError where the block fails because the file ends before byte `end`, else as `errors_of` does."""
+        """Raises StoreError where the block fails as the file ends before byte `end`, else as `store_errors` does."""
         where = self.where(name)
-        with errors_of(where):
+        with store_errors(where):
             try:
                 yield
             except GenericError as error:
@@ -157,7 +157,7 @@ class RemoteFiles:
 
     def _meta(self, name: str) -> ObjectMeta:
         client, key = self._asking_client(), self._key(name)
-        with errors_of(self.where(name)):
+        with store_errors(self.where(name)):
             return waited_for(self.where(name), lambda: asked(lambda: obstore.head(client, key)))
 
     def _client(self) -> ObjectStore:

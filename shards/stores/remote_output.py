@@ -23,11 +23,11 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError,
 from maskstream.shards.errors import MissingFileError, StoreError
 
 from .base import Store
-from .client import BUCKETS, READ_S, client_of, errors_of, waited_for
+from .client import BUCKETS, READ_S, make_client, store_errors, waited_for
 from .local_files import space_for
 from .open import open_store
 from .remote_files import asked, contents
-from .url import place_of
+from .url import parse_place
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -70,7 +70,7 @@ class RemoteOutput:
 
     def __init__(self, location: str) -> None:
         self._location = location.rstrip("/")
-        if place_of(location).scheme not in BUCKETS:
+        if parse_place(location).scheme not in BUCKETS:
             legal = ", ".join(f"{scheme}://BUCKET/FOLDER" for scheme in BUCKETS)
             raise ValueError(f"{location} can be read but not written to; legal are local paths and {legal}")
 
@@ -92,9 +92,9 @@ class RemoteOutput:
         return self._once(name, lambda client: asked(lambda: request(client)), read_timeout_s)
 
     def _once(self, name: str, request: Callable[[ObjectStore], T], read_timeout_s: float = READ_S) -> T:
-        client = client_of(self._location, read_timeout_s=read_timeout_s)
+        client = make_client(self._location, read_timeout_s=read_timeout_s)
         where = f"{self._location}/{name}" if name else self._location
-        with errors_of(where):
+        with store_errors(where):
             return waited_for(where, lambda: request(client))
 
     @contextmanager

@@ -64,7 +64,7 @@ def without_password(text: str) -> str:
     return _USER.sub("", text)
 
 
-def place_of(url: str) -> StorePlace:
+def parse_place(url: str) -> StorePlace:
     """The parts of a URL. Raises ValueError if it is not legal."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
@@ -92,7 +92,7 @@ def _of_hub(url: str) -> StorePlace:
             f"{url}: legal are hf://datasets/OWNER/NAME/FOLDER and hf://datasets/OWNER/NAME@REVISION/FOLDER"
         )
     owner, name, revision, folder = found.groups()
-    hub = place_of(os.environ.get("HF_ENDPOINT") or _HUB)
+    hub = parse_place(os.environ.get("HF_ENDPOINT") or _HUB)
     path = f"datasets/{owner}/{name}/resolve/{quote(unquote(revision or 'main'), safe='')}"
     return StorePlace("hf", "/".join(filter(None, (hub.bucket, hub.folder, path))), _folder(url, folder or ""))
 

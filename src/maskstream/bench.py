@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from maskstream.pipelines.modalities.video.packing import Refusal, encoded_clip, format_of
+from maskstream.pipelines.modalities.video.packing import Refusal, clip_format, encoded_clip
 from maskstream.pipelines.stream.stats import limit, shares
 from maskstream.pipelines.stream.topology import compute_alone
 
@@ -29,7 +29,7 @@ from .pipelines.modalities.rows import Planned, PlanT, RowSampler
 from .pipelines.modalities.split import Split
 from .pipelines.modalities.video.batch import VideoBatch
 from .pipelines.modalities.video.data import VideoData
-from .pipelines.modalities.video.decoders import fastest, machine_of, write_speeds
+from .pipelines.modalities.video.decoders import describe_machine, fastest, write_speeds
 from .pipelines.modalities.video.packing import PackedRowMaker
 from .pipelines.modalities.video.rows import ClipPlan, ClipRowMaker
 from .pipelines.stream.sampler import HostT, Wanted
@@ -250,7 +250,7 @@ def measure_decoders(
                 ways["dali"] = by_dali(clips, sampler, pool, split)
             speeds[name] = in_turns(ways, wanted, for_s / len(found))
     write_speeds(out, split.device, speeds)
-    return {"machine": machine_of(split.device), "clips_per_s": speeds, "not_measured": missing}
+    return {"machine": describe_machine(split.device), "clips_per_s": speeds, "not_measured": missing}
 
 
 def formats(clips: ClipRowMaker, sampler: ClipSampler) -> tuple[dict[str, list[Wanted]], str]:
@@ -263,7 +263,7 @@ def formats(clips: ClipRowMaker, sampler: ClipSampler) -> tuple[dict[str, list[W
             request = sampler.request(wanted)
             size = (request.plan.video.width, request.plan.video.height)
             with sampler.manifest.reading(index, clips.component):
-                name = format_of(clips.read(request.item, request.plan), request.plan.numbers, size)
+                name = clip_format(clips.read(request.item, request.plan), request.plan.numbers, size)
         except (SampleError, DataError):
             bad += 1
             continue

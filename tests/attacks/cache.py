@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from maskstream.shards.stores.block_cache import BlockCache
-from maskstream.shards.stores.block_sums import BLOCK_BYTES, SUM_BYTES, sums_of
+from maskstream.shards.stores.block_sums import BLOCK_BYTES, SUM_BYTES, sum_blocks
 
 from .kills import FORKS
 
@@ -44,7 +44,7 @@ class File:
         for first in rng.integers(0, MOST_BLOCKS, 5).tolist():
             data[first * BLOCK_BYTES : (first + 3) * BLOCK_BYTES] = bytes(3 * BLOCK_BYTES)
         self.data = bytes(data[:size])
-        self.sums = sums_of(memoryview(self.data))
+        self.sums = sum_blocks(memoryview(self.data))
         self.name = f"s3://b/{number // 2}.tar {number}"
 
 

@@ -12,7 +12,7 @@ import obstore
 
 from maskstream.preprocess.versions import append, erase, merge, remove
 from maskstream.shards.format.dataset import is_split, read_dataset_json
-from maskstream.shards.stores.client import client_of
+from maskstream.shards.stores.client import make_client
 from maskstream.shards.stores.local_files import LOCK
 from maskstream.shards.stores.output import Location, within
 
@@ -60,7 +60,7 @@ def copy(split: Path, to: Location) -> None:
             shutil.copy(path, to / f"{name}.copy")
             (to / f"{name}.copy").rename(to / name)
         else:
-            obstore.put(client_of(str(to)), name, path)
+            obstore.put(make_client(str(to)), name, path)
 
 
 def contents(out: Path, where: Where = HERE) -> dict[str, str]:

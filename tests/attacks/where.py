@@ -12,7 +12,7 @@ from pathlib import Path
 import obstore
 
 from maskstream.preprocess import RayExecutor
-from maskstream.shards.stores.client import client_of
+from maskstream.shards.stores.client import make_client
 from maskstream.shards.stores.output import output_at
 
 from ..services.azurite import CONTAINER, azurite
@@ -74,7 +74,7 @@ class Where:
     def changed(self, location: str, path: Path, split: Path) -> None:
         """Copy a file of a split again, which was changed."""
         if self.store in ("s3", "az"):
-            obstore.put(client_of(location), path.relative_to(split).as_posix(), path)
+            obstore.put(make_client(location), path.relative_to(split).as_posix(), path)
 
     def files(self, folder: Path) -> dict[str, bytes]:
         """What is in the place of a folder, by name."""

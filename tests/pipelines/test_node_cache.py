@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.split import filled, lanes_of_node, shards_of
+from maskstream.pipelines.modalities.split import filled, lanes_of_node, list_shards
 from maskstream.shards.errors import StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.block_cache import BlockCache, Filling, fill
@@ -170,9 +170,9 @@ def test_the_lanes_of_a_node(
 def test_the_shards_of_all_lanes_are_all_shards(kind: tuple[Modality, str, Path]) -> None:
     manifest = Manifest.load(kind[2])
     lanes = len(manifest.shard_names)
-    each = [shards_of(manifest, lanes, [lane]) for lane in range(lanes)]
+    each = [list_shards(manifest, lanes, [lane]) for lane in range(lanes)]
     assert sorted(name for names in each for name in names) == manifest.shard_names
-    assert shards_of(manifest, 1, range(1)) == manifest.shard_names
+    assert list_shards(manifest, 1, range(1)) == manifest.shard_names
 
 
 def test_a_cache_of_a_local_folder_is_refused(kind: tuple[Modality, str, Path], tmp_path: Path) -> None:

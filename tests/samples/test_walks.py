@@ -29,7 +29,7 @@ from maskstream.samples.trajectory.miniworld import MiniworldWalk
 from maskstream.samples.trajectory.vizdoom import VizdoomWalk
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.camera_pose import heading, seen_from, turned
-from maskstream.shards.media.depth import depth_of
+from maskstream.shards.media.depth import read_depth
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.members.arrays import LENS
 from maskstream.shards.members.kinds import KINDS
@@ -49,12 +49,12 @@ def test_depth_is_stored_without_loss_and_each_frame_is_a_gop() -> None:
     assert index.header is not None
     found = decode_frames(index.header, memoryview(data), 0, np.array([1, 0]), size=(46, 30))
     for frame, wanted in zip(found.frames, (depth[3], depth[1]), strict=True):
-        np.testing.assert_array_equal(depth_of(frame), wanted)
+        np.testing.assert_array_equal(read_depth(frame), wanted)
     np.testing.assert_allclose(found.pts_s, [3 / 7, 1 / 7], atol=1e-4)
     whole = decode_frames(
         index.header, memoryview(member.data)[index.header_size :], 0, np.array([4, 2]), size=(46, 30)
     )
-    np.testing.assert_array_equal(depth_of(whole.frames[0]), depth[4])
+    np.testing.assert_array_equal(read_depth(whole.frames[0]), depth[4])
 
 
 def test_metres_become_millimetres_and_what_is_far_is_unknown() -> None:

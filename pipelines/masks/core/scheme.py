@@ -90,7 +90,7 @@ class Scheme:
     @property
     def call(self) -> str:
         """How a user builds the mask, after `from maskstream.pipelines import masks`."""
-        return call_of(self.mask)
+        return written_call(self.mask)
 
     @property
     def picture(self) -> str:
@@ -126,7 +126,7 @@ class PaperLaw:
     @property
     def call(self) -> str:
         """How a user builds the law, after `from maskstream.pipelines import masks`."""
-        return call_of(self.law)
+        return written_call(self.law)
 
     @property
     def drawn(self) -> tuple[tuple[str, Law], ...]:
@@ -142,7 +142,7 @@ ENDS = ("start", "end", "low", "high")
 """Fields of laws that hold a ratio."""
 
 
-def call_of(part: Mask | Law) -> str:
+def written_call(part: Mask | Law) -> str:
     """The call that builds a mask or a law: its ratios, their ends, inner masks, and what differs from the defaults."""
     given = []
     for f in fields(part):
@@ -159,7 +159,7 @@ def call_of(part: Mask | Law) -> str:
 def _shown(value: object) -> str:
     """A value in a call."""
     if isinstance(value, Mask | Law):
-        return call_of(value)
+        return written_call(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
     return repr(value).replace("'", '"')

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.stream.rng import Place, progress_of
+from maskstream.pipelines.stream.rng import Place, run_progress
 
 from .base import Mask
 from .draw import Draw, TokenGrid
@@ -45,7 +45,7 @@ class VisibleTokens:
         return np.repeat([known[step] for step in at], np.diff([*at, steps]))
 
     def _count(self, step: int, steps: int) -> int:
-        place = Place(step=step, progress=progress_of(step, steps))
+        place = Place(step=step, progress=run_progress(step, steps))
         one, two = (
             sum(grid.size if mask is None else _visible(mask, grid, place, key) for mask, grid in self.parts)
             for key in range(2)

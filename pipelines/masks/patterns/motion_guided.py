@@ -76,7 +76,7 @@ class MotionGuided(DeviceMask):
         return frozenset({"flow"})
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        flow, own = draw.cues.need("flow", by="MotionGuided"), self.draws_of(grid, draw)
+        flow, own = draw.cues.need("flow", by="MotionGuided"), self.draw_motion(grid, draw)
         starts = self._starts(draw, grid.shape[0] * grid.patch[0])
         self._check(grid, flow.shape)
         seen = numba_maps().carry([own], [flow], **self._way(grid)) if not starts else []
@@ -87,13 +87,13 @@ class MotionGuided(DeviceMask):
         return self._ranked(grid, [own], seen, numba_maps())[0]
 
     def draw_on_device(self, grid: TokenGrid, draws: Sequence[Draw], flow: Tensor) -> MaskBatch:
-        drawn = [self.draws_of(grid, draw) for draw in draws]
+        drawn = [self.draw_motion(grid, draw) for draw in draws]
         self._check(grid, flow.shape[1:])
         rows = grid.shape[0] if self.per == "slice" else 1
         hidden = self._ranked(grid, drawn, torch_maps().carry(drawn, flow, **self._way(grid)), torch_maps())
         return placed(hidden, [own.visible * rows for own in drawn], grid)
 
-    def draws_of(self, grid: TokenGrid, draw: Draw) -> MotionDraws:
+    def draw_motion(self, grid: TokenGrid, draw: Draw) -> MotionDraws:
         """All random numbers of the mask of a view, which do not depend on its flow."""
         t, h, w = grid.need("t", "h", "w", by="MotionGuided")
         frames, rng = t * grid.patch[0], draw.rng

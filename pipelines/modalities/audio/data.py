@@ -22,7 +22,7 @@ from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 
 from .batch import AudioBatch, NoisyBatch
-from .reader import AudioClip, SoundReader, sound_of
+from .reader import AudioClip, SoundReader, find_sound
 from .rows import AudioPlan, AudioRowMaker, MicrophoneLine, NoisyPlan, NoisyRowMaker, Spectrograms
 from .spectrogram import Features, LogMel, Spectrogram, check_on_device, is_on_device, spectrogram_grid
 
@@ -143,7 +143,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
             self,
             clip=_in_order(self.clip, split),
             statistics=self.statistics or statistics_of(split, self.features),
-            component=sound_of(split.manifest, self.component),
+            component=find_sound(split.manifest, self.component),
             on_device=is_on_device(self.features, self.on_device, split.device),
         )
 
@@ -243,7 +243,7 @@ class NoisyData(SplitConfig[NoisyPlan, NoisyBatch]):
 
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in."""
-        return replace(self, clip=_in_order(self.clip, split), component=sound_of(split.manifest, self.component))
+        return replace(self, clip=_in_order(self.clip, split), component=find_sound(split.manifest, self.component))
 
     def rows(self, split: Split) -> NoisyRowMaker:
         """What makes the rows of a split. Noise that is shorter than the clip is repeated, so it covers all of it."""
@@ -251,7 +251,7 @@ class NoisyData(SplitConfig[NoisyPlan, NoisyBatch]):
         if self.noise is not None:
             other = Split.open(self.noise, self.modality, device=split.device).manifest
             clip = replace(self.clip, short="repeat")
-            name = sound_of(other, self.noise_component)
+            name = find_sound(other, self.noise_component)
             noise = SoundReader(manifest=other, component=name, clip=clip, seed=split.seed)
         clean = SoundReader(manifest=split.manifest, component=self.component or "", clip=self.clip, seed=split.seed)
         return NoisyRowMaker(clean=clean, noise=noise, line=self.line, snr_db=self.snr_db, slope=self.slope)

@@ -197,6 +197,6 @@ class SoundReader:
             return decode_indexed(segment, rate=rate, channels=self.clip.channels)
 
 
-def sound_of(manifest: Manifest, component: str | None = None) -> str:
+def find_sound(manifest: Manifest, component: str | None = None) -> str:
     """The component that holds the sounds; raises ValueError if there are several and `component` is None."""
     return component_of(manifest.components, ("sound",), component).name

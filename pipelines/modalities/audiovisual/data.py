@@ -14,7 +14,7 @@ from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.audio.data import statistics_of
-from maskstream.pipelines.modalities.audio.reader import AudioClip, SoundReader, sound_of
+from maskstream.pipelines.modalities.audio.reader import AudioClip, SoundReader, find_sound
 from maskstream.pipelines.modalities.audio.rows import AudioRowMaker
 from maskstream.pipelines.modalities.audio.spectrogram import (
     Features,
@@ -167,7 +167,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
             augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
             flow=flow_source(self.flow, self.video_mask, clip, profile) or NONE,
             component=component_of(split.manifest.components, ("video",), self.component).name,
-            sound=sound_of(split.manifest, self.sound),
+            sound=find_sound(split.manifest, self.sound),
             on_device=on_device,
         )
 

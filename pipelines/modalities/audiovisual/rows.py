@@ -23,7 +23,7 @@ from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
-from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, Int64s, flow_of
+from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, Int64s, join_flow
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
@@ -189,7 +189,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
             for name, drawn in zip(("video", "audio"), zip(*pairs, strict=True), strict=True):
                 added[f"{name}_time"], added[f"{name}_noise"] = _stacked(drawn)
         mask = self.audio.weighted(batch.audio_mask, batch.length)
-        return replace(batch, flow=flow_of([one.plan.clip for one in planned]), audio_mask=mask, **added)
+        return replace(batch, flow=join_flow([one.plan.clip for one in planned]), audio_mask=mask, **added)
 
     def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
         """Draws the frame numbers of a clip from the frames that have sound.

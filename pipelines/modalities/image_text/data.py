@@ -151,7 +151,7 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
             raise ValueError(f"{self.image_mask} needs boxes of phrases, and {manifest.location} has no {BOXES}")
         if self.segments and SEGMENTS not in manifest.components:
             raise ValueError(f"segments=True needs segments of phrases, and {manifest.location} has no {SEGMENTS}")
-        held = roles_of(manifest)
+        held = find_roles(manifest)
         text = self.text or tuple(role for role in SHOWN if role in held) or tuple(sorted(held))
         for name, roles in (("text", text), ("target", self.target), ("then", self.then)):
             if roles and not held & {*roles}:
@@ -172,7 +172,7 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
         second = (replace(texts, roles=(*self.text, *self.target)), replace(target, roles=self.then))
         return ImageTextRowMaker(
             pictures=ImageData(size=self.size, patch=self.patch, augment=self.augment, colour=self.colour),
-            components=pictures_of(manifest, self.picture),
+            components=find_pictures(manifest, self.picture),
             texts=texts,
             target=target if self.target else None,
             second=second if self.then else None,
@@ -184,13 +184,13 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
         )
 
 
-def roles_of(manifest: Manifest) -> set[str]:
+def find_roles(manifest: Manifest) -> set[str]:
     """The roles that texts of a split have."""
     numbers = np.unique(manifest.component(TEXTS).lists["roles"].values).tolist()
     return {ROLES[number] for number in numbers if 0 <= number < len(ROLES)}
 
 
-def pictures_of(manifest: Manifest, picture: int) -> tuple[str, ...]:
+def find_pictures(manifest: Manifest, picture: int) -> tuple[str, ...]:
     """The components that hold picture number `picture` of samples. ValueError if no sample has one."""
     found = {
         name: int(parts[1] or 0)

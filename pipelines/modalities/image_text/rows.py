@@ -181,7 +181,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         boxes[view] = np.nan
         if batch.segment is not None:
             own.of(batch.segment)[view] = False
-        number, image = plan.views[view].row.number_of(PHRASE), plan.image
+        number, image = plan.views[view].row.text_number(PHRASE), plan.image
         if number is None:
             return
         with item.manifest.reading(item.index, BOXES):

@@ -47,7 +47,7 @@ class RowPlan:
         """All that is read."""
         return tuple(one for piece in self.pieces for one in piece.ranges)
 
-    def number_of(self, role: str) -> int | None:
+    def text_number(self, role: str) -> int | None:
         """Which text of `role` the row has, counted from 0; None without one."""
         return next((piece.number for piece in self.pieces if piece.role == ROLES.index(role)), None)
 

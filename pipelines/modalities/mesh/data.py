@@ -21,7 +21,7 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
-from maskstream.shards.media.mesh_members import fields_of
+from maskstream.shards.media.mesh_members import fields_name
 from maskstream.shards.stores.base import Range
 
 from .batch import MeshBatch, MeshView, build_graph, mesh_batch, surface_normals
@@ -135,7 +135,7 @@ class MeshData(SplitConfig[MeshPlan, MeshBatch]):
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         manifest = split.manifest
         component = component_of(manifest.components, ("mesh",), self.component).name
-        if self.noise is not None and fields_of(component) not in manifest.components:
+        if self.noise is not None and fields_name(component) not in manifest.components:
             raise ValueError(f"noise={self.noise} needs simulations, {manifest.location} holds surfaces; leave it out")
         return replace(
             self, statistics=self.statistics or statistics_of(manifest.location, manifest.info), component=component

@@ -15,7 +15,7 @@ from maskstream.shards.format.component import Numbers
 from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON, is_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
+from maskstream.shards.media.mesh_members import fields_name, read_mesh, read_steps, step_span
 from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.url import beside
 
@@ -117,7 +117,7 @@ class MeshReader:
     @property
     def trajectory(self) -> str:
         """The component that holds the fields of the mesh; a surface has none."""
-        return fields_of(self.component)
+        return fields_name(self.component)
 
     def n_nodes(self, index: int, mesh: Range) -> int:
         """The number of nodes in the manifest; raises SampleError if the mesh has too few bytes for them."""
@@ -194,7 +194,7 @@ class MeshReader:
 
     def _finite(self, index: int, first: int, data: bytes) -> npt.NDArray[np.float32]:
         """The steps from `first` on in `data`, float32 (count, V, D); raises DataError if they are not finite."""
-        steps = steps_of(data, *self._shape(index))
+        steps = read_steps(data, *self._shape(index))
         if not np.isfinite(steps).all():
             raise DataError(f"steps {first} to {first + len(steps) - 1} are not finite")
         return steps

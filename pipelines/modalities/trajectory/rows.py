@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, I
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint
-from maskstream.shards.media.depth import depth_of
+from maskstream.shards.media.depth import read_depth
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.members.arrays import LENS, problem_of_lens, problem_of_path
 from maskstream.shards.members.video import table_problems
@@ -195,7 +195,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
                 places = np.arange(len(data), dtype=np.int64)  # each frame is a GOP, so only the wanted ones are there
                 size = (video.width, video.height)
                 decoded = decode_frames(header, memoryview(b"".join(data)), 0, places, size=size)
-            return [depth_of(frame) for frame in decoded.frames]
+            return [read_depth(frame) for frame in decoded.frames]
 
     def _place(
         self, plan: TrajectoryPlan, path: Floats, crop: Crop, batch: TrajectoryBatch, own: SampleRows, view: int
@@ -206,7 +206,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         poses, way = seen_from(path[at], now), waypoint(path[-1], now)
         own.whole(batch.pose)[view] = mirrored(poses) if crop.flip else poses
         own.whole(batch.waypoint)[view] = way * [-1, 1, -1] if crop.flip else way
-        own.whole(batch.lens)[view] = lens_of(plan.lens, crop, self.clips.clip.size)
+        own.whole(batch.lens)[view] = crop_lens(plan.lens, crop, self.clips.clip.size)
 
 
 def nearest(
@@ -231,7 +231,7 @@ def nearest(
         np.divide(frames[place][np.ix_(rows, columns)], _MM_IN_M, out=to)
 
 
-def lens_of(lens: Floats, crop: Crop, size: int) -> Floats:
+def crop_lens(lens: Floats, crop: Crop, size: int) -> Floats:
     """A lens (fx, fy, cx, cy) in pixels of a frame, in those of a crop that is resized to `size` x `size`."""
     across, down = size / crop.width, size / crop.height
     centre = (lens[2] - crop.x) * across

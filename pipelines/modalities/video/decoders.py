@@ -17,7 +17,7 @@ from typing import Any
 import platformdirs
 import torch
 
-from maskstream.pipelines.modalities.backend import card_of, dali_version
+from maskstream.pipelines.modalities.backend import dali_version, find_card
 
 Speeds = Mapping[str, Mapping[str, float]]
 """Clips a second by format, such as "h264 yuv420p", and decoder, "cpu" or "dali"."""
@@ -29,15 +29,15 @@ def decoders_path() -> Path:
     return Path(os.environ.get("MASKSTREAM_DECODERS") or platformdirs.user_state_path("maskstream") / "decoders.json")
 
 
-def machine_of(device: torch.device) -> dict[str, str]:
+def describe_machine(device: torch.device) -> dict[str, str]:
     """What the speeds depend on: the card of a CUDA device, the processor and its cores, and the versions."""
-    card = asdict(card_of(device)) if device.type == "cuda" else {"name": "none", "dali": dali_version()}
+    card = asdict(find_card(device)) if device.type == "cuda" else {"name": "none", "dali": dali_version()}
     return {**card, "processor": _processor(), "cores": str(len(os.sched_getaffinity(0))), "av": version("av")}
 
 
 def write_speeds(path: Path, device: torch.device, speeds: Speeds) -> None:
     """Writes the speeds of this machine down, in place of those that were measured there before."""
-    machine = machine_of(device)
+    machine = describe_machine(device)
     others = [entry for entry in _entries(path) if entry.get("machine") != machine]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([*others, {"machine": machine, "clips_per_s": speeds}], indent=1) + "\n")
@@ -49,9 +49,8 @@ def faster_with_dali(given: str | None, device: torch.device, codecs: Collection
     given: the file, by default that of this user. ValueError if a file is given that says nothing of this machine.
     """
     path = Path(given) if given is not None else decoders_path()
-    found = (
-        next((e for e in _entries(path) if e.get("machine") == machine_of(device)), None) if path.is_file() else None
-    )
+    entries = _entries(path) if path.is_file() else []
+    found = next((one for one in entries if one.get("machine") == describe_machine(device)), None)
     if found is None:
         if given is not None:
             raise ValueError(f"decoders={given!r} has no speeds of this machine and these versions; {MEASURE}")

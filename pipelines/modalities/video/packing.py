@@ -29,7 +29,7 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.media.h264_sps import UnknownSpsError, sps_of, uncropped_header
+from maskstream.shards.media.h264_sps import UnknownSpsError, list_sps, uncropped_header
 from maskstream.shards.media.mp4 import Int64Array, Packets, Track, read_header
 from maskstream.shards.stores.base import Range
 
@@ -111,7 +111,7 @@ def format_name(track: Track, form: PictureFormat) -> str:
     return f"{track.codec} {form.pixels}"
 
 
-def format_of(data: ClipBytes, numbers: Int64Array, size: tuple[int, int]) -> str:
+def clip_format(data: ClipBytes, numbers: Int64Array, size: tuple[int, int]) -> str:
     """The name of a clip's format; raises DataError if its first keyframe cannot be decoded."""
     track, fragments, packets = read_header(data.header), memoryview(data.fragments), data.packets
     kept = wanted_packets(fragments, track, packets, wanted_pts(packets, data.first_frame, numbers))
@@ -125,7 +125,7 @@ def _uncropped(header: bytes, track: Track, size: tuple[int, int]) -> tuple[byte
         return header, size
     try:
         whole = uncropped_header(header)
-        return whole, size if whole == header else sps_of(read_header(whole).extradata)[0].shown
+        return whole, size if whole == header else list_sps(read_header(whole).extradata)[0].shown
     except UnknownSpsError:
         return header, size
 

@@ -23,7 +23,7 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.gop_notes import GopNotes, gop_notes
 from maskstream.shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
-from maskstream.shards.media.video_index import RECORD, VideoIndex, packets_name, read_table, records_of
+from maskstream.shards.media.video_index import RECORD, VideoIndex, locate_records, packets_name, read_table
 from maskstream.shards.members.video import table_problems
 from maskstream.shards.stores.base import Range, Store
 
@@ -87,7 +87,7 @@ def clip_ranges(video: VideoIndex, numbers: Int64s, member: Range) -> tuple[Rang
     if video.foreign:
         table = packets_name(shard)
         header = Range(table, video.table_offset or 0, video.header_size)
-        return header, Range(table, *records_of(video, first, stop)), span
+        return header, Range(table, *locate_records(video, first, stop)), span
     if video.header is not None:
         return (span,)
     if begin == video.header_size:
@@ -286,7 +286,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         if batch.planes is not None:
             planes = batch.planes.of_clips([clip for plan in plans for clip in plan.planes])
         draws = tuple(draw for plan in plans for draw in plan.draws)
-        return replace(batch, flow=flow_of(plans), draws=draws, planes=planes)
+        return replace(batch, flow=join_flow(plans), draws=draws, planes=planes)
 
     def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
         return self.clip.numbers(video.n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
@@ -300,7 +300,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 self.colour(picture, item.rng("colour", view))
 
 
-def flow_of(plans: Sequence[ClipPlan]) -> Flow | None:
+def join_flow(plans: Sequence[ClipPlan]) -> Flow | None:
     """The flow of a batch of filled clips; None without flow."""
     flows = [flow for plan in plans for flow in plan.flows]
     return stack_flow(flows) if flows else None

@@ -34,10 +34,10 @@ class PlanesFinish:
         """The batch with pixels instead of planes."""
         if batch.planes is None:
             raise ValueError("the host batch has no planes; its sampler makes them with output='yuv'")
-        return replace(batch, video=rgb_of(batch.planes, self.size), planes=None)
+        return replace(batch, video=planes_to_rgb(batch.planes, self.size), planes=None)
 
 
-def rgb_of(planes: PlaneBatch, size: int) -> Tensor:
+def planes_to_rgb(planes: PlaneBatch, size: int) -> Tensor:
     """The clips as uint8 (B, T, size, size, 3), on the device of the planes."""
     device = planes.luma.device
     halves = [clip.half and size % 2 == 0 for clip in planes.clips]

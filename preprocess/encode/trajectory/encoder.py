@@ -27,7 +27,7 @@ from maskstream.preprocess.encode.video.profile import BLOCK
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, explain
 from maskstream.shards.media.camera_pose import Floats
-from maskstream.shards.media.depth import DEPTH_FORMAT, depth_of
+from maskstream.shards.media.depth import DEPTH_FORMAT, read_depth
 from maskstream.shards.members.arrays import camera_path_member, problem_of_path
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
@@ -99,7 +99,7 @@ def depth_member(depth: Sequence[UInt16s], fps: int) -> Member:
     wrong: list[int] = []
 
     def compare(number: int, frame: VideoFrame) -> None:
-        if not np.array_equal(depth_of(frame), depth[number]):
+        if not np.array_equal(read_depth(frame), depth[number]):
             wrong.append(number)
 
     check_slices(parsed, width, height, compare)

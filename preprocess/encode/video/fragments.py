@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from maskstream.preprocess.source import RejectError, explain
 from maskstream.shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
-from maskstream.shards.media.video_index import VideoIndex, anchor_reach_of
+from maskstream.shards.media.video_index import VideoIndex, measure_anchor_reach
 
 from .source import decodable, open_video, read_packets
 
@@ -115,7 +115,7 @@ def video_index(
     reach = None
     if anchored:
         gops = (read_fragments(view[a:b], track) for a, b in pairwise(bounds.tolist()))
-        reach = anchor_reach_of(gops, np.diff(bounds))
+        reach = measure_anchor_reach(gops, np.diff(bounds))
     return VideoIndex(
         codec=codec,
         fps=fps,

@@ -25,8 +25,8 @@ from maskstream.shards.media.gop_notes import (
     LIMIT,
     QUARTERS,
     KeyFlow,
+    flow_grid,
     flow_payload,
-    grid_of,
     note_box,
     starts_payload,
     with_box,
@@ -149,7 +149,7 @@ def _search(later: Plane, earlier: Plane) -> Plane:
 def _on_cells(plane: Plane) -> Plane:
     """The mean of each cell of a half-size plane (H, W) or (H, W, 2), whose border is repeated to whole cells."""
     height, width = plane.shape[:2]
-    rows, columns = grid_of(2 * width, 2 * height)
+    rows, columns = flow_grid(2 * width, 2 * height)
     down, across = rows * CELL // 2 - height, columns * CELL // 2 - width
     whole = cv2.copyMakeBorder(plane, 0, down, 0, across, cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))

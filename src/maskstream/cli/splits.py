@@ -239,7 +239,7 @@ def fetch(
 
     What the cache has is checked and not fetched again, so the same command continues.
     """
-    from maskstream.pipelines.modalities.split import block_cache, shards_of
+    from maskstream.pipelines.modalities.split import block_cache, list_shards
     from maskstream.shards.format.manifest import Manifest
     from maskstream.shards.stores.block_cache import fill
 
@@ -247,7 +247,7 @@ def fetch(
     if kept is None:
         raise typer.BadParameter("give a folder", param_hint="--cache")
     manifest = Manifest.load(data, cache=kept)
-    names = shards_of(manifest, lanes, range(lanes) if not lane else sorted(set(lane)))
+    names = list_shards(manifest, lanes, range(lanes) if not lane else sorted(set(lane)))
     total = sum(map(manifest.store.size, names))
     if not kept.fits(total):
         raise ValueError(

@@ -74,7 +74,7 @@ def test_every_step_of_the_rule_agrees_bit_by_bit() -> None:
     grid = TokenGrid.video(8, 224, 224)
     flow = motion(grid, (28, 28), 7)
     mask = MotionGuided(base="random", exposure=2.0)
-    draws = [mask.draws_of(grid, Draw(rng=np.random.default_rng(n))) for n in range(CLIPS)]
+    draws = [mask.draw_motion(grid, Draw(rng=np.random.default_rng(n))) for n in range(CLIPS)]
     assert len({own.base for own in draws}) > 1
     settings: dict[str, Any] = {"cell": (4.0, 4.0), "fill": True, "compat": False}
     one, other = numba_maps(), torch_maps()
@@ -92,7 +92,7 @@ def test_of_equal_scores_the_order_decides() -> None:
     still = np.zeros((CLIPS, 7, 4, 4, 2), np.float32)
     still[1] = 1e6  # everything comes from outside
     assert_equal(replace(mask, fill="none"), grid, still)
-    draws = [mask.draws_of(grid, Draw(rng=np.random.default_rng(0)))] * CLIPS
+    draws = [mask.draw_motion(grid, Draw(rng=np.random.default_rng(0)))] * CLIPS
     hidden = torch_maps().all_but_highest(torch.zeros(CLIPS, 4, 16), draws, whole=False).view(CLIPS, 4, 16)
     assert (hidden.sum(2) == 12).all()
     assert not hidden[..., draws[0].order[:4]].any()

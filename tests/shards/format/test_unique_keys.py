@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskstream.shards.format.part_writer import hashes_of, repeated_keys
+from maskstream.shards.format.part_writer import hash_keys, repeated_keys
 
 GROUPS = st.lists(st.lists(st.text("ab", max_size=3), max_size=6), max_size=4)
 
@@ -17,7 +17,7 @@ GROUPS = st.lists(st.lists(st.text("ab", max_size=3), max_size=6), max_size=4)
 def test_repeated_keys(groups: list[list[str]]) -> None:
     flat = [key for group in groups for key in group]
     wanted = sorted({key for key in flat if flat.count(key) > 1})
-    assert repeated_keys([hashes_of(group) for group in groups], groups) == wanted
+    assert repeated_keys([hash_keys(group) for group in groups], groups) == wanted
 
 
 def test_equal_hashes_are_looked_into_and_others_are_not() -> None:
@@ -28,4 +28,4 @@ def test_equal_hashes_are_looked_into_and_others_are_not() -> None:
         raise AssertionError("the keys were read")
         yield []
 
-    assert repeated_keys([hashes_of(["a", "b"])], never()) == []
+    assert repeated_keys([hash_keys(["a", "b"])], never()) == []

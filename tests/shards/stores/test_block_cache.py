@@ -14,7 +14,7 @@ import pytest
 
 from maskstream.shards.stores import block_cache
 from maskstream.shards.stores.block_cache import BlockCache
-from maskstream.shards.stores.block_sums import BLOCK_BYTES, SUM_BYTES, sums_of
+from maskstream.shards.stores.block_sums import BLOCK_BYTES, SUM_BYTES, sum_blocks
 
 SIZE = 40 * BLOCK_BYTES + 123
 
@@ -24,7 +24,7 @@ class Remote:
 
     def __init__(self, seed: int = 0, size: int = SIZE) -> None:
         self.data = np.random.default_rng(seed).bytes(size)
-        self.sums = sums_of(memoryview(self.data))
+        self.sums = sum_blocks(memoryview(self.data))
         self.fetched: list[tuple[int, int]] = []
 
     def fetch(self, begin: int, size: int) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 
 from maskstream.shards.errors import MissingFileError, OutageError, StoreError
 from maskstream.shards.stores.base import Range, Store
-from maskstream.shards.stores.block_sums import sums_of
+from maskstream.shards.stores.block_sums import sum_blocks
 from maskstream.shards.stores.local import LocalStore
 
 OUTLIVES_ITS_MODULES = """
@@ -98,7 +98,7 @@ except OutageError as error:
 def test_all_stores_of_a_process_keep_few_files_open(tmp_path: Path) -> None:
     for n in range(72):
         (tmp_path / f"{n}.tar").write_bytes(b"%09d" % n)
-        (tmp_path / f"{n}.sums").write_bytes(sums_of(memoryview(b"%09d" % n)))
+        (tmp_path / f"{n}.sums").write_bytes(sum_blocks(memoryview(b"%09d" % n)))
     words = [sys.executable, "-c", FEW_FILES, tmp_path]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert ended.stderr == ""

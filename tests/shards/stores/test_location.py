@@ -15,7 +15,7 @@ from maskstream.shards.stores import client
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.read_ahead import ReadAhead
-from maskstream.shards.stores.url import StorePlace, beside, is_url, local_path, place_of
+from maskstream.shards.stores.url import StorePlace, beside, is_url, local_path, parse_place
 
 from ...web_server import serving
 
@@ -40,7 +40,7 @@ from ...web_server import serving
 )
 def test_the_parts_of_a_url(url: str, place: StorePlace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    assert place_of(url) == place
+    assert parse_place(url) == place
     store = open_store(url)
     assert isinstance(store, ReadAhead)
     assert store.location == url.rstrip("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from maskstream.pages.figures.card import Figure, PictureGrid, Section
 from maskstream.pages.figures.pictures import Bool, UInt8, resize
 from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
-from maskstream.pipelines.masks.core.scheme import call_of, square
+from maskstream.pipelines.masks.core.scheme import square, written_call
 from maskstream.pipelines.stream.rng import Place
 
 from .scheme import CardText, Media, masked_picture
@@ -19,7 +19,7 @@ ENTRY = CardText(
     title="Image and text",
     source="M3AE",
     note="The mask hides three quarters of the picture, and 15 % of the text in whole words.",
-    call=f"masks.Joint(parts={{{', '.join(f'{chr(34)}{k}{chr(34)}: {call_of(m)}' for k, m in PAIR.parts.items())}}})",
+    call="masks.Joint(parts={" + ", ".join(f'"{k}": {written_call(m)}' for k, m in PAIR.parts.items()) + "})",
 )
 
 

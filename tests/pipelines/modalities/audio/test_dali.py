@@ -202,7 +202,7 @@ def test_auto_chooses_dali_only_if_it_serves_and_was_accepted(split, tmp_path, m
     """No card is here, so what a card would answer is given."""
     card = GpuCard(name="A card", driver="13.0", dali="2", torch="2")
     monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(tmp_path / "gpu.json"))
-    monkeypatch.setattr(backend, "card_of", lambda device: card)
+    monkeypatch.setattr(backend, "find_card", lambda device: card)
     assert finish_of(loader(split, "auto", device=CUDA)) is not DaliSpectrograms
     backend.accept(card, "dali")
     assert finish_of(loader(split, "auto", on_device=True)) is not DaliSpectrograms

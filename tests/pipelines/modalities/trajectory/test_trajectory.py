@@ -12,7 +12,7 @@ import torch
 
 from maskstream.pipelines import TrajectoryBatch, TrajectoryData, VideoClip, augment, masks, trajectory_loader
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.modalities.trajectory.rows import DEPTH, lens_of, nearest
+from maskstream.pipelines.modalities.trajectory.rows import DEPTH, crop_lens, nearest
 from maskstream.pipelines.stream.rng import START
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import SampleError
@@ -82,7 +82,7 @@ def test_the_nearest_of_depth_of_another_size() -> None:
     np.testing.assert_array_equal(out[0], [[1, 3], [9, 11]])
     nearest([small], Crop(x=0, y=0, width=64, height=48, flip=True), (64, 48), out, np.array([0]))
     np.testing.assert_array_equal(out[0], [[3, 1], [11, 9]])
-    lens = lens_of(np.array([50.0, 52.0, 32.0, 24.0]), Crop(x=16, y=0, width=32, height=48, flip=True), 96)
+    lens = crop_lens(np.array([50.0, 52.0, 32.0, 24.0]), Crop(x=16, y=0, width=32, height=48, flip=True), 96)
     np.testing.assert_allclose(lens, [150, 104, 48, 48])
 
 

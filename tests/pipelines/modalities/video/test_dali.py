@@ -283,7 +283,7 @@ def test_auto_stays_on_the_cpu_until_acceptance_has_passed(vp9, h264, tmp_path, 
     finish, said = says(h264)
     assert finish is Unchanged
     assert "the device cannot be asked for its name" in said
-    monkeypatch.setattr(backend, "card_of", lambda device: CARD)
+    monkeypatch.setattr(backend, "find_card", lambda device: CARD)
     assert "acceptance (make gpu) has not passed on A card" in says(h264)[1]
     backend.accept(CARD, "cpu")
     assert "found the CPU to be faster" in says(h264)[1]
@@ -307,7 +307,7 @@ def test_auto_stays_on_the_cpu_until_acceptance_has_passed(vp9, h264, tmp_path, 
 def test_a_damaged_record_accepts_no_card(tmp_path, monkeypatch):
     path = tmp_path / "gpu.json"
     monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(path))
-    monkeypatch.setattr(backend, "card_of", lambda device: CARD)
+    monkeypatch.setattr(backend, "find_card", lambda device: CARD)
     for text in ("", "{", "[1]", "{}", '[{"card": 3, "fastest": "dali"}]'):
         path.write_text(text)
         assert "has not passed" in backend.not_accepted(CUDA)
