@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -54,10 +53,9 @@ def nearest(name: str, legal: list[str]) -> str:
 
 
 def _mentioning(name: str, table: Mapping[str, Any]) -> str:
-    """`, did you mean 'x' or 'y'?` with the entries whose module speaks of the name (kinetics); "" if none does."""
+    """`, did you mean 'x' or 'y'?` with the entries whose docstring speaks of the name (kinetics); "" if none does."""
     word = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
-    modules = {key: sys.modules.get(getattr(_unwrapped(part), "__module__", "")) for key, part in table.items()}
-    found = [repr(key) for key, module in modules.items() if word.search(getattr(module, "__doc__", None) or "")]
+    found = [repr(key) for key, part in table.items() if word.search(getattr(_unwrapped(part), "__doc__", None) or "")]
     return f", did you mean {' or '.join(found[:_SHOWN])}?" if found else ""
 
 

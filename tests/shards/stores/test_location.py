@@ -131,11 +131,11 @@ SECRETS = {
 def test_what_a_client_says_has_no_secrets(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    shown = client.reason_of(GenericError(said))
+    shown = client.say_why(GenericError(said))
     assert not any(one in shown for one in ("pa55", "s3cret", "FwoG", "pEr", "mit99", "t0ken", "of-a-profile1")), shown
     assert shown != said
     plain = "403 Forbidden: AccessDenied to x.tar"
-    assert client.reason_of(GenericError(plain)) == plain
+    assert client.say_why(GenericError(plain)) == plain
 
 
 def test_the_password_of_an_endpoint_is_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
