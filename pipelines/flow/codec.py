@@ -149,20 +149,6 @@ def codec_flow(
     return ClipFlow(with_missing_filled(flow, known, cell, clip) if unknown else flow, valid)
 
 
-def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> npt.NDArray[np.float32]:
-    """The vectors of K frames on a grid of 8 x 8 units: float32 (K, rows, columns, 3), (x, y, 1), else (0, 0, 0).
-
-    x and y are in pixels of the source and point to the earlier frame. The grid covers whole macroblocks of 16 x 16
-    pixels, which may exceed the frame. Vectors to a later frame are left out.
-    """
-    fields, ends = concatenated(frames)
-    grids = np.empty((len(frames), 3, *unit_grid(width, height)), dtype=np.float32)
-    for grid, first, end in zip(grids, [0, *ends[:-1]], ends, strict=True):
-        if not kernels().rasterise(fields, first, end, grid):
-            raise _outside(width, height)
-    return grids.transpose(0, 2, 3, 1)
-
-
 def stored_planes(
     steps: Sequence[Motion | None], grid: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:

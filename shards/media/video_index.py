@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Self
 
 import numpy as np
@@ -177,11 +177,6 @@ def sidecar_name(shard: str, suffix: str) -> str:
 def packets_name(shard: str) -> str:
     """The name of a shard's packets file in the split's store."""
     return sidecar_name(shard, PACKETS)
-
-
-def packets_path(folder: Path, shard: str) -> Path:
-    """The path of a shard's packets file."""
-    return folder / packets_name(shard)
 
 
 def table_bytes(packets: Packets) -> bytes:

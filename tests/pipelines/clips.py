@@ -1,9 +1,13 @@
-"""A made-up batch of clips with masks and flow, for the tests of pages about them."""
+"""A made-up batch of clips with masks and flow, for the tests of pages about them; motion vectors on a grid."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from maskstream.pipelines.flow.base import Flow
+from maskstream.pipelines.flow.cells import rasterise
+from maskstream.pipelines.flow.codec import Vectors, concatenated, unit_grid
 from maskstream.pipelines.masks import Random, TokenGrid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 
@@ -30,3 +34,16 @@ def make_batch(n=2, mask=None, flow=True):
         key=[f"clip{i}" for i in range(n)],
         pts_s=torch.arange(8, dtype=torch.float64).mul(0.25).expand(n, 8).contiguous(),
     )
+
+
+def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np.ndarray:
+    """The vectors of K frames on a grid of 8 x 8 units: float32 (K, rows, columns, 3), (x, y, 1), else (0, 0, 0).
+
+    x and y are in pixels of the source and point to the earlier frame. The grid covers whole macroblocks of 16 x 16
+    pixels, which may exceed the frame. Vectors to a later frame are left out.
+    """
+    fields, ends = concatenated(frames)
+    grids = np.empty((len(frames), 3, *unit_grid(width, height)), dtype=np.float32)
+    for grid, first, end in zip(grids, [0, *ends[:-1]], ends, strict=True):
+        assert rasterise(fields, first, end, grid)
+    return grids.transpose(0, 2, 3, 1)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.jit import kernel
 
-from .map_backend import MotionDraws
+from .torch_maps import MotionDraws
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

@@ -15,7 +15,7 @@ from torch import Tensor
 from maskstream.pipelines.masks.core import CLIP, DeviceMask, Draw, MaskBatch, Scheme, TokenGrid, placed, sized
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
 
-from .map_backend import Floats, Hidden, MapBackend, MotionDraws, Numbers
+from .torch_maps import Floats, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps
 
 Start = Literal["mix_gauss", "pixel", "token"]
 Base = Literal["middle", "first", "random"]
@@ -174,8 +174,6 @@ def numba_maps() -> MapBackend[list[Floats], list[npt.NDArray[np.bool_]]]:
 @cache
 def torch_maps() -> MapBackend[Tensor, Tensor]:
     """The backend of tensors."""
-    from .torch_maps import TorchMaps
-
     return TorchMaps()
 
 

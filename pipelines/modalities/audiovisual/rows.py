@@ -23,7 +23,7 @@ from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
-from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, Int64s, join_flow
+from maskstream.pipelines.modalities.video.rows import AroundClip, ClipPlan, ClipRowMaker, Int64s, join_flow
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
@@ -71,7 +71,7 @@ _LATEST_S = 1e9
 
 
 @dataclass(kw_only=True, slots=True)
-class AudioVisualPlan:
+class AudioVisualPlan(AroundClip):
     """A clip, and the views of its sound.
 
     The segment of the sound depends on the times of the decoded frames, so `ranges` names the byte ranges of the clip
@@ -82,16 +82,6 @@ class AudioVisualPlan:
     audio: AudioPlan
     ranges: tuple[Range, ...]
     noise: list[tuple[Noise, Noise]] = field(default_factory=list)
-
-    @property
-    def numbers(self) -> Int64s:
-        """The frame numbers of the clip."""
-        return self.clip.numbers
-
-    @property
-    def n_frames(self) -> int:
-        """The number of frames of the whole video."""
-        return self.clip.n_frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

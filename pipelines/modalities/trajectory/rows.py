@@ -10,7 +10,7 @@ import numpy.typing as npt
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
-from maskstream.pipelines.modalities.video.rows import ClipPlan, ClipRowMaker, Int64s
+from maskstream.pipelines.modalities.video.rows import AroundClip, ClipPlan, ClipRowMaker, Int64s
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint
@@ -47,23 +47,13 @@ class DepthPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrajectoryPlan:
+class TrajectoryPlan(AroundClip):
     """A clip, and where its depth and the poses from its first frame to its waypoint lie."""
 
     clip: ClipPlan
     depth: DepthPlan | None
     camera: Range
     lens: Floats
-
-    @property
-    def numbers(self) -> Int64s:
-        """The frame numbers of the clip."""
-        return self.clip.numbers
-
-    @property
-    def n_frames(self) -> int:
-        """The number of frames of the whole walk."""
-        return self.clip.n_frames
 
     @property
     def ranges(self) -> tuple[Range, ...]:

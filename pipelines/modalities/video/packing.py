@@ -33,7 +33,7 @@ from maskstream.shards.media.h264_sps import UnknownSpsError, list_sps, uncroppe
 from maskstream.shards.media.mp4 import Int64Array, Packets, Track, read_header
 from maskstream.shards.stores.base import Range
 
-from .rows import ClipBytes, ClipPlan, ClipRowMaker, Int64s
+from .rows import AroundClip, ClipBytes, ClipPlan, ClipRowMaker
 
 _SYNC, _NON_SYNC = 0x02000000, 0x01010000
 
@@ -194,7 +194,7 @@ class PackedBatch(Batch):
 
 
 @dataclass(kw_only=True, slots=True)
-class PackedPlan:
+class PackedPlan(AroundClip):
     """The plan of a clip; packed: the clip, once it is packed or decoded."""
 
     clip: ClipPlan
@@ -204,16 +204,6 @@ class PackedPlan:
     def ranges(self) -> tuple[Range, ...]:
         """All that is read."""
         return self.clip.ranges
-
-    @property
-    def numbers(self) -> Int64s:
-        """The frame numbers of the clip."""
-        return self.clip.numbers
-
-    @property
-    def n_frames(self) -> int:
-        """The number of frames of the whole video."""
-        return self.clip.n_frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

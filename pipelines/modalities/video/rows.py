@@ -150,6 +150,23 @@ class ClipPlan:
         return self.video.n_frames
 
 
+class AroundClip:
+    """A plan around that of a clip, whose fields over time are those of the clip (see `fields.OverTime`)."""
+
+    __slots__ = ()
+    clip: ClipPlan
+
+    @property
+    def numbers(self) -> Int64s:
+        """The frame numbers of the clip."""
+        return self.clip.numbers
+
+    @property
+    def n_frames(self) -> int:
+        """The number of frames of the whole video."""
+        return self.clip.n_frames
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     """Makes rows of clips. The views of a sample share the clip; each view has its own crop and mask."""

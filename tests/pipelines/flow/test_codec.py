@@ -11,7 +11,9 @@ from av.sidedata.sidedata import SideDataContainer
 
 from maskstream.pipelines.augment import Crop
 from maskstream.pipelines.flow import ask_for_vectors, codec_flow, dis_flow, motion_vectors, steps_between
-from maskstream.pipelines.flow.codec import VECTOR, block_grids
+from maskstream.pipelines.flow.codec import VECTOR
+
+from ..clips import block_grids
 
 WIDTH, HEIGHT = 340, 256
 FRAMES = np.arange(0, 40, 4)  # ten sampled frames over one boundary between GOPs, at 32

@@ -12,11 +12,12 @@ import pytest
 from maskstream.pipelines.augment import Crop
 from maskstream.pipelines.decode.cpu import DecodedFrames, decode_frames, to_rgb
 from maskstream.pipelines.flow import ClipFlow, Codec, DecodedClip, Dis
-from maskstream.pipelines.flow.codec import block_grids
 from maskstream.preprocess.encode.video.video import PROFILES, EncodedVideo, encode_video
 from maskstream.shards.media.gop_notes import KeyFlow, flow_payload, gop_notes, note_box, with_box
 from maskstream.shards.media.mp4 import Mp4Error
 from maskstream.shards.members.video import video_decode_problems, video_member, video_problems
+
+from ..clips import block_grids
 
 WIDTH, HEIGHT, FRAMES = 192, 144, 72
 SPEED = np.array([-1.25, 0.75])

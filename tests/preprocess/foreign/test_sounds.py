@@ -13,7 +13,7 @@ from maskstream.preprocess import index_tars
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.sound_table import read_table
-from maskstream.shards.media.video_index import packets_name, packets_path
+from maskstream.shards.media.video_index import packets_name
 
 from ..encode.flac_blocks import variable_flac
 from ..encode.sounds import wave, write_sound
@@ -181,7 +181,7 @@ def test_few_bytes_are_read_where_the_codec_allows_it(split, sounds, name):
 
 
 def sound_entry(manifest, i):
-    path = packets_path(manifest.folder, manifest.shard_path(i).name)
+    path = manifest.folder / packets_name(manifest.shard_path(i).name)
     return path.read_bytes()[int(manifest.component("sound").facts["table_offset"][i]) :]
 
 
