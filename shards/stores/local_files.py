@@ -103,6 +103,7 @@ def _check_within(path: Path, folder: Path) -> None:
 
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_NAME_BYTES = 255
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
@@ -111,10 +112,10 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 def publishing(path: Path) -> Iterator[BinaryIO]:
     """A stream that writes `path`. Leaving the block publishes the file; an exception removes it.
 
-    Raises StoreError if the disk is full. A kill may leave the temporary file `.NAME.RANDOM.tmp`, which
-    `remove_leftovers` deletes.
+    Raises StoreError if the disk is full or the name too long. A kill may leave the temporary file `.NAME.RANDOM.tmp`,
+    which `remove_leftovers` deletes.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         with space_for(path), temporary.open("xb") as stream:
             yield stream
@@ -125,6 +126,17 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside `path`, with as much of its name as there is room for; StoreError if that one is too long."""
+    name = os.fsencode(path.name)
+    if len(name) > _NAME_BYTES:
+        raise StoreError(
+            f"{path.name[:40]}... is a name of {len(name)} bytes; a file has at most {_NAME_BYTES}, so give a shorter one"
+        )
+    ending = f".{secrets.token_hex(4)}.tmp"
+    return path.with_name(f".{os.fsdecode(name[: _NAME_BYTES - 1 - len(ending)])}{ending}")
 
 
 @contextmanager
@@ -148,7 +160,7 @@ def publish(path: Path, data: bytes) -> None:
 
 def create(path: Path, data: bytes) -> bool:
     """Publish a file unless there is one; returns whether it did. Of several writers at once, one does."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         with space_for(path), temporary.open("xb") as stream:
             stream.write(data)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from maskstream.shards.errors import StoreError
-from maskstream.shards.stores.local_files import publish, sole_writer
+from maskstream.shards.stores.local_files import create, publish, sole_writer
 
 
 def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(
@@ -31,3 +32,16 @@ def test_an_output_folder_below_a_file_is_an_error_that_names_it(tmp_path: Path)
         sole_writer(tmp_path / "file" / "train"),
     ):
         pass
+
+
+@pytest.mark.parametrize("write", [publish, create])
+def test_a_file_has_any_name_that_a_folder_holds_and_a_longer_one_is_refused(
+    tmp_path: Path, write: Callable[[Path, bytes], object]
+) -> None:
+    longest = "\u00e9" * 127 + "a"
+    write(tmp_path / longest, b"data")
+    assert [path.name for path in tmp_path.iterdir()] == [longest]
+    with pytest.raises(StoreError, match=r"is a name of 256 bytes; a file has at most 255"):
+        write(tmp_path / f"{longest}b", b"data")
+    assert len(list(tmp_path.iterdir())) == 1
+
