@@ -133,7 +133,7 @@ def _temporary(path: Path) -> Path:
     name = os.fsencode(path.name)
     if len(name) > _NAME_BYTES:
         raise StoreError(
-            f"{path.name[:40]}... is a name of {len(name)} bytes; a file has at most {_NAME_BYTES}, so give a shorter one"
+            f"{path.name[:40]}... is a name of {len(name)} bytes; a file has at most {_NAME_BYTES}, give a shorter one"
         )
     ending = f".{secrets.token_hex(4)}.tmp"
     return path.with_name(f".{os.fsdecode(name[: _NAME_BYTES - 1 - len(ending)])}{ending}")

@@ -65,7 +65,7 @@ VIDEO = Modality(
         dataset="moving-fashion-mnist",
         chosen="--set clips=1200 --set frames=16",
         settings="--batch-size 8 --set clip.frames=4 --set data.views=1 --set data.colour=null "
-        "--set data.augment.scale=[0.6,1.0] --set schedule.base_lr=0.064",
+        "--set data.augment.scale=[0.6,1.0] --set model.decoder_depth=1 --set schedule.base_lr=0.064",
         probed=True,
     ),
     stages={

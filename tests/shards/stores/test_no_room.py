@@ -44,4 +44,3 @@ def test_a_file_has_any_name_that_a_folder_holds_and_a_longer_one_is_refused(
     with pytest.raises(StoreError, match=r"is a name of 256 bytes; a file has at most 255"):
         write(tmp_path / f"{longest}b", b"data")
     assert len(list(tmp_path.iterdir())) == 1
-
