@@ -22,6 +22,7 @@ from maskstream.pages.preview import preview_page
 from maskstream.pages.report.report import write_report
 from maskstream.pages.report.rollout_report import compare_rollouts
 from maskstream.pages.roar import roar_page
+from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 from maskstream.shards.format import sample
 from maskstream.shards.format.sample import Sample
 from maskstream.train import train
@@ -96,6 +97,18 @@ def test_a_preview(browser: Browser, splits: dict[str, Path], tmp_path: Path, na
     if name in PLAYED:
         with browser.opened(url) as page:
             plays(page)
+
+
+def test_a_text_without_spaces_fits_a_phone(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
+    modality, split = modality_of(splits["text"]), splits["text"]
+    data = modality.shown(split)
+    figures = modality.figures(data, split)
+    loader = data.loader(split, batch_size=2, seed=0, device="cpu", rank=0, world_size=1, steps=1)
+    batch = next(iter(loader))
+    loader.close()
+    mark = load_tokenizer(figures.tokenizer).token_to_id(".")  # no space stands before one
+    text = preview_page(figures, replace(batch, tokens=torch.full_like(batch.tokens, mark)), title=PLANT, facts={})
+    assert browser.faults(url_of(write_page(text, tmp_path / "preview.html"))) == []
 
 
 @pytest.mark.parametrize("name", RECIPES)
