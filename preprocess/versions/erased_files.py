@@ -188,8 +188,10 @@ _OF_A_SHARD = (".tar", ".idx", SUMS)
 def remove_what_no_version_names(output: Output) -> None:
     """Delete parts, rejects, lists of removed samples and tokenizers that no version names, and earlier tars of shards
     from which samples were erased. Nothing else is touched.
+
+    An erasure that was killed may have written all versions again, but not dataset.json, which names the old files.
     """
-    infos = [read_dataset_json(output.store, version) for version in list_versions(output.store)]
+    infos = [read_dataset_json(output.store, version) for version in (None, *list_versions(output.store))]
     named = {version_name(info["version"]) for info in infos} | {name for info in infos for name in info["files"]}
     facts = {part["name"]: info["files"][part["name"]] for info in infos for part in info["parts"]}
     shards = [shard for name in facts if not is_elsewhere(name) for shard in _shards(output, name, facts)]

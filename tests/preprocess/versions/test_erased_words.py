@@ -231,6 +231,28 @@ def test_killed_at_every_step_it_ends_in_the_same_files(every: int, tmp_path: Pa
     assert holds(whole) == []
 
 
+def test_an_erasure_that_is_made_again_leaves_a_killed_one_beside_it_what_it_needs(tmp_path: Path) -> None:
+    first = job(tmp_path / "first", "wordpiece", n=6)
+    words, key = key_of(first / "train"), Manifest.load(first / "val").key(1)
+    erase(first / "train", [words], words=True)
+    whole = tmp_path / "whole"
+    shutil.copytree(first, whole)
+    erase(whole / "val", [key])
+    for number in range(0, 90, 4):
+        out = tmp_path / f"killed{number}"
+        shutil.copytree(first, out)
+        if (ended := killed_fork(number, partial(erase, out / "val", [key]))) == 0:
+            break
+        assert ended == -signal.SIGKILL
+        erase(out / "train", [words], words=True)
+        assert ids_of(out / "val"), number
+        erase(out / "val", [key])
+        assert contents(out) == contents(whole), number
+    else:
+        raise AssertionError("it has more steps")
+    assert number > 10
+
+
 def test_splits_are_still_appended_and_merged(tmp_path: Path) -> None:
     """The ids mean the same, so what was encoded with the first tokenizer still fits."""
     out = job(tmp_path, "wordpiece")
