@@ -6,8 +6,6 @@ in the user's cache folder if that is not writable; other processes load it from
 writable, each process compiles for itself. NUMBA_CACHE_DIR sets another folder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 

@@ -1,7 +1,5 @@
 """Downloads folders of Debian packages; apt checks them against the archive's signed index."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

@@ -6,8 +6,6 @@ Big Buck Bunny is (c) Blender Foundation, CC BY 3.0. A walk through a map of Fre
 vizdoom is installed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Downloads files of packages of the npm registry with npm, and checks the packages against a known sha256."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import subprocess

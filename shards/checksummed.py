@@ -1,7 +1,5 @@
 """JSON objects with a checksum of themselves, which reveals damage and edits."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

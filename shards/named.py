@@ -1,7 +1,5 @@
 """Resolves names: of a table of the package, or `package.module:name`, which is imported."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches

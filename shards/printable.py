@@ -1,7 +1,5 @@
 """Text of data on a terminal: control characters are escaped, so that a name can neither move the cursor nor hide."""
 
-from __future__ import annotations
-
 import logging
 import unicodedata
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ they say is data, and a hostile author's word. This is the one place that decide
 - a file that is written or deleted lies in the folder of its output (`stays_inside`)
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress

@@ -7,8 +7,6 @@ when it receives an object whose class or function is defined there.
 `SPAWN` is a separate context; multiprocessing is not patched. Its processes end with their parent, even by SIGKILL.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -3,8 +3,6 @@
 A new recipe is a function and a line in `RECIPES` of its paper's recipe.py; the folders of all papers are read here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack

@@ -4,8 +4,6 @@ An augmentation is a frozen config; `draw(width, height, size, rng)` returns a `
 to both the pixels and the motion vectors. It needs only the size of the frames, so it is drawn before reading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from .crop import Augmentation, CenterCrop, Crop, MultiScaleCrop, NestedCrop, RandomResizedCrop, SharedCrop

@@ -1,7 +1,5 @@
 """Colour jitter: random changes of brightness, contrast, saturation and hue, of an image or of all frames of a clip."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import cos, pi, sin
 

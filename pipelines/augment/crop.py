@@ -1,7 +1,5 @@
 """Crops of a video's frames, drawn once per clip before decoding."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

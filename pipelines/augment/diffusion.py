@@ -10,8 +10,6 @@ Of 1000 times, 525 keep a tenth of the variance or less with the linear schedule
 times teach a model least, which matters in short runs and with few times.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import pi

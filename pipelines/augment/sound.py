@@ -1,7 +1,5 @@
 """Augmentations of sound from Audio-MAE and AST: roll and gain, SpecAugment, mixup."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

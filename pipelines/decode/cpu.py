@@ -5,8 +5,6 @@ planes, so colour conversion touches output pixels only. Each thread keeps its d
 extradata, because opening one costs as much as decoding two frames.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ NVDEC's limits are those of NVIDIA's support matrix for data-center cards (A100,
 open GOP would come back as whatever was in memory.
 """
 
-from __future__ import annotations
-
 import ctypes
 import threading
 from collections import OrderedDict

@@ -2,8 +2,6 @@
 foreign tar, whose table names the bytes to read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise

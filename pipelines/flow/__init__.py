@@ -12,8 +12,6 @@ A loader's `flow=` takes them by word or as configs, and a `SampleFlow` or `Batc
 choice.py). `codec_flow` and `dis_flow` are the functions behind the first two.
 """
 
-from __future__ import annotations
-
 from .base import ClipFlow, grid_shape, stack_flow
 from .choice import FLOWS, FlowChoice
 from .codec import ask_for_vectors, codec_flow, motion_vectors, steps_between

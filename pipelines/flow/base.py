@@ -1,7 +1,5 @@
 """The types of flow of a clip and of a batch, and the flow grid."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Kernels that turn a codec's motion vectors into cells of flow: rasterise, resample, fill holes."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

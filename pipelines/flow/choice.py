@@ -7,8 +7,6 @@
 "auto" is the first of AUTOMATIC that can serve where a mask follows flow, else none; "none" is none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 

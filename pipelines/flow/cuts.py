@@ -8,8 +8,6 @@ found, and what stays behind something that comes in. Codec flow has another sig
 at the pixels of other pairs: at a cut hardly any block has a vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Flow computed from the pixels by OpenCV's dense inverse search (DIS)."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any, Literal
 

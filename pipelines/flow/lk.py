@@ -7,8 +7,6 @@ operations run on a CPU and on a CUDA device. Sources: Lucas and Kanade 1981; Br
 windows combined with smoothness); Sun, Roth and Black 2010 (the median).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

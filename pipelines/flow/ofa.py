@@ -5,8 +5,6 @@ of a pair as input and the earlier one as reference, so its vectors are backward
 one the graph can be made and serialised (`flow_graph`), and is refused when it is to be built.
 """
 
-from __future__ import annotations
-
 import ctypes
 from dataclasses import dataclass
 from functools import lru_cache

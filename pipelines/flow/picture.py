@@ -5,8 +5,6 @@ In colours, hue is the direction of motion, saturation its length, and white is 
 are as they are, in pixels of the clip.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -9,8 +9,6 @@ read here, so they are converted once:
 On CUDA it computes in half precision (autocast to float16).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec

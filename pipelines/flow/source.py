@@ -7,8 +7,6 @@ A source is a config, as a mask is, so your own is set, saved and compared like 
 cannot serve a profile, stride and align.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field

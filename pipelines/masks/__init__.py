@@ -20,8 +20,6 @@ hidden. Its file declares the schemes of papers that it draws (see core/scheme.p
 the command line, the gallery, docs/masks.md and the benchmark.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from .core import (

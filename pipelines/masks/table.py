@@ -3,8 +3,6 @@
 python -m maskstream.pipelines.masks.table docs/masks.md       writes it anew
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

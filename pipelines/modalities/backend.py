@@ -1,7 +1,5 @@
 """Whether DALI serves a loader, or PyAV and torch code; the log says which and why."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import logging

@@ -1,7 +1,5 @@
 """What every modality's data config is: all that decides a batch, apart from which samples it holds and their order."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields

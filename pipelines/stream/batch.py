@@ -1,7 +1,5 @@
 """The base class of all batches: moving to a device, pinning, weighting, concatenating."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self, cast

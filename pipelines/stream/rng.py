@@ -4,8 +4,6 @@ What a batch shares is drawn by generators of the global batch's number. A sampl
 row, progress), so ranks and workers agree without communication.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ With a token budget, batch sizes depend on step / steps, so the smallest number 
 searched for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil

@@ -10,8 +10,6 @@ A request's ranges belong to the sampler's own dataset: the shards of two datase
 that reads a second one keeps its ranges apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar

@@ -1,7 +1,5 @@
 """The order of samples: `Samples` have no batch size yet, `BatchOrder` has one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol

@@ -9,8 +9,6 @@ On the socket a message is a header, then the pickled object if that is small. A
 pickled object if it is large, and each array of `_LARGE` bytes or more.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import mmap

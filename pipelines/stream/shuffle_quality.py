@@ -1,7 +1,5 @@
 """Measures of how well an order is shuffled, compared with the order in which the samples are stored."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

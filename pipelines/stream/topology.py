@@ -1,7 +1,5 @@
 """Rank, world size, device and thread count of a loader."""
 
-from __future__ import annotations
-
 import os
 import threading
 

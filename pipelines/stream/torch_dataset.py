@@ -1,7 +1,5 @@
 """A loader as `torch.utils.data.IterableDataset`, for code that builds its DataLoader around a dataset."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 

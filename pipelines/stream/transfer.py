@@ -1,7 +1,5 @@
 """Moves batches to their device and finishes them there, one batch ahead of the consumer on CUDA."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

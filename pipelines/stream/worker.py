@@ -1,7 +1,5 @@
 """What runs in a worker process: it makes the batches of the plans that it is sent, in turn."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -6,8 +6,6 @@ good. The choice depends on names alone, so it is the same on every machine, and
 are added or taken away from other labels. Of questions the frequent answers of the split train are the classes.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 from collections import Counter

@@ -4,8 +4,6 @@ A line is an object with `text`; `label` (a name or a number), `split` and `id` 
 goes into the sample's `json`, for a loader's `fields`. A row of a Parquet file has the same columns.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

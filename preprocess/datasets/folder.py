@@ -6,8 +6,6 @@ name or a number; none if it is empty or the column is missing) and `split` (tra
 missing).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders of pictures, alone or with texts, in usual layouts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -9,8 +9,6 @@ the `episode` and the `task`. A label is the task, if there are several.
 R. Cadene et al., LeRobot, 2024 (github.com/huggingface/lerobot).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

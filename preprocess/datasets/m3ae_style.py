@@ -10,8 +10,6 @@ MedICaT has no splits; a hundredth of its papers each is validation and test, by
 authors draw 1,000 figures each.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -9,8 +9,6 @@ answer_type (OPEN or CLOSED), go into the sample's `json`. The label is the answ
 questions in English are taken (`q_lang` "en").
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

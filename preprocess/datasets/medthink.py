@@ -11,8 +11,6 @@ images, imgs or ROOT itself. A list is JSON: an object whose values are question
 of those of train; `kind` is closed or open.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,8 +11,6 @@ What a trajectory has is in encode/mesh/trajectories.py. The JSON is that of the
 sizing) are not supported.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ metadata say is a ClassLabel, of names or numbers. Other columns of text, number
 `json`, for `fields=`; one whose name means something else there, such as `source` or `crop`, is called `column_crop`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

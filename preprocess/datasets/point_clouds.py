@@ -1,7 +1,5 @@
 """Clouds of points of objects and of scans."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import replace

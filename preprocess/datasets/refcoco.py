@@ -12,8 +12,6 @@ segment (polygons or runs) of its object, which pycocotools draws: `pip install 
 object's category. Splits are those of the list: train, val, test, testA, testB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

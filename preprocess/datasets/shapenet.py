@@ -25,8 +25,6 @@ A. X. Chang et al., ShapeNet, 2015; L. Yi et al., SIGGRAPH Asia 2016; G. Yang et
 al., Point-BERT, CVPR 2022.
 """
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 
 from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder

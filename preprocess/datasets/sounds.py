@@ -1,7 +1,5 @@
 """Sets of sounds, as their publishers lay them out."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -12,8 +12,6 @@ the depth and the pose nearest in time, at most 0.02 s away, at 10 moments a sec
 without gaps; a sequence without them is a reject.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path

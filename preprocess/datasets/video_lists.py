@@ -1,7 +1,5 @@
 """Videos that lists name, as the trainers of papers read them: files, or folders of frames."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

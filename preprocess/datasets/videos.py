@@ -1,7 +1,5 @@
 """Sets of videos of actions, as their publishers lay them out."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 from typing import Any
 

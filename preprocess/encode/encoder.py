@@ -4,8 +4,6 @@ An encoder may make something of all sources first, such as a tokenizer (`prepar
 checksum. So parts on several machines make the same, each by itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable

@@ -8,8 +8,6 @@ The limits in force belong to the source that is encoded, like a decimal context
 modality, and your own, need not pass them on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

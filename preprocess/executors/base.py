@@ -1,7 +1,5 @@
 """The executor protocol: an executor runs a work function on tasks, anywhere, and yields what happens as events."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar

@@ -5,8 +5,6 @@ to a new process, up to `RETRIES` times. If an attempt at a unit ended it, the t
 instead of the job. (The pools of the standard library fail or hang as a whole.)
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -5,8 +5,6 @@ source does to a process is blamed on that source and never reaches Ray. Ray rep
 Every node needs the same package, and reaches the files of the job under the same names.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import signal

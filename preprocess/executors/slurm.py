@@ -5,8 +5,6 @@ records (`job/ledger.py`). So the cluster gets two scripts of a few lines, which
 hand.
 """
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import subprocess

@@ -7,8 +7,6 @@ Over all tars labels are numbered, and a key counts once. The rows of one tar ar
 read several times instead. Of each sample there are 8 bytes in memory, a hash of its key.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence

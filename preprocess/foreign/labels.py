@@ -1,7 +1,5 @@
 """The labels of a WebDataset's samples: "label" in `json`, or `cls`, or a table that lies beside the tars."""
 
-from __future__ import annotations
-
 import json
 from bisect import bisect_left
 from collections.abc import Collection, Mapping

@@ -7,8 +7,6 @@ brings the decoder into the right state.
 FFmpeg's demuxer locates the packets in a member of a tar, and in Ogg its pages do (RFC 3533).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice

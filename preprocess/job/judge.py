@@ -11,8 +11,6 @@ An encoder fails in the same words where the machine has nothing left to give (a
 threads). So a failure is judged only where the machine has enough.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import sys

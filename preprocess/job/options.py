@@ -1,7 +1,5 @@
 """The options of a job: what is encoded and how, where its tasks run, and which records of earlier runs count."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict

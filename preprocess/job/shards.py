@@ -11,8 +11,6 @@
 The bytes are the same for any number of workers, parts and machines, and after any number of interruptions.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """The job of one split: compare it with what is on disk, keep its records, finish and verify it."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections import Counter

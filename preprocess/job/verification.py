@@ -4,8 +4,6 @@ The report is the same wherever the tasks run; a split below 64 MB is read in th
 again what the tars and records of a split have all of.
 """
 
-from __future__ import annotations
-
 import math
 import secrets
 from collections.abc import Mapping, Sequence

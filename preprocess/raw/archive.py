@@ -4,8 +4,6 @@ An archive ends in .tar, .tar.gz, .tgz or .zip, or is cut into parts whose names
 Something-Something V2.
 """
 
-from __future__ import annotations
-
 import calendar
 import io
 import os

@@ -4,8 +4,6 @@ The folder `archives` of the cache folder has a file per tar with its members, a
 by a checksum of the tar's path, sizes and ages. The folder may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging

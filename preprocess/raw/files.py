@@ -4,8 +4,6 @@ FFmpeg and the other libraries get local files only. So a task that encodes from
 of a source into a temporary folder, those of the next source meanwhile, and deletes them after.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Reads the lists of datasets: tables (csv), lines of text and JSON. An error names the file and the line."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -5,8 +5,6 @@ of a group are wanted one at a time, by every task. A group is therefore read on
 the folder of the job, which all its processes read rows from. Where the disk has no room, it is read for each row.
 """
 
-from __future__ import annotations
-
 import fcntl
 import shutil
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A folder has a mark, a file with the folder's name and inode. So it proves that 
 deleted, whatever it is called, and no copy of it either.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -4,8 +4,6 @@ The new shards are written beside the split, in a folder that is named by what i
 split. So a run that is killed continues, and ends in the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Appends the shards of one split to another, as a new version of it: its samples come after those that are there."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 In a shard the members of erased samples are zero, and all others are where they were.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -7,8 +7,6 @@ then dataset.json, and only then the old files are deleted. So whoever opens the
 before or as it is after; a kill leaves one of both, and the same call again ends in the same files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Before it, and before shards are appended, it is checked whether splits can be o
 their counts, sums, rejects and removed samples.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet

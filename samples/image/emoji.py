@@ -7,8 +7,6 @@ one `emoji` are a pair. All skin tones of an emoji, both drawings, and emoji who
 person are in one split.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

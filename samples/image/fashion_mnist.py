@@ -8,8 +8,6 @@ H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchma
 1708.07747.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

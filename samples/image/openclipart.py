@@ -7,8 +7,6 @@ with the same bytes, also as links, are taken once. Drawings of one folder whose
 split. An image of 623 megapixels becomes a reject.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

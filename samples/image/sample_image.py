@@ -8,8 +8,6 @@ Packages and their licences: scikit-image (BSD-3), imgaug (MIT). The first has a
 are the same in all, and that of one is taken.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,8 +5,6 @@ data/core/images may be put at ROOT/wesnoth-1.18-data. The label is the folder. 
 once. Tiles whose names differ only in numbers and directions are variants of one drawing, so they are in one split.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from pathlib import Path

@@ -6,8 +6,6 @@ question: shape, colour or yes/no (74 %). `easy-vqa-captions` has a sample for e
 caption such as "a blue triangle" that the answers to its questions say, for pre-training without questions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

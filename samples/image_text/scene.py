@@ -9,8 +9,6 @@ not white before it is laid there. `of` says to which thing each phrase refers; 
 segment of a thing is what its picture's alpha channel covers, or what is not white of a picture without one.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The stamps are 24 whose caption is a noun of one word that no other stamp has. A
 each quarter. Scenes follow from the names that they are drawn by.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path

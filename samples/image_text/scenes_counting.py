@@ -11,8 +11,6 @@ A rationale names the quarters in the order of reading. The label is the answer.
 in other scenes. Downloaded as Debian's tuxpaint-stamps-default (81 MB, GPL-2).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

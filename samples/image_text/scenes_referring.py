@@ -6,8 +6,6 @@ The scenes of `unseen` have one of 8 other stamps among them, or one of them twi
 nouns that training never showed. Downloaded as Debian's tuxpaint-stamps-default (81 MB, GPL-2).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset

@@ -13,8 +13,6 @@ answer of `gloss` away, and of its hypernyms. A stamp's questions are in one spl
 one caption. Packages: tuxpaint-stamps-default (GPL-2) and wordnet-base (WordNet's licence).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ ROOT/tuxpaint-stamps-default. The label is the top folder, one of 16. Stamps wit
 one folder whose names differ only in numbers, and stamps with the same caption, are in one split.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

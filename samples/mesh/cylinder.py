@@ -11,8 +11,6 @@ The mesh of the channel: it is the Delaunay triangulation of points on the bound
 whose spacing grows to that of the channel, and on a jittered hexagonal grid elsewhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

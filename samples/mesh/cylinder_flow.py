@@ -4,8 +4,6 @@ The inflow speed and the cylinder's position and radius are drawn from the traje
 to 170, so most flows shed vortices.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from pathlib import Path
 

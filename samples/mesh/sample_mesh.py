@@ -1,7 +1,5 @@
 """A small sample set of simulations: flows around a cylinder on coarse meshes, 24 for train and 6 for val."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset

@@ -5,8 +5,6 @@ quadrilateral; other lines are comments and edges. File names are relative to th
 between folders. Source: the file format specification 1.0.2 of ldraw.org.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

@@ -8,8 +8,6 @@ MB, BSD-2), cut into blocks of about 2,300 points. Every sixth block is validati
 An existing copy of the library, with its folders parts and p, may be put at ROOT/ldraw-parts-free.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

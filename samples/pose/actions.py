@@ -1,7 +1,5 @@
 """The labels of motions that names of files give."""
 
-from __future__ import annotations
-
 import re
 
 ACTIONS = {

@@ -6,8 +6,6 @@ not say it, so the motions are read and compared.
 Motions are near-duplicates that share poses, also turned and mirrored ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np

@@ -10,8 +10,6 @@ needed. There are 20 joints, always in one order; y points upwards and character
 game's own scale. At the game's normal pace the step to the next key pose takes 1 / (2 speed) seconds.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

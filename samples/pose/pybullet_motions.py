@@ -9,8 +9,6 @@ and elbows an angle around z. y points upwards and the character looks along x. 
 humanoid, at a quarter of its size.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Packages and their licences: Debian's lugaru-data (34 MB, CC-BY-SA-3.0), PyBulle
 archive, 1 MB, MIT). Two minutes in all. Motions that share poses share a split.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset

@@ -5,8 +5,6 @@ motions are unpacked to ROOT/motions once. A folder with them may be put there, 
 Labels are of names, and motions that share poses share a split.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import zipfile

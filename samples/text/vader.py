@@ -6,8 +6,6 @@ from. The sentences of a review or an editorial have ids such as 12_3; all of on
 Hutto and Gilbert, VADER, ICWSM 2014. Package and licence: vaderSentiment (MIT).
 """
 
-from __future__ import annotations
-
 import io
 import tarfile
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ A goal is a free place some metres away, more often ahead than behind. On the wa
 little ahead on its route (pure pursuit: Coulter, 1992), turns with a bounded rate and acceleration, and slows in turns.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

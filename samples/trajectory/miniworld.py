@@ -4,8 +4,6 @@ Source: Chevalier-Boisvert et al., Minigrid & Miniworld, NeurIPS 2023; the packa
 drawn from its number, with boxes as obstacles, and with colours, light and camera of its own (domain randomisation).
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Iterator

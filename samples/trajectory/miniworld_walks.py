@@ -5,8 +5,6 @@ A scripted explorer walks to goals 5 to 16 m away, around walls and boxes and wi
 `pip install 'maskstream[walks]'` and OpenGL, which Mesa has for CPUs; nothing else is downloaded.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A small sample set of walks: of `vizdoom-walks` one through each map of train, and two through each of val."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from maskstream.preprocess.datasets.dataset import Dataset

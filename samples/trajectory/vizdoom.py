@@ -5,8 +5,6 @@ package vizdoom (MIT), which ships the maps of Freedoom (BSD-3-Clause). A map is
 map are a metre, so eyes are 1.28 m above the floor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ A scripted explorer walks to goals 5 to 16 m away, around obstacles and with smo
 It needs `pip install 'maskstream[walks]'`; nothing else is downloaded, and nothing is drawn by a GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path

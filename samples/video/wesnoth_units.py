@@ -6,8 +6,6 @@ per second on a grey ground; the clips are written to ROOT/clips once. The label
 clips of a unit, with its directions and its female and mounted variants, are in one split.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Change fields of a config by path, as `--set` does."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields

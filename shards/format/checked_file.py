@@ -4,8 +4,6 @@ The bytes are read into memory, not mapped: what is parsed is then what was chec
 where a mapped page would end the process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -15,8 +15,6 @@ it.
 allocated in full length and filled row group by row group.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

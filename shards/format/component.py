@@ -1,7 +1,5 @@
 """One component of all samples of a split, as columns: where its members are, and what is known of each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

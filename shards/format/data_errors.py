@@ -6,8 +6,6 @@ compared with those of members and with shards/media/limits.py before memory is 
 little.
 """
 
-from __future__ import annotations
-
 import struct
 import sys
 import zipfile

@@ -4,8 +4,6 @@ dataset.json describes the current version of the split and names the parts of i
 held, or holds, in version N. Parts never change, so a version is a few lines more.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Summarises a split from dataset.json, the manifest and the rejects; no shard is opened."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

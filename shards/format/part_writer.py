@@ -4,8 +4,6 @@ The rows of one part are in memory at a time. Of all others there are 8 bytes pe
 that no key occurs twice, whatever the length of the keys.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

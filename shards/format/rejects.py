@@ -6,8 +6,6 @@ row of the manifest that keeps its slot in the order. Its members are zero, at u
 tar has another name, so that nobody reads it with an earlier index.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import fields

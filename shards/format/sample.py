@@ -1,7 +1,5 @@
 """A sample of a shard, a reject, and the description of a split."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from typing import Any

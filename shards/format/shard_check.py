@@ -1,7 +1,5 @@
 """Checks one shard against the manifest in a single pass over its bytes."""
 
-from __future__ import annotations
-
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ If words were erased from it, dataset.json names the file that is there instead.
 by which splits and runs know that their ids mean the same.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator, Mapping

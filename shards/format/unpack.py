@@ -5,8 +5,6 @@ spools on disk. So a manifest of any size is unpacked in the memory of one part.
 and lists of others: their samples then have 0, no word and empty lists.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO

@@ -8,8 +8,6 @@ for byte as DALI's `wds2idx` writes it: a line `v1.2 N`, then a line for each of
 member-name` for each component, in the order of the tar.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

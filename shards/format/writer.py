@@ -2,8 +2,6 @@
 writes again what lies beside a tar.
 """
 
-from __future__ import annotations
-
 import hashlib
 import tarfile
 from collections.abc import Iterable

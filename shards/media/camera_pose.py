@@ -6,8 +6,6 @@ the right and its y axis downwards, as in OpenCV. A waypoint is three numbers: m
 the turn to the right in radians in (-pi, pi], all along the ground as a person with the camera would say them.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

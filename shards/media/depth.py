@@ -1,7 +1,5 @@
 """Decoded frames of depth as numbers."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame

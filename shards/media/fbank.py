@@ -4,8 +4,6 @@ It is the feature of Audio-MAE and of speech toolkits. It is part of the format,
 over a split, by which loaders normalise it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -4,8 +4,6 @@ The member is `fLaC`, a STREAMINFO, a SEEKTABLE with a point for every frame, an
 9). Any player reads it. Decoding a run of whole frames needs only the 34 bytes of STREAMINFO besides.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

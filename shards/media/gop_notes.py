@@ -20,8 +20,6 @@ may exceed the frame.
     kept uint8 (rows, columns)   0 to 255: how well the earlier frame, moved along it, explains the cell
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

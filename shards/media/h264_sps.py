@@ -6,8 +6,6 @@ that compares coded with shown sizes then finds its decoder again. The shown par
 changes.
 """
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The skeleton that all poses have: the 17 joints of Human3.6M (Ionescu et al., 2014), in their usual order."""
 
-from __future__ import annotations
-
 JOINTS = (
     "pelvis", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle", "spine", "thorax",
     "neck", "head", "left shoulder", "left elbow", "left wrist", "right shoulder", "right elbow", "right wrist",

@@ -3,8 +3,6 @@
 Sources: ITU-T T.81 B.1, PNG 5, RFC 9649.
 """
 
-from __future__ import annotations
-
 import struct
 
 from maskstream.shards.errors import DataError

@@ -5,8 +5,6 @@ is passed as an absolute `file:` URL, no other protocol is allowed (for bytes no
 their media themselves are read.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import stat

@@ -6,8 +6,6 @@ simulation has positions float32 (V, 2 or 3), cells int32 (C, 3 or 4) and node_t
 meshes, such as `left.npz` and `right.npz`, their fields are `left.fields.npy` and `right.fields.npy`.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from typing import Any

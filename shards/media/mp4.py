@@ -4,8 +4,6 @@ A shard's video member is `ftyp moov (moof mdat)*` with one fragment per GOP (do
 takes a tenth of the time of opening the same bytes with libavformat, and nothing is probed or guessed.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 NumPy's own reader evaluates the header, and takes memory for the shape that it declares before it looks at the data.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from dataclasses import dataclass

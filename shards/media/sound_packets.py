@@ -1,7 +1,5 @@
 """Decodes the packets of a sound without its container, to index, read and verify sounds of foreign tars."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import av

@@ -6,8 +6,6 @@ of 24 bytes per packet in decoding order: int64 first byte in the member, uint32
 shown), int64 pts in the header's time scale. A loader reads only the records of a clip's GOPs and parses no container.
 """
 
-from __future__ import annotations
-
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

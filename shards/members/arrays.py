@@ -1,7 +1,5 @@
 """Kinds of arrays of numbers, each checked against its columns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import wraps

@@ -1,7 +1,5 @@
 """Pictures: JPEG, PNG and WebP members, 8-bit grey or RGB, upright."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import cv2

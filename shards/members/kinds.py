@@ -3,8 +3,6 @@
 A kind has two checks: `check` reads tables and headers; `decode`, for `verify --decode`, decodes the whole member.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

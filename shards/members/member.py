@@ -1,7 +1,5 @@
 """A member of a sample with its facts, and the kind of a member."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The kind `sound`: a FLAC stream, or an indexed sound of a foreign tar."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 

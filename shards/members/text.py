@@ -10,8 +10,6 @@ manifest alone says which bytes a row needs.
 word, `classes.npy` the class of that word.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The kind `video`: its columns are a `VideoIndex`, which is checked against the boxes and the decoded frames."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 from operator import add, gt, lt

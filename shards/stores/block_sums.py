@@ -5,8 +5,6 @@ big-endian xxh3_64 of each 4 KiB block, in order; the last block may be shorter.
 video decoder often decodes without an error.
 """
 
-from __future__ import annotations
-
 import logging
 from functools import lru_cache
 from pathlib import Path, PurePosixPath

@@ -5,8 +5,6 @@ a device may have effects. A file is published atomically: temporary file in the
 the folder. A lock is of one run, or of several that agree on what they write.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging

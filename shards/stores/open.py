@@ -1,7 +1,5 @@
 """Opens the store of a location."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from .base import Store

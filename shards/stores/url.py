@@ -1,7 +1,5 @@
 """Locations: the path of a local folder, or the URL of a folder in a store, and the parts of a URL."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path, PurePosixPath

@@ -2,8 +2,6 @@
 decoder is faster for each format of a split: PyAV's threads, or DALI.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The spec of a modality for commands and pages: one frozen object from which all tables are derived."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -25,8 +25,6 @@ any number of ranks can read it. What a model draws in a step, such as dropout, 
 checkpoint holds no generator state.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import shutil

@@ -3,8 +3,6 @@
 A model is one safetensors file with its weights and the config that rebuilds it.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Mapping, Sequence

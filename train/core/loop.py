@@ -1,7 +1,5 @@
 """The training loop: trains on batches of any modality and writes weights, metrics and checkpoints."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """AdamW as masked autoencoders use it: only matrices decay, and gradients are clipped."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

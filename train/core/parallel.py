@@ -1,7 +1,5 @@
 """The blocks of a model, compiled or computed again one by one, and what ranks share of a model (DDP, FSDP2)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

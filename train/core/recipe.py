@@ -3,8 +3,6 @@
 A model's losses of classes reach the masks that follow them (masks.ByClass) by channels, which its masks get here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, Unpack, runtime_checkable
 

@@ -1,7 +1,5 @@
 """One call from a recipe and a folder of shards to a trained model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The folder of a run: what it holds, and what a run writes into it. Rank 0 writes for all."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable

@@ -8,8 +8,6 @@ gradients are corrected at the end; with several parts one factor would not do, 
 before.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

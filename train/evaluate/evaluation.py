@@ -4,8 +4,6 @@ The held-out samples for it are the same at each call. How good predictions are 
 classes, and by VQA accuracy, exact match and ROUGE-L of texts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

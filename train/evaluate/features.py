@@ -16,8 +16,6 @@ Bardes et al., Revisiting Feature Prediction for Learning Visual Representations
 its MLP).
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence

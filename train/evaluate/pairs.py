@@ -1,7 +1,5 @@
 """Evaluates models of video with sound: errors of masked tokens beside baselines that see no sample, and retrieval."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ Cubes are float32 (B, N, 3 * pixels) in the units of the encoder's inputs, in (c
 of the target cubes, (B, M, 3 * pixels).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self

@@ -1,7 +1,5 @@
 """Probes: what can be read from frozen features of samples, compared with untrained encoders and raw inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Q queries, C documents, D channels. A query without a relevant document does not
 irrelevant ones are ranked first, so a model that gives all documents one score gains nothing by it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -6,8 +6,6 @@ positions, norms and head. Masked autoencoders have one kind, AVSiam and DiffMAV
 Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar, cast
 

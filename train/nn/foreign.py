@@ -5,8 +5,6 @@ model is given as a config dict and a state dict. layouts.py has the names of ma
 of BERT and how it differs. An export has zeros for segments.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from math import isqrt

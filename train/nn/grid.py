@@ -13,8 +13,6 @@ each other.
 Shapes: N tokens, D channels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from math import prod

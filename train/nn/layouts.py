@@ -5,8 +5,6 @@ three; the embedding is a convolution; a bias for key, which changes no softmax,
 and the authors' VideoMAE predict the values of a cube in (t h w c) order instead of (c t h w).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

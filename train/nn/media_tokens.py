@@ -5,8 +5,6 @@ is such a patch, as it is or with mean 0 and variance 1 over all its values, col
 loader has normalised, have the same targets.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import prod
 from typing import Literal

@@ -4,8 +4,6 @@ Source: multiway transformers (BEiT-3, Wang et al., 2023, section 2.1). Shapes: 
 tokens of a text, D channels.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Objectives that several papers share: normalised targets, the Chamfer distance, and the matching of pairs."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, cast
 

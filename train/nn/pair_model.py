@@ -1,7 +1,5 @@
 """The base of models of video with sound: their sizes and interface, and the parts of a batch."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any

@@ -20,8 +20,6 @@ Its weights belong to the model: they are in every checkpoint and in model.safet
 that it began with, whatever has become of the file, and a trained model needs no other file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod

@@ -8,8 +8,6 @@ Only the wanted tokens leave a stack (`last`), so its last block computes no oth
 forward over the same `Attention` and `MLP`. Weights for a seed follow the order in which layers are made.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import cast
 

@@ -4,8 +4,6 @@ A new paper is a folder; no table names it. `RECIPES` of its recipe.py and `EVAL
 Papers import `core`, `nn` and `evaluate`, and no other paper.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec

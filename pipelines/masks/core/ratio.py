@@ -14,8 +14,6 @@ nearest_masked rounds halves to the even number, as Python does, half_up_masked 
 nothing.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction

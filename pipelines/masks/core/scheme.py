@@ -20,8 +20,6 @@ table.py), and benchmarks/masks.py measures those with a name. In the same way t
 which the gallery's curves and the table of laws are made.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import MISSING, dataclass, field, fields
 

@@ -1,7 +1,5 @@
 """How many tokens of a sample are visible at each step of a run, where that follows from the step alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Laws: how many tokens are hidden. The files of laws declare what the papers take, once."""
 
-from __future__ import annotations
-
 from maskstream.pipelines.masks.core import Fixed, PaperLaw
 
 from . import progress, random

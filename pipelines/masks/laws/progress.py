@@ -4,8 +4,6 @@ Progress is `Draw.place.progress`, from 0 at the first batch to 1 at the last. I
 the run's length, the loader's `steps`. `at(progress)` is a law's ratio.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ that count for each frame (`PerFrame`, `Block`). Two laws with one `name` and a 
 same number, so masks of two modalities need laws of two names to be independent.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction

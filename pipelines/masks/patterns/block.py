@@ -1,7 +1,5 @@
 """Rectangles of a picture: random ones until enough tokens are hidden, or the box that a phrase refers to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache

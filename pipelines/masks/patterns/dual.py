@@ -1,7 +1,5 @@
 """Masks for a decoder that reconstructs a part of what is hidden: one mask beside another, or a share of one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Frames: the same random tokens in every slice of an axis, other ones in each, or whole slices."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any

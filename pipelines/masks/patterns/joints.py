@@ -1,7 +1,5 @@
 """Joints of a skeleton over time: random joints of each frame and whole frames, or whole limbs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

@@ -2,8 +2,6 @@
 and the highest tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

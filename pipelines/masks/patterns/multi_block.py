@@ -1,7 +1,5 @@
 """Multi-block: the union of a few blocks of space and time is hidden."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import sqrt
 

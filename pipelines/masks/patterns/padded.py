@@ -1,7 +1,5 @@
 """Padded: a batch of samples with different counts. Joint: a mask for each part of a sample, such as image and text."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

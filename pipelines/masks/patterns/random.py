@@ -1,7 +1,5 @@
 """Random: uniformly random tokens, without structure in space or time."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

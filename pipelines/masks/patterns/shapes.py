@@ -1,7 +1,5 @@
 """Masks of shapes: voxels that hold points and empty ones, and the nodes of a mesh with their edges."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Strips of a spectrogram: whole columns of time and whole rows of frequency."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor

@@ -1,7 +1,5 @@
 """Top scores: the tokens with the highest scores are hidden, and stay hidden at later levels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,8 +6,6 @@ those of numba's loops, on a CPU and on CUDA. Nothing waits for the device. Abou
 number of clips.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Masks of the views of a sample: one for each view, one for all views, or complementary halves of a pair."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """Words by what is known of them: classes with a high loss more often, or those with the highest scores first."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import sqrt
 

@@ -12,8 +12,6 @@ prefetch. Each rank has its own channel. To have one set of scores, reduce the l
 the same scores on each.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Sequence

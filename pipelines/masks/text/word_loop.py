@@ -1,7 +1,5 @@
 """The published loop over the words of a text in a random order, compiled."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -1,7 +1,5 @@
 """Batches of sounds, and batches of noisy mixtures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -6,8 +6,6 @@ decodes FLAC on the CPU only, one bad sound fails its whole batch, and its resam
 filter for downsampling. DALI has no Kaldi filterbank, so `Fbank` is computed by torch, on a CUDA device too.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from typing import Any, Literal

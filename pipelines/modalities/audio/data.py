@@ -1,7 +1,5 @@
 """Sounds and noisy mixtures of sounds: their data configs and their loaders."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Draws, reads and decodes segments of the sounds of a split."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import gcd
 from typing import Literal

@@ -2,8 +2,6 @@
 sound is mixed with noise at a drawn signal-to-noise ratio.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -6,8 +6,6 @@ brings scikit-learn and scipy; `Fbank` serves all else. `Librosa` is what libros
 CPU: constant-Q transform, chroma, mel cepstrum and tempogram.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """A batch of clips with sound."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -4,8 +4,6 @@ The segment of sound is chosen after the clip is decoded: it depends on the time
 has only the mean rate. So a plan names the whole sound, and `fill` reads less.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """A batch of images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

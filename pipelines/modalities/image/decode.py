@@ -8,8 +8,6 @@ A crop of an image that is decoded at 1/n is extended to multiples of n, so that
 image. It grows by less than n pixels on each side, which is less than one pixel of the output.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

@@ -1,7 +1,5 @@
 """Images with texts: their data config and their loader."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Where in its image a phrase's object lies: its box and its segment, also after a crop."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

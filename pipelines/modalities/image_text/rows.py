@@ -1,7 +1,5 @@
 """Rows of images with texts: an image as image batches have it, rows of texts, and the places of phrases."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Source: MedThink (Gai et al., 2024, section 4), whose code calls them without_R,
 First-Stage_Reasoning with Second-Stage_Reasoning.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal, TypedDict
 

@@ -5,8 +5,6 @@ sample has several texts of a role, one is drawn. All roles of a row take the sa
 is that of its question. A row that is too long is cut at its end.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Compiled loops over the cells of a mesh: its edges, their features, and vertex normals."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

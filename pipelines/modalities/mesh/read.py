@@ -1,7 +1,5 @@
 """Reads the meshes of a split and their fields."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self

@@ -9,8 +9,6 @@ order of (x, y, z). Sums use scatter_add_, which is deterministic on the CPU, an
 torch.use_deterministic_algorithms(True).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

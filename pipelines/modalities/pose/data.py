@@ -1,7 +1,5 @@
 """Poses: their data config, which makes the rows of batches, and their loader."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import hypot

@@ -1,7 +1,5 @@
 """A batch of texts, padded and without padding."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Self
 

@@ -1,7 +1,5 @@
 """Texts: their data config and their loader."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path

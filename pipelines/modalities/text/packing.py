@@ -6,8 +6,6 @@ does. A document that is longer than a row is cut into pieces; each token of a s
 where the values of a piece lie.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Rows of texts: finds the documents of a row, reads their tokens, words and classes, and gives the mask its cues."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Scores of tokens by the keys of their samples: a file beside a split, for masks that follow them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A batch of clips of walks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

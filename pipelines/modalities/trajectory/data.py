@@ -1,7 +1,5 @@
 """Walks: their data config and their loader."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path

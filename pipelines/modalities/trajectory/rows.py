@@ -1,7 +1,5 @@
 """Rows of walks: clips, the depth of the same frames, and the poses up to the waypoint."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The config of a clip: its frames, their stride and their size."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -8,8 +8,6 @@ Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 lev
 The data config makes a source of its own for DALI; that of mixtures knows nothing of it. Mixtures decode with PyAV.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Video: its data config and its loader."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial

@@ -4,8 +4,6 @@ The file is `decoders.json` in the user's folder of states (on Linux ~/.local/st
 a path names another. It has an entry per machine: clips a second of each format by each decoder.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Collection, Mapping

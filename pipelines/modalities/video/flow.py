@@ -5,8 +5,6 @@ CUDA a `DeviceMask` computes the same bits in torch, where the flow is; for othe
 mixture has one finish, so its parts need the same `BatchFlow`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

@@ -5,8 +5,6 @@ DALI's decoder always decodes from the first frame, and starts over for a repeat
 clip needs are packed, and each frame is asked for once.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Rows of clips: draws clips, finds and reads the bytes of their GOPs, decodes, crops, and makes flow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

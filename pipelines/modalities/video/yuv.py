@@ -6,8 +6,6 @@ arithmetic of resizing is OpenCV's, in integers, since a level of chroma is two 
 two round apart: 3 or 4 in fewer than one of 1,000 values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal

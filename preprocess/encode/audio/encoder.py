@@ -1,7 +1,5 @@
 """The encoder of sounds: the member `flac`, at the source's sample rate and channels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """The sums of a sound's filterbank, by which loaders normalise it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from math import isfinite
 

@@ -7,8 +7,6 @@ without such a header, and fragmented MP4 without an index, may end after any pa
 is within the last packet. Of MP3 the frames are counted, and compared with what its header declares.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

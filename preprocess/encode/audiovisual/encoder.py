@@ -3,8 +3,6 @@
 Of the sound track every sample between two times of the container's clock is read, at its time.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil, floor

@@ -21,8 +21,6 @@ axes), the sizes of the axes as big-endian 32-bit numbers, then the values. Sour
 MNIST database, "File formats".
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Callable

@@ -4,8 +4,6 @@ OpenCV decodes, but says nothing of animation and of colour spaces, and takes a 
 guess the rest; so the structure of JPEG, PNG and WebP is walked here. Sources: ITU-T T.81 B.1, PNG 5, RFC 9649.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import zlib

@@ -8,8 +8,6 @@ is rejected. Where a body moves, `mesh_pos` is its shape at rest and `world_pos`
 MeshGraphNets (Pfaff et al., 2021).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

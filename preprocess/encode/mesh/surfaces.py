@@ -13,8 +13,6 @@ meshes may share data, and nodes may place a mesh many times, so a few hundred b
 2.0, 3.6.2 (accessors), 3.5 (nodes), 4.4 (GLB).
 """
 
-from __future__ import annotations
-
 import io
 import json
 import struct

@@ -6,8 +6,6 @@ CRC-32C, and both are compared. An Example maps names to lists of bytes, floats 
 tensorflow.org/tutorials/load_data/tfrecord, section TFRecords format details; tensorflow/core/example/example.proto.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Iterator
 from functools import cache

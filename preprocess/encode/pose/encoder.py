@@ -5,8 +5,6 @@ line between two poses would shorten a limb that turns; of key poses, which are 
 moves along a line, each bone turns from one direction to the next, and its length changes linearly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,8 +10,6 @@ then for each bone of each frame float32 x, y, z and a quaternion, in the space 
 unit is taken for 0.4 m, which makes legs of 0.88 m.
 """
 
-from __future__ import annotations
-
 import struct
 import zipfile
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Depth is stored without loss: FFV1 in a fragmented MP4 of which each frame is a GOP, so a clip reads only its own.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Checks written videos: decodes them slice by slice, as a loader will, and compares the frames."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ The matrix is converted after scaling: FFmpeg's `scale` takes three times as lon
 `colorspace` does that, on the small frame.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction

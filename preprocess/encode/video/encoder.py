@@ -4,8 +4,6 @@ An episode has a camera's video, and arrays with a row for each frame. Frames th
 a small video without loss first, so that they are clips like those of filmed videos.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -6,8 +6,6 @@ so neighbours are compared: one scene moves little from frame to frame, and DIS 
 videos the correlation along DIS flow is at most 0.65 at a cut and at least 0.79 elsewhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The profiles `train`, `fast`, `copy` and `fps`, which say how videos are stored."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 

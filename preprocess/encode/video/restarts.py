@@ -4,8 +4,6 @@ If so, each GOP decodes alone exactly as in a decode of the whole file, and noth
 answer is no to whatever is not certain: GOPs are then decoded alone and compared (`check.exact_entries`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 

@@ -3,8 +3,6 @@
 H.264 is encoded by one thread, so the same frames give the same bytes.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Exit codes: 0 success; 1 an error in data or settings, with a message; 2 a wrong
 (Ctrl-C); 143 terminated (SIGTERM).
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

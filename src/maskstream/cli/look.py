@@ -1,7 +1,5 @@
 """Commands that look at a split and at its loader: `maskstream preview`, `flow`, `gallery`, `doctor` and `bench`."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 from pathlib import Path

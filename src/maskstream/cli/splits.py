@@ -2,8 +2,6 @@
 `index`, which makes one of tars as they are.
 """
 
-from __future__ import annotations
-
 import json
 from contextlib import nullcontext
 from dataclasses import asdict

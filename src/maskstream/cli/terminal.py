@@ -1,7 +1,5 @@
 """The parts that commands share: the consoles of both streams, common arguments, and output as lines or JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps

@@ -1,7 +1,5 @@
 """The modalities: each has a file with its spec, and one line here."""
 
-from __future__ import annotations
-
 from maskstream.modality import Modality
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import SplitLocation, read_info

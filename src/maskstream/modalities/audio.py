@@ -1,7 +1,5 @@
 """Sounds."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import ceil
 from typing import Any

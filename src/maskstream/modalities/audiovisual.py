@@ -1,7 +1,5 @@
 """Clips of video with their sound."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pictures."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality

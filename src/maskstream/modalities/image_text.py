@@ -1,7 +1,5 @@
 """Images with texts."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Clouds of points."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality

@@ -1,7 +1,5 @@
 """Motions of skeletons."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Clips of walks: colours and depth, the camera's poses, and the next waypoint."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality

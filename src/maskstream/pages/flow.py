@@ -1,7 +1,5 @@
 """The page of flow: the same clips with every source of flow, in one self-contained HTML file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What trained models generate: texts, and pages of pictures and clips beside real ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

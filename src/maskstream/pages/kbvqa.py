@@ -1,7 +1,5 @@
 """The page of an evaluation on questions that need knowledge: its figures, and questions with what was replied."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The parts that all pages share: templates, text for numbers, and atomic writing of files."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping, Sequence

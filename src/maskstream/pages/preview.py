@@ -1,7 +1,5 @@
 """The preview of a split: samples as the training loop receives them, in one self-contained HTML file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from html import unescape

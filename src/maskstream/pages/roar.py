@@ -1,7 +1,5 @@
 """The page of a comparison by Recursive ROAR: the curve of each measure, its RACU, and the values in a table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

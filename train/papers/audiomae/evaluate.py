@@ -1,7 +1,5 @@
 """Evaluates the reconstruction of masked spectrograms."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

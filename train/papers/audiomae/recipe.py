@@ -1,7 +1,5 @@
 """Recipes of sound: Audio-MAE."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

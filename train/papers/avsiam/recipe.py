@@ -1,7 +1,5 @@
 """Recipes of AVSiam (Lin & Bertasius, 2024)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

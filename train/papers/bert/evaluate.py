@@ -7,8 +7,6 @@ is drawn given what is there already. A model of one ratio has not seen document
 Shapes: B documents of N tokens, V ids.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

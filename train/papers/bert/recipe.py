@@ -4,8 +4,6 @@ The ids are those of the split's tokenizer, of which a model has at most `vocabu
 `maskstream shards` trains it, and 30,522 in those of the papers' size, whose tokenizer is given by its path.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

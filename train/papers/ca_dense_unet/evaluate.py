@@ -1,7 +1,5 @@
 """Evaluates speech and sound enhancement on a split."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

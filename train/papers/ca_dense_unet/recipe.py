@@ -1,7 +1,5 @@
 """Recipes of enhancement: noisy sounds of several microphones to clean ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from maskstream.pipelines import AudioClip

@@ -1,7 +1,5 @@
 """Evaluates models of two views: the loss on the hidden patches of the second, compared with two baselines."""
 
-from __future__ import annotations
-
 import torch
 
 from maskstream.pipelines.modalities.data import DataConfig

@@ -1,7 +1,5 @@
 """Recipes of CropMAE (Eymael et al., 2024) and of SiamMAE (Gupta et al., 2023), which has frames of clips instead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

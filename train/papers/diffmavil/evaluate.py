@@ -1,7 +1,5 @@
 """Evaluates the denoising of noised video and spectrogram patches, compared with a linear baseline."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Recipes of DiffMAViL (Nunez et al., 2023)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from maskstream.pipelines import VideoClip

@@ -1,7 +1,5 @@
 """Recipes of DMAE (Bai et al., 2022)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

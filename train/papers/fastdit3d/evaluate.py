@@ -18,8 +18,6 @@ deterministic and needs few steps.
 Shapes: B clouds, N and M points.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -5,8 +5,6 @@ the error of a predictor that knows the cloud itself: it takes the posterior mea
 cloud's points weighted by their likelihood (Tweedie's formula). At late times the two bounds nearly meet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Recipes of FastDiT-3D (Mo et al., 2023): masked diffusion over voxels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -6,8 +6,6 @@ the reasons for it. The paper lets people judge rationales (consistent, sufficie
 with those of the set by ROUGE-L, which is no substitute for that, and it is counted how many name the answer.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """Evaluates the reconstruction of masked latents, of which pictures are drawn."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch

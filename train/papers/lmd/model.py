@@ -6,8 +6,6 @@ The autoencoder is a quantiser of a finished run (nn/quantiser.py) whose latents
 Shapes: B samples, N tokens of p x p latents of C channels.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn

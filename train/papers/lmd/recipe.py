@@ -1,7 +1,5 @@
 """Recipes of LMD (Ma et al., 2023)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

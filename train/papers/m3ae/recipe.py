@@ -1,7 +1,5 @@
 """Recipes of M3AE (Geng et al., 2022), and of answers to questions by its encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

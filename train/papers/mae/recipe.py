@@ -1,7 +1,5 @@
 """Recipes of MAE (He et al., 2022)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ How far generated pictures are from held-out ones is measured by the mean colour
 features (FID) needs weights of others; colours of cells need none, and say nothing of details.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 

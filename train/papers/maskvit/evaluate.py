@@ -3,8 +3,6 @@
 Shapes: B clips of T frames, N = T x h x w cells, K ids.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Recipes of what a frozen quantiser makes of frames: MaskViT."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Evaluates the answers and rationales that a model writes, compared with answers that do not look at the image."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

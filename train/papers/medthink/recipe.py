@@ -1,7 +1,5 @@
 """Recipes of MedThink (Gai et al., 2024): answers with their reasons."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ maskstream train meshmask-tiny-next --data .../train --out runs/next --initial r
 maskstream paper meshmask runs/next        --data .../val
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

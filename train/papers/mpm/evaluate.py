@@ -9,8 +9,6 @@ linear map of 2-D poses to 3-D poses with the least squared error. So no linear 
 better, and a model that beats them does not do so by their lack of data.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

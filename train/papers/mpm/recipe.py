@@ -4,8 +4,6 @@ maskstream train mpm-tiny      --data .../train --out runs/masked
 maskstream train mpm-lift-tiny --data .../train --out runs/lifted --initial runs/masked/model.safetensors
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Evaluates where a model finds what phrases refer to, compared with boxes that do not look at the phrase."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recipes of OneRef (Xiao et al., 2024): a phrase and its object, by masks and by whole images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

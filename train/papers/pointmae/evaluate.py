@@ -1,7 +1,5 @@
 """Evaluates the reconstruction of hidden groups of points."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

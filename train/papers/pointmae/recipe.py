@@ -1,7 +1,5 @@
 """Recipes of Point-MAE (Pang et al., 2022): a masked autoencoder of groups of points."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Evaluates a classifier of texts on held-out ones, compared with class frequencies and with counts of ids by class."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self

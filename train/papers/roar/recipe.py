@@ -4,8 +4,6 @@ Their tiny sizes fit `vader`, sentences of four kinds of source. Another split m
 `--set model.labels=2 --set model.vocabulary=8192`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

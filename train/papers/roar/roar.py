@@ -10,8 +10,6 @@ allegedly important tokens and retraining", after ROAR (Hooker et al., 2019). Ma
 over a file of scores by key (`TokenScores`); no data are copied.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence

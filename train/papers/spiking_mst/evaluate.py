@@ -6,8 +6,6 @@ for each spike and output; the first layer reads pixels, not spikes, and multipl
 norms, biases and the head are not counted, in neither.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 

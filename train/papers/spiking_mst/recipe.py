@@ -3,8 +3,6 @@
 The tiny size fits `fashion-mnist`. `--set model.spikes.ratio=0.75` drops three quarters of the spikes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

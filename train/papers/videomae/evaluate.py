@@ -1,7 +1,5 @@
 """Evaluates the reconstruction of masked video clips: of VideoMAE, VideoMAE V2, MGMAE and MAE-ST."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ The small recipes have the settings of their papers with a ViT-S encoder. The ti
 minutes on two CPU cores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Evaluates how well a quantiser draws held-out pictures from their ids, compared with what needs no network."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Recipes of quantisers, whose ids MAGE and MaskViT learn: of pictures and of frames."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ Four guesses: a walk straight on at the speed of the clip's last step; the same 
 mean waypoint of the training split; and the linear map of that speed and turn which is least off on the training split.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

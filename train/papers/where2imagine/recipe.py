@@ -3,8 +3,6 @@
 maskstream train where2imagine-tiny --data data/shards/sample-trajectory/train --out runs/where
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

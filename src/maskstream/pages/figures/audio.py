@@ -1,7 +1,5 @@
 """Figures of sounds: waveforms and spectrograms with the mask over them, the sound to be heard, and completions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

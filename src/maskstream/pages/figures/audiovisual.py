@@ -1,7 +1,5 @@
 """Figures of clips with their sound: frames and spectrogram with their masks over one axis of time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil

@@ -1,7 +1,5 @@
 """Cards: the text and figures of one sample or scheme, as the templates use them, without arrays or modalities."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

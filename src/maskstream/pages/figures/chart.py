@@ -1,7 +1,5 @@
 """Line charts as SVG paths and tick positions; the template puts the text, so that it keeps its size on a phone."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

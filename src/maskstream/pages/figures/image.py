@@ -1,7 +1,5 @@
 """Figures of pictures: the picture, what the encoder sees of it, and what a model predicts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

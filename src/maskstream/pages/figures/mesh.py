@@ -4,8 +4,6 @@ Pictures are triangles in the colours of their corners, hidden nodes in grey. Dr
 of its first vector, its one channel, or a surface's normals.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Flow is drawn as colours: hue is the direction of motion, saturation its length, white is rest.
 """
 
-from __future__ import annotations
-
 import base64
 from typing import Protocol
 

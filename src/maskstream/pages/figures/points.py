@@ -3,8 +3,6 @@
 Clouds are drawn as dots, the nearer ones last and darker, with the boxes of tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product

@@ -1,7 +1,5 @@
 """Figures of poses: what the camera sees, the same from the side, with the masks over both, and what a model makes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

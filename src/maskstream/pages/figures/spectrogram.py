@@ -1,7 +1,5 @@
 """Sound as pictures: spectrograms, what a mask hides of them, waveforms; and the sound itself, to be heard."""
 
-from __future__ import annotations
-
 import base64
 import math
 from dataclasses import dataclass

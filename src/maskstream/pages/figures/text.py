@@ -2,8 +2,6 @@
 the encoder sees of it, and what a model predicts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

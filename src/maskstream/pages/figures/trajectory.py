@@ -4,8 +4,6 @@ A walk is seen from above: the way so far and to come, where it goes next, and w
 (right, forward) from the camera now, which looks upwards on the page.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Figures of clips of video: frames, flow, which tokens stay visible over time, and what a model makes of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt

@@ -1,7 +1,5 @@
 """Numbers in the words of pages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

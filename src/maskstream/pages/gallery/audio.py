@@ -1,7 +1,5 @@
 """Schemes for sound, drawn on recorded speech."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -5,8 +5,6 @@ file as it is if it shows the same, so the bytes stay the same on a machine whos
 float, are others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Laws: how many tokens are hidden, as curves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

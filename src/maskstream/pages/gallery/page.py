@@ -1,7 +1,5 @@
 """The page: all schemes in sections by the kind of data, and the data that is missing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

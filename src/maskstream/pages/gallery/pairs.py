@@ -1,7 +1,5 @@
 """Schemes for samples of two parts, drawn on a picture and a text."""
 
-from __future__ import annotations
-
 from maskstream.pages.figures.card import Figure, PictureGrid, Section
 from maskstream.pages.figures.pictures import Bool, UInt8, resize
 from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords

@@ -1,7 +1,5 @@
 """Schemes for skeletons, drawn on a motion capture."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Schemes for point clouds and meshes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 from math import cos, radians, sin

@@ -1,7 +1,5 @@
 """Schemes for text, drawn on the opening of a story."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

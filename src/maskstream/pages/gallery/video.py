@@ -1,7 +1,5 @@
 """Schemes for video, drawn on a clip."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The pictures of an evaluation's examples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice

@@ -1,7 +1,5 @@
 """The words of any evaluation: its scores beside their baselines, and the data that they are of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any

@@ -1,7 +1,5 @@
 """The report of a run: how the loss fell, how fast the steps were, and what the model makes of samples."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Rollouts of several runs beside each other and beside persistence: a page, and the numbers for scripts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
