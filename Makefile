@@ -93,7 +93,7 @@ gallery: $(VENV)/.done  ## runs/gallery.html: a picture of every mask on real da
 	$(RUN) gallery --out runs/gallery.html
 
 pictures: $(VENV)/.done $(VENV)/.extra-walks  ## docs/pictures/: all that README.md and docs/ show, the same bytes on any machine
-	$(RUN) gallery --out runs/gallery.html --pictures docs/pictures
+	$(BIN)/python docs/site/pictures.py
 
 verify: $(VENV)/.done  ## DATA=...: check every byte of a set of shards
 	$(RUN) verify $(DATA)

@@ -7,7 +7,6 @@ import json
 from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
-from pkgutil import walk_packages
 from typing import Any
 
 import maskstream
@@ -18,9 +17,11 @@ GOLDEN = Path(__file__).with_suffix(".json")
 
 def package_configs() -> list[type[Config]]:
     """Every config class of the package, all of whose modules are imported."""
-    for module in walk_packages(maskstream.__path__, "maskstream."):
-        if not module.name.endswith("__main__"):
-            import_module(module.name)
+    (root,) = map(Path, maskstream.__path__)
+    for path in sorted(path for room in root.iterdir() for path in (room, *room.rglob("*.py"))):
+        name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        if path.suffix == ".py" and path.stem != "__main__":
+            import_module(name.removesuffix(".__init__"))
     return [cls for cls in known_configs() if cls.__module__.startswith("maskstream.")]
 
 

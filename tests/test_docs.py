@@ -12,20 +12,20 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 
 import pytest
 import typer.main
 from torch import Tensor
 
 from maskstream.cli import app
-from maskstream.pages.gallery.doc_pictures import doc_pictures, shows
 from maskstream.pages.gallery.page import gallery_sections
 from maskstream.pages.gallery.scheme import Media
 from maskstream.samples.gallery import gallery_media
 from maskstream.train.recipes import RECIPES
 
 from .attacks.attacks import ATTACKS
+from .doc_tool import doc_tool
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "pipelines.masks", "pipelines.flow", "pipelines.augment", "shards", "preprocess", "train")
@@ -83,17 +83,6 @@ PICTURES = ROOT / "docs/pictures"
 named_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def tool(name: str) -> ModuleType:
-    """A script of docs/site/."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/site/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def without_code(text: str) -> str:
     """A page without its blocks of code and code in lines."""
     return re.sub(r"`[^`\n]+`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
@@ -133,7 +122,7 @@ def test_no_page_includes_what_a_code_host_does_not_expand(page: Path) -> None:
 
 
 def test_scripts_in_pages_are_the_files_that_they_name() -> None:
-    with_scripts = tool("snippets").with_scripts
+    with_scripts = doc_tool("snippets").with_scripts
     for page, text in TEXTS.items():
         assert with_scripts(text) == text, f"{page.name}: run `python docs/site/snippets.py`"
     shown = {name for text in TEXTS.values() for name in re.findall(r"^<!-- (examples/\S+) -->$", text, re.MULTILINE)}
@@ -149,7 +138,7 @@ def test_pictures_are_small_and_each_is_shown() -> None:
 
 
 def test_every_paper_has_a_page_that_is_made_of_what_the_code_says() -> None:
-    papers = tool("paper_pages")
+    papers = doc_tool("paper_pages")
     folder = ROOT / "docs/papers"
     assert {path.name for path in folder.iterdir()} == {paper.page for paper in papers.PAPERS} | {"README.md"}
     for paper in papers.PAPERS:
@@ -222,9 +211,10 @@ def test_the_pictures_are_what_the_command_makes(tmp_path: Path) -> None:
     found = gallery_media(tmp_path)
     assert not found.missing
     media = Media(**found.media)
-    made = doc_pictures(media, gallery_sections(media))
+    tool = doc_tool("pictures")
+    made = tool.doc_pictures(media, gallery_sections(media))
     assert set(made) == {path.name for path in PICTURES.iterdir()}
-    differ = [name for name, picture in made.items() if not shows(PICTURES / name, picture)]
+    differ = [name for name, picture in made.items() if not tool.shows(PICTURES / name, picture)]
     assert not differ, "run `make pictures`"
 
 

@@ -8,6 +8,7 @@ from maskstream.modalities import modality_of
 from maskstream.train import train
 
 from ..pipelines.every_modality import write_split
+from .test_opened_once import asked
 
 SMALL = ("model.width=16", "model.depth=1", "model.heads=2", "data.length=32", "batch_size=2", "schedule.steps=2")
 
@@ -35,6 +36,15 @@ def test_texts_keep_what_is_given_and_a_seed_decides_the_rest(place):
     assert all(text.startswith("the lazy") and " dog" in text and len(text) > 12 for text in texts)
     assert again.output == first.output
     assert written(place, *options, "--seed", "5").output != first.output
+
+
+def test_the_former_name_says_the_new_one_and_opens_the_split_once(place):
+    run, split = place
+    with asked(split) as (url, counts):
+        result = CliRunner().invoke(app, ["generate", str(run), "--data", url, "--count", "1", "--json"])
+    assert len(json.loads(result.stdout)["texts"]) == 1
+    assert "is now `maskstream paper" in result.stderr
+    assert set(counts.values()) == {1}, counts
 
 
 def test_a_text_longer_than_the_model_reads_is_refused(place):

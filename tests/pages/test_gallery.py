@@ -12,7 +12,6 @@ from maskstream.pages.figures.card import WordPieces
 from maskstream.pages.figures.chart import dots, lines
 from maskstream.pages.gallery import gallery, gallery_page
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
-from maskstream.pages.gallery.doc_pictures import doc_pictures, masked, words_svg, write_pictures
 from maskstream.pages.gallery.image import SPIKES
 from maskstream.pages.gallery.page import gallery_sections
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
@@ -21,7 +20,10 @@ from maskstream.pages.gallery.solids import box_edges, fitted, seen_from, surfac
 from maskstream.pages.gallery.text import cut, cut_pieces
 from maskstream.pipelines import masks
 
+from ..doc_tool import doc_tool
 from .pages import made_up_media, tetrahedron
+
+PICTURES = doc_tool("pictures")
 
 ENTRIES = [CardText.of(declared) for declared in (*masks.SCHEMES, *masks.LAWS)] + [COMPLEX_RATIO, SPIKES, PAIR]
 
@@ -94,7 +96,7 @@ def test_the_page_is_written(media, tmp_path):
 def test_the_docs_have_a_picture_of_every_scheme_and_modality(media, tmp_path):
     walk = np.zeros((4, 12, 16, 3), np.uint8), np.full((4, 12, 16), 4000, np.uint16)
     media = replace(media, corridor=walk)
-    made = doc_pictures(media, gallery_sections(media))
+    made = PICTURES.doc_pictures(media, gallery_sections(media))
     modalities = {"video", "audio", "audiovisual", "image", "image-text", "trajectory"}
     assert set(made) == {
         *(scheme.picture for scheme in masks.SCHEMES),
@@ -104,8 +106,8 @@ def test_the_docs_have_a_picture_of_every_scheme_and_modality(media, tmp_path):
         "target-spikes.webp",
         "target-complex-ratio.webp",
     }
-    assert write_pictures(made, tmp_path) == sorted(made)
-    assert write_pictures(made, tmp_path) == []
+    assert PICTURES.write_pictures(made, tmp_path) == sorted(made)
+    assert PICTURES.write_pictures(made, tmp_path) == []
     for path in tmp_path.iterdir():
         head = path.read_bytes()[:12]
         assert head[:4] == (b"<svg" if path.suffix == ".svg" else b"RIFF")
@@ -114,24 +116,24 @@ def test_the_docs_have_a_picture_of_every_scheme_and_modality(media, tmp_path):
 
 def test_a_file_that_shows_the_same_stays_and_another_is_written(tmp_path):
     made = np.random.default_rng(0).integers(0, 240, (20, 30, 3), dtype=np.uint8)
-    write_pictures({"a.webp": made, "a.svg": "<svg/>"}, tmp_path)
+    PICTURES.write_pictures({"a.webp": made, "a.svg": "<svg/>"}, tmp_path)
     rounded, other = made + np.uint8(3), made.copy()
     other[:2, :5] += 15
-    assert write_pictures({"a.webp": rounded, "a.svg": "<svg/>"}, tmp_path) == []
-    assert write_pictures({"a.webp": other, "a.svg": "<svg></svg>"}, tmp_path) == ["a.svg", "a.webp"]
+    assert PICTURES.write_pictures({"a.webp": rounded, "a.svg": "<svg/>"}, tmp_path) == []
+    assert PICTURES.write_pictures({"a.webp": other, "a.svg": "<svg></svg>"}, tmp_path) == ["a.svg", "a.webp"]
     assert (cv2.imread(str(tmp_path / "a.webp"))[..., ::-1] == other).all()
 
 
 def test_hidden_tokens_nearly_have_the_colour_of_the_page():
     picture, hidden = np.full((8, 8, 3), 128, np.uint8), np.eye(2, dtype=bool)
-    light, dark = (masked(picture, hidden, 4, theme=theme) for theme in ("light", "dark"))
+    light, dark = (PICTURES.masked(picture, hidden, 4, theme=theme) for theme in ("light", "dark"))
     assert (light[:4, :4] > 220).all()
     assert (dark[:4, :4] < 80).all()
     assert (light[:4, 4:] == 128).all()
 
 
 def test_hidden_words_are_boxes_and_no_letters():
-    drawn = words_svg(WordPieces(pieces=(("she", "", False), ("<b>", "gone", True), ("is", "random", True))))
+    drawn = PICTURES.words_svg(WordPieces(pieces=(("she", "", False), ("<b>", "gone", True), ("is", "random", True))))
     assert ">she</text>" in drawn
     assert "b&gt;" not in drawn
     assert drawn.count("<rect") == 2

@@ -101,10 +101,6 @@ def gallery(
     root: Annotated[Path, typer.Option(help="The folder of the sample media, which are fetched if missing.")] = Path(
         "data/raw/sample"
     ),
-    pictures: Annotated[
-        Path | None,
-        typer.Option(help="Also write the pictures of the docs into this folder.", show_default=False),
-    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
 ) -> None:
     """Write one self-contained HTML page with a picture of every masking scheme on real data.
@@ -121,7 +117,7 @@ def gallery(
         media = replace(media, video=first_clip(data, seed), box=(0.25, 0.25, 0.75, 0.75))
     for reason in dict.fromkeys(found.missing.values()):
         errors.print(f"[yellow]missing[/] {escape(reason)}", highlight=False, soft_wrap=True)
-    say(f"wrote {write(media, out, missing=found.missing, seed=seed, pictures=pictures)}")
+    say(f"wrote {write(media, out, missing=found.missing, seed=seed)}")
 
 
 def doctor(

@@ -14,6 +14,7 @@ import typer
 from .terminal import Device, Json, errors, say, tell, with_local_paths
 
 if TYPE_CHECKING:
+    from maskstream.shards.format.manifest import Manifest, SplitLocation
     from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Predictor, Question
     from maskstream.train.papers.roar.roar import RoarResult
 
@@ -36,6 +37,20 @@ def generate_texts(
     as_json: Json = False,
 ) -> None:
     """Fill in the blanks of a text in any order, by a masked language model."""
+    _fill_in(run, data, text, blanks, count, order, temperature, seed, as_json)
+
+
+def _fill_in(
+    run: Path,
+    data: SplitLocation,
+    text: str,
+    blanks: int,
+    count: int,
+    order: Order,
+    temperature: float,
+    seed: int,
+    as_json: bool,
+) -> None:
     from maskstream.pages.generated import generated_texts
 
     made = generated_texts(run, data, text, blanks=blanks, count=count, order=order, temperature=temperature, seed=seed)
@@ -59,11 +74,24 @@ def generate_pictures(
     as_json: Json = False,
 ) -> None:
     """Write a page of pictures or clips that a model of ids generates, beside real ones."""
-    from maskstream.modalities import modality_of
-    from maskstream.pages.generated import write_generated
     from maskstream.shards.format.manifest import Manifest
 
-    split = Manifest.load(data)
+    _draw(run, Manifest.load(data), out, count, rounds, temperature, seed, as_json)
+
+
+def _draw(
+    run: Path,
+    split: Manifest,
+    out: Path | None,
+    count: int,
+    rounds: int,
+    temperature: float | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    from maskstream.modalities import modality_of
+    from maskstream.pages.generated import write_generated
+
     page = write_generated(
         modality_of(split), run, split, out, count=count, rounds=rounds, temperature=temperature, seed=seed
     )
@@ -99,12 +127,14 @@ def generate(
 ) -> None:
     """Generate with a masked model: the former name of `maskstream paper bert`, `mage` and `maskvit`."""
     from maskstream.modalities import modality_of
+    from maskstream.shards.format.manifest import Manifest
 
-    if modality_of(data).name == "text":
+    split = Manifest.load(data)
+    if modality_of(split).name == "text":
         heat = 0.8 if temperature is None else temperature
-        generate_texts(run, data, text, blanks, order, count or 3, heat, seed, as_json)
+        _fill_in(run, split, text, blanks, count or 3, order, heat, seed, as_json)
     else:
-        generate_pictures(run, data, rounds, count or 16, temperature, seed, out, as_json)
+        _draw(run, split, out, count or 16, rounds, temperature, seed, as_json)
 
 
 def kbvqa(
@@ -139,10 +169,12 @@ def kbvqa(
     """
     from maskstream.pages.kbvqa import kbvqa_page
     from maskstream.samples.image_text.wordnet import WordNet
+    from maskstream.shards.format.manifest import Manifest
     from maskstream.train.papers.kbvqa.evaluate import Glosses, KbvqaSettings, read_questions
     from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
 
-    questions, before = read_questions(data, samples, seed), read_questions(known, 1 << 30, seed)
+    split = Manifest.load(data)
+    questions, before = read_questions(split, samples, seed), read_questions(known, 1 << 30, seed)
     glosses = None
     if wordnet is not None:
         glosses = Glosses.of([f"{one.word}: {one.gloss}" for one in WordNet.read(wordnet).synsets.values()])
@@ -154,7 +186,7 @@ def kbvqa(
         hidden=[float(one) for one in hidden.split(",") if one.strip()],
         seed=seed,
     )
-    replier = _predictor(predictor, command, timeout, before, data)
+    replier = _predictor(predictor, command, timeout, before, split)
     result, replies = asked(questions, before, replier, settings, name=command or predictor, data=data)
     out.mkdir(parents=True, exist_ok=True)
     (out / "kbvqa.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
@@ -162,7 +194,7 @@ def kbvqa(
     tell(result.to_dict(), [*tabulate_answers(result), f"wrote {page} and kbvqa.json beside it"], as_json)
 
 
-def _predictor(name: str, command: str | None, timeout: float, known: list[Question], data: str) -> Predictor:
+def _predictor(name: str, command: str | None, timeout: float, known: list[Question], data: SplitLocation) -> Predictor:
     from maskstream.shards.named import imported
     from maskstream.train.papers.kbvqa.predictors import CommandPredictor, frequent, of_callable, of_run
 

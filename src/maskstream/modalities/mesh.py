@@ -32,8 +32,9 @@ MESH = Modality(
         recipe="meshmask-tiny",
         # fine-tunes the pre-trained model, then trains one without pre-training, with as many steps in total
         more=(
-            "train meshmask-tiny-next --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
-            "train meshmask-tiny-next --data {data}/train --out {run}/same-total --steps 1600",
+            "train meshmask-tiny-next --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors "
+            "--steps 600",
+            "train meshmask-tiny-next --data {data}/train --out {run}/same-total --steps 1200",
             "paper meshmask {run}/pre-trained {run}/same-total --data {data}/val --out {run}/rollout.html",
         ),
     ),

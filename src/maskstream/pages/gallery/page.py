@@ -1,6 +1,6 @@
 """The page: all schemes in sections by the kind of data, and the data that is missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,19 +8,10 @@ from maskstream.pages.figures.card import Section
 from maskstream.pages.page import page, write_page
 
 from . import audio, image, laws, pairs, pose, solids, text, video
-from .doc_pictures import doc_pictures, write_pictures
 from .scheme import Media
 
 KINDS = (video, image, audio, solids, pose, text, pairs, laws)
 MISSING = "These media could not be downloaded. Run the command again with a network connection."
-
-
-def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> str:
-    """One self-contained HTML file with a picture of every scheme on `media`, as a loader with `seed` draws it.
-
-    missing: for each name of Media without data, why there is none.
-    """
-    return _page(gallery_sections(media, seed), missing)
 
 
 def gallery_sections(media: Media, seed: int = 0) -> list[Section]:
@@ -28,8 +19,12 @@ def gallery_sections(media: Media, seed: int = 0) -> list[Section]:
     return [replace(kind.section(media, seed), layout="columns") for kind in KINDS]
 
 
-def _page(sections: Sequence[Section], missing: Mapping[str, str] | None) -> str:
-    sections = list(sections)
+def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> str:
+    """One self-contained HTML file with a picture of every scheme on `media`, as a loader with `seed` draws it.
+
+    missing: for each name of Media without data, why there is none.
+    """
+    sections = gallery_sections(media, seed)
     n = sum(len(section.cards) for section in sections)
     if missing:
         sections.append(Section(title="Missing media", words=MISSING, numbers=tuple(missing.items())))
@@ -46,16 +41,6 @@ def _page(sections: Sequence[Section], missing: Mapping[str, str] | None) -> str
     )
 
 
-def gallery(
-    media: Media,
-    out: str | Path,
-    *,
-    missing: Mapping[str, str] | None = None,
-    seed: int = 0,
-    pictures: Path | None = None,
-) -> Path:
-    """Writes `gallery_page` to `out`, and into the folder `pictures` the pictures of the docs; returns `out`."""
-    sections = gallery_sections(media, seed)
-    if pictures is not None:
-        write_pictures(doc_pictures(media, sections, seed), pictures)
-    return write_page(_page(sections, missing), Path(out))
+def gallery(media: Media, out: str | Path, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> Path:
+    """Writes `gallery_page` to `out` and returns it."""
+    return write_page(gallery_page(media, missing=missing, seed=seed), Path(out))

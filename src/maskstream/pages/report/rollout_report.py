@@ -14,6 +14,7 @@ from maskstream.pages.figures.chart import Chart, line_chart
 from maskstream.pages.figures.mesh import MeshFigures, ShownField, field_picture, mesh_nodes
 from maskstream.pages.figures.pictures import data_uri
 from maskstream.pages.page import render, write_page
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.export import load_model
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.run_folder import run_weights
@@ -70,7 +71,8 @@ def compare_rollouts(
 
     ValueError if a run is not that of a next-step model, or the split has no such trajectories.
     """
-    trajectories = Trajectories.open(data, count, steps, component)
+    split = Manifest.load(data)
+    trajectories = Trajectories.open(split, count, steps, component)
     made: dict[str, Tensor] = {PERSISTENCE: persist(trajectories)}
     one_step: dict[str, float] = {}
     with compute_threads(CPU):
@@ -85,7 +87,7 @@ def compare_rollouts(
     marks = [mark for mark in (*_MARKS, len(rows[0].error)) if mark <= len(rows[0].error)]
     table = {row.name: {"one_step": row.one_step, **row.at(sorted(set(marks)))} for row in rows}
     if out is not None:
-        figures = MeshFigures(reader=open_reader(data, component))
+        figures = MeshFigures(reader=open_reader(split, component))
         write_page(_page(rows, table, trajectories, made, data, figures), out)
     return {"trajectories": len(trajectories.start), "errors": table}
 

@@ -1,10 +1,13 @@
 """The pictures of README.md and docs/: a clip with its flow and its mask, one of each scheme, one of each modality.
 
+    python docs/site/pictures.py [FOLDER]     writes them into docs/pictures; sample media are fetched if missing
+
 Rasters are lossless WebP, drawings SVG, whose colours are seen on light and on dark pages. `write_pictures` leaves a
 file as it is if it shows the same, so the bytes stay the same on a machine whose WebP encoder, or whose last bits of a
 float, are others.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -15,15 +18,27 @@ import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Drawing, Section, WordPieces
 from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, hatch, resize
+from maskstream.pages.gallery import audio, image, pairs, video
+from maskstream.pages.gallery.page import gallery_sections
+from maskstream.pages.gallery.scheme import (
+    Corridor,
+    Drawn,
+    GalleryScene,
+    Media,
+    drawn_shots,
+    pixels,
+    schemes_on,
+    shoot,
+)
+from maskstream.pages.gallery.text import LENGTH, cut_pieces
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import flow_scale, flow_to_image
 from maskstream.pipelines.masks import SCHEMES, Tube
 from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.stream.order import Order
+from maskstream.samples.gallery import gallery_media
 
-from . import audio, image, pairs, video
-from .scheme import Corridor, Drawn, GalleryScene, Media, drawn_shots, pixels, schemes_on, shoot
-from .text import LENGTH, cut_pieces
+ROOT = Path(__file__).parents[2]
 
 STRONG, PALE, THIRD, INK = "#1394b8", "#98a4ae", "#d9822b", "#6e7a85"
 _FILLED = {"visible": STRONG, "target": PALE, "skipped": PALE}
@@ -371,3 +386,17 @@ def _of_walk(walk: Corridor, seed: int) -> UInt8:
     hidden = shoot(_NAMED["rgb-depth"].mask, Shot(), scene, seed).masked[0].numpy().reshape(scene.grid.shape)
     rows = (colours, near[..., None].repeat(3, axis=3))
     return below([beside([masked(one, plane, 4) for one in row]) for row, plane in zip(rows, hidden, strict=True)])
+
+
+def main(folder: Path) -> None:
+    """Writes the pictures into a folder. SystemExit if media are missing."""
+    found = gallery_media(ROOT / "data/raw/sample")
+    if found.missing:
+        raise SystemExit(f"missing: {', '.join(found.missing.values())}")
+    media = Media(**found.media)
+    for name in write_pictures(doc_pictures(media, gallery_sections(media)), folder):
+        print(f"wrote {folder / name}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "docs/pictures")

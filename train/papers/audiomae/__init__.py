@@ -1,1 +1,0 @@
-"""Audio-MAE (Huang et al., 2022): masked spectrograms."""

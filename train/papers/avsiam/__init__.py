@@ -1,1 +1,0 @@
-"""AVSiam (Lin & Bertasius, 2024): one encoder for frames and sounds."""

@@ -1,1 +1,0 @@
-"""DiffMAViL (Nunez et al., 2023): masked video and sound, reconstructed from noise."""

@@ -1,1 +1,0 @@
-"""FastDiT-3D (Mo et al., 2023): masked diffusion of point clouds over voxels."""

@@ -1,1 +1,0 @@
-"""Questions about images that need knowledge, put to any predictor."""

@@ -1,1 +1,0 @@
-"""LMD (Ma et al., 2023): a masked autoencoder of latents."""

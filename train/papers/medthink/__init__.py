@@ -1,1 +1,0 @@
-"""MedThink (Gai et al., 2024): answers to questions about images, with reasons."""

@@ -1,1 +1,0 @@
-"""OneRef (Xiao et al., 2024): what a phrase refers to in an image."""

@@ -1,1 +1,0 @@
-"""Recursive ROAR (Madsen et al., 2022): how faithful measures of importance are."""

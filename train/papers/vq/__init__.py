@@ -1,1 +1,0 @@
-"""Quantisers of pictures and frames, which other papers need trained."""

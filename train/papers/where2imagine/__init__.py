@@ -1,1 +1,0 @@
-"""Where2Imagine of ImagineNav (Zhao et al., 2024): where a walk goes next."""
