@@ -59,7 +59,7 @@ AUDIOVISUAL = Modality(
     ),
     suited=with_sound_of_clips,
     figures=figures,
-    demo=Demo(recipe="avsiam-tiny"),
+    demo=Demo(recipe="avsiam-tiny", settings="--steps 500"),
     stages={
         "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),
         "convert": (
