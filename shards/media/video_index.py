@@ -75,7 +75,7 @@ class VideoIndex:
 
     @classmethod
     def of(cls, facts: Mapping[str, int | float], words: Mapping[str, str], lists: Mapping[str, Int64s]) -> Self:
-        """The index in the columns of a component of kind `video`."""
+        """The index in the columns of a component of kind `video`; lists: int64 (GOPs,) each, and ANCHOR_REACH (n,)."""
         foreign = "table_offset" in facts
         header, reach = words.get(HEADER), lists.get(ANCHOR_REACH)
         return cls(
@@ -111,7 +111,7 @@ class VideoIndex:
 
     @property
     def lists(self) -> dict[str, Int64s]:
-        """The columns that are lists."""
+        """The columns that are lists: int64 (GOPs,) each, and ANCHOR_REACH (ceil(n_frames / 4),)."""
         arrays = (self.first_frame, self.offset, self.size, self.lead, self.packets, self.anchor_reach)
         names = (*GOP_LISTS, ANCHOR_REACH)
         return {name: array for name, array in zip(names, arrays, strict=True) if array is not None}
@@ -122,7 +122,7 @@ class VideoIndex:
         return self.table_offset is not None
 
     def gops_of(self, frames: Int64s) -> tuple[int, int]:
-        """The run of GOPs [start, stop) whose bytes hold `frames` (numbers in display order, not empty)."""
+        """The run of GOPs [start, stop) whose bytes hold `frames` (n,), numbers in display order, not empty."""
         first, last = int(frames.min()), int(frames.max())
         if first < 0 or last >= self.n_frames:
             raise ValueError(
@@ -135,7 +135,7 @@ class VideoIndex:
         return start, stop
 
     def end_of(self, frames: Int64s, stop: int) -> int:
-        """Where the bytes end that hold `frames`, in the member; they are in GOPs before `stop`, by `gops_of`."""
+        """Where the bytes end that hold `frames` (n,), in the member; they are in GOPs before `stop`, by `gops_of`."""
         begin, size = int(self.offset[stop - 1]), int(self.size[stop - 1])
         if self.anchor_reach is None or (frames % ANCHOR_STRIDE).any():
             return begin + size

@@ -22,6 +22,7 @@ which the gallery's curves and the table of laws are made.
 
 import re
 from dataclasses import MISSING, dataclass, field, fields
+from typing import get_args, get_type_hints
 
 import numpy as np
 
@@ -142,16 +143,21 @@ ENDS = ("start", "end", "low", "high")
 
 def written_call(part: Mask | Law) -> str:
     """The call that builds a mask or a law: its ratios, their ends, inner masks, and what differs from the defaults."""
-    given = []
+    given, hints = [], get_type_hints(type(part))
     for f in fields(part):
         value = getattr(part, f.name)
         default = f.default if f.default_factory is MISSING else f.default_factory()
-        always = str(f.type).startswith(("Ratio", "Mask", "tuple[Mask")) or (
-            f.name in ENDS and isinstance(value, float)
-        )
+        always = _takes_part(hints[f.name]) or (f.name in ENDS and isinstance(value, float))
         if value != default or (always and value is not None):
             given.append(f"{f.name}={_shown(value)}")
     return f"masks.{type(part).__name__}({', '.join(given)})"
+
+
+def _takes_part(hint: object) -> bool:
+    """Whether a field of this type may hold a mask or a law."""
+    if kinds := get_args(hint):
+        return any(map(_takes_part, kinds))
+    return isinstance(hint, type) and issubclass(hint, Mask | Law)
 
 
 def _shown(value: object) -> str:

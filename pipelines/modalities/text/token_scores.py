@@ -63,7 +63,7 @@ class TokenScores(Config):
             ) from error
 
     def in_row(self, key: str, begin: int, count: int, length: int) -> Float32s:
-        """The scores of a row of `length` tokens, whose tokens from `begin` on are the sample's first `count`."""
+        """The scores (length,) of a row whose tokens from `begin` on are the sample's first `count`, else -inf."""
         row = np.full(length, -np.inf, np.float32)
         own = self.of(key)[:count]
         row[begin : begin + len(own)] = own
