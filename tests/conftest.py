@@ -5,6 +5,7 @@ import os
 import av
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
@@ -35,6 +36,18 @@ def write_moving_texture(path, *, seed, frames, width=96, height=64):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Hides CUDA devices from a test that is not marked `gpu`, and from its processes: "auto" is the CPU everywhere."""
+    if item.get_closest_marker("gpu"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.cuda, "device_count", lambda: 0)
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -112,6 +112,7 @@ def test_what_is_refused() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch calls it a prototype
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="tensors on a card need a CUDA device")
 def test_on_a_card_nothing_waits_and_tokens_are_the_same() -> None:
     grid = TokenGrid.video(16, 224, 224)

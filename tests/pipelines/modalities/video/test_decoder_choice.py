@@ -144,7 +144,6 @@ def test_the_graph_of_spectrograms_for_a_gpu_serialises():
 
 def test_nvdec_needs_libraries_of_the_driver():
     assert set(missing_libraries()) <= {"libcuda.so.1", "libnvcuvid.so.1"}
-    assert missing_libraries() or torch.cuda.is_available() or not torch.backends.cuda.is_built()
 
 
 # A decoder that fails.
