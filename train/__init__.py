@@ -5,15 +5,18 @@ from .core.loop import Trainer
 from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
 from .core.step import Batches, TrainResult
+from .evaluate.finetune import FineTuned, finetune
 from .recipes import RECIPES, named_recipe, train
 
 __all__ = [
     "RECIPES",
     "Batches",
+    "FineTuned",
     "Recipe",
     "StepMetrics",
     "TrainResult",
     "Trainer",
+    "finetune",
     "load_model",
     "named_recipe",
     "read_metrics",

@@ -25,7 +25,7 @@ from .core.model import Model
 from .core.process import CPU, compute_threads
 from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
-from .evaluate import pairs, patches
+from .evaluate import finetune, pairs, patches
 from .evaluate.evaluation import Evaluate, Evaluation, Score
 from .nn.masked_autoencoder import ImageAutoencoderConfig
 from .nn.pair_model import PairConfig
@@ -38,9 +38,10 @@ FORMAT = 1
 EVALUATIONS: dict[type, Evaluate] = {
     ImageAutoencoderConfig: patches.evaluate,
     PairConfig: pairs.evaluate,
+    finetune.ClassifierConfig: finetune.evaluate,
     **{kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()},
 }
-"""The evaluations by the models' configs: those that papers share (MAE and DMAE; AVSiam), and each paper's own."""
+"""The evaluations by the models' configs: what papers share (MAE and DMAE; AVSiam), fine-tuning, and papers' own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import LABELS
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.rng import sample_rng
@@ -39,12 +40,15 @@ from maskstream.train.core.run_folder import MODEL, run_recipe, run_weights
 from maskstream.train.core.step import TrainResult
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
-from .evaluation import majority, score
+from .evaluation import Evaluation, Score, ShownSamples, TrainingLoss, majority, read_first, score, trained_on
 from .features import has_label_lists, labelled_batches, without_augmentation
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
 ENCODER = "encoder.safetensors"
+READING = "Held-out samples, with the model's class under each."
+COUNTED = 1000
+"""The most samples whose labels are counted for the baseline."""
 _AT_ONCE = 64
 
 
@@ -251,23 +255,14 @@ def _write_encoder(run: Path, out: Path) -> Path:
     return out / ENCODER
 
 
-@torch.no_grad()
 def _measured(
     recipe: Recipe[Any], trained: TrainResult, train: Manifest, test: Manifest, device: torch.device
 ) -> FineTuned:
     model, config = load_model(trained.out / MODEL).to(device), recipe.model
     if not isinstance(model, Classifier) or not isinstance(config, ClassifierConfig):
         raise ValueError(f"{trained.out} holds no classifier; give another folder for the fine-tuning")
-    data, whole = without_augmentation(recipe.data, train), 1 << 62
-    scores, labels = [], []
     with compute_threads(device):
-        for batch, rows, own in labelled_batches(data, test, size=_AT_ONCE, samples=whole, several=config.several):
-            scores.append(model.scores(batch.to(device)).cpu()[rows])
-            labels.append(own)
-        found, true = torch.cat(scores), torch.cat(labels)
-        known = torch.cat(
-            [own for _, _, own in labelled_batches(data, train, size=_AT_ONCE, samples=1000, several=config.several)]
-        )
+        found, true, known = _tested(model, recipe.data, train, test, device)
     return FineTuned(
         metric="mAP" if config.several else "accuracy",
         value=score(found, true),
@@ -275,4 +270,45 @@ def _measured(
         classes=config.classes,
         test=len(true),
         trained=trained,
+    )
+
+
+@torch.no_grad()
+def _tested(
+    model: Classifier[Any], config: DataConfig[Any], train: SplitLocation, test: SplitLocation, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores float32 (n, classes) of all labelled samples of `test`, their labels, and labels of `train`."""
+    data, several = without_augmentation(config, train), model.config.several
+    scores, labels = [], []
+    for batch, rows, own in labelled_batches(data, test, size=_AT_ONCE, samples=1 << 62, several=several):
+        scores.append(model.scores(batch.to(device)).cpu()[rows])
+        labels.append(own)
+    if not sum(map(len, labels)):
+        raise ValueError(f"{test} has no labelled sample; a classifier is measured on samples with labels")
+    known = [own for _, _, own in labelled_batches(data, train, size=_AT_ONCE, samples=COUNTED, several=several)]
+    return torch.cat(scores), torch.cat(labels), torch.cat(known)
+
+
+def evaluate(model: Classifier[Any], config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
+    """The classes of a held-out split; how frequent each is, is counted in the split that it trained on."""
+    train = trained_on(data)
+    found, true, known = _tested(model, config, train, data, torch.device("cpu"))
+    frequent = {"the most frequent class": majority(known, true, model.config.classes)}
+    value, several = score(found, true), model.config.several
+    batch = read_first(without_augmentation(config, train), data, shown)
+    with torch.no_grad():
+        answers = () if several else model.scores(batch).argmax(dim=1).tolist()
+    share = known.double().mean(dim=0) if several else F.one_hot(known, model.config.classes).double().mean(dim=0)
+    entropy = torch.special.entr(share) + (torch.special.entr(1 - share) if several else 0)
+    return Evaluation(
+        scores=(Score.share("mAP" if several else "right classes", value, "samples", len(true), frequent),),
+        examples=(
+            ShownSamples(title="Classes", reading=READING, batch=batch, rows=range(len(batch)), answers=answers),
+        ),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the classes in nats, of mixed and smoothed labels",
+            baseline="the frequencies of classes",
+            value=float(entropy.mean() if several else entropy.sum()),
+        ),
+        learns="The encoder of a masked autoencoder learns the classes of samples, of which nothing is hidden.",
     )

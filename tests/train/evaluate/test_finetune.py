@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +65,29 @@ def test_the_command_trains_from_the_runs_encoder_and_measures(
     assert found["value"] > 0.5
     assert isinstance(load_model(out / "model.safetensors"), Classifier)
     assert json.loads((out / "run.json").read_text())["recipe"]["model"]["kind"] == "ClassifierConfig"
+    data = ["--data", str(splits[1])]
+    result = CliRunner().invoke(app, ["evaluate", str(out), *data, "--json"])
+    assert result.exit_code == 0, result.output
+    (score,) = json.loads(result.stdout)["evaluations"][0]["scores"]
+    assert (score["value"], score["count"], score["unit"]) == (found["value"], 60, "%")
+    assert score["baselines"] == {"the most frequent class": pytest.approx(1 / 3)}
+    result = CliRunner().invoke(app, ["report", str(out), *data, "--out", str(out / "report.html")])
+    assert result.exit_code == 0, result.output
+    page = (out / "report.html").read_text()
+    assert page.count("The model says ") == 8
+    assert "the frequencies of classes" in page
+
+
+@pytest.mark.slow
+def test_a_process_that_fine_tunes_nothing_reads_and_probes_a_fine_tuned_run(
+    run: Path, splits: tuple[Path, Path], tmp_path: Path
+) -> None:
+    finetune(run, *splits, tmp_path, steps=1, device=CPU, progress=False)
+    code = f"from maskstream.train import load_model; print(type(load_model({str(tmp_path / 'model.safetensors')!r})))"
+    assert "Classifier" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    words = ["probe", str(tmp_path), "--data", str(splits[0]), "--test", str(splits[1]), "--probes", "knn10"]
+    result = CliRunner().invoke(app, [*words, "--seeds", "1", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
 
 
 def test_the_first_step_has_the_runs_encoder_or_initial_weights_from_scratch(
