@@ -48,8 +48,20 @@ EXTRAS = {"metaworld": "metaworld", "sample-mesh": "meshes", "sample-points": "p
 """What a sample set needs beyond the package itself."""
 VQ = "maskstream train vq-tiny --data data/shards/sample-image/train --out runs/vq-tiny"
 PAPERS = (
-    Paper(name="VideoMAE", kind="video", schemes=("tube",), recipes=("videomae-small", "videomae-tiny"), data="sample"),
-    Paper(name="MGMAE", kind="video", schemes=("motion-guided",), recipes=("mgmae-small", "mgmae-tiny"), data="sample"),
+    Paper(
+        name="VideoMAE",
+        kind="video",
+        schemes=("tube",),
+        recipes=("videomae-base", "videomae-small", "videomae-tiny"),
+        data="sample",
+    ),
+    Paper(
+        name="MGMAE",
+        kind="video",
+        schemes=("motion-guided",),
+        recipes=("mgmae-base", "mgmae-small", "mgmae-tiny"),
+        data="sample",
+    ),
     Paper(
         name="VideoMAE V2",
         kind="video",

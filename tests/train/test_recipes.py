@@ -7,8 +7,10 @@ from maskstream.pipelines.masks import Cues, Draw
 from maskstream.train.recipes import named_recipe
 
 COUNTS = {  # visible, target
+    "videomae-base": (160, 1408),
     "videomae-small": (160, 1408),
     "videomae-tiny": (4 * 16, 4 * 48),
+    "mgmae-base": (152, 1416),
     "mgmae-small": (152, 1416),
     "mgmae-tiny": (4 * 16, 4 * 48 // 2),
     "videomae2-small": (160, 784),
@@ -26,11 +28,11 @@ def test_a_recipe_s_mask_fits_its_model(name):
     assert (mask.visible.shape[1], mask.target.shape[1]) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", ["videomae-small", "mgmae-tiny"])
+@pytest.mark.parametrize("name", ["videomae-base", "videomae-small", "mgmae-tiny"])
 def test_a_recipe_builds_a_model_of_its_size(name):
     model = named_recipe(name).build()
     parameters = sum(p.numel() for p in model.parameters())
-    wanted = {"videomae-small": (23e6, 27e6), "mgmae-tiny": (1e6, 2e6)}[name]
+    wanted = {"videomae-base": (93e6, 95e6), "videomae-small": (23e6, 27e6), "mgmae-tiny": (1e6, 2e6)}[name]
     assert wanted[0] < parameters < wanted[1]
 
 

@@ -117,8 +117,8 @@ def _dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
 def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> CatalogueEntry:
     """The entry of a recipe; its group is its modality and its paper. whole: also its config."""
     recipe, said = make(), inspect.getdoc(make) or ""
-    module = make.__module__.rpartition(".")[0]
-    paper, folder = module.rpartition(".")[2], Path(sys.modules[module].__file__ or "").parent
+    folder = Path(sys.modules[make.__module__].__file__ or "").parent
+    paper = folder.name
     count, modality = _parameters(name), recipe.data.modality
     more: dict[str, Any] = {
         "paper": paper,

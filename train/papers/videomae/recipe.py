@@ -1,7 +1,7 @@
 """Recipes of video: VideoMAE, MGMAE and VideoMAE V2.
 
-The small recipes have the settings of their papers with a ViT-S encoder. The tiny ones keep the method and train in
-minutes on two CPU cores.
+The base recipes have the settings and the ViT-B of their papers, the small ones a ViT-S. The tiny ones keep the method
+and train in minutes on two CPU cores.
 """
 
 from collections.abc import Callable
@@ -49,6 +49,20 @@ def mgmae_small() -> Recipe[VideoBatch]:
         data=paper_data(MotionGuided(ratio=0.9), views=4),
         schedule=ScheduleConfig(base_lr=1e-3, min_lr=1e-5, warmup=0.1, epochs=200),
     )
+
+
+BASE = VideoAutoencoderConfig(width=768, heads=12, decoder_width=384, decoder_heads=6)
+"""ViT-B, with a decoder of half its width."""
+
+
+def videomae_base() -> Recipe[VideoBatch]:
+    """The same as `videomae-small` with the ViT-B of the paper's main results: 94 M parameters with the decoder."""
+    return replace(videomae_small(), name="videomae-base", model=BASE)
+
+
+def mgmae_base() -> Recipe[VideoBatch]:
+    """The same as `mgmae-small` with the paper's ViT-B."""
+    return replace(mgmae_small(), name="mgmae-base", model=BASE)
 
 
 def videomae2_small() -> Recipe[VideoBatch]:
@@ -189,8 +203,10 @@ def maest_tiny() -> Recipe[VideoBatch]:
 
 
 RECIPES: dict[str, Callable[[], Recipe[VideoBatch]]] = {
+    "videomae-base": videomae_base,
     "videomae-small": videomae_small,
     "videomae-tiny": videomae_tiny,
+    "mgmae-base": mgmae_base,
     "mgmae-small": mgmae_small,
     "mgmae-tiny": mgmae_tiny,
     "videomae2-small": videomae2_small,
