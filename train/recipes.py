@@ -1,9 +1,9 @@
 """Recipes by name, which are functions that return one frozen config each; and the training of one with fields set.
 
-A new recipe is a function and a line in `RECIPES` of its paper's recipe.py; the folders of all papers are read here.
+A new recipe is a function of its paper's recipe.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,11 +17,9 @@ from .core.process import LoopOptions
 from .core.recipe import Recipe
 from .core.run import LoadingSettings, train_recipe
 from .core.step import TrainResult
-from .papers import tables
+from .papers import list_recipes
 
-RECIPES: dict[str, Callable[[], Recipe[Any]]] = {
-    name: make for table in tables("recipe", "RECIPES") for name, make in table.items()
-}
+RECIPES = list_recipes()
 """The recipes of all papers by name."""
 
 

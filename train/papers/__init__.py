@@ -1,16 +1,38 @@
 """A folder for each paper: model.py, recipe.py and evaluate.py.
 
-A new paper is a folder; no table names it. `RECIPES` of its recipe.py and `EVALUATIONS` of its evaluate.py are found.
-Papers import `core`, `nn` and `evaluate`, and no other paper.
+A new paper is a folder; no table names it. A recipe is a function of recipe.py that takes nothing and returns a Recipe,
+which has the function's name with dashes; `EVALUATIONS` of evaluate.py are found too. Papers import `core`, `nn` and
+`evaluate`, and no other paper.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.resources import files
-from typing import Any
+from inspect import isfunction
+from types import ModuleType
+from typing import Any, get_origin
+
+from maskstream.train.core.recipe import Recipe
 
 
 def tables(file: str, name: str) -> Iterator[Mapping[Any, Any]]:
     """The table `name` of the module `file` of each paper that has one."""
+    for module in _modules(file):
+        yield getattr(module, name, {})
+
+
+def list_recipes() -> dict[str, Callable[[], Recipe[Any]]]:
+    """The recipes of all papers by name."""
+    found: dict[str, Callable[[], Recipe[Any]]] = {}
+    for module in _modules("recipe"):
+        for name, made in vars(module).items():
+            if isfunction(made) and made.__module__ == module.__name__ and list(made.__annotations__) == ["return"]:
+                kind: Any = get_origin(made.__annotations__["return"])
+                if kind is Recipe:
+                    found[name.replace("_", "-")] = made
+    return found
+
+
+def _modules(file: str) -> Iterator[ModuleType]:
     for paper in sorted(folder.name for folder in files(__name__).iterdir() if folder.joinpath(f"{file}.py").is_file()):
-        yield getattr(import_module(f"{__name__}.{paper}.{file}"), name, {})
+        yield import_module(f"{__name__}.{paper}.{file}")

@@ -1,6 +1,5 @@
 """Recipes of sound: Audio-MAE."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines import AudioClip
@@ -64,9 +63,3 @@ def audiomae_tiny() -> Recipe[AudioBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=500),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[AudioBatch]]] = {
-    "audiomae-base": audiomae_base,
-    "audiomae-tiny": audiomae_tiny,
-}

@@ -1,6 +1,5 @@
 """Recipes of AVSiam (Lin & Bertasius, 2024)."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines import VideoClip
@@ -84,9 +83,3 @@ def avsiam_tiny() -> Recipe[AudioVisualBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=1.9e-2, min_lr=1.9e-4, warmup=0.1, steps=800),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[AudioVisualBatch]]] = {
-    "avsiam-base": avsiam_base,
-    "avsiam-tiny": avsiam_tiny,
-}

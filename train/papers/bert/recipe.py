@@ -4,7 +4,6 @@ The ids are those of the split's tokenizer, of which a model has at most `vocabu
 `maskstream shards` trains it, and 30,522 in those of the papers' size, whose tokenizer is given by its path.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import (
@@ -195,17 +194,3 @@ def pmlm_tiny() -> Recipe[TextBatch]:
         data=TextData(length=64, packing="row", mask=replaced(Tokens(ratio=UniformCount()))),
         schedule=ScheduleConfig(base_lr=24e-3, warmup=0.1, steps=800),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[TextBatch]]] = {
-    "bert-base": bert_base,
-    "bert-tiny": bert_tiny,
-    "mosaicbert-base": mosaicbert_base,
-    "mosaicbert-tiny": mosaicbert_tiny,
-    "mrd-base": mrd_base,
-    "mrd-tiny": mrd_tiny,
-    "pmlm-base": pmlm_base,
-    "pmlm-tiny": pmlm_tiny,
-    "ptw-base": ptw_base,
-    "ptw-tiny": ptw_tiny,
-}

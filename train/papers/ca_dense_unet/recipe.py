@@ -1,7 +1,5 @@
 """Recipes of enhancement: noisy sounds of several microphones to clean ones."""
 
-from collections.abc import Callable
-
 from maskstream.pipelines import AudioClip
 from maskstream.pipelines.modalities.audio.batch import NoisyBatch
 from maskstream.pipelines.modalities.audio.data import NoisyData
@@ -30,8 +28,3 @@ def ca_dense_unet_tiny() -> Recipe[NoisyBatch]:
         optimiser=OptimiserConfig(betas=(0.9, 0.99), weight_decay=1e-4, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=0.128, min_lr=1.28e-3, warmup=0.05, steps=400),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[NoisyBatch]]] = {
-    "ca-dense-unet-tiny": ca_dense_unet_tiny,
-}

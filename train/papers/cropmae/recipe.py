@@ -1,8 +1,6 @@
 """Recipes of CropMAE (Eymael et al., 2024) and of SiamMAE (Gupta et al., 2023), which has frames of clips instead."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.augment import NestedCrop, RandomResizedCrop
@@ -109,11 +107,3 @@ def siammae_tiny() -> Recipe[VideoBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=3.2e-4, warmup=0.1, steps=600),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[Any]]] = {
-    "cropmae-small": cropmae_small,
-    "cropmae-tiny": cropmae_tiny,
-    "siammae-small": siammae_small,
-    "siammae-tiny": siammae_tiny,
-}

@@ -1,7 +1,5 @@
 """Recipes of DiffMAViL (Nunez et al., 2023)."""
 
-from collections.abc import Callable
-
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.masks import Linear, Random
@@ -60,9 +58,3 @@ def diffmavil_tiny() -> Recipe[AudioVisualBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=0.128, min_lr=2.56e-3, warmup=0.1, steps=600),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[AudioVisualBatch]]] = {
-    "diffmavil-base": diffmavil_base,
-    "diffmavil-tiny": diffmavil_tiny,
-}

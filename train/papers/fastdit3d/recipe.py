@@ -1,6 +1,5 @@
 """Recipes of FastDiT-3D (Mo et al., 2023): masked diffusion over voxels."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import Piecewise, VoxelAware
@@ -83,9 +82,3 @@ def fastdit3d_tiny() -> Recipe[PointsBatch]:
         optimiser=OptimiserConfig(betas=(0.9, 0.99), weight_decay=0.0, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=6.4e-2, min_lr=1.28e-3, warmup=0.05, steps=1000),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[PointsBatch]]] = {
-    "fastdit3d-small": fastdit3d_small,
-    "fastdit3d-tiny": fastdit3d_tiny,
-}

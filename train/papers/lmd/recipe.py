@@ -1,6 +1,5 @@
 """Recipes of LMD (Ma et al., 2023)."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.augment import RandomResizedCrop
@@ -72,9 +71,3 @@ def lmd_tiny() -> Recipe[ImageBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=400),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[ImageBatch]]] = {
-    "lmd-base": lmd_base,
-    "lmd-tiny": lmd_tiny,
-}

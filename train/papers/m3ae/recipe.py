@@ -1,6 +1,5 @@
 """Recipes of M3AE (Geng et al., 2022), and of answers to questions by its encoder."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import Padded, Random, Replace, WholeWords
@@ -95,10 +94,3 @@ def vqa_tiny() -> Recipe[ImageTextBatch]:
         optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=400),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[ImageTextBatch]]] = {
-    "m3ae-base": m3ae_base,
-    "m3ae-tiny": m3ae_tiny,
-    "vqa-tiny": vqa_tiny,
-}

@@ -1,6 +1,5 @@
 """Recipes of MAE (He et al., 2022)."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.augment import RandomResizedCrop
@@ -62,9 +61,3 @@ def mae_tiny() -> Recipe[ImageBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=600),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[ImageBatch]]] = {
-    "mae-base": mae_base,
-    "mae-tiny": mae_tiny,
-}

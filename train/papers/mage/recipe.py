@@ -1,6 +1,5 @@
 """Recipes of MAGE (Li et al., 2023)."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.augment import RandomResizedCrop
@@ -55,9 +54,3 @@ def mage_tiny() -> Recipe[ImageBatch]:
         model=GenerativeEncoderConfig(width=128, depth=4, heads=4, decoder_depth=2, decoder_heads=4, positions="grid"),
         schedule=ScheduleConfig(base_lr=1.2e-2, min_lr=1.2e-4, warmup=0.1, steps=400),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[ImageBatch]]] = {
-    "mage-base": mage_base,
-    "mage-tiny": mage_tiny,
-}

@@ -1,6 +1,5 @@
 """Recipes of what a frozen quantiser makes of frames: MaskViT."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines import VideoClip
@@ -59,9 +58,3 @@ def maskvit_tiny() -> Recipe[VideoBatch]:
         model=FrameIdsConfig(width=128, depth=2, heads=4),
         schedule=ScheduleConfig(base_lr=9.6e-2, min_lr=9.6e-4, warmup=0.1, steps=500),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[VideoBatch]]] = {
-    "maskvit-base": maskvit_base,
-    "maskvit-tiny": maskvit_tiny,
-}

@@ -1,6 +1,5 @@
 """Recipes of MedThink (Gai et al., 2024): answers with their reasons."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
@@ -52,9 +51,3 @@ def medthink_tiny() -> Recipe[ImageTextBatch]:
         model=RationaleWriterConfig(vocabulary=512, width=64, depth=3, decoder_depth=2, heads=2, longest=32),
         schedule=ScheduleConfig(base_lr=24e-3, min_lr=24e-5, warmup=0.1, steps=2000),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[ImageTextBatch]]] = {
-    "medthink-base": medthink_base,
-    "medthink-tiny": medthink_tiny,
-}

@@ -5,7 +5,6 @@ maskstream train meshmask-tiny-next --data .../train --out runs/next --initial r
 maskstream paper meshmask runs/next        --data .../val
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import MeshNodes
@@ -78,11 +77,3 @@ def next_step(masked: Recipe[MeshBatch]) -> Recipe[MeshBatch]:
         data=MeshData(noise=MeshNoise(deviation=0.04)),
         model=replace(masked.model, task="next"),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[MeshBatch]]] = {
-    "meshmask-small": meshmask_small,
-    "meshmask-small-next": meshmask_small_next,
-    "meshmask-tiny": meshmask_tiny,
-    "meshmask-tiny-next": meshmask_tiny_next,
-}

@@ -4,7 +4,6 @@ maskstream train mpm-tiny      --data .../train --out runs/masked
 maskstream train mpm-lift-tiny --data .../train --out runs/lifted --initial runs/masked/model.safetensors
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import Joints
@@ -94,11 +93,3 @@ def lifting(masked: Recipe[PoseBatch]) -> Recipe[PoseBatch]:
         data=replace(masked.data, mask=None),
         model=replace(masked.model, task="lift"),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[PoseBatch]]] = {
-    "mpm": mpm,
-    "mpm-lift": mpm_lift,
-    "mpm-lift-tiny": mpm_lift_tiny,
-    "mpm-tiny": mpm_tiny,
-}

@@ -1,6 +1,5 @@
 """Recipes of OneRef (Xiao et al., 2024): a phrase and its object, by masks and by whole images."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import Box, Padded, Replace, WholeWords
@@ -88,11 +87,3 @@ def oneref_refer_base() -> Recipe[ImageTextBatch]:
 def oneref_refer_tiny() -> Recipe[ImageTextBatch]:
     """The fine-tuning of `oneref_tiny`, of the same size and length."""
     return _whole(oneref_tiny(), "oneref-refer-tiny")
-
-
-RECIPES: dict[str, Callable[[], Recipe[ImageTextBatch]]] = {
-    "oneref-base": oneref_base,
-    "oneref-refer-base": oneref_refer_base,
-    "oneref-refer-tiny": oneref_refer_tiny,
-    "oneref-tiny": oneref_tiny,
-}

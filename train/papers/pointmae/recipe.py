@@ -1,6 +1,5 @@
 """Recipes of Point-MAE (Pang et al., 2022): a masked autoencoder of groups of points."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import Random
@@ -57,9 +56,3 @@ def pointmae_tiny() -> Recipe[PointsBatch]:
         optimiser=OptimiserConfig(betas=(0.9, 0.95), max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=350),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[PointsBatch]]] = {
-    "pointmae-small": pointmae_small,
-    "pointmae-tiny": pointmae_tiny,
-}

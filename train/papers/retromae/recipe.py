@@ -1,6 +1,5 @@
 """Recipes of RetroMAE (Xiao et al., 2022)."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.masks import (
@@ -57,9 +56,3 @@ def retromae_tiny() -> Recipe[TextBatch]:
 def _retro() -> Padded:
     """RetroMAE's masks of the encoder and of the decoder."""
     return Padded(mask=DecoderRows(encoder=Replace(mask=WholeWords(ratio=0.3)), ratio=0.5))
-
-
-RECIPES: dict[str, Callable[[], Recipe[TextBatch]]] = {
-    "retromae-base": retromae_base,
-    "retromae-tiny": retromae_tiny,
-}

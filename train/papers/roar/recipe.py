@@ -4,7 +4,6 @@ Their tiny sizes fit `vader`, sentences of four kinds of source. Another split m
 `--set model.labels=2 --set model.vocabulary=8192`.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
@@ -85,11 +84,3 @@ def roar_roberta_tiny() -> Recipe[TextBatch]:
 def _beginnings(length: int) -> TextData:
     """The first tokens of each text."""
     return TextData(length=length, packing="row", windows=False)
-
-
-RECIPES: dict[str, Callable[[], Recipe[TextBatch]]] = {
-    "roar-lstm-base": roar_lstm_base,
-    "roar-lstm-tiny": roar_lstm_tiny,
-    "roar-roberta-base": roar_roberta_base,
-    "roar-roberta-tiny": roar_roberta_tiny,
-}

@@ -3,7 +3,6 @@
 The tiny size fits `fashion-mnist`. `--set model.spikes.ratio=0.75` drops three quarters of the spikes.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
@@ -61,9 +60,3 @@ def spiking_mst_tiny() -> Recipe[ImageBatch]:
         ),
         schedule=ScheduleConfig(base_lr=4.8e-2, min_lr=4e-4, warmup=0.1, steps=1000),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[ImageBatch]]] = {
-    "spiking-mst-base": spiking_mst_base,
-    "spiking-mst-tiny": spiking_mst_tiny,
-}

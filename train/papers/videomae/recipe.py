@@ -4,7 +4,6 @@ The base recipes have the settings and the ViT-B of their papers, the small ones
 and train in minutes on two CPU cores.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines import VideoClip
@@ -200,17 +199,3 @@ def maest_tiny() -> Recipe[VideoBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=900),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[VideoBatch]]] = {
-    "videomae-base": videomae_base,
-    "videomae-small": videomae_small,
-    "videomae-tiny": videomae_tiny,
-    "mgmae-base": mgmae_base,
-    "mgmae-small": mgmae_small,
-    "mgmae-tiny": mgmae_tiny,
-    "videomae2-small": videomae2_small,
-    "videomae2-tiny": videomae2_tiny,
-    "maest-large": maest_large,
-    "maest-tiny": maest_tiny,
-}

@@ -1,6 +1,5 @@
 """Recipes of quantisers, whose ids MAGE and MaskViT learn: of pictures and of frames."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines import VideoClip
@@ -72,10 +71,3 @@ def vqframes_tiny() -> Recipe[VideoBatch]:
         optimiser=vq_tiny().optimiser,
         schedule=ScheduleConfig(base_lr=1.28e-1, min_lr=1.28e-3, warmup=0.05, steps=700),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[ImageBatch]] | Callable[[], Recipe[VideoBatch]]] = {
-    "vq-base": vq_base,
-    "vq-tiny": vq_tiny,
-    "vqframes-tiny": vqframes_tiny,
-}

@@ -3,7 +3,6 @@
 maskstream train where2imagine-tiny --data data/shards/sample-trajectory/train --out runs/where
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
@@ -51,9 +50,3 @@ def where2imagine_tiny() -> Recipe[TrajectoryBatch]:
         schedule=ScheduleConfig(base_lr=4e-3, min_lr=4e-5, warmup=0.05, steps=240),
         optimiser=OptimiserConfig(weight_decay=0.05, max_grad_norm=1.0),
     )
-
-
-RECIPES: dict[str, Callable[[], Recipe[TrajectoryBatch]]] = {
-    "where2imagine-base": where2imagine_base,
-    "where2imagine-tiny": where2imagine_tiny,
-}
