@@ -1,9 +1,7 @@
 """Acceptance of the GPU path: `make gpu`. Each step runs in a process of its own with its own time limit.
 
 Writes runs/gpu.json (every figure, card, driver, versions, commit), also where a step fails, and prints a table for
-docs/benchmarks.md. If all steps that decide it pass on a card, `backend="auto"` may use DALI there from then on; the
-others fail the run too, but do not keep DALI from being accepted. Without a card it runs what needs none, says what was
-not run, and ends in 0.
+docs/benchmarks.md. Without a card it runs what needs none, says what was not run, and ends in 0.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ PROOFS = (
 class Step:
     """A step: its time limits in seconds, on a card and without one (0: it needs a card), and what it shows.
 
-    file: where its function is. decides: whether DALI is accepted only if it passes.
+    file: where its function is.
     """
 
     name: str
@@ -57,7 +55,6 @@ class Step:
     without: int
     shows: str
     file: str = "gpu_steps"
-    decides: bool = True
 
 
 STEPS = (
@@ -67,8 +64,8 @@ STEPS = (
     Step("pixels", 70, 240, "every format against the CPU, and who decoded it"),
     Step("cache", 40, 0, "decoders are found again for any size"),
     Step("decoding", 110, 240, "clips a second by backend, threads and output"),
-    Step("challenger", 60, 0, "PyNvVideoCodec against DALI", "gpu_challenger", decides=False),
-    Step("flow", 60, 240, "textures that move: error and pairs a second of each source", "gpu_motion", decides=False),
+    Step("challenger", 60, 0, "PyNvVideoCodec against DALI", "gpu_challenger"),
+    Step("flow", 60, 240, "textures that move: error and pairs a second of each source", "gpu_motion"),
     Step("masks", 30, 240, "masks drawn on the device: tokens, waits, cost", "gpu_motion"),
     Step("endurance", 70, 240, "damaged clips, memory, resume"),
     Step("training", 140, 240, "videomae-small and -base"),
@@ -99,8 +96,6 @@ def main() -> None:
             _write(arguments.out, result)
             print(_line(step, result["steps"][step.name]), flush=True)
     failed = [name for name, row in result["steps"].items() if row["state"] in ("failed", "timed out")]
-    if on_card and not only and not {step.name for step in STEPS if step.decides} & set(failed):
-        _accept(device, result)
     if not on_card:
         print("No card is here: steps 'not run' need one, the others ran on the CPU with VP9 and prove no speed.")
     print(f"{len(failed)} steps failed{': ' + ', '.join(failed) if failed else ''}; all figures are in {arguments.out}")
@@ -158,15 +153,6 @@ def _line(step: Step, row: dict[str, Any]) -> str:
 def _write(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def _accept(device: torch.device, result: dict[str, Any]) -> None:
-    """Writes down that DALI may be used on this card, if it was the fastest."""
-    from maskstream.pipelines.modalities.backend import accept, find_card
-
-    fastest = "dali" if result["steps"]["decoding"]["figures"]["fastest"].startswith("dali") else "cpu"
-    accept(find_card(device), fastest)
-    print(f"accepted: backend='auto' uses {fastest} on {result['card']} from now on")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class DataConfig(Config, ABC, Generic[BatchT]):
             legal = [*sorted(own), *Options.__annotations__]
             raise TypeError(
                 f"{unknown[0]!r} is no setting of a loader of {cls.modality}"
-                f"{_OF_PYTORCH.get(unknown[0]) or nearest(unknown[0], legal)}; legal are {', '.join(legal)}"
+                f"{_NAMED_ELSEWHERE.get(unknown[0]) or nearest(unknown[0], legal)}; legal are {', '.join(legal)}"
             )
         for name, value in options.items():
             check_type(f"{name}=", value, _option_hints()[name])
@@ -163,7 +163,7 @@ def _option_hints() -> dict[str, Any]:
     return get_type_hints(Options)
 
 
-_OF_PYTORCH = {
+_NAMED_ELSEWHERE = {
     "num_workers": ": it is workers= here",
     "prefetch_factor": ": it is prefetch= here",
     "timeout": ": it is worker_timeout= here",
@@ -172,5 +172,6 @@ _OF_PYTORCH = {
     "drop_last": ": shuffled epochs have full batches alone, and shuffle=False shows every sample",
     "sampler": ": weights= says how often samples come",
     "collate_fn": ": as_dataset(convert) changes batches",
+    "decoders": ": decoders are chosen by arithmetic, which the log prints; backend= and output= choose otherwise",
 }
-"""What arguments of PyTorch's DataLoader are here."""
+"""What arguments of PyTorch's DataLoader, and of earlier releases, are here."""

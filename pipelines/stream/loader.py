@@ -353,6 +353,11 @@ class Loader(Generic[BatchT]):
             return f"With {self.world_size} ranks use batch_size={saved // self.world_size}"
         if state.get("dataset") != self._identity.get("dataset") and isinstance(state.get(DATASET_VERSION), int):
             return f"Open version {state[DATASET_VERSION]} of the split that it was saved with"
+        for name, otherwise in (("backend", "cpu"), ("output", "rgb")):
+            was, here = (_of_parts(each, name, otherwise) for each in (state, self._identity))
+            if was != here:
+                where = ", which needs a CUDA device" if was in ("yuv", "dali") else ""
+                return f"Pass {name}={was!r}{where} (in a training, --set data.{name}={was})"
         return "Use the same settings, dataset, seed, lanes, block, steps and batch_size x world_size"
 
     def _check_bad(self) -> None:
@@ -373,6 +378,14 @@ def _compared(identity: Any) -> Any:
     if isinstance(identity, dict):
         return {name: _compared(value) for name, value in identity.items() if name != DATASET_VERSION}
     return [_compared(value) for value in identity] if isinstance(identity, list) else identity
+
+
+def _of_parts(identity: Mapping[str, Any], name: str, otherwise: str) -> Any:
+    """The value of a setting in an identity, or in that of the first part of a mixture."""
+    parts = identity.get("sources")
+    if isinstance(parts, list) and parts and isinstance(parts[0], Mapping):
+        return _of_parts(parts[0], name, otherwise)
+    return identity.get(name, otherwise)
 
 
 def _indivisible(global_batch: int, world_size: int) -> str:

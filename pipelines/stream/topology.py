@@ -73,6 +73,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cores_of_rank() -> int:
+    """The cores of this process's share, if torchrun started others on this node."""
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def compute_alone() -> None:
     """Limits torch's operations in the calling thread to one thread; other threads keep their setting.
 

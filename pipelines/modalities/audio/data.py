@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, Unpack
+from typing import ClassVar, Literal, Self, Unpack
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.backend import Backend, dali_serves
+from maskstream.pipelines.modalities.backend import Backend, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.sampler import BatchSource, Finish, Unchanged
+from maskstream.pipelines.stream.sampler import Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY, check_types
 from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON
@@ -22,7 +21,7 @@ from maskstream.shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 from .batch import AudioBatch, NoisyBatch
 from .reader import AudioClip, SoundReader, find_sound
 from .rows import AudioPlan, AudioRowMaker, MicrophoneLine, NoisyPlan, NoisyRowMaker, Spectrograms
-from .spectrogram import Features, LogMel, Spectrogram, check_on_device, is_on_device, spectrogram_grid
+from .spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
 
 
 class AudioSettings(Options, total=False):
@@ -91,11 +90,11 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     patch: frames and bins per token, on the grid (time, freq). on_device: whether spectrograms are made of whole
     batches on the device, not of samples in the loader's threads; "auto" does so on CUDA, but not for `Librosa`.
 
-    backend: what makes the spectrograms of whole batches; "auto" is DALI for `LogMel` on a CUDA device where `make gpu`
-    has passed and found DALI to be the fastest, else torch ("cpu"). roll_gain, spec_augment, mixup: augmentations
-    (augment/sound.py), by default none. views: the number of views per sample; they share the decoded sound and differ
-    in augmentation and mask. component: the sound to read, such as "flac"; None if a sample has only one. fields: other
-    values of a sample for `batch.fields` (see fields.py); with mixup, of the sample's own sound.
+    backend: what makes the spectrograms of whole batches: torch ("auto", "cpu") or a DALI graph of `LogMel` ("dali").
+    roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by default none. views: the number of views per
+    sample; they share the decoded sound and differ in augmentation and mask. component: the sound to read, such as
+    "flac"; None if a sample has only one. fields: other values of a sample for `batch.fields` (see fields.py); with
+    mixup, of the sample's own sound.
     """
 
     modality: ClassVar[str] = "audio"
@@ -142,7 +141,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
             clip=_in_order(self.clip, split),
             statistics=self.statistics or statistics_of(split, self.features),
             component=find_sound(split.manifest, self.component),
-            on_device=is_on_device(self.features, self.on_device, split.device),
+            on_device=self.backend == "dali" or is_on_device(self.features, self.on_device, split.device),
         )
 
     def spectrogram(self, split: Split) -> Spectrogram:
@@ -167,26 +166,11 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
 
     def finish(self, split: Split) -> Finish[AudioBatch, AudioBatch]:
         """The spectrograms, if they are made on the device."""
-        return Spectrograms(self.spectrogram(split)) if self.on_device is True else Unchanged()
-
-    def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, AudioBatch]:
-        """The source of a split, with DALI's spectrograms where `backend` says so."""
-        own = self.resolved(split)
-        rows = own.rows(split)
-        if dali_serves(self.backend, split.device, partial(_unsuited, rows)):
+        if wants_dali(self.backend):
             from .dali import DaliSpectrograms
 
-            finish = DaliSpectrograms(rows.spectrogram, split.threads)
-            return own._source(replace(rows, on_device=True), finish, split)
-        return self.source(split)
-
-
-def _unsuited(rows: AudioRowMaker) -> str:
-    """Why DALI does not make the spectrograms of some rows, in words; "" if it can."""
-    if not rows.on_device:
-        return "threads make the spectrograms (on_device=False)"
-    features = rows.spectrogram.features
-    return "" if isinstance(features, LogMel) else f"the spectrograms of features={features} are not made by DALI"
+            return DaliSpectrograms(self.spectrogram(split), split.threads)
+        return Spectrograms(self.spectrogram(split)) if self.on_device is True else Unchanged()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

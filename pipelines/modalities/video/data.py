@@ -1,17 +1,18 @@
 """Video: its data config and its loader."""
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, Unpack, get_args
+from typing import Any, ClassVar, Literal, Self, Unpack, get_args
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, FlowSource, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.backend import Backend, dali_serves
+from maskstream.pipelines.modalities.backend import Backend, missing_dali, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import RowSource
@@ -23,11 +24,13 @@ from maskstream.shards.format.component import component_of
 
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
-from .decoders import faster_with_dali
+from .decoders import agree, choose_decoder, dali_threads
 from .flow import FlowFinish, flow_source
 from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker
 from .yuv import Output, PlanesFinish
+
+log = logging.getLogger(__name__)
 
 
 class VideoSettings(Options, total=False):
@@ -44,8 +47,7 @@ class VideoSettings(Options, total=False):
     patch: int
     fields: Fields
     backend: Backend
-    output: Output
-    decoders: str | None
+    output: Output | Literal["auto"]
 
 
 def video_loader(location: str | Path, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
@@ -70,14 +72,13 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     makes no flow if the mask needs none, else takes the codec's motion vectors if the shards allow it, else DIS.
     views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)
     and patch (pixels): the size of a token. component: the video to read, such as "cam0.mp4"; None if a sample has only
-    one. fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "auto" is DALI on a
-    CUDA device if `make gpu` has passed on this card and found DALI to be the fastest, DALI decodes the shards' codecs,
-    and neither a SampleFlow nor colour jitter is used; else the CPU. The log says which and why. DALI's pixels differ
-    from the CPU's by a level or two, so it is part of the identity. decoders: a file of `maskstream bench --decode`
-    (decoders.py), by default this user's; if it has speeds of this machine, "auto" gives DALI the formats that it
-    decodes faster, and these are part of the identity. output: "yuv" hands cropped YUV planes to the device, which
-    resizes and converts them (yuv.py): less work for CPUs, less to copy; pixels differ from those of "rgb" by at most 2
-    levels, so it is part of the identity.
+    one. fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "cpu" is PyAV in
+    threads or workers, "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it is part of the identity.
+    "auto" is PyAV, but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why
+    (decoders.py). output: "yuv" hands cropped YUV planes to the device, which resizes and converts them (yuv.py): less
+    work for CPUs, less to copy. Its pixels differ from those of "rgb" by at most 2 levels, so it is part of the
+    identity. "auto" is "yuv" on a CUDA device, but "rgb" with a SampleFlow or colour jitter, which need RGB on the CPU,
+    and elsewhere.
     """
 
     modality: ClassVar[str] = "video"
@@ -94,25 +95,19 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     patch: int = 16
     fields: Fields = ()
     backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
-    output: Output = field(default="rgb", metadata=NOT_IDENTITY)
-    decoders: str | None = field(default=None, metadata=NOT_IDENTITY)
+    output: Output | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         flow_named(self.flow)
         check_settings(self, self.views)
         if self.backend == "dali" and self.colour is not None:
             raise ValueError("colour jitter is made on the CPU, and backend='dali' is not; leave colour or backend out")
-        if self.output not in get_args(Output):
-            raise ValueError(f"output={self.output!r}; legal are 'rgb' and 'yuv'")
+        if self.output not in (*get_args(Output), "auto"):
+            raise ValueError(f"output={self.output!r}; legal are 'auto', 'rgb' and 'yuv'")
         if self.output == "yuv" and (self.colour is not None or self.backend == "dali"):
             raise ValueError(
                 "output='yuv' leaves the conversion to RGB to the device, where neither colour jitter nor DALI is; use "
                 "output='rgb'"
-            )
-        if self.decoders is not None and (self.backend != "auto" or self.output != "rgb"):
-            raise ValueError(
-                f"decoders={self.decoders!r} says what backend='auto' decodes with DALI to RGB; leave it out with "
-                f"backend={self.backend!r}, output={self.output!r}"
             )
         _ = self.grids
 
@@ -126,13 +121,32 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
+        flow = flow_source(self.flow, self.mask, clip, profile) or NONE
+        if self.output == "yuv" and split.device.type == "cpu":
+            raise ValueError(
+                "output='yuv' on the device 'cpu': there it costs six times as much as output='rgb', since it is made "
+                "for a CUDA device; leave output out, or give device='cuda'"
+            )
         return replace(
             self,
             clip=clip,
             augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
-            flow=flow_source(self.flow, self.mask, clip, profile) or NONE,
+            flow=flow,
+            output=self._output(flow, split),
             component=component_of(split.manifest.components, ("video",), self.component).name,
         )
+
+    def _output(self, flow: FlowChoice, split: Split) -> Output:
+        """What the sampler makes."""
+        if self.output != "auto":
+            return self.output
+        return "yuv" if split.device.type == "cuda" and not self._needs_rgb(flow) and self.backend != "dali" else "rgb"
+
+    def _needs_rgb(self, flow: FlowChoice) -> str:
+        """What needs RGB on the CPU, in words; "" if nothing does."""
+        if self.colour is not None:
+            return "colour jitter"
+        return f"flow={flow}" if isinstance(flow, SampleFlow) else ""
 
     def rows(self, split: Split) -> ClipRowMaker:
         """What makes the rows of a split."""
@@ -144,7 +158,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             colour=self.colour,
             mask=self.mask,
             flow=self.flow if isinstance(self.flow, FlowSource) else None,
-            output=self.output,
+            output=self._output(self.flow, split),
         )
 
     def finish(self, split: Split) -> Finish[VideoBatch, VideoBatch]:
@@ -164,35 +178,50 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         planes = PlanesFinish(size=self.clip.size)
         return planes if flow is None else Composed(planes, flow)
 
+    def source(self, split: Split) -> RowSource[ClipPlan, VideoBatch, VideoBatch]:
+        """The source of a split that PyAV decodes, for a loader or a mixture; ValueError for backend="dali"."""
+        if self.backend == "dali":
+            raise ValueError("backend='dali' serves loaders of one split, and no mixture; leave backend out")
+        return SplitConfig.source(self, split)
+
     def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, VideoBatch]:
-        """The source of a split, decoded by DALI where `backend` says so."""
+        """The source of a split, decoded by DALI where `backend` or the arithmetic says so."""
         own = self.resolved(split)
-        rows = own.rows(split)
-        formats = own._measured(split)
-        suited = partial(unsuited, rows, split.manifest, split.device)
-        if self.output == "rgb" and dali_serves(self.backend, split.device, suited, formats):
-            return own._by_dali(rows, split, formats)
-        return self.source(split)
+        if wants_dali(self.backend):
+            return own._by_dali(split)
+        if self.output != "auto":
+            return own.source(split)
+        chosen = own._chosen(split) if split.device.type == "cuda" else "cpu"
+        about = {"dataset": split.manifest.fingerprint, "seed": split.seed, **self.to_dict(identity=True)}
+        agree("DALI" if chosen == "dali" else f"PyAV and output={own.output!r}", json.dumps(about, sort_keys=True))
+        return replace(own, output="rgb")._by_dali(split) if chosen == "dali" else own.source(split)
 
-    def _by_dali(
-        self, clips: ClipRowMaker, split: Split, formats: frozenset[str] | None
-    ) -> RowSource[PackedPlan, PackedBatch, VideoBatch]:
-        """The source of clips that DALI decodes on the device. A BatchFlow computes flow of DALI's pixels.
+    def _chosen(self, split: Split) -> str:
+        """The backend of "auto" on a CUDA device; called on a resolved config."""
+        if needs := self._needs_rgb(self.flow):
+            log.info("PyAV makes RGB in the loader for %s, because %s needs it there", split.device, needs)
+            return "cpu"
+        if self.backend == "cpu":
+            return "cpu"
+        facts = split.manifest.component(self.component or "").facts
+        return choose_decoder(
+            split.device,
+            workers=split.workers,
+            threads=split.threads,
+            frames=self.clip.frames,
+            pixels=float((facts["width"] * facts["height"]).mean()),
+            unsuited=missing_dali() or unsuited(self.rows(split), split.manifest, split.device),
+        )
 
-        formats: those that DALI decodes, by default all that it can; threads decode the others. ValueError for what
-        `unsuited` names.
+    def _by_dali(self, split: Split) -> RowSource[PackedPlan, PackedBatch, VideoBatch]:
+        """The source of clips that DALI decodes on the device; called on a resolved config. A BatchFlow computes flow
+        of DALI's pixels. ValueError for what `unsuited` names.
         """
         from .dali import DaliFinish
 
+        clips = self.rows(split)
         if reason := unsuited(clips, split.manifest, split.device):
             raise ValueError(f"backend='dali': {reason}; use backend='cpu'")
-        decoding = DaliFinish(replace(self, fields=())._sampler(clips, split), self.clip, split.threads)
+        decoding = DaliFinish(replace(self, fields=())._sampler(clips, split), self.clip, dali_threads(split.device))
         finish = decoding if clips.flow is None else Composed(decoding, self.finish(split))
-        return self._source(PackedRowMaker(clips=clips, device=split.device.type, formats=formats), finish, split)
-
-    def _measured(self, split: Split) -> frozenset[str] | None:
-        """The formats of the shards that "auto" gives to DALI; None for another backend, or if nothing was measured."""
-        if self.backend != "auto" or self.output != "rgb":
-            return None
-        codecs = split.manifest.component(self.component or "").words["codec"].names
-        return faster_with_dali(self.decoders, split.device, codecs)
+        return self._source(PackedRowMaker(clips=clips, device=split.device.type), finish, split)

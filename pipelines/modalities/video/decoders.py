@@ -1,84 +1,103 @@
-"""Which decoder the clips of each format get on this machine: what `maskstream bench --decode` measured there.
+"""Which decoder the clips of a loader on a CUDA device get: by arithmetic, which the log prints in one line.
 
-The file is `decoders.json` in the user's folder of states (on Linux ~/.local/state/maskstream); $MASKSTREAM_DECODERS or
-a path names another. It has an entry per machine: clips a second of each format by each decoder.
+PyAV decodes in the cores of a rank and hands cropped planes to the device. Its time is that of docs/benchmarks.md for
+16 frames of 340 x 256 pixels, and follows frames and pixels. DALI decodes with the card's NVDEC engines. Its times are
+of docs/gpu.md: estimates, since no card has run it, so it has to win by `MARGIN`.
 """
 
-import json
-import os
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+import hashlib
+import logging
 
-import platformdirs
 import torch
+import torch.distributed
 
-from maskstream.pipelines.modalities.backend import dali_version, find_card
+from maskstream.pipelines.stream.topology import cores_of_rank
 
-Speeds = Mapping[str, Mapping[str, float]]
-"""Clips a second by format, such as "h264 yuv420p", and decoder, "cpu" or "dali"."""
-MEASURE = "measure it with `maskstream bench DATA --decode`"
+log = logging.getLogger(__name__)
 
+ENGINES = {"H100": 7, "H200": 7, "A100": 5, "L40S": 3, "L4": 4, "T4": 2}
+"""NVDEC engines of NVIDIA's cards, by the word in a card's name."""
+UNKNOWN_ENGINES = 4
+"""What DALI's threads are made for on another card."""
+THREADS_PER_ENGINE = 2
+"""Each thread of DALI has a decoder of its own and waits for every frame, so two keep an engine busy."""
 
-def decoders_path() -> Path:
-    """The file of this user, unless $MASKSTREAM_DECODERS names another."""
-    return Path(os.environ.get("MASKSTREAM_DECODERS") or platformdirs.user_state_path("maskstream") / "decoders.json")
-
-
-def describe_machine(device: torch.device) -> dict[str, str]:
-    """What the speeds depend on: the card of a CUDA device, the processor and its cores, and the versions."""
-    card = asdict(find_card(device)) if device.type == "cuda" else {"name": "none", "dali": dali_version()}
-    return {**card, "processor": _processor(), "cores": str(len(os.sched_getaffinity(0))), "av": version("av")}
-
-
-def write_speeds(path: Path, device: torch.device, speeds: Speeds) -> None:
-    """Writes the speeds of this machine down, in place of those that were measured there before."""
-    machine = describe_machine(device)
-    others = [entry for entry in _entries(path) if entry.get("machine") != machine]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([*others, {"machine": machine, "clips_per_s": speeds}], indent=1) + "\n")
+_PLANES_MS, _FRAMES, _PIXELS = 6.1, 16, 340 * 256
+_FRAME_MS = 0.4
+"""What a thread of DALI takes for a frame of `_PIXELS`, decoding, mapping and synchronising: 0.25 to 0.4 ms."""
+_PACK_MS, _FEED_MS = 0.75, 0.53
+"""What the process of a rank takes for each clip of DALI's, one at a time: packing it, or with workers feeding it."""
+MARGIN = 2.0
 
 
-def faster_with_dali(given: str | None, device: torch.device, codecs: Collection[str]) -> frozenset[str] | None:
-    """The formats of these codecs that DALI decodes faster than PyAV's threads here; None if nothing was measured.
-
-    given: the file, by default that of this user. ValueError if a file is given that says nothing of this machine.
-    """
-    path = Path(given) if given is not None else decoders_path()
-    entries = _entries(path) if path.is_file() else []
-    found = next((one for one in entries if one.get("machine") == describe_machine(device)), None)
-    if found is None:
-        if given is not None:
-            raise ValueError(f"decoders={given!r} has no speeds of this machine and these versions; {MEASURE}")
-        return None
-    speeds: Speeds = found["clips_per_s"]
-    return frozenset(name for name, of in speeds.items() if name.split()[0] in codecs and fastest(of) == "dali")
-
-
-def fastest(speeds: Mapping[str, float]) -> str:
-    """The decoder with the most clips a second."""
-    return max(speeds, key=lambda decoder: speeds[decoder])
-
-
-def _processor() -> str:
-    """The processor's name as Linux gives it, or ""."""
+def name_card(device: torch.device) -> str:
+    """The name of a CUDA device's card, "" where torch cannot tell it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+        return str(torch.cuda.get_device_name(device))
+    except (AssertionError, RuntimeError):
         return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """The entries of a file; ValueError if it is none of `maskstream bench --decode`."""
-    try:
-        found = json.loads(path.read_text()) if path.exists() else []
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no file of decoders' speeds ({error}); remove it, and {MEASURE}") from error
-    if not isinstance(found, list) or not all(
-        isinstance(e, dict) and {"machine", "clips_per_s"} <= set(e) for e in found
-    ):
-        raise ValueError(f"{path} is no file of decoders' speeds; remove it, and {MEASURE}")
-    return found
+def count_engines(device: torch.device) -> int | None:
+    """The NVDEC engines of a CUDA device's card; None for a card that is not in `ENGINES`."""
+    words = name_card(device).replace("-", " ").split()
+    return next((count for name, count in ENGINES.items() if name in words), None)
+
+
+def dali_threads(device: torch.device) -> int:
+    """The threads of DALI: a multiple of the card's engines, or without a card the cores of this rank."""
+    if device.type != "cuda":
+        return cores_of_rank()
+    return THREADS_PER_ENGINE * (count_engines(device) or UNKNOWN_ENGINES)
+
+
+def choose_decoder(
+    device: torch.device, *, workers: int, threads: int, frames: int, pixels: float, unsuited: str
+) -> str:
+    """ "dali" where the arithmetic says that it makes `MARGIN` times the clips of PyAV's planes, else "cpu".
+
+    workers, threads: those of the loader. frames: of a clip. pixels: of a frame, on average.
+    unsuited: why DALI cannot serve the loader, in words, or "".
+    """
+    scale = frames * pixels / (_FRAMES * _PIXELS)
+    used = min(cores_of_rank(), threads * max(workers, 1))
+    planes = used * 1e3 / (_PLANES_MS * scale)
+    engines = count_engines(device)
+    dali = 0.0
+    if engines is not None:
+        at_engines = engines * THREADS_PER_ENGINE * 1e3 / (_FRAME_MS * _FRAMES * scale)
+        dali = min(at_engines, 1e3 / (_FEED_MS if workers else _PACK_MS))
+    chosen = "dali" if not unsuited and dali >= MARGIN * planes else "cpu"
+    log.info(
+        "backend='auto' on %s (%s): PyAV is expected to make %.0f clips/s, planes of %.1f MB or less, %.1f CPU ms each "
+        "in %d cores (workers=%d); DALI %s%s; %s",
+        device,
+        name_card(device) or "a card without a name",
+        planes,
+        1.5 * frames * pixels / 1e6,
+        _PLANES_MS * scale,
+        used,
+        workers,
+        f"{dali:.0f} in {engines} engines" if engines else "an unknown number, since this card's engines are unknown",
+        f", but {unsuited}" if unsuited else "",
+        f"DALI is taken, at {MARGIN:g} times PyAV or more" if chosen == "dali" else "PyAV and output='yuv' are taken",
+    )
+    return chosen
+
+
+def agree(chosen: str, loader: str) -> None:
+    """ValueError if another rank of torch.distributed's group has chosen otherwise for the same loader.
+
+    The first rank writes its choice down and the others compare theirs, so no rank waits for another. loader: says
+    which loader it is.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    key = f"maskstream/decoder/{hashlib.sha256(loader.encode()).hexdigest()}"
+    store = torch.distributed.distributed_c10d._get_default_store()
+    first = store.compare_set(key, "", chosen).decode()
+    if first != chosen:
+        raise ValueError(
+            f"another rank makes its pixels by {first}, and this one by {chosen}, because cards, cores or libraries "
+            "differ, and the pixels would too; give every rank the same backend= ('cpu' or 'dali') and output="
+        )

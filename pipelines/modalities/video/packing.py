@@ -17,7 +17,7 @@ from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames, to_rgb, wanted_packets, wanted_pts
-from maskstream.pipelines.decode.nvdec import CODECS, PictureFormat, missing_libraries, picture_format, refused, unusual
+from maskstream.pipelines.decode.nvdec import CODECS, missing_libraries, picture_format, refused, unusual
 from maskstream.pipelines.flow.source import SampleFlow
 from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
@@ -68,12 +68,11 @@ def encoded_clip(
     numbers: Int64Array,
     size: tuple[int, int],
     device: str,
-    formats: frozenset[str] | None = None,
 ) -> EncodedClip | Refusal:
     """Packs the packets needed for the frames `numbers`, or says why the decoder on `device` does not decode them.
 
-    size: the width and height of the video in pixels. device: "cuda" or "cpu". formats: the formats that are decoded
-    there, as `format_name` names them; by default all that can be. Raises Mp4Error if the bytes contradict the index.
+    size: the width and height of the video in pixels. device: "cuda" or "cpu". Raises Mp4Error if the bytes contradict
+    the index.
     """
     track, fragments = read_header(data.header), memoryview(data.fragments)
     packets = data.packets
@@ -89,8 +88,6 @@ def encoded_clip(
         return Refusal(f"a first frame that cannot be decoded ({error})")
     if reason := unusual(form):
         return Refusal(reason)
-    if formats is not None and (name := format_name(track, form)) not in formats:
-        return Refusal(f"{name}, which was not measured to be decoded faster by DALI here")
     different, order = np.unique(pts, return_inverse=True)
     return EncodedClip(
         mp4=np.frombuffer(packed(header, data.fragments, track, packets, kept), dtype=np.uint8),
@@ -102,19 +99,6 @@ def encoded_clip(
         standard=form.standard,
         full_range=form.full_range,
     )
-
-
-def format_name(track: Track, form: PictureFormat) -> str:
-    """The name of a format: codec and pixel format, such as "h264 yuv420p"."""
-    return f"{track.codec} {form.pixels}"
-
-
-def clip_format(data: ClipBytes, numbers: Int64Array, size: tuple[int, int]) -> str:
-    """The name of a clip's format; raises DataError if its first keyframe cannot be decoded."""
-    track, fragments, packets = read_header(data.header), memoryview(data.fragments), data.packets
-    kept = wanted_packets(fragments, track, packets, wanted_pts(packets, data.first_frame, numbers))
-    kept = kept[packets.pts[kept] >= packets.pts[0]]
-    return format_name(track, picture_format(data.header, track, fragments, packets, kept, size))
 
 
 def _uncropped(header: bytes, track: Track, size: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
@@ -208,13 +192,12 @@ class PackedPlan(AroundClip):
 class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
     """Makes the draws of `clips`, then reads and packs clips instead of decoding them.
 
-    A clip whose format the decoder on the type of device `device` does not take, or that is not one of `formats`, is
-    decoded here, so which of the two decodes it depends on its bytes alone.
+    A clip whose format the decoder on the type of device `device` does not take is decoded here, so which of the two
+    decodes it depends on its bytes alone.
     """
 
     clips: ClipRowMaker
     device: str
-    formats: frozenset[str] | None = None
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -227,9 +210,8 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
         return {**self.clips.form, "backend": "dali"}
 
     def identity(self, split: Split) -> dict[str, Any]:
-        """What a resume compares of the clips, and the formats that DALI decodes: its pixels differ from the CPU's."""
-        formats = {} if self.formats is None else {"decoded_by_dali": sorted(self.formats)}
-        return {**self.clips.identity(split), "backend": "dali", **formats}
+        """What a resume compares of the clips, and the decoder: DALI's pixels differ from the CPU's."""
+        return {**self.clips.identity(split), "backend": "dali"}
 
     def plan(self, item: Item) -> PackedPlan:
         """Draws the clip and the crops of a sample."""
@@ -254,7 +236,7 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
         size = (plan.clip.video.width, plan.clip.video.height)
         with item.manifest.reading(item.index, self.clips.component), stats.stage("read"):
             data = self.clips.read(item, plan.clip)
-            clip = encoded_clip(data, plan.numbers, size, self.device, self.formats)
+            clip = encoded_clip(data, plan.numbers, size, self.device)
         if isinstance(clip, Refusal):
             decoded = self.clips.layout(Memory([plan.clip], item.views))
             self.clips.fill(item, plan.clip, decoded, SampleRows(0, item.views), stats)

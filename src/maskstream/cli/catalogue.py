@@ -231,8 +231,6 @@ def facts() -> dict[str, str]:
     """What is here, by name. It has no name of a user or a host, but for folders, and no value of a credential."""
     import av
 
-    from maskstream.pipelines.modalities.backend import record_path
-    from maskstream.pipelines.modalities.video.decoders import decoders_path
     from maskstream.shards.format.index_cache import cache_folder
 
     ffmpeg = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in sorted(av.library_versions.items()))
@@ -248,8 +246,6 @@ def facts() -> dict[str, str]:
         **{f"extra {name}": words for name, words in _extras()},
         **{f"program {name}": shutil.which(name) or f"not here; it is for {use}" for name, use in PROGRAMS.items()},
         "cache of indexes": _place(cache_folder()),
-        "speeds of decoders": _place(decoders_path()),
-        "accepted cards": _place(record_path()),
     }
 
 

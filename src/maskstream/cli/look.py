@@ -195,14 +195,6 @@ def bench(
         bool,
         typer.Option("--sweep", help="Try several numbers of workers and threads, SECONDS each."),
     ] = False,
-    decode: Annotated[
-        bool,
-        typer.Option("--decode", help="Video: measure which decoder is faster for each format, for backend='auto'."),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="With --decode, the file to write [default: this user's decoders.json]", show_default=False),
-    ] = None,
     cache: Cache = None,
     cache_gb: CacheGB = 100.0,
     as_json: Json = False,
@@ -210,8 +202,8 @@ def bench(
     """Measure the loader on this machine: samples per second, bytes read, time per stage, and the bottleneck.
 
     The modality is that of the shards, and the masks are those of `preview`. Files that were read before come from the
-    page cache: to measure a disk, use data larger than memory, or drop the cache first. With --decode it measures
-    decoders instead and writes down which is faster, for `video_loader(backend="auto")` on this machine.
+    page cache: to measure a disk, use data larger than memory, or drop the cache first. `--set backend=dali` and
+    `--set output=rgb` measure the other ways to decode video for a CUDA device.
     """
     from maskstream import bench as loader_bench
     from maskstream.modalities import modality_of
@@ -221,16 +213,6 @@ def bench(
     modality = modality_of(manifest, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
     config = modality.chosen(chosen, mask or ())
-    if decode:
-        from maskstream.pipelines.modalities.video.decoders import decoders_path
-
-        to = out or decoders_path()
-        found = loader_bench.measure_decoders(manifest, config, out=to, device=device, threads=threads, for_s=seconds)
-        if as_json:
-            print(json.dumps(found))
-        else:
-            loader_bench.show_decoders(found, to, console)
-        return
     if sweep:
         result = loader_bench.sweep(
             modality, manifest, config, batch_size=batch_size, device=device, for_s=seconds, step_s=step_ms / 1e3

@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines import AudioClip, Fbank, audio_loader, masks
+from maskstream.pipelines import AudioClip, Fbank, audio_loader, masks, mix
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.modalities import backend
 from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, mel_pipeline
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
-from maskstream.pipelines.modalities.backend import GpuCard
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
@@ -198,18 +196,12 @@ def test_settings_that_dali_cannot_serve_are_refused(split, changes, says):
         loader(split, **changes)
 
 
-def test_auto_chooses_dali_only_if_it_serves_and_was_accepted(split, tmp_path, monkeypatch):
-    """No card is here, so what a card would answer is given."""
-    card = GpuCard(name="A card", driver="13.0", dali="2", torch="2")
-    monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(tmp_path / "gpu.json"))
-    monkeypatch.setattr(backend, "find_card", lambda device: card)
+def test_dali_serves_only_where_it_is_asked_for_also_in_a_mixture(split):
     assert finish_of(loader(split, "auto", device=CUDA)) is not DaliSpectrograms
-    backend.accept(card, "dali")
-    assert finish_of(loader(split, "auto", on_device=True)) is not DaliSpectrograms
-    assert finish_of(loader(split, "auto", device=CUDA, on_device=False)) is not DaliSpectrograms
-    assert finish_of(loader(split, "auto", device=CUDA, features=Fbank(), statistics=None)) is not DaliSpectrograms
-    assert finish_of(loader(split, "auto", device=CUDA)) is DaliSpectrograms
     assert finish_of(loader(split, "dali")) is DaliSpectrograms
+    own = AudioData(clip=AudioClip(seconds=0.64), features=LogMel(), statistics=(-30.0, DEVIATION), backend="dali")
+    mixed = mix([(own.source(Split.open(split, "audio", device="cpu", threads=1)), 1)])
+    assert type(mixed.finish) is DaliSpectrograms
 
 
 def test_workers_read_for_dali(split):

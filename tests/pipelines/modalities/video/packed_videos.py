@@ -107,8 +107,8 @@ def rows_sampler(rows, manifest, views):
 class Fast:
     """Packs clips as the loader's threads do, and decodes on the CPU as its finish does."""
 
-    def __init__(self, sampler, threads=1, device=CPU, formats=None):
-        packing = PackedRowMaker(clips=sampler.rows, device=device.type, formats=formats)
+    def __init__(self, sampler, threads=1, device=CPU):
+        packing = PackedRowMaker(clips=sampler.rows, device=device.type)
         self.packing = rows_sampler(packing, sampler.manifest, sampler.views)
         self.finish = DaliFinish(sampler, sampler.rows.clip, threads)
         self.device = device

@@ -1,94 +1,139 @@
-"""The measured choice of decoders: per format, for this machine, fixed for a run."""
+"""The choice of a decoder on a CUDA device: arithmetic that the log prints. No card is here, so its name is given."""
 
-import json
 import logging
 
 import pytest
 import torch
-from typer.testing import CliRunner
+import torch.distributed as dist
 
-from maskstream.cli import app
-from maskstream.pipelines import VideoData, video_loader
-from maskstream.pipelines.augment import CenterCrop
-from maskstream.pipelines.modalities.video import decoders
-from maskstream.shards.errors import ResumeError
+from maskstream.pipelines import VideoData, mix, video_loader
+from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video import decoders, packing
+from maskstream.pipelines.modalities.video.dali import DaliFinish
+from maskstream.pipelines.modalities.video.decoders import agree, choose_decoder, count_engines, dali_threads
+from maskstream.pipelines.modalities.video.yuv import PlanesFinish
+from maskstream.pipelines.stream.sampler import Composed, Unchanged
 
-from .packed_videos import CLIP, CPU, VP9, Fast, assert_pixels_agree, made, sampler_of, write_split
+from .packed_videos import CLIP, CPU, VP9, write_split
+from .test_dali import DisOfBatch
 
-VP9_420, VP9_444 = "vp9 yuv420p", "vp9 yuv444p"
-FASTER = {VP9_420: {"cpu": 1.0, "dali": 2.0}, "h264 yuv420p": {"cpu": 1.0, "dali": 9.0}, VP9_444: {"cpu": 3.0}}
-SLOWER = {VP9_420: {"cpu": 2.0, "dali": 1.0}}
-SETTINGS = {"clip": CLIP, "batch_size": 2, "device": "cpu", "augment": CenterCrop(), "seed": 5, "threads": 1}
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def h264(tmp_path_factory):
+    return write_split(tmp_path_factory.mktemp("h264"), "libx264", {"preset": "veryfast"}, "train")
 
 
 @pytest.fixture(scope="module")
 def vp9(tmp_path_factory):
-    others = {1: {"pixels": "yuv444p"}}
-    return write_split(tmp_path_factory.mktemp("vp9"), "libvpx-vp9", VP9, "copy", others=others)
+    return write_split(tmp_path_factory.mktemp("vp9"), "libvpx-vp9", VP9, "copy")
 
 
-def written(path, speeds):
-    decoders.write_speeds(path, CPU, speeds)
-    return str(path)
+@pytest.fixture
+def card(monkeypatch):
+    """Pretends a card, and how many cores a rank has."""
+
+    def given(name, cores=16):
+        monkeypatch.setattr(decoders, "name_card", lambda device: name)
+        monkeypatch.setattr(decoders, "cores_of_rank", lambda: cores)
+        monkeypatch.setattr(packing, "missing_libraries", list)
+
+    return given
 
 
-def test_auto_gives_dali_the_formats_that_it_decodes_faster(vp9, tmp_path, caplog) -> None:
+@pytest.mark.parametrize(
+    ("name", "engines"),
+    [
+        ("NVIDIA H100 80GB HBM3", 7),
+        ("NVIDIA H200", 7),
+        ("NVIDIA A100-SXM4-80GB", 5),
+        ("NVIDIA L40S", 3),
+        ("NVIDIA L4", 4),
+        ("Tesla T4", 2),
+        ("NVIDIA GeForce RTX 4090", None),
+        ("", None),
+    ],
+)
+def test_engines_are_those_of_the_cards_name(card, name, engines):
+    card(name)
+    assert count_engines(CUDA) == engines
+    assert dali_threads(CUDA) == 2 * (engines or 4), "whatever the number of workers"
+    assert dali_threads(CPU) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "cores", "workers", "unsuited", "chosen"),
+    [
+        ("NVIDIA H100", 16, 8, "", "cpu"),
+        ("NVIDIA H100", 5, 5, "", "dali"),
+        ("NVIDIA H100", 4, 0, "", "dali"),
+        ("NVIDIA H100", 4, 0, "libnvcuvid.so.1 cannot be loaded", "cpu"),
+        ("NVIDIA H100", 6, 6, "", "cpu"),
+        ("Tesla T4", 1, 0, "", "dali"),
+        ("Tesla T4", 2, 0, "", "cpu"),
+        ("A card", 1, 0, "", "cpu"),
+    ],
+)
+def test_dali_is_chosen_only_where_it_makes_twice_the_clips(card, caplog, name, cores, workers, unsuited, chosen):
     caplog.set_level(logging.INFO)
-    loader = video_loader(vp9, decoders=written(tmp_path / "d.json", FASTER), **SETTINGS)
-    assert "uses DALI on cpu for vp9 yuv420p, which it decodes faster here" in caplog.text
-    state = loader.state_dict()
-    assert (state["backend"], state["decoded_by_dali"]) == ("dali", [VP9_420])
-    for batch, reference in zip(loader, video_loader(vp9, backend="cpu", **SETTINGS), strict=True):
-        assert_pixels_agree(batch.video, reference.video)
-    assert loader.stats()["seconds"]["finish"] > 0
-    other = video_loader(vp9, decoders=written(tmp_path / "d.json", SLOWER), **SETTINGS)
-    assert "uses the CPU on cpu: `maskstream bench --decode` found it to be the fastest" in caplog.text
-    assert "backend" not in other.state_dict()
-    with pytest.raises(ResumeError, match="backend"):
-        other.load_state_dict(state)
+    card(name, cores)
+    about = {"workers": workers, "threads": max(cores // max(workers, 1), 1), "frames": 16, "pixels": 340 * 256}
+    assert choose_decoder(CUDA, unsuited=unsuited, **about) == chosen
+    (line,) = caplog.messages
+    assert f"PyAV is expected to make {cores * 1e3 / 6.1:.0f} clips/s, planes of 2.1 MB or less" in line
+    assert f"in {cores} cores (workers={workers})" in line
+    assert ("DALI is taken" in line) == (chosen == "dali")
+    assert unsuited in line
 
 
-def test_the_decoder_of_a_clip_is_that_of_its_format(vp9) -> None:
-    sampler = sampler_of(vp9)
-    fast = Fast(sampler, formats=frozenset({"h264 yuv420p"}))
-    assert torch.equal(made(fast, range(4)).video, made(sampler, range(4)).video)
-    assert fast.finish.on_cpu == {
-        f"{VP9_420}, which was not measured to be decoded faster by DALI here": 3,
-        "yuv444p; 8 bits and 4:2:0 are decoded": 1,
-    }
+def finish_of(folder, **changes):
+    run = video_loader(folder, **{"clip": CLIP, "batch_size": 2, "device": CUDA, "threads": 1, **changes})
+    return type(run._production._delivery.finish)
 
 
-def test_only_this_machine_and_the_documented_file_count(vp9, tmp_path, monkeypatch) -> None:
-    path = tmp_path / "state" / "decoders.json"
-    monkeypatch.setenv("MASKSTREAM_DECODERS", str(path))
-    assert decoders.faster_with_dali(None, CPU, {"vp9"}) is None
-    written(path, FASTER)
-    assert decoders.faster_with_dali(None, CPU, {"vp9"}) == {VP9_420}
-    assert "decoded_by_dali" in video_loader(vp9, **SETTINGS).state_dict()
-    monkeypatch.setattr(decoders, "version", lambda name: "0.0")
-    assert decoders.faster_with_dali(None, CPU, {"vp9"}) is None
-    with pytest.raises(ValueError, match="has no speeds of this machine and these versions; measure it with"):
-        video_loader(vp9, decoders=str(path), **SETTINGS)
-    written(path, SLOWER)
-    assert len(json.loads(path.read_text())) == 2, "the entry of another machine stays"
-    path.write_text("{")
-    with pytest.raises(ValueError, match="is no file of decoders' speeds"):
-        video_loader(vp9, **SETTINGS)
-    with pytest.raises(ValueError, match="leave it out with backend='cpu'"):
-        VideoData(decoders="d.json", backend="cpu")
+def test_a_cuda_device_gets_planes_and_the_log_says_why_not(h264, vp9, card, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    card("NVIDIA H100")
+    assert finish_of(h264, workers=16) is PlanesFinish
+    assert "PyAV and output='yuv' are taken" in caplog.text
+    assert finish_of(h264, workers=2, flow=DisOfBatch()) is Composed
+    assert finish_of(h264, backend="cpu") is PlanesFinish
+    assert finish_of(h264, output="rgb") is Unchanged
+    for changes, reason in (({"flow": "dis"}, "flow=Dis"), ({"colour": ColourJitter()}, "colour jitter")):
+        caplog.clear()
+        assert finish_of(h264, **changes) is Unchanged
+        assert "PyAV makes RGB in the loader" in caplog.text
+        assert reason in caplog.text
+    monkeypatch.setattr(decoders, "_PLANES_MS", 600.0)
+    assert finish_of(h264) is DaliFinish
+    assert finish_of(vp9) is PlanesFinish
+    assert "it decodes h264 and hevc on the device 'cuda'" in caplog.text
+    caplog.clear()
+    assert finish_of(h264, device=CPU) is Unchanged
+    assert not caplog.text, "without a CUDA device there is nothing to choose"
 
 
-def test_bench_measures_what_is_there_and_says_what_is_not(vp9, split, tmp_path) -> None:
-    out = tmp_path / "decoders.json"
-    result = CliRunner().invoke(app, ["bench", str(vp9), "--decode", "--seconds", "0.1", "--out", str(out), "--json"])
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert set(found["clips_per_s"]) == {VP9_420, VP9_444}
-    assert set(found["clips_per_s"][VP9_420]) == {"cpu", "dali"}
-    assert set(found["clips_per_s"][VP9_444]) == {"cpu"}
-    assert found["not_measured"][f"{VP9_444} by DALI"] == "yuv444p; 8 bits and 4:2:0 are decoded"
-    assert torch.cuda.is_available() or "no CUDA device" in found["not_measured"]["DALI with NVDEC"]
-    assert json.loads(out.read_text())[0]["clips_per_s"] == found["clips_per_s"]
-    result = CliRunner().invoke(app, ["bench", str(split), "--decode", "--seconds", "0.1", "--out", str(out)])
-    assert "h264, which DALI on a CPU does not decode here" in result.stdout
-    assert len(json.loads(out.read_text())) == 1
+def test_mixtures_refuse_dali_by_name_and_options_that_went_away_are_refused(h264):
+    with pytest.raises(ValueError, match="backend='dali' serves loaders of one split, and no mixture"):
+        mix([(VideoData(clip=CLIP, backend="dali").source(Split.open(h264, "video", device="cpu", threads=1)), 1)])
+    with pytest.raises(TypeError, match=r"'decoders' is no setting .*: decoders are chosen by arithmetic"):
+        video_loader(h264, decoders="decoders.json")
+    with pytest.raises(ValueError, match="has no field 'decoders'"):
+        VideoData.from_dict({"kind": "VideoData", "decoders": "decoders.json"})
+    with pytest.raises(ValueError, match="legal are 'auto', 'cpu' and 'dali'"):
+        video_loader(h264, clip=CLIP, batch_size=2, device="cpu", backend="gpu")
+
+
+def test_ranks_that_choose_otherwise_are_told_so():
+    agree("DALI", "no group")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for _ in range(2):
+            agree("PyAV", "one loader")
+        agree("DALI", "another loader")
+        with pytest.raises(ValueError, match="another rank makes its pixels by PyAV, and this one by DALI"):
+            agree("DALI", "one loader")
+    finally:
+        dist.destroy_process_group()

@@ -29,8 +29,9 @@ DATA = VideoData(
     patch=8,
     views=2,
     mask=masks.Tube(),
+    output="rgb",
 )
-YUV = replace(DATA, output="yuv")
+YUV = replace(DATA, output="auto")
 LEVELS = 2
 
 
@@ -39,8 +40,14 @@ def split(tmp_path_factory):
     return write_split("video", tmp_path_factory.mktemp("video"))
 
 
+def source_of(data, split, seed=0):
+    """The source of a CUDA device's loader, or of a CPU's with RGB; batches of both can be finished on a CPU."""
+    device = "cpu" if data.output == "rgb" else "cuda:0"
+    return data.source(Split.open(split, "video", device=device, threads=1, seed=seed))
+
+
 def loader(data, split, **options):
-    return data.loader(split, **({"batch_size": 2, "seed": 3, "device": "cpu", "threads": 1} | options))
+    return Loader(source_of(data, split, 3), **({"batch_size": 2, "device": "cpu", "threads": 1} | options))
 
 
 def frames_of(width, height, matrix="ITU601", level="MPEG", pixels="yuv420p"):
@@ -144,8 +151,18 @@ def test_the_loader_gives_the_same_clips(split, workers):
 def test_the_output_belongs_to_the_identity(split):
     state = json.loads(json.dumps(loader(YUV, split).state_dict()))
     loader(YUV, split).load_state_dict(state)
-    with pytest.raises(ResumeError, match="output: saved yuv, here nothing"):
+    with pytest.raises(ResumeError, match=r"output: saved yuv, here nothing.*Pass output='yuv', which needs a CUDA"):
         loader(DATA, split).load_state_dict(state)
+    with pytest.raises(ResumeError, match=r"Pass output='rgb' \(in a training, --set data.output=rgb\)"):
+        loader(YUV, split).load_state_dict(loader(DATA, split).state_dict())
+
+
+def test_a_mixture_says_what_to_pass(split):
+    def mixed(data):
+        return Loader(mix([(source_of(data, split), 1)], seed=0), batch_size=2, device="cpu", threads=1)
+
+    with pytest.raises(ResumeError, match="Pass output='rgb'"):
+        mixed(YUV).load_state_dict(mixed(DATA).state_dict())
 
 
 def test_a_batch_flow_sees_the_pixels(split):
@@ -156,19 +173,16 @@ def test_a_batch_flow_sees_the_pixels(split):
 
 
 def test_mixtures_share_the_output(split):
-    def source(data):
-        return data.source(Split.open(split, "video", device="cpu", threads=1))
-
-    mixed = Loader(mix([(source(YUV), 1), (source(YUV), 1)], seed=0), batch_size=4, device="cpu", threads=1)
-    plain = Loader(mix([(source(DATA), 1), (source(DATA), 1)], seed=0), batch_size=4, device="cpu", threads=1)
+    yuv, rgb = source_of(YUV, split), source_of(DATA, split)
+    mixed, plain = (Loader(mix([(s, 1), (s, 1)]), batch_size=4, device="cpu", threads=1) for s in (yuv, rgb))
     assert_same_clips(next(iter(mixed)), next(iter(plain)))
     with pytest.raises(ValueError, match="output: rgb and yuv"):
-        mix([(source(DATA), 1), (source(YUV), 1)], seed=0)
+        mix([(rgb, 1), (yuv, 1)])
 
 
 def test_fewer_bytes_go_to_the_device_with_videomaes_crops(split):
     data = replace(YUV, augment=MultiScaleCrop(), clip=replace(YUV.clip, size=112))
-    own = data.sampler(Split.open(split, "video", device="cpu", threads=1))
+    own = data.sampler(Split.open(split, "video", device="cuda:0", threads=1))
     requests = [own.request(Wanted(index=index, epoch=0)) for index in range(2)]
     assert own.allocate(requests).batch.video.nbytes == 0
     crop = Crop(x=0, y=0, width=210, height=210)
@@ -178,8 +192,10 @@ def test_fewer_bytes_go_to_the_device_with_videomaes_crops(split):
 
 def test_what_needs_rgb_on_the_cpu_is_refused(split):
     with pytest.raises(ValueError, match=r"output='yuv' with flow=Dis"):
-        loader(replace(YUV, flow="dis"), split)
+        loader(replace(YUV, flow="dis", output="yuv"), split)
     with pytest.raises(ValueError, match="neither colour jitter nor DALI"):
-        replace(YUV, backend="dali")
-    with pytest.raises(ValueError, match="legal are 'rgb' and 'yuv'"):
+        replace(YUV, backend="dali", output="yuv")
+    with pytest.raises(ValueError, match=r"output='yuv' on the device 'cpu': .* six times as much.*leave output out"):
+        replace(DATA, output="yuv").loader(split, device="cpu")
+    with pytest.raises(ValueError, match="legal are 'auto', 'rgb' and 'yuv'"):
         replace(DATA, output="nv12")
