@@ -29,6 +29,7 @@ Search = Annotated[
     str | None, typer.Option("--search", help="Only those whose description has all of these words.", metavar="WORDS")
 ]
 if TYPE_CHECKING:
+    from maskstream.train.core.model import Model
     from maskstream.train.core.recipe import Recipe
 
 SAMPLES = "samples of "
@@ -78,7 +79,8 @@ def recipes(name: Name = None, search: Search = None, as_json: Json = False) -> 
     """
     from maskstream.train.recipes import RECIPES
 
-    _list([_recipe(one, make, whole=one == name) for one, make in RECIPES.items()], name, "recipe", search, as_json)
+    chosen = {name: RECIPES[name]} if name in RECIPES else RECIPES
+    _list([_recipe(one, make, whole=one == name) for one, make in chosen.items()], name, "recipe", search, as_json)
 
 
 def masks(name: Name = None, search: Search = None, as_json: Json = False) -> None:
@@ -119,7 +121,8 @@ def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> Catal
     recipe, said = make(), inspect.getdoc(make) or ""
     folder = Path(sys.modules[make.__module__].__file__ or "").parent
     paper = folder.name
-    count, modality = _parameters(name), recipe.data.modality
+    model, modality = _model(name), recipe.data.modality
+    count = sum(one.numel() for one in model.parameters() if one.requires_grad)
     more: dict[str, Any] = {
         "paper": paper,
         "file": f"train/papers/{paper}/recipe.py",
@@ -133,7 +136,7 @@ def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> Catal
             f" It reaches {found['held_out']:g} on {found['data']} ({found['figure']}; {found['baseline']}: "
             f"{found['of_baseline']:g})."
         )
-    config = json.dumps(recipe.to_dict(defaults=True), indent=2) if whole else ""
+    config = f"{_export(model)}\n\n{json.dumps(recipe.to_dict(defaults=True), indent=2)}" if whole else ""
     group = f"{paper} ({modality}, {more['file']})"
     return CatalogueEntry(
         name=name, group=group, about=about, whole=f"{said}\n\n{folder}\n\n{config}".rstrip(), more=more
@@ -141,14 +144,24 @@ def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> Catal
 
 
 @cache
-def _parameters(name: str) -> int:
-    """How many weights the model of a recipe learns."""
+def _model(name: str) -> Model[Any]:
+    """The model of a recipe, without memory for its weights."""
     import torch
 
     from maskstream.train.recipes import named_recipe
 
     with torch.device("meta"):
-        return sum(one.numel() for one in named_recipe(name).build().parameters() if one.requires_grad)
+        return named_recipe(name).build()
+
+
+def _export(model: Model[Any]) -> str:
+    """What `maskstream export` makes of a run with such a model."""
+    from maskstream.train.exports import counterpart
+
+    try:
+        return f"`maskstream export` writes it for transformers, as {counterpart(model)}."
+    except ValueError as error:
+        return f"`maskstream export` refuses it: {error}."
 
 
 @cache

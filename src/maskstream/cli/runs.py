@@ -124,6 +124,24 @@ def finetune(
         say(f"wrote {folder / 'finetune.json'}")
 
 
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The new folder to write.", show_default=False)],
+    data: Annotated[
+        str | None, typer.Option(help="For texts: the split whose tokenizer belongs to the model.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run as a folder that transformers' `from_pretrained` reads, with its processor or tokenizer.
+
+    `maskstream recipes NAME` says which class reads the model of a recipe, or why none does.
+    """
+    from maskstream.train.exports import export_run
+
+    name = export_run(run, out, data)
+    tell({"class": name, "folder": str(out)}, [f"wrote {out}, which {name}.from_pretrained reads"], as_json)
+
+
 def probe(
     runs: Annotated[
         list[Path],
