@@ -11,12 +11,41 @@ from maskstream.shards.errors import MaskstreamError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """The part of a file between two times, in seconds from its begin, as players count them.
+
+    It has what begins at `start_s` or later and before `stop_s`, to within a millisecond; None is the file's end.
+    `listed` names the line that says so, for messages.
+    """
+
+    start_s: float
+    stop_s: float | None = None
+    listed: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        until = "the end" if self.stop_s is None else f"{self.stop_s:g} s"
+        return f"{self.start_s:g} s to {until}{f' ({self.listed})' if self.listed else ''}"
+
+    def check_end(self, end_s: float) -> None:
+        """Raise RejectError if a file that ends at `end_s` lacks more than a second, or half, of the part."""
+        if end_s <= self.start_s:
+            raise RejectError("check", f"ends at {end_s:.2f} s, before the part from {self}")
+        if self.stop_s is not None and self.stop_s - end_s > min(LATE_S, (self.stop_s - self.start_s) / 2):
+            raise RejectError("check", f"ends at {end_s:.2f} s, within the part from {self}")
+
+
+LATE_S = 1.0
+"""So much a part may end behind its file, for lists round to seconds; it then ends with the file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """One raw file, or a window of it, that becomes one sample.
 
     `id` names the source within the dataset and does not depend on the dataset's folder. `label` indexes the label
     names; -1 means none. `window` is [first, stop) in frames of a video (display order), in milliseconds of a sound, or
-    in the unit that the modality's encoder documents; None takes the whole file. `meta` holds further annotations from
+    in the unit that the modality's encoder documents; None takes the whole file. `span` cuts a video or a sound by time
+    instead. `meta` holds further annotations from
     the dataset's lists (JSON values); they go into the sample's `json`. `parts` are further files of the same sample,
     such as those of other microphones. A source with `computed` is made from `meta` alone, and `path` is no file.
     `made_by` is a function of the source, which a worker can import, for what its encoder does not read itself: it
@@ -27,6 +56,7 @@ class Source:
     path: Path
     label: int = -1
     window: tuple[int, int] | None = None
+    span: Span | None = None
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
     parts: tuple[Path, ...] = ()
     computed: bool = False

@@ -30,6 +30,7 @@ ROOMS = {
     "preprocess/datasets": (
         "shards",
         "shards/media",
+        "shards/members",
         "shards/format",
         "preprocess",
         "preprocess/raw",

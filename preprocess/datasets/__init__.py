@@ -1,7 +1,7 @@
 """Raw datasets, in the layouts of their publishers: functions that take the folder of the raw data and return a Dataset
 of sources.
 
-`BY_MODALITY` has all of them. Sample sets are named by strings (`sample_sets`). Numbers and truth values that a
+`BY_MODALITY` has all of them. Sample sets are named by strings (`sample_sets`). Numbers, truth values and texts that a
 function takes by keyword alone are settings of the dataset, such as `fold`.
 """
 
@@ -33,7 +33,7 @@ from .shapenet import shapenet, shapenet55, shapenetpart
 from .sounds import audio_json, audioset, esc50, librispeech, microphones
 from .tum_rgbd import tum_rgbd
 from .video_lists import rawframes, video_list
-from .videos import hmdb51, k400, ssv2, ucf101, vggsound
+from .videos import activitynet, ava, hmdb51, k400, ssv2, ucf101, vggsound
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,8 @@ BY_MODALITY: Mapping[str, Mapping[str, Callable[[Path], Dataset]]] = {
         "ssv2": ssv2,
         "ucf101": ucf101,
         "hmdb51": hmdb51,
+        "activitynet": activitynet,
+        "ava": ava,
         "lerobot": lerobot,
         "video-list": video_list,
         "rawframes": rawframes,
@@ -159,7 +161,7 @@ def chosen_dataset(
         settings = [setting, *settings]
     make = named_dataset(dataset) if isinstance(dataset, str) else dataset
     defaults = own_settings(make)
-    own: dict[str, int] = {}
+    own: dict[str, int | str] = {}
     left: list[str] = []
     for setting in settings:
         name, _, text = setting.partition("=")
@@ -170,23 +172,25 @@ def chosen_dataset(
     return (partial(make, **own) if own else make), left
 
 
-def own_settings(make: Callable[[Path], Dataset]) -> dict[str, int]:
+def own_settings(make: Callable[[Path], Dataset]) -> dict[str, int | str]:
     """The settings of a dataset by name, with their defaults."""
     given = make.keywords if isinstance(make, partial) else {}
     return {
         name: one.default
         for name, one in signature(make).parameters.items()
-        if one.kind is Parameter.KEYWORD_ONLY and name not in given and isinstance(one.default, int)
+        if one.kind is Parameter.KEYWORD_ONLY and name not in given and isinstance(one.default, int | str)
     }
 
 
-def _value(name: str, text: str, default: int) -> int:
-    """The value of a setting, of the type of its default: a truth value or a number. ValueError for another."""
+def _value(name: str, text: str, default: int | str) -> int | str:
+    """The value of a setting, of the type of its default: a truth value, number or text. ValueError for another."""
+    if isinstance(default, str):
+        return text
     try:
         value = json.loads(text)
     except ValueError:
         value = text
-    if type(value) is not type(default):
+    if not isinstance(value, int) or type(value) is not type(default):
         wanted = "true or false" if isinstance(default, bool) else "a number"
         raise ValueError(f"--set {name}={text}: {wanted} is wanted, such as {name}={json.dumps(default)}")
     return value

@@ -211,7 +211,8 @@ def label_doubt(splits: Mapping[str, Sequence[Source]], names: tuple[str, ...], 
     count = sum(map(len, splits.values()))
     if labels == {-1}:
         return f"none of the {count} {files} would have a label. {obtain}"
-    if len(labels) == 1 and count > 1:
+    several = {str(source.meta.get("labels")) for sources in splits.values() for source in sources}
+    if len(labels) == 1 and count > 1 and len(several) == 1:
         (label,) = labels
         return f"all {count} {files} would have the same label, {names[label]!r}. {obtain}"
     return ""

@@ -7,7 +7,7 @@ from typing import Any
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.raw.lists import TableRow, read_json, read_lines, read_table
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import Source, Span
 from maskstream.shards.errors import DatasetError
 
 from .dataset import EVAL, Dataset, dataset_of, first_existing, in_archives, one_down, require_folder, split_lists
@@ -118,14 +118,15 @@ AUDIOSET_OBTAIN = (
 
 
 @in_archives(".csv")
-def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dataset:
+def audioset(root: Path, *, balanced: bool = False, whole: bool = False, videos: bool = False) -> Dataset:
     """AudioSet as Google publishes it: lists of segments, with the sound that you have downloaded for them.
 
     Files below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
     `eval_segments.csv` (val) and `class_labels_indices.csv`, in ROOT or in `metadata/`; and in any folder the segments,
     cut to their 10 seconds, as sound or video files named YTID, YYTID, YTID_START or YTID_START_END with times in
-    seconds or milliseconds. With `videos`, only video files with sound are used. A segment's label is its first class;
-    `json` holds all classes as `labels`.
+    seconds or milliseconds. With `whole`, files named YTID or YYTID are whole videos, of which the segments are cut.
+    With `videos`, only video files with sound are used. A segment's label is its first class; `json` holds all classes
+    as `labels`.
 
     J. F. Gemmeke et al., Audio Set, ICASSP 2017.
 
@@ -146,7 +147,7 @@ def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dat
             raise DatasetError(f"{name}: there is no {lists[0]} in {root} or in metadata/. {AUDIOSET_OBTAIN}")
         for path in wanted:
             rows = read_table(path, SEGMENTS, names=SEGMENTS, comment="#", obtain=AUDIOSET_OBTAIN)
-            listed.setdefault(split, []).extend(_segment(row, files, numbers, root) for row in rows)
+            listed.setdefault(split, []).extend(_segment(row, files, numbers, root, whole) for row in rows)
     encoder = AudioVisualEncoder() if videos else AudioEncoder()
     return dataset_of(name, label_names, listed, root=root, obtain=AUDIOSET_OBTAIN, encoder=encoder)
 
@@ -163,16 +164,17 @@ def audioset_classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int]
     return {row["mid"]: number for number, row in enumerate(rows)}, [row["display_name"] for row in rows]
 
 
-def _segment(row: TableRow, files: dict[str, Path], numbers: dict[str, int], root: Path) -> Source:
+def _segment(row: TableRow, files: dict[str, Path], numbers: dict[str, int], root: Path, whole: bool) -> Source:
     video, start, end = row["YTID"], row.seconds("start"), row.seconds("end")
     labels = [numbers[mid] for mid in row["labels"].split(",") if mid in numbers]
     if not labels:
         raise row.error(f"the classes {row['labels']!r}, which are not in {CLASSES}", AUDIOSET_OBTAIN)
     times = [f"{start:g}_{end:g}", f"{start:.3f}_{end:.3f}", f"{start * 1000:.0f}_{end * 1000:.0f}"]
     times += [f"{start:g}", f"{start:.3f}", f"{start * 1000:.0f}", f"{start:06.0f}"]
-    names = [*(f"{video}_{time}" for time in times), video, f"Y{video}"]
-    found = next((files[name] for name in names if name in files), root / f"{video}.wav")
-    return Source(id=f"{video}_{start:g}_{end:g}", path=found, label=labels[0], meta={"labels": labels})
+    cut = next((files[name] for time in times if (name := f"{video}_{time}") in files), None)
+    found = cut or files.get(video) or files.get(f"Y{video}") or root / f"{video}.wav"
+    span = Span(start_s=start, stop_s=end, listed=f"{row.path.name}, line {row.line}") if whole and not cut else None
+    return Source(id=f"{video}_{start:g}_{end:g}", path=found, label=labels[0], span=span, meta={"labels": labels})
 
 
 AUDIO_JSON = "audio-json"

@@ -151,7 +151,7 @@ def job_settings(sources: Sequence[Source], encoder: Encoder, samples_per_shard:
         if not source.id.isascii() and not is_unicode(source.id):
             raise DatasetError(f"{source.path}: the id {source.id!a} has half of a character; write it as UTF-8")
     digest = xxhash.xxh3_128()
-    for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_meta(source)}\n" for source in sources):
+    for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_more(source)}\n" for source in sources):
         digest.update(line.encode())
     return {
         "encoder": encoder.to_dict(defaults=True),
@@ -162,5 +162,6 @@ def job_settings(sources: Sequence[Source], encoder: Encoder, samples_per_shard:
     }
 
 
-def _meta(source: Source) -> str:
-    return f"\t{json.dumps(source.meta, sort_keys=True)}" if source.meta else ""
+def _more(source: Source) -> str:
+    span = f"\t{source.span.start_s}-{source.span.stop_s}" if source.span else ""
+    return span + (f"\t{json.dumps(source.meta, sort_keys=True)}" if source.meta else "")

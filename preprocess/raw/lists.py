@@ -1,13 +1,21 @@
-"""Reads the lists of datasets: tables (csv), lines of text and JSON. An error names the file and the line."""
+"""Reads the lists of datasets: tables (csv, tsv, JSON Lines, Parquet), lines of text and JSON. An error names the file
+and the line.
+"""
 
 import csv
 import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from maskstream.shards.errors import DatasetError, OutageError
 
@@ -17,11 +25,21 @@ _MAX_LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TableRow:
-    """A row of a table: its values by column, the table's file and the row's last line, counted from 1."""
+class _Placed:
+    """A row of a list: the list's file, and the row's last line, or its number, counted from 1."""
 
     path: Path
     line: int
+
+    def error(self, what: str, remedy: str = "Correct the line or take it out") -> DatasetError:
+        """The error of a row that has `what`."""
+        return DatasetError(f"{self.path}: line {self.line} has {what}. {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableRow(_Placed):
+    """A row of a table: its values by column."""
+
     values: Mapping[str, str]
 
     def __getitem__(self, column: str) -> str:
@@ -48,9 +66,22 @@ class TableRow:
             raise self.error(f"the {column} {_short(self[column])}, not a number of seconds")
         return seconds
 
-    def error(self, what: str, remedy: str = "Correct the line or take it out") -> DatasetError:
-        """The error of a row that has `what`."""
-        return DatasetError(f"{self.path}: line {self.line} has {what}. {remedy}")
+    def share(self, column: str) -> float:
+        """The share in a column. Raises DatasetError unless it is a number from 0 to 1."""
+        try:
+            share = float(self[column])
+        except ValueError:
+            share = math.nan
+        if not 0 <= share <= 1:
+            raise self.error(f"the {column} {_short(self[column])}, not a number from 0 to 1")
+        return share
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListRow(_Placed):
+    """A row of a list: its values by column, of JSON's types, but for those that it leaves empty."""
+
+    values: Mapping[str, Any]
 
 
 def read_table(
@@ -61,13 +92,13 @@ def read_table(
     names: Sequence[str] | None = None,
     comment: str | None = None,
 ) -> Iterator[TableRow]:
-    """The rows of a csv file in UTF-8, with or without a byte order mark; empty lines are left out.
+    """The rows of a csv file (or .tsv) in UTF-8, with or without a byte order mark; empty lines are left out.
 
     columns: those that it needs. names: the columns' names if the file has no line with them. comment: how lines begin
     that are left out. Raises DatasetError if the file is no such table, or a row has more or fewer values than columns.
     """
     lines = _Lines(path, comment)
-    reader = csv.reader(lines, skipinitialspace=comment is not None)
+    reader = csv.reader(lines, skipinitialspace=comment is not None, delimiter=_delimiter(path))
     try:
         header = next(reader, []) if names is None else list(names)
         if missing := [column for column in columns if column not in header]:
@@ -89,6 +120,102 @@ def read_table(
         raise DatasetError(
             f"{path}: line {lines.number} is no line of a csv file ({error}). Look for a quote that is not closed"
         ) from error
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""The files that `read_list` reads."""
+MAX_LISTED_BYTES = 1 << 30
+"""The most that a list in Parquet may hold, for its rows are in memory."""
+_ROWS = 1024
+
+
+def list_columns(path: Path) -> list[str]:
+    """The columns of a list, of JSON Lines those of the first line. Raises DatasetError as `read_list` does."""
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        with _parquet(path) as file:
+            return [str(name) for name in file.schema_arrow.names]
+    if kind == ".jsonl":
+        return next((list(_object(path, *line)) for line in read_lines(path)), [])
+    return next(csv.reader(_Lines(path), delimiter=_delimiter(path)), [])
+
+
+def read_list(path: Path) -> list[ListRow]:
+    """The rows of a list by its suffix. Values of csv and tsv are text; empty ones, null and NaN are left out.
+
+    Raises DatasetError if the file is no such list or holds media, OutageError if it cannot be read.
+    """
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        rows: Iterator[tuple[int, Mapping[str, Any]]] = _parquet_rows(path)
+    elif kind == ".jsonl":
+        rows = ((number, _object(path, number, text)) for number, text in read_lines(path))
+    else:
+        rows = ((row.line, row.values) for row in read_table(path, ()))
+    return [ListRow(path=path, line=line, values=_filled(values)) for line, values in rows]
+
+
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are there."""
+    return {
+        column: value
+        for column, value in values.items()
+        if not (value is None or value != value or (isinstance(value, str) and not value.strip()))  # NaN is not itself
+    }
+
+
+def _object(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: line {number} is no JSON ({error}). Correct the line or take it out") from error
+    if not isinstance(found, dict):
+        raise DatasetError(f'{path}: line {number} is a {type(found).__name__}, not an object such as {{"path": ...}}')
+    return found
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with path.open("rb") as opened:
+            if opened.read(4) == bytes(4):  # it stands for a file at a URL
+                raise DatasetError(f"{path} is in Parquet and not on this machine; write the list as csv or JSON Lines")
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
+        raise DatasetError(f"{path} is no Parquet file, or damaged ({error}); get it again") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with _parquet(path) as file:
+        for field in file.schema_arrow:
+            if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type) or pa.types.is_struct(field.type):
+                raise DatasetError(
+                    f"{path}: the column {field.name!r} is {str(field.type)[:80]}; a list has text, numbers and lists "
+                    "of them. Media in a column are read by the datasets parquet-image, parquet-audio, parquet-video "
+                    "and parquet-image-text"
+                )
+        number = size = 0
+        for batch in file.iter_batches(_ROWS, use_threads=False):
+            size += batch.nbytes
+            if size > MAX_LISTED_BYTES:
+                raise DatasetError(f"{path} holds more than {MAX_LISTED_BYTES} bytes; leave out large columns")
+            for values in batch.to_pylist():
+                number += 1
+                yield number, {column: _plain(value) for column, value in values.items()}
+
+
+def _plain(value: object) -> object:
+    """A value of Parquet as JSON has it."""
+    if isinstance(value, date | time | timedelta):
+        return str(value)
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -157,6 +284,11 @@ class _Lines:
         if "\0" in text:
             raise DatasetError(f"{where} has a NUL byte; save the file as plain text in UTF-8")
         return text
+
+
+def short(value: object) -> str:
+    """A value as messages quote it."""
+    return _short(value if isinstance(value, str) else str(value)[:100])
 
 
 def _short(text: str) -> str:

@@ -49,8 +49,9 @@ class AudioEncoder(Config):
         return "flac"
 
     def encode(self, source: Source) -> Encoded:
-        """Encode the sound, or its window in milliseconds."""
-        sound = stacked_channels([read_sound(path, source.window) for path in (source.path, *source.parts)])
+        """Encode the sound, or its window in milliseconds or span."""
+        part = source.span or source.window
+        sound = stacked_channels([read_sound(path, part) for path in (source.path, *source.parts)])
         check_sound(sound)
         return encoded_sound(sound, self.level)
 

@@ -7,9 +7,13 @@ without such a header, and fragmented MP4 without an index, may end after any pa
 is within the last packet. Of MP3 the frames are counted, and compared with what its header declares.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
+from math import floor
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,10 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 
 from maskstream.preprocess.encode.limits import check_sound, lasts
-from maskstream.preprocess.source import RejectError, explain
+from maskstream.preprocess.source import RejectError, Span, explain
 from maskstream.shards.media.local_media import MediaError, open_media
 
 _KBPS = {
@@ -169,9 +174,10 @@ class Sound:
 
 
 def read_sound(
-    source: Path | bytes, window_ms: tuple[int, int] | None = None, *, container: str | None = None
+    source: Path | bytes, part: tuple[int, int] | Span | None = None, *, container: str | None = None
 ) -> Sound:
-    """Decode the first audio track of a file, or its milliseconds [first, stop).
+    """Decode the first audio track of a file, or its milliseconds [first, stop), or a span of it. For a span of PCM or
+    FLAC, decoding begins there.
 
     source: the path or the bytes. container: FFmpeg's name of the format; None probes it. Raises RejectError if there
     is no audio track, or it is damaged, truncated (truncation.py), too long (`Limits`; a sound is held in
@@ -182,10 +188,10 @@ def read_sound(
             if not opened.streams.audio:
                 raise RejectError("open", "has no audio track")
             lasts((opened.duration or 0) / av.time_base, opened.size)
-            is_whole = window_ms is None or opened.format.name == "wav"
+            is_whole = part is None or opened.format.name == "wav"
             if is_whole and (missing := missing_before_decoding(source, opened.format.name)):
                 raise RejectError("decode", f"is truncated: {missing}")
-            return _decoded(opened, window_ms)
+            return _decoded(opened, part)
     except MediaError as error:
         raise RejectError("open", str(error)) from error
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -195,12 +201,15 @@ def read_sound(
 @dataclass(kw_only=True, slots=True)
 class _Track:
     """The part of a track read so far: its format, its frames, and the numbers of samples and of packets (all, corrupt,
-    hidden).
+    hidden). part: what is wanted of it. n: the number of the next sample. begun: that of the first one in `parts`,
+    which leaves out frames before the wanted part.
     """
 
+    part: tuple[int, int] | Span | None = None
     form: tuple[str, int, int] | None = None
     parts: list[npt.NDArray[np.int32] | npt.NDArray[np.float32]] = field(default_factory=list)
     n: int = 0
+    begun: int = 0
     packets: int = 0
     corrupt: int = 0
     hidden: int = 0
@@ -210,25 +219,41 @@ class _Track:
         self.form = self.form or sample_format(frame)
         if sample_format(frame) != self.form:
             raise RejectError("decode", f"changes its format from {self.form} to {sample_format(frame)}")
-        self.parts.append(frame_samples(frame))
         self.n += frame.samples
-        check_sound(self.n, frame.sample_rate, frame.layout.nb_channels)
+        if self.n <= self.bounds[0]:
+            self.begun = self.n
+        else:
+            self.parts.append(frame_samples(frame))
+        check_sound(self.n - self.begun, frame.sample_rate, frame.layout.nb_channels)
+
+    @property
+    def bounds(self) -> tuple[int, int | None]:
+        """The numbers of the first wanted sample and of the one behind the last; None for the end. `form` is known."""
+        rate = 0 if self.form is None else self.form[1]
+        if isinstance(self.part, Span):
+            stop_s = self.part.stop_s
+            return round(self.part.start_s * rate), None if stop_s is None else round(stop_s * rate)
+        return (0, None) if self.part is None else (self.part[0] * rate // 1000, self.part[1] * rate // 1000)
 
 
-def _decoded(container: InputContainer, window_ms: tuple[int, int] | None) -> Sound:
+def _decoded(container: InputContainer, part: tuple[int, int] | Span | None) -> Sound:
     stream = container.streams.audio[0]
     expected = len(stream.index_entries) if "mov" in container.format.name else 0
-    track = _Track()
-    ended = _read(container, track, None if window_ms is None else window_ms[1])
+    track = _Track(part=part)
+    ended = _read(container, track)
     missing = missing_after_decoding(container, track.packets, expected, track.corrupt, track.n) if ended else None
     if track.form is None or track.n == 0:
         raise RejectError("decode", f"is truncated: {missing}" if track.corrupt else "is empty")
     if missing and track.hidden <= _PRIMING:
         raise RejectError("decode", f"is truncated: {missing}")
-    samples: npt.NDArray[Any] = np.concatenate(track.parts)
     kind, rate, _ = track.form
-    if window_ms is not None:
-        samples = samples[window_ms[0] * rate // 1000 : window_ms[1] * rate // 1000]
+    if ended and isinstance(part, Span):
+        part.check_end(track.n / rate)
+    if not track.parts:
+        raise RejectError("check", f"has {track.n / rate:.2f} s of sound, which end before the part {part}")
+    first, stop = track.bounds
+    samples: npt.NDArray[Any] = np.concatenate(track.parts)
+    samples = samples[max(first - track.begun, 0) : None if stop is None else max(stop - track.begun, 0)]
     bits = 0
     if samples.dtype == np.int32:
         samples, bits = integers(kind, samples)
@@ -236,11 +261,34 @@ def _decoded(container: InputContainer, window_ms: tuple[int, int] | None) -> So
     return Sound(samples=samples, bits=bits, sample_rate=rate, codec=stream.codec_context.name, container=name)
 
 
-def _read(container: InputContainer, track: _Track, until_ms: int | None) -> bool:
-    """Decode the first track up to a time; returns whether its end was reached. An incomplete packet is an end."""
+def _packets(container: InputContainer, stream: AudioStream, part: object) -> tuple[Iterator[Packet[Any]], int]:
+    """The packets of a track, and the number of their first sample: that of the part if samples do not depend on
+    those before, and the container knows where they are.
+    """
+    codec, unit = stream.codec_context, stream.time_base
+    if isinstance(part, Span) and part.start_s and unit and codec.name.startswith(("pcm_", "flac")):
+        begin = floor(part.start_s / unit)
+        try:
+            container.seek(begin, stream=stream, backward=True)
+            packets = container.demux(stream)
+            head = next(packets, None)
+            if head is not None and head.pts is not None and head.pts <= begin:
+                return chain([head], packets), round(head.pts * unit * codec.sample_rate)
+        except av.FFmpegError:
+            pass
+        container.seek(0, stream=stream)
+    return container.demux(stream), 0
+
+
+def _read(container: InputContainer, track: _Track) -> bool:
+    """Decode the wanted part of the first track; returns whether its end was reached. An incomplete packet is an
+    end.
+    """
     stream = container.streams.audio[0]
     try:
-        for packet in container.demux(stream):
+        packets, track.n = _packets(container, stream, track.part)
+        track.begun = track.n
+        for packet in packets:
             track.packets += bool(packet.size)
             track.hidden += packet.is_discard
             if packet.is_corrupt and "mov" in container.format.name:
@@ -248,7 +296,8 @@ def _read(container: InputContainer, track: _Track, until_ms: int | None) -> boo
                 return True
             for frame in stream.decode(packet):
                 track.add(frame)
-                if until_ms is not None and track.n >= until_ms * frame.sample_rate // 1000:
+                stop = track.bounds[1]
+                if stop is not None and track.n >= stop:
                     return False
     except av.FFmpegError as error:
         raise RejectError("decode", f"is damaged after {track.n} samples ({explain(error)})") from error

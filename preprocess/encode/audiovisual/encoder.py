@@ -40,8 +40,8 @@ class AudioVisualEncoder(ProfiledEncoder):
     channel; 0 is full scale), `audio_filled_s` (of gaps), and the description by `AudioEncoder` as `audio`.
 
     The encoder rejects what the two encoders reject, and videos without a sound track, with sound in less than half of
-    their duration, with silent sound (below -60 dB), or without usable time stamps. A source's window is in frames. The
-    profile `copy` is refused because it keeps no clock.
+    their duration, with silent sound (below -60 dB), or without usable time stamps. A source's window is in frames, and
+    its span cuts both. The profile `copy` is refused because it keeps no clock.
     """
 
     version: ClassVar[int] = 7
@@ -54,12 +54,12 @@ class AudioVisualEncoder(ProfiledEncoder):
             raise ValueError("profile 'copy' does not keep the time of the first frame; use profile 'train' or 'fps'")
 
     def encode(self, source: Source) -> Encoded:
-        """Encode the video, or its window in frames, and its sound."""
-        video = encode_video(source.path, self.video, source.window)
+        """Encode the video, or its window in frames or span, and its sound."""
+        video = encode_video(source.path, self.video, source.span or source.window)
         if video.start_s is None:
             raise RejectError("decode", "its frames have no ordered time stamps, so sound cannot be aligned with them")
         duration_s = video.index.n_frames / video.index.fps
-        track = read_track(source.path, video.start_s, video.start_s + duration_s)
+        track = read_track(source.path, video.start_s, video.start_s + duration_s, seeks=source.span is not None)
         sound = track.sound
         check_sound(sound)
         share, level_db = len(sound.samples) / sound.sample_rate / duration_s, _level_db(sound)
@@ -153,8 +153,14 @@ class _Timeline:
             self.n += len(samples)
 
 
-def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
-    """Decode the first sound track from `begin_s` to `end_s`, or the part of this interval that it covers.
+LEAD_S = 3
+"""Decoding begins so many seconds before a part that is sought, for packets need some before them: MP3's bit reservoir
+is 30 packets, 2.2 s at 8 kHz."""
+
+
+def read_track(path: Path, begin_s: float, end_s: float, *, seeks: bool = False) -> SoundTrack:
+    """Decode the first sound track from `begin_s` to `end_s`, or the part of this interval that it covers. With
+    `seeks`, only the part is read, from `LEAD_S` before it on.
 
     FFmpeg applies edit lists and drops the encoder's priming samples, or gives them times of their own. Raises
     RejectError if there is no track or no sound in the interval, or the track is damaged or changes its format.
@@ -167,9 +173,13 @@ def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
             stream = container.streams.audio[0]
             timeline: _Timeline | None = None
             form: tuple[str, int, int] | None = None
+            if seeks:
+                container.seek(floor((begin - LEAD_S) * av.time_base), backward=True)
             for frame in container.decode(stream):
                 if timeline is None or form is None:
                     form, timeline = sample_format(frame), _begun(frame)
+                    if seeks and timeline.start > begin - 1:
+                        return read_track(path, begin_s, end_s)
                     check_sound_values(int((end - begin) * timeline.rate) * form[2])
                 if sample_format(frame) != form:
                     raise RejectError("decode", f"its sound changes its format from {form} to {sample_format(frame)}")

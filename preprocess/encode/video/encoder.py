@@ -118,14 +118,13 @@ class VideoEncoder(ProfiledEncoder):
             )
 
     def encode(self, source: Source) -> Encoded:
-        """Encode the video, or its window in frames (see `encode_video`)."""
+        """Encode the video, or its window in frames or span (see `encode_video`)."""
         drawn = made_of(source, DrawnClip)
         if drawn is not None:
             video = self._drawn(drawn)
         else:
-            video = encode_video(
-                source.path, self.video, source.window, damage=self.damage, least_whole=self.least_whole
-            )
+            part = source.span or source.window
+            video = encode_video(source.path, self.video, part, damage=self.damage, least_whole=self.least_whole)
         return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta)
 
     def _drawn(self, clip: DrawnClip) -> EncodedVideo:

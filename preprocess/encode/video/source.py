@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -23,7 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from maskstream.preprocess.encode.limits import check_frame_size, check_frames, in_force, lasts
-from maskstream.preprocess.source import DamageError, RejectError, explain
+from maskstream.preprocess.source import DamageError, RejectError, Span, explain
 from maskstream.shards.media.local_media import MediaError, open_media
 
 FrameT = TypeVar("FrameT")
@@ -291,17 +293,24 @@ def _truncated(n_read: int, n_expected: int, why: str) -> str:
     return f"is truncated or damaged: {n_read}{of} frames can be read, then {why}"
 
 
-def decode(path: Path, damage: Damage = "reject") -> Iterator[VideoFrame]:
-    """All frames in display order. Raises DamageError, with the count so far, if a frame is damaged; with "keep", such
-    frames are as the decoder makes them, or left out.
+def decode(
+    path: Path, damage: Damage = "reject", first: int | None = None, *, seeks: bool = False
+) -> Iterator[VideoFrame]:
+    """All frames in display order, or those from the time stamp `first` on; decoding begins with the keyframe before it
+    if it `seeks` that. Raises DamageError, with the count so far, if a frame is damaged; with "keep", such frames are
+    as the decoder makes them, or left out.
     """
     n_decoded = 0
     with open_video(path) as (container, stream):
         try:
+            if seeks and first is not None:
+                container.seek(first, stream=stream, backward=True)
             for packet in read_packets(container, stream):
                 if _repeats(packet):
                     continue
                 for frame in _decoded(stream, packet, damage):
+                    if first is not None and (frame.pts is None or frame.pts < first):
+                        continue  # it may be damaged, for it may need frames before the keyframe
                     if frame.is_corrupt and damage != "keep":
                         raise DamageError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
                     n_decoded += 1
@@ -355,6 +364,138 @@ def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> It
         if n == window[1]:
             return
     raise RejectError("decode", f"has {n} frames, but the window is frames {window[0]} to {window[1]}")
+
+
+_SEEKABLE = ("mov", "matroska")
+"""Containers in which a time is found without reading all that is before it."""
+_ROUNDING_S = Fraction(1, 1000)
+"""How far lists and containers round times."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """A part of a video. facts: those of the part. first: the time stamp of the frame that it begins with, which is
+    shown from the stamp `begin` on. stop: no frame has this stamp or a later one. window: the numbers of its frames
+    instead, [first, stop), where they have no time stamps.
+    """
+
+    facts: SourceFacts
+    first: int = 0
+    begin: int = 0
+    stop: int | None = None
+    window: tuple[int, int] | None = None
+
+
+def part_of(path: Path, span: Span, damage: Damage = "reject") -> tuple[SourceFacts, Iterator[VideoFrame]]:
+    """The facts of a part of a video, and its frames. Of MP4, MOV, Matroska and WebM only the part is read, and decoded
+    from the keyframe before it on, if that gives the part's first frame.
+
+    The part has the frames that begin in it. At a variable rate it also has the one that is shown when it begins, from
+    then on. Raises RejectError if there is no such part, and as `probe` and `decode` do.
+    """
+    part = _found_part(path, span, damage, seeks=True)
+    if part is not None:
+        frames = _shown(decode(path, damage, part.first, seeks=True), part)
+        try:
+            first = next(frames, None)
+        except DamageError:
+            first = None
+        if first is not None and first.pts == part.begin:
+            return part.facts, chain([first], frames)
+    part = _found_part(path, span, damage, seeks=False)
+    assert part is not None
+    if part.window is not None:
+        return part.facts, windowed(decode(path, damage), part.window)
+    return part.facts, _shown(decode(path, damage, part.first), part)
+
+
+def _shown(frames: Iterator[VideoFrame], part: _Part) -> Iterator[VideoFrame]:
+    """The frames of a part, of those from its first one on."""
+    for frame in frames:
+        if frame.pts is not None and part.stop is not None and frame.pts >= part.stop:
+            return
+        if frame.pts == part.first:
+            frame.pts = part.begin
+        yield frame
+
+
+def _found_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> _Part | None:
+    """A part by the packets from the keyframe before it on, or from the first one on. None if it `seeks` that keyframe,
+    and the container has no such place.
+    """
+    with open_video(path) as (container, stream):
+        if seeks and not (span.start_s and set(_SEEKABLE) & {*container.format.name.split(",")}):
+            return None
+        unit, origin = stream.time_base or Fraction(1, av.time_base), Fraction(container.start_time or 0, av.time_base)
+        begin = ceil((origin + Fraction(span.start_s) - _ROUNDING_S) / unit)
+        stop = None if span.stop_s is None else ceil((origin + Fraction(span.stop_s) - _ROUNDING_S) / unit)
+        packets, hidden, ended = _part_packets(container, stream, damage, begin if seeks else None, stop)
+        if seeks and not (packets and packets[0][1] and packets[0][0] is not None and packets[0][0] <= begin):
+            return None
+        shown = [packets[n][0] for n in decodable(packets) if n not in hidden]
+        if None in shown:
+            return None if seeks else _numbered(_facts(stream, shown), span)
+        stamps = sorted(pts for pts in shown if pts is not None and (stop is None or pts < stop))
+        if not stamps:
+            raise RejectError("check", f"has no frame in the part from {span}")
+        facts = _facts(stream, [*stamps])
+    if facts.variable:  # its rate is that of the file, whatever the part
+        facts = probe(path, damage)
+    if ended:
+        span.check_end(float(stamps[-1] * unit + facts.last_interval - origin))
+    inside = [pts for pts in stamps if pts >= begin]
+    first = inside[0] if inside else stamps[-1]
+    if facts.variable and first - begin > _ROUNDING_S / unit and stamps[0] < begin:
+        inside.insert(0, first := max(pts for pts in stamps if pts < begin))
+    elif facts.variable and not inside:
+        inside = [first]
+    if not inside:
+        raise RejectError("check", f"has no frame in the part from {span}")
+    if facts.variable and not ended and stop is not None:
+        facts = replace(facts, last_interval=(stop - max(inside[-1], begin)) * unit)
+    facts = replace(facts, n_frames=len(inside), n_expected=len(inside))
+    return _Part(facts=facts, first=first, begin=max(first, begin), stop=stop)
+
+
+def _part_packets(
+    container: InputContainer, stream: VideoStream, damage: Damage, begin: int | None, stop: int | None
+) -> tuple[list[tuple[int | None, bool]], set[int], bool]:
+    """Time stamp of each packet and whether it is a keyframe, the numbers of those that are hidden, and whether the
+    last one is there. `begin`: a time stamp before which the first keyframe lies, `stop`: all before it are there.
+    """
+    packets: list[tuple[int | None, bool]] = []
+    hidden: set[int] = set()
+    try:
+        if begin is not None:
+            container.seek(begin, stream=stream, backward=True)
+        for packet in read_packets(container, stream):
+            if packet.is_corrupt and damage == "reject":
+                raise RejectError("decode", _truncated(len(packets), 0, "a packet is incomplete"))
+            if not packet.size:
+                continue
+            if stop is not None and packet.dts is not None and packet.dts >= stop:
+                return packets, hidden, False  # all that follow are shown later still
+            if packet.is_discard:
+                hidden.add(len(packets))
+            packets.append((packet.pts, packet.is_keyframe))
+    except av.FFmpegError as error:
+        if begin is not None:
+            return [], hidden, True
+        if damage == "reject":
+            raise RejectError("decode", _truncated(len(packets), 0, explain(error))) from error
+    return packets, hidden, True
+
+
+def _numbered(facts: SourceFacts, span: Span) -> _Part:
+    """The part of a video at a constant rate whose frames have no time stamps."""
+    span.check_end(float(facts.n_frames / facts.rate))
+    first = max(0, ceil((Fraction(span.start_s) - _ROUNDING_S) * facts.rate))
+    stop = facts.n_frames
+    if span.stop_s is not None:
+        stop = min(stop, ceil((Fraction(span.stop_s) - _ROUNDING_S) * facts.rate))
+    if first >= stop:
+        raise RejectError("check", f"has no frame in the part from {span}")
+    return _Part(facts=replace(facts, n_frames=stop - first, n_expected=stop - first), window=(first, stop))
 
 
 def orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
 
 from maskstream.preprocess.encode.limits import check_frames, lasts
-from maskstream.preprocess.source import RejectError, explain
+from maskstream.preprocess.source import RejectError, Span, explain
 from maskstream.shards.media.gop_notes import ANCHORED
 from maskstream.shards.media.video_index import VideoIndex
 
@@ -28,7 +29,7 @@ from .fragments import mp4_writer, parsed_output, remuxed, video_index
 from .notes import Notes, one_thread
 from .profile import PROFILES, VideoProfile
 from .restarts import restarts_at_keyframes
-from .source import Damage, Ending, SourceFacts, decode, orientation, probe, resample, timed, windowed
+from .source import Damage, Ending, SourceFacts, decode, orientation, part_of, probe, resample, timed, windowed
 
 
 def encode_x264(frames: Iterable[VideoFrame], convert: Converter, rate: Fraction, profile: VideoProfile) -> bytes:
@@ -136,12 +137,12 @@ class EncodedVideo:
 def encode_video(
     path: Path,
     profile: VideoProfile,
-    window: tuple[int, int] | None = None,
+    window: tuple[int, int] | Span | None = None,
     *,
     damage: Damage = "reject",
     least_whole: float = 0.5,
 ) -> EncodedVideo:
-    """Encode the video at `path`, or its frames [first, stop) of `window` in display order, with `profile`.
+    """Encode the video at `path`, or its frames [first, stop) of `window` in display order, or a span, with `profile`.
 
     The result is a fragmented MP4 with one fragment per GOP and no audio; with the profiles `train` and `fast` the flow
     into each GOP and its scene cuts stand in it (shards/media/gop_notes.py). It was decoded GOP by GOP, and every
@@ -150,27 +151,34 @@ def encode_video(
     done with a video of which a part is damaged or cut off (`damage.py`); it is a reject if less than the share
     `least_whole` of its frames is left.
     """
-    if window is not None and not 0 <= window[0] < window[1]:
+    if isinstance(window, tuple) and not 0 <= window[0] < window[1]:
         raise RejectError("open", f"the window {window} must be (first, stop) with 0 <= first < stop")
     if profile.name == "copy":
         if window is not None:
-            raise RejectError("encode", f"profile copy stores whole files, not the frames {window}; use profile train")
+            raise RejectError("encode", f"profile copy stores whole files, not the part {window}; use profile train")
         return _copied(path)
     return _encoded(path, profile, window, Ending(damage, least_whole))
 
 
-def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None, ending: Ending) -> EncodedVideo:
-    facts = _probed(path, window, ending.damage)
+def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | Span | None, ending: Ending) -> EncodedVideo:
+    if isinstance(window, Span):
+        facts, shown = part_of(path, window, ending.damage)
+        shown = ending.of(shown)
+        most = 2 * facts.n_frames + 32 + ceil(max(0, (window.stop_s or 0) - window.start_s) * facts.rate)
+    else:
+        facts = _probed(path, window, ending.damage)
+        shown = windowed(ending.of(decode(path, ending.damage)), window)
+        most = 2 * facts.n_frames + 32
     convert = Converter(profile.short_side, facts.pixel_aspect)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
     times: list[float | None] = []
-    frames = deinterlaced(recorded_times(windowed(ending.of(decode(path, ending.damage)), window), times))
+    frames = deinterlaced(recorded_times(shown, times))
     if facts.variable or rate != facts.rate:  # else every frame is shown once
         frames = resample(timed(frames, facts), rate, facts.last_interval)
-    data = encode_x264(_bounded(frames, 2 * facts.n_frames + 32), convert, rate, profile)
+    data = encode_x264(_bounded(frames, most), convert, rate, profile)
     if convert.first is None:
         raise ending.found or RejectError("decode", f"none of its {facts.n_frames} frames can be decoded")
-    damage = ending.facts(facts.n_expected if window is None else ending.n_frames)
+    damage = ending.facts(ending.n_frames if isinstance(window, tuple) else facts.n_expected)
     width, height = convert.size
     parsed = parsed_output(data)
     anchored = profile.name in ANCHORED

@@ -173,8 +173,10 @@ def _reached() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _other(default: int) -> str:
+def _other(default: int | str) -> str:
     """A value of a setting that is not its default, as an example."""
+    if isinstance(default, str):
+        return "';'"
     return str(not default).lower() if isinstance(default, bool) else str(default + 1)
 
 

@@ -298,7 +298,7 @@ def test_folder_list(tmp_path):
     assert [source.label for source in dataset.splits["train"]] == [3, 0]
     write(tmp_path / "videos.csv", "path,split\nx.mp4,dev\n")
     assert "'dev'" in refused("folder", tmp_path)
-    write(tmp_path / "videos.csv", "file\nx.mp4\n")
+    write(tmp_path / "videos.csv", "name\nx.mp4\n")
     assert "no 'path'" in refused("folder", tmp_path)
     write(tmp_path / "more.csv", "path\nx.mp4\n")
     assert "put their rows into one file with the columns path, label and split" in refused("folder", tmp_path)
@@ -324,8 +324,8 @@ def test_settings_of_a_dataset_are_told_from_those_of_its_encoder(ucf):
             chosen_dataset("ucf101", [wrong])
     with pytest.raises(ValueError, match="true or false is wanted, such as balanced=false"):
         chosen_dataset("audioset", ["balanced=1"])
-    assert own_settings(DATASETS["audioset-video"]) == {"balanced": False}
-    assert own_settings(DATASETS["folder"]) == {}
+    assert own_settings(DATASETS["audioset-video"]) == {"balanced": False, "whole": False}
+    assert own_settings(DATASETS["folder"]) == {"separator": ""}
 
 
 @pytest.mark.parametrize("name", FORMER)

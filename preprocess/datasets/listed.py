@@ -1,0 +1,548 @@
+"""Lists of media: csv, tsv, JSON Lines or Parquet with a row for each sample, of which every column is kept.
+
+Known columns say which file a sample is made from, its part of it, label, split and key; all others become its fields,
+of the type of their values. What may be meant otherwise than it is read is a doubt that names list, line and column.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Self
+
+from maskstream.preprocess.encode.encoder import Encoder
+from maskstream.preprocess.raw.lists import (
+    LIST_SUFFIXES,
+    MAX_LABEL,
+    ListRow,
+    list_columns,
+    read_list,
+    short,
+    whole_number,
+)
+from maskstream.preprocess.source import Source, Span
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.members.text import ROLES
+from maskstream.shards.named import first_few
+
+from .folders import SPLIT_FOLDERS, split_folders
+
+PATH, LABEL, LABELS, SPLIT, KEY, START, END = "path", "label", "labels", "split", "key", "start", "end"
+COLUMNS: Mapping[str, Sequence[str]] = {
+    PATH: ("path", "file_name", "filename", "file", "file_path", "filepath"),
+    LABEL: ("label",),
+    LABELS: ("labels",),
+    SPLIT: ("split",),
+    KEY: ("key",),
+    START: ("start", "start_s", "start_seconds", "start_time", "time_start"),
+    END: ("end", "end_s", "end_seconds", "end_time", "time_end", "stop"),
+}
+"""The names of known columns, in the order in which they are looked for; in lists they may be in any case."""
+_VIDEO, _AUDIO, _IMAGE = (
+    ("video", "video_path"),
+    ("audio", "audio_path", "audio_filepath", "wav"),
+    ("image", "image_path"),
+)
+_MEDIA = {"video": _VIDEO, "audiovisual": _VIDEO, "audio": _AUDIO, "image": _IMAGE, "image-text": _IMAGE}
+"""Further names of the column of paths, by modality."""
+_TIMED = ("video", "audiovisual", "audio")
+"""The modalities whose files have parts in time. In lists of others, `start` and `end` are fields."""
+_TEXTS = frozenset({*ROLES, "text"})
+"""Columns that are text, also where all of it is digits."""
+_TAKEN = frozenset({"crop", "episode", KEY, LABEL, LABELS, "source"})
+_VIDEO_FACTS = frozenset(
+    {"fps", "n_frames", "width", "height", "duration_s", "profile", "codec", "vfr", "original", "damage"}
+)
+_SOUND_FACTS = frozenset(
+    {"sample_rate", "channels", "n_samples", "duration_s", "bits", "gain", "peak", "rms", "at_full_scale", "original"}
+)
+FACTS: Mapping[str, frozenset[str]] = {
+    "video": _VIDEO_FACTS,
+    "audio": _SOUND_FACTS,
+    "audiovisual": _VIDEO_FACTS | {"audio", "audio_start_s", "audio_share", "audio_level_db", "audio_filled_s"},
+    "image": frozenset({"width", "height", "kept"}),
+    "image-text": frozenset({"width", "height", "kept"}),
+    "points": frozenset({"n_points", "columns", "origin", "block", "rows"}),
+    "mesh": frozenset({"n_merged"}),
+    "pose": frozenset({"n_frames", "seconds", "rig", "n_poses", "format"}),
+}
+"""What encoders write into the `json` of samples, or read in it. A column of that name is called `column_NAME`."""
+_NONE = -1
+"""The number of no label, which publishers of Parquet files write."""
+_LIKE_A_LABEL = ("class", "class_name", "category", "target")
+_NO_TYPOS = ("state", "stars")
+_ALIKE = 0.79
+_CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
+_CODE = re.compile(r"[-+]?(0\d|\d{19})")
+"""Digits that are no number: with zeros before it, or too many for int64."""
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|NaN")
+_MOST_S = 1e9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaList:
+    """A list, and the split that its name or folder gives to rows that name none; None if it gives none."""
+
+    path: Path
+    split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedSplits:
+    """What lists say: the label names, the sources of each split, and what is doubtful; "" if nothing is."""
+
+    label_names: tuple[str, ...]
+    splits: dict[str, list[Source]]
+    doubt: str
+
+
+def lists_in(root: Path, name: str, modality: str) -> list[MediaList]:
+    """The lists of a dataset: one file in `root`, one for each split (train.csv, val.csv), or `metadata.*` in the
+    folder of each split. Of tsv, JSON Lines and Parquet, only files with a column of paths are lists.
+
+    Raises DatasetError for several lists that are not named after splits.
+    """
+    files = sorted(path for path in root.iterdir() if path.suffix.lower() in LIST_SUFFIXES and path.is_file())
+    is_list = modality != "image-text"  # beside its tars, img2dataset leaves tables that are no lists
+    found = [
+        path
+        for path in files
+        if (is_list and path.suffix.lower() == ".csv") or _column(list_columns(path), PATH, modality)
+    ]
+    if len(found) == 1:
+        return [MediaList(path=found[0])]
+    if found:
+        splits = [_named_split(path.stem) for path in found]
+        if None in splits or len({*splits}) < len(splits):
+            raise DatasetError(
+                f"{name}: {root} holds several lists, such as csv files ({', '.join(p.name for p in found)}), and one "
+                "is read; put their rows into one file with the columns path, label and split, or name one after each "
+                "split (train.csv, val.csv)"
+            )
+        return [MediaList(path=path, split=split) for path, split in zip(found, splits, strict=True)]
+    inner = {split: _metadata(folder) for split, folder in split_folders(root).items()}
+    if lacking := [split for split, path in inner.items() if path is None and any(inner.values())]:
+        raise DatasetError(
+            f"{name}: the split {lacking[0]!r} in {root} has no list, as others have (metadata.csv); add it, or put "
+            "all rows into ROOT/metadata.csv"
+        )
+    return [MediaList(path=path, split=split) for split, path in inner.items() if path is not None]
+
+
+def unread_lists(root: Path) -> str:
+    """What is doubtful about files in `root` that may be lists, but have no column of paths; "" if there are none."""
+    found = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in LIST_SUFFIXES and path.is_file()]
+    if not found:
+        return ""
+    return f"{first_few(found)} in {root} have no column 'path', so they are not read; name it so, or move them away"
+
+
+def _named_split(stem: str) -> str | None:
+    """The split that one of the words of a name says."""
+    words = set(re.split(r"[^a-z]+", stem.lower()))
+    return next((split for split, names in SPLIT_FOLDERS.items() if words & {*names}), None)
+
+
+def _metadata(folder: Path) -> Path | None:
+    paths = (folder / f"metadata{suffix}" for suffix in LIST_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _column(header: Iterable[str], known: str, modality: str = "") -> str | None:
+    """The column of a list that is the known one."""
+    names = (*COLUMNS[known], *(_MEDIA.get(modality, ()) if known == PATH else ()))
+    found = {column.strip().lower(): column for column in header if isinstance(column, str)}
+    return next((found[name] for name in names if name in found), None)
+
+
+def listed_sources(
+    lists: Sequence[MediaList], root: Path, encoder: Encoder, *, obtain: str, separator: str = ""
+) -> ListedSplits:
+    """The sources of lists. separator: what stands between the labels of a sample; `labels` is split at ";" without.
+
+    Raises DatasetError for a list without a column of paths, and for a row that cannot be used.
+    """
+    tables = [_Table.read(one, root, encoder.modality, obtain, separator) for one in lists]
+    entries = [entry for table in tables for entry in table.entries()]
+    _check_distinct(entries)
+    label_names, numbers = _numbers([(entry.row, entry.labels) for entry in entries])
+    splits: dict[str, list[Source]] = {}
+    for entry in entries:
+        own = [numbers[label] for label in entry.labels]
+        meta = {**entry.meta, LABELS: own} if entry.several else entry.meta
+        source = Source(id=entry.id, path=entry.path, label=own[0] if own else -1, span=entry.span, meta=meta)
+        splits.setdefault(entry.split, []).append(source)
+    doubts = [*(doubt for table in tables for doubt in table.doubts()), *_split_doubts(tables, entries)]
+    return ListedSplits(label_names=label_names, splits=splits, doubt="; and ".join(doubts[:3]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    """What a row says. part: its part of the file, as ids have it; "" for all. several: whether it may have several
+    labels.
+    """
+
+    row: ListRow
+    id: str
+    key: str
+    part: str
+    path: Path
+    split: str
+    labels: tuple[str | int, ...]
+    several: bool
+    span: Span | None
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Table:
+    """A list that was read. base: the folder that its paths are relative to. several: whether samples may have several
+    labels. columns: the known ones that it has, by their known names. others: the values of each other column in all
+    rows, None where a row has none.
+    """
+
+    of: MediaList
+    root: Path
+    base: Path
+    modality: str
+    separator: str
+    several: bool
+    rows: list[ListRow]
+    columns: Mapping[str, str]
+    others: Mapping[str, Sequence[Any]]
+
+    @classmethod
+    def read(cls, of: MediaList, root: Path, modality: str, obtain: str, separator: str) -> Self:
+        header = list_columns(of.path)
+        rows = read_list(of.path)
+        header = list(dict.fromkeys([*header, *(column for row in rows for column in row.values)]))
+        columns = {known: column for known in COLUMNS if (column := _column(header, known, modality)) is not None}
+        if PATH not in columns:
+            has = f"the columns {', '.join(map(str, header))[:200]}" if header else "no columns"
+            raise DatasetError(f"{of.path} has {has}, but no {PATH!r}. {obtain}")
+        used = {columns[known] for known in columns if known not in (START, END) or modality in _TIMED}
+        others: dict[str, Sequence[Any]] = {}
+        for column in header:
+            if column not in used:
+                values = [row.values.get(column) for row in rows]
+                if column.strip() or [*map(str, values)] != [*map(str, range(len(rows)))]:  # else pandas' row numbers
+                    others[column] = _typed(of.path, column, values, rows)
+        base = of.path.parent if of.path.parent != root else _base(root, modality, rows, columns[PATH])
+        return cls(
+            of=of,
+            root=root,
+            base=base,
+            modality=modality,
+            separator=separator,
+            several=LABELS in columns
+            or bool(separator)
+            or any(isinstance(row.values.get(columns.get(LABEL, "")), list) for row in rows),
+            rows=rows,
+            columns=columns,
+            others=others,
+        )
+
+    def entries(self) -> Iterator[_Entry]:
+        """The rows, in their order."""
+        for n, row in enumerate(self.rows):
+            path = self._text(row, PATH)
+            if not path:
+                raise row.error("no path")
+            span = self._span(row) if self.modality in _TIMED else None
+            meta = {_field(column, self.modality): values[n] for column, values in self.others.items()}
+            meta = {column: value for column, value in meta.items() if value is not None}
+            if span is not None:
+                meta |= {START: span.start_s} | ({} if span.stop_s is None else {END: span.stop_s})
+            where = path if self.base == self.root else os.path.normpath(f"{self.base.relative_to(self.root)}/{path}")
+            key, part = self._text(row, KEY), "" if span is None else _time(span)
+            yield _Entry(
+                row=row,
+                id=key or (f"{where}:{part}" if part else where),
+                key=key,
+                part=part,
+                path=self.base / path,
+                split=self._split(row, path),
+                labels=self._labels(row),
+                several=self.several,
+                span=span,
+                meta=meta,
+            )
+
+    def _value(self, row: ListRow, known: str) -> Any:
+        return row.values.get(self.columns[known]) if known in self.columns else None
+
+    def _text(self, row: ListRow, known: str) -> str:
+        """The text in a known column; "" if there is none."""
+        value = self._value(row, known)
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        raise row.error(f"the {self.columns[known]} {short(value)}, not a text")
+
+    def _span(self, row: ListRow) -> Span | None:
+        start, stop = self._seconds(row, START), self._seconds(row, END)
+        if start is None and stop is None:
+            return None
+        if stop is not None and stop <= (start or 0):
+            raise row.error(f"the end {stop:g} s, which is not behind its start {start or 0:g} s")
+        return Span(start_s=start or 0.0, stop_s=stop, listed=f"{self.of.path.name}, line {row.line}")
+
+    def _seconds(self, row: ListRow, known: str) -> float | None:
+        """The time in a column: seconds, or hours, minutes and seconds as 1:02:03.5."""
+        value = self._value(row, known)
+        if value is None:
+            return None
+        seconds = math.nan
+        if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
+            hours, minutes, rest = clock.groups()
+            seconds = int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
+        elif isinstance(value, int | float | str) and not isinstance(value, bool):
+            with suppress(ValueError, OverflowError):
+                seconds = float(value)
+        if not 0 <= seconds <= _MOST_S:
+            raise row.error(
+                f"the {self.columns[known]} {short(value)}, not a number of seconds from 0 on or a time like 1:02:03.5"
+            )
+        return seconds
+
+    def _labels(self, row: ListRow) -> tuple[str | int, ...]:
+        """The labels of a row, in their order."""
+        given: list[Any] = []
+        for known in (LABEL, LABELS):
+            value = self._value(row, known)
+            if isinstance(value, list):
+                given += value
+            elif isinstance(value, str) and value.strip().startswith("[") and known == LABELS:
+                given += _json_list(value, row)
+            elif isinstance(value, str) and (known == LABELS or self.separator):
+                given += [one for text in value.split(self.separator or ";") if (one := text.strip())]
+            elif value is not None:
+                given.append(value)
+        labels: list[str | int] = []
+        for one in given:
+            if isinstance(one, bool):
+                labels.append(str(one).lower())
+            elif isinstance(one, str | int) or (isinstance(one, float) and one.is_integer()):
+                labels.append(one if isinstance(one, str) else int(one))
+            else:
+                raise row.error(f"the label {short(one)}; legal are names, numbers and lists of them")
+        return tuple(label for label in dict.fromkeys(labels) if label != _NONE)
+
+    def _split(self, row: ListRow, path: str) -> str:
+        given = self._text(row, SPLIT).strip()
+        if given:
+            split = next((split for split, others in SPLIT_FOLDERS.items() if given.lower() in others), None)
+            if split is None:
+                raise row.error(f"the split {given!r}", f"Use one of {', '.join(SPLIT_FOLDERS)}")
+            return split
+        if self.of.split is not None:
+            return self.of.split
+        of_folder = _folder_split(path) if self.columns[PATH].strip().lower() == "file_name" else None
+        return of_folder or "train"
+
+    def doubts(self) -> Iterator[str]:
+        """What may be meant otherwise than it is read."""
+        where = self.of.path
+        has_labels = LABEL in self.columns or LABELS in self.columns
+        wanted = [known for known in (LABEL, SPLIT, START, END) if known not in self.columns]
+        wanted = [one for one in wanted if one != LABEL or not has_labels]
+        for column, values in self.others.items():
+            plain = column.strip().lower()
+            near = get_close_matches(plain, wanted, 1, _ALIKE) if plain not in _NO_TYPOS else []
+            if not plain:
+                yield f"{where} has a column without a name, whose first value is {short(values[0])}; name it"
+            elif near and self._is_timed(near[0]):
+                yield f"{where} has the column {column!r}, which is a field; if {near[0]!r} is meant, rename it"
+            elif plain in _LIKE_A_LABEL and not has_labels:
+                yield f"{where} has the column {column!r} and no label; if it has the labels, rename it to 'label'"
+            elif values and all(value is None for value in values):
+                yield f"{where} has the column {column!r}, which is empty in all of its {len(values)} rows; take it out"
+            elif (
+                plain in ("duration", "length")
+                and START in self.columns
+                and END not in self.columns
+                and self._is_timed(END)
+            ):
+                yield f"{where} has {column!r} and no 'end', so parts go on to the end of their files; add 'end'"
+        if LABEL in self.columns and not self.separator:
+            rows = (row for row in self.rows if isinstance(value := self._value(row, LABEL), str) and ";" in value)
+            if first := next(rows, None):
+                yield (
+                    f"{where}: line {first.line} has the label {short(self._value(first, LABEL))}, which is one class; "
+                    "if it is several labels, add --set 'separator=;', or call the column 'labels'"
+                )
+        if LABELS in self.columns and not self.separator:
+            texts = [(row, value) for row in self.rows if isinstance(value := self._value(row, LABELS), str)]
+            commas = [(row, value) for row, value in texts if "," in value and not value.strip().startswith("[")]
+            if commas and not any(";" in value for _, value in texts):
+                row, value = commas[0]
+                yield (
+                    f"{where}: line {row.line} has the labels {short(value)}, which are one class, for labels are "
+                    "separated by ';'. If they are several, add --set separator=,"
+                )
+
+    def _is_timed(self, known: str) -> bool:
+        return known not in (START, END) or self.modality in _TIMED
+
+
+def _base(root: Path, modality: str, rows: Sequence[ListRow], column: str) -> Path:
+    """The folder that paths are relative to: `root`, or one in it that is named after the media and has the first
+    file.
+    """
+    first = next((value for row in rows if isinstance(value := row.values.get(column), str)), "")
+    names = (*_MEDIA.get(modality, ()), *(f"{name}s" for name in _MEDIA.get(modality, ())[:1]), "clips", "data")
+    places = [root, *(root / name for name in names)]
+    return next((place for place in places if first and (place / first).is_file()), root)
+
+
+def _folder_split(path: str) -> str | None:
+    """The split whose folder is the first of a path."""
+    first = Path(path).parts[0] if len(Path(path).parts) > 1 else ""
+    return next((split for split, names in SPLIT_FOLDERS.items() if first.lower() in names), None)
+
+
+def _time(span: Span) -> str:
+    """A part as ids have it, to the millisecond."""
+    return "-".join("" if one is None else f"{one:.3f}".rstrip("0").rstrip(".") for one in (span.start_s, span.stop_s))
+
+
+def _field(column: str, modality: str) -> str:
+    """The name of a column's field."""
+    return f"column_{column}" if column in _TAKEN or column in FACTS.get(modality, ()) else column
+
+
+def _json_list(value: str, row: ListRow) -> list[Any]:
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise row.error(f"the labels {short(value)}, which begin like a list of JSON and are none")
+    return found
+
+
+def _typed(path: Path, column: str, values: Sequence[Any], rows: Sequence[ListRow]) -> Sequence[Any]:
+    """The values of a column in their type. Texts that are all numbers, truth values or lists of JSON are taken as
+    that. Raises DatasetError for values of several types.
+    """
+    if column.strip().lower() in _TEXTS:
+        return values
+    there = [value for value in values if value is not None]
+    if there and all(isinstance(value, str) for value in there):
+        convert = _converter([value.strip() for value in there])
+        typed = [None if value is None else convert(value.strip()) for value in values]
+        return [None if value != value else value for value in typed]  # NaN is not itself
+    kinds = {
+        _kind(value): row for value, row in zip(reversed(values), reversed(rows), strict=True) if value is not None
+    }
+    if len(kinds) > 1:
+        (one, first), (other, second) = sorted(kinds.items())[:2]
+        raise DatasetError(
+            f"{path}: the column {column!r} is {one} in line {first.line} and {other} in line {second.line}; use one"
+        )
+    return values
+
+
+def _converter(texts: Sequence[str]) -> Callable[[str], Any]:
+    """What makes values of texts that are all of one type."""
+    if all(map(_WHOLE.fullmatch, texts)):
+        return int
+    if all(map(_NUMBER.fullmatch, texts)) and not any(_CODE.match(text) or math.isinf(float(text)) for text in texts):
+        return float
+    if all(text.lower() in ("true", "false") for text in texts):
+        return lambda text: text.lower() == "true"
+    if all(text.startswith("[") and text.endswith("]") for text in texts):
+        try:
+            [json.loads(text) for text in texts]
+        except (ValueError, RecursionError):
+            return str
+        return json.loads
+    return str
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return {str: "text", int: "a number", float: "a number", list: "a list"}.get(type(value), "an object")
+
+
+def _check_distinct(entries: Sequence[_Entry]) -> None:
+    """Raise DatasetError if two rows have the same key, or the same file and part and no key."""
+    seen: dict[str, ListRow] = {}
+    for entry in entries:
+        first = seen.setdefault(entry.key or f"{os.path.normpath(entry.path)}:{entry.part}", entry.row)
+        if first is not entry.row:
+            place = f"line {first.line}" if first.path == entry.row.path else f"line {first.line} of {first.path.name}"
+            what = "key" if entry.key else "part" if entry.part else "path"
+            raise entry.row.error(
+                f"the {what} {entry.id!r}, as {place} has", "Take one of them out, or give each a `key` of its own"
+            )
+
+
+def _numbers(
+    given: Sequence[tuple[ListRow, Sequence[str | int]]],
+) -> tuple[tuple[str, ...], dict[str | int, int]]:
+    """The sorted names, and the number of each label.
+
+    If all labels are numbers, the names are the numbers 0 to the largest, so that each keeps its value.
+    """
+    found = {label for _, labels in given for label in labels}
+    whole = {label: label if isinstance(label, int) else whole_number(label) for label in found}
+    if found and all(number is not None for number in whole.values()):
+        numbers = {label: number for label, number in whole.items() if number is not None}
+        for row, labels in given:
+            if wrong := [label for label in labels if not 0 <= numbers[label] <= MAX_LABEL]:
+                raise row.error(f"the label {short(str(wrong[0]))}, not a whole number from 0 to {MAX_LABEL}")
+        return tuple(map(str, range(1 + max(numbers.values())))), numbers
+    names = tuple(sorted({str(label) for label in found}))
+    place = {label: n for n, label in enumerate(names)}
+    return names, {label: place[str(label)] for label in found}
+
+
+def _split_doubts(tables: Sequence[_Table], entries: Sequence[_Entry]) -> Iterator[str]:
+    """Folders of splits that a list leaves unsaid, and parts of a file that are in two splits and overlap."""
+    for table in tables:
+        if SPLIT not in table.columns and table.of.split is None and {entry.split for entry in entries} == {"train"}:
+            paths = [table._text(row, PATH) for row in table.rows]
+            inside = {split: path for path in paths if (split := _folder_split(path))}
+            if len(inside) > 1:
+                yield (
+                    f"{table.of.path} lists {first_few([*inside.values()])}, whose folders look like splits, and has "
+                    "no column 'split', so all would be in train; add it"
+                )
+    by_file: dict[Path, list[_Entry]] = {}
+    for entry in entries:
+        by_file.setdefault(entry.path, []).append(entry)
+    several = (some for some in by_file.values() if len({entry.split for entry in some}) > 1)
+    if overlap := next((found for some in several if (found := _overlap(some))), None):
+        one, other = overlap
+        yield (
+            f"line {one.row.line} of {one.row.path} and line {other.row.line} of {other.row.path.name} put parts of "
+            f"{one.path.name} that overlap into the splits {one.split} and {other.split}, so a model would be "
+            "validated on what it saw"
+        )
+
+
+def _overlap(entries: Sequence[_Entry]) -> tuple[_Entry, _Entry] | None:
+    """Two entries of a file that are in different splits and overlap; None if there are none."""
+    last: dict[str, tuple[float, _Entry]] = {}
+    for begin, entry in sorted(((entry.span.start_s if entry.span else 0.0, entry) for entry in entries), key=_first):
+        for split, (end, other) in last.items():
+            if split != entry.split and end > begin:
+                return other, entry
+        end = math.inf if entry.span is None or entry.span.stop_s is None else entry.span.stop_s
+        last[entry.split] = max(last.get(entry.split, (0.0, entry)), (end, entry), key=_first)
+    return None
+
+
+def _first(pair: tuple[float, _Entry]) -> float:
+    return pair[0]
