@@ -177,7 +177,7 @@ def decode_frames(
     moving = np.empty(0, dtype=np.int64) if vectors_of is None else vectors_of
     packets = packets or read_fragments(fragments, track)
     pts = wanted_pts(packets, first_frame, np.concatenate([numbers, moving]))
-    by_pts = _decode(track, fragments, packets, pts, size, motion_vectors=len(moving) > 0)
+    by_pts, _ = _decode(track, fragments, packets, pts, size, motion_vectors=len(moving) > 0)
     frames = [by_pts[p] for p in pts.tolist()]
     vectors: dict[int, Motion] = {}
     for number, frame in zip(moving.tolist(), frames[len(numbers) :], strict=True):
@@ -187,18 +187,25 @@ def decode_frames(
     return DecodedFrames(frames=frames[: len(numbers)], pts_s=pts[: len(numbers)] / track.timescale, vectors=vectors)
 
 
-def frames_at(
-    track: Track, data: memoryview, packets: Packets, pts: Int64Array, size: tuple[int, int]
-) -> list[VideoFrame]:
-    """The frames shown at `pts`, of packets that lie in `data`; raises DecodeError as `decode_frames` does."""
-    by_pts = _decode(track, data, packets, pts, size, motion_vectors=False)
-    return [by_pts[p] for p in pts.tolist()]
+def decode_keyframe(
+    track: Track, data: memoryview, packets: Packets, key: int, size: tuple[int, int]
+) -> tuple[VideoFrame, tuple[int, int]]:
+    """The frame of the keyframe `key` of packets that lie in `data`, and the width and height that are coded.
+
+    Raises DecodeError as `decode_frames` does.
+    """
+    own = slice(key, key + 1)
+    alone = Packets(
+        start=packets.start[own], size=packets.size[own], pts=packets.pts[own], keyframe=np.ones(1, dtype=np.bool_)
+    )
+    by_pts, coded = _decode(track, data, alone, alone.pts, size, motion_vectors=False)
+    return by_pts[int(alone.pts[0])], coded
 
 
 def _decode(
     track: Track, data: memoryview, packets: Packets, pts: Int64Array, size: tuple[int, int], motion_vectors: bool
-) -> dict[int, VideoFrame]:
-    """The wanted frames by pts."""
+) -> tuple[dict[int, VideoFrame], tuple[int, int]]:
+    """The wanted frames by pts, and the width and height that are coded, with what is not shown."""
     wanted = set(pts.tolist())
     found: dict[int, VideoFrame] = {}
     most = most_pixels(*size)
@@ -216,8 +223,9 @@ def _decode(
     missing = wanted - found.keys()
     if missing:
         raise DecodeError(f"the {track.codec} decoder did not return {len(missing)} of {len(wanted)} frames")
+    coded = decoder.coded_width, decoder.coded_height
     _decoders.give_back(track, motion_vectors, most, decoder)
-    return found
+    return found, coded
 
 
 def _keep(frames: list[VideoFrame], wanted: set[int], size: tuple[int, int], found: dict[int, VideoFrame]) -> None:

@@ -1,20 +1,18 @@
-"""What a hardware decoder takes: which clips NVDEC, or DALI's decoder on a CPU, decodes, told from their first packet.
+"""What a hardware decoder takes: which clips NVDEC, or DALI's decoder on a CPU, decodes, told from its packets.
 
 NVDEC's limits are those of NVIDIA's support matrix for data-center cards (A100, H100, H200): 8 bits, 4:2:0, H.264 from
 48 x 16 and HEVC from 144 x 144 pixels. It gives no picture before the first IDR of H.264, so a clip that begins in an
-open GOP would come back as whatever was in memory.
+open GOP would come back as whatever was in memory. DALI compares the size that is coded with the one that is shown:
+where they differ, it reads chroma from the wrong rows, or makes a decoder for each clip.
 """
 
 import ctypes
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass
 
-import numpy as np
+from av.video.frame import VideoFrame
 
 from maskstream.shards.media.mp4 import Int64Array, Packets, Track
 
-from .cpu import PLANAR_420, frames_at, h264_kind, read_colours
+from .cpu import PLANAR_420, h264_kind
 
 CODECS = {"cuda": ("h264", "hevc"), "cpu": ("vp9",)}
 """The codecs decoded on each type of device. NVDEC would count the hidden frames of VP9 and AV1."""
@@ -23,53 +21,8 @@ LIBRARIES = ("libcuda.so.1", "libnvcuvid.so.1")
 
 _LEAST = {"h264": (48, 16), "hevc": (144, 144), "vp9": (0, 0)}
 _MOST = {"h264": (4096, 4096), "hevc": (8192, 8192), "vp9": (16384, 16384)}
-_KEPT_FORMATS = 4096
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PictureFormat:
-    """The pixel format of decoded frames, as FFmpeg names it, and their colours: "bt601" or "bt709", full range."""
-
-    pixels: str
-    standard: str
-    full_range: bool
-
-
-class _Formats:
-    """The formats of the videos with the same header, of which one keyframe was decoded."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[bytes, PictureFormat] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(
-        self, header: bytes, track: Track, data: memoryview, packets: Packets, key: int, size: tuple[int, int]
-    ) -> PictureFormat:
-        with self._lock:
-            found = self._known.get(header)
-        if found is None:
-            (frame,) = frames_at(track, data, _only(packets, key), packets.pts[key : key + 1], size)
-            standard, full_range = read_colours(frame)
-            found = PictureFormat(pixels=frame.format.name, standard=standard, full_range=full_range)
-            with self._lock:
-                self._known[header] = found
-                if len(self._known) > _KEPT_FORMATS:
-                    self._known.popitem(last=False)
-        return found
-
-
-_formats = _Formats()
-
-
-def picture_format(
-    header: bytes, track: Track, data: memoryview, packets: Packets, kept: Int64Array, size: tuple[int, int]
-) -> PictureFormat:
-    """The format of the frames of a video, of the keyframe that the packets `kept` begin with.
-
-    header: `ftyp moov`; videos of one header have one format, so one keyframe is decoded of each. size: width, height.
-    Raises DecodeError if the keyframe cannot be decoded.
-    """
-    return _formats.of(header, track, data, packets, int(kept[0]), size)
+_LENGTH_SIZE_AT = {"h264": 4, "hevc": 21}
+"""Where avcC and hvcC have the size of the lengths of units."""
 
 
 def refused(
@@ -77,7 +30,7 @@ def refused(
 ) -> str:
     """Why the decoder on the type of device `device` cannot decode the packets `kept`, in words; "" if it can.
 
-    size: the width and height in pixels. The pixel format is not looked at; see `unusual`.
+    size: the width and height in pixels. The keyframe is not looked at; see `unusual`.
     """
     codec, decoder = track.codec, "NVDEC" if device == "cuda" else "DALI on a CPU"
     if codec not in CODECS.get(device, ()):
@@ -92,12 +45,45 @@ def refused(
         start, n_bytes = int(packets.start[kept[0]]), int(packets.size[kept[0]])
         if not h264_kind(data, start, n_bytes, (track.extradata[4] & 3) + 1)[1]:
             return f"a clip that begins in an open GOP, where {decoder} gives no pictures"
+    sets = [parameter_sets(track, data, packets, key) for key in kept.tolist() if packets.keyframe[key]]
+    if any(own and own != sets[0] for own in sets):
+        return f"{codec} whose parameter sets change within the clip"
     return ""
 
 
-def unusual(form: PictureFormat) -> str:
-    """Why frames of this format are decoded on the CPU, in words; "" for 8 bits and 4:2:0."""
-    return "" if form.pixels in PLANAR_420 else f"{form.pixels}; 8 bits and 4:2:0 are decoded"
+def unusual(track: Track, frame: VideoFrame, coded: tuple[int, int], in_band: bool) -> str:
+    """Why a video with this keyframe is decoded on the CPU, in words; "" for 8 bits, 4:2:0 and what is shown whole.
+
+    coded: its width and height with what is not shown, in pixels. H.264 may show less, unless its parameter sets are
+    `in_band`: those of a header can be changed (shards/media/h264_sps.py).
+    """
+    if frame.format.name not in PLANAR_420:
+        return f"{frame.format.name}; 8 bits and 4:2:0 are decoded"
+    if (track.codec == "hevc" or (track.codec == "h264" and in_band)) and coded != (frame.width, frame.height):
+        where = "packets" if in_band else "header"
+        return (
+            f"{track.codec} of {frame.width}x{frame.height} pixels that is coded as {coded[0]}x{coded[1]}, as the "
+            f"parameter sets in its {where} say"
+        )
+    return ""
+
+
+def parameter_sets(track: Track, data: memoryview, packets: Packets, key: int) -> list[bytes]:
+    """The sequence parameter sets before the first slice of a packet of H.264 or HEVC; others have none."""
+    if track.codec not in _LENGTH_SIZE_AT or len(track.extradata) <= _LENGTH_SIZE_AT[track.codec]:
+        return []
+    is_h264, lengths = track.codec == "h264", (track.extradata[_LENGTH_SIZE_AT[track.codec]] & 3) + 1
+    at, end = int(packets.start[key]), int(packets.start[key] + packets.size[key])
+    found: list[bytes] = []
+    while at + lengths < end:
+        n_bytes, head = int.from_bytes(data[at : at + lengths], "big"), data[at + lengths]
+        kind, slices, own = (head & 31, range(1, 6), 7) if is_h264 else (head >> 1 & 63, range(32), 33)
+        if kind in slices:
+            break
+        if kind == own:
+            found.append(bytes(data[at + lengths : at + lengths + n_bytes]))
+        at += lengths + n_bytes
+    return found
 
 
 def missing_libraries() -> list[str]:
@@ -111,11 +97,3 @@ def _loads(name: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _only(packets: Packets, key: int) -> Packets:
-    """One of the packets."""
-    one = slice(key, key + 1)
-    return Packets(
-        start=packets.start[one], size=packets.size[one], pts=packets.pts[one], keyframe=np.ones(1, dtype=np.bool_)
-    )

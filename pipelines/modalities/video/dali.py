@@ -5,13 +5,17 @@ The draws of clips, crops and masks are those of the CPU path (rows.py), and so 
 
 Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 levels on average).
 
-The data config makes a source of its own for DALI; that of mixtures knows nothing of it. Mixtures decode with PyAV.
+One batch is in flight. DALI frees the buffers of a clip's decoder without waiting for their last copies (DALI 2.4, read
+in its source), which a second batch could overwrite.
 """
 
 import logging
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from threading import Thread
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +30,12 @@ from maskstream.pipelines.decode.cpu import yuv_to_rgb
 from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.stream.sampler import BadRowsError, Wanted
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.pipelines.stream.topology import compute_alone
-from maskstream.shards.errors import DataError, SampleError
+from maskstream.pipelines.stream.topology import compute_alone, cores_of_rank
+from maskstream.shards.errors import SampleError
 
 from .batch import VideoBatch
 from .clip import VideoClip
-from .packing import EncodedClip, PackedBatch, Refusal, first_frame
+from .packing import LOOK, EncodedClip, PackedBatch, Refusal
 from .rows import ClipPlan
 
 dali: Any = nvidia.dali
@@ -57,10 +61,12 @@ def clip_graph(
     """The DALI pipeline from clips to pixels, not built yet. Its inputs are lists with one array per sample.
 
     video: an MP4, uint8 (bytes,); with `encoded=False`, decoded frames, uint8 (F, height, width, 3), without the input
-    frames. frames, order: as in `EncodedClip`. regions: float32 (views, 6), see `region`. colours: float32 (3, 4), see
-    `colours_after`. The output is uint8 (views, T, size, size, 3). Resizing is linear with pixel centres at half; a
-    crop of more than twice `size` is first resized to twice `size` with antialiasing, and the second step then averages
-    pairs. Without a `device_id` the graph of mode "gpu" can be serialised, and not built.
+    frames. frames: as in `EncodedClip`. order: int32 (1 + T,), 0 for the keyframe, and `EncodedClip.order`. regions:
+    float32 (views + 1, 6), see `region`, the last being the whole picture. colours: float32 (3, 4), see
+    `colours_after`. The outputs are uint8 (views, T, size, size, 3), and looks, uint8 (1 + T, LOOK, LOOK, 3): pixels of
+    the keyframe and of each frame. Resizing is linear with pixel centres at half; a crop of more than twice `size` is
+    first resized to twice `size` with antialiasing, and the second step then averages pairs. Without a `device_id` the
+    graph of mode "gpu" can be serialised, and not built.
     """
     fn, types = dali.fn, dali.types
     pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device_id, prefetch_queue_depth=1)
@@ -83,8 +89,10 @@ def clip_graph(
             near = fn.resize(pixels, roi_start=r[0:2], roi_end=r[2:4], size=r[4:6], antialias=True)
             small = fn.resize(near, size=[size, size], antialias=False)
             right = fn.coord_transform(small, M=matrix, T=shift, dtype=types.UINT8)
-            clips.append(fn.sequence_rearrange(fn.reshape(right, layout="FHWC"), new_order=order))
-        pipeline.set_outputs(fn.stack(*clips))
+            clips.append(fn.sequence_rearrange(fn.reshape(right, layout="FHWC"), new_order=order[1:]))
+        whole, nearest = regions[views], types.INTERP_NN
+        looks = fn.resize(pixels, roi_start=whole[0:2], roi_end=whole[2:4], size=whole[4:6], interp_type=nearest)
+        pipeline.set_outputs(fn.stack(*clips), fn.sequence_rearrange(looks, new_order=order))
     return pipeline
 
 
@@ -95,6 +103,11 @@ def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
         left, right = right, left
     near = (min(crop.height, 2 * size), min(crop.width, 2 * size))
     return np.array([crop.y, left, crop.y + crop.height, right, *near], dtype=np.float32)
+
+
+def look_region(shown: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """The whole picture of a width and height, to LOOK x LOOK pixels; see `region`."""
+    return np.array([0, 0, shown[1], shown[0], LOOK, LOOK], dtype=np.float32)
 
 
 def colours_after(standard: str, full_range: bool) -> npt.NDArray[np.float32]:
@@ -115,29 +128,39 @@ dali_torch: Any = nvidia.dali.plugin.pytorch
 
 log = logging.getLogger(__name__)
 
-MOST_FAULTS = 3
-"""After so many faults of DALI without a good batch between them, the rest of the run is decoded on the CPU."""
+MOST_FAULTS, WITHIN = 3, 100
+"""After so many faults of DALI within so many batches, the rest of the run is decoded on the CPU."""
+LIMIT_S = 60.0
+"""A batch that takes DALI longer will never come."""
 MOST_DIFFERENCE = 8.0
 """Levels, the mean over a frame: decoders differ by less than 3 (conversion, chroma siting), other pictures by more."""
+LARGE_STEP = 24.0
+"""Levels, the mean over the looks of two frames in turn: a scene cut, or a frame that is none of the clip's."""
+EVERY = 16
+"""Of every so many batches, a clip is decoded on the CPU and compared, whatever it looks like."""
+_LUMA = torch.tensor([0.299, 0.587, 0.114])
+"""What BT.601's RGB, to which DALI converts, has of luma."""
 
 
 class DaliFinish:
     """Decodes batches with a DALI pipeline, which is built for the first batch and rebuilt for a larger one.
 
     If DALI fails, it fails for the whole batch. Its clips are then decoded on the CPU, and those that fail there are
-    bad rows. Of each batch one clip's first frame is also decoded on the CPU and compared, since a decoder can hand out
-    memory that it did not write; if it differs, all clips of the batch are compared, and those that differ are decoded
-    on the CPU. A failure that no bad clip explains, and a difference, are faults of DALI; after `MOST_FAULTS` in
-    succession everything is decoded on the CPU.
+    bad rows. A decoder can also hand out memory that it did not write, without a word. So each clip's keyframe is
+    compared with that of the worker, and each frame with the one before, at LOOK x LOOK pixels. A clip that differs, or
+    has a large step, is decoded on the CPU and compared as a whole; so is a clip of every `EVERY`th batch. A failure
+    that no bad clip explains, and a clip that differs, are faults of DALI; after `MOST_FAULTS` of them, or a batch that
+    takes `LIMIT_S` seconds, all is decoded on the CPU.
 
-    sampler: makes clips on the CPU, without fields. on_cpu: the clips that were decoded on the CPU, by reason.
+    sampler: makes clips on the CPU, without fields. threads: of DALI. on_cpu: the clips that were decoded on the CPU,
+    by reason.
     """
 
     def __init__(self, sampler: RowSampler[ClipPlan, VideoBatch], clip: VideoClip, threads: int) -> None:
         self._sampler, self._clip, self._threads = sampler, clip, threads
         self._pipeline: Any = None
         self._stream: Any = None
-        self._batches = self._faults = 0
+        self._batches, self._faults, self._given_up = 0, list[int](), False
         self.on_cpu: Counter[str] = Counter()
 
     def __call__(self, batch: PackedBatch, device: torch.device) -> VideoBatch:
@@ -169,52 +192,59 @@ class DaliFinish:
 
     def _decoded_or_on_cpu(self, clips: dict[int, EncodedClip], batch: PackedBatch, device: torch.device) -> Tensor:
         """The pixels of the clips by row, uint8 (rows, views, T, size, size, 3); raises BadRowsError."""
-        if self._faults >= MOST_FAULTS:
+        if self._given_up:
             self._note(["after faults of DALI"] * len(clips))
             return self._on_cpu({row: batch.wanted[row] for row in clips}).to(device)
+        self._batches += 1
+        crops = [batch.crops[row] for row in clips]
         try:
-            video = self._decoded(list(clips.values()), [batch.crops[row] for row in clips], device)
-        except RuntimeError as error:
+            video, looks = _within(LIMIT_S, partial(self._decoded, list(clips.values()), crops, device))
+        except Exception as error:  # whatever it is, the CPU may decode these clips
             self._pipeline = None
-            said = " ".join(str(error).split())
+            hangs = isinstance(error, TimeoutError)
+            said = f"no answer for {LIMIT_S:g} s" if hangs else " ".join(f"{type(error).__name__}: {error}".split())
             log.warning("DALI failed, so %d clips are decoded on the CPU: %s", len(clips), said)
             self._note(["DALI failed"] * len(clips))
-            video = self._on_cpu({row: batch.wanted[row] for row in clips}).to(device)  # raises if a clip explains it
-            self._fault()
-            return video
-        return self._compared(video, clips, batch)
+            right = self._on_cpu({row: batch.wanted[row] for row in clips}).to(device)  # raises if a clip explains it
+            self._fault(at_once=hangs)
+            return right
+        if self._stream is not None:
+            video.record_stream(torch.cuda.current_stream(device))
+        return self._compared(video, looks, clips, batch)
 
-    def _compared(self, video: Tensor, clips: dict[int, EncodedClip], batch: PackedBatch) -> Tensor:
+    def _compared(self, video: Tensor, looks: Tensor, clips: dict[int, EncodedClip], batch: PackedBatch) -> Tensor:
         """The pixels, those of clips that DALI did not decode replaced."""
         order = list(clips)
-        place = self._batches % len(order)
-        self._batches += 1
-        if not self._differs(video[place], clips[order[place]], batch.crops[order[place]][0]):
-            self._faults = 0
+        doubtful = _doubtful(looks, list(clips.values()))
+        if self._batches % EVERY == 0:
+            doubtful[self._batches // EVERY % len(order)] = True
+        some = np.flatnonzero(doubtful).tolist()
+        if not some:
             return video
-        wrong = [n for n, row in enumerate(order) if self._differs(video[n], clips[row], batch.crops[row][0])]
-        views = self._sampler.views
-        names = ", ".join(batch.key[order[n] * views] for n in wrong)
-        log.warning("DALI returned other pictures than those of %s; they are decoded on the CPU", names)
-        self._note(["DALI returned other pictures"] * len(wrong))
-        right = self._on_cpu({order[n]: batch.wanted[order[n]] for n in wrong}).to(video.device)
-        video[torch.tensor(wrong, device=video.device)] = right
-        self._fault()
+        right = self._on_cpu({order[n]: batch.wanted[order[n]] for n in some}).to(video.device)
+        places = torch.tensor(some, device=video.device)
+        apart = torch.stack(
+            [(video[n].float() - own).abs().flatten(2).mean(2).max() for n, own in zip(some, right, strict=True)]
+        )
+        differs = apart > MOST_DIFFERENCE
+        video[places[differs]] = right[differs]
+        if wrong := [order[n] for n, own in zip(some, differs.tolist(), strict=True) if own]:
+            names = ", ".join(batch.key[row * self._sampler.views] for row in wrong)
+            log.warning("DALI returned other pictures than those of %s; they are decoded on the CPU", names)
+            self._note(["DALI returned other pictures"] * len(wrong))
+            self._fault()
         return video
 
-    def _differs(self, video: Tensor, clip: EncodedClip, crop: Crop) -> bool:
-        """Whether the first frame of a clip's first view is another picture than that of the CPU."""
-        try:
-            expected = first_frame(clip, crop, self._clip.size)
-        except DataError:
-            return True
-        found = video[0, 0].cpu().numpy()
-        return bool(np.abs(found.astype(np.float32) - expected).mean() > MOST_DIFFERENCE)
-
-    def _fault(self) -> None:
-        self._faults += 1
-        if self._faults == MOST_FAULTS:
-            log.error("DALI failed %d times, so the rest of this run is decoded on the CPU", MOST_FAULTS)
+    def _fault(self, *, at_once: bool = False) -> None:
+        """Counts a fault, and gives DALI up after many."""
+        self._faults = [one for one in self._faults if one > self._batches - WITHIN] + [self._batches]
+        if self._given_up or not (at_once or len(self._faults) >= MOST_FAULTS):
+            return
+        self._given_up = True
+        log.error(
+            "DALI %s, so the rest of this run is decoded on the CPU, whose pixels differ from DALI's by a level or two",
+            "hangs" if at_once else f"failed {MOST_FAULTS} times within {WITHIN} batches",
+        )
 
     def _note(self, reasons: list[str]) -> None:
         """Counts clips that are decoded on the CPU, and logs each reason once."""
@@ -227,7 +257,7 @@ class DaliFinish:
         """The pixels of samples by row, decoded on the CPU; raises BadRowsError for those that cannot be."""
         requests = [self._sampler.request(one) for one in wanted.values()]
         draft = self._sampler.allocate(requests)
-        with ThreadPoolExecutor(self._threads, initializer=compute_alone) as pool:
+        with ThreadPoolExecutor(cores_of_rank(), initializer=compute_alone) as pool:
             filled = [pool.submit(self._sampler.fill, request, draft, n, Stats()) for n, request in enumerate(requests)]
         bad = {
             row: error
@@ -244,19 +274,29 @@ class DaliFinish:
         """Views as (rows, views, T, size, size, 3)."""
         return video.reshape(-1, self._sampler.views, *video.shape[1:])
 
-    def _decoded(self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device) -> Tensor:
+    def _decoded(
+        self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """The pixels on the device, and the looks on the host, as in `clip_graph`."""
         size, frames, views = self._clip.size, self._clip.frames, self._sampler.views
         rows = len(clips)
-        if self._pipeline is None or self._pipeline.max_batch_size < rows:
-            self._pipeline = clip_pipeline(rows, views, size, self._threads, device)
-        (output,) = self._pipeline.run(
+        pipeline = self._pipeline
+        if pipeline is None or pipeline.max_batch_size < rows:
+            pipeline = self._pipeline = clip_pipeline(rows, views, size, self._threads, device)
+        video, looks = pipeline.run(
             video=[clip.mp4 for clip in clips],
             frames=[clip.frames for clip in clips],
-            order=[clip.order for clip in clips],
-            regions=[np.stack([region(crop, size) for crop in own]) for own in crops],
+            order=[np.append(np.int32(0), clip.order) for clip in clips],
+            regions=[
+                np.stack([*(region(crop, size) for crop in own), look_region(clip.shown)])
+                for clip, own in zip(clips, crops, strict=True)
+            ],
             colours=[colours_after(clip.standard, clip.full_range) for clip in clips],
         )
-        return self._to_torch(output.as_tensor(), (rows, views, frames, size, size, 3), device)
+        return (
+            self._to_torch(video.as_tensor(), (rows, views, frames, size, size, 3), device),
+            self._to_torch(looks.as_tensor(), (rows, 1 + frames, LOOK, LOOK, 3), device).cpu(),
+        )
 
     def _to_torch(self, source: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """A copy on the device, on a separate stream: the host waits for the copy, not for training steps."""
@@ -265,9 +305,37 @@ class DaliFinish:
         if device.type == "cuda" and self._stream is None:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
-            video = torch.empty(shape, dtype=torch.uint8, device=device)
-        dali_torch.feed_ndarray(source, video, cuda_stream=self._stream)
+            made = torch.empty(shape, dtype=torch.uint8, device=device)
+        dali_torch.feed_ndarray(source, made, cuda_stream=self._stream)
         if self._stream:
             self._stream.synchronize()
-            video.record_stream(torch.cuda.current_stream(device))
-        return video
+        return made
+
+
+def _doubtful(looks: Tensor, clips: Sequence[EncodedClip]) -> npt.NDArray[np.bool_]:
+    """Of which clips DALI's frames may be others, bool (rows,), by their looks, uint8 (rows, 1 + T, LOOK, LOOK, 3)."""
+    luma = (looks.float() @ _LUMA).numpy()
+    known = np.stack([clip.look for clip in clips]).astype(np.float32)
+    limited = ~np.array([clip.full_range for clip in clips])
+    known[limited] = ((known[limited] - 16) * (255 / 219)).clip(0, 255)
+    apart = np.abs(luma[:, 0] - known).mean(axis=(1, 2))
+    steps = np.abs(np.diff(luma, axis=1)).mean(axis=(2, 3)).max(axis=1)
+    found: npt.NDArray[np.bool_] = (apart > MOST_DIFFERENCE) | (steps > LARGE_STEP)
+    return found
+
+
+MadeT = TypeVar("MadeT")
+
+
+def _within(seconds: float, work: Callable[[], MadeT]) -> MadeT:
+    """What `work` returns or raises in a thread of its own, which is left behind after so long, with a TimeoutError."""
+    done: Future[MadeT] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True, name="maskstream-dali").start()
+    return done.result(seconds)

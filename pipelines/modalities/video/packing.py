@@ -1,23 +1,26 @@
 """Rows of clips that are packed for a decoder of whole batches; what that one cannot decode is decoded on the CPU.
 
-A packed clip is an MP4 of its own, with one fragment of one frame per tick, for decoders that select frames by number.
-DALI's decoder always decodes from the first frame, and starts over for a repeated number, so only the packets that the
-clip needs are packed, and each frame is asked for once.
+A packed clip is an MP4 of its own, with a table of its packets and one frame per tick, for decoders that select frames
+by number. DALI's decoder always decodes from the first frame, and starts over for a repeated number, so only the
+packets that the clip needs are packed, and each frame is asked for once. The first one, a keyframe, is decoded here
+too: it tells the format, and whether the decoder has decoded this clip.
 """
 
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from av.video.frame import VideoFrame
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import decode_frames, to_rgb, wanted_packets, wanted_pts
-from maskstream.pipelines.decode.nvdec import CODECS, missing_libraries, picture_format, refused, unusual
+from maskstream.pipelines.decode.cpu import cut_planes, decode_keyframe, read_colours, wanted_packets, wanted_pts
+from maskstream.pipelines.decode.nvdec import CODECS, missing_libraries, parameter_sets, refused, unusual
 from maskstream.pipelines.flow.source import SampleFlow
 from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
@@ -27,30 +30,33 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.media.h264_sps import UnknownSpsError, list_sps, uncropped_header
-from maskstream.shards.media.mp4 import Int64Array, Packets, Track, read_header
+from maskstream.shards.media.h264_sps import UnknownSpsError, uncropped_header
+from maskstream.shards.media.mp4 import Int64Array, Packets, boxes, read_header
 from maskstream.shards.stores.base import Range
 
 from .rows import AroundClip, ClipBytes, ClipPlan, ClipRowMaker
 
-_SYNC, _NON_SYNC = 0x02000000, 0x01010000
+LOOK = 16
+"""The side of the grid of pixels by which frames are compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedClip:
     """The needed packets of a clip, as a separate MP4.
 
-    mp4: uint8 (bytes,). header_size: the bytes of it before the fragment. frames: int32 (F,), increasing, the distinct
-    frames of the clip by number in this MP4. order: int32 (T,), the index into `frames` of each frame of the clip.
-    pts_s: float64 (T,), seconds from the start of the original video. size: the width and height of the decoded frames,
-    which may have more at the right and at the bottom than the video. standard, full_range: their colours.
+    mp4: uint8 (bytes,). frames: int32 (F,), increasing from 0, the distinct frames of the clip by number in this MP4,
+    and the keyframe that it begins with. order: int32 (T,), the index into `frames` of each frame of the clip. look:
+    uint8 (LOOK, LOOK), the luma of the keyframe at `places`. pts_s: float64 (T,), seconds from the start of the
+    original video. shown: the width and height of the video. size: those of the decoded frames, which may have more at
+    the right and at the bottom. standard, full_range: their colours.
     """
 
     mp4: npt.NDArray[np.uint8]
-    header_size: int
     frames: npt.NDArray[np.int32]
     order: npt.NDArray[np.int32]
+    look: npt.NDArray[np.uint8]
     pts_s: npt.NDArray[np.float64]
+    shown: tuple[int, int]
     size: tuple[int, int]
     standard: str
     full_range: bool
@@ -81,68 +87,98 @@ def encoded_clip(
     kept = kept[packets.pts[kept] >= packets.pts[0]]  # DALI would count frames before the keyframe
     if reason := refused(device, track, fragments, packets, kept, size):
         return Refusal(reason)
+    key = int(kept[0])
     try:
-        form = picture_format(data.header, track, fragments, packets, kept, size)
-        header, decoded = _uncropped(data.header, track, size)
+        frame, coded = decode_keyframe(track, fragments, packets, key, size)
     except DataError as error:
         return Refusal(f"a first frame that cannot be decoded ({error})")
-    if reason := unusual(form):
+    if reason := unusual(track, frame, coded, bool(parameter_sets(track, fragments, packets, key))):
         return Refusal(reason)
-    different, order = np.unique(pts, return_inverse=True)
+    header = data.header
+    if track.codec == "h264" and coded != size:
+        try:
+            header = uncropped_header(header)
+        except (DataError, UnknownSpsError) as error:
+            return Refusal(f"h264 whose parameter sets cannot be read ({error})")
+        if header == data.header:
+            return Refusal(f"h264 of {size[0]}x{size[1]} pixels, whose cropping cannot be taken out of its header")
+    different, order = np.unique(np.append(packets.pts[key], pts), return_inverse=True)
+    standard, full_range = read_colours(frame)
     return EncodedClip(
-        mp4=np.frombuffer(packed(header, data.fragments, track, packets, kept), dtype=np.uint8),
-        header_size=len(header),
+        mp4=np.frombuffer(packed(header, data.fragments, packets, kept), dtype=np.uint8),
         frames=np.searchsorted(np.sort(packets.pts[kept]), different).astype(np.int32),
-        order=order.astype(np.int32),
+        order=order[1:].astype(np.int32),
+        look=look_of(frame),
         pts_s=pts / track.timescale,
-        size=decoded,
-        standard=form.standard,
-        full_range=form.full_range,
+        shown=size,
+        size=coded if track.codec == "h264" else size,
+        standard=standard,
+        full_range=full_range,
     )
 
 
-def _uncropped(header: bytes, track: Track, size: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
-    """The header without cropping, and the size of the frames; H.264 that cannot be read stays as it is."""
-    if track.codec != "h264":
-        return header, size
-    try:
-        whole = uncropped_header(header)
-        return whole, size if whole == header else list_sps(read_header(whole).extradata)[0].shown
-    except UnknownSpsError:
-        return header, size
+def look_of(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """The luma of a frame in 4:2:0 at the middles of LOOK x LOOK fields, uint8 (LOOK, LOOK)."""
+    whole = Crop(x=0, y=0, width=frame.width, height=frame.height)
+    rows, columns = (((np.arange(LOOK) + 0.5) * side / LOOK).astype(int) for side in (frame.height, frame.width))
+    picked: npt.NDArray[np.uint8] = cut_planes(frame, whole)[0][rows[:, None], columns]
+    return picked
 
 
-def first_frame(clip: EncodedClip, crop: Crop, size: int) -> npt.NDArray[np.uint8]:
-    """The crop of the first frame of a clip, decoded on the CPU: uint8 (size, size, 3).
-
-    Raises DataError if it cannot be decoded.
+def packed(header: bytes, fragments: bytes, packets: Packets, kept: Int64Array) -> bytes:
+    """An MP4 of the packets `kept` with a table of them (ISO 14496-12, 8.6 and 8.7), one frame per tick; header: the
+    `ftyp moov` of a fragmented one, as `read_header` has read it.
     """
-    mp4 = clip.mp4.tobytes()
-    number = np.array([clip.frames[clip.order[0]]], dtype=np.int64)
-    fragment = memoryview(mp4)[clip.header_size :]
-    decoded = decode_frames(mp4[: clip.header_size], fragment, 0, number, size=clip.size)
-    out = np.empty((1, size, size, 3), dtype=np.uint8)
-    to_rgb(decoded.frames, crop, (size, size), out)
-    first: npt.NDArray[np.uint8] = out[0]
-    return first
-
-
-def packed(header: bytes, fragments: bytes, track: Track, packets: Packets, kept: Int64Array) -> bytes:
-    """An MP4 of the header and one fragment (ISO 14496-12, 8.8) of the packets `kept`, one frame per tick."""
+    count, sizes = len(kept), packets.size[kept]
     rank = np.argsort(np.argsort(packets.pts[kept]))
-    late = rank - np.arange(len(kept))
-    flags = np.where(packets.keyframe[kept], _SYNC, _NON_SYNC)
-    table = np.stack([np.ones_like(late), packets.size[kept], flags, late - late.min()], axis=1).astype(">u4").tobytes()
-    head = _box(b"mfhd", struct.pack(">II", 0, 1))
-    ids = _box(b"tfhd", struct.pack(">II", 0x020000, track.track_id)) + _box(b"tfdt", struct.pack(">II", 0, 0))
-    # The distance from moof's first byte to mdat's payload: four box headers (moof, traf, trun, mdat), trun's fields.
-    offset = len(head) + len(ids) + len(table) + 4 * 8 + 12
-    run = _box(b"trun", struct.pack(">III", 0x000F01, len(kept), offset) + table)
+    late = rank - np.arange(count)
+    keys = np.flatnonzero(packets.keyframe[kept]) + 1
+    tables = (
+        _table(b"stts", 1, [count, 1])
+        + _table(b"ctts", count, np.stack([np.ones_like(late), late - late.min()], axis=1))
+        + _table(b"stss", len(keys), keys)
+        + _table(b"stsc", 1, [1, count, 1])
+        + _box(b"stsz", struct.pack(">III", 0, 0, count) + sizes.astype(">u4").tobytes())
+    )
+    place = len(_with_tables(header, tables)) + 20 + 8  # behind the table that says it, and the head of mdat
+    tables += _table(b"stco", 1, [place])
     body = b"".join(
         fragments[start : start + size]
-        for start, size in zip(packets.start[kept].tolist(), packets.size[kept].tolist(), strict=True)
+        for start, size in zip(packets.start[kept].tolist(), sizes.tolist(), strict=True)
     )
-    return header + _box(b"moof", head + _box(b"traf", ids + run)) + _box(b"mdat", body)
+    return _with_tables(header, tables) + _box(b"mdat", body)
+
+
+_INTO = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+
+
+def _with_tables(header: bytes, tables: bytes) -> bytes:
+    """The header with tables in its first `stbl`, behind the sample entry, and without what is of fragments."""
+    around, made = _around_tables(header)
+    made += tables
+    for kind, (before, behind) in zip(reversed(_INTO), reversed(around), strict=True):
+        made = before + _box(kind, made) + behind
+    return made
+
+
+@lru_cache(maxsize=1024)
+def _around_tables(header: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """What stands before and behind each of the boxes `_INTO` within the one around it, and the sample entry."""
+    data, span, around = memoryview(header), (0, len(header)), []
+    for name in _INTO:
+        found = [box for box in boxes(data, *span) if box[0] != b"mvex"]
+        place = next(n for n, (kind, *_) in enumerate(found) if kind == name)
+        sides = (found[:place], found[place + 1 :])
+        before, behind = (b"".join(data[start:end] for _, start, _, end in side) for side in sides)
+        around.append((before, behind))
+        span = found[place][2:]
+    entry = next(data[start:end] for kind, start, _, end in boxes(data, *span) if kind == b"stsd")
+    return around, bytes(entry)
+
+
+def _table(kind: bytes, count: int, numbers: npt.ArrayLike) -> bytes:
+    """A box of version 0 with a count and its numbers."""
+    return _box(kind, struct.pack(">II", 0, count) + np.asarray(numbers).astype(">u4").tobytes())
 
 
 def _box(kind: bytes, payload: bytes) -> bytes:
@@ -234,9 +270,11 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
     def fill(self, item: Item, plan: PackedPlan, batch: PackedBatch, own: SampleRows, stats: Stats) -> None:
         """Reads and packs a clip, or decodes it; raises SampleError if its bytes contradict the index."""
         size = (plan.clip.video.width, plan.clip.video.height)
-        with item.manifest.reading(item.index, self.clips.component), stats.stage("read"):
-            data = self.clips.read(item, plan.clip)
-            clip = encoded_clip(data, plan.numbers, size, self.device)
+        with item.manifest.reading(item.index, self.clips.component):
+            with stats.stage("read"):
+                data = self.clips.read(item, plan.clip)
+            with stats.stage("decode"):
+                clip = encoded_clip(data, plan.numbers, size, self.device)
         if isinstance(clip, Refusal):
             decoded = self.clips.layout(Memory([plan.clip], item.views))
             self.clips.fill(item, plan.clip, decoded, SampleRows(0, item.views), stats)

@@ -72,7 +72,8 @@ def write_split(folder, codec, options, profile, size=(110, 90), *, others=()):
     samples = []
     for number, frames in enumerate(FRAMES):
         own = dict(others).get(number, {})
-        path = write_video(folder / f"{number}.mkv", codec, frames, options, *size, **own)
+        own = {"width": size[0], "height": size[1], **own}
+        path = write_video(folder / f"{number}.mkv", codec, frames, options, **own)
         video = encode_video(path, PROFILES[profile])
         samples.append(
             Sample(
@@ -105,10 +106,10 @@ def rows_sampler(rows, manifest, views):
 
 
 class Fast:
-    """Packs clips as the loader's threads do, and decodes on the CPU as its finish does."""
+    """Packs clips as the loader's threads do, and decodes as its finish does; packed_for: for which type of device."""
 
-    def __init__(self, sampler, threads=1, device=CPU):
-        packing = PackedRowMaker(clips=sampler.rows, device=device.type)
+    def __init__(self, sampler, threads=1, device=CPU, packed_for=None):
+        packing = PackedRowMaker(clips=sampler.rows, device=packed_for or device.type)
         self.packing = rows_sampler(packing, sampler.manifest, sampler.views)
         self.finish = DaliFinish(sampler, sampler.rows.clip, threads)
         self.device = device
