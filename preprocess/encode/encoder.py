@@ -124,7 +124,8 @@ def with_settings(encoder: Encoder, assignments: Sequence[str]) -> Encoder:
         return encoder
     if not isinstance(encoder, Config):
         raise ValueError(f"the encoder of {encoder.modality} has no fields that can be set; leave --set out")
-    changed = with_set(encoder, assignments)
+    own = ", ".join(name for name in encoder.to_dict(defaults=True) if name not in ("kind", "version"))
+    changed = with_set(encoder, assignments, where=f"the encoder of {encoder.modality} has {own}")
     assert isinstance(changed, type(encoder))
     return changed
 

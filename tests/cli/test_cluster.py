@@ -49,6 +49,7 @@ def test_slurm_gets_the_words_of_the_command(monkeypatch, capsys, raw, tmp_path)
     assert run(monkeypatch, *WORDS, "--out", "out", *given, "--parts", 2) == 0
     said = capsys.readouterr().out
     assert "sbatch --dependency=afterok:$(sbatch --parsable slurm-image-folder/parts.sh)" in said
+    assert "# slurm-image-folder/parts.sh\n#!/bin/sh\n#SBATCH" in said
     assert "#SBATCH --partition=x" in said
     assert "--array=1-2" in said
     parts, finish = (tmp_path / "slurm-image-folder" / name for name in ("parts.sh", "finish.sh"))

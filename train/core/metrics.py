@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -264,7 +265,7 @@ class TrainProgress:
         self._steps = steps
         self._name = name
         self._shown = shown
-        self._next_line = time.monotonic()
+        self._begun, self._next_line = (step, time.monotonic()), time.monotonic()
         console = DataConsole(file=sys.stderr)
         self._bar = shown and console.is_terminal
         self._progress = Progress(
@@ -292,12 +293,19 @@ class TrainProgress:
             self._progress.update(self._task, completed=metrics.step, figures=self._figures())
         elif self._shown and (time.monotonic() >= self._next_line or metrics.step == self._steps):
             self._next_line = time.monotonic() + LINE_EVERY_S
-            print(f"{self._name} step {metrics.step}/{self._steps}  {self._figures()}", file=sys.stderr, flush=True)
+            left = f"  {self._left(metrics.step)} left" if metrics.step < self._steps else ""
+            line = f"{self._name} step {metrics.step}/{self._steps}  {self._figures()}{left}"
+            print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Prints a line above the bar."""
         if self._shown:
             self._progress.console.print(text, highlight=False)
+
+    def _left(self, step: int) -> timedelta:
+        """The time that the steps to come take, at the mean pace of this process."""
+        first, start = self._begun
+        return timedelta(seconds=round((time.monotonic() - start) * (self._steps - step) / (step - first)))
 
     def _figures(self) -> str:
         n = len(self._recent)

@@ -292,7 +292,8 @@ def submit(job: SlurmJob, as_json: bool) -> None:
     paths = job.write()
     if not as_json:
         for path, text in zip(paths, job.scripts().values(), strict=True):
-            say(f"# {path}\n{text}")
+            for line in (f"# {path}", *text.splitlines(), ""):
+                say(line)
     jobs = job.submit()
     facts = {"parts": job.parts, "scripts": [str(path) for path in paths], "submit": job.by_hand()}
     if jobs is not None:
@@ -302,4 +303,5 @@ def submit(job: SlurmJob, as_json: bool) -> None:
     elif as_json:
         show(facts, as_json)
     else:
-        say(f"there is no sbatch on this machine; on one of the cluster, run\n{job.by_hand()}")
+        say("there is no sbatch on this machine; on one of the cluster, run")
+        say(job.by_hand())

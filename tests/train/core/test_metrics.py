@@ -156,7 +156,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(capsys):
         for step in (1, 2, 3):
             progress.update(metrics(step))
     shown = capsys.readouterr().err.splitlines()
-    assert shown[0] == "run step 1/3  loss 1.0000  8.0 samples/s  25% waiting for data"
+    assert shown[0] == "run step 1/3  loss 1.0000  8.0 samples/s  25% waiting for data  0:00:00 left"
     assert shown[-1].startswith("run step 3/3  loss 0.6111")
     assert len(shown) == 2
 
