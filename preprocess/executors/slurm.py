@@ -96,5 +96,7 @@ def _submitted(command: list[str]) -> str:
     """The number of the job that `sbatch` submitted."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"Slurm refuses {command[-1]}: {' '.join(done.stderr.split())}; change --sbatch, or the script by hand")
+        raise ValueError(
+            f"Slurm refuses {command[-1]}: {' '.join(done.stderr.split())}; change --sbatch, or the script by hand"
+        )
     return done.stdout.strip().partition(";")[0]  # JOB, or JOB;CLUSTER

@@ -46,12 +46,14 @@ def page(
     by_section: bool = False,
     curves: Any = None,
     headline: str = "",
+    details: Mapping[str, str] | None = None,
 ) -> str:
     """One self-contained HTML file of sections of cards.
 
     links: files beside the page, by what they show; they stand behind the facts.
     by_section: the links under the title lead to the sections; otherwise they lead to the cards of the first section
-    that is shown whole. curves: the charts of a run (`RunCurves`). headline: what the page says first.
+    that is shown whole. curves: the charts of a run (`RunCurves`), which stand behind the first section. headline: what
+    the page says first. details: more facts, which are folded.
     """
     whole = [] if by_section else [section for section in sections if section.layout == "whole"]
     return render(
@@ -66,6 +68,7 @@ def page(
         contents=whole[0].cards if whole and curves is None else (),
         curves=curves,
         headline=headline,
+        details=details or {},
     )
 
 

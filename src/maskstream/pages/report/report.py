@@ -33,6 +33,10 @@ BASELINES = (
 )
 
 
+_FIGURES = 3
+"""The figures that a report opens with; others are folded."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The file of a written report, and the facts on held-out samples that its head shows."""
@@ -49,13 +53,19 @@ def report_page(
     *,
     title: str,
     headline: str = "",
+    details: Mapping[str, str] | None = None,
 ) -> str:
     """The report as one HTML file, complete in itself.
 
-    metrics: of every step. found: of the model. facts: shown under the title, in their order. headline: what the page
-    says first. Raises ValueError where there is no step.
+    metrics: of every step. found: of the model. facts: shown under the title, in their order; details: behind them,
+    folded. headline: what the page says first. The first card of the first section stands before the curves. Raises
+    ValueError where there is no step.
     """
     curves = run_curves(metrics, found.loss)
+    first, *rest = sections
+    if len(first.cards) > 1:
+        rest = [replace(first, title=f"More: {first.title}", words="", cards=first.cards[1:]), *rest]
+        first = replace(first, cards=first.cards[:1])
     return page(
         kind="run report",
         title=title,
@@ -63,8 +73,9 @@ def report_page(
         lede=f"{found.learns} This page shows its loss over {plural(curves.steps, 'step')}, its speed, and its "
         "predictions for held-out samples.",
         facts=facts,
-        sections=sections,
+        sections=(first, *rest),
         curves=curves,
+        details=details,
     )
 
 
@@ -126,9 +137,9 @@ def write_report(
             figures = modality.figures(recipe.data, split)
             sections.append(make_sections(found.examples, figures, label_names(split.info)))
     found, other = evaluations[0], evaluations[1] if len(evaluations) > 1 else None
-    measured = {**data_facts(recipe.data), **evaluated_facts(found, other, modality.units)}
+    measured = {**evaluated_facts(found, other, modality.units), **data_facts(recipe.data)}
     probed = _probed(run / PROBE)
-    facts = {
+    details = {
         "recipe": recipe.name,
         "samples per step": str(settings.get("samples_per_step", "unknown")),
         "device": str(settings.get("device", "unknown")),
@@ -137,16 +148,17 @@ def write_report(
         "weights": f"step {weights_sum(weights)[1] or 'unknown'}",
         "shown below": str(data) if unseen is None else f"{data}, then {unseen}",
         **({} if probed is None else probed.facts()),
-        **measured,
+        **dict([*measured.items()][_FIGURES:]),
     }
     headline = "" if probed is None else probed.headline()
     text = report_page(
         metrics,
         found,
         evaluated_sections(sections[0], sections[1] if other else (), found, modality.units),
-        facts,
+        dict([*measured.items()][:_FIGURES]),
         title=f"{run.resolve().name}: {recipe.name}",
         headline=headline,
+        details=details,
     )
     written = write_page(text, run / "report.html" if out is None else out)
     return Report(page=written, facts=measured)
