@@ -26,7 +26,7 @@ from .m3ae_style import m3ae_style
 from .medical_vqa import pathvqa, slake, vqa_rad
 from .medthink import r_path, r_rad, r_slake
 from .meshgraphnets import meshgraphnets
-from .parquet_media import parquet_audio, parquet_image, parquet_video
+from .parquet_media import parquet_audio, parquet_image, parquet_image_text, parquet_video
 from .point_clouds import las, modelnet40
 from .refcoco import refcoco
 from .shapenet import shapenet, shapenet55, shapenetpart
@@ -63,6 +63,7 @@ BY_MODALITY: Mapping[str, Mapping[str, Callable[[Path], Dataset]]] = {
         "infoseek": infoseek,
         "m3ae-style": m3ae_style,
         "ok-vqa": ok_vqa,
+        "parquet-image-text": parquet_image_text,
         "pathvqa": pathvqa,
         "r-path": r_path,
         "r-rad": r_rad,

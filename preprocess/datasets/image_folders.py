@@ -1,17 +1,25 @@
 """Folders of pictures, alone or with texts, in usual layouts."""
 
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES, ImageEncoder
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
-from maskstream.preprocess.raw.lists import read_json
+from maskstream.preprocess.raw.lists import LIST_SUFFIXES, read_json
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject
+from maskstream.shards.members.text import ROLES
 
-from .dataset import Dataset, dataset_of, in_archives, require_folder
-from .folders import media_below, readable, split_folders
+from .dataset import Dataset, dataset_of, in_archives, require_folder, split_lists
+from .folders import SPLIT_FOLDERS, media_below, readable, split_folders
+from .listed import listed_sources, lists_in
+
+log = logging.getLogger(__name__)
 
 IMAGEFOLDER = "imagefolder"
 IMAGEFOLDER_OBTAIN = (
@@ -61,24 +69,36 @@ def _classes(folder: Path) -> list[str]:
 
 IMAGE_TEXT_FOLDER = "image-text-folder"
 IMAGE_TEXT_OBTAIN = (
-    "Lay the pictures out with a text file of the same name each, as ROOT/train/0001.jpg and ROOT/train/0001.txt, or "
-    "put the tars of img2dataset there, as ROOT/00000.tar"
+    "Lay the pictures out with a text file of the same name each, as ROOT/train/0001.jpg and ROOT/train/0001.txt, put "
+    "the tars of img2dataset there, as ROOT/00000.tar, or list pictures and texts in ROOT/metadata.jsonl, a line each: "
+    '{"file_name": "0001.jpg", "caption": "..."}'
 )
+CAPTION, CONVERSATIONS = "caption", "conversations"
+CAPTIONS = (CAPTION, "text", "captions", "txt", "TEXT", "alt_text", "sentence", "sentences", "description", "prompt")
+"""The columns that may hold the caption, in the order in which they are looked for."""
 
 
-@in_archives(".json", ".txt")
+@in_archives(".json", ".txt", *LIST_SUFFIXES)
 def image_text_folder(root: Path) -> Dataset:
-    """Pictures that have a text file of the same name, as img2dataset and others write them: in folders or in tars.
+    """Pictures with texts: of a text file of the same name, as img2dataset writes them, or of a list.
 
         ROOT/00000.tar ...                with KEY.jpg, KEY.txt and KEY.json for each picture (WebDataset); not unpacked
         ROOT/train/**/KEY.jpg, KEY.txt    or any folders; val and test in the same way, and without train all is train
+        ROOT/metadata.jsonl               as Hugging Face's imagefolder has it, also csv, tsv and Parquet, in ROOT or in
+                                          the folder of each split: `file_name`, and `caption` or `text`
+        ROOT/llava.json                   as LLaVA has it: [{"image": PATH, "conversations": [{"from": "human", "value":
+                                          "<image>\\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]}, ...]
 
     The text is the caption. KEY.json, if it is there, is an object whose texts, numbers and truth values go into the
-    sample's `json`; its `caption` counts where there is no text file. A picture without either is a reject.
+    sample's `json`; its `caption` counts where there is no text file. A list may have the other roles too (question,
+    answer, choice, rationale, phrase, passage), each a text or a list of texts; its other columns go into `json`. Of
+    conversations, what humans say are questions and the rest are answers. A picture without a text is a reject.
 
     The splits of pictures with texts. Raises DatasetError if there are none.
     """
     require_folder(root, name=IMAGE_TEXT_FOLDER, obtain=IMAGE_TEXT_OBTAIN)
+    if listed := _listed_pictures(root):
+        return listed
     folders = split_folders(root)
     folders = folders if "train" in folders else {"train": root}
     splits: dict[str, list[Source]] = {}
@@ -95,6 +115,127 @@ def image_text_folder(root: Path) -> Dataset:
             f"{IMAGE_TEXT_FOLDER}: {root} holds no pictures with a text file of the same name. {IMAGE_TEXT_OBTAIN}"
         )
     return Dataset(name=IMAGE_TEXT_FOLDER, label_names=(), splits=splits, missing=missing, encoder=ImageTextEncoder())
+
+
+def _listed_pictures(root: Path) -> Dataset | None:
+    """The dataset of the lists in `root`; None without one."""
+    encoder, doubt = ImageTextEncoder(), ""
+    if lists := lists_in(root, IMAGE_TEXT_FOLDER, encoder.modality):
+        found = listed_sources(lists, root, encoder, obtain=IMAGE_TEXT_OBTAIN)
+        label_names, splits, doubt = found.label_names, found.splits, found.doubt
+        splits = {
+            split: [replace(source, meta=_captioned(source.meta)) for source in sources]
+            for split, sources in splits.items()
+        }
+    else:
+        label_names, splits = (), _conversations(root)
+    if not splits:
+        return None
+    told = {split: [one for one in sources if {*ROLES} & {*one.meta}] for split, sources in splits.items()}
+    if not any(told.values()):
+        raise DatasetError(f"{IMAGE_TEXT_FOLDER}: the list in {root} has no texts. {IMAGE_TEXT_OBTAIN}")
+    dataset = dataset_of(
+        IMAGE_TEXT_FOLDER,
+        label_names,
+        {split: sources for split, sources in told.items() if sources},
+        root=root,
+        obtain=IMAGE_TEXT_OBTAIN,
+        encoder=encoder,
+        doubt=doubt,
+        labelled=False,
+    )
+    silent = {split: [one for one in sources if not {*ROLES} & {*one.meta}] for split, sources in splits.items()}
+    for split, sources in silent.items():
+        dataset.missing.setdefault(split, []).extend(
+            Reject(source=one.id, stage="missing", reason="has no text") for one in sources
+        )
+    return dataset
+
+
+def _captioned(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says, with its caption under this name."""
+    about = dict(meta)
+    if not {*ROLES} & {*about} and (name := next((name for name in CAPTIONS if name in about), None)):
+        about[CAPTION] = about.pop(name)
+    return about
+
+
+def _conversations(root: Path) -> dict[str, list[Source]]:
+    """The sources of lists as LLaVA has them: one in `root`, or one for each split. {} without one."""
+    beside = {path.stem for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    found = (path for path in sorted(root.glob("*.json")) if path.stem not in beside and path.is_file())
+    paths = [path for path in found if _is_array(path)]
+    if not paths:
+        return {}
+    lists = {"train": paths[0]}
+    if len(paths) > 1:
+        lists = split_lists(IMAGE_TEXT_FOLDER, (root,), SPLIT_FOLDERS, (".json",), IMAGE_TEXT_OBTAIN)
+    return {split: list(_conversing(root, path)) for split, path in lists.items()}
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a JSON file begins like a list."""
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1] == b"["
+
+
+def _conversing(root: Path, path: Path) -> Iterator[Source]:
+    entries = read_json(path, IMAGE_TEXT_OBTAIN)
+    base: Path | None = None
+    if texts := sum(isinstance(entry, dict) and not entry.get("image") for entry in entries):
+        log.warning("%s: %d of %d conversations have no image, and are left out", path, texts, len(entries))
+    for number, entry in enumerate(entries):
+        where = f"{path}: entry {number}"
+        if not isinstance(entry, dict) or CONVERSATIONS not in entry:
+            raise DatasetError(f"{where} is no object with `image` and `{CONVERSATIONS}`. {IMAGE_TEXT_OBTAIN}")
+        images = entry.get("image")
+        images = [images] if isinstance(images, str) else images or []
+        if not isinstance(images, list) or not all(isinstance(one, str) and one for one in images):
+            raise DatasetError(f"{where} has the image {str(images)[:80]!r}; a path, or a list of paths, is legal")
+        if not images:
+            continue
+        if base is None:
+            base = next(
+                (place for place in (root, root / "images", root / "image") if (place / images[0]).is_file()), root
+            )
+        first, *others = [base / one for one in images]
+        about = {
+            key: value
+            for key, value in entry.items()
+            if isinstance(value, str | int | float) and key not in ("image", "label", "source", "crop", "key")
+        }
+        yield Source(
+            id=f"{path.name}:{number}",
+            path=first,
+            parts=tuple(others),
+            meta=about | {"image": images[0]} | conversation(entry[CONVERSATIONS], where),
+        )
+
+
+_MARK = re.compile(r"\s*<image>\s*")
+_HUMAN, _ANSWER = ("human", "user"), ("gpt", "assistant")
+
+
+def conversation(turns: object, where: str) -> dict[str, list[str]]:
+    """The questions and answers of a conversation: a list of {"from" or "role": who, "value" or "content": text}. What
+    stands for the image, and what the system says, is left out. Raises DatasetError for another form.
+    """
+    found: dict[str, list[str]] = {"question": [], "answer": [], "system": []}
+    for turn in turns if isinstance(turns, list) else [turns]:
+        said = turn if isinstance(turn, dict) else {}
+        who, text = said.get("from", said.get("role")), said.get("value", said.get("content"))
+        role = "question" if who in _HUMAN else "answer" if who in _ANSWER else who
+        if role not in found or not isinstance(text, str):
+            raise DatasetError(
+                f"{where} has the turn {str(turn)[:80]!r}, not such as {{'from': 'human', 'value': TEXT}}; legal are "
+                f"{', '.join((*_HUMAN, *_ANSWER, 'system'))}"
+            )
+        found[role].append(_MARK.sub(" ", text).strip())
+    if len(found["question"]) != len(found["answer"]):
+        raise DatasetError(
+            f"{where} has {len(found['question'])} questions and {len(found['answer'])} answers; each needs the other"
+        )
+    return {role: texts for role, texts in found.items() if texts and role != "system"}
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -5,11 +5,16 @@ none is, all are train. The column is the one that the file's metadata say is an
 that is named so; it holds the bytes of a file in each row. The label is the column `label`, else the one that the
 metadata say is a ClassLabel, of names or numbers. Other columns of text, numbers and truth values go into the sample's
 `json`, for `fields=`; one whose name means something else there, such as `source` or `crop`, is called `column_crop`.
+
+parquet-image-text takes the texts too: the columns caption, question, answer, choice, rationale, phrase and passage, a
+text or a list of texts a row; without one, a column such as `text` or `captions` is the caption; and `conversations` as
+LLaVA has them are questions and answers.
 """
 
 import json
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,14 +26,17 @@ import pyarrow.parquet as pq
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.raw.lists import MAX_LABEL
 from maskstream.preprocess.raw.parquet_rows import is_outage
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
+from maskstream.shards.members.text import ROLES
 
 from .dataset import Dataset, label_doubt, reads_media, require_folder
 from .folders import SPLIT_FOLDERS, media_paths, readable
+from .image_folders import CAPTION, CAPTIONS, CONVERSATIONS, conversation
 
 OBTAIN = (
     "Get a dataset with `hf download --repo-type dataset USER/NAME --local-dir ROOT`, so that there is "
@@ -38,8 +46,10 @@ _KINDS = {
     "image": ("Image", (".jpg", "image", "img", "jpg", "png"), ImageEncoder),
     "audio": ("Audio", (".wav", "audio", "sound", "wav", "flac"), AudioEncoder),
     "video": ("Video", (".mp4", "video", "mp4"), VideoEncoder),
+    "image-text": ("Image", (".jpg", "image", "img", "jpg", "png"), ImageTextEncoder),
 }
 """Per kind the type in the metadata, the ending of a row's name, and the names of its column."""
+log = logging.getLogger(__name__)
 _TAKEN = frozenset({"crop", "episode", "key", "label", "source"})
 """What a source's meta says to an encoder, and a sample's json of itself; columns may not steer or hide it."""
 _ROWS = 256
@@ -50,13 +60,15 @@ MAX_LISTED_BYTES = 1 << 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Table:
-    """A file: its column of media, the column of labels ("" for none) with their names, and the columns for `json`."""
+    """A file: its column of media, the column of labels ("" for none) with their names, and the columns for `json`, by
+    the name that they have there.
+    """
 
     path: Path
     media: str
     label: str
     names: tuple[str, ...]
-    others: tuple[str, ...]
+    others: Mapping[str, str]
 
 
 @reads_media
@@ -85,7 +97,13 @@ def parquet_media(root: Path, kind: str) -> Dataset:
         )
         listed.setdefault(splits[table.path], []).append(source)
     encoder: Encoder = _KINDS[kind][2]()
-    labelled = any(table.label for table in tables)
+    labelled = any(table.label for table in tables) and kind != "image-text"
+    if kind == "image" and (texts := sorted({*CAPTIONS} & {one for table in tables for one in table.others.values()})):
+        log.warning(
+            "parquet-image: the column %r is a field of the samples. To pair images and texts for image_text_loader, "
+            "take the dataset parquet-image-text",
+            texts[0],
+        )
     doubt = label_doubt(listed, names, f"{kind} rows", OBTAIN) if labelled else ""
     return Dataset(name=name, label_names=names, splits=listed, encoder=encoder, doubt=doubt)
 
@@ -93,6 +111,7 @@ def parquet_media(root: Path, kind: str) -> Dataset:
 parquet_image = partial(parquet_media, kind="image")
 parquet_audio = partial(parquet_media, kind="audio")
 parquet_video = partial(parquet_media, kind="video")
+parquet_image_text = partial(parquet_media, kind="image-text")
 
 
 def _splits(root: Path, paths: list[Path], name: str) -> dict[Path, str]:
@@ -124,7 +143,7 @@ def _table(path: Path, kind: str, name: str) -> _Table:
     if len(media) != 1:
         raise DatasetError(
             f"{name}: {path} has {len(media) or 'no'} columns of the kind {kind} ({', '.join(media) or 'none'}), of "
-            f"the columns {', '.join(schema.names)[:200]}; one is needed, called {kind}"
+            f"the columns {', '.join(schema.names)[:200]}; one is needed, called {usual[0]}"
         )
     if not _is_media(schema.field(media[0]).type):
         raise DatasetError(
@@ -143,16 +162,41 @@ def _table(path: Path, kind: str, name: str) -> _Table:
         raise DatasetError(
             f"{name}: the metadata of {path} name the labels {str(found)[:80]!r}; a list of names is legal"
         )
-    others = [
-        field.name
+    others = {
+        field.name: _field(field.name)
         for field in schema
         if field.name not in (media[0], label)
         and (
             pa.types.is_string(field.type)
             or (pa.types.is_primitive(field.type) and not pa.types.is_temporal(field.type))
         )
-    ]
-    return _Table(path=path, media=media[0], label=label, names=tuple(map(str, found)), others=tuple(others))
+    }
+    if kind == "image-text":
+        others |= _texts(schema, path)
+    return _Table(path=path, media=media[0], label=label, names=tuple(map(str, found)), others=others)
+
+
+def _texts(schema: pa.Schema, path: Path) -> dict[str, str]:
+    """The columns of texts by their names in `json`: those of roles, or the one that is the caption."""
+    texts = [field.name for field in schema if _is_text(field.type)]
+    found = {column: column for column in texts if column in ROLES}
+    if not found and (caption := next((name for name in CAPTIONS if name in texts), None)):
+        found = {caption: CAPTION}
+    if CONVERSATIONS in schema.names:
+        found[CONVERSATIONS] = CONVERSATIONS
+    if not found:
+        raise DatasetError(
+            f"parquet-image-text: {path} has the columns {', '.join(schema.names)[:200]}, and none with texts; legal "
+            f"are {', '.join(ROLES)}, or one of {', '.join(CAPTIONS)}, or {CONVERSATIONS}"
+        )
+    return found
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds texts, or lists of them."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _features(schema: Any) -> dict[str, Any]:
@@ -215,7 +259,9 @@ def _rows(table: _Table, room: _Room) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(_ROWS, columns=columns):
                 room.take(table.path, batch)
                 for row in batch.to_pylist():
-                    about = {_field(name): row[name] for name in table.others if row[name] is not None}
+                    about = {own: row[name] for name, own in table.others.items() if row[name] is not None}
+                    if CONVERSATIONS in about:
+                        about |= conversation(about.pop(CONVERSATIONS), f"{table.path}: row {number}")
                     yield {"row": number, "label": row.get(table.label), "json": about}
                     number += 1
     except (pa.ArrowException, ValueError, OSError) as error:

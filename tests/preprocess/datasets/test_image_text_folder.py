@@ -1,4 +1,4 @@
-"""Pictures with texts of the same name: tars as img2dataset writes them, and folders."""
+"""Pictures with texts: tars as img2dataset writes them, folders, lists, Parquet and LLaVA's JSON, to the loader."""
 
 import io
 import json
@@ -6,8 +6,12 @@ import tarfile
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
 
+from maskstream.pipelines import image_text_loader
 from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.tree import raw_tree
@@ -70,3 +74,129 @@ def test_folders_and_pictures_without_a_text(tmp_path):
     (tmp_path / "val/3.json").write_text("[1]")
     with pytest.raises(DatasetError, match=r"3\.json holds no object, but a list"):
         DATASETS["image-text-folder"](tmp_path)
+
+
+def seen(split, roles, fields=()):
+    """What the loader gives: the grey level of each picture, with the words of its texts and its fields."""
+    words = Tokenizer.from_file(str(split / "tokenizer.json"))
+    loader = image_text_loader(
+        split, size=16, text=roles, length=32, fields=fields, batch_size=2, shuffle=False, device="cpu", threads=1
+    )
+    found = {}
+    for batch in loader:
+        for row, image in enumerate(batch.image):
+            texts = batch.text.tokens[row][batch.text.roles[row] >= 0].tolist()
+            values = tuple(batch.fields[name][row] for name in fields)
+            found[round(image.float().mean().item() / 8)] = (words.decode(texts), *values)
+    loader.close()
+    return found
+
+
+WORDS = {"settings": ["tokenizer=train:wordpiece:300"], "workers": 0}
+
+
+def test_tars_of_img2dataset_reach_the_loader(tmp_path):
+    """The table that img2dataset leaves beside a tar is no list."""
+    write_tar(tmp_path / "raw/00000.tar", range(1, 4))
+    pq.write_table(
+        pa.table({"url": ["x"] * 3, "key": ["1", "2", "3"], "caption": ["a"] * 3}), tmp_path / "raw/00000.parquet"
+    )
+    make_shards("image-text-folder", tmp_path / "raw", tmp_path / "out", **WORDS)
+    assert seen(tmp_path / "out/train", ("caption",), ("url",)) == {
+        n: (f"a picture {n}", f"https://x/{n}.jpg") for n in range(1, 4)
+    }
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_imagefolder_of_hugging_face_with_texts(tmp_path, form):
+    raw = tmp_path / "raw"
+    (raw / "train").mkdir(parents=True)
+    rows = [{"file_name": f"{n}.jpg", "text": f"number {n}", "score": n / 2} for n in range(1, 4)]
+    for n in range(1, 4):
+        (raw / f"train/{n}.jpg").write_bytes(picture(n))
+    if form == "jsonl":
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    else:
+        text = "file_name,text,score\n" + "".join(f"{row['file_name']},{row['text']},{row['score']}\n" for row in rows)
+    (raw / f"train/metadata.{form}").write_text(text)
+    make_shards("image-text-folder", raw, tmp_path / "out", **WORDS)
+    assert seen(tmp_path / "out/train", ("caption",), ("score",)) == {n: (f"number {n}", n / 2) for n in range(1, 4)}
+    (raw / f"train/metadata.{form}").write_text(text.replace("text", "words"))
+    with pytest.raises(DatasetError, match="has no texts"):
+        DATASETS["image-text-folder"](raw)
+
+
+@pytest.mark.parametrize("packed", ["bytes", "struct"])
+def test_images_and_texts_in_parquet(tmp_path, packed, caplog):
+    """As the Hub keeps them: bytes, or bytes and a path, and any of the usual columns of texts."""
+    images = [picture(n) if packed == "bytes" else {"bytes": picture(n), "path": f"{n}.jpg"} for n in range(1, 5)]
+    columns = {"image": images, "text": [f"number {n}" for n in range(1, 4)] + [None], "score": [1, 2, 3, 4]}
+    (tmp_path / "raw").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "raw/train-00000-of-00001.parquet")
+    DATASETS["parquet-image"](tmp_path / "raw")
+    assert "the column 'text' is a field of the samples" in caplog.text
+    assert "take the dataset parquet-image-text" in caplog.text
+    report = make_shards("parquet-image-text", tmp_path / "raw", tmp_path / "out", **WORDS, max_rejects=0.5)
+    assert report.splits["train"].counts["samples"] == 3
+    assert seen(tmp_path / "out/train", ("caption",), ("score",)) == {n: (f"number {n}", n) for n in range(1, 4)}
+    pq.write_table(pa.table({"image": images, "score": [1, 2, 3, 4]}), tmp_path / "raw/train-00000-of-00001.parquet")
+    with pytest.raises(
+        DatasetError, match="has the columns image, score, and none with texts; legal are caption, ques"
+    ):
+        DATASETS["parquet-image-text"](tmp_path / "raw")
+
+
+def test_several_captions_and_questions_in_parquet(tmp_path):
+    rows = [
+        {"image": picture(1), "question": "what is it", "answer": ["one", "a one"], "label": 3},
+        {"image": picture(2), "question": "and this", "answer": ["two"], "label": 4},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    dataset = DATASETS["parquet-image-text"](tmp_path)
+    assert dataset.doubt == ""
+    assert [dict(one.meta) for one in dataset.splits["train"]] == [
+        {name: row[name] for name in ("question", "answer")} for row in rows
+    ]
+    pq.write_table(pa.table({"image": [picture(1)], "captions": [["a one", "the one"]]}), tmp_path / "a.parquet")
+    assert DATASETS["parquet-image-text"](tmp_path).splits["train"][0].meta == {"caption": ["a one", "the one"]}
+
+
+def turns(*texts):
+    return [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(texts)]
+
+
+LLAVA = [
+    {"id": "1", "image": "coco/1.jpg", "conversations": turns("<image>\nWhat is it?", "One.", "Is it?", "Yes.")},
+    {"id": "2", "image": "coco/2.jpg", "conversations": turns("Name it.\n<image>", "Two.")},
+    {"id": "text", "conversations": turns("Hello.", "Hello, human.")},
+]
+
+
+def test_conversations_of_llava(tmp_path, caplog):
+    raw = tmp_path / "raw"
+    (raw / "images/coco").mkdir(parents=True)
+    for n in (1, 2):
+        (raw / f"images/coco/{n}.jpg").write_bytes(picture(n))
+    (raw / "llava_instruct.json").write_text(json.dumps(LLAVA))
+    make_shards("image-text-folder", raw, tmp_path / "out", **WORDS)
+    assert "1 of 3 conversations have no image, and are left out" in caplog.text
+    sources = DATASETS["image-text-folder"](raw).splits["train"]
+    assert [(one.meta["question"], one.meta["answer"], one.meta["id"]) for one in sources] == [
+        (["What is it?", "Is it?"], ["One.", "Yes."], "1"),
+        (["Name it."], ["Two."], "2"),
+    ]
+    assert {n: words for n, (words,) in seen(tmp_path / "out/train", ("answer",)).items()}.keys() == {1, 2}
+    for wrong, says in (
+        (turns("What is it?"), r"entry 0 has 1 questions and 0 answers; each needs the other"),
+        ([{"from": "robot", "value": "x"}], r"entry 0 has the turn .*robot.*; legal are human, user, gpt, assistant"),
+    ):
+        (raw / "llava_instruct.json").write_text(json.dumps([{**LLAVA[0], "conversations": wrong}]))
+        with pytest.raises(DatasetError, match=says):
+            DATASETS["image-text-folder"](raw)
+
+
+def test_a_conversation_in_parquet(tmp_path):
+    rows = [{"image": picture(1), "conversations": turns("<image>\nWhat is it?", "One.")}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (source,) = DATASETS["parquet-image-text"](tmp_path).splits["train"]
+    assert source.meta == {"question": ["What is it?"], "answer": ["One."]}
