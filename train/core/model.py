@@ -178,6 +178,12 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
         """The number of different labels that the model can take; None if it uses no labels."""
         return None
 
+    @property
+    def most_ids(self) -> int | None:
+        """The number of token ids that the model can take, its field `vocabulary`; None if it reads none."""
+        found = getattr(self, "vocabulary", None)
+        return found if isinstance(found, int) else None
+
     def check(self, data: DataConfig[BatchT]) -> None:
         """Raises ValueError if the model cannot train on data of this config."""
 

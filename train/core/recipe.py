@@ -17,6 +17,7 @@ from maskstream.pipelines.stream.run_length import run_steps
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY, Config
 from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
+from maskstream.shards.format.tokenizer import tokenizer_facts
 
 from .model import Model, ModelConfig
 from .optimiser import OptimiserConfig, ScheduleConfig
@@ -58,7 +59,7 @@ class Recipe(Config, Generic[BatchT]):
         """The loader of the recipe's batches on the split at a location, or on one that is open.
 
         A token budget, or a mask that changes over the run, needs `steps` (see `run_length`). ValueError if the split
-        has more labels than the model, or none where they are all that the model learns.
+        has more labels or token ids than the model, or no label where they are all that the model learns.
         """
         most = self.model.most_labels
         labels = Manifest.load(location, version=options.get("version")).label if most is not None else ()
@@ -66,6 +67,13 @@ class Recipe(Config, Generic[BatchT]):
             raise ValueError(
                 f"{location} has labels of {found} categories, but the model has {most}; set model.categories={found}"
             )
+        if (ids := self.model.most_ids) is not None:
+            split = Manifest.load(location, version=options.get("version"))
+            if (found := tokenizer_facts(split.location, split.info).vocabulary) > ids:
+                raise ValueError(
+                    f"the tokenizer of {location} has {found:,} ids, but the model has {ids:,}; set "
+                    f"model.vocabulary={-(-found // 64) * 64}"
+                )
         if self.model.needs_labels and np.max(labels, initial=-1) < 0:
             raise ValueError(
                 f"no sample of {location} has a label, which is what {self.name} learns; make shards of a dataset with "

@@ -8,6 +8,7 @@ on letters that say whether they begin a word, which gives the same merges and k
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,14 @@ _NAMES = {
     "mask": ("[MASK]", "<mask>"),
 }
 """The names that special tokens have in published tokenizers, the usual one first."""
+_ROLES = {
+    "pad": ("pad",),
+    "unknown": ("unk",),
+    "begin": ("cls", "bos"),
+    "end": ("sep", "eos"),
+    "mask": ("mask",),
+}
+"""What transformers calls the special tokens of a folder."""
 _LETTERS = 2000
 """The most letters of a vocabulary of word pieces; words with rarer ones are not used for training."""
 _WITHIN = 0xF0000
@@ -62,7 +71,8 @@ class Training:
         if algorithm not in ALGORITHMS or not size.isdecimal() or int(size) < LEAST:
             raise ValueError(
                 f"tokenizer={words!r} is no training; write {TRAIN}ALGORITHM:SIZE with {' or '.join(ALGORITHMS)} and a "
-                f"vocabulary of {LEAST} or more, such as {TRAIN}wordpiece:8000, or the path of a tokenizer.json"
+                f"vocabulary of {LEAST} or more, such as {TRAIN}wordpiece:8000, or the path of a tokenizer.json or of "
+                "a folder of transformers"
             )
         return cls(algorithm=algorithm, vocabulary=int(size))
 
@@ -138,15 +148,47 @@ def load_tokenizer(definition: bytes) -> Tokenizer:
     return tokenizer
 
 
-def read_facts(definition: bytes) -> TokenizerFacts:
-    """The facts of a tokenizer.json. ValueError if it is none, or has not the specials that rows of texts need."""
-    tokenizer = load_tokenizer(definition)
+def read_facts(definition: bytes, named: Mapping[str, str] | None = None) -> TokenizerFacts:
+    """The facts of a tokenizer.json. named: the special tokens whose names are known, such as {"mask": "<m>"}.
+
+    ValueError if it is none, or has not the specials that rows of texts need.
+    """
+    tokenizer, own = load_tokenizer(definition), named or {}
     known = {
-        what: next((i for i in map(tokenizer.token_to_id, names) if i is not None), None)
+        what: next((i for i in map(tokenizer.token_to_id, (*_given(own, what), *names)) if i is not None), None)
         for what, names in _NAMES.items()
     }
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     return TokenizerFacts(sha256=hashlib.sha256(definition).hexdigest(), vocabulary=highest + 1, **known)
+
+
+def _given(named: Mapping[str, str], what: str) -> tuple[str, ...]:
+    return (named[what],) if what in named else ()
+
+
+def _read_folder(folder: Path) -> tuple[bytes, dict[str, str]]:
+    """The tokenizer.json of a folder that transformers wrote, and the names of its special tokens.
+
+    ValueError if there is none, or its tokenizer_config.json is damaged.
+    """
+    path = folder / TOKENIZER_JSON
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} has no {TOKENIZER_JSON}; transformers' AutoTokenizer.from_pretrained(FOLDER).save_pretrained("
+            "OTHER) writes one for tokenizers of older formats"
+        )
+    config, named = folder / "tokenizer_config.json", {}
+    try:
+        said = json.loads(config.read_bytes()) if config.is_file() else {}
+        for what, roles in _ROLES.items():
+            for role in roles:
+                token = said.get(f"{role}_token")
+                token = token.get("content") if isinstance(token, dict) else token
+                if isinstance(token, str) and what not in named:
+                    named[what] = token
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{config} is damaged ({error})") from error
+    return path.read_bytes(), named
 
 
 def make_tokenizer(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, TokenizerFacts]:
@@ -158,15 +200,16 @@ def make_tokenizer(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, Tokeniz
     if tokenizer.startswith(TRAIN):
         definition = Training.parse(tokenizer).trained(texts)
         return definition, read_facts(definition)
+    path = Path(tokenizer)
     try:
-        definition = Path(tokenizer).read_bytes()
-        return definition, read_facts(definition)
+        definition, named = _read_folder(path) if path.is_dir() else (path.read_bytes(), {})
+        return definition, read_facts(definition, named)
     except ValueError as error:
         raise ValueError(f"tokenizer={tokenizer!r} cannot be used: {error}") from error
     except OSError as error:
         raise ValueError(
-            f"tokenizer={tokenizer!r} cannot be read ({error.strerror}); give the path of a tokenizer.json, or "
-            f"{TRAIN}wordpiece:8000"
+            f"tokenizer={tokenizer!r} cannot be read ({error.strerror}); give the path of a tokenizer.json or of a "
+            f"folder of transformers, or {TRAIN}wordpiece:8000"
         ) from error
 
 
@@ -208,7 +251,7 @@ class UntrainedEncoder(Config):
     """The settings of an encoder of texts, before its tokenizer is there.
 
     tokenizer: `train:ALGORITHM:SIZE`, which trains one on the texts of the split train (wordpiece or bpe), or the path
-    of a tokenizer.json.
+    of a tokenizer.json, or of a folder that transformers wrote.
     """
 
     modality: ClassVar[str]

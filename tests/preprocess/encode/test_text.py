@@ -66,6 +66,26 @@ def test_a_trained_tokenizer_is_the_same_bytes_in_every_process(algorithm):
     assert (facts.pad, facts.unknown, facts.begin, facts.end, facts.mask) == (0, 1, 2, 3, 4)
 
 
+def test_a_folder_of_transformers_says_what_its_special_tokens_are_called(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "own.json").write_bytes(
+        Training.parse("train:bpe:400").trained(TEXTS).replace(b"[MASK]", b"<hide>").replace(b"[CLS]", b"<go>")
+    )
+    names = {"mask_token": "<hide>", "bos_token": "<go>", "pad_token": "[PAD]"}
+    folder = tmp_path / "theirs"
+    transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "own.json"), **names).save_pretrained(folder)
+    facts = prepared(tokenizer=str(folder)).tokenizer
+    assert (facts.pad, facts.unknown, facts.begin, facts.end, facts.mask) == (0, 1, 2, 3, 4)
+    alone = read_facts((folder / "tokenizer.json").read_bytes())
+    assert (alone.begin, alone.mask) == (None, None)
+    (folder / "tokenizer_config.json").write_text("[")
+    with pytest.raises(ValueError, match=r"tokenizer_config.json is damaged"):
+        prepared(tokenizer=str(folder))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"has no tokenizer.json; transformers' AutoTokenizer"):
+        prepared(tokenizer=str(folder))
+
+
 def test_word_pieces_are_those_of_bert():
     tokenizer = load_tokenizer(Training.parse("train:wordpiece:400").trained(TEXTS))
     assert tokenizer.encode("The Quick DOGS.", add_special_tokens=False).tokens == ["the", "quick", "dogs", "."]

@@ -7,10 +7,14 @@ import pytest
 
 from maskstream.pipelines import Loader
 from maskstream.shards.config import with_set
+from maskstream.shards.format.manifest import read_info
+from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.train import RECIPES, named_recipe
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.recipes import chosen_recipe
+
+from ...pipelines.every_modality import write_split
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -47,6 +51,17 @@ def test_a_run_shows_every_sample_as_often_as_the_schedule_says(recipe, eleven):
     assert replace(recipe, batch_size=2).run_length(eleven, world_size=2) == 2 * 2
     fixed = replace(recipe, schedule=ScheduleConfig(base_lr=0.1, steps=7))
     assert fixed.run_length(eleven) == 7
+
+
+@pytest.mark.parametrize(("name", "modality"), [("bert-tiny", "text"), ("m3ae-tiny", "image-text")])
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused_before_training(name, modality, tmp_path):
+    split = write_split(modality, tmp_path)
+    ids = tokenizer_facts(str(split), read_info(split)).vocabulary
+    recipe = chosen_recipe(name, [f"model.vocabulary={ids - 1}", "batch_size=2"])
+    said = rf"has {ids:,} ids, but the model has {ids - 1:,}; set model\.vocabulary=\d+"
+    with pytest.raises(ValueError, match=said):
+        recipe.loader(split, steps=1, device="cpu")
+    chosen_recipe(name, [f"model.vocabulary={ids}", "batch_size=2"]).loader(split, steps=1, device="cpu").close()
 
 
 def no_loader(*_, **__):
