@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from maskstream.preprocess.division import SOURCE, Division
 from maskstream.preprocess.encode.limits import Limits
 from maskstream.preprocess.encode.video.profile import VideoProfile
 from maskstream.preprocess.executors.base import Executor
@@ -57,6 +58,9 @@ class JobSettings(RunSettings, total=False):
     repair: bool
     part: tuple[int, int] | None
     finish: bool
+    val: float | None
+    val_by: str
+    val_seed: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +74,8 @@ class JobOptions(RunOptions):
     everything. outside_root: a list or a link may lead to files that are not below the root. damage: "reject", "trim"
     or "keep" what is damaged, as the field `damage` of the encoder says; with "keep", archives too are read as far as
     they can be, with a reject that names each. max_rejects: the largest share of sources that may be rejected or
-    missing.
+    missing. val: the share of the split train that becomes a split val, by the groups `val_by` ("source": a raw file
+    and all of its samples; "sample"; "folder"; or a field of the sources) and the seed `val_seed` (see division.py).
 
     The others edit the records of earlier runs, or which of them are this run's, before it writes what they lack:
 
@@ -95,8 +100,14 @@ class JobOptions(RunOptions):
     repair: bool = False
     part: tuple[int, int] | None = None
     finish: bool = False
+    val: float | None = None
+    val_by: str = SOURCE
+    val_seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):
+            raise ValueError("val_by and val_seed say how train is divided; give val too, the share, such as 0.05")
+        _ = self.division  # raises ValueError
         part, overwrite, retry_rejects = self.part, self.overwrite, self.retry_rejects
         if not 0 <= self.max_rejects <= 1:
             raise ValueError(f"max_rejects={self.max_rejects} must be a share of the sources, from 0 to 1")
@@ -114,6 +125,11 @@ class JobOptions(RunOptions):
             JobPart(*part)  # raises ValueError
         if self.samples_per_shard is not None and self.samples_per_shard < 1:
             raise ValueError(f"samples_per_shard={self.samples_per_shard} must be at least 1")
+
+    @property
+    def division(self) -> Division | None:
+        """How the split train is divided; None if it is not."""
+        return None if self.val is None else Division(share=self.val, by=self.val_by, seed=self.val_seed)
 
     @property
     def own(self) -> JobPart | None:

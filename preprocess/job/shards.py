@@ -21,6 +21,7 @@ from typing import Any, Unpack
 
 from maskstream.preprocess.datasets import Dataset, chosen_dataset
 from maskstream.preprocess.datasets.dataset import declared
+from maskstream.preprocess.division import TRAIN, VAL, divide_sources
 from maskstream.preprocess.encode.encoder import (
     KEEP,
     Encoder,
@@ -58,24 +59,27 @@ SourcesOf = Callable[[Path], Dataset]
 
 
 @contextmanager
-def listed(dataset: str | SourcesOf, root: str | Path, options: JobOptions) -> Iterator[tuple[Dataset, RawFiles]]:
+def listed(
+    dataset: str | SourcesOf, root: str | Path, options: JobOptions, decided: Mapping[str, str] | None = None
+) -> Iterator[tuple[Dataset, RawFiles]]:
     """The chosen splits of a dataset with the encoder that the options ask for, and where its files are during the
-    block.
+    block. decided: the splits of sources that are in train or val already, by id, where train is divided.
 
     Raises ValueError for settings that neither has, DatasetError if splits or labels are doubtful, unless this is
     wanted, and for splits without any file.
     """
     sources_of, words = chosen_dataset(dataset, options.settings)
     with raw_tree(root, outside_root=options.outside_root, damaged=options.damage == KEEP) as tree:
-        raw = _chosen(sources_of, tree, options)
+        raw = _chosen(sources_of, tree, options, decided)
         words = [*words, *damage_settings(raw.encoder, options.damage)]
         yield replace(raw, encoder=with_settings(in_profile(raw.encoder, options.profile), words)), tree.files
 
 
-def _chosen(sources_of: SourcesOf, tree: RawTree, options: JobOptions) -> Dataset:
+def _chosen(sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: Mapping[str, str] | None) -> Dataset:
     """The chosen splits. Where files are missing they are listed twice, as a folder may have been away for a moment."""
     whole = dataset_in(tree, sources_of)
-    raw = whole.only(options.splits)
+    raw = whole if options.division is None else divide_sources(whole, options.division, decided)
+    raw = raw.only(options.splits)
     if raw.doubt and not options.as_is:
         raise DatasetError(f"{raw.name}: {raw.doubt}. If this is meant, add --as-is (as_is=True)")
     if any(raw.missing.values()) and dataset_in(tree, sources_of) != whole:
@@ -301,7 +305,8 @@ def _split_job(
         modality=raw.modality,
         profile=encoder.profile,
         label_names=raw.label_names,
-        settings=job_settings(sources, encoder, size, limits),
+        settings=job_settings(sources, encoder, size, limits)
+        | ({"val": options.division.to_dict()} if options.division and name in (TRAIN, VAL) else {}),
     )
     tasks = plan(raw.name, folder, sources, encoder, size, limits, options.pauses_s, files)
     return SplitJob(folder, info, tasks, raw.missing.get(name, []), attached_to(encoder), options)

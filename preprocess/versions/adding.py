@@ -11,12 +11,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import xxhash
 
 from maskstream.preprocess.datasets import Dataset, chosen_dataset
-from maskstream.preprocess.encode.encoder import Encoder, prepared
+from maskstream.preprocess.division import SOURCE, TRAIN, VAL
+from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.job.options import JobOptions, JobSettings
 from maskstream.preprocess.job.shards import JobReport, SplitReport, listed, make_shards
 from maskstream.preprocess.job.task import WrittenShard
@@ -125,15 +126,21 @@ def add_sources(
         )
     listing, settings = chosen_dataset(dataset, options.settings)
     options = replace(options, settings=settings)
-    with listed(listing, root, options) as (raw, files):
+    known = {} if options.division is None else _known(out)
+    with listed(listing, root, options, known) as (raw, files):
         encoder = prepared(raw.encoder, raw.splits)
-        found = {name: _new(raw, name, within(out, name), encoder, files) for name in raw.splits}
+        wanted = {"encoder": encoder.to_dict(defaults=True)}
+        divided = {"val": options.division.to_dict()} if options.division else {}
+        found = {
+            name: _new(raw, name, within(out, name), wanted | (divided if name in (TRAIN, VAL) else {}), files)
+            for name in raw.splits
+        }
     todo = {name: new for name, new in found.items() if new.sources}
     reports, n_sources, wall_s = {}, 0, 0.0
     for name, new in todo.items():
         folder = within(out, ADDING + _digest(name, new))
         size = options.samples_per_shard or new.samples_per_shard
-        own = replace(options, splits=(), samples_per_shard=size)
+        own = replace(options, splits=(), samples_per_shard=size, val=None, val_by=SOURCE, val_seed=0)
         made = make_shards(_only(listing, name, new), root, folder, own)
         n_sources, wall_s = n_sources + made.n_sources, wall_s + made.wall_s
         done = append(within(out, name), within(folder, name), retried={source.id for source in new.sources})
@@ -156,8 +163,22 @@ def add_sources(
     )
 
 
-def _new(raw: Dataset, name: str, folder: Location, encoder: Encoder, files: RawFiles) -> _New:
-    """What the split in a folder does not have. Raises DatasetError or ResumeError if it cannot be added to."""
+def _known(out: Location) -> dict[str, str]:
+    """The splits of the sources that are in train or val, by their ids; rejects are in one too."""
+    found: dict[str, str] = {}
+    for name in (TRAIN, VAL):
+        if is_split(store := output_at(within(out, name)).store):
+            manifest = Manifest.load(store)
+            rejects = read_rejects(store, manifest.info)
+            found |= dict.fromkeys([*(one.source for one in rejects), *manifest.sources().to_pylist()], name)
+    return found
+
+
+def _new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], files: RawFiles) -> _New:
+    """What the split in a folder does not have. Raises DatasetError or ResumeError if it cannot be added to.
+
+    wanted: the settings with which it must have been made.
+    """
     output = output_at(folder)
     if not is_split(output.store):
         raise DatasetError(
@@ -166,8 +187,8 @@ def _new(raw: Dataset, name: str, folder: Location, encoder: Encoder, files: Raw
         )
     manifest = Manifest.load(output.store)
     settings = manifest.info["settings"]
-    wanted = json.loads(json.dumps(encoder.to_dict(defaults=True)))
-    if changes := "; ".join(differences({"encoder": settings.get("encoder")}, {"encoder": wanted})):
+    written = {name: settings[name] for name in ("encoder", "val") if name in settings}
+    if changes := "; ".join(differences(written, json.loads(json.dumps(wanted)))):
         raise DatasetError(f"{folder} was made with other settings ({changes}); use its settings")
     rejects = read_rejects(output.store, manifest.info)
     known = {*manifest.sources().to_pylist()}
@@ -212,7 +233,7 @@ def _only(listing: Callable[[Path], Dataset], name: str, new: _New) -> Callable[
     @wraps(listing)
     def listed(root: Path) -> Dataset:
         whole = listing(root)
-        own = [source for source in whole.splits[name] if source.id in ids]
+        own = [source for sources in whole.splits.values() for source in sources if source.id in ids]
         return replace(whole, splits={name: own}, missing={name: missing}, absent={})
 
     return listed

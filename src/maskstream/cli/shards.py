@@ -94,6 +94,23 @@ Splits = Annotated[
         show_default=False,
     ),
 ]
+Val = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Divide the split train: this share of it becomes a split val, of each label alike, such as 0.05.",
+        show_default=False,
+    ),
+]
+ValBy = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD",
+        help="What --val keeps together: source (all samples of a raw file), sample (nothing), folder, or a field of "
+        "the samples, such as speaker.",
+    ),
+]
+ValSeed = Annotated[int, typer.Option(help="The seed of --val.")]
 AsIs = Annotated[
     bool,
     typer.Option("--as-is", help="Take ROOT as it is, though its splits or labels are doubtful (the error says why)."),
@@ -169,6 +186,9 @@ def shards(
     repair: Repair = False,
     append: Append = False,
     split: Splits = None,
+    val: Val = None,
+    val_by: ValBy = "source",
+    val_seed: ValSeed = 0,
     as_is: AsIs = False,
     outside_root: OutsideRoot = False,
     damage: Damage = None,
@@ -214,6 +234,9 @@ def shards(
         part=None if own is None else (own.number, own.count),
         finish=finish,
         splits=split or (),
+        val=val,
+        val_by=val_by,
+        val_seed=val_seed,
         as_is=as_is,
         outside_root=outside_root,
         damage=damage,
