@@ -194,7 +194,7 @@ def version_of_state(store: Store, info: Mapping[str, Any], state: Mapping[str, 
         if found["fingerprint"] == fingerprint:
             log.warning(
                 "the position was saved with version %d of %s, and version %d is current: version %d is opened, which "
-                "has the same samples in the same order; a new run reads what was added since",
+                "has the same samples in the same order; a new run reads the current one",
                 saved,
                 store.location,
                 info["version"],

@@ -14,11 +14,11 @@ from typing import Any
 
 import xxhash
 
+from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.named import first_few
 
-from .datasets.dataset import Dataset
-from .source import Source
+from .dataset import Dataset
 
 TRAIN, VAL = "train", "val"
 _OF_VALIDATION = (VAL, "valid", "validation", "dev")

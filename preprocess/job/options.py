@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from maskstream.preprocess.division import SOURCE, Division
+from maskstream.preprocess.datasets.division import SOURCE, Division
 from maskstream.preprocess.encode.limits import Limits
 from maskstream.preprocess.encode.video.profile import VideoProfile
 from maskstream.preprocess.executors.base import Executor

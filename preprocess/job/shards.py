@@ -21,7 +21,7 @@ from typing import Any, Unpack
 
 from maskstream.preprocess.datasets import Dataset, chosen_dataset
 from maskstream.preprocess.datasets.dataset import declared
-from maskstream.preprocess.division import TRAIN, VAL, divide_sources
+from maskstream.preprocess.datasets.division import TRAIN, VAL, divide_sources
 from maskstream.preprocess.encode.encoder import (
     KEEP,
     Encoder,

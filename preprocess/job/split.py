@@ -180,9 +180,9 @@ class SplitJob:
         """Raise ResumeError if the split has later versions, which an index made of the records would take back."""
         if (versions := list_versions(self.output.store)) and versions[-1] > 1:
             raise ResumeError(
-                f"{self.folder} has {versions[-1]} versions (samples were removed or appended), and its index would be "
-                f"written as version 1 again; if {DATASET_JSON} is damaged, copy {VERSIONS}/{versions[-1]}.json to it, "
-                "else choose another output folder, or start over with overwrite"
+                f"{self.folder} has {versions[-1]} versions (samples were removed, appended, held out), and its index "
+                f"would be written as version 1 again; if {DATASET_JSON} is damaged, copy "
+                f"{VERSIONS}/{versions[-1]}.json to it, else choose another output folder, or start over with overwrite"
             )
 
     def _claim(self) -> None:

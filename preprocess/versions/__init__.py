@@ -1,8 +1,21 @@
-"""Versions of a split: samples are removed or erased from it, others are appended, and splits are merged."""
+"""Versions of a split: samples are removed, erased or held out of it, others are appended, and splits are merged."""
 
 from .adding import add_sources
 from .appending import Appended, append
+from .dividing import Divided, divide
 from .erasing import Erased, Removal, erase, remove
 from .merging import Merged, merge
 
-__all__ = ["Appended", "Erased", "Merged", "Removal", "add_sources", "append", "erase", "merge", "remove"]
+__all__ = [
+    "Appended",
+    "Divided",
+    "Erased",
+    "Merged",
+    "Removal",
+    "add_sources",
+    "append",
+    "divide",
+    "erase",
+    "merge",
+    "remove",
+]

@@ -16,7 +16,7 @@ from typing import Any, Unpack
 import xxhash
 
 from maskstream.preprocess.datasets import Dataset, chosen_dataset
-from maskstream.preprocess.division import SOURCE, TRAIN, VAL
+from maskstream.preprocess.datasets.division import SOURCE, TRAIN, VAL
 from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.job.options import JobOptions, JobSettings
 from maskstream.preprocess.job.shards import JobReport, SplitReport, listed, make_shards
@@ -185,7 +185,7 @@ def _new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], file
             f"{folder} is no finished split, so nothing can be appended to it; make it with the same command without "
             "--append"
         )
-    manifest = Manifest.load(output.store)
+    manifest = Manifest.load(output.store, whole=True)  # what was held out of it is no new source
     settings = manifest.info["settings"]
     written = {name: settings[name] for name in ("encoder", "val") if name in settings}
     if changes := "; ".join(differences(written, json.loads(json.dumps(wanted)))):

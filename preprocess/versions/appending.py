@@ -15,11 +15,11 @@ from maskstream.preprocess.job.task import WrittenShard
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of, read_checked
 from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, make_fingerprint, part_metadata
-from maskstream.shards.format.dataset import publish_version, read_dataset_json
+from maskstream.shards.format.dataset import HELD_OUT_OF, publish_version, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
 from maskstream.shards.format.records import RECORDS, RecordedTask, Records
-from maskstream.shards.format.rejects import REMOVED
+from maskstream.shards.format.rejects import REMOVED, SELECTED
 from maskstream.shards.format.tokenizer import TOKENIZER
 from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.block_sums import SUMS
@@ -27,7 +27,14 @@ from maskstream.shards.stores.folders import folder_name
 from maskstream.shards.stores.output import Location, Output, output_at
 from maskstream.shards.stores.url import is_url, parse_place
 
-from .merging import add_sums, check_distinct, check_fit, check_keys, publish_rejects_and_removed
+from .merging import (
+    add_sums,
+    check_distinct,
+    check_fit,
+    check_keys,
+    join_selected,
+    publish_rejects_and_removed,
+)
 
 _WEB = ("http", "hf")
 
@@ -81,11 +88,17 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
     output = output_at(split)
     read_dataset_json(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
-        ours, theirs = Manifest.load(output.store), Manifest.load(other)
+        ours, theirs = Manifest.load(output.store, whole=True), Manifest.load(other, whole=True)
+        if HELD_OUT_OF in ours.info:
+            raise DatasetError(
+                f"{ours.location} is held out of {ours.info[HELD_OUT_OF]} and has its shards; append to that, and run "
+                "the same `maskstream split` again, which divides what was added"
+            )
         check_distinct((ours, theirs))
         check_fit(ours, theirs)
+        added = int(theirs.info["counts"]["samples"])
         if _has_last(ours, theirs):
-            return Appended(version=ours.version, samples=len(theirs), shards=len(theirs.shard_names))
+            return Appended(version=ours.version, samples=added, shards=len(theirs.shard_names))
         check_keys((ours, theirs))
         labels = _labels(ours, theirs)
         names = _names(ours, theirs)
@@ -103,7 +116,7 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
         carry_records(output, theirs, names, ours.version + 1)
         description = _described(output, ours, theirs, names, parts, files, retried)
         publish_version(output, description)
-    return Appended(version=description["version"], samples=len(theirs), shards=len(names))
+    return Appended(version=description["version"], samples=added, shards=len(names))
 
 
 def _has_last(ours: Manifest, theirs: Manifest) -> bool:
@@ -195,11 +208,13 @@ def _described(
     kept = {name: facts for name, facts in ours.info["files"].items() if name in named}
     changed = written | {
         "version": version,
-        "fingerprint": make_fingerprint([*ours.shards(), *_renamed(theirs, names)], foreign=False),
+        "fingerprint": make_fingerprint(
+            [*ours.shards(), *_renamed(theirs, names)], foreign=False, selected=join_selected(both)
+        ),
         "label_names": _label_names(ours, theirs),
         "parts": parts,
         "files": kept | files | written["files"],
     }
     if sums := add_sums(both):
         changed["sums"] = sums
-    return {name: value for name, value in ours.info.items() if name not in ("sums", REMOVED)} | changed
+    return {name: value for name, value in ours.info.items() if name not in ("sums", REMOVED, SELECTED)} | changed

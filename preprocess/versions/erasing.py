@@ -17,10 +17,17 @@ import numpy.typing as npt
 
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of
-from maskstream.shards.format.dataset import FOREIGN, is_split, list_versions, publish_version, read_dataset_json
+from maskstream.shards.format.dataset import (
+    FOREIGN,
+    HELD_OUT_OF,
+    is_split,
+    list_versions,
+    publish_version,
+    read_dataset_json,
+)
 from maskstream.shards.format.manifest import Manifest, forget_index
 from maskstream.shards.format.records import RECORDS
-from maskstream.shards.format.rejects import REMOVED, removed_bytes, removed_name
+from maskstream.shards.format.rejects import REMOVED, numbers_bytes, read_removed, removed_name
 from maskstream.shards.format.verify import SplitCheck
 from maskstream.shards.named import first_few
 from maskstream.shards.stores.folders import folder_name, is_elsewhere, joined
@@ -28,6 +35,7 @@ from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
 
 from .adding import added_with, all_added, remove_folder, whole_location
+from .dividing import renew_held_out
 from .erased_files import erased_part, erased_shard, remove_what_no_version_names
 from .erased_words import ErasedWords, erased_words, share_words
 from .merging import MERGED, read_keys
@@ -59,14 +67,14 @@ def remove(split: Location | Output, keys: Iterable[str]) -> Removal:
     with output.sole_writer():
         manifest = Manifest.load(output.store)
         found = find_numbers(manifest, wanted)
-        removed = np.union1d(manifest.removed, found)
+        removed = np.union1d(read_removed(output.store, manifest.info), manifest.whole_numbers(found))
         fresh = len(removed) - len(manifest.removed)
         if fresh == 0:
             return Removal(version=manifest.version, removed=0, removed_in_all=len(removed))
         if len(removed) == len(manifest):
             raise ValueError(f"{manifest.location} has no other samples than these; delete the split instead")
         version = manifest.version + 1
-        data, name = removed_bytes(removed), removed_name(version)
+        data, name = numbers_bytes(removed), removed_name(version)
         output.publish(name, data)
         info = manifest.info
         files = {file: facts for file, facts in info["files"].items() if file != info.get(REMOVED)}
@@ -97,6 +105,7 @@ def missing_keys(manifest: Manifest, missing: Iterable[str], of: int) -> str:
 
 
 Json = dict[str, Any]
+_MERGE = ", and then `maskstream merge` as before"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +168,9 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
             if one not in others and len(list_versions(one.store)) > 1:
                 remove_what_no_version_names(one)
         if found or was_erased:
+            renew_held_out(output)
             remove_what_no_version_names(output)
+            renew_held_out(output)  # its versions that cannot be read any more
             for folder in added:
                 folder.remove(folder.names())
     for folder in added if found or was_erased else ():
@@ -244,9 +255,9 @@ def _check(check: SplitCheck, found: Mapping[str, int]) -> None:
     away = {folder_name(name) for row in found.values() if is_elsewhere(name := manifest.shard_name(row))}
     if away:
         places = ", ".join(sorted(joined(manifest.location, folder) for folder in away))
+        what, then = ("is held out of another split", "") if HELD_OUT_OF in manifest.info else ("is merged", _MERGE)
         raise DatasetError(
-            f"{manifest.location} is merged, and its samples are in {places}; run `maskstream erase` there, and then "
-            "`maskstream merge` as before"
+            f"{manifest.location} {what}, and its samples are in {places}; run `maskstream erase` there{then}"
         )
     if len({*manifest.removed.tolist(), *found.values()}) == len(manifest):
         raise ValueError(f"{manifest.location} has no other samples than these; delete the split instead")
@@ -283,10 +294,10 @@ def _erase(output: Output, check: SplitCheck, found: Mapping[str, int], version:
         forget_index(info)
 
 
-def _frames(manifest: Manifest, rows: np.ndarray[Any, np.dtype[np.int64]]) -> int:
-    """The frames of all videos of some samples."""
-    videos = [one for one in manifest.components.values() if one.kind == "video"]
-    return sum(int(video.facts["n_frames"][rows].sum()) for video in videos)
+def _frames(manifest: Manifest, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The frames of all videos of each of some samples."""
+    videos = [one.facts["n_frames"][rows] for one in manifest.components.values() if one.kind == "video"]
+    return np.sum(videos, axis=0, dtype=np.int64) if videos else np.zeros(len(rows), np.int64)
 
 
 def _versions(output: Output, manifest: Manifest) -> list[int]:

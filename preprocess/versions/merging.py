@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from maskstream.shards.format.checked_file import facts_of, read_checked
 from maskstream.shards.format.columns import FORMAT, make_fingerprint, rejects_table
 from maskstream.shards.format.dataset import (
     FOREIGN,
+    HELD_OUT_OF,
     is_index,
     is_split,
     list_versions,
@@ -28,11 +30,20 @@ from maskstream.shards.format.dataset import (
 )
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import hash_keys, parquet_bytes, repeated_keys
-from maskstream.shards.format.rejects import REMOVED, read_rejects, removed_bytes, removed_name
+from maskstream.shards.format.rejects import (
+    REMOVED,
+    SELECTED,
+    numbers_bytes,
+    read_rejects,
+    read_selected,
+    removed_name,
+    selected_name,
+)
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
 from maskstream.shards.named import first_few
 from maskstream.shards.stores.folders import file_name, folder_name, is_elsewhere, joined, merged_store, seen_from
 from maskstream.shards.stores.output import Location, Output, output_at
+from maskstream.shards.stores.url import is_url
 
 
 def add_counts(splits: Sequence[Manifest]) -> dict[str, int]:
@@ -49,16 +60,27 @@ def add_sums(splits: Sequence[Manifest]) -> dict[str, list[float]]:
     return {name: [math.fsum(values) for values in zip(*(one[name] for one in sums), strict=True)] for name in sums[0]}
 
 
-def join_removed(splits: Sequence[Manifest]) -> npt.NDArray[np.int64]:
-    """The numbers of the removed samples in the split that is made of these, one after the other."""
+def join_numbers(splits: Sequence[Manifest], numbers: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Numbers of samples of each split, which is opened whole, in the one that is made of them, one after the other."""
     starts = np.cumsum([0, *map(len, splits)])
-    return np.concatenate([split.removed + start for split, start in zip(splits, starts[:-1], strict=True)])
+    return np.concatenate([own + start for own, start in zip(numbers, starts[:-1], strict=True)])
+
+
+def join_selected(splits: Sequence[Manifest]) -> npt.NDArray[np.int64] | None:
+    """The numbers of the samples that splits have, in the one that is made of them; None for all."""
+    found = [read_selected(split.store, split.info) for split in splits]
+    if all(one is None for one in found):
+        return None
+    return join_numbers(
+        splits, [np.arange(len(split)) if one is None else one for split, one in zip(splits, found, strict=True)]
+    )
 
 
 def publish_rejects_and_removed(
     output: Output, version: int, splits: Sequence[Manifest], retried: AbstractSet[str] = frozenset()
 ) -> dict[str, Any]:
-    """Write the rejects and the removed samples of all splits; returns what a description says of them.
+    """Write the rejects, the removed samples and those that are selected of all splits, which are opened whole; returns
+    what a description says of them.
 
     retried: sources that the last split has tried again, so that what the others say of them does not count.
     """
@@ -69,12 +91,15 @@ def publish_rejects_and_removed(
         if split is splits[-1] or reject.source not in retried
     ]
     rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
-    removed = join_removed(splits)
+    removed, selected = join_numbers(splits, [split.removed for split in splits]), join_selected(splits)
     names = {"rejects": f"rejects-{version:06d}.parquet"}
     written = {names["rejects"]: parquet_bytes(rejects_table(rejects))}
     if len(removed):
         names[REMOVED] = removed_name(version)
-        written[names[REMOVED]] = removed_bytes(removed)
+        written[names[REMOVED]] = numbers_bytes(removed)
+    if selected is not None:
+        names[SELECTED] = selected_name(version)
+        written[names[SELECTED]] = numbers_bytes(selected)
     for name, data in written.items():
         output.publish(name, data)
     files = {name: facts_of(data) for name, data in written.items()}
@@ -115,6 +140,21 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
     places = [split.location for split in splits]
     if again := [place for n, place in enumerate(places) if place in places[:n]]:
         raise DatasetError(f"{again[0]} is given twice; give each split once")
+    owner: dict[str, str] = {}
+    for split in splits:
+        for part in split.info["parts"]:
+            other = owner.setdefault(_place(split, part["name"]), split.location)
+            if other != split.location:
+                raise DatasetError(
+                    f"{split.location} and {other} have the same shards, as they were divided with `maskstream split`; "
+                    "give one of them. The versions before that have all samples (`--data-version`)"
+                )
+
+
+def _place(split: Manifest, part: str) -> str:
+    """Where a part is, whoever names it."""
+    place = joined(split.location, folder_name(part)) if is_elsewhere(part) else split.location
+    return f"{place if is_url(place) else Path(place).resolve()}/{file_name(part)}"
 
 
 def check_keys(splits: Sequence[Manifest]) -> None:
@@ -165,7 +205,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
     if len(splits) < 2:
         raise ValueError(f"{len(splits)} splits are given; a merge needs at least two")
     output = output_at(out)
-    found = [Manifest.load(one) for one in splits]
+    found = [Manifest.load(one, whole=True) for one in splits]
     folders = [seen_from(output.location, one.location) for one in found]
     for other in found[1:]:
         check_fit(found[0], other)
@@ -182,7 +222,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         description = _description(output, found, folders, _next_version(current))
         if current is None or not (_same(current, description) and _opens(output, None)):
             current = _publish(output, found, description)
-        _tidy(output)  # also what a merge that was killed here has left
+        tidy(output)  # also what a merge that was killed here has left
     return _report(current)
 
 
@@ -202,7 +242,7 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
     parts, files = [], {}
     for one in found:
         for part in one.info["parts"]:
-            name = _named(output, one, part["name"])
+            name = name_part(output, one, part["name"])
             parts.append(part | {"name": name})
             files[name] = one.info["files"][part["name"]]
     encoder = {"encoder": first["settings"]["encoder"]} if "encoder" in first["settings"] else {}
@@ -214,7 +254,9 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
         "modality": first["modality"],
         "profile": first["profile"],
         "settings": encoder | {MERGED: folders},
-        "fingerprint": make_fingerprint([shard for one in found for shard in one.shards()], foreign=False),
+        "fingerprint": make_fingerprint(
+            [shard for one in found for shard in one.shards()], foreign=False, selected=join_selected(found)
+        ),
         "counts": add_counts(found),
         "label_names": first["label_names"],
         "parts": parts,
@@ -226,15 +268,16 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
     return described | ({"sums": sums} if (sums := add_sums(found)) else {})
 
 
-def _named(output: Output, split: Manifest, part: str) -> str:
-    """The name of a split's part as the merged split names it."""
+def name_part(output: Output, split: Manifest, part: str) -> str:
+    """The name of a split's part as a split at `output` names it."""
     place = joined(split.location, folder_name(part)) if is_elsewhere(part) else split.location
     return f"{seen_from(output.location, place)}/{file_name(part)}"
 
 
 def _check_merged(output: Output) -> None:
     info = read_dataset_json(output.store)
-    if MERGED not in info["settings"] or not all(is_elsewhere(part["name"]) for part in info["parts"]):
+    away = all(is_elsewhere(part["name"]) for part in info["parts"])
+    if HELD_OUT_OF in info or MERGED not in info["settings"] or not away:
         raise DatasetError(f"{output.location} is a split with shards of its own; choose another folder to merge into")
 
 
@@ -265,7 +308,7 @@ def _opens(output: Output, version: int | None) -> bool:
     return False
 
 
-def _tidy(output: Output) -> None:
+def tidy(output: Output) -> None:
     """Delete the versions that cannot be read any more, and the files that no version names."""
     current = read_dataset_json(output.store)
     kept = {*current["files"], version_name(current["version"])}

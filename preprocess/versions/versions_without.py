@@ -19,7 +19,15 @@ from maskstream.shards.format.columns import ShardFacts, rejects_table
 from maskstream.shards.format.dataset import publish_version, version_name
 from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
 from maskstream.shards.format.records import Records, Row, ShardRecord
-from maskstream.shards.format.rejects import REMOVED, erased_key, read_rejects, read_removed, removed_bytes
+from maskstream.shards.format.rejects import (
+    REMOVED,
+    SELECTED,
+    erased_key,
+    numbers_bytes,
+    read_rejects,
+    read_removed,
+    read_selected,
+)
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, erased_tokenizer_name
 from maskstream.shards.stores.output import Output
@@ -117,13 +125,13 @@ REJECTS = "rejects"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErasedPart:
     """A part that was written again: the name that it had, its erased rows, its new contents, and the frames of the
-    videos that it has no more.
+    videos of each row that it has no more.
     """
 
     name: str
     rows: npt.NDArray[np.int64]
     data: bytes
-    frames: int
+    frames: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +181,9 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
         changed[TOKENIZER] = erased_tokenizer_name(erasure.version)
     counts, facts = dict(info["counts"]), {**info["files"], **files}
     gone, frames = _gone(info, erasure, names)
+    if (selected := read_selected(output.store, info)) is not None:
+        own = np.isin(gone, selected)
+        gone, frames = gone[own], frames[own]
 
     def write(what: str, data: bytes) -> None:
         name = changed[what] = _name(what, info["version"], erasure.version)
@@ -181,7 +192,7 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
 
     if len(gone):
         removed = np.union1d(read_removed(output.store, info), gone)
-        write(REMOVED, removed_bytes(removed))
+        write(REMOVED, numbers_bytes(removed))
         counts["removed"] = len(removed)
     rejects = read_rejects(output.store, info)
     kept = [reject for reject in rejects if not names_one(reject, erasure.keys, erasure.sources)]
@@ -189,28 +200,29 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
         write(REJECTS, parquet_bytes(rejects_table(kept)))
         counts["rejects"] = len(kept)
     if "frames" in counts:
-        counts["frames"] -= frames
+        counts["frames"] -= int(frames.sum())
     used = {
         *(part["name"] for part in changed["parts"]),
         changed[REJECTS],
-        changed.get(REMOVED),
-        changed.get(TOKENIZER),
+        *(changed.get(what) for what in (REMOVED, SELECTED, TOKENIZER)),
     }
     return changed | {"counts": counts, "files": {name: one for name, one in facts.items() if name in used}}
 
 
-def _gone(info: Json, erasure: Erasure, names: Mapping[str, str]) -> tuple[npt.NDArray[np.int64], int]:
-    """The numbers of the erased samples in a version, and the frames that its counts still have of them."""
+def _gone(
+    info: Json, erasure: Erasure, names: Mapping[str, str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The numbers of erased samples in the parts of a version, and the frames of each that its counts still have."""
     by_name = {part.name: part for part in erasure.parts}
-    numbers, frames, start = [np.empty(0, np.int64)], 0, 0
+    numbers, frames, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     written = {names[part.name]: part for part in erasure.parts}
     for part in info["parts"]:
-        if (old := by_name.get(part["name"])) is not None:
-            frames += old.frames
+        old = by_name.get(part["name"])
         if (found := old or written.get(part["name"])) is not None:
             numbers.append(found.rows + start)
+            frames.append(found.frames if old else np.zeros_like(found.frames))
         start += part["samples"]
-    return np.concatenate(numbers), frames
+    return np.concatenate(numbers), np.concatenate(frames)
 
 
 def _name(what: str, version: int, erasure: int) -> str:

@@ -16,8 +16,8 @@ from maskstream.shards.stores.folders import is_elsewhere
 from .data_errors import REMEDY
 
 _CHANGED = (
-    "a split that was merged into this one is gone, or samples were erased from it since; run `maskstream merge` again "
-    "with the same folders, which makes a new version"
+    "a split that was merged into this one, or of which it is held out, is gone, or samples were erased from it since; "
+    "run `maskstream merge` again with the same folders, or `maskstream split` as before, which makes a new version"
 )
 SIZE_BYTES, SUM = "size_bytes", "xxh3_128"
 

@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Self
 
@@ -95,8 +95,11 @@ class ShardFacts:
 FINGERPRINT_DIGITS = 32
 
 
-def make_fingerprint(shards: Iterable[ShardFacts], *, foreign: bool) -> str:
-    """The first digits of a sha256, in hex, of the names and checksums of the shards as they were first written.
+def make_fingerprint(
+    shards: Iterable[ShardFacts], *, foreign: bool, selected: npt.NDArray[np.int64] | None = None
+) -> str:
+    """The first digits of a sha256, in hex, of the names and checksums of the shards as they were first written, and of
+    the numbers of the samples that the split has, if these are not all.
 
     The folder of a shard does not count, but for foreign tars: the same shards merged from other places have the same
     samples.
@@ -105,6 +108,8 @@ def make_fingerprint(shards: Iterable[ShardFacts], *, foreign: bool) -> str:
     for shard in shards:
         name, sha256 = shard.written or (shard.name if foreign else file_name(shard.name), shard.sha256)
         digest.update(f"{name} {sha256}\n".encode())
+    if selected is not None:
+        digest.update(b"selected " + selected.astype("<i8").tobytes())
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 
@@ -302,6 +307,46 @@ class ColumnReader:
         groups = [self._file.metadata.row_group(group) for group in range(self._file.num_row_groups)]
         leaves = [group.column(i) for group in groups for i in range(group.num_columns)]
         return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.startswith(f"{name}."))
+
+
+class SelectedReader(ColumnReader):
+    """The columns of an open part in some of its rows, int64 (n,), sorted."""
+
+    def __init__(self, whole: ColumnReader, rows: npt.NDArray[np.int64]) -> None:
+        super().__init__(whole.path, whole._file)
+        self._rows = rows
+        names, codes = self.codes("shard", SAMPLE_COLUMNS["shard"])
+        held = Counter(dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True)))
+        self.shards = [replace(one, samples=held[one.name]) for one in self.shards]
+
+    @property
+    def rows(self) -> int:
+        """The number of samples."""
+        return len(self._rows)
+
+    def strings(self, name: str) -> pa.LargeStringArray:
+        """A column of texts without nulls."""
+        return super().strings(name).take(pa.array(self._rows))
+
+    def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A column of numbers; null becomes 0."""
+        return super().numbers(name, kind, dtype)[self._rows]
+
+    def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
+        """The words of a dictionary-encoded column, and the number of each row's word; -1 for null."""
+        words, codes = super().codes(name, kind)
+        return words, codes[self._rows]
+
+    def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
+        """A column of digests, uint8 (n, 16); null becomes 0."""
+        return super().digests(name, kind)[self._rows]
+
+    def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
+        """The length of each row's list, and the values of all lists as the narrowest signed integers that fit."""
+        lengths, values = super().lists(name, kind)
+        chosen = np.zeros(len(lengths), bool)
+        chosen[self._rows] = True
+        return lengths[self._rows], values[np.repeat(chosen, lengths)]
 
 
 def _joined(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

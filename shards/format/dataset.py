@@ -39,10 +39,12 @@ VERSIONS = "versions"
 REJECTS = "rejects.parquet"
 PART = re.compile(r"manifest-\d{6}\.parquet")
 _INDEX = re.compile(
-    rf"(manifest|rejects|removed)(-\d{{6}}){{0,2}}\.parquet|versions/\d+\.json|{ERASED_TOKENIZER.pattern}"
+    rf"(manifest|rejects|removed|selected)(-\d{{6}}){{0,2}}\.parquet|versions/\d+\.json|{ERASED_TOKENIZER.pattern}"
 )
 FOREIGN = "foreign"
 """The profile of an index of foreign tars, which other programs wrote."""
+HELD_OUT, HELD_OUT_OF = "held_out", "held_out_of"
+"""The fields of dataset.json of a split that was divided: what was held out; and of what was held out: its folder."""
 MAX_JSON_BYTES = 1 << 28
 """The largest dataset.json that is read; that of ten million samples has 50 kB."""
 
@@ -234,7 +236,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
     names = info["label_names"] if isinstance(info["label_names"], list) else [None]
     sums = info.get("sums", {})
     named = [part["name"] for part in parts if isinstance(part, dict) and _has_shape(part, _PART)]
-    used = {info["rejects"], *(info[name] for name in ("removed", TOKENIZER) if name in info)}
+    used = {info["rejects"], *(info[name] for name in ("removed", "selected", TOKENIZER) if name in info)}
     forms = {
         "version": type(info["version"]) is int and info["version"] > 0,
         "counts": _has_shape(info["counts"], _COUNTS),

@@ -28,12 +28,12 @@ from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.url import is_url
 
 from .checked_file import SIZE_BYTES, SUM, read_checked
-from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, ShardFacts
+from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, SelectedReader, ShardFacts
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
 from .data_errors import REMEDY, data_reason, find_outage, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
 from .index_cache import IndexFile, NewFile, cached_index, forget, in_memory, received, starts_a_process
-from .rejects import read_removed
+from .rejects import SELECTED, read_removed, read_selected, samples_of_parts, selected_sum
 from .unpack import Unpacker
 
 _INDEX_VERSION = 2
@@ -67,6 +67,7 @@ class Manifest:
     info: the contents of dataset.json, or of the version that was asked for. shard_samples,
     shard_bytes: int64 (S,), of each shard. label: int64 (N,), -1 for none. shard: int32 (N,), indexes shard_names.
     components: by name. store: reads the split. removed: int64 (R,), the sorted numbers of samples that were removed.
+    whole: whether it has all samples of the parts, also those that a split that was divided leaves out.
     cache: keeps what the store reads of URLs; None in a process that a manifest was sent to.
     The other arrays are read-only and mapped from an index file (index_cache.py), which all processes of a machine
     share. A manifest pickles as its store and version, or, for a process that is being started, as its store and a
@@ -83,6 +84,7 @@ class Manifest:
     store: Store
     removed: Int64s
     cache: BlockCache | None = field(default=None, repr=False)
+    whole: bool = True
     _keys: Texts
     _index: IndexFile = field(repr=False)
 
@@ -95,6 +97,7 @@ class Manifest:
         info: dict[str, Any] | None = None,
         cached: bool = True,
         cache: BlockCache | None = None,
+        whole: bool = False,
     ) -> Manifest:
         """Open a finished split: read dataset.json, and map the index of its manifest.
 
@@ -104,10 +107,11 @@ class Manifest:
 
         location: a location, the store of one, or a manifest, which is the result if it is of the version. version: by
         default the current one, or that of the manifest. info: the description of the version, if it was read already.
-        cached: False reads and compares the parts whatever is in the cache. cache: keeps what is read of URLs.
+        cached: False reads and compares the parts whatever is in the cache. cache: keeps what is read of URLs. whole:
+        all samples of the parts, by which files number them, also those that a divided split leaves out.
         """
         if isinstance(location, Manifest):
-            if version in (None, location.version):
+            if version in (None, location.version) and (SELECTED not in location.info or whole == location.whole):
                 return location
             cache = cache or location.cache
             location = location.store
@@ -115,24 +119,35 @@ class Manifest:
         info = read_dataset_json(store, version) if info is None else info
         if any(is_elsewhere(name) for name in _part_names(info)):
             store = merged_store(store, cache)
+        whole = whole or SELECTED not in info
 
         def unpack(new_file: NewFile, stream: BinaryIO) -> None:
             with ExitStack() as files:
                 unpacker = Unpacker(lambda: files.enter_context(new_file()), foreign=info["profile"] == FOREIGN)
-                for part in info["parts"]:
+                for part, rows in _rows_of_parts(store, info, whole=whole):
                     with _columns(store, info, part["name"]) as reader:
-                        unpacker.add(part, reader)
+                        unpacker.add(part, reader, rows)
                 unpacker.write(stream, key)
 
-        key = _index_key(info)
+        key = _index_key(info, whole=whole)
         size = sum(info["files"][name][SIZE_BYTES] for name in _part_names(info))
         with parsing(f"{store.location}/{DATASET_JSON}"):
             index = cached_index(key, size, unpack) if cached else in_memory(unpack)
-            return cls._of(info, store, index, read_removed(store, info), cache)
+            removed = read_removed(store, info)
+            if not whole and len(removed) and (selected := read_selected(store, info)) is not None:
+                removed = np.flatnonzero(np.isin(selected, removed, assume_unique=True))
+            return cls._of(info, store, index, removed, cache, whole=whole)
 
     @classmethod
     def _of(
-        cls, info: dict[str, Any], store: Store, index: IndexFile, removed: Int64s, cache: BlockCache | None = None
+        cls,
+        info: dict[str, Any],
+        store: Store,
+        index: IndexFile,
+        removed: Int64s,
+        cache: BlockCache | None = None,
+        *,
+        whole: bool,
     ) -> Manifest:
         names = _texts(index, "shards.name").whole()
         foreign = info["profile"] == FOREIGN
@@ -147,20 +162,22 @@ class Manifest:
             shard=index.array("shard"),
             label=index.array("label"),
             components={
-                name: _component(store, info, index, name, described)
+                name: _component(store, info, index, name, described, whole=whole)
                 for name, described in index.header["components"].items()
             },
             store=store,
             removed=removed,
             cache=cache,
+            whole=whole,
             _keys=_texts(index, "key"),
             _index=index,
         )
+        counts = info["counts"] | ({"samples": samples_of_parts(info)} if SELECTED in info and whole else {})
         for what, found in (("samples", len(manifest)), ("shards", len(names))):
-            if found != info["counts"][what]:
+            if found != counts[what]:
                 raise ShardError(
-                    f"the manifest of {store.location} has {found} {what}, but dataset.json says "
-                    f"{info['counts'][what]}; {REMEDY}"
+                    f"the manifest of {store.location} has {found} {what}, but dataset.json says {counts[what]}; "
+                    f"{REMEDY}"
                 )
         return manifest
 
@@ -173,8 +190,8 @@ class Manifest:
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
         if starts_a_process():
-            return _received, (self.info, self.store, self._index.for_a_new_process(), self.removed)
-        return _loaded, (self.store, self.version)
+            return _received, (self.info, self.store, self._index.for_a_new_process(), self.removed, self.whole)
+        return _loaded, (self.store, self.version, self.whole)
 
     @property
     def location(self) -> str:
@@ -197,9 +214,9 @@ class Manifest:
     def sources(self) -> pa.LargeStringArray:
         """The source of each sample, read from the parts at each call."""
         parts = [pa.array([], pa.large_string())]
-        for name in _part_names(self.info):
-            with _columns(self.store, self.info, name) as reader:
-                parts.append(reader.strings("source"))
+        for part, rows in _rows_of_parts(self.store, self.info, whole=self.whole):
+            with _columns(self.store, self.info, part["name"]) as reader:
+                parts.append((reader if rows is None else SelectedReader(reader, rows)).strings("source"))
         return pa.concat_arrays(parts)
 
     def shards(self) -> list[ShardFacts]:
@@ -287,6 +304,11 @@ class Manifest:
     def _missing(self, i: int, name: str) -> SampleError:
         return self.sample_error(i, name, "the sample has no such component")
 
+    def whole_numbers(self, indexes: Int64s) -> Int64s:
+        """The numbers of samples among all samples of the parts, as files of a split name them."""
+        selected = None if self.whole else read_selected(self.store, self.info)
+        return indexes if selected is None else selected[indexes]
+
     @property
     def fingerprint(self) -> str:
         """The identity of the samples and their order: 32 hex digits of a sha256 of the shards' names and checksums."""
@@ -322,21 +344,36 @@ def read_info(location: SplitLocation) -> dict[str, Any]:
     return location.info if isinstance(location, Manifest) else read_dataset_json(location)
 
 
-def _loaded(store: Store, version: int) -> Manifest:
-    return Manifest.load(store, version=version)
+def _loaded(store: Store, version: int, whole: bool) -> Manifest:
+    return Manifest.load(store, version=version, whole=whole)
 
 
-def _received(info: dict[str, Any], store: Store, descriptor: Any, removed: Int64s) -> Manifest:
-    return Manifest._of(info, store, received(descriptor), removed)
+def _received(info: dict[str, Any], store: Store, descriptor: Any, removed: Int64s, whole: bool) -> Manifest:
+    return Manifest._of(info, store, received(descriptor), removed, whole=whole)
 
 
 def _part_names(info: Mapping[str, Any]) -> list[str]:
     return [part["name"] for part in info["parts"]]
 
 
-def _index_key(info: Mapping[str, Any]) -> str:
+def _rows_of_parts(
+    store: Store, info: Mapping[str, Any], *, whole: bool
+) -> Iterator[tuple[dict[str, Any], Int64s | None]]:
+    """Each part with those of its rows that count, None for all."""
+    selected = None if whole else read_selected(store, info)
+    start = 0
+    for part in info["parts"]:
+        stop = start + part["samples"]
+        rows = None if selected is None else selected[slice(*np.searchsorted(selected, (start, stop)))] - start
+        yield part, rows
+        start = stop
+
+
+def _index_key(info: Mapping[str, Any], *, whole: bool = True) -> str:
     """The name of the index: a checksum of all that it depends on."""
     parts = [(folder_name(name), info["files"][name][SUM]) for name in _part_names(info)]
+    if not whole:
+        parts.append((SELECTED, selected_sum(info)))
     return str(xxhash.xxh3_128_hexdigest(json.dumps([_INDEX_VERSION, info["profile"] == FOREIGN, parts]).encode()))
 
 
@@ -351,7 +388,8 @@ def _columns(store: Store, info: Mapping[str, Any], name: str) -> Iterator[Colum
 
 def forget_index(info: Mapping[str, Any]) -> None:
     """Delete this machine's index of the manifest that a description names, if there is one."""
-    forget(_index_key(info))
+    for whole in {True, SELECTED not in info}:
+        forget(_index_key(info, whole=whole))
 
 
 def _texts(index: IndexFile, name: str) -> Texts:
@@ -386,7 +424,7 @@ def _shard_files(shards: Sequence[ShardFacts]) -> dict[str, ShardFile]:
 
 
 def _component(
-    store: Store, info: Mapping[str, Any], index: IndexFile, name: str, described: Mapping[str, Any]
+    store: Store, info: Mapping[str, Any], index: IndexFile, name: str, described: Mapping[str, Any], *, whole: bool
 ) -> Component:
     return Component(
         name=name,
@@ -401,19 +439,20 @@ def _component(
             word: Lists(start=index.array(start), values=index.array(f"{name}.{word}"))
             for word, start in described["lists"].items()
         },
-        read_digest=partial(_read_digest, store, info, name),
+        read_digest=partial(_read_digest, store, info, name, whole=whole),
     )
 
 
-def _read_digest(store: Store, info: Mapping[str, Any], name: str) -> UInt8s:
+def _read_digest(store: Store, info: Mapping[str, Any], name: str, *, whole: bool) -> UInt8s:
     column = f"{name}.{DIGEST}"
     found = []
-    for part in info["parts"]:
+    for part, rows in _rows_of_parts(store, info, whole=whole):
         with _columns(store, info, part["name"]) as reader:
             if name in reader.kinds:
-                found.append(reader.digests(column, COMPONENT_COLUMNS[DIGEST]))
+                digests = reader.digests(column, COMPONENT_COLUMNS[DIGEST])
+                found.append(digests if rows is None else digests[rows])
             else:
-                found.append(np.zeros((part["samples"], DIGEST_BYTES), np.uint8))
+                found.append(np.zeros((part["samples"] if rows is None else len(rows), DIGEST_BYTES), np.uint8))
     digests = np.concatenate(found)
     digests.flags.writeable = False
     return digests

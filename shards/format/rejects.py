@@ -1,6 +1,8 @@
-"""What a split leaves out: its rejects, the samples that were removed, and what is left of those that were erased.
+"""What a split leaves out: its rejects, the samples that were removed, what is left of those that were erased, and
+those that were held out of it as another split.
 
-The numbers of removed samples are in a file that dataset.json names. An erased sample leaves zeros in its tar, and a
+The numbers of removed samples are in a file that dataset.json names, and so are, of a split that was divided and of
+what was held out, the numbers of its samples among those of its parts. An erased sample leaves zeros in its tar, and a
 row of the manifest that keeps its slot in the order. Its members are zero, at unchanged offsets, under the name
 `__erased__`, which readers of WebDataset pass over. Its row has another key, no source, no label and no components. The
 tar has another name, so that nobody reads it with an earlier index.
@@ -21,7 +23,7 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.open import open_store
 
-from .checked_file import read_checked
+from .checked_file import SUM, read_checked
 from .columns import FORMAT, FORMAT_KEY
 from .data_errors import REMEDY, parsing
 from .part_writer import parquet_bytes
@@ -29,8 +31,8 @@ from .sample import Reject
 
 Int64s = npt.NDArray[np.int64]
 
-REMOVED = "removed"
-"""The field of dataset.json that names the file, if samples were removed."""
+REMOVED, SELECTED = "removed", "selected"
+"""The fields of dataset.json that name the files, if samples were removed, or are not all of the parts' samples."""
 _COLUMN = "sample"
 
 
@@ -39,21 +41,54 @@ def removed_name(version: int) -> str:
     return f"removed-{version:06d}.parquet"
 
 
-def removed_bytes(samples: Int64s) -> bytes:
+def selected_name(version: int) -> str:
+    """The name of the file of a version."""
+    return f"selected-{version:06d}.parquet"
+
+
+def numbers_bytes(samples: Int64s) -> bytes:
     """The file with these numbers of samples."""
     return parquet_bytes(pa.table({_COLUMN: samples}, metadata={FORMAT_KEY: FORMAT.encode()}))
 
 
+def samples_of_parts(info: Mapping[str, Any]) -> int:
+    """The number of samples of all parts of the split that `info` describes, also of those that it leaves out."""
+    return sum(part["samples"] for part in info["parts"])
+
+
 def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
-    """The numbers of the removed samples of the split that `info` describes, sorted, int64 (R,)."""
-    if REMOVED not in info:
-        return np.empty(0, np.int64)
-    data = read_checked(store, info[REMOVED], info["files"])
-    path = f"{store.location}/{info[REMOVED]}"
+    """The numbers, among the samples of all parts, of the removed samples of the split that `info` describes, sorted,
+    int64 (R,).
+    """
+    found = _read_numbers(store, info, REMOVED)
+    return np.empty(0, np.int64) if found is None else found
+
+
+def read_selected(store: Store, info: Mapping[str, Any]) -> Int64s | None:
+    """The numbers, among the samples of all parts, of those that the split has, sorted, int64 (N,); None for all."""
+    found = _read_numbers(store, info, SELECTED)
+    if found is not None and len(found) != info["counts"]["samples"]:
+        raise ShardError(
+            f"{store.location}/{info[SELECTED]} has {len(found)} samples, but dataset.json says "
+            f"{info['counts']['samples']}; {REMEDY}"
+        )
+    return found
+
+
+def selected_sum(info: Mapping[str, Any]) -> str:
+    """The checksum of the file of the samples that the split has; "" if it has all of its parts."""
+    return str(info["files"][info[SELECTED]][SUM]) if SELECTED in info else ""
+
+
+def _read_numbers(store: Store, info: Mapping[str, Any], what: str) -> Int64s | None:
+    if what not in info:
+        return None
+    data = read_checked(store, info[what], info["files"])
+    path = f"{store.location}/{info[what]}"
     with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
         column = file.read([_COLUMN], use_threads=False).column(_COLUMN)
         samples: Int64s = column.to_numpy().astype(np.int64, casting="equiv")
-        if np.diff(np.concatenate([[-1], samples, [info["counts"]["samples"]]])).min() < 1:
+        if np.diff(np.concatenate([[-1], samples, [samples_of_parts(info)]])).min() < 1:
             raise ShardError(f"{path} does not have the sorted numbers of samples of the split; {REMEDY}")
     samples.flags.writeable = False
     return samples
@@ -61,12 +96,18 @@ def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
 
 ERASED = "__erased__"
 """The name of a member of an erased sample."""
+_ERASED_KEYS = "erased/"
 _TAR = re.compile(r"(.*?)(?:\.e\d+)?\.tar", re.DOTALL)
 
 
 def erased_key(sha256: str, row: int) -> str:
     """The key of an erased sample: that of its shard, by the checksum of its first writing, and its number in it."""
-    return f"erased/{sha256[:16]}/{row:06d}"
+    return f"{_ERASED_KEYS}{sha256[:16]}/{row:06d}"
+
+
+def is_erased_key(key: str) -> bool:
+    """Whether a key is that of an erased sample."""
+    return key.startswith(_ERASED_KEYS)
 
 
 def erased_tar(name: str, version: int) -> str:

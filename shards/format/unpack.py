@@ -18,7 +18,18 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.folders import folder_name
 from maskstream.shards.stores.url import is_url
 
-from .columns import COMPONENT_COLUMNS, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD, ColumnReader, ShardFacts
+from .columns import (
+    COMPONENT_COLUMNS,
+    FACTS,
+    LIST,
+    OFFSET,
+    SAMPLE_COLUMNS,
+    SIZE,
+    WORD,
+    ColumnReader,
+    SelectedReader,
+    ShardFacts,
+)
 from .data_errors import REMEDY
 from .index_cache import IndexWriter, Spool
 
@@ -96,14 +107,17 @@ class Unpacker:
         self._label = Spool(new_file, np.int64)
         self._components: dict[str, _Component] = {}
 
-    def add(self, part: Mapping[str, Any], reader: ColumnReader) -> None:
+    def add(self, part: Mapping[str, Any], reader: ColumnReader, rows: npt.NDArray[np.int64] | None = None) -> None:
         """Add a part, which dataset.json describes as `part`. The names of its shards belong to the folder of its name.
+        rows: those of its samples that count, sorted; None for all.
 
         Raises ShardError if it contradicts its description, itself, or the parts before it.
         """
         for what, found in (("samples", reader.rows), ("shards", len(reader.shards))):
             if found != part[what]:
                 raise ShardError(f"{reader.path} has {found} {what}, but dataset.json says {part[what]}; {REMEDY}")
+        if rows is not None:
+            reader = SelectedReader(reader, rows)
         known = len(self._shard_names)
         names = self._add_shards(part["name"], reader)
         words, shard = reader.codes("shard", SAMPLE_COLUMNS["shard"])

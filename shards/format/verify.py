@@ -23,7 +23,7 @@ from .data_errors import described
 from .dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, list_versions, read_dataset_json, version_name
 from .manifest import Manifest
 from .part_writer import hash_keys, repeated_keys
-from .rejects import read_rejects
+from .rejects import read_rejects, read_selected
 from .shard_check import ShardCheck
 from .tokenizer import tokenizer_problems
 
@@ -104,6 +104,8 @@ class SplitCheck:
         cached: whether the parts of the manifest may be those that this machine has unpacked before.
         """
         manifest = Manifest.load(location, cached=cached)
+        if not manifest.whole:  # it can be opened; all samples of the parts are checked
+            manifest = Manifest.load(manifest.store, info=manifest.info, cached=cached, whole=True)
         foreign = manifest.info["profile"] == FOREIGN
         manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # asks for the sizes itself
         return cls(manifest, _rows_of_shards(manifest), manifest.shards())
@@ -183,7 +185,9 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
     except MaskstreamError as error:
         yield str(error)
     if videos := [component for component in manifest.components.values() if component.kind == VIDEO.name]:
-        truth["frames"] = sum(int(video.facts["n_frames"].sum()) for video in videos)
+        selected = read_selected(manifest.store, info)
+        own = slice(None) if selected is None else selected
+        truth["frames"] = sum(int(video.facts["n_frames"][own].sum()) for video in videos)
     for name, value in truth.items():
         if info["counts"].get(name) != value:
             yield f"dataset.json: counts {info['counts'].get(name)} {name}, but there are {value}"
@@ -207,7 +211,8 @@ def _version_problems(manifest: Manifest) -> Iterator[str]:
     dataset.json. Only a merged split loses versions, when the splits that it names change.
     """
     store, current = manifest.store, manifest.version
-    if make_fingerprint(manifest.shards(), foreign=manifest.info["profile"] == FOREIGN) != manifest.fingerprint:
+    selected, foreign = read_selected(store, manifest.info), manifest.info["profile"] == FOREIGN
+    if make_fingerprint(manifest.shards(), foreign=foreign, selected=selected) != manifest.fingerprint:
         yield f"{DATASET_JSON}: its fingerprint is not that of its shards"
     versions = {*range(1, current + 1)}
     with suppress(UnlistedError):

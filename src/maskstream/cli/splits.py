@@ -1,5 +1,5 @@
-"""Commands about finished splits: `maskstream inspect`, `verify`, `append`, `merge`, `remove`, `erase` and `fetch`; and
-`index`, which makes one of tars as they are.
+"""Commands about finished splits: `maskstream inspect`, `verify`, `append`, `merge`, `split`, `remove`, `erase` and
+`fetch`; and `index`, which makes one of tars as they are.
 """
 
 import json
@@ -89,6 +89,41 @@ def merge(
     result = merged(out, splits)
     found = f"{plural(result.samples, 'sample')} in {plural(result.shards, 'shard')} of {plural(len(splits), 'split')}"
     tell(asdict(result), [f"{out}: version {result.version} has {found}"], as_json)
+
+
+def split(
+    data: Data,
+    val: Annotated[
+        float, typer.Option(metavar="SHARE", help="The share of the samples that is held out, such as 0.05.")
+    ],
+    val_by: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD",
+            help="What stays together: source (all samples of a raw file), sample (nothing), folder, or a field of the "
+            "samples' json, such as speaker.",
+        ),
+    ] = "source",
+    val_seed: Annotated[int, typer.Option(help="The seed of the choice.")] = 0,
+    out: Annotated[
+        str | None,
+        typer.Option(help="The folder of what is held out, or a URL [default: val beside DATA]", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold samples out of a split as a validation split, of each label alike; no tar is touched.
+
+    DATA gets a new version without them. Runs that were begun before resume on theirs. After samples were appended, the
+    same command divides these alone.
+    """
+    from maskstream.preprocess.versions import divide
+
+    result = divide(data, val, by=val_by, seed=val_seed, out=out)
+    lines = [
+        f"{data}: version {result.version} has {plural(result.samples, 'sample')}",
+        f"{result.held_out}: version {result.held_out_version} has {plural(result.held_out_samples, 'sample')}",
+    ]
+    tell(asdict(result), lines, as_json)
 
 
 def remove(

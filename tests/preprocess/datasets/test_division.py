@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import Dataset
-from maskstream.preprocess.division import Division, divide_sources, group_of_id
+from maskstream.preprocess.datasets.division import Division, divide_sources, group_of_id
 from maskstream.preprocess.source import Source
 from maskstream.preprocess.versions import add_sources
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 
-from .job.folder_job import contents
+from ..job.folder_job import contents
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 40).map(str), st.integers(-1, 4)), min_size=2, max_size=300)
 

@@ -1,0 +1,262 @@
+"""Divides a finished split: samples of it are held out as a split of their own, and no tar is touched.
+
+Both have the same parts of the manifest, and each a file with the numbers of its samples among those of the parts
+(`selected`). What is left is a new version of the split; earlier versions have all samples, so runs that were begun on
+them resume. What is held out lies in a folder of its own, and names parts and shards by paths, as a merged split does.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, SOURCE, VAL, Division, group_of_id
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.checked_file import facts_of
+from maskstream.shards.format.columns import make_fingerprint, rejects_table
+from maskstream.shards.format.dataset import (
+    FOREIGN,
+    HELD_OUT,
+    HELD_OUT_OF,
+    is_split,
+    publish_version,
+    read_dataset_json,
+)
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.part_writer import parquet_bytes
+from maskstream.shards.format.rejects import (
+    REMOVED,
+    SELECTED,
+    is_erased_key,
+    numbers_bytes,
+    read_removed,
+    read_selected,
+    removed_name,
+    selected_name,
+)
+from maskstream.shards.format.tokenizer import TOKENIZER, tokenizer_files
+from maskstream.shards.members.video import VIDEO
+from maskstream.shards.named import first_few
+from maskstream.shards.stores.folders import joined, seen_from
+from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+
+from .adding import whole_location
+from .merging import MERGED, name_part, tidy
+
+Int64s = npt.NDArray[np.int64]
+_JSON = "json"
+_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Divided:
+    """What a division made: the version of the split and its samples, and of what is held out the location, the
+    version and the samples.
+    """
+
+    version: int
+    samples: int
+    held_out: str
+    held_out_version: int
+    held_out_samples: int
+
+
+def divide(
+    split: Location | Output, val: float, *, by: str = SOURCE, seed: int = 0, out: Location | None = None
+) -> Divided:
+    """Hold out the share `val` of the samples of a finished split as a split `out`, by default `val` beside it.
+
+    by, seed: the groups that stay together, and the seed of the choice (see `Division`). The tars stay as they are.
+    After samples were appended, the same call again divides these alone, and those that were divided before stay where
+    they are. A call that is killed leaves the split as it was, and the same call again ends in the same samples.
+
+    Raises ValueError for an impossible share, DatasetError for an index of foreign tars, a split that is held out
+    itself, another split at `out`, other settings than those of an earlier division into `out`, and groups of which
+    none can be held out; ShardError if the split cannot be read, BusyError if another run writes to one of both.
+    """
+    division = Division(share=val, by=by, seed=seed)
+    output = output_at(split)
+    info = read_dataset_json(output.store)  # raises before a lock makes a folder
+    other = output_at(within(folder_and_name(whole_location(output))[0], VAL) if out is None else out)
+    folder = seen_from(output.location, other.location)
+    _check(output, other, info, folder)
+    with output.sole_writer(), other.sole_writer():
+        info = read_dataset_json(output.store)
+        whole = Manifest.load(output.store, info=info, whole=True)
+        before = _entry(info, folder)
+        made = {**division.to_dict(), "folder": folder, "samples": len(whole)}
+        if before is not None and (changed := [name for name in division.to_dict() if before[name] != made[name]]):
+            told = ", ".join(f"{name} was {before[name]!r}, here {made[name]!r}" for name in changed)
+            raise DatasetError(
+                f"{other.location} was held out of {output.location} with other settings ({told}); use these, or "
+                "another --out"
+            )
+        held = _selected(other) if before is not None else np.empty(0, np.int64)
+        own = read_selected(output.store, info)
+        own = np.arange(len(whole)) if own is None else own
+        if before is None or before["samples"] < len(whole):
+            held = np.union1d(held, _chosen(division, whole, own, held, 0 if before is None else before["samples"]))
+        renewed = _publish_held_out(output, other, whole, held)
+        if before != made:
+            entries = [one for one in info.get(HELD_OUT, ()) if one["folder"] != folder]
+            own = np.setdiff1d(own, held, assume_unique=True)
+            removed = np.intersect1d(whole.removed, own, assume_unique=True)
+            info = _publish(output, info | {HELD_OUT: [*entries, made]}, whole, own, removed)
+    return Divided(
+        version=info["version"],
+        samples=info["counts"]["samples"],
+        held_out=str(other.location),
+        held_out_version=renewed["version"],
+        held_out_samples=renewed["counts"]["samples"],
+    )
+
+
+def renew_held_out(output: Output) -> None:
+    """Make versions of what was held out of a split that name the parts that it has now, after an erasure."""
+    info = read_dataset_json(output.store)
+    others = [output_at(joined(output.location, one["folder"])) for one in info.get(HELD_OUT, ())]
+    for other in others:
+        if is_split(other.store):
+            with other.sole_writer():
+                whole = Manifest.load(output.store, info=info, whole=True)
+                _publish_held_out(output, other, whole, _selected(other))
+                tidy(other)
+
+
+def _check(output: Output, other: Output, info: Mapping[str, Any], folder: str) -> None:
+    """Raise DatasetError for what cannot be divided, or not into `other`."""
+    if info["profile"] == FOREIGN:
+        raise DatasetError(
+            f"{output.location} is an index of foreign tars, which is not divided; index the tars for validation apart "
+            "with `maskstream index TARS --out FOLDER`"
+        )
+    if HELD_OUT_OF in info:
+        raise DatasetError(f"{output.location} is held out of {info[HELD_OUT_OF]} itself; divide that")
+    if folder == ".":
+        raise DatasetError(f"{output.location} cannot be its own validation split; choose another folder with --out")
+    if is_split(other.store):
+        found = read_dataset_json(other.store).get(HELD_OUT_OF)
+        if found != seen_from(other.location, output.location):
+            raise DatasetError(
+                f"there is a validation split in {other.location} already, which was not held out of "
+                f"{output.location}; use it, or choose another folder with --out"
+            )
+
+
+def _entry(info: Mapping[str, Any], folder: str) -> dict[str, Any] | None:
+    """What a description says of the split that was held out into a folder."""
+    return next((one for one in info.get(HELD_OUT, ()) if one["folder"] == folder), None)
+
+
+def _selected(other: Output) -> Int64s:
+    found = read_selected(other.store, read_dataset_json(other.store))
+    return np.empty(0, np.int64) if found is None else found
+
+
+def _chosen(division: Division, whole: Manifest, own: Int64s, held: Int64s, known: int) -> Int64s:
+    """The numbers of the samples that are held out, of those from number `known` on.
+
+    own: those of the split. held: those that are held out already. The removed ones do not count.
+    """
+    numbers = np.setdiff1d(np.union1d(own, held), whole.removed, assume_unique=True)
+    numbers = numbers[[not is_erased_key(key) for key in whole.keys(numbers)]]
+    groups = dict(zip(numbers.tolist(), _groups(whole, numbers, division.by), strict=True))
+    decided = {groups[number]: False for number in numbers[numbers < known].tolist()}
+    decided |= {groups[number]: True for number in held.tolist() if number in groups}
+    pairs = ((groups[number], int(whole.label[number])) for number in numbers.tolist())
+    chosen = division.held_out(pairs, decided, of=whole.location)
+    return np.array([number for number in numbers[numbers >= known].tolist() if groups[number] in chosen], np.int64)
+
+
+def _groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
+    """The groups of samples. Raises DatasetError for a field that a sample does not have."""
+    if by in (SOURCE, SAMPLE, FOLDER):
+        sources = whole.sources().take(numbers).to_pylist()
+        return [group_of_id(name, by) for name in sources]
+    found = []
+    for begin in range(0, len(numbers), _AT_ONCE):
+        some = numbers[begin : begin + _AT_ONCE].tolist()
+        read = whole.store.read_many([whole.member(number, _JSON) for number in some])
+        for number, data in zip(some, read, strict=True):
+            with whole.reading(number, _JSON):
+                meta = json.loads(data)
+            if by not in meta:
+                raise DatasetError(
+                    f"the sample {whole.key(number)!r} of {whole.location} has no field {by!r} (--val-by); it has "
+                    f"{first_few(sorted(meta), repr)}; legal are also {SOURCE}, {SAMPLE} and {FOLDER}"
+                )
+            found.append(str(meta[by]))
+    return found
+
+
+def _publish_held_out(output: Output, other: Output, whole: Manifest, held: Int64s) -> dict[str, Any]:
+    """Make what is held out the current version at `other`, unless it is; returns its description."""
+    info = whole.info
+    current = read_dataset_json(other.store) if is_split(other.store) else None
+    erased = held[[is_erased_key(key) for key in whole.keys(held)]]
+    gone = np.empty(0, np.int64) if current is None else read_removed(other.store, current)
+    removed = np.intersect1d(np.union1d(gone, erased), held, assume_unique=True)
+    parts = [part | {"name": name_part(other, whole, part["name"])} for part in info["parts"]]
+    files = {new["name"]: info["files"][old["name"]] for new, old in zip(parts, info["parts"], strict=True)}
+    place = seen_from(other.location, output.location)
+    encoder = {"encoder": info["settings"]["encoder"]} if "encoder" in info["settings"] else {}
+    described = {
+        **{name: info[name] for name in ("format", "dataset", "modality", "profile", "label_names")},
+        **{name: info[name] for name in ("sums", TOKENIZER) if name in info},
+        "version": 0 if current is None else current["version"],
+        "split": folder_and_name(whole_location(other))[1],
+        "settings": encoder | {MERGED: [place]},
+        "counts": {name: info["counts"][name] for name in ("shards", "bytes")},
+        "parts": parts,
+        "files": files,
+        HELD_OUT_OF: place,
+    }
+    if TOKENIZER in info:
+        files[info[TOKENIZER]] = info["files"][info[TOKENIZER]]
+    if current is not None and _is_same(other, current, described, held, removed):
+        return current
+    rejects, name = parquet_bytes(rejects_table([])), f"rejects-{described['version'] + 1:06d}.parquet"
+    other.publish(name, rejects)
+    files[name] = facts_of(rejects)
+    for tokenizer, data in tokenizer_files(whole.store, info).items():
+        other.publish(tokenizer, data)
+    return _publish(other, described | {"rejects": name}, whole, held, removed)
+
+
+def _is_same(other: Output, current: dict[str, Any], described: dict[str, Any], held: Int64s, removed: Int64s) -> bool:
+    """Whether what is there has these samples, in the parts that are described."""
+    names = ("parts", "label_names", "settings", TOKENIZER)
+    return (
+        all(current.get(name) == described.get(name) for name in names)
+        and all(current["files"].get(name) == facts for name, facts in described["files"].items())
+        and np.array_equal(_selected(other), held)
+        and np.array_equal(read_removed(other.store, current), removed)
+    )
+
+
+def _publish(output: Output, info: dict[str, Any], whole: Manifest, own: Int64s, removed: Int64s) -> dict[str, Any]:
+    """Make the version after that of a description current, which has the samples `own` of the parts, without the
+    `removed` ones; returns its description.
+    """
+    version, counts = info["version"] + 1, {"rejects": 0} | info["counts"] | {"samples": len(own)}
+    old = {info.get(SELECTED), info.get(REMOVED)}
+    described = {name: value for name, value in info.items() if name not in (SELECTED, REMOVED)}
+    files = {name: facts for name, facts in info["files"].items() if name not in old}
+    found = {SELECTED: (selected_name(version), own), REMOVED: (removed_name(version), removed)}
+    counts.pop(REMOVED, None)
+    if len(removed):
+        counts[REMOVED] = len(removed)
+    for what, (name, numbers) in found.items():
+        if what == SELECTED or len(numbers):
+            data = numbers_bytes(numbers)
+            output.publish(name, data)
+            described[what], files[name] = name, facts_of(data)
+    if videos := [one for one in whole.components.values() if one.kind == VIDEO.name]:
+        counts["frames"] = sum(int(video.facts["n_frames"][own].sum()) for video in videos)
+    fingerprint = make_fingerprint(whole.shards(), foreign=False, selected=own)
+    described |= {"version": version, "fingerprint": fingerprint, "counts": counts, "files": files}
+    publish_version(output, described)
+    return described

@@ -1,0 +1,238 @@
+"""A finished split is divided without a tar being touched: no sample is lost or doubled, whatever comes after."""
+
+import json
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskstream.preprocess.job.verification import repair_split, verify_split
+from maskstream.preprocess.versions import append, divide, erase, merge, remove
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.dataset import finish_split, read_dataset_json
+from maskstream.shards.format.inspect import inspect
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.verify import verify
+from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+
+from ...pipelines.every_modality import MODALITIES, write_split
+from .killed_forks import killed_fork
+from .small_splits import contents, written
+
+
+def keys(split: Path, version: int | None = None) -> list[str]:
+    """The keys of the samples that are not removed."""
+    found = Manifest.load(split, version=version)
+    return [key for i, key in enumerate(found.keys(range(len(found)))) if not found.is_removed(i)]
+
+
+def of_groups(folder: Path, groups: list[tuple[int, int]]) -> Path:
+    """A split with a sample for each group and label, in shards of three."""
+    folder.mkdir(parents=True)
+    samples = [
+        Sample(
+            key=f"k{i}",
+            members={"json": json_member({"speaker": group})},
+            source=f"clips/{group}.mp4#{i}",
+            label=label,
+        )
+        for i, (group, label) in enumerate(groups)
+    ]
+    shards = [write_shard(folder / f"t-{at:06d}.tar", samples[at : at + 3]) for at in range(0, len(samples), 3)]
+    info = DatasetInfo(dataset="t", split="train", modality="image", profile="p", label_names=("a", "b", "c"))
+    finish_split(folder, info, shards, [])
+    return folder
+
+
+@given(
+    groups=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=8, max_size=40),
+    share=st.sampled_from([0.1, 0.3, 0.6]),
+    by=st.sampled_from(["source", "sample", "speaker"]),
+    seed=st.integers(0, 3),
+)
+@settings(max_examples=20)
+def test_the_union_is_the_split_and_no_group_is_in_both(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[tuple[int, int]], share: float, by: str, seed: int
+) -> None:
+    split = of_groups(tmp_path_factory.mktemp("divided") / "train", groups)
+    whole, tars = keys(split), contents(split)
+    try:
+        made = divide(split, share, by=by, seed=seed)
+    except DatasetError as error:
+        assert "holds out none" in str(error)
+        assert contents(split).keys() - {".maskstream.lock"} == tars.keys() - {".maskstream.lock"}
+        return
+    val = split.parent / "val"
+    assert sorted([*keys(split), *keys(val)]) == sorted(whole)
+    assert (made.samples, made.held_out_samples) == (len(keys(split)), len(keys(val)))
+    assert not [name for name in contents(val) if name.endswith(".tar")]
+    assert {name: data for name, data in contents(split).items() if name in tars and name != "dataset.json"} == {
+        name: data for name, data in tars.items() if name != "dataset.json"
+    }
+    if by != "sample":
+        of = dict(zip(whole, (group for group, _ in groups), strict=True))
+        assert {of[key] for key in keys(split)}.isdisjoint(of[key] for key in keys(val))
+    for one in (split, val):
+        found = Manifest.load(one)
+        assert verify(one).problems == []
+        sources = dict(zip(found.keys(range(len(found))), found.sources().to_pylist(), strict=True))
+        assert all(name.endswith(f"#{key[1:]}") for key, name in sources.items())
+        read = found.store.read_many([found.member(i, "json") for i in range(len(found))])
+        of_key = {f"k{i}": {"speaker": group} for i, (group, _) in enumerate(groups)}
+        assert [json.loads(data) for data in read] == [of_key[found.key(i)] for i in range(len(found))]
+        assert found.label.tolist() == [groups[int(key[1:])][1] for key in found.keys(range(len(found)))]
+    assert keys(split, version=1) == whole
+
+
+@pytest.mark.parametrize("modality", list(MODALITIES))
+def test_loaders_of_each_modality_read_what_both_have(modality: str, tmp_path: Path) -> None:
+    split, held = write_split(modality, tmp_path), tmp_path / "held"
+    divide(split, 0.4, by="sample", out=held)
+    for one in (split, held):
+        assert verify(one, decode=True).problems == []
+        assert inspect(one)["counts"]["samples"] == len(keys(one))
+        loader = MODALITIES[modality].loader(one, batch_size=2, shuffle=False, device="cpu", threads=1)
+        assert {key for batch in loader for key in batch.key} == {*keys(one)}
+
+
+def test_the_same_call_again_changes_nothing_and_other_settings_are_refused(tmp_path: Path) -> None:
+    split, val = written(tmp_path / "train", 0, n=20), tmp_path / "val"
+    made = divide(split, 0.2)
+    assert (made.version, made.samples, made.held_out_version, made.held_out_samples) == (2, 16, 1, 4)
+    before = contents(tmp_path)
+    assert divide(split, 0.2) == made
+    assert contents(tmp_path) == before
+    with pytest.raises(DatasetError, match=r"other settings \(share was 0.2, here 0.3\); use these, or another --out"):
+        divide(split, 0.3)
+    with pytest.raises(DatasetError, match=r"is held out of ../train itself; divide that"):
+        divide(val, 0.5)
+    with pytest.raises(DatasetError, match="cannot be its own validation split"):
+        divide(split, 0.2, out=split)
+    other = written(tmp_path / "b" / "train", 100)
+    written(tmp_path / "b" / "val", 200)
+    with pytest.raises(DatasetError, match=r"there is a validation split in .* already, which was not held out of"):
+        divide(other, 0.5)
+    with pytest.raises(DatasetError, match=r"has no field 'speaker' \(--val-by\); it has 'number'; legal are also"):
+        divide(other, 0.5, by="speaker", out=tmp_path / "c")
+    assert sorted([*keys(split), *keys(val)]) == sorted(f"k{i}" for i in range(20))
+    test = divide(split, 0.25, out=tmp_path / "test")  # a third split of what is left
+    assert (test.version, test.samples, test.held_out_samples) == (3, 12, 4)
+    assert sorted([*keys(split), *keys(val), *keys(tmp_path / "test")]) == sorted(f"k{i}" for i in range(20))
+    assert len(keys(split, version=2)) == 16
+
+
+def test_versions_of_both_go_on(tmp_path: Path) -> None:
+    split, val = written(tmp_path / "train", 0, n=20), tmp_path / "val"
+    remove(split, ["k3"])
+    divide(split, 0.2)
+    assert "k3" not in keys(val)
+    assert len(keys(split)) == 15
+    assert len(keys(val)) == 4
+    held, kept = keys(val), keys(split)
+    remove(val, held[:1])
+    remove(split, kept[:1])
+    with pytest.raises(ValueError, match="1 of 1 keys are not in"):
+        remove(split, held[1:2])
+    with pytest.raises(DatasetError, match=r"is held out of ../train and has its shards; append to that"):
+        append(val, written(tmp_path / "b", 100))
+    append(split, written(tmp_path / "c", 200, n=20))
+    assert len(keys(split)) == 14 + 20
+    assert keys(val) == held[1:]
+    divide(split, 0.2)
+    assert {*held[1:]} < {*keys(val)}
+    assert {*kept[1:]} < {*keys(split)}
+    assert (len(keys(split)), len(keys(val))) == (14 + 16, 3 + 4)
+    gone, other = next(key for key in keys(val) if key != held[1]), keys(split)[1]
+    with pytest.raises(DatasetError, match=r"is held out of another split, and its samples are in .*train; run"):
+        erase(val, [gone])
+    before = {one: Manifest.load(one).fingerprint for one in (split, val)}
+    assert erase(split, [gone, other]).erased == 2
+    for one in (split, val):
+        assert verify(one).problems == []
+        assert verify_split(one, workers=0).problems == []
+        assert Manifest.load(one).fingerprint == before[one]
+        assert repair_split(one).repaired == []
+        assert not {gone, other} & {*keys(one)}
+        data = b"".join(contents(one).values())
+        assert gone.encode() + b"." not in data
+        assert other.encode() + b"." not in data
+    assert (len(keys(split)), len(keys(val))) == (14 + 15, 3 + 3)
+    with pytest.raises(DatasetError, match="have the same shards, as they were divided"):
+        merge(tmp_path / "both", [split, val])
+    with pytest.raises(DatasetError, match="have the same shards, as they were divided"):
+        append(split, val)
+    last = written(tmp_path / "d", 300)
+    for one in (split, val):
+        whole = tmp_path / f"all-{one.name}"
+        merge(whole, [last, one])
+        assert verify(whole).problems == []
+        assert keys(whole) == [*keys(last), *keys(one)]
+        copied = tmp_path / f"copied-{one.name}"
+        shutil.copytree(last, copied)
+        append(copied, one)
+        assert verify(copied).problems == []
+        assert keys(copied) == [*keys(last), *keys(one)]
+    assert read_rejects(val, read_dataset_json(val)) == []
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for one in (split, val):
+        shutil.move(one, moved / one.name)
+    assert verify(moved / "val").problems == []
+
+
+@pytest.mark.slow
+def test_killed_at_every_step_it_ends_in_the_same_samples(tmp_path: Path) -> None:
+    base = written(tmp_path / "base" / "train", 0, n=20).parent
+    divide(base / "train", 0.2)
+    append(base / "train", written(tmp_path / "more", 100, n=20))
+    whole = tmp_path / "whole"
+    shutil.copytree(base, whole)
+    divide(whole / "train", 0.2)
+    gone = keys(whole / "val")[1:3]
+    erase(whole / "train", gone)
+    wanted = [keys(whole / one) for one in ("train", "val")]
+
+    def run(place: Path) -> None:
+        divide(place / "train", 0.2)
+        erase(place / "train", gone)
+
+    for number in range(60):
+        place = tmp_path / f"killed{number}"
+        shutil.copytree(base, place)
+        if (ended := killed_fork(number, partial(run, place))) == 0:
+            break
+        assert ended == -signal.SIGKILL
+        run(place)
+        assert [keys(place / one) for one in ("train", "val")] == wanted, number
+        assert verify(place / "train").problems == []
+        assert verify(place / "val").problems == []
+    else:
+        pytest.fail("it was killed at each of 60 steps")
+
+
+def test_a_run_that_was_begun_before_goes_on_with_its_samples(tmp_path: Path) -> None:
+    split = write_split("image", tmp_path)
+    loader = MODALITIES["image"].loader(split, batch_size=2, device="cpu", threads=1)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    rest = [batch.key for batch in batches]
+    divide(split, 0.4, by="sample")
+    again = MODALITIES["image"].loader(split, batch_size=2, device="cpu", threads=1)
+    before = len(again)
+    again.load_state_dict(state)
+    assert [batch.key for batch in again] == rest
+    assert before < len(again)
+    workers = MODALITIES["image"].loader(split, batch_size=2, device="cpu", workers=1)
+    alone = MODALITIES["image"].loader(split, batch_size=2, device="cpu", threads=1)
+    assert [batch.key for batch in workers] == [batch.key for batch in alone]
+    workers.close()
+    assert np.isin(list(keys(tmp_path / "val")), keys(split, version=1)).all()
