@@ -7,12 +7,15 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, Unpack, get_type_hints
 
+import numpy as np
+import numpy.typing as npt
+
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.run_length import Counted
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
 from maskstream.shards.config import Config, check_type, check_types
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
 
 from .fields import FieldReader, Fields
@@ -87,6 +90,16 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         """The config with all defaults that depend on the split filled in; ValueError if that is impossible."""
         return self
 
+    def short(self, manifest: Manifest) -> npt.NDArray[np.bool_] | None:
+        """Which samples are too short for the clip, by the manifest alone: bool (N,); called on a resolved config. None
+        where clips have no length in frames.
+        """
+        return None
+
+    def chosen(self, split: Split) -> Split:
+        """The split with the samples that are loaded; called on a resolved config; by default all."""
+        return split
+
     def finish(self, split: Split) -> Finish[BatchT, BatchT]:
         """What is left to do on the device; called on a resolved config; by default nothing."""
         return Unchanged()
@@ -111,12 +124,15 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
 
     def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
         fields = FieldReader.of(split.manifest, self.fields)
-        return RowSampler(rows=rows, manifest=split.manifest, fields=fields, seed=split.seed, views=self.views)
+        return RowSampler(
+            rows=rows, manifest=split.manifest, fields=fields, seed=split.seed, views=self.views, kept=split.kept
+        )
 
     def _source(
         self, rows: RowMaker[PartT, HostT], finish: Finish[HostT, BatchT], split: Split
     ) -> RowSource[PartT, HostT, BatchT]:
         """The source of some rows and their finish; called on a resolved config."""
+        split = self.chosen(split)
         sampler = self._sampler(rows, split)
         return BatchSource(
             sampler=sampler,

@@ -270,8 +270,8 @@ class Draft(Generic[PlanT, HostT]):
 class RowSampler(Generic[PlanT, HostT]):
     """Makes host batches of any modality. Every draw is a function of (seed, epoch, key, view, purpose).
 
-    early: the masks that are drawn before reading. late: those that need the content of a sample. follows: whether
-    something is drawn after the masks.
+    kept: int64 (n,), the samples of the split that are numbered here, None for all. early: the masks that are drawn
+    before reading. late: those that need the content of a sample. follows: whether something is drawn after the masks.
     """
 
     rows: RowMaker[PlanT, HostT]
@@ -279,6 +279,7 @@ class RowSampler(Generic[PlanT, HostT]):
     fields: FieldReader
     seed: int
     views: int = 1
+    kept: npt.NDArray[np.int64] | None = None
     early: tuple[Masked, ...] = field(init=False)
     late: tuple[Masked, ...] = field(init=False)
     follows: bool = field(init=False)
@@ -298,16 +299,17 @@ class RowSampler(Generic[PlanT, HostT]):
 
     def request(self, wanted: Wanted) -> Planned[PlanT]:
         """Makes the plan of a sample; raises SampleError if it lacks what is read."""
+        index = wanted.index if self.kept is None else int(self.kept[wanted.index])
         item = Item(
             manifest=self.manifest,
             seed=self.seed,
             views=self.views,
-            index=wanted.index,
+            index=index,
             epoch=wanted.epoch,
             place=wanted.place,
-            shown=self.rows.shown(self.manifest, wanted.index),
+            shown=self.rows.shown(self.manifest, index),
         )
-        return Planned(item=item, plan=self.rows.plan(item), members=self.fields.members(wanted.index))
+        return Planned(item=item, plan=self.rows.plan(item), members=self.fields.members(index))
 
     def announce(self, request: Planned[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""

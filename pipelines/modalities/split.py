@@ -25,6 +25,7 @@ from typing import Any, Generic, Protocol, Self, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 import torch
+import xxhash
 
 from maskstream.pipelines.stream.loader import DATASET_VERSION, Loader, LoaderOptions
 from maskstream.pipelines.stream.order import Weights, dealt
@@ -262,6 +263,7 @@ class Split:
     """A split and how its samples are gone through (see `SplitOptions`).
 
     device, workers, threads: where batches go and what makes them, which decides who decodes; they change nothing else.
+    kept: int64 (n,), sorted, the samples that are gone through; None for all.
     """
 
     manifest: Manifest
@@ -273,6 +275,7 @@ class Split:
     device: torch.device
     workers: int = 0
     threads: int
+    kept: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def open(
@@ -306,18 +309,23 @@ class Split:
     @property
     def identity(self) -> dict[str, Any]:
         """The dataset in a saved position: a resume compares `dataset`, and the version says which one to open."""
-        return {"dataset": self.manifest.fingerprint, DATASET_VERSION: self.manifest.version}
+        kept = {} if self.kept is None else {"kept": xxhash.xxh3_128_hexdigest(self.kept.tobytes())}
+        return {"dataset": self.manifest.fingerprint, DATASET_VERSION: self.manifest.version, **kept}
 
     @property
     def samples(self) -> SplitSamples:
-        """The order of its samples."""
+        """The order of its samples, of which those that are kept are numbered."""
+        sizes, weights = self.manifest.shard_samples, sample_weights(self.manifest, self.weights)
+        if self.kept is not None:
+            sizes = np.bincount(self.manifest.shard[self.kept], minlength=len(sizes))
+            weights = None if weights is None else Weights(weights.values[self.kept])
         return SplitSamples(
-            shard_sizes=tuple(self.manifest.shard_samples.tolist()),
+            shard_sizes=tuple(sizes.tolist()),
             seed=self.seed,
             lanes=self.lanes,
             block=self.block,
             shuffle=self.shuffle,
-            weights=sample_weights(self.manifest, self.weights),
+            weights=weights,
         )
 
 

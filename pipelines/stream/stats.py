@@ -29,15 +29,16 @@ class Stats:
 
     seconds: wall time per stage, summed over the threads of all workers; "wait" and "consumer" are times of the
     consuming thread. cpu_seconds: the processor time of the same. The two differ where a thread waits for a disk, a
-    device, a core or another thread. bad: unusable samples that were replaced. restarts: worker
-    processes that died or fell silent and were replaced. cuts: scene cuts that were found in clips. flow_cells,
-    valid_cells: cells of flow, and those in which the source had a vector. judged_cells, confidence: the cells whose
-    confidence was asked for, and its sum.
+    device, a core or another thread. bad: unusable samples that were replaced. short: samples whose video has too few
+    frames for the clip. restarts: worker processes that died or fell silent and were replaced. cuts: scene cuts that
+    were found in clips. flow_cells, valid_cells: cells of flow, and those in which the source had a vector.
+    judged_cells, confidence: the cells whose confidence was asked for, and its sum.
     """
 
     samples: int = 0
     read_bytes: int = 0
     bad: int = 0
+    short: int = 0
     restarts: int = 0
     cuts: int = 0
     flow_cells: int = 0
@@ -56,6 +57,7 @@ class Stats:
         self.samples += other.samples
         self.read_bytes += other.read_bytes
         self.bad += other.bad
+        self.short += other.short
         self.restarts += other.restarts
         self.cuts += other.cuts
         self.flow_cells += other.flow_cells
@@ -72,6 +74,7 @@ class Stats:
             "samples": self.samples,
             "read_bytes": self.read_bytes,
             "bad": self.bad,
+            "short": self.short,
             "restarts": self.restarts,
             "cuts": self.cuts,
             "flow_coverage": round(self.valid_cells / self.flow_cells, 6) if self.flow_cells else None,

@@ -1,7 +1,6 @@
 """Summarises a split from dataset.json, the manifest and the rejects; no shard is opened."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from maskstream.shards.members.video import VIDEO
 from .component import Component
 from .data_errors import parsing
 from .dataset import DATASET_JSON
-from .manifest import Manifest
+from .manifest import Manifest, SplitLocation
 from .rejects import read_rejects
 from .sample import Reject
 
@@ -23,7 +22,7 @@ _PLACES = {*TABLE_FACTS, "header_size", "data_offset"}
 """Facts about the position of bytes, which a summary leaves out."""
 
 
-def inspect(location: str | Path) -> dict[str, Any]:
+def inspect(location: SplitLocation) -> dict[str, Any]:
     """A summary of the split at a location as JSON values.
 
     It holds dataset, split, modality, profile, version, settings, fingerprint, counts, bytes_per_component,

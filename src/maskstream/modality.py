@@ -9,9 +9,12 @@ from maskstream.pipelines.stream.rng import START
 from .pages.figures.figures import Figures
 from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
 from .pipelines.modalities.data import DataConfig
+from .pipelines.modalities.video.clip import VideoClip, aligned
+from .pipelines.modalities.video.rows import short_videos
 from .preprocess.encode.encoder import Encoder
 from .shards.config import with_set
 from .shards.format.manifest import Manifest, SplitLocation
+from .shards.members.video import VIDEO
 from .shards.named import named, nearest
 
 RUN_STEPS = 10_000
@@ -144,3 +147,19 @@ class Modality:
         if own is None:
             raise ValueError(f"--mask {text}: the masks of {self.name} are {', '.join(fields)}, there is no {field!r}")
         return own.name, own.mask(name, self.name)
+
+
+def short_clips(manifest: Manifest, data: DataConfig[Any]) -> dict[str, dict[str, Any]]:
+    """How many videos are shorter than the clip of a data config, by the manifest alone, of each component; nothing
+    where clips are none of video.
+    """
+    if not isinstance(clip := getattr(data, "clip", None), VideoClip):
+        return {}
+    clip = aligned(clip, str(manifest.info["profile"]))
+    found = {}
+    for name, component in manifest.components.items():
+        if component.kind == VIDEO.name:
+            short, n = int(short_videos(manifest, name, clip).sum()), int(component.present.sum())
+            clipped = f"{clip.frames} frames, {clip.spacing}"
+            found[name] = {"clip": clipped, "videos": short, "share": round(short / max(n, 1), 4)}
+    return found

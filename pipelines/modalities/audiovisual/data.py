@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
+import numpy as np
+import numpy.typing as npt
+
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import SpecAugment
@@ -26,11 +29,12 @@ from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
 from maskstream.pipelines.modalities.video.flow import flow_source
-from maskstream.pipelines.modalities.video.rows import ClipRowMaker
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.fbank import Fbank
 
 from .batch import AudioVisualBatch
@@ -137,6 +141,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
                 "or leave out the noise"
             )
         check_on_device(self.features, self.on_device)
+        check_one_clock(self.clip, "sounds")
         _ = self.grids
 
     @property
@@ -168,6 +173,14 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
             sound=find_sound(split.manifest, self.sound),
             on_device=on_device,
         )
+
+    def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
+        """Which samples have a video that is too short for the clip, bool (N,)."""
+        return short_videos(manifest, self.component or "", self.clip)
+
+    def chosen(self, split: Split) -> Split:
+        """The split without short videos, where the clip skips them."""
+        return without_short(split, self.component or "", self.clip, self.short)
 
     def spectrogram(self, split: Split) -> Spectrogram:
         """What makes the spectrograms of a split."""

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
+import numpy as np
+import numpy.typing as npt
+
 from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import Mask, TokenGrid
@@ -12,9 +15,10 @@ from maskstream.pipelines.modalities.data import SplitConfig, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
-from maskstream.pipelines.modalities.video.rows import ClipRowMaker
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.errors import ShardError
+from maskstream.shards.format.manifest import Manifest
 
 from .batch import TrajectoryBatch
 from .rows import CAMERA, DEPTH, VIDEO, TrajectoryPlan, TrajectoryRowMaker
@@ -81,6 +85,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
                 f"{self.mask} needs {', '.join(sorted(self.mask.needs))}, which walks have none of; use a mask without "
                 "cues, such as masks.Tube() or masks.Random()"
             )
+        check_one_clock(self.clip, "poses and waypoints")
         _ = self.grids
 
     @property
@@ -100,6 +105,16 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
             clip=aligned(self.clip, split.manifest.info["profile"]),
             augment=self.augment or CenterCrop(flip=0.5 if split.shuffle else 0.0),
         )
+
+    def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
+        """Which walks are too short for a clip and its waypoint, bool (N,)."""
+        fps = manifest.component(VIDEO).facts["fps"]
+        ahead = np.maximum(np.rint(self.ahead_s * fps), 1).astype(np.int64)
+        return short_videos(manifest, VIDEO, self.clip, ahead)
+
+    def chosen(self, split: Split) -> Split:
+        """The split without walks that are too short, where the clip skips them."""
+        return without_short(split, VIDEO, self.clip, self.short)
 
     def rows(self, split: Split) -> TrajectoryRowMaker:
         """What makes the rows of a split."""

@@ -10,6 +10,11 @@ import numpy.typing as npt
 
 from maskstream.shards.config import Config, check_types
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
+from maskstream.shards.named import nearest
+
+Int64s = npt.NDArray[np.int64]
+
+_SHORT = ["repeat", "loop", "skip", "error"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +31,9 @@ class VideoClip(Config):
     decoded, but a video has far fewer clips. None means 4 on shards of the profiles `train` and `fast` if the stride is
     a multiple of 4 (no B-frame is then decoded, and at stride 4 motion vectors are optical flow) or not used, else 1.
 
-    If the video is too short for the clip, the clip repeats its last frame at the stride, as in VideoMAE; one by time
-    repeats the last frame of the video.
+    short: what becomes of a video that has too few frames for the clip. "repeat" repeats the last frame at the stride,
+    as in VideoMAE; by time the last frame of the video. "loop" begins again with the video's first frame. "skip" leaves
+    the sample out of the order, so that an epoch has fewer samples. "error" refuses the split before anything is read.
     """
 
     frames: int = 16
@@ -37,6 +43,7 @@ class VideoClip(Config):
     align: int | Literal["gop"] | None = None
     fps: float | None = None
     seconds: float | None = None
+    short: Literal["repeat", "loop", "skip", "error"] = "repeat"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -47,6 +54,9 @@ class VideoClip(Config):
             raise ValueError(f"VideoClip(align={self.align!r}): it must be at least 1, 'gop' or None")
         if self.start not in ("random", "center"):
             raise ValueError(f"VideoClip(start={self.start!r}): legal are 'random' and 'center'")
+        if self.short not in _SHORT:
+            close = nearest(self.short, _SHORT)
+            raise ValueError(f"VideoClip(short={self.short!r}){close}: legal are {', '.join(map(repr, _SHORT))}")
         if self.fps is not None and self.seconds is not None:
             raise ValueError(f"VideoClip(fps={self.fps}, seconds={self.seconds}): give one of them")
         for name, value in (("fps", self.fps), ("seconds", self.seconds)):
@@ -90,10 +100,15 @@ class VideoClip(Config):
         """The number of video frames from the first to the last frame of the clip, both included."""
         return int(self.offsets(fps)[-1]) + 1
 
-    def numbers(
-        self, n_frames: int, rng: np.random.Generator, gops: npt.NDArray[np.int64] | None = None, *, fps: float
-    ) -> npt.NDArray[np.int64]:
-        """Draws the clip's frame numbers, int64 (frames,), non-decreasing, in a video of `n_frames` frames.
+    def too_long(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Of which of some videos the clip needs more frames than they have: bool (N,), of both (N,)."""
+        rates, rate = np.unique(fps, return_inverse=True) if self.is_timed else (np.ones(1), np.zeros(len(fps), int))
+        spans = np.array([self.span(one) if one > 0 else 0 for one in rates.tolist()], np.int64)
+        return n_frames < spans[rate]
+
+    def numbers(self, n_frames: int, rng: np.random.Generator, gops: Int64s | None = None, *, fps: float) -> Int64s:
+        """Draws the clip's frame numbers, int64 (frames,), in a video of `n_frames` frames; they never decrease, but
+        where a short video is looped.
 
         gops: int64 (GOPs,), the first frame of each GOP, ascending from 0; only align="gop" needs it. fps: the video's
         frames a second.
@@ -107,6 +122,8 @@ class VideoClip(Config):
         else:
             starts = range(0, latest + 1, self.align or 1)
         start = starts[int(rng.integers(len(starts))) if self.start == "random" else (len(starts) - 1) // 2]
+        if self.short == "loop":
+            return (start + offsets) % n_frames
         if self.is_timed:
             reachable = (n_frames - 1 - start) // self._unit(fps) * self._unit(fps)
         else:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, Unpack, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
@@ -21,13 +24,14 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
 
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .decoders import agree, choose_decoder, dali_threads
 from .flow import FlowFinish, flow_source
 from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
-from .rows import ClipPlan, ClipRowMaker
+from .rows import ClipPlan, ClipRowMaker, check_one_clock, short_videos, without_short
 from .yuv import Output, PlanesFinish
 
 log = logging.getLogger(__name__)
@@ -147,6 +151,16 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         if self.colour is not None:
             return "colour jitter"
         return f"flow={flow}" if isinstance(flow, SampleFlow) else ""
+
+    def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
+        """Which samples have a video that is too short for the clip, bool (N,)."""
+        return short_videos(manifest, self.component or "", self.clip)
+
+    def chosen(self, split: Split) -> Split:
+        """The split without short videos, where the clip skips them."""
+        if isinstance(self.flow, FlowSource):
+            check_one_clock(self.clip, "masks and fields of flow")
+        return without_short(split, self.component or "", self.clip, self.short)
 
     def rows(self, split: Split) -> ClipRowMaker:
         """What makes the rows of a split."""

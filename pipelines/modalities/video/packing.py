@@ -282,6 +282,7 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
             own.of(batch.pts_s)[:] = decoded.pts_s.numpy()
         else:
             stats.read_bytes += data.size_bytes
+            stats.short += plan.clip.short
             plan.packed = clip
             own.of(batch.pts_s)[:] = clip.pts_s
 

@@ -1,5 +1,6 @@
 """Rows of clips: draws clips, finds and reads the bytes of their GOPs, decodes, crops, and makes flow."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ from maskstream.pipelines.modalities.rows import NO_CUES, Item, Masked, Memory, 
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.gop_notes import GopNotes, gop_notes
 from maskstream.shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
 from maskstream.shards.media.video_index import RECORD, VideoIndex, locate_records, packets_name, read_table
@@ -29,7 +31,10 @@ from .batch import PlaneBatch, VideoBatch
 from .clip import VideoClip
 from .yuv import Output
 
+log = logging.getLogger(__name__)
+
 Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,8 +135,8 @@ def _read_foreign(store: Store, video: VideoIndex, numbers: Int64s, ranges: tupl
 class ClipPlan:
     """Frame numbers, int64 (T,), and one crop per view.
 
-    ranges: as in `clip_ranges`. draws: one per view, of masks that a finish draws. flows, planes: those of the views,
-    once they are made; of clips without them none.
+    ranges: as in `clip_ranges`. draws: one per view, of masks that a finish draws. short: whether the video has too few
+    frames for the clip. flows, planes: those of the views, once they are made; of clips without them none.
     """
 
     video: VideoIndex
@@ -139,6 +144,7 @@ class ClipPlan:
     crops: list[Crop]
     ranges: tuple[Range, ...]
     draws: tuple[Draw, ...]
+    short: bool
     flows: list[ClipFlow] = field(default_factory=list)
     planes: list[CropPlanes] = field(default_factory=list)
 
@@ -218,6 +224,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             crops=[on_chroma_grid(crop, video.width, video.height) for crop in crops],
             ranges=clip_ranges(video, numbers, member),
             draws=tuple(item.draw(view) for view in range(item.views)) if self.finish_draws else (),
+            short=int(numbers[-1] - numbers[0]) < int(self.clip.offsets(video.fps)[-1]),
         )
 
     def layout(self, memory: Memory[ClipPlan]) -> VideoBatch:
@@ -243,6 +250,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: SampleRows, stats: Stats) -> None:
         """Reads, decodes and writes the views of a clip; raises SampleError if it cannot be read or decoded."""
         source = (plan.video.width, plan.video.height)
+        stats.short += plan.short
         flow = self.flow if isinstance(self.flow, SampleFlow) else None
         with item.manifest.reading(item.index, self.component):
             with stats.stage("read"):
@@ -313,6 +321,52 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             if self.colour is not None:
                 picture = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
                 self.colour(picture, item.rng("colour", view))
+
+
+def short_videos(manifest: Manifest, component: str, clip: VideoClip, ahead: Int64s | None = None) -> Bools:
+    """Which samples have a video with too few frames for the clip, by the manifest alone: bool (N,). Removed samples
+    have none.
+
+    ahead: int64 (N,), frames of each video that must follow the clip.
+    """
+    video = manifest.component(component)
+    n_frames = video.facts["n_frames"].astype(np.int64) - (0 if ahead is None else ahead)
+    short: Bools = video.present & clip.too_long(n_frames, video.facts["fps"].astype(np.float64))
+    short[manifest.removed] = False
+    return short
+
+
+def without_short(split: Split, component: str, clip: VideoClip, short_of: Callable[[Manifest], Bools]) -> Split:
+    """The split without the samples whose video is too short for the clip, where the clip skips these.
+
+    short_of: which samples these are, bool (N,). Raises ValueError where the clip makes such samples an error, or where
+    all are too short.
+    """
+    if clip.short not in ("skip", "error"):
+        return split
+    manifest = split.manifest
+    short, n_frames = short_of(manifest), manifest.component(component).facts["n_frames"]
+    if not short.any():
+        return split
+    shortest = int(np.argmin(np.where(short, n_frames, np.iinfo(np.int64).max)))
+    told = (
+        f"{short.sum()} of {len(short)} videos of {manifest.location} are shorter than the clip ({clip.frames} frames, "
+        f"{clip.spacing}), the shortest {manifest.key(shortest)!r} with {n_frames[shortest]} frames"
+    )
+    if clip.short == "error":
+        raise ValueError(f"{told}; give a shorter clip, or short='repeat', 'loop' or 'skip' (--set clip.short=skip)")
+    if short.all():
+        raise ValueError(f"{told}, so short='skip' leaves none; give a shorter clip, or short='repeat' or 'loop'")
+    log.warning("%s; they are left out (short='skip'): an epoch has %d samples", told, (~short).sum())
+    return replace(split, kept=np.flatnonzero(~short))
+
+
+def check_one_clock(clip: VideoClip, what: str) -> None:
+    """Raise ValueError for a clip that loops. what: what lies beside it on the same clock."""
+    if clip.short == "loop":
+        raise ValueError(
+            f"VideoClip(short='loop') goes back in time, and {what} do not; legal here are 'repeat', 'skip' and 'error'"
+        )
 
 
 def join_flow(plans: Sequence[ClipPlan]) -> Flow | None:

@@ -18,11 +18,32 @@ from .options import Address, ExecutorName, MaxPixels, MemoryLimit, TimeLimit, W
 from .terminal import CacheGB, Data, Json, console, errors, say, show, tell
 
 
-def inspect(data: Data, as_json: Json = False) -> None:
-    """Print the contents of a split: samples, hours, resolutions, frame rates, bytes, rejects by reason."""
+def inspect(
+    data: Data,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Another clip than that of `preview` and `bench`, for videos: clip.frames=8, clip.stride=2, "
+            "clip.seconds=2, ...; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the contents of a split: samples, hours, resolutions, frame rates, bytes, rejects by reason; of videos how
+    many are shorter than a clip.
+    """
+    from maskstream.modalities import MODALITIES
+    from maskstream.modality import short_clips
     from maskstream.shards.format.inspect import inspect as look
+    from maskstream.shards.format.manifest import Manifest
 
-    show(look(data), as_json)
+    manifest = Manifest.load(data)
+    modality = MODALITIES.get(manifest.info["modality"])
+    short = {} if modality is None else short_clips(manifest, modality.chosen(set_ or ()))
+    show(look(manifest) | ({"shorter_than_clip": short} if short else {}), as_json)
 
 
 def verify(
