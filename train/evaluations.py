@@ -27,6 +27,7 @@ from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
 from .evaluate import finetune, pairs, patches
 from .evaluate.evaluation import Evaluate, Evaluation, Score
+from .evaluate.unseen import check_unseen
 from .nn.masked_autoencoder import ImageAutoencoderConfig
 from .nn.pair_model import PairConfig
 from .papers import tables
@@ -113,21 +114,28 @@ def evaluate_model(recipe: Recipe[Any], model: Model[Any], data: SplitLocation, 
 
 
 def evaluate_run(
-    run: str | Path, data: SplitLocation, *, recipe: Recipe[Any] | None = None, again: bool = False
+    run: str | Path,
+    data: SplitLocation,
+    *,
+    recipe: Recipe[Any] | None = None,
+    again: bool = False,
+    same_split: bool = False,
 ) -> RunEvaluation:
     """The numbers of the run in the folder `run` on the split at `data`, best one for validation.
 
     They are taken from the run's evaluation.json if it has those of the same weights, samples and code; else they are
     measured on the CPU and kept there. again: measure anyway. recipe: the run's own, if run.json holds none.
+    same_split: on what the run was trained on too.
 
-    ValueError where the folder is not that of a run or its kind of model has no evaluation, ShardError where `data`
-    holds no finished split.
+    ValueError where the folder is not that of a run, its kind of model has no evaluation, or the split has samples that
+    it was trained on; ShardError where `data` holds no finished split.
     """
     folder = local_path(run, "the run")
     recipe = recipe or run_recipe(folder)
     data = Manifest.load(data)
     check_modality(recipe, data)
     weights = run_weights(folder)
+    check_unseen(data, runs=[folder], same_split=same_split)
     begun = _begun(recipe, weights, data)
     if not again:
         for one in kept_evaluations(folder):

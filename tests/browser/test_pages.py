@@ -114,7 +114,7 @@ def test_a_text_without_spaces_fits_a_phone(browser: Browser, splits: dict[str, 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_report(browser: Browser, splits: dict[str, Path], tmp_path: Path, name: str) -> None:
     run = run_of(RECIPES[name], splits[name], tmp_path)
-    page = write_report(modality_of(splits[name]), run, str(splits[name]), clips=2).page
+    page = write_report(modality_of(splits[name]), run, str(splits[name]), clips=2, same_split=True).page
     assert browser.faults(url_of(page), [f"{PLANT}: {RECIPES[name]}", f"{PLANT} s"]) == []
 
 

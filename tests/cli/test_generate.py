@@ -62,7 +62,7 @@ def test_a_run_of_another_model_is_refused(place, tmp_path):
 def test_a_report_shows_predictions_and_what_counts_predict(place, tmp_path):
     run, split = place
     page = tmp_path / "report.html"
-    result = CliRunner().invoke(app, ["report", str(run), "--data", str(split), "--out", str(page)])
+    result = CliRunner().invoke(app, ["report", str(run), "--data", str(split), "--out", str(page), "--same-split"])
     assert result.exit_code == 0, f"{result.output} {result.exception}"
     text = page.read_text()
     assert "cross-entropy by counts of pairs" in text
@@ -102,7 +102,7 @@ def test_a_page_shows_generated_pictures_beside_real_ones(pictures, tmp_path):
 def test_a_report_shows_predicted_cells_and_what_counts_predict(pictures, tmp_path):
     run, split = pictures
     page = tmp_path / "report.html"
-    result = CliRunner().invoke(app, ["report", str(run), "--data", str(split), "--out", str(page)])
+    result = CliRunner().invoke(app, ["report", str(run), "--data", str(split), "--out", str(page), "--same-split"])
     assert result.exit_code == 0, f"{result.output} {result.exception}"
     text = page.read_text()
     assert "cross-entropy by counts beside the nearest visible id" in text

@@ -84,7 +84,7 @@ def test_a_command_of_a_run_asks_once_for_each_split(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with asked(folder) as (data, counts), asked(folder) as (other, others):
-        words = [word.format(run=run, data=data, other=other) for word in OF_A_RUN[name]]
+        words = [word.format(run=run, data=data, other=other) for word in (*OF_A_RUN[name], "--same-split")]
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, (done.output, done.exception)
     assert counts["dataset.json"] == 1

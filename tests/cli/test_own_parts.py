@@ -122,7 +122,7 @@ def test_a_run_of_ones_own_recipe_goes_on_unless_its_parts_changed(own: Path) ->
     )
     assert "mask: saved ownparts.masks:Checkers(step=4), here Tube(ratio=0.75)" in " ".join(trained(4).stderr.split())
     (own / "ownparts/recipes.py").write_text(RECIPE)
-    reported = maskstream(own, "report", "runs/small", "--data", "shards/train", "--out", "report.html")
+    reported = maskstream(own, "report", "runs/small", "--data", "shards/train", "--out", "report.html", "--same-split")
     assert reported.returncode == 0, reported.stderr
 
 

@@ -23,8 +23,8 @@ def preview(folder, data=None, **settings):
 
 
 def write_report(run, data, out=None, **settings):
-    """The page of a run's report, of whatever modality its split is."""
-    return report_of(modality_of(data), run, data, out, **settings).page
+    """The page of a run's report, of whatever modality its split is, also of that which it was trained on."""
+    return report_of(modality_of(data), run, data, out, **{"same_split": True, **settings}).page
 
 
 def video_page(batch, grid, *, title, facts, label_names=()):

@@ -80,7 +80,9 @@ def test_report_of_a_run(run, split, tmp_path):
 def test_the_command_prints_what_the_page_says_of_held_out_clips(run, split, tmp_path, monkeypatch, capsys):
     _, folder = run
     page = tmp_path / "page.html"
-    monkeypatch.setattr("sys.argv", ["maskstream", "report", str(folder), "--data", str(split), "--out", str(page)])
+    monkeypatch.setattr(
+        "sys.argv", ["maskstream", "report", str(folder), "--data", str(split), "--out", str(page), "--same-split"]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0

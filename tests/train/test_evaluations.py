@@ -1,6 +1,7 @@
 """Evaluations are numbers: every recipe has one, its JSON holds to the schema of the docs, and a run keeps it."""
 
 import json
+from functools import partial
 from numbers import Real
 from pathlib import Path
 
@@ -82,6 +83,9 @@ def run(splits, tmp_path_factory):
     return out
 
 
+evaluated = partial(evaluate_run, same_split=True)
+
+
 def said(*words):
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, f"{done.output} {done.exception}"
@@ -90,20 +94,20 @@ def said(*words):
 
 def test_the_command_prints_the_json_that_the_run_keeps(run, splits):
     split = splits("image")
-    shown = json.loads(said("evaluate", run, "--data", split, "--json"))
+    shown = json.loads(said("evaluate", run, "--data", split, "--same-split", "--json"))
     kept = json.loads((run / KEPT).read_text())
     SCHEMA.validate(kept)
     assert kept["evaluations"] == shown["evaluations"]
     (one,) = kept["evaluations"]
     assert (one["recipe"], one["step"], one["data"]["version"]) == ("cropmae-tiny", 1, 1)
-    lines = said("evaluate", run, run, "--data", split).splitlines()
+    lines = said("evaluate", run, run, "--data", split, "--same-split").splitlines()
     score = one["scores"][0]
     assert lines[2].split()[-2:] == [f"{score['value']:.4g}"] * 2
     assert lines[3].startswith("  every patch's mean ")
 
 
 def test_a_probe_says_what_the_run_reached(run, splits):
-    one = evaluate_run(run, splits("image"))
+    one = evaluated(run, splits("image"))
     (line,) = held_out([run])
     assert line.startswith(f"{run} on {splits('image')}: squared error of a normalised patch of ")
     assert f"{one.scores[0].value:.4g}, " in line
@@ -111,21 +115,21 @@ def test_a_probe_says_what_the_run_reached(run, splits):
 
 def test_a_report_keeps_the_same_numbers(run, splits, tmp_path):
     split = splits("image")
-    first = evaluate_run(run, split)
+    first = evaluated(run, split)
     (run / KEPT).unlink()
-    said("report", run, "--data", split, "--out", tmp_path / "page.html")
+    said("report", run, "--data", split, "--same-split", "--out", tmp_path / "page.html")
     assert kept_evaluations(run) == [first]
 
 
 def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_path, monkeypatch, caplog):
-    split, first = splits("image"), evaluate_run(run, splits("image"))
+    split, first = splits("image"), evaluated(run, splits("image"))
     other = write_split("image", tmp_path / "other")
     monkeypatch.setattr("maskstream.train.evaluations.evaluate_model", None)
-    assert evaluate_run(run, split) == first
+    assert evaluated(run, split) == first
     with pytest.raises(TypeError):
-        evaluate_run(run, split, again=True)
+        evaluated(run, split, again=True)
     monkeypatch.undo()
-    assert [one.data.location for one in (evaluate_run(run, other), *kept_evaluations(run))][1:] == [
+    assert [one.data.location for one in (evaluated(run, other), *kept_evaluations(run))][1:] == [
         str(split),
         str(other),
     ]
@@ -136,11 +140,11 @@ def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_p
         (checkpoint / "state.json").unlink()
     (run / "checkpoints").rename(tmp_path / "gone")
     save_model(small.build(seed=5), run / "model.safetensors")
-    changed = evaluate_run(run, split)
+    changed = evaluated(run, split)
     assert (changed.step, changed.weights != first.weights) == (0, True)
     assert kept_evaluations(run) == [changed]
     (run / KEPT).write_text('{"format": 9}')
     assert kept_evaluations(run) == []
     assert "its format is 9, and this release reads 1; it is written anew" in caplog.text
     with pytest.raises(ShardError):
-        evaluate_run(run, tmp_path)
+        evaluated(run, tmp_path)

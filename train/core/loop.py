@@ -27,7 +27,7 @@ from .optimiser import Average, build_optimiser
 from .parallel import compile_parts, divide, over_ranks, recompute_blocks
 from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
 from .recipe import Recipe, find_channels, publish_scores
-from .run_folder import RunWriter
+from .run_folder import DATA, RunWriter
 from .step import Batches, EndlessBatches, Launched, Results, Stepper, StepSettings, Tally, TrainingBatch, TrainResult
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,10 @@ class Trainer:
     time, and what limited it), and model.safetensors after the last step.
 
     steps: the length of the whole run, over which the learning rate is planned. initial: a file of initial weights (see
-    `load_matching_weights`). seed: of the initial weights and of what the model draws in a step. options: see
-    `LoopSettings`. A resumed run continues from the newest checkpoint that is whole; on a CPU its weights equal, bit
-    for bit, those of a run that never stopped. With resume=False the folder's earlier run is overwritten.
+    `load_matching_weights`). seed: of the initial weights and of what the model draws in a step. data: what run.json
+    says of the split that is read. options: see `LoopSettings`. A resumed run continues from the newest checkpoint that
+    is whole; on a CPU its weights equal, bit for bit, those of a run that never stopped. With resume=False the folder's
+    earlier run is overwritten.
 
     SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint, and so does an error of a rank's loader
     about data. Under torch.distributed each rank trains on its own loader's batches.
@@ -67,6 +68,7 @@ class Trainer:
         initial: str | Path | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        data: Json | None = None,
         **options: Unpack[LoopOptions],
     ) -> None:
         if len(loader) == 0:
@@ -83,6 +85,7 @@ class Trainer:
         self._samples = recipe.batch_size * recipe.accumulate * world_size()
         self._settings: Json = {"seed": seed, "samples_per_step": self._samples}
         self._settings |= {} if initial is None else {"initial": str(initial)}
+        self._data = {} if data is None else {DATA: data}
         self._dtype = chosen_precision(self.settings.precision, self.device)
         self._tally = Tally()
         self._folder = RunWriter(self.out, self.device)
@@ -134,7 +137,7 @@ class Trainer:
     def _begin(self) -> None:
         """Continues from the newest checkpoint, or begins."""
         self._first_batch = batches_before(self.loader.state_dict(), len(self.loader)) or 0
-        whole = {"recipe": self.recipe.to_dict(), **self._settings}
+        whole = {"recipe": self.recipe.to_dict(), **self._data, **self._settings}
         kind = str(self._dtype).removeprefix("torch.")
         about = {**whole, "steps": self.steps, "device": str(self.device), "ranks": world_size(), "precision": kind}
         self.step = self._saved = self._folder.begin(

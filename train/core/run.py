@@ -106,6 +106,9 @@ def train_recipe(
             workers=loading.workers,
             threads=loading.threads,
         )
+        about = {"location": manifest.location, "version": manifest.version, "fingerprint": manifest.fingerprint}
         with closing(opened) as loader:
-            trainer = Trainer(recipe, loader, out, steps=planned, initial=initial, seed=seed, device=own, **options)
+            trainer = Trainer(
+                recipe, loader, out, steps=planned, initial=initial, seed=seed, device=own, data=about, **options
+            )
             return trainer.run()

@@ -74,6 +74,8 @@ def run_weights(run: Path) -> Path:
 
 
 RUN = "run.json"
+DATA = "data"
+"""The field of run.json that says what was trained on: location, version and fingerprint of the split."""
 
 
 class RunWriter:

@@ -42,6 +42,7 @@ from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
 from .evaluation import Evaluation, Score, ShownSamples, TrainingLoss, majority, read_first, score, trained_on
 from .features import has_label_lists, labelled_batches, without_augmentation
+from .unseen import check_unseen
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
@@ -225,12 +226,14 @@ def finetune(
     scratch: bool = False,
     seed: int = 0,
     device: torch.device,
+    same_split: bool = False,
     **options: Unpack[LoopOptions],
 ) -> FineTuned | None:
     """Fine-tunes the encoder of `run` on `train`, in the folder `out`, and measures it on `test`.
 
     set: fields of `classifier_recipe` to change. scratch: the encoder begins with initial weights instead, for
-    comparison. options: of the loop; nothing is compiled by default. Returns None if it was stopped by a signal; the
+    comparison. same_split: test on what was trained on too; else a test with samples that `train` or the run has is a
+    ValueError. options: of the loop; nothing is compiled by default. Returns None if it was stopped by a signal; the
     same call continues. For other arguments and for errors see `maskstream.train.train`.
     """
     train, test = Manifest.load(train), Manifest.load(test)
@@ -238,6 +241,7 @@ def finetune(
     check_modality(recipe, test)
     if (names := test.info["label_names"]) != train.info["label_names"]:
         raise ValueError(f"{test} has {len(names)} classes, not those of {train}; give two splits with the same names")
+    check_unseen(test, runs=[Path(run)], train=train, same_split=same_split)
     initial = None if scratch else _write_encoder(Path(run), Path(out))
     options.setdefault("compile", "no")
     trained = train_recipe(recipe, train, out, steps=steps, initial=initial, seed=seed, device=device, **options)

@@ -32,6 +32,7 @@ from .features import (
     linear_scores,
     without_augmentation,
 )
+from .unseen import check_unseen
 
 TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"
 PROBES = ("knn10", "knn20", "linear", "attentive")
@@ -152,12 +153,14 @@ def probe(
     seeds: int = 3,
     samples: int = 10_000,
     device: torch.device,
+    same_split: bool = False,
 ) -> ProbeResult:
     """Probes the encoders of runs of one recipe with different seeds on two labelled splits.
 
     seeds: how many untrained encoders of the recipe are compared, with the seeds of the runs and those after them.
-    samples: the most of each split. ValueError for runs of several recipes, for a model that gives no features, and for
-    splits with different classes.
+    samples: the most of each split. same_split: test also on what was trained on. ValueError for runs of several
+    recipes, for a model that gives no features, for splits with different classes, and for a test that has samples
+    which the probes or the runs were trained on (see unseen.py).
     """
     if unknown := [name for name in probes if name not in PROBES]:
         close = nearest(unknown[0], list(PROBES))
@@ -166,6 +169,7 @@ def probe(
     recipe = _one_recipe(folders)
     train, test = Manifest.load(train), Manifest.load(test)
     classes, several = _classes(recipe, train, test)
+    check_unseen(test, runs=folders, train=train, same_split=same_split)
     of_runs = tuple(int(run_settings(run).get("seed", 0)) for run in folders)
     others = _seeds(of_runs, seeds)
     trained = {f"{TRAINED} {n}": load_model(run_weights(run)) for n, run in enumerate(folders)}

@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from maskstream.train.evaluations import RunEvaluation
 
 
+SameSplit = Annotated[
+    bool,
+    typer.Option("--same-split", help="Measure on samples that were trained on too, which else are refused."),
+]
+
+
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/demo.", show_default=False)],
     data: Annotated[
         str, typer.Option(help="The split that is measured, preferably for validation.", show_default=False)
     ],
     again: Annotated[bool, typer.Option("--again", help="Measure also what evaluation.json has already.")] = False,
+    same_split: SameSplit = False,
     as_json: Json = False,
 ) -> None:
     """Measure what runs reach on a split, beside predictions that need no training (docs/training.md#evaluate).
@@ -38,7 +45,7 @@ def evaluate(
     from maskstream.train.evaluations import evaluate_run
 
     split = Manifest.load(data)
-    found = [evaluate_run(run, split, again=again) for run in runs]
+    found = [evaluate_run(run, split, again=again, same_split=same_split) for run in runs]
     lines = tabulate_scores([str(run) for run in runs], found)
     tell({"evaluations": [one.to_dict() for one in found]}, lines, as_json)
 
@@ -93,6 +100,7 @@ def finetune(
     device: Device = "auto",
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint that is whole.")] = True,
+    same_split: SameSplit = False,
     as_json: Json = False,
 ) -> None:
     """Train the encoder of a run further with labels, and measure its accuracy or mAP (docs/probes.md).
@@ -115,6 +123,7 @@ def finetune(
         device=resolved_device(device),
         save_every=save_every,
         resume=resume,
+        same_split=same_split,
     )
     if result is None:
         raise typer.Exit(INTERRUPTED)
@@ -158,6 +167,7 @@ def probe(
     seeds: Annotated[int, typer.Option(min=1, help="How many untrained encoders are compared.")] = 3,
     samples: Annotated[int, typer.Option(min=1, help="The most samples of each split.")] = 10_000,
     device: Device = "auto",
+    same_split: SameSplit = False,
     as_json: Json = False,
 ) -> None:
     """Measure what can be read from a run's frozen features of labelled samples.
@@ -176,6 +186,7 @@ def probe(
         seeds=seeds,
         samples=samples,
         device=resolved_device(device),
+        same_split=same_split,
     )
     written = runs[0] / PROBE if out is None else out
     written.parent.mkdir(parents=True, exist_ok=True)
@@ -234,6 +245,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The HTML file [default: RUN/report.html]", show_default=False)
     ] = None,
+    same_split: SameSplit = False,
 ) -> None:
     """Write one HTML page about a run: loss, throughput, reconstructions, and samples with their masks.
 
@@ -244,7 +256,7 @@ def report(
     from maskstream.shards.format.manifest import Manifest
 
     split = Manifest.load(data)
-    written = write_report(modality_of(split), run, split, out, unseen=unseen)
+    written = write_report(modality_of(split), run, split, out, unseen=unseen, same_split=same_split)
     show(written.facts, as_json=False)
     say(f"wrote {written.page}")
 

@@ -90,7 +90,7 @@ def test_a_run_is_reported_and_its_futures_are_generated(tmp_path):
     train("maskvit-tiny", split, run, steps=2, set=CUTS["maskvit"], device="cpu", progress=False)
     assert len(read_metrics(run / "metrics.jsonl")) == 2
     assert load_model(run / "model.safetensors").config.vq is None
-    for words, more in ((["report"], []), (["paper", "maskvit"], ["--count", "2", "--rounds", "2"])):
+    for words, more in ((["report"], ["--same-split"]), (["paper", "maskvit"], ["--count", "2", "--rounds", "2"])):
         out = tmp_path / f"{words[0]}.html"
         result = CliRunner().invoke(app, [*words, str(run), "--data", str(split), "--out", str(out), *more])
         assert result.exit_code == 0, f"{result.output} {result.exception}"

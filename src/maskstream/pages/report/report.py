@@ -22,6 +22,7 @@ from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
 from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
 from maskstream.train.evaluate.probe import PROBE, ProbeResult
+from maskstream.train.evaluate.unseen import check_unseen
 from maskstream.train.evaluations import evaluate_model, keep_evaluation
 
 from .drawn import make_sections
@@ -105,15 +106,17 @@ def write_report(
     unseen: SplitLocation | None = None,
     recipe: Recipe[Any] | None = None,
     clips: int = 8,
+    same_split: bool = False,
 ) -> Report:
     """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
 
     `clips` of them are shown. unseen: a split of other sources than those of the training split, whose results are
     shown apart. The weights are those of the run's newest whole checkpoint, on the CPU. recipe: the run's
-    own; by default the one that run.json holds. out: run/report.html by default.
+    own; by default the one that run.json holds. out: run/report.html by default. same_split: also of samples that the
+    run was trained on.
 
-    Raises ValueError where the folder is not that of a run or its recipe is not known, ShardError where `data` holds
-    no finished split.
+    Raises ValueError where the folder is not that of a run, its recipe is not known, or a split has samples that it was
+    trained on; ShardError where `data` holds no finished split.
     """
     run = local_path(run, "the run")
     metrics = read_metrics(run / "metrics.jsonl")
@@ -127,6 +130,8 @@ def write_report(
         if min(clips, len(split)) < 1:
             raise ValueError(f"a report shows 1 or more clips, but {split} has none to show, or clips=0 was given")
     weights = run_weights(run)
+    for split in splits:
+        check_unseen(split, runs=[run], same_split=same_split)
     evaluations, sections = [], []
     with compute_threads(CPU):
         model = load_model(weights)

@@ -1,0 +1,126 @@
+"""Refuses to test on samples that were trained on, unless that is asked for.
+
+A split is known by its fingerprint, and a sample by its key and the checksums of its members. So neither another path
+nor another version of a split hides what was seen.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.shards.checksummed import read_checksummed
+from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.format.dataset import HELD_OUT_OF, list_versions, read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.part_writer import hash_keys
+from maskstream.shards.stores.folders import joined
+from maskstream.train.core.checkpoint import CHECKPOINTS, STATE, list_checkpoints
+from maskstream.train.core.run_folder import DATA, run_settings
+
+_JSON = "json"
+_AT_ONCE = 1 << 16
+_REMEDY = (
+    "a score on them says what is remembered, not what was learned. Give a split that was not trained on, such as one "
+    "that `maskstream split` holds out, or add --same-split (same_split=True) to measure all the same"
+)
+
+
+def check_unseen(
+    test: Manifest, *, runs: Sequence[Path] = (), train: Manifest | None = None, same_split: bool = False
+) -> None:
+    """Raise ValueError if `test` has samples that were trained on: of the split `train`, or of that of one of the runs.
+
+    same_split: they are wanted. What a run was trained on is known by its run.json and its checkpoints; where its split
+    is gone, only by the fingerprint.
+    """
+    if same_split:
+        return
+    if train is not None:
+        _check(test, train, f"{train} (--data)")
+    for run in runs:
+        for fingerprint, location in _trained_on(run):
+            if train is not None and fingerprint == train.fingerprint:
+                continue
+            if fingerprint == test.fingerprint:
+                raise ValueError(
+                    f"{test} is the split that {run} was trained on (fingerprint {fingerprint}); {_REMEDY}"
+                )
+            if (seen := _opened(fingerprint, location, test)) is not None:
+                _check(test, seen, f"version {seen.version} of {seen}, which {run} was trained on")
+
+
+def _check(test: Manifest, seen: Manifest, what: str) -> None:
+    if test.fingerprint == seen.fingerprint:
+        raise ValueError(f"{test} has the samples of {what} (fingerprint {test.fingerprint}); {_REMEDY}")
+    if len(shared := shared_samples(test, seen)):
+        n = len(test) - len(test.removed)
+        first = test.key(int(shared[0]))
+        raise ValueError(f"{len(shared)} of {n} samples of {test}, such as {first!r}, are also in {what}; {_REMEDY}")
+
+
+def shared_samples(one: Manifest, other: Manifest) -> npt.NDArray[np.int64]:
+    """The numbers of the samples of a split, without removed ones, that another split has too: with the same key, and
+    the same bytes in all members that both have, but for `json`.
+    """
+    mine, theirs = _hashes(one), _hashes(other)
+    order = np.argsort(theirs)
+    at = np.minimum(np.searchsorted(theirs, mine, sorter=order), max(len(theirs) - 1, 0))
+    found = np.flatnonzero(theirs[order[at]] == mine) if len(theirs) else np.empty(0, np.int64)
+    found = np.setdiff1d(found, one.removed, assume_unique=True)
+    pairs = order[at[found]]
+    names = one.components.keys() & other.components.keys()
+    same = np.ones(len(found), bool)
+    for name in sorted(names - {_JSON} or names) if len(found) else ():
+        same &= (one.components[name].digest[found] == other.components[name].digest[pairs]).all(axis=1)
+    return found[same]
+
+
+def _hashes(manifest: Manifest) -> npt.NDArray[np.uint64]:
+    n = len(manifest)
+    some = (manifest.keys(range(begin, min(begin + _AT_ONCE, n))) for begin in range(0, n, _AT_ONCE))
+    return np.concatenate([np.empty(0, np.uint64), *map(hash_keys, some)])
+
+
+def _trained_on(run: Path) -> Iterator[tuple[str, str]]:
+    """The fingerprints of the splits that a run was trained on, each with the location of the split, or ""."""
+    data = run_settings(run).get(DATA)
+    if isinstance(data, dict) and {"fingerprint", "location"} <= data.keys():
+        yield str(data["fingerprint"]), str(data["location"])
+        return
+    for checkpoint in list_checkpoints(
+        run / CHECKPOINTS
+    ):  # of a run of an earlier release, or of a loader of one's own
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            state = read_checksummed((checkpoint / STATE).read_bytes())["loader"]
+            yield from ((one, "") for one in _fingerprints(state))
+            return
+
+
+def _fingerprints(state: Any) -> Iterator[str]:
+    """Those in a loader's state, also in the parts of a mixture."""
+    if isinstance(state, Mapping):
+        if isinstance(found := state.get("dataset"), str):
+            yield found
+        for value in state.values():
+            yield from _fingerprints(value)
+    elif isinstance(state, list):
+        for value in state:
+            yield from _fingerprints(value)
+
+
+def _opened(fingerprint: str, location: str, test: Manifest) -> Manifest | None:
+    """The version of a split with a fingerprint: of that at the location, of the test's, or of what it was held out of;
+    None where there is none.
+    """
+    held_out_of = test.info.get(HELD_OUT_OF)
+    places = [location, test.location, joined(test.location, held_out_of) if held_out_of else ""]
+    for place in filter(None, places):
+        with suppress(MaskstreamError):
+            for version in reversed(list_versions(place)):
+                if read_dataset_json(place, version)["fingerprint"] == fingerprint:
+                    return Manifest.load(place, version=version)
+    return None
