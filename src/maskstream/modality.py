@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from maskstream.pipelines.stream.rng import START
@@ -134,6 +135,13 @@ class Modality:
         """The same, as it suits a page about a split; what is set here stays so."""
         chosen = self.chosen(settings, masks)
         return self._set(self.suited(Manifest.load(location), chosen), settings)
+
+    def compared(self, masks: Sequence[str]) -> list[tuple[str, ...]]:
+        """The masks by name, each field at most once, in all combinations of those of a field that is named again."""
+        by_field: dict[str, list[str]] = {}
+        for text in masks:
+            by_field.setdefault(text.rpartition("=")[0] or self.masks[0].name, []).append(text)
+        return list(product(*by_field.values()))
 
     def _set(self, data: DataConfig[Any], settings: Sequence[str]) -> DataConfig[Any]:
         where = f"these shards hold {self.name}, and the command's --help lists the fields of its loader"

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from maskstream.cli import app
 from maskstream.modalities import MODALITIES
 from maskstream.pages.page import write_page
 from maskstream.pipelines import VideoClip, masks
@@ -139,6 +141,19 @@ def test_the_same_seed_gives_the_same_page_and_another_one_another(kind, page, t
     other = preview(folder, out=tmp_path / "other.html", samples=SHOWN, data=settings, seed=5)
     assert again.read_text(encoding="utf-8") == page
     assert other.read_text(encoding="utf-8") != page
+
+
+def test_a_mask_that_is_named_again_is_compared_sample_by_sample(tmp_path):
+    folder, out = write_split("video", tmp_path / "video"), tmp_path / "a.html"
+    words = ["--mask", "tube", "--mask", "motion-guided", "--size", "32", "--frames", "4", "--samples", "2"]
+    done = CliRunner().invoke(app, ["preview", str(folder), *words, "--out", str(out)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    page = Page(out.read_text(encoding="utf-8"))
+    keys = page.attributes("article", "data-key")
+    assert len(keys) == 4
+    assert keys[0::2] == keys[1::2]
+    assert page.text.count("Tube mask.") == page.text.count("MotionGuided mask.") == 2
+    assert "Tube and MotionGuided masks on" in page.text
 
 
 def test_views_are_shown_one_after_the_other(kind, tmp_path):

@@ -29,6 +29,8 @@ def preview(
 ) -> None:
     """Write one self-contained HTML page of samples as the training loop receives them, with their masks.
 
+    `--mask` given again compares masks: each sample is shown with one after the other.
+
     Video: frames, flow, and which tokens stay visible over time. Audio: waveform and spectrogram, with a player; with
     video, both over one time axis. Image: the picture, and its visible tokens. Points: the cloud from two angles, and
     its voxels. Mesh: the field, and the visible part of the graph. The modality is that of the shards, as in their
@@ -41,7 +43,8 @@ def preview(
     manifest = Manifest.load(data)
     modality = modality_of(manifest, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
-    page = write(modality, manifest, modality.shown(manifest, chosen, mask or ()), out=out, samples=samples, seed=seed)
+    first, *others = (modality.shown(manifest, chosen, some) for some in modality.compared(mask or ()))
+    page = write(modality, manifest, first, others=others, out=out, samples=samples, seed=seed)
     say(f"wrote {page}")
 
 

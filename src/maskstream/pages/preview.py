@@ -1,6 +1,6 @@
 """The preview of a split: samples as the training loop receives them, in one self-contained HTML file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -28,40 +28,52 @@ def preview(
     location: SplitLocation,
     data: DataConfig[Any] | None = None,
     *,
+    others: Sequence[DataConfig[Any]] = (),
     out: str | Path,
     samples: int = 8,
     seed: int = 0,
 ) -> Path:
     """Writes the preview of the first `samples` samples of a training epoch of the split at `location` to `out`.
 
-    data: the data config, by default `Modality.shown(location)`. Samples, crops and masks are
-    those that a loader with this `seed` gives to training. Returns `out`. Raises ValueError for wrong settings,
-    ShardError if the location holds no finished split.
+    data: the data config, by default `Modality.shown(location)`. others: the same with other masks, which are compared:
+    each sample is shown with one after the other. Samples, crops and masks are those that a loader with this `seed`
+    gives to training. Returns `out`. Raises ValueError for wrong settings, ShardError if the location holds no finished
+    split.
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: a preview shows 1 or more")
     manifest = Manifest.load(location)
     if len(manifest) == 0:
         raise ValueError(f"{manifest} has no samples to show; `maskstream inspect` says what was rejected and why")
-    data = modality.shown(manifest) if data is None else data
+    configs = (modality.shown(manifest) if data is None else data, *others)
     batch_size = min(samples, len(manifest))
-    loader = data.loader(
-        manifest, batch_size=batch_size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
-    )
-    batch = next(iter(loader))
-    loader.close()
-    masks: dict[str, Mask | None] = {one.name: getattr(data, one.name) for one in modality.masks}
-    views = int(getattr(data, "views", 1))
-    names = " and ".join(dict.fromkeys(mask_name(mask) for mask in masks.values()))
+    batches = []
+    for one in configs:
+        loader = one.loader(
+            manifest, batch_size=batch_size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
+        )
+        batches.append(next(iter(loader)))
+        loader.close()
+    masks: dict[str, list[Mask | None]] = {
+        one.name: list(dict.fromkeys(getattr(config, one.name) for config in configs)) for one in modality.masks
+    }
+    views = int(getattr(configs[0], "views", 1))
+    names = " and ".join(dict.fromkeys(mask_name(mask) for some in masks.values() for mask in some))
     facts = {
         **({"views of a sample": str(views)} if views > 1 else {}),
         "seed": str(seed),
-        **{_NAMES.get(name, name): repr(mask) if mask else "none" for name, mask in masks.items()},
+        **{
+            _NAMES.get(name, name): "; ".join(repr(mask) if mask else "none" for mask in some)
+            for name, some in masks.items()
+        },
     }
     text = preview_page(
-        modality.figures(data, manifest),
-        batch,
-        title=f"{names} mask{'s'[: len(masks) > 1]} on {manifest.info['dataset']}/{manifest.info['split']}",
+        modality.figures(configs[0], manifest),
+        batches[0],
+        others=batches[1:],
+        names=[" and ".join(mask_name(getattr(one, mask.name)) for mask in modality.masks) for one in configs],
+        title=f"{names} mask{'s'[: len(masks) * len(configs) > 1]} on "
+        f"{manifest.info['dataset']}/{manifest.info['split']}",
         before={
             "location": manifest.location,
             "samples": f"{len(manifest):,}",
@@ -90,15 +102,23 @@ def preview_page(
     before: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
     views: int = 1,
+    others: Sequence[Any] = (),
+    names: Sequence[str] = (),
 ) -> str:
     """One HTML file, complete in itself, with a card of every row of `batch`; views of a sample follow each other.
+
+    others: batches of the same samples with other masks, whose cards follow those of `batch` row by row, each with the
+    name of its mask in `names`.
 
     Under the title stand the facts `before`, those of the figures, `facts`, and `links` to files beside it. It loads
     nothing from outside: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy).
     """
-    cards = [figures.sample(batch, row) for row in range(len(batch))]
-    if views > 1:
-        cards = [replace(card, view=row % views + 1) for row, card in enumerate(cards)]
+    cards = []
+    for row in range(len(batch)):
+        for number, one in enumerate((batch, *others)):
+            card = figures.sample(one, row)
+            card = replace(card, note=f"{names[number]} mask. {card.note}".strip()) if others else card
+            cards.append(replace(card, view=row % views + 1) if views > 1 else card)
     lede, own = figures.about(batch)
     shown = {name: value for name, value in own.items() if value}
     return page(
