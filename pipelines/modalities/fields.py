@@ -3,7 +3,8 @@
     video_loader(data, fields=("labels", "caption", "action"))
     video_loader(data, fields=(Field(name="caption", default=""), Field(name="speed", per_frame=True)))
 
-A field is the member NAME.npy where the split has one, else the entry NAME of `json`. What becomes of a batch's values:
+A field is the member NAME.npy where the split has one, or the text of the member NAME, such as txt, else the entry NAME
+of `json`. What becomes of a batch's values:
 
     value                                  in batch.fields[NAME]
     a number, true or false                int64 (B,), float64 where one has a fraction
@@ -37,7 +38,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.stores.base import Range
 
-JSON = "json"
+JSON, TEXT = "json", "text"
 LABELS = "labels"
 
 Array = npt.NDArray[Any]
@@ -149,7 +150,8 @@ class FieldReader:
         member = _member(self.manifest, f.name)
         raw: Any = None
         if member != JSON and member in found:
-            raw = self._array(index, member, found[member])
+            is_text = self.manifest.components[member].kind == TEXT
+            raw = (self._text if is_text else self._array)(index, member, found[member])
         elif member == JSON:
             raw = described.get(f.name)
         if raw is None:
@@ -177,6 +179,13 @@ class FieldReader:
             )
         wanted = value.ndim > 1 if f.per_frame is None else f.per_frame
         return value[clip.numbers] if wanted and has_rows else value
+
+    def _text(self, index: int, member: str, data: bytes) -> str:
+        """The text of a member."""
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise self._bad(index, member, f"is no UTF-8 ({error})") from error
 
     def _array(self, index: int, member: str, data: bytes) -> Array:
         """The array of a member; pickles are refused."""
@@ -223,8 +232,10 @@ class FieldReader:
 
 def _member(manifest: Manifest, name: str) -> str:
     """The component that holds a field."""
-    own = f"{name}.npy"
-    return own if own in manifest.components else JSON
+    own, there = f"{name}.npy", manifest.components
+    if own in there:
+        return own
+    return name if name in there and there[name].kind == TEXT else JSON
 
 
 def _is_class(number: Any, classes: int) -> bool:

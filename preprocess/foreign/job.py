@@ -8,6 +8,7 @@ read several times instead. Of each sample there are 8 bytes in memory, a hash o
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ from maskstream.shards.stores.url import is_url
 from .labels import Label, LabelTable, Numbers
 from .tar_file import TarFile, found_tars, index_folder, name_in_split
 from .task import IndexedTar, Indexer, TarTask, choose_indexer, index_tar, sidecars
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,8 +178,9 @@ class IndexOptions(RunOptions):
     modality: "video" or "audio", by default that of the first sample. labels: a csv file beside the tars, such as
     Kinetics' train.csv, whose labels come before those in the tars. It has the column `label`, and `match` (by default
     key, id, video_id, youtube_id, path, file, filename or wav), which names a sample by the last part of its key.
-    as_is: samples may have no label at all; the tars are not read again then. fast: trust the flags of key frames in
-    containers; else every entry point of a video is decoded and compared with a full decode, as those of a sound are.
+    as_is: of no effect, since samples need no label; the next release does not know it. fast: trust the flags of key
+    frames in containers; else every entry point of a video is decoded and compared with a full decode, as those of a
+    sound are.
     """
 
     modality: str | None = None
@@ -223,7 +227,7 @@ def index_tars(
 
     Raises ValueError if tars are missing or compressed, are in several folders without `out`, share a name, or hold
     several modalities without `modality`, and if `out` holds shards of maskstream; DatasetError if no tar holds a
-    usable sample, or no sample has a label; OutageError if a tar cannot be read; ResumeError if a run with other
+    usable sample; OutageError if a tar cannot be read; ResumeError if a run with other
     settings was stopped in `out`; BusyError if another run writes to it.
     """
     options = replace(options or IndexOptions(), **given)
@@ -281,12 +285,12 @@ class _Index:
         self._records.record(task, done)
 
     def finish(self, table: LabelTable | None) -> IndexReport:
-        """Write the files of the split. Raises DatasetError if no sample is usable, or none has a label."""
+        """Write the files of the split. Raises DatasetError if no sample is usable."""
         collected = Collected.of(self.own, self._records, table)
-        if collected.samples and collected.unlabelled and not self._options.as_is:
-            raise DatasetError(
-                f"none of the {collected.samples} samples has a label, in `json` or `cls`; give the list that has them "
-                "with --labels train.csv (labels=). If this is meant, add --as-is (as_is=True)"
+        if collected.samples and collected.unlabelled:
+            log.warning(
+                "none of the %d samples has a label, in `json` or `cls`; --labels train.csv (labels=) gives them some",
+                collected.samples,
             )
         try:
             report = self._written(collected)

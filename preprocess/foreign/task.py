@@ -14,6 +14,7 @@ from typing import Any
 
 import xxhash
 
+from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES
 from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
 from maskstream.preprocess.encode.points.encoder import POINT_SUFFIXES
 from maskstream.preprocess.executors.base import Again, Report
@@ -76,11 +77,15 @@ run of rows, which is a random sample only if the rows are in random order, as i
 """
 
 
+PICTURES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
+"""Components of pictures, which are not indexed either."""
+
+
 def choose_indexer(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
     """The indexer of the modality `wanted`, or that of the first sample that can be indexed.
 
-    Raises ValueError if that sample has several modalities, or is a cloud or a mesh, or `wanted` is unknown. If no
-    sample can be indexed, the tars are indexed as videos, and the rejects say what they hold.
+    Raises ValueError if that sample has several modalities, or is a cloud, a mesh or a picture, or `wanted` is unknown.
+    If no sample can be indexed, the tars are indexed as videos, and the rejects say what they hold.
     """
     if wanted is not None:
         if wanted not in INDEXERS:
@@ -103,12 +108,17 @@ def choose_indexer(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
                 f"a sample of {tar.where} holds {clouds[0]}; clouds and meshes cannot be indexed: unpack the tars, and "
                 "use `maskstream shards points-folder`"
             )
+        if pictures := sorted(components & PICTURES):
+            raise ValueError(
+                f"a sample of {tar.where} holds {pictures[0]}, and pictures are not indexed; use `maskstream shards "
+                "image-folder`, or image-text-folder where they have texts, whose ROOT may hold the tars as they are"
+            )
     return INDEXERS["video"]
 
 
 def _first_components(tar: TarFile) -> set[str]:
     """The components of a tar's first sample that has a known component; empty if there is none."""
-    known = {component for m in INDEXERS.values() for component in m.components} | CLOUDS
+    known = {component for m in INDEXERS.values() for component in m.components} | CLOUDS | PICTURES
     key, components = "", set[str]()
     try:
         with tar.reading() as (file, _):

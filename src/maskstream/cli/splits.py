@@ -236,9 +236,7 @@ def index(
             show_default=False,
         ),
     ] = None,
-    as_is: Annotated[
-        bool, typer.Option("--as-is", help="Index the tars as they are, though no sample has a label")
-    ] = False,
+    as_is: Annotated[bool, typer.Option("--as-is", help="Of no effect: samples need no label.", hidden=True)] = False,
     fast: Annotated[
         bool, typer.Option("--fast", help="Trust the keyframe flags in video containers instead of decoding.")
     ] = False,
@@ -252,7 +250,8 @@ def index(
 ) -> None:
     """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or sounds (flac, wav, mp3, ogg, opus, m4a, aac).
 
-    The tars are not changed. Afterwards the folder is a split like any other; files that cannot be used are listed in
+    The tars are not changed. Afterwards the folder is a split like any other; labels, json, txt and arrays are there
+    for the loader (docs/fields.md). Samples need no label. Files that cannot be used are listed in
     rejects.parquet with the reason.
     """
     from maskstream.preprocess import index_tars

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from maskstream.cli import app
+from maskstream.pipelines import VideoClip, video_loader
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.foreign.labels import LabelTable
 from maskstream.shards.errors import DatasetError
@@ -92,9 +93,25 @@ def test_an_id_of_several_segments_names_none_of_them(tmp_path):
     ]
 
 
-def test_tars_without_any_label_are_refused_unless_this_is_meant(part, tmp_path):
-    with pytest.raises(DatasetError, match=r"none of the 3 samples has a label.* --labels train\.csv .*add --as-is"):
-        index_tars([part], tmp_path / "out", workers=0)
-    assert not (tmp_path / "out" / "dataset.json").exists()
-    assert index_tars([part], tmp_path / "out", as_is=True, workers=0).samples == 3
+def test_tars_without_any_label_are_taken_and_this_is_said(part, tmp_path, caplog):
+    assert index_tars([part], tmp_path / "out", workers=0).samples == 3
     assert labels_of(tmp_path / "out") == [-1, -1, -1]
+    assert "none of the 3 samples has a label, in `json` or `cls`; --labels train.csv (labels=) gives" in caplog.text
+
+
+def test_texts_beside_videos_are_fields_and_pictures_are_refused_before_anything_is_read(part, tmp_path):
+    data = (part.parent / "raw.mp4").read_bytes()
+    members = [(f"{n}.{kind}", made) for n in "ab" for kind, made in (("mp4", data), ("txt", f"caption {n}".encode()))]
+    for folder in ("texts", "pictures"):
+        (tmp_path / folder).mkdir()
+    write_tar(tmp_path / "texts" / "t.tar", members)
+    index_tars([tmp_path / "texts"], workers=0)
+    options = {"batch_size": 2, "shuffle": False, "seed": 0, "device": "cpu"}
+    loader = video_loader(tmp_path / "texts", clip=VideoClip(frames=2, size=32), fields=("txt",), **options)
+    (batch,) = loader
+    loader.close()
+    assert dict(zip(batch.key, batch.fields["txt"], strict=True)) == {"a": "caption a", "b": "caption b"}
+    write_tar(tmp_path / "pictures" / "p.tar", [("a.jpg", b"x"), ("a.txt", b"y")])
+    with pytest.raises(ValueError, match="holds jpg, and pictures are not indexed; use `maskstream"):
+        index_tars([tmp_path / "pictures"], workers=0)
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["p.tar"]
