@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.members.text import ROLES
+from maskstream.shards.named import first_few
 
 from .dataset import Dataset, dataset_of, in_archives, require_folder, split_lists
 from .folders import SPLIT_FOLDERS, media_below, readable, split_folders
@@ -111,8 +112,11 @@ def image_text_folder(root: Path) -> Dataset:
             else:
                 missing.setdefault(split, []).append(Reject(source=name, stage="missing", reason="has no text"))
     if not splits:
+        others = [path.name for path in _beside_pictures(root, (".json", *LIST_SUFFIXES))]
+        lists = f", and {first_few(others)} there list no pictures with texts" if others else ""
         raise DatasetError(
-            f"{IMAGE_TEXT_FOLDER}: {root} holds no pictures with a text file of the same name. {IMAGE_TEXT_OBTAIN}"
+            f"{IMAGE_TEXT_FOLDER}: {root} holds no pictures with a text file of the same name{lists}. "
+            f"{IMAGE_TEXT_OBTAIN}"
         )
     return Dataset(name=IMAGE_TEXT_FOLDER, label_names=(), splits=splits, missing=missing, encoder=ImageTextEncoder())
 
@@ -162,15 +166,20 @@ def _captioned(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def _conversations(root: Path) -> dict[str, list[Source]]:
     """The sources of lists as LLaVA has them: one in `root`, or one for each split. {} without one."""
-    beside = {path.stem for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
-    found = (path for path in sorted(root.glob("*.json")) if path.stem not in beside and path.is_file())
-    paths = [path for path in found if _is_array(path)]
+    paths = [path for path in _beside_pictures(root, (".json",)) if _is_array(path)]
     if not paths:
         return {}
     lists = {"train": paths[0]}
     if len(paths) > 1:
         lists = split_lists(IMAGE_TEXT_FOLDER, (root,), SPLIT_FOLDERS, (".json",), IMAGE_TEXT_OBTAIN)
     return {split: list(_conversing(root, path)) for split, path in lists.items()}
+
+
+def _beside_pictures(root: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files in `root` with these suffixes that are not those of a picture of the same name."""
+    pictures = {path.stem for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    found = (path for path in sorted(root.iterdir()) if path.suffix.lower() in suffixes)
+    return [path for path in found if path.stem not in pictures and path.is_file()]
 
 
 def _is_array(path: Path) -> bool:

@@ -20,6 +20,7 @@ from maskstream.preprocess.raw.lists import (
     LIST_SUFFIXES,
     MAX_LABEL,
     ListRow,
+    is_unicode,
     list_columns,
     read_list,
     short,
@@ -175,7 +176,7 @@ def listed_sources(
     splits: dict[str, list[Source]] = {}
     for entry in entries:
         own = [numbers[label] for label in entry.labels]
-        meta = {**entry.meta, LABELS: own} if entry.several else entry.meta
+        meta = {**entry.meta, LABELS: [label_names[n] for n in own]} if entry.several else entry.meta
         source = Source(id=entry.id, path=entry.path, label=own[0] if own else -1, span=entry.span, meta=meta)
         splits.setdefault(entry.split, []).append(source)
     doubts = [*(doubt for table in tables for doubt in table.doubts()), *_split_doubts(tables, entries)]
@@ -254,6 +255,8 @@ class _Table:
             path = self._text(row, PATH)
             if not path:
                 raise row.error("no path")
+            if "\0" in path or not is_unicode(path):
+                raise row.error(f"the path {path[:80]!a}, which no file can have")
             span = self._span(row) if self.modality in _TIMED else None
             meta = {_field(column, self.modality): values[n] for column, values in self.others.items()}
             meta = {column: value for column, value in meta.items() if value is not None}
@@ -406,8 +409,8 @@ def _base(root: Path, modality: str, rows: Sequence[ListRow], column: str) -> Pa
 
 def _folder_split(path: str) -> str | None:
     """The split whose folder is the first of a path."""
-    first = Path(path).parts[0] if len(Path(path).parts) > 1 else ""
-    return next((split for split, names in SPLIT_FOLDERS.items() if first.lower() in names), None)
+    first, slash, _ = path.removeprefix("./").partition("/")
+    return next((split for split, names in SPLIT_FOLDERS.items() if slash and first.lower() in names), None)
 
 
 def _time(span: Span) -> str:

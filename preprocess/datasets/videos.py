@@ -236,12 +236,12 @@ def activitynet(root: Path) -> Dataset:
     files = MediaFiles(root)
     listed: dict[str, list[Source]] = {}
     for (video, start, end), labels in segments.items():
-        own = [numbers[label] for label in dict.fromkeys(labels)]
+        own = list(dict.fromkeys(labels))
         path = files.find(f"v_{video}", Path.is_file)
         source = Source(
             id=f"{video}:{start:g}-{end:g}",
             path=path if path.is_file() else files.find(video, Path.is_file),
-            label=own[0],
+            label=numbers[own[0]],
             span=Span(start_s=start, stop_s=end, listed=f"{paths[0].name}, {video}"),
             meta={"video": video, "start": start, "end": end} | ({"labels": own} if several else {}),
         )

@@ -15,6 +15,7 @@ import re
 import resource
 import shutil
 import tarfile
+import wave
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -132,6 +133,17 @@ def rows(**columns: list[object]) -> bytes:
     return file.getvalue()
 
 
+def tone() -> bytes:
+    """Five seconds of noise as WAV."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes(np.random.default_rng(0).integers(-9000, 9000, 40_000, np.int16).tobytes())
+    return file.getvalue()
+
+
 def packed_zip() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -192,6 +204,20 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "meta/episodes.jsonl": "".join(json.dumps(one) + "\n" for one in episodes).encode(),
     }
     jsonl = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    pngs = {f"{n}.png": data for n, data in enumerate(pictures)}
+    table: dict[str, list[object]] = {
+        "path": [*pngs],
+        "labels": ["a;b", "b"] * 3,
+        "split": ["train", "val"] * 3,
+        "score": [n / 2 for n in range(6)],
+        "caption": ["a"] * 6,
+    }
+    records = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+    comma = "\n".join(",".join(map(str, row)) for row in [[*table], *(one.values() for one in records)]).encode()
+    spans = b"path,start,end,labels\n" + b"".join(b"a.wav,%d,%d.5,a;b\n" % (n, n) for n in range(4))
+    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+    llava = [{"id": n, "image": name, "conversations": said} for n, name in enumerate(pngs)]
+    words = {"tokenizer": "train:wordpiece:300"}
     definition = Training.parse("train:wordpiece:300").trained([str(line["text"]) for line in lines])
     return {
         **{
@@ -213,6 +239,22 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "zip": Kind(dataset="image-folder", files={"a.zip": packed_zip()}, hostile="a.zip"),
         "tar": Kind(dataset="image-folder", files={"a.tar": packed_tar("w")}, hostile="a.tar"),
         "tar-gz": Kind(dataset="image-folder", files={"a.tar.gz": packed_tar("w:gz")}, hostile="a.tar.gz"),
+        "list-csv": Kind(dataset="image-folder", files={**pngs, "list.csv": comma}, hostile="list.csv"),
+        "list-jsonl": Kind(
+            dataset="image-folder",
+            files={**pngs, "list.jsonl": "".join(json.dumps(one) + "\n" for one in records).encode()},
+            hostile="list.jsonl",
+        ),
+        "list-parquet": Kind(
+            dataset="image-folder", files={**pngs, "list.parquet": rows(**table)}, hostile="list.parquet"
+        ),
+        "list-spans": Kind(dataset="audio-folder", files={"a.wav": tone(), "list.csv": spans}, hostile="list.csv"),
+        "llava": Kind(
+            dataset="image-text-folder",
+            files={**pngs, "llava.json": json.dumps(llava).encode()},
+            hostile="llava.json",
+            settings=words,
+        ),
         "jsonl": Kind(dataset="jsonl", files={"train.jsonl": jsonl}, hostile="train.jsonl"),
         "lerobot-info": Kind(dataset="lerobot", files=walk, hostile="meta/info.json"),
         "lerobot-episodes": Kind(dataset="lerobot", files=walk, hostile="meta/episodes.jsonl"),

@@ -195,6 +195,14 @@ def test_conversations_of_llava(tmp_path, caplog):
             DATASETS["image-text-folder"](raw)
 
 
+def test_lists_that_are_none_are_named(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(picture(1))
+    (tmp_path / "llava.json").write_text("")
+    (tmp_path / "a.jsonl").write_text('{"caption": "x"}\n')
+    with pytest.raises(DatasetError, match=r"a\.jsonl, llava\.json there list no pictures with texts"):
+        DATASETS["image-text-folder"](tmp_path)
+
+
 def test_a_conversation_in_parquet(tmp_path):
     rows = [{"image": picture(1), "conversations": turns("<image>\nWhat is it?", "One.")}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from maskstream.pipelines import VideoClip, video_loader
+from maskstream.pipelines import VideoClip, image_loader, video_loader
 from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.datasets import chosen_dataset
 from maskstream.preprocess.datasets.listed import FACTS
@@ -20,7 +20,9 @@ from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.preprocess.source import Source, Span
+from maskstream.preprocess.versions.adding import add_sources
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.manifest import Manifest
 
 from ..encode.sounds import wave, write_sound
 
@@ -112,7 +114,7 @@ def test_a_list_without_such_columns_says_what_it_said(tmp_path):
 def test_several_labels(tmp_path, text, settings, names, labels):
     dataset = listed(tmp_path, text, settings=settings)
     assert dataset.label_names == names
-    assert [one.meta["labels"] for one in dataset.splits["train"]] == labels
+    assert [one.meta["labels"] for one in dataset.splits["train"]] == [[names[n] for n in some] for some in labels]
     assert [one.label for one in dataset.splits["train"]] == [some[0] if some else -1 for some in labels]
     assert dataset.doubt == ""
 
@@ -120,7 +122,7 @@ def test_several_labels(tmp_path, text, settings, names, labels):
 def test_a_list_of_labels_in_json_lines(tmp_path):
     text = '{"path": "a.mp4", "label": ["dog", "rain"]}\n{"path": "b.mp4", "label": "rain"}\n'
     dataset = listed(tmp_path, text, name="x.jsonl")
-    assert [one.meta["labels"] for one in dataset.splits["train"]] == [[0, 1], [1]]
+    assert [one.meta["labels"] for one in dataset.splits["train"]] == [["dog", "rain"], ["rain"]]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,8 @@ def test_a_row_that_cannot_be_used_is_said(tmp_path, text, says):
 def test_rows_of_other_forms_that_cannot_be_used(tmp_path):
     assert "line 2 is no JSON" in refused(tmp_path, '{"path": "a.mp4"}\n{\n', name="x.jsonl")
     assert "line 2 is a list, not an object" in refused(tmp_path, '{"path": "a.mp4"}\n[1]\n', name="x.jsonl")
+    for half in (r"a\ud800.mp4", r"a\u0000.mp4"):
+        assert "which no file can have" in refused(tmp_path, f'{{"path": "{half}"}}\n', name="x.jsonl")
     text = '{"path": "a.mp4", "n": 1}\n{"path": "b.mp4", "n": "x"}\n'
     assert "the column 'n' is a number in line 1 and text in line 2; use one" in refused(tmp_path, text, name="x.jsonl")
     assert "has the label {'a': 1}" in refused(
@@ -287,3 +291,23 @@ def test_parts_and_fields_reach_the_loader(tmp_path, make_video, rgb):
         "second": (1.0, [0.0, 0.0, 1.0], 0.8),
         "all": (3.0, [1.0, 0.0, 0.0], 0.0),
     }
+
+
+def test_several_labels_stay_right_when_samples_with_new_classes_are_added(tmp_path):
+    """A class before theirs in the alphabet changes numbers, and no names."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for n in range(3):
+        cv2.imwrite(str(raw / f"{n}.png"), np.full((20, 24, 3), 40 * n, np.uint8))
+    (raw / "list.csv").write_text("path,labels\n0.png,dog;rain\n1.png,rain\n")
+    make_shards("image-folder", raw, out, workers=0)
+    (raw / "list.csv").write_text("path,labels\n0.png,dog;rain\n1.png,rain\n2.png,cat;dog\n")
+    add_sources("image-folder", raw, out, workers=0)
+    names = Manifest.load(out / "train").info["label_names"]
+    batch = next(iter(image_loader(out / "train", batch_size=3, fields=("labels",), shuffle=False)))
+    found = {
+        round(image.float().mean().item() / 40): {names[n] for n in row.nonzero().flatten()}
+        for image, row in zip(batch.image, batch.fields["labels"], strict=True)
+    }
+    assert found == {0: {"dog", "rain"}, 1: {"rain"}, 2: {"cat", "dog"}}
+    assert names.index("cat") > names.index("rain")

@@ -16,6 +16,7 @@ from maskstream.preprocess.encode.video import source
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.source import part_of
+from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, Span
 
 from ...flash_and_beep import FPS, write
@@ -104,6 +105,14 @@ def test_frames_without_time_stamps_are_counted(make_video):
     whole = read_whole(path)
     assert len(shown(path, Span(start_s=0.4, stop_s=1.2))) == 20
     np.testing.assert_array_equal(shown(path, Span(start_s=0.4, stop_s=1.2))[0][1], whole[10][1])
+
+
+def test_a_part_is_the_window_of_its_frames_byte_for_byte(make_video):
+    path = make_video("a.mp4", 80, options=KEYS)
+    by_time = encode_video(path, PROFILES["train"], Span(start_s=1.0, stop_s=2.2))
+    by_number = encode_video(path, PROFILES["train"], (25, 55))
+    assert by_time.data == by_number.data
+    assert by_time.start_s == pytest.approx(by_number.start_s, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
