@@ -217,11 +217,6 @@ _SIZE_AT = 24
 _ABOVE = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 
 
-def list_sps(extradata: bytes) -> list[Sps]:
-    """The sequence parameter sets of an avcC (ISO 14496-15, 5.3.3.1). Raises UnknownSpsError if one cannot be read."""
-    return [read_sps(unit) for unit in _units(extradata)[0]]
-
-
 @lru_cache(maxsize=1024)
 def uncropped_header(header: bytes) -> bytes:
     """The header `ftyp moov` of an H.264 video without cropping; unchanged if there is none, or at the left or top.

@@ -1,8 +1,9 @@
 """Which decoder the clips of a loader on a CUDA device get: by arithmetic, which the log prints in one line.
 
 PyAV decodes in the cores of a rank and hands cropped planes to the device. Its time is that of docs/benchmarks.md for
-16 frames of 340 x 256 pixels, and follows frames and pixels. DALI decodes with the card's NVDEC engines. Its times are
-of docs/gpu.md: estimates, since no card has run it, so it has to win by `MARGIN`.
+16 frames of 340 x 256 pixels, and follows frames and pixels. DALI decodes with the card's NVDEC engines. What it takes
+of a card is estimated, since no card has run it, so it has to win by `MARGIN`. Either is held up by what one process
+does under the interpreter's lock (docs/gpu.md).
 """
 
 import hashlib
@@ -23,10 +24,12 @@ THREADS_PER_ENGINE = 2
 """Each thread of DALI has a decoder of its own and waits for every frame, so two keep an engine busy."""
 
 _PLANES_MS, _FRAMES, _PIXELS = 6.1, 16, 340 * 256
+_PYTHON_MS, _RECEIVE_MS = 1.4, 0.33
+"""What the process of a rank takes for each clip of PyAV's: its own Python in threads, or receiving it of a worker."""
 _FRAME_MS = 0.4
 """What a thread of DALI takes for a frame of `_PIXELS`, decoding, mapping and synchronising: 0.25 to 0.4 ms."""
-_PACK_MS, _FEED_MS = 0.75, 0.53
-"""What the process of a rank takes for each clip of DALI's, one at a time: packing it, or with workers feeding it."""
+_PACK_MS, _FEED_MS = 0.86, 0.53
+"""What it takes for each clip of DALI's: packing it, or with workers feeding it, which is estimated."""
 MARGIN = 2.0
 
 
@@ -61,7 +64,7 @@ def choose_decoder(
     """
     scale = frames * pixels / (_FRAMES * _PIXELS)
     used = min(cores_of_rank(), threads * max(workers, 1))
-    planes = used * 1e3 / (_PLANES_MS * scale)
+    planes = min(used * 1e3 / (_PLANES_MS * scale), 1e3 / (_RECEIVE_MS if workers else _PYTHON_MS))
     engines = count_engines(device)
     dali = 0.0
     if engines is not None:

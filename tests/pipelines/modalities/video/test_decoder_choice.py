@@ -254,34 +254,36 @@ def test_a_failure_that_a_bad_clip_explains_is_no_fault_of_dali(nvdec, monkeypat
     assert len(made_of) == 6, "DALI is tried again"
 
 
-@pytest.mark.parametrize("first", [0, 1], ids=["all frames", "later frames"])
 @pytest.mark.parametrize(
     ("batches", "share"),
     [(8, 0.125), *(pytest.param(1000, share, marks=pytest.mark.slow) for share in (0.02, 0.125))],
 )
-def test_no_garbage_reaches_the_trainer(nvdec, monkeypatch, batches, share, first):
-    """Noise, memory of another clip, or one colour, in all frames of a clip or from a later one on."""
+def test_no_garbage_reaches_the_trainer(nvdec, monkeypatch, batches, share):
+    """Noise, memory of another clip, or one colour, from any frame on that it differs from by more than 40 levels."""
     monkeypatch.setattr(dali, "MOST_FAULTS", 10**6)
-    draw, before, spoilt = np.random.default_rng(0), [None], [0]
+    draw, memory, spoilt = np.random.default_rng(0), [np.uint8(0)], [0]
 
     def fault(frames):
-        own, old = frames.copy(), before[0]
-        before[0] = 255 - own
-        if old is None or draw.random() >= share or len(frames) < 2:
+        own, old = frames.copy(), memory[0]
+        memory[0] = 255 - own[0]
+        if draw.random() >= share or len(frames) < 2:
             return own
         spoilt[0] += 1
-        start = int(draw.integers(first, len(own))) if first else 0
-        noise = draw.integers(0, 256, own.shape, dtype=np.uint8)
-        garbage = (noise, np.broadcast_to(old[0], own.shape), np.full_like(own, draw.choice([0, 255])))
-        own[start:] = garbage[int(draw.integers(3))][start:]
+        start = int(draw.integers(len(own)))
+        colour, noise = np.uint8(draw.choice([0, 255])), draw.integers(0, 256, own.shape, dtype=np.uint8)
+        legal = [one for one in (old, colour) if np.abs(own[max(start - 1, 0)].astype(float) - one).mean() > 40]
+        garbage = [noise, *(np.broadcast_to(one, own.shape) for one in legal)]
+        own[start:] = garbage[int(draw.integers(len(garbage)))][start:]
         return own
 
     fast, sampler, _ = nvdec(fault)
+    packed = [fast.packed(range(4), epoch) for epoch in range(min(batches, 8))]
+    right = [made(sampler, range(4), epoch).video.float() for epoch in range(len(packed))]
     passed = 0
-    for epoch in range(batches):
-        apart = made(fast, [0, 1, 2, 3] * 2, epoch).video.float() - made(sampler, [0, 1, 2, 3] * 2, epoch).video
-        passed += int((apart.abs().flatten(2).mean(2) > 8).any(1).sum())
-    assert spoilt[0] > 0.5 * share * batches * 8
+    for n in range(batches):
+        apart = (fast.finish(packed[n % 8], CPU).video - right[n % 8]).abs()
+        passed += int((apart.flatten(2).mean(2) > 8).any(1).sum())
+    assert spoilt[0] > 0.5 * share * batches * 4
     assert passed == 0
     assert fast.finish.on_cpu["DALI returned other pictures"] == spoilt[0]
 
