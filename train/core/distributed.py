@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -69,7 +69,8 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
     """Yields this process's device, with torch.distributed initialised if torchrun started the process.
 
     The backend is NCCL on CUDA devices and gloo on the CPU. With "auto" or "cuda" each process takes the GPU of its
-    LOCAL_RANK. A group that exists already is used and not destroyed. All ranks must call this equally often.
+    LOCAL_RANK, which is the current device meanwhile. A group that exists already is used and not destroyed. All ranks
+    must call this equally often.
 
     A thread of gloo that frees a tensor while the interpreter ends aborts the process (docs/robustness.md), so the
     threads are at rest when the group ends. They are joined, too, unless something refers to the group: DTensor's
@@ -77,17 +78,21 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
     argument.
     """
     chosen = pick_device(device)
-    if dist.is_initialized() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    with torch.cuda.device(chosen) if chosen.type == "cuda" else nullcontext(), _grouped(chosen):
         yield chosen
+
+
+@contextmanager
+def _grouped(chosen: torch.device) -> Iterator[None]:
+    if dist.is_initialized() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
         return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
     store, own_rank, ranks = _meeting_place()
     own_store = PrefixStore(f"maskstream/{next(_GROUPS)}", store)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=own_store, rank=own_rank, world_size=ranks)
     try:
-        yield chosen
+        yield
     finally:
         _wait_for_gloo()
         dist.destroy_process_group()

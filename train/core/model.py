@@ -121,7 +121,8 @@ def need_mask(mask: MaskBatch | None) -> MaskBatch:
 class Model(nn.Module, ABC, Generic[BatchT]):
     """A model of one kind of batch. It can be rebuilt from its `config` and `grids`.
 
-    whole_graph: whether a training step is one graph for torch.compile, in which no size or branch depends on values.
+    whole_graph: whether what `compile` compiles of a training step on a CUDA device is one graph, in which no size or
+    branch depends on values.
     """
 
     whole_graph: bool = False

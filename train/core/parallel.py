@@ -1,19 +1,26 @@
 """The blocks of a model, compiled or computed again one by one, and what ranks share of a model (DDP, FSDP2)."""
 
+import logging
+import os
+import shutil
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from importlib.util import find_spec
 from inspect import signature
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from .distributed import is_divided, sum_over_ranks, world_size
+from .distributed import is_divided, rank, sum_over_ranks, world_size
 from .model import Model
 from .process import Compile
+
+log = logging.getLogger(__name__)
 
 BLOCKS = ("blocks", "encoder", "decoder")
 """The names of the `nn.ModuleList`s that hold a model's blocks."""
@@ -41,16 +48,39 @@ def compile_parts(model: nn.Module, how: Compile, device: torch.device) -> None:
 
     "auto" is nothing on a CPU, where a whole model gained 3 to 6 % of a step for 45 to 49 s of compiling, and blocks 2
     to 4 % for 17 to 20 s. On CUDA devices it is the whole model if that is one graph (`Model.whole_graph`), and else
-    each block, of which what is no graph runs as it is: FSDP2's hooks, which gather rows, break a graph too. Blocks of
-    the same sizes are compiled once.
+    each block: FSDP2's hooks, which gather rows, break a graph too. Blocks of the same sizes are compiled once. What
+    cannot be compiled as asked is logged once, and what torch cannot trace runs as it is.
     """
-    auto = how == "auto" and device.type == "cuda"
-    whole = isinstance(model, Model) and model.whole_graph and not any(is_divided(p) for p in model.parameters())
-    if how == "model" or (auto and whole):
-        model.compile(fullgraph=True)
-    elif how == "block" or auto:
-        for block in list_blocks(model):
-            block.compile(fullgraph=how == "block")
+    if how == "no" or (how == "auto" and device.type != "cuda"):
+        return
+    say = log.warning if rank() == 0 else log.debug
+    if device.type == "cuda" and (lack := what_triton_lacks(device)):
+        say("the model runs uncompiled, since torch.compile needs %s", lack)
+        return
+    divided = any(is_divided(p) for p in model.parameters())
+    if how != "block" and isinstance(model, Model) and model.whole_graph and not divided:
+        model.compile()
+        return
+    blocks = list_blocks(model)
+    if how == "model" or not blocks:
+        why = "its rows are divided among ranks" if divided else "it is not one graph"
+        done = "each of its blocks is compiled instead" if blocks else "it has no blocks, so nothing is compiled"
+        say("a %s is not compiled as a whole, since %s; %s", type(model).__name__, why, done)
+    for block in blocks:
+        block.compile()
+
+
+def what_triton_lacks(device: torch.device) -> str | None:
+    """What is missing to compile for a CUDA device; None if nothing. Triton compiles a C module for each kernel."""
+    if find_spec("triton") is None:
+        return "Triton (pip install triton)"
+    if torch.cuda.get_device_properties(device).major < 7:
+        return "a card since Volta"
+    if "CC" not in os.environ and not any(map(shutil.which, ("gcc", "clang"))):
+        return "a C compiler (apt-get install gcc libc6-dev)"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Python's headers (apt-get install python3-dev)"
+    return None
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -62,7 +92,14 @@ def recompute_blocks(model: nn.Module) -> None:
     if not blocks:
         raise ValueError(f"a {type(model).__name__} has no blocks to compute again; leave out --checkpoint-blocks")
     for block in blocks:
-        setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))  # noqa: B010
+        setattr(block, "forward", _computed_again(block.forward))  # noqa: B010
+
+
+def _computed_again(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def forward_again(*inputs: Any, **options: Any) -> Any:  # a function here, which torch.compile enters
+        return checkpoint(forward, *inputs, use_reentrant=False, **options)
+
+    return forward_again
 
 
 @runtime_checkable

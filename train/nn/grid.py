@@ -16,7 +16,7 @@ Shapes: N tokens, D channels.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class Positions(nn.Module):
 
     def forward(self, kind: int = 0) -> Tensor:
         """The embeddings of a kind of token, (N, D)."""
-        return cast(Tensor, getattr(self, f"of_{kind}"))
+        return list(self.buffers())[kind]
 
 
 class LearntPositions(nn.Module):

@@ -6,11 +6,15 @@ Shapes: T tokens of S documents, one behind the other; H heads of d channels, D 
 On a CPU the documents are attended in turn: one call of the kernel for each. Measured on 32 documents of 9 to 180
 tokens (4 heads of 32 channels, forward and backward, CPU ms): in turn 13, documents of nearly one length padded
 together 20 to 25, all padded to the longest 69, one block-diagonal mask over all 145.
+
+On a CUDA device no shape depends on values, so a step is one graph: FlashAttention's kernel takes documents as they
+are, in half precision and without penalties; else all are padded to the longest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, cast
 
 import torch
@@ -113,6 +117,7 @@ Positions = Literal["learned", "rotary", "alibi"]
 """How a token's place in its document enters a model: as a vector added to it, as a rotation of queries and keys (Su et
 al., 2021), or as a penalty of attention that grows with the distance (Press et al., 2022)."""
 
+_HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # since torch 2.10
 _HALF = (torch.float16, torch.bfloat16)
 NormAt = Literal["pre", "post"]
 """Where the layer norm of a residual branch stands: before it, or after the sum, as in BERT."""
@@ -137,14 +142,15 @@ class Documents:
     """The boundaries of S documents of T tokens, and what attention needs of their tokens' places.
 
     edges: int32 (S + 1,); document s has the tokens [edges[s], edges[s + 1]). longest: the most tokens of a document.
-    lengths: the tokens of each document, known on a CPU; None on a CUDA device, which need not be waited for.
-    turns: cosines and sines, each (T, 1, d), for rotary positions, or None. penalty: (H, longest, longest), which is
-    added to the logits of attention, for ALiBi, or None.
+    places: int (T,), each token's place in its document. lengths: the tokens of each document; empty on a CUDA
+    device, which need not be waited for. turns: cosines and sines, each (T, 1, d), for rotary positions, or
+    None. penalty: (H, longest, longest), which is added to the logits of attention, for ALiBi, or None.
     """
 
     edges: Tensor
     longest: int
-    lengths: list[int] | None
+    places: Tensor
+    lengths: list[int]
     turns: tuple[Tensor, Tensor] | None = None
     penalty: Tensor | None = None
 
@@ -152,22 +158,19 @@ class Documents:
     def of(
         cls, edges: Tensor, longest: int, places: Tensor, *, positions: Positions, heads: int, channels: int
     ) -> Documents:
-        """The documents of `edges`, for a model of `heads` heads of `channels` channels each.
-
-        places: int (T,), each token's place in its document.
-        """
-        fused = edges.is_cuda and positions != "alibi"
+        """The documents of `edges`, for a model of `heads` heads of `channels` channels each."""
         return cls(
             edges=edges,
             longest=longest,
-            lengths=None if fused else edges.diff().tolist(),
+            places=places,
+            lengths=[] if edges.is_cuda else edges.diff().tolist(),
             turns=rotations(places, channels) if positions == "rotary" else None,
             penalty=distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
         )
 
     def asking(self, index: Tensor) -> Asking:
         """The tokens at `index` int64 (K,), ascending, as the only ones that ask, on a CPU."""
-        edges, lengths = self.edges.long(), self._lengths()
+        edges, lengths = self.edges.long(), self.lengths
         document = torch.bucketize(index, edges[1:], right=True)
         own = torch.bincount(document, minlength=len(lengths)).tolist()
         places = (index - edges[document]).split_with_sizes(own)
@@ -182,9 +185,9 @@ class Documents:
         if self.turns is not None:
             k = rotate(k, *self.turns)
             q = rotate(q, *(self.turns if asking is None or asking.turns is None else asking.turns))
-        if q.is_cuda and self.penalty is None and q.dtype in _HALF:
-            return self._fused(q, k, v)
-        lengths = self._lengths()
+        if q.is_cuda:
+            return self._fused(q, k, v) if self.penalty is None and has_fused(q) else self.padded(q, k, v)
+        lengths = self.lengths
         penalties: list[Tensor | None] = [None] * len(lengths)
         if asking is not None and asking.penalties is not None:
             penalties = [one.to(q.dtype)[None] for one in asking.penalties]
@@ -200,9 +203,21 @@ class Documents:
         ]
         return torch.cat(seen, dim=2)[0].transpose(0, 1)
 
-    def _lengths(self) -> list[int]:
-        lengths: list[int] = self.edges.diff().tolist() if self.lengths is None else self.lengths
-        return lengths
+    def padded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same of all T tokens, by one call of the kernel on documents that are padded to the longest."""
+        documents, heads = len(self.edges) - 1, q.shape[1]
+        edges = self.edges.long()
+        document = torch.bucketize(torch.arange(len(q), device=q.device), edges[1:], right=True)
+        index = document * self.longest + self.places
+        real = (torch.arange(self.longest, device=q.device) < edges.diff()[:, None])[:, None, None]
+        mask = real if self.penalty is None else self.penalty.where(real, float("-inf")).to(q.dtype)
+
+        def spread(x: Tensor) -> Tensor:
+            rows = x.new_zeros(documents * self.longest, heads, x.shape[-1]).index_copy(0, index, x)
+            return rows.view(documents, self.longest, heads, -1).transpose(1, 2)
+
+        seen = F.scaled_dot_product_attention(spread(q), spread(k), spread(v), attn_mask=mask)
+        return seen.transpose(1, 2).flatten(0, 1).index_select(0, index)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same by the kernel of FlashAttention for documents of different lengths."""
@@ -212,6 +227,15 @@ class Documents:
         if not isinstance(seen, Tensor):
             raise TypeError(f"varlen_attn returns one tensor, got {type(seen).__name__}; use torch 2.11 or newer")
         return seen
+
+
+def has_fused(q: Tensor) -> bool:
+    """Whether FlashAttention's kernel takes queries (T, H, d) on their CUDA device: in half precision, with 8 channels
+    a head or a multiple up to 256, on cards since Ampere.
+    """
+    channels = q.shape[-1]
+    fits = _HAS_VARLEN and q.dtype in _HALF and channels % 8 == 0 and channels <= 256
+    return fits and torch.cuda.get_device_properties(q.device).major >= 8
 
 
 def rotations(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:

@@ -127,12 +127,12 @@ class TokenModelConfig(ModelConfig[TextBatch]):
 class TokenModel(Model[TextBatch]):
     """A masked language model. `class_scores`: float64 (classes,), the moving average of the loss of each class."""
 
+    whole_graph = True
     class_scores: Tensor
     class_sums: Tensor
 
     def __init__(self, config: TokenModelConfig, grids: Grids) -> None:
         super().__init__(config, grids)
-        self.whole_graph = config.positions != "alibi"
         self.config = c = config
         (length,) = grids["text"].need("token", by="a text model")
         learned = c.positions == "learned"

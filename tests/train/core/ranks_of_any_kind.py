@@ -2,8 +2,9 @@
 
     python ranks_of_any_kind.py OUT RECIPE_JSON LOADER_JSON OPTIONS_JSON      with the environment that torchrun sets
 
-RECIPE_JSON: fields of the recipe. LOADER_JSON: of the loader; "dies_at": kill this rank at that batch, "fails_at": let
-the loader of rank 1 fail there. OPTIONS_JSON: of the Trainer, and "until".
+RECIPE_JSON: fields of the recipe. LOADER_JSON: of the loader; "samples": of all ranks in a batch, "dies_at": kill this
+rank at that batch, "fails_at": let the loader of rank 1 fail there. OPTIONS_JSON: of the Trainer, "until", and
+"backend": that of torch.compile.
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -34,7 +36,10 @@ def synthetic():
 def run(out, fields, of_loader, options, device):
     """Trains this rank; returns the step that it began after."""
     conftest = synthetic()
-    size = SAMPLES // world_size()
+    size = of_loader.pop("samples", SAMPLES) // world_size()
+    compile_with, backend = torch.compile, options.pop("backend", None)
+    if backend is not None:
+        torch.compile = partial(compile_with, backend=backend)
     dies_at, fails_at = of_loader.pop("dies_at", None), of_loader.pop("fails_at", None)
     loader = conftest.SyntheticLoader(batches=5, size=size, rank=rank(), ranks=world_size(), **of_loader)
 

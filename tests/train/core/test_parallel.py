@@ -6,21 +6,25 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from maskstream.train import load_model, named_recipe, read_metrics
-from maskstream.train.core.parallel import compile_parts, list_blocks
+from maskstream.train import load_model, read_metrics
+from maskstream.train.core.distributed import process_group
+from maskstream.train.core.parallel import compile_parts, list_blocks, recompute_blocks
+from maskstream.train.core.process import seeded
 from maskstream.train.recipes import chosen_recipe
 
 from .ranks_of_any_kind import run
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-MOSAIC = chosen_recipe("mosaicbert-tiny", ["model.positions=alibi"])
 SCRIPT = Path(__file__).with_name("ranks_of_any_kind.py")
+UNDER_NCCL = Path(__file__).with_name("ranks_under_nccl.py")
 STEPS = 7
 
 
@@ -43,40 +47,111 @@ with process_group("cpu"):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """Which modules were compiled, and whether each had to be one graph."""
+    """Which modules were compiled."""
     found = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module, fullgraph: found.append((module, fullgraph)))
+    monkeypatch.setattr(nn.Module, "compile", lambda module: found.append(module))
+    monkeypatch.setattr("maskstream.train.core.parallel.what_triton_lacks", lambda device: None)
     return found
 
 
+def on_meta(recipe, *cuts):
+    with torch.device("meta"):
+        return chosen_recipe(recipe, cuts).build()
+
+
 @pytest.mark.parametrize(
-    ("recipe", "how", "device", "whole", "parts"),
+    ("recipe", "how", "device", "what"),
     [
-        (named_recipe("bert-tiny"), "auto", CPU, None, None),
-        (named_recipe("bert-tiny"), "no", CUDA, None, None),
-        (named_recipe("bert-tiny"), "auto", CUDA, True, None),
-        (named_recipe("bert-tiny"), "block", CUDA, None, True),
-        (MOSAIC, "auto", CUDA, None, False),
-        (named_recipe("mpm-tiny"), "auto", CUDA, None, False),
-        (named_recipe("mpm-tiny"), "model", CPU, True, None),
+        ("bert-tiny", "auto", CPU, "nothing"),
+        ("bert-tiny", "no", CUDA, "nothing"),
+        ("bert-tiny", "auto", CUDA, "model"),
+        ("bert-tiny", "model", CPU, "model"),
+        ("bert-tiny", "block", CUDA, "blocks"),
+        ("mosaicbert-base", "auto", CUDA, "model"),
+        ("roar-lstm-tiny", "auto", CUDA, "said"),
+        ("roar-lstm-tiny", "model", CPU, "said"),
     ],
 )
-def test_what_is_compiled(recipe, how, device, whole, parts, compiled):
-    with torch.device("meta"):
-        model = recipe.build()
+def test_what_is_compiled(recipe, how, device, what, compiled, caplog):
+    model = on_meta(recipe)
     compile_parts(model, how, device)
-    assert compiled == (
-        ([] if whole is None else [(model, whole)])
-        + ([] if parts is None else [(block, parts) for block in list_blocks(model)])
-    )
+    assert compiled == {"model": [model], "blocks": list_blocks(model)}.get(what, [])
+    said = "a LSTMClassifier is not compiled as a whole, since it is not one graph; it has no blocks, so nothing is"
+    assert [said in record.message for record in caplog.records] == [True] * (what == "said")
 
 
-def test_a_divided_model_is_compiled_by_blocks(compiled, monkeypatch):
+@pytest.mark.parametrize(("how", "times"), [("auto", 0), ("model", 1)])
+def test_a_divided_model_is_compiled_by_blocks(how, times, compiled, monkeypatch, caplog):
     monkeypatch.setattr("maskstream.train.core.parallel.is_divided", lambda parameter: True)
-    with torch.device("meta"):
-        model = named_recipe("mae-tiny").build()
-    compile_parts(model, "auto", CUDA)
-    assert compiled == [(block, False) for block in list_blocks(model)]
+    model = on_meta("mae-tiny")
+    compile_parts(model, how, CUDA)
+    assert compiled == list_blocks(model)
+    said = "since its rows are divided among ranks; each of its blocks is compiled instead"
+    assert [said in record.message for record in caplog.records] == [True] * times
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ({"find_spec": lambda name: None}, "Triton"),
+        ({"torch.cuda.get_device_properties": lambda device: SimpleNamespace(major=6)}, "a card since Volta"),
+        ({"shutil.which": lambda name: None}, "a C compiler"),
+        ({"sysconfig.get_path": lambda name: "/nowhere"}, "Python's headers"),
+    ],
+)
+def test_without_what_triton_needs_nothing_is_compiled(lacks, said, monkeypatch, caplog):
+    monkeypatch.delenv("CC", raising=False)
+    there = {
+        "find_spec": lambda name: name,
+        "torch.cuda.get_device_properties": lambda device: SimpleNamespace(major=8),
+        "shutil.which": lambda name: f"/usr/bin/{name}",
+        "Path.exists": lambda path: str(path).startswith("/") and "nowhere" not in str(path),
+    }
+    for name, stand_in in (there | lacks).items():
+        monkeypatch.setattr(f"maskstream.train.core.parallel.{name}", stand_in)
+    found = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: found.append(module))
+    compile_parts(on_meta("mae-tiny"), "auto", CUDA)
+    assert not found
+    assert [said in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of torch's own tracing
+def test_blocks_that_are_computed_again_are_compiled():
+    model = on_meta("mae-tiny", "data.size=32", "data.patch=8", "model.width=32", "model.heads=2").to_empty(device=CPU)
+    recompute_blocks(model)
+    block = list_blocks(model)[0]
+    block.compile(fullgraph=True, backend="eager")
+    x = torch.randn(2, 3, 32, requires_grad=True)
+    for p in block.parameters():
+        nn.init.normal_(p)
+    block(x).sum().backward()
+    compiled, x.grad = x.grad, None
+    with torch.compiler.set_stance("force_eager"):
+        block(x).sum().backward()
+    assert torch.allclose(x.grad, compiled, rtol=1e-4)
+
+
+def test_a_card_is_current_and_its_generator_is_seeded(monkeypatch):
+    entered, seeds = [], []
+
+    @contextmanager
+    def current(device):
+        entered.append(str(device))
+        yield
+        entered.append("left")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", current)
+    monkeypatch.delenv("RANK", raising=False)
+    with process_group("cuda:1") as device:
+        assert (str(device), entered) == ("cuda:1", ["cuda:1"])
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeds.append((entered[-1], seed)))
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    with seeded(7, torch.device("cuda:1")):
+        pass
+    assert (entered, seeds) == (["cuda:1", "left", "cuda:1", "left"], [("cuda:1", 7)])
 
 
 def ranks(number, out, *, fields=None, loader=None, limit_s=100, **options):
@@ -180,6 +255,35 @@ def test_two_ranks_go_on_from_a_divided_checkpoint(tmp_path, parallel):
     assert trained(2, two, fields={"average": 0.9}, parallel=parallel) == 3
     assert near(weights(two), weights(one))
     assert numbers(two)[-1][:3] == pytest.approx(numbers(one)[-1][:3], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of torch's own tracing
+def test_divided_compiled_and_computed_again_two_ranks_become_three_and_train_what_one_trains(tmp_path):
+    fields, loader, one, several = {"average": 0.9}, {"samples": 6}, tmp_path / "one", tmp_path / "several"
+    trained(1, one, fields=fields, loader=dict(loader))
+    compiled = {"parallel": "fsdp", "compile": "model", "backend": "aot_eager", "checkpoint_blocks": True}
+    codes, output = ranks(2, several, fields=fields, loader=loader, until=3, **compiled)
+    assert codes == [0, 0], output
+    assert output.count("since its rows are divided among ranks; each of its blocks is compiled instead") == 1
+    assert trained(3, several, fields=fields, loader=loader, **compiled) == 3
+    assert near(weights(several), weights(one))
+    assert numbers(several)[-1][:3] == pytest.approx(numbers(one)[-1][:3], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_what_is_done_under_nccl_trains_the_same_with_gloo_in_its_place(tmp_path, parallel):
+    words = [tmp_path / "nccl", "{}", "{}", json.dumps({"steps": STEPS, "precision": "fp32", "parallel": parallel})]
+    codes, output = ended([UNDER_NCCL, *words], 2, 100)
+    assert codes == [0, 0], output
+    for rank in range(2):
+        did = json.loads((tmp_path / f"nccl.{rank}").read_text())
+        assert did["events"][:3] == [f"enter cuda:{rank}", "group nccl", "second group gloo"]
+        assert did["events"][-2:] == ["destroy", f"leave cuda:{rank}"]
+        assert did["on the second group"] == STEPS
+    trained(2, tmp_path / "gloo", parallel=parallel)
+    assert equal(weights(tmp_path / "nccl"), weights(tmp_path / "gloo"))
 
 
 @pytest.mark.parametrize(

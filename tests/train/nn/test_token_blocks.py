@@ -34,9 +34,11 @@ def test_attention_is_that_of_one_mask_over_all_documents(qkv, positions):
     q, k, v = qkv
     if positions == "rotary":
         q, k = (rotate(x, *rotations(places, CHANNELS)) for x in (q, k))
+    padded = own.padded(q, k, v)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)[0].transpose(0, 1)
     assert torch.allclose(own.attention(*qkv), expected, atol=1e-12)
+    assert torch.allclose(padded, expected, atol=1e-12)
 
 
 def test_rotary_logits_depend_on_distances_alone(qkv):

@@ -72,3 +72,16 @@ def test_a_teacher_of_other_sizes_is_refused(teacher, batch, changes, message):
 def test_a_missing_teacher_says_how_to_get_one(tmp_path, batch):
     with pytest.raises(ValueError, match="train mae-tiny"):
         student_of(tmp_path / "none.safetensors")(batch)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of torch's own tracing
+def test_a_step_with_a_teacher_is_one_graph(teacher, batch):
+    student = student_of(teacher)
+    expected = student(batch).loss().item()
+    again = student_of(teacher)
+    again.compile(fullgraph=True, backend="eager")
+    loss = again(batch).loss()
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert again.match.weight.grad.abs().sum() > 0

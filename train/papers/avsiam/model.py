@@ -62,6 +62,8 @@ class Siamese(PairModel):
     matching, the second, with masks of one ratio, for reconstruction.
     """
 
+    whole_graph = True
+
     def __init__(self, config: SiameseConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config

@@ -55,9 +55,9 @@ class DistilledAutoencoderConfig(ImageAutoencoderConfig):
 
 
 class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
-    """The student. The teacher is loaded with the first loss, so a trained student needs none."""
-
-    whole_graph = False
+    """The student. The teacher is loaded with the first loss, or before that is compiled, so a trained student needs
+    none.
+    """
 
     def __init__(self, config: DistilledAutoencoderConfig, grids: Grids) -> None:
         super().__init__(config, grids)
@@ -87,6 +87,12 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
                 "features": weighted(error, mask.weight.mean(dim=1), self.distilled.share),
             }
         )
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """See torch. A graph reads no file, so the teacher is loaded before."""
+        if self.match is not None:
+            self.teacher(self.match.weight.device)
+        super().compile(*args, **kwargs)
 
     def teacher(self, device: torch.device) -> MaskedAutoencoder[ImageBatch]:
         """The teacher on a device. ValueError if it does not fit."""

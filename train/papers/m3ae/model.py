@@ -290,6 +290,8 @@ class ImageTextClassifierConfig(ImageTextSizes):
 class ImageTextClassifier(Model[ImageTextBatch]):
     """Scores classes; encoder and pooler have the names of the autoencoder's, so that its weights can be loaded."""
 
+    whole_graph = True
+
     def __init__(self, config: ImageTextClassifierConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = config

@@ -11,7 +11,7 @@ Shapes: B clips of T frames of J joints, V of the frames visible, D channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,8 @@ class PoseDecoder(nn.Module):
 class PoseModel(Model[PoseBatch]):
     """The model, on the grid "pose" (frame, joint)."""
 
+    whole_graph = True
+
     def __init__(self, config: PoseModelConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = config
@@ -121,6 +123,12 @@ class PoseModel(Model[PoseBatch]):
         for decoder in (self.decoder_3d, self.decoder_2d):
             if decoder is not None:  # so that first predictions are near the pelvis
                 nn.init.normal_(decoder.head.weight, std=0.01)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the encoder and the decoders only: the frames that are seen are counted on the host."""
+        for part in (self.encoder, self.decoder_3d, self.decoder_2d):
+            if part is not None:
+                part.compile(*args, **kwargs)
 
     def loss(self, batch: PoseBatch) -> Losses:
         """The mean distance of predicted and true joints, over all joints of all frames: metres, and half widths."""
@@ -166,7 +174,7 @@ class PoseModel(Model[PoseBatch]):
         hidden = need_mask(mask).masked.view(-1, self.frames, self.joints)
         whole = hidden.all(dim=2)
         counts = (~whole).sum(dim=1)
-        least, most = int(counts.min()), int(counts.max())
+        least, most = torch.stack(counts.aminmax()).tolist()
         if least != most or most == 0:
             raise ValueError(
                 f"the clips of a batch have {least} to {most} frames with a visible joint; the model needs as many in "

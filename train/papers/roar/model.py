@@ -85,7 +85,9 @@ class TextClassifier(Model[TextBatch]):
 
         ValueError, on a CPU, for ids that the model does not have.
         """
-        ids = batch.inputs[:, : int(batch.lengths.max())]
+        rows, length = batch.tokens.shape
+        alone = len(batch.unpadded.cu_seqlens) == rows + 1  # one document a row, whose lengths the host knows
+        ids = batch.inputs[:, : batch.unpadded.longest if alone else length]
         if not ids.is_cuda and int(ids.max()) >= self.vocabulary:
             raise ValueError(
                 f"the model has the ids 0 to {self.vocabulary - 1}, got {int(ids.max())}; set model.vocabulary to that "
@@ -170,6 +172,8 @@ class RobertaClassifierConfig(TextClassifierConfig):
 
 class RobertaClassifier(TextClassifier):
     """Ids with learned places, pre-norm blocks, and the first token through two linear layers with a tanh between."""
+
+    whole_graph = True
 
     def __init__(self, config: RobertaClassifierConfig, grids: Grids) -> None:
         super().__init__(config, grids)

@@ -286,6 +286,8 @@ class SpikingTransformer(Model[ImageBatch]):
 
     TABLES = ("places",)
 
+    whole_graph = True
+
     def __init__(self, config: SpikingTransformerConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config
@@ -319,7 +321,13 @@ class SpikingTransformer(Model[ImageBatch]):
     def scores(self, batch: ImageBatch, run: SpikingSimulation | None = None) -> Tensor:
         """The logits of the classes, float32 (B, labels); in a simulation those of this step, whose mean counts."""
         x = self.tokens.inputs(self.tokens.split(batch.image))
-        seeds = torch.tensor([key_seed(key) for key in batch.key], device=x.device)
+        return self._logits(x, torch.tensor([key_seed(key) for key in batch.key], device=x.device), run)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles what follows the seeds, which come from keys on the host."""
+        setattr(self, "_logits", torch.compile(self._logits, *args, **kwargs))  # noqa: B010
+
+    def _logits(self, x: Tensor, seeds: Tensor, run: SpikingSimulation | None) -> Tensor:
         x = self.embed(x)
         x = activate(self.unit, x if self.places is None else x + self.places, "embedded", run)
         for stage, (blocks, windows) in enumerate(zip(self.stages, self.windows, strict=True)):

@@ -78,6 +78,8 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
 class WaypointModel(Model[TrajectoryBatch]):
     """The model, on the grid "video" (t, h, w). Where a batch has a mask, it sees the visible tokens alone."""
 
+    whole_graph = True
+
     def __init__(self, config: WaypointConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = config
