@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +89,12 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
 
 def _known_cuts(clip: ClipFlow) -> npt.NDArray[np.bool_]:
     return np.zeros(len(clip.vectors), dtype=np.bool_) if clip.cuts is None else clip.cuts
+
+
+@cache
+def pixel_places(height: int, width: int, device: torch.device) -> Tensor:
+    """Each pixel's x, then y: float32 (2, height, width)."""
+    return torch.from_numpy(np.mgrid[:height, :width][::-1].astype(np.float32)).to(device)
 
 
 def grid_shape(height: int, width: int, cell: int) -> tuple[int, int]:

@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate, unfold
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate, pad, unfold
 
+from maskstream.pipelines.capture import Captured, constants
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
+
+from .base import pixel_places
 
 SIDE = 64
 """About the side in pixels of the pictures that are compared; each pixel is one of the frame's."""
@@ -48,12 +51,20 @@ def scene_cuts(clips: Tensor, flow: Tensor) -> Tensor:
     """
     if clips.device.type == "cpu" and len(clips) > 1:
         return torch.cat([scene_cuts(clip[None], own[None]) for clip, own in zip(clips, flow, strict=True)])
-    bound = LEAST_LIKE + LIKE_PER_DISTANCE * histogram_distance(clips)
-    found = likeness(clips, flow) < bound.clamp(max=ENOUGH)
+    found = _suspects(clips, flow)
     if len(pairs := found.nonzero()):
         small, (clip, pair) = pictures(clips), pairs.unbind(1)
         found[clip, pair] = shared(small[clip, pair], small[clip, pair + 1]) <= MOST_SHARED
     return found
+
+
+def differ(clips: Tensor, flow: Tensor) -> Tensor:
+    """The pairs of frames of which both signs say that a scene ends between them: bool (B, T-1)."""
+    bound = LEAST_LIKE + LIKE_PER_DISTANCE * histogram_distance(clips)
+    return likeness(clips, flow) < bound.clamp(max=ENOUGH)
+
+
+_suspects = Captured(differ)
 
 
 def clip_cuts(pixels: npt.NDArray[np.uint8], vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
@@ -136,12 +147,12 @@ def likeness(clips: Tensor, flow: Tensor) -> Tensor:
     batch, frames, height, width, _ = clips.shape
     pairs = pictures(clips)
     rows, columns = pairs.shape[-2:]
-    scale = flow.new_tensor((columns / width, rows / height))
+    scale = constants(flow.device, columns / width, rows / height)
     step = interpolate((flow * scale).flatten(0, 1).movedim(3, 1), (rows, columns), mode="bilinear")
-    x = torch.arange(columns, device=flow.device) + step[:, 0]
-    y = torch.arange(rows, device=flow.device)[:, None] + step[:, 1]
-    inside = ((x > -1) & (x < columns) & (y > -1) & (y < rows)).float()[:, None]
-    there = torch.stack([(2 * x + 1) / columns - 1, (2 * y + 1) / rows - 1], dim=-1)
+    place, sides = pixel_places(rows, columns, flow.device) + step, constants(flow.device, columns, rows)[:, None, None]
+    within = (place > -1) & (place < sides)
+    inside = (within[:, :1] & within[:, 1:]).float()
+    there = ((2 * place + 1) / sides - 1).movedim(1, -1)
     before = grid_sample(pairs[:, :-1].flatten(0, 1), there, padding_mode="border", align_corners=False)
     now, weight = pairs[:, 1:].flatten(0, 1), inside / inside.mean((2, 3), keepdim=True).clamp(min=1e-6)
     before = before - (before * weight).mean((2, 3), keepdim=True)
@@ -154,9 +165,8 @@ def likeness(clips: Tensor, flow: Tensor) -> Tensor:
 def histogram_distance(clips: Tensor) -> Tensor:
     """The share of the pixels that changed their bin, from frame to frame: float32 (B, T-1), mean of colours."""
     seen = thinned(clips).flatten(2, 3)
-    above = [torch.ones_like(seen[:, :, 0])]
-    above += [(seen >= 256 * n / BINS).float().mean(2) for n in range(1, BINS)]
-    counts = torch.stack([*above, torch.zeros_like(above[0])], dim=-1)
+    bounds = constants(clips.device, *(256 * n / BINS for n in range(1, BINS)))
+    counts = pad(pad((seen[..., None] >= bounds).float().mean(2), (1, 0), value=1.0), (0, 1))
     shares = counts[..., :-1] - counts[..., 1:]
     return (shares[:, 1:] - shares[:, :-1]).abs().sum(-1).mean(-1) / 2
 

@@ -4,16 +4,20 @@ Each level, from coarse to fine, starts from the flow of the one before and solv
 earlier frame is fetched along the flow, the equations of both directions are summed over a window, weighted against
 outliers, and solved together with the mean of the flow around each place; a median then keeps edges. The same
 operations run on a CPU and on a CUDA device. Sources: Lucas and Kanade 1981; Bruhn, Weickert and Schnoerr 2005 (the
-windows combined with smoothness); Sun, Roth and Black 2010 (the median).
+windows combined with smoothness); Sun, Roth and Black 2010 (the median). On CUDA all of them are one graph
+(pipelines/capture.py).
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample, interpolate, pad
 
-from .base import grid_shape
+from maskstream.pipelines.capture import Captured, constants
+
+from .base import grid_shape, pixel_places
 from .source import BatchFlow
 
 USUAL_SIDE, LEAST_SIDE = 64, 8
@@ -27,10 +31,6 @@ SMOOTHNESS = 60.0
 OUTLIER = 2.0
 """The difference between the frames, in levels, from which an equation counts less."""
 GREY = (0.299, 0.587, 0.114)
-_NETWORK: tuple[tuple[int, int], ...] = (
-    *((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3)),
-    *((5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2)),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +62,11 @@ class Lk(BatchFlow):
         On a CPU clip by clip, which stays in its cache.
         """
         if clips.device.type == "cpu":
-            return torch.cat([self._together(clip[None]) for clip in clips])
-        return self._together(clips)
+            return torch.cat([self.together(clip[None]) for clip in clips])
+        return _captured(self)(clips)
 
-    def _together(self, clips: Tensor) -> Tensor:
+    def together(self, clips: Tensor) -> Tensor:
+        """The same of all clips (B, T, H, W, 3) at once, on any device: (B, T-1, 2, h, w)."""
         batch, frames, height, width, _ = clips.shape
         pairs = batch * (frames - 1)
         levels = pyramid(clips, self._work(height, width))
@@ -73,10 +74,10 @@ class Lk(BatchFlow):
         for level in reversed(levels):
             grown = (level.shape[-1] / flow.shape[-1], level.shape[-2] / flow.shape[-2])
             flow = interpolate(flow, level.shape[-2:], mode="bilinear", align_corners=False)
-            flow = refined(torch.unflatten(level, 0, (batch, frames)), flow * flow.new_tensor(grown)[:, None, None])
+            flow = refined(torch.unflatten(level, 0, (batch, frames)), flow * factors(clips, grown))
         grown = (width / flow.shape[-1], height / flow.shape[-2])
         cells = interpolate(flow, grid_shape(height, width, self.cell), mode="area")
-        return torch.unflatten(cells * cells.new_tensor(grown)[:, None, None], 0, (batch, frames - 1))
+        return torch.unflatten(cells * factors(clips, grown), 0, (batch, frames - 1))
 
     def _work(self, height: int, width: int) -> tuple[int, int]:
         scale = min(USUAL_SIDE / min(height, width), 1.0) if self.scale is None else self.scale
@@ -89,9 +90,19 @@ class Lk(BatchFlow):
         return work
 
 
+@cache
+def _captured(source: Lk) -> Captured:
+    return Captured(source.together)
+
+
+def factors(like: Tensor, of: tuple[float, float]) -> Tensor:
+    """What flow is multiplied by along x and y, float32 (2, 1, 1), on the device of a tensor."""
+    return constants(like.device, *of)[:, None, None]
+
+
 def pyramid(clips: Tensor, work: tuple[int, int]) -> list[Tensor]:
     """The grey frames of clips uint8 (B, T, H, W, 3), float32 (B T, 1, h, w), at `work` size, then halved again."""
-    grey = clips.flatten(0, 1).float() @ torch.tensor(GREY, device=clips.device)
+    grey = clips.flatten(0, 1).float() @ constants(clips.device, *GREY)
     levels = [adaptive_avg_pool2d(grey[:, None], work)]
     while min(levels[-1].shape[-2:]) >= 2 * LEAST_SIDE:
         height, width = levels[-1].shape[-2:]
@@ -123,14 +134,14 @@ def equations(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Ten
     weight 0, and differences beyond OUTLIER count less.
     """
     height, width = flow.shape[-2:]
-    x = torch.arange(width, device=flow.device) + flow[:, 0]
-    y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
-    there = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    place = pixel_places(height, width, flow.device) + flow
+    there = ((2 * place + 1) / factors(flow, (width, height)) - 1).movedim(1, -1)
     fetched = grid_sample(earlier, there, padding_mode="border", align_corners=False)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    within = (place >= 0) & (place <= factors(flow, (width - 1, height - 1)))
+    inside = within[:, :1] & within[:, 1:]
     difference = fetched[:, :1] - later[:, :1]
     slope = (fetched[:, 1:] + later[:, 1:]) / 2
-    weighted = slope * (inside[:, None] * torch.rsqrt(1 + (difference / OUTLIER).square()))
+    weighted = slope * (inside * torch.rsqrt(1 + (difference / OUTLIER).square()))
     products = [weighted[:, :1] * slope, weighted[:, 1:] * slope[:, 1:], weighted * difference]
     summed = around(torch.cat(products, dim=1), WINDOW)
     return summed[:, :3], summed[:, 3:]
@@ -138,12 +149,11 @@ def equations(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Ten
 
 def solved(matrix: Tensor, right: Tensor, flow: Tensor) -> Tensor:
     """The flow after the step that the equations ask for, pulled to the mean of its surroundings."""
-    xx, xy, yy = matrix[:, :1], matrix[:, 1:2], matrix[:, 2:]
-    x, y = flow[:, :1], flow[:, 1:]
-    wanted = torch.cat([xx * x + xy * y, xy * x + yy * y], dim=1) - right
-    xx, yy = xx + SMOOTHNESS, yy + SMOOTHNESS
-    inverse = (xx * yy - xy.square()).reciprocal()
-    straight, across = torch.cat([yy, xx], dim=1) * inverse, xy * inverse
+    own, xy = matrix[:, ::2], matrix[:, 1:2]
+    wanted = own * flow + xy * flow.flip(1) - right
+    own = own + SMOOTHNESS
+    inverse = (own[:, :1] * own[:, 1:] - xy.square()).reciprocal()
+    straight, across = own.flip(1) * inverse, xy * inverse
     for _ in range(SWEEPS):
         pulled = torch.add(wanted, around(flow, AROUND), alpha=SMOOTHNESS)
         flow = straight * pulled - across * pulled.flip(1)
@@ -156,10 +166,23 @@ def around(planes: Tensor, radius: int) -> Tensor:
 
 
 def median(planes: Tensor) -> Tensor:
-    """The median of the 3 x 3 places around each, in planes (N, C, h, w), by a network of exchanges (Paeth 1990)."""
-    height, width = planes.shape[-2:]
+    """The median of the 3 x 3 places around each, in planes (N, C, h, w).
+
+    Each three in a row are sorted, which three places share. The median of nine is that of the greatest of their three
+    lowest, the median of their middle ones and the lowest of their greatest (Smith 1996).
+    """
     framed = pad(planes, (1, 1, 1, 1), mode="replicate")
-    nine = [framed[..., r : r + height, c : c + width] for r in range(3) for c in range(3)]
-    for low, high in _NETWORK:
-        nine[low], nine[high] = torch.minimum(nine[low], nine[high]), torch.maximum(nine[low], nine[high])
-    return nine[4]
+    one, two, three = framed[..., :-2], framed[..., 1:-1], framed[..., 2:]
+    less, more = torch.minimum(one, two), torch.maximum(one, two)
+    middle = torch.maximum(less, torch.minimum(more, three))
+    low, middles, high = (
+        (x[..., :-2, :], x[..., 1:-1, :], x[..., 2:, :])
+        for x in (torch.minimum(less, three), middle, torch.maximum(more, three))
+    )
+    lowest = torch.maximum(torch.maximum(low[0], low[1]), low[2])
+    greatest = torch.minimum(torch.minimum(high[0], high[1]), high[2])
+    return _middle(lowest, _middle(*middles), greatest)
+
+
+def _middle(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
+    return torch.maximum(torch.minimum(one, two), torch.minimum(torch.maximum(one, two), three))

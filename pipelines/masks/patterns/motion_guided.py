@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from maskstream.pipelines.capture import Captured
 from maskstream.pipelines.masks.core import CLIP, DeviceMask, Draw, MaskBatch, Scheme, TokenGrid, placed, sized
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
 
-from .torch_maps import Floats, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps
+from .torch_maps import Draws, DrawTensors, Floats, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps, send_draws
 
 Start = Literal["mix_gauss", "pixel", "token"]
 Base = Literal["middle", "first", "random"]
@@ -90,7 +91,7 @@ class MotionGuided(DeviceMask):
         drawn = [self.draw_motion(grid, draw) for draw in draws]
         self._check(grid, flow.shape[1:])
         rows = grid.shape[0] if self.per == "slice" else 1
-        hidden = self._ranked(grid, drawn, torch_maps().carry(drawn, flow, **self._way(grid)), torch_maps())
+        hidden = ranked_on_device(self, grid)(flow, *send_draws(drawn, grid.shape[0], flow.device).tensors)
         return placed(hidden, [own.visible * rows for own in drawn], grid)
 
     def draw_motion(self, grid: TokenGrid, draw: Draw) -> MotionDraws:
@@ -138,14 +139,19 @@ class MotionGuided(DeviceMask):
                 f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {tuple(shape)}"
             )
 
+    def ranked_on_device(self, grid: TokenGrid, flow: Tensor, draws: DrawTensors) -> Tensor:
+        """The hidden tokens of clips with this flow, bool (B, t * h * w)."""
+        return self._ranked(grid, draws, torch_maps().carry(draws, flow, **self._way(grid)), torch_maps())
+
     def _way(self, grid: TokenGrid) -> CarrySettings:
         """How maps are carried."""
         _, patch_h, patch_w = grid.patch
         cell = (patch_w / self.cells, patch_h / self.cells)
-        return {"cell": cell, "fill": self.fill == "base", "compat": self.compat}
+        as_it_is = self.compat or self.base == "first"  # nothing lies before the first frame
+        return {"cell": cell, "fill": self.fill == "base", "compat": as_it_is}
 
     def _ranked(
-        self, grid: TokenGrid, draws: Sequence[MotionDraws], seen: Numbers, backend: MapBackend[Numbers, Hidden]
+        self, grid: TokenGrid, draws: Draws, seen: Numbers, backend: MapBackend[Draws, Numbers, Hidden]
     ) -> Hidden:
         """The hidden tokens of clips with these draws and these maps of their frames."""
         tubelet, patch_h, patch_w = grid.patch
@@ -164,7 +170,13 @@ class CarrySettings(TypedDict):
 
 
 @cache
-def numba_maps() -> MapBackend[list[Floats], list[npt.NDArray[np.bool_]]]:
+def ranked_on_device(mask: MotionGuided, grid: TokenGrid) -> Captured:
+    """The function that ranks the tokens of flow and the tensors of its draws."""
+    return Captured(lambda flow, *draws: mask.ranked_on_device(grid, flow, DrawTensors(*draws)))
+
+
+@cache
+def numba_maps() -> MapBackend[Sequence[MotionDraws], list[Floats], list[npt.NDArray[np.bool_]]]:
     """The backend of compiled loops, imported at the first use, since compiling takes time."""
     from .maps import NumbaMaps
 
@@ -172,7 +184,7 @@ def numba_maps() -> MapBackend[list[Floats], list[npt.NDArray[np.bool_]]]:
 
 
 @cache
-def torch_maps() -> MapBackend[Tensor, Tensor]:
+def torch_maps() -> MapBackend[DrawTensors, Tensor, Tensor]:
     """The backend of tensors."""
     return TorchMaps()
 

@@ -2,13 +2,14 @@
 torch, a batch at once.
 
 Every operation is one elementwise kernel or an index, and sums are added term by term in a fixed order: so the bits are
-those of numba's loops, on a CPU and on CUDA. Nothing waits for the device. About 40 operations a frame, whatever the
-number of clips.
+those of numba's loops, on a CPU and on CUDA. Nothing waits for the device. What does not depend on the map of the frame
+before is computed for all frames at once, which leaves about 10 operations a frame, whatever the number of clips; on
+CUDA all of them are one graph (pipelines/capture.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -16,7 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from maskstream.pipelines.capture import constants
+
 Floats = npt.NDArray[np.float32]
+Draws = TypeVar("Draws", contravariant=True)
+"""The draws of B clips: a list of `MotionDraws`, or one `DrawTensors`."""
 Numbers = TypeVar("Numbers")
 """Floats of B clips: a list of arrays, or one tensor."""
 Hidden = TypeVar("Hidden", covariant=True)
@@ -40,7 +45,26 @@ class MotionDraws:
     ratio: float
 
 
-class MapBackend(Protocol[Numbers, Hidden]):
+@dataclass(frozen=True, slots=True)
+class DrawTensors:
+    """The `MotionDraws` of B clips on a device: start (B, H, W), base (B,), visible (B,), order (B, N), noise float64
+    (B, t, h * w), which is 0 but for the time step that gets some, or None.
+    """
+
+    start: Tensor
+    base: Tensor
+    visible: Tensor
+    order: Tensor
+    noise: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The fields in order, without a noise that is None."""
+        own = (self.start, self.base, self.visible, self.order)
+        return own if self.noise is None else (*own, self.noise)
+
+
+class MapBackend(Protocol[Draws, Numbers, Hidden]):
     """The steps of the rule for B clips. Backends agree in every bit, so nothing depends on which one computed a mask.
 
     All arithmetic is in float32, operation by operation, in the order that the kernels of maps.py have.
@@ -48,7 +72,7 @@ class MapBackend(Protocol[Numbers, Hidden]):
 
     def carry(
         self,
-        draws: Sequence[MotionDraws],
+        draws: Draws,
         flow: Numbers,
         *,
         cell: tuple[float, float],
@@ -60,48 +84,49 @@ class MapBackend(Protocol[Numbers, Hidden]):
     def token_sums(self, maps: Numbers, tubelet: int, cells: int) -> Numbers:
         """The sums over tokens, (t, h * w) of each clip; see `maps.token_sums`."""
 
-    def disturbed(self, scores: Numbers, draws: Sequence[MotionDraws], scale: float) -> Numbers:
+    def disturbed(self, scores: Numbers, draws: Draws, scale: float) -> Numbers:
         """The scores times `scale`, plus the noise of each draw."""
 
-    def all_but_highest(self, scores: Numbers, draws: Sequence[MotionDraws], *, whole: bool) -> Hidden:
+    def all_but_highest(self, scores: Numbers, draws: Draws, *, whole: bool) -> Hidden:
         """The map that hides all but the highest tokens of each row, or of the `whole` clip: bool (t * h * w,)."""
 
 
 _INVERSION_STEPS = 3
-_PARTS = 32
+_BITS = 5
+_PARTS = 1 << _BITS
 """As in maps.py: places are rounded to 1/32 of a cell."""
 
 
 class TorchMaps:
     """`MapBackend` for tensors, which stay on the flow's device."""
 
-    def carry(
-        self, draws: Sequence[MotionDraws], flow: Tensor, *, cell: tuple[float, float], fill: bool, compat: bool
-    ) -> Tensor:
-        """The start maps carried along the flow: float32 (B, T, H, W)."""
-        start = sent([own.start for own in draws], flow.device)
-        bases = [own.base for own in draws]
-        base = sent([np.array(bases)], flow.device)[0].view(-1, 1)
-        height, width = start.shape[1:]
-        first = start.flatten(1)
-        steps = cell_steps(flow, base, max(bases), (height, width), cell, compat=compat)
-        maps = [first] * (flow.shape[1] + 1)
+    def carry(self, draws: DrawTensors, flow: Tensor, *, cell: tuple[float, float], fill: bool, compat: bool) -> Tensor:
+        """The start maps carried along the flow: float32 (B, T, H, W).
 
-        def warped(neighbour: int, pair: int, frame: int, reached: Tensor) -> Tensor:
-            moved = moved_map(maps[neighbour], steps[:, pair], (height, width))
-            moved = torch.where(moved != 0.0, moved, first) if fill else moved
-            return torch.where(reached, moved, maps[frame])
-
-        for frame in range(min(bases) + 1, len(maps)):
-            maps[frame] = warped(frame - 1, frame - 1, frame, base < frame)
-        for frame in range(max(bases) - 1, -1, -1):
-            maps[frame] = warped(frame + 1, frame, frame, base > frame)
-        return torch.stack(maps, dim=1).view(len(draws), -1, height, width)
+        Each clip takes T - 1 steps: from its base back to the first frame, then from its base on to the last one.
+        """
+        base, (clips, pairs) = draws.base[:, None], flow.shape[:2]
+        height, width = draws.start.shape[1:]
+        step, row = counted(pairs, flow.device), counted(clips, flow.device)[:, None]
+        back = step < base
+        pair = torch.where(back, base - 1 - step, step)
+        moves = cell_steps(flow.float()[row, pair].movedim(-1, 2), back, (height, width), cell, compat=compat)
+        corners, along, across = map_sides(moves, (height, width))
+        again = step + 1 == base
+        first = seen = torch.nn.functional.pad(draws.start.flatten(1), (0, 1))  # with a cell of 0 for what is outside
+        maps = [first]
+        for n in range(pairs):
+            moved = lerped(seen.gather(1, corners[:, n].flatten(1)).view(clips, 4, -1), along[:, n], across[:, n])
+            maps.append(torch.where(moved != 0.0, moved, first) if fill else moved)
+            seen = torch.where(again[:, n, None], first, maps[-1])
+        frame = counted(pairs + 1, flow.device)
+        ordered = torch.stack(maps, dim=1)[row, torch.where(frame <= base, base - frame, frame)]
+        return torch.unflatten(ordered[..., :-1], 2, (height, width))
 
     def token_sums(self, maps: Tensor, tubelet: int, cells: int) -> Tensor:
         """The sums over tokens: float32 (B, t, h * w)."""
         clips, frames, height, width = maps.shape
-        parts = maps.view(clips, frames // tubelet, tubelet, height // cells, cells, width)
+        parts = maps.reshape(clips, frames // tubelet, tubelet, height // cells, cells, width)
         lines = torch.zeros_like(parts[:, :, 0, :, 0])
         for frame in range(tubelet):
             for row in range(cells):
@@ -112,108 +137,113 @@ class TorchMaps:
             sums = sums + columns[..., column]
         return sums.flatten(2)
 
-    def disturbed(self, scores: Tensor, draws: Sequence[MotionDraws], scale: float) -> Tensor:
+    def disturbed(self, scores: Tensor, draws: DrawTensors, scale: float) -> Tensor:
         """The scores times `scale`, plus the noise."""
-        noise = np.zeros(scores.shape)
-        for own, drawn in zip(noise, draws, strict=True):
-            if drawn.noise is not None:
-                own[drawn.noise[0]] = drawn.noise[1]
         scaled = scores * float(np.float32(scale))
-        return (scaled.double() + sent([*noise], scores.device)).float()
+        return scaled if draws.noise is None else (scaled.double() + draws.noise).float()
 
-    def all_but_highest(self, scores: Tensor, draws: Sequence[MotionDraws], *, whole: bool) -> Tensor:
+    def all_but_highest(self, scores: Tensor, draws: DrawTensors, *, whole: bool) -> Tensor:
         """The maps of hidden tokens: bool (B, t * h * w)."""
         rows = scores.flatten(1)[:, None] if whole else scores
-        order = sent([own.order for own in draws], scores.device)[:, None].expand(rows.shape)
-        visible = sent([np.array([own.visible for own in draws])], scores.device)[0].view(-1, 1, 1)
+        order = draws.order[:, None].expand(rows.shape)
         ordered = rows.gather(2, order) + 0.0  # -0 and 0 are equal, in a radix sort too
         best = torch.sort(ordered, dim=2, descending=True, stable=True).indices
-        behind = torch.arange(rows.shape[2], device=scores.device) >= visible
+        behind = counted(rows.shape[2], scores.device) >= draws.visible.view(-1, 1, 1)
         hidden = torch.empty(rows.shape, dtype=torch.bool, device=scores.device)
         return hidden.scatter_(2, order.gather(2, best), behind.expand(rows.shape)).flatten(1)
 
 
-def sent(arrays: Sequence[npt.NDArray[np.generic]], device: torch.device) -> Tensor:
-    """Arrays of one shape, stacked, on a device; on CUDA the copy does not wait."""
-    stacked = torch.from_numpy(np.stack(arrays))
-    return stacked.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else stacked.to(device)
+def send_draws(draws: Sequence[MotionDraws], steps: int, device: torch.device) -> DrawTensors:
+    """The draws of clips of `steps` time steps on a device."""
+    noise = None
+    if any(own.noise is not None for own in draws):
+        noise = np.zeros((len(draws), steps, len(draws[0].noise[1]) if draws[0].noise else 0))
+        for row, drawn in zip(noise, draws, strict=True):
+            if drawn.noise is not None:
+                row[drawn.noise[0]] = drawn.noise[1]
+    return DrawTensors(
+        start=sent(np.stack([own.start for own in draws]), device),
+        base=sent(np.array([own.base for own in draws]), device),
+        visible=sent(np.array([own.visible for own in draws]), device),
+        order=sent(np.stack([own.order for own in draws]), device),
+        noise=None if noise is None else sent(noise, device),
+    )
+
+
+def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """An array on a device; on CUDA the copy does not wait."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def cell_steps(
-    flow: Tensor, base: Tensor, latest: int, size: tuple[int, int], cell: tuple[float, float], *, compat: bool
+    planes: Tensor, back: Tensor, size: tuple[int, int], cell: tuple[float, float], *, compat: bool
 ) -> Tensor:
-    """How far each pair of frames moves, in map cells: (B, T-1, 2, h, w), before `base` (B, 1) by the inverse flow.
+    """How far the flow `planes` (B, N, 2, h, w) leads in map cells; by its inverse where `back` (B, N).
 
-    latest: the greatest of `base`. size: height and width of the maps.
+    size: height and width of the maps.
     """
-    rows, columns = flow.shape[2:4]
-    height, width = size
+    (rows, columns), (height, width), device = planes.shape[3:], size, planes.device
     x, y = 1 / cell[0], 1 / cell[1]
-    planes = flow.float().movedim(-1, 2)
-    steps = planes * scales(x, y, flow.device)
-    if compat or latest == 0:
+    steps = planes * scales(x, y, device)
+    if compat:
         return steps
-    fields = planes[:, :latest] * scales(x * columns / width, y * rows / height, flow.device)
-    back = inverted(fields.flatten(0, 1)).view(fields.shape) * scales(width / columns, height / rows, flow.device)
-    before = torch.arange(latest, device=flow.device) < base
-    return torch.cat([torch.where(before[..., None, None, None], back, steps[:, :latest]), steps[:, latest:]], dim=1)
+    fields = planes * scales(x * columns / width, y * rows / height, device)
+    inverse = inverted(fields.flatten(0, 1)).view(fields.shape) * scales(width / columns, height / rows, device)
+    return torch.where(back[..., None, None, None], inverse, steps)
 
 
 def scales(x: float, y: float, device: torch.device) -> Tensor:
     """Factors of planes (..., 2, h, w), rounded to float32."""
-    return torch.stack([torch.full((1, 1), each, dtype=torch.float32, device=device) for each in (x, y)])
+    return constants(device, x, y)[:, None, None]
 
 
 def inverted(fields: Tensor) -> Tensor:
     """The inverse of fields (K, 2, h, w), in their own cells; see `warp.inverse`."""
     rows, columns = fields.shape[2:]
     flat = fields.flatten(2)
+    corners = corner_offsets(min(columns - 1, 1), min(rows - 1, 1) * columns, fields.device)
     to = -flat
     for _ in range(_INVERSION_STEPS - 1):
-        sides = between(to, (rows, columns), border=0)
-        to = -torch.stack([sampled(flat[:, axis], columns, sides, (rows, columns)) for axis in range(2)], dim=1)
+        cells, shares = between(to, (rows, columns), border=0)
+        at = (cells[:, 1] * columns + cells[:, 0])[:, None] + corners
+        found = torch.unflatten(flat.gather(2, at.flatten(1)[:, None].expand(-1, 2, -1)), 2, (4, -1))
+        to = -lerped(found, shares[:, :1], shares[:, 1:])
     return to.view(fields.shape)
 
 
-def moved_map(plane: Tensor, steps: Tensor, size: tuple[int, int]) -> Tensor:
-    """`plane` (B, H * W), of frames of `size` = (H, W), sampled where `steps` (B, 2, h, w) lead; 0 outside."""
+def map_sides(moves: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Where maps of `size` are sampled that move by `moves` (B, N, 2, h, w): for each cell, and for one behind them,
+    the numbers of the four cells around, int64 (B, N, 4, H * W + 1), in which H * W is outside, and the shares of the
+    right and of the lower ones, (B, N, H * W + 1).
+    """
     height, width = size
-    framed = torch.nn.functional.pad(plane.view(-1, height, width), (1, 1, 1, 1))
-    sides = between(enlarged(steps, size).flatten(2), size, border=1)
-    return sampled(framed.flatten(1), width + 2, sides, (height + 2, width + 2))
+    cells, shares = between(enlarged(moves, size).flatten(3).flatten(0, 1), size, border=1)
+    at = (cells[:, 1] * (width + 2) + cells[:, 0])[:, None] + corner_offsets(1, width + 2, moves.device)
+    corners = torch.nn.functional.pad(framed_cells(height, width, moves.device)[at], (0, 1), value=height * width)
+    shares = torch.unflatten(torch.nn.functional.pad(shares, (0, 1)), 0, moves.shape[:2])
+    return torch.unflatten(corners, 0, moves.shape[:2]), shares[:, :, 0], shares[:, :, 1]
 
 
-Sides = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Of each place: the column and row of the cell before it, int64, and how far behind them it lies, in [0, 1]."""
-
-
-def between(steps: Tensor, size: tuple[int, int], border: int) -> Sides:
-    """The cells around places + `steps` (B, 2, H * W), in a plane of `size` with a border; see `cells_and_shares`."""
+def between(steps: Tensor, size: tuple[int, int], border: int) -> tuple[Tensor, Tensor]:
+    """The cells before places + `steps` (K, 2, H * W), x then y, in a plane of `size` with a border, int64, and how far
+    behind them the places lie, in [0, 1]; see `cells_and_shares`.
+    """
     height, width = size
-    columns, rows = cell_places(height, width, border, steps.device)
-    found: list[Tensor] = []
-    shares: list[Tensor] = []
-    for axis, (place, cells) in enumerate(((columns, width), (rows, height))):
-        last = cells - 1 + 2 * border
-        part = (place + steps[:, axis]) * float(_PARTS)
-        part = part + 0.5
-        part = torch.where(part > 0.0, part, 0.0)
-        part = torch.where(part < float(last * _PARTS), part, float(last * _PARTS))
-        parts = part.to(torch.int32)
-        cell = (parts // _PARTS).clamp(max=max(last - 1, 0))
-        shares.append((parts - cell * _PARTS).float() * (1.0 / _PARTS))
-        found.append(cell.long())
-    return found[0], found[1], shares[0], shares[1]
+    last = tuple(cells - 1 + 2 * border for cells in (width, height))
+    end = constants(steps.device, *(float(one * _PARTS) for one in last))[:, None]
+    part = (cell_places(height, width, border, steps.device) + steps) * float(_PARTS) + 0.5
+    part = torch.where(part > 0.0, part, 0.0)
+    parts = torch.where(part < end, part, end).long()
+    most = integers(steps.device, *(max(one - 1, 0) for one in last))[:, None]
+    cell = torch.minimum(parts >> _BITS, most)
+    return cell, (parts - (cell << _BITS)).float() * (1.0 / _PARTS)
 
 
-def sampled(image: Tensor, stride: int, sides: Sides, size: tuple[int, int]) -> Tensor:
-    """`image` (B, cells) of a plane of `size`, whose rows are `stride` long, bilinearly at `sides`: (B, places)."""
-    columns, rows, along, across = sides
-    right, down = min(size[1] - 1, 1), min(size[0] - 1, 1) * stride
-    at = rows * stride + columns
-    above, below = (image.gather(1, at + more) for more in (0, down))
-    above = above + (image.gather(1, at + right) - above) * along
-    below = below + (image.gather(1, at + down + right) - below) * along
+def lerped(corners: Tensor, along: Tensor, across: Tensor) -> Tensor:
+    """Between corners (..., 4, places), those above first: (..., places), for shares of their shape."""
+    left, right = corners[..., ::2, :], corners[..., 1::2, :]
+    above, below = (left + (right - left) * along[..., None, :]).unbind(-2)
     return above + (below - above) * across
 
 
@@ -227,7 +257,7 @@ def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
     return high + (wide[..., bottom, :] - high) * down[:, None]
 
 
-@lru_cache(maxsize=64)
+@cache
 def axis_sides(cells: int, pixels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """For each of `pixels` along an axis of `cells`: the cells before and behind it, and its place between them."""
     place = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0.0, cells - 1.0)
@@ -236,8 +266,32 @@ def axis_sides(cells: int, pixels: int, device: torch.device) -> tuple[Tensor, T
     return torch.from_numpy(before).to(device), torch.from_numpy(behind).to(device), torch.from_numpy(share).to(device)
 
 
-@lru_cache(maxsize=64)
-def cell_places(height: int, width: int, offset: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Each cell's column and row plus `offset`: float32 (H * W,) each."""
+@cache
+def cell_places(height: int, width: int, offset: int, device: torch.device) -> Tensor:
+    """Each cell's column and row plus `offset`: float32 (2, H * W)."""
     rows, columns = np.mgrid[offset : height + offset, offset : width + offset].astype(np.float32)
-    return torch.from_numpy(columns.reshape(-1)).to(device), torch.from_numpy(rows.reshape(-1)).to(device)
+    return torch.from_numpy(np.stack([columns.reshape(-1), rows.reshape(-1)])).to(device)
+
+
+@cache
+def framed_cells(height: int, width: int, device: torch.device) -> Tensor:
+    """The number of each cell of a map with a border of one, int64 ((H + 2) * (W + 2),), H * W in the border."""
+    cells = np.arange(height * width).reshape(height, width)
+    return torch.from_numpy(np.pad(cells, 1, constant_values=height * width).reshape(-1)).to(device)
+
+
+@cache
+def integers(device: torch.device, *values: int) -> Tensor:
+    """These numbers on a device, int64 (n,)."""
+    return torch.tensor(values, device=device)
+
+
+def corner_offsets(right: int, down: int, device: torch.device) -> Tensor:
+    """What leads from a cell to itself, its right, its lower and its lower right neighbour: int64 (4, 1)."""
+    return integers(device, 0, right, down, down + right)[:, None]
+
+
+@cache
+def counted(count: int, device: torch.device) -> Tensor:
+    """The numbers from 0 to count - 1 on a device, int64 (count,)."""
+    return torch.arange(count, device=device)

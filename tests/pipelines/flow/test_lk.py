@@ -99,7 +99,7 @@ def test_a_clip_has_the_same_flow_in_any_batch() -> None:
     with torch.no_grad():
         together = Lk().of_clips(clips)
         alone = torch.cat([Lk().of_clips(clip[None]) for clip in clips])
-        as_on_a_device = Lk()._together(clips)
+        as_on_a_device = Lk().together(clips)
     assert torch.equal(together, alone)
     torch.testing.assert_close(as_on_a_device, alone, atol=1e-3, rtol=0)
 

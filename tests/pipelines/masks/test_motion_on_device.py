@@ -12,6 +12,7 @@ import torch
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid, Uniform
 from maskstream.pipelines.masks.core import placed
 from maskstream.pipelines.masks.patterns.motion_guided import Base, Fill, Per, Start, numba_maps, torch_maps
+from maskstream.pipelines.masks.patterns.torch_maps import send_draws
 
 CLIPS = 3
 
@@ -78,11 +79,12 @@ def test_every_step_of_the_rule_agrees_bit_by_bit() -> None:
     assert len({own.base for own in draws}) > 1
     settings: dict[str, Any] = {"cell": (4.0, 4.0), "fill": True, "compat": False}
     one, other = numba_maps(), torch_maps()
-    maps, tensors = one.carry(draws, [*flow], **settings), other.carry(draws, torch.from_numpy(flow), **settings)
+    sent = send_draws(draws, 4, torch.device("cpu"))
+    maps, tensors = one.carry(draws, [*flow], **settings), other.carry(sent, torch.from_numpy(flow), **settings)
     np.testing.assert_array_equal(tensors.numpy(), np.stack(maps))
     scores, sums = one.token_sums(maps, 2, 4), other.token_sums(tensors, 2, 4)
     np.testing.assert_array_equal(sums.numpy(), np.stack(scores))
-    disturbed = other.disturbed(sums, draws, 16.0)
+    disturbed = other.disturbed(sums, sent, 16.0)
     np.testing.assert_array_equal(disturbed.numpy(), np.stack(one.disturbed(scores, draws, 16.0)))
 
 
@@ -93,7 +95,8 @@ def test_of_equal_scores_the_order_decides() -> None:
     still[1] = 1e6  # everything comes from outside
     assert_equal(replace(mask, fill="none"), grid, still)
     draws = [mask.draw_motion(grid, Draw(rng=np.random.default_rng(0)))] * CLIPS
-    hidden = torch_maps().all_but_highest(torch.zeros(CLIPS, 4, 16), draws, whole=False).view(CLIPS, 4, 16)
+    sent = send_draws(draws, 4, torch.device("cpu"))
+    hidden = torch_maps().all_but_highest(torch.zeros(CLIPS, 4, 16), sent, whole=False).view(CLIPS, 4, 16)
     assert (hidden.sum(2) == 12).all()
     assert not hidden[..., draws[0].order[:4]].any()
 
