@@ -87,9 +87,15 @@ class Division:
             found |= held
             carried = wanted - taken
         if not found:
+            sizes = [labels[group].total() for own in by_label.values() if len(own) > 1 for group in own]
+            n, least = sum(counts.total() for counts in labels.values()), min(sizes, default=0) / 2
+            more = (
+                f"give a share of at least {-(-least * 1e5 // n) / 1e5:g}, or"
+                if least
+                else "each label is one group; choose"
+            )
             raise DatasetError(
-                f"{of}: {self} holds out none of {sum(c.total() for c in labels.values())} samples, which are "
-                f"{len(labels)} groups of {len(by_label)} labels; raise --val, or choose smaller groups: --val-by is "
+                f"{of}: {self} holds out none of {n} samples in {len(labels)} groups; {more} other groups: --val-by is "
                 f"{SOURCE} (a raw file), {SAMPLE} (each its own), {FOLDER}, or a field of the samples"
             )
         return found

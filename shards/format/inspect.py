@@ -12,7 +12,7 @@ from maskstream.shards.members.video import VIDEO
 
 from .component import Component
 from .data_errors import parsing
-from .dataset import DATASET_JSON
+from .dataset import DATASET_JSON, HELD_OUT, HELD_OUT_OF
 from .manifest import Manifest, SplitLocation
 from .rejects import read_rejects
 from .sample import Reject
@@ -26,7 +26,8 @@ def inspect(location: SplitLocation) -> dict[str, Any]:
     """A summary of the split at a location as JSON values.
 
     It holds dataset, split, modality, profile, version, settings, fingerprint, counts, bytes_per_component,
-    samples_per_label and rejects_per_stage (the ten most frequent, then "others"). `video` gives for each video
+    samples_per_label and rejects_per_stage (the ten most frequent, then "others"); of a split that was divided
+    held_out, what was held out of it, and of that held_out_of. `video` gives for each video
     component hours, bytes_per_second, the counts of codecs, resolutions and frame rates, and mean, min and max of the
     frames per video and per GOP. `sound` gives for each sound component hours, seconds per sample, and the counts of
     sample rates and channels. `facts` gives mean, min and max of every fact `COMPONENT.FACT`. Raises ShardError if the
@@ -45,6 +46,7 @@ def _summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
     components = manifest.components
     return {
         **{name: info[name] for name in ("dataset", "split", "modality", "profile", "version", "settings", "counts")},
+        **{name: info[name] for name in (HELD_OUT, HELD_OUT_OF) if name in info},
         "fingerprint": manifest.fingerprint,
         "bytes_per_component": {name: int(component.size.sum()) for name, component in components.items()},
         "samples_per_label": _top(labels),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import obstore
 
-from maskstream.preprocess.versions import append, erase, merge, remove
+from maskstream.preprocess.versions import append, divide, erase, merge, remove
 from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.shards.stores.client import make_client
 from maskstream.shards.stores.local_files import LOCK
@@ -25,12 +25,12 @@ REMOVED, ERASED = ["k3", "k102"], ["k1", "k2", "k107", "k201"]
 
 
 def versions(raw: Path, out: Path, where: Where = HERE) -> None:
-    """Appends to a split, removes from it, merges it with another, erases from both, from one with the name of a label
-    that both have, and merges again.
+    """Appends to a split, removes from it, holds some of it out, merges it with another, erases from both, from one
+    with the name of a label that both have, and merges again.
     """
     where.enter()
     place: Location = where.location(out) if where.store != "local" else out
-    one, other, both = (within(place, name) for name in ("one", "other", "both"))
+    one, other, both, held = (within(place, name) for name in ("one", "other", "both", "held"))
     for name, split in (("a", one), ("c", other)):
         if not is_split(str(split)):
             copy(raw / name, split)
@@ -38,7 +38,9 @@ def versions(raw: Path, out: Path, where: Where = HERE) -> None:
         append(one, raw / "b")
     if version(one) == 2:
         remove(one, REMOVED)
-    if version(one) == 3 and version(other) == 1:
+    if version(one) == 3:
+        divide(one, 0.25, out=held)
+    if version(one) == 4 and version(other) == 1:
         merge(both, [one, other])
     erase(one, ERASED[:3], words=True)
     erase(other, ERASED[3:])

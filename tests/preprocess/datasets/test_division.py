@@ -113,8 +113,14 @@ def test_the_group_of_an_id(name: str, by: str, group: str) -> None:
 
 def test_what_cannot_be_divided_says_what_can() -> None:
     sources = [Source(id=str(n), path=Path(f"/raw/{n}")) for n in range(8)]
-    with pytest.raises(DatasetError, match="holds out none of 8 samples, which are 8 groups of 1 labels; raise --val"):
-        divide_sources(Dataset(name="toy", label_names=(), splits={"train": sources}), Division(share=0.05))
+    plain = Dataset(name="toy", label_names=(), splits={"train": sources})
+    with pytest.raises(DatasetError, match=r"none of 8 samples in 8 groups; give a share of at least 0.0625, or other"):
+        divide_sources(plain, Division(share=0.05))
+    assert len(divide_sources(plain, Division(share=0.0625)).splits["val"]) == 1
+    with pytest.raises(
+        DatasetError, match="none of 8 samples in 1 groups; each label is one group; choose other groups"
+    ):
+        divide_sources(plain, Division(share=0.05, by="folder"))
     own = Dataset(name="toy", label_names=(), splits={"train": sources, "valid": sources})
     with pytest.raises(DatasetError, match=r"a validation split of its own, 'valid'; leave out --val \(val=\)"):
         divide_sources(own, Division(share=0.5))

@@ -19,7 +19,7 @@ from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import Source
-from maskstream.preprocess.versions import add_sources, adding, erase, remove
+from maskstream.preprocess.versions import add_sources, adding, divide, erase, remove
 from maskstream.preprocess.versions.adding import ADDING
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.dataset import read_dataset_json
@@ -188,3 +188,19 @@ def _without_times(out: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(out).items() if ".records" not in name} | {
         name: b"" for name in contents(out) if ".records" in name
     }
+
+
+def test_what_was_held_out_is_no_new_source(raw: Path, tmp_path: Path) -> None:
+    out, split = tmp_path / "out", tmp_path / "out" / "train"
+    divide(split, 0.3)
+    both = {one: sources(out / one) for one in ("train", "val")}
+    assert len(both["val"]) == 2
+    assert add(raw, out).splits["train"].state == "has all sources"
+    draw(raw, *range(20, 30))
+    assert add(raw, out).splits["train"].state == "version 3, 10 samples added"
+    assert sources(out / "val") == both["val"]
+    divide(split, 0.3)
+    now = {one: sources(out / one) for one in ("train", "val")}
+    assert all({*both[one]} < {*now[one]} for one in now)
+    assert sorted([*now["train"], *now["val"]]) == sorted(f"p{i:02d}" for i in (*range(7), *range(20, 30)))
+    assert add(raw, out).splits["train"].state == "has all sources"

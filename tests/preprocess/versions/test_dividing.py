@@ -24,6 +24,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 
 from ...pipelines.every_modality import MODALITIES, write_split
+from ...s3_double import BUCKET, s3_double
 from .killed_forks import killed_fork
 from .small_splits import contents, written
 
@@ -198,7 +199,7 @@ def test_killed_at_every_step_it_ends_in_the_same_samples(tmp_path: Path) -> Non
     divide(whole / "train", 0.2)
     gone = keys(whole / "val")[1:3]
     erase(whole / "train", gone)
-    wanted = [keys(whole / one) for one in ("train", "val")]
+    wanted = {name: data for name, data in contents(whole).items() if not name.endswith(".lock")}
 
     def run(place: Path) -> None:
         divide(place / "train", 0.2)
@@ -211,7 +212,8 @@ def test_killed_at_every_step_it_ends_in_the_same_samples(tmp_path: Path) -> Non
             break
         assert ended == -signal.SIGKILL
         run(place)
-        assert [keys(place / one) for one in ("train", "val")] == wanted, number
+        found = {name: data for name, data in contents(place).items() if not name.endswith(".lock")}
+        assert found == wanted, (number, {name for name in found | wanted if found.get(name) != wanted.get(name)})
         assert verify(place / "train").problems == []
         assert verify(place / "val").problems == []
     else:
@@ -236,3 +238,19 @@ def test_a_run_that_was_begun_before_goes_on_with_its_samples(tmp_path: Path) ->
     assert [batch.key for batch in workers] == [batch.key for batch in alone]
     workers.close()
     assert np.isin(list(keys(tmp_path / "val")), keys(split, version=1)).all()
+
+
+def test_in_an_object_store_it_makes_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = written(tmp_path / "set" / "train", 0, n=20)
+    with s3_double() as double:
+        for name, value in double.env.items():
+            monkeypatch.setenv(name, value)
+        double.objects |= {f"set/train/{name}": data for name, data in contents(split).items()}
+        made = divide(f"s3://{BUCKET}/set/train", 0.2)
+        assert (made.held_out, made.samples) == (f"s3://{BUCKET}/set/val", 16)
+        assert verify(f"s3://{BUCKET}/set/val").problems == []
+        erase(f"s3://{BUCKET}/set/train", ["k1", "k2", "k3"])
+        divide(split, 0.2)
+        erase(split, ["k1", "k2", "k3"])
+        here = {name: data for name, data in contents(tmp_path / "set").items() if not name.endswith(".lock")}
+        assert {name.removeprefix("set/"): data for name, data in double.objects.items()} == here
