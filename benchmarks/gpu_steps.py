@@ -103,7 +103,7 @@ def decoding(device: torch.device) -> tuple[Figures, list[str]]:
     with split_of(Kind() if on_card else ON_A_CPU["vp9"], videos=32) as folder:
         cores = len(os.sched_getaffinity(0))
         for threads in (4, 8, 16) if on_card else (min(cores, 2),):
-            for backend, output in (("dali", "rgb"), ("cpu", "rgb"), ("cpu", "yuv")):
+            for backend, output in (("dali", "rgb"), ("cpu", "rgb"), *((("cpu", "yuv"),) if on_card else ())):
                 batch_size = 32 if on_card else 4
                 loader = loader_of(folder, device, backend, output=output, batch_size=batch_size, threads=threads)
                 name = f"{backend}, {output}, {threads} threads"

@@ -44,7 +44,8 @@ def clip_of(profile: str) -> VideoClip:
 def sampler_of(manifest: Manifest, mask: Mask | None = None, output: Output = "rgb") -> Clips:
     """The sampler that `video_loader` builds for these shards."""
     data = VideoData(clip=clip_of(manifest.info["profile"]), mask=mask, augment=MultiScaleCrop(), output=output)
-    return data.sampler(Split.open(manifest.folder, "video", device="cpu", threads=1, seed=SEED))
+    device = "cuda:0" if output == "yuv" else "cpu"  # planes are for a card; making them needs none
+    return data.sampler(Split.open(manifest.folder, "video", device=device, threads=1, seed=SEED))
 
 
 def readers_of(manifest: Manifest) -> list[Reader]:

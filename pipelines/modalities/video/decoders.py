@@ -24,11 +24,11 @@ THREADS_PER_ENGINE = 2
 """Each thread of DALI has a decoder of its own and waits for every frame, so two keep an engine busy."""
 
 _PLANES_MS, _FRAMES, _PIXELS = 6.1, 16, 340 * 256
-_PYTHON_MS, _RECEIVE_MS = 1.4, 0.33
+_PYTHON_MS, _RECEIVE_MS = 0.9, 0.34
 """What the process of a rank takes for each clip of PyAV's: its own Python in threads, or receiving it of a worker."""
 _FRAME_MS = 0.4
 """What a thread of DALI takes for a frame of `_PIXELS`, decoding, mapping and synchronising: 0.25 to 0.4 ms."""
-_PACK_MS, _FEED_MS = 0.86, 0.53
+_PACK_MS, _FEED_MS = 0.66, 0.53
 """What it takes for each clip of DALI's: packing it, or with workers feeding it, which is estimated."""
 MARGIN = 2.0
 
