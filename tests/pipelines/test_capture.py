@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -150,6 +151,22 @@ def test_a_graph_computes_from_new_inputs_what_the_function_does(case: str, grap
     assert len(graphs) == 1
     assert not WAITS & set(graphs[0].names)
     assert graphs[0].launches <= MOST_LAUNCHES.get(case, 190), graphs[0].launches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_values_decide_nothing_of_a_graph(case: str) -> None:
+    """It is traced with tensors that have no values, and inputs of the same shapes give the same graph."""
+    captured, inputs = CASES[case]()
+    codes = set()
+    for seed in range(2):
+        given = inputs(seed)
+        expected = captured._function(*given)  # which makes constants
+        traced = make_fx(lambda *x: captured._function(*x), tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
+        assert torch.equal(traced(*given), expected)
+        codes.add(traced.code)
+    assert [name for name in WAITS for code in codes if name.removeprefix("aten::") in code] == []
+    assert len(codes) == 1
 
 
 def test_the_stand_in_sees_a_number_of_the_host(graphs: list[Recorded]) -> None:
