@@ -64,7 +64,9 @@ def choose_decoder(
     """
     scale = frames * pixels / (_FRAMES * _PIXELS)
     used = min(cores_of_rank(), threads * max(workers, 1))
-    planes = min(used * 1e3 / (_PLANES_MS * scale), 1e3 / (_RECEIVE_MS if workers else _PYTHON_MS))
+    by_cores, by_process = used * 1e3 / (_PLANES_MS * scale), 1e3 / (_RECEIVE_MS if workers else _PYTHON_MS)
+    planes = min(by_cores, by_process)
+    held = "" if by_cores <= by_process else ", all that one process takes" if workers else "; workers= would make more"
     engines = count_engines(device)
     dali = 0.0
     if engines is not None:
@@ -73,7 +75,7 @@ def choose_decoder(
     chosen = "dali" if not unsuited and dali >= MARGIN * planes else "cpu"
     log.info(
         "backend='auto' on %s (%s): PyAV is expected to make %.0f clips/s, planes of %.1f MB or less, %.1f CPU ms each "
-        "in %d cores (workers=%d); DALI %s%s; %s",
+        "in %d cores (workers=%d%s); DALI %s%s; %s",
         device,
         name_card(device) or "a card without a name",
         planes,
@@ -81,6 +83,7 @@ def choose_decoder(
         _PLANES_MS * scale,
         used,
         workers,
+        held,
         f"{dali:.0f} in {engines} engines" if engines else "an unknown number, since this card's engines are unknown",
         f", but {unsuited}" if unsuited else "",
         f"DALI is taken, at {MARGIN:g} times PyAV or more" if chosen == "dali" else "PyAV and output='yuv' are taken",
