@@ -65,7 +65,7 @@ def compile_parts(model: nn.Module, how: Compile, device: torch.device) -> None:
     if how == "model" or not blocks:
         why = "its rows are divided among ranks" if divided else "it is not one graph"
         done = "each of its blocks is compiled instead" if blocks else "it has no blocks, so nothing is compiled"
-        say("a %s is not compiled as a whole, since %s; %s", type(model).__name__, why, done)
+        say("the model is not compiled as a whole, since %s; %s", why, done)
     for block in blocks:
         block.compile()
 

@@ -76,7 +76,7 @@ def test_what_is_compiled(recipe, how, device, what, compiled, caplog):
     model = on_meta(recipe)
     compile_parts(model, how, device)
     assert compiled == {"model": [model], "blocks": list_blocks(model)}.get(what, [])
-    said = "a LSTMClassifier is not compiled as a whole, since it is not one graph; it has no blocks, so nothing is"
+    said = "the model is not compiled as a whole, since it is not one graph; it has no blocks, so nothing is"
     assert [said in record.message for record in caplog.records] == [True] * (what == "said")
 
 
