@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, Unpack, get_args
+from typing import Any, ClassVar, Self, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from .decoders import agree, choose_decoder, dali_threads
 from .flow import FlowFinish, flow_source
 from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker, check_one_clock, short_videos, without_short
-from .yuv import Output, PlanesFinish
+from .yuv import Output, OutputChoice, PlanesFinish
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class VideoSettings(Options, total=False):
     patch: int
     fields: Fields
     backend: Backend
-    output: Output | Literal["auto"]
+    output: OutputChoice
 
 
 def video_loader(location: str | Path, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
@@ -99,14 +99,14 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     patch: int = 16
     fields: Fields = ()
     backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
-    output: Output | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
+    output: OutputChoice = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         flow_named(self.flow)
         check_settings(self, self.views)
         if self.backend == "dali" and self.colour is not None:
             raise ValueError("colour jitter is made on the CPU, and backend='dali' is not; leave colour or backend out")
-        if self.output not in (*get_args(Output), "auto"):
+        if self.output not in get_args(OutputChoice):
             raise ValueError(f"output={self.output!r}; legal are 'auto', 'rgb' and 'yuv'")
         if self.output == "yuv" and (self.colour is not None or self.backend == "dali"):
             raise ValueError(

@@ -17,6 +17,8 @@ from .batch import PlaneBatch, VideoBatch
 
 Output = Literal["rgb", "yuv"]
 """What a sampler makes: RGB clips, or the planes of which a finish makes them."""
+OutputChoice = Literal["auto", "rgb", "yuv"]
+"""The same, or what suits the device."""
 _BLACK = 16
 """The level of black in limited range; what is below is black for OpenCV."""
 
