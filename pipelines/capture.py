@@ -65,14 +65,15 @@ class Captured:
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> _Graph:
         """The graph of inputs of these shapes. Other threads may use the device meanwhile."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             own = tuple(one.clone() for one in inputs)
             self._function(*own)  # which makes constants, and what libraries keep
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        back = torch.cuda.stream(current)  # a capture that fails does not leave its stream
+        with back, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             output = self._function(*own)
         return _Graph(graph, own, output, torch.cuda.Event())  # type: ignore[no-untyped-call]
 
