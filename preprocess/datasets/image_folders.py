@@ -9,7 +9,7 @@ from typing import Any
 
 from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES, ImageEncoder
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
-from maskstream.preprocess.raw.lists import LIST_SUFFIXES, read_json
+from maskstream.preprocess.raw.lists import LIST_SUFFIXES, is_path, read_json
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject
@@ -199,8 +199,8 @@ def _conversing(root: Path, path: Path) -> Iterator[Source]:
             raise DatasetError(f"{where} is no object with `image` and `{CONVERSATIONS}`. {IMAGE_TEXT_OBTAIN}")
         images = entry.get("image")
         images = [images] if isinstance(images, str) else images or []
-        if not isinstance(images, list) or not all(isinstance(one, str) and one for one in images):
-            raise DatasetError(f"{where} has the image {str(images)[:80]!r}; a path, or a list of paths, is legal")
+        if not isinstance(images, list) or not all(isinstance(one, str) and one and is_path(one) for one in images):
+            raise DatasetError(f"{where} has the image {ascii(images)[:80]}; a path, or a list of paths, is legal")
         if not images:
             continue
         if base is None:

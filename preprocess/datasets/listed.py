@@ -20,7 +20,7 @@ from maskstream.preprocess.raw.lists import (
     LIST_SUFFIXES,
     MAX_LABEL,
     ListRow,
-    is_unicode,
+    is_path,
     list_columns,
     read_list,
     short,
@@ -255,7 +255,7 @@ class _Table:
             path = self._text(row, PATH)
             if not path:
                 raise row.error("no path")
-            if "\0" in path or not is_unicode(path):
+            if not is_path(path):
                 raise row.error(f"the path {path[:80]!a}, which no file can have")
             span = self._span(row) if self.modality in _TIMED else None
             meta = {_field(column, self.modality): values[n] for column, values in self.others.items()}

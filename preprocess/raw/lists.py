@@ -252,6 +252,11 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def is_path(text: str) -> bool:
+    """Whether a file can have this path: JSON can write halves of characters and NUL."""
+    return "\0" not in text and is_unicode(text)
+
+
 class _Lines:
     """The lines of a file in UTF-8; `number` counts those read so far."""
 

@@ -193,6 +193,9 @@ def test_conversations_of_llava(tmp_path, caplog):
         (raw / "llava_instruct.json").write_text(json.dumps([{**LLAVA[0], "conversations": wrong}]))
         with pytest.raises(DatasetError, match=says):
             DATASETS["image-text-folder"](raw)
+    (raw / "llava_instruct.json").write_text(json.dumps([{**LLAVA[0], "image": "\ud800.jpg"}]))
+    with pytest.raises(DatasetError, match=r"entry 0 has the image .*; a path, or a list of paths, is legal"):
+        DATASETS["image-text-folder"](raw)
 
 
 def test_lists_that_are_none_are_named(tmp_path):
