@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import torch.testing._internal.distributed.fake_pg  # the backend "fake"
 from torch.distributed.device_mesh import init_device_mesh
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from maskstream.pipelines import Loader, VideoClip, augment, masks, mix, video_loader
 from maskstream.pipelines.stream.order import Order
@@ -198,7 +198,7 @@ def test_ranks_with_the_same_place_in_the_data_dimension_of_a_mesh_get_the_same_
     settings = SETTINGS | {"batch_size": 2, "mask": masks.Tube(ratio=0.75)}
     alone = [next(iter(video_loader(split, rank=rank, world_size=4, **settings))).key for rank in range(4)]
     for rank in range(8):
-        dist.init_process_group("fake", rank=rank, world_size=8, store=FakeStore())
+        dist.init_process_group("fake", rank=rank, world_size=8, store=dist.HashStore())
         try:
             mesh = init_device_mesh("cpu", (4, 2), mesh_dim_names=("dp", "tp"))
             assert next(iter(video_loader(split, mesh=mesh["dp"], **settings))).key == alone[rank // 2]
