@@ -112,10 +112,10 @@ class _Divided(Protocol):
 def divide(model: nn.Module, device: torch.device) -> None:
     """Divides the rows of all parameters among the ranks, in place; a block's are gathered while it computes.
 
-    Source: FSDP (Zhao et al., 2023), as torch's `fully_shard`. The optimiser must be made after it. With one rank
-    nothing is done. Parameters that are single numbers stay whole (see `share_rest`).
+    Source: FSDP (Zhao et al., 2023), as torch's `fully_shard`. The optimiser must be made after it. Without a
+    group nothing is done. Parameters that are single numbers stay whole (see `share_rest`).
     """
-    if world_size() == 1:
+    if not torch.distributed.is_initialized():
         return
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -135,10 +135,10 @@ def share_rest(module: nn.Module) -> None:
 
 
 def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:
-    """The module that a training step calls: a model of one rank or a divided one itself, else one that averages
+    """The module that a training step calls: a model without a group or a divided one itself, else one that averages
     gradients.
     """
-    if world_size() == 1 or isinstance(model, _Divided):
+    if not torch.distributed.is_initialized() or isinstance(model, _Divided):
         return model
     wrap: Callable[..., nn.Module] = DistributedDataParallel
     module = wrap(

@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from maskstream.train import load_model, read_metrics
-from maskstream.train.core.distributed import process_group
-from maskstream.train.core.parallel import compile_parts, list_blocks, recompute_blocks
+from maskstream.train import load_model, named_recipe, read_metrics
+from maskstream.train.core.distributed import is_divided, process_group
+from maskstream.train.core.parallel import compile_parts, divide, list_blocks, over_ranks, recompute_blocks
 from maskstream.train.core.process import seeded
 from maskstream.train.recipes import chosen_recipe
 
@@ -246,6 +248,22 @@ def divided_and_whole(tmp_path):
 
 def test_ranks_that_share_weights_train_what_one_trains_and_one_goes_on_from_their_checkpoint(tmp_path):
     divided_and_whole(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_group_of_one_rank_shares_as_several_do():
+    """What `make gpu` runs of NCCL on one card."""
+    model, other = (named_recipe("bert-tiny").build() for _ in range(2))
+    divide(model, CPU)
+    assert not any(map(is_divided, model.parameters()))
+    assert over_ranks(other, CPU) is other
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        divide(model, CPU)
+        assert all(map(is_divided, model.parameters()))
+        assert isinstance(over_ranks(other, CPU), DistributedDataParallel)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.slow
