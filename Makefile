@@ -52,7 +52,7 @@ $(VENV)/.done: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.done $(VENV)/.pip
 	@echo "installing what the tests and checks need"
-	@$(PIP) install -q --group dev -e '.[archives,audio,meshes,metaworld,notes,points,walks]' && touch $@
+	@$(PIP) install -q --group dev -e '.[$(or $(EXTRA),gpu),archives,audio,meshes,metaworld,notes,points,walks]' && touch $@
 
 $(VENV)/.services: $(VENV)/.dev tests/services/install.sh
 	@echo "installing the servers of the tests"
@@ -110,12 +110,14 @@ recipes: $(VENV)/.done $(VENV)/.extra-meshes $(VENV)/.extra-points  ## [RECIPES=
 bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and what limits it
 	$(RUN) bench $(DATA)$(if $(MASK), --mask $(MASK))
 
-gpu: $(if $(WHEELS),gpu-wheels,$(VENV)/.dev $(if $(EXTRA),$(VENV)/.challenger))  ## [WHEELS=folder]: acceptance of decoding on a GPU, runs/gpu.json; without a card what needs none. WHEELS: no network
-	$(BIN)/python benchmarks/gpu.py
+gpu: $(if $(WHEELS),gpu-wheels,$(VENV)/.dev $(if $(EXTRA),$(VENV)/.challenger))  ## [ONLY=steps] [WHEELS=folder]: what a card does and how fast, runs/gpu.json (docs/gpu.md); without a card what needs none. WHEELS: no network
+	$(BIN)/python benchmarks/gpu.py $(if $(ONLY),--only $(ONLY))
 
+# What the tests that need a card import.
+GPU_TESTS := hypothesis pytest
 gpu-wheels: $(BIN)/python
 	$(BIN)/python -m pip install -q --no-index --find-links $(WHEELS) --no-build-isolation hatchling editables
-	$(BIN)/python -m pip install -q --no-index --find-links $(WHEELS) --no-build-isolation -e '.[$(or $(EXTRA),gpu)]' pytest \
+	$(BIN)/python -m pip install -q --no-index --find-links $(WHEELS) --no-build-isolation -e '.[$(or $(EXTRA),gpu),audio]' $(GPU_TESTS) \
 	  $(if $(wildcard $(WHEELS)/pynvvideocodec-*),PyNvVideoCodec)
 
 test: $(VENV)/.dev  ## the test suite, without what takes long
@@ -141,7 +143,7 @@ NUMERICS := test_readme.py pipelines shards train/nn train/papers preprocess/enc
 LOWEST := archives audio coco meshes medical notes points tensorboard
 UV = runs/$*/bin/uv pip install -q --python runs/$*/bin/python --only-binary :all:
 test-newest: RESOLUTION := highest  ## [PYTHON=python3.13]: the numerics and what reads and writes data, with the newest releases that pyproject.toml allows
-test-newest: TOOLS := -r pyproject.toml --group dev --extra metaworld --extra walks
+test-newest: TOOLS := -r pyproject.toml --group dev --extra gpu --extra metaworld --extra walks
 test-oldest: RESOLUTION := lowest-direct  ## [PYTHON=python3.13]: the same with its lower bounds
 test-oldest: TOOLS := hypothesis kaldi-native-fbank "nvidia-dali-cuda130>=2.4" pytest pytest-xdist soundfile webdataset
 test-newest test-oldest: test-%:

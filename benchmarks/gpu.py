@@ -1,10 +1,9 @@
-"""Acceptance of the GPU path: `make gpu`. Each step runs in a process of its own with its own time limit.
+"""The first run on a card: `make gpu`. Each step runs in a process of its own with its own time limit.
 
-Writes runs/gpu.json (every figure, card, driver, versions, commit), also where a step fails, and prints a table for
-docs/benchmarks.md. Without a card it runs what needs none, says what was not run, and ends in 0.
+Writes runs/gpu.json (every figure, card, driver, versions, commit) after each step, and prints a table for
+docs/benchmarks.md. Without a card a step runs on few small videos, or says that it needs a card; so does a step whose
+packages are missing. docs/gpu.md says what the steps are, and what to send when one fails.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -17,142 +16,107 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from machine import ROOT, facts
+import gpu_rig
+from machine import ROOT, facts, version_of
 
 PACKAGES = (
     "maskstream",
     "torch",
+    "triton",
     "nvidia-dali-cuda130",
     "nvidia-dali-cuda120",
+    "PyNvVideoCodec",
     "av",
     "numpy",
     "numba",
-    "PyNvVideoCodec",
 )
-PROOFS = (
-    "tests/shards/media/test_uncropped.py",
-    "tests/pipelines/modalities/video/test_decoder_choice.py",
-    "tests/pipelines/modalities/video/test_decoders.py",
-    "tests/pipelines/modalities/video/test_dali.py",
-    "tests/pipelines/modalities/video/test_yuv.py",
-    "tests/pipelines/flow/test_ofa.py",
-    "tests/pipelines/masks/test_motion_on_device.py",
-    "tests/train/test_meta_step.py",
-)
-"""The tests that prove of the GPU path what can be proven without a card."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step: its time limits in seconds, on a card and without one (0: it needs a card), and what it shows.
-
-    file: where its function is.
-    """
+    """A step: its function, what it shows, its time limit in seconds, and what it needs: a card, a package."""
 
     name: str
-    seconds: int
-    without: int
     shows: str
+    seconds: int = 240
     file: str = "gpu_steps"
+    card: bool = False
+    package: str = ""
 
 
 STEPS = (
-    Step("probe", 15, 60, "driver, libraries, all graphs"),
-    Step("proofs", 90, 900, "the tests that need no card"),
-    Step("tests", 50, 0, "the tests that need a card"),
-    Step("pixels", 70, 240, "every format against the CPU, and who decoded it"),
-    Step("cache", 40, 0, "decoders are found again for any size"),
-    Step("decoding", 110, 240, "clips a second by backend, threads and output"),
-    Step("challenger", 60, 0, "PyNvVideoCodec against DALI", "gpu_challenger"),
-    Step("flow", 60, 240, "textures that move: error and pairs a second of each source", "gpu_motion"),
-    Step("masks", 30, 240, "masks drawn on the device: tokens, waits, cost", "gpu_motion"),
-    Step("endurance", 70, 240, "damaged clips, memory, resume"),
-    Step("training", 140, 240, "videomae-small and -base"),
-    Step("torchrun", 30, 240, "torchrun against plain"),
+    Step("probe", "driver, libraries, compiler, all graphs", 60),
+    Step("tests", "the tests that need a card", 180, card=True),
+    Step("pixels", "every format against the CPU, and who decoded it", 240),
+    Step("decoding", "clips a second of each decoder beside arithmetic, and the fastest for each format", 420),
+    Step("challenger", "PyNvVideoCodec on the same clips", 60, card=True, package="PyNvVideoCodec"),
+    Step("training", "steps with each decoder: clips a second, and how long they wait for data", 600),
+    Step("ranks", "one rank of NCCL: DDP, and FSDP with compiled blocks", 240),
+    Step("flow", "textures that move: error and clips a second of each source", 120, "gpu_motion"),
+    Step("masks", "masks drawn on the device: tokens, waits, launches", 120, "gpu_motion"),
+    Step("endurance", "packets damaged behind the sums, memory, resume", 240),
 )
+"""In the order in which they say most: a run that is cut off has the first ones."""
 
 
 def main() -> None:
+    """Runs the steps, or one of them in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs/gpu.json")
     parser.add_argument("--only", default="", help="the names of steps, separated by commas")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    rig = gpu_rig.find_rig()
     if arguments.step:
-        print(json.dumps(_figures(arguments.step, device)))
+        step = next(step for step in STEPS if step.name == arguments.step)
+        figures, wrong = getattr(import_module(step.file), step.name)(rig)
+        print(json.dumps({"figures": figures, "wrong": wrong}))
         return
-    on_card = device.type == "cuda"
-    result: dict[str, Any] = {
-        "card": torch.cuda.get_device_name(device) if on_card else "none",
-        **facts(PACKAGES),
-        "steps": {},
-    }
+    rows: dict[str, dict[str, Any]] = {}
+    result = {"card": rig.card or "none", **facts(PACKAGES), "steps": rows}
     only = set(filter(None, arguments.only.split(",")))
     for step in STEPS:
         if not only or step.name in only:
-            result["steps"][step.name] = _run(step, on_card)
-            _write(arguments.out, result)
-            print(_line(step, result["steps"][step.name]), flush=True)
-    failed = [name for name, row in result["steps"].items() if row["state"] in ("failed", "timed out")]
-    if not on_card:
-        print("No card is here: steps 'not run' need one, the others ran on the CPU with VP9 and prove no speed.")
+            rows[step.name] = run(step, rig)
+            print(line(step, rows[step.name]), flush=True)
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    if not rig.is_real:
+        print("Tensors were on the CPU, and videos were VP9, which DALI decodes there: this proves no speed.")
+    failed = [name for name, row in rows.items() if row["state"] in ("failed", "timed out")]
     print(f"{len(failed)} steps failed{': ' + ', '.join(failed) if failed else ''}; all figures are in {arguments.out}")
     sys.exit(1 if failed else 0)
 
 
-def _figures(name: str, device: torch.device) -> dict[str, Any]:
-    """What a step finds, in this process."""
-    if name in ("tests", "proofs"):
-        chosen = ["-m", "gpu", "tests/pipelines"] if name == "tests" else ["-m", "not gpu", *PROOFS]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-rs", *chosen],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = done.stdout.strip().splitlines()
-        return {"figures": {"pytest": said[-1:]}, "wrong": said[-12:] if done.returncode else []}
-    step = next(step for step in STEPS if step.name == name)
-    figures, wrong = getattr(import_module(step.file), name)(device)
-    return {"figures": figures, "wrong": wrong}
-
-
-def _run(step: Step, on_card: bool) -> dict[str, Any]:
+def run(step: Step, rig: gpu_rig.Rig) -> dict[str, Any]:
     """The state, the seconds and the figures of a step; a step that fails or takes too long ends nothing else."""
-    limit = step.seconds if on_card else step.without
-    if not limit:
-        return {"state": "not run", "seconds": 0.0, "figures": {}, "wrong": ["it needs a card"]}
+    row: dict[str, Any] = {"state": "failed", "seconds": 0.0, "figures": {}, "wrong": []}
+    if step.card and not rig.is_real:
+        return {**row, "state": "needs a card"}
+    if step.package and version_of(step.package) == "not installed":
+        return {**row, "state": f"needs {step.package}"}
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        command = [sys.executable, str(Path(__file__).resolve()), "--step", step.name]
+        words = [sys.executable, sys.argv[0], "--step", step.name]
         try:
-            code = subprocess.run(command, stdout=out, stderr=errors, timeout=limit, check=False).returncode
+            code = subprocess.run(words, stdout=out, stderr=errors, timeout=step.seconds, check=False).returncode
         except subprocess.TimeoutExpired:
-            return {"state": "timed out", "seconds": limit, "figures": {}, "wrong": [f"it took more than {limit} s"]}
+            return {**row, "state": "timed out", "wrong": [f"it took more than {step.seconds} s"]}
         out.seek(0)
         errors.seek(0)
         lines, said = out.read().splitlines(), errors.read().splitlines()
-    seconds = round(time.perf_counter() - start, 1)
+    row["seconds"] = round(time.perf_counter() - start, 1)
     if code or not lines:
-        return {"state": "failed", "seconds": seconds, "figures": {}, "wrong": said[-6:] or [f"it ended in {code}"]}
+        return {**row, "wrong": said[-6:] or [f"it ended in {code}"]}
     found = json.loads(lines[-1])
-    return {"state": "failed" if found["wrong"] else "passed", "seconds": seconds, **found}
+    return {**row, **found, "state": "failed" if found["wrong"] else "passed"}
 
 
-def _line(step: Step, row: dict[str, Any]) -> str:
+def line(step: Step, row: dict[str, Any]) -> str:
     """A row of the table."""
-    kept = {name: value for name, value in row["figures"].items() if not name.endswith("stages")}
-    said = json.dumps(kept) if kept else step.shows
-    wrong = f"; wrong: {row['wrong'][-1]}" if row["wrong"] and row["state"] != "not run" else ""
+    said = json.dumps(row["figures"]) if row["figures"] else step.shows
+    wrong = f"; wrong: {row['wrong'][-1]}" if row["wrong"] else ""
     return f"| {step.name} | {row['state']} | {row['seconds']} s | {said}{wrong} |"
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

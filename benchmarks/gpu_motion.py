@@ -1,23 +1,21 @@
-"""The steps of the acceptance about motion: flow of the whole batch, and the masks that follow it on the device.
+"""The steps of `make gpu` about motion: flow of the whole batch, and the masks that follow it on the device.
 
 Each returns its figures and what it found wrong. Without a card Lucas-Kanade and the masks run on the CPU, where only
 their results are judged.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
-from typing import get_args
+from itertools import islice, product
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 import torch
-from gpu_loaders import Figures, loader_of, rate_of, said, split_of
-from gpu_videos import ON_A_CPU, Kind
+from gpu_rig import Found, Rig, said
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskstream.pipelines.flow import BatchFlow, Lk, Ofa
 from maskstream.pipelines.flow.ofa import Grid, Preset
@@ -30,46 +28,43 @@ STEPS = ((3, 0), (0, -5))
 SIZES = (112, 224)
 MOST_ERROR = 0.5
 """The largest median distance to the true flow, in pixels."""
-WANTED_PAIRS = 15 * 3000
-"""Pairs a second from which a source keeps up with 3,000 clips of 16 frames."""
-MOST_COST = 0.08
-"""The largest share of a clip's time in the loader that its mask may cost on a card."""
+LAUNCH_US = (5, 8)
+"""Microseconds that an operation's launch takes on the host: the least and the most that is expected."""
+MOST_TIMES = 3
+"""How many times the time of its launches a mask may take."""
 
 
-def flow(device: torch.device) -> tuple[Figures, list[str]]:
-    """Every source that a device can have on textures that move: the error of its flow, and pairs a second."""
-    on_card = device.type == "cuda"
-    clips, frames = (32, 16) if on_card else (2, 3)
-    figures: Figures = {}
-    given = sources(on_card)
-    missing = {name: reason for name, source in given.items() if (reason := source.missing(device))}
+def flow(rig: Rig) -> Found:
+    """Every source that a device can have on textures that move: the error of its flow, and clips a second."""
+    clips, frames = rig.pick((32, 16), (2, 3))
+    figures: dict[str, Any] = {}
+    given = sources(rig)
+    missing = {name: reason for name, source in given.items() if (reason := source.missing(rig.device))}
     wrong = [f"{name}: {reason}" for name, reason in missing.items()]
     for size in SIZES:
-        moved = [moving(step, clips=clips, frames=frames, size=size).to(device) for step in STEPS]
+        moved = [moving(step, clips=clips, frames=frames, size=size).to(rig.device) for step in STEPS]
         for name, source in given.items():
             if name in missing:
                 continue
             try:
                 found = [source.of_clips(each) for each in moved]
-                for_s = 0.3 if on_card else 0.0
-                rate = pairs_per_s(partial(source.of_clips, moved[0]), clips * (frames - 1), for_s)
+                seconds = seconds_of(partial(source.of_clips, moved[0]), rig, rig.pick(10, 1))
             except RuntimeError as error:
                 wrong.append(f"{name} at {size} px: {said(error)}")
                 continue
             errors = [judged(each, step) for each, step in zip(found, STEPS, strict=True)]
             figures[f"{name}, {size} px"] = {
                 "median_error_px": [round(error, 3) for error, _ in errors],
-                "pairs_per_s": round(rate, 1),
-                "keeps_up": rate >= WANTED_PAIRS,
+                "clips_per_s": round(clips / seconds, 1),
             }
             wrong += [f"{name} at {size} px: {says}" for _, says in errors if says]
     return figures, wrong
 
 
-def sources(on_card: bool) -> dict[str, BatchFlow]:
+def sources(rig: Rig) -> dict[str, BatchFlow]:
     """The sources without weights: those of torch, and on a card its engine with each preset and grid."""
     found: dict[str, BatchFlow] = {"lk": Lk()}
-    for preset, grid in product(get_args(Preset), get_args(Grid)) if on_card else ():
+    for preset, grid in product(get_args(Preset), get_args(Grid)) if rig.is_real else ():
         found[f"ofa {preset}, grid {grid}"] = Ofa(preset=preset, grid=grid)
     return found
 
@@ -99,42 +94,59 @@ def judged(found: Tensor, step: tuple[int, int]) -> tuple[float, str]:
     return error, "" if error <= MOST_ERROR else f"what moves by {step} has a median error of {error:.2f} px"
 
 
-def pairs_per_s(work: Callable[[], Tensor], pairs: int, for_s: float) -> float:
-    """Pairs a second of `work`, which computes the flow of `pairs` pairs and has run before."""
-    start, calls = time.perf_counter(), 0
-    while calls < 1 or time.perf_counter() - start < for_s:
-        done = work()
-        calls += 1
-    _wait(done.device)
-    return calls * pairs / (time.perf_counter() - start)
-
-
-def masks(device: torch.device) -> tuple[Figures, list[str]]:
-    """The masks in torch on the device against numba's of the same flow, and their cost beside the loader's."""
-    on_card = device.type == "cuda"
-    rows = 32 if on_card else 2
-    grid, field = TokenGrid.video(16, 224, 224), smooth_flow(rows, device)
+def masks(rig: Rig) -> Found:
+    """The masks in torch on the device against numba's of the same flow, and their cost beside that of launches."""
+    rows = rig.pick(32, 2)
+    grid, field = TokenGrid.video(16, 224, 224), smooth_flow(rows, rig.device)
     wrong, tokens = [], 0
-    for mask in settings():
+    for mask in islice(settings(), 0, None, rig.pick(1, 7)):
         ours, theirs = on_device(mask, grid, field), mask.draw(grid, draws(rows, field.cpu().numpy()))
         tokens += theirs.masked.numel()
         different = int((ours.masked.cpu() != theirs.masked).sum())
         if different or not torch.equal(ours.visible.cpu(), theirs.visible):
             wrong.append(f"{mask}: {different} tokens differ from numba's")
-    if on_card and (waits := waiting(grid, field)):
+    if rig.is_real and (waits := waiting(grid, field)):
         wrong.append(f"the masks wait for the card: {waits}")
-    seconds = mask_seconds(MotionGuided(), grid, field)
-    with split_of(Kind() if on_card else ON_A_CPU["vp9"], videos=32) as folder:
-        batch_size = 32 if on_card else 4
-        loader = loader_of(folder, device, "dali" if on_card else "cpu", batch_size=batch_size)
-        share = seconds * rate_of(loader, 3000 if on_card else 16)
-    if on_card and share > MOST_COST:
-        wrong.append(f"a mask costs {share:.1%} of a clip's time in the loader, more than {MOST_COST:.0%}")
-    return {
+    work = partial(on_device, MotionGuided(), grid, field)
+    with Launches() as launches:  # of the CPU, where no graph of CUDA launches them together
+        on_device(MotionGuided(), grid, field.cpu())
+    figures = {
         "tokens_compared": tokens,
-        "us_per_clip": round(seconds * 1e6, 1),
-        "share_of_loader": round(share, 3),
-    }, wrong
+        "launches": launches.count,
+        "us_of_a_batch": round(1e6 * seconds_of(work, rig, rig.pick(10, 1))),
+        "arithmetic": [round(launches.count * each) for each in LAUNCH_US],
+    }
+    return figures, wrong + slower(rig, figures)
+
+
+def slower(rig: Rig, figures: dict[str, Any]) -> list[str]:
+    """What is wrong if a mask takes many times the time of its launches."""
+    took, most = figures["us_of_a_batch"], MOST_TIMES * figures["arithmetic"][1]
+    return [f"the masks of a batch take {took} us; their launches are to take at most {most}"] * (
+        rig.is_real and took > most
+    )
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that compute something while it is entered, of which each is about one launch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def seconds_of(work: Callable[[], object], rig: Rig, times: int) -> float:
+    """Seconds of `work`, which has run before."""
+    rig.wait()
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    rig.wait()
+    return (time.perf_counter() - start) / times
 
 
 def settings() -> Iterator[MotionGuided]:
@@ -171,17 +183,3 @@ def waiting(grid: TokenGrid, field: Tensor) -> str:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return ""
-
-
-def mask_seconds(mask: MotionGuided, grid: TokenGrid, field: Tensor, times: int = 10) -> float:
-    """Seconds a clip of drawing a mask, random numbers included."""
-    start = time.perf_counter()
-    for _ in range(times):
-        on_device(mask, grid, field)
-    _wait(field.device)
-    return (time.perf_counter() - start) / (times * len(field))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

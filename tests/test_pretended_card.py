@@ -15,6 +15,8 @@ WITH_A_CARD = (
     "tests/pipelines/stream/test_topology.py",
     "tests/pipelines/stream/test_loader.py",
     "tests/pipelines/modalities/image/test_image.py",
+    "tests/pipelines/modalities/video/test_dali.py",
+    "tests/pipelines/modalities/video/test_decoders.py",
     "tests/pipelines/flow/test_ofa.py",
     "tests/pipelines/masks/test_motion_on_device.py",
 )
