@@ -13,6 +13,7 @@ from maskstream.pipelines.modalities.video import decoders, packing
 from maskstream.pipelines.modalities.video.dali import DaliFinish
 from maskstream.pipelines.modalities.video.decoders import agree, choose_decoder, count_engines, dali_threads
 from maskstream.pipelines.modalities.video.yuv import PlanesFinish
+from maskstream.pipelines.stream import topology
 from maskstream.pipelines.stream.sampler import Composed, Unchanged
 
 from .packed_videos import CLIP, CPU, VP9, write_split
@@ -61,6 +62,14 @@ def test_engines_are_those_of_the_cards_name(card, name, engines):
     assert count_engines(CUDA) == engines
     assert dali_threads(CUDA) == 2 * (engines or 4), "whatever the number of workers"
     assert dali_threads(CPU) == 16
+
+
+def test_the_ranks_of_a_node_share_its_cores(monkeypatch):
+    monkeypatch.setattr(topology, "cores", lambda: 224)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert topology.cores_of_rank() == 28
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert topology.cores_of_rank() == 224
 
 
 @pytest.mark.parametrize(
