@@ -101,7 +101,11 @@ def agree(chosen: str, loader: str) -> None:
         return
     key = f"maskstream/decoder/{hashlib.sha256(loader.encode()).hexdigest()}"
     store = torch.distributed.distributed_c10d._get_default_store()
-    first = store.compare_set(key, "", chosen).decode()
+    try:
+        first = store.compare_set(key, "", chosen).decode()
+    except RuntimeError as error:
+        log.warning("whether all ranks choose the same decoder is not known: the group's store says %s", error)
+        return
     if first != chosen:
         raise ValueError(
             f"another rank makes its pixels by {first}, and this one by {chosen}, because cards, cores or libraries "
