@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pipelines import Loader, Split, VideoClip, VideoData, masks, mix, video_loader
+from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest
+
+from .packed_videos import CLIP as LONG
+from .packed_videos import VP9, assert_pixels_agree, assert_same_but_pixels, write_split
 
 SHORT = [number for number in range(53) if number % 4 == 0]
 """The samples of `uneven` of 24 frames; the others have 29 or more."""
@@ -76,7 +81,7 @@ def test_skipped_videos_are_in_no_batch_at_any_topology_and_a_resume_is_exact(
     first, second = [batch.key for batch in alone], [batch.key for batch in alone]
     assert len(first) == len(alone) == 9
     assert not {f"u{number}" for number in SHORT} & {key for batch in (*first, *second) for key in batch}
-    ranks = [loader(uneven, "skip", seed=3, batch_size=2, rank=rank, world_size=2, workers=1) for rank in (0, 1)]
+    ranks = [loader(uneven, "skip", seed=3, batch_size=2, rank=rank, world_size=2) for rank in (0, 1)]
     pairs = list(zip(*ranks, strict=True))
     assert [[*one.key, *other.key] for one, other in pairs] == first
     for rank in ranks:
@@ -134,3 +139,17 @@ def test_inspect_tells_the_share_by_the_manifest_alone(uneven: Path, monkeypatch
     assert found == {"mp4": {"clip": "8 frames, stride 4", "videos": 14, "share": 0.2642}}
     usual = json.loads(CliRunner().invoke(app, words[:3]).output)["shorter_than_clip"]["mp4"]
     assert usual == {"clip": "16 frames, stride 4", "videos": 53, "share": 1.0}
+
+
+def test_dali_shows_and_skips_the_same(tmp_path: Path) -> None:
+    folder = write_split(tmp_path, "libvpx-vp9", VP9, "copy")
+    for short, (n_batches, count) in {"loop": (2, 2), "skip": (1, 0)}.items():
+        settings: dict[str, Any] = {"clip": replace(LONG, short=short), "batch_size": 2, "device": "cpu", "threads": 1}
+        settings |= {"augment": CenterCrop(), "shuffle": False, "mask": masks.Tube(ratio=0.5)}
+        cpu, dali = (video_loader(folder, backend=backend, **settings) for backend in ("cpu", "dali"))
+        pairs = list(zip(dali, cpu, strict=True))
+        assert len(pairs) == n_batches
+        for batch, expected in pairs:
+            assert_same_but_pixels(batch, expected)
+            assert_pixels_agree(batch.video, expected.video)
+        assert [one.stats()["short"] for one in (cpu, dali)] == [count] * 2
