@@ -152,7 +152,7 @@ def _groups(sources: Sequence[Source], by: str, name: str) -> list[str]:
         for one in sources:  # a file is called by the first of its ids, which do not depend on the folder
             if not one.computed:
                 first[one.path] = min(one.id, first.get(one.path, one.id))
-        return [first.get(one.path, one.id) if not one.computed else one.id for one in sources]
+        return [one.id if one.computed else group_of_id(first[one.path], SOURCE) for one in sources]
     for one in sources:
         if by not in one.meta:
             raise DatasetError(

@@ -16,7 +16,7 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import Dataset
 from maskstream.preprocess.datasets.division import Division, divide_sources, group_of_id
 from maskstream.preprocess.source import Source
-from maskstream.preprocess.versions import add_sources
+from maskstream.preprocess.versions import add_sources, divide
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
@@ -171,6 +171,17 @@ def test_a_job_divides_the_same_in_parts_and_appends_to_both(tmp_path: Path) -> 
     add_sources("image-folder", raw, tmp_path / "other", **GIVEN, splits=["val"])  # as a run that is killed between
     add_sources("image-folder", raw, tmp_path / "other", **GIVEN)
     assert {split: names(tmp_path / "other" / split) for split in after} == after
+
+
+def test_a_split_is_divided_afterwards_as_when_it_is_made(tmp_path: Path) -> None:
+    raw, before, after = tmp_path / "raw", tmp_path / "before", tmp_path / "after"
+    draw(raw, *range(20))
+    make_shards("image-folder", raw, before, **GIVEN)
+    make_shards("image-folder", raw, after, **{**GIVEN, "val": None})
+    divide(after / "train", 0.2)
+    assert {split: names(after / split) for split in ("train", "val")} == {
+        split: names(before / split) for split in ("train", "val")
+    }
 
 
 def test_the_options_of_a_division_belong_together(tmp_path: Path) -> None:
