@@ -89,6 +89,7 @@ AVA = """1j20qq1JyX4,0002,0.077,0.151,0.283,0.811,2,1
 ACTIONS = 'item {\n  name: "bend/bow (at the waist)"\n  id: 1\n}\nitem {\n  name: "crouch/kneel"\n  id: 3\n}\n'
 
 
+@pytest.mark.slow
 def test_ava(tmp_path, make_video):
     raw = tmp_path / "raw"
     make_video("raw/videos/1j20qq1JyX4.mkv", 150, options={"g": "25"})
@@ -150,6 +151,7 @@ ACTIVITYNET = {
 }
 
 
+@pytest.mark.slow
 def test_activitynet(tmp_path, make_video):
     raw = tmp_path / "raw"
     make_video("raw/videos/v_sJFgo9H6zNo.mp4", 100, options={"g": "25"})
