@@ -214,7 +214,7 @@ def _conversing(root: Path, path: Path) -> Iterator[Source]:
             if isinstance(value, str | int | float) and key not in ("image", "label", "source", "crop", "key")
         }
         yield Source(
-            id=f"{path.name}:{number}",
+            id=f"{images[0]}:{number}",
             path=first,
             parts=tuple(others),
             meta=about | {"image": images[0]} | conversation(entry[CONVERSATIONS], where),

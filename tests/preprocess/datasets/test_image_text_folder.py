@@ -181,6 +181,7 @@ def test_conversations_of_llava(tmp_path, caplog):
     make_shards("image-text-folder", raw, tmp_path / "out", **WORDS)
     assert "1 of 3 conversations have no image, and are left out" in caplog.text
     sources = DATASETS["image-text-folder"](raw).splits["train"]
+    assert [one.id for one in sources] == ["coco/1.jpg:0", "coco/2.jpg:1"]
     assert [(one.meta["question"], one.meta["answer"], one.meta["id"]) for one in sources] == [
         (["What is it?", "Is it?"], ["One.", "Yes."], "1"),
         (["Name it."], ["Two."], "2"),
