@@ -311,7 +311,7 @@ def test_a_step_that_ends_badly_or_never_ends_no_other(rig, step, monkeypatch) -
 
 def test_speed_is_judged_by_arithmetic_on_a_card_alone(rig, step) -> None:
     """16 cores at 12 ms give 1,333 clips/s, and at least half of that; seven engines of an H100 1,380 to 2,220."""
-    steps, motion = step("gpu_steps"), step("gpu_motion")
+    steps = step("gpu_steps")
     real = replace(rig, device=torch.device("cuda", 0), cores=16)
     limits = step("gpu_rig").expected(real, packets=33.1, size=(448, 256), cpu_ms={"cpu": 12.0})
     assert limits == {
@@ -322,8 +322,6 @@ def test_speed_is_judged_by_arithmetic_on_a_card_alone(rig, step) -> None:
     assert steps.slower(real, "h264", {"cpu, 0 workers": 700.0}, limits) == []
     assert "16 cores alone are to give 667" in steps.slower(real, "h264", {"cpu, 0 workers": 600.0}, limits)[0]
     assert steps.slower(rig, "h264", {"cpu, 0 workers": 600.0}, limits) == []
-    assert motion.slower(real, {"us_of_a_batch": 29000, "arithmetic": [6000, 9900]}) == []
-    assert "take at most 29700" in motion.slower(real, {"us_of_a_batch": 31000, "arithmetic": [6000, 9900]})[0]
 
 
 def test_a_slow_loader_has_a_rate(rig, step) -> None:
