@@ -32,6 +32,8 @@ Value = TypeVar("Value")
 ENGINE_BLOCKS_PER_S = (2.9e6, 4.7e6)
 """Macroblocks (16 x 16 pixels) a second that one engine decodes: the least and the most that was published of an H100,
 20 to 33 million by seven engines. Other cards are taken to have the same engines."""
+RECEIVED_MS = (0.34, 0.9)
+"""Python of the main process for each clip: of planes that a worker sends, and of what its own threads decode."""
 WAIT_US = (250, 400)
 """Microseconds for which a thread waits for a frame, with mapping and synchronising."""
 
@@ -79,6 +81,7 @@ def expected(rig: Rig, *, packets: float, size: tuple[int, int], cpu_ms: dict[st
     """
     of_cores = {name: rig.cores * 1000 / ms for name, ms in cpu_ms.items()}
     limits = {f"{rig.cores} cores, {name}": [most / 2, most] for name, most in of_cores.items()}
+    limits["one process"] = [1000 / ms for ms in reversed(RECEIVED_MS)]
     if rig.engines:
         blocks = packets * -(-size[0] // 16) * -(-size[1] // 16)
         limits[f"{rig.engines} engines of NVDEC"] = [rig.engines * each / blocks for each in ENGINE_BLOCKS_PER_S]

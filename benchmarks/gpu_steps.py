@@ -192,8 +192,8 @@ def decoding(rig: Rig) -> Found:
 
 
 def slower(rig: Rig, name: str, rates: dict[str, float], limits: dict[str, list[int]]) -> list[str]:
-    """What is wrong if even the fastest decoder gives less than the least that the cores alone would give."""
-    least = min((low for limit, (low, _) in limits.items() if "cores" in limit), default=0)
+    """What is wrong if even the fastest decoder gives less than the least that cores and one process would give."""
+    least = min(low for limit, (low, _) in limits.items() if "NVDEC" not in limit)
     best = max(rates.values(), default=0.0)
     if not rig.is_real or best >= least:
         return []
