@@ -64,8 +64,8 @@ def check_device(device: torch.device) -> None:
 
 
 def default_threads(workers: int) -> int:
-    """The decoding threads per process: the cores that this process may use, divided among its workers."""
-    return max(1, cores() // max(workers, 1))
+    """The decoding threads per process: the cores of this rank (`cores_of_rank`), divided among its workers."""
+    return max(1, cores_of_rank() // max(workers, 1))
 
 
 def cores() -> int:

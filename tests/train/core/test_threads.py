@@ -3,6 +3,7 @@ import os
 import pytest
 import torch
 
+from maskstream.pipelines.stream.topology import default_threads
 from maskstream.train.core.process import compute_threads
 
 
@@ -20,6 +21,12 @@ def test_on_the_cpu_one_core_is_left_to_the_loader_and_the_setting_comes_back(fo
     with compute_threads(torch.device("cpu")) as threads:
         assert threads == torch.get_num_threads() == 3
     assert torch.get_num_threads() == 4
+
+
+def test_the_threads_of_a_loader_are_those_of_its_rank(four_cores, monkeypatch):
+    assert [default_threads(workers) for workers in (0, 1, 3)] == [4, 4, 1]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert [default_threads(workers) for workers in (0, 1, 3)] == [2, 2, 1]
 
 
 def test_fewer_threads_stay_fewer_and_one_core_is_enough(four_cores, monkeypatch):
