@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from maskstream.pipelines.masks import Mask, MaskBatch, TokenGrid
-from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.stream.batch import Batch
@@ -52,7 +52,7 @@ class SensorData(RowConfig[SensorPlan, SensorBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
-        check_no_cues(self, "sensors")
+        check_cues(self.mask, "sensors")
         if self.times < 1 or self.patch < 1 or self.times % self.patch:
             raise ValueError(f"times={self.times} must be a multiple of patch={self.patch}")
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, Unpack, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.run_length import Counted
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
@@ -159,12 +159,11 @@ class RowConfig(SplitConfig[PlanT, BatchT], RowMaker[PlanT, BatchT]):
         return self
 
 
-def check_no_cues(config: RowConfig[Any, Any], whose: str) -> None:
-    """ValueError for a mask that needs cues. whose: who has none, in words."""
-    for one in config.masks:
-        if one.mask is not None and one.mask.needs:
-            needs = ", ".join(sorted(one.mask.needs))
-            raise ValueError(f"{one.mask} needs {needs}, and {whose} have no cues; use a mask without cues")
+def check_cues(mask: Mask | None, whose: str, cues: frozenset[str] = frozenset()) -> None:
+    """ValueError for a mask that needs a cue that is not among `cues`. whose: who has these, in words."""
+    if mask is not None and (other := mask.needs - cues):
+        only = f"only {', '.join(sorted(cues))}" if cues else "no cues"
+        raise ValueError(f"{mask} needs {', '.join(sorted(other))}, and {whose} have {only}; use another mask")
 
 
 def check_settings(config: DataConfig[Any], views: int) -> None:

@@ -55,11 +55,12 @@ class MaskField:
         known = name in MASKS or ":" in name
         mask = named(name, MASKS, "mask")() if known else None
         if mask is None or not self.fits(mask):
-            what = (
-                f"cannot be drawn on the tokens of {modality}"
-                if known
-                else f"is not a mask{nearest(name, self.legal())}"
-            )
+            if mask is None:
+                what = f"is not a mask{nearest(name, self.legal())}"
+            elif other := mask.needs - self.cues:
+                what = f"needs {', '.join(sorted(other))}, which {modality} does not have"
+            else:
+                what = f"cannot be drawn on the tokens of {modality}"
             raise ValueError(
                 f"--mask {name!r} {what}; legal are {', '.join(self.legal())}, and package.module:name for your own"
             )

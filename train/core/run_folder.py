@@ -50,8 +50,9 @@ def run_settings(run: Path) -> Json:
 
 def run_recipe(run: Path, otherwise: str = "give a run of this release") -> Recipe[Any]:
     """The recipe in run.json. ValueError if there is none of this release; `otherwise` is what can be done then."""
+    settings = run_settings(run)
     try:
-        return Recipe.from_dict(run_settings(run)["recipe"])
+        return Recipe.from_dict(settings["recipe"])
     except KeyError as error:
         raise ValueError(f"{run / 'run.json'} holds no recipe; {otherwise}") from error
     except ValueError as error:

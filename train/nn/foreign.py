@@ -192,10 +192,14 @@ def _tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageTokens:
             return tokens
     if isinstance(tokens, ImageTokens) and (tokens.first, c.class_token, c.learnt, c.bridge_bias) == _MAE:
         return tokens
+    what = ("target", "positions", "class_token", "learnt", "bridge_bias")
+    got = ", ".join(f"{name}={value!r}" for name, value in c.to_dict(defaults=True).items() if name in what)
+    shapes = ", ".join(str(grid.shape) for grid in model.grids.values())
     raise ValueError(
         "transformers.VideoMAE takes square video, normalised targets, positions on a line and no class token, and "
         "transformers.ViTMAE pictures with a class token, a bridge_bias and positions='columns'; got "
-        f"{type(tokens).__name__} of {model.grids} and {c}"
+        f"{type(tokens).__name__} of {shapes} with {got}; a recipe of the paper's size, such as videomae-base or "
+        "mae-base, can be exported"
     )
 
 

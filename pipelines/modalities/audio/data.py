@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self, Unpack
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import Backend, wants_dali
-from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
@@ -116,6 +116,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
+        check_cues(self.mask, "sounds")
         if self.features.sample_rate != self.clip.sample_rate:
             raise ValueError(
                 f"clip has sample_rate={self.clip.sample_rate} and features have sample_rate="

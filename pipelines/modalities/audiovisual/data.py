@@ -24,11 +24,11 @@ from maskstream.pipelines.modalities.audio.spectrogram import (
     is_on_device,
     spectrogram_grid,
 )
-from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
-from maskstream.pipelines.modalities.video.flow import flow_source
+from maskstream.pipelines.modalities.video.flow import CUES, flow_source
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
@@ -130,6 +130,8 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     def __post_init__(self) -> None:
         flow = flow_named(self.flow)
         check_settings(self, self.views)
+        check_cues(self.video_mask, "videos", CUES)
+        check_cues(self.audio_mask, "sounds")
         if isinstance(flow, BatchFlow):
             raise ValueError(
                 f"flow={self.flow!r} is a BatchFlow, which only loaders of video take; give 'codec', 'dis' or a "

@@ -11,7 +11,7 @@ from maskstream.pipelines.augment import Augmentation, CenterCrop, RandomResized
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
@@ -91,7 +91,8 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
-        check_no_cues(self, "images")
+        check_cues(self.mask, "images")
+        _ = self.grids
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

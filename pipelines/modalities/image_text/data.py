@@ -11,7 +11,7 @@ import numpy as np
 from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.pipelines.modalities.split import Options, Split
@@ -123,9 +123,8 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
             raise ValueError(f"then={self.then} is a second stage, which reads text and target; give both")
         if self.picture < 0:
             raise ValueError(f"picture={self.picture}: the first is 0")
-        for mask, cues in ((self.image_mask, IMAGE_CUES), (self.text_mask, TEXT_CUES)):
-            if mask is not None and (other := mask.needs - cues):
-                raise ValueError(f"{mask} needs {', '.join(sorted(other))}; its part has {', '.join(sorted(cues))}")
+        check_cues(self.image_mask, "pictures with texts", IMAGE_CUES)
+        check_cues(self.text_mask, "texts", TEXT_CUES)
         if self.text_mask is not None and "words" not in self.text_mask.needs:
             raise ValueError(
                 f"{self.text_mask} does not read words, so it would hide padding; use Tokens or WholeWords"

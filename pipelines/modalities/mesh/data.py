@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
-from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
@@ -125,6 +125,7 @@ class MeshData(SplitConfig[MeshPlan, MeshBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
+        check_cues(self.mask, "meshes", frozenset({"edges", "kinds"}))
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from maskstream.pipelines.augment.diffusion import Noise
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
-from maskstream.pipelines.modalities.data import RowConfig, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
@@ -73,6 +73,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
+        check_cues(self.mask, "points", frozenset({"occupied"}))
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

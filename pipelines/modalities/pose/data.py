@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.data import RowConfig, check_no_cues, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
@@ -215,7 +215,8 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
             raise ValueError(f"joints={self.joints}: a skeleton has {' or '.join(map(str, KEPT))} joints")
         if self.flip is not None and not 0 <= self.flip <= 1:
             raise ValueError(f"flip={self.flip}: it is a probability, 0 to 1, or None")
-        check_no_cues(self, "poses")
+        check_cues(self.mask, "poses")
+        _ = self.grids
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.masks import Mask, Replace, TokenGrid
 from maskstream.pipelines.masks.text.replace import OF_THE_SPLIT
-from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
@@ -88,8 +88,7 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
         if self.scores is not None and (self.packing == "pack" or self.windows):
             raise ValueError("scores are of the beginnings of samples; use packing='row' and windows=False with them")
         cues = CUES if self.scores is None else CUES | {"scores"}
-        if self.mask is not None and (other := self.mask.needs - cues):
-            raise ValueError(f"{self.mask} needs {', '.join(sorted(other))}; texts have {', '.join(sorted(cues))}")
+        check_cues(self.mask, "texts", cues)
         if self.mask is not None and not self.mask.needs & {"words", "scores"}:
             raise ValueError(f"{self.mask} does not read words, so it would hide padding; use Tokens or WholeWords")
 

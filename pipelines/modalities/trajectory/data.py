@@ -11,7 +11,7 @@ import numpy.typing as npt
 from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
@@ -80,11 +80,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
         check_settings(self, self.views)
         if not 0 < self.ahead_s < 1e6:
             raise ValueError(f"ahead_s={self.ahead_s} must be above 0 seconds")
-        if self.mask is not None and self.mask.needs:
-            raise ValueError(
-                f"{self.mask} needs {', '.join(sorted(self.mask.needs))}, which walks have none of; use a mask without "
-                "cues, such as masks.Tube() or masks.Random()"
-            )
+        check_cues(self.mask, "walks")
         check_one_clock(self.clip, "poses and waypoints")
         _ = self.grids
 

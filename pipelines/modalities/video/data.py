@@ -16,7 +16,7 @@ from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, FlowSource, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import Backend, missing_dali, wants_dali
-from maskstream.pipelines.modalities.data import SplitConfig, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import RowSource
 from maskstream.pipelines.modalities.split import Options, Split
@@ -29,7 +29,7 @@ from maskstream.shards.format.manifest import Manifest
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .decoders import agree, choose_decoder, dali_threads
-from .flow import FlowFinish, flow_source
+from .flow import CUES, FlowFinish, flow_source
 from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker, check_one_clock, short_videos, without_short
 from .yuv import Output, OutputChoice, PlanesFinish
@@ -104,6 +104,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     def __post_init__(self) -> None:
         flow_named(self.flow)
         check_settings(self, self.views)
+        check_cues(self.mask, "videos", CUES)
         if self.backend == "dali" and self.colour is not None:
             raise ValueError("colour jitter is made on the CPU, and backend='dali' is not; leave colour or backend out")
         if self.output not in get_args(OutputChoice):

@@ -21,6 +21,9 @@ from maskstream.pipelines.masks.core import DeviceMask, MaskBatch
 from .batch import VideoBatch
 from .clip import VideoClip, start_multiple
 
+CUES = frozenset({"flow", "cuts"})
+"""What masks of clips may follow."""
+
 
 def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str) -> FlowSource | None:
     """The source of flow for a choice as in `VideoData`, None for no flow. Raises ValueError if it is not available."""

@@ -245,7 +245,8 @@ def _checked(fields: Mapping[str, Any]) -> Document:
     """The document of a line or row. RejectError if it has no text, or text that is no Unicode."""
     text = fields.get(TEXT)
     if not isinstance(text, str):
-        raise RejectError("decode", f"has no text: its {TEXT!r} is {type(text).__name__}")
+        what = f"its {TEXT!r} is {type(text).__name__}" if TEXT in fields else f"no {TEXT!r}; it has {[*fields][:5]}"
+        raise RejectError("decode", f"has no text: {what}")
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:

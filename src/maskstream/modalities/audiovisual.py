@@ -12,6 +12,7 @@ from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.video.flow import CUES
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -54,7 +55,7 @@ AUDIOVISUAL = Modality(
     encoder=AudioVisualEncoder,
     data=AudioVisualData(video_mask=MASKS["random"](), audio_mask=MASKS["audio-mae"]()),
     masks=(
-        MaskField(name="video_mask", grid=CLIP, cues=frozenset({"flow"})),
+        MaskField(name="video_mask", grid=CLIP, cues=CUES),
         MaskField(name="audio_mask", grid=audio.SPECTROGRAM),
     ),
     suited=with_sound_of_clips,

@@ -11,7 +11,7 @@ from maskstream.pipelines.masks import MASKS, TokenGrid
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.clip import aligned
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.flow import flow_source
+from maskstream.pipelines.modalities.video.flow import CUES, flow_source
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 
@@ -55,7 +55,7 @@ VIDEO = Modality(
     kinds=("video",),
     encoder=VideoEncoder,
     data=VideoData(mask=MASKS["motion-guided"]()),
-    masks=(MaskField(grid=CLIP, cues=frozenset({"flow"})),),
+    masks=(MaskField(grid=CLIP, cues=CUES),),
     suited=with_flow,
     figures=figures,
     demo=Demo(

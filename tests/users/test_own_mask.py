@@ -1,0 +1,79 @@
+"""A mask that the user has invented, in a package of one's own: shown beside the tube, and trained with.
+
+The user writes a paper about masks that spare the middle of the picture.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maskstream.pipelines import VideoClip, video_loader
+
+from .conftest import Command, texture, write_video
+
+PACKAGE = '''
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskstream.pipelines.masks import Mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame(Mask):
+    """Hides the border: all tokens that are nearer than `width` to an edge of the picture, at all times."""
+
+    width: int = 1
+
+    def hide(self, grid, draw):
+        _, rows, columns = grid.shape
+        inside = np.zeros(grid.shape, bool)
+        inside[:, self.width : rows - self.width, self.width : columns - self.width] = True
+        return ~inside.ravel()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loud(Mask):
+    """Wants what a video without sound does not have."""
+
+    needs = frozenset({"spectrogram"})
+
+    def hide(self, grid, draw):
+        return draw.cues.spectrogram.ravel() > 0
+'''
+
+
+@pytest.mark.slow
+def test_an_own_mask_is_seen_compared_and_trained(
+    maskstream: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bordermask.py").write_text(PACKAGE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for number in range(6):
+        write_video(tmp_path / f"raw/{'ab'[number % 2]}/{number}.mp4", [texture(number)] * 40)
+    maskstream("shards folder --root raw --out shards --workers 1")
+    small = "--set clip.frames=4 --set clip.size=32 --set patch=8"
+    maskstream(f"preview shards/train --mask bordermask:Frame --mask tube --samples 2 --out page.html {small}")
+    page = (tmp_path / "page.html").read_text()
+    assert "Frame" in page
+    assert "Tube" in page
+
+    from bordermask import Frame
+
+    clip = VideoClip(frames=4, stride=4, size=32)
+    batch = next(iter(video_loader(tmp_path / "shards/train", clip=clip, mask=Frame(), patch=8, batch_size=2, seed=0)))
+    tokens = [time * 16 + row * 4 + column for time in range(2) for row in (1, 2) for column in (1, 2)]
+    assert batch.mask.visible.tolist() == [tokens] * 2
+
+    cut = "--set clip.frames=4 --set clip.size=32 --set data.patch=8 --set batch_size=2"
+    for name, words in {"own": "--set mask.kind=bordermask:Frame", "tube": ""}.items():
+        maskstream(f"train videomae-tiny --data shards/train --out {name} --steps 3 {cut} {words}")
+    about = json.loads((tmp_path / "own/run.json").read_text())["recipe"]
+    assert "bordermask:Frame" in json.dumps(about)
+    wrong = maskstream(f"preview shards/train --mask bordermask:Loud --out page.html {small}", fails=True).text
+    assert "--mask 'bordermask:Loud' needs spectrogram, which video does not have" in wrong
+    wrong = maskstream(
+        f"train videomae-tiny --data shards/train --out loud {cut} --set mask.kind=bordermask:Loud", fails=True
+    )
+    assert "Loud() needs spectrogram, and videos have only cuts, flow; use another mask" in wrong.text
