@@ -57,10 +57,10 @@ class MaskField:
         if mask is None or not self.fits(mask):
             if mask is None:
                 what = f"is not a mask{nearest(name, self.legal())}"
-            elif other := mask.needs - self.cues:
-                what = f"needs {', '.join(sorted(other))}, which {modality} does not have"
             else:
                 what = f"cannot be drawn on the tokens of {modality}"
+                if other := mask.needs - self.cues:
+                    what += f", which have no {', '.join(sorted(other))}"
             raise ValueError(
                 f"--mask {name!r} {what}; legal are {', '.join(self.legal())}, and package.module:name for your own"
             )

@@ -176,7 +176,10 @@ def test_preview_and_bench_open_what_the_shards_hold(monkeypatch, capsys, tmp_pa
     ("words", "says"),
     [
         (["--mask", "all"], "--mask 'all' is not a mask; legal are none, audio-mae,"),
-        (["--mask", "fastdit-3d"], "'fastdit-3d' cannot be drawn on the tokens of video; legal are none,"),
+        (
+            ["--mask", "fastdit-3d"],
+            "'fastdit-3d' cannot be drawn on the tokens of video, which have no occupied; legal are none,",
+        ),
         (["--mask", "audio_mask=mae"], "the masks of video are mask, there is no 'audio_mask'"),
         (["--mask", "none", "--set", "mask.ratio=0.5"], "there is no field 'mask.ratio' to set"),
         (["--set", "points=9"], "there is no field 'points' to set; these shards hold video"),

@@ -152,7 +152,12 @@ MISTAKES = (
     ("preview shards/train --mask tubes", "'tubes' is not a mask", "legal are none", "did you mean 'tube'?"),
     ("preview shards/train --mask nomodule:Nix", "'nomodule:Nix'", "cannot be imported", "on PYTHONPATH"),
     ("preview shards/train --mask ownmask:Nix", "ownmask has no 'Nix'", "the mask", "does not exist"),
-    ("preview shards/train --mask ownmask:Loud", "needs spectrogram", "which video does not have", "legal are none"),
+    (
+        "preview shards/train --mask ownmask:Loud",
+        "cannot be drawn on the tokens of video",
+        "which have no spectrogram",
+        "legal are none",
+    ),
     ("preview texts/train --mask tube", "'tube' cannot be drawn on the tokens of text", "m3ae-text", "legal are"),
     ("preview shards/train --set clip.size=30", "height=30", "positive multiple of 16", "16 and 32 are"),
     ("bench shards/train --set clip.frames=0", "VideoClip(frames=0)", "at least 1", "it must be"),

@@ -72,7 +72,7 @@ def test_an_own_mask_is_seen_compared_and_trained(
     about = json.loads((tmp_path / "own/run.json").read_text())["recipe"]
     assert "bordermask:Frame" in json.dumps(about)
     wrong = maskstream(f"preview shards/train --mask bordermask:Loud --out page.html {small}", fails=True).text
-    assert "--mask 'bordermask:Loud' needs spectrogram, which video does not have" in wrong
+    assert "'bordermask:Loud' cannot be drawn on the tokens of video, which have no spectrogram" in wrong
     wrong = maskstream(
         f"train videomae-tiny --data shards/train --out loud {cut} --set mask.kind=bordermask:Loud", fails=True
     )
