@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Thread, Timer
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -148,15 +148,19 @@ def test_the_root_is_away_at_ten_moments(make_video, tmp_path):
     rng = random.Random(0)
     ends = Counter()
     for trial in range(10):
-        moment_s = rng.uniform(0, 0.1)
-        away = Timer(moment_s, raw.rename, [aside])
-        back = Timer(moment_s + rng.uniform(0, 0.3), aside.rename, [raw])
-        comes_back = trial % 2 == 1
-        ended = job(raw, out, progress=Begins(3 * rng.randrange(4), (away, back) if comes_back else (away,)))
-        away.join()
-        if comes_back:
-            back.join()
-        else:
+        moment_s, gone_s, comes_back = rng.uniform(0, 0.1), rng.uniform(0, 0.3), trial % 2 == 1
+
+        def moved(moment_s=moment_s, gone_s=gone_s, comes_back=comes_back):
+            time.sleep(moment_s)
+            raw.rename(aside)
+            if comes_back:
+                time.sleep(gone_s)
+                aside.rename(raw)
+
+        mover = Thread(target=moved)
+        ended = job(raw, out, progress=Begins(3 * rng.randrange(4), (mover,)))
+        mover.join()
+        if not comes_back:
             aside.rename(raw)
         ends[ended.partition(":")[0]] += 1
         if ended == "finished":
