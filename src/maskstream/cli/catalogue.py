@@ -92,7 +92,7 @@ def masks(name: Name = None, search: Search = None, as_json: Json = False) -> No
             name=scheme.name,
             group=scheme.source,
             about=scheme.note,
-            whole=f"{scheme.source}\n\n{scheme.note}\n\nIn Python: masks.{scheme.call}",
+            whole=f"{scheme.source}\n\n{scheme.note}\n\nIn Python: {scheme.call}",
         )
         for scheme in SCHEMES
         if scheme.name
