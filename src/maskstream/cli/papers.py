@@ -14,7 +14,7 @@ import typer
 from .terminal import Device, Json, errors, say, tell, with_local_paths
 
 if TYPE_CHECKING:
-    from maskstream.shards.format.manifest import Manifest, SplitLocation
+    from maskstream.shards.format.manifest import SplitLocation
     from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Predictor, Question
     from maskstream.train.papers.roar.roar import RoarResult
 
@@ -37,20 +37,6 @@ def generate_texts(
     as_json: Json = False,
 ) -> None:
     """Fill in the blanks of a text in any order, by a masked language model."""
-    _fill_in(run, data, text, blanks, count, order, temperature, seed, as_json)
-
-
-def _fill_in(
-    run: Path,
-    data: SplitLocation,
-    text: str,
-    blanks: int,
-    count: int,
-    order: Order,
-    temperature: float,
-    seed: int,
-    as_json: bool,
-) -> None:
     from maskstream.pages.generated import generated_texts
 
     made = generated_texts(run, data, text, blanks=blanks, count=count, order=order, temperature=temperature, seed=seed)
@@ -74,24 +60,11 @@ def generate_pictures(
     as_json: Json = False,
 ) -> None:
     """Write a page of pictures or clips that a model of ids generates, beside real ones."""
-    from maskstream.shards.format.manifest import Manifest
-
-    _draw(run, Manifest.load(data), out, count, rounds, temperature, seed, as_json)
-
-
-def _draw(
-    run: Path,
-    split: Manifest,
-    out: Path | None,
-    count: int,
-    rounds: int,
-    temperature: float | None,
-    seed: int,
-    as_json: bool,
-) -> None:
     from maskstream.modalities import modality_of
     from maskstream.pages.generated import write_generated
+    from maskstream.shards.format.manifest import Manifest
 
+    split = Manifest.load(data)
     page = write_generated(
         modality_of(split), run, split, out, count=count, rounds=rounds, temperature=temperature, seed=seed
     )
@@ -127,14 +100,22 @@ def generate(
 ) -> None:
     """Generate with a masked model: the former name of `maskstream paper bert`, `mage` and `maskvit`."""
     from maskstream.modalities import modality_of
+    from maskstream.pages.generated import generated_texts, write_generated
     from maskstream.shards.format.manifest import Manifest
 
     split = Manifest.load(data)
-    if modality_of(split).name == "text":
+    modality = modality_of(split)
+    if modality.name == "text":
         heat = 0.8 if temperature is None else temperature
-        _fill_in(run, split, text, blanks, count or 3, order, heat, seed, as_json)
-    else:
-        _draw(run, split, out, count or 16, rounds, temperature, seed, as_json)
+        made = generated_texts(
+            run, split, text, blanks=blanks, count=count or 3, order=order, temperature=heat, seed=seed
+        )
+        tell({"texts": made}, made, as_json)
+        return
+    page = write_generated(
+        modality, run, split, out, count=count or 16, rounds=rounds, temperature=temperature, seed=seed
+    )
+    tell({"page": str(page)}, [f"wrote {page}"], as_json)
 
 
 def kbvqa(
