@@ -33,7 +33,8 @@ from .shapenet import shapenet, shapenet55, shapenetpart
 from .sounds import audio_json, audioset, esc50, librispeech, microphones
 from .tum_rgbd import tum_rgbd
 from .video_lists import rawframes, video_list
-from .videos import activitynet, ava, hmdb51, k400, ssv2, ucf101, vggsound
+from .video_segments import activitynet, ava
+from .videos import hmdb51, k400, ssv2, ucf101, vggsound
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -24,6 +24,7 @@ from maskstream.preprocess.raw.lists import (
     list_columns,
     read_list,
     short,
+    typed_values,
     whole_number,
 )
 from maskstream.preprocess.source import Source, Span
@@ -79,10 +80,6 @@ _LIKE_A_LABEL = ("class", "class_name", "category", "target")
 _NO_TYPOS = ("state", "stars")
 _ALIKE = 0.79
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
-_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
-_CODE = re.compile(r"[-+]?(0\d|\d{19})")
-"""Digits that are no number: with zeros before it, or too many for int64."""
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|NaN")
 _MOST_S = 1e9
 
 
@@ -233,7 +230,7 @@ class _Table:
             if column not in used:
                 values = [row.values.get(column) for row in rows]
                 if column.strip() or [*map(str, values)] != [*map(str, range(len(rows)))]:  # else pandas' row numbers
-                    others[column] = _typed(of.path, column, values, rows)
+                    others[column] = values if column.strip().lower() in _TEXTS else typed_values(rows, column)
         base = of.path.parent if of.path.parent != root else _base(root, modality, rows, columns[PATH])
         return cls(
             of=of,
@@ -431,51 +428,6 @@ def _json_list(value: str, row: ListRow) -> list[Any]:
     if not isinstance(found, list):
         raise row.error(f"the labels {short(value)}, which begin like a list of JSON and are none")
     return found
-
-
-def _typed(path: Path, column: str, values: Sequence[Any], rows: Sequence[ListRow]) -> Sequence[Any]:
-    """The values of a column in their type. Texts that are all numbers, truth values or lists of JSON are taken as
-    that. Raises DatasetError for values of several types.
-    """
-    if column.strip().lower() in _TEXTS:
-        return values
-    there = [value for value in values if value is not None]
-    if there and all(isinstance(value, str) for value in there):
-        convert = _converter([value.strip() for value in there])
-        typed = [None if value is None else convert(value.strip()) for value in values]
-        return [None if value != value else value for value in typed]  # NaN is not itself
-    kinds = {
-        _kind(value): row for value, row in zip(reversed(values), reversed(rows), strict=True) if value is not None
-    }
-    if len(kinds) > 1:
-        (one, first), (other, second) = sorted(kinds.items())[:2]
-        raise DatasetError(
-            f"{path}: the column {column!r} is {one} in line {first.line} and {other} in line {second.line}; use one"
-        )
-    return values
-
-
-def _converter(texts: Sequence[str]) -> Callable[[str], Any]:
-    """What makes values of texts that are all of one type."""
-    if all(map(_WHOLE.fullmatch, texts)):
-        return int
-    if all(map(_NUMBER.fullmatch, texts)) and not any(_CODE.match(text) or math.isinf(float(text)) for text in texts):
-        return float
-    if all(text.lower() in ("true", "false") for text in texts):
-        return lambda text: text.lower() == "true"
-    if all(text.startswith("[") and text.endswith("]") for text in texts):
-        try:
-            [json.loads(text) for text in texts]
-        except (ValueError, RecursionError):
-            return str
-        return json.loads
-    return str
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    return {str: "text", int: "a number", float: "a number", list: "a list"}.get(type(value), "an object")
 
 
 def _check_distinct(entries: Sequence[_Entry]) -> None:

@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -53,7 +54,7 @@ class TableRow(_Placed):
         """The whole number in a column. Raises DatasetError unless it is from 0 to `largest`."""
         number = whole_number(self[column])
         if number is None or number > largest:
-            raise self.error(f"the {column} {_short(self[column])}, not a whole number from 0 to {largest}")
+            raise self.error(f"the {column} {short(self[column])}, not a whole number from 0 to {largest}")
         return number
 
     def seconds(self, column: str) -> float:
@@ -63,7 +64,7 @@ class TableRow(_Placed):
         except ValueError:
             seconds = math.nan
         if not 0 <= seconds <= 1e9:
-            raise self.error(f"the {column} {_short(self[column])}, not a number of seconds")
+            raise self.error(f"the {column} {short(self[column])}, not a number of seconds")
         return seconds
 
     def share(self, column: str) -> float:
@@ -73,7 +74,7 @@ class TableRow(_Placed):
         except ValueError:
             share = math.nan
         if not 0 <= share <= 1:
-            raise self.error(f"the {column} {_short(self[column])}, not a number from 0 to 1")
+            raise self.error(f"the {column} {short(self[column])}, not a number from 0 to 1")
         return share
 
 
@@ -105,12 +106,12 @@ def read_table(
             known = f"the columns {', '.join(header)[:200]}" if header else "no columns"
             raise DatasetError(f"{path} has {known}, but no {', '.join(map(repr, missing))}. {obtain}")
         if repeated := [column for column in header if header.count(column) > 1]:
-            raise DatasetError(f"{path} has the column {_short(repeated[0])} more than once. Rename one")
+            raise DatasetError(f"{path} has the column {short(repeated[0])} more than once. Rename one")
         for values in reader:
             row = TableRow(path=path, line=lines.number, values=dict(zip(header, values, strict=False)))
             if values and len(values) != len(header):
                 raise row.error(
-                    f"{len(values)} values ({_short(','.join(values))}) for the {len(header)} columns "
+                    f"{len(values)} values ({short(','.join(values))}) for the {len(header)} columns "
                     f"{', '.join(header)}",
                     "Add the missing ones, or put values with commas into quotes",
                 )
@@ -218,6 +219,57 @@ def _plain(value: object) -> object:
     return float(value) if isinstance(value, Decimal) else value
 
 
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
+_CODE = re.compile(r"[-+]?(0\d|\d{19})")
+"""Digits that are no number: with zeros before it, or too many for int64."""
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|NaN")
+
+
+def typed_values(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
+    """The values of a column in their type, None where a row has none. Texts that are all numbers, truth values or
+    lists of JSON are taken as that. Raises DatasetError for values of several types.
+    """
+    values = [row.values.get(column) for row in rows]
+    there = [value for value in values if value is not None]
+    if there and all(isinstance(value, str) for value in there):
+        convert = _converter([value.strip() for value in there])
+        typed = [None if value is None else convert(value.strip()) for value in values]
+        return [None if value != value else value for value in typed]  # NaN is not itself
+    kinds = {
+        _kind(value): row for value, row in zip(reversed(values), reversed(rows), strict=True) if value is not None
+    }
+    if len(kinds) > 1:
+        (one, first), (other, second) = sorted(kinds.items())[:2]
+        raise DatasetError(
+            f"{first.path}: the column {column!r} is {one} in line {first.line} and {other} in line {second.line}; use "
+            "one"
+        )
+    return values
+
+
+def _converter(texts: Sequence[str]) -> Callable[[str], Any]:
+    """What makes values of texts that are all of one type."""
+    if all(map(_WHOLE.fullmatch, texts)):
+        return int
+    if all(map(_NUMBER.fullmatch, texts)) and not any(_CODE.match(text) or math.isinf(float(text)) for text in texts):
+        return float
+    if all(text.lower() in ("true", "false") for text in texts):
+        return lambda text: text.lower() == "true"
+    if all(text.startswith("[") and text.endswith("]") for text in texts):
+        try:
+            [json.loads(text) for text in texts]
+        except (ValueError, RecursionError):
+            return str
+        return json.loads
+    return str
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return {str: "text", int: "a number", float: "a number", list: "a list"}.get(type(value), "an object")
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of each line of a text file in UTF-8, without spaces around it; empty lines are left out."""
     lines = _Lines(path)
@@ -293,8 +345,5 @@ class _Lines:
 
 def short(value: object) -> str:
     """A value as messages quote it."""
-    return _short(value if isinstance(value, str) else str(value)[:100])
-
-
-def _short(text: str) -> str:
+    text = str(value)
     return repr(text) if len(text) <= 80 else f"{text[:80]!r}..."
