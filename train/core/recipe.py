@@ -61,27 +61,30 @@ class Recipe(Config, Generic[BatchT]):
         A token budget, or a mask that changes over the run, needs `steps` (see `run_length`). ValueError if the split
         has more labels or token ids than the model, or no label where they are all that the model learns.
         """
-        most = self.model.most_labels
-        labels = Manifest.load(location, version=options.get("version")).label if most is not None else ()
-        if most is not None and (found := int(np.max(labels, initial=-1)) + 1) > most:
-            raise ValueError(
-                f"{location} has labels of {found} categories, but the model has {most}; set model.categories={found}"
-            )
-        if (ids := self.model.most_ids) is not None:
-            split = Manifest.load(location, version=options.get("version"))
-            if (found := tokenizer_facts(split.location, split.info).vocabulary) > ids:
-                raise ValueError(
-                    f"the tokenizer of {location} has {found:,} ids, but the model has {ids:,}; set "
-                    f"model.vocabulary={-(-found // 64) * 64}"
-                )
-        if self.model.needs_labels and np.max(labels, initial=-1) < 0:
-            raise ValueError(
-                f"no sample of {location} has a label, which is what {self.name} learns; make shards of a dataset with "
-                "labels, or give them to `maskstream index` with --labels"
-            )
+        if self.model.most_labels is not None or self.model.most_ids is not None:
+            self._check_fit(Manifest.load(location, version=options.get("version")))
         options.setdefault("batch_size", self.batch_size)
         options.setdefault("token_budget", self.token_budget)
         return self.data.loader(location, **options)
+
+    def _check_fit(self, split: Manifest) -> None:
+        """ValueError if a split has labels or token ids that the model cannot take, or lacks the labels it learns."""
+        found, most = int(np.max(split.label, initial=-1)) + 1, self.model.most_labels
+        if most is not None and found > most:
+            raise ValueError(
+                f"{split} has labels of {found} categories, but the model has {most}; set model.categories={found}"
+            )
+        if self.model.needs_labels and found == 0:
+            raise ValueError(
+                f"no sample of {split} has a label, which is what {self.name} learns; make shards of a dataset with "
+                "labels, or give them to `maskstream index` with --labels"
+            )
+        most = self.model.most_ids
+        if most is not None and (ids := tokenizer_facts(split.location, split.info).vocabulary) > most:
+            raise ValueError(
+                f"the tokenizer of {split} has {ids:,} ids, but the model has {most:,}; set "
+                f"model.vocabulary={-(-ids // 64) * 64}"
+            )
 
     def run_length(self, location: SplitLocation, *, world_size: int = 1, version: int | None = None) -> int:
         """The number of steps of a run on the split at a location, or on one that is open, or on a version of it.

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.resources import files
 from inspect import isfunction
 from types import ModuleType
-from typing import Any, get_origin
+from typing import Any, get_origin, get_type_hints
 
 from maskstream.train.core.recipe import Recipe
 
@@ -26,9 +26,9 @@ def list_recipes() -> dict[str, Callable[[], Recipe[Any]]]:
     found: dict[str, Callable[[], Recipe[Any]]] = {}
     for module in _modules("recipe"):
         for name, made in vars(module).items():
-            if isfunction(made) and made.__module__ == module.__name__ and list(made.__annotations__) == ["return"]:
-                kind: Any = get_origin(made.__annotations__["return"])
-                if kind is Recipe:
+            if isfunction(made) and made.__module__ == module.__name__:
+                hints: dict[str, Any] = get_type_hints(made)
+                if [*hints] == ["return"] and get_origin(hints["return"]) is Recipe:
                     found[name.replace("_", "-")] = made
     return found
 
