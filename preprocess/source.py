@@ -45,9 +45,9 @@ class Source:
     `id` names the source within the dataset and does not depend on the dataset's folder. `label` indexes the label
     names; -1 means none. `window` is [first, stop) in frames of a video (display order), in milliseconds of a sound, or
     in the unit that the modality's encoder documents; None takes the whole file. `span` cuts a video or a sound by time
-    instead. `meta` holds further annotations from
-    the dataset's lists (JSON values); they go into the sample's `json`. `parts` are further files of the same sample,
-    such as those of other microphones. A source with `computed` is made from `meta` alone, and `path` is no file.
+    instead. `meta` holds further annotations from the dataset's lists (JSON values); they go into the sample's `json`.
+    `parts` are further files of the same sample, such as those of other microphones. A source with `computed` is made
+    from `meta` alone, and `path` is no file.
     `made_by` is a function of the source, which a worker can import, for what its encoder does not read itself: it
     simulates, draws or reads what the encoder encodes. Its errors are the source's.
     """

@@ -91,9 +91,8 @@ def _trained_on(run: Path) -> Iterator[tuple[str, str]]:
     if isinstance(data, dict) and {"fingerprint", "location"} <= data.keys():
         yield str(data["fingerprint"]), str(data["location"])
         return
-    for checkpoint in list_checkpoints(
-        run / CHECKPOINTS
-    ):  # of a run of an earlier release, or of a loader of one's own
+    # a run of an earlier release, or of a loader of one's own
+    for checkpoint in list_checkpoints(run / CHECKPOINTS):
         with suppress(OSError, ValueError, KeyError, TypeError):
             state = read_checksummed((checkpoint / STATE).read_bytes())["loader"]
             yield from ((one, "") for one in _fingerprints(state))

@@ -206,12 +206,12 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             return own._by_dali(split)
         if self.output != "auto":
             return own.source(split)
-        chosen = own._chosen(split) if split.device.type == "cuda" else "cpu"
+        chosen = own._decoder(split) if split.device.type == "cuda" else "cpu"
         about = {"dataset": split.manifest.fingerprint, "seed": split.seed, **self.to_dict(identity=True)}
         agree("DALI" if chosen == "dali" else f"PyAV and output={own.output!r}", json.dumps(about, sort_keys=True))
         return replace(own, output="rgb")._by_dali(split) if chosen == "dali" else own.source(split)
 
-    def _chosen(self, split: Split) -> str:
+    def _decoder(self, split: Split) -> str:
         """The backend of "auto" on a CUDA device; called on a resolved config."""
         if needs := self._needs_rgb(self.flow):
             log.info("PyAV makes RGB in the loader for %s, because %s needs it there", split.device, needs)

@@ -155,15 +155,11 @@ def read_facts(definition: bytes, named: Mapping[str, str] | None = None) -> Tok
     """
     tokenizer, own = load_tokenizer(definition), named or {}
     known = {
-        what: next((i for i in map(tokenizer.token_to_id, (*_given(own, what), *names)) if i is not None), None)
+        what: next((i for i in map(tokenizer.token_to_id, (own.get(what, ""), *names)) if i is not None), None)
         for what, names in _NAMES.items()
     }
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     return TokenizerFacts(sha256=hashlib.sha256(definition).hexdigest(), vocabulary=highest + 1, **known)
-
-
-def _given(named: Mapping[str, str], what: str) -> tuple[str, ...]:
-    return (named[what],) if what in named else ()
 
 
 def _read_folder(folder: Path) -> tuple[bytes, dict[str, str]]:
