@@ -1,7 +1,6 @@
 """Activations that become neurons, spikes that a sample drops alike everywhere, and the transformer made of them."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,7 +205,8 @@ def test_a_report_shows_the_spikes(tmp_path):
     assert "nJ" in section.cards[0].facts[0].items[0].value
 
 
-def test_a_split_without_labels_is_refused(monkeypatch):
-    monkeypatch.setattr(Manifest, "load", lambda *_, **__: SimpleNamespace(label=np.full(3, -1)))
-    with pytest.raises(ValueError, match="no sample of here has a label, which is what spiking-mst-tiny learns; make"):
-        spiking_mst_tiny().loader("here")
+def test_a_split_without_labels_is_refused(tmp_path):
+    split = Manifest.load(write_split(tmp_path, 3, 0))
+    without = replace(split, label=np.full(len(split), -1))
+    with pytest.raises(ValueError, match=r"no sample of .*/split has a label, which is what spiking-mst-tiny learns"):
+        spiking_mst_tiny().loader(without)
