@@ -265,7 +265,8 @@ class TrainProgress:
         self._steps = steps
         self._name = name
         self._shown = shown
-        self._begun, self._next_line = (step, time.monotonic()), time.monotonic()
+        self._begun: tuple[int, float] | None = None
+        self._next_line = time.monotonic()
         console = DataConsole(file=sys.stderr)
         self._bar = shown and console.is_terminal
         self._progress = Progress(
@@ -293,8 +294,7 @@ class TrainProgress:
             self._progress.update(self._task, completed=metrics.step, figures=self._figures())
         elif self._shown and (time.monotonic() >= self._next_line or metrics.step == self._steps):
             self._next_line = time.monotonic() + LINE_EVERY_S
-            left = f"  {self._left(metrics.step)} left" if metrics.step < self._steps else ""
-            line = f"{self._name} step {metrics.step}/{self._steps}  {self._figures()}{left}"
+            line = f"{self._name} step {metrics.step}/{self._steps}  {self._figures()}{self._left(metrics.step)}"
             print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
@@ -302,10 +302,14 @@ class TrainProgress:
         if self._shown:
             self._progress.console.print(text, highlight=False)
 
-    def _left(self, step: int) -> timedelta:
-        """The time that the steps to come take, at the mean pace of this process."""
+    def _left(self, step: int) -> str:
+        """How long the steps to come take at the mean pace since the first line, whose step also started the loader."""
+        now = time.monotonic()
+        if self._begun is None or step == self._steps:
+            self._begun = step, now
+            return ""
         first, start = self._begun
-        return timedelta(seconds=round((time.monotonic() - start) * (self._steps - step) / (step - first)))
+        return f"  {timedelta(seconds=round((now - start) * (self._steps - step) / (step - first)))} left"
 
     def _figures(self) -> str:
         n = len(self._recent)

@@ -1,7 +1,9 @@
 import errno
 import json
 import os
+import time
 from dataclasses import asdict
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -151,14 +153,22 @@ def test_a_log_without_a_path_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_terminal_progress_is_a_line_now_and_then(capsys):
-    with TrainProgress("run", step=0, steps=3) as progress:
-        for step in (1, 2, 3):
+def test_without_a_terminal_progress_is_a_line_now_and_then(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with TrainProgress("run", step=0, steps=62) as progress:
+        for step in range(1, 63):
+            clock[0] += 100 if step == 1 else 2  # the first step also starts the loader
             progress.update(metrics(step))
     shown = capsys.readouterr().err.splitlines()
-    assert shown[0] == "run step 1/3  loss 1.0000  8.0 samples/s  25% waiting for data  0:00:00 left"
-    assert shown[-1].startswith("run step 3/3  loss 0.6111")
-    assert len(shown) == 2
+    assert shown[0] == "run step 1/62  loss 1.0000  8.0 samples/s  25% waiting for data"
+    steps = [int(line.split("/")[0].rpartition(" ")[2]) for line in shown]
+    assert [line.rpartition("data")[2] for line in shown[1:-1]] == [
+        f"  {timedelta(seconds=2 * (62 - step))} left" for step in steps[1:-1]
+    ]
+    assert steps[-1] == 62
+    assert shown[-1].endswith("waiting for data")
+    assert 3 <= len(shown) <= 15
 
 
 def test_hidden_progress_is_silent(capsys):
