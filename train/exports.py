@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from shutil import rmtree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from maskstream.pipelines.modalities.image.data import ImageData
@@ -46,28 +46,28 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     recipe, weights = run_recipe(run), run_weights(run)
     model = load_model(weights)
     name = counterpart(model)
-    new = out.with_name(f".{out.name}.new")
-    rmtree(new, ignore_errors=True)
-    if isinstance(model, TokenModel):
-        if data is None:
-            raise ValueError("a model of texts is of no use without its tokenizer; give the split that it trained on")
-        export_bert(model, new)
-        _write_tokenizer(new, Manifest.load(data), model)
-    elif isinstance(model, MaskedAutoencoder):
-        export_hf(model, new)
-        _write_json(new / "preprocessor_config.json", _processor(recipe))
-    (new / "README.md").write_text(_card(run, recipe, name))
-    if out.exists():
-        out.rmdir()
-    new.rename(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
+        new = Path(made) / out.name
+        if isinstance(model, TokenModel):
+            if data is None:
+                raise ValueError("a model of texts is of no use without its tokenizer; give the split it trained on")
+            export_bert(model, new)
+            _write_tokenizer(new, Manifest.load(data), model)
+        elif isinstance(model, MaskedAutoencoder):
+            export_hf(model, new)
+            _write_json(new / "preprocessor_config.json", _processor(recipe))
+        (new / "README.md").write_text(_card(run, recipe, name))
+        new.replace(out)  # an empty folder too
     return name
 
 
 def _processor(recipe: Recipe[Any]) -> Mapping[str, object]:
     """What transformers does to pictures: the short side to the recipe's size, its centre, ImageNet's moments."""
     config = recipe.data
+    assert isinstance(config, VideoData | ImageData)  # what `counterpart` takes has no other data
     video = isinstance(config, VideoData)
-    side = config.clip.size if isinstance(config, VideoData) else config.size if isinstance(config, ImageData) else 0
+    side = config.clip.size if isinstance(config, VideoData) else config.size
     square = {"height": side, "width": side}
     return {
         "image_processor_type": "VideoMAEImageProcessor" if video else "ViTImageProcessor",

@@ -78,6 +78,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path):
     _, run, out, _ = made["bert-base"]
     with pytest.raises(ValueError, match="without its tokenizer; give the split"):
         export_run(run, tmp_path / "out")
+    assert not any(tmp_path.iterdir())
     with pytest.raises(ValueError, match="is there and not empty; give a new folder"):
         export_run(run, out)
     split = write_split("image", tmp_path / "data")
