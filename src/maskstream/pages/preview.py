@@ -67,11 +67,20 @@ def preview(
             for name, some in masks.items()
         },
     }
+    shown = [
+        (
+            " and ".join(mask_name(getattr(one, mask.name)) for mask in modality.masks),
+            modality.figures(one, manifest),
+            batch,
+        )
+        for one, batch in zip(configs, batches, strict=True)
+    ]
+    name, figures, batch = shown[0]
     text = preview_page(
-        modality.figures(configs[0], manifest),
-        batches[0],
-        others=batches[1:],
-        names=[" and ".join(mask_name(getattr(one, mask.name)) for mask in modality.masks) for one in configs],
+        figures,
+        batch,
+        name=name,
+        others=shown[1:],
         title=f"{names} mask{'s'[: len(masks) * len(configs) > 1]} on "
         f"{manifest.info['dataset']}/{manifest.info['split']}",
         before={
@@ -102,30 +111,39 @@ def preview_page(
     before: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
     views: int = 1,
-    others: Sequence[Any] = (),
-    names: Sequence[str] = (),
+    name: str = "",
+    others: Sequence[tuple[str, Figures[Any], Any]] = (),
 ) -> str:
     """One HTML file, complete in itself, with a card of every row of `batch`; views of a sample follow each other.
 
-    others: batches of the same samples with other masks, whose cards follow those of `batch` row by row, each with the
-    name of its mask in `names`.
+    name: of the mask of `batch`. others: the same samples with other masks, which are compared: name, figures and batch
+    of each. Their cards follow those of `batch` row by row.
 
     Under the title stand the facts `before`, those of the figures, `facts`, and `links` to files beside it. It loads
     nothing from outside: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy).
     """
+    masked = [(name, figures, batch), *others]
     cards = []
     for row in range(len(batch)):
-        for number, one in enumerate((batch, *others)):
-            card = figures.sample(one, row)
-            card = replace(card, note=f"{names[number]} mask. {card.note}".strip()) if others else card
+        for mask, own, one in masked:
+            card = own.sample(one, row)
+            card = replace(card, title=f"{card.key}, {mask} mask") if others else card
             cards.append(replace(card, view=row % views + 1) if views > 1 else card)
-    lede, own = figures.about(batch)
-    shown = {name: value for name, value in own.items() if value}
+    lede, _ = figures.about(batch)
+    shown: dict[str, dict[str, str]] = {}
+    for mask, own, one in masked:
+        for what, value in own.about(one)[1].items():
+            if value:
+                shown.setdefault(what, {}).setdefault(value, mask)
+    told = {
+        what: "; ".join(f"{value} ({mask})" if len(values) > 1 else value for value, mask in values.items())
+        for what, values in shown.items()
+    }
     return page(
         kind="preview",
         title=title,
         lede=lede,
-        facts={**(before or {}), **shown, **facts},
+        facts={**(before or {}), **told, **facts},
         links=links or {},
         sections=(Section(cards=tuple(cards)),),
     )
