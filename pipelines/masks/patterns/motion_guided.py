@@ -91,7 +91,7 @@ class MotionGuided(DeviceMask):
         drawn = [self.draw_motion(grid, draw) for draw in draws]
         self._check(grid, flow.shape[1:])
         rows = grid.shape[0] if self.per == "slice" else 1
-        hidden = ranked_on_device(self, grid)(flow, *send_draws(drawn, grid.shape[0], flow.device).tensors)
+        hidden = captured_ranking(self, grid)(flow, *send_draws(drawn, grid.shape[0], flow.device).tensors)
         return placed(hidden, [own.visible * rows for own in drawn], grid)
 
     def draw_motion(self, grid: TokenGrid, draw: Draw) -> MotionDraws:
@@ -170,7 +170,7 @@ class CarrySettings(TypedDict):
 
 
 @cache
-def ranked_on_device(mask: MotionGuided, grid: TokenGrid) -> Captured:
+def captured_ranking(mask: MotionGuided, grid: TokenGrid) -> Captured:
     """The function that ranks the tokens of flow and the tensors of its draws."""
     return Captured(lambda flow, *draws: mask.ranked_on_device(grid, flow, DrawTensors(*draws)))
 
