@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Span:
             raise RejectError("check", f"ends at {end_s:.2f} s, within the part from {self}")
 
 
+ROUNDING_S = Fraction(1, 1000)
+"""How far lists and containers round times."""
 LATE_S = 1.0
 """So much a part may end behind its file, for lists round to seconds; it then ends with the file."""
 
@@ -44,10 +47,10 @@ class Source:
 
     `id` names the source within the dataset and does not depend on the dataset's folder. `label` indexes the label
     names; -1 means none. `window` is [first, stop) in frames of a video (display order), in milliseconds of a sound, or
-    in the unit that the modality's encoder documents; None takes the whole file. `span` cuts a video or a sound by time
-    instead. `meta` holds further annotations from the dataset's lists (JSON values); they go into the sample's `json`.
-    `parts` are further files of the same sample, such as those of other microphones. A source with `computed` is made
-    from `meta` alone, and `path` is no file.
+    in the unit that the modality's encoder documents; None takes the whole file. `span` cuts a video, a sound or a
+    motion by time instead. `meta` holds further annotations from the dataset's lists (JSON values); they go into the
+    sample's `json`. `parts` are further files of the same sample, such as those of other microphones. A source with
+    `computed` is made from `meta` alone, and `path` is no file.
     `made_by` is a function of the source, which a worker can import, for what its encoder does not read itself: it
     simulates, draws or reads what the encoder encodes. Its errors are the source's.
     """

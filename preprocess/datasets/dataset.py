@@ -97,7 +97,8 @@ _IN_ARCHIVES, _READS_MEDIA = "_in_archives", "_reads_media"
 
 def in_archives(*lists: str) -> Callable[[Listing], Listing]:
     """Declare of the function of a dataset that its raw data may stay in archives, which count as unpacked where they
-    lie. The function looks at names and sizes, and reads only lists with the suffixes `lists`, such as ".csv".
+    lie. The function looks at names and sizes, and reads only lists with the suffixes `lists`, such as ".csv"; of those
+    at a URL, ".parquet" is fetched if it is declared.
     """
 
     def declare(function: Listing) -> Listing:

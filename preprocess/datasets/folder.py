@@ -8,7 +8,7 @@ train/metadata.csv and so on), with a row for each sample. Of its columns only t
     label        a name or a number; none if it is empty
     labels       several: separated by ";", or a list. --set 'separator=;' splits `label` too
     split        train, val or test; train if it is empty
-    start, end   the part of a video or sound, in seconds or as 1:02:03.5; further rows may take other parts
+    start, end   the part of a video, sound or motion, in seconds or as 1:02:03.5; further rows may take other parts
     key          the sample's name; by default its path and part
 
 Every other column becomes a field of the samples, of the type of its values, which `fields=` of the loaders reads.

@@ -52,7 +52,7 @@ _VIDEO, _AUDIO, _IMAGE = (
 )
 _MEDIA = {"video": _VIDEO, "audiovisual": _VIDEO, "audio": _AUDIO, "image": _IMAGE, "image-text": _IMAGE}
 """Further names of the column of paths, by modality."""
-_TIMED = ("video", "audiovisual", "audio")
+_TIMED = ("video", "audiovisual", "audio", "pose")
 """The modalities whose files have parts in time. In lists of others, `start` and `end` are fields."""
 _TEXTS = frozenset({*ROLES, "text"})
 """Columns that are text, also where all of it is digits."""

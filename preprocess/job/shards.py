@@ -69,7 +69,8 @@ def listed(
     wanted, and for splits without any file.
     """
     sources_of, words = chosen_dataset(dataset, options.settings)
-    with raw_tree(root, outside_root=options.outside_root, damaged=options.damage == KEEP) as tree:
+    lists = declared(sources_of).in_archives or ()
+    with raw_tree(root, lists=lists, outside_root=options.outside_root, damaged=options.damage == KEEP) as tree:
         raw = _chosen(sources_of, tree, options, decided)
         words = [*words, *damage_settings(raw.encoder, options.damage)]
         yield replace(raw, encoder=with_settings(in_profile(raw.encoder, options.profile), words)), tree.files

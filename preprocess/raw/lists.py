@@ -130,7 +130,7 @@ def _delimiter(path: Path) -> str:
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 """The files that `read_list` reads."""
 MAX_LISTED_BYTES = 1 << 30
-"""The most that a list in Parquet may hold, for its rows are in memory."""
+"""The most that a list in Parquet may hold, for its rows are in memory, and that a list may have that is fetched."""
 _ROWS = 1024
 
 
@@ -183,8 +183,11 @@ def _object(path: Path, number: int, text: str) -> dict[str, Any]:
 def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with path.open("rb") as opened:
-            if opened.read(4) == bytes(4):  # it stands for a file at a URL
-                raise DatasetError(f"{path} is in Parquet and not on this machine; write the list as csv or JSON Lines")
+            if opened.read(4) == bytes(4):
+                raise DatasetError(
+                    f"{path} begins with zeros: it is damaged, or it is at a URL and has more than {MAX_LISTED_BYTES} "
+                    "bytes, which are not fetched. Write the list as csv or JSON Lines"
+                )
         with pq.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, ValueError, OSError) as error:

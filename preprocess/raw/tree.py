@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from .archive import ENDINGS, is_archive, pieces
 from .archive_list import OpenArchives, list_members, listed_archive
 from .file_state import DamagedFileError, FileState, set_age
 from .files import LOCAL, Hand, RawFiles, UrlFiles, fetching, is_same_file
+from .lists import MAX_LISTED_BYTES
 from .members import ArchiveMember
 from .parquet_rows import SUFFIX
 from .scratch import Scratch
@@ -123,7 +124,6 @@ class _Members:
 
 log = logging.getLogger(__name__)
 
-_MAX_LIST_BYTES = 1 << 30
 _THREADS = 8
 
 
@@ -255,8 +255,8 @@ def _stand_in(path: Path, member: ArchiveMember, archive: Path, opened: OpenArch
     if opened is None:
         path.touch()
         os.truncate(path, member.size_bytes)
-    elif member.size_bytes > _MAX_LIST_BYTES:
-        raise DatasetError(f"{member_path(archive, member.name)} has more than {_MAX_LIST_BYTES} bytes; is it a list?")
+    elif member.size_bytes > MAX_LISTED_BYTES:
+        raise DatasetError(f"{member_path(archive, member.name)} has more than {MAX_LISTED_BYTES} bytes; is it a list?")
     else:
         opened.copy(archive, member.name, path)
     set_age(path, member.mtime_ns)
@@ -279,11 +279,15 @@ class RawTree:
 
 
 @contextmanager
-def raw_tree(root: str | Path, *, outside_root: bool = False, damaged: bool = False) -> Iterator[RawTree]:
+def raw_tree(
+    root: str | Path, *, lists: Collection[str] = (), outside_root: bool = False, damaged: bool = False
+) -> Iterator[RawTree]:
     """The tree of the raw data at a local path or a URL, from which a temporary one is made for the block.
 
-    outside_root: lists and links may name files that are not below a local root. damaged: archives may be damaged, and
-    are read as far as they can be. Raises ValueError for a URL that is not legal, OutageError if it cannot be listed.
+    lists: the suffixes of lists that the dataset declares. Of Parquet files at a URL, those in the root and those
+    called `metadata` are fetched if ".parquet" is one. outside_root: lists and links may name files that are not below
+    a local root. damaged: archives may be damaged, and are read as far as they can be. Raises ValueError for a URL that
+    is not legal, OutageError if it cannot be listed.
     """
     if outside_root and is_url(root):
         raise ValueError(f"a list at {root} names files there, and no others; leave --outside-root out")
@@ -300,16 +304,22 @@ def raw_tree(root: str | Path, *, outside_root: bool = False, damaged: bool = Fa
     url = str(root).rstrip("/")
     with closing(Scratch()) as scratch:
         files = UrlFiles(url, scratch.folder)
-        lists = []
+        wanted = []
         for file in listed(url):
             path = scratch.folder / file.name
-            if path.suffix.lower() in LISTS:
-                lists.append(path)
+            if path.suffix.lower() in LISTS or (SUFFIX in lists and _may_list(path, file, scratch.folder)):
+                wanted.append(path)
             _stand_in_of_url(path, url, file)
         with ThreadPoolExecutor(THREADS) as pool:
-            for _ in pool.map(lambda path: files.fetch(path, path), lists):
+            for _ in pool.map(lambda path: files.fetch(path, path), wanted):
                 pass
         yield RawTree(url, scratch.folder, files)
+
+
+def _may_list(path: Path, file: RawFile, root: Path) -> bool:
+    """Whether a Parquet file lies and is called as a list is; others hold media, and may be large."""
+    is_placed = path.parent == root or path.stem == "metadata"
+    return path.suffix.lower() == SUFFIX and is_placed and file.size_bytes <= MAX_LISTED_BYTES
 
 
 def _stand_in_of_url(path: Path, url: str, file: RawFile) -> None:

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
-from maskstream.preprocess.source import RejectError, Source
+from maskstream.preprocess.source import ROUNDING_S, RejectError, Source, Span
 from maskstream.shards.config import Config
 from maskstream.shards.media.h36m import PARENTS
 from maskstream.shards.members.arrays import poses_member
@@ -42,6 +42,15 @@ def resampled(motion: Motion, rate_hz: float) -> Motion:
     for joint, parent in list(enumerate(PARENTS))[1:]:
         made[:, joint] += made[:, parent]
     return Motion(places=made, names=motion.names, times_s=at)
+
+
+def cut(motion: Motion, span: Span) -> Motion:
+    """The poses of a motion from 0 s on that begin in a part of it. Raises RejectError if those are fewer than two."""
+    times = motion.times_s
+    span.check_end(float(times[-1] + times[1]))
+    stop_s = np.inf if span.stop_s is None else span.stop_s
+    inside = (times >= span.start_s - float(ROUNDING_S)) & (times < stop_s - float(ROUNDING_S))
+    return Motion(places=motion.places[inside], names=motion.names, times_s=times[inside])
 
 
 def _between(first: Floats, second: Floats, share: Floats) -> Floats:
@@ -94,24 +103,30 @@ class PoseEncoder(Config):
         `made_by` of a source reads a `Motion` of another format.
         """
         found, rig = self._read(source)
-        poses = self._at_rate(found).places
-        seconds = float(found.times_s[-1] - found.times_s[0])
+        made = self._at_rate(found, source.span)
+        whole = found if source.span is None else made
         return Encoded(
-            members={"poses.npy": poses_member(poses, self.rate_hz)},
-            meta={"n_frames": len(poses), "seconds": round(seconds, 6), "rig": rig, "n_poses": len(found.places)},
+            members={"poses.npy": poses_member(made.places, self.rate_hz)},
+            meta={
+                "n_frames": len(made.places),
+                "seconds": round(float(whole.times_s[-1] - whole.times_s[0]), 6),
+                "rig": rig,
+                "n_poses": len(found.places),
+            },
         )
 
     def motion(self, source: Source) -> Motion:
         """The motion of Human3.6M's joints at the encoder's rate. Raises RejectError as `encode` does."""
-        return self._at_rate(self._read(source)[0])
+        return self._at_rate(self._read(source)[0], source.span)
 
-    def _at_rate(self, found: Motion) -> Motion:
+    def _at_rate(self, found: Motion, span: Span | None) -> Motion:
+        """The motion at the encoder's rate, or the part of it whose frames begin in `span`."""
         seconds = float(found.times_s[-1] - found.times_s[0])
         if seconds * self.rate_hz > _MOST_FRAMES:
             raise RejectError("check", f"lasts {seconds:g} s, which is more than {_MOST_FRAMES:,} frames")
         made = resampled(found, self.rate_hz)
         check_size(made.places)
-        return made
+        return made if span is None else cut(made, span)
 
     def _read(self, source: Source) -> tuple[Motion, str]:
         """The joints of Human3.6M in a file, and the name of its rig."""

@@ -25,7 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from maskstream.preprocess.encode.limits import check_frame_size, check_frames, in_force, lasts
-from maskstream.preprocess.source import DamageError, RejectError, Span, explain
+from maskstream.preprocess.source import ROUNDING_S, DamageError, RejectError, Span, explain
 from maskstream.shards.media.local_media import MediaError, open_media
 
 FrameT = TypeVar("FrameT")
@@ -368,8 +368,6 @@ def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> It
 
 _SEEKABLE = ("mov", "matroska")
 """Containers in which a time is found without reading all that is before it."""
-_ROUNDING_S = Fraction(1, 1000)
-"""How far lists and containers round times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -427,8 +425,8 @@ def _found_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> _Part
         if seeks and not (span.start_s and set(_SEEKABLE) & {*container.format.name.split(",")}):
             return None
         unit, origin = stream.time_base or Fraction(1, av.time_base), Fraction(container.start_time or 0, av.time_base)
-        begin = ceil((origin + Fraction(span.start_s) - _ROUNDING_S) / unit)
-        stop = None if span.stop_s is None else ceil((origin + Fraction(span.stop_s) - _ROUNDING_S) / unit)
+        begin = ceil((origin + Fraction(span.start_s) - ROUNDING_S) / unit)
+        stop = None if span.stop_s is None else ceil((origin + Fraction(span.stop_s) - ROUNDING_S) / unit)
         packets, hidden, ended = _part_packets(container, stream, damage, begin if seeks else None, stop)
         if seeks and not (packets and packets[0][1] and packets[0][0] is not None and packets[0][0] <= begin):
             return None
@@ -445,7 +443,7 @@ def _found_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> _Part
         span.check_end(float(stamps[-1] * unit + facts.last_interval - origin))
     inside = [pts for pts in stamps if pts >= begin]
     first = inside[0] if inside else stamps[-1]
-    if facts.variable and first - begin > _ROUNDING_S / unit and stamps[0] < begin:
+    if facts.variable and first - begin > ROUNDING_S / unit and stamps[0] < begin:
         inside.insert(0, first := max(pts for pts in stamps if pts < begin))
     elif facts.variable and not inside:
         inside = [first]
@@ -489,10 +487,10 @@ def _part_packets(
 def _numbered(facts: SourceFacts, span: Span) -> _Part:
     """The part of a video at a constant rate whose frames have no time stamps."""
     span.check_end(float(facts.n_frames / facts.rate))
-    first = max(0, ceil((Fraction(span.start_s) - _ROUNDING_S) * facts.rate))
+    first = max(0, ceil((Fraction(span.start_s) - ROUNDING_S) * facts.rate))
     stop = facts.n_frames
     if span.stop_s is not None:
-        stop = min(stop, ceil((Fraction(span.stop_s) - _ROUNDING_S) * facts.rate))
+        stop = min(stop, ceil((Fraction(span.stop_s) - ROUNDING_S) * facts.rate))
     if first >= stop:
         raise RejectError("check", f"has no frame in the part from {span}")
     return _Part(facts=replace(facts, n_frames=stop - first, n_expected=stop - first), window=(first, stop))

@@ -5,7 +5,7 @@ import pytest
 
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder, resampled
 from maskstream.preprocess.encode.pose.motion_files import BIPED, RIGS, Motion, in_h36m, read_bvh, read_psa, upright
-from maskstream.preprocess.source import RejectError, Source
+from maskstream.preprocess.source import RejectError, Source, Span
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones
 from maskstream.shards.media.npy import read_npy
 
@@ -115,6 +115,35 @@ def test_psa_files_that_are_cut_or_of_others_are_refused(tmp_path):
         path.write_bytes(data)
         with pytest.raises(RejectError, match=words):
             read_psa(path)
+
+
+def test_a_part_has_the_poses_that_begin_in_it(tmp_path):
+    poses = random_motion(np.random.default_rng(0), 40)
+    np.savez(tmp_path / "a.npz", positions=poses, rate_hz=50.0)
+    encoder = PoseEncoder()
+
+    def part(start_s, stop_s):
+        return encoder.encode(Source(id="a", path=tmp_path / "a.npz", span=Span(start_s=start_s, stop_s=stop_s)))
+
+    for (start_s, stop_s), frames in {
+        (0.0, 0.3): (0, 15),
+        (0.3, None): (15, 40),
+        (0.302, 0.4005): (16, 20),
+        (0.5, 0.9): (25, 40),
+    }.items():
+        made = part(start_s, stop_s)
+        np.testing.assert_allclose(read_npy(made.members["poses.npy"].data), poses[slice(*frames)], atol=1e-6)
+        assert (made.meta["n_frames"], made.meta["n_poses"]) == (frames[1] - frames[0], 40)
+        assert made.meta["seconds"] == pytest.approx((frames[1] - frames[0] - 1) / 50)
+    span = Span(start_s=0.5, stop_s=0.9)
+    assert len(encoder.motion(Source(id="a", path=tmp_path / "a.npz", span=span)).places) == 15
+    for start_s, stop_s, words in (
+        (0.9, 1.0, "ends at 0.80 s, before"),
+        (0.2, 9.0, "ends at 0.80 s, within the part"),
+        (0.2, 0.22, "has 1 pose"),
+    ):
+        with pytest.raises(RejectError, match=words):
+            part(start_s, stop_s)
 
 
 def test_an_npz_comes_back_as_it_was_written(tmp_path):

@@ -11,9 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from maskstream.preprocess import DATASETS, Limits
+from maskstream.preprocess.datasets.dataset import declared
 from maskstream.preprocess.job.shards import dataset_in
 from maskstream.preprocess.raw.scratch import Scratch
 from maskstream.preprocess.raw.tree import raw_tree
@@ -113,6 +116,20 @@ def test_lists_are_fetched_and_media_are_not(raw, server, tmp_path):
     run(server.url, tmp_path / "remote")
     run(raw, tmp_path / "local")
     assert contents(tmp_path / "remote") == contents(tmp_path / "local")
+
+
+def test_lists_in_parquet_are_fetched_and_media_in_parquet_are_not(raw, server):
+    for folder in ("", "train/", "shards/"):
+        (raw / folder).mkdir(exist_ok=True)
+        pq.write_table(pa.table({"path": ["train/a/one.mp4"], "caption": ["x"]}), raw / folder / "list.parquet")
+    list_files(raw)
+    function = DATASETS["folder"]
+    with raw_tree(server.url, lists=declared(function).in_archives or ()) as tree:
+        (source,) = dataset_in(tree, function).splits["train"]
+        assert (source.id, source.meta) == ("train/a/one.mp4", {"caption": "x"})
+        assert fetched(server) == {"list.parquet": 1}
+    with raw_tree(server.url) as tree, pytest.raises(DatasetError, match=r"list.parquet begins with zeros: it is dam"):
+        dataset_in(tree, function)
 
 
 def test_an_outage_is_no_reject_and_the_run_continues(raw, server, whole, tmp_path):
