@@ -2,7 +2,7 @@
 
 from .adding import add_sources
 from .appending import Appended, append
-from .dividing import Divided, divide
+from .dividing import Divided, Few, divide, take_few
 from .erasing import Erased, Removal, erase, remove
 from .merging import Merged, merge
 
@@ -10,6 +10,7 @@ __all__ = [
     "Appended",
     "Divided",
     "Erased",
+    "Few",
     "Merged",
     "Removal",
     "add_sources",
@@ -18,4 +19,5 @@ __all__ = [
     "erase",
     "merge",
     "remove",
+    "take_few",
 ]

@@ -1,4 +1,4 @@
-"""Divides a finished split: samples of it are held out as a split of their own, and no tar is touched.
+"""Divides a finished split: samples of it are held out, or a few taken, as a split of their own; no tar is touched.
 
 Both have the same parts of the manifest, and each a file with the numbers of its samples among those of the parts
 (`selected`). What is left is a new version of the split; earlier versions have all samples, so runs that were begun on
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, SOURCE, VAL, Division, group_of_id
 from maskstream.shards.errors import DatasetError
@@ -112,6 +113,48 @@ def divide(
         held_out_version=renewed["version"],
         held_out_samples=renewed["counts"]["samples"],
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Few:
+    """A split of few samples of each label: where it is, its version and its samples."""
+
+    out: str
+    version: int
+    samples: int
+
+
+def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Location | None = None) -> Few:
+    """Make a split `out`, by default `few-EACH` beside it, of at most `each` samples of each label of a finished split.
+
+    It names the tars of the split, which stays as it is. The samples of a label are taken in the order of the hashes of
+    their keys under the seed, so the ten of a seed are among its thirty. The same call again takes what was appended
+    since into account. Samples without a label are left out.
+
+    Raises ValueError if `each` is below 1, DatasetError for a split without labels or of foreign tars, and for another
+    split at `out`; ShardError if the split cannot be read, BusyError if another run writes to `out`.
+    """
+    if each < 1:
+        raise ValueError(f"few={each} must be the number of samples of each label, 1 or more")
+    output = output_at(split)
+    info = read_dataset_json(output.store)
+    other = output_at(within(folder_and_name(whole_location(output))[0], f"few-{each}") if out is None else out)
+    _check(output, other, info, seen_from(output.location, other.location))
+    with other.sole_writer():
+        whole = Manifest.load(output.store, info=info, whole=True)
+        own = read_selected(output.store, info)
+        own = np.setdiff1d(np.arange(len(whole)) if own is None else own, whole.removed, assume_unique=True)
+        own = own[whole.label[own] >= 0]
+        order = own[np.argsort([_key_hash(seed, key) for key in whole.keys(own)], kind="stable")]
+        chosen = [order[whole.label[order] == label][:each] for label in np.unique(whole.label[own])]
+        if not chosen:
+            raise DatasetError(f"{output.location} has no labelled sample; --few takes some of each label")
+        made = _publish_held_out(output, other, whole, np.sort(np.concatenate(chosen)))
+    return Few(out=str(other.location), version=made["version"], samples=made["counts"]["samples"])
+
+
+def _key_hash(seed: int, key: str) -> int:
+    return xxhash.xxh3_64_intdigest(f"{seed}\0{key}".encode())
 
 
 def renew_held_out(output: Output) -> None:

@@ -115,8 +115,19 @@ def merge(
 def split(
     data: Data,
     val: Annotated[
-        float, typer.Option(metavar="SHARE", help="The share of the samples that is held out, such as 0.05.")
-    ],
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="The share of the samples that is held out, such as 0.05.", show_default=False
+        ),
+    ] = None,
+    few: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Take N samples of each label as a split of their own instead; DATA stays as it is.",
+            show_default=False,
+        ),
+    ] = None,
     val_by: Annotated[
         str,
         typer.Option(
@@ -128,17 +139,26 @@ def split(
     val_seed: Annotated[int, typer.Option(help="The seed of the choice.")] = 0,
     out: Annotated[
         str | None,
-        typer.Option(help="The folder of what is held out, or a URL [default: val beside DATA]", show_default=False),
+        typer.Option(
+            help="The folder of the new split, or a URL [default: val, or few-N, beside DATA]", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Hold samples out of a split as a validation split, of each label alike; no tar is touched.
 
     DATA gets a new version without them. Runs that were begun before resume on theirs. After samples were appended, the
-    same command divides these alone.
+    same command divides these alone. With --few 10 the new split has ten samples of each label, for fine-tuning and
+    probes with few labels, and DATA keeps them.
     """
-    from maskstream.preprocess.versions import divide
+    from maskstream.preprocess.versions import divide, take_few
 
+    if val is None and few is not None:
+        taken = take_few(data, few, seed=val_seed, out=out)
+        tell(asdict(taken), [f"{taken.out}: version {taken.version} has {plural(taken.samples, 'sample')}"], as_json)
+        return
+    if val is None or few is not None:
+        raise typer.BadParameter("give one of both: a share, or a number of each label", param_hint="--val or --few")
     result = divide(data, val, by=val_by, seed=val_seed, out=out)
     lines = [
         f"{data}: version {result.version} has {plural(result.samples, 'sample')}",

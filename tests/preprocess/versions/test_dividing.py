@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskstream.preprocess.job.verification import repair_split, verify_split
-from maskstream.preprocess.versions import append, divide, erase, merge, remove
+from maskstream.preprocess.versions import append, divide, erase, merge, remove, take_few
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import finish_split, read_dataset_json
 from maskstream.shards.format.inspect import inspect
@@ -262,3 +262,36 @@ def test_in_an_object_store_it_makes_the_same_files(tmp_path: Path, monkeypatch:
         erase(split, ["k1", "k2", "k3"])
         here = {name: data for name, data in contents(tmp_path / "set").items() if not name.endswith(".lock")}
         assert {name.removeprefix("set/"): data for name, data in double.objects.items()} == here
+
+
+def test_a_few_of_each_label_are_taken_and_the_split_keeps_them(tmp_path: Path) -> None:
+    """At most N of each label, those of a small N among those of a larger one, and none that was removed or has no
+    label; the split, its tars and its versions stay as they are.
+    """
+    groups = [(i, (0, 0, 1, -1)[i % 4]) for i in range(24)] + [(30, 2)]
+    split = of_groups(tmp_path / "train", groups)
+    remove(split, ["k0"])
+    before, labels = contents(split), {f"k{i}": label for i, (_, label) in enumerate(groups)}
+    two, four = take_few(split, 2), take_few(split, 4, out=tmp_path / "other" / "four")
+    assert (two.out, two.samples) == (str(tmp_path / "few-2"), 5)
+    assert contents(split) == before
+    found, more = keys(Path(two.out)), keys(Path(four.out))
+    assert sorted(labels[key] for key in found) == [0, 0, 1, 1, 2]
+    assert sorted(labels[key] for key in more) == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    assert set(found) < set(more)
+    assert "k0" not in more
+    assert {tuple(keys(Path(take_few(split, 2, seed=seed, out=tmp_path / str(seed)).out))) for seed in range(4)} > {
+        tuple(found)
+    }
+    assert take_few(split, 2) == two
+    assert not verify(Path(two.out)).problems
+
+
+def test_few_are_refused_where_there_is_nothing_to_take(tmp_path: Path) -> None:
+    split = of_groups(tmp_path / "train", [(i, -1) for i in range(4)])
+    with pytest.raises(DatasetError, match="has no labelled sample; --few takes some of each label"):
+        take_few(split, 2)
+    with pytest.raises(ValueError, match="few=0 must be the number of samples of each label, 1 or more"):
+        take_few(split, 0)
+    with pytest.raises(DatasetError, match="cannot be its own validation split"):
+        take_few(split, 2, out=split)
