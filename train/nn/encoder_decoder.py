@@ -73,7 +73,8 @@ class TokenDecoder(nn.Module):
     positions: float32 (N, E), per kind, or a module that makes them. If there are several kinds, each has a learnt
     embedding. windows: attention stays within these windows; all tokens are then put back in order. Only for one kind.
     class_token: the encoder's output begins with a class token, which the decoder reads too; its position is 0, or
-    learnt if the positions are. bias: of the linear layer from the encoder's width to the decoder's.
+    learnt if the positions are. own_class: the decoder has a learnt class token of its own instead. bias: of the linear
+    layer from the encoder's width to the decoder's.
     """
 
     TABLES: ClassVar[tuple[str, ...]] = ("kind",)
@@ -89,14 +90,15 @@ class TokenDecoder(nn.Module):
         norm_eps: float | None = None,
         windows: Windows | None = None,
         class_token: bool = False,
+        own_class: bool = False,
         bias: bool = False,
     ) -> None:
         super().__init__()
         learnt = isinstance(positions, LearntPositions)
         self.positions = positions if isinstance(positions, LearntPositions) else Positions(positions)
         width = self.positions.width
-        self.has_class = class_token
-        self.class_place = nn.Parameter(torch.zeros(width)) if class_token and learnt else None
+        self.has_class, self.own_class = class_token, own_class
+        self.class_place = nn.Parameter(torch.zeros(width)) if own_class or (class_token and learnt) else None
         self.bridge = nn.Linear(encoder_width, width, bias=bias)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.kind = nn.Parameter(torch.zeros(len(n_targets), width)) if len(n_targets) > 1 else None
@@ -116,9 +118,13 @@ class TokenDecoder(nn.Module):
         encoded: the encoder's output (B, V, D) for the tokens `visible` (B, V), per kind; (B, 1 + V, D) with a class
         token.
         """
+        if self.own_class:
+            encoded = [one[:, 1:] for one in encoded]
         seen = [self.bridge(one) for one in encoded]
         whole: list[Tensor] = []
-        if self.has_class:
+        if self.own_class and self.class_place is not None:
+            whole = [self.class_place.to(seen[0].dtype).expand(len(seen[0]), 1, -1)]
+        elif self.has_class:
             whole = [one[:, :1] if self.class_place is None else one[:, :1] + self.class_place for one in seen]
             seen = [one[:, 1:] for one in seen]
         if self.windows is not None:

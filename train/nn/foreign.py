@@ -36,8 +36,8 @@ _BERT = {"hidden_act": "gelu", "is_decoder": False, "tie_word_embeddings": True,
 """What a config of transformers may say, for a model that has a counterpart here."""
 _RATIO = "intermediate_size / hidden_size"
 
-_MAE = ("columns", True, False, True)
-"""MAE's first axis of positions, class token, learnt positions and bias of the bridge."""
+_MAE = ("columns", True, False, True, False)
+"""MAE's first axis of positions, class token, learnt positions, bias of the bridge and class token of the decoder."""
 
 
 def to_hf_config(model: MaskedAutoencoder[BatchT]) -> dict[str, Any]:
@@ -190,9 +190,11 @@ def _tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageTokens:
         plain = (tokens.target, tokens.places, c.class_token, c.learnt, c.bridge_bias)
         if plain == ("normalised", "line", False, False, False):
             return tokens
-    if isinstance(tokens, ImageTokens) and (tokens.first, c.class_token, c.learnt, c.bridge_bias) == _MAE:
-        return tokens
-    what = ("target", "positions", "class_token", "learnt", "bridge_bias")
+    if isinstance(tokens, ImageTokens):
+        plain_image = (tokens.places, c.class_token, c.learnt, c.bridge_bias, c.own_class)
+        if plain_image == _MAE:
+            return tokens
+    what = ("target", "positions", "class_token", "learnt", "bridge_bias", "own_class")
     got = ", ".join(f"{name}={value!r}" for name, value in c.to_dict(defaults=True).items() if name in what)
     shapes = ", ".join(str(grid.shape) for grid in model.grids.values())
     raise ValueError(

@@ -36,7 +36,7 @@ from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squar
 from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .grid import LearntPositions, Windows, gather_tokens
 from .layouts import find_layout
-from .media_tokens import FirstAxis, ImageTokens, Positions, SpectrogramTokens, Targets, VideoTargets, VideoTokens
+from .media_tokens import ImagePositions, ImageTokens, Positions, SpectrogramTokens, Targets, VideoTargets, VideoTokens
 from .transformer import BlockSizes, init_linear
 
 
@@ -75,7 +75,8 @@ class AutoencoderConfig(ModelConfig[BatchT]):
     None for global attention. eps: of all layer norms except the decoder's last, whose epsilon is decoder_eps. 1e-6 is
     the authors' value; transformers uses 1e-12 and 1e-5. class_token: a learnt token precedes the visible tokens in
     encoder and decoder. learnt: positions are learnt, apart for the first axis of the grid and for the others, instead
-    of fixed. bridge_bias: the linear layer from the encoder's width to the decoder's has a bias.
+    of fixed. bridge_bias: the linear layer from the encoder's width to the decoder's has a bias. own_class: the decoder
+    does not read the encoder's class token, it has a learnt one of its own, as in MAE-ST.
     """
 
     width: int = 384
@@ -91,11 +92,14 @@ class AutoencoderConfig(ModelConfig[BatchT]):
     class_token: bool = False
     learnt: bool = False
     bridge_bias: bool = False
+    own_class: bool = False
 
     def __post_init__(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=2)
         self.need_least("depth", "decoder_depth", "mlp_ratio")
+        if self.own_class and not self.class_token:
+            raise ValueError("own_class=True is for models with a class token, got class_token=False; set it too")
         if self.decoder_window is not None and self.class_token:
             raise ValueError(
                 f"a class token lies in no window, got decoder_window={self.decoder_window} and class_token=True; "
@@ -134,6 +138,7 @@ class MaskedAutoencoder(Model[BatchT]):
             norm_eps=c.decoder_eps,
             windows=None if c.decoder_window is None else Windows(tokens.grid, c.decoder_window),
             class_token=c.class_token,
+            own_class=c.own_class,
             bias=c.bridge_bias,
         )
         self.decoder.init_weights()
@@ -236,16 +241,16 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
 class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     """The sizes of an autoencoder of patches of pictures.
 
-    target: what the decoder predicts, "normalised" patches or "pixels" (see media_tokens.py). positions: the axis that
-    has the first half of the position embeddings; "columns" in the weights that MAE's authors published.
+    target: what the decoder predicts, "normalised" patches or "pixels" (see media_tokens.py). positions: see
+    ImagePositions; "columns" in the weights that MAE's authors published.
     """
 
     target: Targets = "normalised"
-    positions: FirstAxis = "rows"
+    positions: ImagePositions = "rows"
 
     def __post_init__(self) -> None:
         AutoencoderConfig.__post_init__(self)
-        self.need_choices(target=Targets, positions=FirstAxis)
+        self.need_choices(target=Targets, positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""

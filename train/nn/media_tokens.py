@@ -145,23 +145,33 @@ class VideoTokens(nn.Module):
         return centred, mean, norm / (self.n_pixels - 1) ** 0.5 + 255e-6
 
 
-FirstAxis = Literal["rows", "columns"]
-"""The axis whose sinusoids are the first half of a position embedding."""
+ImagePositions = Literal["rows", "columns", "grid"]
+"""Where a patch stands: the sinusoids of its row and of its column, those named here in the first half of the vector,
+or waves that fit the grid (see `grid_positions`).
+"""
+
+
+def image_positions(grid: tuple[int, ...], width: int, places: ImagePositions) -> Tensor:
+    """Fixed positions float32 (N, width) of patches; ValueError where width is not a multiple of 4."""
+    if places == "grid":
+        return grid_positions(grid, width)
+    rows_first = axis_sinusoids(grid, width)
+    return rows_first if places == "rows" else rows_first.roll(width // 2, dims=1)
 
 
 class ImageTokens(nn.Module):
     """Cuts pictures into (h w)-ordered patches, in (h w c) order within a patch.
 
     The patches stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
-    target: see Targets. first: see FirstAxis.
+    target: see Targets. places: see ImagePositions.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, grid: TokenGrid, target: Targets = "normalised", first: FirstAxis = "rows") -> None:
+    def __init__(self, grid: TokenGrid, target: Targets = "normalised", places: ImagePositions = "rows") -> None:
         super().__init__()
-        self.target, self.first = target, first
+        self.target, self.places = target, places
         grid.need("h", "w", by="a model of pictures")
         self.grid, self.patch = grid.shape, grid.patch
         self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
@@ -222,12 +232,8 @@ class ImageTokens(nn.Module):
         return patches.reshape(-1, h, w, ph, pw, 3).transpose(2, 3).reshape(image.shape)
 
     def positions(self, width: int) -> Tensor:
-        """Fixed positions float32 (N, width): sines and cosines of the row in one half, of the column in the other.
-
-        ValueError where width is not a multiple of 4.
-        """
-        places = axis_sinusoids(self.grid, width)
-        return places if self.first == "rows" else places.roll(width // 2, dims=1)
+        """Fixed positions float32 (N, width); ValueError where width is not a multiple of 4."""
+        return image_positions(self.grid, width, self.places)
 
 
 class SpectrogramTokens(nn.Module):

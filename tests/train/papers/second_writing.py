@@ -33,6 +33,16 @@ def pictures(n: int, ratio: float) -> ImageBatch:
     return ImageBatch(image=image, mask=mask, label=torch.full((n,), -1), key=[str(i) for i in range(n)])
 
 
+def check_parity(model: nn.Module, made: Tensor, written: Tensor, most: float = 1e-10) -> None:
+    """Fails unless a model's loss and all its gradients are those of a second writing, in float64."""
+    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    ours, theirs = (torch.autograd.grad(loss, list(named.values()), materialize_grads=True) for loss in (made, written))
+    assert abs(made.item() - written.item()) <= most * abs(written.item())
+    for name, one, other in zip(named, ours, theirs, strict=True):
+        assert float((one - other).norm()) <= most * max(float(other.norm()), most), name
+    assert any(float(one.norm()) > 0 for one in ours)
+
+
 def normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
     return centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
@@ -100,7 +110,9 @@ def decoded(seen: Tensor, decoder: nn.Module, place: Tensor, visible: Tensor, ta
     """MAE's decoder over one sample's encoded tokens (1 + V or V, D) and mask tokens: its predictions of targets."""
     x = linear(seen, decoder.bridge)
     whole, known = x[: len(x) - len(visible)], x[len(x) - len(visible) :]
-    if decoder.class_place is not None:
+    if decoder.own_class:
+        whole = decoder.class_place[None]
+    elif decoder.class_place is not None:
         whole = whole + decoder.class_place
     x = stacked(torch.cat((whole, known + place[visible], decoder.mask_token + place[target])), decoder.stack)
     return linear(x[-len(target) :], decoder.head[0])

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train.core.model import Grids, need_mask
-from maskstream.train.nn.grid import axis_sinusoids, gather_tokens, put_tokens
+from maskstream.train.nn.grid import gather_tokens, put_tokens
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
+from maskstream.train.nn.media_tokens import ImagePositions, image_positions
 from maskstream.train.nn.objectives import joint_moments
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig
 
@@ -24,21 +25,26 @@ class LatentAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     """The sizes of an autoencoder of patches of latents, and what makes the latents.
 
     vq: the model.safetensors of a run that trained a quantiser (see FrozenQuantiser); quantiser: its sizes. The data's
-    patch is p times the quantiser's cell.
+    patch is p times the quantiser's cell. positions: see ImagePositions.
     """
 
     vq: str | None = "runs/vq-tiny/model.safetensors"
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+    positions: ImagePositions = "rows"
+
+    def __post_init__(self) -> None:
+        AutoencoderConfig.__post_init__(self)
+        self.need_choices(positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches of latents on the grid "image". ValueError where the quantiser's cells do not divide them."""
-        return LatentTokens(grids["image"], FrozenQuantiser(self.quantiser, self.vq))
+        return LatentTokens(grids["image"], FrozenQuantiser(self.quantiser, self.vq), self.positions)
 
 
 class LatentTokens(nn.Module):
     """Cuts latents into (h w)-ordered patches, in (h w c) order within a patch; targets have mean 0 and variance 1."""
 
-    def __init__(self, grid: TokenGrid, vq: FrozenQuantiser) -> None:
+    def __init__(self, grid: TokenGrid, vq: FrozenQuantiser, places: ImagePositions = "rows") -> None:
         super().__init__()
         grid.need("h", "w", by="a model of latents")
         cell = vq.config.cell
@@ -47,7 +53,7 @@ class LatentTokens(nn.Module):
                 f"the quantiser has cells of {cell} pixels, which do not divide patches of {grid.patch}; make "
                 f"data.patch a multiple of {cell}"
             )
-        self.vq, self.grid = vq, grid.shape
+        self.vq, self.grid, self.places = vq, grid.shape, places
         self.sides = (grid.patch[0] // cell, grid.patch[1] // cell)
         self.n_tokens = grid.size
         self.n_inputs = self.n_targets = len(vq.config.levels) * self.sides[0] * self.sides[1]
@@ -82,8 +88,8 @@ class LatentTokens(nn.Module):
         return (tokens - mean) / deviation
 
     def positions(self, width: int) -> Tensor:
-        """Fixed positions float32 (N, width) on the rows and columns. ValueError where 4 does not divide width."""
-        return axis_sinusoids(self.grid, width)
+        """Fixed positions float32 (N, width). ValueError where 4 does not divide width."""
+        return image_positions(self.grid, width, self.places)
 
     def _joined(self, tokens: Tensor) -> Tensor:
         """Patches (B, N, n_inputs) as latents (B, C, rows, columns)."""

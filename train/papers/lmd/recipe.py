@@ -21,9 +21,8 @@ def lmd_base() -> Recipe[ImageBatch]:
 
     `mask.ratio` is the schedule: masks.Piecewise() is their second one, 0.75 the fixed ratio of MAE.
 
-    Differs from the authors' code in: no class token, no bias between encoder and decoder, and the tables of positions
-    have rows first, where `mae-base` has all three as theirs; latents are of a quantiser that is trained here, without
-    rounding, theirs the mode of Stable Diffusion's KL autoencoder; pictures are resized by area and bilinearly, theirs
+    Differs from the authors' code in: latents are of a quantiser that is trained here, without rounding, theirs the
+    mode of Stable Diffusion's KL autoencoder; pictures are resized by area and bilinearly, theirs
     bicubically; the decoder does not subtract its positions; AdamW, theirs may be Adan; no bias for key, which changes
     no softmax; mask tokens do not decay, theirs do. Their third schedule is in no published code.
     """
@@ -45,6 +44,9 @@ def lmd_base() -> Recipe[ImageBatch]:
             decoder_width=512,
             decoder_depth=8,
             decoder_heads=16,
+            class_token=True,
+            bridge_bias=True,
+            positions="columns",
         ),
         schedule=ScheduleConfig(base_lr=3e-4, min_lr=0.0, warmup=0.05, epochs=800),
     )

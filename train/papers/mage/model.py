@@ -41,7 +41,7 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     `grid_positions`), which small models learn from sooner. contrast: the share of the loss that tells two views of a
     picture from those of others (MAGE-C, section 3.3), 0 for none; temperature: of that loss, which is 1 at chance.
     detached: whether the table of ids learns as the encoder's input alone, as in the authors' code, and not as the
-    weights of the logits.
+    weights of the logits. eps: of all layer norms except the head's, whose epsilon is head_eps.
     """
 
     vq: str | None = "runs/vq-tiny/model.safetensors"
@@ -53,6 +53,7 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     decoder_heads: int = 16
     mlp_ratio: int = 4
     eps: float = 1e-6
+    head_eps: float = 1e-6
     smoothing: float = 0.1
     positions: Positions = "learned"
     contrast: float = 0.0
@@ -103,7 +104,7 @@ class GenerativeEncoder(Model[ImageBatch]):
             grid[1:] = grid_positions(grids["image"].shape, c.width)
         self.register_buffer("grid", grid, persistent=False)
         self.decoder = Stack(c.decoder_depth, c.width, c.decoder_heads, c.mlp_ratio, c.eps)
-        self.head = TokenHead(c.width, self.blank, c.eps)
+        self.head = TokenHead(c.width, self.blank, c.head_eps)
         self.match = (
             nn.Sequential(nn.Linear(c.width, c.width), nn.GELU(), nn.Linear(c.width, c.width)) if c.contrast else None
         )

@@ -139,9 +139,9 @@ def maest_large() -> Recipe[VideoBatch]:
     """MAE-ST (Feichtenhofer et al., 2022) of ViT-L: random masks of space and time at 0.9, targets of every other
     frame, a class token, learnt positions for time and space, four views of a sample; 100 epochs with 5 of warm-up.
 
-    Differs from the authors' code in: the four views of a sample share their frames, theirs are drawn anew; the decoder
-    gets the encoder's class token, theirs drops it and has a learnt one of its own; the last of the target frames is
-    the 15th of 16, theirs the 16th; pixels are normalised by ImageNet's moments, theirs by 0.45 and 0.225; crops are
+    Differs from the authors' code in: the four views of a sample share their frames, theirs are drawn anew; the last of
+    the target frames is the 15th of 16, theirs the 16th; pixels are normalised by ImageNet's moments, theirs by 0.45
+    and 0.225; the decoder's class token and its place are one vector, theirs a sum of two; crops are
     this package's (random area and aspect, as theirs); class and mask tokens and tables of positions do not decay,
     theirs do; no bias for key, which changes no softmax; precision is chosen by the device, theirs is float32.
     """
@@ -164,6 +164,7 @@ def maest_large() -> Recipe[VideoBatch]:
             class_token=True,
             learnt=True,
             bridge_bias=True,
+            own_class=True,
             target="frame",
         ),
         optimiser=OptimiserConfig(max_grad_norm=0.02),
