@@ -29,7 +29,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery pictures verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-newest test-oldest test-fresh test-services release attack docs lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery pictures verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-newest test-oldest test-fresh test-lerobot test-services release attack docs lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -157,6 +157,12 @@ test-newest test-oldest: test-%:
 SUITE ?= trixie
 test-fresh:  ## [SUITE=bookworm]: every command of the README, the first hour and the examples, and `make test`, in a Debian that has python3, pip, make and git alone; needs root and debootstrap
 	tests/fresh/run.sh --suite $(SUITE) sh -c 'python3 tests/fresh/commands.py && make test'
+
+# LeRobot wants an older PyAV than maskstream, so it has an environment of its own.
+test-lerobot: $(VENV)/.dev  ## LeRobot in runs/lerobot, and clips and actions beside its own, item by item
+	$(PYTHON) -m venv runs/lerobot && runs/lerobot/bin/python -m pip install -q 'pip>=25.1'
+	runs/lerobot/bin/python -m pip install -q --group lerobot
+	LEROBOT_PYTHON=$(CURDIR)/runs/lerobot/bin/python $(BIN)/python -m pytest -m slow -rs tests/users/test_lerobot_itself.py
 
 test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
 	$(BIN)/python -m pytest -n auto --dist loadfile -m services

@@ -96,6 +96,12 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         """
         return None
 
+    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64] | None:
+        """The frames a second of each sample, float64 (N,), 0 without; called on a resolved config. None where samples
+        have no frames.
+        """
+        return None
+
     def chosen(self, split: Split) -> Split:
         """The split with the samples that are loaded; called on a resolved config; by default all."""
         return split
@@ -106,7 +112,8 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
 
     def sampler(self, split: Split) -> RowSampler[PlanT, BatchT]:
         """The sampler of a split."""
-        return self._sampler(self.resolved(split).rows(split), split)
+        own = self.resolved(split)
+        return own._sampler(own.rows(split), split)
 
     def source(self, split: Split) -> RowSource[PlanT, BatchT, BatchT]:
         """The source of a split, for a loader or a mixture."""
@@ -123,7 +130,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         return self.source(split)
 
     def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
-        fields = FieldReader.of(split.manifest, self.fields)
+        fields = FieldReader.of(split.manifest, self.fields, self.fps(split.manifest))
         return RowSampler(
             rows=rows, manifest=split.manifest, fields=fields, seed=split.seed, views=self.views, kept=split.kept
         )

@@ -13,6 +13,7 @@ of `json`. What becomes of a batch's values:
     "labels" as a list of class numbers    the same
     an array or list of numbers            (B, longest, ...), zeros behind the end, and NAME.length int64 (B,)
     one that has a row for each frame      (B, T, ...): the rows of the clip's frames; NAME.length is T
+    the same, with `delta_timestamps`      (B, T, K, ...): the rows around each frame, and NAME_is_pad bool (B, T, K)
 
 An array of two or more axes that is as long as its video has a row for each frame; of others `per_frame` says it.
 
@@ -24,7 +25,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from itertools import chain
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.config import Config
+from maskstream.shards.config import Config, check_types
 from maskstream.shards.errors import SampleError, ShardError, StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.npy import read_npy
@@ -40,8 +42,13 @@ from maskstream.shards.stores.base import Range
 
 JSON, TEXT = "json", "text"
 LABELS = "labels"
+PAD = "_is_pad"
+TOLERANCE_S = 1e-4
+"""How far from a frame a time of `delta_timestamps` may be: the default of LeRobot."""
 
 Array = npt.NDArray[Any]
+Float64s = npt.NDArray[np.float64]
+Anchor = Literal["frames", "first", "last"]
 Value = int | float | str | Array | frozenset[int]
 """A sample's value: a number, text, an array, or the classes that it has."""
 
@@ -52,11 +59,54 @@ class Field(Config):
 
     default: what a sample that lacks it has instead; None: such a sample is an error. per_frame: whether it has a row
     for each frame of a video, of which those of the clip are taken; None: as its shape says.
+
+    delta_timestamps: K times in seconds, before (negative) and after each frame of the clip, whose rows are taken
+    instead of that frame's: multiples of the time between two frames, to 0.1 ms. Beyond the ends of the episode, the
+    first or last row stands, and NAME_is_pad, bool, is True. anchor: what they are relative to: each of the clip's T
+    "frames" (B, T, K, ...), or its "first" or "last" frame (B, K, ...). Source: LeRobotDataset(delta_timestamps=).
     """
 
     name: str
     default: bool | int | float | str | tuple[float, ...] | tuple[str, ...] | None = None
     per_frame: bool | None = None
+    delta_timestamps: tuple[float, ...] | None = None
+    anchor: Anchor = "frames"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        what = f"Field(name={self.name!r}"
+        if self.anchor not in get_args(Anchor):
+            raise ValueError(f"{what}, anchor={self.anchor!r}): legal are {', '.join(map(repr, get_args(Anchor)))}")
+        if self.delta_timestamps is None:
+            if self.anchor != "frames":
+                raise ValueError(f"{what}, anchor={self.anchor!r}): it belongs to delta_timestamps=; give these too")
+            return
+        object.__setattr__(self, "delta_timestamps", tuple(map(float, self.delta_timestamps)))
+        if not self.delta_timestamps or not np.isfinite(self.delta_timestamps).all():
+            raise ValueError(
+                f"{what}, delta_timestamps={self.delta_timestamps}): give seconds from a frame, such as (-0.1, 0, 0.1)"
+            )
+        if self.per_frame is False:
+            raise ValueError(f"{what}, per_frame=False, delta_timestamps=...): these are of rows that frames have")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names in `batch.fields`."""
+        return (self.name,) if self.delta_timestamps is None else (self.name, f"{self.name}{PAD}")
+
+    def steps(self, fps: float) -> npt.NDArray[np.int64]:
+        """`delta_timestamps` in frames, int64 (K,), of a video of `fps` frames a second; ValueError for one that is
+        further than 0.1 ms from a frame.
+        """
+        wanted = np.array(self.delta_timestamps or ())
+        steps = np.rint(wanted * fps)  # halves to even, as Python's round in LeRobot
+        if (odd := wanted[np.abs(wanted - steps / fps) > TOLERANCE_S]).size:
+            near = np.unique([np.floor(odd[0] * fps), np.ceil(odd[0] * fps)])
+            raise ValueError(
+                f"Field(name={self.name!r}): {odd[0]:g} of delta_timestamps is no multiple of 1/{fps:g} s, the time "
+                f"between two frames; the nearest are {' and '.join(f'{step:.0f}/{fps:g}' for step in near)}"
+            )
+        return steps.astype(np.int64)
 
 
 Fields = tuple[str | Field, ...]
@@ -65,13 +115,16 @@ Fields = tuple[str | Field, ...]
 
 @runtime_checkable
 class OverTime(Protocol):
-    """A request of a clip: its frame numbers int64 (T,), of `n_frames` frames."""
+    """A request of a clip: its frame numbers int64 (T,), of `n_frames` frames, `fps` a second."""
 
     @property
     def numbers(self) -> npt.NDArray[np.int64]: ...
 
     @property
     def n_frames(self) -> int: ...
+
+    @property
+    def fps(self) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,10 +135,13 @@ class FieldReader:
     fields: tuple[Field, ...]
 
     @classmethod
-    def of(cls, manifest: Manifest, fields: Fields) -> FieldReader:
-        """The reader of some fields; ValueError for one that is named twice, or that no sample can have."""
+    def of(cls, manifest: Manifest, fields: Fields, fps: Float64s | None = None) -> FieldReader:
+        """The reader of some fields; ValueError for one that is named twice, or that no sample can have.
+
+        fps: float64 (N,), the frames a second of each sample, 0 without; None where samples have no frames.
+        """
         wanted = tuple(Field(name=f) if isinstance(f, str) else f for f in fields)
-        names = [f.name for f in wanted]
+        names = [name for f in wanted for name in f.names]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"fields={names}: {', '.join(twice)} stands there more than once")
         if nowhere := [f.name for f in wanted if _member(manifest, f.name) not in manifest.components]:
@@ -93,12 +149,18 @@ class FieldReader:
                 f"fields={names}: no sample has {', '.join(nowhere)}, for there is neither a member json nor "
                 f"{nowhere[0]}.npy; there is {', '.join(manifest.components)}"
             )
+        for f in wanted:
+            if f.delta_timestamps is not None:
+                if fps is None:
+                    raise ValueError(f"field {f.name!r} has delta_timestamps, and these samples have no frames")
+                for one in np.unique(fps[fps > 0]).tolist():
+                    f.steps(one)
         return cls(manifest=manifest, fields=wanted)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the fields."""
-        return tuple(f.name for f in self.fields)
+        """The names of the fields in a batch."""
+        return tuple(name for f in self.fields for name in f.names)
 
     def members(self, index: int) -> dict[str, Range]:
         """The members of a sample that hold the fields."""
@@ -113,8 +175,10 @@ class FieldReader:
         """The values of a batch by field, those of a sample in each of its rows."""
         classes = len(self.manifest.info["label_names"])
         collated: dict[str, Tensor | list[str]] = {}
-        for name in self.names:
-            collated |= _collated(name, [values[name] for values in rows for _ in range(views)], classes)
+        for f in self.fields:
+            for name in f.names:
+                made = _collated(name, [values[name] for values in rows for _ in range(views)], classes)
+                collated |= made if f.delta_timestamps is None else {name: made[name]}
         return collated
 
     def read(self, index: int, plan: object, members: Mapping[str, Range], stats: Stats) -> dict[str, Value]:
@@ -128,7 +192,8 @@ class FieldReader:
             except StoreError as error:
                 raise self._bad(index, ", ".join(names), str(error)) from error
             described = self._described(index, found.get(JSON))
-            values = {f.name: self._value(f, index, plan, described, found) for f in self.fields}
+            each = (self._values(f, index, plan, described, found) for f in self.fields)
+            values = dict(chain.from_iterable(one.items() for one in each))
         stats.read_bytes += sum(one.size for one in wanted)
         return values
 
@@ -144,9 +209,10 @@ class FieldReader:
             raise self._bad(index, JSON, "is no JSON object, so it has no fields")
         return described
 
-    def _value(
+    def _values(
         self, f: Field, index: int, plan: object, described: Mapping[str, Any], found: Mapping[str, bytes]
-    ) -> Value:
+    ) -> dict[str, Value]:
+        """The values of a field by name."""
         member = _member(self.manifest, f.name)
         raw: Any = None
         if member != JSON and member in found:
@@ -164,21 +230,31 @@ class FieldReader:
                 "default=...) for samples without it, or leave the field out"
             )
         value = self._of(f.name, raw, index)
-        return self._of_clip(f, value, index, plan, member) if isinstance(value, np.ndarray) else value
+        if isinstance(value, np.ndarray):
+            return self._of_clip(f, value, index, plan, member)
+        if f.delta_timestamps is not None:
+            raise self._bad(index, member, f"{f.name} is no array with a row for each frame, as delta_timestamps need")
+        return {f.name: value}
 
-    def _of_clip(self, f: Field, value: Array, index: int, clip: object, member: str) -> Array:
-        """The rows of the clip's frames, of an array that has one for each frame."""
+    def _of_clip(self, f: Field, value: Array, index: int, clip: object, member: str) -> dict[str, Value]:
+        """The rows of the clip's frames, or of those around them, of an array that has one for each frame."""
         if not isinstance(clip, OverTime):
             if f.per_frame:
                 raise ValueError(f"field {f.name!r} is per_frame, and these samples have no frames; leave that out")
-            return value
+            return {f.name: value}
         has_rows = value.ndim > 0 and len(value) == clip.n_frames
-        if f.per_frame and not has_rows:
+        around = f.delta_timestamps is not None
+        if (f.per_frame or around) and not has_rows:
             raise self._bad(
                 index, member, f"{f.name} has the shape {value.shape}, but the video has {clip.n_frames} frames"
             )
+        if around:
+            anchor = {"frames": clip.numbers[:, None], "first": clip.numbers[0], "last": clip.numbers[-1]}[f.anchor]
+            rows = anchor + f.steps(clip.fps)
+            is_pad = (rows < 0) | (rows >= clip.n_frames)
+            return dict(zip(f.names, (value[rows.clip(0, clip.n_frames - 1)], is_pad), strict=True))
         wanted = value.ndim > 1 if f.per_frame is None else f.per_frame
-        return value[clip.numbers] if wanted and has_rows else value
+        return {f.name: value[clip.numbers] if wanted and has_rows else value}
 
     def _text(self, index: int, member: str, data: bytes) -> str:
         """The text of a member."""

@@ -63,8 +63,9 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return of
 
 
-def test_there_are_five_examples() -> None:
-    assert list(EXAMPLES) == ["Several labels", "Captions", "Actions over time", "Two cameras", "Sample weights"]
+def test_there_are_six_examples() -> None:
+    titles = ["Several labels", "Captions", "Actions over time", "Action horizons", "Two cameras", "Sample weights"]
+    assert list(EXAMPLES) == titles
 
 
 def test_several_labels(run: Any) -> None:
@@ -85,6 +86,15 @@ def test_actions_over_time(run: Any) -> None:
     turned = found["states"].diff(dim=1).sign()
     assert torch.equal(turned, found["actions"][:, :-1].sign()), "a joint turns the way that its action says"
     assert Counter(found["tasks"]) == {"reach the cube": 2, "push the cube away": 2}
+
+
+def test_action_horizons(run: Any) -> None:
+    found = run("Action horizons")
+    last = (found["batch"].pts_s[:, -1] * 30).round().long()
+    assert found["actions"].shape == (4, 8, 2)
+    assert torch.equal(found["missing"], last[:, None] + torch.arange(8) >= 20), "episodes of 20 frames"
+    turned = found["actions"][:, 0] / (found["states"][:, 1] - found["states"][:, 0])
+    assert (turned > 0).all(), "a joint goes on in its direction"
 
 
 def test_two_cameras(run: Any) -> None:

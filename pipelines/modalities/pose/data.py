@@ -19,6 +19,7 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config, check_types
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, NECK
 from maskstream.shards.members.arrays import POSES
 from maskstream.shards.stores.base import Range
@@ -178,10 +179,11 @@ def pose_loader(location: str | Path, **settings: Unpack[PoseSettings]) -> Loade
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PosePlan:
-    """The numbers of a clip's frames, int64 (T,), of `n_frames`."""
+    """The numbers of a clip's frames, int64 (T,), of `n_frames`, `fps` a second."""
 
     numbers: npt.NDArray[np.int64]
     n_frames: int
+    fps: float
     ranges: tuple[Range]
 
 
@@ -234,6 +236,10 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         component = component_of(split.manifest.components, (POSES.name,), self.component).name
         return replace(self, flip=flip, component=component)
 
+    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
+        """The frames a second of each motion, float64 (N,), 0 without."""
+        return manifest.component(self.component or "").facts["rate_hz"].astype(np.float64)
+
     def plan(self, item: Item) -> PosePlan:
         """Draws the frames of a clip; raises SampleError if the manifest's numbers contradict each other."""
         component = item.manifest.component(self.component or "")
@@ -249,7 +255,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
             numbers = self.clip.numbers(n_frames, item.rng("clip"))
         first, stop = int(numbers[0]), int(numbers[-1]) + 1
         place = Range(member.name, member.offset + begin + first * _POSE_BYTES, (stop - first) * _POSE_BYTES)
-        return PosePlan(numbers=numbers, n_frames=n_frames, ranges=(place,))
+        return PosePlan(numbers=numbers, n_frames=n_frames, fps=float(facts["rate_hz"]), ranges=(place,))
 
     def layout(self, memory: Memory[PosePlan]) -> PoseBatch:
         """The empty batch."""

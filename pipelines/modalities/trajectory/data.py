@@ -108,6 +108,10 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
         ahead = np.maximum(np.rint(self.ahead_s * fps), 1).astype(np.int64)
         return short_videos(manifest, VIDEO, self.clip, ahead)
 
+    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
+        """The frames a second of each walk, float64 (N,), 0 without."""
+        return manifest.component(VIDEO).facts["fps"].astype(np.float64)
+
     def chosen(self, split: Split) -> Split:
         """The split without walks that are too short, where the clip skips them."""
         return without_short(split, VIDEO, self.clip, self.short)

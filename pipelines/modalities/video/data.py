@@ -157,6 +157,10 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         """Which samples have a video that is too short for the clip, bool (N,)."""
         return short_videos(manifest, self.component or "", self.clip)
 
+    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
+        """The frames a second of each video, float64 (N,), 0 without."""
+        return manifest.component(self.component or "").facts["fps"].astype(np.float64)
+
     def chosen(self, split: Split) -> Split:
         """The split without short videos, where the clip skips them."""
         if isinstance(self.flow, FlowSource):

@@ -153,6 +153,11 @@ class ClipPlan:
         """The number of frames of the whole video."""
         return self.video.n_frames
 
+    @property
+    def fps(self) -> float:
+        """The frames a second of the video."""
+        return self.video.fps
+
 
 class AroundClip:
     """A plan around that of a clip, whose fields over time are those of the clip (see `fields.OverTime`)."""
@@ -169,6 +174,11 @@ class AroundClip:
     def n_frames(self) -> int:
         """The number of frames of the whole video."""
         return self.clip.n_frames
+
+    @property
+    def fps(self) -> float:
+        """The frames a second of the video."""
+        return self.clip.fps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -180,6 +180,10 @@ def cut_out(path: Path, span_s: tuple[float, float]) -> Cut:
         keys = [n for n, one in enumerate(packets) if one.is_keyframe and one.pts is not None and one.pts <= until]
         packets = packets[keys[-1] if keys else 0 :]
         packets = [packets[n] for n in decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
+        # With B-frames a keyframe is stored before it is shown: one shown after the part goes, with what follows.
+        last = max((n for n, one in enumerate(packets) if one.pts is not None and one.pts < stop), default=-1)
+        later = [n for n, one in enumerate(packets) if one.is_keyframe and n > last >= 0]
+        packets = packets[: later[0]] if later else packets
         times = [packet.pts for packet in packets if packet.pts is not None]
         if not any(begin <= time < stop for time in times):
             raise RejectError("decode", f"has no frame from {span_s[0]:.3f} to {span_s[1]:.3f} s")

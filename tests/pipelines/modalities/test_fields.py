@@ -234,3 +234,54 @@ def test_clips_with_sound_get_the_rows_of_their_frames(tmp_path):
         assert one.fields["long"].shape == (5, 200)
     with pytest.raises(SampleError, match=r"long has the shape \(200,\), but the video has 40 frames"):
         next(iter(MODALITIES["audiovisual"].loader(folder, fields=(Field(name="long", per_frame=True),), **settings)))
+
+
+HORIZON = (-4 / 30, -1 / 30, 0.0, 1 / 30, 20 / 30)
+
+
+def around(frames, offsets):
+    """What LeRobot documents: the rows at these frames and offsets, clamped to the episode, and which are padding."""
+    wanted = [[frame + offset for offset in offsets] for frame in frames]
+    inside = [[max(0, min(FRAMES - 1, row)) for row in rows] for rows in wanted]
+    return inside, [[row < 0 or row >= FRAMES for row in rows] for rows in wanted]
+
+
+@pytest.mark.parametrize("anchor", ["frames", "first", "last"])
+def test_rows_around_frames_are_clamped_to_the_episode_and_marked(described, anchor):
+    field = Field(name="action", delta_timestamps=HORIZON, anchor=anchor)
+    (one,) = loader(described, (field, "loud"), shuffle=True)
+    chosen = {"frames": slice(None), "first": slice(0, 1), "last": slice(3, 4)}[anchor]
+    padded = 0
+    for row, key in enumerate(one.key):
+        frames = (one.pts_s[row, chosen] * 30).round().long().tolist()
+        rows, is_pad = around(frames, (-4, -1, 0, 1, 20))
+        action = 7 * np.array(rows, np.float32)[..., None] + np.arange(7, dtype=np.float32) + 1000 * int(key[1])
+        single = anchor != "frames"
+        np.testing.assert_array_equal(one.fields["action"][row], action[0] if single else action)
+        np.testing.assert_array_equal(one.fields["action_is_pad"][row], is_pad[0] if single else is_pad)
+        padded += int(np.sum(is_pad))
+    assert padded, "a row beyond an end was asked for"
+    assert one.fields["action_is_pad"].dtype == torch.bool
+    assert set(one.fields) == {"action", "action_is_pad", "loud"}
+
+
+def test_times_that_no_frame_has_are_refused_before_training(described, tmp_path):
+    with pytest.raises(ValueError, match=r"'action'\): 0\.05 of .* is no multiple of 1/30 s.* are 1/30 and 2/30"):
+        loader(described, (Field(name="action", delta_timestamps=(0, 0.05)),))
+    with pytest.raises(ValueError, match="action_is_pad stands there more than once"):
+        loader(described, (Field(name="action", delta_timestamps=(0,)), "action_is_pad"))
+    for wrong, message in (
+        ({"delta_timestamps": ()}, "give seconds from a frame"),
+        ({"delta_timestamps": (float("nan"),)}, "give seconds from a frame"),
+        ({"anchor": "last"}, "belongs to delta_timestamps"),
+        ({"delta_timestamps": (0,), "anchor": "middle"}, "legal are 'frames', 'first', 'last'"),
+        ({"delta_timestamps": (0,), "per_frame": False}, "rows that frames have"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Field(name="action", **wrong)
+    Field(name="action", delta_timestamps=[0.0333, 0.0667]).steps(30)  # as far off as LeRobot allows
+    with pytest.raises(SampleError, match=r"track has the shape \(\d, 2\), but the video has 40 frames"):
+        batch(described, Field(name="track", delta_timestamps=(0,)), max_bad_fraction=0.0)
+    folder = write_split("image", tmp_path, MODALITIES["image"].samples)
+    with pytest.raises(ValueError, match="has delta_timestamps, and these samples have no frames"):
+        MODALITIES["image"].loader(folder, fields=(Field(name="json", delta_timestamps=(0,)),), device="cpu")

@@ -69,7 +69,9 @@ def levels(data, folder):
 
 
 @pytest.mark.parametrize("write", [second, third])
-@pytest.mark.parametrize(("profile", "codec", "gop"), [("copy", "libsvtav1", 2), ("train", "libx264", 16)])
+@pytest.mark.parametrize(
+    ("profile", "codec", "gop"), [("copy", "libsvtav1", 2), ("copy", "libx264", 8), ("train", "libx264", 16)]
+)
 def test_every_frame_has_its_rows(tmp_path, write, profile, codec, gop):
     dataset = DATASETS["lerobot"](write(tmp_path / "raw", codec, gop))
     assert {split: [one.id for one in sources] for split, sources in dataset.splits.items()} == {
