@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, cast, get_args
 
 import torch
@@ -20,6 +20,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import Config
 
+from .dropout import DropoutConfig, set_dropout
 from .process import seeded
 
 LEAST = 1e-12
@@ -162,10 +163,12 @@ class Model(nn.Module, ABC, Generic[BatchT]):
 class ModelConfig(Config, ABC, Generic[BatchT]):
     """The sizes of a model. Sizes that the data decide, such as the number of tokens, come with the grids.
 
-    needs_labels: whether labels are all that the model learns.
+    dropout: what it drops in training. needs_labels: whether labels are all that the model learns.
     """
 
     needs_labels: ClassVar[bool] = False
+
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
 
     @abstractmethod
     def make(self, grids: Grids) -> Model[BatchT]:
@@ -191,7 +194,9 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
     def build(self, grids: Grids, *, seed: int = 0) -> Model[BatchT]:
         """The model on the CPU; `seed` alone decides its initial weights."""
         with seeded(seed):
-            return self.make(grids)
+            model = self.make(grids)
+        set_dropout(model, self.dropout)
+        return model
 
     def need_heads(self, width: str = "width", heads: str = "heads", *, of: int = 1) -> None:
         """ValueError unless the field `width` is a multiple of the field `heads` and of a number."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +42,19 @@ class Average:
             local_rows(self.values[name]).copy_(local_rows(value))
 
 
+Shape = Literal["cosine", "linear", "exponential", "constant", "multistep"]
+"""How the learning rate falls after the warm-up: along half a cosine or a line, by a factor in each step or in some
+steps, or not at all."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig(Config):
     """The settings of the schedule. base_lr and min_lr: for 256 samples per step; the learning rate is proportional to
     the batch size (Goyal et al., 2017, 2.1), in which repeated views of a sample do not count, as in VideoMAE V2.
 
-    warmup: the share of all steps in which the rate rises linearly from 0. The length of a run is `steps`, or `epochs`
-    if steps is None.
+    shape: how the rate falls from base_lr to min_lr. "constant" stays at base_lr. "multistep" multiplies by `factor` at
+    each of the `milestones`, shares of all steps, and stays above min_lr. warmup: the share of all steps in which the
+    rate rises linearly from 0. The length of a run is `steps`, or `epochs` if steps is None.
     """
 
     base_lr: float
@@ -55,8 +62,22 @@ class ScheduleConfig(Config):
     warmup: float = 0.05
     epochs: int = 1
     steps: int | None = None
+    shape: Shape = "cosine"
+    milestones: tuple[float, ...] = ()
+    factor: float = 0.1
 
     def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):
+            raise ValueError(f"shape is one of {', '.join(get_args(Shape))}, got {self.shape!r}")
+        if (self.shape == "multistep") != bool(self.milestones) or not 0 < self.factor < 1:
+            raise ValueError(
+                "only shape='multistep' has milestones, one or more, and factor lies in (0, 1), got "
+                f"shape={self.shape!r}, milestones={self.milestones} and factor={self.factor}"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < one < 1 for one in self.milestones):
+            raise ValueError(f"milestones rise and lie in (0, 1), got {self.milestones}")
+        if self.shape == "exponential" and self.min_lr == 0:
+            raise ValueError("shape='exponential' needs min_lr > 0, for no factor reaches 0, got min_lr=0")
         if not 0 <= self.min_lr <= self.base_lr or self.base_lr == 0:
             raise ValueError(f"0 <= min_lr <= base_lr and base_lr > 0 must hold, got {self.min_lr} and {self.base_lr}")
         if not 0 <= self.warmup < 1:
@@ -74,8 +95,17 @@ class ScheduleConfig(Config):
         warm = int(self.warmup * total)
         if step < warm:
             return self.base_lr * scale * (step + 1) / (warm + 1)
-        done = (step - warm) / max(total - warm, 1)
-        return scale * (self.min_lr + (self.base_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+        done = min((step - warm) / max(total - warm, 1), 1.0)
+        match self.shape:
+            case "constant":
+                return scale * self.base_lr
+            case "exponential":
+                return scale * self.base_lr * math.pow(self.min_lr / self.base_lr, done)
+            case "multistep":
+                passed = sum(step >= one * total for one in self.milestones)
+                return scale * max(self.base_lr * math.pow(self.factor, passed), self.min_lr)
+        left = 1 - done if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return scale * (self.min_lr + (self.base_lr - self.min_lr) * left)
 
 
 RATE = "rate"

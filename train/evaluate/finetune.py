@@ -6,8 +6,8 @@ smoothed. Mixup (Zhang et al., 2018) mixes two samples and their labels by a wei
 weight serves a whole batch, whose samples are mixed with those of the batch in reverse order; it is drawn from the keys
 of the batch, so it needs no global random state.
 
-Differs from the authors' code in: no CutMix, no RandAugment, no random erasing and no drop path; the norm stands before
-the mean over tokens, not after it.
+Differs from the authors' code in: no CutMix, no RandAugment, no random erasing, and drop path only with `--set
+model.dropout.path=0.1`; the norm stands before the mean over tokens, not after it.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.train.core.dropout import ResidualBlock
 from maskstream.train.core.model import Grids, ModelConfig
 
 from .media_tokens import ImageTokens
@@ -21,7 +22,7 @@ IMAGE, TEXT = 0, 1
 """The kinds of tokens."""
 
 
-class MultiwayBlock(nn.Module):
+class MultiwayBlock(ResidualBlock):
     """A pre-norm block over the tokens of an image and of a text, (B, N + L, D)."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
@@ -33,9 +34,10 @@ class MultiwayBlock(nn.Module):
 
     def forward(self, x: Tensor, of_image: int, mask: Tensor) -> Tensor:
         """of_image: the first so many tokens are of the image. mask: see `attend`."""
-        x = x + self.attention(normalise(self.norm1, x, of_image), mask)
+        x = self.joined(x, self.attention(normalise(self.norm1, x, of_image), mask))
         inner = normalise(self.norm2, x, of_image)
-        return x + torch.cat((self.mlps[IMAGE](inner[:, :of_image]), self.mlps[TEXT](inner[:, of_image:])), dim=1)
+        made = (self.mlps[IMAGE](inner[:, :of_image]), self.mlps[TEXT](inner[:, of_image:]))
+        return self.joined(x, torch.cat(made, dim=1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

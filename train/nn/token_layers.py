@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import TextMaskBatch
 from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.core.dropout import Dropping
 
 NO_MASK = "a text model trains on masked tokens, and the batch has no mask; give the loader a mask"
 NO_IDS = (
@@ -31,7 +32,7 @@ NO_IDS = (
 )
 
 
-class TokenIds(nn.Module):
+class TokenIds(Dropping):
     """The embeddings of token ids: a table of ids, with `learned` one of places in the document, and a layer norm."""
 
     def __init__(self, vocabulary: int, width: int, length: int, *, learned: bool, eps: float) -> None:
@@ -55,7 +56,7 @@ class TokenIds(nn.Module):
 
     def placed(self, x: Tensor, places: Tensor) -> Tensor:
         """Rows of the table (..., D), with what their places add, after the layer norm."""
-        return cast(Tensor, self.norm(x if self.places is None else x + self.places(places.long())))
+        return self.dropped(self.norm(x if self.places is None else x + self.places(places.long())))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,13 +181,17 @@ class Documents:
         turns = None if self.turns is None else (self.turns[0][index], self.turns[1][index])
         return Asking(index=index, lengths=own, turns=turns, penalties=penalties)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, asking: Asking | None = None) -> Tensor:
-        """What tokens see of their documents: k and v are (T, H, d), q and the result too, or (K, H, d) of `asking`."""
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, asking: Asking | None = None, dropout: float = 0.0) -> Tensor:
+        """What tokens see of their documents: k and v are (T, H, d), q and the result too, or (K, H, d) of `asking`.
+
+        dropout: the rate of weights that are 0; FlashAttention's kernel for documents has none.
+        """
         if self.turns is not None:
             k = rotate(k, *self.turns)
             q = rotate(q, *(self.turns if asking is None or asking.turns is None else asking.turns))
         if q.is_cuda:
-            return self._fused(q, k, v) if self.penalty is None and has_fused(q) else self.padded(q, k, v)
+            fused = self.penalty is None and not dropout and has_fused(q)
+            return self._fused(q, k, v) if fused else self.padded(q, k, v, dropout)
         lengths = self.lengths
         penalties: list[Tensor | None] = [None] * len(lengths)
         if asking is not None and asking.penalties is not None:
@@ -197,13 +202,13 @@ class Documents:
         queries = q.transpose(0, 1)[None].split_with_sizes(lengths if asking is None else asking.lengths, 2)
         keys, values = (x.transpose(0, 1)[None].split_with_sizes(lengths, 2) for x in (k, v))
         seen = [
-            F.scaled_dot_product_attention(a, b, c, attn_mask=penalty)
+            F.scaled_dot_product_attention(a, b, c, attn_mask=penalty, dropout_p=dropout)
             for a, b, c, penalty in zip(queries, keys, values, penalties, strict=True)
             if a.shape[2]
         ]
         return torch.cat(seen, dim=2)[0].transpose(0, 1)
 
-    def padded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def padded(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         """The same of all T tokens, by one call of the kernel on documents that are padded to the longest."""
         documents, heads = len(self.edges) - 1, q.shape[1]
         edges = self.edges.long()
@@ -216,7 +221,7 @@ class Documents:
             rows = x.new_zeros(documents * self.longest, heads, x.shape[-1]).index_copy(0, index, x)
             return rows.view(documents, self.longest, heads, -1).transpose(1, 2)
 
-        seen = F.scaled_dot_product_attention(spread(q), spread(k), spread(v), attn_mask=mask)
+        seen = F.scaled_dot_product_attention(spread(q), spread(k), spread(v), attn_mask=mask, dropout_p=dropout)
         return seen.transpose(1, 2).flatten(0, 1).index_select(0, index)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -270,8 +275,10 @@ def distance_penalty(heads: int, length: int, device: torch.device) -> Tensor:
     return -torch.tensor(slopes, device=device)[:, None, None] * apart
 
 
-class DocumentAttention(nn.Module):
+class DocumentAttention(Dropping):
     """Self-attention of tokens (T, D) within their documents; with `asking`, of these tokens alone."""
+
+    drops = "attention"
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -287,13 +294,14 @@ class DocumentAttention(nn.Module):
             weight, bias = self.qkv.weight, self.qkv.bias
             q = F.linear(x[asking.index], weight[:width], bias[:width]).view(len(asking.index), self.heads, -1)
             k, v = F.linear(x, weight[width:], bias[width:]).view(len(x), 2, self.heads, -1).unbind(1)
-        return cast(Tensor, self.out(documents.attention(q, k, v, asking).flatten(1)))
+        return cast(Tensor, self.out(documents.attention(q, k, v, asking, self.rate_now).flatten(1)))
 
 
-class FeedForward(nn.Module):
+class FeedForward(Dropping):
     """The feed-forward part of a block (..., D): two linear layers with a GELU between them.
 
-    gated: the first layer makes a gate too, gelu(gate) * value, and has no bias (Shazeer, 2020).
+    gated: the first layer makes a gate too, gelu(gate) * value, and has no bias (Shazeer, 2020). Dropout is of what it
+    makes, as in BERT, or, gated, of what stands between the layers, as in MosaicBERT.
     """
 
     def __init__(self, width: int, hidden: int, *, gated: bool) -> None:
@@ -304,12 +312,12 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.gated:
-            return cast(Tensor, self.down(F.gelu(self.up(x))))
+            return self.dropped(self.down(F.gelu(self.up(x))))
         gate, value = self.up(x).chunk(2, dim=-1)
-        return cast(Tensor, self.down(F.gelu(gate) * value))
+        return cast(Tensor, self.down(self.dropped(F.gelu(gate) * value)))
 
 
-class TokenBlock(nn.Module):
+class TokenBlock(Dropping):
     """A transformer block over documents (T, D). asking: only these tokens are computed, from all of their
     documents, and the result is (K, D).
     """
@@ -325,7 +333,7 @@ class TokenBlock(nn.Module):
     def forward(self, x: Tensor, documents: Documents, asking: Asking | None = None) -> Tensor:
         own = x if asking is None else x[asking.index]
         if self.post:
-            x = self.norm1(own + self.attention(x, documents, asking))
+            x = self.norm1(own + self.dropped(self.attention(x, documents, asking)))
             return cast(Tensor, self.norm2(x + self.mlp(x)))
-        x = own + self.attention(self.norm1(x), documents, asking)
+        x = own + self.dropped(self.attention(self.norm1(x), documents, asking))
         return cast(Tensor, x + self.mlp(self.norm2(x)))

@@ -15,32 +15,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskstream.train.core.dropout import Dropping, ResidualBlock
+
 MATMUL_TOKENS = 2048
 """The most keys for which bf16 attention on a CPU makes its whole matrix; beyond it, the memory counts."""
 INIT_STD, INIT_WIDTH = 0.02, 768
 """The standard deviation of the initial weights of linear layers and tables of a model of this width, as in BERT."""
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T / sqrt(d)) v of queries (..., L, d), keys and values (..., S, d): (..., L, d).
 
-    mask: bool, True where attention is allowed. The result is that of scaled_dot_product_attention, which is the faster
-    way on CUDA devices and for float32. For bf16 on a CPU, two matrix products are faster: 1.2 times for 1,568 tokens,
-    2 times for 200 (one thread, forward and backward, `benchmarks/trainer.py`).
+    mask: bool, True where attention is allowed. dropout: the rate of weights that are 0. The result is that of
+    scaled_dot_product_attention, which is the faster way on CUDA devices and for float32. For bf16 on a CPU, two matrix
+    products are faster: 1.2 times for 1,568 tokens, 2 times for 200 (one thread, forward and backward,
+    `benchmarks/trainer.py`).
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= MATMUL_TOKENS:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        return torch.softmax(scores, dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        weights = torch.softmax(scores, dim=-1)
+        return (F.dropout(weights, dropout) if dropout else weights) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
-class Attention(nn.Module):
+class Attention(Dropping):
     """Self-attention over tokens (..., L, D), with a bias for query and value and none for key.
 
     A bias for key would add the same to all scores of a query, which changes no softmax.
     """
+
+    drops = "attention"
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -61,7 +67,8 @@ class Attention(nn.Module):
             (q,) = self._heads(F.linear(x[..., -last:, :], of_query, self.q_bias), 1).unbind(0)
             bias = torch.cat((torch.zeros_like(self.v_bias), self.v_bias))
             k, v = self._heads(F.linear(x, of_rest, bias), 2).unbind(0)
-        return cast(Tensor, self.out(attend(q, k, v, _of_last(mask, last)).transpose(-3, -2).flatten(-2)))
+        seen = attend(q, k, v, _of_last(mask, last), self.rate_now)
+        return cast(Tensor, self.out(seen.transpose(-3, -2).flatten(-2)))
 
     def _heads(self, x: Tensor, parts: int) -> Tensor:
         """Splits (..., L, parts * D) into (parts, ..., heads, L, d)."""
@@ -73,8 +80,10 @@ def _of_last(mask: Tensor | None, last: int | None) -> Tensor | None:
     return mask if mask is None or last is None or mask.shape[-2] == 1 else mask[..., -last:, :]
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Dropping):
     """Cross-attention: tokens (B, L, D) attend to other tokens (B, S, D), which get a layer norm first."""
+
+    drops = "attention"
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -88,11 +97,13 @@ class CrossAttention(nn.Module):
         """mask: see `attend`."""
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.key_value(self.norm(seen)).unflatten(-1, (2, self.heads, -1)).movedim(2, 0).transpose(2, 3)
-        return cast(Tensor, self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2)))
+        return cast(Tensor, self.out(attend(q, k, v, mask, self.rate_now).transpose(1, 2).flatten(2)))
 
 
-class MLP(nn.Module):
+class MLP(Dropping):
     """The feed-forward part of a block, (..., L, D): two linear layers with a GELU between them."""
+
+    drops = "inner"
 
     def __init__(self, width: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -100,10 +111,10 @@ class MLP(nn.Module):
         self.down = nn.Linear(mlp_ratio * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.down(F.gelu(self.up(x))))
+        return cast(Tensor, self.down(self.dropped(F.gelu(self.up(x)))))
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(ResidualBlock):
     """A pre-norm transformer block (..., L, D): attention and an MLP, each with a residual connection.
 
     kinds: the number of kinds of token; each kind has layer norms of its own, all other weights are shared. cross: use
@@ -135,10 +146,10 @@ class TransformerBlock(nn.Module):
         if isinstance(self.attention, CrossAttention):
             if seen is None:
                 raise ValueError("a block of cross-attention needs the tokens `seen`, got none")
-            x = x + self.attention(normed, seen)
+            x = self.joined(x, self.attention(normed, seen))
         else:
-            x = (x if last is None else x[..., -last:, :]) + self.attention(normed, mask, last=last)
-        return cast(Tensor, x + self.mlp(self.norm2(x, kind)))
+            x = self.joined(x if last is None else x[..., -last:, :], self.attention(normed, mask, last=last))
+        return self.joined(x, self.mlp(self.norm2(x, kind)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +213,7 @@ class Stack(nn.Module):
         return cast(Tensor, self.norm(x if last is None else x[:, -last:], kind))
 
 
-class CoAttention(nn.Module):
+class CoAttention(ResidualBlock):
     """A pre-norm block of one stream (B, S, D): attention to itself, attention to another stream, and an MLP."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
@@ -216,9 +227,9 @@ class CoAttention(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor, own: Tensor | None = None, others: Tensor | None = None) -> Tensor:
         """own, others: attention masks bool (B, 1, 1, S), where the stream and the other one have padding."""
-        x = x + self.attention(self.norm1(x), own)
-        x = x + self.cross(self.norm2(x), other, others)
-        return cast(Tensor, x + self.mlp(self.norm3(x)))
+        x = self.joined(x, self.attention(self.norm1(x), own))
+        x = self.joined(x, self.cross(self.norm2(x), other, others))
+        return self.joined(x, self.mlp(self.norm3(x)))
 
 
 class FusionBlock(nn.Module):

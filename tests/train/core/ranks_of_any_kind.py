@@ -17,11 +17,11 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from maskstream.shards.errors import SampleError
 from maskstream.train import Trainer
 from maskstream.train.core.distributed import process_group, rank, world_size
+from maskstream.train.core.dropout import DropoutConfig
 
 SAMPLES = 4
 
@@ -53,9 +53,10 @@ def run(out, fields, of_loader, options, device):
     recipe = conftest.small_recipe()
     recipe = replace(recipe, batch_size=size, optimiser=replace(recipe.optimiser, **fields))
     until, dropout = options.pop("until", None), options.pop("dropout", False)
-    trainer = Trainer(recipe, loader, out, device=device, progress=False, **options)
     if dropout:
-        trainer.model.encoder.register_forward_hook(lambda module, given, made: F.dropout(made, 0.3))
+        rates = DropoutConfig(hidden=0.3, attention=0.1, path=0.2)
+        recipe = replace(recipe, model=replace(recipe.model, dropout=rates))
+    trainer = Trainer(recipe, loader, out, device=device, progress=False, **options)
     begun = trainer.step
     trainer.run(until)
     return begun

@@ -74,6 +74,36 @@ def test_the_rate_rises_linearly_and_falls_as_half_a_cosine():
     assert schedule.lr(100, 100, 256) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ({"shape": "linear"}, [0.1 + 0.9 * (1 - i / 90) for i in range(91)]),
+        ({"shape": "constant"}, [1.0] * 91),
+        ({"shape": "exponential"}, [0.1 ** (i / 90) for i in range(91)]),
+        (
+            {"shape": "multistep", "milestones": (0.4, 0.6, 0.8), "factor": 0.5},
+            [1.0] * 30 + [0.5] * 20 + [0.25] * 20 + [0.125] * 21,
+        ),
+        ({"shape": "multistep", "milestones": (0.5,), "factor": 0.01}, [1.0] * 40 + [0.1] * 51),
+    ],
+)
+def test_the_rate_falls_by_its_shape_behind_the_same_warm_up(shape, expected):
+    cosine, schedule = (ScheduleConfig(base_lr=1.0, min_lr=0.1, warmup=0.1, **one) for one in ({}, shape))
+    rates = [schedule.lr(step, 100, 512) for step in range(101)]
+    assert rates[:10] == [cosine.lr(step, 100, 512) for step in range(10)]
+    assert rates[10:] == pytest.approx([2 * rate for rate in expected])
+
+
+def test_schedules_are_torch_s():
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimiser, [10, 15, 20], gamma=0.5)
+    ours = ScheduleConfig(base_lr=1.0, warmup=0.0, shape="multistep", milestones=(0.4, 0.6, 0.8), factor=0.5)
+    for step in range(25):
+        assert ours.lr(step, 25, 256) == pytest.approx(theirs.get_last_lr()[0])
+        optimiser.step()
+        theirs.step()
+
+
 def test_the_rate_grows_with_the_samples_of_a_step():
     schedule = ScheduleConfig(base_lr=1e-3, min_lr=1e-5)
     assert schedule.lr(30, 100, 1024) == pytest.approx(4 * schedule.lr(30, 100, 256))
@@ -86,7 +116,19 @@ def test_a_run_is_as_long_as_its_epochs_unless_steps_are_given():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"base_lr": 0}, {"base_lr": 1, "min_lr": 2}, {"base_lr": 1, "warmup": 1}, {"base_lr": 1, "steps": 0}]
+    "wrong",
+    [
+        {"base_lr": 0},
+        {"base_lr": 1, "min_lr": 2},
+        {"base_lr": 1, "warmup": 1},
+        {"base_lr": 1, "steps": 0},
+        {"base_lr": 1, "shape": "step"},
+        {"base_lr": 1, "shape": "multistep"},
+        {"base_lr": 1, "milestones": (0.5,)},
+        {"base_lr": 1, "shape": "multistep", "milestones": (0.5, 0.2)},
+        {"base_lr": 1, "shape": "multistep", "milestones": (0.5,), "factor": 2.0},
+        {"base_lr": 1, "shape": "exponential"},
+    ],
 )
 def test_impossible_schedules_are_refused(wrong):
     with pytest.raises(ValueError, match="got"):

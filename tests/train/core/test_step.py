@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskstream.train import Trainer, load_model, read_metrics
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.model import Losses, weighted
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.process import LoopOptions, LoopSettings, chosen_precision, step_seed
@@ -142,10 +143,11 @@ def test_what_is_drawn_depends_on_the_seed_the_step_the_rank_and_the_micro_batch
 
 
 def test_a_run_with_dropout_resumes_bit_by_bit(recipe, synthetic_loader, tmp_path):
+    rates = DropoutConfig(hidden=0.5, inner=0.3, attention=0.1, path=0.2)
+    dropping = replace(recipe, model=replace(recipe.model, dropout=rates))
+
     def run(name, until=None):
-        trainer = Trainer(recipe, synthetic_loader(), tmp_path / name, steps=6, progress=False)
-        trainer.model.encoder.register_forward_hook(lambda module, given, made: F.dropout(made, 0.5))
-        trainer.run(until)
+        Trainer(dropping, synthetic_loader(), tmp_path / name, steps=6, progress=False).run(until)
         return [m.loss for m in read_metrics(tmp_path / name / "metrics.jsonl")]
 
     before = torch.random.get_rng_state()

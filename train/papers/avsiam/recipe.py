@@ -18,8 +18,9 @@ RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
 def avsiam_base() -> Recipe[AudioVisualBatch]:
-    """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of sound, 25 epochs; 16 ranks of 4 make a batch of
-    64. Masks for matching have five ratios (strips for the sound), those for reconstruction hide 0.75 at random.
+    """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of sound, 25 epochs, half the rate after 10, 15 and
+    20 of them; 16 ranks of 4 make a batch of 64. Masks for matching have five ratios (strips for the sound), those for
+    reconstruction hide 0.75 at random.
 
     Differs from the authors' code in: the five ratios are spread over the whole batch, where theirs gives a rank's four
     samples four of them and omits 0.8; spectrograms get its noise but not its random shift in time, which would
@@ -27,11 +28,10 @@ def avsiam_base() -> Recipe[AudioVisualBatch]:
     are normalised, theirs are raw; frames are cropped, theirs resized to a square; the frame is drawn from the whole
     video, theirs one of ten; tokens of sound are ordered by time, then frequency, theirs the other way; positions fit
     the grid, theirs are those of an image model, interpolated; weights are random, theirs a ViT of ImageNet-21k; AdamW,
-    theirs Adam with L2, whose rate falls in steps from epoch 10, here half a cosine behind a warm-up; no two joint
-    blocks between encoder and decoder; sounds to be reconstructed go through the shared encoder, theirs through a
-    second one; no doubled embeddings there; the losses weigh half and a quarter each, that of matching divided by the
-    logarithm of its pairs, theirs are summed; the strips of masks are drawn by this package's rule, with the same
-    counts.
+    theirs Adam with L2; no two joint blocks between encoder and decoder; sounds to be reconstructed go through the
+    shared encoder, theirs through a second one; no doubled embeddings there; the losses weigh half and a quarter each,
+    that of matching divided by the logarithm of its pairs, theirs are summed; the strips of masks are drawn by this
+    package's rule, with the same counts.
     """
     return Recipe(
         name="avsiam-base",
@@ -39,7 +39,9 @@ def avsiam_base() -> Recipe[AudioVisualBatch]:
         data=siamese_data(size=224, seconds=10.24, augment=MultiScaleCrop()),
         model=SiameseConfig(parts=len(RATIOS)),
         optimiser=OptimiserConfig(betas=(0.95, 0.999), weight_decay=5e-7),
-        schedule=ScheduleConfig(base_lr=8e-4, warmup=0.05, epochs=25),
+        schedule=ScheduleConfig(
+            base_lr=8e-4, warmup=0.05, epochs=25, shape="multistep", milestones=(10 / 25, 15 / 25, 20 / 25), factor=0.5
+        ),
     )
 
 

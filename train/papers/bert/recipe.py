@@ -17,6 +17,7 @@ from maskstream.pipelines.masks import (
 )
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.token_model import TokenModelConfig
@@ -25,6 +26,8 @@ CLASSES = 17
 """The universal parts of speech."""
 
 
+DROPOUT = DropoutConfig(hidden=0.1, attention=0.1)
+"""What BERT and its successors drop (Devlin et al., 2019, A.2)."""
 SMALL = TokenModelConfig(vocabulary=8192, width=128, depth=2, heads=4, norm="pre", positions="rotary", eps=1e-6)
 """The model of the tiny recipes: 2 pre-norm layers of width 128, with rotary positions.
 
@@ -42,18 +45,18 @@ def bert_base() -> Recipe[TextBatch]:
 
     A batch of 256 rows of 512 tokens, a million steps, AdamW with a learning rate of 1e-4, 10,000 steps of warm-up.
 
-    Differs from the authors' code in: no prediction of the next sentence, and so one segment and no pooler; no dropout;
-    documents packed to 512 tokens instead of 128 in the first 900,000 steps, none of them cut shorter (theirs cuts one
-    in ten); half a cosine instead of a line to 0; at most round(0.15 n) hidden tokens, without the limit of 20 or 80 a
-    row; the GELU itself instead of its approximation by tanh; tables of embeddings do not decay; other random numbers.
+    Differs from the authors' code in: no prediction of the next sentence, and so one segment and no pooler; documents
+    packed to 512 tokens instead of 128 in the first 900,000 steps, none of them cut shorter (theirs cuts one in ten);
+    at most round(0.15 n) hidden tokens, without the limit of 20 or 80 a row; the GELU itself instead of its
+    approximation by tanh; tables of embeddings do not decay; other random numbers.
     """
     return Recipe(
         name="bert-base",
         batch_size=32,
         data=TextData(length=512, packing="pack", mask=replaced(Tokens(ratio=0.15))),
-        model=TokenModelConfig(),
+        model=TokenModelConfig(dropout=DROPOUT),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=1e-4, warmup=0.01, steps=1_000_000),
+        schedule=ScheduleConfig(base_lr=1e-4, warmup=0.01, steps=1_000_000, shape="linear"),
     )
 
 
@@ -79,17 +82,17 @@ def mosaicbert_base() -> Recipe[TextBatch]:
     One document a row, cut to 128 tokens; a batch of 4,096 (32 ranks of 128), 70,000 steps, AdamW with 5e-4 and betas
     (0.9, 0.98), 6 % of warm-up, down to 0.02 of the rate.
 
-    Differs from the authors' code in: half a cosine instead of a line; weight decay that is not divided by the initial
-    learning rate, so that 1e-5 is the decoupled one's 1e-5 / 5e-4; no dropout; no prediction at the first token; the
-    vocabulary is not padded to a multiple of 64; tables of embeddings do not decay; evaluation hides 30 %, not 15 %.
+    Differs from the authors' code in: weight decay that is not divided by the initial learning rate, so that 1e-5 is
+    the decoupled one's 1e-5 / 5e-4; no prediction at the first token; the vocabulary is not padded to a multiple of 64;
+    tables of embeddings do not decay; evaluation hides 30 %, not 15 %.
     """
     return Recipe(
         name="mosaicbert-base",
         batch_size=128,
         data=TextData(length=128, packing="row", mask=replaced(Tokens(ratio=0.3, each=True))),
-        model=TokenModelConfig(positions="alibi", gated=True),
+        model=TokenModelConfig(positions="alibi", gated=True, dropout=DropoutConfig(hidden=0.1)),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), eps=1e-6, weight_decay=0.02),
-        schedule=ScheduleConfig(base_lr=5e-4 / 16, min_lr=1e-5 / 16, warmup=0.06, steps=70_000),
+        schedule=ScheduleConfig(base_lr=5e-4 / 16, min_lr=1e-5 / 16, warmup=0.06, steps=70_000, shape="linear"),
     )
 
 
@@ -113,15 +116,15 @@ def mrd_base() -> Recipe[TextBatch]:
     200,000 steps of 256 rows of 512 tokens, AdamW with 2e-4, 10,000 steps of warm-up.
 
     Differs from the authors' code in: starts from random weights (`--initial` takes others; theirs starts from BERT's);
-    rows of packed documents, where theirs fills about half a row with the first sentences of a text; no dropout; half a
-    cosine instead of a line for the learning rate; tables of embeddings do not decay; fp16 is bf16 or float32.
+    rows of packed documents, where theirs fills about half a row with the first sentences of a text; tables of
+    embeddings do not decay; fp16 is bf16 or float32.
     """
     return replace(
         bert_base(),
         name="mrd-base",
         data=TextData(length=512, packing="pack", mask=replaced(Tokens(ratio=RatioDecay(), each=True))),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=2e-4, warmup=0.05, steps=200_000),
+        schedule=ScheduleConfig(base_lr=2e-4, warmup=0.05, steps=200_000, shape="linear"),
     )
 
 
@@ -148,7 +151,7 @@ def ptw_base() -> Recipe[TextBatch]:
         mrd_base(),
         name="ptw-base",
         data=TextData(length=512, packing="pack", mask=replaced(ByClass(ratio=0.15))),
-        model=TokenModelConfig(classes=CLASSES),
+        model=TokenModelConfig(classes=CLASSES, dropout=DROPOUT),
     )
 
 
@@ -172,8 +175,8 @@ def pmlm_base() -> Recipe[TextBatch]:
 
     Differs from the authors' code in: no prediction of the next sentence, and so one document a row and not two pieces;
     masks are drawn anew in each epoch, not ten times in advance; no limit of hidden tokens a row (theirs must be raised
-    to the row's length); no dropout; learned positions only (their variant A), not relative ones; the GELU itself
-    instead of its approximation by tanh; half a cosine instead of a line.
+    to the row's length); learned positions only (their variant A), not relative ones; the GELU itself instead of its
+    approximation by tanh.
     """
     return replace(
         bert_base(),

@@ -123,7 +123,7 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
     def __post_init__(self) -> None:
         if self.target not in ("sound", "ratio"):
             raise ValueError(f"target is 'sound' or 'ratio', got {self.target!r}")
-        numbers = {name: value for name, value in asdict(self).items() if name != "target"}
+        numbers = {name: value for name, value in asdict(self).items() if isinstance(value, int)}
         if min(numbers.values()) < 1:
             raise ValueError(f"all sizes of a Dense U-Net must be at least 1, got {numbers}")
         if self.n_samples % self.hop or self.n_fft % (2 << self.depth) or self.frames % (1 << self.depth):

@@ -9,10 +9,13 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
 from .model import CropPairConfig, FramePairConfig
+
+DROPOUT = DropoutConfig(hidden=0.1, inner=0.1, attention=0.1, only=("decoder",))
 
 
 def cropmae_small() -> Recipe[ImageBatch]:
@@ -21,16 +24,16 @@ def cropmae_small() -> Recipe[ImageBatch]:
 
     Differs from the authors' code in: crops are drawn again up to 10 times until they fit, theirs once, with sides cut
     to the image; the part is cut out of the source, theirs out of the crop of 224 pixels; blocks of the decoder are
-    pre-norm without dropout, theirs post-norm with 0.1, and attend to themselves, to the first view, then the MLP,
-    theirs to the first view, the MLP, then to themselves; what they attend to in the first view has a layer norm of its
-    own; no bias for key, which changes no softmax; the tables of positions have rows first, theirs columns; the class
-    and mask tokens do not decay, theirs do; the initial weights of the decoder are Xavier-uniform in all linear layers.
+    pre-norm, theirs post-norm, and attend to themselves, to the first view, then the MLP, theirs to the first view, the
+    MLP, then to themselves; what they attend to in the first view has a layer norm of its own; no bias for key, which
+    changes no softmax; the tables of positions have rows first, theirs columns; the class and mask tokens do not decay,
+    theirs do; the initial weights of the decoder are Xavier-uniform in all linear layers.
     """
     return Recipe(
         name="cropmae-small",
         batch_size=128,
         data=ImageData(size=224, patch=16, mask=Random(ratio=0.985), augment=NestedCrop(), views=2),
-        model=CropPairConfig(),
+        model=CropPairConfig(dropout=DROPOUT),
         optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.05),
         schedule=ScheduleConfig(base_lr=1e-4, min_lr=0.0, warmup=0.05, epochs=400),
     )
@@ -62,10 +65,10 @@ def siammae_small() -> Recipe[VideoBatch]:
     2048.
 
     Differs from CropMAE's code of it in: the second frame is 24 after the first, theirs 4 to 47, drawn anew; blocks of
-    the decoder are pre-norm without dropout, theirs post-norm with 0.1, and in another order, as in `cropmae_small`;
-    what they attend to in the first view has a layer norm of its own; 10 of 196 patches are visible, theirs 9, for the
-    count of hidden ones is rounded down; no bias for key, which changes no softmax; the tables of positions have rows
-    first, theirs columns; class and mask tokens do not decay, theirs do. SiamMAE's authors published no code.
+    the decoder are pre-norm, theirs post-norm, and in another order, as in `cropmae_small`; what they attend to in the
+    first view has a layer norm of its own; 10 of 196 patches are visible, theirs 9, for the count of hidden ones is
+    rounded down; no bias for key, which changes no softmax; the tables of positions have rows first, theirs columns;
+    class and mask tokens do not decay, theirs do. SiamMAE's authors published no code.
     """
     return Recipe(
         name="siammae-small",
@@ -76,7 +79,7 @@ def siammae_small() -> Recipe[VideoBatch]:
             mask=Tube(ratio=0.95),
             augment=RandomResizedCrop(scale=(0.5, 1.0), flip=0.5),
         ),
-        model=FramePairConfig(),
+        model=FramePairConfig(dropout=DROPOUT),
         optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.05),
         schedule=ScheduleConfig(base_lr=1e-4, min_lr=0.0, warmup=0.05, epochs=400),
     )

@@ -36,7 +36,7 @@ def fastdit3d_small() -> Recipe[PointsBatch]:
         ),
         model=model,
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=1.6e-3, min_lr=1.6e-3, warmup=0.0, epochs=10_000),
+        schedule=ScheduleConfig(base_lr=1.6e-3, warmup=0.0, epochs=10_000, shape="constant"),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from maskstream.pipelines.masks import Padded, Random, Replace, WholeWords
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
@@ -35,19 +36,23 @@ def m3ae_base() -> Recipe[ImageTextBatch]:
 
     Differs from the authors' code in: starts from random weights, theirs from CLIP's and RoBERTa's (of CLIP's 12 blocks
     all but the last, as here), whose rate is a fifth of the others'; here all learn at the rate of the others, 5e-5;
-    pre-norm layers, theirs are post-norm but for the image's; no dropout; false pairs have another text, theirs another
-    image; each pair is false with probability 1/2, theirs half of a batch; pixels are normalised by ImageNet's mean and
-    deviation, theirs by CLIP's; no linear layer between the encoders and the fusion, theirs has one for each part; the
-    head of words is the table of embeddings, theirs a layer of its own; the image's encoder has no norm in front, GELU
-    and fixed positions, theirs CLIP's norm, QuickGELU and learnt ones; half a cosine instead of a line to 0.
+    pre-norm layers, theirs are post-norm but for the image's; false pairs have another text, theirs another image; each
+    pair is false with probability 1/2, theirs half of a batch; pixels are normalised by ImageNet's mean and deviation,
+    theirs by CLIP's; no linear layer between the encoders and the fusion, theirs has one for each part; the head of
+    words is the table of embeddings, theirs a layer of its own; the image's encoder has no norm in front, GELU and
+    fixed positions, theirs CLIP's norm, QuickGELU and learnt ones.
     """
     return Recipe(
         name="m3ae-base",
         batch_size=32,
         data=_pairs(size=288, patch=16, length=64),
-        model=ImageTextAutoencoderConfig(depth=11, eps=1e-5),
+        model=ImageTextAutoencoderConfig(
+            depth=11,
+            eps=1e-5,
+            dropout=DropoutConfig(hidden=0.1, attention=0.1, only=("encoder.embed", "encoder.text", "encoder.blocks")),
+        ),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01),
-        schedule=ScheduleConfig(base_lr=5e-5, warmup=0.1, steps=100_000),
+        schedule=ScheduleConfig(base_lr=5e-5, warmup=0.1, steps=100_000, shape="linear"),
     )
 
 

@@ -6,6 +6,7 @@ from maskstream.pipelines.augment import RandomResizedCrop
 from maskstream.pipelines.masks import DropAndMask
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.quantiser import BASE
@@ -19,18 +20,22 @@ def mage_base() -> Recipe[ImageBatch]:
     smoothed by 0.1; 1,600 epochs with 40 of warm-up, 64 ranks make a batch of 4096. The quantiser is trained first; set
     model.vq to its file. MAGE-C is this with model.contrast=0.1 and data.views=2.
 
-    Differs from the authors' code in: no dropout (theirs 0.1); the quantiser is `vq-base`, theirs a VQGAN of others;
-    the blank and the class token are ids of a table with K + 2 rows, theirs has 1,000 unused ones; logits are of the K
-    ids alone, theirs of all rows, cut to K; one ratio for the batches of all ranks, theirs for each rank; the decoder's
-    positions are normal with deviation 0.02; biases, norms and tables do not decay. Their code has no MAGE-C: it is
-    made after the paper's section 3.3, its loss divided by the logarithm of the number of pictures.
+    Differs from the authors' code in: the quantiser is `vq-base`, theirs a VQGAN of others; the blank and the class
+    token are ids of a table with K + 2 rows, theirs has 1,000 unused ones; logits are of the K ids alone, theirs of all
+    rows, cut to K; one ratio for the batches of all ranks, theirs for each rank; the decoder's positions are normal
+    with deviation 0.02; biases, norms and tables do not decay. Their code has no MAGE-C: it is made after the paper's
+    section 3.3, its loss divided by the logarithm of the number of pictures.
     """
     return Recipe(
         name="mage-base",
         batch_size=64,
         data=ImageData(size=256, patch=16, mask=DropAndMask(), augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)),
         model=GenerativeEncoderConfig(
-            vq="runs/vq-base/model.safetensors", quantiser=BASE, detached=True, head_eps=1e-5
+            vq="runs/vq-base/model.safetensors",
+            quantiser=BASE,
+            detached=True,
+            head_eps=1e-5,
+            dropout=DropoutConfig(hidden=0.1, inner=0.1, attention=0.1),
         ),
         optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.05, max_grad_norm=3.0),
         schedule=ScheduleConfig(base_lr=1.5e-4, min_lr=0.0, warmup=40 / 1600, epochs=1600),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
@@ -29,7 +30,7 @@ def medthink_base() -> Recipe[ImageTextBatch]:
         data=ImageTextData(
             size=224, patch=16, text=("question",), length=512, target_length=256, **STRATEGIES["reasoning"]
         ),
-        model=RationaleWriterConfig(),
+        model=RationaleWriterConfig(dropout=DropoutConfig(hidden=0.1, inner=0.1, attention=0.1)),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=16e-3, warmup=0.05, epochs=150),
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from maskstream.pipelines.masks import Box, Padded, Replace, WholeWords
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
@@ -39,14 +40,14 @@ def oneref_base() -> Recipe[ImageTextBatch]:
     predicted from products times the width, theirs from products of length 1; no norms inside attention and MLP, fixed
     positions and a norm behind the patches, theirs the other way each; the head of words is the table, theirs is not,
     smooths labels by 0.1 and leaves out the worst 20 % after 12,000 steps; AdamW with (0.9, 0.98), a decay of 0.01 and
-    gradients of at most 1, theirs (0.9, 0.999), 1e-4 and any; no drop path, theirs 0.1; pictures are squeezed to a
-    centre crop, theirs are padded; no contrast of images with phrases, no dropout, no augmentation.
+    gradients of at most 1, theirs (0.9, 0.999), 1e-4 and any; pictures are squeezed to a centre crop, theirs are
+    padded; no contrast of images with phrases, no dropout, no augmentation.
     """
     return Recipe(
         name="oneref-base",
         batch_size=32,
         data=_phrases(size=384, patch=16, length=64),
-        model=OneRefConfig(),
+        model=OneRefConfig(dropout=DropoutConfig(path=0.1)),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=5e-5, warmup=0.05, epochs=100),
     )

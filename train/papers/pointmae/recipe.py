@@ -7,6 +7,7 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
@@ -17,15 +18,15 @@ def pointmae_small() -> Recipe[PointsBatch]:
     """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, random scale.
 
     Differs from the authors' code in: a cloud is scaled by one factor and not shifted, theirs by one for each axis and
-    shifted by up to 0.2; the embedding of a group has layer norms and GELU, theirs batch norms and ReLU; no drop-path,
-    theirs 0.1; biases of query and value, theirs none; other initial weights (Xavier-uniform). Given their embedding
-    and epsilons, both give the same loss.
+    shifted by up to 0.2; the embedding of a group has layer norms and GELU, theirs batch norms and ReLU; biases of
+    query and value, theirs none; other initial weights (Xavier-uniform). Given their embedding and epsilons, both give
+    the same loss.
     """
     return Recipe(
         name="pointmae-small",
         batch_size=128,
         data=group_data(scale=(2 / 3, 3 / 2)),
-        model=PointAutoencoderConfig(),
+        model=PointAutoencoderConfig(dropout=DropoutConfig(path=0.1)),
         schedule=ScheduleConfig(base_lr=2e-3, min_lr=2e-6, warmup=1 / 30, epochs=300),
         optimiser=OptimiserConfig(betas=(0.9, 0.999)),
     )

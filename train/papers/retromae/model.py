@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.train.core.dropout import AttentionRate, Dropping
 from maskstream.train.core.model import Grids, Losses, LossPart, weighted
 from maskstream.train.nn.token_layers import FeedForward, hidden_tokens, need_mask
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
@@ -92,12 +93,13 @@ class RetroModel(TokenModel):
         return cast(Tensor, self.decoder(asked, seen, attend))
 
 
-class EnhancedDecoder(nn.Module):
+class EnhancedDecoder(Dropping):
     """A post-norm transformer layer whose queries (B, N, D) attend to other vectors (B, N, D)."""
 
     def __init__(self, width: int, heads: int, hidden: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
+        self.attention = AttentionRate()
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -108,6 +110,7 @@ class EnhancedDecoder(nn.Module):
     def forward(self, asked: Tensor, seen: Tensor, attend: Tensor) -> Tensor:
         q = self.query(asked).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.key_value(seen).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=attend[:, None]).transpose(1, 2).flatten(2)
-        x = self.norm1(asked + self.out(found))
+        rate = self.attention.rate_now
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=attend[:, None], dropout_p=rate)
+        x = self.norm1(asked + self.dropped(self.out(found.transpose(1, 2).flatten(2))))
         return cast(Tensor, self.norm2(x + self.mlp(x)))

@@ -10,6 +10,7 @@ from maskstream.pipelines.masks import (
 )
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
@@ -22,18 +23,18 @@ def retromae_base() -> Recipe[TextBatch]:
     BERT's base model and a decoder of one layer; one text of up to 512 tokens a row, 32 on each of 8 ranks, 8 epochs,
     AdamW with 1e-4, a weight decay of 0.01 and 10 % of warm-up.
 
-    Differs from the authors' code in: starts from random weights (`--initial` takes a BERT's, as theirs does); no
-    dropout; half a cosine instead of a line; a text is cut to 512 tokens, where theirs packs sentences; tables of
-    embeddings do not decay; with a BERT's weights its vector of the first segment is part of the places, so it also
-    enters the decoder's queries, theirs do not have it; fp16 is bf16 or float32; other random numbers.
+    Differs from the authors' code in: starts from random weights (`--initial` takes a BERT's, as theirs does); a text
+    is cut to 512 tokens, where theirs packs sentences; tables of embeddings do not decay; with a BERT's weights its
+    vector of the first segment is part of the places, so it also enters the decoder's queries, theirs do not have it;
+    fp16 is bf16 or float32; other random numbers.
     """
     return Recipe(
         name="retromae-base",
         batch_size=32,
         data=TextData(length=512, packing="row", mask=_retro()),
-        model=RetroModelConfig(),
+        model=RetroModelConfig(dropout=DropoutConfig(hidden=0.1, attention=0.1)),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=1e-4, warmup=0.1, epochs=8),
+        schedule=ScheduleConfig(base_lr=1e-4, warmup=0.1, epochs=8, shape="linear"),
     )
 
 

@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.train.core.dropout import Dropout
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.nn.token_layers import TokenIds
 from maskstream.train.nn.transformer import Stack, init_normal
@@ -171,7 +172,9 @@ class RobertaClassifierConfig(TextClassifierConfig):
 
 
 class RobertaClassifier(TextClassifier):
-    """Ids with learned places, pre-norm blocks, and the first token through two linear layers with a tanh between."""
+    """Ids with learned places, pre-norm blocks, and the first token through two linear layers with a tanh between,
+    each of which has dropout in front.
+    """
 
     whole_graph = True
 
@@ -182,6 +185,7 @@ class RobertaClassifier(TextClassifier):
         self.embed = TokenIds(c.vocabulary, c.width, length, learned=True, eps=c.eps)
         self.encoder = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps)
         self.head = nn.Sequential(nn.Linear(c.width, c.width), nn.Tanh(), nn.Linear(c.width, c.labels))
+        self.drop = Dropout()
         init_normal(self, c.width)
 
     def table(self, ids: Tensor) -> Tensor:
@@ -191,7 +195,8 @@ class RobertaClassifier(TextClassifier):
         places = torch.arange(vectors.shape[1], device=vectors.device)
         mask = batch.valid[:, None, None, : vectors.shape[1]]
         x = self.encoder(self.embed.placed(vectors, places), mask)
-        return TextReading(scores=cast(Tensor, self.head(x[:, 0])))
+        first, tanh, last = self.head
+        return TextReading(scores=cast(Tensor, last(self.drop(tanh(first(self.drop(x[:, 0])))))))
 
 
 Float32s = npt.NDArray[np.float32]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
@@ -20,8 +21,8 @@ def roar_lstm_base() -> Recipe[TextBatch]:
     8 epochs of batches of 32, a learning rate of 1e-3 and a weight decay of 1e-5.
 
     Differs from the authors' code in: vectors of ids start at random, theirs are GloVe's; ids are word pieces, theirs
-    words; AdamW, theirs Adam with AMSGrad and L2; a warm-up and half a cosine, theirs a constant rate; the last
-    weights, theirs those of the best epoch; texts are cut to 512 tokens.
+    words; AdamW, theirs Adam with AMSGrad and L2; the last weights, theirs those of the best epoch; texts are cut to
+    512 tokens.
     """
     return Recipe(
         name="roar-lstm-base",
@@ -29,7 +30,7 @@ def roar_lstm_base() -> Recipe[TextBatch]:
         data=_beginnings(512),
         model=LSTMClassifierConfig(),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=1e-5),
-        schedule=ScheduleConfig(base_lr=8e-3, warmup=0.05, epochs=8),
+        schedule=ScheduleConfig(base_lr=8e-3, warmup=0.0, epochs=8, shape="constant"),
     )
 
 
@@ -52,17 +53,16 @@ def roar_lstm_tiny() -> Recipe[TextBatch]:
 def roar_roberta_base() -> Recipe[TextBatch]:
     """The RoBERTa of Recursive ROAR: 12 layers of width 768, 3 epochs of batches of 16, AdamW with 2e-5.
 
-    Differs from the authors' code in: starts from random weights (theirs from the pre-trained RoBERTa's), for which
-    the rate is low; pre-norm blocks, theirs post-norm; no dropout; half a cosine instead of a line; the last weights,
-    theirs those of the best epoch.
+    Differs from the authors' code in: starts from random weights (theirs from the pre-trained RoBERTa's), for which the
+    rate is low; pre-norm blocks, theirs post-norm; the last weights, theirs those of the best epoch.
     """
     return Recipe(
         name="roar-roberta-base",
         batch_size=16,
         data=_beginnings(512),
-        model=RobertaClassifierConfig(vocabulary=50265),
+        model=RobertaClassifierConfig(vocabulary=50265, dropout=DropoutConfig(hidden=0.1, attention=0.1)),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
-        schedule=ScheduleConfig(base_lr=3.2e-4, warmup=0.06, epochs=3),
+        schedule=ScheduleConfig(base_lr=3.2e-4, warmup=0.06, epochs=3, shape="linear"),
     )
 
 

@@ -28,6 +28,7 @@ from maskstream.pipelines.masks.core import check_ratio
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.shards.config import Config
+from maskstream.train.core.dropout import ResidualBlock
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.nn.grid import Windows, to_windows
 from maskstream.train.nn.media_tokens import ImageTokens
@@ -233,7 +234,7 @@ class Affine(nn.Module):
         return x * self.weight + self.bias
 
 
-class SpikingBlock(nn.Module):
+class SpikingBlock(ResidualBlock):
     """Attention between spikes within a window, and a feed-forward part, each added to what enters."""
 
     def __init__(self, config: SpikingTransformerConfig, width: int, heads: int, window: int, first: int) -> None:
@@ -267,9 +268,9 @@ class SpikingBlock(nn.Module):
         scores = scores + self.near[:, cast(Tensor, self.apart)]
         weights = (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(dim=-1)
         seen = fire("seen", (weights @ v).transpose(-2, -3).flatten(-2))
-        x = x + fire("out", add_spikes(self.out, seen, run))
+        x = self.joined(x, fire("out", add_spikes(self.out, seen, run)))
         hidden = fire("hidden", add_spikes(self.up, fire("between", self.norm2(x)), run))
-        return x + fire("down", add_spikes(self.down, hidden, run))
+        return self.joined(x, fire("down", add_spikes(self.down, hidden, run)))
 
     def _kept(self, x: Tensor, seeds: Tensor, site: int, run: SpikingSimulation | None) -> Tensor:
         """The elements that random spike masking keeps, others in each step of a simulation."""

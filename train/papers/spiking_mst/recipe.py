@@ -8,6 +8,7 @@ from dataclasses import replace
 from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
@@ -23,14 +24,14 @@ def spiking_mst_base() -> Recipe[ImageBatch]:
     Differs from the authors' code in: a factor and a summand for each channel, theirs are batch norms, which compute
     the same in inference (and layer norms behind the patches and before the head); windows are shifted along rows
     alone; the second residual is of the stream, theirs of the stream behind the norm; a sample always drops the same
-    spikes, in simulation others in each time step, theirs draws anew; no RandAugment, mixup, CutMix, erasing, smoothing
-    and drop path; a rate of 1e-4 for 256 pictures.
+    spikes, in simulation others in each time step, theirs draws anew; no RandAugment, mixup, CutMix, erasing and
+    smoothing; a rate of 1e-4 for 256 pictures.
     """
     return Recipe(
         name="spiking-mst-base",
         batch_size=128,
         data=ImageData(size=224, patch=4, augment=RandomResizedCrop(scale=(0.08, 1.0), flip=0.5)),
-        model=SpikingTransformerConfig(),
+        model=SpikingTransformerConfig(dropout=DropoutConfig(path=0.2)),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=5.0),
         schedule=ScheduleConfig(base_lr=1e-4, min_lr=1e-6, warmup=20 / 300, epochs=300),
     )

@@ -19,10 +19,9 @@ def vq_base() -> Recipe[ImageBatch]:
     """A quantiser of the size of MAGE's VQGAN (Li et al., 2023, 3.1; Esser et al., 2021): pictures of 256 pixels as 16
     x 16 ids of 1,024, five resolutions of 128 to 512 channels with two residual blocks each.
 
-    Differs from the authors' code in: no perceptual and no adversarial loss, so what is drawn is softer; four
-    channels are rounded to 8, 8, 4 and 4 levels (FSQ, Mentzer et al., 2024), theirs are 256 channels and a learnt
-    codebook; no attention at the lowest resolution; one
-    residual block less a resolution in the decoder; AdamW with a cosine, theirs Adam at a constant rate.
+    Differs from the authors' code in: no perceptual and no adversarial loss, so what is drawn is softer; four channels
+    are rounded to 8, 8, 4 and 4 levels (FSQ, Mentzer et al., 2024), theirs are 256 channels and a learnt codebook; no
+    attention at the lowest resolution; one residual block less a resolution in the decoder; AdamW, theirs Adam.
     """
     return Recipe(
         name="vq-base",
@@ -30,7 +29,7 @@ def vq_base() -> Recipe[ImageBatch]:
         data=ImageData(size=256, patch=16, augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)),
         model=ImageVQConfig(quantiser=BASE),
         optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.01, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=5e-4, min_lr=5e-6, warmup=0.02, epochs=50),
+        schedule=ScheduleConfig(base_lr=5e-4, warmup=0.0, epochs=50, shape="constant"),
     )
 
 

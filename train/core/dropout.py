@@ -1,0 +1,126 @@
+"""Dropout and drop path of any model, which a `DropoutConfig` sets once the model is made.
+
+Layers that can drop derive from `Dropping`, blocks with residual branches from `ResidualBlock`. Their rates are 0 at
+first, and outside of training nothing is dropped. Draws come from torch's generator, which a step seeds (see
+`step_seed`).
+
+Sources: Srivastava et al. (2014) for dropout; Huang et al. (2016) for drop path, or stochastic depth.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskstream.shards.config import Config
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DropoutConfig(Config):
+    """What a model drops in training; all rates lie in [0, 1).
+
+    hidden: the rate of embeddings of token ids and of what a block's branch adds. inner: of the values between the two
+    layers of a feed-forward part. attention: of the weights of attention. path: the share of the samples for which a
+    branch of the last block adds nothing; from the first block, where it is 0, it rises in equal steps. only: the parts
+    of the model that drop, such as "decoder"; () for all.
+    """
+
+    hidden: float = 0.0
+    inner: float = 0.0
+    attention: float = 0.0
+    path: float = 0.0
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rates = {name: getattr(self, name) for name in ("hidden", "inner", "attention", "path")}
+        if wrong := {name: rate for name, rate in rates.items() if not 0 <= rate < 1}:
+            raise ValueError(f"rates of dropout lie in [0, 1), got {wrong}")
+
+
+class Dropping(nn.Module):
+    """A layer that drops while it trains. drops: the field of `DropoutConfig` that is its `rate`."""
+
+    drops: ClassVar[Literal["hidden", "inner", "attention"]] = "hidden"
+    rate: float = 0.0
+
+    @property
+    def rate_now(self) -> float:
+        """The rate, or 0 outside of training."""
+        return self.rate if self.training else 0.0
+
+    def dropped(self, x: Tensor) -> Tensor:
+        """x, of which values are 0 at the rate, and the others divided by what stays."""
+        return F.dropout(x, self.rate) if self.rate and self.training else x
+
+
+class Dropout(Dropping):
+    """Dropout by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropped(x)
+
+
+class AttentionRate(Dropping):
+    """The rate of dropout of attention, for a layer that has another rate itself."""
+
+    drops = "attention"
+
+
+class ResidualBlock(Dropping):
+    """A block with residual branches, over samples (B, ...). path_rate: of drop path, float32 scalar, on the device, so
+    that one graph serves all blocks.
+    """
+
+    drops_paths: bool = False
+    path_rate: Tensor
+
+    def joined(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x (B, ...) and what a branch adds to it."""
+        branch = self.dropped(branch)
+        if self.drops_paths and self.training:
+            kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.path_rate
+            branch = branch * (kept / (1 - self.path_rate)).to(branch.dtype)
+        return x + branch
+
+
+def set_dropout(model: nn.Module, config: DropoutConfig) -> None:
+    """Sets the rates of a model's layers. ValueError if no layer drops what has a rate, or if no part has a name."""
+    parts = [name for name, _ in model.named_modules()]
+    for one in config.only:
+        if one not in parts:
+            raise ValueError(f"dropout.only names the part {one!r}, which a {type(model).__name__} does not have")
+    found = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, Dropping)
+        and (not config.only or any(f"{path}.".startswith(f"{o}.") for o in config.only))
+    }
+    stacks: dict[str, list[ResidualBlock]] = defaultdict(list)
+    for path, module in found.items():
+        module.rate = getattr(config, module.drops)
+        if isinstance(module, ResidualBlock):
+            stacks[_stack(path)].append(module)
+    if config.path:
+        for blocks in stacks.values():
+            for block, rate in zip(blocks, torch.linspace(0, config.path, len(blocks)), strict=True):
+                block.drops_paths = True
+                block.register_buffer("path_rate", rate.clone(), persistent=False)
+    for name, able in (
+        *((kind, any(one.drops == kind for one in found.values())) for kind in ("hidden", "inner", "attention")),
+        ("path", bool(stacks)),
+    ):
+        if getattr(config, name) and not able:
+            raise ValueError(f"no layer of a {type(model).__name__} drops by dropout.{name}; leave it at 0")
+
+
+def _stack(path: str) -> str:
+    """The name of the blocks that a block belongs to: its path without its number in the list."""
+    parts = path.split(".")
+    last = max((i for i, part in enumerate(parts) if part.isdigit()), default=len(parts))
+    first = last
+    while first and parts[first - 1].isdigit():
+        first -= 1
+    return ".".join(parts[:first] + parts[last + 1 :])
