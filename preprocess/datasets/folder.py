@@ -14,7 +14,7 @@ train/metadata.csv and so on), with a row for each sample. Of its columns only t
 Every other column becomes a field of the samples, of the type of its values, which `fields=` of the loaders reads.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
@@ -23,15 +23,16 @@ from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES, ImageEncoder
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES
-from maskstream.preprocess.encode.points.encoder import POINT_SUFFIXES, PointEncoder
+from maskstream.preprocess.encode.points.encoder import POINT_SUFFIXES, TEXT_SUFFIX, PointEncoder
 from maskstream.preprocess.encode.pose.encoder import POSE_SUFFIXES, PoseEncoder
 from maskstream.preprocess.encode.text.encoder import TextEncoder
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.raw.lists import LIST_SUFFIXES
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.named import first_few
 
 from .dataset import Dataset, dataset_of, file_noun, in_archives, reads_media, require_folder
-from .folders import VIDEO_SUFFIXES, class_folders
+from .folders import VIDEO_SUFFIXES, class_folders, media_paths, readable
 from .listed import listed_sources, lists_in, unread_lists
 
 LISTS = in_archives(*LIST_SUFFIXES)
@@ -46,10 +47,11 @@ def folder(
     suffixes: Collection[str] = VIDEO_SUFFIXES,
     *,
     separator: str = "",
+    unread: Mapping[str, str] | None = None,
 ) -> Dataset:
     """The splits of a folder of files with one of `suffixes`; `name` is the dataset's name, such as audio-folder. Files
     without labels are a doubt if they should be `labelled`, and no list leaves the labels out. `separator` stands
-    between the labels of a sample.
+    between the labels of a sample. `unread`: suffixes of files that are passed over, which is a doubt, and what to do.
     Raises DatasetError if there is no such file or a list does not have the format above.
     """
     encoder = encoder or VideoEncoder()
@@ -65,13 +67,26 @@ def folder(
         label_names, listed, doubt = found.label_names, found.splits, found.doubt
     else:
         label_names, listed, doubt = class_folders(root, suffixes)
-        doubt = doubt or unread_lists(root)
+        doubt = doubt or unread_lists(root) or _passed_over(root, unread or {})
     if not listed:
-        raise DatasetError(f"{name}: {root}{f' lists no {modality}' if lists else f' holds no {modality}'}. {obtain}")
+        found_none = f"{root}{f' lists no {modality}' if lists else f' holds no {modality}'}"
+        raise DatasetError(f"{name}: {doubt if doubt and not lists else found_none}. {obtain}")
     labelled = labelled and (not lists or bool(label_names))
     return dataset_of(
         name, label_names, listed, root=root, obtain=obtain, encoder=encoder, doubt=doubt, labelled=labelled
     )
+
+
+def _passed_over(root: Path, unread: Mapping[str, str]) -> str:
+    """What is doubtful about files in formats that are not read; "" if there are none."""
+    found = media_paths(root, unread) if unread else []
+    if not found:
+        return ""
+    kinds = list(dict.fromkeys(path.suffix.lower() for path in found))
+    names = first_few([readable(path.relative_to(root)) for path in found])
+    remedies = "; ".join(dict.fromkeys(unread[kind] for kind in kinds))
+    many = "1 file is" if len(found) == 1 else f"{len(found)} files are"
+    return f"{many} not read of {root} ({names}): {remedies}, or move {'it' if len(found) == 1 else 'them'} away"
 
 
 AUDIO_SUFFIXES = frozenset(
@@ -109,23 +124,43 @@ def image_folder(root: Path, *, separator: str = "") -> Dataset:
     return folder(root, True, "image-folder", ImageEncoder(), IMAGE_SUFFIXES, separator=separator)
 
 
+_AS_MESH = "save meshes as PLY, OBJ or GLB (Blender, MeshLab and trimesh do)"
+_AS_CLOUD = "save clouds as PLY, PCD, E57, LAS or NPY (CloudCompare and PDAL do)"
+UNREAD_SOLIDS: Mapping[str, str] = {
+    **dict.fromkeys((".3ds", ".3mf", ".blend", ".dae", ".fbx", ".gltf", ".iges", ".igs", ".msh", ".step"), _AS_MESH),
+    **dict.fromkeys((".stp", ".usd", ".usda", ".usdc", ".usdz", ".vtk", ".vtp", ".vtu", ".wrl", ".x3d"), _AS_MESH),
+    **dict.fromkeys((".copc", ".drc", ".fls", ".pcap", ".ptx", ".rcp", ".rcs", ".spz", ".splat", ".zfs"), _AS_CLOUD),
+    **dict.fromkeys((".asc", ".csv"), "name text of x, y, z a line .xyz"),
+    ".bin": "save the rows of .bin files, which do not say how long they are, as NPY (N, columns)",
+    ".txt": "--set txt=true reads .txt files as x, y, z a line",
+}
+"""Formats of clouds and meshes that are not read, and what to do with them."""
+
+
 @LISTS
 def mesh_folder(root: Path, *, separator: str = "") -> Dataset:
     """Any folder of mesh files (OBJ, PLY, STL, OFF or GLB).
 
     Raises DatasetError as `folder` does.
     """
-    return folder(root, False, "mesh-folder", MeshEncoder(), SURFACE_SUFFIXES, separator=separator)
+    unread = {suffix: how for suffix, how in UNREAD_SOLIDS.items() if suffix not in (".bin", ".txt", ".asc")}
+    return folder(root, False, "mesh-folder", MeshEncoder(), SURFACE_SUFFIXES, separator=separator, unread=unread)
 
 
 @LISTS
-def points_folder(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of point clouds (PLY, NPY, LAS, LAZ) or of meshes to sample points on (OBJ, PLY, STL, OFF, GLB).
+def points_folder(root: Path, *, separator: str = "", txt: bool = False) -> Dataset:
+    """Any folder of point clouds (PLY, PCD, E57, LAS, LAZ, XYZ, PTS, NPY) or of meshes to sample points on (OBJ, PLY,
+    STL, OFF, GLB).
 
-    An NPY file holds an array (N, 3 or more) of numbers, x, y, z first. A LAS or LAZ tile becomes one sample; the
-    dataset `las` cuts tiles into blocks. Raises DatasetError as `folder` does.
+    Colours, intensity, normals and classes of points are kept by name (encode/points/clouds.py). An NPY file holds an
+    array (N, 3 or more) of numbers, and XYZ and PTS a line of them for each point; `--set 'columns=["x", "y", "z",
+    "red", "green", "blue"]'` names the columns where the file does not. `--set txt=true` takes .txt files too. `--set
+    up=z` says which axis points upwards. A LAS or LAZ tile becomes one sample; the dataset `las` cuts tiles into
+    blocks. Raises DatasetError as `folder` does.
     """
-    return folder(root, True, "points-folder", PointEncoder(), POINT_SUFFIXES, separator=separator)
+    suffixes = POINT_SUFFIXES | ({TEXT_SUFFIX} if txt else set())
+    unread = {suffix: how for suffix, how in UNREAD_SOLIDS.items() if suffix not in suffixes}
+    return folder(root, True, "points-folder", PointEncoder(), suffixes, separator=separator, unread=unread)
 
 
 @LISTS

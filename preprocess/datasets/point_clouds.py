@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from maskstream.preprocess.encode.points.clouds import NORMALS, XYZ
 from maskstream.preprocess.encode.points.encoder import (
     LAS_SUFFIXES,
     PUBLISHED_ORDER,
@@ -50,7 +51,8 @@ def modelnet40(root: Path) -> Dataset:
     base = next((root / name for name in MODELNET40_FOLDERS if (root / name).is_dir()), root)
     train = next((base / name for name in _MODELNET40_LISTS if (base / name).is_file()), None)
     label_names, listed = _in_folders(base) if train is None else _in_lists(base, train)
-    return dataset_of("modelnet40", label_names, listed, root=root, obtain=MODELNET40_OBTAIN, encoder=PointEncoder())
+    encoder = PointEncoder() if train is None else PointEncoder(columns=(*XYZ, *NORMALS))
+    return dataset_of("modelnet40", label_names, listed, root=root, obtain=MODELNET40_OBTAIN, encoder=encoder)
 
 
 def _in_folders(base: Path) -> tuple[list[str], dict[str, list[Source]]]:

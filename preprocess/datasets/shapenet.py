@@ -27,6 +27,7 @@ al., Point-BERT, CVPR 2022.
 
 from pathlib import Path, PurePosixPath
 
+from maskstream.preprocess.encode.points.clouds import NORMALS, XYZ
 from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder
 from maskstream.preprocess.raw.lists import read_json, read_lines, read_table
 from maskstream.preprocess.source import Source
@@ -180,7 +181,9 @@ def shapenetpart(root: Path) -> Dataset:
         if not path.is_file():
             raise DatasetError(f"{name}: there is no {path}. {PART_OBTAIN}")
         listed[split] = [_part_cloud(base, path, entry, synsets, labels) for entry in read_json(path, PART_OBTAIN)]
-    return dataset_of(name, labels, listed, root=root, obtain=PART_OBTAIN, encoder=PointEncoder())
+    return dataset_of(
+        name, labels, listed, root=root, obtain=PART_OBTAIN, encoder=PointEncoder(columns=(*XYZ, *NORMALS, "part"))
+    )
 
 
 def _part_cloud(base: Path, path: Path, entry: object, synsets: dict[str, str], labels: list[str]) -> Source:

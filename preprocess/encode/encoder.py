@@ -27,13 +27,14 @@ class Encoded:
 MadeT = TypeVar("MadeT")
 
 
-def made_of(source: Source, kind: type[MadeT]) -> MadeT | None:
-    """What a source's `made_by` makes, None if it has none. Raises TypeError if that is no `kind`."""
+def made_of(source: Source, *kinds: type[MadeT]) -> MadeT | None:
+    """What a source's `made_by` makes, None if it has none. Raises TypeError if that is of none of `kinds`."""
     if source.made_by is None:
         return None
     found = source.made_by(source)
-    if not isinstance(found, kind):
-        raise TypeError(f"made_by of {source.id!r} gives {type(found).__name__}; this encoder takes {kind.__name__}")
+    if not isinstance(found, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"made_by of {source.id!r} gives {type(found).__name__}; this encoder takes {wanted}")
     return found
 
 

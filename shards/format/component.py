@@ -70,6 +70,11 @@ class Component:
         """The facts of sample i."""
         return {name: values[i].item() for name, values in self.facts.items()}
 
+    def word(self, name: str, i: int) -> str:
+        """A word of sample i; "" if it has none."""
+        words = self.words.get(name)
+        return words.names[words.code[i]] if words is not None and words.code[i] >= 0 else ""
+
     def described(self, i: int, data: bytes = b"", table: bytes = b"") -> Member:
         """The member of sample i with its columns and the given bytes. Raises ValueError if the sample lacks it."""
         i = range(len(self.offset))[i]

@@ -1,6 +1,6 @@
 """Kinds of arrays of numbers, each checked against its columns."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import Any
@@ -83,11 +83,17 @@ ARRAY = Kind(
 """One array of numbers as NPY 1.0, in C order."""
 
 
-def points_member(points: npt.NDArray[np.floating]) -> Member:
-    """Points (N, 3 or more) as a member of float32."""
+FEATURES = "features"
+"""The word with the names of the columns of points after x, y, z."""
+
+
+def points_member(points: npt.NDArray[np.floating], columns: Sequence[str] = ()) -> Member:
+    """Points (N, 3 or more) as a member of float32. columns: their names; `feature 0` and so on say nothing."""
     data = npy_bytes(points.astype("<f4"))
     facts = {"n_points": len(points), "n_columns": points.shape[1], "data_offset": npy_header(data).data_offset}
-    return Member(kind=POINTS.name, data=data, facts=dict(facts))
+    named = columns[3:] and not all(name.startswith("feature ") for name in columns[3:])
+    words = {FEATURES: ",".join(columns[3:])} if named else {}
+    return Member(kind=POINTS.name, data=data, facts=dict(facts), words=words)
 
 
 @of_header
@@ -103,6 +109,9 @@ def points_problems(member: Member, header: NpyHeader) -> Iterator[str]:
         yield f"has {shape[0]} points, not {facts['n_points']}"
     if shape[1] != facts["n_columns"] or header.data_offset != facts["data_offset"]:
         yield f"has {shape[1]} columns from byte {header.data_offset}, which differs from the manifest"
+    names = member.words.get(FEATURES)
+    if names is not None and len(names.split(",")) != shape[1] - 3:
+        yield f"has {shape[1] - 3} columns after x, y, z, but the manifest names {names}"
 
 
 @of_numbers
@@ -115,10 +124,11 @@ def points_decode_problems(points: npt.NDArray[Any]) -> Iterator[str]:
 POINTS = Kind(
     name="points",
     facts={"n_points": int, "n_columns": int, "data_offset": int},
+    words=(FEATURES,),
     check=points_problems,
     decode=points_decode_problems,
 )
-"""A point cloud, float32 (N, 3 or more), as NPY."""
+"""A point cloud, float32 (N, 3 or more), as NPY; the word `features` names its columns after x, y, z, with commas."""
 
 
 def poses_member(poses: npt.NDArray[np.floating], rate_hz: float) -> Member:

@@ -20,7 +20,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "audio-folder": (".wav", ".flac", ".mp3", ".ogg"),
     "audiovisual-folder": (".mp4", ".mkv"),
     "image-folder": (".jpg", ".png", ".bmp", ".tif", ".webp", ".ppm"),
-    "points-folder": (".npy", ".ply", ".stl", ".off"),
+    "points-folder": (".npy", ".ply", ".pcd", ".xyz", ".stl", ".off"),
     "pose-folder": (".bvh", ".npz", ".psa"),
     "mesh-folder": (".obj", ".ply", ".stl", ".off", ".glb"),
 }
@@ -89,10 +89,15 @@ def _image(path: Path) -> None:
 
 
 def _points(path: Path) -> None:
-    if path.suffix != ".npy":
+    if path.suffix not in (".npy", ".pcd", ".xyz"):
         return _mesh(path)
-    file = io.BytesIO()
-    np.save(file, np.random.default_rng(2).normal(size=(80, 4)))
+    file, points = io.BytesIO(), np.random.default_rng(2).normal(size=(80, 4)).astype("<f4")
+    if path.suffix == ".npy":
+        np.save(file, points)
+    elif path.suffix == ".xyz":
+        np.savetxt(file, points)
+    else:
+        file.write(b"FIELDS x y z i\nSIZE 4 4 4 4\nTYPE F F F F\nPOINTS 80\nDATA binary\n" + points.tobytes())
     path.write_bytes(file.getvalue())
     return None
 

@@ -16,9 +16,10 @@ from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.component import component_of
+from maskstream.shards.members.arrays import FEATURES
 
 from .batch import PointsBatch
-from .read import PointAugment, PointPlan, PointSelection
+from .read import NORMALS, PointAugment, PointPlan, PointSelection
 from .tokens import PointTokens, VoxelTokens
 
 
@@ -87,20 +88,31 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
 
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
-        return replace(self, component=component_of(split.manifest.components, ("points",), self.component).name)
+        component = component_of(split.manifest.components, ("points",), self.component).name
+        augment = self.augment
+        if augment.rotate == "up":
+            up = split.manifest.info["settings"].get("encoder", {}).get("up")
+            if up not in ("x", "y", "z"):
+                raise ValueError(
+                    f"rotate='up': {split.manifest} does not say which axis points upwards; name it (data.augment."
+                    "rotate=y or z), or write the shards with --set up=y or z"
+                )
+            augment = replace(augment, rotate=up)
+        return replace(self, component=component, augment=augment)
 
     def plan(self, item: Item) -> PointPlan:
         """Draws the rows of a cloud; raises SampleError if it lacks the requested rows or columns."""
         component = item.manifest.component(self.component or "")
         member = item.manifest.member(item.index, component.name)
         with item.manifest.reading(item.index, component.name):
-            return self.select.rows_of(member, component.facts_of(item.index), item.rng("points"))
+            facts, names = component.facts_of(item.index), component.word(FEATURES, item.index)
+            return self.select.rows_of(member, facts, item.rng("points"), names)
 
     def layout(self, memory: Memory[PointPlan]) -> PointsBatch:
         """The empty batch."""
         points = self.select.points
         return PointsBatch(
-            points=memory(np.float32, points, 3 + self.select.features),
+            points=memory(np.float32, points, 3 + self.select.n_features),
             noise=None if self.noise is None else memory(np.float32, points, 3),
             time=None if self.noise is None else memory(np.int64),
             mask=None,
@@ -112,10 +124,10 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
         """Reads the rows, and makes the views; raises SampleError if they are unusable."""
         with item.manifest.reading(item.index, self.component or ""):
             rows = self.select.taken(item.read(plan.ranges, stats), plan)
-        points = own.whole(batch.points)
+        points, normals = own.whole(batch.points), self.select.columns(*NORMALS)
         with stats.stage("convert"):
             for view, at in enumerate(range(own.start, own.stop)):
-                points[at] = self.augment(rows, item.rng("augment", view))
+                points[at] = self.augment(rows, item.rng("augment", view), normals)
                 if self.noise is not None and batch.noise is not None and batch.time is not None:
                     drawn = self.noise.draw((self.select.points, 3), item.rng("noise", view))
                     own.whole(batch.time)[at], own.whole(batch.noise)[at] = drawn

@@ -39,21 +39,34 @@ class PointSelection(Config):
     replace: True draws every point from the whole cloud with replacement, as DiT-3D does, which reads the whole cloud.
     False reads a run of consecutive rows; a smaller cloud gives all its points and random repetitions. rows: restricts
     the draw to the rows [first, stop), such as (0, 10000) for PointFlow's training points of ShapeNet; rows beyond the
-    end of a cloud are ignored. features: the number of columns to take after x, y, z.
+    end of a cloud are ignored. features: what to take after x, y, z: names such as ("red", "green", "blue"), of which
+    each cloud must have all, or the number of columns to take as they come.
     """
 
     points: int = 2048
     replace: bool = False
     rows: tuple[int, int] | None = None
-    features: int = 0
+    features: int | tuple[str, ...] = 0
 
     def __post_init__(self) -> None:
-        if self.points < 1 or self.features < 0:
+        if self.points < 1 or (isinstance(self.features, int) and self.features < 0):
             raise ValueError(
                 f"points must be at least 1 and features at least 0, got {self.points} and {self.features}"
             )
+        if not isinstance(self.features, int) and len({*self.features, *"xyz"}) < len(self.features) + 3:
+            raise ValueError(f"features name each column after x, y, z once, got {list(self.features)}")
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
             raise ValueError(f"rows must be (first, stop) with 0 <= first < stop, got {self.rows}")
+
+    @property
+    def n_features(self) -> int:
+        """How many columns are taken after x, y, z."""
+        return self.features if isinstance(self.features, int) else len(self.features)
+
+    def columns(self, *names: str) -> list[int]:
+        """The columns of what is taken that have these names; none if it lacks one of them."""
+        named = () if isinstance(self.features, int) else self.features
+        return [3 + named.index(name) for name in names] if {*names} <= {*named} else []
 
     def read(
         self, store: Store, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator
@@ -66,16 +79,22 @@ class PointSelection(Config):
         rows = self.rows_of(place, facts, rng)
         return self.taken(store.read_many(rows.ranges), rows), rows.size_bytes
 
-    def rows_of(self, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator) -> PointPlan:
-        """Draws the rows of the member at `place`, without reading; raises PointsError if it lacks rows or columns."""
+    def rows_of(
+        self, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator, names: str = ""
+    ) -> PointPlan:
+        """Draws the rows of the member at `place`, without reading; raises PointsError if it lacks rows or columns.
+
+        names: those of its columns after x, y, z, with commas between.
+        """
         n_rows, columns, begin = (int(facts[name]) for name in ("n_points", "n_columns", "data_offset"))
         if min(n_rows, columns, begin) < 0 or begin + 4 * n_rows * columns != place.size:
             raise PointsError(
                 f"has {place.size} bytes, not {begin} bytes of header and {n_rows} rows of {columns} float32 as the "
                 "manifest says"
             )
-        if columns < 3 + self.features:
+        if columns < 3 + self.n_features:
             raise PointsError(f"has {columns} columns, fewer than x, y, z and features={self.features}")
+        taken = None if isinstance(self.features, int) else _columns_named(self.features, names)
         first, stop = self.rows or (0, n_rows)
         stop = min(stop, n_rows)
         if first >= stop:
@@ -86,20 +105,23 @@ class PointSelection(Config):
 
         n = stop - first
         if self.replace:
-            return PointPlan(ranges=(run(first, n),), columns=columns, order=rng.integers(n, size=self.points))
+            return PointPlan(
+                ranges=(run(first, n),), columns=columns, taken=taken, order=rng.integers(n, size=self.points)
+            )
         if n <= self.points:
             extra = rng.integers(n, size=self.points - n)
             order = np.concatenate([rng.permutation(n), extra])
-            return PointPlan(ranges=(run(first, n),), columns=columns, order=order)
+            return PointPlan(ranges=(run(first, n),), columns=columns, taken=taken, order=order)
         start = int(rng.integers(n))
         ahead = min(n - start, self.points)
         runs = [run(first + start, ahead), run(first, self.points - ahead)]
-        return PointPlan(ranges=tuple(one for one in runs if one.size), columns=columns, order=None)
+        return PointPlan(ranges=tuple(one for one in runs if one.size), columns=columns, taken=taken, order=None)
 
     def taken(self, data: Sequence[bytes], rows: PointPlan) -> Float32s:
         """The drawn rows of what was read: float32 (points, 3 + features); PointsError if a number is not finite."""
         read = np.frombuffer(b"".join(data), dtype="<f4").reshape(-1, rows.columns)
-        got = (read if rows.order is None else read[rows.order])[:, : 3 + self.features]
+        chosen = read if rows.order is None else read[rows.order]
+        got = chosen[:, : 3 + self.n_features] if rows.taken is None else chosen[:, [0, 1, 2, *rows.taken]]
         if not np.isfinite(got).all():
             raise PointsError("holds a number that is not finite")
         if np.abs(got[:, :3]).max() > _FARTHEST:
@@ -107,16 +129,28 @@ class PointSelection(Config):
         return np.ascontiguousarray(got)
 
 
+def _columns_named(features: Sequence[str], names: str) -> tuple[int, ...]:
+    """The columns of a stored row in which the features are; names: those of all columns after x, y, z."""
+    there = names.split(",") if names else []
+    if missing := [name for name in features if name not in there]:
+        raise PointsError(
+            f"has no feature {missing[0]!r}, but {', '.join(there) or 'none with a name'}; take those that all clouds "
+            f"have, or features={len(features)} for the first columns after x, y, z"
+        )
+    return tuple(3 + there.index(name) for name in features)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointPlan:
     """The drawn rows of a cloud.
 
-    ranges: the byte ranges to read. columns: the columns of a stored row. order: int64 (points,), the points as indexes
-    into the rows read; None for all rows in their order.
+    ranges: the byte ranges to read. columns: the columns of a stored row. taken: those of the features; None for the
+    first ones. order: int64 (points,), the points as indexes into the rows read; None for all rows in their order.
     """
 
     ranges: tuple[Range, ...]
     columns: int
+    taken: tuple[int, ...] | None
     order: npt.NDArray[np.int64] | None
 
     @property
@@ -125,7 +159,8 @@ class PointPlan:
         return sum(one.size for one in self.ranges)
 
 
-Axis = Literal["x", "y", "z", "any"]
+Axis = Literal["x", "y", "z", "up", "any"]
+NORMALS = ("normal_x", "normal_y", "normal_z")
 Normalise = Literal["ball", "deviation", "none"]
 
 
@@ -160,13 +195,14 @@ class PointStats(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointAugment(Config):
-    """Normalises, scales, rotates and jitters the coordinates of a cloud, in this order; features stay unchanged.
+    """Normalises, scales, rotates and jitters the coordinates of a cloud, in this order; of features only normals turn.
 
     normalise: "ball" subtracts the cloud's mean and divides by the largest norm; "deviation" subtracts the mean and
     divides by the root mean square of all coordinates; a `PointStats` subtracts and divides by the dataset's; "none"
     does nothing. A cloud whose points all coincide is only centred. scale: (low, high) of the uniform draw of a factor.
-    rotate: the axis of a rotation by a uniform angle; "any" draws uniformly from all rotations. jitter: the standard
-    deviation of normal noise on every coordinate, clipped to [-jitter_most, jitter_most].
+    rotate: the axis of a rotation by a uniform angle; "up" is the one that points upwards in the split
+    (`PointEncoder.up`), "any" draws uniformly from all rotations. jitter: the standard deviation of normal noise on
+    every coordinate, clipped to [-jitter_most, jitter_most].
     """
 
     normalise: Normalise | PointStats = "ball"
@@ -187,19 +223,22 @@ class PointAugment(Config):
         if self.jitter < 0 or self.jitter_most < 0:
             raise ValueError(f"jitter and jitter_most must be at least 0, got {self.jitter} and {self.jitter_most}")
 
-    def __call__(self, points: Float32s, rng: np.random.Generator) -> Float32s:
-        """The augmented points, float32 (N, 3 + features); `points` itself is not changed."""
+    def __call__(self, points: Float32s, rng: np.random.Generator, normals: Sequence[int] = ()) -> Float32s:
+        """The augmented points, float32 (N, 3 + features); `points` itself is not changed. normals: their columns."""
         xyz = self._normalised(points[:, :3].astype(np.float64))
         if self.scale[0] < self.scale[1]:
             xyz *= rng.uniform(*self.scale)
         else:
             xyz *= self.scale[0]
+        out = points.astype(np.float32)
         if self.rotate is not None:
-            xyz = xyz @ rotation(self.rotate, rng).T
+            turn = rotation(self.rotate, rng).T
+            xyz = xyz @ turn
+            if normals:
+                out[:, normals] = points[:, normals] @ turn
         if self.jitter > 0:
             noise = rng.standard_normal(xyz.shape) * self.jitter
             xyz += np.clip(noise, -self.jitter_most, self.jitter_most)
-        out = points.astype(np.float32)
         out[:, :3] = xyz
         return out
 
@@ -225,6 +264,8 @@ def rotation(axis: Axis, rng: np.random.Generator) -> npt.NDArray[np.float64]:
                 [2 * (b * d - a * c), 2 * (c * d + a * b), a * a - b * b - c * c + d * d],
             ]
         )
+    if axis == "up":
+        raise ValueError("which axis points upwards is known of a split; a loader resolves it")
     angle = rng.uniform(0, 2 * np.pi)
     i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     turn = np.eye(3)

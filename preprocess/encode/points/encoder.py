@@ -6,24 +6,22 @@ order, and the points sampled on a mesh, depend on the source's id alone.
 A cloud is rejected if it is empty, holds a number that is not finite, has only coincident points (or a single one), or
 has an extent whose square float32 cannot hold. A mesh is rejected if it has no faces or no area.
 
-Points are read from files of points (NPY, PLY, LAS, LAZ and text), or sampled on those of meshes. The blocks of a LAS
-or LAZ tile are samples of many shards, so a process reads the same tiles repeatedly. It keeps the most recently used
-tiles, up to CACHE_BYTES of decoded points. A larger tile is decoded again for each block, CHUNK points at a time, and
-only the points of the block are kept.
+Points are read from files of points (LAS and LAZ here, the others in clouds.py), or sampled on those of meshes. The
+blocks of a LAS or LAZ tile are samples of many shards, so a process reads the same tiles repeatedly. It keeps the most
+recently used tiles, up to CACHE_BYTES of decoded points. A larger tile is decoded again for each block, CHUNK points at
+a time, and only the points of the block are kept.
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
@@ -32,22 +30,9 @@ from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, Surface
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.members.arrays import points_member
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cloud:
-    """points: float64 (N, columns), x, y, z first. columns: their names. n_dropped: how many noise points were removed.
-
-    Float32 would lose the centimetres of survey coordinates, which are millions of metres; the encoder moves the origin
-    first.
-    """
-
-    points: npt.NDArray[np.float64]
-    columns: tuple[str, ...]
-    n_dropped: int = 0
-
+from .clouds import ALIASES, UNUSED, XYZ, Cloud, Float64s, read_array, read_e57, read_pcd, read_ply, read_text
 
 LAS_SUFFIXES = frozenset({".las", ".laz"})
 CACHE_BYTES = 1 << 29
@@ -57,7 +42,6 @@ _NOISE = (7, 18)
 """The noise classes (such as birds) in the table of the ASPRS."""
 _MAX_COMPRESSION = 1000
 
-Float64s = npt.NDArray[np.float64]
 Block = tuple[float, float, float, float]
 """x_min, y_min, x_max, y_max in the tile's coordinates; points at x_max or y_max belong to the next block."""
 
@@ -219,14 +203,20 @@ def _declared_chunks(path: Path, begin: int, size: int) -> int:
         return int.from_bytes(file.read(4), "little")
 
 
-POINT_SUFFIXES = frozenset({".npy", ".ply"}) | LAS_SUFFIXES | SURFACE_SUFFIXES
+_READERS: Mapping[str, Callable[[Path], Cloud]] = {".pcd": read_pcd, ".ply": read_ply, ".e57": read_e57}
+_NAMELESS: Mapping[str, Callable[[Path, Sequence[str]], Cloud]] = {
+    ".npy": read_array,
+    **dict.fromkeys((".xyz", ".pts", ".txt"), read_text),
+}
+"""Formats whose columns may have no names."""
 TEXT_SUFFIX = ".txt"
-"""Of the sets that publish clouds so. It is no suffix of points elsewhere, for lists have it too."""
-_LEGAL = "points need an array (N, 3 or more) of real numbers"
+"""Of the sets that publish clouds so, and of folders where it is asked for: lists and notes have it too."""
+POINT_SUFFIXES = frozenset({*_READERS, *_NAMELESS} - {TEXT_SUFFIX}) | LAS_SUFFIXES | SURFACE_SUFFIXES
 
 
-def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
-    """Read a cloud or a surface; the suffix names the format. `block` selects from a LAS tile.
+def read_points(path: Path, block: Block | None = None, names: Sequence[str] = ()) -> Cloud | Surface:
+    """Read a cloud or a surface; the suffix names the format. `block` selects from a LAS tile; `names` are those of the
+    columns where the file has none.
 
     Raises RejectError if the file cannot be used, DatasetError if the library that reads it is not installed.
     """
@@ -234,48 +224,16 @@ def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
     check_source_file(path)
     if not path.stat().st_size:
         raise RejectError("open", "is empty: it has 0 bytes")
-    if suffix == ".npy":
-        return _npy(path)
-    if suffix == TEXT_SUFFIX:
-        return _text(path)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found afterwards
+        if suffix in _NAMELESS:
+            return _NAMELESS[suffix](path, names)
+        if suffix in _READERS and not (suffix == ".ply" and _ply_has_faces(path)):
+            return _READERS[suffix](path)
     if suffix in LAS_SUFFIXES:
         return read_las(path, block)
-    if suffix == ".ply" and not _ply_has_faces(path):
-        return _ply(path)
     if suffix in SURFACE_SUFFIXES:
         return read_surface(path)
     raise RejectError("open", f"{path.name} holds no points; use one of {', '.join(sorted(POINT_SUFFIXES))}")
-
-
-def _text(path: Path) -> Cloud:
-    """Read lines of 3 or more numbers with commas or spaces between; columns after x, y, z as of an array."""
-    try:
-        with path.open(encoding="ascii") as file:
-            comma = "," if "," in file.readline() else None
-        array = np.loadtxt(path, np.float64, delimiter=comma, ndmin=2)
-    except ValueError as error:
-        raise RejectError("open", f"is no text of numbers ({error})") from error
-    except OSError as error:
-        raise RejectError("open", f"cannot be read: {error.strerror}") from error
-    return _cloud(array)
-
-
-def _npy(path: Path) -> Cloud:
-    """Read an array (N, 3 or more) of numbers; columns after x, y, z are named feature 0, 1, ..."""
-    try:
-        array = read_npy(path.read_bytes())
-    except OSError as error:
-        raise RejectError("open", f"cannot be read: {error.strerror}") from error
-    except NpyError as error:
-        raise RejectError("open", f"is no NPY file of points ({error}); {_LEGAL}") from error
-    return _cloud(array)
-
-
-def _cloud(array: npt.NDArray[Any]) -> Cloud:
-    if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
-        raise RejectError("open", f"holds {array.dtype} {array.shape}; {_LEGAL}")
-    names = tuple(f"feature {i}" for i in range(array.shape[1] - 3))
-    return Cloud(points=array.astype(np.float64), columns=("x", "y", "z", *names))
 
 
 def _ply_has_faces(path: Path) -> bool:
@@ -290,25 +248,6 @@ def _ply_has_faces(path: Path) -> bool:
     return any(w[:2] == [b"element", b"face"] and w[2:] != [b"0"] for w in words)
 
 
-def _ply(path: Path) -> Cloud:
-    """Read a cloud, with colours in [0, 1] if it has any; other properties are left out."""
-    try:
-        import trimesh
-    except ImportError as error:
-        raise DatasetError("PLY files are read with trimesh: pip install 'maskstream[points]'") from error
-    try:
-        scene = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="ply", process=False)
-        clouds = [part for part in scene.geometry.values() if isinstance(part, trimesh.PointCloud)]
-        points = np.asarray(clouds[0].vertices, dtype=np.float64) if clouds else np.empty((0, 3))
-        colours = np.asarray(clouds[0].colors) if clouds else np.empty((0, 4))
-    except Exception as error:  # parsers of damaged files raise nearly everything
-        raise RejectError("decode", f"trimesh cannot parse it ({type(error).__name__}: {error})") from error
-    if len(colours) != len(points):
-        return Cloud(points=points, columns=("x", "y", "z"))
-    joined = np.concatenate([points, colours[:, :3] / 255.0], axis=1)
-    return Cloud(points=joined, columns=("x", "y", "z", "red", "green", "blue"))
-
-
 PUBLISHED_ORDER = "published"
 """The value of a source's meta["rows"] that keeps the order of the rows: the publisher shuffled them, and papers refer
 to the first 10,000."""
@@ -321,13 +260,35 @@ _FAR = 64.0
 _EXTENTS = (1e-15, 1e15)
 
 
+Axis = Literal["x", "y", "z"]
+_MADE: tuple[type[Surface | Cloud], ...] = (Surface, Cloud)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointEncoder(Config):
-    """Encodes clouds with all their points, and meshes as `surface_points` points, uniform over the area."""
+    """Encodes clouds with all their points, and meshes as `surface_points` points, uniform over the area.
+
+    columns: the names of the columns of files that do not name them (NPY, XYZ, PTS, text), as clouds.py says. up: the
+    axis that points upwards, which `PointAugment(rotate="up")` turns about; None if it is unknown. It moves no point.
+    """
 
     modality: ClassVar[str] = "points"
 
     surface_points: int = 8192
+    columns: tuple[str, ...] = ()
+    up: Axis | None = None
+
+    def __post_init__(self) -> None:
+        if self.columns and not {*XYZ} <= {*self.columns}:
+            raise ValueError(
+                f"columns are the names of all columns of a file, x, y and z among them, such as ['x', 'y', 'z', "
+                f"'red', 'green', 'blue', '{UNUSED}']; got {list(self.columns)}. Known are {', '.join(ALIASES)}; "
+                f"others are kept under their name, and {UNUSED} is left out"
+            )
+        if self.up is not None and self.up not in get_args(Axis):
+            raise ValueError(
+                f"up is the axis that points upwards, {', '.join(get_args(Axis))} or None, got {self.up!r}"
+            )
 
     @property
     def profile(self) -> str:
@@ -336,18 +297,20 @@ class PointEncoder(Config):
 
     def encode(self, source: Source) -> Encoded:
         """Encode a cloud or a mesh. meta["block"] (x_min, y_min, x_max, y_max) selects from a tile; `window` is in
-        rows. `made_by` of a source makes a `Surface`.
+        rows. `made_by` of a source makes a `Surface` or a `Cloud`.
         """
-        made = made_of(source, Surface)
-        found = read_points(source.path, source.meta.get("block")) if made is None else made
+        made = made_of(source, *_MADE)
+        found = read_points(source.path, source.meta.get("block"), self.columns) if made is None else made
         rng = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(source.id.encode())))
         facts: dict[str, Any] = {}
         if isinstance(found, Surface):
-            cloud = Cloud(points=surface_sample(found, self.surface_points, rng), columns=("x", "y", "z"))
+            cloud = Cloud(points=surface_sample(found, self.surface_points, rng), columns=XYZ)
             facts["faces"] = len(found.faces)
         else:
             cloud = found
             facts["noise_dropped"] = cloud.n_dropped
+            facts |= {"invalid_dropped": cloud.n_invalid} if cloud.n_invalid else {}
+            facts |= {"left_out": list(cloud.left_out)} if cloud.left_out else {}
         points = cloud.points if source.window is None else cloud.points[slice(*source.window)]
         check_points(points)
         points, origin = _recentred(points)
@@ -355,13 +318,13 @@ class PointEncoder(Config):
         if source.meta.get("rows") != PUBLISHED_ORDER and not isinstance(found, Surface):
             points = points[rng.permutation(len(points))]
         return Encoded(
-            members={"points.npy": points_member(points)},
+            members={"points.npy": points_member(points, cloud.columns)},
             meta={"n_points": len(points), "columns": list(cloud.columns), "origin": origin, **facts},
             sums={POINT_SUMS: [float(len(stored)), *stored.sum(axis=0).tolist(), float(np.square(stored).sum())]},
         )
 
 
-def surface_sample(surface: Surface, count: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def surface_sample(surface: Surface, count: int, rng: np.random.Generator) -> Float64s:
     """`count` points on a surface, uniform over its area: float64 (count, 3). Raises RejectError if it has no area."""
     import trimesh
 
@@ -373,7 +336,7 @@ def surface_sample(surface: Surface, count: int, rng: np.random.Generator) -> np
     return np.asarray(points, dtype=np.float64)
 
 
-def check_points(points: npt.NDArray[np.float64]) -> None:
+def check_points(points: Float64s) -> None:
     """Raise RejectError for a cloud (N, 3 or more) that the module's docstring excludes."""
     if not len(points):
         raise RejectError("check", "has no points")
@@ -387,7 +350,7 @@ def check_points(points: npt.NDArray[np.float64]) -> None:
         raise RejectError("check", f"has the extent {extent:g}; legal are {_EXTENTS[0]:g} to {_EXTENTS[1]:g}")
 
 
-def _recentred(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], list[float]]:
+def _recentred(points: Float64s) -> tuple[Float64s, list[float]]:
     """The points and their origin. Points so far from 0 that float32 would lose their shape are moved: their minimum
     becomes the origin.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.datasets.folder import points_folder
+from maskstream.preprocess.datasets.folder import mesh_folder, points_folder
 from maskstream.preprocess.datasets.point_clouds import blocks, las, modelnet40
 from maskstream.preprocess.datasets.shapenet import CATEGORIES, shapenet
 from maskstream.preprocess.encode.points import encoder as point_files
@@ -234,6 +234,32 @@ def test_a_folder_of_all_kinds_becomes_shards_and_rejects(tmp_path):
     manifest = Manifest.load(tmp_path / "out" / "train")
     assert sorted(manifest.component("points.npy").facts["n_points"].tolist()) == [20, 50, 8192]
     assert manifest.info["sums"]["points"][0] == 20 + 50 + 8192
+
+
+def test_files_that_are_not_read_are_named_with_what_to_do(tmp_path):
+    put(tmp_path, "train/a/cloud.xyz", "1 2 3\n4 5 6\n")
+    put(tmp_path, "train/b/cloud.PTX", "")
+    put(tmp_path, "train/b/cloud.txt", "1 2 3\n4 5 6\n")
+    found = points_folder(tmp_path)
+    assert [source.id for source in found.splits["train"]] == ["train/a/cloud.xyz"]
+    assert found.doubt == (
+        f"2 files are not read of {tmp_path} (train/b/cloud.PTX, train/b/cloud.txt): save clouds as PLY, PCD, E57, LAS "
+        "or NPY (CloudCompare and PDAL do); --set txt=true reads .txt files as x, y, z a line, or move them away"
+    )
+    found = points_folder(tmp_path, txt=True)
+    assert [source.id for source in found.splits["train"]] == ["train/a/cloud.xyz", "train/b/cloud.txt"]
+    put(tmp_path / "meshes", "a.gltf", "{}")
+    with pytest.raises(DatasetError, match=r"1 file is not read of .* \(a.gltf\): save meshes as PLY, OBJ or GLB"):
+        mesh_folder(tmp_path / "meshes")
+
+
+def test_sets_whose_columns_are_known_have_their_names(tmp_path):
+    put(tmp_path, "modelnet40_normal_resampled/modelnet40_train.txt", "chair_0001\n")
+    put(tmp_path, "modelnet40_normal_resampled/modelnet40_test.txt", "chair_0001\n")
+    put(tmp_path, "modelnet40_normal_resampled/chair/chair_0001.txt", "1,2,3,0,0,1\n4,5,6,1,0,0\n")
+    found = modelnet40(tmp_path)
+    made = found.encoder.encode(found.splits["train"][0])
+    assert made.meta["columns"] == ["x", "y", "z", "normal_x", "normal_y", "normal_z"]
 
 
 @pytest.mark.parametrize("build", [modelnet40, shapenet, las, points_folder])

@@ -9,6 +9,7 @@ from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise
 from maskstream.pipelines.masks import Draw, Mask
 from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
 from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens, occupied_tokens
+from maskstream.preprocess import make_shards
 from maskstream.shards.errors import SampleError
 
 from ...every_modality import write_split
@@ -131,3 +132,61 @@ def test_cosine_noise_follows_its_formula_and_ends_above_0():
     for wrong in ({"times": 1}, {"offset": 1.0}, {"most": 1.0}):
         with pytest.raises(ValueError, match="got"):
             CosineNoise(**wrong)
+
+
+NAMED = "//X Y Z Nx Ny Nz R G B Classification\n"
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A split of clouds whose normals are their places on the unit sphere and whose columns have names; y points up."""
+    root = tmp_path_factory.mktemp("named")
+    for cloud in range(4):
+        places = np.random.default_rng(cloud).normal(size=(80, 3))
+        places /= np.linalg.norm(places, axis=1, keepdims=True)
+        numbers = np.arange(80)[:, None]
+        rows = np.concatenate([places, places, numbers * [1, 0, 0] + [0, cloud, 255], numbers % 5], axis=1)
+        np.savetxt(root / f"{cloud}.xyz", rows, header=NAMED.strip("/\n"), comments="//")
+    make_shards("points-folder", root, root / "out", workers=0, as_is=True, settings=["up=y"])
+    return root / "out" / "train"
+
+
+def test_features_are_taken_by_name_in_the_order_asked_for(named):
+    for wanted in (("class", "blue", "green"), ("green", "class")):
+        select = PointSelection(points=64, features=wanted)
+        batch = next(iter(opened(named, select=select, augment=PointAugment(normalise="none"))))
+        assert batch.points.shape == (3, 64, 3 + len(wanted))
+        column = {name: batch.points[..., 3 + n] for n, name in enumerate(wanted)}
+        assert set(column["class"].unique().tolist()) == {0, 1, 2, 3, 4}
+        assert (column["green"].amax(dim=1) * 255).round().unique().numel() == 3
+        assert "blue" not in column or (column["blue"] == 1).all()
+    by_number = next(iter(opened(named, select=PointSelection(points=64, features=3))))
+    assert by_number.points.shape == (3, 64, 6)
+
+
+def test_a_feature_that_a_cloud_lacks_is_named_with_those_that_it_has(named, split):
+    with pytest.raises(SampleError, match="no feature 'intensity', but red, green, blue, normal_x, "):
+        next(iter(opened(named, select=PointSelection(features=("intensity",)))))
+    with pytest.raises(SampleError, match="none with a name"):
+        next(iter(opened(split, select=PointSelection(features=("red",)))))
+    with pytest.raises(ValueError, match="each column after x, y, z once"):
+        PointSelection(features=("x", "red"))
+
+
+@pytest.mark.parametrize("rotate", ["any", "up"])
+def test_normals_turn_with_their_points_about_the_upward_axis(named, rotate):
+    select = PointSelection(points=64, features=("normal_z", "normal_x", "normal_y"))
+    still, turned = (
+        next(iter(opened(named, select=select, augment=PointAugment(normalise="none", rotate=one)))).points
+        for one in (None, rotate)
+    )
+    torch.testing.assert_close(turned[..., [4, 5, 3]], turned[..., :3], atol=1e-5, rtol=0)
+    assert not torch.allclose(turned[..., 0], still[..., 0], atol=0.01)
+    assert torch.allclose(turned[..., 1], still[..., 1], atol=1e-5) == (rotate == "up")
+
+
+def test_the_upward_axis_is_the_splits_and_part_of_the_identity(named, split):
+    up, y, z = (opened(named, augment=PointAugment(rotate=one)).state_dict() for one in ("up", "y", "z"))
+    assert up == y != z
+    with pytest.raises(ValueError, match="does not say which axis points upwards"):
+        opened(split, augment=PointAugment(rotate="up"))
