@@ -31,6 +31,9 @@ PYVISTA = Package(
 )
 CORRIDOR = VizdoomWalk(wad="freedoom2", map="MAP01", seed=5, frames=24)
 RATE_HZ = 16_000
+STRIDE, FRAMES = 4, 16
+LEFT, TOP, SIDE, GAMMA = 120, 30, 640, 0.65
+"""What is shown of the video: its frames, the square of each, and how it is lightened."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +56,9 @@ class _MediaFile:
 def gallery_media(root: Path) -> GalleryMedia:
     """The media, kept below `root`; missing files are downloaded.
 
-    video: uint8 (16, 360, 360, 3), every fourth frame. speech, crowd: float32 (n,), mono at 16 kHz. animal, plane:
-    (vertices float32 (V, 3), faces int32 (F, 3)). walk: float32 (T, 17, 3) at 30 Hz, Human3.6M's joints in metres, z
-    upwards. text: str. corridor: every sixth frame of a walk, colours uint8 (4, 120, 160, 3) and depth uint16
+    video: uint8 (16, 320, 320, 3), every fourth frame, lightened. speech, crowd: float32 (n,), mono at 16 kHz. animal,
+    plane: (vertices float32 (V, 3), faces int32 (F, 3)). walk: float32 (T, 17, 3) at 30 Hz, Human3.6M's joints in
+    metres, z upwards. text: str. corridor: every sixth frame of a walk, colours uint8 (4, 120, 160, 3) and depth uint16
     (4, 120, 160) in millimetres. Media that cannot be downloaded, read or recorded are in `missing`.
     """
     files = {
@@ -90,21 +93,22 @@ def gallery_media(root: Path) -> GalleryMedia:
     return GalleryMedia(media=media, missing=missing)
 
 
-def read_clip(
-    path: Path, *, frames: int = 16, stride: int = 4, left: int = 0, side: int = 720, size: int = 360
-) -> npt.NDArray[np.uint8]:
-    """Every `stride`-th frame from the first: a square of `side` pixels, scaled to uint8 (frames, size, size, 3)."""
+def read_clip(path: Path) -> npt.NDArray[np.uint8]:
+    """The clip: 16 frames of a square around the animal, which comes out of its burrow, uint8 (16, 320, 320, 3).
+
+    All windows that have the whole animal are dim, with a mean luma of 90 to 100 of 255. So this one is lightened, from
+    90 to 125, for masks leave a tenth of it to be seen.
+    """
     chosen: list[npt.NDArray[np.uint8]] = []
     with open_media(path) as container:
         for number, frame in enumerate(container.decode(video=0)):
-            if number % stride == 0:
+            if number % STRIDE == 0:
                 whole = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-                chosen.append(whole[:side, left : left + side])
-            if len(chosen) == frames:
+                chosen.append(whole[TOP : TOP + SIDE, LEFT : LEFT + SIDE])
+            if len(chosen) == FRAMES:
                 break
-    step = side // size
-    picture = np.rint(np.stack(chosen).reshape(frames, size, step, size, step, 3).mean(axis=(2, 4)))
-    out: npt.NDArray[np.uint8] = picture.astype(np.uint8)
+    halved = np.stack(chosen).reshape(FRAMES, SIDE // 2, 2, SIDE // 2, 2, 3).mean(axis=(2, 4))
+    out: npt.NDArray[np.uint8] = np.rint(255 * (halved / 255) ** GAMMA).astype(np.uint8)
     return out
 
 

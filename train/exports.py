@@ -11,7 +11,7 @@ from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, read_tokenizer, tokenizer_facts
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.url import local_path, split_name
 
 from .core.export import load_model
 from .core.model import Model
@@ -121,7 +121,7 @@ def _card(run: Path, recipe: Recipe[Any], name: str) -> str:
         lines += ["", "| split | samples | figure | value | baseline |", "| --- | ---: | --- | ---: | --- |"]
     for one in found:
         lines += [
-            f"| {one.data.dataset} {one.data.split} | {score.count:,} | {score.name} | {score.value:.4g}"
+            f"| {split_name(one.data.location, one.data.split)} | {score.count:,} | {score.name} | {score.value:.4g}"
             + (f" | {score.best}: {score.baselines[score.best]:.4g} |" if score.baselines else " | |")
             for score in one.scores
         ]

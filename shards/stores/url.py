@@ -57,6 +57,15 @@ def beside(location: str, name: str) -> str:
     return str(Path(location).resolve().parent / name)
 
 
+def split_name(location: str, split: str) -> str:
+    """What a split is called for its users: the name of its folder, such as `pets-val`, behind the folder of its set
+    where it is called as the split is: `pets/val`.
+    """
+    path = location if is_url(location) else str(Path(location).absolute())
+    above, own = ["", *path.rstrip("/").split("/")][-2:]
+    return f"{above}/{own}" if above and own == split else own
+
+
 def without_password(text: str) -> str:
     """A text whose URLs name no users and passwords."""
     return _USER.sub("", text)

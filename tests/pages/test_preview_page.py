@@ -49,6 +49,24 @@ def test_keys_labels_titles_and_facts_are_escaped():
     assert page.attributes("article", "data-key") == [HOSTILE]
 
 
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("train_dog_007_mp4-0123456789abcdef", "train_dog_007_mp4"),
+        ("my-own-key", "my-own-key"),
+        ("-0123456789abcdef", "-0123456789abcdef"),
+        ("a" * 30 + "bcdef" + "-0123456789abcdef", "…" + "a" * 27 + "bcdef"),
+    ],
+)
+def test_a_key_is_short_and_whole_on_hover(key, shown):
+    page = Page(video_page(replace(make_batch(), key=[key, "other"]), GRID, title="t", facts={}))
+    assert page.text.count(shown) == 2  # in the list of contents, and above the sample
+    assert key == shown or key not in page.text
+    assert page.attributes("article", "data-key") == [key, "other"]
+    assert page.attributes("h2", "title") == [key] * (key != shown)
+    assert page.attributes("a", "title") == [key, "other"]
+
+
 def test_bytes_of_a_name_that_are_no_utf8_are_escaped(tmp_path):
     path = write_page("<p>a\udcff \ud800</p>", tmp_path / "page.html")
     assert path.read_text(encoding="utf-8") == "<p>a\\udcff \\ud800</p>"

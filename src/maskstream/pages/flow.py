@@ -19,6 +19,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.clip import aligned, start_multiple
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.stores.url import split_name
 
 from .figures.card import Card, Fact, Facts, FrameTrack, Movie, Section
 from .figures.figures import ClipTokens
@@ -77,7 +78,7 @@ def flow_page(
     first = shown[0].batch
     text = page(
         kind="flow",
-        title=f"Flow of {manifest.info['dataset']}/{manifest.info['split']}",
+        title=f"Flow of {split_name(manifest.location, manifest.info['split'])}",
         lede=(
             f"{plural(len(first), 'clip')}, each with the flow of {plural(len(shown), 'source')}. Under each flow "
             "stands how far it can be trusted, and what a mask that follows it shows the encoder: tokens that stay on "

@@ -13,7 +13,7 @@ from maskstream.shards.stores.url import local_path
 
 from .figures.card import Section
 from .figures.pictures import data_uri, wheel
-from .figures.words import count, percent, plural, span, times
+from .figures.words import count, percent, plural, short_key, span, times
 
 
 @cache
@@ -26,7 +26,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"count": count, "percent": percent, "span": span, "plural": plural, "times": times}
+    env.filters |= {
+        "count": count,
+        "percent": percent,
+        "plural": plural,
+        "short_key": short_key,
+        "span": span,
+        "times": times,
+    }
     return env
 
 

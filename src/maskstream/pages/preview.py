@@ -10,9 +10,11 @@ from maskstream.modality import RUN_STEPS, Modality
 from maskstream.pipelines.masks import Mask, Padded
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.stores.url import split_name
 
 from .figures.card import Section
 from .figures.figures import Figures
+from .figures.words import short_key
 from .page import page, write_page
 
 _NAMES = {
@@ -82,7 +84,7 @@ def preview(
         name=name,
         others=shown[1:],
         title=f"{names} mask{'s'[: len(masks) * len(configs) > 1]} on "
-        f"{manifest.info['dataset']}/{manifest.info['split']}",
+        f"{split_name(manifest.location, manifest.info['split'])}",
         before={
             "location": manifest.location,
             "samples": f"{len(manifest):,}",
@@ -127,7 +129,7 @@ def preview_page(
     for row in range(len(batch)):
         for mask, own, one in masked:
             card = own.sample(one, row)
-            card = replace(card, title=f"{card.key}, {mask} mask") if others else card
+            card = replace(card, title=f"{short_key(card.key)}, {mask} mask") if others else card
             cards.append(replace(card, view=row % views + 1) if views > 1 else card)
     lede, _ = figures.about(batch)
     shown: dict[str, dict[str, str]] = {}

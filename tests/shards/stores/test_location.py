@@ -15,7 +15,7 @@ from maskstream.shards.stores import client
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.read_ahead import ReadAhead
-from maskstream.shards.stores.url import StorePlace, beside, is_url, local_path, parse_place
+from maskstream.shards.stores.url import StorePlace, beside, is_url, local_path, parse_place, split_name
 
 from ...web_server import serving
 
@@ -162,3 +162,25 @@ def test_a_server_without_tls_must_be_asked_for(monkeypatch: pytest.MonkeyPatch)
     assert not client._may_be_http()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host")
     assert client._may_be_http()
+
+
+@pytest.mark.parametrize(
+    ("location", "split", "name"),
+    [
+        ("/data/shards/pets/train", "train", "pets/train"),
+        ("/data/shards/pets/train/", "val", "train"),
+        ("s3://bucket/pets/val", "val", "pets/val"),
+        ("https://host/mine", "train", "mine"),
+        ("/train", "train", "train"),
+    ],
+)
+def test_a_split_is_called_by_its_folders(location: str, split: str, name: str) -> None:
+    assert split_name(location, split) == name
+
+
+def test_a_split_is_called_by_its_folders_wherever_it_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path / "pets")
+    assert split_name("train", "train") == "pets/train"

@@ -1,7 +1,9 @@
-"""Numbers in the words of pages."""
+"""Numbers and names in the words of pages."""
 
 import re
 from collections.abc import Sequence
+
+_KEY_LETTERS = 32
 
 
 def count(number: int) -> str:
@@ -28,3 +30,9 @@ def plural(number: int, noun: str) -> str:
 def times(text: str) -> str:
     """The text with multiplication signs in sizes such as `14 x 14`."""
     return re.sub(r"(?<=\d) x (?=\d)", " \N{MULTIPLICATION SIGN} ", text)
+
+
+def short_key(key: str) -> str:
+    """A sample's key as pages show it: without the hash at its end, and of a long one the last 32 letters."""
+    plain = re.sub(r"(?<=.)-[0-9a-f]{16}$", "", key)
+    return plain if len(plain) <= _KEY_LETTERS else f"\N{HORIZONTAL ELLIPSIS}{plain[-_KEY_LETTERS:]}"

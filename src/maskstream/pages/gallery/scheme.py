@@ -110,7 +110,7 @@ def count_facts(masks: Sequence[MaskBatch]) -> tuple[Fact, ...]:
 Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 Corridor = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]
 
-BOX = (0.2, 0.04, 0.87, 0.9)
+BOX = (0.08, 0.03, 0.77, 0.92)
 """Where the animal is in the last frame of the default clip: x0, y0, x1, y1 as shares of the picture."""
 
 
