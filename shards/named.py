@@ -39,9 +39,22 @@ def imported(name: str, what: str) -> Any:
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ValueError(f"the {what} {name!r} does not exist: {module} has no {attribute!r}")
+            held = _held(found)
+            raise ValueError(
+                f"the {what} {name!r} does not exist: {found.__name__} has no {part!r}{nearest(part, held)}; it has "
+                f"{', '.join(held) or 'nothing of its own'}"
+            )
         found = getattr(found, part)
     return found
+
+
+def _held(found: Any) -> list[str]:
+    """The public names that a module, or a class, defines itself."""
+    return [
+        name
+        for name, value in vars(found).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == found.__name__
+    ]
 
 
 def nearest(name: str, legal: list[str]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.masks.core import needed_cues
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.run_length import Counted
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
@@ -168,9 +169,9 @@ class RowConfig(SplitConfig[PlanT, BatchT], RowMaker[PlanT, BatchT]):
 
 def check_cues(mask: Mask | None, whose: str, cues: frozenset[str] = frozenset()) -> None:
     """ValueError for a mask that needs a cue that is not among `cues`. whose: who has these, in words."""
-    if mask is not None and (other := mask.needs - cues):
+    if mask is not None and (other := sorted(needed_cues(mask) - cues)):
         only = f"only {', '.join(sorted(cues))}" if cues else "no cues"
-        raise ValueError(f"{mask} needs {', '.join(sorted(other))}, and {whose} have {only}; use another mask")
+        raise ValueError(f"{mask} needs {', '.join(other)}, and {whose} have {only}; use another mask")
 
 
 def check_settings(config: DataConfig[Any], views: int) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
+from maskstream.pipelines.masks.core import maps_of, needed_cues
 from maskstream.pipelines.masks.core.visible import visible_tokens
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Visible, Wanted
@@ -164,7 +165,7 @@ class Masked(NamedTuple):
         """Those of a view of a sample; None without a mask."""
         if self.mask is None:
             return None
-        maps = self.mask.maps(self.grid, item.draw(view, cues, self.part))
+        maps = maps_of(self.mask, self.grid, item.draw(view, cues, self.part))
         return maps if self.of is None else self.of(maps)
 
 
@@ -222,8 +223,8 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         """The byte ranges that `fill` may read of other datasets, each with its store; by default none."""
         return ()
 
-    def cues(self, item: Item, plan: PlanT, batch: HostT, row: int, part: str) -> Cues:
-        """The cues of a filled row for the mask of a part of the sample; by default none."""
+    def cues(self, item: Item, plan: PlanT, batch: HostT, row: int, part: str, needs: frozenset[str]) -> Cues:
+        """The cues of a filled row for the mask of a part of the sample, which needs some of them; by default none."""
         return NO_CUES
 
     def after_masks(self, item: Item, plan: PlanT, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
@@ -271,7 +272,8 @@ class RowSampler(Generic[PlanT, HostT]):
     """Makes host batches of any modality. Every draw is a function of (seed, epoch, key, view, purpose).
 
     kept: int64 (n,), the samples of the split that are numbered here, None for all. early: the masks that are drawn
-    before reading. late: those that need the content of a sample. follows: whether something is drawn after the masks.
+    before reading. late: those that need the content of a sample. needs: of each of these, the cues. follows: whether
+    something is drawn after the masks.
     """
 
     rows: RowMaker[PlanT, HostT]
@@ -282,6 +284,7 @@ class RowSampler(Generic[PlanT, HostT]):
     kept: npt.NDArray[np.int64] | None = None
     early: tuple[Masked, ...] = field(init=False)
     late: tuple[Masked, ...] = field(init=False)
+    needs: tuple[frozenset[str], ...] = field(init=False)
     follows: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -290,6 +293,7 @@ class RowSampler(Generic[PlanT, HostT]):
         late = [one for one in own if one.mask is not None and one.mask.needs]
         object.__setattr__(self, "early", tuple(one for one in own if one not in late))
         object.__setattr__(self, "late", tuple(late))
+        object.__setattr__(self, "needs", tuple(needed_cues(one.mask) for one in late if one.mask is not None))
         object.__setattr__(self, "follows", type(self.rows).after_masks is not RowMaker.after_masks)
 
     @property
@@ -348,8 +352,8 @@ class RowSampler(Generic[PlanT, HostT]):
         if self.late:
             with stats.stage("mask"):
                 for view, place in enumerate(range(own.start, own.stop)):
-                    for one in self.late:
-                        cues = self.rows.cues(item, plan, draft.batch, place, one.part)
+                    for one, needs in zip(self.late, self.needs, strict=True):
+                        cues = self.rows.cues(item, plan, draft.batch, place, one.part, needs)
                         draft.maps[one.field][place] = one.maps(item, view, cues)
         if self.follows:
             self.rows.after_masks(item, plan, {name: maps[own.slice] for name, maps in draft.maps.items()}, stats)

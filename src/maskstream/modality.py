@@ -9,6 +9,7 @@ from maskstream.pipelines.stream.rng import START
 
 from .pages.figures.figures import Figures
 from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
+from .pipelines.masks.core import maps_of, needed_cues
 from .pipelines.modalities.data import DataConfig
 from .pipelines.modalities.video.clip import VideoClip, aligned
 from .pipelines.modalities.video.rows import short_videos
@@ -34,37 +35,56 @@ class MaskField:
     cues: frozenset[str] = frozenset()
     must: frozenset[str] = frozenset()
 
-    def fits(self, mask: Mask) -> bool:
-        """Whether the mask can be drawn on this grid with these cues."""
-        if mask.needs or self.must:
-            return self.must <= mask.needs <= self.cues
+    def misfit(self, mask: Mask) -> str:
+        """Why the mask cannot be drawn on this grid with these cues, in words behind "on the tokens"; "" if it can."""
+        needs = needed_cues(mask)
+        if needs or self.must:
+            if other := needs - self.cues:
+                cues = f" (their cues: {', '.join(sorted(self.cues))})" if self.cues else ""
+                return f", which have no {', '.join(sorted(other))}{cues}"
+            return "" if self.must <= needs else f": it does not read {', '.join(sorted(self.must))}"
         try:
-            mask.draw(self.grid, [Draw.of(0, 0, "", 0, START, Cues())])
-        except ValueError:
-            return False
-        return True
+            maps_of(mask, self.grid, Draw.of(0, 0, "", 0, START, Cues()))
+        except ValueError as error:
+            return f": {error}"
+        return ""
 
     def legal(self) -> list[str]:
         """The names of the masks that fit."""
-        return [NO_MASK, *(name for name, make in MASKS.items() if self.fits(make()))]
+        return [NO_MASK, *(name for name, make in MASKS.items() if not self.misfit(make()))]
 
     def mask(self, name: str, modality: str) -> Mask | None:
         """The mask of a name, or of `package.module:name`; ValueError if there is none or it does not fit."""
         if name == NO_MASK:
             return None
-        known = name in MASKS or ":" in name
-        mask = named(name, MASKS, "mask")() if known else None
-        if mask is None or not self.fits(mask):
-            if mask is None:
-                what = f"is not a mask{nearest(name, self.legal())}"
-            else:
-                what = f"cannot be drawn on the tokens of {modality}"
-                if other := mask.needs - self.cues:
-                    what += f", which have no {', '.join(sorted(other))}"
-            raise ValueError(
-                f"--mask {name!r} {what}; legal are {', '.join(self.legal())}, and package.module:name for your own"
-            )
-        return mask
+        mask = mask_named(name) if name in MASKS or ":" in name else None
+        if mask is not None and not (misfit := self.misfit(mask)):
+            return mask
+        what = (
+            f"is not a mask{nearest(name, self.legal())}"
+            if mask is None
+            else f"cannot be drawn on the tokens of {modality}{misfit}"
+        )
+        raise ValueError(
+            f"--mask {name!r} {what}; legal are {', '.join(self.legal())}, and package.module:name for your own"
+        )
+
+
+def mask_named(name: str) -> Mask:
+    """The mask of a name, or of `package.module:name`, a class whose settings all have defaults or a mask that is made.
+
+    ValueError if there is none, or what has this name is no mask.
+    """
+    found: object = named(name, MASKS, "mask")
+    try:
+        mask = found() if callable(found) else found
+    except TypeError as error:
+        raise ValueError(
+            f"the mask {name!r} cannot be made without settings ({error}); give all of them defaults"
+        ) from error
+    if not isinstance(mask, Mask):
+        raise ValueError(f"{name!r} is no mask but of {type(mask).__name__}; name a subclass of masks.Mask")
+    return mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

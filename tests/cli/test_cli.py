@@ -178,7 +178,7 @@ def test_preview_and_bench_open_what_the_shards_hold(monkeypatch, capsys, tmp_pa
         (["--mask", "all"], "--mask 'all' is not a mask; legal are none, audio-mae,"),
         (
             ["--mask", "fastdit-3d"],
-            "'fastdit-3d' cannot be drawn on the tokens of video, which have no occupied; legal are none,",
+            "'fastdit-3d' cannot be drawn on the tokens of video, which have no occupied (their cues: ",
         ),
         (["--mask", "audio_mask=mae"], "the masks of video are mask, there is no 'audio_mask'"),
         (["--mask", "none", "--set", "mask.ratio=0.5"], "there is no field 'mask.ratio' to set"),

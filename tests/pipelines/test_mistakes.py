@@ -27,7 +27,10 @@ def video_loader(split, **changes):
         ),
         ({"mask": "tub"}, r"mask='tub'\): a Mask or None is wanted, got a str, did you mean Tube\(\.\.\.\)\?"),
         ({"mask": 0.9}, r"mask=0.9\): a Mask or None is wanted, got a float"),
-        ({"mask": masks.WholeWords(ratio=0.5)}, "needs words, and videos have only cuts, flow; use another mask"),
+        (
+            {"mask": masks.WholeWords(ratio=0.5)},
+            "needs words, and videos have only cuts, flow, frames; use",
+        ),
         ({"clip": {"frames": 16}}, "a VideoClip is wanted, got a dict"),
         ({"fields": "caption"}, r"a sequence of a str or a Field is wanted, got a str; write \('caption',\)"),
         ({"views": "2"}, r"views='2'\): an int is wanted, got a str"),

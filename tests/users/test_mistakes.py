@@ -184,7 +184,12 @@ MISTAKES = (
     (f"{TRAIN} --set clip.size=33", "height=33", "positive multiple of 8", "32 and 40 are"),
     (f"{TRAIN} --set batch_size=64", "4 samples do not fill", "global batch of 64", "lower batch_size (--batch-size)"),
     (f"{TRAIN} --set mask.ratio=1.5", "got 1.5", "lies in [0, 1]", "a masked ratio"),
-    (f"{TRAIN} --set mask.kind=ownmask:Loud", "Loud() needs spectrogram", "only cuts, flow", "use another mask"),
+    (
+        f"{TRAIN} --set mask.kind=ownmask:Loud",
+        "Loud() needs spectrogram",
+        "only cuts, flow, frames",
+        "use another mask",
+    ),
     (f"{TRAIN} --set 'data.fields=[\"caption\"]'", "no field 'caption'", "it has label, source", "leave the field out"),
     (f"{TRAIN} --device cuda", "device='cuda'", "no CUDA device", "use 'auto' or 'cpu'"),
     (f"{TRAIN} --initial no.safetensors", "no.safetensors is missing", "model.safetensors", "give a"),

@@ -1,22 +1,26 @@
 """A mask that the user has invented, in a package of one's own: shown beside the tube, and trained with.
 
-The user writes a paper about masks that spare the middle of the picture.
+The user writes a paper about masks that spare the middle of the picture, then about one that looks at it.
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from maskstream.pipelines import VideoClip, video_loader
 
 from .conftest import Command, texture, write_video
 
+DOCS = Path(__file__).parents[2] / "docs/masks.md"
 PACKAGE = '''
 from dataclasses import dataclass
 
 import numpy as np
 
+from maskstream.pipelines import masks
 from maskstream.pipelines.masks import Mask
 
 
@@ -48,7 +52,8 @@ class Loud(Mask):
 def test_an_own_mask_is_seen_compared_and_trained(
     maskstream: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "bordermask.py").write_text(PACKAGE)
+    (edges,) = re.findall(r"```python\n(@dataclass[^\n]*\nclass Edges.*?)```", DOCS.read_text(), re.DOTALL)
+    (tmp_path / "bordermask.py").write_text(f"{PACKAGE}\n\n{edges}")
     monkeypatch.syspath_prepend(str(tmp_path))
     for number in range(6):
         write_video(tmp_path / f"raw/{'ab'[number % 2]}/{number}.mp4", [texture(number)] * 40)
@@ -71,9 +76,31 @@ def test_an_own_mask_is_seen_compared_and_trained(
         maskstream(f"train videomae-tiny --data shards/train --out {name} --steps 3 {cut} {words}")
     about = json.loads((tmp_path / "own/run.json").read_text())["recipe"]
     assert "bordermask:Frame" in json.dumps(about)
+    look_at_pixels(maskstream, tmp_path, small, cut)
+
     wrong = maskstream(f"preview shards/train --mask bordermask:Loud --out page.html {small}", fails=True).text
-    assert "'bordermask:Loud' cannot be drawn on the tokens of video, which have no spectrogram" in wrong
+    assert "cannot be drawn on the tokens of video, which have no spectrogram (their cues: cuts, flow, frames)" in wrong
     wrong = maskstream(
         f"train videomae-tiny --data shards/train --out loud {cut} --set mask.kind=bordermask:Loud", fails=True
     )
-    assert "Loud() needs spectrogram, and videos have only cuts, flow; use another mask" in wrong.text
+    assert "Loud() needs spectrogram, and videos have only cuts, flow, frames; use another mask" in wrong.text
+    wrong = maskstream("preview shards/train --mask bordermask:Edge", fails=True).text
+    assert "bordermask has no 'Edge', did you mean 'Edges'?; it has Frame, Loud, Edges" in wrong
+
+
+def look_at_pixels(maskstream: Command, folder: Path, small: str, cut: str) -> None:
+    """The mask of the docs that looks at pixels: seen beside the tube, drawn of each clip's pixels, trained with."""
+    maskstream(f"preview shards/train --mask bordermask:Edges --mask tube --samples 2 --out edges.html {small}")
+    assert "Edges" in (folder / "edges.html").read_text()
+
+    from bordermask import Edges
+
+    clips = {"clip": VideoClip(frames=4, stride=4, size=32), "patch": 8, "batch_size": 4}
+    batch = next(iter(video_loader(folder / "shards/train", mask=Edges(), **clips)))
+    for clip, hidden in zip(batch.video.float().mean(-1), batch.mask.masked, strict=True):
+        down, right = torch.gradient(clip, dim=(1, 2))
+        cubes = (down.abs() + right.abs()).unflatten(0, (2, 2)).unflatten(2, (4, 8)).unflatten(4, (4, 8))
+        tokens = cubes.sum((1, 3, 5)).ravel()
+        assert tokens[hidden].max() <= tokens[~hidden].min()
+        assert int(hidden.sum()) == 24
+    maskstream(f"train videomae-tiny --data shards/train --out edges --steps 2 {cut} --set mask.kind=bordermask:Edges")

@@ -1,7 +1,7 @@
 """The parts of every mask: its grid, its input, its laws and roundings, its batch, and the settings of papers."""
 
-from .base import DeviceMask, Maps, Mask, MaskBatch, batch_of, mask_batch, placed
-from .draw import Cues, Draw, Scope, TokenGrid, check_scope, sized
+from .base import DeviceMask, Maps, Mask, MaskBatch, batch_of, maps_of, mask_batch, needed_cues, placed
+from .draw import Cues, Draw, Scope, TokenGrid, check_scope, read_only, sized
 from .ratio import (
     Fixed,
     Law,
@@ -46,8 +46,11 @@ __all__ = [
     "check_rounding",
     "check_scope",
     "hidden_count",
+    "maps_of",
     "mask_batch",
+    "needed_cues",
     "placed",
+    "read_only",
     "sized",
     "square",
     "tidy",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Self
@@ -16,8 +17,9 @@ from torch.nn.functional import pad
 
 from maskstream.pipelines.stream.batch import Movable
 from maskstream.shards.config import Config
+from maskstream.shards.named import nearest
 
-from .draw import Draw, TokenGrid
+from .draw import Cues, Draw, TokenGrid, WatchedCues
 from .ratio import Law
 
 
@@ -197,6 +199,41 @@ class Mask(Config, ABC):
 def as_draw(draw: Draw | np.random.Generator) -> Draw:
     """The draw itself, or one of a generator alone."""
     return draw if isinstance(draw, Draw) else Draw(rng=draw)
+
+
+def maps_of(mask: Mask, grid: TokenGrid, draw: Draw) -> Maps:
+    """The maps of one view. ValueError in words where a mask fails because its `needs` does not name what it reads."""
+    try:
+        return mask.maps(grid, draw)
+    except (AttributeError, TypeError, IndexError) as error:
+        # Only now is it worth while to see which cues it reads: many masks look whether one is there.
+        cues = WatchedCues.of(draw.cues)
+        with suppress(Exception):
+            mask.maps(grid, replace(draw, cues=cues))
+        unnamed = sorted(cues.missed - needed_cues(mask))
+        if not unnamed:
+            raise
+        raise ValueError(
+            f"{mask} reads the cue {unnamed[0]}, which its `needs` does not name, and got None ({error}); write "
+            f"needs = {_written(*unnamed, *mask.needs)}"
+        ) from error
+
+
+def needed_cues(mask: Mask) -> frozenset[str]:
+    """The `needs` of a mask; ValueError where it is no set, or names what is no cue."""
+    needs: object = mask.needs
+    known = [one.name for one in fields(Cues)]
+    if not isinstance(needs, Set):
+        raise ValueError(f"{mask}: `needs` is a set of names, got {needs!r}; write needs = {_written('frames')}")
+    for name in sorted(needs):
+        if name not in known:
+            raise ValueError(f"{mask} needs {name}, which is no cue{nearest(name, known)}; cues are {', '.join(known)}")
+    return frozenset(needs)
+
+
+def _written(*names: str) -> str:
+    """The set of some names, as it is written in a mask."""
+    return f"frozenset({{{', '.join(map(repr, sorted(names)))}}})"
 
 
 def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import prod
 from typing import Any, Literal, Self, get_args
 
@@ -89,6 +89,10 @@ def check_scope(scope: str) -> None:
 class Cues:
     """Data of a sample that a mask may follow. `Mask.needs` names the cues that a mask reads.
 
+    frames: uint8 (T, H, W, 3), the RGB pixels of a view as its batch has them; a picture is one frame. depth: float32
+    (T, H, W), metres, 0 where unknown. waveform: float32 (C, n), and spectrogram: float32 (time, freq), as the batch
+    has them, so with padding. These four are read-only.
+
     flow: float32 (T-1, h, w, 2), backward flow in pixels, and cuts: bool (T-1,), scene cuts (see `Flow`). occupied:
     bool (N,), whether anything lies in a token's part of space. box: float (4,), x0, y0, x1, y1 as shares of the
     picture. words: int64 (N,), the word
@@ -98,6 +102,10 @@ class Cues:
     token ids.
     """
 
+    frames: npt.NDArray[np.uint8] | None = None
+    depth: npt.NDArray[np.float32] | None = None
+    waveform: npt.NDArray[np.float32] | None = None
+    spectrogram: npt.NDArray[np.float32] | None = None
     flow: npt.NDArray[np.float32] | None = None
     cuts: npt.NDArray[np.bool_] | None = None
     occupied: npt.NDArray[np.bool_] | None = None
@@ -114,8 +122,38 @@ class Cues:
         """The cue `name` for the pattern `by`, such as flow (T-1, h, w, 2); ValueError where there is none."""
         value: npt.NDArray[Any] | None = getattr(self, name)
         if value is None:
-            raise ValueError(f"{by} needs the cue {name}, got none; give Draw(cues=Cues({name}=...))")
+            raise ValueError(
+                f"{by} needs the cue {name}, got none; name it in the mask's `needs`, so that a loader gives it, or "
+                f"give Draw(cues=Cues({name}=...))"
+            )
         return value
+
+
+class WatchedCues(Cues):
+    """Cues that note in `missed` which of them were read and are None."""
+
+    __slots__ = ("missed",)
+    missed: set[str]
+
+    @classmethod
+    def of(cls, cues: Cues) -> Self:
+        """The same cues, watched."""
+        watched = cls(**{one.name: getattr(cues, one.name) for one in fields(cues)})
+        object.__setattr__(watched, "missed", set())
+        return watched
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if value is None:
+            self.missed.add(name)
+        return value
+
+
+def read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view of the values that cannot be written to, since a mask shares them with the batch."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]:

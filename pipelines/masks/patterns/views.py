@@ -11,7 +11,7 @@ from maskstream.pipelines.masks.core import PICTURE, Draw, Law, Maps, Mask, Sche
 from .padded import Padded
 from .random import Random
 
-OF_ONE_VIEW = frozenset({"flow", "box", "occupied"})
+OF_ONE_VIEW = frozenset({"frames", "depth", "waveform", "spectrogram", "flow", "box", "occupied"})
 """Cues that differ from view to view, so that a mask of several views cannot follow them."""
 
 

@@ -20,7 +20,7 @@ from maskstream.shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 
 from .batch import AudioBatch, NoisyBatch
 from .reader import AudioClip, SoundReader, find_sound
-from .rows import AudioPlan, AudioRowMaker, MicrophoneLine, NoisyPlan, NoisyRowMaker, Spectrograms
+from .rows import CUES, AudioPlan, AudioRowMaker, MicrophoneLine, NoisyPlan, NoisyRowMaker, Spectrograms
 from .spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
 
 
@@ -88,7 +88,8 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     or None. features: Kaldi's filterbank of 128 bins (`Fbank`), `LogMel` or `Librosa`. statistics: mean and standard
     deviation of the features; by default dataset.json's for the default filterbank, and required for other features.
     patch: frames and bins per token, on the grid (time, freq). on_device: whether spectrograms are made of whole
-    batches on the device, not of samples in the loader's threads; "auto" does so on CUDA, but not for `Librosa`.
+    batches on the device, not of samples in the loader's threads; "auto" does so on CUDA, but not for `Librosa`
+    or a mask that needs the spectrogram.
 
     backend: what makes the spectrograms of whole batches: torch ("auto", "cpu") or a DALI graph of `LogMel` ("dali").
     roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by default none. views: the number of views per
@@ -116,13 +117,15 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
-        check_cues(self.mask, "sounds")
+        check_cues(self.mask, "sounds", CUES)
         if self.features.sample_rate != self.clip.sample_rate:
             raise ValueError(
                 f"clip has sample_rate={self.clip.sample_rate} and features have sample_rate="
                 f"{self.features.sample_rate}; give both the same rate"
             )
-        check_on_device(self.features, self.on_device)
+        check_on_device(self.features, self.on_device, self.mask)
+        if self.backend == "dali":
+            check_on_device(self.features, True, self.mask)
         _ = self.grids
 
     @property
@@ -142,7 +145,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
             clip=_in_order(self.clip, split),
             statistics=self.statistics or statistics_of(split, self.features),
             component=find_sound(split.manifest, self.component),
-            on_device=self.backend == "dali" or is_on_device(self.features, self.on_device, split.device),
+            on_device=self.backend == "dali" or is_on_device(self.features, self.on_device, split.device, self.mask),
         )
 
     def spectrogram(self, split: Split) -> Spectrogram:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.masks import Mask, MaskBatch, TokenGrid
+from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
+from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.stats import Stats
@@ -26,6 +27,8 @@ from .reader import SoundPlan, SoundReader
 from .spectrogram import Spectrogram
 
 log = logging.getLogger(__name__)
+CUES = frozenset({"waveform", "spectrogram"})
+"""What masks of sounds may follow."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -125,6 +128,14 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             own.of(batch.mixed_label)[:] = [int(labels[other]) for _, other, _ in mixed]
             own.of(batch.share)[:] = [share for _, _, share in mixed]
         own.of(batch.start_s)[:] = plan.sound.first / int(self.sounds.facts["sample_rate"][index])
+
+    def cues(self, item: Item, plan: AudioPlan, batch: AudioBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+        """The waveform and the spectrogram of a view."""
+        waveform, spectrogram = (
+            None if of is None or name not in needs else read_only(of.numpy()[row])
+            for name, of in (("waveform", batch.waveform), ("spectrogram", batch.spectrogram))
+        )
+        return Cues(waveform=waveform, spectrogram=spectrogram)
 
     def join(self, batch: AudioBatch, planned: Sequence[Planned[AudioPlan]]) -> AudioBatch:
         """The batch; targets that lie wholly in the padding have weight 0."""

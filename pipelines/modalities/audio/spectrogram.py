@@ -6,7 +6,7 @@ brings scikit-learn and scipy; `Fbank` serves all else. `Librosa` is what libros
 CPU: constant-Q transform, chroma, mel cepstrum and tempogram.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.shards.config import Config
 from maskstream.shards.media.fbank import Fbank
 
@@ -275,17 +275,37 @@ class Spectrogram:
         return frames.clamp(max=self.frames)
 
 
-def check_on_device(features: Features, on_device: bool | Literal["auto"]) -> None:
-    """Raises ValueError if `features` are to be made on a device and cannot be."""
+SPECTROGRAM = "spectrogram"
+"""The cue of masks that follow it, for which it is made of samples."""
+
+
+def check_on_device(features: Features, on_device: bool | Literal["auto"], *masks: Mask | None) -> None:
+    """Raises ValueError if `features` are to be made on a device and cannot be, or too late for one of the masks."""
+    if on_device is True and (mask := _follows(masks)):
+        raise ValueError(
+            f"{mask} needs the spectrogram while a sample is made, and on the device it is made of whole batches; use "
+            "on_device='auto', and no backend='dali'"
+        )
     if isinstance(features, Librosa) and on_device is True:
         raise ValueError(
             f"librosa computes {features.feature!r} in the loader's threads, got on_device=True; use on_device='auto'"
         )
 
 
-def is_on_device(features: Features, on_device: bool | Literal["auto"], device: torch.device) -> bool:
-    """Whether spectrograms are made of whole batches on the device; "auto" does so on CUDA, but not with librosa."""
-    return device.type == "cuda" and not isinstance(features, Librosa) if on_device == "auto" else on_device
+def is_on_device(
+    features: Features, on_device: bool | Literal["auto"], device: torch.device, *masks: Mask | None
+) -> bool:
+    """Whether spectrograms are made of whole batches on the device; "auto" does so on CUDA, but not with librosa or for
+    a mask that follows them.
+    """
+    if on_device != "auto":
+        return on_device
+    return device.type == "cuda" and not isinstance(features, Librosa) and _follows(masks) is None
+
+
+def _follows(masks: Sequence[Mask | None]) -> Mask | None:
+    """The first mask that follows the spectrogram."""
+    return next((mask for mask in masks if mask is not None and SPECTROGRAM in mask.needs), None)
 
 
 def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:

@@ -16,6 +16,7 @@ from maskstream.pipelines.flow.source import BatchFlow, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.audio.data import statistics_of
 from maskstream.pipelines.modalities.audio.reader import AudioClip, SoundReader, find_sound
+from maskstream.pipelines.modalities.audio.rows import CUES as SOUND_CUES
 from maskstream.pipelines.modalities.audio.rows import AudioRowMaker
 from maskstream.pipelines.modalities.audio.spectrogram import (
     Features,
@@ -39,6 +40,10 @@ from maskstream.shards.media.fbank import Fbank
 
 from .batch import AudioVisualBatch
 from .rows import AudioVisualPlan, AudioVisualRowMaker, HeardSpectrograms, SpectrogramNoise
+
+AUDIO_CUES = SOUND_CUES | {"frames"}
+VIDEO_CUES = SOUND_CUES | CUES
+"""What masks of sounds and of clips may follow."""
 
 
 class AudioVisualSettings(Options, total=False):
@@ -90,7 +95,8 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
 
     component, sound: the video and the sound to read, such as "cam0.mp4"; None if a sample has only one of each.
 
-    video_mask (axes t, h, w) and audio_mask (axes time, freq) are drawn independently. noise: a noise schedule, for
+    video_mask (axes t, h, w) and audio_mask (axes time, freq) are drawn independently; each may follow the frames and
+    the sound. noise: a noise schedule, for
     diffusion models; the loader draws noise and a time for the targets of both masks (see `AudioVisualBatch`). A token
     budget counts the visible tokens of both masks.
     """
@@ -130,8 +136,8 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     def __post_init__(self) -> None:
         flow = flow_named(self.flow)
         check_settings(self, self.views)
-        check_cues(self.video_mask, "videos", CUES)
-        check_cues(self.audio_mask, "sounds")
+        check_cues(self.video_mask, "clips with sound", VIDEO_CUES)
+        check_cues(self.audio_mask, "sounds of clips", AUDIO_CUES)
         if isinstance(flow, BatchFlow):
             raise ValueError(
                 f"flow={self.flow!r} is a BatchFlow, which only loaders of video take; give 'codec', 'dis' or a "
@@ -142,7 +148,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
                 "spectrogram_noise is added in the loader's threads, got on_device=True; use on_device='auto', "
                 "or leave out the noise"
             )
-        check_on_device(self.features, self.on_device)
+        check_on_device(self.features, self.on_device, self.video_mask, self.audio_mask)
         check_one_clock(self.clip, "sounds")
         _ = self.grids
 
@@ -164,7 +170,8 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
-        on_device = is_on_device(self.features, self.on_device, split.device) and self.spectrogram_noise is None
+        masks = (self.video_mask, self.audio_mask)
+        on_device = is_on_device(self.features, self.on_device, split.device, *masks) and self.spectrogram_noise is None
         return replace(
             self,
             clip=clip,

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks import Cues, Maps
+from maskstream.pipelines.modalities.audio.rows import CUES as SOUND_CUES
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
@@ -147,9 +148,15 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
             with stats.stage("convert"):
                 self._disturb(self.spectrogram_noise, item, batch, own)
 
-    def cues(self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, row: int, part: str) -> Cues:
-        """The flow of a view's clip."""
-        return self.clips.cues(item, plan.clip, batch.clips, row, part)
+    def cues(
+        self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, row: int, part: str, needs: frozenset[str]
+    ) -> Cues:
+        """The frames, the flow and the sound of a view."""
+        seen = self.clips.cues(item, plan.clip, batch.clips, row, part, needs)
+        if not needs & SOUND_CUES:
+            return seen
+        heard = self.audio.cues(item, plan.audio, batch.sounds, row, part, needs)
+        return replace(seen, waveform=heard.waveform, spectrogram=heard.spectrogram)
 
     def after_masks(
         self, item: Item, plan: AudioVisualPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats

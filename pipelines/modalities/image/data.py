@@ -10,7 +10,8 @@ import numpy as np
 from maskstream.pipelines.augment import Augmentation, CenterCrop, RandomResizedCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
@@ -26,6 +27,9 @@ from maskstream.shards.stores.base import Range
 
 from .batch import ImageBatch
 from .decode import REDUCIBLE, decode_image, on_grid, reduction, show
+
+CUES = frozenset({"frames"})
+"""What masks of pictures may follow."""
 
 
 class ImageSettings(Options, total=False):
@@ -70,8 +74,9 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     """The data config of masked images.
 
     size: the side of the output, in pixels. patch: the side of a token, in pixels. mask: a mask of
-    `maskstream.pipelines.masks` that needs no cues, or None. augment: by default MAE's random crop when shuffled (0.2
-    to 1 of the area, flipped with probability 0.5), else the centre crop. colour: colour jitter, by default none.
+    `maskstream.pipelines.masks` that needs no cues but frames, or None. augment: by default MAE's random crop when
+    shuffled (0.2 to 1 of the area, flipped with probability 0.5), else the centre crop. colour: colour jitter, by
+    default none.
     views: the number of views per sample; they share the decoded image and differ in crop, colours and mask. component:
     the image to read, such as "left.jpg"; None if a sample has only one, of any format. fields: other values of a
     sample for `batch.fields` (see fields.py).
@@ -91,7 +96,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
-        check_cues(self.mask, "images")
+        check_cues(self.mask, "images", CUES)
         _ = self.grids
 
     @property
@@ -154,6 +159,10 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
                 show(pixels, crop, plan.n, out)
                 if self.colour is not None:
                     self.colour(out, item.rng("colour", view))
+
+    def cues(self, item: Item, plan: ImagePlan, batch: ImageBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+        """The picture of a view, as one frame."""
+        return Cues(frames=read_only(batch.image.numpy()[row][None]))
 
 
 def image_grid(size: int, patch: int) -> TokenGrid:

@@ -29,7 +29,7 @@ from .texts import TEXTS, RowReader
 
 SHOWN = ("caption", "phrase", "question")
 """The roles of a row by default."""
-IMAGE_CUES = frozenset({"box"})
+IMAGE_CUES = frozenset({"frames", "box"})
 TEXT_CUES = frozenset({"words", "classes", "tokens"})
 """The cues for masks: `classes` are the numbers of the tokens' roles."""
 
@@ -144,7 +144,7 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
         ValueError if boxes or segments are needed and the split has none, or no sample has a text of the roles.
         """
         manifest = split.manifest
-        if self.image_mask is not None and self.image_mask.needs and BOXES not in manifest.components:
+        if self.image_mask is not None and "box" in self.image_mask.needs and BOXES not in manifest.components:
             raise ValueError(f"{self.image_mask} needs boxes of phrases, and {manifest.location} has no {BOXES}")
         if self.segments and SEGMENTS not in manifest.components:
             raise ValueError(f"segments=True needs segments of phrases, and {manifest.location} has no {SEGMENTS}")

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
 from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
@@ -134,14 +135,19 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
                 own.whole(batch.match)[at] = texts.match or same
             self._place(item, plan, places, view, batch, own)
 
-    def cues(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, row: int, part: str) -> Cues:
-        """The box of a row's phrase, or the words, roles and tokens of its texts; SampleError without a box."""
+    def cues(
+        self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, row: int, part: str, needs: frozenset[str]
+    ) -> Cues:
+        """The picture and the box of a row's phrase, or the words, roles and tokens of its texts; SampleError without a
+        box that is needed.
+        """
         if part == "image":
-            box: npt.NDArray[np.float32] = batch.box.numpy()[row]
-            if np.isnan(box).any():
+            frames = read_only(batch.image.numpy()[row][None]) if "frames" in needs else None
+            box: npt.NDArray[np.float32] | None = batch.box.numpy()[row] if "box" in needs else None
+            if box is not None and np.isnan(box).any():
                 reason = f"{self.image_mask} needs a box, and the row has no phrase with one"
                 raise item.manifest.sample_error(item.index, BOXES, reason)
-            return Cues(box=box)
+            return Cues(frames=frames, box=box)
         roles = batch.text.roles.numpy()[row]
         words = batch.text.words.numpy()[row].astype(np.int64)
         words[words < 0] = SPECIAL_WORD

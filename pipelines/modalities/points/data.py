@@ -132,7 +132,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
                     drawn = self.noise.draw((self.select.points, 3), item.rng("noise", view))
                     own.whole(batch.time)[at], own.whole(batch.noise)[at] = drawn
 
-    def cues(self, item: Item, plan: PointPlan, batch: PointsBatch, row: int, part: str) -> Cues:
+    def cues(self, item: Item, plan: PointPlan, batch: PointsBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The cues of a view for its mask, from the clean and the noised points."""
         clean = seen = batch.points[row]
         if self.noise is not None and batch.noise is not None and batch.time is not None:

@@ -179,7 +179,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
                 if rows is not None:
                     own.of(rows)[1:] = own.of(rows)[0]
 
-    def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str) -> Cues:
+    def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The words, classes, scores and tokens of a row."""
         assert plan.row is not None
         words = plan.row.words.astype(np.int64)

@@ -23,6 +23,10 @@ from maskstream.shards.format.manifest import Manifest
 from .batch import TrajectoryBatch
 from .rows import CAMERA, DEPTH, VIDEO, TrajectoryPlan, TrajectoryRowMaker
 
+FRAMES = frozenset({"frames"})
+CUES = FRAMES | {"depth"}
+"""What masks of walks may follow."""
+
 
 class TrajectorySettings(Options, total=False):
     """The fields of `TrajectoryData`, with its defaults, and the options of all loaders."""
@@ -57,8 +61,8 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
 
     clip, views, tubelet, patch, colour, fields: as in `VideoData`. ahead_s: how far ahead the waypoint is, in seconds;
     clips are drawn from the frames before. depth: whether depth is read. mask: a mask of `maskstream.pipelines.masks`
-    on (t, h, w) that needs no cues, or None; it is one for colours and depth. augment: by default the centre crop, with
-    a flip of 0.5 when shuffled; a flip mirrors depth, poses and waypoint too.
+    on (t, h, w) that needs no cues but frames and depth, or None; it is one for colours and depth. augment: by default
+    the centre crop, with a flip of 0.5 when shuffled; a flip mirrors depth, poses and waypoint too.
     """
 
     modality: ClassVar[str] = "trajectory"
@@ -80,7 +84,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
         check_settings(self, self.views)
         if not 0 < self.ahead_s < 1e6:
             raise ValueError(f"ahead_s={self.ahead_s} must be above 0 seconds")
-        check_cues(self.mask, "walks")
+        check_cues(self.mask, *(("walks", CUES) if self.depth else ("walks that are read with depth=False", FRAMES)))
         check_one_clock(self.clip, "poses and waypoints")
         _ = self.grids
 

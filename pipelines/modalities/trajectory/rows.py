@@ -1,12 +1,14 @@
 """Rows of walks: clips, the depth of the same frames, and the poses up to the waypoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
+from maskstream.pipelines.masks import Cues
+from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
 from maskstream.pipelines.modalities.video.rows import AroundClip, ClipPlan, ClipRowMaker, Int64s
 from maskstream.pipelines.stream.stats import Stats
@@ -116,6 +118,15 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
                 raise DataError(problem)
         for view, crop in enumerate(crops, start=own.start):
             self._place(plan, path, crop, batch, own, view)
+
+    def cues(
+        self, item: Item, plan: TrajectoryPlan, batch: TrajectoryBatch, row: int, part: str, needs: frozenset[str]
+    ) -> Cues:
+        """The frames and the depth of a view."""
+        seen = self.clips.cues(item, plan.clip, batch.clips, row, part, needs)
+        if batch.depth is None or "depth" not in needs:
+            return seen
+        return replace(seen, depth=read_only(batch.depth.numpy()[row]))
 
     def ahead(self, fps: float) -> int:
         """The frames from the last one of a clip to its waypoint."""

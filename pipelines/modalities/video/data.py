@@ -29,7 +29,7 @@ from maskstream.shards.format.manifest import Manifest
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .decoders import agree, choose_decoder, dali_threads
-from .flow import CUES, FlowFinish, flow_source
+from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
 from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker, check_one_clock, short_videos, without_short
 from .yuv import Output, OutputChoice, PlanesFinish
@@ -81,8 +81,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     "auto" is PyAV, but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why
     (decoders.py). output: "yuv" hands cropped YUV planes to the device, which resizes and converts them (yuv.py): less
     work for CPUs, less to copy. Its pixels differ from those of "rgb" by at most 2 levels, so it is part of the
-    identity. "auto" is "yuv" on a CUDA device, but "rgb" with a SampleFlow or colour jitter, which need RGB on the CPU,
-    and elsewhere.
+    identity. "auto" is "yuv" on a CUDA device, but "rgb" with a SampleFlow, colour jitter or a mask that needs frames,
+    which need RGB on the CPU, and elsewhere.
     """
 
     modality: ClassVar[str] = "video"
@@ -151,7 +151,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         """What needs RGB on the CPU, in words; "" if nothing does."""
         if self.colour is not None:
             return "colour jitter"
-        return f"flow={flow}" if isinstance(flow, SampleFlow) else ""
+        if isinstance(flow, SampleFlow):
+            return f"flow={flow}"
+        needs = frozenset() if self.mask is None else self.mask.needs
+        drawn_later = isinstance(flow, BatchFlow) and needs & FLOW_CUES
+        return str(self.mask) if "frames" in needs and not drawn_later else ""
 
     def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
         """Which samples have a video that is too short for the clip, bool (N,)."""
@@ -193,6 +197,10 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             raise ValueError(
                 f"output='yuv' with flow={self.flow}: a SampleFlow needs RGB while a sample is made; use "
                 "output='rgb', a BatchFlow, or flow='none' with a mask that needs none"
+            )
+        if mask := self._needs_rgb(self.flow):
+            raise ValueError(
+                f"output='yuv' with mask={mask}, which needs frames while a sample is made; use output='rgb'"
             )
         planes = PlanesFinish(size=self.clip.size)
         return planes if flow is None else Composed(planes, flow)

@@ -16,18 +16,19 @@ from maskstream.pipelines.flow.choice import AUTO, FLOWS, NONE, FlowChoice, flow
 from maskstream.pipelines.flow.cuts import scene_cuts
 from maskstream.pipelines.flow.source import Codec, FlowSource
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
-from maskstream.pipelines.masks.core import DeviceMask, MaskBatch
+from maskstream.pipelines.masks.core import DeviceMask, MaskBatch, maps_of, read_only
 
 from .batch import VideoBatch
 from .clip import VideoClip, start_multiple
 
-CUES = frozenset({"flow", "cuts"})
+FLOW_CUES = frozenset({"flow", "cuts"})
+CUES = frozenset({"frames"}) | FLOW_CUES
 """What masks of clips may follow."""
 
 
 def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str) -> FlowSource | None:
     """The source of flow for a choice as in `VideoData`, None for no flow. Raises ValueError if it is not available."""
-    needed = mask is not None and "flow" in mask.needs
+    needed = mask is not None and bool(mask.needs & FLOW_CUES)
     if flow == NONE and needed:
         words = ", ".join(map(repr, (AUTO, *FLOWS)))
         raise ValueError(
@@ -77,8 +78,12 @@ class FlowFinish:
         if isinstance(pattern, DeviceMask) and self._on_device(flow.vectors.device) and not bool(flow.cuts.any()):
             mask = pattern.draw_on_device(self.grid, batch.draws, flow.vectors)
             return mask if batch.weight is None else mask.weighted(batch.weight)
-        each = zip(batch.draws, flow.vectors.cpu().numpy(), flow.cuts.cpu().numpy(), strict=True)
-        maps = [pattern.maps(self.grid, replace(draw, cues=Cues(flow=own, cuts=cuts))) for draw, own, cuts in each]
+        seen = read_only(batch.video.cpu().numpy()) if "frames" in pattern.needs else [None] * len(batch.draws)
+        each = zip(batch.draws, flow.vectors.cpu().numpy(), flow.cuts.cpu().numpy(), seen, strict=True)
+        maps = [
+            maps_of(pattern, self.grid, replace(draw, cues=Cues(flow=own, cuts=cuts, frames=frames)))
+            for draw, own, cuts, frames in each
+        ]
         mask = pattern.batched(self.grid, maps).to(batch.video.device)
         return mask if batch.weight is None else mask.weighted(batch.weight)
 

@@ -305,6 +305,8 @@ def unsuited(clips: ClipRowMaker, manifest: Manifest, device: torch.device) -> s
     """Why DALI cannot serve the loader of some clips on a device, in words; "" if it can."""
     if clips.colour is not None:
         return "colour jitter is made on the CPU"
+    if clips.sees_frames:
+        return f"{clips.mask} needs frames while a sample is made, and DALI decodes batches"
     if isinstance(clips.flow, SampleFlow):
         return (
             f"flow={clips.flow} needs single clips, and DALI decodes batches (a BatchFlow, or flow='none' with a "

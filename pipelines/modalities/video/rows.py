@@ -16,7 +16,8 @@ from maskstream.pipelines.decode.cpu import CropPlanes, crop_planes, decode_fram
 from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from maskstream.pipelines.flow.base import Flow, with_cuts
 from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
-from maskstream.pipelines.modalities.rows import NO_CUES, Item, Masked, Memory, Planned, RowMaker, SampleRows
+from maskstream.pipelines.masks.core import read_only
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
@@ -29,6 +30,7 @@ from maskstream.shards.stores.base import Range, Store
 
 from .batch import PlaneBatch, VideoBatch
 from .clip import VideoClip
+from .flow import FLOW_CUES
 from .yuv import Output
 
 log = logging.getLogger(__name__)
@@ -197,7 +199,12 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     @property
     def finish_draws(self) -> bool:
         """Whether a finish draws the masks, because they follow the flow of the whole batch."""
-        return isinstance(self.flow, BatchFlow) and self.mask is not None and bool(self.mask.needs)
+        return isinstance(self.flow, BatchFlow) and self.mask is not None and bool(self.mask.needs & FLOW_CUES)
+
+    @property
+    def sees_frames(self) -> bool:
+        """Whether masks follow frames while a sample is made, so that its pixels are made on the CPU."""
+        return self.mask is not None and "frames" in self.mask.needs and not self.finish_draws
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -305,12 +312,13 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                     flows.append(with_cuts(found, flow.cuts(clip, found)))
                 plan.flows = flows
 
-    def cues(self, item: Item, plan: ClipPlan, batch: VideoBatch, row: int, part: str) -> Cues:
-        """The flow of a view."""
+    def cues(self, item: Item, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+        """The frames and the flow of a view."""
+        frames = read_only(batch.video.numpy()[row]) if "frames" in needs else None
         if not plan.flows:
-            return NO_CUES
+            return Cues(frames=frames)
         flow = plan.flows[row % item.views]
-        return Cues(flow=flow.vectors, cuts=flow.cuts)
+        return Cues(frames=frames, flow=flow.vectors, cuts=flow.cuts)
 
     def join(self, batch: VideoBatch, planned: Sequence[Planned[ClipPlan]]) -> VideoBatch:
         """The batch with its flow, its planes, and the draws of the masks that a finish draws."""

@@ -11,6 +11,7 @@ from maskstream.pages.figures.audio import AudioFigures, NoisyFigures
 from maskstream.pages.figures.card import label_names
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
+from maskstream.pipelines.modalities.audio.rows import CUES
 from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrogram, spectrogram_grid
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
@@ -60,7 +61,7 @@ AUDIO = Modality(
     kinds=("sound",),
     encoder=AudioEncoder,
     data=AudioData(mask=MASKS["audio-mae"]()),
-    masks=(MaskField(grid=SPECTROGRAM),),
+    masks=(MaskField(grid=SPECTROGRAM, cues=CUES),),
     suited=with_usual_seconds,
     figures=figures,
     demo=Demo(recipe="audiomae-tiny"),

@@ -10,9 +10,8 @@ from maskstream.pages.figures.audiovisual import AudioVisualFigures
 from maskstream.pages.figures.card import label_names
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
-from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
+from maskstream.pipelines.modalities.audiovisual.data import AUDIO_CUES, VIDEO_CUES, AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.video.flow import CUES
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -55,8 +54,8 @@ AUDIOVISUAL = Modality(
     encoder=AudioVisualEncoder,
     data=AudioVisualData(video_mask=MASKS["random"](), audio_mask=MASKS["audio-mae"]()),
     masks=(
-        MaskField(name="video_mask", grid=CLIP, cues=CUES),
-        MaskField(name="audio_mask", grid=audio.SPECTROGRAM),
+        MaskField(name="video_mask", grid=CLIP, cues=VIDEO_CUES),
+        MaskField(name="audio_mask", grid=audio.SPECTROGRAM, cues=AUDIO_CUES),
     ),
     suited=with_sound_of_clips,
     figures=figures,

@@ -6,7 +6,7 @@ from maskstream.modality import Demo, MaskField, Modality
 from maskstream.pages.figures.trajectory import TrajectoryFigures
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
+from maskstream.pipelines.modalities.trajectory.data import CUES, TrajectoryData
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -36,7 +36,7 @@ TRAJECTORY = Modality(
     kinds=(VIDEO.name, CAMERA_PATH.name),
     encoder=TrajectoryEncoder,
     data=TrajectoryData(clip=VideoClip(), tubelet=2, mask=MASKS["tube"]()),
-    masks=(MaskField(grid=CLIP),),
+    masks=(MaskField(grid=CLIP, cues=CUES),),
     figures=figures,
     demo=Demo(recipe="where2imagine-tiny"),
     stages={

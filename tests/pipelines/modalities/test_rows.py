@@ -104,7 +104,7 @@ class SizeData(RowConfig[SizePlan, SizeBatch]):
         own.of(batch.size)[:, 0] = len(data)
         own.of(batch.size)[:, 1] = [int(rng.integers(1000)) for rng in item.rngs("number")]
 
-    def cues(self, item: Item, plan: SizePlan, batch: SizeBatch, row: int, part: str) -> Cues:
+    def cues(self, item: Item, plan: SizePlan, batch: SizeBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         CALLS.append(f"cues {item.shown.key} {part}")
         drawn = int(batch.size[row, 1])
         return Cues(occupied=np.roll(np.arange(8) < 4, drawn))

@@ -167,7 +167,7 @@ def test_a_member_that_is_no_image_is_found_by_verify(tmp_path):
     [
         ({"size": 30}, "an image of 30 px does not divide into patches of 8 px"),
         ({"views": 0}, "views=0: it must be 1 or more"),
-        ({"mask": MotionGuided()}, "needs flow, and images have no cues"),
+        ({"mask": MotionGuided()}, "needs flow, and images have only frames"),
     ],
 )
 def test_illegal_settings_are_refused(split, settings, message):
