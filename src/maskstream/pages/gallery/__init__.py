@@ -1,6 +1,7 @@
 """A page with a picture of every masking scheme on real data, one file a kind of data."""
 
+from .own import own_gallery
 from .page import gallery, gallery_page
 from .scheme import Media, first_clip
 
-__all__ = ["Media", "first_clip", "gallery", "gallery_page"]
+__all__ = ["Media", "first_clip", "gallery", "gallery_page", "own_gallery"]
