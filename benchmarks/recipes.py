@@ -70,6 +70,10 @@ answers need questions, rationales need reasons, what is referred to needs phras
 """
 
 
+TOKENIZERS = {"vader": 4096}
+"""The ids of the tokenizer that a set's split has here, where they are not those that `maskstream shards` trains."""
+
+
 def sample_set(recipe: Recipe[Any]) -> str:
     """The set of a recipe, as a rule the sample set of its modality, such as `sample-audio`."""
     if recipe.name in SETS:
@@ -81,13 +85,16 @@ def sample_set(recipe: Recipe[Any]) -> str:
 def made_shards(recipe: Recipe[Any], data: Path) -> Path:
     """The folder of the splits of a recipe's sample set, which are made if they are missing.
 
-    A model of classes of tokens gets a set of its own, with parts of speech by Debian's WordNet.
+    A model of classes of tokens gets a set of its own, with parts of speech by Debian's WordNet, and so does one with
+    fewer ids than a tokenizer has by default.
     """
     dataset, words = sample_set(recipe), []
     raw, shards = data / "raw" / dataset, data / "shards" / dataset
     if getattr(recipe.model, "classes", 0):
         shards = shards.with_name(f"{dataset}-classes")
         words = ["--set", f"classes={debian_folder('wordnet-base', 'usr/share/wordnet', data / 'raw')}"]
+    if ids := TOKENIZERS.get(dataset):
+        shards, words = shards.with_name(f"{dataset}-{ids}"), ["--set", f"tokenizer=train:wordpiece:{ids}"]
     if not (shards / "val").exists():
         command("shards", dataset, "--root", raw, "--out", shards, *words)
     return shards

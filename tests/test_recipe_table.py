@@ -75,6 +75,16 @@ def test_every_tiny_recipe_with_a_sample_set_is_in_the_list(recipes):
     assert {"mgmae-tiny", "mae-tiny", "audiomae-tiny", "meshmask-tiny-next"} <= set(recipes.names())
 
 
+def test_a_split_has_as_many_ids_as_its_recipe_reads(recipes, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(recipes, "command", lambda *words: made.append(words))
+    recipe = recipes.named_recipe("roar-lstm-tiny")
+    assert recipes.made_shards(recipe, tmp_path) == tmp_path / "shards/vader-4096"
+    assert made[0][-2:] == ("--set", f"tokenizer=train:wordpiece:{recipe.model.vocabulary}")
+    recipes.made_shards(recipes.named_recipe("bert-tiny"), tmp_path)
+    assert "--set" not in made[1]
+
+
 def test_a_recipe_without_a_figure_does_not_stop_the_others(recipes, tmp_path, monkeypatch, capsys):
     (tmp_path / "docs.md").write_text(f"{recipes.BEGIN}\n{recipes.END}\n")
     (tmp_path / "shards/sample/val").mkdir(parents=True)

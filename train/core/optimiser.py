@@ -188,8 +188,8 @@ def layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
 def find_matrices(model: nn.Module) -> set[str]:
     """The names of the parameters that multiply activations.
 
-    Those are all of two or more dimensions, except the biases of experts (`..._bias`) and the vectors of which each
-    token adds one: `nn.Embedding`, and the parameters that a module names in `TABLES`.
+    Those are all of two or more dimensions, except the biases of experts (`..._bias`), the vectors of which each token
+    adds one (`nn.Embedding`), and the parameters that a module names in `TABLES`: such vectors, or a paper's own.
     """
     found = set()
     for path, module in model.named_modules():

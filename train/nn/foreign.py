@@ -2,7 +2,7 @@
 
 VideoMAEForPreTraining, ViTMAEForPreTraining and BertForMaskedLM go both ways. Nothing here imports transformers: a
 model is given as a config dict and a state dict. layouts.py has the names of masked autoencoders, token_model.py those
-of BERT and how it differs. An export has zeros for segments.
+of BERT and how it differs. An export has zeros for segments, unless the model has a vector of them.
 """
 
 import json
@@ -245,6 +245,8 @@ def to_bert(model: TokenModel) -> dict[str, Tensor]:
     hf = {theirs: state[ours] for ours, theirs in ROOT.items()}
     hf |= {theirs: state[ours] for theirs, ours in OUTPUT.items()}
     hf[SEGMENTS] = torch.zeros(2, model.config.width, dtype=state["embed.ids.weight"].dtype)
+    if model.embed.segment is not None:
+        hf[SEGMENTS][0] = state["embed.segment"]
     for i in range(model.config.depth):
         ours, theirs = f"blocks.{i}", f"{LAYERS}.{i}"
         for kind in ("weight", "bias"):

@@ -33,13 +33,19 @@ NO_IDS = (
 
 
 class TokenIds(Dropping):
-    """The embeddings of token ids: a table of ids, with `learned` one of places in the document, and a layer norm."""
+    """The embeddings of token ids: a table of ids, with `learned` one of places in the document, and a layer norm.
+
+    segment: a vector (D,) that every token adds, as BERT's of its first segment; None where places have it in them.
+    """
+
+    segment: nn.Parameter | None
 
     def __init__(self, vocabulary: int, width: int, length: int, *, learned: bool, eps: float) -> None:
         super().__init__()
         self.vocabulary, self.length = vocabulary, length
         self.ids = nn.Embedding(vocabulary, width)
         self.places = nn.Embedding(length, width) if learned else None
+        self.register_parameter("segment", None)
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
@@ -55,8 +61,9 @@ class TokenIds(Dropping):
         return self.placed(self.ids(ids.long()), places)
 
     def placed(self, x: Tensor, places: Tensor) -> Tensor:
-        """Rows of the table (..., D), with what their places add, after the layer norm."""
-        return self.dropped(self.norm(x if self.places is None else x + self.places(places.long())))
+        """Rows of the table (..., D), with what their places and their segment add, after the layer norm."""
+        x = x if self.places is None else x + self.places(places.long())
+        return self.dropped(self.norm(x if self.segment is None else x + self.segment))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,8 @@ head sees the K hidden tokens alone. On a CPU the last layer, too, computes them
 So neither padding nor visible tokens cost what is not needed of them.
 
 BERT's weights in transformers have other names: it has separate linear layers for query, key and value, and adds the
-embedding of a token's segment. All tokens have segment 0 here, whose vector is part of the embeddings of places.
+embedding of a token's segment. All tokens have segment 0 here. Its vector is part of the embeddings of places, but in a
+model that also uses places alone.
 """
 
 from __future__ import annotations
@@ -67,13 +68,17 @@ def is_bert(state: Mapping[str, Tensor]) -> bool:
     return ROOT["embed.ids.weight"] in state and SEGMENTS in state
 
 
-def own_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def own_bert(state: Mapping[str, Tensor], *, segment: bool = False) -> dict[str, Tensor]:
     """The weights of a BERT of transformers by the names of a `TokenModel`; what it lacks, such as a head, is left out.
 
-    Its pooler and its predictor of the next sentence have no counterpart.
+    segment: keep the vector of the first segment apart instead of adding it to the places. Its pooler and its predictor
+    of the next sentence have no counterpart.
     """
     ours = {name: state[theirs] for name, theirs in ROOT.items() if theirs in state}
-    ours["embed.places.weight"] = ours["embed.places.weight"] + state[SEGMENTS][0]
+    if segment:
+        ours["embed.segment"] = state[SEGMENTS][0]
+    else:
+        ours["embed.places.weight"] = ours["embed.places.weight"] + state[SEGMENTS][0]
     depth = len({name.split(".")[3] for name in state if name.startswith(LAYERS)})
     for i in range(depth):
         own, theirs = f"blocks.{i}", f"{LAYERS}.{i}"
@@ -159,7 +164,7 @@ class TokenModel(Model[TextBatch]):
                 "BERT's weights fit a model with positions='learned', norm='post' and gated=False, got "
                 f"positions={self.config.positions!r}, norm={self.config.norm!r} and gated={self.config.gated}"
             )
-        own = own_bert(weights)
+        own = own_bert(weights, segment=self.embed.segment is not None)
         own["embed.places.weight"] = own["embed.places.weight"][: self.embed.length]
         return own
 

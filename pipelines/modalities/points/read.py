@@ -195,14 +195,17 @@ class PointStats(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointAugment(Config):
-    """Normalises, scales, rotates and jitters the coordinates of a cloud, in this order; of features only normals turn.
+    """Normalises, scales, rotates, shifts and jitters the coordinates of a cloud, in this order.
+
+    Of features only normals follow, when clouds are rotated or their axes scaled apart.
 
     normalise: "ball" subtracts the cloud's mean and divides by the largest norm; "deviation" subtracts the mean and
     divides by the root mean square of all coordinates; a `PointStats` subtracts and divides by the dataset's; "none"
     does nothing. A cloud whose points all coincide is only centred. scale: (low, high) of the uniform draw of a factor.
-    rotate: the axis of a rotation by a uniform angle; "up" is the one that points upwards in the split
-    (`PointEncoder.up`), "any" draws uniformly from all rotations. jitter: the standard deviation of normal noise on
-    every coordinate, clipped to [-jitter_most, jitter_most].
+    per_axis: whether each axis draws a factor of its own. rotate: the axis of a rotation by a uniform angle; "up" is
+    the one that points upwards in the split (`PointEncoder.up`), "any" draws uniformly from all rotations. shift: each
+    axis is shifted by a uniform draw from [-shift, shift]. jitter: the standard deviation of normal noise on every
+    coordinate, clipped to [-jitter_most, jitter_most].
     """
 
     normalise: Normalise | PointStats = "ball"
@@ -210,6 +213,8 @@ class PointAugment(Config):
     rotate: Axis | None = None
     jitter: float = 0.0
     jitter_most: float = 0.05
+    per_axis: bool = False
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.normalise, PointStats) and self.normalise not in get_args(Normalise):
@@ -220,22 +225,32 @@ class PointAugment(Config):
             raise ValueError(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
         if self.rotate is not None and self.rotate not in get_args(Axis):
             raise ValueError(f"rotate must be None or one of {', '.join(get_args(Axis))}, got {self.rotate!r}")
-        if self.jitter < 0 or self.jitter_most < 0:
-            raise ValueError(f"jitter and jitter_most must be at least 0, got {self.jitter} and {self.jitter_most}")
+        if min(self.jitter, self.jitter_most, self.shift) < 0:
+            raise ValueError(
+                "jitter, jitter_most and shift must be at least 0, got "
+                f"{self.jitter}, {self.jitter_most} and {self.shift}"
+            )
 
     def __call__(self, points: Float32s, rng: np.random.Generator, normals: Sequence[int] = ()) -> Float32s:
         """The augmented points, float32 (N, 3 + features); `points` itself is not changed. normals: their columns."""
         xyz = self._normalised(points[:, :3].astype(np.float64))
+        out = points.astype(np.float32)
         if self.scale[0] < self.scale[1]:
-            xyz *= rng.uniform(*self.scale)
+            factors = rng.uniform(*self.scale, size=3 if self.per_axis else None)
+            xyz *= factors
+            if self.per_axis and normals:  # a surface that is scaled by factors has normals over these factors
+                across = points[:, normals] / factors
+                length = np.linalg.norm(across, axis=1, keepdims=True)
+                out[:, normals] = across * np.linalg.norm(points[:, normals], axis=1, keepdims=True) / (length + 1e-12)
         else:
             xyz *= self.scale[0]
-        out = points.astype(np.float32)
         if self.rotate is not None:
             turn = rotation(self.rotate, rng).T
             xyz = xyz @ turn
             if normals:
-                out[:, normals] = points[:, normals] @ turn
+                out[:, normals] = out[:, normals] @ turn
+        if self.shift > 0:
+            xyz += rng.uniform(-self.shift, self.shift, size=3)
         if self.jitter > 0:
             noise = rng.standard_normal(xyz.shape) * self.jitter
             xyz += np.clip(noise, -self.jitter_most, self.jitter_most)

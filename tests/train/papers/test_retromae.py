@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import DecoderRows, Padded, Replace, Tokens, WholeWords
+from maskstream.train.nn.foreign import to_bert
+from maskstream.train.nn.token_model import SEGMENTS
 from maskstream.train.papers.retromae.model import RetroModelConfig
 
 from ..text_batches import MASK_ID, VOCABULARY, made_up
@@ -51,6 +53,20 @@ def test_a_position_does_not_see_its_own_token(batch, positions):
     assert torch.equal(before[0, 5], after[0, 5])
     changed = ((before - after).abs().sum(2)[0] > 1e-9).nonzero()[:, 0].tolist()
     assert changed == attend[0, :, 5].nonzero()[:, 0].tolist()
+
+
+def test_the_vector_of_the_segment_of_a_bert_stays_apart_and_goes_back(batch):
+    model, plain = (built(batch, segment=segment) for segment in (True, False))
+    state = to_bert(model)
+    assert torch.equal(state[SEGMENTS][0], model.embed.segment)
+    assert not to_bert(plain)[SEGMENTS].any()
+    own = model.own_names(state)
+    assert all(torch.equal(own[name], value) for name, value in model.state_dict().items() if "decoder" not in name)
+    added = plain.own_names(state)
+    assert "embed.segment" not in added
+    assert torch.equal(added["embed.places.weight"], model.embed.places.weight + model.embed.segment)
+    with pytest.raises(ValueError, match="positions='learned', got positions='rotary'"):
+        built(batch, segment=True, positions="rotary")
 
 
 def test_what_it_cannot_read_is_refused(batch):

@@ -15,29 +15,29 @@ from .model import PointAutoencoderConfig
 
 
 def pointmae_small() -> Recipe[PointsBatch]:
-    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, random scale.
+    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, each axis of a cloud scaled
+    by a factor of its own and shifted by up to 0.2.
 
-    Differs from the authors' code in: a cloud is scaled by one factor and not shifted, theirs by one for each axis and
-    shifted by up to 0.2; the embedding of a group has layer norms and GELU, theirs batch norms and ReLU; biases of
-    query and value, theirs none; other initial weights (Xavier-uniform). Given their embedding and epsilons, both give
-    the same loss.
+    Differs from the authors' code in: the embedding of a group has layer norms and GELU, theirs batch norms and ReLU;
+    biases of query and value, theirs none; other initial weights (Xavier-uniform). Given their embedding and epsilons,
+    both give the same loss.
     """
     return Recipe(
         name="pointmae-small",
         batch_size=128,
-        data=group_data(scale=(2 / 3, 3 / 2)),
+        data=group_data(PointAugment(scale=(2 / 3, 3 / 2), per_axis=True, shift=0.2)),
         model=PointAutoencoderConfig(dropout=DropoutConfig(path=0.1)),
         schedule=ScheduleConfig(base_lr=2e-3, min_lr=2e-6, warmup=1 / 30, epochs=300),
         optimiser=OptimiserConfig(betas=(0.9, 0.999)),
     )
 
 
-def group_data(*, scale: tuple[float, float]) -> PointsData:
+def group_data(augment: PointAugment) -> PointsData:
     """1,024 points in groups, of which 0.6 are hidden."""
     return PointsData(
         mask=Random(ratio=0.6),
         select=PointSelection(points=1024),
-        augment=PointAugment(scale=scale),
+        augment=augment,
         tokens=GroupTokens(),
     )
 
@@ -52,7 +52,7 @@ def pointmae_tiny() -> Recipe[PointsBatch]:
         pointmae_small(),
         name="pointmae-tiny",
         batch_size=16,
-        data=group_data(scale=(0.8, 1.25)),
+        data=group_data(PointAugment(scale=(0.8, 1.25))),
         model=PointAutoencoderConfig(width=144, depth=4, heads=3, decoder_depth=2),
         optimiser=OptimiserConfig(betas=(0.9, 0.95), max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=350),

@@ -21,15 +21,24 @@ from maskstream.train.core.dropout import AttentionRate, Dropping
 from maskstream.train.core.model import Grids, Losses, LossPart, weighted
 from maskstream.train.nn.token_layers import FeedForward, hidden_tokens, need_mask
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
-from maskstream.train.nn.transformer import init_normal
+from maskstream.train.nn.transformer import INIT_STD, init_normal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetroModelConfig(TokenModelConfig):
     """The sizes of a RetroMAE; the decoder's layer has those of a layer of the encoder.
 
-    The decoder asks with vectors of places: the encoder's where it has learned ones, otherwise its own.
+    The decoder asks with vectors of places: the encoder's where it has learned ones, otherwise its own. segment:
+    whether tokens have a vector of their segment beside that of their place, as BERT's have, so that it is not in what
+    the decoder asks.
     """
+
+    segment: bool = False
+
+    def __post_init__(self) -> None:
+        TokenModelConfig.__post_init__(self)
+        if self.segment and self.positions != "learned":
+            raise ValueError(f"segment=True needs positions='learned', got positions={self.positions!r}")
 
     def make(self, grids: Grids) -> RetroModel:
         """See ModelConfig."""
@@ -39,8 +48,10 @@ class RetroModelConfig(TokenModelConfig):
 class RetroModel(TokenModel):
     """A RetroMAE: the encoder and the head of a masked language model, and a decoder of one layer."""
 
-    def __init__(self, config: TokenModelConfig, grids: Grids) -> None:
+    def __init__(self, config: RetroModelConfig, grids: Grids) -> None:
         super().__init__(config, grids)
+        if config.segment:
+            self.embed.segment = nn.Parameter(torch.empty(config.width).normal_(std=INIT_STD))
         self.decoder = EnhancedDecoder(config.width, config.heads, config.mlp_ratio * config.width, config.eps)
         self.places = None if self.embed.places is not None else nn.Embedding(self.embed.length, config.width)
         init_normal(self.decoder, config.width)

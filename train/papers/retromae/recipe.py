@@ -24,15 +24,14 @@ def retromae_base() -> Recipe[TextBatch]:
     AdamW with 1e-4, a weight decay of 0.01 and 10 % of warm-up.
 
     Differs from the authors' code in: starts from random weights (`--initial` takes a BERT's, as theirs does); a text
-    is cut to 512 tokens, where theirs packs sentences; tables of embeddings do not decay; with a BERT's weights its
-    vector of the first segment is part of the places, so it also enters the decoder's queries, theirs do not have it;
-    fp16 is bf16 or float32; other random numbers.
+    is cut to 512 tokens, where theirs packs sentences; tables of embeddings do not decay; fp16 is bf16 or float32;
+    other random numbers.
     """
     return Recipe(
         name="retromae-base",
         batch_size=32,
         data=TextData(length=512, packing="row", mask=_retro()),
-        model=RetroModelConfig(dropout=DropoutConfig(hidden=0.1, attention=0.1)),
+        model=RetroModelConfig(segment=True, dropout=DropoutConfig(hidden=0.1, attention=0.1)),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=1e-4, warmup=0.1, epochs=8, shape="linear"),
     )

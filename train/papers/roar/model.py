@@ -113,10 +113,13 @@ class TextClassifier(Model[TextBatch]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LSTMClassifierConfig(TextClassifierConfig):
-    """hidden: the channels of each direction of the LSTM, and of its attention."""
+    """hidden: the channels of each direction of the LSTM, and of its attention. decayed_attention: whether the weights
+    of attention decay as all other matrices do.
+    """
 
     width: int = 300
     hidden: int = 128
+    decayed_attention: bool = True
 
     def __post_init__(self) -> None:
         TextClassifierConfig.__post_init__(self)
@@ -125,6 +128,12 @@ class LSTMClassifierConfig(TextClassifierConfig):
     def make(self, grids: Grids) -> LSTMClassifier:
         """See ModelConfig."""
         return LSTMClassifier(self, grids)
+
+
+class FreeLinear(nn.Linear):
+    """A linear layer whose weights do not decay."""
+
+    TABLES = ("weight",)
 
 
 class LSTMClassifier(TextClassifier):
@@ -136,8 +145,9 @@ class LSTMClassifier(TextClassifier):
         self.ids = nn.Embedding(c.vocabulary, c.width)
         nn.init.normal_(self.ids.weight, std=0.1)
         self.lstm = nn.LSTM(c.width, c.hidden, batch_first=True, bidirectional=True)
-        self.asked = nn.Linear(2 * c.hidden, c.hidden)
-        self.asks = nn.Linear(c.hidden, 1, bias=False)
+        linear = nn.Linear if c.decayed_attention else FreeLinear
+        self.asked = linear(2 * c.hidden, c.hidden)
+        self.asks = linear(c.hidden, 1, bias=False)
         self.head = nn.Linear(2 * c.hidden, c.labels)
 
     def table(self, ids: Tensor) -> Tensor:
