@@ -3,8 +3,8 @@ torch, a batch at once.
 
 Every operation is one elementwise kernel or an index, and sums are added term by term in a fixed order: so the bits are
 those of numba's loops, on a CPU and on CUDA. Nothing waits for the device. What does not depend on the map of the frame
-before is computed for all frames at once, which leaves about 10 operations a frame, whatever the number of clips; on
-CUDA all of them are one graph (pipelines/capture.py).
+before is computed for all frames at once, on a CPU for so many as its caches hold. That leaves about 10 operations a
+frame, whatever the number of clips; on CUDA all of them are one graph (pipelines/capture.py).
 """
 
 from collections.abc import Sequence
@@ -95,6 +95,8 @@ _INVERSION_STEPS = 3
 _BITS = 5
 _PARTS = 1 << _BITS
 """As in maps.py: places are rounded to 1/32 of a cell."""
+IN_CACHE = 16
+"""The frames of all clips that are computed at once on a CPU, whose caches are slow to fill with more."""
 
 
 class TorchMaps:
@@ -106,19 +108,19 @@ class TorchMaps:
         Each clip takes T - 1 steps: from its base back to the first frame, then from its base on to the last one.
         """
         base, (clips, pairs) = draws.base[:, None], flow.shape[:2]
-        height, width = draws.start.shape[1:]
-        step, row = counted(pairs, flow.device), counted(clips, flow.device)[:, None]
-        back = step < base
-        pair = torch.where(back, base - 1 - step, step)
-        moves = cell_steps(flow.float()[row, pair].movedim(-1, 2), back, (height, width), cell, compat=compat)
-        corners, along, across = map_sides(moves, (height, width))
-        again = step + 1 == base
+        (height, width), row = draws.start.shape[1:], counted(clips, flow.device)[:, None]
         first = seen = torch.nn.functional.pad(draws.start.flatten(1), (0, 1))  # with a cell of 0 for what is outside
         maps = [first]
-        for n in range(pairs):
-            moved = lerped(seen.gather(1, corners[:, n].flatten(1)).view(clips, 4, -1), along[:, n], across[:, n])
-            maps.append(torch.where(moved != 0.0, moved, first) if fill else moved)
-            seen = torch.where(again[:, n, None], first, maps[-1])
+        at_once = pairs if flow.is_cuda else max(IN_CACHE // clips, 1)
+        for step in torch.split(counted(pairs, flow.device), at_once):
+            back, again = step < base, step + 1 == base
+            pair = torch.where(back, base - 1 - step, step)
+            moves = cell_steps(flow.float()[row, pair].movedim(-1, 2), back, (height, width), cell, compat=compat)
+            corners, along, across = map_sides(moves, (height, width))
+            for n in range(len(step)):
+                moved = lerped(seen.gather(1, corners[:, n].flatten(1)).view(clips, 4, -1), along[:, n], across[:, n])
+                maps.append(torch.where(moved != 0.0, moved, first) if fill else moved)
+                seen = torch.where(again[:, n, None], first, maps[-1])
         frame = counted(pairs + 1, flow.device)
         ordered = torch.stack(maps, dim=1)[row, torch.where(frame <= base, base - frame, frame)]
         return torch.unflatten(ordered[..., :-1], 2, (height, width))
@@ -226,7 +228,7 @@ def map_sides(moves: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Ten
 
 
 def between(steps: Tensor, size: tuple[int, int], border: int) -> tuple[Tensor, Tensor]:
-    """The cells before places + `steps` (K, 2, H * W), x then y, in a plane of `size` with a border, int64, and how far
+    """The cells before places + `steps` (K, 2, H * W), x then y, in a plane of `size` with a border, int32, and how far
     behind them the places lie, in [0, 1]; see `cells_and_shares`.
     """
     height, width = size
@@ -234,7 +236,7 @@ def between(steps: Tensor, size: tuple[int, int], border: int) -> tuple[Tensor, 
     end = constants(steps.device, *(float(one * _PARTS) for one in last))[:, None]
     part = (cell_places(height, width, border, steps.device) + steps) * float(_PARTS) + 0.5
     part = torch.where(part > 0.0, part, 0.0)
-    parts = torch.where(part < end, part, end).long()
+    parts = torch.where(part < end, part, end).int()
     most = integers(steps.device, *(max(one - 1, 0) for one in last))[:, None]
     cell = torch.minimum(parts >> _BITS, most)
     return cell, (parts - (cell << _BITS)).float() * (1.0 / _PARTS)
@@ -282,13 +284,14 @@ def framed_cells(height: int, width: int, device: torch.device) -> Tensor:
 
 @cache
 def integers(device: torch.device, *values: int) -> Tensor:
-    """These numbers on a device, int64 (n,)."""
-    return torch.tensor(values, device=device)
+    """These numbers on a device, int32 (n,)."""
+    return torch.tensor(values, dtype=torch.int32, device=device)
 
 
+@cache
 def corner_offsets(right: int, down: int, device: torch.device) -> Tensor:
     """What leads from a cell to itself, its right, its lower and its lower right neighbour: int64 (4, 1)."""
-    return integers(device, 0, right, down, down + right)[:, None]
+    return torch.tensor([[0], [right], [down], [down + right]], device=device)
 
 
 @cache
