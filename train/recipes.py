@@ -40,7 +40,8 @@ def chosen_recipe(
     """
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
     numbers = {"batch_size": batch_size, "accumulate": accumulate}
-    return with_set(chosen, [*set, *(f"{name}={value}" for name, value in numbers.items() if value is not None)])
+    given = [f"{name}={value}" for name, value in numbers.items() if value is not None]
+    return with_set(chosen, [*set, *given], where="print all fields with --print-config")
 
 
 def train(

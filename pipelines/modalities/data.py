@@ -142,6 +142,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         """The source of some rows and their finish; called on a resolved config."""
         split = self.chosen(split)
         sampler = self._sampler(rows, split)
+        sampler.fields.check(split.kept)
         return BatchSource(
             sampler=sampler,
             finish=finish,

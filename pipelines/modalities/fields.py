@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
@@ -162,6 +163,22 @@ class FieldReader:
         """The names of the fields in a batch."""
         return tuple(name for f in self.fields for name in f.names)
 
+    def check(self, kept: npt.NDArray[np.int64] | None) -> None:
+        """Raise ShardError if the first sample of those that are `kept` (None: of all) lacks a field, before a run
+        begins. One that cannot be read is met later, where it is replaced.
+        """
+        wanted = [f for f in self.fields if f.default is None and _member(self.manifest, f.name) == JSON]
+        numbers = range(len(self.manifest)) if kept is None else kept.tolist()
+        gone = {*self.manifest.removed.tolist()} if wanted else set()
+        index = next((number for number in numbers if number not in gone), None) if wanted else None
+        if index is None:
+            return
+        with suppress(SampleError, StoreError):
+            found = self.manifest.store.read_many([*self.members(index).values()])
+            described = self._described(index, dict(zip(self.members(index), found, strict=True)).get(JSON))
+            if lacking := next((f for f in wanted if described.get(f.name) is None), None):
+                raise self._lacking(lacking, index, ", ".join(described))
+
     def members(self, index: int) -> dict[str, Range]:
         """The members of a sample that hold the fields."""
         if not self.fields:
@@ -223,18 +240,21 @@ class FieldReader:
         if raw is None:
             raw = f.default
         if raw is None:
-            where = f"{self.manifest.shard_name(index)}, sample {self.manifest.key(index)!r}"
             legal = ", ".join(described) if member == JSON else f"{member} in other samples"
-            raise ShardError(
-                f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Give Field(name={f.name!r}, "
-                "default=...) for samples without it, or leave the field out"
-            )
+            raise self._lacking(f, index, legal)
         value = self._of(f.name, raw, index)
         if isinstance(value, np.ndarray):
             return self._of_clip(f, value, index, plan, member)
         if f.delta_timestamps is not None:
             raise self._bad(index, member, f"{f.name} is no array with a row for each frame, as delta_timestamps need")
         return {f.name: value}
+
+    def _lacking(self, f: Field, index: int, legal: str) -> ShardError:
+        where = f"{self.manifest.shard_name(index)}, sample {self.manifest.key(index)!r}"
+        return ShardError(
+            f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Give Field(name={f.name!r}, "
+            "default=...) for samples without it, or leave the field out"
+        )
 
     def _of_clip(self, f: Field, value: Array, index: int, clip: object, member: str) -> dict[str, Value]:
         """The rows of the clip's frames, or of those around them, of an array that has one for each frame."""

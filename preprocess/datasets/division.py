@@ -26,6 +26,8 @@ SOURCE, SAMPLE, FOLDER = "source", "sample", "folder"
 """What samples of a group share: the raw file; nothing, for each is its own; the folder of the file. Any other word is
 a field of the samples' `json`.
 """
+_HOLDS_FILES = (".parquet", ".jsonl")
+"""Files whose rows are files of their own: pictures, sounds, videos and documents."""
 _WINDOW = re.compile(r"[:#][0-9][0-9.,:_-]*\Z")
 
 
@@ -89,14 +91,20 @@ class Division:
         if not found:
             sizes = [labels[group].total() for own in by_label.values() if len(own) > 1 for group in own]
             n, least = sum(counts.total() for counts in labels.values()), min(sizes, default=0) / 2
+            if n == 1:
+                raise DatasetError(
+                    f"{of}: {self} cannot divide a single sample; cut its file into parts, as `start` and `end` of a "
+                    "list do, or add samples"
+                )
             more = (
                 f"give a share of at least {-(-least * 1e5 // n) / 1e5:g}, or"
                 if least
-                else "each label is one group; choose"
+                else "each label is one group, of which no share is large enough; choose"
             )
             raise DatasetError(
-                f"{of}: {self} holds out none of {n} samples in {len(labels)} groups; {more} other groups: --val-by is "
-                f"{SOURCE} (a raw file), {SAMPLE} (each its own), {FOLDER}, or a field of the samples"
+                f"{of}: {self} holds out none of {n} samples in {len(labels)} group{'s'[: len(labels) != 1]}; {more} "
+                f"other groups: --val-by is {SOURCE} (a raw file), {SAMPLE} (each its own), {FOLDER}, or a field of "
+                "the samples"
             )
         return found
 
@@ -107,11 +115,13 @@ class Division:
 def group_of_id(source_id: str, by: str) -> str:
     """The group of a sample by the id of its source, for the groups that an id tells: `SOURCE`, `SAMPLE`, `FOLDER`.
 
-    The raw file is the id without the window or the row behind its last ":" or "#".
+    The raw file is the id without the window or the row behind its last ":" or "#"; of a row of a Parquet or JSON Lines
+    file, it is the row.
     """
     if by == FOLDER:
         return str(PurePosixPath(source_id).parent)
-    return _WINDOW.sub("", source_id) if by == SOURCE else source_id
+    file = _WINDOW.sub("", source_id)
+    return source_id if by == SAMPLE or file.endswith(_HOLDS_FILES) else file
 
 
 def divide_sources(raw: Dataset, division: Division, decided: Mapping[str, str] | None = None) -> Dataset:
@@ -143,6 +153,11 @@ def divide_sources(raw: Dataset, division: Division, decided: Mapping[str, str] 
     return replace(raw, splits={**raw.splits, **both})
 
 
+def _is_own(source: Source) -> bool:
+    """Whether a source shares its raw file with no other: it is computed, or a row."""
+    return source.computed or source.path.suffix in _HOLDS_FILES
+
+
 def _groups(sources: Sequence[Source], by: str, name: str) -> list[str]:
     """The group of each source. Raises DatasetError for a field that a source does not have."""
     if by in (SAMPLE, FOLDER):
@@ -150,9 +165,9 @@ def _groups(sources: Sequence[Source], by: str, name: str) -> list[str]:
     if by == SOURCE:
         first: dict[object, str] = {}
         for one in sources:  # a file is called by the first of its ids, which do not depend on the folder
-            if not one.computed:
+            if not _is_own(one):
                 first[one.path] = min(one.id, first.get(one.path, one.id))
-        return [one.id if one.computed else group_of_id(first[one.path], SOURCE) for one in sources]
+        return [one.id if _is_own(one) else group_of_id(first[one.path], SOURCE) for one in sources]
     for one in sources:
         if by not in one.meta:
             raise DatasetError(

@@ -36,6 +36,11 @@ from .folders import VIDEO_SUFFIXES, class_folders, media_paths, readable
 from .listed import listed_sources, lists_in, unread_lists
 
 LISTS = in_archives(*LIST_SUFFIXES)
+_USUAL = {
+    **{"video": ".mp4", "audiovisual": ".mp4", "audio": ".wav", "image": ".jpg"},
+    **{"mesh": ".obj", "points": ".ply", "pose": ".bvh"},
+}
+"""The suffix that advice names, by modality."""
 
 
 @LISTS
@@ -56,7 +61,7 @@ def folder(
     """
     encoder = encoder or VideoEncoder()
     modality = encoder.modality
-    endings = "*.mp4" if modality == "video" else f"*{min(suffixes)}"
+    endings = f"*{_USUAL.get(modality) or min(suffixes)}"
     obtain = (
         f"Lay the {file_noun(modality)} out as ROOT/train/CLASS/{endings} and ROOT/val/CLASS/{endings}, or list them "
         "in ROOT/list.csv (path,label,split)"

@@ -50,6 +50,14 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.1f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
 
 
+_ONE = {"retries": "retry", "restarts": "restart", "rejects": "reject"}
+
+
+def _counted(number: int, what: str) -> str:
+    """`1 reject`, `2 rejects`."""
+    return f"{number} {_ONE.get(what, what) if number == 1 else what}"
+
+
 class ProgressBar(Progress):
     """A bar on the terminal with the rate, the remaining time, and what went wrong, from the first phase on. Where the
     console is no terminal, a line says the same once a minute. It is a context manager.
@@ -97,7 +105,7 @@ class ProgressBar(Progress):
     def tally(self, what: str, count: int = 1) -> None:
         self._tallies[what] += count
         if self._current is not None:
-            words = ", ".join(f"{number} {name}" for name, number in sorted(self._tallies.items()) if number)
+            words = ", ".join(_counted(number, name) for name, number in sorted(self._tallies.items()) if number)
             self._bars.update(self._current, tallies=words)
 
     def say(self, text: str) -> None:

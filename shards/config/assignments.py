@@ -133,17 +133,16 @@ def _article(word: str) -> str:
     return f"{'an' if word[0].lower() in 'aeio' else 'a'} {word}"
 
 
-def with_set(
-    config: ConfigT, assignments: Sequence[str], *, where: str = "print all fields with --print-config"
-) -> ConfigT:
+def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") -> ConfigT:
     """A copy of the config with changed fields: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
 
     A path starts at the top, or is the unique end of a path. A value is JSON, or else a string. `mask.kind=Tube`
     replaces the config by another kind with its defaults. All fields are set before the config is built, so fields that
-    depend on each other can change together. Raises ValueError for a path that is unknown, and says `where` all are, or
-    that is ambiguous.
+    depend on each other can change together. Raises ValueError for a path that is unknown, and says `where` all are (by
+    default the names at the top), or that is ambiguous.
     """
     whole = config.to_dict(defaults=True)
+    where = where or f"{config.kind()} has {', '.join(f.name for f in saved_fields(type(config)))}"
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
@@ -197,8 +196,7 @@ def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
     for name, after in pairwise(place):
         here = at[int(name)] if isinstance(at, list) else at.get(name)
         if after == KIND and (not isinstance(here, dict) or here.get(KIND) != value):
-            cls = find_class(str(value), Config, ".".join(place[:-1]))
-            here = _defaults(cls)
+            here = _defaults(find_class(str(value), _base(at, name), ".".join(place[:-1])))
             if isinstance(at, list):
                 at[int(name)] = here
             else:
@@ -208,6 +206,14 @@ def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
         at[int(place[-1])] = value
     elif place[-1] != KIND or len(place) == 1:
         at[place[-1]] = value
+
+
+def _base(at: Any, name: str) -> type[Config]:
+    """The class of configs that a field of a config's dict takes."""
+    cls = known(str(at.get(KIND)), Config) if isinstance(at, Mapping) else None
+    hint = None if cls is None else _hints(cls).get(name)
+    fit = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and issubclass(one, Config)]
+    return fit[0] if len(fit) == 1 else Config
 
 
 def _defaults(cls: type[Config]) -> Json:

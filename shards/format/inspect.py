@@ -18,6 +18,7 @@ from .rejects import read_rejects
 from .sample import Reject
 
 TOP = 10
+NO_LABEL = "no label"
 _PLACES = {*TABLE_FACTS, "header_size", "data_offset"}
 """Facts about the position of bytes, which a summary leaves out."""
 
@@ -26,7 +27,8 @@ def inspect(location: SplitLocation) -> dict[str, Any]:
     """A summary of the split at a location as JSON values.
 
     It holds dataset, split, modality, profile, version, settings, fingerprint, counts, bytes_per_component,
-    samples_per_label and rejects_per_stage (the ten most frequent, then "others"); of a split that was divided
+    samples_per_label (those without one are called "no label") and rejects_per_stage (the ten most frequent, then
+    "others"); of a split that was divided
     held_out, what was held out of it, and of that held_out_of. `video` gives for each video
     component hours, bytes_per_second, the counts of codecs, resolutions and frame rates, and mean, min and max of the
     frames per video and per GOP. `sound` gives for each sound component hours, seconds per sample, and the counts of
@@ -42,7 +44,10 @@ def inspect(location: SplitLocation) -> dict[str, Any]:
 def _summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
     info = manifest.info
     names = [*info["label_names"]]
-    labels = {names[label] if 0 <= label < len(names) else str(label): n for label, n in _count(manifest.label).items()}
+    labels = {
+        NO_LABEL if label < 0 else names[label] if label < len(names) else str(label): n
+        for label, n in _count(manifest.label).items()
+    }
     components = manifest.components
     return {
         **{name: info[name] for name in ("dataset", "split", "modality", "profile", "version", "settings", "counts")},

@@ -7,8 +7,9 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
-from maskstream.cli import main
+from maskstream.cli import app, main
 
 from ..pipelines.every_modality import write_split
 from ..web_server import serving
@@ -314,3 +315,11 @@ def test_commands_read_a_split_at_a_url(shards, monkeypatch, tmp_path, capsys):
         assert run(monkeypatch, "verify", f"{server.url}/val") == 1
     one, other = answers.values()
     assert one == other
+
+
+def test_texts_that_are_alike_are_printed_once(monkeypatch):
+    """At temperature 0 all are."""
+    monkeypatch.setattr("maskstream.pages.generated.generated_texts", lambda *_, **__: ["one", "one", "two"])
+    words = ["paper", "bert", "run", "--data", "split", "--temperature", "0"]
+    assert CliRunner().invoke(app, words).stdout == "one\ntwo\n"
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout) == {"texts": ["one", "one", "two"]}

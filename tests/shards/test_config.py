@@ -207,7 +207,7 @@ def test_another_kind_comes_with_its_defaults() -> None:
         ("frames=6", r"is ambiguous: data\.frames, model\.frames"),
         ("model.depth", "write path=value"),
         ("model.depth=six", "depth: a value of type int is wanted, got 'six'"),
-        ("ratio.kind=Flatt", "'Flatt' is no Config"),
+        ("ratio.kind=Flatt", r"^data.pattern.ratio: 'Flatt' is no Rule; legal are \S+:Flat, \S+:Slope, and"),
         ("ratio.start=5", r"start 5\.0 is above end 1\.0"),
     ],
 )

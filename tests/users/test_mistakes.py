@@ -114,8 +114,8 @@ MISTAKES = (
     (f"{FOLDER} several", "a;b", "one class", "separator=;"),
     (f"{FOLDER} overlap", "0.mp4", "overlap", "--as-is"),
     ("shards foldr --root raw", "'foldr' is no dataset", "legal are 0ad", "did you mean 'folder'?"),
-    ("shards audio-folder --root raw", "raw holds no audio", "ROOT/train/CLASS", "list them in ROOT/list.csv"),
-    ("shards image-folder --root raw", "raw holds no image", "ROOT/train/CLASS", "list them in ROOT/list.csv"),
+    ("shards audio-folder --root raw", "raw holds no audio", "ROOT/train/CLASS/*.wav", "list them in ROOT/list.csv"),
+    ("shards image-folder --root raw", "raw holds no image", "ROOT/train/CLASS/*.jpg", "list them in ROOT/list.csv"),
     ("shards points-folder --root raw", "raw holds no points", "ROOT/train/CLASS", "list them in ROOT/list.csv"),
     ("shards parquet-image-text --root raw", "holds no Parquet files", "ROOT/data/train-00000", "hf download"),
     ("shards lerobot --root raw", "there is no raw/meta/info.json", "ROOT/data/ and ROOT/videos/", "hf download"),
@@ -133,6 +133,7 @@ MISTAKES = (
     ("shards jsonl --root corpus --out new --set tokenizer=train:unigram:300", "unigram", "wordpiece or bpe", "write"),
     # Splits
     (f"{FOLDER} raw --val 2", "val=2.0", "between 0 and 1", "such as 0.05"),
+    (f"{FOLDER} flat --as-is --val 0.3", "cannot divide a single sample", "`start` and `end` of a list", "add samples"),
     (f"{FOLDER} raw --val 0.3 --val-by speaker", "no field 'speaker'", "source, sample and folder", "legal are"),
     ("split shards/train --val 0", "val=0.0", "between 0 and 1", "such as 0.05"),
     (
@@ -184,6 +185,7 @@ MISTAKES = (
     (f"{TRAIN} --set clip.size=33", "height=33", "positive multiple of 8", "32 and 40 are"),
     (f"{TRAIN} --set batch_size=64", "4 samples do not fill", "global batch of 64", "lower batch_size (--batch-size)"),
     (f"{TRAIN} --set mask.ratio=1.5", "got 1.5", "lies in [0, 1]", "a masked ratio"),
+    (f"{TRAIN} --set mask.kind=tube", "'tube' is no Mask", "legal are Block, Box", "did you mean 'Tube'?"),
     (
         f"{TRAIN} --set mask.kind=ownmask:Loud",
         "Loud() needs spectrogram",
@@ -223,3 +225,4 @@ def test_a_mistake_is_answered_in_a_sentence(
     said = maskstream(line, fails=True).text
     assert [word for word in (got, legal, do) if word not in said] == [], said
     assert not (room / "new/train/dataset.json").exists()
+    assert "caption" not in line or not (room / "new").exists()  # a field is looked for before the run is begun

@@ -12,6 +12,7 @@ model.dropout.path=0.1`; the norm stands before the mean over tokens, not after 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -42,7 +43,7 @@ from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
 from .evaluation import Evaluation, Score, ShownSamples, TrainingLoss, majority, read_first, score, trained_on
 from .features import has_label_lists, labelled_batches, without_augmentation
-from .unseen import check_unseen
+from .unseen import TRAINED_ON, check_unseen, splits_trained_on
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
@@ -251,11 +252,12 @@ def finetune(
 
 
 def _write_encoder(run: Path, out: Path) -> Path:
-    """A file in `out` with the weights of the run's encoder."""
+    """A file in `out` with the weights of the run's encoder, which says what they were trained on."""
     encoder = load_model(run_weights(run)).get_submodule("encoder")
     weights = {f"encoder.{name}": tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    told = json.dumps([*splits_trained_on(run)])
     out.mkdir(parents=True, exist_ok=True)
-    publish(out / ENCODER, save(weights, metadata={"format": "pt"}))
+    publish(out / ENCODER, save(weights, metadata={"format": "pt", TRAINED_ON: told}))
     return out / ENCODER
 
 

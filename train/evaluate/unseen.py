@@ -4,6 +4,7 @@ A split is known by its fingerprint, and a sample by its key and the checksums o
 nor another version of a split hides what was seen.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.errors import MaskstreamError
@@ -21,6 +23,8 @@ from maskstream.shards.stores.folders import joined
 from maskstream.train.core.checkpoint import CHECKPOINTS, STATE, list_checkpoints
 from maskstream.train.core.run_folder import DATA, run_settings
 
+TRAINED_ON = "trained_on"
+"""What the metadata of a file of weights say: the splits that they were trained on, in JSON."""
 _JSON = "json"
 _AT_ONCE = 1 << 16
 _REMEDY = (
@@ -42,7 +46,7 @@ def check_unseen(
     if train is not None:
         _check(test, train, f"{train} (--data)")
     for run in runs:
-        for fingerprint, location in _trained_on(run):
+        for fingerprint, location in splits_trained_on(run):
             if train is not None and fingerprint == train.fingerprint:
                 continue
             if fingerprint == test.fingerprint:
@@ -85,8 +89,27 @@ def _hashes(manifest: Manifest) -> npt.NDArray[np.uint64]:
     return np.concatenate([np.empty(0, np.uint64), *map(hash_keys, some)])
 
 
-def _trained_on(run: Path) -> Iterator[tuple[str, str]]:
-    """The fingerprints of the splits that a run was trained on, each with the location of the split, or ""."""
+def splits_trained_on(run: Path, later: frozenset[Path] = frozenset()) -> Iterator[tuple[str, str]]:
+    """The fingerprints of the splits that a run was trained on, each with the location of the split, or "".
+
+    Those that its initial weights were trained on are told by the file of these (`TRAINED_ON`), or by the run that it
+    lies in. later: the runs that began with weights of this one.
+    """
+    yield from _own_splits(run)
+    initial = run_settings(run).get("initial")
+    if not isinstance(initial, str):
+        return
+    with suppress(OSError, ValueError, SafetensorError):
+        with safe_open(initial, "pt") as file:
+            told = (file.metadata() or {}).get(TRAINED_ON)
+        before = Path(initial).resolve().parent
+        if told is not None:
+            yield from ((str(fingerprint), str(location)) for fingerprint, location in json.loads(told))
+        elif before not in (later := later | {run.resolve()}):
+            yield from splits_trained_on(before, later)
+
+
+def _own_splits(run: Path) -> Iterator[tuple[str, str]]:
     data = run_settings(run).get(DATA)
     if isinstance(data, dict) and {"fingerprint", "location"} <= data.keys():
         yield str(data["fingerprint"]), str(data["location"])

@@ -40,7 +40,7 @@ def generate_texts(
     from maskstream.pages.generated import generated_texts
 
     made = generated_texts(run, data, text, blanks=blanks, count=count, order=order, temperature=temperature, seed=seed)
-    tell({"texts": made}, made, as_json)
+    tell({"texts": made}, dict.fromkeys(made), as_json)
 
 
 def generate_pictures(
@@ -110,7 +110,7 @@ def generate(
         made = generated_texts(
             run, split, text, blanks=blanks, count=count or 3, order=order, temperature=heat, seed=seed
         )
-        tell({"texts": made}, made, as_json)
+        tell({"texts": made}, dict.fromkeys(made), as_json)
         return
     page = write_generated(
         modality, run, split, out, count=count or 16, rounds=rounds, temperature=temperature, seed=seed

@@ -139,8 +139,8 @@ def test_a_request_names_the_fields_that_are_read(described):
 def test_illegal_fields_are_refused(described, tmp_path):
     with pytest.raises(ValueError, match="loud stands there more than once"):
         loader(described, ("loud", "loud"))
-    with pytest.raises(ShardError, match="no field 'lound'"):
-        batch(described, "lound")
+    with pytest.raises(ShardError, match="'s0': there is no field 'lound'; it has labels, "):
+        loader(described, ("lound",))  # before the first batch
 
 
 def test_an_unknown_class_and_a_pickle_are_bad_samples(described, tmp_path):

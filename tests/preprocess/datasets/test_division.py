@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,22 @@ def test_the_samples_of_a_file_stay_together() -> None:
     assert {one.path for one in alone["train"]} & {one.path for one in alone["val"]}
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda n: Source(id=f"a.parquet:{n}", path=Path(f"/raw/a.parquet!/image/{n}.jpg")),
+        lambda n: Source(id=f"a.jsonl:{n}", path=Path("/raw/a.jsonl"), window=(n, n + 1)),
+        lambda n: Source(id=f"document {n}", path=Path("/raw/a.parquet"), window=(n, n + 1)),
+    ],
+)
+def test_rows_of_one_file_are_files_of_their_own(row: Callable[[int], Source]) -> None:
+    sources = [row(n) for n in range(100)]
+    found = divide_sources(Dataset(name="toy", label_names=(), splits={"train": sources}), Division(share=0.2)).splits
+    assert [len(found[name]) for name in ("train", "val")] == [80, 20]
+    held = Division(share=0.2).held_out(((group_of_id(one.id, "source"), -1) for one in sources), of="toy")
+    assert {one.id for one in found["val"]} == held  # as `maskstream split` chooses, which knows ids alone
+
+
 def test_groups_are_those_of_a_field() -> None:
     sources = [Source(id=str(n), path=Path(f"/raw/{n}"), meta={"speaker": n % 10}) for n in range(100)]
     raw = Dataset(name="toy", label_names=(), splits={"train": sources})
@@ -105,6 +122,8 @@ def test_groups_are_those_of_a_field() -> None:
         ("a/2:30.mp4", "source", "a/2:30.mp4"),
         ("a/clip.mp4#3", "sample", "a/clip.mp4#3"),
         ("a/clip.mp4#3", "folder", "a"),
+        ("train-00000-of-00001.parquet:12", "source", "train-00000-of-00001.parquet:12"),
+        ("a/train.jsonl:12", "source", "a/train.jsonl:12"),
     ],
 )
 def test_the_group_of_an_id(name: str, by: str, group: str) -> None:
@@ -118,9 +137,11 @@ def test_what_cannot_be_divided_says_what_can() -> None:
         divide_sources(plain, Division(share=0.05))
     assert len(divide_sources(plain, Division(share=0.0625)).splits["val"]) == 1
     with pytest.raises(
-        DatasetError, match="none of 8 samples in 1 groups; each label is one group; choose other groups"
+        DatasetError, match=r"none of 8 samples in 1 group; each label is one group, .*; choose other groups"
     ):
         divide_sources(plain, Division(share=0.05, by="folder"))
+    with pytest.raises(DatasetError, match="cannot divide a single sample; cut its file into parts"):
+        divide_sources(Dataset(name="toy", label_names=(), splits={"train": sources[:1]}), Division(share=0.5))
     own = Dataset(name="toy", label_names=(), splits={"train": sources, "valid": sources})
     with pytest.raises(DatasetError, match=r"a validation split of its own, 'valid'; leave out --val \(val=\)"):
         divide_sources(own, Division(share=0.5))

@@ -24,7 +24,7 @@ def test_a_log_gets_lines():
     drive(Console(file=said, width=200), line_s=0)
     lines = [" ".join(line.split()) for line in said.getvalue().splitlines()]
     assert any(line.startswith("encode: 41 of 100 sources") for line in lines)
-    assert any(line.startswith("encode: 42 of 100 sources") and line.endswith("3 rejects, 1 retries") for line in lines)
+    assert any(line.startswith("encode: 42 of 100 sources") and line.endswith("3 rejects, 1 retry") for line in lines)
     assert any(line.startswith("verify train: 7 of 7 kB") and "rejects" not in line for line in lines)
 
 
@@ -38,5 +38,5 @@ def test_a_terminal_gets_a_bar_and_no_lines():
     said = io.StringIO()
     drive(Console(file=said, width=200, force_terminal=True), line_s=0)
     assert "42/100" in said.getvalue()
-    assert "3 rejects, 1 retries" in said.getvalue()
+    assert "3 rejects, 1 retry" in said.getvalue()
     assert " of 100 sources" not in said.getvalue()

@@ -36,16 +36,20 @@ def test_a_video_split(samples: list[Sample], split: Path) -> None:
 def test_a_split_without_video(tmp_path: Path) -> None:
     info = DatasetInfo(dataset="toy", split="test", modality="text", profile="plain")
     many = [
-        Sample(key=f"k{i}", members={"txt": Member(kind="text", data=b"x")}, source="x", label=min(i, 11))
+        Sample(key=f"k{i}", members={"txt": Member(kind="text", data=b"x")}, source="x", label=min(i, 11) - 1)
         for i in range(14)
     ]
     rejects = [Reject(source=f"{i}", stage="read", reason="x") for i in range(3)]
     finish_split(tmp_path, info, [write_shard(tmp_path / "toy-000000.tar", many)], rejects)
     summary = inspect(tmp_path)
     assert summary["video"] == {}
-    assert next(iter(summary["samples_per_label"].items())) == ("11", 3)
+    assert next(iter(summary["samples_per_label"].items())) == ("10", 3)
     assert len(summary["samples_per_label"]) == 11
     assert summary["samples_per_label"]["others"] == 2
+    (tmp_path / "one").mkdir()
+    many = [Sample(key="k", members={"txt": Member(kind="text", data=b"x")}, source="x")]
+    finish_split(tmp_path / "one", info, [write_shard(tmp_path / "one/toy-000000.tar", many)], [])
+    assert inspect(tmp_path / "one")["samples_per_label"] == {"no label": 1}
     assert summary["rejects_per_stage"] == {"read": 3}
     (tmp_path / "rejects.parquet").unlink()
     with pytest.raises(ShardError, match=r"but no rejects.parquet"):

@@ -73,6 +73,34 @@ def test_a_copy_a_part_and_a_merge_of_what_was_trained_on_are_refused(
             check_unseen(Manifest.load(folder / "merged"), runs=[run])
 
 
+@pytest.mark.slow
+def test_a_run_knows_what_its_initial_weights_were_trained_on(trained: Path, tmp_path: Path) -> None:
+    """Of a fine-tuned run the file of its encoder says it, so its base run may be gone; of others the run does."""
+    shutil.copytree(trained, tmp_path / "all")
+    folder, split = tmp_path / "all", Manifest.load(trained / "train")
+    finetune(
+        folder / "run",
+        folder / "test",
+        folder / "train",
+        folder / "tuned",
+        steps=1,
+        device=torch.device("cpu"),
+        same_split=True,
+        progress=False,
+        set=["batch_size=8"],
+    )
+    recipe = chosen_recipe("mae-tiny", SMALL)
+    weights = folder / "run/model.safetensors"
+    train(recipe, folder / "test", folder / "more", steps=1, initial=weights, device="cpu", threads=1, progress=False)
+    for run in ("more", "tuned"):
+        if run == "tuned":
+            shutil.rmtree(folder / "run")
+        with pytest.raises(ValueError, match=rf"train is the split that .*{run} was trained on \(fingerprint"):
+            check_unseen(split, runs=[folder / run])
+        with pytest.raises(ValueError, match=rf"test is the split that .*{run} was trained on"):
+            check_unseen(Manifest.load(folder / "test"), runs=[folder / run])
+
+
 def test_samples_with_equal_keys_and_other_bytes_are_not_shared(trained: Path) -> None:
     one, other = (Manifest.load(trained / name) for name in ("train", "test"))
     assert {*one.keys(range(30))} == {*other.keys(range(30))}
