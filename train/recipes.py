@@ -11,12 +11,14 @@ import torch
 
 from maskstream.pipelines.modalities.split import CACHE_GB
 from maskstream.shards.config import with_set
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.named import named
 
 from .core.process import LoopOptions
-from .core.recipe import Recipe
+from .core.recipe import Recipe, check_modality
 from .core.run import LoadingSettings, train_recipe
 from .core.step import TrainResult
+from .core.validation import Validation
 from .papers import list_recipes
 
 RECIPES = list_recipes()
@@ -61,6 +63,10 @@ def train(
     threads: int | None = None,
     cache: str | Path | None = None,
     cache_gb: float = CACHE_GB,
+    val: str | Path | None = None,
+    every: int = 500,
+    best: str | None = None,
+    same_split: bool = False,
     **options: Unpack[LoopOptions],
 ) -> TrainResult:
     """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
@@ -68,11 +74,13 @@ def train(
     set: fields of the recipe to change, such as "model.depth=6". data_version: of the split (default: the current one;
     a continued run stays with the samples that it began with). steps: the length of the run (default: the recipe's).
     initial: a model.safetensors, such as that of a pre-training, or weights of VideoMAE, MAE or BERT as transformers or
-    their authors save them; weights whose names and shapes match are loaded.
-    batch_size: samples per rank instead of the recipe's. accumulate: batches per rank and step instead of the recipe's.
-    seed: decides the weights, the order, the crops, the masks and what the model draws. workers, threads, cache,
-    cache_gb: of the loader. options: of the loop, see `LoopSettings`. See `Trainer` for the files written, for resuming
-    and for errors. If torchrun started the process, all ranks train together.
+    their authors save them; weights whose names and shapes match are loaded. batch_size: samples per rank instead of
+    the recipe's. accumulate: batches per rank and step instead of the recipe's. seed: decides the weights, the order,
+    the crops, the masks and what the model draws. workers, threads, cache, cache_gb: of the loader. val: a split on
+    which the recipe's scores are measured every `every` steps and at the end, on the CPU; the weights with the best
+    score, the first or that named `best`, stay in best.safetensors. same_split: val may have samples that are trained
+    on. options: of the loop, see `LoopSettings`. See `Trainer` for the files written, for resuming and for errors. If
+    torchrun started the process, all ranks train together.
     """
     chosen = chosen_recipe(recipe, set, batch_size=batch_size, accumulate=accumulate)
     return train_recipe(
@@ -85,7 +93,24 @@ def train(
         seed=seed,
         device=device,
         loading=LoadingSettings(workers=workers, threads=threads, cache=cache, cache_gb=cache_gb),
+        validation=None if val is None else _validation(chosen, data, val, every, best, same_split),
         **options,
+    )
+
+
+def _validation(
+    recipe: Recipe[Any], data: str | Path, val: str | Path, every: int, best: str | None, same_split: bool
+) -> Validation:
+    """The validation on the split `val`. ValueError for one of another modality or with samples of the split `data`."""
+    from .evaluate.unseen import check_unseen
+    from .evaluations import evaluate_model  # imports the evaluations of all papers
+
+    split = Manifest.load(val)
+    check_modality(recipe, split)
+    check_unseen(split, train=Manifest.load(data), same_split=same_split)
+    about = {"location": split.location, "version": split.version, "fingerprint": split.fingerprint}
+    return Validation(
+        measure=lambda model: evaluate_model(recipe, model, split, 2).scores, every=every, best=best, data=about
     )
 
 

@@ -29,6 +29,7 @@ from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, k
 from .recipe import Recipe, find_channels, publish_scores
 from .run_folder import DATA, RunWriter
 from .step import Batches, EndlessBatches, Launched, Results, Stepper, StepSettings, Tally, TrainingBatch, TrainResult
+from .validation import Validation, Validator
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class Trainer:
 
     steps: the length of the whole run, over which the learning rate is planned. initial: a file of initial weights (see
     `load_matching_weights`). seed: of the initial weights and of what the model draws in a step. data: what run.json
-    says of the split that is read. options: see `LoopSettings`. A resumed run continues from the newest checkpoint that
+    says of the split that is read. validation: scores of the model while it trains, whose best weights stay in
+    best.safetensors. options: see `LoopSettings`. A resumed run continues from the newest checkpoint that
     is whole; on a CPU its weights equal, bit for bit, those of a run that never stopped. With resume=False the folder's
     earlier run is overwritten.
 
@@ -69,6 +71,7 @@ class Trainer:
         seed: int = 0,
         device: torch.device | str = "cpu",
         data: Json | None = None,
+        validation: Validation | None = None,
         **options: Unpack[LoopOptions],
     ) -> None:
         if len(loader) == 0:
@@ -86,6 +89,7 @@ class Trainer:
         self._settings: Json = {"seed": seed, "samples_per_step": self._samples}
         self._settings |= {} if initial is None else {"initial": str(initial)}
         self._data = {} if data is None else {DATA: data}
+        self._about_val: Json = {} if validation is None else {"val": validation.data}
         self._dtype = chosen_precision(self.settings.precision, self.device)
         self._tally = Tally()
         self._folder = RunWriter(self.out, self.device)
@@ -104,6 +108,9 @@ class Trainer:
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
             decay = recipe.optimiser.average
             self.average = None if decay is None else Average(self.model, decay)
+            self._validator = (
+                None if validation is None else Validator(validation, recipe, self.model, self.average, self.out)
+            )
             self._begin()
             self._channels = find_channels(recipe.data)
             publish_scores(self._channels, self.model, trained=False)
@@ -137,12 +144,14 @@ class Trainer:
     def _begin(self) -> None:
         """Continues from the newest checkpoint, or begins."""
         self._first_batch = batches_before(self.loader.state_dict(), len(self.loader)) or 0
-        whole = {"recipe": self.recipe.to_dict(), **self._data, **self._settings}
+        whole = {"recipe": self.recipe.to_dict(), **self._data, **self._about_val, **self._settings}
         kind = str(self._dtype).removeprefix("torch.")
         about = {**whole, "steps": self.steps, "device": str(self.device), "ranks": world_size(), "precision": kind}
         self.step = self._saved = self._folder.begin(
             about, self._load, resume=self.settings.resume, batches_per_epoch=len(self.loader)
         )
+        if self._validator is not None:
+            self._validator.resume(self._tally.best, self.step)
 
     def _load(self, checkpoint: Path, position: Position) -> None:
         load_checkpoint(checkpoint, position, self.model, self.optimiser, self._identity(), average=self.average)
@@ -208,16 +217,23 @@ class Trainer:
             )
             pending.append(launched)
             clock = now
-            if self._results.work is None and self.step - first == MEASURED_AFTER:
-                while pending:
-                    stopped |= self._results.take(pending.popleft())
-                self._results.work = self._stepper.work(micro_batches)
-                clock = time.perf_counter()
             save = self.step == goal or self.step % self.settings.save_every == 0
-            while len(pending) > (0 if save or stopped else lag):
-                stopped |= self._results.take(pending.popleft())
-            if save or stopped:
+            due = self._validator if self._validator and self._validator.is_due(self.step, self.steps) else None
+            count = self._results.work is None and self.step - first == MEASURED_AFTER
+            while len(pending) > (0 if save or stopped or due or count else lag):
+                done = pending.popleft()
+                stopped |= self._results.take(done, due.measure if due and not pending else None)
+            if count:
+                self._results.work = self._stepper.work(micro_batches)
+            best = due if due and due.improved else None
+            if best:
+                self._tally.best = best.best
+            if save or stopped or best:
                 self._save(stop)
+            if best:  # behind its checkpoint, so that no resume goes back behind it
+                self._writer.finish()
+                best.keep()
+            if save or stopped or due or count:
                 clock = time.perf_counter()
 
     def _agreed(

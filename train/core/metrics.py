@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from io import FileIO
 from pathlib import Path
@@ -45,7 +45,8 @@ class StepMetrics:
     backward, counted once per process. mfu: these per second, divided by the rate of a large matrix product that was
     measured here. The last three are None where they are not known.
 
-    skipped: no weight was changed, since the loss or the gradient was not finite; both may then be NaN.
+    skipped: no weight was changed, since the loss or the gradient was not finite; both may then be NaN. val: the scores
+    of the model after the step on held-out samples, by name; empty where it was not validated.
     """
 
     step: int
@@ -60,6 +61,7 @@ class StepMetrics:
     flops: float | None = None
     mfu: float | None = None
     skipped: bool = False
+    val: dict[str, float] = field(default_factory=dict)
 
 
 class MetricsLog:
@@ -180,6 +182,7 @@ def _row(line: bytes) -> StepMetrics | None:
             goodput=_counted(values.pop("goodput", None)),
             flops=_counted(values.pop("flops", None)),
             mfu=_counted(values.pop("mfu", None)),
+            val={str(name): _result(value, True) for name, value in values.pop("val", {}).items()},
             **numbers,
             **results,
         )
@@ -247,6 +250,7 @@ class Board:
             "waiting for data": metrics.data_wait_share,
             "goodput": metrics.goodput,
             "MFU": metrics.mfu,
+            **{f"val/{name}": value for name, value in metrics.val.items()},
         }
         for name, value in numbers.items():
             if value is not None and math.isfinite(value):
@@ -290,6 +294,10 @@ class TrainProgress:
     def update(self, metrics: StepMetrics) -> None:
         """Shows a step."""
         self._recent.append(metrics)
+        if metrics.val:
+            self.note(
+                f"step {metrics.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.val.items())
+            )
         if self._bar:
             self._progress.update(self._task, completed=metrics.step, figures=self._figures())
         elif self._shown and (time.monotonic() >= self._next_line or metrics.step == self._steps):

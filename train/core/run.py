@@ -21,6 +21,7 @@ from .loop import Trainer
 from .process import LoopOptions, compute_threads
 from .recipe import Recipe, check_modality, with_channel
 from .step import TrainResult
+from .validation import Validation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +87,7 @@ def train_recipe(
     seed: int = 0,
     device: str | torch.device = "auto",
     loading: LoadingSettings = LoadingSettings(),
+    validation: Validation | None = None,
     **options: Unpack[LoopOptions],
 ) -> TrainResult:
     """Trains `recipe` on the split in `data` and writes the run into `out`; see `maskstream.train.train`.
@@ -109,6 +111,15 @@ def train_recipe(
         about = {"location": manifest.location, "version": manifest.version, "fingerprint": manifest.fingerprint}
         with closing(opened) as loader:
             trainer = Trainer(
-                recipe, loader, out, steps=planned, initial=initial, seed=seed, device=own, data=about, **options
+                recipe,
+                loader,
+                out,
+                steps=planned,
+                initial=initial,
+                seed=seed,
+                device=own,
+                data=about,
+                validation=validation,
+                **options,
             )
             return trainer.run()

@@ -30,6 +30,7 @@ from .model import LEAST, Losses
 from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_lr
 from .parallel import share_rest, sharing
 from .process import seeded, step_seed
+from .validation import BestScore
 
 log = logging.getLogger(__name__)
 
@@ -289,12 +290,14 @@ class TrainResult:
 class Tally:
     """began_unix_s: when the run began for the first time. useful_s: seconds of the steps that count, without waiting
     for data; steps that a restart repeats count once. skipped: steps that were left out. scale: of the loss in float16.
+    best: of the validations, on rank 0.
     """
 
     began_unix_s: float = field(default_factory=time.time)
     useful_s: float = 0.0
     skipped: int = 0
     scale: LossScale = field(default_factory=LossScale)
+    best: BestScore | None = None
 
     @property
     def goodput(self) -> float:
@@ -310,12 +313,13 @@ class Tally:
         """The tally of a checkpoint. One of an earlier release has none, and begins here."""
         if not saved:
             return cls()
-        scale = saved["scale"]
+        scale, best = saved["scale"], saved.get("best")
         return cls(
             began_unix_s=float(saved["began_unix_s"]),
             useful_s=float(saved["useful_s"]),
             skipped=int(saved["skipped"]),
             scale=LossScale(value=float(scale["value"]), good_steps=int(scale["good_steps"])),
+            best=None if best is None else BestScore(**best),
         )
 
 
@@ -344,13 +348,15 @@ class Results:
         self.work: StepWork | None = None
         self.losses: deque[float] = deque(maxlen=20)
 
-    def take(self, done: Launched) -> bool:
+    def take(self, done: Launched, validate: Callable[[int], Mapping[str, float]] | None = None) -> bool:
         """Logs and shows a step, waiting for it to arrive. Returns whether a rank had been asked to stop.
 
-        Raises FloatingPointError for a loss or a gradient that is not finite, unless the step was skipped.
+        validate: gives the scores of the model after this step. Raises FloatingPointError for a loss or a gradient that
+        is not finite, unless the step was skipped.
         """
         loss, norm, stop_requests, *means = done.report.values.tolist()
         self._check_finite(done, loss, norm)
+        val = {} if validate is None else dict(validate(done.step))
         self._tally.useful_s += 0.0 if done.report.skipped else done.seconds - done.waited_s
         record = StepMetrics(
             step=done.step,
@@ -365,6 +371,7 @@ class Results:
             flops=None if self.work is None else self.work.flops,
             mfu=None if self.work is None else self.work.flops / done.seconds / self.work.peak,
             skipped=done.report.skipped,
+            val=val,
         )
         self._log.write(record)
         self._bar.update(record)

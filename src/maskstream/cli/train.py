@@ -87,6 +87,19 @@ OnNan = Annotated[
     Literal["stop", "skip"],
     typer.Option(help="What a loss or gradient that is not finite does: stop the run, or skip its step."),
 ]
+Val = Annotated[
+    str | None,
+    typer.Option(help="A held-out split on which the recipe's scores are measured meanwhile.", show_default=False),
+]
+Every = Annotated[int, typer.Option(min=1, help="Steps between two validations.")]
+Best = Annotated[
+    str | None,
+    typer.Option(
+        help="The score whose best weights stay in RUN/best.safetensors [default: the recipe's first]",
+        show_default=False,
+    ),
+]
+SameSplit = Annotated[bool, typer.Option("--same-split", help="Validate on samples that are trained on, too.")]
 Tensorboard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard, into RUN/tensorboard.")
 ]
@@ -116,6 +129,10 @@ def train(
     cache_gb: CacheGB = 100.0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints stay.")] = 2,
+    val: Val = None,
+    every: Every = 500,
+    best: Best = None,
+    same_split: SameSplit = False,
     tensorboard: Tensorboard = False,
     resume: Resume = True,
 ) -> None:
@@ -146,6 +163,10 @@ def train(
         checkpoint_blocks=checkpoint_blocks,
         parallel=parallel,
         on_nan=on_nan,
+        val=val,
+        every=every,
+        best=best,
+        same_split=same_split,
         tensorboard=tensorboard,
         save_every=save_every,
         keep=keep,

@@ -22,6 +22,8 @@ from maskstream.shards.errors import SampleError
 from maskstream.train import Trainer
 from maskstream.train.core.distributed import process_group, rank, world_size
 from maskstream.train.core.dropout import DropoutConfig
+from maskstream.train.core.validation import Validation
+from maskstream.train.evaluate.evaluation import Score
 
 SAMPLES = 4
 
@@ -56,6 +58,12 @@ def run(out, fields, of_loader, options, device):
     if dropout:
         rates = DropoutConfig(hidden=0.3, attention=0.1, path=0.2)
         recipe = replace(recipe, model=replace(recipe.model, dropout=rates))
+    if every := options.pop("validated", None):
+        batch = conftest.SyntheticLoader(size=SAMPLES).make(9, 9)
+        options["validation"] = Validation(
+            measure=lambda model: [Score(name="loss", value=float(model(batch).loss().detach()))],
+            every=every,
+        )
     trainer = Trainer(recipe, loader, out, device=device, progress=False, **options)
     begun = trainer.step
     trainer.run(until)

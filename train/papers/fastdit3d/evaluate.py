@@ -249,7 +249,7 @@ def made_and_real(config: PointsData, model: VoxelDiffusion, data: SplitLocation
     All categories have the same number of clouds if the split has enough of each; at most COMPARED in all.
     """
     plain = PointsData(select=config.select, augment=PointAugment(normalise=config.augment.normalise))
-    loader = plain.loader(data, batch_size=1, device="cpu")
+    loader = plain.loader(data, batch_size=1, device="cpu", rank=0, world_size=1)
     if len(loader) < 2:
         raise ValueError("a report compares generated clouds with real ones; give it a split of 2 or more clouds")
     found: dict[int, list[Tensor]] = {}

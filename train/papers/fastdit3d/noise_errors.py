@@ -63,7 +63,7 @@ def held_out_batches(config: PointsData, data: SplitLocation) -> list[PointsBatc
     """Batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call."""
     n = min(len(Manifest.load(data)), MEASURED)
     plain = replace(config, views=VIEWS, augment=_plain(config))
-    loader = plain.loader(data, batch_size=min(n, 32), seed=0, device="cpu", steps=1_000_000)
+    loader = plain.loader(data, batch_size=min(n, 32), seed=0, device="cpu", rank=0, world_size=1, steps=1_000_000)
     return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
 
 
@@ -115,7 +115,7 @@ def bound_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float
 def _dense_clouds(config: PointsData, data: SplitLocation, keys: set[str]) -> dict[str, Tensor]:
     """The clouds of the split with these keys, with DENSE points each, scaled as in the recipe."""
     dense = PointsData(select=PointSelection(points=DENSE), augment=_plain(config))
-    loader = dense.loader(data, batch_size=1, shuffle=False, device="cpu")
+    loader = dense.loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1)
     return {batch.key[0]: batch.points[0, :, :3] for batch in loader if batch.key[0] in keys}
 
 

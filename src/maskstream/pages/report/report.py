@@ -198,7 +198,7 @@ class RunCurves:
 
     edge: losses above it are drawn at it; None where there are none. window: steps in the running mean of the loss.
     last_loss: mean of the last `last_steps` steps. of: the loss, and that of a trivial predictor; baseline_at: its
-    position in the chart, from 0 (top) to 1.
+    position in the chart, from 0 (top) to 1. val: of each score of the validations while it trained.
     """
 
     steps: int
@@ -214,6 +214,7 @@ class RunCurves:
     median_clips_per_s: float
     data_wait: Chart
     mean_data_wait: float
+    val: tuple[tuple[str, Chart], ...]
 
 
 def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
@@ -245,7 +246,19 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
         median_clips_per_s=float(np.median(rate)),
         data_wait=_small(steps, 100.0 * wait, 0.0, 100.0),
         mean_data_wait=float(wait.mean()),
+        val=_validated(rows),
     )
+
+
+def _validated(rows: Sequence[StepMetrics]) -> tuple[tuple[str, Chart], ...]:
+    """A chart of each score that was measured while the model trained."""
+    names = dict.fromkeys(name for row in rows for name in row.val)
+    charts = []
+    for name in names:
+        found = [(row.step, row.val[name]) for row in rows if name in row.val]
+        steps, values = np.array(found, dtype=np.float64).T
+        charts.append((name, _small(steps, values)))
+    return tuple(charts)
 
 
 def _small(steps: Series, values: Series, *include: float) -> Chart:
