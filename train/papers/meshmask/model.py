@@ -5,9 +5,9 @@ nodes are added as a mask token and their edges as their features plus an edge t
 whole graph and the fields at the hidden nodes are predicted. Without a mask the same rounds run on the whole graph, and
 a second head predicts the change to the next step.
 
-A round of message passing updates edges from their two nodes, and nodes from the sum of their incoming edges. The first
-layer of an edge's MLP, a linear map of [edge, sender, receiver], is computed as three linear maps, so that those of the
-nodes are computed once per node and not once per edge.
+A round of message passing updates edges from their two nodes, and nodes from the sum of the updates of their incoming
+edges. The first layer of an edge's MLP, a linear map of [edge, sender, receiver], is computed as three linear maps, so
+that those of the nodes are computed once per node and not once per edge.
 
 Sources: MeshMask (Garnier et al., 2025) for the masking and the gated MLPs, MeshGraphNets (Pfaff et al., 2021, section
 3.2) for the blocks and the prediction of changes. As there, positions enter only as features of edges.
@@ -18,7 +18,7 @@ Shapes: N nodes, E edges, H the width of a block, D channels, V visible nodes, M
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +41,13 @@ def sum_messages(messages: Tensor, receivers: Tensor, n_nodes: int) -> Tensor:
     return sums.index_add(0, receivers, messages)
 
 
+def root_mean_square(squares: Tensor, values: int) -> Tensor:
+    """The root of the mean of `values` squares whose sums are (N,), plus 1e-8: (N, 1)."""
+    return (squares / values).clamp_min(torch.finfo(squares.dtype).tiny).sqrt()[:, None] + 1e-8
+
+
 class GatedTail(nn.Module):
-    """The part of a gated MLP after its first layer: GELU of one half times the other half, a linear layer, a norm.
+    """The part of a gated MLP after its first layer: GELU of one half times the other half, and a linear layer.
 
     The result has the dtype of the parameters even under autocast, so sums over rounds and neighbours keep precision.
     """
@@ -50,11 +55,10 @@ class GatedTail(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.out = nn.Linear(hidden, width)
-        self.norm = nn.LayerNorm(width)
 
     def forward(self, both: Tensor) -> Tensor:
         gate, value = both.chunk(2, dim=-1)
-        return cast(Tensor, self.norm(self.out(F.gelu(gate) * value).to(self.norm.weight.dtype)))
+        return cast(Tensor, self.out(F.gelu(gate) * value).to(self.out.weight.dtype))
 
 
 class GatedMLP(nn.Module):
@@ -64,13 +68,18 @@ class GatedMLP(nn.Module):
         super().__init__()
         self.inner = nn.Linear(n_inputs, 2 * hidden)
         self.tail = GatedTail(width, hidden)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.tail(self.inner(x)))
+        return cast(Tensor, self.norm(self.tail(self.inner(x))))
 
 
 class GraphBlock(nn.Module):
-    """One round of message passing: updates the edges, then the nodes, each with a residual connection."""
+    """One round of message passing: updates the edges, then the nodes, each with a residual connection.
+
+    What enters an MLP is divided by its root mean square. Factors of channels, which such a norm may have, are part of
+    the linear layer that follows.
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -83,10 +92,14 @@ class GraphBlock(nn.Module):
     def forward(self, nodes: Tensor, edges: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         """Returns nodes (N, H) and edges (E, H) after the round. ends: int64 (2, E), senders and receivers."""
         sent, got = self.of_ends(nodes).chunk(2, dim=1)
-        first = self.of_edge(edges).add_(sent.index_select(0, ends[0])).add_(got.index_select(0, ends[1]))
-        edges = edges + self.edge_tail(first)
-        arrived = sum_messages(edges, ends[1], nodes.shape[0])
-        return nodes + self.node_tail(self.of_node(torch.cat((nodes, arrived), dim=1))), edges
+        first = F.linear(edges, self.of_edge.weight).add_(sent.index_select(0, ends[0]))
+        squares = nodes.square().sum(dim=1)
+        whole = edges.square().sum(dim=1) + squares.index_select(0, ends[0]) + squares.index_select(0, ends[1])
+        first = first.add_(got.index_select(0, ends[1])) / root_mean_square(whole, 3 * nodes.shape[1])
+        update = self.edge_tail(first + self.of_edge.bias)
+        both = torch.cat((nodes, sum_messages(update, ends[1], nodes.shape[0])), dim=1)
+        both = both / root_mean_square(both.square().sum(dim=1), both.shape[1])
+        return nodes + self.node_tail(self.of_node(both)), edges + update
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,11 +110,13 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
     encoder_rounds, decoder_rounds: rounds of message passing before and after the hidden nodes are added.
     """
 
+    version: ClassVar[int] = 2
+
     task: Task = "masked"
     channels: int = 3
     dims: int = 2
     width: int = 128
-    hidden: int = 128
+    hidden: int = 384
     encoder_rounds: int = 10
     decoder_rounds: int = 5
 
