@@ -191,6 +191,7 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
     a network with one window needs to tell a sleeve from a sole. spikes: the spikes that are dropped.
     """
 
+    version: ClassVar[int] = 2
     needs_labels: ClassVar[bool] = True
 
     width: int = 96
@@ -235,7 +236,9 @@ class Affine(nn.Module):
 
 
 class SpikingBlock(ResidualBlock):
-    """Attention between spikes within a window, and a feed-forward part, each added to what enters."""
+    """Attention between spikes within a window, added to what enters, and a feed-forward part, added to what enters it
+    behind the norm.
+    """
 
     def __init__(self, config: SpikingTransformerConfig, width: int, heads: int, window: int, first: int) -> None:
         super().__init__()
@@ -268,8 +271,8 @@ class SpikingBlock(ResidualBlock):
         scores = scores + self.near[:, cast(Tensor, self.apart)]
         weights = (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(dim=-1)
         seen = fire("seen", (weights @ v).transpose(-2, -3).flatten(-2))
-        x = self.joined(x, fire("out", add_spikes(self.out, seen, run)))
-        hidden = fire("hidden", add_spikes(self.up, fire("between", self.norm2(x)), run))
+        x = self.norm2(self.joined(x, fire("out", add_spikes(self.out, seen, run))))
+        hidden = fire("hidden", add_spikes(self.up, fire("between", x), run))
         return self.joined(x, fire("down", add_spikes(self.down, hidden, run)))
 
     def _kept(self, x: Tensor, seeds: Tensor, site: int, run: SpikingSimulation | None) -> Tensor:

@@ -23,9 +23,8 @@ def spiking_mst_base() -> Recipe[ImageBatch]:
 
     Differs from the authors' code in: a factor and a summand for each channel, theirs are batch norms, which compute
     the same in inference (and layer norms behind the patches and before the head); windows are shifted along rows
-    alone; the second residual is of the stream, theirs of the stream behind the norm; a sample always drops the same
-    spikes, in simulation others in each time step, theirs draws anew; no RandAugment, mixup, CutMix, erasing and
-    smoothing; a rate of 1e-4 for 256 pictures.
+    alone; a sample always drops the same spikes, in simulation others in each time step, theirs draws anew; no
+    RandAugment, mixup, CutMix, erasing and smoothing; a rate of 1e-4 for 256 pictures.
     """
     return Recipe(
         name="spiking-mst-base",
