@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from inspect import isabstract
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, ClassVar, Literal, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from maskstream.shards.named import imported, nearest
 
@@ -304,21 +304,49 @@ def _at(path: str) -> str:
     return f"{path}: " if path else ""
 
 
+class Difference(NamedTuple):
+    """The values of two dicts at a path, in words."""
+
+    path: str
+    saved: str
+    here: str
+
+
 def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """The differences of two dicts, one line per field: `data.mask.ratio: saved 0.9, here 0.8`.
 
     The dicts may hold those of configs. Missing fields of a config have today's defaults; fields marked NOT_IDENTITY
     are ignored. A config saved by another version of its class always differs.
     """
-    return list(_differences(saved, here, ""))
+    return [f"{one.path}: saved {one.saved}, here {one.here}" for one in _differences(saved, here, "")]
 
 
-def _differences(saved: Any, here: Any, path: str) -> Iterator[str]:
+def compare(dicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """What differs among dicts as in `differences`: by path its value in each, {"data.mask.ratio": ("0.9", "0.8")}.
+
+    Where two hold configs of different classes at a path, the whole of it is one value for all.
+    """
+    found = {one.path: None for other in dicts[1:] for one in _differences(dicts[0], other, "")}
+    paths = [path for path in found if not any(path.startswith(f"{other}.") for other in found)]
+    return {path: tuple(_said(_value(data, path)) for data in dicts) for path in paths}
+
+
+def _value(data: Any, path: str) -> Any:
+    """What a dict holds at a path."""
+    for name in path.split("."):
+        if isinstance(data, Mapping):
+            data = _completed(data).get(name, MISSING)
+        else:
+            data = data[int(name)] if is_list(data) and int(name) < len(data) else MISSING
+    return data
+
+
+def _differences(saved: Any, here: Any, path: str) -> Iterator[Difference]:
     """The differences at `path`."""
     if isinstance(saved, Mapping) and isinstance(here, Mapping) and saved.get(KIND) == here.get(KIND):
         one, two = saved.get(VERSION, 1), here.get(VERSION, 1)
         if KIND in saved and one != two:
-            yield f"{path or saved[KIND]}: saved by version {one} of {saved[KIND]}, here version {two}"
+            yield Difference(path or saved[KIND], f"by version {one} of {saved[KIND]}", f"version {two}")
             return
         saved, here = _completed(saved), _completed(here)
         for name in dict.fromkeys((*saved, *here)):
@@ -328,9 +356,9 @@ def _differences(saved: Any, here: Any, path: str) -> Iterator[str]:
             yield from _differences(one, two, under(path, i))
     elif is_list(saved) and is_list(here):
         if list(saved) != list(here):
-            yield f"{path}: saved {_said(saved)}, here {_said(here)}"
+            yield Difference(path, _said(saved), _said(here))
     elif saved != here:
-        yield f"{path}: saved {_said(saved)}, here {_said(here)}"
+        yield Difference(path, _said(saved), _said(here))
 
 
 def _said(value: Any) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskstream.shards.config import NOT_IDENTITY, Config, differences, with_set
+from maskstream.shards.config import NOT_IDENTITY, Config, compare, differences, with_set
 from maskstream.shards.named import named
 
 ShapeT = TypeVar("ShapeT")
@@ -228,6 +228,16 @@ def test_differences_name_the_field_and_both_values() -> None:
     assert differences({"dataset": "a", "data": Data().to_dict()}, {"data": Data().to_dict()}) == [
         "dataset: saved a, here nothing"
     ]
+
+
+def test_several_are_compared_where_any_differs() -> None:
+    three = (RUN, with_set(RUN, ["ratio.start=0.5"]), with_set(RUN, [f"ratio.kind={HERE}:Flat", "model.depth=6"]))
+    assert compare([one.to_dict(identity=True) for one in three]) == {
+        "data.pattern.ratio": (f"{HERE}:Slope(start=0.25)", f"{HERE}:Slope(start=0.5)", f"{HERE}:Flat()"),
+        "model.depth": ("12", "12", "6"),
+    }
+    assert compare([RUN.to_dict(), RUN.to_dict(defaults=True)]) == {}
+    assert compare([{"seed": 1}, {}, {"seed": 2}]) == {"seed": ("1", "nothing", "2")}
 
 
 def test_a_new_field_with_a_default_is_no_difference_and_a_lower_version_is() -> None:

@@ -1,7 +1,8 @@
 """Probes: what can be read from frozen features of samples, compared with untrained encoders and raw inputs."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskstream.pipelines.masks import Mask
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -144,6 +146,19 @@ class ProbeResult:
         }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunGroup:
+    """Runs of one recipe, which differ in their seed."""
+
+    recipe: Recipe[Any]
+    runs: tuple[Path, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the runs."""
+        return tuple(int(run_settings(run).get("seed", 0)) for run in self.runs)
+
+
 def probe(
     runs: Sequence[str | Path],
     train: SplitLocation,
@@ -155,24 +170,77 @@ def probe(
     device: torch.device,
     same_split: bool = False,
 ) -> ProbeResult:
-    """Probes the encoders of runs of one recipe with different seeds on two labelled splits.
+    """Probes the encoders of runs of one recipe with different seeds on two labelled splits; ValueError for runs of
+    several recipes. The rest is as in `compare_probes`.
+    """
+    chosen: Any = {"probes": probes, "seeds": seeds, "samples": samples, "device": device, "same_split": same_split}
+    if len(groups := group_runs(runs)) > 1:
+        raise ValueError(
+            f"{groups[1].runs[0]} and {groups[0].runs[0]} have different recipes; give runs of one recipe that differ "
+            "in their seed, or compare them with compare_probes"
+        )
+    return next(iter(compare_probes(runs, train, test, **chosen).values()))
 
-    seeds: how many untrained encoders of the recipe are compared, with the seeds of the runs and those after them.
-    samples: the most of each split. same_split: test also on what was trained on. ValueError for runs of several
-    recipes, for a model that gives no features, for splits with different classes, and for a test that has samples
-    which the probes or the runs were trained on (see unseen.py).
+
+def compare_probes(
+    runs: Sequence[str | Path],
+    train: SplitLocation,
+    test: SplitLocation,
+    *,
+    probes: Sequence[str] = PROBES,
+    seeds: int = 3,
+    samples: int = 10_000,
+    device: torch.device,
+    same_split: bool = False,
+) -> dict[tuple[Path, ...], ProbeResult]:
+    """Probes the encoders of runs on two labelled splits: a result for the runs of each recipe, by these runs.
+
+    Nothing is hidden from an encoder. So where recipes differ only in their masks, and in how they were trained, all
+    see the same samples, and the untrained encoders and the inputs are one measurement.
+
+    seeds: how many untrained encoders of a recipe are compared, with the seeds of the runs and those after them.
+    samples: the most of each split. same_split: test also on what was trained on. ValueError for a model that gives no
+    features, for splits with different classes, and for a test that has samples which the probes or the runs were
+    trained on (see unseen.py).
     """
     if unknown := [name for name in probes if name not in PROBES]:
         close = nearest(unknown[0], list(PROBES))
         raise ValueError(f"there is no probe {unknown[0]!r}{close}; legal are {', '.join(PROBES)}")
-    folders = [Path(run) for run in runs]
-    recipe = _one_recipe(folders)
+    groups = group_runs(runs)
     train, test = Manifest.load(train), Manifest.load(test)
-    classes, several = _classes(recipe, train, test)
-    check_unseen(test, runs=folders, train=train, same_split=same_split)
-    of_runs = tuple(int(run_settings(run).get("seed", 0)) for run in folders)
-    others = _seeds(of_runs, seeds)
-    trained = {f"{TRAINED} {n}": load_model(run_weights(run)) for n, run in enumerate(folders)}
+    labels, *_ = [_classes(group.recipe, train, test) for group in groups]
+    check_unseen(test, runs=[run for group in groups for run in group.runs], train=train, same_split=same_split)
+    alike: dict[str, list[RunGroup]] = {}
+    for group in groups:
+        seen = without_augmentation(group.recipe.data, train)
+        masks: Any = {one.name: None for one in fields(seen) if isinstance(getattr(seen, one.name), Mask)}
+        whole = replace(seen, **masks)
+        about = {"data": whole.to_dict(identity=True), "model": group.recipe.model.to_dict(identity=True)}
+        alike.setdefault(json.dumps(about, sort_keys=True), []).append(group)
+    found: dict[tuple[Path, ...], ProbeResult] = {}
+    for some in alike.values():
+        found |= _probe_alike(some, train, test, labels, probes, seeds, samples, device)
+    return {group.runs: found[group.runs] for group in groups}
+
+
+def _probe_alike(
+    groups: Sequence[RunGroup],
+    train: Manifest,
+    test: Manifest,
+    labels: tuple[int, bool],
+    probes: Sequence[str],
+    seeds: int,
+    samples: int,
+    device: torch.device,
+) -> dict[tuple[Path, ...], ProbeResult]:
+    """The results of runs whose encoders see the same samples and are alike before training; labels: as `_classes`."""
+    recipe, (classes, several) = groups[0].recipe, labels
+    others = _seeds([seed for group in groups for seed in group.seeds], seeds)
+    trained = {
+        f"{TRAINED} {number}.{n}": load_model(run_weights(run))
+        for number, group in enumerate(groups)
+        for n, run in enumerate(group.runs)
+    }
     untrained = {f"{UNTRAINED} {seed}": recipe.build(seed=seed).eval() for seed in others}
     models = {name: model.to(device) for name, model in (trained | untrained).items()}
     encoders: dict[str, GivesFeatures] = {}
@@ -195,28 +263,36 @@ def probe(
         seen, unseen = (
             extract_features(encoders, batches(of), tokens="attentive" in probes, device=device) for of in (train, test)
         )
-        reached = [
-            Reached(encoder=kind, probe=name, values=tuple(_values(name, kind, seen, unseen, classes)))
-            for kind in (TRAINED, UNTRAINED, INPUTS)
-            for name in probes
-            if any(one.startswith(kind) for one in (seen.tokens if name == "attentive" else seen.vectors))
-        ]
-    return ProbeResult(
-        recipe=recipe.name,
-        metric="mAP" if several else "accuracy",
-        classes=classes,
-        train=len(seen.labels),
-        test=len(unseen.labels),
-        seeds={TRAINED: of_runs, UNTRAINED: others},
-        majority=majority(seen.labels, unseen.labels, classes),
-        reached=reached,
-    )
+
+        def reached(kind: str, of: str) -> list[Reached]:
+            return [
+                Reached(encoder=kind, probe=name, values=tuple(_values(name, of, seen, unseen, classes)))
+                for name in probes
+                if any(one.startswith(of) for one in (seen.tokens if name == "attentive" else seen.vectors))
+            ]
+
+        shared = [*reached(UNTRAINED, UNTRAINED), *reached(INPUTS, INPUTS)]
+        return {
+            group.runs: ProbeResult(
+                recipe=group.recipe.name,
+                metric="mAP" if several else "accuracy",
+                classes=classes,
+                train=len(seen.labels),
+                test=len(unseen.labels),
+                seeds={TRAINED: group.seeds, UNTRAINED: others},
+                majority=majority(seen.labels, unseen.labels, classes),
+                reached=[*reached(TRAINED, f"{TRAINED} {number}."), *shared],
+            )
+            for number, group in enumerate(groups)
+        }
 
 
-def _values(name: str, kind: str, seen: Labelled, unseen: Labelled, classes: int) -> Iterator[float]:
-    """The figure of each encoder of a kind with the probe `name`; the n-th one's attentive probe has the seed n."""
+def _values(name: str, of: str, seen: Labelled, unseen: Labelled, classes: int) -> Iterator[float]:
+    """The figure of each encoder whose name begins with `of`, with the probe `name`; the n-th one's attentive probe has
+    the seed n.
+    """
     own = seen.tokens if name == "attentive" else seen.vectors
-    for n, encoder in enumerate(one for one in own if one.startswith(kind)):
+    for n, encoder in enumerate(one for one in own if one.startswith(of)):
         yield score(_scores(name, encoder, seen, unseen, classes, n), unseen.labels)
 
 
@@ -237,16 +313,17 @@ def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return (train - mean) / deviation, (test - mean) / deviation
 
 
-def _one_recipe(folders: Sequence[Path]) -> Recipe[Any]:
-    if not folders:
+def group_runs(runs: Sequence[str | Path]) -> list[RunGroup]:
+    """The runs by their recipes, in the order of the first of each; ValueError without a run."""
+    if not runs:
         raise ValueError("probes need at least one run")
-    recipes = [run_recipe(folder) for folder in folders]
-    for folder, recipe in zip(folders, recipes, strict=True):
-        if recipe.to_dict(identity=True) != recipes[0].to_dict(identity=True):
-            raise ValueError(
-                f"{folder} and {folders[0]} have different recipes; give runs of one recipe that differ in their seed"
-            )
-    return recipes[0]
+    groups: dict[str, RunGroup] = {}
+    for run in map(Path, runs):
+        recipe = run_recipe(run)
+        key = json.dumps(recipe.to_dict(identity=True), sort_keys=True)
+        before = groups[key].runs if key in groups else ()
+        groups[key] = RunGroup(recipe=recipe, runs=(*before, run))
+    return list(groups.values())
 
 
 def _classes(recipe: Recipe[Any], train: Manifest, test: Manifest) -> tuple[int, bool]:

@@ -6,7 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,15 +63,19 @@ def tabulate_scores(names: Sequence[str], found: Sequence[RunEvaluation]) -> lis
         for name, value in one.notes.items():
             rows.setdefault((name, ""), {})[column] = number(value, "")
     ordered = sorted(rows, key=lambda row: [first for first, _ in rows].index(row[0]))
-    texts = [f"  {of}" if of else name for name, of in ordered]
-    steps = [f"step {one.step}" for one in found]
-    cells = [[rows[row].get(column, "") for column in range(len(found))] for row in ordered]
-    width = max(map(len, texts), default=0)
-    widths = [max(map(len, column)) for column in zip(names, steps, *cells, strict=True)]
-    lines = [("", names), ("", steps), *zip(texts, cells, strict=True)]
+    lines = {(f"  {of}" if of else name, name): rows[name, of] for name, of in ordered}
+    cells = [(text, [own.get(column, "") for column in range(len(found))]) for (text, _), own in lines.items()]
+    return tabulate(names, [("", [f"step {one.step}" for one in found]), *cells])
+
+
+def tabulate(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """The lines of a table: a head of names, and rows of a name and a cell under each of these."""
+    lines = [("", names), *rows]
+    width = max(len(text) for text, _ in lines)
+    widths = [max(map(len, column)) for column in zip(*(cells for _, cells in lines), strict=True)]
     return [
-        "  ".join([text.ljust(width), *(cell.rjust(n) for cell, n in zip(some, widths, strict=True))]).rstrip()
-        for text, some in lines
+        "  ".join([text.ljust(width), *(cell.rjust(n) for cell, n in zip(cells, widths, strict=True))]).rstrip()
+        for text, cells in lines
     ]
 
 
@@ -154,12 +158,15 @@ def export(
 def probe(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Folders of runs of one recipe that differ in their seed.", show_default=False),
+        typer.Argument(
+            help="Folders of runs: seeds of one recipe, or of several recipes that are compared.", show_default=False
+        ),
     ],
     data: Annotated[str, typer.Option(help="The labelled split that probes are trained on.", show_default=False)],
     test: Annotated[str, typer.Option(help="The labelled split that they are tested on.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="The JSON file [default: probe.json in the first run]", show_default=False)
+        Path | None,
+        typer.Option(help="The JSON file [default: probe.json in the first run of each recipe]", show_default=False),
     ] = None,
     probes: Annotated[
         str, typer.Option(help="The probes, with commas between: knn10, knn20, linear, attentive.")
@@ -170,15 +177,16 @@ def probe(
     same_split: SameSplit = False,
     as_json: Json = False,
 ) -> None:
-    """Measure what can be read from a run's frozen features of labelled samples.
+    """Measure what can be read from the frozen features that runs give of labelled samples.
 
-    It compares them with untrained encoders of the same recipe and with raw inputs (docs/probes.md).
+    It compares them with untrained encoders of the same recipe and with raw inputs (docs/probes.md). Runs of one recipe
+    are its seeds. Runs of several recipes, such as with different masks, are compared: a column for each recipe, below
+    what differs. An encoder sees whole samples, so the masks of training do not matter here.
     """
     from maskstream.pipelines.stream.topology import resolved_device
-    from maskstream.train.evaluate.probe import PROBE
-    from maskstream.train.evaluate.probe import probe as measure
+    from maskstream.train.evaluate.probe import PROBE, compare_probes
 
-    result = measure(
+    found = compare_probes(
         runs,
         data,
         test,
@@ -188,10 +196,26 @@ def probe(
         device=resolved_device(device),
         same_split=same_split,
     )
-    written = runs[0] / PROBE if out is None else out
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
-    tell(result.to_dict(), chain(tabulate_probes(result), held_out(runs), [f"wrote {written}"]), as_json)
+    first = next(iter(found.values()))
+    differing = compared_runs([some[0] for some in found])
+    together = first.to_dict()
+    if len(found) > 1:
+        told = [{"runs": list(map(str, some)), **result.to_dict()} for some, result in found.items()]
+        together = {"differs": differing, "probes": told}
+    each = {some[0] / PROBE: result.to_dict() for some, result in found.items()} if out is None else {out: together}
+    for path, content in each.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    table = tabulate_probes(first) if len(found) == 1 else tabulate_compared(found, differing)
+    tell(together, chain(table, held_out(runs), [f"wrote {path}" for path in each]), as_json)
+
+
+def compared_runs(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """What differs among the recipes of runs: by setting, its value in each."""
+    from maskstream.shards.config import compare
+    from maskstream.train.core.run_folder import run_recipe
+
+    return compare([run_recipe(run).to_dict(identity=True) for run in runs])
 
 
 def held_out(runs: Sequence[Path]) -> Iterator[str]:
@@ -228,6 +252,35 @@ def tabulate_probes(result: ProbeResult) -> list[str]:
     lines.append(row("margin", ["" if one is None else f"{one[0]:+.3f} ({one[1]:.3f})" for one in margins]))
     lines.append(row("majority", [f"{result.majority:.3f}"]))
     return lines
+
+
+def tabulate_compared(
+    found: Mapping[tuple[Path, ...], ProbeResult], differing: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """The lines of a table: a column for the runs of each recipe, below what differs among these."""
+    from maskstream.train.evaluate.probe import TRAINED
+
+    results = list(found.values())
+    first, rows = results[0], [(setting, values) for setting, values in differing.items()]
+    rows.append(("seeds", [", ".join(map(str, one.seeds[TRAINED])) for one in results]))
+    for name in dict.fromkeys(one.probe for one in first.reached):
+        rows.append((f"{name} probe", [""] * len(results)))
+        for kind in dict.fromkeys(one.encoder for result in results for one in result.reached):
+            cells = [result.of(kind, name) for result in results]
+            if any(cells):
+                rows.append(
+                    (f"  {kind}", ["" if one is None else f"{one.mean:.3f} ({one.spread:.3f})" for one in cells])
+                )
+        margins = [result.margin(name) for result in results]
+        if any(margins):
+            rows.append(("  margin", ["" if one is None else f"{one[0]:+.3f} ({one[1]:.3f})" for one in margins]))
+    rows.append(("majority", [f"{result.majority:.3f}" for result in results]))
+    names = [f"{some[0]}{f' and {len(some) - 1} more' if len(some) > 1 else ''}" for some in found]
+    return [
+        f"{first.metric} on {first.test} samples of {first.classes} classes, probes trained on {first.train}; mean and "
+        "(largest - smallest) over seeds",
+        *tabulate(names, rows),
+    ]
 
 
 def report(

@@ -17,12 +17,30 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train import load_model, train
 from maskstream.train.evaluate.features import Inputs, extract_features, labelled_batches, without_augmentation
-from maskstream.train.evaluate.probe import INPUTS, TRAINED, UNTRAINED, ProbeResult, probe
+from maskstream.train.evaluate.probe import INPUTS, PROBE, TRAINED, UNTRAINED, ProbeResult, probe
 from maskstream.train.recipes import chosen_recipe
 
 from ..labelled_pictures import SMALL, write_split
 
 CPU = torch.device("cpu")
+
+
+OWN = """
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskstream.pipelines.masks import Mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bright(Mask):
+    needs = frozenset({"frames"})
+
+    def hide(self, grid, draw):
+        tokens = draw.cues.frames.reshape(grid.shape[0], grid.patch[0], grid.shape[1], grid.patch[1], 3).sum((1, 3, 4))
+        return np.argsort(np.argsort(tokens.ravel(), kind="stable")) < grid.size * 3 // 4
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +93,34 @@ def test_the_command_compares_with_untrained_encoders_and_inputs(
     words[-1] = "knn10"
     again = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "again.json"), "--json"])
     assert json.loads(again.output)["reached"] == [one for one in found["reached"] if one["probe"] == "knn10"]
+
+
+@pytest.mark.slow
+def test_runs_with_different_masks_are_compared_on_the_same_whole_samples(
+    runs: list[Path], splits: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "probedmask.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own, deep = tmp_path / "own", tmp_path / "deep"
+    for out, words in ((own, ("mask.kind=probedmask:Bright",)), (deep, ("model.depth=2",))):
+        train(chosen_recipe("mae-tiny", (*SMALL, *words)), splits[0], out, steps=2, device="cpu", progress=False)
+    command = ["probe", *map(str, (runs[0], own, deep)), "--data", str(splits[0]), "--test", str(splits[1])]
+    command += ["--device", "cpu", "--seeds", "1", "--probes", "knn10"]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 0, said.output
+    alone = probe([own], *splits, probes=("knn10",), seeds=1, device=CPU)
+    assert json.loads((own / PROBE).read_text()) == alone.to_dict()
+    lines = {line[:20].strip(): line.split() for line in said.output.splitlines()}
+    assert lines["data.mask"][1:] == ["Random(ratio=0.75)", "probedmask:Bright()", "Random(ratio=0.75)"]
+    assert lines["model.depth"][1:] == ["1", "1", "2"]
+    figure = alone.of(TRAINED, "knn10")
+    assert figure is not None
+    assert lines["pre-trained"][3:5] == [f"{figure.mean:.3f}", "(0.000)"]
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).output)
+    assert list(found["differs"]) == ["data.mask", "model.depth"]
+    assert [one["runs"] for one in found["probes"]] == [[str(run)] for run in (runs[0], own, deep)]
+    first, second, third = (ProbeResult.from_dict(one).of(UNTRAINED, "knn10") for one in found["probes"])
+    assert first == second != third
 
 
 def test_features_are_those_of_centre_crops_with_nothing_hidden(runs: list[Path], splits: tuple[Path, Path]) -> None:
