@@ -5,7 +5,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -29,6 +29,7 @@ from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, k
 from .recipe import Recipe, find_channels, publish_scores
 from .run_folder import DATA, RunWriter
 from .step import Batches, EndlessBatches, Launched, Results, Stepper, StepSettings, Tally, TrainingBatch, TrainResult
+from .timing import StepProfile
 from .validation import Validation, Validator
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,9 @@ class Trainer:
         self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=shown)
         self._board = Board(self.out if self.settings.tensorboard and rank() == 0 else None, self.step)
         metrics, most_skips = self._folder.metrics, self.settings.most_skips
-        self._results = Results(metrics, self._bar, self._board, self._tally, most_skips)
+        self._results = Results(metrics, self._bar, self._board, self._tally, most_skips, self.device)
+        traced = self.settings.profile if rank() == 0 else None
+        self._profile = None if traced is None else StepProfile(self.out, traced, self.device)
 
     def run(self, until: int | None = None) -> TrainResult:
         """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
@@ -130,6 +133,7 @@ class Trainer:
             stack.callback(self._folder.let_go)
             self._folder.hold()
             stack.callback(self._writer.close)
+            stack.enter_context(self._profile or nullcontext())
             with StopRequest() as stop, self._bar, self._board, self._folder.metrics:
                 self._advance(goal, stop)
                 with stop.saving():
@@ -198,8 +202,11 @@ class Trainer:
         pending: deque[Launched] = deque()
         batches = self._batches()
         stopped, first = False, self.step
+        between_s: dict[str, float] = {}
         clock = time.perf_counter()
         while self.step < goal and not stopped:
+            if self._profile is not None:
+                self._profile.begin(self.step + 1)
             epoch, micro_batches, waited_s = self._agreed(batches, pending, stop)
             lr = self.recipe.schedule.lr(self.step, self.steps, self._samples)
             report = self._stepper.step(micro_batches, number=self.step, lr=lr, asked_to_stop=stop.asked)
@@ -213,26 +220,34 @@ class Trainer:
                 clips=sum(map(len, micro_batches)) * world_size(),
                 seconds=now - clock,
                 waited_s=waited_s,
+                between_s=between_s,
                 report=report,
             )
             pending.append(launched)
-            clock = now
+            clock, between_s = now, {}
+            if self._profile is not None:
+                self._profile.end(self.step)
             save = self.step == goal or self.step % self.settings.save_every == 0
             due = self._validator if self._validator and self._validator.is_due(self.step, self.steps) else None
             count = self._results.work is None and self.step - first == MEASURED_AFTER
             while len(pending) > (0 if save or stopped or due or count else lag):
                 done = pending.popleft()
                 stopped |= self._results.take(done, due.measure if due and not pending else None)
+            if due:
+                between_s["validation"] = time.perf_counter() - now
             if count:
                 self._results.work = self._stepper.work(micro_batches)
             best = due if due and due.improved else None
             if best:
                 self._tally.best = best.best
+            begun = time.perf_counter()
             if save or stopped or best:
                 self._save(stop)
             if best:  # behind its checkpoint, so that no resume goes back behind it
                 self._writer.finish()
                 best.keep()
+            if save or stopped or best:
+                between_s["checkpoint"] = time.perf_counter() - begun
             if save or stopped or due or count:
                 clock = time.perf_counter()
 

@@ -47,6 +47,10 @@ class StepMetrics:
 
     skipped: no weight was changed, since the loss or the gradient was not finite; both may then be NaN. val: the scores
     of the model after the step on held-out samples, by name; empty where it was not validated.
+
+    grad_norms: of the parts of the model, by the first word of their parameters' names. seconds: of this rank, in the
+    parts of the step: waiting for the data and moving them, forward, backward, optimiser; validation and checkpoint are
+    those since the step before. peak_bytes: the most memory that this process has had, of the host and of the device.
     """
 
     step: int
@@ -62,6 +66,9 @@ class StepMetrics:
     mfu: float | None = None
     skipped: bool = False
     val: dict[str, float] = field(default_factory=dict)
+    grad_norms: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
 
 
 class MetricsLog:
@@ -182,7 +189,10 @@ def _row(line: bytes) -> StepMetrics | None:
             goodput=_counted(values.pop("goodput", None)),
             flops=_counted(values.pop("flops", None)),
             mfu=_counted(values.pop("mfu", None)),
-            val={str(name): _result(value, True) for name, value in values.pop("val", {}).items()},
+            val=_results(values.pop("val", {})),
+            grad_norms=_results(values.pop("grad_norms", {})),
+            seconds=_results(values.pop("seconds", {})),
+            peak_bytes={str(name): int(value) for name, value in values.pop("peak_bytes", {}).items()},
             **numbers,
             **results,
         )
@@ -194,6 +204,10 @@ def _row(line: bytes) -> StepMetrics | None:
 
 def _result(value: Any, may_lack: bool) -> float:
     return math.nan if value is None and may_lack else float(value)
+
+
+def _results(values: dict[str, Any]) -> dict[str, float]:
+    return {str(name): _result(value, True) for name, value in values.items()}
 
 
 def _counted(value: Any) -> float | None:
@@ -251,6 +265,9 @@ class Board:
             "goodput": metrics.goodput,
             "MFU": metrics.mfu,
             **{f"val/{name}": value for name, value in metrics.val.items()},
+            **{f"gradient norm/{name}": value for name, value in metrics.grad_norms.items()},
+            **{f"seconds/{name}": value for name, value in metrics.seconds.items()},
+            **{f"peak memory in GB/{name}": value / 1e9 for name, value in metrics.peak_bytes.items()},
         }
         for name, value in numbers.items():
             if value is not None and math.isfinite(value):

@@ -1,7 +1,8 @@
 """AdamW as masked autoencoders use it: only matrices decay, and gradients are clipped."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -206,17 +207,33 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get(RATE, 1.0)
 
 
-def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
-    """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar."""
-    found = list_gradients(model)
-    divided, others = ([g for g in found if is_divided(g) == yes] for yes in (True, False))
-    norm = torch.nn.utils.get_total_norm(others) if others else local_rows(found[0]).new_zeros(())
+def limit_gradients(model: nn.Module, config: OptimiserConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar, and that of each
+    part of the model, which is the first word of its parameters' names.
+    """
+    found = [(name.partition(".")[0], p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    divided, others = ([(part, g) for part, g in found if is_divided(g) == yes] for yes in (True, False))
+    norms = _norms(others) if others else {}
     if divided:
-        own = torch.nn.utils.get_total_norm([local_rows(one) for one in divided])
-        norm = (sum_over_ranks(own.square()) + norm.square()).sqrt()
+        own = _norms(divided)
+        squares = dict(zip(own, sum_over_ranks(torch.stack([*own.values()]).square()), strict=True))
+        norms = squares | {name: squares.get(name, 0) + one.square() for name, one in norms.items()}
+        norms = {name: one.sqrt() for name, one in norms.items()}
+    norm = norms.pop(_ALL)
     if config.max_grad_norm is not None:
         scale_gradients(model, (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-    return norm
+    return norm, norms
+
+
+_ALL = ""
+
+
+def _norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The norm of all gradients, under the name "", and of those of each part, whose gradients follow each other."""
+    each = torch.stack(torch._foreach_norm([local_rows(one) for _, one in gradients]))
+    counts = Counter(part for part, _ in gradients)
+    parts = dict(zip(counts, map(torch.linalg.vector_norm, torch.split(each, list(counts.values()))), strict=True))
+    return {_ALL: torch.linalg.vector_norm(each), **parts}
 
 
 def scale_gradients(model: nn.Module, factor: Tensor) -> None:

@@ -66,6 +66,7 @@ class LoopOptions(TypedDict, total=False):
     resume: bool
     progress: bool
     tensorboard: bool
+    profile: tuple[int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +79,8 @@ class LoopSettings:
     backward pass instead of keeping its activations. on_nan: what a loss or gradient that is not finite does, end the
     run or skip its step. most_skips: of steps in a row; more end the run. save_every: steps between checkpoints. keep:
     how many of the newest stay. resume: continue from the newest whole checkpoint. progress: show it on stderr.
-    tensorboard: also write metrics for TensorBoard, into the folder `tensorboard` of the run.
+    tensorboard: also write metrics for TensorBoard, into the folder `tensorboard` of the run. profile: the first and
+    the last step, counted from 1, of which torch's profiler writes a trace into the folder `profile` of the run.
     """
 
     precision: Precision = "auto"
@@ -92,6 +94,7 @@ class LoopSettings:
     resume: bool = True
     progress: bool = True
     tensorboard: bool = False
+    profile: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         choices: dict[str, Any] = {"precision": Precision, "compile": Compile, "parallel": Parallel, "on_nan": OnNaN}
@@ -103,6 +106,8 @@ class LoopSettings:
                 f"save_every, keep and most_skips are at least 1, got save_every={self.save_every}, keep={self.keep}, "
                 f"most_skips={self.most_skips}"
             )
+        if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
+            raise ValueError(f"profile is a first and a last step, counted from 1, got {self.profile}")
 
 
 CPU = torch.device("cpu")

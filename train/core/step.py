@@ -30,6 +30,7 @@ from .model import LEAST, Losses
 from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_lr
 from .parallel import share_rest, sharing
 from .process import seeded, step_seed
+from .timing import PARTS, StepClock, peak_memory
 from .validation import BestScore
 
 log = logging.getLogger(__name__)
@@ -135,13 +136,16 @@ def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
 class StepReport:
     """The results of a step, which may not have arrived from the device yet.
 
-    values: float32 (3 + parts,) over all ranks: the loss, the norm of the gradient, the number of ranks that were asked
-    to stop, and the mean of each part of the loss. parts: the names of these. skipped: no weight was changed.
+    values: float32 (3 + parts + groups,) over all ranks: the loss, the norm of the gradient, the number of ranks that
+    were asked to stop, the mean of each part of the loss, and the norm of the gradient of each part of the model.
+    parts, groups: the names of these. skipped: no weight was changed. clock: of this rank.
     """
 
     values: Tensor
     parts: tuple[str, ...]
+    groups: tuple[str, ...]
     skipped: bool
+    clock: StepClock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,12 +184,15 @@ class Stepper:
 
     def step(self, batches: Sequence[TrainingBatch], *, number: int, lr: float, asked_to_stop: bool) -> StepReport:
         """Trains on the micro-batches of step `number`, counted from 0."""
+        clock = StepClock(self._device)
         on_device = [batch.to(self._device, non_blocking=True) for batch in batches]
+        clock.lap("data")
         set_lr(self._optimiser, lr)
-        parts, results = self._gradients(on_device, number)
-        norm = limit_gradients(self._model, self._config)
+        parts, results = self._gradients(on_device, number, clock)
+        norm, norms = limit_gradients(self._model, self._config)
         asked = norm.new_full((), float(asked_to_stop))
-        values = sum_over_ranks(torch.cat((torch.stack((results[0], norm / world_size(), asked)), results[1:])))
+        shares = torch.stack([*norms.values()]) / world_size()
+        values = sum_over_ranks(torch.cat((torch.stack((results[0], norm / world_size(), asked)), results[1:], shares)))
         skipped = (self._settings.may_skip or self._scale is not None) and not bool(values[:2].isfinite().all())
         if not skipped:
             self._optimiser.step()
@@ -194,7 +201,8 @@ class Stepper:
         self._optimiser.zero_grad()
         if self._scale is not None:
             self._scale.update(overflowed=skipped)
-        return StepReport(values=values, parts=parts, skipped=skipped)
+        clock.lap("optimiser")
+        return StepReport(values=values, parts=parts, groups=tuple(norms), skipped=skipped, clock=clock)
 
     def work(self, batches: Sequence[TrainingBatch]) -> StepWork:
         """What a step of these micro-batches computes here, and how fast the device multiplies large matrices.
@@ -208,7 +216,9 @@ class Stepper:
         self._model.train()
         return StepWork(flops=flops, peak=peak_rate(self._device, self._dtype))
 
-    def _gradients(self, batches: Sequence[TrainingBatch], number: int) -> tuple[tuple[str, ...], Tensor]:
+    def _gradients(
+        self, batches: Sequence[TrainingBatch], number: int, clock: StepClock
+    ) -> tuple[tuple[str, ...], Tensor]:
         """Makes the gradients of the step's loss, averaged over ranks.
 
         Returns the names of the loss's parts, and this rank's share of the loss and of the means of the parts, float32
@@ -222,12 +232,16 @@ class Stepper:
             parts, first = tuple(losses.parts), losses.weights()
             exact = last == 0 or len(parts) > 1
             divisors = self._divisors(batches, number, first) if exact else sum_over_ranks(first.clone()).clamp_min(1.0)
+            clock.lap("forward")
             self._backward(losses, divisors)
+            clock.lap("backward")
         totals, weights = _totals(losses), first
         for i in range(1, len(batches)):
             with sharing(self._module, now=i == last):
                 losses = self._losses(self._module, batches[i], number, i)
+                clock.lap("forward")
                 self._backward(losses, divisors)
+                clock.lap("backward")
             totals, weights = totals + _totals(losses), weights + losses.weights()
         share_rest(self._module)
         whole = divisors if exact else sum_over_ranks(weights).clamp_min(LEAST)
@@ -325,7 +339,9 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launched:
-    """A step whose results may not have arrived from the device yet."""
+    """A step whose results may not have arrived from the device yet. seconds: those of the step, waiting for its batch
+    included. between_s: those of validation and checkpoint before it.
+    """
 
     step: int
     epoch: int
@@ -333,6 +349,7 @@ class Launched:
     clips: int
     seconds: float
     waited_s: float
+    between_s: Mapping[str, float]
     report: StepReport
 
 
@@ -342,7 +359,16 @@ class Results:
     losses: those of the last 20 steps.
     """
 
-    def __init__(self, log: MetricsLog, bar: TrainProgress, board: Board, tally: Tally, most_skips: int) -> None:
+    def __init__(
+        self,
+        log: MetricsLog,
+        bar: TrainProgress,
+        board: Board,
+        tally: Tally,
+        most_skips: int,
+        device: torch.device,
+    ) -> None:
+        self._device = device
         self._log, self._bar, self._board, self._tally, self._most_skips = log, bar, board, tally, most_skips
         self._skipped_in_a_row = 0
         self.work: StepWork | None = None
@@ -354,7 +380,11 @@ class Results:
         validate: gives the scores of the model after this step. Raises FloatingPointError for a loss or a gradient that
         is not finite, unless the step was skipped.
         """
-        loss, norm, stop_requests, *means = done.report.values.tolist()
+        loss, norm, stop_requests, *rest = done.report.values.tolist()
+        parts, groups = done.report.parts, done.report.groups
+        timed = done.report.clock.seconds()
+        timed["data"] = timed.get("data", 0.0) + done.waited_s
+        timed |= done.between_s
         self._check_finite(done, loss, norm)
         val = {} if validate is None else dict(validate(done.step))
         self._tally.useful_s += 0.0 if done.report.skipped else done.seconds - done.waited_s
@@ -362,9 +392,10 @@ class Results:
             step=done.step,
             epoch=done.epoch,
             loss=loss,
-            parts=dict(zip(done.report.parts, means, strict=True)),
+            parts=dict(zip(parts, rest[: len(parts)], strict=True)),
             lr=done.lr,
             grad_norm=norm,
+            grad_norms=dict(zip(groups, rest[len(parts) :], strict=True)),
             clips_per_s=done.clips / done.seconds,
             data_wait_share=min(done.waited_s / done.seconds, 1.0),
             goodput=self._tally.goodput,
@@ -372,6 +403,8 @@ class Results:
             mfu=None if self.work is None else self.work.flops / done.seconds / self.work.peak,
             skipped=done.report.skipped,
             val=val,
+            seconds={name: timed[name] for name in PARTS if name in timed},
+            peak_bytes=peak_memory(self._device),
         )
         self._log.write(record)
         self._bar.update(record)

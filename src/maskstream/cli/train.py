@@ -100,6 +100,14 @@ Best = Annotated[
     ),
 ]
 SameSplit = Annotated[bool, typer.Option("--same-split", help="Validate on samples that are trained on, too.")]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIRST:LAST",
+        help="Write a trace of these steps, such as 10:15, by torch's profiler into RUN/profile.",
+        show_default=False,
+    ),
+]
 Tensorboard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard, into RUN/tensorboard.")
 ]
@@ -134,6 +142,7 @@ def train(
     best: Best = None,
     same_split: SameSplit = False,
     tensorboard: Tensorboard = False,
+    profile: Profile = None,
     resume: Resume = True,
 ) -> None:
     """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
@@ -168,9 +177,19 @@ def train(
         best=best,
         same_split=same_split,
         tensorboard=tensorboard,
+        profile=None if profile is None else _steps(profile),
         save_every=save_every,
         keep=keep,
         resume=resume,
     )
     if not result.finished:
         raise typer.Exit(INTERRUPTED)
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal()):
+        raise typer.BadParameter(
+            f"give the first and the last step, such as 10:15, got {text!r}", param_hint="--profile"
+        )
+    return int(first), int(last)

@@ -1,6 +1,7 @@
 """The report of a run: how the loss fell, how fast the steps were, and what the model makes of samples."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,6 +187,14 @@ def _efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
     found = {} if last.goodput is None else {"goodput": f"{last.goodput:.0%} of the time since the run began"}
     if shares:
         found["MFU"] = f"{sorted(shares)[len(shares) // 2]:.0%} of a large matrix product's rate"
+    times: dict[str, float] = defaultdict(float)
+    for row in metrics[-100:]:
+        for name, seconds in row.seconds.items():
+            times[name] += seconds
+    if whole := sum(times.values()):
+        found["time by part"] = ", ".join(f"{name} {one / whole:.0%}" for name, one in times.items())
+    if last.peak_bytes:
+        found["peak memory"] = ", ".join(f"{name} {one / 1e9:.2f} GB" for name, one in last.peak_bytes.items())
     return found | ({"skipped steps": str(skipped)} if skipped else {})
 
 
