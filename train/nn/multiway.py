@@ -1,10 +1,12 @@
 """One tower for an image and its text: they share attention, and each has layer norms and MLPs of its own.
 
-Source: multiway transformers (BEiT-3, Wang et al., 2023, section 2.1). Shapes: B samples, N patches of an image, L
-tokens of a text, D channels.
+Source: multiway transformers (BEiT-3, Wang et al., 2023, section 2.1). BEiT-3's code is not its paper: it shares no
+layer, and norms stand also inside attention and MLP (sub-LN). Shapes: B samples, N patches of an image, L tokens of a
+text, D channels.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from maskstream.train.core.model import Grids, ModelConfig
 
 from .media_tokens import ImageTokens
 from .token_layers import TokenIds
-from .transformer import INIT_STD, MLP, Attention, Norms
+from .transformer import INIT_STD, MLP, Attention, Norms, attend
 
 IMAGE, TEXT = 0, 1
 """The kinds of tokens."""
@@ -40,10 +42,55 @@ class MultiwayBlock(ResidualBlock):
         return self.joined(x, torch.cat(made, dim=1))
 
 
+class PartLayers(nn.Module):
+    """The layers of one kind of token in a block of BEiT-3's code: norms also stand before the last layer of attention
+    and of the MLP.
+    """
+
+    def __init__(self, width: int, mlp_ratio: int, eps: float) -> None:
+        super().__init__()
+        inner = mlp_ratio * width
+        self.norm1, self.qkv = nn.LayerNorm(width, eps=eps), nn.Linear(width, 3 * width)
+        self.attended, self.out = nn.LayerNorm(width, eps=eps), nn.Linear(width, width)
+        self.norm2, self.up = nn.LayerNorm(width, eps=eps), nn.Linear(width, inner)
+        self.middle, self.down = nn.LayerNorm(inner, eps=eps), nn.Linear(inner, width)
+
+    def asked(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of tokens (B, S, D): (B, S, 3 D)."""
+        return cast(Tensor, self.qkv(self.norm1(x)))
+
+    def told(self, seen: Tensor) -> Tensor:
+        """What attention adds to the tokens that have `seen` (B, S, D)."""
+        return cast(Tensor, self.out(self.attended(seen)))
+
+    def fed(self, x: Tensor) -> Tensor:
+        """What the MLP adds to tokens (B, S, D)."""
+        return cast(Tensor, self.down(self.middle(F.gelu(self.up(self.norm2(x))))))
+
+
+class PartsBlock(ResidualBlock):
+    """A block of BEiT-3's code over (B, N + L, D): image and text attend to each other, all layers are apart."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.image, self.text = PartLayers(width, mlp_ratio, eps), PartLayers(width, mlp_ratio, eps)
+
+    def forward(self, x: Tensor, of_image: int, mask: Tensor) -> Tensor:
+        """See MultiwayBlock."""
+        image, text = self.image, self.text
+        asked = torch.cat((image.asked(x[:, :of_image]), text.asked(x[:, of_image:])), dim=1)
+        q, k, v = asked.view(*asked.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        seen = attend(q, k, v, mask).transpose(1, 2).flatten(2)
+        x = self.joined(x, torch.cat((image.told(seen[:, :of_image]), text.told(seen[:, of_image:])), dim=1))
+        return self.joined(x, torch.cat((image.fed(x[:, :of_image]), text.fed(x[:, of_image:])), dim=1))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiwayConfig(ModelConfig[ImageTextBatch]):
     """The sizes of a tower; the defaults are those of BEiT-3 base. vocabulary: the number of token ids, that of the
-    split's tokenizer or more.
+    split's tokenizer or more. apart: the tower of BEiT-3's code: image and text share no layer, norms inside attention
+    and MLP, learnt places of patches, and no other norm or embedding of a kind before the blocks.
     """
 
     vocabulary: int = 64010
@@ -52,6 +99,7 @@ class MultiwayConfig(ModelConfig[ImageTextBatch]):
     heads: int = 12
     mlp_ratio: int = 4
     eps: float = 1e-5
+    apart: bool = False
 
     def __post_init__(self) -> None:
         self.need_heads(of=4)
@@ -61,10 +109,10 @@ class MultiwayConfig(ModelConfig[ImageTextBatch]):
 class Multiway(nn.Module):
     """The tower. Image: a class token and patches with fixed positions, of which hidden ones are a mask token. Text:
     ids with learned positions, whose first token stands for the text. Patches have a layer norm before their positions
-    are added, so that much white does not drown these.
+    are added, so that much white does not drown these; see `MultiwayConfig.apart` for the tower without it.
     """
 
-    TABLES = ("kind", "mask_token", "class_token")
+    TABLES = ("kind", "mask_token", "class_token", "place")
     """The parameters that are tables of embeddings, which do not decay."""
 
     place: Tensor
@@ -74,13 +122,18 @@ class Multiway(nn.Module):
         (length,) = grids["text"].need("token", by="a model of images with texts")
         self.tokens = tokens = ImageTokens(grids["image"])
         width, eps = c.width, c.eps
-        self.embed = nn.Sequential(nn.Linear(tokens.n_inputs, width), nn.LayerNorm(width, eps=eps))
-        self.register_buffer("place", tokens.positions(width), persistent=False)
+        first = nn.Linear(tokens.n_inputs, width)
+        self.embed = first if c.apart else nn.Sequential(first, nn.LayerNorm(width, eps=eps))
+        if c.apart:
+            self.place = nn.Parameter(torch.empty(1 + tokens.n_tokens, width).normal_(std=INIT_STD))
+        else:
+            self.register_buffer("place", F.pad(tokens.positions(width), (0, 0, 1, 0)), persistent=False)
         self.class_token = nn.Parameter(torch.empty(width).normal_(std=INIT_STD))
         self.mask_token = nn.Parameter(torch.empty(width).normal_(std=INIT_STD))
-        self.ids = TokenIds(c.vocabulary, width, length, learned=True, eps=eps)
-        self.kind = nn.Parameter(torch.zeros(2, width))
-        self.blocks = nn.ModuleList(MultiwayBlock(width, c.heads, c.mlp_ratio, eps) for _ in range(c.depth))
+        self.ids = TokenIds(c.vocabulary, width, length, learned=True, eps=None if c.apart else eps)
+        self.kind = None if c.apart else nn.Parameter(torch.zeros(2, width))
+        block = PartsBlock if c.apart else MultiwayBlock
+        self.blocks = nn.ModuleList(block(width, c.heads, c.mlp_ratio, eps) for _ in range(c.depth))
         self.norm = Norms(width, eps, 2)
 
     def forward(self, image: Tensor, ids: Tensor, valid: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -92,8 +145,10 @@ class Multiway(nn.Module):
         if hidden is not None:
             x = torch.where(hidden[..., None], self.mask_token.to(x.dtype), x)
         first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
-        seen = torch.cat((first, x + self.place), dim=1) + self.kind[IMAGE]
-        read = self.ids(ids, torch.arange(ids.shape[1], device=ids.device)) + self.kind[TEXT]
+        seen = torch.cat((first, x), dim=1) + self.place
+        read = self.ids(ids, torch.arange(ids.shape[1], device=ids.device))
+        if self.kind is not None:
+            seen, read = seen + self.kind[IMAGE], read + self.kind[TEXT]
         both, of_image = torch.cat((seen, read), dim=1), seen.shape[1]
         mask = F.pad(valid, (of_image, 0), value=True)[:, None, None]
         for block in self.blocks:

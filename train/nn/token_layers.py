@@ -25,6 +25,8 @@ from maskstream.pipelines.masks import TextMaskBatch
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.train.core.dropout import Dropping
 
+from .transformer import NormAt
+
 NO_MASK = "a text model trains on masked tokens, and the batch has no mask; give the loader a mask"
 NO_IDS = (
     "the batch's mask has no token ids, so the encoder would read what it has to predict; put the mask into "
@@ -33,20 +35,21 @@ NO_IDS = (
 
 
 class TokenIds(Dropping):
-    """The embeddings of token ids: a table of ids, with `learned` one of places in the document, and a layer norm.
+    """The embeddings of token ids: a table of ids, with `learned` one of places in the document, and with `eps` a layer
+    norm.
 
     segment: a vector (D,) that every token adds, as BERT's of its first segment; None where places have it in them.
     """
 
     segment: nn.Parameter | None
 
-    def __init__(self, vocabulary: int, width: int, length: int, *, learned: bool, eps: float) -> None:
+    def __init__(self, vocabulary: int, width: int, length: int, *, learned: bool, eps: float | None) -> None:
         super().__init__()
         self.vocabulary, self.length = vocabulary, length
         self.ids = nn.Embedding(vocabulary, width)
         self.places = nn.Embedding(length, width) if learned else None
         self.register_parameter("segment", None)
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm = nn.Identity() if eps is None else nn.LayerNorm(width, eps=eps)
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
         """The vectors (..., D) of ids int (...), at `places` int (...) of their documents.
@@ -127,8 +130,6 @@ al., 2021), or as a penalty of attention that grows with the distance (Press et 
 
 _HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # since torch 2.10
 _HALF = (torch.float16, torch.bfloat16)
-NormAt = Literal["pre", "post"]
-"""Where the layer norm of a residual branch stands: before it, or after the sum, as in BERT."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

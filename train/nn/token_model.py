@@ -29,7 +29,6 @@ from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelCon
 from .token_layers import (
     Documents,
     HiddenTokens,
-    NormAt,
     Positions,
     TokenBlock,
     TokenHead,
@@ -37,7 +36,7 @@ from .token_layers import (
     hidden_tokens,
     need_mask,
 )
-from .transformer import init_normal
+from .transformer import NormAt, init_normal
 
 ROOT = {
     "embed.ids.weight": "bert.embeddings.word_embeddings.weight",

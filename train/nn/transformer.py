@@ -9,7 +9,7 @@ forward over the same `Attention` and `MLP`. Weights for a seed follow the order
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ MATMUL_TOKENS = 2048
 """The most keys for which bf16 attention on a CPU makes its whole matrix; beyond it, the memory counts."""
 INIT_STD, INIT_WIDTH = 0.02, 768
 """The standard deviation of the initial weights of linear layers and tables of a model of this width, as in BERT."""
+NormAt = Literal["pre", "post"]
+"""Where the layer norm of a residual branch stands: before it, or after the sum, as in BERT."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
@@ -81,14 +83,16 @@ def _of_last(mask: Tensor | None, last: int | None) -> Tensor | None:
 
 
 class CrossAttention(Dropping):
-    """Cross-attention: tokens (B, L, D) attend to other tokens (B, S, D), which get a layer norm first."""
+    """Cross-attention: tokens (B, L, D) attend to other tokens (B, S, D), which get a layer norm first; none without
+    `eps`.
+    """
 
     drops = "attention"
 
-    def __init__(self, width: int, heads: int, eps: float) -> None:
+    def __init__(self, width: int, heads: int, eps: float | None) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm = nn.Identity() if eps is None else nn.LayerNorm(width, eps=eps)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -101,9 +105,12 @@ class CrossAttention(Dropping):
 
 
 class MLP(Dropping):
-    """The feed-forward part of a block, (..., L, D): two linear layers with a GELU between them."""
+    """The feed-forward part of a block, (..., L, D): two linear layers with a GELU between them. quick: the GELU is
+    CLIP's, x sigmoid(1.702 x).
+    """
 
     drops = "inner"
+    quick: bool = False
 
     def __init__(self, width: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -111,20 +118,32 @@ class MLP(Dropping):
         self.down = nn.Linear(mlp_ratio * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.down(self.dropped(F.gelu(self.up(x)))))
+        x = self.up(x)
+        x = x * torch.sigmoid(1.702 * x) if self.quick else F.gelu(x)
+        return cast(Tensor, self.down(self.dropped(x)))
 
 
 class TransformerBlock(ResidualBlock):
-    """A pre-norm transformer block (..., L, D): attention and an MLP, each with a residual connection.
+    """A transformer block (..., L, D): attention and an MLP, each with a residual connection.
 
     kinds: the number of kinds of token; each kind has layer norms of its own, all other weights are shared. cross: use
-    CrossAttention to the tokens `seen` instead of self-attention.
+    CrossAttention to the tokens `seen` instead of self-attention. post: norms stand after the sums, of self-attention
+    over all tokens.
     """
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: int, eps: float = 1e-6, *, kinds: int = 1, cross: bool = False
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: int,
+        eps: float = 1e-6,
+        *,
+        kinds: int = 1,
+        cross: bool = False,
+        post: bool = False,
     ) -> None:
         super().__init__()
+        self.post = post
         self.norm1 = Norms(width, eps, kinds)
         self.attention = CrossAttention(width, heads, eps) if cross else Attention(width, heads)
         self.norm2 = Norms(width, eps, kinds)
@@ -142,6 +161,9 @@ class TransformerBlock(ResidualBlock):
         """mask: the attention mask (see `attend`). kind: selects the norms. seen: keys of `cross`. last: return only
         the last `last` tokens, which attend to all; the others are not computed.
         """
+        if self.post:
+            x = self.norm1(self.joined(x, self.attention(x, mask)), kind)
+            return cast(Tensor, self.norm2(self.joined(x, self.mlp(x)), kind))
         normed = self.norm1(x, kind)
         if isinstance(self.attention, CrossAttention):
             if seen is None:
@@ -163,18 +185,21 @@ class BlockSizes:
 
 
 class Norms(nn.Module):
-    """A layer norm for each kind of token."""
+    """A layer norm for each kind of token; none without `eps`."""
 
-    def __init__(self, width: int, eps: float, kinds: int = 1) -> None:
+    def __init__(self, width: int, eps: float | None, kinds: int = 1) -> None:
         super().__init__()
-        self.of = nn.ModuleList(nn.LayerNorm(width, eps=eps) for _ in range(kinds))
+        self.of = nn.ModuleList(nn.Identity() if eps is None else nn.LayerNorm(width, eps=eps) for _ in range(kinds))
 
     def forward(self, x: Tensor, kind: int = 0) -> Tensor:
         return cast(Tensor, self.of[kind](x))
 
 
 class Stack(nn.Module):
-    """Blocks in sequence and a final layer norm, whose epsilon is `norm_eps`, by default that of the blocks."""
+    """Blocks in sequence and a final layer norm, whose epsilon is `norm_eps`, by default that of the blocks.
+
+    post: norms stand after the sums of the blocks, and none at the end.
+    """
 
     def __init__(
         self,
@@ -187,12 +212,13 @@ class Stack(nn.Module):
         norm_eps: float | None = None,
         kinds: int = 1,
         cross: bool = False,
+        post: bool = False,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, heads, mlp_ratio, eps, kinds=kinds, cross=cross) for _ in range(depth)
+            TransformerBlock(width, heads, mlp_ratio, eps, kinds=kinds, cross=cross, post=post) for _ in range(depth)
         )
-        self.norm = Norms(width, eps if norm_eps is None else norm_eps, kinds)
+        self.norm = Norms(width, None if post else eps if norm_eps is None else norm_eps, kinds)
 
     def forward(
         self,
@@ -214,19 +240,27 @@ class Stack(nn.Module):
 
 
 class CoAttention(ResidualBlock):
-    """A pre-norm block of one stream (B, S, D): attention to itself, attention to another stream, and an MLP."""
+    """A block of one stream (B, S, D): attention to itself, attention to another stream, and an MLP.
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
+    post: norms stand after the sums, and what is attended to is not normed again.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float, *, post: bool = False) -> None:
         super().__init__()
+        self.post = post
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.cross = CrossAttention(width, heads, eps)
+        self.cross = CrossAttention(width, heads, None if post else eps)
         self.norm3 = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, mlp_ratio)
 
     def forward(self, x: Tensor, other: Tensor, own: Tensor | None = None, others: Tensor | None = None) -> Tensor:
         """own, others: attention masks bool (B, 1, 1, S), where the stream and the other one have padding."""
+        if self.post:
+            x = self.norm1(self.joined(x, self.attention(x, own)))
+            x = self.norm2(self.joined(x, self.cross(x, other, others)))
+            return cast(Tensor, self.norm3(self.joined(x, self.mlp(x))))
         x = self.joined(x, self.attention(self.norm1(x), own))
         x = self.joined(x, self.cross(self.norm2(x), other, others))
         return self.joined(x, self.mlp(self.norm3(x)))
@@ -235,10 +269,10 @@ class CoAttention(ResidualBlock):
 class FusionBlock(nn.Module):
     """A block of each stream. Both read what the other stream was before the block (METER, Dou et al., 2022)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float, *, post: bool = False) -> None:
         super().__init__()
-        self.image = CoAttention(width, heads, mlp_ratio, eps)
-        self.text = CoAttention(width, heads, mlp_ratio, eps)
+        self.image = CoAttention(width, heads, mlp_ratio, eps, post=post)
+        self.text = CoAttention(width, heads, mlp_ratio, eps, post=post)
 
     def forward(self, image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """image (B, V, D), text (B, L, D), valid: an attention mask of the text, bool (B, 1, 1, L)."""

@@ -52,7 +52,9 @@ def check_parity(model: nn.Module, made: Tensor, written: Tensor, most: float = 
     assert any(float(one.norm()) > 0 for one in ours)
 
 
-def normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+def normed(x: Tensor, norm: nn.Module) -> Tensor:
+    if isinstance(norm, nn.Identity):
+        return x
     centred = x - x.mean(-1, keepdim=True)
     return centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
 
@@ -81,10 +83,14 @@ def attention(x: Tensor, layer: nn.Module) -> Tensor:
 
 
 def mlp(x: Tensor, layer: nn.Module) -> Tensor:
-    return linear(gelu(linear(x, layer.up)), layer.down)
+    x = linear(x, layer.up)
+    return linear(x / (1 + (-1.702 * x).exp()) if getattr(layer, "quick", False) else gelu(x), layer.down)
 
 
 def block(x: Tensor, layer: nn.Module, kind: int = 0) -> Tensor:
+    if layer.post:
+        x = normed(x + attention(x, layer.attention), layer.norm1.of[kind])
+        return normed(x + mlp(x, layer.mlp), layer.norm2.of[kind])
     x = x + attention(normed(x, layer.norm1.of[kind]), layer.attention)
     return x + mlp(normed(x, layer.norm2.of[kind]), layer.mlp)
 
@@ -96,7 +102,7 @@ def stacked(x: Tensor, stack: nn.Module, kind: int = 0) -> Tensor:
 
 
 def cross(x: Tensor, seen: Tensor, layer: nn.Module) -> Tensor:
-    """Attention of one sample's tokens (L, D) to other ones (S, D), which are normed."""
+    """Attention of one sample's tokens (L, D) to other ones (S, D), which are normed where the layer has a norm."""
     k, v = linear(normed(seen, layer.norm), layer.key_value).chunk(2, dim=1)
     return linear(heads_of(linear(x, layer.query), k, v, layer.heads), layer.out)
 

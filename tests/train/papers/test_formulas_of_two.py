@@ -18,9 +18,12 @@ from ..text_batches import VOCABULARY, made_up
 from .second_writing import (
     GRIDS,
     attention,
+    check_parity,
     cross,
     decoded,
     encoded,
+    gelu,
+    heads_of,
     linear,
     mlp,
     nats,
@@ -93,7 +96,7 @@ def image_text(lengths: tuple[int, ...] = (12, 20, 7)) -> ImageTextBatch:
         image_mask=seen.mask,
         text=text,
         text_mask=mask,
-        box=torch.tensor([[0.1, 0.2, 0.7, 0.9], [0.5, 0.0, 1.0, 0.3], 4 * [torch.nan]]),
+        box=torch.tensor([[0.125, 0.25, 0.6875, 0.875], [0.5, 0.0, 1.0, 0.3125], 4 * [torch.nan]]),
         segment=segment,
         pair=pair,
         match=torch.tensor([True, False, True]),
@@ -102,8 +105,14 @@ def image_text(lengths: tuple[int, ...] = (12, 20, 7)) -> ImageTextBatch:
     )
 
 
-def test_m3ae_fuses_streams_by_attention_to_each_other_and_has_three_tasks() -> None:
-    """Chen et al. (2022): patches from the layer in the middle, words and the judgement from the last one."""
+@pytest.mark.parametrize(
+    "own", [{}, {"clip": True, "norm": "post", "projected": True, "positions": "columns", "untied": True}]
+)
+def test_m3ae_fuses_streams_by_attention_to_each_other_and_has_three_tasks(own) -> None:
+    """Chen et al. (2022): patches from the layer in the middle, words and the judgement from the last one. With copied
+    weights, loss and gradients of the second were those of M3AETransformerSS in zhjohnchan/M3AE at 14da377, to 0 and
+    1e-14 in float64, with equal epsilons, no dropout, and pixels normalised as here.
+    """
     config = ImageTextAutoencoderConfig(
         vocabulary=VOCABULARY,
         width=32,
@@ -115,16 +124,28 @@ def test_m3ae_fuses_streams_by_attention_to_each_other_and_has_three_tasks() -> 
         decoder_width=16,
         decoder_depth=1,
         decoder_heads=2,
+        **own,
     )
     batch = image_text()
-    model = random_weights(config.build({**GRIDS, "text": batch.text_mask.grid}, seed=1))
-    part = model.encoder
+    model = random_weights(config.build({**GRIDS, "text": batch.text_mask.grid}, seed=1)).requires_grad_(True)
+    part, place = model.encoder, model.tokens.positions(16)
+    place = place.roll(8, 1) if own else place
+
+    def onto(x: Tensor, kind: int) -> Tensor:
+        return (linear(x, part.onto[kind]) if own else x) + part.kind[kind]
+
+    def last(x: Tensor, kind: int) -> Tensor:
+        return x if own else normed(x, part.norms[kind])
 
     def text_of(ids: Tensor) -> Tensor:
         x = normed(part.embed.ids.weight[ids.long()] + part.embed.places.weight[: len(ids)], part.embed.norm)
-        return stacked(x, part.text) + part.kind[1]
+        return onto(stacked(x, part.text), 1)
 
     def co_attended(x: Tensor, other: Tensor, layer: CoAttention) -> Tensor:
+        if own:
+            x = normed(x + attention(x, layer.attention), layer.norm1)
+            x = normed(x + cross(x, other, layer.cross), layer.norm2)
+            return normed(x + mlp(x, layer.mlp), layer.norm3)
         x = x + attention(normed(x, layer.norm1), layer.attention)
         x = x + cross(normed(x, layer.norm2), other, layer.cross)
         return x + mlp(normed(x, layer.norm3), layer.mlp)
@@ -141,37 +162,78 @@ def test_m3ae_fuses_streams_by_attention_to_each_other_and_has_three_tasks() -> 
             super().__init__()
             self.config, self.encoder, self.tokens = config, part.image, model.tokens
 
+    def image_of(row: int, visible: Tensor) -> Tensor:
+        if not own:
+            return onto(encoded(Seen(), batch.image[row], visible), 0)
+        patches = model.tokens.inputs(model.tokens.split(batch.image[row, None]))[0, visible]
+        x = linear(patches, part.image.embed) + part.image.place[visible]
+        return onto(
+            stacked(normed(torch.cat((part.image.class_token[None], x)), part.image.before), part.image.stack), 0
+        )
+
     wrong, far, unlike = [], [], []
     for row in range(3):
         n, m = int(batch.text.valid[row].sum()), int(batch.pair.valid[row].sum())
-        image = encoded(Seen(), batch.image[row], torch.arange(16)) + part.kind[0]
+        image = image_of(row, torch.arange(16))
         _, read = fused(image, text_of(batch.inputs[row, :n]), 2)
         hidden = batch.text_mask.masked[row].nonzero()[:, 0]
-        logits = words(normed(read, part.norms[1])[hidden], model.words, part.embed.ids.weight)
+        table = model.table.weight if own else part.embed.ids.weight
+        logits = words(last(read, 1)[hidden], model.words, table)
         wrong.append(nats(logits, batch.text.tokens[row, hidden]))
         seen, told = fused(image, text_of(batch.pair.tokens[row, :m]), 2)
-        first = (normed(told, part.norms[1])[0], normed(seen, part.norms[0])[0])
+        first = (last(told, 1)[0], last(seen, 0)[0])
         pooled = torch.cat((linear(first[0], model.pooler.text), linear(first[1], model.pooler.image))).tanh()
         unlike.append(nats(linear(pooled, model.match)[None], batch.match[row, None]))
         visible, target = batch.image_mask.visible[row], batch.image_mask.target[row]
-        image = encoded(Seen(), batch.image[row], visible) + part.kind[0]
-        half, _ = fused(image, text_of(batch.text.tokens[row, :n]), 1)
-        made = decoded(half, model.decoder, model.tokens.positions(16), visible, target)
+        half, _ = fused(image_of(row, visible), text_of(batch.text.tokens[row, :n]), 1)
+        made = decoded(half, model.decoder, place, visible, target)
         patches = model.tokens.inputs(model.tokens.split(batch.image[row, None]))[0]
         far.append((made - whitened(patches[target])).square().mean(1))
     parts = {"hidden words": wrong, "hidden patches": far, "matching": unlike}
-    expected = {name: torch.cat(each).mean().item() for name, each in parts.items()}
+    expected = {name: torch.cat(each).mean() for name, each in parts.items()}
     losses = model(batch)
-    assert {name: mean.item() for name, mean in losses.means().items()} == pytest.approx(expected, rel=1e-5)
-    assert losses.loss().item() == pytest.approx(sum(expected.values()), rel=1e-5)
+    assert {name: mean.item() for name, mean in losses.means().items()} == pytest.approx(
+        {name: one.item() for name, one in expected.items()}, rel=1e-10
+    )
+    check_parity(model, losses.loss(), torch.stack(list(expected.values())).sum())
 
 
-def test_oneref_finds_box_and_segment_by_products_of_patches_with_the_phrase() -> None:
-    """Xiao et al. (2024), in a tower of BEiT-3's kind: shared attention, and norms and MLPs of each modality."""
-    batch = image_text()
-    config = OneRefConfig(vocabulary=VOCABULARY, width=32, depth=2, heads=2)
-    model = random_weights(config.build({**GRIDS, "text": batch.text_mask.grid}, seed=1))
-    tower, place = model.tower, model.tokens.positions(32)
+AS_THE_AUTHORS = {"apart": True, "plain": True, "untied": True, "smoothing": 0.1, "drop_worst": 0.2, "drop_after": 1}
+
+
+@pytest.mark.parametrize("batches", [None, 1, 2])
+def test_oneref_finds_box_and_segment_by_products_of_patches_with_the_phrase(batches) -> None:
+    """Xiao et al. (2024), in a tower of BEiT-3's kind: shared attention, and norms and MLPs of each modality; or as in
+    their code, where all layers are apart and the worst hidden words are left out after a while. With copied weights,
+    boxes, similarities, predictions of patches and relations, the loss of words and all gradients of the latter were
+    those of BEiT3ForGrounding in linhuixiao/OneRef at 882ed1b, to 9e-16 and 2e-15 in float64.
+    """
+    batch, theirs = image_text(), batches is not None
+    config = OneRefConfig(vocabulary=VOCABULARY, width=32, depth=2, heads=2, **(AS_THE_AUTHORS if theirs else {}))
+    model = random_weights(config.build({**GRIDS, "text": batch.text_mask.grid}, seed=1)).requires_grad_(True)
+    model.batches.fill_(batches or 0)
+    tower, place, scale = model.tower, model.tokens.positions(32), 1 if theirs else 32
+
+    def split_layers(x: Tensor, layer: nn.Module) -> Tensor:
+        parts = list(zip((x[:17], x[17:]), (layer.image, layer.text), strict=True))
+        asked = torch.cat([linear(normed(own, part.norm1), part.qkv) for own, part in parts])
+        seen = heads_of(*asked.chunk(3, dim=1), layer.heads)
+        made = []
+        for (own, part), one in zip(parts, (seen[:17], seen[17:]), strict=True):
+            own = own + linear(normed(one, part.attended), part.out)
+            inner = gelu(linear(normed(own, part.norm2), part.up))
+            made.append(own + linear(normed(inner, part.middle), part.down))
+        return torch.cat(made)
+
+    def shared_attention(x: Tensor, layer: nn.Module) -> Tensor:
+        x = x + attention(both(x, layer.norm1), layer.attention)
+        inner = both(x, layer.norm2)
+        return x + torch.cat((mlp(inner[:17], layer.mlps[0]), mlp(inner[17:], layer.mlps[1])))
+
+    def smoothed(logits: Tensor, label: Tensor) -> Tensor:
+        """The divergence of what is likely from labels of which 0.1 is spread over all other ids."""
+        wanted = torch.full_like(logits, 0.1 / (VOCABULARY - 1)).scatter(1, label.long()[:, None], 0.9)
+        return (wanted * (wanted.log() + logits.exp().sum(1, keepdim=True).log() - logits)).sum(1)
 
     def both(x: Tensor, norms: nn.Module) -> Tensor:
         return torch.cat((normed(x[:17], norms.of[0]), normed(x[17:], norms.of[1])))
@@ -197,26 +259,31 @@ def test_oneref_finds_box_and_segment_by_products_of_patches_with_the_phrase() -
     for row in range(3):
         n = int(batch.text.valid[row].sum())
         patches = model.tokens.inputs(model.tokens.split(batch.image[row, None]))[0]
-        x = normed(linear(patches, tower.embed[0]), tower.embed[1])
+        x = linear(patches, tower.embed) if theirs else normed(linear(patches, tower.embed[0]), tower.embed[1])
         hidden = batch.image_mask.masked[row]
-        x = torch.stack([tower.mask_token if hidden[i] else x[i] for i in range(16)]) + place
+        x = torch.stack([tower.mask_token if hidden[i] else x[i] for i in range(16)])
         ids = batch.inputs[row, :n]
-        told = normed(tower.ids.ids.weight[ids] + tower.ids.places.weight[:n], tower.ids.norm) + tower.kind[1]
-        x = torch.cat((tower.class_token[None] + tower.kind[0], x + tower.kind[0], told))
+        told = tower.ids.ids.weight[ids] + tower.ids.places.weight[:n]
+        if theirs:
+            x = torch.cat((torch.cat((tower.class_token[None], x)) + tower.place, told))
+        else:
+            told = normed(told, tower.ids.norm) + tower.kind[1]
+            x = torch.cat((tower.class_token[None] + tower.kind[0], x + place + tower.kind[0], told))
         for layer in tower.blocks:
-            x = x + attention(both(x, layer.norm1), layer.attention)
-            inner = both(x, layer.norm2)
-            x = x + torch.cat((mlp(inner[:17], layer.mlps[0]), mlp(inner[17:], layer.mlps[1])))
+            x = split_layers(x, layer) if theirs else shared_attention(x, layer)
         x = both(x, tower.norm)
         seen, phrase, read = x[1:17], x[17], x[17:]
         product = unit(linear(seen, model.of_patch)) * unit(linear(phrase, model.of_phrase))
-        alike = product.sum(1) * model.scale
+        alike = product.sum(1) if theirs else product.sum(1) * model.scale
         whole = (alike.exp() / alike.exp().sum()) @ linear(seen, model.source)
         cx, cy, w, h = layers(whole, model.box).sigmoid()
         hidden_ids = batch.text_mask.masked[row].nonzero()[:, 0]
-        logits = words(read[hidden_ids], model.word, tower.ids.ids.weight)
-        add("hidden words", *nats(logits, batch.text.tokens[row, hidden_ids]))
-        made = linear(32 * product[hidden], model.patch)
+        label = batch.text.tokens[row, hidden_ids]
+        if theirs:
+            add("hidden words", *smoothed(linear(read[hidden_ids], model.word), label))
+        else:
+            add("hidden words", *nats(words(read[hidden_ids], model.word, tower.ids.ids.weight), label))
+        made = linear(unit(product[hidden]) if theirs else 32 * product[hidden], model.patch)
         add("hidden patches", *(made - whitened(patches[hidden])).square().mean(1))
         if batch.box[row].isnan().any():
             continue
@@ -231,19 +298,26 @@ def test_oneref_finds_box_and_segment_by_products_of_patches_with_the_phrase() -
         inside = [x0 <= (i % 4 + 0.5) / 4 < x1 and y0 <= (i // 4 + 0.5) / 4 < y1 for i in range(16)]
         drawn = torch.stack([batch.segment[row, 8 * (i // 4) :][:8, 8 * (i % 4) :][:, :8].flatten() for i in range(16)])
         for name, made, true in (
-            ("patches of the box", alike + model.near_bias, torch.tensor(inside)),
-            ("segment", linear(32 * product, model.segment), drawn),
+            ("patches of the box", alike if theirs else alike + model.near_bias, torch.tensor(inside)),
+            ("segment", linear(scale * product, model.segment), drawn),
         ):
             focal, dice = area(made.flatten(), true.flatten())
             add(f"{name}, focal", focal)
             add(f"{name}, dice", dice)
-        sides = 1 / (4 * (x1 - x0)).clamp_min(1), 1 / (4 * (y1 - y0)).clamp_min(1)
+        sides = [(1 / (4 * side).clamp_min(1)).float().double() for side in (x1 - x0, y1 - y0)]
         true = torch.stack(
             [torch.stack(((i % 4 - 2 * (x0 + x1)) / 4, (i // 4 - 2 * (y0 + y1)) / 4, *sides)) for i in range(16)]
         )
-        add("relations", (layers(32 * product, model.relation) - true).abs().sum(1).mean())
-    expected = {name: torch.stack(each).mean().item() for name, each in found.items()}
+        add("relations", (layers(scale * product, model.relation) - true).abs().sum(1).mean())
+    if batches == 2:
+        every = sorted(found["hidden words"], key=Tensor.item)
+        found["hidden words"] = every[: int(len(every) * 0.8)]
+        assert len(found["hidden words"]) < len(every)
+    expected = {name: torch.stack(each).mean() for name, each in found.items()}
     shares = {name: 20 if "focal" in name else 2 if "dice" in name else 1 for name in expected}
     losses = model(batch)
-    assert {name: mean.item() for name, mean in losses.means().items()} == pytest.approx(expected, rel=1e-4)
-    assert losses.loss().item() == pytest.approx(sum(shares[name] * one for name, one in expected.items()), rel=1e-4)
+    assert {name: mean.item() for name, mean in losses.means().items()} == pytest.approx(
+        {name: one.item() for name, one in expected.items()}, rel=1e-10
+    )
+    check_parity(model, losses.loss(), torch.stack([shares[name] * one for name, one in expected.items()]).sum())
+    assert int(model.batches) == (batches + 1 if theirs else 0)

@@ -29,12 +29,21 @@ from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, put_tokens
-from maskstream.train.nn.media_tokens import ImageTokens
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, image_positions
 from maskstream.train.nn.token_layers import NO_IDS, TokenHead, TokenIds
-from maskstream.train.nn.transformer import BlockSizes, FusionBlock, Stack, init_linear, init_tables
+from maskstream.train.nn.transformer import (
+    INIT_STD,
+    MLP,
+    BlockSizes,
+    FusionBlock,
+    NormAt,
+    Stack,
+    init_linear,
+    init_tables,
+)
 
 NEEDS = (
     "M3AE trains on masked images, masked texts and pairs; give the data an image_mask, a text_mask with masks.Replace "
@@ -42,9 +51,30 @@ NEEDS = (
 )
 
 
+class CLIPImages(nn.Module):
+    """The image's part of CLIP (Radford et al., 2021): learnt places, and a norm in front of the blocks."""
+
+    TABLES = ("place",)
+    """The parameters that are tables of embeddings, which do not decay."""
+
+    def __init__(self, tokens: ImageTokens, width: int, sizes: BlockSizes) -> None:
+        super().__init__()
+        self.embed = nn.Linear(tokens.n_inputs, width, bias=False)
+        self.class_token = nn.Parameter(torch.empty(width).normal_(std=INIT_STD))
+        self.place = nn.Parameter(torch.empty(tokens.n_tokens, width).normal_(std=INIT_STD))
+        self.before = nn.LayerNorm(width, eps=sizes.eps)
+        self.stack = Stack(sizes.depth, width, sizes.heads, sizes.mlp_ratio, sizes.eps)
+
+    def forward(self, inputs: Tensor, visible: Tensor) -> Tensor:
+        """Encodes inputs (B, V, values) of the patches `visible` int64 (B, V) to (B, 1 + V, D)."""
+        x = self.embed(inputs) + self.place[visible]
+        x = torch.cat((self.class_token.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
+        return cast(Tensor, self.stack(self.before(x)))
+
+
 class M3AEEncoder(nn.Module):
-    """Image: a class token and patches with fixed positions. Text: ids with learned positions. Each stream has an
-    embedding of its kind before the blocks of fusion.
+    """Image: a class token and patches with fixed positions, or CLIP's. Text: ids with learned positions. Each stream
+    has an embedding of its kind before the blocks of fusion.
     """
 
     TABLES = ("kind",)
@@ -55,24 +85,34 @@ class M3AEEncoder(nn.Module):
         (length,) = grids["text"].need("token", by="a model of images with texts")
         self.tokens = tokens = ImageTokens(grids["image"])
         sizes = BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps)
-        self.image = VisibleEncoder([tokens.n_inputs], [tokens.positions(c.width)], sizes, class_token=True)
+        post = c.norm == "post"
+        self.image = (
+            CLIPImages(tokens, c.width, sizes)
+            if c.clip
+            else VisibleEncoder([tokens.n_inputs], [tokens.positions(c.width)], sizes, class_token=True)
+        )
         self.embed = TokenIds(c.vocabulary, c.width, length, learned=True, eps=c.eps)
-        self.text = Stack(c.text_depth, c.width, c.heads, c.mlp_ratio, c.eps)
+        self.text = Stack(c.text_depth, c.width, c.heads, c.mlp_ratio, c.eps, post=post)
         self.kind = nn.Parameter(torch.zeros(2, c.width))
-        self.blocks = nn.ModuleList(FusionBlock(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(c.fusion_depth))
-        self.norms = nn.ModuleList(nn.LayerNorm(c.width, eps=c.eps) for _ in range(2))
+        self.blocks = nn.ModuleList(
+            FusionBlock(c.width, c.heads, c.mlp_ratio, c.eps, post=post) for _ in range(c.fusion_depth)
+        )
+        self.norms = nn.ModuleList(nn.Identity() if post else nn.LayerNorm(c.width, eps=c.eps) for _ in range(2))
+        self.onto = nn.ModuleList(nn.Linear(c.width, c.width) if c.projected else nn.Identity() for _ in range(2))
+        if c.clip:
+            use_quick_gelu(self.image)
 
     def of_images(self, patches: Tensor, visible: Tensor | None = None) -> Tensor:
         """uint8 patches (B, N, values) to (B, 1 + V, D), a class token first; visible: int64 (B, V), None for all."""
         if visible is None:
             visible = torch.arange(self.tokens.n_tokens, device=patches.device).expand(len(patches), -1)
         encoded = self.image(self.tokens.inputs(gather_tokens(patches, visible)), visible)
-        return cast(Tensor, encoded + self.kind[0])
+        return cast(Tensor, self.onto[0](encoded) + self.kind[0])
 
     def of_texts(self, ids: Tensor, valid: Tensor) -> Tensor:
         """ids int (B, L) to (B, L, D); valid: bool (B, L), False for padding."""
         places = torch.arange(ids.shape[1], device=ids.device)
-        return cast(Tensor, self.text(self.embed(ids, places), valid[:, None, None]) + self.kind[1])
+        return cast(Tensor, self.onto[1](self.text(self.embed(ids, places), valid[:, None, None])) + self.kind[1])
 
     def whole(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor]:
         """Both streams of a batch of which nothing is hidden."""
@@ -87,6 +127,13 @@ class M3AEEncoder(nn.Module):
         if blocks is not None and blocks < len(self.blocks):
             return image, text
         return self.norms[0](image), self.norms[1](text)
+
+
+def use_quick_gelu(part: nn.Module) -> None:
+    """Gives all MLPs of a part CLIP's GELU."""
+    for module in part.modules():
+        if isinstance(module, MLP):
+            module.quick = True
 
 
 class Pooler(nn.Module):
@@ -105,7 +152,9 @@ class ImageTextSizes(ModelConfig[ImageTextBatch]):
     """The sizes of an encoder of images with texts.
 
     vocabulary: the number of token ids, that of the split's tokenizer or more. depth, text_depth, fusion_depth: the
-    blocks of the image's encoder, of the text's, and of the fusion. eps: of all layer norms.
+    blocks of the image's encoder, of the text's, and of the fusion. eps: of all layer norms. clip: the image's encoder
+    is CLIP's, and the decoder of patches has its GELU. norm: where the norms of the text's encoder and of the fusion
+    stand. projected: a linear layer stands between each encoder and the fusion.
     """
 
     vocabulary: int = 30522
@@ -116,25 +165,33 @@ class ImageTextSizes(ModelConfig[ImageTextBatch]):
     heads: int = 12
     mlp_ratio: int = 4
     eps: float = 1e-6
+    clip: bool = False
+    norm: NormAt = "pre"
+    projected: bool = False
 
     def __post_init__(self) -> None:
         self.need_heads(of=4)
         self.need_least("depth", "text_depth", "fusion_depth", "mlp_ratio", "vocabulary")
+        self.need_choices(norm=NormAt)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextAutoencoderConfig(ImageTextSizes):
     """The sizes of M3AE. image_layer: after how many blocks of fusion patches are predicted. decoder_width,
-    decoder_depth, decoder_heads: of the decoder of patches.
+    decoder_depth, decoder_heads: of the decoder of patches. positions: of its tokens, see ImagePositions. untied: the
+    head of words has a table of its own.
     """
 
     image_layer: int = 3
     decoder_width: int = 384
     decoder_depth: int = 4
     decoder_heads: int = 6
+    positions: ImagePositions = "rows"
+    untied: bool = False
 
     def __post_init__(self) -> None:
         ImageTextSizes.__post_init__(self)
+        self.need_choices(positions=ImagePositions)
         if not 0 <= self.image_layer <= self.fusion_depth:
             raise ValueError(f"image_layer is 0 to fusion_depth={self.fusion_depth}, got {self.image_layer}")
         self.need_heads("decoder_width", "decoder_heads", of=4)
@@ -178,15 +235,18 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
         self.decoder = TokenDecoder(
             c.width,
             [self.tokens.n_targets],
-            [self.tokens.positions(c.decoder_width)],
+            [image_positions(self.tokens.grid, c.decoder_width, c.positions)],
             BlockSizes(c.decoder_depth, c.decoder_heads, c.mlp_ratio, c.eps),
             class_token=True,
             bias=True,
         )
         self.words = TokenHead(c.width, c.vocabulary, c.eps)
+        self.table = nn.Linear(c.width, c.vocabulary, bias=False) if c.untied else None
         self.pooler = Pooler(c.width)
         self.match = nn.Linear(2 * c.width, 2)
         self.decoder.init_weights()
+        if c.clip:
+            use_quick_gelu(self.decoder)
         init_linear(self)
         init_tables(self)
 
@@ -210,10 +270,10 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
         """
         of, (words, judged) = self.read(batch), self.judged(batch)
         label = gather_tokens(batch.text.tokens, of.text.target).long()
-        wrong = F.cross_entropy(words.flatten(0, 1).float(), label.flatten(), reduction="none").view_as(label)
+        wrong = F.cross_entropy(widen(words).flatten(0, 1), label.flatten(), reduction="none").view_as(label)
         with torch.no_grad():
             expected = self.tokens.targets(gather_tokens(of.patches, of.image.target))
-        match = F.cross_entropy(judged.float(), of.match.long(), reduction="none")
+        match = F.cross_entropy(widen(judged), of.match.long(), reduction="none")
         counts = torch.ones_like(match) if batch.weight is None else batch.weight
         return Losses(
             parts={
@@ -235,7 +295,8 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
         seen, read = self.encoder.fused(image.repeat(2, 1, 1), self.encoder.of_texts(ids, valid), valid)
         rows = len(batch.image)
         hidden = gather_tokens(read[:rows], of.text.target)
-        words = self.words(hidden, self.encoder.embed.ids.weight)
+        table = self.encoder.embed.ids if self.table is None else self.table
+        words = self.words(hidden, table.weight)
         return words, self.match(self.pooler(seen[rows:], read[rows:]))
 
     def predicted_patches(self, batch: ImageTextBatch) -> Tensor:

@@ -36,11 +36,9 @@ def m3ae_base() -> Recipe[ImageTextBatch]:
 
     Differs from the authors' code in: starts from random weights, theirs from CLIP's and RoBERTa's (of CLIP's 12 blocks
     all but the last, as here), whose rate is a fifth of the others'; here all learn at the rate of the others, 5e-5;
-    pre-norm layers, theirs are post-norm but for the image's; false pairs have another text, theirs another image; each
-    pair is false with probability 1/2, theirs half of a batch; pixels are normalised by ImageNet's mean and deviation,
-    theirs by CLIP's; no linear layer between the encoders and the fusion, theirs has one for each part; the head of
-    words is the table of embeddings, theirs a layer of its own; the image's encoder has no norm in front, GELU and
-    fixed positions, theirs CLIP's norm, QuickGELU and learnt ones.
+    false pairs have another text, theirs another image; each pair is false with probability 1/2, theirs half of a
+    batch; pixels are normalised by ImageNet's mean and deviation, theirs by CLIP's; an epsilon of 1e-5 in all norms,
+    theirs 1e-12 in those of the fusion and of the head of words.
     """
     return Recipe(
         name="m3ae-base",
@@ -49,6 +47,11 @@ def m3ae_base() -> Recipe[ImageTextBatch]:
         model=ImageTextAutoencoderConfig(
             depth=11,
             eps=1e-5,
+            clip=True,
+            norm="post",
+            projected=True,
+            positions="columns",
+            untied=True,
             dropout=DropoutConfig(hidden=0.1, attention=0.1, only=("encoder.embed", "encoder.text", "encoder.blocks")),
         ),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01),

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import log
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +29,7 @@ from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.model import Grids, Losses, LossPart, Model, squared, weighted
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, squared, weighted, widen
 from maskstream.train.nn.grid import gather_tokens, put_tokens
 from maskstream.train.nn.multiway import Multiway, MultiwayConfig
 from maskstream.train.nn.token_layers import NO_IDS, TokenHead
@@ -80,7 +82,25 @@ def _areas(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OneRefConfig(MultiwayConfig):
-    """The sizes of the tower."""
+    """The sizes of the tower, and what the authors' code has otherwise.
+
+    plain: similarities without a learnt scale and bias, products as they are, and hidden patches from products of
+    length 1. untied: the head of words is one linear layer, not a layer, a norm and the table. smoothing: of the labels
+    of hidden words, whose loss is then the divergence from them. drop_worst: the share of hidden words of a batch, the
+    worst ones, that do not count after `drop_after` batches of a rank.
+    """
+
+    plain: bool = False
+    untied: bool = False
+    smoothing: float = 0.0
+    drop_worst: float = 0.0
+    drop_after: int = 12_000
+
+    def __post_init__(self) -> None:
+        MultiwayConfig.__post_init__(self)
+        for name in ("smoothing", "drop_worst"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} lies in [0, 1), got {getattr(self, name)}")
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """ValueError for data whose rows have no phrase, or with a text mask without ids."""
@@ -110,25 +130,29 @@ class Found:
 
 
 class OneRef(Model[ImageTextBatch]):
-    """OneRef. Linear layers have MAE's initial weights, tables BERT's."""
+    """OneRef. Linear layers have MAE's initial weights, tables BERT's. batches: how many of them a rank has learnt
+    from.
+    """
 
     whole_graph = True
 
     corner: Tensor
+    batches: Tensor
 
     def __init__(self, config: OneRefConfig, grids: Grids) -> None:
         super().__init__(config, grids)
-        self.config, width = config, config.width
+        self.config, width, c = config, config.width, config
         self.tower = Multiway(config, grids)
         self.tokens = self.tower.tokens
         self.of_patch, self.of_phrase = (nn.Linear(width, width, bias=False) for _ in range(2))
-        self.scale = nn.Parameter(torch.tensor(FIRST_SCALE))
-        self.near_bias = nn.Parameter(torch.tensor(FIRST_BIAS))
+        self.scale = None if c.plain else nn.Parameter(torch.tensor(FIRST_SCALE))
+        self.near_bias = None if c.plain else nn.Parameter(torch.tensor(FIRST_BIAS))
         self.source = nn.Linear(width, width)
         self.box, self.relation = three_layers(width, 4), three_layers(width, 4)
         self.segment = nn.Linear(width, self.tokens.n_inputs // 3)
         self.patch = nn.Linear(width, self.tokens.n_targets)
-        self.word = TokenHead(width, config.vocabulary, config.eps)
+        self.word = nn.Linear(width, c.vocabulary) if c.untied else TokenHead(width, c.vocabulary, c.eps)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64), persistent=c.drop_worst > 0)
         rows, columns = self.tokens.grid
         ys, xs = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         self.register_buffer("corner", torch.stack((xs, ys), dim=-1).reshape(-1, 2).float(), persistent=False)
@@ -150,13 +174,15 @@ class OneRef(Model[ImageTextBatch]):
         patches = seen[:, 1:]
         phrase = F.normalize(self.of_phrase(read[:, :1]), dim=-1)
         product = F.normalize(self.of_patch(patches), dim=-1) * phrase
-        alike = product.sum(dim=-1) * self.scale
+        alike = product.sum(dim=-1)
+        if self.scale is not None:
+            alike = alike * self.scale
+            product = product * self.config.width  # so that a value is about 1
         whole = (alike.softmax(dim=-1)[..., None] * self.source(patches)).sum(dim=1)
-        product = product * self.config.width  # so that a value is about 1
         return Found(
-            box=self.box(whole).sigmoid().float(),
-            near=alike.float() + self.near_bias,
-            segment=self.segment(product).float(),
+            box=widen(self.box(whole).sigmoid()),
+            near=widen(alike) if self.near_bias is None else widen(alike) + self.near_bias,
+            segment=widen(self.segment(product)),
             product=product,
             words=read,
         )
@@ -179,8 +205,8 @@ class OneRef(Model[ImageTextBatch]):
         if batch.image_mask is not None:
             mask = batch.image_mask
             true = self.tokens.targets(gather_tokens(self.tokens.split(batch.image), mask.target))
-            parts["hidden patches"] = squared(self.patch(gather_tokens(found.product, mask.target)), true, mask.weight)
-            apart = (self.relation(found.product).float() - self.relations(wanted)).abs().sum(dim=-1).mean(dim=-1)
+            parts["hidden patches"] = squared(self._patches(found, mask.target), true, mask.weight)
+            apart = (widen(self.relation(found.product)) - self.relations(wanted)).abs().sum(dim=-1).mean(dim=-1)
             parts["relations"] = weighted(apart, weight)
         if batch.text_mask is not None:
             parts["hidden words"] = self._words(found, batch, batch.text_mask)
@@ -190,10 +216,30 @@ class OneRef(Model[ImageTextBatch]):
         """The cross-entropy of hidden tokens, in nats."""
         if mask.tokens is None:
             raise ValueError(NO_IDS)
-        label = gather_tokens(batch.text.tokens, mask.target).long()
-        logits = self.word(gather_tokens(found.words, mask.target), self.tower.ids.ids.weight)
-        wrong = F.cross_entropy(logits.flatten(0, 1).float(), label.flatten(), reduction="none")
-        return weighted(wrong.view_as(label), mask.weight)
+        label, c = gather_tokens(batch.text.tokens, mask.target).long(), self.config
+        logits, others = widen(self._logits(found, mask.target)).flatten(0, 1), c.vocabulary - 1
+        share = c.smoothing * c.vocabulary / others  # torch smooths over all ids, the authors over all others
+        wrong = F.cross_entropy(logits, label.flatten(), reduction="none", label_smoothing=share).view_as(label)
+        if c.smoothing:
+            wrong = wrong + (1 - c.smoothing) * log(1 - c.smoothing) + c.smoothing * log(c.smoothing / others)
+        if not c.drop_worst:
+            return weighted(wrong, mask.weight)
+        late = self.batches > c.drop_after
+        if self.training:
+            self.batches += 1
+        return weighted(wrong, mask.weight * torch.where(late, best_of(wrong, mask.weight, 1 - c.drop_worst), 1.0))
+
+    def _logits(self, found: Found, target: Tensor) -> Tensor:
+        """The logits of the tokens `target` (B, M): (B, M, vocabulary)."""
+        hidden = gather_tokens(found.words, target)
+        if isinstance(self.word, TokenHead):
+            return cast(Tensor, self.word(hidden, self.tower.ids.ids.weight))
+        return cast(Tensor, self.word(hidden))
+
+    def _patches(self, found: Found, target: Tensor) -> Tensor:
+        """The predictions (B, M, values) of the patches `target` (B, M)."""
+        product = gather_tokens(found.product, target)
+        return cast(Tensor, self.patch(F.normalize(product, dim=-1) if self.config.plain else product))
 
     def relations(self, boxes: Tensor) -> Tensor:
         """The relation of each patch to boxes (B, 4), corners as shares of the image: float32 (B, N, 4).
@@ -225,15 +271,25 @@ class OneRef(Model[ImageTextBatch]):
         image, text = batch.image, batch.text
         if batch.image_mask is not None:
             target = batch.image_mask.target
-            image = self.tokens.paint(image, target, self.patch(gather_tokens(found.product, target)))
+            painted = self.tokens.paint(image, target, self._patches(found, target))
+            hidden = batch.image_mask.masked.view(-1, h, w).repeat_interleave(ph, dim=1).repeat_interleave(pw, dim=2)
+            image = torch.where(hidden[..., None], painted, image)  # padding of targets points to a patch too
         if batch.text_mask is not None:
             target, real = batch.text_mask.target, batch.text_mask.target_valid
-            logits = self.word(gather_tokens(found.words, target), self.tower.ids.ids.weight)
+            logits = self._logits(found, target)
             before = gather_tokens(text.tokens, target)
             rows = put_tokens(text.tokens, target, torch.where(real, logits.argmax(dim=-1).int(), before))
             rows[:, 0] = text.tokens[:, 0]  # padding points to token 0, which is never hidden
             text = replace(text, tokens=rows)
         return replace(batch, image=image, text=text, box=box, segment=segment)
+
+
+def best_of(wrong: Tensor, weight: Tensor, share: float) -> Tensor:
+    """1 for the `share` of errors (B, M) that is smallest, of those with a weight (B, M), and 0 for the others."""
+    real = (weight > 0).flatten()
+    order = torch.where(real, wrong.detach().flatten(), float("inf")).argsort(stable=True)
+    kept = torch.arange(len(real), device=real.device) < (real.sum().double() * share).long()
+    return torch.zeros_like(wrong).flatten().scatter(0, order, kept.to(wrong.dtype)).view_as(wrong)
 
 
 def three_layers(width: int, values: int) -> nn.Sequential:
@@ -245,7 +301,7 @@ def three_layers(width: int, values: int) -> nn.Sequential:
 
 def _area(name: str, logits: Tensor, wanted: Tensor, weight: Tensor) -> dict[str, LossPart]:
     """The focal loss and the dice loss of areas (B, cells), of samples with weights (B,)."""
-    likely = logits.sigmoid()
+    likely, wanted = logits.sigmoid(), wanted.to(logits.dtype)
     right = likely * wanted + (1 - likely) * (1 - wanted)
     rare = ALPHA * wanted + (1 - ALPHA) * (1 - wanted)
     error = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
