@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_rig
+from libraries import start_with_pyav_libraries
 from machine import ROOT, facts, version_of
 
 PACKAGES = (
@@ -26,6 +27,7 @@ PACKAGES = (
     "nvidia-dali-cuda130",
     "nvidia-dali-cuda120",
     "PyNvVideoCodec",
+    "torchcodec",
     "av",
     "numpy",
     "numba",
@@ -120,4 +122,5 @@ def line(step: Step, row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    start_with_pyav_libraries(ROOT / "runs/libraries")
     main()

@@ -16,6 +16,7 @@ import torch
 
 from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.augment import RandomResizedCrop
+from maskstream.pipelines.decode.nvdec import missing_torchcodec
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.decoders import ENGINES
 from maskstream.pipelines.stream.topology import cores, resolved_device
@@ -191,10 +192,11 @@ def picture(number: int, size: tuple[int, int], shift: int = 0) -> npt.NDArray[n
 DATA = VideoData(clip=VideoClip(frames=16, stride=2, size=224), mask=masks.Tube(), augment=RandomResizedCrop(flip=0.5))
 DECODERS: dict[str, dict[str, Any]] = {
     "dali": {"backend": "dali"},
+    "torchcodec": {"backend": "torchcodec"},
     "cpu": {"backend": "cpu", "output": "rgb"},
     "cpu, planes": {"backend": "cpu", "output": "yuv"},
 }
-"""The settings of each way to pixels: by DALI, on the CPU, and planes on the CPU that the device makes pixels of."""
+"""The settings of each way to pixels: by DALI, by torchcodec, on the CPU, and planes of which the device makes them."""
 
 
 def loader_of(folder: Path, device: torch.device | str, decoder: str, **options: Any) -> Any:
@@ -224,8 +226,9 @@ def rate_of(loader: Any, rig: Rig, seconds: float) -> tuple[float, float]:
 
 
 def decoders(rig: Rig) -> list[str]:
-    """Those of DECODERS that serve the device: planes are for cards."""
-    return [name for name in DECODERS if rig.is_real or name != "cpu, planes"]
+    """Those of DECODERS that serve the device: planes are for cards, and so is torchcodec where it imports."""
+    lacks = {"cpu, planes": not rig.is_real, "torchcodec": not rig.is_real or missing_torchcodec()}
+    return [name for name in DECODERS if not lacks.get(name)]
 
 
 def said(error: Exception) -> str:

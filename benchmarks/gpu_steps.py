@@ -49,6 +49,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.dali import clip_graph
+from maskstream.pipelines.modalities.video.data import HARDWARE
 from maskstream.pipelines.modalities.video.packing import PackedRowMaker
 from maskstream.pipelines.modalities.video.rows import read_clip
 from maskstream.pipelines.stream.produce import batch_of
@@ -115,16 +116,18 @@ def files_with_gpu_tests() -> list[str]:
 
 
 def pixels(rig: Rig) -> Found:
-    """Every format by the device's decoder against the CPU, after a bright batch whose memory would show."""
+    """Every format by each decoder of the device against the CPU, after a bright batch whose memory would show."""
     rows: dict[str, Any] = {}
     wrong: list[str] = []
     mean_601 = 0.0
     videos, epochs = rig.pick((4, 4), (4, 1))
-    for name, kind in rig.pick(KINDS, ON_A_CPU).items():
+    hardware = [name for name in decoders(rig) if not name.startswith("cpu")]
+    for (format_, kind), decoder in product(rig.pick(KINDS, ON_A_CPU).items(), hardware):
+        name = format_ if decoder == "dali" else f"{format_}, {decoder}"
         with split_of(kind, videos=videos) as folder:
-            for batch in loader_of(folder, rig.device, "dali", seed=99, batch_size=videos):
+            for batch in loader_of(folder, rig.device, decoder, seed=99, batch_size=videos):
                 batch.video.fill_(255)
-            fast = loader_of(folder, rig.device, "dali", batch_size=videos)
+            fast = loader_of(folder, rig.device, decoder, batch_size=videos)
             slow = loader_of(folder, "cpu", "cpu", batch_size=videos)
             means, most, nearest = [], 0.0, True
             for _ in range(epochs):
@@ -160,7 +163,7 @@ def own_frame_nearest(found: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def on_cpu(loader: Any) -> Counter[str]:
-    """The clips of a loader by DALI that the CPU decoded, by reason."""
+    """The clips of a loader by a decoder of the device that the CPU decoded, by reason."""
     found: Counter[str] = loader._production._delivery.finish.on_cpu
     return found
 
@@ -337,7 +340,7 @@ def train(rig: Rig, recipe: Any, folder: Path, steps: int, **options: Any) -> tu
     with tempfile.TemporaryDirectory() as out:
         with closing(recipe.loader(folder, steps=steps, seed=0, device=rig.device)) as loader:
             Trainer(recipe, loader, out, steps=steps, device=rig.device, progress=False, **options).run()
-            cpu = on_cpu(loader).total() if recipe.data.backend == "dali" else 0
+            cpu = on_cpu(loader).total() if recipe.data.backend in HARDWARE else 0
         rows = read_metrics(Path(out) / "metrics.jsonl")
     if len(rows) != steps:
         raise RuntimeError(f"{len(rows)} steps have metrics, not {steps}")

@@ -7,7 +7,9 @@ where they differ, it reads chroma from the wrong rows, or makes a decoder for e
 """
 
 import ctypes
+from functools import cache
 
+import torch
 from av.video.frame import VideoFrame
 
 from maskstream.shards.media.mp4 import Int64Array, Packets, Track
@@ -97,3 +99,15 @@ def _loads(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@cache
+def missing_torchcodec() -> str:
+    """Why torchcodec cannot be used, in words; "" if it can."""
+    try:
+        import torchcodec
+        from torchcodec.decoders import Demuxer, VideoPacketDecoder  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        return f"it needs torchcodec 0.17 or later, made for this torch ({torch.__version__}), and FFmpeg: {said}"
+    return "" if torchcodec.ffmpeg_major_version else "torchcodec finds no FFmpeg: install its shared libraries"

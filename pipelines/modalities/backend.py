@@ -14,10 +14,12 @@ def missing_dali() -> str:
     return "it needs DALI: pip install 'maskstream[gpu]' (CUDA 13) or 'maskstream[gpu-cu12]'"
 
 
-def wants_dali(backend: Backend) -> bool:
-    """Whether DALI is asked for; ValueError for another word than those of `Backend`, and where DALI is missing."""
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend={backend!r}; legal are 'auto', 'cpu' and 'dali'")
+def wants_dali(backend: str, *others: str) -> bool:
+    """Whether DALI is asked for; ValueError for another word than those of `Backend` and `others`, and where DALI is
+    missing.
+    """
+    if backend not in (legal := (*get_args(Backend), *others)):
+        raise ValueError(f"backend={backend!r}; legal are {', '.join(map(repr, legal[:-1]))} and {legal[-1]!r}")
     if backend == "dali" and (missing := missing_dali()):
         raise ValueError(f"backend='dali': {missing}")
     return backend == "dali"

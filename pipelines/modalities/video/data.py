@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, Unpack, get_args
+from typing import Any, ClassVar, Literal, Self, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, FlowSource, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.backend import Backend, missing_dali, wants_dali
+from maskstream.pipelines.modalities.backend import missing_dali, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import RowSource
@@ -30,11 +30,17 @@ from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .decoders import agree, choose_decoder, dali_threads
 from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
+from .hardware import ClipDecoder, HardwareFinish
 from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker, check_one_clock, short_videos, without_short
+from .torchcodec import TorchcodecDecoder
 from .yuv import Output, OutputChoice, PlanesFinish
 
 log = logging.getLogger(__name__)
+
+VideoBackend = Literal["auto", "cpu", "dali", "torchcodec"]
+HARDWARE = ("dali", "torchcodec")
+"""The backends that decode on the device."""
 
 
 class VideoSettings(Options, total=False):
@@ -50,7 +56,7 @@ class VideoSettings(Options, total=False):
     tubelet: int
     patch: int
     fields: Fields
-    backend: Backend
+    backend: VideoBackend
     output: OutputChoice
 
 
@@ -77,12 +83,13 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)
     and patch (pixels): the size of a token. component: the video to read, such as "cam0.mp4"; None if a sample has only
     one. fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "cpu" is PyAV in
-    threads or workers, "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it is part of the identity.
-    "auto" is PyAV, but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why
-    (decoders.py). output: "yuv" hands cropped YUV planes to the device, which resizes and converts them (yuv.py): less
-    work for CPUs, less to copy. Its pixels differ from those of "rgb" by at most 2 levels, so it is part of the
-    identity. "auto" is "yuv" on a CUDA device, but "rgb" with a SampleFlow, colour jitter or a mask that needs frames,
-    which need RGB on the CPU, and elsewhere.
+    threads or workers; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it is part of the identity;
+    "torchcodec" is torchcodec's NVDEC, whose pixels are those of output="yuv" by PyAV, so it is not. "auto" is PyAV,
+    but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why (decoders.py). output:
+    "yuv" hands cropped YUV planes to the device, which resizes and converts them (yuv.py): less work for CPUs, less to
+    copy. Its pixels differ from those of "rgb" by at most 2 levels, so it is part of the identity. "auto" is "yuv" on a
+    CUDA device, but "rgb" with a SampleFlow, colour jitter or a mask that needs frames, which need RGB on the CPU, and
+    elsewhere.
     """
 
     modality: ClassVar[str] = "video"
@@ -98,15 +105,17 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     tubelet: int = 2
     patch: int = 16
     fields: Fields = ()
-    backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
+    backend: VideoBackend = field(default="auto", metadata=NOT_IDENTITY)
     output: OutputChoice = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         flow_named(self.flow)
         check_settings(self, self.views)
         check_cues(self.mask, "videos", CUES)
-        if self.backend == "dali" and self.colour is not None:
-            raise ValueError("colour jitter is made on the CPU, and backend='dali' is not; leave colour or backend out")
+        if self.backend in HARDWARE and self.colour is not None:
+            raise ValueError(
+                f"colour jitter is made on the CPU, and backend={self.backend!r} is not; leave colour or backend out"
+            )
         if self.output not in get_args(OutputChoice):
             raise ValueError(f"output={self.output!r}; legal are 'auto', 'rgb' and 'yuv'")
         if self.output == "yuv" and (self.colour is not None or self.backend == "dali"):
@@ -206,22 +215,24 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return planes if flow is None else Composed(planes, flow)
 
     def source(self, split: Split) -> RowSource[ClipPlan, VideoBatch, VideoBatch]:
-        """The source of a split that PyAV decodes, for a loader or a mixture; ValueError for backend="dali"."""
-        if self.backend == "dali":
-            raise ValueError("backend='dali' serves loaders of one split, and no mixture; leave backend out")
+        """The source of a split that PyAV decodes, for a loader or a mixture; ValueError for other backends."""
+        if self.backend in HARDWARE:
+            raise ValueError(f"backend={self.backend!r} serves loaders of one split, and no mixture; leave backend out")
         return SplitConfig.source(self, split)
 
     def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, VideoBatch]:
-        """The source of a split, decoded by DALI where `backend` or the arithmetic says so."""
+        """The source of a split, decoded by the device where `backend` or the arithmetic says so."""
+        if self.output == "rgb" and self.backend == "torchcodec":
+            raise ValueError("backend='torchcodec' makes planes, and output='rgb' asks for RGB; leave output out")
         own = self.resolved(split)
-        if wants_dali(self.backend):
-            return own._by_dali(split)
+        if wants_dali(self.backend, "torchcodec") or self.backend == "torchcodec":
+            return own._packed(split, self.backend)
         if self.output != "auto":
             return own.source(split)
         chosen = own._decoder(split) if split.device.type == "cuda" else "cpu"
         about = {"dataset": split.manifest.fingerprint, "seed": split.seed, **self.to_dict(identity=True)}
         agree("DALI" if chosen == "dali" else f"PyAV and output={own.output!r}", json.dumps(about, sort_keys=True))
-        return replace(own, output="rgb")._by_dali(split) if chosen == "dali" else own.source(split)
+        return replace(own, output="rgb")._packed(split, "dali") if chosen == "dali" else own.source(split)
 
     def _decoder(self, split: Split) -> str:
         """The backend of "auto" on a CUDA device; called on a resolved config."""
@@ -237,18 +248,25 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             threads=split.threads,
             frames=self.clip.frames,
             pixels=float((facts["width"] * facts["height"]).mean()),
-            unsuited=missing_dali() or unsuited(self.rows(split), split.manifest, split.device),
+            unsuited=missing_dali() or unsuited(self.rows(split), split.manifest, split.device, "dali"),
         )
 
-    def _by_dali(self, split: Split) -> RowSource[PackedPlan, PackedBatch, VideoBatch]:
-        """The source of clips that DALI decodes on the device; called on a resolved config. A BatchFlow computes flow
-        of DALI's pixels. ValueError for what `unsuited` names.
+    def _packed(self, split: Split, backend: str) -> RowSource[PackedPlan, PackedBatch, VideoBatch]:
+        """The source of clips that DALI or torchcodec decodes on the device; called on a resolved config. A BatchFlow
+        computes flow of their pixels. ValueError for what `unsuited` names, and where torchcodec is missing.
         """
-        from .dali import DaliFinish
-
         clips = self.rows(split)
-        if reason := unsuited(clips, split.manifest, split.device):
-            raise ValueError(f"backend='dali': {reason}; use backend='cpu'")
-        decoding = DaliFinish(replace(self, fields=())._sampler(clips, split), self.clip, dali_threads(split.device))
-        finish = decoding if clips.flow is None else Composed(decoding, self.finish(split))
+        if reason := unsuited(clips, split.manifest, split.device, backend):
+            raise ValueError(f"backend={backend!r}: {reason}; use backend='cpu'")
+        size, threads = self.clip.size, dali_threads(split.device)
+        decoder: ClipDecoder
+        if backend == "dali":
+            from .dali import DaliDecoder
+
+            decoder = DaliDecoder(self.views, size, threads)
+        else:
+            decoder = TorchcodecDecoder(size, threads)
+        split = self.chosen(split)
+        decoding = HardwareFinish(replace(self, fields=())._sampler(clips, split), size, decoder)
+        finish = decoding if clips.flow is None else Composed(decoding, replace(self, output="rgb").finish(split))
         return self._source(PackedRowMaker(clips=clips, device=split.device.type), finish, split)

@@ -19,8 +19,22 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import cut_planes, decode_keyframe, read_colours, wanted_packets, wanted_pts
-from maskstream.pipelines.decode.nvdec import CODECS, missing_libraries, parameter_sets, refused, unusual
+from maskstream.pipelines.decode.cpu import (
+    CropPlanes,
+    cut_planes,
+    decode_keyframe,
+    read_colours,
+    wanted_packets,
+    wanted_pts,
+)
+from maskstream.pipelines.decode.nvdec import (
+    CODECS,
+    missing_libraries,
+    missing_torchcodec,
+    parameter_sets,
+    refused,
+    unusual,
+)
 from maskstream.pipelines.flow.source import SampleFlow
 from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
@@ -34,10 +48,13 @@ from maskstream.shards.media.h264_sps import UnknownSpsError, uncropped_header
 from maskstream.shards.media.mp4 import Int64Array, Packets, boxes, read_header
 from maskstream.shards.stores.base import Range
 
+from .batch import PlaneBatch
 from .rows import AroundClip, ClipBytes, ClipPlan, ClipRowMaker
 
 LOOK = 16
 """The side of the grid of pixels by which frames are compared."""
+STILL_BYTES, STILL_BITS = 24, 0.75
+"""A packet of no more bytes, and bits for each macroblock, may leave its whole picture as it was."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,15 +63,17 @@ class EncodedClip:
 
     mp4: uint8 (bytes,). frames: int32 (F,), increasing from 0, the distinct frames of the clip by number in this MP4,
     and the keyframe that it begins with. order: int32 (T,), the index into `frames` of each frame of the clip. look:
-    uint8 (LOOK, LOOK), the luma of the keyframe at `places`. pts_s: float64 (T,), seconds from the start of the
-    original video. shown: the width and height of the video. size: those of the decoded frames, which may have more at
-    the right and at the bottom. standard, full_range: their colours.
+    uint8 (LOOK, LOOK), the luma of the keyframe, see `look_of`. moves: bool (T,), whether the packets from the keyframe
+    to the first frame, and from each frame to the next, are too large for a picture that stands still. pts_s: float64
+    (T,), seconds from the start of the original video. shown: the width and height of the video. size: those of the
+    decoded frames, which may have more at the right and at the bottom. standard, full_range: their colours.
     """
 
     mp4: npt.NDArray[np.uint8]
     frames: npt.NDArray[np.int32]
     order: npt.NDArray[np.int32]
     look: npt.NDArray[np.uint8]
+    moves: npt.NDArray[np.bool_]
     pts_s: npt.NDArray[np.float64]
     shown: tuple[int, int]
     size: tuple[int, int]
@@ -102,13 +121,18 @@ def encoded_clip(
             return Refusal(f"h264 whose parameter sets cannot be read ({error})")
         if header == data.header:
             return Refusal(f"h264 of {size[0]}x{size[1]} pixels, whose cropping cannot be taken out of its header")
-    different, order = np.unique(np.append(packets.pts[key], pts), return_inverse=True)
+    shown = np.argsort(packets.pts[kept])
+    places = np.searchsorted(packets.pts[kept][shown], np.append(packets.pts[key], pts))
+    frames, order = np.unique(places, return_inverse=True)
+    bytes_to = np.append(0, np.cumsum(packets.size[kept][shown]))[places + 1]
+    still = STILL_BYTES + STILL_BITS / 8 * -(-size[0] // 16) * -(-size[1] // 16)
     standard, full_range = read_colours(frame)
     return EncodedClip(
         mp4=np.frombuffer(packed(header, data.fragments, packets, kept), dtype=np.uint8),
-        frames=np.searchsorted(np.sort(packets.pts[kept]), different).astype(np.int32),
+        frames=frames.astype(np.int32),
         order=order[1:].astype(np.int32),
         look=look_of(frame),
+        moves=np.diff(bytes_to) > still * np.diff(places),
         pts_s=pts / track.timescale,
         shown=size,
         size=coded if track.codec == "h264" else size,
@@ -120,9 +144,14 @@ def encoded_clip(
 def look_of(frame: VideoFrame) -> npt.NDArray[np.uint8]:
     """The luma of a frame in 4:2:0 at the middles of LOOK x LOOK fields, uint8 (LOOK, LOOK)."""
     whole = Crop(x=0, y=0, width=frame.width, height=frame.height)
-    rows, columns = (((np.arange(LOOK) + 0.5) * side / LOOK).astype(int) for side in (frame.height, frame.width))
-    picked: npt.NDArray[np.uint8] = cut_planes(frame, whole)[0][rows[:, None], columns]
+    picked: npt.NDArray[np.uint8] = cut_planes(frame, whole)[0][look_places((frame.width, frame.height))]
     return picked
+
+
+def look_places(shown: tuple[int, int]) -> tuple[Int64Array, Int64Array]:
+    """The rows, int64 (LOOK, 1), and the columns (LOOK,) of a look at pictures of a width and height."""
+    columns, rows = (((np.arange(LOOK) + 0.5) * side / LOOK).astype(np.int64) for side in shown)
+    return rows[:, None], columns
 
 
 def packed(header: bytes, fragments: bytes, packets: Packets, kept: Int64Array) -> bytes:
@@ -187,9 +216,10 @@ def _box(kind: bytes, payload: bytes) -> bytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CpuClip:
-    """A clip that was decoded on the CPU: uint8 (views, T, size, size, 3), and why."""
+    """A clip that was decoded on the CPU: uint8 (views, T, size, size, 3), or the planes of its views, and why."""
 
     pixels: npt.NDArray[np.uint8]
+    planes: list[CropPlanes]
     reason: str
 
 
@@ -198,8 +228,8 @@ class PackedBatch(Batch):
     """A host batch of clips, most of them encoded.
 
     clips: per sample the encoded clip, or why it was decoded on the CPU. pixels: uint8 (views of these, T, size, size,
-    3), the latter in order. wanted: per sample which one it is. crops: per sample those of its views. The rest is as in
-    `VideoBatch`.
+    3), the latter in order; planes: theirs, where the clips are made as planes. wanted: per sample which one it is.
+    crops: per sample those of its views. The rest is as in `VideoBatch`.
     """
 
     clips: list[EncodedClip | Refusal]
@@ -209,6 +239,7 @@ class PackedBatch(Batch):
     mask: MaskBatch | None
     pts_s: Tensor
     draws: tuple[Draw, ...]
+    planes: PlaneBatch | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -229,11 +260,16 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
     """Makes the draws of `clips`, then reads and packs clips instead of decoding them.
 
     A clip whose format the decoder on the type of device `device` does not take is decoded here, so which of the two
-    decodes it depends on its bytes alone.
+    decodes it depends on its bytes alone. Pixels that are made of planes are those of the clips whoever decoded them,
+    so nothing of the decoder is in their identity.
     """
 
     clips: ClipRowMaker
     device: str
+
+    @property
+    def _decoder(self) -> dict[str, str]:
+        return {"backend": "dali"} if self.clips.output == "rgb" else {}
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -243,11 +279,11 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
     @property
     def form(self) -> Mapping[str, object]:
         """What the parts of a mixture share of their clips, and the decoder."""
-        return {**self.clips.form, "backend": "dali"}
+        return {**self.clips.form, **self._decoder}
 
     def identity(self, split: Split) -> dict[str, Any]:
         """What a resume compares of the clips, and the decoder: DALI's pixels differ from the CPU's."""
-        return {**self.clips.identity(split), "backend": "dali"}
+        return {**self.clips.identity(split), **self._decoder}
 
     def plan(self, item: Item) -> PackedPlan:
         """Draws the clip and the crops of a sample."""
@@ -278,7 +314,7 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
         if isinstance(clip, Refusal):
             decoded = self.clips.layout(Memory([plan.clip], item.views))
             self.clips.fill(item, plan.clip, decoded, SampleRows(0, item.views), stats)
-            plan.packed = CpuClip(pixels=decoded.video.numpy(), reason=clip.reason)
+            plan.packed = CpuClip(pixels=decoded.video.numpy(), planes=plan.clip.planes, reason=clip.reason)
             own.of(batch.pts_s)[:] = decoded.pts_s.numpy()
         else:
             stats.read_bytes += data.size_bytes
@@ -289,27 +325,33 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
     def join(self, batch: PackedBatch, planned: Sequence[Planned[PackedPlan]]) -> PackedBatch:
         """The batch with its clips."""
         clips = [one.plan.packed for one in planned if one.plan.packed is not None]
-        own, pixels = self.clips.clip, [clip.pixels for clip in clips if isinstance(clip, CpuClip)]
+        here, own = [clip for clip in clips if isinstance(clip, CpuClip)], self.clips.clip
         none = np.empty((0, own.frames, own.size, own.size, 3), dtype=np.uint8)
+        planes = [view for clip in here for view in clip.planes]
         return replace(
             batch,
             clips=[Refusal(clip.reason) if isinstance(clip, CpuClip) else clip for clip in clips],
-            pixels=torch.from_numpy(np.concatenate(pixels) if pixels else none),
+            pixels=torch.from_numpy(np.concatenate([clip.pixels for clip in here]) if here else none),
+            planes=PlaneBatch.of(planes) if planes else None,
             wanted=[one.item.wanted for one in planned],
             crops=[one.plan.clip.crops for one in planned],
             draws=tuple(draw for one in planned for draw in one.plan.clip.draws),
         )
 
 
-def unsuited(clips: ClipRowMaker, manifest: Manifest, device: torch.device) -> str:
-    """Why DALI cannot serve the loader of some clips on a device, in words; "" if it can."""
+def unsuited(clips: ClipRowMaker, manifest: Manifest, device: torch.device, backend: str) -> str:
+    """Why DALI or torchcodec cannot serve the loader of some clips on a device, in words; "" if it can."""
+    if backend == "torchcodec" and device.type != "cuda":
+        return "torchcodec decodes on CUDA devices; PyAV does on a CPU"
+    if backend == "torchcodec" and (lacks := missing_torchcodec()):
+        return lacks
     if clips.colour is not None:
         return "colour jitter is made on the CPU"
     if clips.sees_frames:
-        return f"{clips.mask} needs frames while a sample is made, and DALI decodes batches"
+        return f"{clips.mask} needs frames while a sample is made, and {backend} decodes batches"
     if isinstance(clips.flow, SampleFlow):
         return (
-            f"flow={clips.flow} needs single clips, and DALI decodes batches (a BatchFlow, or flow='none' with a "
+            f"flow={clips.flow} needs single clips, and {backend} decodes batches (a BatchFlow, or flow='none' with a "
             "mask that needs none, would suit)"
         )
     legal = CODECS.get(device.type, ())

@@ -360,7 +360,7 @@ def without_short(split: Split, component: str, clip: VideoClip, short_of: Calla
     short_of: which samples these are, bool (N,). Raises ValueError where the clip makes such samples an error, or where
     all are too short.
     """
-    if clip.short not in ("skip", "error"):
+    if clip.short not in ("skip", "error") or split.kept is not None:
         return split
     manifest = split.manifest
     short, n_frames = short_of(manifest), manifest.component(component).facts["n_frames"]

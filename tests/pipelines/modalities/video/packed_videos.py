@@ -9,7 +9,8 @@ from maskstream.pipelines.augment import RandomResizedCrop
 from maskstream.pipelines.masks import TokenGrid, Tube
 from maskstream.pipelines.modalities.fields import FieldReader
 from maskstream.pipelines.modalities.rows import RowSampler
-from maskstream.pipelines.modalities.video.dali import DaliFinish
+from maskstream.pipelines.modalities.video.dali import DaliDecoder
+from maskstream.pipelines.modalities.video.hardware import HardwareFinish
 from maskstream.pipelines.modalities.video.packing import PackedRowMaker
 from maskstream.pipelines.modalities.video.rows import ClipBytes, ClipRowMaker
 from maskstream.pipelines.stream.produce import batch_of
@@ -108,10 +109,11 @@ def rows_sampler(rows, manifest, views):
 class Fast:
     """Packs clips as the loader's threads do, and decodes as its finish does; packed_for: for which type of device."""
 
-    def __init__(self, sampler, threads=1, device=CPU, packed_for=None):
+    def __init__(self, sampler, threads=1, device=CPU, packed_for=None, decoder=None):
         packing = PackedRowMaker(clips=sampler.rows, device=packed_for or device.type)
         self.packing = rows_sampler(packing, sampler.manifest, sampler.views)
-        self.finish = DaliFinish(sampler, sampler.rows.clip, threads)
+        size = sampler.rows.clip.size
+        self.finish = HardwareFinish(sampler, size, decoder or DaliDecoder(sampler.views, size, threads))
         self.device = device
 
     def packed(self, indexes, epoch=0):

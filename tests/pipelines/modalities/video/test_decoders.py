@@ -10,8 +10,8 @@ from maskstream.pipelines import VideoData, mix, video_loader
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video import decoders, packing
-from maskstream.pipelines.modalities.video.dali import DaliFinish
 from maskstream.pipelines.modalities.video.decoders import agree, choose_decoder, count_engines, dali_threads
+from maskstream.pipelines.modalities.video.hardware import HardwareFinish
 from maskstream.pipelines.modalities.video.yuv import PlanesFinish
 from maskstream.pipelines.stream import topology
 from maskstream.pipelines.stream.sampler import Composed, Unchanged
@@ -119,7 +119,7 @@ def test_a_cuda_device_gets_planes_and_the_log_says_why_not(h264, vp9, card, cap
         assert "PyAV makes RGB in the loader" in caplog.text
         assert reason in caplog.text
     monkeypatch.setattr(decoders, "_PLANES_MS", 600.0)
-    assert finish_of(h264) is DaliFinish
+    assert finish_of(h264) is HardwareFinish
     assert finish_of(vp9) is PlanesFinish
     assert "it decodes h264 and hevc on the device 'cuda'" in caplog.text
     caplog.clear()
@@ -134,7 +134,7 @@ def test_mixtures_refuse_dali_by_name_and_options_that_went_away_are_refused(h26
         video_loader(h264, decoders="decoders.json")
     with pytest.raises(ValueError, match="has no field 'decoders'"):
         VideoData.from_dict({"kind": "VideoData", "decoders": "decoders.json"})
-    with pytest.raises(ValueError, match="legal are 'auto', 'cpu' and 'dali'"):
+    with pytest.raises(ValueError, match="legal are 'auto', 'cpu', 'dali' and 'torchcodec'"):
         video_loader(h264, clip=CLIP, batch_size=2, device="cpu", backend="gpu")
 
 

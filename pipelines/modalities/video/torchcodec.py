@@ -1,0 +1,109 @@
+"""Decode the clips of a batch with torchcodec's NVDEC, to planes of which the device makes pixels.
+
+H.264 and HEVC say what a decoder returns, bit by bit, so its planes are those of PyAV, and its pixels those of workers
+with output="yuv". So nothing of it is in a run's identity: machines with and without NVDEC resume each other. It takes
+torchcodec 0.17 or later, whose decoders take packets and give planes.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.decode.cpu import yuv_to_rgb
+
+from .batch import PlaneBatch, PlaneClip
+from .packing import EncodedClip, look_places
+from .yuv import planes_to_rgb
+
+FORMATS = ("nv12", "yuv420p", "yuvj420p")
+"""FFmpeg's names of 8 bits in 4:2:0, as NVDEC and CPUs return them."""
+
+
+class TorchcodecDecoder:
+    """Decodes clips one by one in threads, each by a decoder of its own, which torchcodec keeps for the next.
+
+    size: of the pixels. threads: how many clips are decoded at once.
+    """
+
+    name = "torchcodec"
+    most_difference = 1.0  # of equal planes, whose pixels were summed in another order
+
+    def __init__(self, size: int, threads: int) -> None:
+        self._size, self._threads = size, threads
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+    def __call__(
+        self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """The pixels on the device, and the luma of looks on the host; see `ClipDecoder`."""
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        with ThreadPoolExecutor(self._threads) as pool:
+            decoded = [*pool.map(partial(decoded_planes, device=device, stream=stream), clips)]
+        with torch.cuda.stream(stream):
+            planes = cropped([*zip(clips, decoded, crops, strict=True)])
+            pixels = planes_to_rgb(planes, self._size)
+            looks = torch.stack([look_at(clip, luma) for clip, (luma, _) in zip(clips, decoded, strict=True)]).cpu()
+        return pixels.reshape(len(clips), -1, *pixels.shape[1:]), looks
+
+
+def decoded_planes(clip: EncodedClip, device: torch.device, stream: torch.cuda.Stream | None) -> tuple[Tensor, Tensor]:
+    """The luma (F, H, W) and the chroma (F, 2, H / 2, W / 2) of the clip's frames on a device, uint8."""
+    from torchcodec.decoders import Demuxer
+
+    with torch.cuda.stream(stream):
+        demuxer = Demuxer(clip.mp4.tobytes())
+        decoder = demuxer.streams[0].make_decoder(device)
+        wanted, luma, chroma, shown, last = set(clip.frames.tolist()), [], [], 0, -1.0
+        for packet in [*demuxer, None]:
+            for frame in decoder.drain() if packet is None else decoder.decode(packet):
+                if frame.pts_seconds <= last:
+                    raise RuntimeError(f"frames are not in order: {frame.pts_seconds} s after {last} s")
+                if shown in wanted:
+                    if frame.pixel_format not in FORMATS or (frame.width, frame.height) != clip.size:
+                        raise RuntimeError(
+                            f"a frame in {frame.pixel_format} of {frame.width}x{frame.height} pixels, "
+                            f"not of {clip.size[0]}x{clip.size[1]}"
+                        )
+                    luma.append(frame.planes[0].clone())
+                    chroma.append(torch.stack(frame.planes[1:]))
+                shown, last = shown + 1, frame.pts_seconds
+        if len(luma) != len(wanted):
+            raise RuntimeError(f"{len(luma)} of {len(wanted)} frames were returned")
+        return torch.stack(luma), torch.stack(chroma)
+
+
+def cropped(of: list[tuple[EncodedClip, tuple[Tensor, Tensor], list[Crop]]]) -> PlaneBatch:
+    """The planes of each view of clips, in the order of their frames."""
+    crops = [crop for *_, own in of for crop in own]
+    rows, frames, device = len(crops), len(of[0][0].order), of[0][1][0].device
+    height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
+    luma = torch.zeros((rows, frames, height, width), dtype=torch.uint8, device=device)
+    chroma = luma.new_zeros((rows, frames, 2, -(-height // 2), -(-width // 2)))
+    views: list[PlaneClip] = []
+    for clip, (y, uv), own in of:
+        order = torch.from_numpy(clip.order).to(device)
+        for crop in own:
+            (h, w), (down, across) = sides = (crop.height, crop.width), (-(-crop.height // 2), -(-crop.width // 2))
+            top, left = crop.y // 2, crop.x // 2
+            luma[len(views), :, :h, :w] = y[order, crop.y : crop.y + h, crop.x : crop.x + w]
+            chroma[len(views), :, :, :down, :across] = uv[order, :, top : top + down, left : left + across]
+            half = clip.standard == "bt601" and not clip.full_range
+            views.append(PlaneClip(luma=sides[0], chroma=sides[1], flip=crop.flip, half=half))
+    colours = np.stack([yuv_to_rgb(clip.standard, clip.full_range) for clip, _, own in of for _ in own])
+    own_colours = torch.from_numpy(colours.astype(np.float32)).to(device)
+    return PlaneBatch(luma=luma, chroma=chroma, clips=tuple(views), colours=own_colours)
+
+
+def look_at(clip: EncodedClip, luma: Tensor) -> Tensor:
+    """The luma of looks at the keyframe and the frames of a clip, as `ClipDecoder` returns it."""
+    rows, columns = (torch.from_numpy(places).to(luma.device) for places in look_places(clip.shown))
+    seen = luma[:, rows, columns].float()
+    if not clip.full_range:
+        seen = ((seen - 16) * (255 / 219)).clamp(0, 255)
+    return torch.cat([seen[:1], seen[torch.from_numpy(clip.order).to(luma.device)]])
