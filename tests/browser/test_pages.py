@@ -14,11 +14,12 @@ import torch
 
 from maskstream.modalities import MODALITIES, modality_of
 from maskstream.pages.flow import flow_page
-from maskstream.pages.gallery import gallery_page
+from maskstream.pages.gallery import gallery_page, own_gallery
 from maskstream.pages.generated import write_generated
 from maskstream.pages.kbvqa import kbvqa_page
 from maskstream.pages.page import write_page
 from maskstream.pages.preview import preview_page
+from maskstream.pages.report.compared import compare_runs
 from maskstream.pages.report.report import write_report
 from maskstream.pages.report.rollout_report import compare_rollouts
 from maskstream.pages.roar import roar_page
@@ -116,6 +117,19 @@ def test_a_report(browser: Browser, splits: dict[str, Path], tmp_path: Path, nam
     run = run_of(RECIPES[name], splits[name], tmp_path)
     page = write_report(modality_of(splits[name]), run, str(splits[name]), clips=2, same_split=True).page
     assert browser.faults(url_of(page), [f"{PLANT}: {RECIPES[name]}", f"{PLANT} s"]) == []
+
+
+def test_runs_side_by_side(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
+    runs = [run_of(RECIPES["image"], splits["image"], tmp_path / name) for name in "ab"]
+    page = compare_runs(modality_of(splits["image"]), runs, str(splits["image"]), clips=2, same_split=True).page
+    assert browser.faults(url_of(page), [PLANT]) == []
+
+
+@pytest.mark.parametrize("name", ["image", "audio"])
+def test_the_gallery_of_chosen_masks(browser: Browser, splits: dict[str, Path], tmp_path: Path, name: str) -> None:
+    mask = {"image": "mae", "audio": "audio-mae"}[name]
+    page = own_gallery(modality_of(splits[name]), str(splits[name]), [mask], tmp_path / "own.html", samples=1)
+    assert browser.faults(url_of(page), [PLANT]) == []
 
 
 def test_the_flow_of_a_split(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:

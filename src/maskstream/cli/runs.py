@@ -284,7 +284,10 @@ def tabulate_compared(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="The folder of a run, such as runs/demo, or of several to compare.", show_default=False),
+    ],
     data: Annotated[
         str,
         typer.Option(help="The split whose samples are reconstructed, preferably for validation.", show_default=False),
@@ -296,19 +299,36 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The HTML file [default: RUN/report.html]", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The HTML file [default: RUN/report.html, of several runs compared.html in the first]",
+            show_default=False,
+        ),
     ] = None,
     same_split: SameSplit = False,
 ) -> None:
     """Write one HTML page about a run: loss, throughput, reconstructions, and samples with their masks.
 
-    It prints what the run reaches on these samples beside trivial predictors.
+    It prints what the run reaches on these samples beside trivial predictors. Several runs are compared on one page:
+    what differs in their recipes first, then their figures, a column for each.
     """
     from maskstream.modalities import modality_of
+    from maskstream.pages.report.compared import compare_runs
     from maskstream.pages.report.report import write_report
     from maskstream.shards.format.manifest import Manifest
 
     split = Manifest.load(data)
+    run, *others = runs
+    if others:
+        if unseen is not None:
+            raise ValueError(f"--unseen {unseen} is for the report of one run, got {len(runs)} runs; leave it out")
+        found = compare_runs(modality_of(split), runs, split, out, same_split=same_split)
+        none = [""] * len(runs)
+        lines = [[(title, none), *((f"  {name}", cells) for name, cells in some)] for title, some in found.rows.items()]
+        for line in tabulate(found.names, list(chain.from_iterable(lines))):
+            say(line)
+        say(f"wrote {found.page}")
+        return
     written = write_report(modality_of(split), run, split, out, unseen=unseen, same_split=same_split)
     show(written.facts, as_json=False)
     say(f"wrote {written.page}")

@@ -120,43 +120,27 @@ def write_report(
     trained on; ShardError where `data` holds no finished split.
     """
     run = local_path(run, "the run")
-    metrics = read_metrics(run / "metrics.jsonl")
-    if not metrics:
-        raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
+    metrics = read_steps(run)
     settings = run_settings(run)
     recipe = recipe or run_recipe(run, "pass write_report(recipe=...)")
     splits = [Manifest.load(one) for one in (data, unseen) if one is not None]
-    for split in splits:
-        check_modality(recipe, split)
-        if min(clips, len(split)) < 1:
-            raise ValueError(f"a report shows 1 or more clips, but {split} has none to show, or clips=0 was given")
-    weights = run_weights(run)
-    for split in splits:
-        check_unseen(split, runs=[run], same_split=same_split)
-    evaluations, sections = [], []
-    with compute_threads(CPU):
-        model = load_model(weights)
-        for split in splits:
-            found = evaluate_model(recipe, model, split, min(clips, len(split)))
-            keep_evaluation(run, recipe, weights, split, found)
-            evaluations.append(found)
-            figures = modality.figures(recipe.data, split)
-            sections.append(make_sections(found.examples, figures, label_names(split.info)))
+    both = evaluated_run(modality, run, recipe, splits, clips, same_split=same_split)
+    evaluations, sections = [one for one, _ in both], [one for _, one in both]
     found, other = evaluations[0], evaluations[1] if len(evaluations) > 1 else None
     measured = {**evaluated_facts(found, other, modality.units), **data_facts(recipe.data)}
-    probed = _probed(run / PROBE)
+    reached = probed(run)
     details = {
         "recipe": recipe.name,
         "samples per step": str(settings.get("samples_per_step", "unknown")),
         "device": str(settings.get("device", "unknown")),
         "seed": str(settings.get("seed", "unknown")),
         **_efficiency(metrics),
-        "weights": f"step {weights_sum(weights)[1] or 'unknown'}",
+        "weights": f"step {weights_sum(run_weights(run))[1] or 'unknown'}",
         "shown below": str(data) if unseen is None else f"{data}, then {unseen}",
-        **({} if probed is None else probed.facts()),
+        **({} if reached is None else reached.facts()),
         **dict([*measured.items()][_FIGURES:]),
     }
-    headline = "" if probed is None else probed.headline()
+    headline = "" if reached is None else reached.headline()
     text = report_page(
         metrics,
         found,
@@ -170,8 +154,42 @@ def write_report(
     return Report(page=written, facts=measured)
 
 
-def _probed(path: Path) -> ProbeResult | None:
-    """The probe of a run; None if it was not probed. ValueError if the file is damaged."""
+def read_steps(run: Path) -> list[StepMetrics]:
+    """The metrics of a run's steps; ValueError where there are none."""
+    metrics = read_metrics(run / "metrics.jsonl")
+    if not metrics:
+        raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
+    return metrics
+
+
+def evaluated_run(
+    modality: Modality, run: Path, recipe: Recipe[Any], splits: Sequence[Manifest], clips: int, *, same_split: bool
+) -> list[tuple[Evaluation, tuple[Section, ...]]]:
+    """The evaluation of a run on each split, which its folder keeps, and what is drawn of `clips` samples.
+
+    ValueError where a split has no samples, or such as the run was trained on.
+    """
+    for split in splits:
+        check_modality(recipe, split)
+        if min(clips, len(split)) < 1:
+            raise ValueError(f"a report shows 1 or more clips, but {split} has none to show, or clips=0 was given")
+    weights = run_weights(run)
+    for split in splits:
+        check_unseen(split, runs=[run], same_split=same_split)
+    made = []
+    with compute_threads(CPU):
+        model = load_model(weights)
+        for split in splits:
+            found = evaluate_model(recipe, model, split, min(clips, len(split)))
+            keep_evaluation(run, recipe, weights, split, found)
+            figures = modality.figures(recipe.data, split)
+            made.append((found, make_sections(found.examples, figures, label_names(split.info))))
+    return made
+
+
+def probed(run: Path) -> ProbeResult | None:
+    """The probe of a run; None if it was not probed. ValueError if its file is damaged."""
+    path = run / PROBE
     if not path.is_file():
         return None
     try:

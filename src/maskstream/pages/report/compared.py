@@ -1,0 +1,178 @@
+"""The report of several runs: what differs in their recipes, their figures in columns, their losses in one chart, and
+what each makes of the same samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from maskstream.modality import Modality
+from maskstream.pages.figures.card import Section
+from maskstream.pages.figures.chart import Chart, line_chart
+from maskstream.pages.page import render, write_page
+from maskstream.shards.config import compare
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.stores.url import local_path
+from maskstream.train.core.metrics import StepMetrics
+from maskstream.train.core.run_folder import run_recipe, run_settings
+from maskstream.train.evaluate.evaluation import Evaluation
+
+from .evaluated import number, score_name
+from .report import RunCurves, evaluated_run, probed, read_steps, run_curves
+
+Row = tuple[str, tuple[str, ...]]
+"""A name, and a cell for each run."""
+_SETTINGS = ("seed", "steps", "samples_per_step", "precision")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """A written comparison: its page, the names of the runs, and the rows of its table by the heading above them."""
+
+    page: Path
+    names: tuple[str, ...]
+    rows: dict[str, tuple[Row, ...]]
+
+
+def compare_runs(
+    modality: Modality,
+    runs: Sequence[str | Path],
+    data: SplitLocation,
+    out: str | Path | None = None,
+    *,
+    clips: int = 4,
+    same_split: bool = False,
+) -> Comparison:
+    """Writes a page that compares runs on samples of the split at `data`, best a validation split.
+
+    Each run is measured as for its own report, and its evaluation.json keeps the numbers. `clips` samples are shown, as
+    each run makes them. out: compared.html in the first run by default. The rest is as in `write_report`.
+    """
+    folders = [local_path(run, "the run") for run in runs]
+    split = Manifest.load(data)
+    metrics = [read_steps(folder) for folder in folders]
+    recipes = [run_recipe(folder) for folder in folders]
+    found, sections = [], []
+    for folder, recipe in zip(folders, recipes, strict=True):
+        ((evaluation, drawn),) = evaluated_run(modality, folder, recipe, [split], clips, same_split=same_split)
+        found.append(evaluation)
+        sections.append(drawn)
+    curves = [run_curves(steps, one.loss) for steps, one in zip(metrics, found, strict=True)]
+    names = unique_names(folders)
+    settings = [{name: run_settings(folder).get(name) for name in _SETTINGS} for folder in folders]
+    whole = [{**recipe.to_dict(identity=True), **own} for recipe, own in zip(recipes, settings, strict=True)]
+    scores, others = score_rows(found)
+    rows = {
+        "What differs": tuple(compare(whole).items()) or (("nothing", ("",) * len(names)),),
+        f"On held-out samples of {split.info['dataset']}/{split.info['split']}": tuple(scores),
+        "Probes": tuple(probe_rows(folders)),
+        "Training": tuple(training_rows(curves)),
+    }
+    rows = {title: some for title, some in rows.items() if some}
+    page = render(
+        "compared.html.j2",
+        title=f"{', '.join(names[:-1])} and {names[-1]}",
+        facts={"samples": f"{len(split):,} of {split.location}"},
+        names=names,
+        rows=rows,
+        baselines={"Baselines and other numbers": others} if others else {},
+        losses=list(dict.fromkeys(one.of.name for one in curves)),
+        lines=loss_lines(metrics),
+        sections=[replace(one, layout="columns") for one in beside(names, sections)],
+    )
+    return Comparison(page=write_page(page, out or folders[0] / "compared.html"), names=names, rows=rows)
+
+
+def unique_names(folders: Sequence[Path]) -> tuple[str, ...]:
+    """The names of the folders, or their paths where two have one name."""
+    names = tuple(folder.resolve().name for folder in folders)
+    return names if len(set(names)) == len(names) else tuple(map(str, folders))
+
+
+def score_rows(found: Sequence[Evaluation]) -> tuple[list[Row], list[Row]]:
+    """The scores, each above its best baseline; and all baselines with the notes."""
+    scores, others = Cells(len(found)), Cells(len(found))
+    for column, one in enumerate(found):
+        for score in one.scores:
+            # A unit of several words stands once, behind the name.
+            head, unit = score_name(score), score.unit if score.unit in ("%", "dB") else ""
+            head = head if unit or not score.unit else f"{head}, in {score.unit}"
+            scores.put(head, "", column, number(score.value, unit))
+            for name, value in score.baselines.items():
+                others.put(head, name, column, number(value, unit))
+            if score.baselines:
+                scores.put(head, f"best baseline: {score.best}", column, number(score.baselines[score.best], unit))
+        for name, note in one.notes.items():
+            others.put(name, "", column, number(note, ""))
+    return scores.rows(), others.rows()
+
+
+class Cells:
+    """The cells of a table, which are put in by row and column; the rows of one head stay together."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        self.by_head: dict[str, dict[str, list[str]]] = {}
+
+    def put(self, head: str, of: str, column: int, text: str) -> None:
+        """Writes a cell of the row `of` below `head`, or of that of the head, ""."""
+        self.by_head.setdefault(head, {}).setdefault(of, [""] * self.columns)[column] = text
+
+    def rows(self) -> list[Row]:
+        """All rows; those below a head are indented."""
+        none = [""] * self.columns
+        return [
+            (f"  {of}" if of else head, tuple(cells))
+            for head, some in self.by_head.items()
+            for of, cells in ({"": none} | some).items()
+        ]
+
+
+def training_rows(curves: Sequence[RunCurves]) -> list[Row]:
+    """How far the runs were trained, and how fast."""
+    return [
+        ("loss, mean of the last steps", tuple(f"{one.last_loss:.3g}" for one in curves)),
+        ("steps", tuple(f"{one.steps:,}" for one in curves)),
+        ("samples per second, median", tuple(f"{one.median_clips_per_s:.1f}" for one in curves)),
+        ("time spent waiting for data", tuple(f"{one.mean_data_wait:.0%}" for one in curves)),
+    ]
+
+
+def probe_rows(folders: Sequence[Path]) -> list[Row]:
+    """What probes reached, of runs that were probed: the means, and their spreads in brackets."""
+    cells = Cells(len(folders))
+    for column, folder in enumerate(folders):
+        result = probed(folder)
+        for one in () if result is None else result.reached:
+            cells.put(f"{one.probe} probe", one.encoder, column, f"{one.mean:.3f} ({one.spread:.3f})")
+    return cells.rows()
+
+
+def loss_lines(metrics: Sequence[Sequence[StepMetrics]]) -> list[Chart]:
+    """The losses by step, in charts of one scale; first steps far above the rest are clipped."""
+    kept = [sorted((row for row in rows if not row.skipped), key=lambda row: row.step) for rows in metrics]
+    losses = [np.array([row.loss for row in rows], dtype=np.float64) for rows in kept]
+    steps = [np.array([row.step for row in rows], dtype=np.float64) for rows in kept]
+    top = 1.5 * max(float(np.quantile(one, 0.9)) for one in losses)
+    low = min(0.0, *(float(one.min()) for one in losses))
+    last = max(float(one[-1]) for one in steps)
+    made = []
+    for x, y in zip(steps, losses, strict=True):
+        # A chart is as wide as its x, so a shorter run is drawn to the end of the longest, with nothing there.
+        x, y = (np.append(x, last), np.append(y, np.nan)) if x[-1] < last else (x, y)
+        made.append(line_chart(x, np.minimum(y, top), include=(low, top), window=max(len(y) // 50, 2) * 2 + 1))
+    return made
+
+
+def beside(names: Sequence[str], sections: Sequence[Sequence[Section]]) -> list[Section]:
+    """The first section of each run, its cards side by side: sample by sample, and of each sample run by run."""
+    first = [some[0] for some in sections if some]
+    count = min((len(one.cards) for one in first), default=0)
+    cards = [
+        replace(one.cards[n], title=name, words=" · ".join(filter(None, [one.cards[n].key, one.cards[n].words])))
+        for n in range(count)
+        for name, one in zip(names, first, strict=True)
+    ]
+    return [Section(title=first[0].title, words=first[0].words, cards=tuple(cards))] if cards else []
