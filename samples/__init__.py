@@ -38,6 +38,7 @@ SAMPLE_SETS: Mapping[str, Mapping[str, str]] = {
         "sample-mesh": "maskstream.samples.mesh.sample_mesh:sample_mesh",
     },
     "points": {
+        "sample-parts": "maskstream.samples.points.sample_points:sample_parts",
         "sample-points": "maskstream.samples.points.sample_points:sample_points",
     },
     "pose": {

@@ -5,7 +5,7 @@ from .core.loop import Trainer
 from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
 from .core.step import Batches, TrainResult
-from .evaluate.finetune import FineTuned, finetune
+from .finetunes import FineTuned, finetune
 from .recipes import RECIPES, named_recipe, train
 
 __all__ = [

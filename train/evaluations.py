@@ -40,6 +40,7 @@ EVALUATIONS: dict[type, Evaluate] = {
     ImageAutoencoderConfig: patches.evaluate,
     PairConfig: pairs.evaluate,
     finetune.ClassifierConfig: finetune.evaluate,
+    finetune.EncoderClassifierConfig: finetune.evaluate,
     **{kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()},
 }
 """The evaluations by the models' configs: what papers share (MAE and DMAE; AVSiam), fine-tuning, and papers' own."""

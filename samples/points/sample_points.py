@@ -5,10 +5,14 @@ for training and 12 for validation (fewer if the library has fewer), chosen by t
 and unfinished parts are left out. The ground is two tiles of airborne scans from laspy's tests (its source archive, 2
 MB, BSD-2), cut into blocks of about 2,300 points. Every sixth block is validation; blocks share no point.
 
+`sample-parts` has the bricks, plates and slopes alone, with a column `part`: nine parts, three of each category (body,
+stud, tube below).
+
 An existing copy of the library, with its folders parts and p, may be put at ROOT/ldraw-parts-free.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import xxhash
@@ -21,7 +25,7 @@ from maskstream.samples.debian import debian_folder
 from maskstream.samples.packages import Package, fetch
 from maskstream.shards.errors import DatasetError
 
-from .ldraw import ldraw_surface
+from .ldraw import ldraw_parts, ldraw_surface
 
 LASPY = Package(
     name="laspy",
@@ -31,6 +35,7 @@ LASPY = Package(
 )
 TILES = ("tests/data/autzen_trim.laz", "tests/data/file_with_both_wkt_and_geotiff_vlrs.las")
 CATEGORIES = ("Brick", "Minifig Headwear", "Panel", "Plate", "Slope", "Tile", "Tyre", "Wheel")
+WITH_PARTS = ("Brick", "Plate", "Slope")
 GROUND = "Ground"
 PARTS = {"train": 64, "val": 12}
 BLOCK_POINTS = 2300
@@ -44,7 +49,9 @@ def sample_points(root: Path) -> Dataset:
     """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
     root.mkdir(parents=True, exist_ok=True)
     label_names = (*CATEGORIES, GROUND)
-    splits = _parts(debian_folder("ldraw-parts-free", "usr/share/ldraw", root))
+    splits = _parts(
+        debian_folder("ldraw-parts-free", "usr/share/ldraw", root), CATEGORIES, ldraw_surface, "sample-points"
+    )
     for path in fetch(LASPY, TILES, root).values():
         tile = Source(id=f"{LASPY.folder}/{path.name}", path=path, label=label_names.index(GROUND))
         for number, block in enumerate(blocks(tile, BLOCK_POINTS)):
@@ -52,22 +59,32 @@ def sample_points(root: Path) -> Dataset:
     return Dataset(name="sample-points", label_names=label_names, splits=splits, encoder=PointEncoder())
 
 
-def _parts(library: Path) -> dict[str, list[Source]]:
+def sample_parts(root: Path) -> Dataset:
+    """The bricks, plates and slopes of the sample set, with the part that each point belongs to: body, stud or tube."""
+    root.mkdir(parents=True, exist_ok=True)
+    library = debian_folder("ldraw-parts-free", "usr/share/ldraw", root)
+    splits = _parts(library, WITH_PARTS, ldraw_parts, "sample-parts")
+    return Dataset(name="sample-parts", label_names=WITH_PARTS, splits=splits, encoder=PointEncoder(up="y"))
+
+
+def _parts(
+    library: Path, categories: tuple[str, ...], made_by: Callable[[Source], object], name: str
+) -> dict[str, list[Source]]:
     """The chosen parts of each split."""
-    by_category: dict[str, list[Path]] = {name: [] for name in CATEGORIES}
+    by_category: dict[str, list[Path]] = {category: [] for category in categories}
     for path in sorted((library / "parts").glob("*.dat"), key=_hash):
         wanted = by_category.get(category) if (category := _category(path)) else None
         if wanted is not None and len(wanted) < sum(PARTS.values()):
             wanted.append(path)
     splits: dict[str, list[Source]] = {split: [] for split in PARTS}
-    for label, (name, paths) in enumerate(by_category.items()):
+    for label, (category, paths) in enumerate(by_category.items()):
         if len(paths) < 2:
             raise DatasetError(
-                f"sample-points: {library} has {len(paths)} parts of the category {name!r}, needs 2; remove it"
+                f"{name}: {library} has {len(paths)} parts of the category {category!r}, needs 2; remove it"
             )
         n_val = len(paths) * PARTS["val"] // sum(PARTS.values())
         for i, path in enumerate(paths):
-            source = Source(id=f"ldraw/{path.name}", path=path, label=label, made_by=ldraw_surface)
+            source = Source(id=f"ldraw/{path.name}", path=path, label=label, made_by=made_by)
             splits["val" if i < n_val else "train"].append(source)
     return splits
 

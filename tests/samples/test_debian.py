@@ -25,12 +25,13 @@ def test_plain_parts_are_chosen_by_category(tmp_path, monkeypatch):
         put(parts / f"{10 + number}.dat", "Hat\n0 !CATEGORY Minifig Headwear")
     for name, title in (("20.dat", "~Brick"), ("21.dat", "Brick with Pattern"), ("22p1.dat", "Brick"), ("23.dat", "")):
         put(parts / name, title)
-    chosen = bricks._parts(debian.debian_folder("ldraw-parts-free", "usr/share/ldraw", tmp_path))
+    wanted = bricks.CATEGORIES, bricks.ldraw_surface, "sample-points"
+    chosen = bricks._parts(debian.debian_folder("ldraw-parts-free", "usr/share/ldraw", tmp_path), *wanted)
     assert {split: len(sources) for split, sources in chosen.items()} == {"train": 6, "val": 2}
     assert {int(s.path.stem) // 10 for s in chosen["train"]} == {0, 1}
     assert all(int(s.path.stem) // 10 == s.label for sources in chosen.values() for s in sources)
     with pytest.raises(DatasetError, match="0 parts of the category 'Brick'"):
-        bricks._parts(tmp_path / "ldraw-parts-free" / "nothing")
+        bricks._parts(tmp_path / "ldraw-parts-free" / "nothing", *wanted)
 
 
 def test_a_package_that_apt_cannot_get_is_said(tmp_path, monkeypatch):

@@ -52,6 +52,12 @@ def test_clouds_and_meshes_become_a_run_and_a_report(maskstream: Command, tmp_pa
     maskstream("train pointmae-tiny --data points/train --out run --steps 4 --set batch_size=4")
     maskstream("report run --data points/val --out report.html")
     assert "pointmae-tiny" in (tmp_path / "report.html").read_text()
+    tuned = maskstream("finetune run --data points/train --test points/val --steps 2 --json").json
+    assert (tuned["metric"], tuned["classes"], tuned["test"]) == ("accuracy", 2, 4)
+    probed = maskstream("probe run --data points/train --test points/val --probes linear --seeds 1 --json").json
+    assert {one["encoder"] for one in probed["reached"]} == {"pre-trained", "untrained", "inputs"}
+    words = maskstream("finetune run --data points/train --test points/val --points part", fails=True).text
+    assert "has no column 'part' of labels" in words
     train = "train meshmask-tiny --data surfaces/train --out mesh-run --steps 2"
     assert "use a recipe with model.channels=3 and model.dims=3" in maskstream(train, fails=True).text
     maskstream(f"{train} --set model.channels=3 --set model.dims=3 --set batch_size=2")

@@ -30,6 +30,8 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.audio.data import AudioData, statistics_of
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import JSON, LABELS
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -65,6 +67,13 @@ class GivesTokens(Protocol):
     def token_inputs(self, batch: Any) -> Tensor: ...
 
 
+@runtime_checkable
+class PoolsTokens(Protocol):
+    """A model whose vector of a sample is another than the mean of its tokens: of tokens (B, N, D), float32 (B, F)."""
+
+    def pool(self, tokens: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
     """The features of n samples by the encoder's name, in the order of their keys, and their labels: int64 (n,), or
@@ -81,6 +90,8 @@ def without_augmentation(config: DataConfig[Any], train: SplitLocation) -> DataC
     """The config without augmentation; sounds are normalised by the statistics of the split `train`."""
     own = {f.name for f in fields(config)}
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own}
+    if isinstance(config, PointsData):
+        changed["augment"] = PointAugment(normalise=config.augment.normalise)
     made = replace(config, **changed)
     if isinstance(made, AudioData) and made.statistics is None:
         made = replace(made, statistics=statistics_of(Split.open(train, made.modality, device="cpu"), made.features))
@@ -148,7 +159,8 @@ def extract_features(
             if name in by_token and isinstance(encoder, GivesTokens):
                 found = encoder.token_features(on_device).cpu()[rows]
                 by_token[name].append(found.bfloat16())
-                vectors[name].append(found.float().mean(dim=1))
+                pooled = encoder.pool(found) if isinstance(encoder, PoolsTokens) else found.float().mean(dim=1)
+                vectors[name].append(pooled)
             else:
                 vectors[name].append(encoder.features(on_device).float().cpu()[rows])
     if not sum(map(len, labels)):

@@ -2,9 +2,12 @@
 
 The classifier is the encoder of a masked autoencoder, the mean of its tokens, and a linear layer, as in MAE (He et al.,
 2022, appendix A.1) and VideoMAE (Tong et al., 2022, appendix): no token is hidden, and labels are mixed (mixup) and
-smoothed. Mixup (Zhang et al., 2018) mixes two samples and their labels by a weight from a Beta distribution. Here one
-weight serves a whole batch, whose samples are mixed with those of the batch in reverse order; it is drawn from the keys
-of the batch, so it needs no global random state.
+smoothed. Other models that give features have a norm and a linear layer on these (`EncoderClassifier`), and what a
+paper tunes in a way of its own is in its finetune.py.
+
+Mixup (Zhang et al., 2018) mixes two samples and their labels by a weight from a Beta distribution. Here one weight
+serves a whole batch, whose samples are mixed with those of the batch in reverse order; it is drawn from the keys of the
+batch, so it needs no global random state.
 
 Differs from the authors' code in: no CutMix, no RandAugment, no random erasing, and drop path only with `--set
 model.dropout.path=0.1`; the norm stands before the mean over tokens, not after it.
@@ -12,15 +15,13 @@ model.dropout.path=0.1`; the norm stands before the mean over tokens, not after 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, Unpack, cast
+from typing import Any, Generic, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.data import DataConfig
@@ -28,26 +29,19 @@ from maskstream.pipelines.modalities.fields import LABELS
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.config import Json, with_set
-from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
-from maskstream.shards.stores.local_files import publish
-from maskstream.train.core.export import load_model
+from maskstream.shards.config import with_set
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
-from maskstream.train.core.process import LoopOptions, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
-from maskstream.train.core.run import train_recipe
-from maskstream.train.core.run_folder import MODEL, run_recipe, run_weights
-from maskstream.train.core.step import TrainResult
+from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
 from .evaluation import Evaluation, Score, ShownSamples, TrainingLoss, majority, read_first, score, trained_on
-from .features import has_label_lists, labelled_batches, without_augmentation
-from .unseen import TRAINED_ON, check_unseen, splits_trained_on
+from .features import GivesFeatures, has_label_lists, labelled_batches, without_augmentation
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
-ENCODER = "encoder.safetensors"
 READING = "Held-out samples, with the model's class under each."
 COUNTED = 1000
 """The most samples whose labels are counted for the baseline."""
@@ -68,12 +62,9 @@ class ClassifierConfig(ModelConfig[BatchT], Generic[BatchT]):
     smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise ValueError(f"a classifier needs two classes or more, got classes={self.classes}")
-        if self.mixup < 0 or not 0 <= self.smoothing < 1:
-            raise ValueError(
-                f"mixup must be >= 0 and smoothing lie in [0, 1), got mixup={self.mixup}, smoothing={self.smoothing}"
-            )
+        check_classes(self.classes, self.smoothing)
+        if self.mixup < 0:
+            raise ValueError(f"mixup must be >= 0, got {self.mixup}")
 
     @property
     def most_labels(self) -> int | None:
@@ -146,6 +137,102 @@ class Classifier(Model[BatchT]):
         return found.float()
 
 
+@runtime_checkable
+class Encodes(GivesFeatures, Protocol):
+    """A model whose encoder can be taken out of it. feature_width: the D of its features. encoder_parts: the names of
+    the modules and parameters that make them.
+    """
+
+    @property
+    def feature_width(self) -> int: ...
+
+    @property
+    def encoder_parts(self) -> tuple[str, ...]: ...
+
+
+def encoder_of(config: ModelConfig[Any], grids: Grids) -> Model[Any]:
+    """The model of a config without what its features do not need. ValueError if it cannot be taken apart."""
+    model = config.make(grids)
+    if not isinstance(model, Encodes):
+        raise ValueError(f"a {type(model).__name__} gives no features, so there is no encoder to fine-tune")
+    for name in [*(name for name, _ in model.named_children()), *(n for n, _ in model.named_parameters(recurse=False))]:
+        if name not in model.encoder_parts:
+            delattr(model, name)
+    return model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderClassifierConfig(ModelConfig[BatchT], Generic[BatchT]):
+    """A classifier of what a model gives as features. of: the model, of which the encoder is kept. classes: their
+    number. several: samples have lists of classes (the field `labels`). smoothing: the share of a label that is spread.
+    """
+
+    of: ModelConfig[BatchT]
+    classes: int
+    several: bool = False
+    smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_classes(self.classes, self.smoothing)
+
+    @property
+    def most_labels(self) -> int | None:
+        """The number of classes."""
+        return self.classes
+
+    def make(self, grids: Grids) -> EncoderClassifier[BatchT]:
+        """See ModelConfig."""
+        return EncoderClassifier(self, grids)
+
+
+class EncoderClassifier(Model[BatchT]):
+    """Scores classes by a linear layer on the features of `body`, a model without what they do not need."""
+
+    def __init__(self, config: EncoderClassifierConfig[BatchT], grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = config
+        self.body = encoder_of(config.of, grids)
+        assert isinstance(self.body, Encodes)
+        self.norm = nn.LayerNorm(self.body.feature_width)
+        self.head = nn.Linear(self.body.feature_width, config.classes)
+        nn.init.normal_(self.head.weight, std=HEAD_STD)
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, batch: BatchT) -> Tensor:
+        """The features of the encoder, float32 (B, D)."""
+        assert isinstance(self.body, Encodes)
+        return self.body.features(batch)
+
+    def scores(self, batch: BatchT) -> Tensor:
+        """The score of each class, float32 (B, classes)."""
+        return cast(Tensor, self.head(self.norm(self.features(batch)))).float()
+
+    def loss(self, batch: BatchT) -> Losses:
+        """See `Classifier`; labels are not mixed."""
+        labels, found = need_labels(batch, self.config.several), self.scores(batch)
+        if self.config.several:
+            error = F.binary_cross_entropy_with_logits(found, labels, reduction="none").mean(dim=1)
+            return Losses(parts={"classification": weighted(error, (labels.sum(dim=1) > 0).float())})
+        smoothed = self.config.smoothing if self.training else 0.0
+        error = F.cross_entropy(found, labels.clamp_min(0), reduction="none", label_smoothing=smoothed)
+        return Losses(parts={"classification": weighted(error, (labels >= 0).float())})
+
+    def reconstructed(self, batch: BatchT) -> BatchT:
+        """The batch as it is: nothing is hidden from a classifier."""
+        return batch
+
+
+AnyClassifier = Classifier[Any] | EncoderClassifier[Any]
+
+
+def check_classes(classes: int, smoothing: float) -> None:
+    """ValueError unless there are two classes or more, and the share that is smoothed lies in [0, 1)."""
+    if classes < 2:
+        raise ValueError(f"a classifier needs two classes or more, got classes={classes}")
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must lie in [0, 1), got {smoothing}")
+
+
 def need_labels(batch: object, several: bool) -> Tensor:
     """The labels of a batch: int64 (B,), or float32 (B, classes) if samples have lists of classes.
 
@@ -168,120 +255,95 @@ def mixup_share(batch: object, alpha: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FineTuned:
-    """A finished fine-tuning. metric: accuracy or mAP, of `value` on `test` samples; majority: that of a guess that
-    knows only the frequencies of the classes. trained: what the loop says of its run.
+class Tuning:
+    """How a run is fine-tuned. recipe: what trains. initial: the weights to begin with, of the run's model by the names
+    of the recipe's. measure: the scores of the trained model on a test, beside predictors that did not train; its
+    arguments are the model, the recipe, the splits `train` and `test`, and the device.
     """
 
-    metric: str
-    value: float
-    majority: float
-    classes: int
-    test: int
-    trained: TrainResult
+    recipe: Recipe[Any]
+    initial: Callable[[Model[Any]], Mapping[str, Tensor]]
+    measure: Callable[[Model[Any], Recipe[Any], Manifest, Manifest, torch.device], tuple[Score, ...]]
 
-    def to_dict(self) -> Json:
-        """The result as JSON."""
-        own = {name: getattr(self, name) for name in ("metric", "value", "majority", "classes", "test")}
-        return {**own, "steps": self.trained.step, "loss": self.trained.loss}
+
+class Tune(Protocol):
+    """Makes the tuning of a run's recipe for a split. points: the column with the label of each point, or ""; None for
+    what is tuned as every encoder is, by the labels of samples.
+    """
+
+    def __call__(self, base: Recipe[Any], train: Manifest, points: str) -> Tuning | None: ...
 
 
 def classifier_recipe(run: str | Path, train: SplitLocation, set: Sequence[str] = ()) -> Recipe[Any]:
     """The recipe that fine-tunes the encoder of a run on the labels of a split; set: fields of it to change.
 
-    50 epochs of AdamW with a learning rate of 1e-3 per 256 samples that decays by 0.75 from block to block, betas (0.9,
-    0.999) and a weight decay of 0.05, as VideoMAE's fine-tuning. ValueError if the run's model is no masked
-    autoencoder, or the split has fewer than two classes.
+    ValueError as of `tune_classifier`.
     """
     base = run_recipe(Path(run))
     check_modality(base, train)
-    if not isinstance(base.model, AutoencoderConfig):
-        raise ValueError(
-            f"the model of {base.name} is a {type(base.model).__name__}, which cannot be fine-tuned; give a run of a "
-            "masked autoencoder, such as mae, videomae and audiomae recipes train"
-        )
-    several = has_label_lists(train)
-    classes = len(read_info(train)["label_names"])
-    model: ClassifierConfig[Any] = ClassifierConfig(of=base.model, classes=classes, several=several)
+    return with_set(tune_classifier(base, Manifest.load(train)).recipe, list(set))
+
+
+def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
+    """The tuning of an encoder by the labels of samples.
+
+    50 epochs of AdamW with a learning rate of 1e-3 per 256 samples, betas (0.9, 0.999) and a weight decay of 0.05, as
+    VideoMAE's fine-tuning; of masked autoencoders of pixels and spectrograms it decays by 0.75 from block to block.
+    ValueError if the run's model gives no features, or the split has fewer than two classes.
+    """
+    several, classes = has_label_lists(train), len(train.info["label_names"])
+    of: dict[str, Any] = {"of": base.model, "classes": classes, "several": several}
     changed: Any = {"fields": (LABELS,)} if several else {}
     changed |= {"views": 1} if "views" in {f.name for f in fields(base.data)} else {}
+    optimiser = OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0, layer_decay=0.75)
+    if isinstance(base.model, AutoencoderConfig):
+        model: ModelConfig[Any] = ClassifierConfig(**of)
+        initial = _stack_weights
+    else:
+        if not isinstance(base.build(), Encodes):
+            raise ValueError(
+                f"the model of {base.name} is a {type(base.model).__name__}, whose encoder cannot be taken out to be "
+                "fine-tuned; give a run of mae, videomae, audiomae or pointmae recipes, or of meshmask"
+            )
+        model, initial = EncoderClassifierConfig(**of), body_weights
+        changed |= {"mask": None} if "mask" in {f.name for f in fields(base.data)} else {}
+        optimiser = replace(optimiser, layer_decay=1.0)
     recipe: Recipe[Any] = Recipe(
         name=f"{base.name}-classifier",
         batch_size=base.batch_size,
         data=replace(base.data, **changed),
         model=model,
-        optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0, layer_decay=0.75),
+        optimiser=optimiser,
         schedule=ScheduleConfig(base_lr=1e-3, min_lr=1e-6, warmup=0.1, epochs=50),
     )
-    return with_set(recipe, list(set))
+    return Tuning(recipe=recipe, initial=initial, measure=_measured)
 
 
-def finetune(
-    run: str | Path,
-    train: SplitLocation,
-    test: SplitLocation,
-    out: str | Path,
-    *,
-    set: Sequence[str] = (),
-    steps: int | None = None,
-    scratch: bool = False,
-    seed: int = 0,
-    device: torch.device,
-    same_split: bool = False,
-    **options: Unpack[LoopOptions],
-) -> FineTuned | None:
-    """Fine-tunes the encoder of `run` on `train`, in the folder `out`, and measures it on `test`.
-
-    set: fields of `classifier_recipe` to change. scratch: the encoder begins with initial weights instead, for
-    comparison. same_split: test on what was trained on too; else a test with samples that `train` or the run has is a
-    ValueError. options: of the loop; nothing is compiled by default. Returns None if it was stopped by a signal; the
-    same call continues. For other arguments and for errors see `maskstream.train.train`.
-    """
-    train, test = Manifest.load(train), Manifest.load(test)
-    recipe = classifier_recipe(run, train, set)
-    check_modality(recipe, test)
-    if (names := test.info["label_names"]) != train.info["label_names"]:
-        raise ValueError(f"{test} has {len(names)} classes, not those of {train}; give two splits with the same names")
-    check_unseen(test, runs=[Path(run)], train=train, same_split=same_split)
-    initial = None if scratch else _write_encoder(Path(run), Path(out))
-    options.setdefault("compile", "no")
-    trained = train_recipe(recipe, train, out, steps=steps, initial=initial, seed=seed, device=device, **options)
-    if not trained.finished:
-        return None
-    return _measured(recipe, trained, train, test, device)
+def _stack_weights(model: Model[Any]) -> Mapping[str, Tensor]:
+    return {f"encoder.{name}": tensor for name, tensor in model.get_submodule("encoder").state_dict().items()}
 
 
-def _write_encoder(run: Path, out: Path) -> Path:
-    """A file in `out` with the weights of the run's encoder, which says what they were trained on."""
-    encoder = load_model(run_weights(run)).get_submodule("encoder")
-    weights = {f"encoder.{name}": tensor.contiguous() for name, tensor in encoder.state_dict().items()}
-    told = json.dumps([*splits_trained_on(run)])
-    out.mkdir(parents=True, exist_ok=True)
-    publish(out / ENCODER, save(weights, metadata={"format": "pt", TRAINED_ON: told}))
-    return out / ENCODER
+def body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
+    """The weights of a model's encoder, by their names in a model that has it as its `body`."""
+    assert isinstance(model, Encodes)
+    parts = model.encoder_parts
+    return {f"body.{name}": own for name, own in model.state_dict().items() if name.partition(".")[0] in parts}
 
 
 def _measured(
-    recipe: Recipe[Any], trained: TrainResult, train: Manifest, test: Manifest, device: torch.device
-) -> FineTuned:
-    model, config = load_model(trained.out / MODEL).to(device), recipe.model
-    if not isinstance(model, Classifier) or not isinstance(config, ClassifierConfig):
-        raise ValueError(f"{trained.out} holds no classifier; give another folder for the fine-tuning")
-    with compute_threads(device):
-        found, true, known = _tested(model, recipe.data, train, test, device)
-    return FineTuned(
-        metric="mAP" if config.several else "accuracy",
-        value=score(found, true),
-        majority=majority(known, true, config.classes),
-        classes=config.classes,
-        test=len(true),
-        trained=trained,
-    )
+    model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
+) -> tuple[Score, ...]:
+    if not isinstance(model, Classifier | EncoderClassifier):
+        raise ValueError(f"the folder holds a {type(model).__name__}, no classifier; give another folder")
+    found, true, known = _tested(model, recipe.data, train, test, device)
+    frequent = {"the most frequent class": majority(known, true, model.config.classes)}
+    metric = "mAP" if model.config.several else "accuracy"
+    return (Score.share(metric, score(found, true), "samples", len(true), frequent),)
 
 
 @torch.no_grad()
 def _tested(
-    model: Classifier[Any], config: DataConfig[Any], train: SplitLocation, test: SplitLocation, device: torch.device
+    model: AnyClassifier, config: DataConfig[Any], train: SplitLocation, test: SplitLocation, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores float32 (n, classes) of all labelled samples of `test`, their labels, and labels of `train`."""
     data, several = without_augmentation(config, train), model.config.several
@@ -295,7 +357,7 @@ def _tested(
     return torch.cat(scores), torch.cat(labels), torch.cat(known)
 
 
-def evaluate(model: Classifier[Any], config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: AnyClassifier, config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
     """The classes of a held-out split; how frequent each is, is counted in the split that it trained on."""
     train = trained_on(data)
     found, true, known = _tested(model, config, train, data, torch.device("cpu"))
@@ -316,5 +378,5 @@ def evaluate(model: Classifier[Any], config: DataConfig[Any], data: SplitLocatio
             baseline="the frequencies of classes",
             value=float(entropy.mean() if several else entropy.sum()),
         ),
-        learns="The encoder of a masked autoencoder learns the classes of samples, of which nothing is hidden.",
+        learns="The encoder of a pre-trained model learns the classes of samples, of which nothing is hidden.",
     )

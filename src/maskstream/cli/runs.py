@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -94,6 +94,9 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    points: Annotated[
+        str, typer.Option(help="Of clouds: the column with each point's label, such as part: part segmentation.")
+    ] = "",
     scratch: Annotated[
         bool, typer.Option("--scratch", help="Begin with initial weights instead of the run's, for comparison.")
     ] = False,
@@ -112,7 +115,7 @@ def finetune(
     It writes what `maskstream train` writes, and finetune.json, into the folder.
     """
     from maskstream.pipelines.stream.topology import resolved_device
-    from maskstream.train.evaluate.finetune import finetune as train
+    from maskstream.train.finetunes import finetune as train
 
     folder = out or run / "finetune"
     result = train(
@@ -121,6 +124,7 @@ def finetune(
         test,
         folder,
         set=set_ or (),
+        points=points,
         steps=steps,
         scratch=scratch,
         seed=seed,
@@ -132,9 +136,22 @@ def finetune(
     if result is None:
         raise typer.Exit(INTERRUPTED)
     (folder / "finetune.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
-    show(result.to_dict(), as_json)
-    if not as_json:
-        say(f"wrote {folder / 'finetune.json'}")
+    if as_json:
+        show(result.to_dict(), as_json)
+        return
+    facts = {name: value for name, value in result.to_dict().items() if name not in ("metric", "value", "majority")}
+    show({**beside_baselines(facts.pop("scores")), **facts}, as_json)
+    say(f"wrote {folder / 'finetune.json'}")
+
+
+def beside_baselines(scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The value of each score by its name, with those of predictors that did not train."""
+    return {
+        score["name"]: "; ".join(
+            [f"{score['value']:.4g}", *(f"{name} {value:.4g}" for name, value in score["baselines"].items())]
+        )
+        for score in scores
+    }
 
 
 def export(

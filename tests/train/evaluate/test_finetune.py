@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train import load_model, train
-from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, finetune, mixup_share
+from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, mixup_share
+from maskstream.train.finetunes import finetune
 from maskstream.train.recipes import chosen_recipe, named_recipe
 
 from ..labelled_pictures import SMALL, write_split
@@ -176,5 +177,5 @@ def test_what_cannot_be_fine_tuned_is_said(run: Path, splits: tuple[Path, Path],
         ClassifierConfig(of=named_recipe("mae-tiny").model, classes=1)  # type: ignore[arg-type]
     tuned = tmp_path / "tuned"
     assert finetune(run, *splits, tuned, steps=1, device=CPU, progress=False) is not None
-    with pytest.raises(ValueError, match="is a ClassifierConfig, which cannot be fine-tuned"):
+    with pytest.raises(ValueError, match="is a ClassifierConfig, whose encoder cannot be taken out"):
         classifier_recipe(tuned, splits[0])

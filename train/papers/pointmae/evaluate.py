@@ -1,5 +1,6 @@
 """Evaluates the reconstruction of hidden groups of points."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,9 +11,20 @@ from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.core.model import need_mask
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
+from maskstream.train.evaluate.evaluation import (
+    Compared,
+    Evaluation,
+    Score,
+    ShownSamples,
+    TrainingLoss,
+    read_batches,
+    read_first,
+    trained_on,
+)
+from maskstream.train.evaluate.features import without_augmentation
 from maskstream.train.nn.objectives import chamfer
 
+from .finetune import PointSegmenter, PointSegmenterConfig, part_scores
 from .model import PointAutoencoder, PointAutoencoderConfig
 
 MEASURED = 256
@@ -93,4 +105,20 @@ def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupL
     return GroupLosses(model=mine, middle=middle, nearest=nearest)
 
 
-EVALUATIONS = {PointAutoencoderConfig: evaluate}
+def evaluate_parts(model: PointSegmenter, config: PointsData, data: SplitLocation, shown: int) -> Evaluation:
+    """The IoU of the parts of held-out clouds, beside the most frequent parts of the split that it trained on."""
+    train, split = Manifest.load(trained_on(data)), Manifest.load(data)
+    batch = read_first(without_augmentation(config, train), data, shown)
+    return Evaluation(
+        scores=part_scores(model, config, train, split, torch.device("cpu")),
+        examples=(ShownSamples(title="Clouds", reading="Held-out clouds.", batch=batch, rows=range(len(batch))),),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the parts of points, in nats",
+            baseline="all parts alike",
+            value=math.log(len(model.config.numbers)),
+        ),
+        learns="The encoder of a pre-trained model learns which part of an object each point belongs to.",
+    )
+
+
+EVALUATIONS = {PointAutoencoderConfig: evaluate, PointSegmenterConfig: evaluate_parts}

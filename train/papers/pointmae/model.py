@@ -11,8 +11,9 @@ Shapes: B clouds of N points, G groups of K points, V of them visible, M hidden,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +132,41 @@ class PointAutoencoder(Model[PointsBatch]):
         """The centres (B, G, 3) and the groups relative to them (B, G, K, 3), float32."""
         with torch.autocast(points.device.type, enabled=False), torch.no_grad():
             return group_points(points[..., :3].float(), self.groups, self.size)
+
+    encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "place", "encoder")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return 2 * self.config.width
+
+    def features(self, batch: PointsBatch) -> Tensor:
+        """The maximum and the mean of the encoder's output over all groups, none hidden: float32 (B, 2 D)."""
+        return self.pool(self.token_features(batch))
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """The maximum and the mean over tokens (B, G, D), as the authors' classifier reads them: float32 (B, 2 D)."""
+        return torch.cat((tokens.amax(dim=1), tokens.mean(dim=1)), dim=1).float()
+
+    def token_features(self, batch: PointsBatch) -> Tensor:
+        """The encoder's output for all groups: (B, G, D)."""
+        return self.block_features(*self.cut(batch.points), (len(self.encoder.blocks),))[0]
+
+    def token_inputs(self, batch: PointsBatch) -> Tensor:
+        """The points of all groups, float32 (B, G, 3 K); groups and points have no order of their own."""
+        centres, groups = self.cut(batch.points)
+        return (groups + centres[:, :, None]).flatten(2)
+
+    def block_features(self, centres: Tensor, groups: Tensor, after: Sequence[int]) -> list[Tensor]:
+        """The normed output after these numbers of blocks, of all groups: (B, G, D) each."""
+        x, place = self.embed(groups).float(), self.place(centres).float()
+        found = []
+        for number, block in enumerate(self.encoder.blocks, start=1):
+            x = block(x + place)
+            if number in after:
+                found.append(self.encoder.norm(x, 0))
+        return found
 
     def predict(self, points: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         """The predicted points of the groups `target` in the cloud's coordinates: (B, M, K, 3)."""
