@@ -211,6 +211,8 @@ def label_doubt(splits: Mapping[str, Sequence[Source]], names: tuple[str, ...], 
     labels = {source.label for sources in splits.values() for source in sources}
     count = sum(map(len, splits.values()))
     if labels == {-1}:
+        if count == 1:
+            return f"the only {files.removesuffix('s')} would have no label. {obtain}"
         return f"none of the {count} {files} would have a label. {obtain}"
     several = {str(source.meta.get("labels")) for sources in splits.values() for source in sources}
     if len(labels) == 1 and count > 1 and len(several) == 1:

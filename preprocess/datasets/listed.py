@@ -81,6 +81,7 @@ _NO_TYPOS = ("state", "stars")
 _ALIKE = 0.79
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
 _MOST_S = 1e9
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,6 +255,12 @@ class _Table:
                 raise row.error("no path")
             if not is_path(path):
                 raise row.error(f"the path {path[:80]!a}, which no file can have")
+            if _URL.match(path):
+                raise row.error(
+                    f"the path {short(path)}, a URL",
+                    "A list names files below ROOT by their paths there: get the files first, or put the list beside "
+                    "them and give that URL as ROOT (--root)",
+                )
             span = self._span(row) if self.modality in _TIMED else None
             meta = {_field(column, self.modality): values[n] for column, values in self.others.items()}
             meta = {column: value for column, value in meta.items() if value is not None}

@@ -183,6 +183,28 @@ INFO = {
 }
 
 
+def list_kinds(name: str, count: int) -> dict[str, Kind]:
+    """Lists of so many rows, in each form. The first six rows name pictures that are there."""
+    pngs = {f"{n}.png": picture(n) for n in range(6)}
+    table: dict[str, list[object]] = {
+        "path": [f"{n}.png" for n in range(count)],
+        "labels": ["a;b" if n % 2 else "b" for n in range(count)],
+        "split": ["val" if n % 2 else "train" for n in range(count)],
+        "score": [n / 2 for n in range(count)],
+        "caption": ["a"] * count,
+    }
+    records = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+    forms = {
+        "csv": "\n".join(",".join(map(str, row)) for row in [[*table], *(one.values() for one in records)]).encode(),
+        "jsonl": "".join(json.dumps(one) + "\n" for one in records).encode(),
+        "parquet": rows(**table),
+    }
+    return {
+        f"{name}-{form}": Kind(dataset="image-folder", files={**pngs, f"list.{form}": data}, hostile=f"list.{form}")
+        for form, data in forms.items()
+    }
+
+
 def kinds(folder: Path) -> dict[str, Kind]:
     """The kinds by name; `folder` is for the tokenizer."""
     ball = trimesh.creation.icosphere(subdivisions=1)
@@ -205,15 +227,6 @@ def kinds(folder: Path) -> dict[str, Kind]:
     }
     jsonl = "".join(json.dumps(line) + "\n" for line in lines).encode()
     pngs = {f"{n}.png": data for n, data in enumerate(pictures)}
-    table: dict[str, list[object]] = {
-        "path": [*pngs],
-        "labels": ["a;b", "b"] * 3,
-        "split": ["train", "val"] * 3,
-        "score": [n / 2 for n in range(6)],
-        "caption": ["a"] * 6,
-    }
-    records = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
-    comma = "\n".join(",".join(map(str, row)) for row in [[*table], *(one.values() for one in records)]).encode()
     spans = b"path,start,end,labels\n" + b"".join(b"a.wav,%d,%d.5,a;b\n" % (n, n) for n in range(4))
     said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
     llava = [{"id": n, "image": name, "conversations": said} for n, name in enumerate(pngs)]
@@ -239,15 +252,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "zip": Kind(dataset="image-folder", files={"a.zip": packed_zip()}, hostile="a.zip"),
         "tar": Kind(dataset="image-folder", files={"a.tar": packed_tar("w")}, hostile="a.tar"),
         "tar-gz": Kind(dataset="image-folder", files={"a.tar.gz": packed_tar("w:gz")}, hostile="a.tar.gz"),
-        "list-csv": Kind(dataset="image-folder", files={**pngs, "list.csv": comma}, hostile="list.csv"),
-        "list-jsonl": Kind(
-            dataset="image-folder",
-            files={**pngs, "list.jsonl": "".join(json.dumps(one) + "\n" for one in records).encode()},
-            hostile="list.jsonl",
-        ),
-        "list-parquet": Kind(
-            dataset="image-folder", files={**pngs, "list.parquet": rows(**table)}, hostile="list.parquet"
-        ),
+        **list_kinds("list", len(pngs)),
         "list-spans": Kind(dataset="audio-folder", files={"a.wav": tone(), "list.csv": spans}, hostile="list.csv"),
         "llava": Kind(
             dataset="image-text-folder",
@@ -347,7 +352,12 @@ def ends_of(kind: Kind, files: dict[str, bytes], right: dict[str, list[bytes]], 
 
 def attack(count: int, seed: int, folder: Path) -> Counter[str]:
     """Converts `count` hostile files, in jobs of one kind after the other."""
-    made, right = kinds(folder), dict[str, dict[str, list[bytes]]]()
+    return attack_kinds(kinds(folder), count, seed, folder)
+
+
+def attack_kinds(made: dict[str, Kind], count: int, seed: int, folder: Path) -> Counter[str]:
+    """The same of some kinds."""
+    right = dict[str, dict[str, list[bytes]]]()
     good = [data for kind in made.values() for data in kind.files.values()]
     turns = [name for name, kind in made.items() for _ in range(1 if kind.many else JOBS)]
     ends: Counter[str] = Counter()

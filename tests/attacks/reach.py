@@ -167,9 +167,13 @@ Attempt = Callable[[np.random.Generator, World, WebServer], Work]
 
 
 def lines(rng: np.random.Generator, world: World) -> tuple[str, int]:
-    """A list of a good picture and hostile names."""
-    names = {name_of(rng, world, world.raw) for _ in range(int(rng.integers(1, 4)))}
-    return "path,label\n" + "".join(map(row_of, ["good.png", *sorted(names)])), 1 + len(names)
+    """A list of a good picture and hostile names, one in four among thousands of names of files that are not there."""
+    names = sorted({name_of(rng, world, world.raw) for _ in range(int(rng.integers(1, 4)))})
+    if rng.random() < 0.25:
+        plain = [f"c{n % 7}/{n}.png" for n in range(int(rng.integers(1000, 5000)))]
+        names = [*plain, *names]
+        rng.shuffle(names)
+    return "path,label\n" + "".join(map(row_of, ["good.png", *names])), 1 + len(names)
 
 
 def links(rng: np.random.Generator, world: World) -> None:

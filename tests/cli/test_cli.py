@@ -142,6 +142,7 @@ def test_verify_and_inspect_say_what_is_there_and_verify_fails_on_damage(monkeyp
     assert run(monkeypatch, "inspect", out / "train") == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert all(len(line) == 2 and "{" not in line[1] for line in lines)
+    assert lines[0] == ["name", f"{out.name}/train"]
     assert ["split", "train"] in lines
     broken = shutil.copytree(out / "train", tmp_path / "broken")
     tar = next(broken.glob("*.tar"))

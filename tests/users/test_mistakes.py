@@ -102,7 +102,7 @@ FOLDER = "shards folder --out new --workers 1 --root"
 MISTAKES = (
     # Raw data and lists
     (f"{FOLDER} nothere", "there is no folder nothere", "ROOT/train/CLASS/*.mp4", "or list them in ROOT/list.csv"),
-    (f"{FOLDER} flat", "none of the 1 videos would have a label", "ROOT/train/CLASS", "If this is meant, add --as-is"),
+    (f"{FOLDER} flat", "the only video would have no label", "ROOT/train/CLASS", "If this is meant, add --as-is"),
     (f"{FOLDER} lable", "has the column 'lable'", "'label' is meant", "rename it"),
     (f"{FOLDER} class", "has the column 'class' and no label", "'label'", "rename it"),
     (f"{FOLDER} reversed", "line 2 has the end 0.5 s", "not behind its start 1 s", "Correct the line or take it out"),

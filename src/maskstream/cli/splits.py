@@ -39,11 +39,13 @@ def inspect(
     from maskstream.modality import short_clips
     from maskstream.shards.format.inspect import inspect as look
     from maskstream.shards.format.manifest import Manifest
+    from maskstream.shards.stores.url import split_name
 
     manifest = Manifest.load(data)
     modality = MODALITIES.get(manifest.info["modality"])
     short = {} if modality is None else short_clips(manifest, modality.chosen(set_ or ()))
-    show(look(manifest) | ({"shorter_than_clip": short} if short else {}), as_json)
+    name = {} if as_json else {"name": split_name(manifest.location, manifest.info["split"])}
+    show(name | look(manifest) | ({"shorter_than_clip": short} if short else {}), as_json)
 
 
 def verify(
@@ -329,6 +331,6 @@ def fetch(
         )
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=errors) as bar:
-        task = bar.add_task(f"{len(names)} shards", total=total)
+        task = bar.add_task(plural(len(names), "shard"), total=total)
         fill(manifest.store, names, lambda size: bar.advance(task, size))
-    say(f"{cache}: {len(names)} shards of {data}, {total / 1e6:.1f} MB")
+    say(f"{cache}: {plural(len(names), 'shard')} of {data}, {total / 1e6:.1f} MB")

@@ -174,6 +174,7 @@ def test_what_is_not_doubtful_is_read(tmp_path, text):
         ("path,start,end\na.mp4,1,2\na.mp4,1.0,2\n", "line 3 has the part 'a.mp4:1-2', as line 2 has. Take one"),
         ("path,key\na.mp4,k\nb.mp4,k\n", "line 3 has the key 'k', as line 2 has. Take one of them out"),
         ("path,label\na.mp4,1048576\n", "line 2 has the label '1048576', not a whole number from 0 to 1048575"),
+        ("path\nhttps://x.org/a.mp4\n", "line 2 has the path 'https://x.org/a.mp4', a URL. A list names files below"),
         ("path,labels\na.mp4,[1\n", "line 2 has the labels '[1', which begin like a list of JSON and are none"),
     ],
 )
