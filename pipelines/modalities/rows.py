@@ -230,6 +230,10 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
     def after_masks(self, item: Item, plan: PlanT, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
         """Draws what follows the masks of a sample, and assigns it to the plan; maps: those of its views, by field."""
 
+    def put(self, batch: HostT, made: Mapping[str, Any]) -> HostT:
+        """The batch with its masks, by `Masked.field`, and its `fields`; by default each is a field of it."""
+        return replace(batch, **made)
+
     def join(self, batch: HostT, planned: Sequence[Planned[PlanT]]) -> HostT:
         """The host batch of filled rows and their masks; by default `batch` is all of it."""
         return batch
@@ -373,7 +377,7 @@ class RowSampler(Generic[PlanT, HostT]):
         }
         if self.fields.fields:
             made["fields"] = self.fields.collated(draft.fields, self.views)
-        batch = replace(draft.batch, **made) if made else draft.batch
+        batch = self.rows.put(draft.batch, made) if made else draft.batch
         return self.rows.join(batch, planned)
 
 

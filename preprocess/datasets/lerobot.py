@@ -4,14 +4,15 @@ Files in ROOT: `meta/info.json`; `meta/episodes.jsonl` (v2) or `meta/episodes/ch
 Parquet files and videos that info.json names. A sample is one camera of one episode; in v3, where a video holds several
 episodes, it is a part of the file. Actions, states and other features of numbers have a row for each frame and are the
 members action.npy, state.npy, and so on, without `observation.` and of at most 15 characters. `json` says the `camera`,
-the `episode` and the `task`. A label is the task, if there are several.
+the `episode` and the `task`. A label is the task, if there are several. With `--set cameras=together` a sample is one
+episode, whose videos are the components top.mp4, wrist.mp4 and so on, by the last words of the cameras' names.
 
 R. Cadene et al., LeRobot, 2024 (github.com/huggingface/lerobot).
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,6 +38,7 @@ _COUNTS = frozenset({"timestamp", "frame_index", "episode_index", "index", "task
 """The features that only number the rows."""
 _NUMBERS = ("float", "int", "uint", "bool")
 _LONGEST = 15
+APART, TOGETHER = "apart", "together"
 _ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What the contents of info.json and of rows raise that are not as they should be."""
 _PLACE = re.compile(r"\{(\w+)(?::0?(\d{1,2})d)?\}")
@@ -68,6 +70,18 @@ class _Info:
         found: dict[str, dict[str, Any]] = self.facts["features"]
         return {name: one for name, one in found.items() if str(one["dtype"]).startswith(kinds)}
 
+    def place(self, one: _Episode, of: str) -> dict[str, int]:
+        """What the path of an episode's file has, of "data" or "videos/CAMERA"."""
+        if self.is_third:
+            return {name: one.row[f"{of}/{name}"] for name in ("chunk_index", "file_index")}
+        return {"episode_chunk": one.number // int(self.facts["chunks_size"]), "episode_index": one.number}
+
+    def span_s(self, one: _Episode, of: str) -> list[float] | None:
+        """Where an episode is in its video, in seconds; None for all of it."""
+        if not self.is_third:
+            return None
+        return [float(one.row[f"{of}/{end}_timestamp"]) for end in ("from", "to")]
+
     def file(self, template: str, **values: Any) -> Path:
         """The path of info.json's `template` with these values."""
         text, where = str(self.facts[template]), f"{NAME}: {self.root / 'meta/info.json'}"
@@ -82,15 +96,20 @@ class _Info:
 
 
 @reads_media
-def lerobot(root: Path) -> Dataset:
-    """The splits of info.json. Raises DatasetError for another layout, or a dataset without videos."""
+def lerobot(root: Path, *, cameras: str = APART) -> Dataset:
+    """The splits of info.json. Raises DatasetError for another layout, or a dataset without videos.
+
+    cameras: "apart" makes a sample of each camera of an episode, "together" one of all.
+    """
+    if cameras not in (APART, TOGETHER):
+        raise DatasetError(f"{NAME}: --set cameras={cameras}: legal are {APART} and {TOGETHER}")
     require_folder(root, name=NAME, obtain=OBTAIN)
     path = root / "meta" / "info.json"
     if not path.is_file():
         raise DatasetError(f"{NAME}: there is no {path}.{one_down(root, 'meta/info.json')} {OBTAIN}")
     info = _Info(root=root, facts=read_json(path, OBTAIN))
     try:
-        return _dataset(info)
+        return _dataset(info, together=cameras == TOGETHER)
     except _ODD as error:
         raise DatasetError(
             f"{NAME}: {root / 'meta'} is not as expected of v2.0, v2.1 and v3.0 ({type(error).__name__}: {error}). "
@@ -98,7 +117,7 @@ def lerobot(root: Path) -> Dataset:
         ) from error
 
 
-def _dataset(info: _Info) -> Dataset:
+def _dataset(info: _Info, *, together: bool) -> Dataset:
     cameras = sorted(info.features("video"))
     if not cameras:
         raise DatasetError(
@@ -106,13 +125,15 @@ def _dataset(info: _Info) -> Dataset:
             f"not read. Its features: {', '.join(info.facts['features'])}. {OBTAIN}"
         )
     arrays = _arrays(info)
+    members = _members(cameras) if together else {}
     episodes = list(_third(info) if info.is_third else _second(info))
     tasks = sorted({one.tasks[0] for one in episodes if one.tasks})
     labels = {task: number for number, task in enumerate(tasks)} if len(tasks) > 1 else {}
     listed: dict[str, list[Source]] = {}
     for split, numbers in _splits(info).items():
         own = [one for one in episodes if one.number in numbers]
-        sources = [_source(info, one, camera, arrays, labels) for one in own for camera in cameras]
+        groups = [cameras] if together else [[camera] for camera in cameras]
+        sources = [_source(info, one, group, members, arrays, labels) for one in own for group in groups]
         if sources:
             listed[split] = sources
     if not listed:
@@ -187,24 +208,35 @@ def _third(info: _Info) -> Iterator[_Episode]:
             yield _episode(row, f"{path}: row {number}")
 
 
+def _members(cameras: Sequence[str]) -> dict[str, str]:
+    """The component of each camera: observation.images.top is top.mp4."""
+    found: dict[str, str] = {}
+    for camera in cameras:
+        last = re.sub(r"[^a-z0-9_]+", "_", camera.rpartition(".")[2].lower())[:_LONGEST].strip("_")
+        if not last or f"{last}.mp4" in found:
+            raise DatasetError(f"{NAME}: the cameras {', '.join(cameras)} have no short names of their own")
+        found[f"{last}.mp4"] = camera
+    return found
+
+
 def _source(
-    info: _Info, one: _Episode, camera: str, arrays: dict[str, tuple[str, list[int]]], labels: dict[str, int]
+    info: _Info,
+    one: _Episode,
+    cameras: Sequence[str],
+    members: dict[str, str],
+    arrays: dict[str, tuple[str, list[int]]],
+    labels: dict[str, int],
 ) -> Source:
-    span_s = None
-    if info.is_third:
-        at = f"videos/{camera}"
-        video = {"chunk_index": one.row[f"{at}/chunk_index"], "file_index": one.row[f"{at}/file_index"]}
-        rows = {"chunk_index": one.row["data/chunk_index"], "file_index": one.row["data/file_index"]}
-        span_s = [float(one.row[f"{at}/from_timestamp"]), float(one.row[f"{at}/to_timestamp"])]
-    else:
-        chunk = one.number // int(info.facts["chunks_size"])
-        video = rows = {"episode_chunk": chunk, "episode_index": one.number}
+    """The source of some cameras of an episode. members: the camera of each component; empty for one camera, `mp4`."""
+    paths = [info.file("video_path", video_key=camera, **info.place(one, f"videos/{camera}")) for camera in cameras]
+    spans = [info.span_s(one, f"videos/{camera}") for camera in cameras]
     task = one.tasks[0] if one.tasks else ""
-    meta = {"episode": one.number, "camera": camera, "task": task, "arrays": arrays, "span_s": span_s}
+    meta: dict[str, Any] = {"episode": one.number, "task": task, "arrays": arrays}
+    meta |= {"videos": list(members), "spans_s": spans} if members else {"camera": cameras[0], "span_s": spans[0]}
     return Source(
-        id=f"{one.number:06d}/{camera}",
-        path=info.file("video_path", video_key=camera, **video),
-        parts=(info.file("data_path", **rows),),
+        id=f"{one.number:06d}" if members else f"{one.number:06d}/{cameras[0]}",
+        path=paths[0],
+        parts=(info.file("data_path", **info.place(one, "data")), *paths[1:]),
         label=labels.get(task, -1),
         meta=meta,
     )

@@ -22,7 +22,7 @@ FRAMES, STRIDE = 3, 4
 ASKED = {
     "action": [step / FPS for step in range(-2, 16)],
     "observation.state": [-0.1, -1 / FPS, 0.0],
-    "observation.images.top": [step / FPS for step in range(0, FRAMES * STRIDE, STRIDE)],
+    **{f"observation.images.{name}": [n * STRIDE / FPS for n in range(FRAMES)] for name in ("top", "wrist")},
 }
 
 
@@ -43,11 +43,12 @@ def test_clips_and_actions_are_those_of_lerobots_own_delta_timestamps(maskstream
     by_lerobot("write", tmp_path / "raw.npz", tmp_path / "robot")
     by_lerobot("read", tmp_path / "asked.json", tmp_path / "robot", tmp_path / "items.npz")
     items = dict(np.load(tmp_path / "items.npz"))
-    maskstream("shards lerobot --root robot --out shards --profile copy --workers 1")
+    maskstream("shards lerobot --root robot --out shards --profile copy --workers 1 --set cameras=together")
 
     short = {"action": "action", "state": "observation.state"}
     loader = video_loader(
         tmp_path / "shards/train",
+        component=("top.mp4", "wrist.mp4"),
         clip=VideoClip(frames=FRAMES, stride=STRIDE, size=96),
         augment=augment.CenterCrop(),
         patch=8,
@@ -56,7 +57,6 @@ def test_clips_and_actions_are_those_of_lerobots_own_delta_timestamps(maskstream
             *(Field(name=ours, delta_timestamps=ASKED[theirs], anchor="first") for ours, theirs in short.items()),
             "episode",
             "task",
-            "camera",
         ),
         batch_size=3,
         seed=0,
@@ -71,10 +71,12 @@ def test_clips_and_actions_are_those_of_lerobots_own_delta_timestamps(maskstream
                 np.testing.assert_array_equal(batch.fields[f"{ours}_is_pad"][row], items[f"{theirs}_is_pad"][first])
                 padded += int(batch.fields[f"{ours}_is_pad"][row].sum())
             assert batch.fields["task"][row] == str(items["task"][first])
-            if batch.fields["camera"][row].endswith("top"):
-                pictures = 255 * items["observation.images.top"][first].transpose(0, 2, 3, 1)
-                worst = max(worst, float(np.abs(batch.video[row].numpy() - pictures).mean()))
-                seen.add(first)
+            for name in ("top", "wrist"):
+                pictures = 255 * items[f"observation.images.{name}"][first].transpose(0, 2, 3, 1)
+                own = batch.cameras[f"{name}.mp4"].video[row].numpy()
+                worst = max(worst, float(np.abs(own - pictures).mean()))
+                assert not items[f"observation.images.{name}_is_pad"][first].any()
+            seen.add(first)
     print(f"{len(seen)} clips, {padded} values of padding, pixels {worst:.2f} levels apart")
     assert len(seen) > 20
     assert padded > 50

@@ -3,25 +3,15 @@
 The user downloads datasets from the Hub and wants frames, actions and states that belong together.
 """
 
-import io
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from lerobot_layout import Episode, write_lerobot
 
-from maskstream.pipelines import VideoClip, augment, video_loader
-from maskstream.shards import (
-    DatasetInfo,
-    Manifest,
-    Sample,
-    array_member,
-    finish_split,
-    json_member,
-    video_member,
-    write_shard,
-)
+from maskstream.pipelines import Field, VideoClip, augment, video_loader
+from maskstream.shards import Manifest
 
 from .conftest import Command, plain
 
@@ -36,22 +26,6 @@ def episode(number: int) -> Episode:
     cameras = {name: np.stack([plain(level + 2 * int(step)) for step in steps]) for name, level in CAMERAS.items()}
     task = ("reach the cube", "push the cube")[number % 2]
     return Episode(task=task, arrays={"action": action, "observation.state": -action}, cameras=cameras)
-
-
-def join_cameras(one: Path, both: Path) -> None:
-    """The recipe of docs/fields.md: a sample of each episode, with two videos."""
-    single, episodes = Manifest.load(one), {}
-    for i in range(len(single)):
-        about = json.loads(single.store.read(*single.member(i, "json")))
-        members = episodes.setdefault(about["episode"], {"json": json_member({"task": about["task"]})})
-        camera = about["camera"].rpartition(".")[2]
-        members[f"{camera}.mp4"] = video_member(single.store.read(*single.member(i, "mp4")), single.video(i))
-        action = single.store.read(*single.member(i, "action.npy"))
-        members["action.npy"] = array_member(np.load(io.BytesIO(action)))
-    both.mkdir(parents=True)
-    samples = [Sample(key=f"episode{n}", members=members, source=str(n)) for n, members in episodes.items()]
-    info = DatasetInfo(dataset="both", split="train", modality="video", profile="train")
-    finish_split(both, info, [write_shard(both / "both-000000.tar", samples)], [])
 
 
 @pytest.mark.slow
@@ -78,13 +52,36 @@ def test_frames_and_actions_of_both_cameras_are_of_the_same_steps(maskstream: Co
             seen.add((int(about["episode"]), about["camera"]))
     assert seen == {(number, camera) for number in range(3) for camera in CAMERAS}
 
-    join_cameras(tmp_path / "shards/train", tmp_path / "both/train")
+    maskstream("shards lerobot --root raw --out both --workers 1 --set cameras=together")
     assert "name one with component= (--set component=top.mp4)" in maskstream("preview both/train", fails=True).text
-    maskstream("preview both/train --component wrist.mp4 --samples 1 --out page.html --set clip.size=32 --set patch=8")
-    options = {"clip": clip, "fields": ("action",), "batch_size": 3, "seed": 0, "augment": augment.CenterCrop()}
-    loaders = [video_loader(tmp_path / "both/train", component=f"{name}.mp4", **options) for name in ("top", "wrist")]
-    for top, wrist in zip(*loaders, strict=True):
-        assert top.key == wrist.key
-        assert np.array_equal(top.fields["action"], wrist.fields["action"])
+    small = "--set clip.size=32 --set clip.frames=4 --set patch=8"
+    cameras = "--component top.mp4 --component wrist.mp4"
+    for command in ("preview", "flow"):
+        maskstream(f"{command} both/train {cameras} --samples 1 --out {command}.html {small}")
+        page = (tmp_path / f"{command}.html").read_text()
+        assert page.count(", top.mp4") == page.count(", wrist.mp4") > 0, "a card of each camera"
+    measured = maskstream(f"bench both/train {cameras} --batch-size 3 --seconds 0.2 --device cpu --json {small}").json
+    assert measured["samples"] > 0
+    refused = maskstream(f"train videomae-tiny --data both/train {cameras}", fails=True).text
+    assert "reads one video of a sample, and component=('top.mp4', 'wrist.mp4') names 2; name one, such as" in refused
+    one = "--component wrist.mp4 --steps 1 --batch-size 2 --set clip.frames=4 --set clip.size=32 --set patch=8"
+    assert "step 1/1" in maskstream(f"train videomae-tiny --data both/train --out run {one}").text
+    assert '"component": "wrist.mp4"' in (tmp_path / "run/run.json").read_text()
+
+    loader = video_loader(
+        tmp_path / "both/train",
+        component=("top.mp4", "wrist.mp4"),
+        clip=clip,
+        fields=(Field(name="action", delta_timestamps=(-1 / 30, 0, 1 / 30)),),
+        batch_size=3,
+        seed=0,
+        augment=augment.CenterCrop(),
+    )
+    for batch in loader:
+        top, wrist = batch.cameras["top.mp4"], batch.cameras["wrist.mp4"]
         apart = wrist.video.float().mean((2, 3, 4)) - top.video.float().mean((2, 3, 4))
         assert (apart - 100).abs().max() < 3, "the same frames of both"
+        step = (top.pts_s * 30).round()
+        inside = ~batch.fields["action_is_pad"]
+        wanted = step[..., None] + torch.tensor([-1.0, 0.0, 1.0])
+        assert torch.equal(batch.fields["action"][..., 0][inside].double(), wanted[inside])

@@ -163,10 +163,12 @@ class Model(nn.Module, ABC, Generic[BatchT]):
 class ModelConfig(Config, ABC, Generic[BatchT]):
     """The sizes of a model. Sizes that the data decide, such as the number of tokens, come with the grids.
 
-    dropout: what it drops in training. needs_labels: whether labels are all that the model learns.
+    dropout: what it drops in training. needs_labels: whether labels are all that the model learns. reads_cameras:
+    whether it reads the clips of several cameras of a sample (`VideoBatch.cameras`).
     """
 
     needs_labels: ClassVar[bool] = False
+    reads_cameras: ClassVar[bool] = False
 
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
 

@@ -46,6 +46,13 @@ class Recipe(Config, Generic[BatchT]):
             raise ValueError(
                 f"batch_size and accumulate must be at least 1, got {self.batch_size} and {self.accumulate}"
             )
+        several = getattr(self.data, "component", None)
+        if isinstance(several, tuple) and not self.model.reads_cameras:
+            raise ValueError(
+                f"{type(self.model).__name__} reads one video of a sample, and component={several} names "
+                f"{len(several)}; name one, such as --component {several[0]}, or set reads_cameras = True in a model "
+                "of your own that reads batch.cameras"
+            )
         self.model.check(self.data)
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -116,6 +117,9 @@ class VideoBatch(Batch):
     seconds from the start of its video. draws: in a host batch, those of the masks that a finish makes, one per clip;
     empty in the batches of a loader. planes: in a host batch of output="yuv", the pixels, of which a finish makes
     `video`; else None. The rest is as in `Batch`.
+
+    camera, others: of several components, the first, whose clips those above are, and the clips of the same samples and
+    instants by the names of the others; see `cameras`.
     """
 
     video: Tensor
@@ -124,6 +128,23 @@ class VideoBatch(Batch):
     pts_s: Tensor
     draws: tuple[Draw, ...] = ()
     planes: PlaneBatch | None = None
+    camera: str = ""
+    others: dict[str, VideoBatch] = field(default_factory=dict)
+
+    @property
+    def cameras(self) -> dict[str, VideoBatch]:
+        """The clips of each camera, by the name of its component, in the order that `component` names them. Each is a
+        batch of its own with `video`, `mask`, `flow` and `pts_s`; empty where `component` names no several.
+        """
+        if not self.camera:
+            return {}
+        others = {name: replace(one, fields=self.fields) for name, one in self.others.items()}
+        return {self.camera: replace(self, camera="", others={}), **others}
+
+    def weighted(self, weight: Tensor) -> Self:
+        """The batch with the targets of the masks of all cameras weighted by `weight`, float32 (B / views,)."""
+        others = {name: one.weighted(weight) for name, one in self.others.items()}
+        return replace(Batch.weighted(self, weight), others=others)
 
     def scene_cuts(self) -> int:
         """The number of scene cuts in its clips; 0 without flow."""
@@ -131,6 +152,8 @@ class VideoBatch(Batch):
 
     def count_in(self, stats: Stats) -> None:
         """Adds its cuts, the cells of its flow, those with a vector, and their confidence."""
+        for other in self.others.values():
+            other.count_in(stats)
         if self.flow is None:
             return
         stats.cuts += self.scene_cuts()

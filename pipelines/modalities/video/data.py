@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, Unpack, get_args
@@ -18,7 +18,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import missing_dali, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import RowSource
+from maskstream.pipelines.modalities.rows import RowMaker, RowSource
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, Unchanged
@@ -27,6 +27,7 @@ from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
 from .batch import VideoBatch
+from .cameras import CamerasRowMaker, EachCamera, frames_of_all, have_one_rate, lacking, rates, with_all_cameras
 from .clip import VideoClip, aligned
 from .decoders import agree, choose_decoder, dali_threads
 from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
@@ -52,7 +53,8 @@ class VideoSettings(Options, total=False):
     colour: ColourJitter | None
     flow: FlowChoice
     views: int
-    component: str | None
+    component: str | tuple[str, ...] | None
+    shared_crops: bool
     tubelet: int
     patch: int
     fields: Fields
@@ -82,8 +84,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     makes no flow if the mask needs none, else takes the codec's motion vectors if the shards allow it, else DIS.
     views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)
     and patch (pixels): the size of a token. component: the video to read, such as "cam0.mp4"; None if a sample has only
-    one. fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "cpu" is PyAV in
-    threads or workers; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it is part of the identity;
+    one. Several, ("cam0.mp4", "cam1.mp4"), give the clips of the same instants of each (see `VideoBatch.cameras`), each
+    with masks of its own, of the samples that have all; the first draws, and its frames are those of fields.
+    shared_crops: whether the cameras of a sample share the draws of crop, flip and colour, whatever their sizes.
+    fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "cpu" is PyAV in threads
+    or workers; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it is part of the identity;
     "torchcodec" is torchcodec's NVDEC, whose pixels are those of output="yuv" by PyAV, so it is not. "auto" is PyAV,
     but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why (decoders.py). output:
     "yuv" hands cropped YUV planes to the device, which resizes and converts them (yuv.py): less work for CPUs, less to
@@ -101,7 +106,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     colour: ColourJitter | None = None
     flow: FlowChoice = AUTO
     views: int = 1
-    component: str | None = None
+    component: str | tuple[str, ...] | None = None
+    shared_crops: bool = True
     tubelet: int = 2
     patch: int = 16
     fields: Fields = ()
@@ -112,6 +118,10 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         flow_named(self.flow)
         check_settings(self, self.views)
         check_cues(self.mask, "videos", CUES)
+        if isinstance(self.component, Sequence) and not isinstance(self.component, str):
+            object.__setattr__(self, "component", tuple(self.component))
+            if not self.component or len(set(self.component)) < len(self.component):
+                raise ValueError(f"component={self.component}: name each video once, such as ('cam0.mp4', 'cam1.mp4')")
         if self.backend in HARDWARE and self.colour is not None:
             raise ValueError(
                 f"colour jitter is made on the CPU, and backend={self.backend!r} is not; leave colour or backend out"
@@ -135,7 +145,14 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
-        flow = flow_source(self.flow, self.mask, clip, profile) or NONE
+        components = split.manifest.components
+        if isinstance(self.component, tuple):
+            several = tuple(component_of(components, ("video",), one).name for one in self.component)
+            component: str | tuple[str, ...] = several
+            one_rate = have_one_rate(split.manifest, several)
+        else:
+            component, one_rate = component_of(components, ("video",), self.component).name, True
+        flow = flow_source(self.flow, self.mask, clip, profile, one_rate=one_rate) or NONE
         if self.output == "yuv" and split.device.type == "cpu":
             raise ValueError(
                 "output='yuv' on the device 'cpu': there it costs six times as much as output='rgb', since it is made "
@@ -147,8 +164,13 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
             flow=flow,
             output=self._output(flow, split),
-            component=component_of(split.manifest.components, ("video",), self.component).name,
+            component=component,
         )
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The videos that are read; of a resolved config."""
+        return (self.component or "",) if not isinstance(self.component, tuple) else self.component
 
     def _output(self, flow: FlowChoice, split: Split) -> Output:
         """What the sampler makes."""
@@ -168,22 +190,38 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
         """Which samples have a video that is too short for the clip, bool (N,)."""
-        return short_videos(manifest, self.component or "", self.clip)
+        first, *others = self.cameras
+        if not others:
+            return short_videos(manifest, first, self.clip)
+        missed = rates(manifest, first)[0] - frames_of_all(manifest, self.cameras)
+        return short_videos(manifest, first, self.clip, missed) & ~lacking(manifest, self.cameras)
 
     def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
         """The frames a second of each video, float64 (N,), 0 without."""
-        return manifest.component(self.component or "").facts["fps"].astype(np.float64)
+        return rates(manifest, self.cameras[0])[1]
 
     def chosen(self, split: Split) -> Split:
         """The split without short videos, where the clip skips them."""
         if isinstance(self.flow, FlowSource):
             check_one_clock(self.clip, "masks and fields of flow")
-        return without_short(split, self.component or "", self.clip, self.short)
+        if split.kept is not None:
+            return split
+        if isinstance(self.component, tuple):
+            split = with_all_cameras(split, self.component)
+        return without_short(split, self.cameras[0], self.clip, self.short)
 
-    def rows(self, split: Split) -> ClipRowMaker:
+    def rows(self, split: Split) -> RowMaker[ClipPlan, VideoBatch]:
         """What makes the rows of a split."""
+        clips = self._clips(split)
+        if not isinstance(self.component, tuple):
+            return clips
+        others = (replace(clips, component=one, camera=one, shared=self.shared_crops) for one in self.component[1:])
+        return CamerasRowMaker(first=clips, others=tuple(others))
+
+    def _clips(self, split: Split) -> ClipRowMaker:
+        """What makes the rows of the only camera, or of the first."""
         return ClipRowMaker(
-            component=self.component or "",
+            component=self.cameras[0],
             clip=self.clip,
             grid=self.grids["video"],
             augment=self.augment or CenterCrop(),
@@ -194,6 +232,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         )
 
     def finish(self, split: Split) -> Finish[VideoBatch, VideoBatch]:
+        """What is left to do with the clips of each camera."""
+        finish = self._finish(split)
+        return finish if isinstance(finish, Unchanged) or not isinstance(self.component, tuple) else EachCamera(finish)
+
+    def _finish(self, split: Split) -> Finish[VideoBatch, VideoBatch]:
         """The flow of whole batches, and pixels of planes. ValueError for flow that cannot be computed so."""
         flow: FlowFinish | None = None
         if isinstance(self.flow, BatchFlow):
@@ -241,22 +284,28 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             return "cpu"
         if self.backend == "cpu":
             return "cpu"
-        facts = split.manifest.component(self.component or "").facts
+        facts = split.manifest.component(self.cameras[0]).facts
         return choose_decoder(
             split.device,
             workers=split.workers,
             threads=split.threads,
             frames=self.clip.frames,
             pixels=float((facts["width"] * facts["height"]).mean()),
-            unsuited=missing_dali() or unsuited(self.rows(split), split.manifest, split.device, "dali"),
+            unsuited=missing_dali() or self._unsuited(split, "dali"),
         )
+
+    def _unsuited(self, split: Split, backend: str) -> str:
+        """Why a backend cannot decode the clips on the device, in words; "" if it can."""
+        if isinstance(self.component, tuple):
+            return f"it decodes one video of a sample, and component={self.component} names several"
+        return unsuited(self._clips(split), split.manifest, split.device, backend)
 
     def _packed(self, split: Split, backend: str) -> RowSource[PackedPlan, PackedBatch, VideoBatch]:
         """The source of clips that DALI or torchcodec decodes on the device; called on a resolved config. A BatchFlow
         computes flow of their pixels. ValueError for what `unsuited` names, and where torchcodec is missing.
         """
-        clips = self.rows(split)
-        if reason := unsuited(clips, split.manifest, split.device, backend):
+        clips = self._clips(split)
+        if reason := self._unsuited(split, backend):
             raise ValueError(f"backend={backend!r}: {reason}; use backend='cpu'")
         size, threads = self.clip.size, dali_threads(split.device)
         decoder: ClipDecoder

@@ -26,8 +26,13 @@ CUES = frozenset({"frames"}) | FLOW_CUES
 """What masks of clips may follow."""
 
 
-def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str) -> FlowSource | None:
-    """The source of flow for a choice as in `VideoData`, None for no flow. Raises ValueError if it is not available."""
+def flow_source(
+    flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str, *, one_rate: bool = True
+) -> FlowSource | None:
+    """The source of flow for a choice as in `VideoData`, None for no flow. Raises ValueError if it is not available.
+
+    one_rate: whether the videos of all cameras of a sample have the same frames a second.
+    """
     needed = mask is not None and bool(mask.needs & FLOW_CUES)
     if flow == NONE and needed:
         words = ", ".join(map(repr, (AUTO, *FLOWS)))
@@ -36,7 +41,9 @@ def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: s
         )
     if clip.is_timed and isinstance(flow_named(flow), Codec):
         raise ValueError(f"flow={flow!r} follows frames of one stride, but a clip has {clip.spacing}; use flow='dis'")
-    stride = 0 if clip.is_timed else clip.stride
+    if not one_rate and isinstance(flow_named(flow), Codec):
+        raise ValueError(f"flow={flow!r} follows frames of one stride, and cameras have other rates; use flow='dis'")
+    stride = clip.stride if one_rate and not clip.is_timed else 0
     return resolved_flow(flow, needed=needed, profile=profile, stride=stride, align=start_multiple(clip, profile))
 
 

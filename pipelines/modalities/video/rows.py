@@ -1,5 +1,7 @@
 """Rows of clips: draws clips, finds and reads the bytes of their GOPs, decodes, crops, and makes flow."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -137,18 +139,25 @@ def _read_foreign(store: Store, video: VideoIndex, numbers: Int64s, ranges: tupl
 class ClipPlan:
     """Frame numbers, int64 (T,), and one crop per view.
 
-    ranges: as in `clip_ranges`. draws: one per view, of masks that a finish draws. short: whether the video has too few
-    frames for the clip. flows, planes: those of the views, once they are made; of clips without them none.
+    own: its ranges, as in `clip_ranges`. draws: one per view, of masks that a finish draws. short: whether the video
+    has too few frames for the clip. others: those of the same instants of other cameras. flows, planes: those of the
+    views, once they are made; of clips without them none.
     """
 
     video: VideoIndex
     numbers: Int64s
     crops: list[Crop]
-    ranges: tuple[Range, ...]
+    own: tuple[Range, ...]
     draws: tuple[Draw, ...]
     short: bool
+    others: tuple[ClipPlan, ...] = ()
     flows: list[ClipFlow] = field(default_factory=list)
     planes: list[CropPlanes] = field(default_factory=list)
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """All that is read, of all cameras."""
+        return (*self.own, *(one for other in self.others for one in other.own))
 
     @property
     def n_frames(self) -> int:
@@ -185,7 +194,11 @@ class AroundClip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
-    """Makes rows of clips. The views of a sample share the clip; each view has its own crop and mask."""
+    """Makes rows of clips. The views of a sample share the clip; each view has its own crop and mask.
+
+    camera: the name of another camera than the first, which has masks of its own. shared: whether it shares the draws
+    of crop and colour.
+    """
 
     component: str
     clip: VideoClip
@@ -195,6 +208,8 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     flow: FlowSource | None
     colour: ColourJitter | None = None
     output: Output = "rgb"
+    camera: str = ""
+    shared: bool = True
 
     @property
     def finish_draws(self) -> bool:
@@ -209,7 +224,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     @property
     def masks(self) -> tuple[Masked, ...]:
         """The mask of the clip."""
-        return (Masked("mask", self.mask, self.grid, by_sampler=not self.finish_draws),)
+        return (Masked("mask", self.mask, self.grid, part=self.camera, by_sampler=not self.finish_draws),)
 
     @property
     def form(self) -> Mapping[str, object]:
@@ -223,7 +238,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def plan(self, item: Item) -> ClipPlan:
         """Draws the clip and the crops of a sample, and finds the byte ranges to read."""
-        return self.plan_of(item, self._numbers)
+        return self.plan_of(item, self.numbers)
 
     def plan_of(self, item: Item, numbers_of: Callable[[Item, VideoIndex], Int64s]) -> ClipPlan:
         """The plan of a clip whose frame numbers, int64 (T,), are drawn by `numbers_of`."""
@@ -233,14 +248,14 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             video = manifest.video(item.index, self.component)
             if problem := next(table_problems(video, member.size), None):
                 raise DataError(problem)
-        crops = self.augment.views(video.width, video.height, self.clip.size, item.rngs("crop"))
+        crops = self.augment.views(video.width, video.height, self.clip.size, item.rngs(self._purpose("crop")))
         numbers = numbers_of(item, video)
         return ClipPlan(
             video=video,
             numbers=numbers,
             crops=[on_chroma_grid(crop, video.width, video.height) for crop in crops],
-            ranges=clip_ranges(video, numbers, member),
-            draws=tuple(item.draw(view) for view in range(item.views)) if self.finish_draws else (),
+            own=clip_ranges(video, numbers, member),
+            draws=tuple(item.draw(view, part=self.camera) for view in range(item.views)) if self.finish_draws else (),
             short=int(numbers[-1] - numbers[0]) < int(self.clip.offsets(video.fps)[-1]),
         )
 
@@ -262,7 +277,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def read(self, item: Item, plan: ClipPlan) -> ClipBytes:
         """Reads the header and the GOPs that hold a clip."""
-        return read_clip(item.manifest.store, plan.video, plan.numbers, plan.ranges)
+        return read_clip(item.manifest.store, plan.video, plan.numbers, plan.own)
 
     def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: SampleRows, stats: Stats) -> None:
         """Reads, decodes and writes the views of a clip; raises SampleError if it cannot be read or decoded."""
@@ -329,8 +344,14 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         draws = tuple(draw for plan in plans for draw in plan.draws)
         return replace(batch, flow=join_flow(plans), draws=draws, planes=planes)
 
-    def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
-        return self.clip.numbers(video.n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
+    def numbers(self, item: Item, video: VideoIndex, n_frames: int | None = None) -> Int64s:
+        """Draws the frame numbers of a clip, int64 (T,), of the first `n_frames` of the video; None for all."""
+        n_frames = video.n_frames if n_frames is None else n_frames
+        return self.clip.numbers(n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
+
+    def _purpose(self, name: str) -> str:
+        """The name of a draw that cameras may share."""
+        return name if self.shared or not self.camera else f"{name} {self.camera}"
 
     def _to_rgb(self, item: Item, plan: ClipPlan, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
         """Writes a sample's views, uint8 (views, T, size, size, 3)."""
@@ -338,7 +359,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             to_rgb(frames, crop, (self.clip.size, self.clip.size), to)
             if self.colour is not None:
                 picture = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
-                self.colour(picture, item.rng("colour", view))
+                self.colour(picture, item.rng(self._purpose("colour"), view))
 
 
 def short_videos(manifest: Manifest, component: str, clip: VideoClip, ahead: Int64s | None = None) -> Bools:
@@ -360,7 +381,7 @@ def without_short(split: Split, component: str, clip: VideoClip, short_of: Calla
     short_of: which samples these are, bool (N,). Raises ValueError where the clip makes such samples an error, or where
     all are too short.
     """
-    if clip.short not in ("skip", "error") or split.kept is not None:
+    if clip.short not in ("skip", "error"):
         return split
     manifest = split.manifest
     short, n_frames = short_of(manifest), manifest.component(component).facts["n_frames"]
@@ -376,7 +397,7 @@ def without_short(split: Split, component: str, clip: VideoClip, short_of: Calla
     if short.all():
         raise ValueError(f"{told}, so short='skip' leaves none; give a shorter clip, or short='repeat' or 'loop'")
     log.warning("%s; they are left out (short='skip'): an epoch has %d samples", told, (~short).sum())
-    return replace(split, kept=np.flatnonzero(~short))
+    return replace(split, kept=np.flatnonzero(~short) if split.kept is None else split.kept[~short[split.kept]])
 
 
 def check_one_clock(clip: VideoClip, what: str) -> None:

@@ -192,6 +192,9 @@ class EpisodeEncoder(ProfiledEncoder):
 
     meta["episode"] is the number, meta["arrays"] the column and the shape of a row of each array by its name, and
     meta["span_s"] where the episode is in the video, None for all of it. The arrays are the members NAME.npy.
+
+    Of an episode with several videos, meta["videos"] names their members, meta["spans_s"] says where the episode is in
+    each, and `parts` ends with the files of all but the first.
     """
 
     version: ClassVar[int] = 3
@@ -207,13 +210,20 @@ class EpisodeEncoder(ProfiledEncoder):
         """Encode an episode. Raises RejectError if it has not as many frames as rows."""
         arrays = _arrays(source.parts[0], source.meta["episode"], source.meta["arrays"])
         n_rows = len(next(iter(arrays.values())))
-        span_s = source.meta["span_s"]
-        video = encode_video(source.path, self.video) if span_s is None else self._part(source.path, span_s, n_rows)
-        if video.index.n_frames != n_rows:
-            raise RejectError("check", f"has {video.index.n_frames} frames, but {n_rows} rows of actions and states")
-        members: dict[str, Member] = {"mp4": video_member(video.data, video.index)}
+        names = source.meta.get("videos", ["mp4"])
+        spans = source.meta["spans_s"] if "spans_s" in source.meta else [source.meta["span_s"]]
+        members: dict[str, Member] = {}
+        meta: dict[str, Any] = {}
+        for name, path, span_s in zip(names, (source.path, *source.parts[1:]), spans, strict=True):
+            video = encode_video(path, self.video) if span_s is None else self._part(path, span_s, n_rows)
+            if video.index.n_frames != n_rows:
+                raise RejectError(
+                    "check", f"has {video.index.n_frames} frames, but {n_rows} rows of actions and states"
+                )
+            members[name] = video_member(video.data, video.index)
+            meta = meta or video.meta
         members |= {f"{name}.npy": array_member(array) for name, array in arrays.items()}
-        return Encoded(members=members, meta=video.meta)
+        return Encoded(members=members, meta=meta)
 
     def _part(self, path: Path, span_s: tuple[float, float], n_rows: int) -> EncodedVideo:
         """Encode the part of a video that an episode is. Of profile copy, it must begin with a keyframe."""

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from .options import Component, Frames, Masks, Own, Set, Size, Stride, Views, settings
+from .options import Component, Components, Frames, Masks, Own, Set, Size, Stride, Views, settings
 from .terminal import Cache, CacheGB, Data, Device, Json, console, errors, say
 
 
@@ -17,7 +17,7 @@ def preview(
     data: Data,
     set_: Set = None,
     mask: Masks = None,
-    component: Component = None,
+    component: Components = None,
     views: Views = None,
     size: Size = None,
     frames: Frames = None,
@@ -29,7 +29,8 @@ def preview(
 ) -> None:
     """Write one self-contained HTML page of samples as the training loop receives them, with their masks.
 
-    `--mask` given again compares masks: each sample is shown with one after the other.
+    `--mask` given again compares masks: each sample is shown with one after the other. `--component` given again shows
+    each sample by all of these cameras, at the same instants.
 
     Video: frames, flow, and which tokens stay visible over time. Audio: waveform and spectrogram, with a player; with
     video, both over one time axis. Image: the picture, and its visible tokens. Points: the cloud from two angles, and
@@ -52,7 +53,7 @@ def flow(
     data: Data,
     set_: Set = None,
     mask: Masks = None,
-    component: Component = None,
+    component: Components = None,
     size: Size = None,
     frames: Frames = None,
     stride: Stride = None,
@@ -200,7 +201,7 @@ def bench(
     data: Data,
     set_: Set = None,
     mask: Masks = None,
-    component: Component = None,
+    component: Components = None,
     views: Views = None,
     size: Size = None,
     frames: Frames = None,

@@ -42,6 +42,15 @@ Component = Annotated[
     str | None,
     typer.Option(help="The component to read, such as cam0.mp4, of samples with several.", show_default=False),
 ]
+Components = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--component",
+        help="The component to read, such as cam0.mp4, of samples with several; given again for video: the clips of "
+        "the same instants of each.",
+        show_default=False,
+    ),
+]
 Views = Annotated[
     int | None,
     typer.Option(min=1, help="Views per sample, each with its own crop, mask or step.", show_default=False),
@@ -52,8 +61,9 @@ Stride = Annotated[int | None, typer.Option(help="Frames from one frame of a cli
 
 
 def settings(set_: list[str] | None, **short: object) -> list[str]:
-    """The settings of `--set`, and before them those of the short forms that were given."""
-    return [*(f"{name}={json.dumps(value)}" for name, value in short.items() if value is not None), *(set_ or ())]
+    """The settings of `--set`, and before them those of the short forms that were given; a list of one is that one."""
+    one = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in short.items()}
+    return [*(f"{name}={json.dumps(value)}" for name, value in one.items() if value is not None), *(set_ or ())]
 
 
 class DataCommand(TyperCommand):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from .options import Components, settings
 from .terminal import INTERRUPTED, Cache, CacheGB, Device
 
 RecipeName = Annotated[
@@ -120,6 +121,7 @@ def train(
     data_version: DataVersion = None,
     out: RunFolder = None,
     set_: Settings = None,
+    component: Components = None,
     print_config: PrintConfig = False,
     steps: Steps = None,
     initial: InitialWeights = None,
@@ -149,7 +151,9 @@ def train(
     from maskstream.train.recipes import chosen_recipe
     from maskstream.train.recipes import train as run
 
-    chosen = chosen_recipe(recipe, set_ or (), batch_size=batch_size, accumulate=accumulate)
+    chosen = chosen_recipe(
+        recipe, settings(set_, **{"data.component": component}), batch_size=batch_size, accumulate=accumulate
+    )
     if print_config:
         print(json.dumps(chosen.to_dict(defaults=True), indent=2))
         return

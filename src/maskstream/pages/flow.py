@@ -16,6 +16,7 @@ from maskstream.pipelines.flow.picture import flow_scale
 from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.cameras import have_one_rate
 from maskstream.pipelines.modalities.video.clip import aligned, start_multiple
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
@@ -63,7 +64,8 @@ def flow_page(
         raise ValueError(f"samples={samples}: the page shows 1 or more")
     manifest = Manifest.load(location)
     words: dict[type, str] = {kind: word for word, kind in FLOWS.items()}
-    left_out = {} if sources else unfit_sources(data, str(manifest.info["profile"]))
+    one_rate = not isinstance(data.component, tuple) or have_one_rate(manifest, data.component)
+    left_out = {} if sources else unfit_sources(data, str(manifest.info["profile"]), one_rate=one_rate)
     sources = [*(sources or [kind() for word, kind in FLOWS.items() if word not in left_out]), *more]
     for source in more:
         left_out.pop(words.get(type(source), ""), None)
@@ -76,6 +78,8 @@ def flow_page(
         for source in sources
     ]
     first = shown[0].batch
+    cameras = {name: [replace(one, batch=one.batch.cameras[name]) for one in shown] for name in first.cameras}
+    cameras = cameras or {"": shown}
     text = page(
         kind="flow",
         title=f"Flow of {split_name(manifest.location, manifest.info['split'])}",
@@ -92,13 +96,15 @@ def flow_page(
             "seed": str(seed),
             **{f"without {word}": reason for word, reason in left_out.items()},
         },
-        sections=(Section(cards=tuple(card(shown, i, data) for i in range(len(first)))),),
+        sections=(
+            Section(cards=tuple(card(one, i, data, name) for i in range(len(first)) for name, one in cameras.items())),
+        ),
     )
     return write_page(text, out)
 
 
-def card(shown: Sequence[ShownFlow], i: int, data: VideoData) -> Card:
-    """Clip `i` with every source: flow, its confidence, and what the encoder sees."""
+def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") -> Card:
+    """Clip `i` with every source: flow, its confidence, and what the encoder sees. camera: which, of several."""
     batch, grid = shown[0].batch, data.grids["video"]
     cell = cell_size(grid, picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
     video = batch.video[i].cpu().numpy()
@@ -125,6 +131,7 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData) -> Card:
         facts.append(_facts(one.word, vectors, trust, valid, cuts))
     return Card(
         key=batch.key[i],
+        title=f"{batch.key[i]}, {camera}" if camera else "",
         words=f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video",
         facts=tuple(facts),
         figures=(Movie(tracks=tuple(tracks), first=len(times) // 2),),
@@ -132,12 +139,13 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData) -> Card:
     )
 
 
-def unfit_sources(data: VideoData, profile: str) -> dict[str, str]:
-    """By word, why sources of FLOWS cannot serve shards of this profile."""
+def unfit_sources(data: VideoData, profile: str, *, one_rate: bool = True) -> dict[str, str]:
+    """By word, why sources of FLOWS cannot serve shards of this profile. one_rate: see `flow_source`."""
     clip = aligned(data.clip, profile)
     align = start_multiple(clip, profile)
     reasons = {
-        word: kind().unfit(profile, stride=clip.stride, align=align) or kind().missing(torch.device("cpu"))
+        word: kind().unfit(profile, stride=clip.stride if one_rate else 0, align=align)
+        or kind().missing(torch.device("cpu"))
         for word, kind in FLOWS.items()
     }
     return {word: reason for word, reason in reasons.items() if reason}

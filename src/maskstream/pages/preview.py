@@ -10,6 +10,7 @@ from typing import Any
 from maskstream.modality import RUN_STEPS, Modality
 from maskstream.pipelines.masks import Mask, Padded
 from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import split_name
@@ -62,14 +63,13 @@ def preview(
             for name, some in masks.items()
         },
     }
-    shown = [
-        (
-            " and ".join(mask_name(getattr(one, mask.name)) for mask in modality.masks),
-            modality.figures(one, manifest),
-            batch,
-        )
-        for one, batch in zip(configs, batches, strict=True)
-    ]
+    shown = []
+    for one, batch in zip(configs, batches, strict=True):
+        mask = " and ".join(mask_name(getattr(one, mask.name)) for mask in modality.masks) + " mask"
+        cameras = batch.cameras if isinstance(batch, VideoBatch) else {}
+        for camera, own in (cameras or {"": batch}).items():
+            words = [camera, *([mask] if len(configs) > 1 else [])] if camera else [mask]
+            shown.append((", ".join(words), modality.figures(one, manifest), own))
     name, figures, batch = shown[0]
     text = preview_page(
         figures,
@@ -121,8 +121,8 @@ def preview_page(
 ) -> str:
     """One HTML file, complete in itself, with a card of every row of `batch`; views of a sample follow each other.
 
-    name: of the mask of `batch`. others: the same samples with other masks, which are compared: name, figures and batch
-    of each. Their cards follow those of `batch` row by row.
+    name: of the camera and the mask of `batch`. others: the same samples with other ones, which are compared: name,
+    figures and batch of each. Their cards follow those of `batch` row by row.
 
     Under the title stand the facts `before`, those of the figures, `facts`, and `links` to files beside it. It loads
     nothing from outside: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy).
@@ -132,14 +132,14 @@ def preview_page(
     for row in range(len(batch)):
         for mask, own, one in masked:
             card = own.sample(one, row)
-            card = replace(card, title=f"{short_key(card.key)}, {mask} mask") if others else card
+            card = replace(card, title=f"{short_key(card.key)}, {mask}") if others else card
             cards.append(replace(card, view=row % views + 1) if views > 1 else card)
     lede, _ = figures.about(batch)
     shown: dict[str, dict[str, str]] = {}
     for mask, own, one in masked:
         for what, value in own.about(one)[1].items():
             if value:
-                shown.setdefault(what, {}).setdefault(value, mask)
+                shown.setdefault(what, {}).setdefault(value, mask.removesuffix(" mask"))
     told = {
         what: "; ".join(f"{value} ({mask})" if len(values) > 1 else value for value, mask in values.items())
         for what, values in shown.items()

@@ -1,0 +1,189 @@
+"""Rows of samples with several videos, such as the cameras of a robot: clips of the same instants.
+
+The clock is the time since the start of each video. The first camera draws the clip, of the frames whose instants all
+videos have; of every other camera come the frames that are nearest in time, by its own rate.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from maskstream.pipelines.masks import Cues
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.sampler import Finish
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.video_index import VideoIndex
+
+from .batch import VideoBatch
+from .rows import Bools, ClipPlan, ClipRowMaker, Int64s
+
+log = logging.getLogger(__name__)
+
+_MASK_OF = "mask of "
+
+Float64s = npt.NDArray[np.float64]
+
+
+def rates(manifest: Manifest, component: str, samples: slice = slice(None)) -> tuple[Int64s, Float64s]:
+    """The frames of each sample's video, int64 (N,), and its frames a second, float64 (N,); 0 without."""
+    facts = manifest.component(component).facts
+    return facts["n_frames"][samples].astype(np.int64), facts["fps"][samples].astype(np.float64)
+
+
+def frames_of_all(manifest: Manifest, cameras: Sequence[str], samples: slice = slice(None)) -> Int64s:
+    """The frames of each sample's first camera whose instants all of its cameras have, int64 (N,), at least 1.
+
+    A camera has an instant if its frame that is nearest in time exists.
+    """
+    common, fps = rates(manifest, cameras[0], samples)
+    for camera in cameras[1:]:
+        n_frames, own_fps = rates(manifest, camera, samples)
+        until = (n_frames - 0.5) * fps / np.where(own_fps > 0, own_fps, 1.0)
+        common = np.minimum(common, np.ceil(until).astype(np.int64))
+    return np.maximum(common, 1)
+
+
+def lacking(manifest: Manifest, cameras: Sequence[str]) -> Bools:
+    """Which samples lack one of the cameras, bool (N,)."""
+    missing: Bools = ~manifest.component(cameras[0]).present
+    for camera in cameras[1:]:
+        missing |= ~manifest.component(camera).present
+    return missing
+
+
+def have_one_rate(manifest: Manifest, cameras: Sequence[str]) -> bool:
+    """Whether the frames of the same instants have the same numbers in all cameras of each sample."""
+    n_frames, fps = rates(manifest, cameras[0])
+    there = ~lacking(manifest, cameras)
+    drift = [np.abs(rates(manifest, one)[1][there] / fps[there] - 1) * n_frames[there] for one in cameras[1:]]
+    return all(bool((one < 0.5).all()) for one in drift)
+
+
+def with_all_cameras(split: Split, cameras: Sequence[str]) -> Split:
+    """The split without the samples that lack a camera, which a warning counts; ValueError if that is all."""
+    manifest = split.manifest
+    without = lacking(manifest, cameras)
+    without[manifest.removed] = False
+    if not without.any():
+        return split
+    each = {one: int((~manifest.component(one).present & without).sum()) for one in cameras}
+    told = ", ".join(f"{count} lack {one}" for one, count in each.items() if count)
+    first = manifest.key(int(np.argmax(without)))
+    kept = np.flatnonzero(~without)
+    if not len(kept):
+        raise ValueError(f"component={tuple(cameras)}: no sample of {manifest.location} has all of them ({told})")
+    log.warning(
+        "%s: %d of %d samples do not have all of %s and are left out (%s, such as %r): an epoch has %d samples",
+        manifest.location,
+        without.sum(),
+        len(without),
+        ", ".join(cameras),
+        told,
+        first,
+        len(kept),
+    )
+    return replace(split, kept=kept)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
+    """Makes rows of the clips of several cameras: those of the first as rows of its own, and others beside them."""
+
+    first: ClipRowMaker
+    others: tuple[ClipRowMaker, ...]
+
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of each camera, which are drawn apart."""
+        return (
+            *self.first.masks,
+            *(mask._replace(field=_MASK_OF + one.component) for one in self.others for mask in one.masks),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cameras."""
+        return tuple(one.component for one in (self.first, *self.others))
+
+    @property
+    def form(self) -> Mapping[str, object]:
+        """That of the first, and the names of all."""
+        return {**self.first.form, "component": self.names}
+
+    def identity(self, split: Split) -> dict[str, Any]:
+        """That of one camera."""
+        return self.first.identity(split)
+
+    def plan(self, item: Item) -> ClipPlan:
+        """Draws the clip and the crops of all cameras, and finds the byte ranges to read."""
+        plan = self.first.plan_of(item, self._numbers)
+        at_s = plan.numbers / plan.fps
+
+        def nearest(_: Item, video: VideoIndex) -> Int64s:
+            return np.floor(at_s * video.fps + 0.5).astype(np.int64).clip(0, video.n_frames - 1)
+
+        plan.others = tuple(one.plan_of(item, nearest) for one in self.others)
+        for other in plan.others:
+            other.short = False  # the sample counts once
+        return plan
+
+    def layout(self, memory: Memory[ClipPlan]) -> VideoBatch:
+        """The empty batch."""
+        others = {
+            one.component: replace(
+                one.layout(memory.of([plan.others[at] for plan in memory.plans])), key=memory.key, label=memory.label
+            )
+            for at, one in enumerate(self.others)
+        }
+        return replace(self.first.layout(memory), camera=self.first.component, others=others)
+
+    def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: SampleRows, stats: Stats) -> None:
+        """Reads, decodes and writes the clips of all cameras; raises SampleError if one is unusable."""
+        self.first.fill(item, plan, batch, own, stats)
+        for one, its in zip(self.others, plan.others, strict=True):
+            one.fill(item, its, batch.others[one.component], own, stats)
+
+    def cues(self, item: Item, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+        """The cues of a view of the camera whose mask is drawn."""
+        its = {one.camera: other for one, other in zip(self.others, plan.others, strict=True)}
+        return self.first.cues(item, its.get(part, plan), batch.others.get(part, batch), row, part, needs)
+
+    def put(self, batch: VideoBatch, made: Mapping[str, Any]) -> VideoBatch:
+        """The batch with the mask of each camera, and with fields."""
+        own = {name: value for name, value in made.items() if not name.startswith(_MASK_OF)}
+        others = {name: replace(one, mask=made.get(_MASK_OF + name)) for name, one in batch.others.items()}
+        return replace(batch, others=others, **own)
+
+    def join(self, batch: VideoBatch, planned: Sequence[Planned[ClipPlan]]) -> VideoBatch:
+        """The batch with the flow, the planes and the draws of each camera."""
+        others = {
+            one.component: one.join(
+                batch.others[one.component], [replace(of, plan=of.plan.others[at]) for of in planned]
+            )
+            for at, one in enumerate(self.others)
+        }
+        return replace(self.first.join(batch, planned), others=others)
+
+    def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
+        """The frames of the first camera, drawn of those whose instants all have."""
+        (n_frames,) = frames_of_all(item.manifest, self.names, slice(item.index, item.index + 1)).tolist()
+        return self.first.numbers(item, video, n_frames)
+
+
+@dataclass(frozen=True, slots=True)
+class EachCamera:
+    """The finish of each camera's clips."""
+
+    of: Finish[VideoBatch, VideoBatch]
+
+    def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
+        """The batch with all of its cameras finished."""
+        others = {name: self.of(one, device) for name, one in batch.others.items()}
+        return replace(self.of(batch, device), others=others)
