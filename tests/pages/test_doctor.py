@@ -15,15 +15,22 @@ from maskstream.pages.doctor import (
     MIDDLE_FRAME,
     Moments,
     Shape,
+    Visibility,
+    common_side,
+    drawn_alignment,
     examine,
     labelled_frames,
     make_shapes,
     masked_alignment,
     plain_alignment,
     supervised_alignment,
+    visible_chances,
 )
-from maskstream.pipelines.masks import Draw, Random, TokenGrid
+from maskstream.pipelines.masks import Context, Draw, MotionGuided, Random, TokenGrid, Tube
 from maskstream.shards.config import with_set
+from maskstream.train import train
+
+from .reported import tiny
 
 
 def data(n=300, d=12, classes=3, seed=0):
@@ -98,18 +105,53 @@ def test_the_closed_form_is_what_drawn_masks_give(exact):
     centred = x - x.mean(0)
     ratio, shape = 0.75, make_shapes(4, ["2"], channels=1)[0]
     rng, grid = np.random.default_rng(1), TokenGrid(axes=("h", "w"), shape=(2, 2), patch=(2, 2))
-    second, cross, draws = np.zeros((16, 16)), np.zeros((16, 16)), 20_000
-    for _ in range(draws):
-        hidden = Random(ratio=ratio).hide(grid, Draw(rng=rng)) if exact else rng.random(4) < ratio
-        seen = ~hidden[shape.parts]
-        second += (centred.T @ centred) * np.outer(seen, seen)
-        cross += (centred.T @ centred) * seen
-    second, cross = second / draws / len(x), cross / draws / len(x)
+    mask, draws = Random(ratio=ratio), 20_000
+    hidden = np.array([mask.hide(grid, Draw(rng=rng)) if exact else rng.random(4) < ratio for _ in range(draws)])
+    seen = (~hidden[:, shape.parts]).astype(float)
+    whole = centred.T @ centred / len(x)
+    second, cross = whole * (seen.T @ seen / draws), whole * seen.mean(0)
     expected = probe_of_reconstruction(centred, labels, second, cross, 3)
     got = masked_alignment(Moments.of([(x, labels)]), shape, ratio, 3, exact=exact).share
     np.testing.assert_allclose(got, expected, atol=0.004)
     other = masked_alignment(Moments.of([(x, labels)]), shape, ratio, 3, exact=not exact).share
     assert np.abs(other - expected).max() > 0.01
+
+
+def test_a_drawn_mask_is_scored_by_how_often_it_shows_tokens():
+    x, labels = data(n=400, d=16)
+    moments, centred = Moments.of([(x, labels)]), x - x.mean(0)
+    squares = make_shapes(4, ["2"], channels=1)[0]
+    same, across = visible_chances(4, 0.5, exact=True)
+    pairs = np.full((4, 4), across)
+    np.fill_diagonal(pairs, same)
+    equal = Visibility(plane=(2, 2), each=np.full(4, same), pairs=pairs)
+    np.testing.assert_allclose(
+        drawn_alignment(moments, equal, 4, 3).share,
+        masked_alignment(moments, squares, 0.5, 3, exact=True).share,
+        rtol=1e-4,
+    )
+    patterns = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], np.float64)  # one token always shows, one never
+    uneven = Visibility(plane=(2, 2), each=patterns.mean(0), pairs=patterns.T @ patterns / 3)
+    whole = centred.T @ centred / len(x)
+    second = np.mean([whole * np.outer(one[squares.parts], one[squares.parts]) for one in patterns], axis=0)
+    cross = np.mean([whole * one[squares.parts] for one in patterns], axis=0)
+    expected = probe_of_reconstruction(centred, labels, second + 1e-6 * np.eye(16), cross, 3)
+    np.testing.assert_allclose(drawn_alignment(moments, uneven, 4, 3).share, expected, atol=2e-3)
+
+
+def test_visibility_is_that_of_the_middle_time_step():
+    grid = TokenGrid(shape=(3, 2, 2), patch=(2, 8, 8))
+    found = Visibility.of(Context(mask=Tube(ratio=0.5)), grid, draws=200)
+    assert found.plane == (2, 2)
+    np.testing.assert_allclose(found.each, 0.5, atol=0.1)
+    np.testing.assert_allclose(found.pairs.diagonal(), found.each)
+    np.testing.assert_allclose(found.pairs.sum(), 2 * 2, atol=1e-9)
+    assert found.parts(4, 1).tolist() == make_shapes(4, ["2"], channels=1)[0].parts.tolist()
+    assert (common_side([(14, 14)]), common_side([(8, 8), (4, 4)]), common_side([(5, 5)])) == (14, 16, 15)
+    with pytest.raises(ValueError, match="of up to 32 pixels have no side that tokens of 14 x 14, 8 x 8 divide"):
+        common_side([(14, 14), (8, 8)])
+    with pytest.raises(ValueError, match=r"follows flow, and the doctor scores masks that do not depend on"):
+        Visibility.of(MotionGuided(), grid)
 
 
 def probe_of_reconstruction(centred, labels, second, cross, k):
@@ -205,3 +247,38 @@ def test_the_command_on_shards(split, monkeypatch, capsys):
     assert result["samples"] == 11
     assert len(result["findings"]) == 1 + 5 * 4
     assert list(result["findings"][1]["change"]) == ["1", "2", "4"]
+
+
+@pytest.mark.slow
+def test_masks_are_compared_in_columns(split, monkeypatch, capsys):
+    def said(*words):
+        monkeypatch.setattr("sys.argv", ["maskstream", "doctor", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return ended.value.code, told.out, " ".join(told.err.split())
+
+    code, out, _ = said(split, "--mask", "tube", "--mask", "frames")
+    assert not code
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1] == ["no", "mask", "tube", "frames"]
+    assert lines[2][:3] == ["hidden", "-", "89.8%"]
+    assert lines[-2][0] == "mean"
+    assert out.splitlines()[-1].startswith("few samples: 11 of 588 values each")
+    assert "masks are compared on one split" in said(split, split, "--mask", "tube")[2]
+    assert f"{split.parent} is no folder of a run" in said(split, split.parent)[2]
+    assert "--shapes and --size are for shapes" in said(split, "--mask", "tube", "--size", "8")[2]
+
+
+@pytest.mark.slow
+def test_the_masks_of_runs_are_compared_below_what_differs(split, tmp_path, monkeypatch, capsys):
+    for name, mask in {"one": Tube(ratio=0.75), "two": Tube(ratio=0.5)}.items():
+        train(tiny(mask), split, tmp_path / name, steps=1, device="cpu", threads=1, progress=False)
+    monkeypatch.setattr("sys.argv", ["maskstream", "doctor", str(tmp_path / "one"), str(tmp_path / "two")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    _, head, differs, hidden, *_ = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert head == ["no", "mask", str(tmp_path / "one"), str(tmp_path / "two")]
+    assert differs == ["data.mask.ratio", "0.75", "0.5"]
+    assert hidden == ["hidden", "-", "75.0%", "50.0%"]

@@ -1,6 +1,7 @@
 """Commands that look at a split and at its loader: `maskstream preview`, `flow`, `gallery`, `doctor` and `bench`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from .options import Component, Components, Frames, Masks, Own, Set, Size, Stride, Views, settings
-from .terminal import Cache, CacheGB, Data, Device, Json, console, errors, say
+from .terminal import Cache, CacheGB, Data, Device, Json, console, errors, say, tabulate, tell
 
 
 def preview(
@@ -149,8 +150,22 @@ def gallery(
 
 
 def doctor(
-    data: Data,
+    data: Annotated[
+        list[str],
+        typer.Argument(help="A split, or the folders of runs whose masks are compared.", show_default=False),
+    ],
+    of: Annotated[
+        str | None,
+        typer.Option("--data", help="The split, with runs [default: the first run's]", show_default=False),
+    ] = None,
     set_: Set = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A mask by name, or package.module:name for your own, to compare instead of shapes; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     component: Component = None,
     size: Annotated[
         int | None, typer.Option(min=2, max=32, help="Side of the pictures in pixels [default: 16]", show_default=False)
@@ -171,14 +186,24 @@ def doctor(
 ) -> None:
     """Score mask shapes and ratios by how well a masked linear autoencoder's features predict the labels.
 
-    The scores are computed in closed form, in seconds and without training, from second moments of small pictures, the
+    With `--mask`, or with runs, it scores these masks, a column for each, below what differs among the runs. The
+    scores are computed in closed form, in seconds and without training, from second moments of small pictures, the
     middle frame of each video. They are a first hint about a dataset, not a result.
     """
     from maskstream.pages import doctor as clinic
     from maskstream.shards.config import with_set
 
+    runs = [Path(one) for one in data if (Path(one) / "run.json").is_file()]
+    if mask or runs:
+        if shapes is not None or size is not None:
+            raise ValueError("--shapes and --size are for shapes on a split; leave them out with masks or runs")
+        _compare_masks(data, runs, mask or (), of, settings(set_, component=component), samples, as_json)
+        return
+    if of is not None or len(data) > 1:
+        wrong = next((one for one in data if not (Path(one) / "dataset.json").is_file()), data[-1])
+        raise ValueError(f"{wrong} is no folder of a run; give one split, or runs, whose masks are compared")
     pictures = with_set(clinic.MIDDLE_FRAME, settings(set_, component=component, size=size), where="--help lists all")
-    moments = clinic.Moments.of(clinic.labelled_frames(data, pictures, samples=samples))
+    moments = clinic.Moments.of(clinic.labelled_frames(data[0], pictures, samples=samples))
     wanted = clinic.make_shapes(pictures.clip.size, None if shapes is None else shapes.split(","))
     tried = _numbers(ratios)
     with Progress(console=errors, transient=True, disable=as_json) as bar:
@@ -188,6 +213,60 @@ def doctor(
         print(json.dumps({"samples": moments.count, "findings": [asdict(f) for f in findings]}))
     else:
         clinic.show(findings, moments, console)
+
+
+def _compare_masks(
+    places: Sequence[str],
+    runs: Sequence[Path],
+    names: Sequence[str],
+    split: str | None,
+    chosen: Sequence[str],
+    samples: int,
+    as_json: bool,
+) -> None:
+    """Scores masks by name on a split, or those of runs."""
+    from maskstream.modalities import MODALITIES
+    from maskstream.pages import doctor as clinic
+    from maskstream.pipelines.modalities.video.data import VideoData
+    from maskstream.shards.config import with_set
+    from maskstream.train.core.run_folder import run_recipe
+    from maskstream.train.evaluate.unseen import splits_trained_on
+
+    from .runs import compared_runs
+
+    if runs and (names or len(runs) < len(places)):
+        raise ValueError(f"got runs ({', '.join(map(str, runs))}) and also masks or splits; compare one or the other")
+    if not runs and len(places) > 1:
+        raise ValueError(f"masks are compared on one split, got {', '.join(places)}")
+    configs = {str(run): run_recipe(run).data for run in runs} or {
+        name: MODALITIES["video"].chosen(masks=[name]) for name in names
+    }
+    seen = {}
+    for name, config in configs.items():
+        if not isinstance(config, VideoData) or config.mask is None:
+            raise ValueError(f"the doctor scores masks of clips of video, got {config.modality} without such in {name}")
+        seen[name] = clinic.Visibility.of(config.mask, config.grids["video"])
+    known = [location for run in runs for _, location in splits_trained_on(run) if location]
+    where = split or (known[0] if known else "") if runs else places[0]
+    if not where:
+        raise ValueError(f"{runs[0]} does not say what it was trained on; name the split with --data")
+    side = clinic.common_side([one.plane for one in seen.values()])
+    pictures = with_set(clinic.MIDDLE_FRAME, [*chosen, f"size={side}"], where="--help lists all")
+    moments = clinic.Moments.of(clinic.labelled_frames(where, pictures, samples=samples))
+    findings = clinic.examine_masks(moments, seen, side)
+    differing = compared_runs(runs) if len(runs) > 1 else {}
+    found = {"samples": moments.count, "differs": differing, "findings": [asdict(f) for f in findings]}
+    few = clinic.few_samples(moments)
+    lines = [
+        f"Alignment of the first features with the labels of {moments.count:,} pictures of {side} x {side} pixels: "
+        "without a mask, and the change by each mask",
+        *tabulate(
+            ["no mask", *seen],
+            [*((name, ["", *values]) for name, values in differing.items()), *clinic.mask_rows(findings)],
+        ),
+        *([f"few samples: {few}"] if few else []),
+    ]
+    tell(found, lines, as_json)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ import typer
 
 from maskstream.shards.named import nearest
 
-from .terminal import INTERRUPTED, Device, Json, say, show, tell
+from .terminal import INTERRUPTED, Device, Json, say, show, tabulate, tell
 
 if TYPE_CHECKING:
     from maskstream.train.evaluate.probe import ProbeResult
@@ -66,17 +66,6 @@ def tabulate_scores(names: Sequence[str], found: Sequence[RunEvaluation]) -> lis
     lines = {(f"  {of}" if of else name, name): rows[name, of] for name, of in ordered}
     cells = [(text, [own.get(column, "") for column in range(len(found))]) for (text, _), own in lines.items()]
     return tabulate(names, [("", [f"step {one.step}" for one in found]), *cells])
-
-
-def tabulate(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """The lines of a table: a head of names, and rows of a name and a cell under each of these."""
-    lines = [("", names), *rows]
-    width = max(len(text) for text, _ in lines)
-    widths = [max(map(len, column)) for column in zip(*(cells for _, cells in lines), strict=True)]
-    return [
-        "  ".join([text.ljust(width), *(cell.rjust(n) for cell, n in zip(cells, widths, strict=True))]).rstrip()
-        for text, cells in lines
-    ]
 
 
 def finetune(

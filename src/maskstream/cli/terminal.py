@@ -1,7 +1,7 @@
 """The parts that commands share: the consoles of both streams, common arguments, and output as lines or JSON."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +60,17 @@ def tell(found: Mapping[str, Any], lines: Iterable[str], as_json: bool) -> None:
         return
     for line in lines:
         say(line)
+
+
+def tabulate(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """The lines of a table: a head of names, and rows of a name and a cell under each of these."""
+    lines = [("", names), *rows]
+    width = max(len(text) for text, _ in lines)
+    widths = [max(map(len, column)) for column in zip(*(cells for _, cells in lines), strict=True)]
+    return [
+        "  ".join([text.ljust(width), *(cell.rjust(n) for cell, n in zip(cells, widths, strict=True))]).rstrip()
+        for text, cells in lines
+    ]
 
 
 def _words(value: Any) -> str:

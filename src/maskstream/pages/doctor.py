@@ -20,8 +20,9 @@ R2(K); the alignment is that share of what K supervised features explain.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,17 @@ from rich.table import Table
 from torch import Tensor
 
 from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
+from maskstream.pipelines.masks.core import needed_cues
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.pipelines.stream.rng import Place
 from maskstream.shards.format.manifest import Manifest
 
 Floats = npt.NDArray[np.float64]
 Labelled = tuple[npt.NDArray[Any], npt.NDArray[np.integer[Any]]]
 
+_LEAST_SIDE = 14
 MAX_VALUES = 3072
 """Values of a sample: D x D float64 matrices of 75 MB, and some 11 s of CPU time for each shape and ratio."""
 
@@ -231,6 +236,60 @@ def masked_alignment(moments: Moments, shape: Shape, ratio: float, features: int
     return _alignment(moments, covariance * weight, same, features)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Visibility:
+    """How often a mask shows tokens of one time step, h x w of them: each, float64 (N,), and two at once, (N, N)."""
+
+    plane: tuple[int, int]
+    each: Floats
+    pairs: Floats
+
+    @classmethod
+    def of(cls, mask: Mask, grid: TokenGrid, draws: int = 2000) -> Visibility:
+        """That of the middle time step of a grid (t, h, w), over so many draws at the start of a run.
+
+        ValueError for a mask that follows cues: the closed form is for masks that do not depend on what they hide.
+        """
+        t, h, w = grid.need("t", "h", "w", by="the doctor")
+        if needs := needed_cues(mask):
+            raise ValueError(
+                f"{mask} follows {', '.join(sorted(needs))}, and the doctor scores masks that do not depend on what "
+                "they hide; `maskstream probe` compares runs with any mask"
+            )
+        seen = np.empty((draws, h * w))
+        for n in range(draws):
+            maps = mask.maps(grid, Draw.of(0, 0, f"doctor {n}", 0, Place(step=n), Cues()))
+            seen[n] = ~maps.hidden.reshape(t, h * w)[t // 2]
+        return cls(plane=(h, w), each=seen.mean(axis=0), pairs=seen.T @ seen / draws)
+
+    def parts(self, side: int, channels: int = 3) -> npt.NDArray[np.int64]:
+        """The token of each value of a picture (side, side, channels): int64 (D,)."""
+        y, x = np.divmod(np.arange(side * side), side)
+        h, w = self.plane
+        tokens: npt.NDArray[np.int64] = (y * h // side * w + x * w // side).repeat(channels)
+        return tokens
+
+
+def common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
+    """The side of the smallest pictures of 14 pixels or more that all planes of tokens divide; ValueError without."""
+    least = lcm(*(length for plane in planes for length in plane))
+    if least > most:
+        told = ", ".join(f"{h} x {w}" for h, w in planes)
+        raise ValueError(
+            f"pictures of up to {most} pixels have no side that tokens of {told} divide; compare fewer masks"
+        )
+    return least * -(-_LEAST_SIDE // least) if least < _LEAST_SIDE else least
+
+
+def drawn_alignment(moments: Moments, visibility: Visibility, side: int, features: int) -> Alignment:
+    """With a mask of any kind, by how often it shows tokens; pictures of side x side pixels."""
+    covariance = _covariance(moments)
+    parts = torch.from_numpy(visibility.parts(side, len(covariance) // side**2))
+    each, pairs = torch.from_numpy(visibility.each), torch.from_numpy(visibility.pairs)
+    hidden = RIDGE * float(covariance.diagonal().mean()) * torch.eye(len(covariance), dtype=torch.float64)
+    return _alignment(moments, covariance * pairs[parts][:, parts] + hidden, each[parts][:, None], features)
+
+
 def visible_chances(parts: int, ratio: float, *, exact: bool) -> tuple[float, float]:
     """How probable it is that one part is visible, and that two are."""
     if not 0 <= ratio < 1:
@@ -254,7 +313,7 @@ def supervised_alignment(moments: Moments, features: int) -> Floats:
     return out
 
 
-def _alignment(moments: Moments, masked: Tensor, seen: float, features: int) -> Alignment:
+def _alignment(moments: Moments, masked: Tensor, seen: float | Tensor, features: int) -> Alignment:
     covariance = _covariance(moments)
     d = len(covariance)
     if not 1 <= features <= d:
@@ -319,8 +378,7 @@ def examine(
     Numbers of `features` above the values of a sample or half the number of samples, which say nothing, are left out.
     `progress` is called after each pair.
     """
-    most_features = min(len(moments.covariance), moments.count // 2)
-    wanted = sorted({k for k in features if 1 <= k <= most_features})
+    wanted, most_features = _wanted(moments, features)
     if not wanted or not shapes or not ratios:
         raise ValueError(
             f"give at least one shape, one ratio and one number of features from 1 to {most_features} (half the "
@@ -335,6 +393,28 @@ def examine(
             findings.append(_finding(shape.name, ratio, share / most, plain, wanted))
             progress()
     return findings[:1] + sorted(findings[1:], key=lambda finding: -finding.mean_change)
+
+
+def examine_masks(
+    moments: Moments, masks: Mapping[str, Visibility], side: int, *, features: Sequence[int] = FEATURES
+) -> list[Finding]:
+    """No mask first, then each of some masks by its name; moments: of pictures of side x side pixels."""
+    wanted, allowed = _wanted(moments, features)
+    if not wanted:
+        raise ValueError(f"features lie in 1 ... {allowed}, half of {moments.count} samples, got {tuple(features)}")
+    most = supervised_alignment(moments, wanted[-1])
+    plain = plain_alignment(moments, wanted[-1]).share / most
+    findings = [_finding(None, 0.0, plain, plain, wanted)]
+    for name, visibility in masks.items():
+        share = drawn_alignment(moments, visibility, side, wanted[-1]).share
+        findings.append(_finding(name, 1 - float(visibility.each.mean()), share / most, plain, wanted))
+    return findings
+
+
+def _wanted(moments: Moments, features: Sequence[int]) -> tuple[list[int], int]:
+    """The numbers of features that say something, and the most that may."""
+    most = min(len(moments.covariance), moments.count // 2)
+    return sorted({k for k in features if 1 <= k <= most}), most
 
 
 def _finding(shape: str | None, ratio: float, alignment: Floats, plain: Floats, features: Sequence[int]) -> Finding:
@@ -367,9 +447,29 @@ def show(findings: Sequence[Finding], moments: Moments, console: Console) -> Non
         console.print(f"Best: {best.shape} at {best.ratio:g}, {100 * best.mean_change:+.1f} % on average.")
     else:
         console.print("None of these masks makes the features more predictive of the labels than no mask.")
+    if few := few_samples(moments):
+        console.print(f"[yellow]few samples[/]: {few}")
+
+
+def few_samples(moments: Moments) -> str:
+    """What too few samples do to the figures, in words; "" where there are enough."""
     values = len(moments.covariance)
-    if moments.count < 2 * values:
-        console.print(
-            f"[yellow]few samples[/]: {moments.count} of {values} values each. With fewer than two samples a value the "
-            "probe fits noise: use more samples or smaller pictures before believing the last digits."
-        )
+    if moments.count >= 2 * values:
+        return ""
+    return (
+        f"{moments.count} of {values} values each. With fewer than two samples a value the probe fits noise: use more "
+        "samples or smaller pictures before believing the last digits."
+    )
+
+
+def mask_rows(findings: Sequence[Finding]) -> list[tuple[str, list[str]]]:
+    """The rows of a table with a column for no mask, and one for each mask with the change that it makes."""
+    plain, *masked = findings
+    return [
+        ("hidden", ["-", *(f"{one.ratio:.1%}" for one in masked)]),
+        *(
+            (f"{k} feature{'s'[: k > 1]}", [f"{value:.3f}", *(f"{100 * one.change[k]:+.1f}%" for one in masked)])
+            for k, value in plain.alignment.items()
+        ),
+        ("mean", ["", *(f"{100 * one.mean_change:+.1f}%" for one in masked)]),
+    ]
