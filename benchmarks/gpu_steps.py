@@ -75,8 +75,9 @@ def probe(rig: Rig) -> Found:
         cudas[f"torch {torch.__version__}"] = int(torch.version.cuda.partition(".")[0])
     missing = missing_libraries()
     flow, lack = Ofa().missing(CUDA), what_triton_lacks(rig.device) if rig.is_real else None
-    mel = mel_graph(LogMel(), 8, 20480, 4, "gpu", rig.device.index)
-    graphs = (clip_graph(8, 2, 224, 4, "gpu", rig.device.index), mel, flow_graph(8, "slow", 4, rig.device.index))
+    card = torch.device("cuda", rig.device.index) if rig.is_real else CUDA
+    mel, ofa = mel_graph(LogMel(), 8, 20480, 4, card), flow_graph(8, "slow", 4, card.index)
+    graphs = (clip_graph(8, 2, 224, 4, card), mel, ofa)
     figures = {
         "driver": driver or "none",
         "needs": cudas,

@@ -90,15 +90,13 @@ def parameter_sets(track: Track, data: memoryview, packets: Packets, key: int) -
 
 def missing_libraries() -> list[str]:
     """The libraries of the driver that NVDEC needs and this process cannot load."""
-    return [name for name in LIBRARIES if not _loads(name)]
-
-
-def _loads(name: str) -> bool:
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
+    missing = []
+    for name in LIBRARIES:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            missing.append(name)
+    return missing
 
 
 @cache

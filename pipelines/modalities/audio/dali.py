@@ -8,7 +8,7 @@ filter for downsampling. DALI has no Kaldi filterbank, so `Fbank` is computed by
 
 import logging
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import nvidia.dali
 import nvidia.dali.fn
@@ -20,8 +20,6 @@ from torch import Tensor
 from .batch import AudioBatch
 from .rows import mono
 from .spectrogram import FLOOR_DB, LogMel, Spectrogram, hann_window
-
-Mode = Literal["gpu", "cpu"]
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +65,8 @@ class DaliSpectrograms:
         """The decibels, float32 (B, frames, bins), on the device."""
         rows, _, n = batch.waveform.shape
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
-            self._pipeline = mel_pipeline(self._features, rows, n, self._threads, device)
+            self._pipeline = mel_graph(self._features, rows, n, self._threads, device)
+            self._pipeline.build()
         lengths = batch.length[:, None].to(torch.int32).cpu().numpy()
         waveform = batch.waveform if device.type == "cuda" else batch.waveform.numpy()
         (found,) = self._pipeline.run(waveform=waveform, length=lengths)
@@ -76,27 +75,16 @@ class DaliSpectrograms:
         return decibels
 
 
-def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:
-    """The graph of `mel_graph` on a device, built."""
-    mode: Mode = "gpu" if device.type == "cuda" else "cpu"
-    device_id = device.index if mode == "gpu" else None
-    pipeline = mel_graph(features, batch_size, n_samples, threads, mode, device_id)
-    pipeline.build()
-    return pipeline
-
-
-def mel_graph(
-    features: LogMel, batch_size: int, n_samples: int, threads: int, mode: Mode, device_id: int | None
-) -> Any:
+def mel_graph(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:
     """The DALI graph from waveforms to decibels, not built yet.
 
     Inputs: `waveform` float32 (B, C, n_samples), on the device, and `length` int32 (B, 1), the number of valid samples.
     Output, on the device: float32 (n_frames(n_samples), n_bins) per sound. It averages the channels, subtracts the mean
-    over time, and pads with 0 behind the end of the sound. Without a `device_id` the graph of mode "gpu" can be
-    serialised, and not built.
+    over time, and pads with 0 behind the end of the sound. For a CUDA device without a number it can be serialised, and
+    not built.
     """
-    fn, types = dali.fn, dali.types
-    pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device_id, prefetch_queue_depth=1)
+    fn, types, mode = dali.fn, dali.types, "gpu" if device.type == "cuda" else "cpu"
+    pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device.index, prefetch_queue_depth=1)
     with pipeline:
         waveform = fn.external_source(name="waveform", dtype=types.FLOAT, ndim=2, device=mode)
         length = fn.external_source(name="length", dtype=types.INT32, ndim=1)

@@ -6,7 +6,7 @@ One batch is in flight. DALI frees the buffers of a clip's decoder without waiti
 in its source), which a second batch could overwrite.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,22 +24,9 @@ from .packing import LOOK, EncodedClip
 dali: Any = nvidia.dali
 """Typed as Any, because DALI is only partly annotated."""
 
-Mode = Literal["gpu", "cpu"]
-
-
-def clip_pipeline(
-    batch_size: int, views: int, size: int, threads: int, device: torch.device, *, encoded: bool = True
-) -> Any:
-    """The graph of `clip_graph` on a device, built."""
-    mode: Mode = "gpu" if device.type == "cuda" else "cpu"
-    device_id = device.index if mode == "gpu" else None
-    pipeline = clip_graph(batch_size, views, size, threads, mode, device_id, encoded=encoded)
-    pipeline.build()
-    return pipeline
-
 
 def clip_graph(
-    batch_size: int, views: int, size: int, threads: int, mode: Mode, device_id: int | None, *, encoded: bool = True
+    batch_size: int, views: int, size: int, threads: int, device: torch.device, *, encoded: bool = True
 ) -> Any:
     """The DALI pipeline from clips to pixels, not built yet. Its inputs are lists with one array per sample.
 
@@ -48,11 +35,11 @@ def clip_graph(
     float32 (views + 1, 6), see `region`, the last being the whole picture. colours: float32 (3, 4), see
     `colours_after`. The outputs are uint8 (views, T, size, size, 3), and looks, uint8 (1 + T, LOOK, LOOK, 3): pixels of
     the keyframe and of each frame. Resizing is linear with pixel centres at half; a crop of more than twice `size` is
-    first resized to twice `size` with antialiasing, and the second step then averages pairs. Without a `device_id` the
-    graph of mode "gpu" can be serialised, and not built.
+    first resized to twice `size` with antialiasing, and the second step then averages pairs. For a CUDA device without
+    a number it can be serialised, and not built.
     """
-    fn, types = dali.fn, dali.types
-    pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device_id, prefetch_queue_depth=1)
+    fn, types, on_card = dali.fn, dali.types, device.type == "cuda"
+    pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device.index, prefetch_queue_depth=1)
     with pipeline:
         layout, ndim = (None, 1) if encoded else ("FHWC", 4)
         video = fn.external_source(name="video", dtype=types.UINT8, ndim=ndim, layout=layout)
@@ -61,10 +48,10 @@ def clip_graph(
         colours = fn.external_source(name="colours", dtype=types.FLOAT, ndim=2)
         if encoded:
             frames = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
-            decoder = "mixed" if mode == "gpu" else "cpu"
-            pixels = fn.decoders.video(video, device=decoder, frames=frames, pad_mode="none", affine=False)
+            kind = "mixed" if on_card else "cpu"
+            pixels = fn.decoders.video(video, device=kind, frames=frames, pad_mode="none", affine=False)
         else:
-            pixels = video.gpu() if mode == "gpu" else video
+            pixels = video.gpu() if on_card else video
         matrix, shift = colours[:, 0:3], colours[:, 3]
         clips = []
         for view in range(views):
@@ -134,7 +121,8 @@ class DaliDecoder:
         """The pixels on the device, and the luma of looks on the host; see `ClipDecoder`."""
         size, frames, views, rows = self._size, len(clips[0].order), self._views, len(clips)
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
-            self._pipeline = clip_pipeline(rows, views, size, self._threads, device)
+            self._pipeline = clip_graph(rows, views, size, self._threads, device)
+            self._pipeline.build()
         video, looks = self._pipeline.run(
             video=[clip.mp4 for clip in clips],
             frames=[clip.frames for clip in clips],

@@ -11,9 +11,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial
 from threading import Thread
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -85,23 +86,14 @@ class HardwareFinish:
 
     def __call__(self, batch: PackedBatch, device: torch.device) -> VideoBatch:
         """The batch with its pixels on `device`."""
-        return VideoBatch(
-            video=self._video(batch, device),
-            mask=batch.mask,
-            flow=None,
-            label=batch.label,
-            key=batch.key,
-            pts_s=batch.pts_s,
-            draws=batch.draws,
-            fields=batch.fields,
-            weight=batch.weight,
-        )
+        given: dict[str, Any] = {one.name: getattr(batch, one.name) for one in fields(VideoBatch)}
+        return VideoBatch(**{**given, "video": self._video(batch, device), "planes": None})
 
     def _video(self, batch: PackedBatch, device: torch.device) -> Tensor:
         encoded = {row: clip for row, clip in enumerate(batch.clips) if isinstance(clip, EncodedClip)}
         refusals = {row: clip for row, clip in enumerate(batch.clips) if isinstance(clip, Refusal)}
         self._note([clip.reason for clip in refusals.values()])
-        here = self._pixels(batch.pixels, batch.planes, device)
+        here = self._pixels(batch.video, batch.planes, device)
         if not encoded:
             return here
         decoded = self._decoded_or_on_cpu(encoded, batch, device)

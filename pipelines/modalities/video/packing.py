@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from av.video.frame import VideoFrame
-from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import (
-    CropPlanes,
     cut_planes,
     decode_keyframe,
     read_colours,
@@ -36,10 +34,8 @@ from maskstream.pipelines.decode.nvdec import (
     unusual,
 )
 from maskstream.pipelines.flow.source import SampleFlow
-from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
@@ -48,7 +44,7 @@ from maskstream.shards.media.h264_sps import UnknownSpsError, uncropped_header
 from maskstream.shards.media.mp4 import Int64Array, Packets, boxes, read_header
 from maskstream.shards.stores.base import Range
 
-from .batch import PlaneBatch
+from .batch import PlaneBatch, VideoBatch
 from .rows import AroundClip, ClipBytes, ClipPlan, ClipRowMaker
 
 LOOK = 16
@@ -215,39 +211,27 @@ def _box(kind: bytes, payload: bytes) -> bytes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CpuClip:
-    """A clip that was decoded on the CPU: uint8 (views, T, size, size, 3), or the planes of its views, and why."""
-
-    pixels: npt.NDArray[np.uint8]
-    planes: list[CropPlanes]
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedBatch(Batch):
+class PackedBatch(VideoBatch):
     """A host batch of clips, most of them encoded.
 
-    clips: per sample the encoded clip, or why it was decoded on the CPU. pixels: uint8 (views of these, T, size, size,
-    3), the latter in order; planes: theirs, where the clips are made as planes. wanted: per sample which one it is.
-    crops: per sample those of its views. The rest is as in `VideoBatch`.
+    clips: per sample the encoded clip, or why it was decoded on the CPU. video, planes: the views of the latter, in
+    order. wanted: per sample which one it is. crops: per sample those of its views. The rest is as in `VideoBatch`.
     """
 
     clips: list[EncodedClip | Refusal]
-    pixels: Tensor
     wanted: list[Wanted]
     crops: list[list[Crop]]
-    mask: MaskBatch | None
-    pts_s: Tensor
-    draws: tuple[Draw, ...]
-    planes: PlaneBatch | None = None
 
 
 @dataclass(kw_only=True, slots=True)
 class PackedPlan(AroundClip):
-    """The plan of a clip; packed: the clip, once it is packed or decoded."""
+    """The plan of a clip. packed: the clip, once it is packed or refused. pixels: those of one that is refused, uint8
+    (views, T, size, size, 3), empty if it was made as planes.
+    """
 
     clip: ClipPlan
-    packed: EncodedClip | CpuClip | None = None
+    packed: EncodedClip | Refusal | None = None
+    pixels: npt.NDArray[np.uint8] | None = None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -291,14 +275,15 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
 
     def layout(self, memory: Memory[PackedPlan]) -> PackedBatch:
         """The empty batch; `join` makes what is of clips."""
+        size = self.clips.clip.size
         return PackedBatch(
             clips=[],
-            pixels=memory(np.uint8, 0),
+            video=torch.empty((0, self.clips.clip.frames, size, size, 3), dtype=torch.uint8),
             wanted=[],
             crops=[],
             mask=None,
+            flow=None,
             pts_s=memory(np.float64, self.clips.clip.frames),
-            draws=(),
             key=memory.key,
             label=memory.label,
         )
@@ -310,28 +295,25 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
             with stats.stage("read"):
                 data = self.clips.read(item, plan.clip)
             with stats.stage("decode"):
-                clip = encoded_clip(data, plan.numbers, size, self.device)
+                clip = plan.packed = encoded_clip(data, plan.numbers, size, self.device)
         if isinstance(clip, Refusal):
             decoded = self.clips.layout(Memory([plan.clip], item.views))
             self.clips.fill(item, plan.clip, decoded, SampleRows(0, item.views), stats)
-            plan.packed = CpuClip(pixels=decoded.video.numpy(), planes=plan.clip.planes, reason=clip.reason)
+            plan.pixels = decoded.video.numpy()
             own.of(batch.pts_s)[:] = decoded.pts_s.numpy()
         else:
             stats.read_bytes += data.size_bytes
             stats.short += plan.clip.short
-            plan.packed = clip
             own.of(batch.pts_s)[:] = clip.pts_s
 
     def join(self, batch: PackedBatch, planned: Sequence[Planned[PackedPlan]]) -> PackedBatch:
         """The batch with its clips."""
-        clips = [one.plan.packed for one in planned if one.plan.packed is not None]
-        here, own = [clip for clip in clips if isinstance(clip, CpuClip)], self.clips.clip
-        none = np.empty((0, own.frames, own.size, own.size, 3), dtype=np.uint8)
-        planes = [view for clip in here for view in clip.planes]
+        pixels = [one.plan.pixels for one in planned if one.plan.pixels is not None]
+        planes = [view for one in planned for view in one.plan.clip.planes]
         return replace(
             batch,
-            clips=[Refusal(clip.reason) if isinstance(clip, CpuClip) else clip for clip in clips],
-            pixels=torch.from_numpy(np.concatenate([clip.pixels for clip in here]) if here else none),
+            clips=[one.plan.packed for one in planned if one.plan.packed is not None],
+            video=torch.from_numpy(np.concatenate(pixels)) if pixels else batch.video,
             planes=PlaneBatch.of(planes) if planes else None,
             wanted=[one.item.wanted for one in planned],
             crops=[one.plan.clip.crops for one in planned],

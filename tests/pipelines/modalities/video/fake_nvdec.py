@@ -12,7 +12,7 @@ import numpy as np
 
 from maskstream.pipelines.decode.cpu import PLANAR_420, yuv_to_rgb
 from maskstream.pipelines.modalities.video import dali, packing
-from maskstream.pipelines.modalities.video.dali import clip_pipeline
+from maskstream.pipelines.modalities.video.dali import clip_graph
 
 from .packed_videos import CPU
 
@@ -23,8 +23,11 @@ class FakeNvdec:
     """fault: changes the frames of a clip, uint8 (F, height, width, 3), or raises."""
 
     def __init__(self, rows, views, size, fault=None):
-        self.graph = clip_pipeline(rows, views, size, 1, CPU, encoded=False)
+        self.graph = clip_graph(rows, views, size, 1, CPU, encoded=False)
         self.max_batch_size, self.fault, self.runs = rows, fault or (lambda frames: frames), 0
+
+    def build(self):
+        self.graph.build()
 
     def run(self, *, video, frames, **others):
         self.runs += 1
@@ -77,6 +80,6 @@ def pretend(monkeypatch, fault=None):
         made.append(FakeNvdec(rows, views, size, fault))
         return made[-1]
 
-    monkeypatch.setattr(dali, "clip_pipeline", built)
+    monkeypatch.setattr(dali, "clip_graph", built)
     monkeypatch.setattr(packing, "missing_libraries", list)
     return made

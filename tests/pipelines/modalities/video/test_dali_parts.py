@@ -9,7 +9,7 @@ import pytest
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
-from maskstream.pipelines.modalities.video.dali import clip_pipeline, colours_after, look_region, region
+from maskstream.pipelines.modalities.video.dali import clip_graph, colours_after, look_region, region
 from maskstream.pipelines.modalities.video.packing import LOOK, Refusal, encoded_clip
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.media.mp4 import read_fragments, read_header
@@ -61,7 +61,8 @@ def test_a_packed_clip_decodes_to_the_same_frames(tmp_path, codec, options, prof
 
 
 def graph(frames, order, crops, size):
-    pipeline = clip_pipeline(1, len(crops), size, 1, CPU, encoded=False)
+    pipeline = clip_graph(1, len(crops), size, 1, CPU, encoded=False)
+    pipeline.build()
     regions = np.stack([*(region(crop, size) for crop in crops), look_region(frames.shape[2:0:-1])])
     output, looks = pipeline.run(
         video=[frames],

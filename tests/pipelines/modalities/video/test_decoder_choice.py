@@ -139,13 +139,13 @@ def test_the_colours_of_bt709_are_right(tmp_path):
 @pytest.mark.parametrize("encoded", [True, False])
 def test_the_graph_for_a_gpu_serialises(encoded):
     for views in (1, 3):
-        text = clip_graph(8, views, 224, 4, "gpu", None, encoded=encoded).serialize()
+        text = clip_graph(8, views, 224, 4, torch.device("cuda"), encoded=encoded).serialize()
         assert (b"VideoDecoder" in text or b"decoders__Video" in text) == encoded
         assert b"mixed" in text if encoded else b"gpu" in text
 
 
 def test_the_graph_of_spectrograms_for_a_gpu_serialises():
-    assert b"MelFilterBank" in mel_graph(LogMel(), 8, 20480, 4, "gpu", None).serialize()
+    assert b"MelFilterBank" in mel_graph(LogMel(), 8, 20480, 4, torch.device("cuda")).serialize()
 
 
 def test_nvdec_needs_libraries_of_the_driver():
