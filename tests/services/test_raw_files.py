@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from maskstream.shards.stores import client
@@ -38,6 +40,15 @@ def test_in_an_object_store(
     run(url, tmp_path / "remote", limits=LIMITS, workers=2)
     assert contents(tmp_path / "remote") == whole
     assert run(url, tmp_path / "remote", limits=LIMITS).n_sources == 0
+
+
+@pytest.mark.parametrize("place", ["s3", "azure"])
+def test_a_list_in_parquet_in_an_object_store(raw: Path, tmp_path: Path, request: pytest.FixtureRequest, place: str):
+    rows = {"path": ["train/a/one.mp4", "train/b/two words.mp4"], "caption": ["x", "y"], "end": [0.1, None]}
+    pq.write_table(pa.table(rows), raw / "list.parquet")
+    run(raw, tmp_path / "local", limits=LIMITS)
+    run(uploaded(raw, request.getfixturevalue(place)), tmp_path / "remote", limits=LIMITS)
+    assert contents(tmp_path / "remote") == contents(tmp_path / "local")
 
 
 def test_on_a_web_server(raw: Path, whole: dict[str, str], tmp_path: Path, web_server: WebServer):
