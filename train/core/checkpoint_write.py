@@ -19,7 +19,7 @@ from maskstream.shards.errors import StoreError
 from maskstream.shards.stores.local_files import publish, space_for, sync_folder
 
 from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, read_step, remove
-from .distributed import in_step, is_divided, local_rows, rank, sum_over_ranks, world_size
+from .distributed import find_part, in_step, is_divided, local_rows, rank, sum_over_ranks
 from .export import FileSum, make_metadata, pack_weights, part_name
 from .optimiser import Average
 
@@ -44,13 +44,15 @@ class Snapshot:
         about: Mapping[str, str] | None = None,
         average: Average | None = None,
     ) -> Snapshot | None:
-        """The snapshot of this rank. A model that is not divided is written by rank 0, so other ranks get None."""
-        divided = any(is_divided(p) for p in model.parameters())
-        if rank() and not divided:
+        """The snapshot of this rank. A model that is not divided is written by rank 0, and copies of rows once, so
+        other ranks get None.
+        """
+        part, parts, copy = own_part(model)
+        if copy:
             return None
         return cls(
-            position=replace(position, parts=world_size() if divided else 1),
-            part=rank() if divided else 0,
+            position=replace(position, parts=parts),
+            part=part,
             metadata=make_metadata(model, about),
             weights=_copies(model.state_dict()),
             moments=_copies(_moments(model, optimiser, average)),
@@ -67,6 +69,14 @@ class Snapshot:
             publish(folder / name, data)
             sums[name] = FileSum.of(data)
         return sums
+
+
+def own_part(model: nn.Module) -> tuple[int, int, int]:
+    """Which part of a model this rank has, of how many, and of which copy; of one that is not divided, each rank has a
+    copy.
+    """
+    divided = next((p for p in model.parameters() if is_divided(p)), None)
+    return (0, 1, rank()) if divided is None else find_part(divided)
 
 
 def save_checkpoint(
@@ -120,7 +130,7 @@ class CheckpointWriter:
                 with _told(self._final(position.step)):
                     _made_empty(_temporary(self._final(position.step)))
         self._step, self._position = position.step, None if snapshot is None else snapshot.position
-        self._parts = 1 if snapshot is None else snapshot.position.parts
+        self._parts = own_part(model)[1]
         if snapshot is not None:
             thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
             self._written = thread.submit(self._write, snapshot)
@@ -145,10 +155,10 @@ class CheckpointWriter:
         with in_step(self._device):
             if written is not None:
                 own = written.result()
-        if self._parts > 1 and isinstance(own, dict) and self._position is not None:
+        if self._parts > 1 and isinstance(own, dict):
             sums = _of_all_parts(own, self._parts, self._device)
             with in_step(self._device):
-                if rank() == 0:
+                if self._position is not None and rank() == 0:
                     final = self._final(step)
                     with _told(final):
                         _publish(_temporary(final), final, self._position, sums)
@@ -243,7 +253,7 @@ def _of_all_parts(own: Mapping[str, FileSum], parts: int, device: torch.device) 
     """The sums of the files of all ranks, of which each knows its own."""
     table = torch.zeros(parts, 2, 3, dtype=torch.int64, device=device)
     names = [[part_name(kind, part, parts) for kind in (MODEL, OPTIMISER)] for part in range(parts)]
-    for i, name in enumerate(names[rank()]):
+    for i, name in enumerate(names[rank()] if own else ()):
         table[rank(), i] = torch.tensor([own[name].size_bytes, *_halves(own[name].xxh3_128)])
     table = sum_over_ranks(table)
     return {

@@ -42,18 +42,26 @@ def gather_rows(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_divided(tensor) else tensor
 
 
+def find_part(tensor: DTensor) -> tuple[int, int, int]:
+    """Which part of the rows this rank has, of how many, and of which copy of them (HSDP has several, else it is 0)."""
+    mesh = tensor.device_mesh
+    copy = mesh.get_local_rank(0) if mesh.ndim > 1 else 0
+    return mesh.get_local_rank(mesh.ndim - 1), mesh.size(mesh.ndim - 1), copy
+
+
 def divide_like(target: DTensor, shape: Sequence[int], read: Callable[[int, int], Tensor]) -> Tensor:
     """A tensor of this shape, whose rows are divided as those of `target`.
 
     read: gives the rows from `first` to `stop`, exclusive, of which only those of this rank are asked for.
     """
-    from torch.distributed.tensor import DTensor, Shard
+    from torch.distributed.tensor import DTensor, Replicate, Shard
 
     mesh, placements = target.device_mesh, target.placements
-    if list(placements) != [Shard(0)]:
+    if list(placements) not in ([Shard(0)], [Replicate(), Shard(0)]):
         raise ValueError(f"tensors are divided by rows over one axis of ranks, got {placements}")
-    share = -(-shape[0] // mesh.size())
-    first = min(share * mesh.get_local_rank(), shape[0])
+    part, parts, _ = find_part(target)
+    share = -(-shape[0] // parts)
+    first = min(share * part, shape[0])
     own = read(first, min(first + share, shape[0])).to(target.device)
     size = torch.Size(shape)
     return DTensor.from_local(

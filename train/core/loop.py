@@ -105,7 +105,9 @@ class Trainer:
             if self.settings.checkpoint_blocks:
                 recompute_blocks(self.model)
             if self.settings.parallel == "fsdp":
-                divide(self.model, self.device)
+                half = self.device.type != "cpu" or not self.model.float32_on_cpu
+                dtype = self._dtype if half else torch.float32
+                divide(self.model, self.device, dtype, replicas=self.settings.replicas)
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
             decay = recipe.optimiser.average
             self.average = None if decay is None else Average(self.model, decay)

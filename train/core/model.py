@@ -123,10 +123,11 @@ class Model(nn.Module, ABC, Generic[BatchT]):
     """A model of one kind of batch. It can be rebuilt from its `config` and `grids`.
 
     whole_graph: whether what `compile` compiles of a training step on a CUDA device is one graph, in which no size or
-    branch depends on values.
+    branch depends on values. float32_on_cpu: whether a CPU computes it in float32, whatever the precision.
     """
 
     whole_graph: bool = False
+    float32_on_cpu: bool = False
 
     def __init__(self, config: ModelConfig[BatchT], grids: Grids) -> None:
         super().__init__()

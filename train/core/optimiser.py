@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskstream.shards.config import Config
 
-from .distributed import is_divided, local_rows, sum_over_ranks
+from .distributed import find_part, is_divided, local_rows, sum_over_ranks
 from .parallel import named_blocks
 
 
@@ -216,7 +216,10 @@ def limit_gradients(model: nn.Module, config: OptimiserConfig) -> tuple[Tensor, 
     norms = _norms(others) if others else {}
     if divided:
         own = _norms(divided)
-        squares = dict(zip(own, sum_over_ranks(torch.stack([*own.values()]).square()), strict=True))
+        first = next(one for _, one in divided if is_divided(one))
+        copies = first.device_mesh.size() // find_part(first)[1]
+        among = sum_over_ranks(torch.stack([*own.values()]).square()) / copies
+        squares = dict(zip(own, among, strict=True))
         norms = squares | {name: squares.get(name, 0) + one.square() for name, one in norms.items()}
         norms = {name: one.sqrt() for name, one in norms.items()}
     norm = norms.pop(_ALL)

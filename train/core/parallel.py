@@ -109,29 +109,41 @@ class _Divided(Protocol):
     def set_requires_gradient_sync(self, requires_gradient_sync: bool) -> None: ...
 
 
-def divide(model: nn.Module, device: torch.device) -> None:
-    """Divides the rows of all parameters among the ranks, in place; a block's are gathered while it computes.
+def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32, *, replicas: int = 1) -> None:
+    """Divides the rows of all matrices among the ranks, in place; a block's are gathered while it computes.
 
-    Source: FSDP (Zhao et al., 2023), as torch's `fully_shard`. The optimiser must be made after it. Without a
-    group nothing is done. Parameters that are single numbers stay whole (see `share_rest`).
+    dtype: of products of matrices. Blocks gather their rows in it, half the bytes of float32; gradients are summed in
+    float32. replicas: how many copies of the rows there are, each divided among as many ranks as the others. Vectors
+    and single numbers stay whole on each rank, in float32 (see `share_rest`).
+
+    Source: FSDP (Zhao et al., 2023; hybrid sharding, section 3.2.2), as torch's `fully_shard`. The optimiser must be
+    made after it. Without a group nothing is done. ValueError if the ranks do not divide into replicas.
     """
     if not torch.distributed.is_initialized():
         return
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    mesh = init_device_mesh(device.type, (world_size(),))
-    single = {p for p in model.parameters() if not p.ndim}
-    for module in (*list_blocks(model), model):
-        fully_shard(module, mesh=mesh, ignored_params=single)
+    ranks = world_size()
+    if ranks % replicas:
+        raise ValueError(f"{ranks} ranks do not divide into replicas={replicas}; use a number that divides them")
+    shape = (ranks,) if replicas == 1 else (replicas, ranks // replicas)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicas", "rows")[-len(shape) :])
+    whole = {p for p in model.parameters() if p.ndim < 2}
+    half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in list_blocks(model):
+        fully_shard(block, mesh=mesh, ignored_params=whole, mp_policy=half)
+    fully_shard(model, mesh=mesh, ignored_params=whole)
 
 
 def share_rest(module: nn.Module) -> None:
-    """Averages the gradients of the parameters of a divided module that are whole on each rank."""
+    """Averages the gradients of the parameters of a divided module that are whole on each rank, all at once."""
     if isinstance(module, _Divided):
-        for p in module.parameters():
-            if p.grad is not None and not is_divided(p):
-                sum_over_ranks(p.grad).div_(world_size())
+        own = [p.grad for p in module.parameters() if p.grad is not None and not is_divided(p)]
+        if own:
+            shared = sum_over_ranks(torch.cat([one.flatten() for one in own])).div_(world_size())
+            for one, mean in zip(own, torch.split(shared, [one.numel() for one in own]), strict=True):
+                one.copy_(mean.view_as(one))
 
 
 def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:

@@ -58,6 +58,7 @@ class LoopOptions(TypedDict, total=False):
     precision: Precision
     compile: Compile
     parallel: Parallel
+    replicas: int
     checkpoint_blocks: bool
     on_nan: OnNaN
     most_skips: int
@@ -75,17 +76,19 @@ class LoopSettings:
 
     precision: see `chosen_precision`. compile: use torch.compile for each "block" or the whole "model"; "auto" is "no"
     on a CPU, where it gains little and takes a minute, and see `compile_parts` for CUDA devices. parallel: what ranks
-    share, "ddp" only gradients, "fsdp" also weights and moments. checkpoint_blocks: compute each block again in the
-    backward pass instead of keeping its activations. on_nan: what a loss or gradient that is not finite does, end the
-    run or skip its step. most_skips: of steps in a row; more end the run. save_every: steps between checkpoints. keep:
-    how many of the newest stay. resume: continue from the newest whole checkpoint. progress: show it on stderr.
-    tensorboard: also write metrics for TensorBoard, into the folder `tensorboard` of the run. profile: the first and
-    the last step, counted from 1, of which torch's profiler writes a trace into the folder `profile` of the run.
+    share, "ddp" only gradients, "fsdp" also weights and moments. replicas: how many copies of these there are (see
+    `divide`). checkpoint_blocks: compute each block again in the backward pass instead of keeping its activations.
+    on_nan: what a loss or gradient that is not finite does, end the run or skip its step. most_skips: of steps in a
+    row; more end the run. save_every: steps between checkpoints. keep: how many of the newest stay. resume: continue
+    from the newest whole checkpoint. progress: show it on stderr. tensorboard: also write metrics for TensorBoard, into
+    the folder `tensorboard` of the run. profile: the first and the last step, counted from 1, of which torch's profiler
+    writes a trace into the folder `profile` of the run.
     """
 
     precision: Precision = "auto"
     compile: Compile = "auto"
     parallel: Parallel = "ddp"
+    replicas: int = 1
     checkpoint_blocks: bool = False
     on_nan: OnNaN = "stop"
     most_skips: int = 20
@@ -106,6 +109,8 @@ class LoopSettings:
                 f"save_every, keep and most_skips are at least 1, got save_every={self.save_every}, keep={self.keep}, "
                 f"most_skips={self.most_skips}"
             )
+        if self.replicas < 1 or (self.replicas > 1 and self.parallel != "fsdp"):
+            raise ValueError(f"replicas are of parallel='fsdp', got {self.replicas} of parallel={self.parallel!r}")
         if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
             raise ValueError(f"profile is a first and a last step, counted from 1, got {self.profile}")
 

@@ -132,6 +132,7 @@ class TokenModel(Model[TextBatch]):
     """A masked language model. `class_scores`: float64 (classes,), the moving average of the loss of each class."""
 
     whole_graph = True
+    float32_on_cpu = True
     class_scores: Tensor
     class_sums: Tensor
 

@@ -84,6 +84,14 @@ Parallel = Annotated[
     Literal["ddp", "fsdp"],
     typer.Option(help="What ranks share: gradients (ddp), or also weights and moments, for large models (fsdp)."),
 ]
+Replicas = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="With --parallel fsdp: how many copies of weights and moments, such as one a machine (HSDP); ranks within "
+        "a copy divide it.",
+    ),
+]
 OnNan = Annotated[
     Literal["stop", "skip"],
     typer.Option(help="What a loss or gradient that is not finite does: stop the run, or skip its step."),
@@ -132,6 +140,7 @@ def train(
     compile_: Compile = "auto",
     checkpoint_blocks: CheckpointBlocks = False,
     parallel: Parallel = "ddp",
+    replicas: Replicas = 1,
     on_nan: OnNan = "stop",
     device: Device = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
@@ -175,6 +184,7 @@ def train(
         compile=compile_,
         checkpoint_blocks=checkpoint_blocks,
         parallel=parallel,
+        replicas=replicas,
         on_nan=on_nan,
         val=val,
         every=every,

@@ -58,6 +58,7 @@ def run(out, fields, of_loader, options, device):
     if dropout:
         rates = DropoutConfig(hidden=0.3, attention=0.1, path=0.2)
         recipe = replace(recipe, model=replace(recipe.model, dropout=rates))
+    says_types = options.pop("says_types", False)
     if every := options.pop("validated", None):
         batch = conftest.SyntheticLoader(size=SAMPLES).make(9, 9)
         options["validation"] = Validation(
@@ -65,6 +66,10 @@ def run(out, fields, of_loader, options, device):
             every=every,
         )
     trainer = Trainer(recipe, loader, out, device=device, progress=False, **options)
+    if says_types:
+        block = trainer.model.encoder.stacks[0].blocks[0]
+        norm = block.norm1.of[0]
+        block.mlp.register_forward_hook(lambda mlp, given, made: print("types", mlp.up.weight.dtype, norm.weight.dtype))
     begun = trainer.step
     trainer.run(until)
     return begun

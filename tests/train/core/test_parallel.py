@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from maskstream.train import load_model, named_recipe, read_metrics
 from maskstream.train.core.distributed import is_divided, process_group
 from maskstream.train.core.parallel import compile_parts, divide, list_blocks, over_ranks, recompute_blocks
-from maskstream.train.core.process import seeded
+from maskstream.train.core.process import LoopSettings, seeded
 from maskstream.train.recipes import chosen_recipe
 
 from .ranks_of_any_kind import run
@@ -260,7 +260,7 @@ def test_a_group_of_one_rank_shares_as_several_do():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         divide(model, CPU)
-        assert all(map(is_divided, model.parameters()))
+        assert all(is_divided(p) == (p.ndim > 1) for p in model.parameters())
         assert isinstance(over_ranks(other, CPU), DistributedDataParallel)
     finally:
         dist.destroy_process_group()
@@ -273,6 +273,46 @@ def test_two_ranks_go_on_from_a_divided_checkpoint(tmp_path, parallel):
     assert trained(2, two, fields={"average": 0.9}, parallel=parallel) == 3
     assert near(weights(two), weights(one))
     assert numbers(two)[-1][:3] == pytest.approx(numbers(one)[-1][:3], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_blocks_gather_bf16_where_products_are_bf16_and_train_what_whole_weights_do(tmp_path):
+    whole, divided = tmp_path / "whole", tmp_path / "divided"
+    codes, output = ranks(2, whole, parallel="ddp", precision="bf16", says_types=True)
+    assert codes == [0, 0], output
+    assert "types torch.float32 torch.float32" in output
+    codes, output = ranks(2, divided, parallel="fsdp", precision="bf16", says_types=True)
+    assert codes == [0, 0], output
+    assert "types torch.bfloat16 torch.float32" in output
+    assert near(weights(divided), weights(whole), 1e-4)
+    assert numbers(divided)[-1] == pytest.approx(numbers(whole)[-1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_copies_of_divided_weights_train_what_one_rank_trains_and_other_numbers_of_ranks_go_on(tmp_path):
+    fields = {"average": 0.9}
+    one, four = tmp_path / "one", tmp_path / "four"
+    trained(1, one, fields=fields)
+    trained(4, four, fields=fields, parallel="fsdp", replicas=2, until=3)
+    files = sorted(path.name for path in (four / "checkpoints/step-00000003").iterdir())
+    assert files == [
+        *(f"{name}-{part:05d}-of-00002.safetensors" for name in ("model", "optimiser") for part in range(2)),
+        "state.json",
+    ]
+    assert trained(2, four, fields=fields, parallel="fsdp") == 3
+    assert near(weights(four), weights(one))
+    assert numbers(four) == [pytest.approx(row, rel=1e-4) for row in numbers(one)]
+
+
+def test_ranks_that_do_not_divide_into_copies_are_refused():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match="1 ranks do not divide into replicas=2"):
+            divide(torch.nn.Linear(2, 2), CPU, replicas=2)
+    finally:
+        dist.destroy_process_group()
+    with pytest.raises(ValueError, match="replicas are of parallel='fsdp'"):
+        LoopSettings(replicas=2)
 
 
 @pytest.mark.slow

@@ -69,6 +69,8 @@ class TextReading:
 class TextClassifier(Model[TextBatch]):
     """Scores classes of rows from the vectors of their ids, so that gradients by these vectors can be taken."""
 
+    float32_on_cpu = True
+
     def __init__(self, config: TextClassifierConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.vocabulary = config.vocabulary
