@@ -150,6 +150,13 @@ MISTAKES = (
     # Looking
     ("preview both", "cam0.mp4, cam1.mp4", "2 components are video", "--set component=cam0.mp4"),
     ("preview both --component cam2.mp4", "component='cam2.mp4'", "cam0.mp4, cam1.mp4", "components that are video"),
+    ("preview both --component cam0.mp4 --component cam0.mp4", "'cam0.mp4', 'cam0.mp4'", "each video once", "such as"),
+    (
+        "preview both --component cam0.mp4 --component cam2.mp4",
+        "component='cam2.mp4'",
+        "cam0.mp4, cam1.mp4",
+        "are video",
+    ),
     ("preview shards/train --mask tubes", "'tubes' is not a mask", "legal are none", "did you mean 'tube'?"),
     ("preview shards/train --mask nomodule:Nix", "'nomodule:Nix'", "cannot be imported", "on PYTHONPATH"),
     ("preview shards/train --mask ownmask:Nix", "ownmask has no 'Nix'", "the mask", "does not exist"),
@@ -178,6 +185,18 @@ MISTAKES = (
         "`maskstream recipes` lists those for video",
     ),
     ("train videomae-tiny --data both --out new", "cam0.mp4, cam1.mp4", "2 components", "--set component=cam0.mp4"),
+    (
+        "train videomae-tiny --data both --out new --component cam0.mp4 --component cam1.mp4",
+        "component=('cam0.mp4', 'cam1.mp4') names 2",
+        "reads one video of a sample",
+        "name one, such as --component cam0.mp4",
+    ),
+    (
+        "train bert-tiny --data texts/train --out new --component cam0.mp4",
+        "no field 'data.component'",
+        "data has",
+        "print all fields with --print-config",
+    ),
     (f"{TRAIN} --set clip.framez=4", "'clip.framez'", "clip has kind, frames", "did you mean 'clip.frames'"),
     (f"{TRAIN} --set clip.frames=four", "got 'four'", "of type int", "data.clip.frames"),
     (f"{TRAIN} --set clip.short=wrap", "got 'wrap'", "legal are 'repeat', 'loop', 'skip', 'error'", "data.clip.short"),

@@ -58,8 +58,13 @@ def lacking(manifest: Manifest, cameras: Sequence[str]) -> Bools:
     return missing
 
 
-def have_one_rate(manifest: Manifest, cameras: Sequence[str]) -> bool:
-    """Whether the frames of the same instants have the same numbers in all cameras of each sample."""
+def have_one_rate(manifest: Manifest, cameras: Sequence[str] | None) -> bool:
+    """Whether the frames of the same instants have the same numbers in all cameras of each sample.
+
+    cameras: what `VideoData.component` names; a word or None is one.
+    """
+    if cameras is None or isinstance(cameras, str):
+        return True
     n_frames, fps = rates(manifest, cameras[0])
     there = ~lacking(manifest, cameras)
     drift = [np.abs(rates(manifest, one)[1][there] / fps[there] - 1) * n_frames[there] for one in cameras[1:]]

@@ -147,11 +147,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         clip = aligned(self.clip, profile)
         components = split.manifest.components
         if isinstance(self.component, tuple):
-            several = tuple(component_of(components, ("video",), one).name for one in self.component)
-            component: str | tuple[str, ...] = several
-            one_rate = have_one_rate(split.manifest, several)
+            named = [component_of(components, ("video",), one).name for one in self.component]
+            component: str | tuple[str, ...] = tuple(named)
         else:
-            component, one_rate = component_of(components, ("video",), self.component).name, True
+            component = component_of(components, ("video",), self.component).name
+        one_rate = have_one_rate(split.manifest, component)
         flow = flow_source(self.flow, self.mask, clip, profile, one_rate=one_rate) or NONE
         if self.output == "yuv" and split.device.type == "cpu":
             raise ValueError(

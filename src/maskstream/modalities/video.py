@@ -9,6 +9,7 @@ from maskstream.pages.figures.video import VideoFigures
 from maskstream.pipelines.flow import FlowSource
 from maskstream.pipelines.masks import MASKS, TokenGrid
 from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.video.cameras import have_one_rate
 from maskstream.pipelines.modalities.video.clip import aligned
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.flow import CUES, flow_source
@@ -32,7 +33,8 @@ def figures(data: DataConfig[Any], location: SplitLocation) -> VideoFigures:
         raise ValueError(f"figures of clips need a VideoData, got {type(data).__name__}")
     manifest, clip = Manifest.load(location), data.clip
     profile = str(manifest.info["profile"])
-    source = flow_source(data.flow, data.mask, aligned(clip, profile), profile)
+    one_rate = have_one_rate(manifest, data.component)
+    source = flow_source(data.flow, data.mask, aligned(clip, profile), profile, one_rate=one_rate)
     return VideoFigures(
         grid=data.grids["video"],
         clip=f"{clip.frames} frames, {clip.spacing}, {clip.size} px",

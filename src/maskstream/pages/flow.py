@@ -64,7 +64,7 @@ def flow_page(
         raise ValueError(f"samples={samples}: the page shows 1 or more")
     manifest = Manifest.load(location)
     words: dict[type, str] = {kind: word for word, kind in FLOWS.items()}
-    one_rate = not isinstance(data.component, tuple) or have_one_rate(manifest, data.component)
+    one_rate = have_one_rate(manifest, data.component)
     left_out = {} if sources else unfit_sources(data, str(manifest.info["profile"]), one_rate=one_rate)
     sources = [*(sources or [kind() for word, kind in FLOWS.items() if word not in left_out]), *more]
     for source in more:

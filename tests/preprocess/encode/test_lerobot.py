@@ -113,6 +113,30 @@ def test_a_loader_gives_the_actions_of_a_clips_frames(tmp_path):
     assert batch.fields["next.done"].shape == (4, 4, 1)
 
 
+@pytest.mark.parametrize("write", [second, third])
+def test_an_episode_is_one_sample_with_a_video_of_each_camera(tmp_path, write):
+    dataset = DATASETS["lerobot"](write(tmp_path / "raw"), cameras="together")
+    assert {split: [one.id for one in sources] for split, sources in dataset.splits.items()} == {
+        "train": ["000000", "000001"],
+        "val": ["000002"],
+    }
+    found = EpisodeEncoder(PROFILES["copy"]).encode(dataset.splits["val"][0])
+    assert sorted(found.members) == ["action.npy", "next.done.npy", "state.npy", "top.mp4", "wrist.mp4"]
+    for camera, name in enumerate(("top.mp4", "wrist.mp4")):
+        wanted = [grey(first_of(2) + step, camera) for step in range(LENGTHS[2])]
+        assert np.abs(np.array(levels(found.members[name].data, tmp_path)) - wanted).max() < 1.5
+
+
+def test_cameras_without_names_of_their_own_and_unknown_words_are_refused(tmp_path):
+    root = second(tmp_path / "raw")
+    with pytest.raises(DatasetError, match="--set cameras=both: legal are apart and together"):
+        DATASETS["lerobot"](root, cameras="both")
+    text = (root / "meta/info.json").read_text().replace("images.wrist", "other.top")
+    (root / "meta/info.json").write_text(text)
+    with pytest.raises(DatasetError, match="have no short names of their own"):
+        DATASETS["lerobot"](root, cameras="together")
+
+
 def test_a_part_that_begins_within_a_gop_is_not_copied(tmp_path):
     source = DATASETS["lerobot"](third(tmp_path / "raw", joined=False)).splits["train"][2]
     with pytest.raises(RejectError, match="profile copy stores whole files"):
