@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields
 from functools import partial
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
@@ -34,6 +35,7 @@ from .rows import ClipPlan
 from .yuv import planes_to_rgb
 
 log = logging.getLogger(__name__)
+MadeT = TypeVar("MadeT")
 
 MOST_FAULTS, WITHIN = 3, 100
 """After so many faults of a decoder within so many batches, the rest of the run is decoded on the CPU."""
@@ -43,6 +45,35 @@ LARGE_STEP = 24.0
 """Levels, the mean over the looks of two frames in turn: a scene cut, or a frame that is none of the clip's."""
 EVERY = 16
 """Of every so many batches, a clip is decoded on the CPU and compared, whatever it looks like."""
+
+
+class DaemonThreads:
+    """Threads that a decoder may hang in: they do not keep the process from ending. They end with this object."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._works = count, SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]()
+        for _ in range(count):
+            Thread(target=_serve, args=(self._works,), daemon=True, name="maskstream-decoder").start()
+
+    def submit(self, work: Callable[[], MadeT]) -> Future[MadeT]:
+        """What `work` will return or raise."""
+        done: Future[MadeT] = Future()
+        self._works.put((work, done))
+        return done
+
+    def __del__(self) -> None:
+        for _ in range(self._count):
+            self._works.put(None)
+
+
+def _serve(works: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]) -> None:
+    while (own := works.get()) is not None:
+        work, done = own
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+        del own, work, done  # which hold a batch
 
 
 class ClipDecoder(Protocol):
@@ -80,7 +111,7 @@ class HardwareFinish:
     """
 
     def __init__(self, sampler: RowSampler[ClipPlan, VideoBatch], size: int, decoder: ClipDecoder) -> None:
-        self._sampler, self._size, self._decoder = sampler, size, decoder
+        self._sampler, self._size, self._decoder, self._thread = sampler, size, decoder, DaemonThreads(1)
         self._batches, self._faults, self._given_up = 0, list[int](), False
         self.on_cpu: Counter[str] = Counter()
 
@@ -116,7 +147,8 @@ class HardwareFinish:
         self._batches += 1
         crops = [batch.crops[row] for row in clips]
         try:
-            video, looks = _within(LIMIT_S, partial(self._decoder, list(clips.values()), crops, device))
+            made = self._thread.submit(partial(self._decoder, list(clips.values()), crops, device))
+            video, looks = made.result(LIMIT_S)
         except Exception as error:  # whatever it is, the CPU may decode these clips
             self._decoder.forget()
             hangs = isinstance(error, TimeoutError)
@@ -218,20 +250,3 @@ def _differ(found: Tensor, right: Tensor, most: float) -> Tensor:
     still = (found[:, 1:] == found[:, :-1]).flatten(2).all(2)
     moves = (right[:, 1:].int() - right[:, :-1]).abs().flatten(2).amax(2) > most
     return (apart > most) | (still & moves).any()
-
-
-MadeT = TypeVar("MadeT")
-
-
-def _within(seconds: float, work: Callable[[], MadeT]) -> MadeT:
-    """What `work` returns or raises in a thread of its own, which is left behind after so long, with a TimeoutError."""
-    done: Future[MadeT] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:
-            done.set_exception(error)
-
-    Thread(target=run, daemon=True, name="maskstream-decoder").start()
-    return done.result(seconds)

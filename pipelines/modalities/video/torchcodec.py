@@ -5,7 +5,6 @@ with output="yuv". So nothing of it is in a run's identity: machines with and wi
 torchcodec 0.17 or later, whose decoders take packets and give planes.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -16,6 +15,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import yuv_to_rgb
 
 from .batch import PlaneBatch, PlaneClip
+from .hardware import DaemonThreads
 from .packing import EncodedClip, look_places
 from .yuv import planes_to_rgb
 
@@ -33,7 +33,7 @@ class TorchcodecDecoder:
     most_difference = 1.0  # of equal planes, whose pixels were summed in another order
 
     def __init__(self, size: int, threads: int) -> None:
-        self._size, self._threads = size, threads
+        self._size, self._threads = size, DaemonThreads(threads)
 
     def forget(self) -> None:
         """Nothing is kept."""
@@ -43,8 +43,8 @@ class TorchcodecDecoder:
     ) -> tuple[Tensor, Tensor]:
         """The pixels on the device, and the luma of looks on the host; see `ClipDecoder`."""
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        with ThreadPoolExecutor(self._threads) as pool:
-            decoded = [*pool.map(partial(decoded_planes, device=device, stream=stream), clips)]
+        works = [self._threads.submit(partial(decoded_planes, clip, device, stream)) for clip in clips]
+        decoded = [work.result() for work in works]
         with torch.cuda.stream(stream):
             planes = cropped([*zip(clips, decoded, crops, strict=True)])
             pixels = planes_to_rgb(planes, self._size)

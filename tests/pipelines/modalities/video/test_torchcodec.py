@@ -6,7 +6,9 @@ does import, with a torch for CUDA (no card is needed), the real one runs too.
 
 import io
 import sys
+import threading
 from dataclasses import replace
+from threading import Event
 from types import ModuleType, SimpleNamespace
 
 import av
@@ -19,7 +21,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode import nvdec
 from maskstream.pipelines.decode.cpu import cut_planes
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.modalities.video import packing
+from maskstream.pipelines.modalities.video import hardware, packing
 from maskstream.pipelines.modalities.video.torchcodec import TorchcodecDecoder
 from maskstream.pipelines.modalities.video.yuv import PlanesFinish
 
@@ -156,6 +158,23 @@ def test_what_torchcodec_returns_wrongly_is_decoded_by_pyav(h264, played, caplog
     assert says in caplog.text
     assert "torchcodec failed 3 times within 100 batches, so the rest of this run is decoded on the CPU" in caplog.text
     assert fast.finish.on_cpu["after faults of torchcodec"] == 2
+
+
+def test_a_decoder_that_hangs_keeps_no_process_from_ending_and_its_threads_end_with_it(h264, played, monkeypatch):
+    monkeypatch.setattr(hardware, "LIMIT_S", 0.05)
+    forever, before = Event(), {*threading.enumerate()}
+    fast, planes = paths(h264)
+    played.spoil = staticmethod(lambda frames: forever.wait() and frames)
+    assert_equal(fast, planes, [0])
+    assert fast.finish.on_cpu == {"torchcodec failed": 1}
+    hanging = {*threading.enumerate()} - before
+    assert len(hanging) == 3
+    assert all(thread.daemon for thread in hanging)
+    forever.set()
+    del fast
+    for thread in hanging:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_machines_with_and_without_it_resume_each_other(h264, played):
