@@ -85,6 +85,13 @@ def test_runs_with_different_masks_side_by_side(tmp_path, monkeypatch, capsys):
     assert len(cards) == 2 * 4
     assert cards[::2] == cards[1::2], "each sample as the first run makes it, then as the second does"
     assert text.index("What differs") < text.index("On held-out samples of t/train") < text.index("Loss by step")
+    monkeypatch.setattr("sys.argv", ["maskstream", "evaluate", *words[1:]])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    _, differs, shown_steps, *_ = capsys.readouterr().out.splitlines()
+    assert differs.split() == ["data.mask", "Tube(ratio=0.75)", "Random(ratio=0.5)"]
+    assert shown_steps.split() == ["step", "2", "step", "2"]
     with pytest.raises(ValueError, match="was trained on"):
         compare_runs(modality, runs, split)
     monkeypatch.setattr("sys.argv", ["maskstream", *words, "--unseen", str(split)])

@@ -46,26 +46,27 @@ def evaluate(
 
     split = Manifest.load(data)
     found = [evaluate_run(run, split, again=again, same_split=same_split) for run in runs]
-    lines = tabulate_scores([str(run) for run in runs], found)
+    lines = tabulate_scores([str(run) for run in runs], found, compared_runs(runs) if len(runs) > 1 else None)
     tell({"evaluations": [one.to_dict() for one in found]}, lines, as_json)
 
 
-def tabulate_scores(names: Sequence[str], found: Sequence[RunEvaluation]) -> list[str]:
-    """The lines of a table: under each score those of its baselines, in a column for each run."""
-    from maskstream.pages.report.evaluated import number, score_name
+def tabulate_scores(
+    names: Sequence[str], found: Sequence[RunEvaluation], differing: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """The lines of a table: what differs among the runs, and under each score those of its baselines, in a column for
+    each run.
+    """
+    from maskstream.pages.report.evaluated import Cells, number, score_name
 
-    rows: dict[tuple[str, str], dict[int, str]] = {}
+    cells = Cells(len(found))
     for column, one in enumerate(found):
         for score in one.scores:
-            rows.setdefault((score_name(score), ""), {})[column] = number(score.value, score.unit)
-            for name, value in score.baselines.items():
-                rows.setdefault((score_name(score), name), {})[column] = number(value, score.unit)
+            for name, value in {"": score.value, **score.baselines}.items():
+                cells.put(score_name(score), name, column, number(value, score.unit))
         for name, value in one.notes.items():
-            rows.setdefault((name, ""), {})[column] = number(value, "")
-    ordered = sorted(rows, key=lambda row: [first for first, _ in rows].index(row[0]))
-    lines = {(f"  {of}" if of else name, name): rows[name, of] for name, of in ordered}
-    cells = [(text, [own.get(column, "") for column in range(len(found))]) for (text, _), own in lines.items()]
-    return tabulate(names, [("", [f"step {one.step}" for one in found]), *cells])
+            cells.put(name, "", column, number(value, ""))
+    steps = [f"step {one.step}" for one in found]
+    return tabulate(names, [*(differing or {}).items(), ("", steps), *cells.rows()])
 
 
 def finetune(

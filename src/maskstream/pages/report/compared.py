@@ -19,11 +19,9 @@ from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.run_folder import run_recipe, run_settings
 from maskstream.train.evaluate.evaluation import Evaluation
 
-from .evaluated import number, score_name
+from .evaluated import Cells, Row, number, score_name
 from .report import RunCurves, evaluated_run, probed, read_steps, run_curves
 
-Row = tuple[str, tuple[str, ...]]
-"""A name, and a cell for each run."""
 _SETTINGS = ("seed", "steps", "samples_per_step", "precision")
 
 
@@ -107,27 +105,6 @@ def score_rows(found: Sequence[Evaluation]) -> tuple[list[Row], list[Row]]:
         for name, note in one.notes.items():
             others.put(name, "", column, number(note, ""))
     return scores.rows(), others.rows()
-
-
-class Cells:
-    """The cells of a table, which are put in by row and column; the rows of one head stay together."""
-
-    def __init__(self, columns: int) -> None:
-        self.columns = columns
-        self.by_head: dict[str, dict[str, list[str]]] = {}
-
-    def put(self, head: str, of: str, column: int, text: str) -> None:
-        """Writes a cell of the row `of` below `head`, or of that of the head, ""."""
-        self.by_head.setdefault(head, {}).setdefault(of, [""] * self.columns)[column] = text
-
-    def rows(self) -> list[Row]:
-        """All rows; those below a head are indented."""
-        none = [""] * self.columns
-        return [
-            (f"  {of}" if of else head, tuple(cells))
-            for head, some in self.by_head.items()
-            for of, cells in ({"": none} | some).items()
-        ]
 
 
 def training_rows(curves: Sequence[RunCurves]) -> list[Row]:

@@ -56,6 +56,31 @@ def margin(score: Score) -> str:
     return f"{far} {'below' if apart < 0 else 'above'} {score.best} ({beside}){end}"
 
 
+Row = tuple[str, tuple[str, ...]]
+"""A name, and a cell for each run."""
+
+
+class Cells:
+    """The cells of a table, which are put in by row and column; the rows of one head stay together."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        self.by_head: dict[str, dict[str, list[str]]] = {}
+
+    def put(self, head: str, of: str, column: int, text: str) -> None:
+        """Writes a cell of the row `of` below `head`, or of that of the head, ""."""
+        self.by_head.setdefault(head, {}).setdefault(of, [""] * self.columns)[column] = text
+
+    def rows(self) -> list[Row]:
+        """All rows; those below a head are indented."""
+        none = [""] * self.columns
+        return [
+            (f"  {of}" if of else head, tuple(cells))
+            for head, some in self.by_head.items()
+            for of, cells in ({"": none} | some).items()
+        ]
+
+
 def data_facts(config: DataConfig[Any]) -> dict[str, str]:
     """What a sample of the recipe is, and how it is masked."""
     match config:
