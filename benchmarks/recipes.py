@@ -42,8 +42,6 @@ WHY = {
     "visible pixels",
     "mgmae-tiny": f"{EDGES}; it is 20% better than interpolation of the tokens' colours",
     "mpm-tiny": "its steps are few (it had 142 mm after 500), and it learns two other tasks with them",
-    "siammae-tiny": "0.8 s after the first frame much is still where it was, and 600 steps do not teach the decoder to "
-    "copy it; with frames 0.4 s apart it was worse by 23%",
     "videomae-tiny": f"{EDGES}; after 800 steps it is 6% better than interpolation of the tokens' colours",
     "videomae2-tiny": f"{EDGES}; after 800 steps it is 5% better than interpolation of the tokens' colours",
 }

@@ -1,8 +1,8 @@
 """A siamese masked autoencoder: hidden patches of one view are predicted from its visible ones and from another view.
 
 CropMAE (Eymael et al., 2024) takes two crops of an image, SiamMAE (Gupta et al., 2023) two frames of a video. Both
-views pass the same encoder, the first as a whole. The decoder's blocks have self-attention over the tokens of the
-second view and cross-attention to those of the first.
+views pass the same encoder, the first as a whole. The decoder's blocks have cross-attention of the second view's tokens
+to those of the first, an MLP, and self-attention.
 
 Shapes: B pairs, N tokens of a view, V of them visible in the second view, M predicted, D and E the widths of encoder
 and decoder.
@@ -11,8 +11,9 @@ and decoder.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +25,24 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.dropout import ResidualBlock
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
-from maskstream.train.nn.media_tokens import ImageTokens
-from maskstream.train.nn.transformer import BlockSizes, CoAttention, init_linear
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
+from maskstream.train.nn.transformer import MLP, Attention, BlockSizes, CrossAttention, NormAt, init_linear
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossConfig(ModelConfig[BatchT]):
-    """The sizes; the defaults are those of CropMAE's ViT-S/16."""
+    """The sizes; the defaults are those of CropMAE's ViT-S/16.
+
+    norm: where the norms of the decoder's blocks stand. positions: see ImagePositions. key_places: whether what the
+    decoder reads of the first view carries the places that the decoder's tokens have, and not those of the encoder
+    alone. eps: of all layer norms.
+    """
+
+    version: ClassVar[int] = 2  # 2: the decoder's blocks have another order
 
     width: int = 384
     depth: int = 12
@@ -44,11 +53,15 @@ class CrossConfig(ModelConfig[BatchT]):
     decoder_heads: int = 8
     decoder_mlp_ratio: int = 8
     eps: float = 1e-6
+    norm: NormAt = "post"
+    positions: ImagePositions = "columns"
+    key_places: bool = False
 
     def __post_init__(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=4)
         self.need_least("depth", "decoder_depth", "mlp_ratio", "decoder_mlp_ratio")
+        self.need_choices(norm=NormAt, positions=ImagePositions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +107,25 @@ class Pair:
     weight: Tensor
 
 
+class CrossBlock(ResidualBlock):
+    """A block of the decoder (B, L, E): attention to the first view's tokens (B, S, E), an MLP, self-attention."""
+
+    def __init__(self, c: CrossConfig[BatchT]) -> None:
+        super().__init__()
+        width, heads = c.decoder_width, c.decoder_heads
+        self.post = c.norm == "post"
+        self.cross = CrossAttention(width, heads, None)
+        self.mlp = MLP(width, c.decoder_mlp_ratio)
+        self.attention = Attention(width, heads)
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=c.eps) for _ in range(3))
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        parts: tuple[Callable[[Tensor], Tensor], ...] = (lambda x: self.cross(x, seen), self.mlp, self.attention)
+        for part, norm in zip(parts, self.norms, strict=True):
+            x = norm(self.joined(x, part(x))) if self.post else self.joined(x, part(norm(x)))
+        return x
+
+
 class CrossAutoencoder(Model[BatchT]):
     """The model, over the patches of a view."""
 
@@ -102,7 +134,7 @@ class CrossAutoencoder(Model[BatchT]):
     def __init__(self, config: CrossConfig[BatchT], grids: Grids, grid: TokenGrid) -> None:
         super().__init__(config, grids)
         self.config = c = config
-        self.tokens = ImageTokens(grid)
+        self.tokens = ImageTokens(grid, places=c.positions)
         self.encoder = VisibleEncoder(
             [self.tokens.n_inputs],
             [self.tokens.positions(c.width)],
@@ -112,9 +144,7 @@ class CrossAutoencoder(Model[BatchT]):
         self.bridge = nn.Linear(c.width, c.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(c.decoder_width).normal_(std=0.02))
         self.register_buffer("place", self.tokens.positions(c.decoder_width), persistent=False)
-        self.decoder = nn.ModuleList(
-            CoAttention(c.decoder_width, c.decoder_heads, c.decoder_mlp_ratio, c.eps) for _ in range(c.decoder_depth)
-        )
+        self.decoder = nn.ModuleList(CrossBlock(c) for _ in range(c.decoder_depth))
         self.norm = nn.LayerNorm(c.decoder_width, eps=c.eps)
         self.head = nn.Linear(c.decoder_width, self.tokens.n_targets)
         init_linear(self)
@@ -145,6 +175,8 @@ class CrossAutoencoder(Model[BatchT]):
         """The predicted targets of the second view, (B, M, n_targets)."""
         every = torch.arange(self.tokens.n_tokens, device=pair.visible.device).expand(len(pair.first), -1)
         seen = self.bridge(self._encoded(pair.first, every))
+        if self.config.key_places:
+            seen = torch.cat((seen[:, :1], seen[:, 1:] + self.place), dim=1)
         x = self.bridge(self._encoded(pair.second, pair.visible))
         known = torch.cat((x[:, :1], x[:, 1:] + self.place[pair.visible]), dim=1)
         x = torch.cat((known, self.mask_token + self.place[pair.target]), dim=1)
