@@ -30,6 +30,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.audio.data import AudioData, statistics_of
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import JSON, LABELS
+from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.modalities.split import Split
@@ -90,6 +91,8 @@ def without_augmentation(config: DataConfig[Any], train: SplitLocation) -> DataC
     """The config without augmentation; sounds are normalised by the statistics of the split `train`."""
     own = {f.name for f in fields(config)}
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own}
+    if isinstance(config, MeshData):
+        changed["noise"] = None
     if isinstance(config, PointsData):
         changed["augment"] = PointAugment(normalise=config.augment.normalise)
     made = replace(config, **changed)

@@ -169,7 +169,9 @@ class Rollouts(Example):
 def evaluate(model: MeshNetwork, config: MeshData, data: SplitLocation, shown: int) -> Evaluation:
     """The loss at hidden nodes and completed meshes from all of the split, or of a model of the next step rollouts."""
     return (
-        _of_rollouts(next_model(model), data, shown) if config.mask is None else _of_fields(model, config, data, shown)
+        rollout_evaluation(next_model(model), data, shown)
+        if config.mask is None
+        else _of_fields(model, config, data, shown)
     )
 
 
@@ -203,7 +205,8 @@ def _of_fields(model: MeshNetwork, config: MeshData, data: SplitLocation, shown:
     )
 
 
-def _of_rollouts(model: MeshNetwork, data: SplitLocation, shown: int) -> Evaluation:
+def rollout_evaluation(model: MeshNetwork, data: SplitLocation, shown: int) -> Evaluation:
+    """The error of one step and of rollouts from all of the split."""
     trajectories = Trajectories.open(data)
     made = rollout(model, trajectories)
     error, still = (rollout_error(one, trajectories) for one in (made, persist(trajectories)))

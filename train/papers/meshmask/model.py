@@ -193,6 +193,23 @@ class MeshNetwork(Model[MeshBatch]):
                 f"{wanted[1]}; use a recipe with model.channels={found[0]} and model.dims={found[1]}"
             )
 
+    encoder_parts: ClassVar[tuple[str, ...]] = ("embed_nodes", "embed_edges", "encoder")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return 2 * self.config.width
+
+    def features(self, batch: MeshBatch) -> Tensor:
+        """The maximum and the mean of the encoder's nodes over each mesh, none hidden: float32 (B, 2 H)."""
+        self._check(batch)
+        nodes, between = self._nodes(batch.state, batch.kinds), self.embed_edges(batch.edge_features)
+        for block in self.encoder:
+            nodes, between = block(nodes, between, batch.edges)
+        offset = batch.node_offset
+        return torch.cat([torch.segment_reduce(nodes.float(), how, offsets=offset) for how in ("max", "mean")], dim=1)
+
     def predict_masked(self, batch: MeshBatch) -> Tensor:
         """Predicts the fields at the target nodes, (M, D), from those at the visible nodes."""
         mask = need_mask(batch.mask)

@@ -69,9 +69,10 @@ def next_step(masked: Recipe[MeshBatch]) -> Recipe[MeshBatch]:
     """The fine-tuning recipe for next-step prediction that follows the pre-training `masked`, with the same network."""
     if not isinstance(masked.model, MeshNetworkConfig):
         raise ValueError(f"next-step prediction needs a recipe whose model is a MeshNetworkConfig, got {masked.model}")
+    component = masked.data.component if isinstance(masked.data, MeshData) else None
     return replace(
         masked,
         name=f"{masked.name}-next",
-        data=MeshData(noise=MeshNoise(deviation=0.04)),
+        data=MeshData(noise=MeshNoise(deviation=0.04), component=component),
         model=replace(masked.model, task="next"),
     )
