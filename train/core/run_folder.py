@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError
@@ -60,10 +61,13 @@ def run_recipe(run: Path, otherwise: str = "give a run of this release") -> Reci
 
 
 def run_weights(run: Path) -> Path:
-    """The newest weights of a run. ValueError if it has none, ResumeError if none is whole."""
+    """The newest weights of a run; of a finished run that averages its weights, the average. ValueError if it has none,
+    ResumeError if none is whole.
+    """
     path = run / MODEL
     try:
-        if found := newest_whole(run / "checkpoints"):
+        found = newest_whole(run / "checkpoints")
+        if found and _averaged_after(path) < found[1].step:
             path = found[0] / MODEL
     except ResumeError as error:
         if not path.exists():
@@ -72,6 +76,16 @@ def run_weights(run: Path) -> Path:
     if not find_files(path)[0].exists():
         raise ValueError(f"{run} has neither a checkpoint nor a {MODEL}; it was stopped before its first checkpoint")
     return path
+
+
+def _averaged_after(path: Path) -> int:
+    """The step after which averaged weights were written; -1 for a file that is not there or has other weights."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return -1
+    return int(metadata["step"]) if metadata.get("weights") == "average" else -1
 
 
 RUN = "run.json"

@@ -11,6 +11,7 @@ from maskstream.train import Trainer, load_model
 from maskstream.train.core.dropout import DropoutConfig, set_dropout
 from maskstream.train.core.optimiser import Average, OptimiserConfig, build_optimiser, layer_rates, set_lr
 from maskstream.train.core.parallel import named_blocks, recompute_blocks
+from maskstream.train.core.run_folder import run_weights
 
 
 def test_the_average_follows_the_weights():
@@ -42,8 +43,14 @@ def test_a_run_exports_the_average_and_resumes_it_bit_by_bit(recipe, synthetic_l
         assert torch.equal(other[name], value)
     own = dict(whole.model.named_parameters())
     assert any(not torch.equal(one[name], own[name]) for name in own)
-    last = load_model(tmp_path / "whole/checkpoints/step-00000006/model.safetensors").state_dict()
+    checkpoint = tmp_path / "whole/checkpoints/step-00000006/model.safetensors"
+    last = load_model(checkpoint).state_dict()
     assert all(torch.equal(last[name], own[name]) for name in own)
+    assert run_weights(tmp_path / "whole") == tmp_path / "whole/model.safetensors"
+    run("begun", 3)
+    assert run_weights(tmp_path / "begun") == tmp_path / "begun/checkpoints/step-00000003/model.safetensors"
+    (tmp_path / "whole/model.safetensors").write_bytes(b"damaged")
+    assert run_weights(tmp_path / "whole") == checkpoint
 
 
 def test_the_rate_of_a_block_is_that_of_the_next_one_times_the_decay(recipe):
