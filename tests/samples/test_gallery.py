@@ -4,11 +4,13 @@ import av
 import numpy as np
 import pytest
 
-from maskstream.samples import package_version
+from maskstream.samples import gallery, package_version
 from maskstream.samples.gallery import gallery_media, read_clip, read_sound
 
 
-def test_every_fourth_frame_as_a_square(tmp_path):
+def test_every_fourth_frame_as_a_lightened_square(tmp_path, monkeypatch):
+    for name, value in {"FRAMES": 3, "LEFT": 0, "TOP": 0, "SIDE": 32}.items():
+        monkeypatch.setattr(gallery, name, value)
     path = tmp_path / "clip.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
@@ -18,10 +20,11 @@ def test_every_fourth_frame_as_a_square(tmp_path):
             picture[:, 32:] = 255
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    clip = read_clip(path, frames=3, stride=4, left=0, side=32, size=16)
+    clip = read_clip(path)
     assert clip.shape == (3, 16, 16, 3)
     assert clip.dtype == np.uint8
-    np.testing.assert_allclose(clip[:, 4:12, 4:12].mean(axis=(1, 2, 3)), [0, 80, 160], atol=3)
+    lightened = [255 * (level / 255) ** 0.65 for level in (0, 80, 160)]
+    np.testing.assert_allclose(clip[:, 4:12, 4:12].mean(axis=(1, 2, 3)), lightened, atol=3)
 
 
 def test_sound_is_mono_at_16_khz(tmp_path):
