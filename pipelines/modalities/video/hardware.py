@@ -24,7 +24,7 @@ from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.modalities.rows import RowSampler
-from maskstream.pipelines.stream.sampler import BadRowsError, Wanted
+from maskstream.pipelines.stream.sampler import BadRowsError
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.topology import compute_alone, cores_of_rank
 from maskstream.shards.errors import SampleError
@@ -143,7 +143,7 @@ class HardwareFinish:
         """The pixels of the clips by row, uint8 (rows, views, T, size, size, 3); raises BadRowsError."""
         if self._given_up:
             self._note([f"after faults of {self._decoder.name}"] * len(clips))
-            return self._on_cpu({row: batch.wanted[row] for row in clips}, device)
+            return self._on_cpu(batch, list(clips), device)
         self._batches += 1
         crops = [batch.crops[row] for row in clips]
         try:
@@ -155,7 +155,7 @@ class HardwareFinish:
             said = f"no answer for {LIMIT_S:g} s" if hangs else " ".join(f"{type(error).__name__}: {error}".split())
             log.warning("%s failed, so %d clips are decoded on the CPU: %s", self._decoder.name, len(clips), said)
             self._note([f"{self._decoder.name} failed"] * len(clips))
-            right = self._on_cpu({row: batch.wanted[row] for row in clips}, device)  # raises if a clip explains it
+            right = self._on_cpu(batch, list(clips), device)  # raises if a clip explains it
             self._fault(at_once=hangs)
             return right
         if video.is_cuda:
@@ -171,7 +171,7 @@ class HardwareFinish:
         some = np.flatnonzero(doubtful).tolist()
         if not some:
             return video
-        right = self._on_cpu({order[n]: batch.wanted[order[n]] for n in some}, video.device)
+        right = self._on_cpu(batch, [order[n] for n in some], video.device)
         places = torch.tensor(some, device=video.device)
         most = self._decoder.most_difference
         differs = torch.stack([_differ(video[n], own, most) for n, own in zip(some, right, strict=True)])
@@ -203,21 +203,17 @@ class HardwareFinish:
                 log.info("decoded on the CPU, as others like it will be: %s", reason)
             self.on_cpu[reason] += 1
 
-    def _on_cpu(self, wanted: dict[int, Wanted], device: torch.device) -> Tensor:
-        """The pixels of samples by row, decoded on the CPU; raises BadRowsError for those that cannot be."""
-        requests = [self._sampler.request(one) for one in wanted.values()]
+    def _on_cpu(self, batch: PackedBatch, rows: list[int], device: torch.device) -> Tensor:
+        """The pixels of some rows, decoded on the CPU; raises BadRowsError for those that cannot be."""
+        requests = [self._sampler.request(batch.wanted[row]) for row in rows]
         draft = self._sampler.allocate(requests)
         with ThreadPoolExecutor(cores_of_rank(), initializer=compute_alone) as pool:
             filled = [pool.submit(self._sampler.fill, request, draft, n, Stats()) for n, request in enumerate(requests)]
-        bad = {
-            row: error
-            for row, done in zip(wanted, filled, strict=True)
-            if isinstance(error := done.exception(), SampleError)
-        }
-        if bad:
+        failed = {row: error for row, done in zip(rows, filled, strict=True) if (error := done.exception())}
+        if bad := {row: error for row, error in failed.items() if isinstance(error, SampleError)}:
             raise BadRowsError(bad)
-        for done in filled:
-            done.result()
+        for error in failed.values():
+            raise error
         planes = [view for request in requests for view in request.plan.planes]
         return self._by_sample(self._pixels(draft.batch.video, PlaneBatch.of(planes) if planes else None, device))
 
