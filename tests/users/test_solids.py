@@ -34,6 +34,10 @@ def test_clouds_and_meshes_become_a_run_and_a_report(maskstream: Command, tmp_pa
             else:
                 solid.export(tmp_path / f"clouds/{name}/{number}.obj")
             solid.export(tmp_path / f"meshes/{name}/{number}.obj")
+    (tmp_path / "clouds/ball/scan.ptx").touch()
+    words = maskstream("shards points-folder --root clouds --out points", fails=True).text
+    assert "1 file is not read of clouds (ball/scan.ptx): save clouds as PLY, PCD, E57" in words
+    (tmp_path / "clouds/ball/scan.ptx").unlink()
     maskstream("shards points-folder --root clouds --out points --val 0.34 --workers 1")
     maskstream("shards mesh-folder --root meshes --out surfaces --workers 1")
     maskstream("inspect points/train")
