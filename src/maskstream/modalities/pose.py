@@ -47,6 +47,7 @@ POSE = Modality(
     figures=figures,
     demo=Demo(
         recipe="mpm-tiny",
+        settings="--steps 1000",
         more=(  # lifting after the pre-training, and from scratch
             "train mpm-lift-tiny --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
             "report {run}/pre-trained --data {data}/val --out {run}/pre-trained.html",

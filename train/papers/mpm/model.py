@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.masks import MaskBatch
@@ -22,13 +23,14 @@ from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, need_mask, weighted, widen
 from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions, put_tokens
-from maskstream.train.nn.transformer import Stack, init_linear
+from maskstream.train.nn.transformer import MLP, Stack, TransformerBlock, init_linear
 
 Task = Literal["masked", "lift"]
 
 UNITS = (0.2, 0.35)
-"""What poses are divided by before they are embedded: about the deviation of their joints, of the 2-D ones in half
-widths of the picture and of the 3-D ones in metres. Else embeddings would be small beside the positions of frames."""
+"""What poses are divided by before they are embedded, unless a model is `published`: about the deviation of their
+joints, of the 2-D ones in half widths of the picture and of the 3-D ones in metres. Else embeddings would be small
+beside the positions of frames."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +38,9 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
     """The sizes; the defaults are MPM's.
 
     task: "masked" is the pre-training with three tasks, "lift" takes 2-D poses without a mask to 3-D. shares: of the
-    three tasks in the loss: masked 2-D poses, masked 3-D poses, masked 2-D poses to 3-D.
+    three tasks in the loss: masked 2-D poses, masked 3-D poses, masked 2-D poses to 3-D. published: blocks have ReLU
+    and norms that divide by the deviation, and poses enter as they are, as in the authors' code; else blocks have GELU
+    and layer norms, and poses are divided by UNITS.
     """
 
     width: int = 256
@@ -47,6 +51,7 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
     decoder_depth: int = 1
     task: Task = "masked"
     shares: tuple[float, float, float] = (5.0, 5.0, 1.0)
+    published: bool = False
 
     def __post_init__(self) -> None:
         self.need_heads(of=4)
@@ -66,6 +71,38 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
         return PoseModel(self, grids)
 
 
+class DeviationNorm(nn.LayerNorm):
+    """A layer norm that divides by the unbiased deviation plus epsilon, and not by the root of variance and epsilon."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(widen(x), dim=-1, keepdim=True)
+        return (x - mean) / (deviation + self.eps) * self.weight + self.bias
+
+
+class ReluMLP(MLP):
+    """An MLP with a ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.down(self.dropped(F.relu(self.up(x)))))
+
+
+class PublishedStack(Stack):
+    """A stack whose blocks are those of the authors' code."""
+
+    def __init__(self, depth: int, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__(depth, width, heads, mlp_ratio)
+        for block in self.blocks:
+            assert isinstance(block, TransformerBlock)
+            block.norm1.of[0], block.norm2.of[0] = DeviationNorm(width, eps=1e-6), DeviationNorm(width, eps=1e-6)
+            block.mlp = ReluMLP(width, mlp_ratio)
+        self.norm.of[0] = DeviationNorm(width, eps=1e-6)
+
+
+def make_stack(c: PoseModelConfig, depth: int) -> Stack:
+    """Blocks and the norm behind them."""
+    return (PublishedStack if c.published else Stack)(depth, c.width, c.heads, c.mlp_ratio)
+
+
 class PoseTokenEncoder(nn.Module):
     """Embeds the visible frames of 2-D poses (kind 0) or 3-D poses (kind 1) and encodes them with shared blocks."""
 
@@ -76,11 +113,12 @@ class PoseTokenEncoder(nn.Module):
         self.first = nn.ModuleList(nn.Linear((2 + kind) * joints, c.hidden) for kind in range(kinds))
         self.second = nn.Sequential(nn.GELU(), nn.Linear(c.hidden, c.width))
         self.positions = Positions([grid_positions((frames, 1), c.width)])
-        self.stack = Stack(c.depth, c.width, c.heads, c.mlp_ratio)
+        self.stack = make_stack(c, c.depth)
+        self.units = (1.0, 1.0) if c.published else UNITS
 
     def forward(self, pose: Tensor, kind: int, hidden: Tensor | None, seen: Tensor) -> Tensor:
         """pose: (B, T, J, 2 or 3); hidden: bool (B, T, J), or None; seen: int64 (B, V), the frames; gives (B, V, D)."""
-        pose = pose / UNITS[kind]
+        pose = pose / self.units[kind]
         if hidden is not None:
             pose = torch.where(hidden[..., None], self.places[kind].to(pose.dtype), pose)
         x = self.second(self.first[kind](gather_tokens(pose.flatten(2), seen)))
@@ -95,7 +133,7 @@ class PoseDecoder(nn.Module):
         self.shape = (frames, joints, dims)
         self.positions = Positions([grid_positions((frames, 1), c.width)])
         self.mask_token = nn.Parameter(torch.empty(c.width).normal_(std=0.02)) if c.task == "masked" else None
-        self.stack = Stack(c.decoder_depth, c.width, c.heads, c.mlp_ratio)
+        self.stack = make_stack(c, c.decoder_depth)
         self.head = nn.Linear(c.width, joints * dims)
 
     def forward(self, encoded: Tensor, seen: Tensor) -> Tensor:

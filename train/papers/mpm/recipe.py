@@ -15,7 +15,7 @@ from maskstream.train.core.recipe import Recipe
 
 from .model import PoseModelConfig
 
-TINY_MASKED_STEPS, TINY_LIFT_STEPS = 1000, 500
+TINY_MASKED_STEPS, TINY_LIFT_STEPS = 3000, 500
 LEFT = 0.97**80
 """The share of the rate after 80 epochs."""
 
@@ -28,16 +28,15 @@ def mpm() -> Recipe[PoseBatch]:
     Differs from the authors' code in: cameras are drawn at load in every step, theirs are Human3.6M's and those of
     PoseAug's generator in half of the steps, with other shares of the tasks in the rest; the mask is a function of seed
     and step, theirs is drawn from the system; positions of frames are sinusoids, theirs learnt; joints are hidden
-    before an MLP with one hidden layer, theirs has batch norms, dropout and residuals; layer norms and a linear head,
-    theirs a batch norm and a convolution; AdamW, theirs Adam with amsgrad; GELU in blocks, theirs ReLU (under the name
-    gelu); layer norms divide by the root of the variance plus epsilon, theirs by the deviation plus epsilon; inputs are
-    divided by their usual size; 80 epochs, theirs is not said.
+    before an MLP with one hidden layer, theirs has batch norms, dropout and residuals; decoders end in a norm and a
+    linear layer, theirs in a batch norm and a convolution; AdamW, theirs Adam with amsgrad; 80 epochs, theirs is not
+    said.
     """
     return Recipe(
         name="mpm",
         batch_size=1024,
         data=PoseData(clip=PoseClip(frames=243, stride=2), joints=16, mask=Joints(frames=0.6, joints=5, scope="batch")),
-        model=PoseModelConfig(dropout=DropoutConfig(hidden=0.1, inner=0.1, attention=0.1)),
+        model=PoseModelConfig(published=True, dropout=DropoutConfig(hidden=0.1, inner=0.1, attention=0.1)),
         schedule=ScheduleConfig(base_lr=2.5e-5, min_lr=2.5e-5 * LEFT, warmup=0.0, epochs=80, shape="exponential"),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.0),
     )
