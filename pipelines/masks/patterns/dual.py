@@ -78,7 +78,7 @@ class PartDecoded(Mask):
 
     Each target is as likely as the others, and new ones are drawn for each view, so the expected loss is that of all
     targets. With half of them a step of the decoder costs less than half. Source: CrossMAE (Fu et al. 2024), partial
-    reconstruction.
+    reconstruction; its commands reconstruct a third of the hidden tokens, or all.
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
@@ -152,11 +152,14 @@ SCHEMES = (
     Scheme(
         paper="CrossMAE",
         section="partial reconstruction",
-        mask=PartDecoded(mask=Random(ratio=0.75), share=0.5),
+        mask=PartDecoded(mask=Random(ratio=0.75), share=0.333),
         grid=PICTURE,
         visible=49,
         title="Part decoded",
-        note="The encoder sees what MAE's sees. Of the 147 hidden tokens a random half is reconstructed.",
+        note=(
+            "The encoder sees what MAE's sees. Of the 147 hidden tokens 49 at random are reconstructed, a quarter of "
+            "all tokens, as in a published command."
+        ),
     ),
     Scheme(
         name="mage",

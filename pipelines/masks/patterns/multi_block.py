@@ -114,12 +114,15 @@ SCHEMES = (
         name="v-jepa",
         paper="V-JEPA",
         section="multi-block masking",
-        mask=Padded(mask=ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7))))),
+        mask=Padded(
+            mask=ByView(masks=(MultiBlock(coupled=True), MultiBlock(blocks=2, scale=(0.7, 0.7), coupled=True)))
+        ),
         grid=CLIP,
         title="Multi-block",
         note=(
-            "Two masks of one clip: the union of eight small blocks and that of two large ones, 63 and 81 % on average."
-            " The published collator cuts a batch to its shortest clip, to 76 and 93 % in batches of 24."
+            "Two masks of one clip: the union of eight small blocks and that of two large ones, 63 and 81 % on average,"
+            " all of one aspect. The published collator cuts a batch to its shortest clip, to 76 and 93 % in batches of"
+            " 24."
         ),
         shots=(Shot(caption="View 1: short-range"), Shot(caption="View 2: long-range", view=1)),
     ),

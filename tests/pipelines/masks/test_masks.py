@@ -387,6 +387,8 @@ def test_sizes_of_blocks_are_coupled_on_request() -> None:
         equal[coupled] = sum(one == other for one, other in known) / len(known)
     assert equal[True] == 1
     assert equal[False] < 0.5
+    both = MASKS["v-jepa"]().mask.masks  # of one seed in the authors' collator (facebookresearch/jepa 51c59d5)
+    assert [(mask.blocks, mask.coupled) for mask in both] == [(8, True), (2, True)]
 
 
 def test_restore_undoes_visible_then_hidden() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import (
+    SCHEMES,
     Block,
     Box,
     ByView,
@@ -64,6 +65,11 @@ def test_a_part_of_the_targets_is_decoded_each_as_likely_as_the_others() -> None
     assert ((often - hides / 2).abs() <= 4 * (hides / 4).sqrt()).all()
     with pytest.raises(ValueError, match="above 0"):
         PartDecoded(share=0.0)
+    (published,) = (scheme for scheme in SCHEMES if scheme.paper == "CrossMAE")
+    n, hidden, kept = 196, 0.75, 0.25  # TonyLianLong/CrossMAE ed0677a: --mask_ratio 0.75 --kept_mask_ratio 0.25
+    skipped = int(n * (hidden - kept))
+    target = published.mask.draw(published.grid, draws_of(published.grid, KEYS)).target
+    assert target.shape[1] == n - int(n * (1 - hidden)) - skipped
 
 
 def test_frames_hide_whole_slices() -> None:
