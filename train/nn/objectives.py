@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskstream.train.core.model import LossPart
+from maskstream.train.core.model import LossPart, widen
 
 EPS = 1e-6
 """What is added to the variance, as in MAE (He et al., 2022)."""
@@ -46,11 +46,17 @@ def chamfer(a: Tensor, b: Tensor) -> Tensor:
 
 def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     """The mean of the `valid` (bool (B, V), default: all) tokens (B, V, D), scaled to length 1: float32 (B, D)."""
-    tokens = tokens.float()
+    tokens = widen(tokens)
     if valid is None:
         return F.normalize(tokens.mean(dim=1), dim=1)
     kept = valid.unsqueeze(2)
     return F.normalize((tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1), dim=1)
+
+
+def count_pairs(one: Tensor) -> int:
+    """The number of pairs that a row of (B, D) is matched with, on all ranks; 2 at least."""
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    return max(len(one) * ranks, 2)
 
 
 def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0) -> LossPart:
@@ -66,7 +72,7 @@ def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0)
         mine = mine + dist.get_rank() * len(one)
     there = F.cross_entropy(one @ others.T / temperature, mine, reduction="sum")
     back = F.cross_entropy(other @ ones.T / temperature, mine, reduction="sum")
-    total = (there + back) / (2 * math.log(max(len(ones), 2)))
+    total = (there + back) / (2 * math.log(count_pairs(one)))
     return LossPart(total=total, weight=torch.full_like(total, len(one)).detach(), share=share)
 
 

@@ -6,20 +6,23 @@ different parts of a batch, independently for both) and encoded separately; a co
 their tokens. Reconstruction: with other masks at one ratio, a decoder over the tokens of both modalities, each with an
 embedding of its modality, predicts the hidden patches of both.
 
-Two differences from the authors' code: both losses are used in one step instead of two, and targets are normalised.
+Sounds that are reconstructed may have an encoder of their own behind the shared embedding, and joint blocks may stand
+between the encoders and the decoder, as in the authors' code. Two differences from it: both losses are used in one step
+instead of two, and targets are normalised.
 
 Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskstream.pipelines.masks import MaskBatch, visible_count
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
@@ -27,9 +30,9 @@ from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, grid_positions
 from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
-from maskstream.train.nn.objectives import matching, mean_token
+from maskstream.train.nn.objectives import count_pairs, matching, mean_token
 from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, need_masks, select_rows
-from maskstream.train.nn.transformer import BlockSizes, init_linear
+from maskstream.train.nn.transformer import BlockSizes, Stack, TransformerBlock, init_linear
 
 VIDEO, AUDIO = 0, 1
 
@@ -40,8 +43,12 @@ RECONSTRUCTED = 0.75
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiameseConfig(PairConfig):
-    """The sizes; the defaults are AVSiam's base model.
-    parts: for matching, a batch is encoded in this many parts of similar ratios, one for each ratio.
+    """The sizes; the defaults are those of AVSiam's base model.
+
+    parts: for matching, a batch is encoded in this many parts of similar ratios, one for each ratio. joint_depth:
+    blocks between encoder and decoder, over the tokens of both modalities. own_sounds: whether sounds have blocks of
+    their own in reconstruction. summed: whether the loss is the sum of its parts, with the matching in nats, and not
+    their weighted mean.
     """
 
     width: int = 768
@@ -51,6 +58,13 @@ class SiameseConfig(PairConfig):
     decoder_depth: int = 8
     decoder_heads: int = 16
     parts: int = 5
+    joint_depth: int = 0
+    own_sounds: bool = False
+    summed: bool = False
+
+    def __post_init__(self) -> None:
+        PairConfig.__post_init__(self)
+        self.need_least("joint_depth", least=0)
 
     def make(self, grids: Grids) -> Siamese:
         """See ModelConfig."""
@@ -80,12 +94,15 @@ class Siamese(PairModel):
             BlockSizes(c.decoder_depth, c.decoder_heads, c.mlp_ratio, c.eps),
         )
         self.decoder.init_weights()
+        sizes = (c.width, c.heads, c.mlp_ratio, c.eps)
+        self.joint = nn.ModuleList(TransformerBlock(*sizes) for _ in range(c.joint_depth))
+        self.sounds = Stack(c.depth, *sizes) if c.own_sounds else None
         init_linear(self)
 
     def loss(self, batch: AudioVisualBatch) -> Losses:
         """The squared errors of the target tokens of both modalities and the matching loss.
 
-        Matching has its share of the config; the two errors have equal parts of the rest.
+        Matching has its share of the config; the two errors have equal parts of the rest. Or all three are summed.
         """
         shown = self.reconstruction_rows(batch)
         spectrogram, of_video, of_audio = need_masks(shown)
@@ -97,12 +114,14 @@ class Siamese(PairModel):
                 self.audio.targets(gather_tokens(split[AUDIO], of_audio.target)),
             )
         clips, sounds = self._matched_views(batch)
-        c, share = self.config, (1 - self.config.matching) / 2
+        c, share, matched = self.config, (1 - self.config.matching) / 2, self.config.matching
+        if c.summed:
+            share, matched = 1.0, math.log(count_pairs(clips))
         return Losses(
             parts={
                 "video": squared(predicted[VIDEO], expected[VIDEO], of_video.weight, share),
                 "audio": squared(predicted[AUDIO], expected[AUDIO], of_audio.weight, share),
-                "matching": matching(clips, sounds, c.temperature, c.matching),
+                "matching": matching(clips, sounds, c.temperature, matched),
             }
         )
 
@@ -134,9 +153,10 @@ class Siamese(PairModel):
         return divide_by_count(mask.visible[0::2], mask.n_visible[0::2], self.config.parts)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the encoder and the decoder only: the division of a batch into parts is decided on the host."""
-        self.encoder.compile(*args, **kwargs)
-        self.decoder.compile(*args, **kwargs)
+        """Compiles encoders, joint blocks and decoder: the division of a batch into parts is decided on the host."""
+        for part in (self.encoder, self.sounds, *self.joint, self.decoder):
+            if part is not None:
+                part.compile(*args, **kwargs)
 
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
@@ -172,7 +192,17 @@ class Siamese(PairModel):
         self, split: tuple[Tensor, Tensor], visible: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]
     ) -> list[Tensor]:
         """The predicted targets of both modalities from the visible tokens of both."""
-        encoded = [self._encoded(modality, split[modality], visible[modality]) for modality in (VIDEO, AUDIO)]
+        encoded = [self._encoded(VIDEO, split[VIDEO], visible[VIDEO])]
+        if self.sounds is None:
+            encoded.append(self._encoded(AUDIO, split[AUDIO], visible[AUDIO]))
+        else:
+            inputs = self.audio.inputs(gather_tokens(split[AUDIO], visible[AUDIO]))
+            encoded.append(self.sounds(self.encoder.embedded(inputs, visible[AUDIO], AUDIO)))
+        if self.joint:
+            both = torch.cat(encoded, dim=1)
+            for block in self.joint:
+                both = block(both)
+            encoded = list(both.split([one.shape[1] for one in encoded], dim=1))
         return cast(list[Tensor], self.decoder(encoded, visible, target))
 
 

@@ -28,16 +28,14 @@ def avsiam_base() -> Recipe[AudioVisualBatch]:
     are normalised, theirs are raw; frames are cropped, theirs resized to a square; the frame is drawn from the whole
     video, theirs one of ten; tokens of sound are ordered by time, then frequency, theirs the other way; positions fit
     the grid, theirs are those of an image model, interpolated; weights are random, theirs a ViT of ImageNet-21k; AdamW,
-    theirs Adam with L2; no two joint blocks between encoder and decoder; sounds to be reconstructed go through the
-    shared encoder, theirs through a second one; no doubled embeddings there; the losses weigh half and a quarter each,
-    that of matching divided by the logarithm of its pairs, theirs are summed; the strips of masks are drawn by this
-    package's rule, with the same counts.
+    theirs Adam with L2; embeddings are not doubled, theirs are by a norm that is none; the strips of masks are drawn by
+    this package's rule, with the same counts.
     """
     return Recipe(
         name="avsiam-base",
         batch_size=4,
         data=siamese_data(size=224, seconds=10.24, augment=MultiScaleCrop()),
-        model=SiameseConfig(parts=len(RATIOS)),
+        model=SiameseConfig(parts=len(RATIOS), joint_depth=2, own_sounds=True, summed=True),
         optimiser=OptimiserConfig(betas=(0.95, 0.999), weight_decay=5e-7),
         schedule=ScheduleConfig(
             base_lr=8e-4, warmup=0.05, epochs=25, shape="multistep", milestones=(10 / 25, 15 / 25, 20 / 25), factor=0.5
@@ -68,7 +66,7 @@ def siamese_data(
 
 def avsiam_tiny() -> Recipe[AudioVisualBatch]:
     """The same method for two CPU cores: 49 tokens of a frame at 112 pixels and 64 of 1.28 s, a model of 2.3 M
-    parameters, 800 steps: what `make demo MODALITY=audiovisual` trains.
+    parameters, 800 steps: what `make demo MODALITY=audiovisual` trains. It has no joint blocks and no second encoder.
 
     A token of sound holds all bins of 20 ms. The paper's tokens of 16 frames x 16 bins predict each other too weakly
     in so few and short sounds: on the sample set, linear regression from the visible tokens of the same bins is 0.7 %
