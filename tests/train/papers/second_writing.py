@@ -27,15 +27,6 @@ def random_weights(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def assert_same(model: nn.Module, made: Tensor, wanted: Tensor) -> None:
-    """The losses of a model and of its second writing, float64 scalars, and their gradients by all weights agree."""
-    weights = dict(model.named_parameters())
-    torch.testing.assert_close(made, wanted, rtol=1e-11, atol=1e-12)
-    ours, theirs = (torch.autograd.grad(loss, list(weights.values())) for loss in (made, wanted))
-    for name, one, other in zip(weights, ours, theirs, strict=True):
-        assert (one - other).norm() <= 1e-10 * other.norm() + 1e-13, name
-
-
 def pictures(n: int, ratio: float) -> ImageBatch:
     image = torch.randint(0, 256, (n, 32, 32, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     mask = Random(ratio=ratio).draw(GRIDS["image"], [np.random.default_rng(i) for i in range(n)])

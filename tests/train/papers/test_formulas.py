@@ -39,7 +39,6 @@ from ..text_batches import VOCABULARY, made_up
 from .second_writing import (
     GRIDS,
     SIZES,
-    assert_same,
     attention,
     block,
     check_parity,
@@ -183,7 +182,7 @@ def test_retromae_decodes_each_place_from_the_sentence_and_the_tokens_that_it_ma
             y = normed(asked + linear(found, layer.out)[0], layer.norm1)
             y = normed(y + mlp(y, layer.mlp), layer.norm2)
             decoded.append(nats(words(y, model.head, embed.ids.weight), true[at]))
-    assert_same(model, model.loss(batch).loss(), torch.cat(hidden).mean() + torch.stack(decoded).mean())
+    check_parity(model, model.loss(batch).loss(), torch.cat(hidden).mean() + torch.stack(decoded).mean())
 
 
 def test_mosaicbert_penalises_distance_and_gates_its_feed_forward_layers() -> None:
@@ -251,7 +250,7 @@ def test_a_spiking_block_fires_quantised_clips_and_drops_what_its_seeds_say() ->
             own = own + h("down", linear(h("hidden", linear(h("between", own), layer.up)), layer.down))
             torch.testing.assert_close(made[sample, window], own)
             expected = expected + (own * weight[sample, window]).sum()
-    assert_same(layer, (made * weight).sum(), expected)
+    check_parity(layer, (made * weight).sum(), expected)
 
 
 def test_a_block_of_fastdit3d_is_shifted_scaled_and_gated_by_its_condition() -> None:
@@ -302,7 +301,7 @@ def test_the_lstm_of_roar_weighs_its_states_by_additive_attention() -> None:
         torch.testing.assert_close(made.attention[row, :length], shares)
         scores.append(linear(shares @ told, model.head))
     labels = torch.tensor([2, 0, 1])
-    assert_same(model, nats(made.scores, labels).mean(), nats(torch.stack(scores), labels).mean())
+    check_parity(model, nats(made.scores, labels).mean(), nats(torch.stack(scores), labels).mean())
 
 
 def sines(place: int, width: int) -> list[float]:
@@ -441,7 +440,7 @@ def test_mpm_completes_poses_of_both_kinds_by_shared_blocks_and_lifts_the_flat_o
     assert {name: mean.item() for name, mean in losses.means().items()} == pytest.approx(
         {name: one.item() for name, one in errors.items()}
     )
-    assert_same(model, losses.loss(), 5 * errors["2d"] + 3 * errors["3d"] + errors["lift"])
+    check_parity(model, losses.loss(), 5 * errors["2d"] + 3 * errors["3d"] + errors["lift"])
 
 
 def test_point_mae_predicts_the_points_of_hidden_groups_around_their_centres() -> None:
