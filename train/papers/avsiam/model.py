@@ -202,7 +202,7 @@ class Siamese(PairModel):
             both = torch.cat(encoded, dim=1)
             for block in self.joint:
                 both = block(both)
-            encoded = list(both.split([one.shape[1] for one in encoded], dim=1))
+            encoded = list(torch.split(both, [one.shape[1] for one in encoded], dim=1))
         return cast(list[Tensor], self.decoder(encoded, visible, target))
 
 
