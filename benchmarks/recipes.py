@@ -41,7 +41,6 @@ WHY = {
     "dmae-tiny": f"{EDGES}, which 600 steps do not teach a student 96 wide; it is 30% better than the mean of the "
     "visible pixels",
     "mgmae-tiny": f"{EDGES}; it is 20% better than interpolation of the tokens' colours",
-    "mpm-tiny": "its steps are few (it had 142 mm after 500), and it learns two other tasks with them",
     "videomae-tiny": f"{EDGES}; after 800 steps it is 6% better than interpolation of the tokens' colours",
     "videomae2-tiny": f"{EDGES}; after 800 steps it is 5% better than interpolation of the tokens' colours",
 }
