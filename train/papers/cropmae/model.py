@@ -37,9 +37,9 @@ from maskstream.train.nn.transformer import MLP, Attention, BlockSizes, CrossAtt
 class CrossConfig(ModelConfig[BatchT]):
     """The sizes; the defaults are those of CropMAE's ViT-S/16.
 
-    norm: where the norms of the decoder's blocks stand. positions: see ImagePositions. key_places: whether what the
-    decoder reads of the first view carries the places that the decoder's tokens have, and not those of the encoder
-    alone. eps: of all layer norms.
+    norm: where the norms of the decoder's blocks stand; before a branch, what it attends to is normed too. positions:
+    see ImagePositions. key_places: whether what the decoder reads of the first view carries the places that the
+    decoder's tokens have, and not those of the encoder alone. eps: of all layer norms.
     """
 
     version: ClassVar[int] = 2  # 2: the decoder's blocks have another order
@@ -114,7 +114,7 @@ class CrossBlock(ResidualBlock):
         super().__init__()
         width, heads = c.decoder_width, c.decoder_heads
         self.post = c.norm == "post"
-        self.cross = CrossAttention(width, heads, None)
+        self.cross = CrossAttention(width, heads, None if self.post else c.eps)
         self.mlp = MLP(width, c.decoder_mlp_ratio)
         self.attention = Attention(width, heads)
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=c.eps) for _ in range(3))
