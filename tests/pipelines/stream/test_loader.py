@@ -246,7 +246,7 @@ def test_a_loader_that_is_closed_ends_its_threads_and_can_go_on(split):
     [
         ({"batch_size": 0}, "batch_size=0"),
         ({"views": 0}, "views=0"),
-        ({"backend": "gpu"}, "'auto', 'cpu' and 'dali'"),
+        ({"backend": "gpu"}, "'auto', 'cpu', 'dali' and 'torchcodec'"),
         ({"flow": "rafts"}, "'codec', 'dis'"),
         ({"flow": "raft"}, "has no weights"),
         ({"flow": "none", "mask": masks.MotionGuided()}, "needs flow"),
