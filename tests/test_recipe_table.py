@@ -87,7 +87,7 @@ def test_a_split_has_as_many_ids_as_its_recipe_reads(recipes, tmp_path, monkeypa
 
 def test_a_recipe_without_a_figure_does_not_stop_the_others(recipes, tmp_path, monkeypatch, capsys):
     (tmp_path / "docs.md").write_text(f"{recipes.BEGIN}\n{recipes.END}\n")
-    (tmp_path / "shards/sample/val").mkdir(parents=True)
+    (tmp_path / "shards/moving-fashion-mnist/val").mkdir(parents=True)
 
     def scored(name, seed, shards, run):
         if name == "videomae-tiny":
