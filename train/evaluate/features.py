@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.masks import Mask
 from maskstream.pipelines.modalities.audio.data import AudioData, statistics_of
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import JSON, LABELS
@@ -34,6 +35,7 @@ from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.core.process import seeded
@@ -87,14 +89,22 @@ class Labelled:
     tokens: Mapping[str, Tensor]
 
 
+def no_masks(config: DataConfig[Any]) -> dict[str, None]:
+    """The fields of a config that are masks, each with None: encoders are judged on whole samples."""
+    return {f.name: None for f in fields(config) if isinstance(getattr(config, f.name), Mask)}
+
+
 def without_augmentation(config: DataConfig[Any], train: SplitLocation) -> DataConfig[Any]:
-    """The config without augmentation; sounds are normalised by the statistics of the split `train`."""
+    """The config without augmentation and masks; sounds are normalised by the statistics of the split `train`."""
     own = {f.name for f in fields(config)}
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own}
     if isinstance(config, MeshData):
         changed["noise"] = None
     if isinstance(config, PointsData):
         changed["augment"] = PointAugment(normalise=config.augment.normalise)
+    if isinstance(config, TextData):
+        changed |= {"packing": "row", "windows": False, "scores": None}
+    changed |= no_masks(config)
     made = replace(config, **changed)
     if isinstance(made, AudioData) and made.statistics is None:
         made = replace(made, statistics=statistics_of(Split.open(train, made.modality, device="cpu"), made.features))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import LABELS
+from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT
@@ -38,7 +39,7 @@ from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
 from .evaluation import Evaluation, Score, ShownSamples, TrainingLoss, majority, read_first, score, trained_on
-from .features import GivesFeatures, has_label_lists, labelled_batches, without_augmentation
+from .features import GivesFeatures, has_label_lists, labelled_batches, no_masks, without_augmentation
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
@@ -116,8 +117,7 @@ class Classifier(Model[BatchT]):
 
     def token_inputs(self, batch: BatchT) -> Tensor:
         """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
-        data, _ = self.tokens.of(batch)
-        return self.tokens.inputs(self.tokens.split(data))
+        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
 
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch: (B, N, D)."""
@@ -155,7 +155,9 @@ def encoder_of(config: ModelConfig[Any], grids: Grids) -> Model[Any]:
     model = config.make(grids)
     if not isinstance(model, Encodes):
         raise ValueError(f"a {type(model).__name__} gives no features, so there is no encoder to fine-tune")
-    for name in [*(name for name, _ in model.named_children()), *(n for n, _ in model.named_parameters(recurse=False))]:
+    for name in dict.fromkeys(
+        [*(one for one, _ in model.named_children()), *(w.partition(".")[0] for w in model.state_dict())]
+    ):
         if name not in model.encoder_parts:
             delattr(model, name)
     return model
@@ -295,6 +297,8 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
     of: dict[str, Any] = {"of": base.model, "classes": classes, "several": several}
     changed: Any = {"fields": (LABELS,)} if several else {}
     changed |= {"views": 1} if "views" in {f.name for f in fields(base.data)} else {}
+    changed |= {"packing": "row"} if isinstance(base.data, TextData) else {}
+    changed |= no_masks(base.data)
     optimiser = OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0, layer_decay=0.75)
     if isinstance(base.model, AutoencoderConfig):
         model: ModelConfig[Any] = ClassifierConfig(**of)
@@ -303,10 +307,9 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
         if not isinstance(base.build(), Encodes):
             raise ValueError(
                 f"the model of {base.name} is a {type(base.model).__name__}, whose encoder cannot be taken out to be "
-                "fine-tuned; give a run of mae, videomae, audiomae or pointmae recipes, or of meshmask"
+                "fine-tuned; give a run of a recipe whose model gives features, such as mae, siammae, bert or mpm"
             )
         model, initial = EncoderClassifierConfig(**of), body_weights
-        changed |= {"mask": None} if "mask" in {f.name for f in fields(base.data)} else {}
         optimiser = replace(optimiser, layer_decay=1.0)
     recipe: Recipe[Any] = Recipe(
         name=f"{base.name}-classifier",
@@ -320,7 +323,8 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
 
 
 def _stack_weights(model: Model[Any]) -> Mapping[str, Tensor]:
-    return {f"encoder.{name}": tensor for name, tensor in model.get_submodule("encoder").state_dict().items()}
+    """The weights of the blocks, and those that tokens are made with, such as LMD's autoencoder."""
+    return {name: own for name, own in model.state_dict().items() if name.partition(".")[0] in ("encoder", "tokens")}
 
 
 def body_weights(model: Model[Any]) -> Mapping[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskstream.pipelines.masks import Mask
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -212,9 +211,7 @@ def compare_probes(
     check_unseen(test, runs=[run for group in groups for run in group.runs], train=train, same_split=same_split)
     alike: dict[str, list[RunGroup]] = {}
     for group in groups:
-        seen = without_augmentation(group.recipe.data, train)
-        masks: Any = {one.name: None for one in fields(seen) if isinstance(getattr(seen, one.name), Mask)}
-        whole = replace(seen, **masks)
+        whole = without_augmentation(group.recipe.data, train)
         about = {"data": whole.to_dict(identity=True), "model": group.recipe.model.to_dict(identity=True)}
         alike.setdefault(json.dumps(about, sort_keys=True), []).append(group)
     found: dict[tuple[Path, ...], ProbeResult] = {}

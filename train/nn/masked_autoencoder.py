@@ -51,6 +51,9 @@ class TokenKind(Protocol[BatchT]):
     def positions(self, width: int) -> Tensor:
         """The position embeddings, float32 (N, width)."""
 
+    def media(self, batch: BatchT) -> Tensor:
+        """The pictures, clips or spectrograms of a batch; ValueError where it has none."""
+
     def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
         """The data and the masks of a batch. ValueError if it has none."""
 
@@ -195,12 +198,11 @@ class MaskedAutoencoder(Model[BatchT]):
 
     def token_inputs(self, batch: BatchT) -> Tensor:
         """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
-        data, _ = self.tokens.of(batch)
-        return self.tokens.inputs(self.tokens.split(data))
+        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
 
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
-        data, _ = self.tokens.of(batch)
+        data = self.tokens.media(batch)
         index = torch.arange(self.tokens.n_tokens, device=data.device).expand(len(data), -1)
         return self.encode(data, index)
 

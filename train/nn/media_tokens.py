@@ -58,6 +58,10 @@ class VideoTokens(nn.Module):
             per_value = torch.tensor(values).mul(255.0).repeat_interleave(self.n_pixels)
             self.register_buffer(name, per_value, persistent=False)
 
+    def media(self, batch: VideoBatch) -> Tensor:
+        """The clips of a batch."""
+        return batch.video
+
     def of(self, batch: VideoBatch) -> tuple[Tensor, MaskBatch]:
         """The clips of a batch and their masks; ValueError where it has none."""
         return batch.video, need_mask(batch.mask)
@@ -181,6 +185,10 @@ class ImageTokens(nn.Module):
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).mul(255.0).repeat(n_pixels), persistent=False)
 
+    def media(self, batch: ImageBatch) -> Tensor:
+        """The pictures of a batch."""
+        return batch.image
+
     def of(self, batch: ImageBatch) -> tuple[Tensor, MaskBatch]:
         """The pictures of a batch and their masks; ValueError where it has none."""
         return batch.image, need_mask(batch.mask)
@@ -247,11 +255,15 @@ class SpectrogramTokens(nn.Module):
         self.n_tokens = grid.size
         self.n_inputs = self.n_targets = grid.patch[0] * grid.patch[1]
 
-    def of(self, batch: AudioBatch) -> tuple[Tensor, MaskBatch]:
-        """The spectrograms of a batch and their masks; ValueError where it has none."""
+    def media(self, batch: AudioBatch) -> Tensor:
+        """The spectrograms of a batch; ValueError where it has none."""
         if batch.spectrogram is None:
             raise ValueError("the batch has no spectrogram; take it from an audio_loader")
-        return batch.spectrogram, need_mask(batch.mask)
+        return batch.spectrogram
+
+    def of(self, batch: AudioBatch) -> tuple[Tensor, MaskBatch]:
+        """The spectrograms of a batch and their masks; ValueError where one is missing."""
+        return self.media(batch), need_mask(batch.mask)
 
     def completed(self, batch: AudioBatch, predicted: Tensor) -> AudioBatch:
         """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""

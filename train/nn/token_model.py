@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -151,6 +151,26 @@ class TokenModel(Model[TextBatch]):
         self.register_buffer("class_scores", torch.zeros(c.classes, dtype=torch.float64), persistent=c.classes > 0)
         self.register_buffer("class_sums", torch.zeros(2, c.classes + 1, dtype=torch.float64), persistent=False)
         init_normal(self, c.width)
+
+    encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "blocks", "last")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return self.config.width
+
+    def features(self, batch: TextBatch) -> Tensor:
+        """The mean of the encoder's output over the tokens of each row, none hidden: float32 (B, D).
+
+        ValueError for packed rows, which have several samples.
+        """
+        edges, rows = batch.unpadded.cu_seqlens.long(), len(batch.tokens)
+        if len(edges) != rows + 1:
+            raise ValueError(f"features are of one text a row, got {len(edges) - 1} in {rows} rows; use packing='row'")
+        with nullcontext() if batch.tokens.is_cuda else torch.autocast("cpu", enabled=False):
+            encoded = self.encode(replace(batch, mask=None)).float()
+        return torch.segment_reduce(encoded, "mean", offsets=edges)
 
     def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See `Model`: those of a BERT of transformers are renamed, and cut to the model's length.

@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,20 @@ class Siamese(PairModel):
         self.joint = nn.ModuleList(TransformerBlock(*sizes) for _ in range(c.joint_depth))
         self.sounds = Stack(c.depth, *sizes) if c.own_sounds else None
         init_linear(self)
+
+    encoder_parts: ClassVar[tuple[str, ...]] = ("video", "audio", "encoder")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return 2 * self.config.width
+
+    def features(self, batch: AudioVisualBatch) -> Tensor:
+        """The mean tokens of whole clips and of whole sounds, each of length 1, side by side: float32 (B, 2 D)."""
+        if batch.spectrogram is None:
+            raise ValueError("the batch has no spectrograms; give the loader features=Features()")
+        return torch.cat(self.match(batch.video, batch.spectrogram), dim=1)
 
     def loss(self, batch: AudioVisualBatch) -> Losses:
         """The squared errors of the target tokens of both modalities and the matching loss.

@@ -151,6 +151,18 @@ class CrossAutoencoder(Model[BatchT]):
 
     place: Tensor
 
+    encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "encoder")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return self.config.width
+
+    @abstractmethod
+    def views(self, batch: BatchT) -> Tensor:
+        """All views of a batch, each by itself, uint8 (B, V, H, W, 3)."""
+
     @abstractmethod
     def pair(self, batch: BatchT) -> Pair:
         """The views of a batch. ValueError if it has no masks."""
@@ -184,6 +196,22 @@ class CrossAutoencoder(Model[BatchT]):
             x = block(x, seen)
         return cast(Tensor, self.head(self.norm(x[:, -pair.target.shape[1] :])))
 
+    def features(self, batch: BatchT) -> Tensor:
+        """The mean of the encoder's output over all patches of all views, none hidden: float32 (B, D)."""
+        return self.token_features(batch).float().mean(dim=1)
+
+    def token_features(self, batch: BatchT) -> Tensor:
+        """The encoder's output for all patches of all views: (B, V N, D)."""
+        views = self.views(batch)
+        every = torch.arange(self.tokens.n_tokens, device=views.device).expand(views.shape[0] * views.shape[1], -1)
+        return self.encode(views.flatten(0, 1), every).reshape(len(views), -1, self.config.width)
+
+    def token_inputs(self, batch: BatchT) -> Tensor:
+        """All patches of all views as the encoder reads them, float32 (B, V N, n_inputs)."""
+        views = self.views(batch)
+        inputs = self.tokens.inputs(self.tokens.split(views.flatten(0, 1)))
+        return inputs.reshape(len(views), -1, self.tokens.n_inputs)
+
     def encode(self, view: Tensor, visible: Tensor) -> Tensor:
         """The encoder's output for the tokens `visible` (B, V) of views uint8 (B, H, W, 3): (B, V, D)."""
         return self._encoded(view, visible)[:, 1:]
@@ -198,6 +226,10 @@ class CropPairModel(CrossAutoencoder[ImageBatch]):
 
     def __init__(self, config: CropPairConfig, grids: Grids) -> None:
         super().__init__(config, grids, grids["image"])
+
+    def views(self, batch: ImageBatch) -> Tensor:
+        """See CrossAutoencoder; each image of a batch is a sample of its own, uint8 (B, 1, H, W, 3)."""
+        return batch.image[:, None]
 
     def pair(self, batch: ImageBatch) -> Pair:
         """See CrossAutoencoder."""
@@ -219,6 +251,10 @@ class FramePairModel(CrossAutoencoder[VideoBatch]):
         if (shape[0], patch[0]) != (2, 1):
             raise ValueError(f"a model of two frames needs tokens of 1 frame at 2 times, got {grids['video']}")
         super().__init__(config, grids, TokenGrid(axes=("h", "w"), shape=shape[1:], patch=patch[1:]))
+
+    def views(self, batch: VideoBatch) -> Tensor:
+        """See CrossAutoencoder; the two frames, uint8 (B, 2, H, W, 3)."""
+        return batch.video
 
     def pair(self, batch: VideoBatch) -> Pair:
         """See CrossAutoencoder."""

@@ -58,9 +58,13 @@ class LatentTokens(nn.Module):
         self.n_tokens = grid.size
         self.n_inputs = self.n_targets = len(vq.config.levels) * self.sides[0] * self.sides[1]
 
+    def media(self, batch: ImageBatch) -> Tensor:
+        """The latents of a batch, float32 (B, rows, columns, C)."""
+        return self.vq.latents(batch.image).permute(0, 2, 3, 1)
+
     def of(self, batch: ImageBatch) -> tuple[Tensor, MaskBatch]:
         """The latents of a batch, float32 (B, rows, columns, C), and its masks. ValueError where it has none."""
-        return self.vq.latents(batch.image).permute(0, 2, 3, 1), need_mask(batch.mask)
+        return self.media(batch), need_mask(batch.mask)
 
     def completed(self, batch: ImageBatch, predicted: Tensor) -> ImageBatch:
         """The batch as it is drawn from its latents, with predictions (B, M, n_targets) of its targets in their place.

@@ -320,6 +320,14 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
             rows[:, 0] = batch.text.tokens[:, 0]
         return replace(batch, image=image, text=replace(batch.text, tokens=rows))
 
+    encoder_parts: ClassVar[tuple[str, ...]] = ("encoder", "pooler")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return 2 * self.config.width
+
     def features(self, batch: ImageTextBatch) -> Tensor:
         """What is judged of whole images with whole texts, float32 (B, 2 D)."""
         return cast(Tensor, self.pooler(*self.encoder.whole(batch))).float()

@@ -11,7 +11,7 @@ Shapes: B samples, N cells, V of them enter the encoder, M of them are predicted
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -182,6 +182,14 @@ class GenerativeEncoder(Model[ImageBatch]):
         """The encoder's output for all cells, none of them hidden: (B, N, D)."""
         everywhere = torch.arange(self.n, device=batch.image.device).expand(len(batch), -1)
         return self.encode(self.ids(batch), everywhere)[:, 1:]
+
+    encoder_parts: ClassVar[tuple[str, ...]] = ("vq", "embed", "encoder")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return self.config.width
 
     def features(self, batch: ImageBatch) -> Tensor:
         """The mean of the encoder's output over all cells, float32 (B, D)."""

@@ -11,7 +11,7 @@ Shapes: B clips of T frames, N = T x h x w cells, M of them predicted, K ids, D 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -144,6 +144,14 @@ class FrameIdsModel(Model[VideoBatch]):
     def token_features(self, batch: VideoBatch) -> Tensor:
         """The output of the blocks for all cells, none of them hidden: (B, N, D)."""
         return cast(Tensor, self.norm(self.encode(self.ids(batch))))
+
+    encoder_parts: ClassVar[tuple[str, ...]] = ("vq", "embed", "places", "blocks", "norm")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return self.config.width
 
     def features(self, batch: VideoBatch) -> Tensor:
         """The mean of the output of the blocks over all cells, float32 (B, D)."""

@@ -11,7 +11,7 @@ Shapes: B clips of T frames of J joints, V of the frames visible, D channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -162,6 +162,27 @@ class PoseModel(Model[PoseBatch]):
             if decoder is not None:  # so that first predictions are near the pelvis
                 nn.init.normal_(decoder.head.weight, std=0.01)
 
+    encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return self.config.width
+
+    def features(self, batch: PoseBatch) -> Tensor:
+        """The mean of the encoder's output over all frames of whole 2-D poses, float32 (B, D)."""
+        return self.token_features(batch).float().mean(dim=1)
+
+    def token_features(self, batch: PoseBatch) -> Tensor:
+        """The encoder's output for all frames of whole 2-D poses: (B, T, D)."""
+        seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(len(batch.pose_2d), -1)
+        return cast(Tensor, self.encoder(batch.pose_2d, 0, None, seen))
+
+    def token_inputs(self, batch: PoseBatch) -> Tensor:
+        """The 2-D joints of each frame, float32 (B, T, 2 J)."""
+        return batch.pose_2d.float().flatten(2)
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the encoder and the decoders only: the frames that are seen are counted on the host."""
         for part in (self.encoder, self.decoder_3d, self.decoder_2d):
@@ -205,7 +226,7 @@ class PoseModel(Model[PoseBatch]):
     def lifted(self, batch: PoseBatch) -> Tensor:
         """The 3-D poses (B, T, J, 3) of whole 2-D poses."""
         seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(len(batch.pose_2d), -1)
-        return cast(Tensor, self.decoder_3d(self.encoder(batch.pose_2d, 0, None, seen), seen))
+        return cast(Tensor, self.decoder_3d(self.token_features(batch), seen))
 
     def _seen(self, mask: MaskBatch | None) -> tuple[Tensor, Tensor]:
         """The hidden joints, bool (B, T, J), and the frames with a visible one, int64 (B, V)."""
