@@ -134,10 +134,8 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
         def nearest(_: Item, video: VideoIndex) -> Int64s:
             return np.floor(at_s * video.fps + 0.5).astype(np.int64).clip(0, video.n_frames - 1)
 
-        plan.others = tuple(one.plan_of(item, nearest) for one in self.others)
-        for other in plan.others:
-            other.short = False  # the sample counts once
-        return plan
+        others = (one.plan_of(item, nearest) for one in self.others)
+        return replace(plan, others=tuple(replace(other, short=False) for other in others))  # the sample counts once
 
     def layout(self, memory: Memory[ClipPlan]) -> VideoBatch:
         """The empty batch."""
