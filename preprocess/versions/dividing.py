@@ -19,6 +19,7 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.columns import make_fingerprint, rejects_table
 from maskstream.shards.format.dataset import (
+    FEW,
     FOREIGN,
     HELD_OUT,
     HELD_OUT_OF,
@@ -129,7 +130,7 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
 
     It names the tars of the split, which stays as it is. The samples of a label are taken in the order of the hashes of
     their keys under the seed, so the ten of a seed are among its thirty. The same call again takes what was appended
-    since into account. Samples without a label are left out.
+    since into account. Samples without a label are left out. dataset.json has `few`: the number and the seed.
 
     Raises ValueError if `each` is below 1, DatasetError for a split without labels or of foreign tars, and for another
     split at `out`; ShardError if the split cannot be read, BusyError if another run writes to `out`.
@@ -139,7 +140,8 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
     output = output_at(split)
     info = read_dataset_json(output.store)
     other = output_at(within(folder_and_name(whole_location(output))[0], f"few-{each}") if out is None else out)
-    _check(output, other, info, seen_from(output.location, other.location))
+    few = {"each": each, "seed": seed}
+    _check(output, other, info, seen_from(output.location, other.location), few)
     with other.sole_writer():
         whole = Manifest.load(output.store, info=info, whole=True)
         own = read_selected(output.store, info)
@@ -149,7 +151,7 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
         chosen = [order[whole.label[order] == label][:each] for label in np.unique(whole.label[own])]
         if not chosen:
             raise DatasetError(f"{output.location} has no labelled sample; --few takes some of each label")
-        made = _publish_held_out(output, other, whole, np.sort(np.concatenate(chosen)))
+        made = _publish_held_out(output, other, whole, np.sort(np.concatenate(chosen)), few)
     return Few(out=str(other.location), version=made["version"], samples=made["counts"]["samples"])
 
 
@@ -169,8 +171,10 @@ def renew_held_out(output: Output) -> None:
                 tidy(other)
 
 
-def _check(output: Output, other: Output, info: Mapping[str, Any], folder: str) -> None:
-    """Raise DatasetError for what cannot be divided, or not into `other`."""
+def _check(
+    output: Output, other: Output, info: Mapping[str, Any], folder: str, few: Mapping[str, int] | None = None
+) -> None:
+    """Raise DatasetError for what cannot be divided, or not into `other`. few: what `other` is to have as its `few`."""
     if info["profile"] == FOREIGN:
         raise DatasetError(
             f"{output.location} is an index of foreign tars, which is not divided; index the tars for validation apart "
@@ -181,11 +185,16 @@ def _check(output: Output, other: Output, info: Mapping[str, Any], folder: str) 
     if folder == ".":
         raise DatasetError(f"{output.location} cannot be its own validation split; choose another folder with --out")
     if is_split(other.store):
-        found = read_dataset_json(other.store).get(HELD_OUT_OF)
-        if found != seen_from(other.location, output.location):
+        there = read_dataset_json(other.store)
+        if there.get(HELD_OUT_OF) != seen_from(other.location, output.location):
             raise DatasetError(
                 f"there is a validation split in {other.location} already, which was not held out of "
                 f"{output.location}; use it, or choose another folder with --out"
+            )
+        if (own := there.get(FEW)) != few:
+            what = f"{own['each']} samples of each label by the seed {own['seed']}" if own else "what was held out"
+            raise DatasetError(
+                f"{other.location} has {what} of {output.location} already; choose another folder with --out"
             )
 
 
@@ -235,7 +244,9 @@ def _groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
     return found
 
 
-def _publish_held_out(output: Output, other: Output, whole: Manifest, held: Int64s) -> dict[str, Any]:
+def _publish_held_out(
+    output: Output, other: Output, whole: Manifest, held: Int64s, few: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Make what is held out the current version at `other`, unless it is; returns its description."""
     info = whole.info
     current = read_dataset_json(other.store) if is_split(other.store) else None
@@ -256,6 +267,7 @@ def _publish_held_out(output: Output, other: Output, whole: Manifest, held: Int6
         "parts": parts,
         "files": files,
         HELD_OUT_OF: place,
+        **({} if few is None else {FEW: dict(few)}),
     }
     if TOKENIZER in info:
         files[info[TOKENIZER]] = info["files"][info[TOKENIZER]]

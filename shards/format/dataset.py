@@ -45,6 +45,8 @@ FOREIGN = "foreign"
 """The profile of an index of foreign tars, which other programs wrote."""
 HELD_OUT, HELD_OUT_OF = "held_out", "held_out_of"
 """The fields of dataset.json of a split that was divided: what was held out; and of what was held out: its folder."""
+FEW = "few"
+"""The field of dataset.json of a split of few samples of each label: how many of each, and the seed of the choice."""
 MAX_JSON_BYTES = 1 << 28
 """The largest dataset.json that is read; that of ten million samples has 50 kB."""
 

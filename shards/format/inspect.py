@@ -12,7 +12,7 @@ from maskstream.shards.members.video import VIDEO
 
 from .component import Component
 from .data_errors import parsing
-from .dataset import DATASET_JSON, HELD_OUT, HELD_OUT_OF
+from .dataset import DATASET_JSON, FEW, HELD_OUT, HELD_OUT_OF
 from .manifest import Manifest, SplitLocation
 from .rejects import read_rejects
 from .sample import Reject
@@ -51,7 +51,7 @@ def _summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
     components = manifest.components
     return {
         **{name: info[name] for name in ("dataset", "split", "modality", "profile", "version", "settings", "counts")},
-        **{name: info[name] for name in (HELD_OUT, HELD_OUT_OF) if name in info},
+        **{name: info[name] for name in (HELD_OUT, HELD_OUT_OF, FEW) if name in info},
         "fingerprint": manifest.fingerprint,
         "bytes_per_component": {name: int(component.size.sum()) for name, component in components.items()},
         "samples_per_label": _top(labels),

@@ -295,3 +295,14 @@ def test_few_are_refused_where_there_is_nothing_to_take(tmp_path: Path) -> None:
         take_few(split, 0)
     with pytest.raises(DatasetError, match="cannot be its own validation split"):
         take_few(split, 2, out=split)
+
+
+def test_a_split_of_few_and_one_that_was_held_out_do_not_replace_each_other(tmp_path: Path) -> None:
+    split = of_groups(tmp_path / "train", [(i, i % 2) for i in range(20)])
+    few, val = Path(take_few(split, 2).out), Path(divide(split, 0.3).held_out)
+    assert inspect(few)["few"] == {"each": 2, "seed": 0}
+    for make in (lambda: divide(split, 0.3, out=few), lambda: take_few(split, 2, seed=1, out=few)):
+        with pytest.raises(DatasetError, match=r"few-2 has 2 samples of each label by the seed 0 of .* already"):
+            make()
+    with pytest.raises(DatasetError, match=r"val has what was held out of .* already; choose another folder"):
+        take_few(split, 2, out=val)
