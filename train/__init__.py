@@ -4,7 +4,8 @@ from .core.export import load_model, save_model
 from .core.loop import Trainer
 from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
-from .core.step import Batches, TrainResult
+from .core.results import TrainResult
+from .core.step import Batches
 from .finetunes import FineTuned, finetune
 from .recipes import RECIPES, named_recipe, train
 

@@ -16,9 +16,9 @@ from maskstream.shards.stores.local_files import publish
 from .core.export import load_model
 from .core.process import LoopOptions, compute_threads
 from .core.recipe import Recipe, check_modality
+from .core.results import TrainResult
 from .core.run import train_recipe
 from .core.run_folder import MODEL, run_recipe, run_weights
-from .core.step import TrainResult
 from .evaluate.evaluation import Score
 from .evaluate.finetune import Tune, Tuning, tune_classifier
 from .evaluate.unseen import TRAINED_ON, check_unseen, splits_trained_on

@@ -16,8 +16,8 @@ from maskstream.shards.named import named
 
 from .core.process import LoopOptions
 from .core.recipe import Recipe, check_modality
+from .core.results import TrainResult
 from .core.run import LoadingSettings, train_recipe
-from .core.step import TrainResult
 from .core.validation import Validation
 from .papers import list_recipes
 

@@ -27,8 +27,9 @@ from .optimiser import Average, build_optimiser
 from .parallel import compile_parts, divide, over_ranks, recompute_blocks
 from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
 from .recipe import Recipe, find_channels, publish_scores
+from .results import Launched, Results, Tally, TrainResult
 from .run_folder import DATA, RunWriter
-from .step import Batches, EndlessBatches, Launched, Results, Stepper, StepSettings, Tally, TrainingBatch, TrainResult
+from .step import Batches, EndlessBatches, Stepper, StepSettings, TrainingBatch
 from .timing import StepProfile
 from .validation import Validation, Validator
 

@@ -20,7 +20,7 @@ from .distributed import process_group, world_size
 from .loop import Trainer
 from .process import LoopOptions, compute_threads
 from .recipe import Recipe, check_modality, with_channel
-from .step import TrainResult
+from .results import TrainResult
 from .validation import Validation
 
 

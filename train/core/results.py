@@ -1,0 +1,168 @@
+"""What is made of the results of steps: metrics, the bar, the tally of the run, the end of one that diverges."""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from .metrics import Board, MetricsLog, StepMetrics, TrainProgress
+from .step import LossScale, StepReport, StepWork
+from .timing import PARTS, peak_memory
+from .validation import BestScore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """The end of a run: steps done, steps planned, and the mean loss of the last 20 (None if this call did none)."""
+
+    out: Path
+    step: int
+    steps: int
+    loss: float | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all planned steps are done; False after a signal."""
+        return self.step >= self.steps
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """began_unix_s: when the run began for the first time. useful_s: seconds of the steps that count, without waiting
+    for data; steps that a restart repeats count once. skipped: steps that were left out. scale: of the loss in float16.
+    best: of the validations, on rank 0.
+    """
+
+    began_unix_s: float = field(default_factory=time.time)
+    useful_s: float = 0.0
+    skipped: int = 0
+    scale: LossScale = field(default_factory=LossScale)
+    best: BestScore | None = None
+
+    @property
+    def goodput(self) -> float:
+        """The share, in [0, 1], of the wall time since the run began that went into steps that count."""
+        return min(self.useful_s / max(time.time() - self.began_unix_s, 1e-9), 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """The tally of a checkpoint. One of an earlier release has none, and begins here."""
+        if not saved:
+            return cls()
+        scale, best = saved["scale"], saved.get("best")
+        return cls(
+            began_unix_s=float(saved["began_unix_s"]),
+            useful_s=float(saved["useful_s"]),
+            skipped=int(saved["skipped"]),
+            scale=LossScale(value=float(scale["value"]), good_steps=int(scale["good_steps"])),
+            best=None if best is None else BestScore(**best),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launched:
+    """A step whose results may not have arrived from the device yet. seconds: those of the step, waiting for its batch
+    included. between_s: those of validation and checkpoint before it.
+    """
+
+    step: int
+    epoch: int
+    lr: float
+    clips: int
+    seconds: float
+    waited_s: float
+    between_s: Mapping[str, float]
+    report: StepReport
+
+
+class Results:
+    """Takes the results of steps in order. most_skips: of steps in a row; more end the run.
+
+    losses: those of the last 20 steps.
+    """
+
+    def __init__(
+        self,
+        log: MetricsLog,
+        bar: TrainProgress,
+        board: Board,
+        tally: Tally,
+        most_skips: int,
+        device: torch.device,
+    ) -> None:
+        self._device = device
+        self._log, self._bar, self._board, self._tally, self._most_skips = log, bar, board, tally, most_skips
+        self._skipped_in_a_row = 0
+        self.work: StepWork | None = None
+        self.losses: deque[float] = deque(maxlen=20)
+
+    def take(self, done: Launched, validate: Callable[[int], Mapping[str, float]] | None = None) -> bool:
+        """Logs and shows a step, waiting for it to arrive. Returns whether a rank had been asked to stop.
+
+        validate: gives the scores of the model after this step. Raises FloatingPointError for a loss or a gradient that
+        is not finite, unless the step was skipped.
+        """
+        loss, norm, stop_requests, *rest = done.report.values.tolist()
+        parts, groups = done.report.parts, done.report.groups
+        timed = done.report.clock.seconds()
+        timed["data"] = timed.get("data", 0.0) + done.waited_s
+        timed |= done.between_s
+        self._check_finite(done, loss, norm)
+        val = {} if validate is None else dict(validate(done.step))
+        self._tally.useful_s += 0.0 if done.report.skipped else done.seconds - done.waited_s
+        record = StepMetrics(
+            step=done.step,
+            epoch=done.epoch,
+            loss=loss,
+            parts=dict(zip(parts, rest[: len(parts)], strict=True)),
+            lr=done.lr,
+            grad_norm=norm,
+            grad_norms=dict(zip(groups, rest[len(parts) :], strict=True)),
+            clips_per_s=done.clips / done.seconds,
+            data_wait_share=min(done.waited_s / done.seconds, 1.0),
+            goodput=self._tally.goodput,
+            flops=None if self.work is None else self.work.flops,
+            mfu=None if self.work is None else self.work.flops / done.seconds / self.work.peak,
+            skipped=done.report.skipped,
+            val=val,
+            seconds={name: timed[name] for name in PARTS if name in timed},
+            peak_bytes=peak_memory(self._device),
+        )
+        self._log.write(record)
+        self._bar.update(record)
+        self._board.write(record)
+        if not record.skipped:
+            self.losses.append(loss)
+        return bool(stop_requests > 0)
+
+    def _check_finite(self, done: Launched, loss: float, norm: float) -> None:
+        what, value = ("loss", loss) if not math.isfinite(loss) else ("gradient norm", norm)
+        if math.isfinite(value):
+            self._skipped_in_a_row = 0
+            return
+        found = f"the {what} of step {done.step} is {value} at lr {done.lr:g}"
+        if not done.report.skipped:
+            raise FloatingPointError(
+                f"{found}, and no checkpoint has its weights; start over with a lower base_lr, a longer warmup or a "
+                "max_grad_norm, or skip such steps with --on-nan skip"
+            )
+        self._skipped_in_a_row += 1
+        self._tally.skipped += 1
+        if self._skipped_in_a_row > self._most_skips:
+            raise FloatingPointError(
+                f"{found}, and so were those of the {self._skipped_in_a_row - 1} steps before it, which were skipped; "
+                "start over with a lower base_lr, a longer warmup or a max_grad_norm"
+            )
+        log.warning("%s; the step is skipped", found)
