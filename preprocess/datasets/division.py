@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -82,7 +83,7 @@ class Division:
             wanted = self.share * sum(own.values()) + max(-most, min(carried, most))
             held = {group for group in own if decided.get(group)}
             taken = sum(own[group] for group in held)
-            for group in sorted(own.keys() - decided.keys(), key=self._hash):
+            for group in sorted(own.keys() - decided.keys(), key=partial(seeded_hash, self.seed)):
                 if len(held) < len(own) - 1 and taken + own[group] / 2 <= wanted:
                     held.add(group)
                     taken += own[group]
@@ -108,8 +109,10 @@ class Division:
             )
         return found
 
-    def _hash(self, group: str) -> tuple[int, str]:
-        return xxhash.xxh3_64_intdigest(f"{self.seed}\0{group}".encode()), group
+
+def seeded_hash(seed: int, name: str) -> tuple[int, str]:
+    """What names are ordered by under a seed: the same on every machine."""
+    return xxhash.xxh3_64_intdigest(f"{seed}\0{name}".encode()), name
 
 
 def group_of_id(source_id: str, by: str) -> str:

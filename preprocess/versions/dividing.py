@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, SOURCE, VAL, Division, group_of_id
+from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, SOURCE, VAL, Division, group_of_id, seeded_hash
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.columns import make_fingerprint, rejects_table
@@ -147,16 +146,13 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
         own = read_selected(output.store, info)
         own = np.setdiff1d(np.arange(len(whole)) if own is None else own, whole.removed, assume_unique=True)
         own = own[whole.label[own] >= 0]
-        order = own[np.argsort([_key_hash(seed, key) for key in whole.keys(own)], kind="stable")]
+        keys = [seeded_hash(seed, key) for key in whole.keys(own)]
+        order = own[sorted(range(len(own)), key=keys.__getitem__)]
         chosen = [order[whole.label[order] == label][:each] for label in np.unique(whole.label[own])]
         if not chosen:
             raise DatasetError(f"{output.location} has no labelled sample; --few takes some of each label")
         made = _publish_held_out(output, other, whole, np.sort(np.concatenate(chosen)), few)
     return Few(out=str(other.location), version=made["version"], samples=made["counts"]["samples"])
-
-
-def _key_hash(seed: int, key: str) -> int:
-    return xxhash.xxh3_64_intdigest(f"{seed}\0{key}".encode())
 
 
 def renew_held_out(output: Output) -> None:

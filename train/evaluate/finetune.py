@@ -50,27 +50,40 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClassifierConfig(ModelConfig[BatchT], Generic[BatchT]):
-    """of: the autoencoder whose encoder and tokens are used. classes: their number. several: samples have lists of
-    classes (the field `labels`), not one label. mixup: the parameter of the Beta distribution, 0 for no mixing; only
-    for one label each. smoothing: the share of a label that is spread over all classes.
+class LabelsConfig(ModelConfig[BatchT], Generic[BatchT]):
+    """A classifier of samples. classes: their number. several: samples have lists of classes (the field `labels`), not
+    one label. smoothing: the share of a label that is spread over all classes.
     """
 
-    of: AutoencoderConfig[BatchT]
     classes: int
     several: bool = False
-    mixup: float = 0.8
     smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        check_classes(self.classes, self.smoothing)
-        if self.mixup < 0:
-            raise ValueError(f"mixup must be >= 0, got {self.mixup}")
+        if self.classes < 2:
+            raise ValueError(f"a classifier needs two classes or more, got classes={self.classes}")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
 
     @property
     def most_labels(self) -> int | None:
         """The number of classes."""
         return self.classes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierConfig(LabelsConfig[BatchT]):
+    """of: the autoencoder whose encoder and tokens are used. mixup: the parameter of the Beta distribution, 0 for no
+    mixing; only for one label each.
+    """
+
+    of: AutoencoderConfig[BatchT]
+    mixup: float = 0.8
+
+    def __post_init__(self) -> None:
+        LabelsConfig.__post_init__(self)
+        if self.mixup < 0:
+            raise ValueError(f"mixup must be >= 0, got {self.mixup}")
 
     def make(self, grids: Grids) -> Classifier[BatchT]:
         """See ModelConfig."""
@@ -99,8 +112,7 @@ class Classifier(Model[BatchT]):
         """
         inputs, labels = self.token_inputs(batch), need_labels(batch, self.config.several)
         if self.config.several:
-            error = F.binary_cross_entropy_with_logits(self._scores(inputs), labels, reduction="none").mean(dim=1)
-            return Losses(parts={"classification": weighted(error, (labels.sum(dim=1) > 0).float())})
+            return error_of_lists(self._scores(inputs), labels)
         target = F.one_hot(labels.clamp_min(0), self.config.classes).float()
         target = target * (1 - self.config.smoothing) + self.config.smoothing / self.config.classes
         known = (labels >= 0).float()
@@ -164,23 +176,10 @@ def encoder_of(config: ModelConfig[Any], grids: Grids) -> Model[Any]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncoderClassifierConfig(ModelConfig[BatchT], Generic[BatchT]):
-    """A classifier of what a model gives as features. of: the model, of which the encoder is kept. classes: their
-    number. several: samples have lists of classes (the field `labels`). smoothing: the share of a label that is spread.
-    """
+class EncoderClassifierConfig(LabelsConfig[BatchT]):
+    """A classifier of what a model gives as features. of: the model, of which the encoder is kept."""
 
     of: ModelConfig[BatchT]
-    classes: int
-    several: bool = False
-    smoothing: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_classes(self.classes, self.smoothing)
-
-    @property
-    def most_labels(self) -> int | None:
-        """The number of classes."""
-        return self.classes
 
     def make(self, grids: Grids) -> EncoderClassifier[BatchT]:
         """See ModelConfig."""
@@ -213,8 +212,7 @@ class EncoderClassifier(Model[BatchT]):
         """See `Classifier`; labels are not mixed."""
         labels, found = need_labels(batch, self.config.several), self.scores(batch)
         if self.config.several:
-            error = F.binary_cross_entropy_with_logits(found, labels, reduction="none").mean(dim=1)
-            return Losses(parts={"classification": weighted(error, (labels.sum(dim=1) > 0).float())})
+            return error_of_lists(found, labels)
         smoothed = self.config.smoothing if self.training else 0.0
         error = F.cross_entropy(found, labels.clamp_min(0), reduction="none", label_smoothing=smoothed)
         return Losses(parts={"classification": weighted(error, (labels >= 0).float())})
@@ -227,12 +225,13 @@ class EncoderClassifier(Model[BatchT]):
 AnyClassifier = Classifier[Any] | EncoderClassifier[Any]
 
 
-def check_classes(classes: int, smoothing: float) -> None:
-    """ValueError unless there are two classes or more, and the share that is smoothed lies in [0, 1)."""
-    if classes < 2:
-        raise ValueError(f"a classifier needs two classes or more, got classes={classes}")
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing must lie in [0, 1), got {smoothing}")
+def error_of_lists(scores: Tensor, labels: Tensor) -> Losses:
+    """The cross-entropy of each class by itself, the mean over classes; samples without a label do not count.
+
+    scores, labels: float32 (B, classes).
+    """
+    error = F.binary_cross_entropy_with_logits(scores, labels, reduction="none").mean(dim=1)
+    return Losses(parts={"classification": weighted(error, (labels.sum(dim=1) > 0).float())})
 
 
 def need_labels(batch: object, several: bool) -> Tensor:
