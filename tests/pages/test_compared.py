@@ -53,7 +53,9 @@ def test_losses_share_a_scale_and_a_shorter_run_ends_where_it_ended():
 
 def test_runs_of_one_name_are_told_by_their_paths(tmp_path):
     assert unique_names([tmp_path / "a/run", tmp_path / "b"]) == ("run", "b")
-    assert unique_names([tmp_path / "a/run", tmp_path / "b/run"]) == (f"{tmp_path}/a/run", f"{tmp_path}/b/run")
+    assert unique_names([tmp_path / "a/run", tmp_path / "b/run"]) == ("a/run", "b/run")
+    assert unique_names([tmp_path / "a/x/0", tmp_path / "b/x/0", tmp_path / "b/y/0"]) == ("a/x/0", "b/x/0", "b/y/0")
+    assert unique_names([tmp_path / "a", tmp_path / "a"]) == (f"{tmp_path}/a", f"{tmp_path}/a")
 
 
 @pytest.mark.slow

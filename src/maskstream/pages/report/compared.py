@@ -84,9 +84,13 @@ def compare_runs(
 
 
 def unique_names(folders: Sequence[Path]) -> tuple[str, ...]:
-    """The names of the folders, or their paths where two have one name."""
-    names = tuple(folder.resolve().name for folder in folders)
-    return names if len(set(names)) == len(names) else tuple(map(str, folders))
+    """The names of the folders, with as many of the folders that they are in as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, parts))):
+        names = tuple("/".join(one[-count:]) for one in parts)
+        if len(set(names)) == len(names):
+            return names
+    return tuple(map(str, folders))
 
 
 def score_rows(found: Sequence[Evaluation]) -> tuple[list[Row], list[Row]]:
