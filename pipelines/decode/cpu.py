@@ -7,7 +7,7 @@ extradata, because opening one costs as much as decoding two frames.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from operator import add
@@ -336,10 +336,17 @@ class CropPlanes:
     full_range: bool
 
 
-def plane_memory(of: tuple[int, ...], height: int, width: int) -> tuple[UInt8Array, UInt8Array]:
-    """Memory for frames whose luma is (height, width): luma uint8 (*of, H, W), chroma (*of, 2, H / 2, W / 2)."""
-    luma = np.empty((*of, height, width), dtype=np.uint8)
-    return luma, np.empty((*of, 2, -(-height // 2), -(-width // 2)), dtype=np.uint8)
+def plane_memory(
+    of: tuple[int, ...],
+    height: int,
+    width: int,
+    empty: Callable[[tuple[int, ...], npt.DTypeLike], UInt8Array] = np.empty,
+) -> tuple[UInt8Array, UInt8Array]:
+    """Memory for frames whose luma is (height, width): luma uint8 (*of, H, W), chroma (*of, 2, H / 2, W / 2). empty:
+    makes an array of a shape and a type.
+    """
+    luma = empty((*of, height, width), np.uint8)
+    return luma, empty((*of, 2, -(-height // 2), -(-width // 2)), np.uint8)
 
 
 def crop_planes(frames: list[VideoFrame], crop: Crop, into: tuple[UInt8Array, UInt8Array] | None = None) -> CropPlanes:

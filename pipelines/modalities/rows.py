@@ -23,6 +23,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import maps_of, needed_cues
 from maskstream.pipelines.masks.core.visible import visible_tokens
+from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Visible, Wanted
 from maskstream.pipelines.stream.samples import Samples
@@ -109,8 +110,8 @@ class Memory(Generic[PlanT]):
         self.key, self.label = [""] * rows, self(np.int64)
 
     def __call__(self, dtype: npt.DTypeLike, *shape: int) -> Tensor:
-        """A new tensor (rows, *shape) of any content. numpy allocates huge pages, torch does not."""
-        array = np.empty((self.rows, *shape), dtype=dtype)
+        """A new tensor (rows, *shape) of any content."""
+        array = empty((self.rows, *shape), dtype)
         tensor = torch.from_numpy(array)
         self.arrays[id(tensor)] = tensor, array
         return tensor

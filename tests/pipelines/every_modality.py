@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maskstream.pipelines import (
     AudioClip,
     PoseClip,
@@ -40,6 +42,7 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.pipelines.stream.kept import KeptMemory
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource
 from maskstream.preprocess.encode.image_text.encoder import ImageTokenEncoder
@@ -79,6 +82,15 @@ class Modality:
     source: Callable[[Split], BatchSource[Any, Any, Any, Any]]
     rows: Callable[[Any], list[list[Any]]] = sample_rows
     encoder: Callable[[], TokenEncoder | ImageTokenEncoder] | None = None
+
+
+class Littered(KeptMemory):
+    """Memory of batches that others had before."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        array = super().empty(shape, dtype)
+        array.reshape(-1).view(np.uint8)[:] = 0xA5
+        return array
 
 
 def write_split(modality: str, folder: Path, samples: Callable[[Path], list[Sample]] | None = None) -> Path:

@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import shutil
+from collections import deque
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream import kept
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.produce import BatchMaker, batch_of
 from maskstream.pipelines.stream.sampler import Wanted
@@ -20,7 +22,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
 from ..with_new_checksum import renew_checksum
-from .every_modality import MODALITIES, write_split
+from .every_modality import MODALITIES, Littered, write_split
 from .small_media import SAMPLES
 
 GLOBAL_BATCH = 6
@@ -87,6 +89,16 @@ def test_a_stop_and_a_resume_elsewhere_is_the_uninterrupted_run(kind, uninterrup
         assert head + tail == uninterrupted
     with pytest.raises(ResumeError, match="seed: saved"):
         opened(kind, seed=6).load_state_dict(state)
+
+
+def test_batches_are_the_same_in_memory_that_others_had(kind, uninterrupted, monkeypatch):
+    monkeypatch.setattr(kept, "LARGE", 1)
+    monkeypatch.setattr(kept, "_KEPT", Littered())
+    run = opened(kind, threads=2)
+    held = list(islice(run.repeat(), EPOCHS * len(run)))
+    assert len(kept._KEPT._used) >= len(held)
+    deque(islice(run.repeat(), len(held)), maxlen=0)
+    assert list(map(kind[0].rows, held)) == uninterrupted
 
 
 def test_batches_are_the_same_in_inference_mode(kind, uninterrupted):

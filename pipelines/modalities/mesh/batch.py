@@ -13,6 +13,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.masks.patterns.shapes import submesh
 from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.kept import empty
 from maskstream.shards.errors import ShardError
 
 Int64s = npt.NDArray[np.int64]
@@ -196,7 +197,8 @@ def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> Mas
 
 
 def _concatenated(parts: Sequence[npt.NDArray[np.float32]] | Sequence[Int64s]) -> Tensor:
-    return torch.from_numpy(np.concatenate(parts))
+    whole = empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    return torch.from_numpy(np.concatenate(parts, out=whole))
 
 
 def _offsets(lengths: Sequence[int]) -> Int64s:

@@ -15,6 +15,7 @@ from maskstream.pipelines.decode.cpu import CropPlanes, UInt8Array, plane_memory
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.stream.batch import Batch, Movable
+from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
 
 
@@ -54,7 +55,7 @@ class PlaneBatch(Movable):
     def empty(cls, rows: int, frames: int, crops: Sequence[Crop]) -> PlaneBatch:
         """Memory for clips of these crops, into which each clip is written, so that joining copies nothing."""
         height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
-        luma, chroma = plane_memory((rows, frames), height, width)
+        luma, chroma = plane_memory((rows, frames), height, width, empty)
         colours = torch.empty(rows, 3, 4)
         return cls(luma=torch.from_numpy(luma), chroma=torch.from_numpy(chroma), clips=(), colours=colours)
 
@@ -97,7 +98,7 @@ def _joined(clips: Sequence[CropPlanes]) -> tuple[UInt8Array, UInt8Array]:
     """Luma (B, T, H, W) and chroma (B, T, 2, ceil(H / 2), ceil(W / 2)) of clips, copied."""
     frames = len(clips[0].luma)
     height, width = (max(clip.luma.shape[axis] for clip in clips) for axis in (1, 2))
-    luma, chroma = plane_memory((len(clips), frames), height, width)
+    luma, chroma = plane_memory((len(clips), frames), height, width, empty)
     for clip, y, uv in zip(clips, luma, chroma, strict=True):
         y[:, : clip.luma.shape[1], : clip.luma.shape[2]] = clip.luma
         uv[..., : clip.chroma.shape[2], : clip.chroma.shape[3]] = clip.chroma
@@ -177,10 +178,8 @@ class VideoBatch(Batch):
         if self.video.device.type != "cpu":
             out = torch.empty(shape, dtype=dtype, device=self.video.device)
             return out.copy_(self.video.permute(0, 1, 4, 2, 3)).div_(255.0).sub_(m).div_(s)
-        # Frame by frame, all passes stay in cache, and numpy allocates huge pages: 2.6 times faster together.
-        out = (
-            torch.from_numpy(np.empty(shape, np.float32)) if dtype == torch.float32 else torch.empty(shape, dtype=dtype)
-        )
+        # Frame by frame, all passes stay in cache, and memory is kept: 2.6 times faster together.
+        out = torch.from_numpy(empty(shape, np.float32)) if dtype == torch.float32 else torch.empty(shape, dtype=dtype)
         for to, frame in zip(out.flatten(0, 1), self.video.flatten(0, 1), strict=True):
             to.copy_(frame.permute(2, 0, 1)).div_(255.0).sub_(m).div_(s)
         return out

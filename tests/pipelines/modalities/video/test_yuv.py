@@ -16,11 +16,12 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import PlaneBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.yuv import planes_to_rgb
+from maskstream.pipelines.stream import kept
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import ResumeError
 
-from ...every_modality import write_split
+from ...every_modality import Littered, write_split
 from .test_dali import DisOfBatch
 
 DATA = VideoData(
@@ -140,7 +141,9 @@ def assert_same_clips(batch, expected):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_loader_gives_the_same_clips(split, workers):
+def test_the_loader_gives_the_same_clips(split, workers, monkeypatch):
+    monkeypatch.setattr(kept, "LARGE", 1)
+    monkeypatch.setattr(kept, "_KEPT", Littered())
     fast, plain = loader(YUV, split, workers=workers), loader(DATA, split)
     for batch, expected in zip(fast, plain, strict=True):
         assert_same_clips(batch, expected)
