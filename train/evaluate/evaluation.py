@@ -136,6 +136,30 @@ class Evaluation:
         return {"scores": [asdict(score) for score in self.scores], "notes": dict(self.notes)}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixture:
+    """The mixture share * model + (1 - share) * guess with the least error. What a model knows beyond a guess shows
+    here: one that only repeats the guess has its error.
+    """
+
+    error: float
+    share: float
+
+    @classmethod
+    def of_squares(cls, model: float, guess: float, apart: float) -> Self:
+        """That of mean squared errors: of both, and between both (`apart`). The share is in [0, 1]."""
+        gain = guess + apart - model
+        share = min(max(gain / max(2 * apart, 1e-12), 0.0), 1.0)
+        return cls(error=guess - share * gain + share**2 * apart, share=share)
+
+    def notes(self, guess: str) -> Mapping[str, float]:
+        """Its numbers by name. guess: what the model is mixed with."""
+        return {
+            f"best mixture of the model and {guess}": self.error,
+            "share of the model in the best mixture": self.share,
+        }
+
+
 class Evaluate(Protocol):
     """Evaluates a trained model, on the CPU in eval mode, with `shown` examples of the split at `data`.
 

@@ -23,7 +23,7 @@ from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.nn.media_tokens import ImageTokens, VideoTokens
 
-from .evaluation import NORMALISED, Compared, Evaluation, Score, TrainingLoss, read_shuffled
+from .evaluation import NORMALISED, Compared, Evaluation, Mixture, Score, TrainingLoss, read_shuffled
 
 Guess = Callable[[VideoTokens, Tensor, MaskBatch], Tensor]
 """Of tokens, cubes and masks, the guesses."""
@@ -159,10 +159,14 @@ GUESSES: Mapping[str, Guess] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PixelLosses:
-    """Mean squared errors over the hidden pixels of `samples` clips, in deviations: the model's, and of each guess."""
+    """Mean squared errors over the hidden pixels of `samples` clips, in deviations: the model's, and of each guess.
+
+    apart: the mean squared differences between the model and the guesses that it may be mixed with.
+    """
 
     model: float
     guesses: Mapping[str, float]
+    apart: Mapping[str, float]
     samples: int
 
     @property
@@ -173,6 +177,11 @@ class PixelLosses:
     def score(self, of: str, name: str = "squared error of hidden pixels") -> Score:
         """The model's loss beside those of the guesses. of: what the samples are."""
         return Score(name=name, value=self.model, unit=UNIT, of=of, count=self.samples, baselines=self.guesses)
+
+    def notes(self) -> Mapping[str, float]:
+        """The best mixture with the best of these guesses, and the model's share in it."""
+        guess = min(self.apart, key=lambda name: self.guesses[name])
+        return Mixture.of_squares(self.model, self.guesses[guess], self.apart[guess]).notes(guess)
 
     def training_loss(self) -> TrainingLoss:
         """That of the recipe, beside the best guess."""
@@ -191,13 +200,15 @@ def measure_guesses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskB
     target cubes (B, M, 3 * pixels). The shrunk copy is the best of all mixtures of the nearest token's copy and the
     mean, found on these very clips.
     """
-    sums = dict.fromkeys(("model", *GUESSES), 0.0)
+    sums, apart = dict.fromkeys(("model", *GUESSES), 0.0), dict.fromkeys(GUESSES, 0.0)
     with_copy, copies, weights, samples = 0.0, 0.0, 0.0, 0
     for cubes, mask, own in predicted:
         true = gather_tokens(cubes, mask.target)
         made = {"model": own} | {name: guess(tokens, cubes, mask) for name, guess in GUESSES.items()}
         for name, values in made.items():
             sums[name] += float(squared(values, true, mask.weight).total)
+            if name != "model":
+                apart[name] += float(squared(values, own, mask.weight).total)
         rest, step = true - made[MEAN], made[COPY] - made[MEAN]
         with_copy += float(((step * rest).mean(dim=2) * mask.weight).sum())
         copies += float((step.square().mean(dim=2) * mask.weight).sum())
@@ -208,7 +219,10 @@ def measure_guesses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskB
     sums[SHRUNK] = sums[MEAN] - with_copy**2 / max(copies, 1e-12)
     error = sums.pop("model")
     return PixelLosses(
-        model=error / weights, guesses={name: total / weights for name, total in sums.items()}, samples=samples
+        model=error / weights,
+        guesses={name: total / weights for name, total in sums.items()},
+        apart={name: total / weights for name, total in apart.items()},
+        samples=samples,
     )
 
 
@@ -298,7 +312,12 @@ def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Spli
     )
     if isinstance(model.tokens, ImageTokens) and model.tokens.target == "pixels":
         pixels = measure_pixels(model, model.tokens, pictures)
-        return Evaluation(scores=(pixels.score("pictures"),), examples=(drawn,), loss=pixels.training_loss())
+        return Evaluation(
+            scores=(pixels.score("pictures"),),
+            notes=pixels.notes(),
+            examples=(drawn,),
+            loss=pixels.training_loss(),
+        )
     return Evaluation(scores=(measure_patches(model, pictures).score("pictures"),), examples=(drawn,))
 
 

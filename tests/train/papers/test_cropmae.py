@@ -111,7 +111,9 @@ def test_a_report_has_the_loss_its_baselines_and_a_card_per_sample(name, tmp_pat
     found = evaluate_model(recipe, recipe.build(seed=1).eval(), split, 2)
     baselines = found.scores[0].baselines
     assert baselines["every patch's mean"] == pytest.approx(1, abs=0.02)
-    assert baselines["a copy of the same place in the first view"] > 0
+    mixed, share = found.notes.values()
+    assert 0 < mixed <= baselines["a copy of the same place in the first view"]
+    assert 0 <= share <= 1
     sections = make_sections(found.examples, modality.figures(recipe.data, split), ())
     assert [len(section.cards) for section in sections] == [2]
     assert evaluate_model(recipe, recipe.build(seed=1).eval(), split, 2).scores == found.scores

@@ -132,9 +132,19 @@ def test_hidden_joints_alone_are_counted(split, model, monkeypatch):
         return None, batch.pose_3d + off, None
 
     monkeypatch.setattr(model, "completed", completed)
-    made, between = measure_hidden(model, clips)
+    made, between, mixture = measure_hidden(model, clips)
     assert made == pytest.approx(250, rel=1e-4)
     assert between > 0
+    assert mixture.error <= min(made, between)
+
+    def opposite(batch):  # as far off as the interpolation, on the other side
+        hidden = batch.mask_3d.masked.view(batch.pose_3d.shape[:3])
+        return None, 2 * batch.pose_3d - interpolate(batch.pose_3d, hidden), None
+
+    monkeypatch.setattr(model, "completed", opposite)
+    made, between, mixture = measure_hidden(model, clips)
+    assert made == pytest.approx(between)
+    assert (mixture.error, mixture.share) == (pytest.approx(0, abs=1e-2), 0.5)
 
 
 def test_what_a_report_says(split, model):

@@ -20,6 +20,7 @@ from maskstream.train.evaluate.patches import (
     repeat_mean,
 )
 from maskstream.train.models import VideoAutoencoderConfig
+from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.papers.videomae.evaluate import compare_with, evaluate, measure_clips, read_clips
 
 DATA = VideoData(
@@ -63,6 +64,23 @@ def test_losses_are_those_of_each_clip_and_the_shrunk_copy_is_the_best_mixture(m
     assert found.guesses[SHRUNK] <= min(found.guesses[COPY], found.guesses[MEAN])
 
 
+def test_the_best_mixture_with_the_interpolation_is_that_of_a_search(model, eleven, monkeypatch):
+    batch = read_clips(DATA, eleven)[0]
+    tokens, target = model.tokens, batch.mask.target
+    cubes = tokens.inputs(tokens.split(batch.video))
+    line, true = interpolate_pixels(tokens, cubes, batch.mask), gather_tokens(cubes, target)
+    own = true + 0.3 * torch.randn(true.shape, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(model, "predict", lambda data, visible, target: own)
+    found = measure_clips(model, [batch])
+    errors = [float((line + share / 100 * (own - line) - true).square().mean()) for share in range(101)]
+    (name, error), (share, of_model) = found.notes().items()
+    assert name == f"best mixture of the model and {HARMONIC}"
+    assert share == "share of the model in the best mixture"
+    assert error == pytest.approx(min(errors), rel=1e-3)
+    assert error < min(found.model, found.guesses[HARMONIC])
+    assert of_model == pytest.approx(errors.index(min(errors)) / 100, abs=0.01)
+
+
 def test_the_guess_is_painted_where_the_model_would_be(model, eleven):
     (batch, *_) = read_clips(DATA, eleven)
     guessed, _ = compare_with(interpolate_pixels, model, batch)
@@ -80,7 +98,7 @@ def test_clips_are_measured_as_centre_crops_and_as_random_ones_beside_all_guesse
     drawn, same = found.examples
     assert len(drawn.rows) == len(same.rows) == 2
     assert [set(row) for row in drawn.errors] == [{"error", "of the interpolation"}] * 2
-    losses = PixelLosses(model=0.4, guesses={MEAN: 0.9, HARMONIC: 0.5, COPY: 1.1}, samples=3)
+    losses = PixelLosses(model=0.4, guesses={MEAN: 0.9, HARMONIC: 0.5, COPY: 1.1}, apart={HARMONIC: 0.3}, samples=3)
     assert losses.best == losses.score("clips").best == losses.training_loss().baseline == HARMONIC
 
 

@@ -6,7 +6,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.core.model import squared
-from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Score, read_batches
+from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Mixture, Score, read_batches
 from maskstream.train.nn.grid import gather_tokens
 
 from .model import CropPairConfig, CropPairModel, CrossAutoencoder, FramePairConfig
@@ -15,6 +15,7 @@ READING = (
     "A second view of a held-out sample, the patches of it that the encoder saw, and these with the model's "
     "predictions of the others, made with the help of the whole first view. " + NORMALISED
 )
+FIRST = "a copy of the same place in the first view"
 MEASURED = 256
 """The largest number of samples that are measured."""
 LEAST = 24
@@ -30,16 +31,19 @@ def evaluate(
     n = min(len(Manifest.load(data)), MEASURED)
     size = min(n, _AT_ONCE)
     samples, rounds = n // size * size, -(-LEAST // n)
-    sums = torch.zeros(3)
+    sums = torch.zeros(4)
     count = 0.0
     for batch in read_batches(config, data, size=size, samples=samples, shuffle=True, rounds=rounds):
         pair = model.pair(batch)
         true = model.tokens.targets(gather_tokens(model.tokens.split(pair.second), pair.target))
         copied = model.tokens.targets(gather_tokens(model.tokens.split(pair.first), pair.target))
-        for i, made in enumerate((model.predict(pair), torch.zeros_like(true), copied)):
-            sums[i] += squared(made, true, pair.weight).total
+        made = model.predict(pair)
+        for i, (one, other) in enumerate(
+            ((made, true), (torch.zeros_like(true), true), (copied, true), (made, copied))
+        ):
+            sums[i] += squared(one, other, pair.weight).total
         count += float(pair.weight.sum())
-    own, mean, first = (sums / count).tolist()
+    own, mean, first, apart = (sums / count).tolist()
     some = next(iter(read_batches(config, data, size=shown, samples=shown, shuffle=True)))
     step = 2 if isinstance(model, CropPairModel) else 1
     return Evaluation(
@@ -48,9 +52,10 @@ def evaluate(
                 name="squared error of a normalised patch",
                 value=own,
                 count=samples * rounds,
-                baselines={"every patch's mean": mean, "a copy of the same place in the first view": first},
+                baselines={"every patch's mean": mean, FIRST: first},
             ),
         ),
+        notes=Mixture.of_squares(own, first, apart).notes(FIRST),
         examples=(
             Compared(
                 title="Reconstructions",

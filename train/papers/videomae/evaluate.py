@@ -76,6 +76,7 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Spli
             centres.score("centre crops"),
             crops.score("clips", "squared error of hidden pixels in random crops"),
         ),
+        notes=centres.notes(),
         examples=(
             Compared(
                 title="Reconstructions",
