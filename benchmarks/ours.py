@@ -99,7 +99,7 @@ def _maskstream(name: str, sampler: Clips, output: str) -> Reader:
             request = sampler.request(Wanted(index=clip.index, epoch=clip.epoch))
             draft = sampler.allocate([request])
             sampler.mask(request, draft, 0)
-            sampler.fill(request, draft, 0, Stats())
+            sampler.fill([request], draft, [0], Stats())
             maps += [one for own in draft.maps.values() for one in own if one is not None]
             pixels = draft.batch.video[0] if output == "uint8" else draft.batch.pixel_values()[0]
         if mask.mask is not None:
@@ -118,7 +118,7 @@ def _planes(sampler: Clips) -> Reader:
         for row, request in enumerate(requests):
             sampler.mask(request, draft, row)
         for row, request in enumerate(requests):
-            sampler.fill(request, draft, row, Stats())
+            sampler.fill([request], draft, [row], Stats())
         sampler.join(draft)
 
     return Reader(name="maskstream", output="yuv", run=run, comparable=False)

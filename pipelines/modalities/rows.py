@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,14 +56,13 @@ class Shown(NamedTuple):
     drawn: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """Sample `index` of a split, as it is shown in `epoch` at its place in the run; it makes all draws by name."""
 
     manifest: Manifest
     seed: int
     views: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method of this name
     epoch: int
     place: Place
     shown: Shown
@@ -71,7 +70,7 @@ class Item:
     @property
     def wanted(self) -> Wanted:
         """The sample and where it is shown."""
-        return Wanted(index=self.index, epoch=self.epoch, place=self.place)
+        return Wanted(self.index, self.epoch, self.place)
 
     def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
         """The generator of one decision for one view."""
@@ -170,8 +169,7 @@ class Masked(NamedTuple):
         return maps if self.of is None else self.of(maps)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Planned(Generic[PlanT]):
+class Planned(NamedTuple, Generic[PlanT]):
     """An item, its plan, and where its fields lie."""
 
     item: Item
@@ -189,10 +187,23 @@ class Planned(Generic[PlanT]):
         return (*self.plan.ranges, *self.members.values())
 
 
+class Filling(NamedTuple, Generic[PlanT]):
+    """A sample whose rows `own` are to be written."""
+
+    item: Item
+    plan: PlanT
+    own: SampleRows
+
+
 class RowMaker(ABC, Generic[PlanT, HostT]):
-    """Makes the rows of a batch. It holds only settings, so it can be sent to worker processes."""
+    """Makes the rows of a batch. It holds only settings, so it can be sent to worker processes.
+
+    together: how many samples one thread fills at once, 1 where a sample takes long. Where many cost less together,
+    `plan_all` and `fill_all` say how; an error of theirs makes each sample be tried alone.
+    """
 
     __slots__ = ()
+    together: ClassVar[int] = 1
 
     @property
     @abstractmethod
@@ -214,6 +225,15 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         Many threads fill rows of one batch. What is no row of a tensor is assigned to the plan, for `cues` and `join`.
         `own.of(batch.NAME)` is where a sample is written in a tensor: a slice of torch costs ten times as much.
         """
+
+    def plan_all(self, items: Sequence[Item]) -> list[PlanT]:
+        """The plans of some samples; SampleError if one of them lacks what is read."""
+        return [self.plan(item) for item in items]
+
+    def fill_all(self, filling: Sequence[Filling[PlanT]], batch: HostT, stats: Stats) -> None:
+        """Writes the rows of some samples; SampleError if one of them is unusable."""
+        for one in filling:
+            self.fill(one.item, one.plan, batch, one.own, stats)
 
     def shown(self, manifest: Manifest, index: int) -> Shown:
         """What a batch says of sample `index`."""
@@ -306,19 +326,24 @@ class RowSampler(Generic[PlanT, HostT]):
         """Whether a mask depends on the progress of the run."""
         return any(one.mask is not None and one.mask.needs_progress for one in self.rows.masks)
 
+    @property
+    def together(self) -> int:
+        """How many samples one thread fills at once."""
+        return self.rows.together
+
+    def requests(self, wanted: Sequence[Wanted]) -> list[Planned[PlanT]]:
+        """Makes the plans of samples; raises SampleError if one lacks what is read."""
+        items = []
+        for one in wanted:
+            index = one.index if self.kept is None else int(self.kept[one.index])
+            shown = self.rows.shown(self.manifest, index)
+            items.append(Item(self.manifest, self.seed, self.views, index, one.epoch, one.place, shown))
+        plans = self.rows.plan_all(items)
+        return [Planned(item, plan, self.fields.members(item.index)) for item, plan in zip(items, plans, strict=True)]
+
     def request(self, wanted: Wanted) -> Planned[PlanT]:
-        """Makes the plan of a sample; raises SampleError if it lacks what is read."""
-        index = wanted.index if self.kept is None else int(self.kept[wanted.index])
-        item = Item(
-            manifest=self.manifest,
-            seed=self.seed,
-            views=self.views,
-            index=index,
-            epoch=wanted.epoch,
-            place=wanted.place,
-            shown=self.rows.shown(self.manifest, index),
-        )
-        return Planned(item=item, plan=self.rows.plan(item), members=self.fields.members(index))
+        """Makes the plan of one sample."""
+        return self.requests([wanted])[0]
 
     def announce(self, request: Planned[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""
@@ -345,15 +370,24 @@ class RowSampler(Generic[PlanT, HostT]):
             for view in range(self.views):
                 draft.maps[one.field][row * self.views + view] = one.maps(request.item, view)
 
-    def fill(self, request: Planned[PlanT], draft: Draft[PlanT, HostT], row: int, stats: Stats) -> None:
-        """Fills the rows of a sample, and draws the masks that need content; SampleError if it is unusable.
+    def fill(
+        self, requests: Sequence[Planned[PlanT]], draft: Draft[PlanT, HostT], rows: Sequence[int], stats: Stats
+    ) -> None:
+        """Fills the rows of samples, and draws the masks that need content; SampleError if one is unusable.
 
         Fields are read last, so that of a sample with several faults the one of its media is told.
         """
+        filling = [Filling(one.item, one.plan, draft.own[row]) for one, row in zip(requests, rows, strict=True)]
+        self.rows.fill_all(filling, draft.batch, stats)
+        for request, row in zip(requests, rows, strict=True):
+            draft.planned[row] = request
+            if self.late or self.follows or self.fields.fields:
+                self._complete(request, draft, row, stats)
+
+    def _complete(self, request: Planned[PlanT], draft: Draft[PlanT, HostT], row: int, stats: Stats) -> None:
+        """Draws what needs the content of a filled row, and reads its fields."""
         item, plan = request.item, request.plan
         own = draft.own[row]
-        self.rows.fill(item, plan, draft.batch, own, stats)
-        draft.planned[row] = request
         if self.late:
             with stats.stage("mask"):
                 for view, place in enumerate(range(own.start, own.stop)):

@@ -11,8 +11,9 @@ comes again. A mixture is itself a source, so mixtures can be nested.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import numpy as np
@@ -239,6 +240,14 @@ def _cycle(weights: tuple[int, ...]) -> Int64Array:
     return np.repeat(np.arange(len(weights)), weights)[np.argsort(due, kind="stable")]
 
 
+def _by_part(parts: Sequence[int]) -> dict[int, list[int]]:
+    """The places at which each part stands."""
+    places: defaultdict[int, list[int]] = defaultdict(list)
+    for place, part in enumerate(parts):
+        places[part].append(place)
+    return places
+
+
 def _found(starts: Int64Array, index: int) -> tuple[int, int]:
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, index - int(starts[part])
@@ -282,10 +291,20 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         """Whether the mask of any part changes over the run."""
         return any(sampler.needs_progress for sampler in self.samplers)
 
-    def request(self, wanted: Wanted) -> MixRequest[RequestT]:
-        """The request of the part that holds the sample."""
-        part, own = _found(self.starts, wanted.index)
-        return MixRequest(part=part, of_part=self.samplers[part].request(replace(wanted, index=own)))
+    @property
+    def together(self) -> int:
+        """As many rows as the part with the most."""
+        return max(sampler.together for sampler in self.samplers)
+
+    def requests(self, wanted: Sequence[Wanted]) -> list[MixRequest[RequestT]]:
+        """The requests of the parts that hold the samples."""
+        found = [_found(self.starts, one.index) for one in wanted]
+        made: dict[int, MixRequest[RequestT]] = {}
+        for part, rows in _by_part([part for part, _ in found]).items():
+            own = [wanted[row]._replace(index=found[row][1]) for row in rows]
+            for row, request in zip(rows, self.samplers[part].requests(own), strict=True):
+                made[row] = MixRequest(part=part, of_part=request)
+        return [made[row] for row in range(len(wanted))]
 
     def announce(self, request: MixRequest[RequestT]) -> Announcement:
         """Says that the ranges of a request will be read soon, to the store of its part."""
@@ -299,9 +318,11 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         """Draws the row's masks with the sampler of its part."""
         self.samplers[request.part].mask(request.of_part, draft, row)
 
-    def fill(self, request: MixRequest[RequestT], draft: DraftT, row: int, stats: Stats) -> None:
-        """Fills the row with the sampler of its part."""
-        self.samplers[request.part].fill(request.of_part, draft, row, stats)
+    def fill(self, requests: Sequence[MixRequest[RequestT]], draft: DraftT, rows: Sequence[int], stats: Stats) -> None:
+        """Fills the rows with the samplers of their parts."""
+        for part, places in _by_part([request.part for request in requests]).items():
+            of_part = [requests[place].of_part for place in places]
+            self.samplers[part].fill(of_part, draft, [rows[place] for place in places], stats)
 
     def join(self, draft: DraftT) -> HostT_co:
         """The host batch, made by the sampler of the first part."""

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Generic, NamedTuple
@@ -85,11 +86,11 @@ def plans(
         epoch, first = epoch + 1, 0
 
 
-class RowStats(NamedTuple):
-    """The stats of a row, and the number of its candidates that were unusable."""
+class Filled(NamedTuple):
+    """The stats of some rows, and per row the number of its candidates that were unusable."""
 
     stats: Stats
-    tried: int
+    tried: list[int]
 
 
 class Tries(NamedTuple):
@@ -110,12 +111,13 @@ class Tries(NamedTuple):
 class Announced(Generic[RequestT]):
     """The requests of a batch, whose ranges are announced until `announced` is dropped.
 
-    requests: per row, the request of its first candidate that is not known to be unusable, and those that are.
-    candidates: per row, the candidates after it.
+    wanted: per row, the sample that it shall show. requests: per row, the request of its first candidate that is not
+    known to be unusable. tries: per row, those that are.
     """
 
-    requests: list[tuple[RequestT, Tries]]
-    candidates: list[Iterator[Wanted]]
+    wanted: list[Wanted]
+    requests: list[RequestT]
+    tries: list[Tries]
     announced: Together
 
 
@@ -124,14 +126,14 @@ class Begun(Generic[DraftT]):
     """A batch whose rows are being filled; the ranges of its requests are announced until `announced` is dropped."""
 
     draft: DraftT
-    rows: list[Future[RowStats]]
+    rows: list[Future[Filled]]
     stats: Stats
     announced: Together
 
     def cancel(self) -> None:
         """Fills no further row."""
-        for row in self.rows:
-            row.cancel()
+        for rows in self.rows:
+            rows.cancel()
         self.announced.drop()
 
 
@@ -152,13 +154,10 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 
     def drawn(self, plan: BatchPlan) -> Announced[RequestT]:
         """Draws the requests of a batch, and announces what they will read."""
-        known = plan.tried or (0,) * len(plan.indexes)
-        candidates: list[Iterator[Wanted]] = [
-            islice(self._candidates(wanted), skipped, None) for wanted, skipped in zip(plan.wanted, known, strict=True)
-        ]
-        requests = [self._requested(own, Tries(skipped)) for own, skipped in zip(candidates, known, strict=True)]
-        announced = Together(tuple(self.sampler.announce(request) for request, _ in requests))
-        return Announced(requests=requests, candidates=candidates, announced=announced)
+        wanted = plan.wanted
+        requests, tries = self._first_requests(wanted, plan.tried)
+        announced = Together(tuple(map(self.sampler.announce, requests)))
+        return Announced(wanted=wanted, requests=requests, tries=tries, announced=announced)
 
     def drawn_ahead(self, plan: BatchPlan) -> Announced[RequestT] | None:
         """The same for a batch that is started later; None for an error, which `start` will raise."""
@@ -167,46 +166,47 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         except Exception:
             return None
 
-    def start(self, pool: Executor, plan: BatchPlan, drawn: Announced[RequestT] | None = None) -> Begun[DraftT]:
+    def start(
+        self, pool: Executor, plan: BatchPlan, drawn: Announced[RequestT] | None = None, *, row_by_row: bool = False
+    ) -> Begun[DraftT]:
         """Draws the masks that need no content, then submits the rows to `pool`; draws the requests if need be.
 
-        Masks are drawn for all rows before decoding starts, while their data is in the processor's cache.
+        Masks are drawn for all rows before decoding starts, while their data is in the processor's cache. row_by_row:
+        each row is submitted by itself, also where the sampler fills many together.
         """
         drawn = drawn or self.drawn(plan)
         try:
-            return self._started(pool, drawn)
+            return self._started(pool, drawn, 1 if row_by_row else self.sampler.together)
         except BaseException:
             drawn.announced.drop()
             raise
 
-    def _started(self, pool: Executor, drawn: Announced[RequestT]) -> Begun[DraftT]:
-        sampler, stats = self.sampler, Stats()
+    def _started(self, pool: Executor, drawn: Announced[RequestT], together: int) -> Begun[DraftT]:
+        sampler, stats, n = self.sampler, Stats(), len(drawn.requests)
         # The caller may be in inference mode, while the threads that fill these tensors are not.
         with torch.inference_mode(False):
-            draft = sampler.allocate([request for request, _ in drawn.requests])
+            draft = sampler.allocate(drawn.requests)
             with stats.stage("mask"):
-                for row, (request, _) in enumerate(drawn.requests):
+                for row, request in enumerate(drawn.requests):
                     sampler.mask(request, draft, row)
-        rows = [
-            pool.submit(self._fill, request, draft, row, tries, drawn.candidates[row])
-            for row, (request, tries) in enumerate(drawn.requests)
-        ]
+        # A task costs as much as a small row or more, so many of these are one task.
+        rows = [pool.submit(self._fill, drawn, draft, range(at, min(at + together, n))) for at in range(0, n, together)]
         return Begun(draft=draft, rows=rows, stats=stats, announced=drawn.announced)
 
     def join(self, plan: BatchPlan, begun: Begun[DraftT]) -> Made[HostT]:
         """Waits for all rows; returns the host batch and its stats."""
         stats = begun.stats
         try:
-            rows = [row.result() for row in begun.rows]
+            filled = [rows.result() for rows in begun.rows]
         finally:
             begun.announced.drop()
-        for row in rows:
-            stats.add(row.stats)
+        for rows in filled:
+            stats.add(rows.stats)
         with stats.stage("collate"):
             batch = self.sampler.join(begun.draft)
         if not plan.weight.all():
             batch = batch.weighted(torch.from_numpy(plan.weight))
-        return Made(batch=batch, stats=stats, tried=tuple(row.tried for row in rows))
+        return Made(batch=batch, stats=stats, tried=tuple(tried for rows in filled for tried in rows.tried))
 
     def remade(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
         """The batch `made` anew with the next candidates in the rows `bad`; its stats are the sum of both."""
@@ -231,35 +231,57 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         rng = sample_rng(self.sampler.seed, wanted.epoch, str(index), 0, "reserve")
         for _ in range(_TRIES - 1):
             index = self.order.reserve(index, rng)
-            yield replace(wanted, index=index)
+            yield wanted._replace(index=index)
 
-    def _requested(
-        self, candidates: Iterator[Wanted], tries: Tries, error: SampleError | None = None
-    ) -> tuple[RequestT, Tries]:
-        """The request of the next usable candidate, and the unusable candidates before it.
+    def _first_requests(self, wanted: Sequence[Wanted], tried: tuple[int, ...]) -> tuple[list[RequestT], list[Tries]]:
+        """Per row, the request of its first usable candidate, and the unusable ones before it; tried: those known."""
+        if not tried:
+            with suppress(SampleError):
+                return self.sampler.requests(wanted), [Tries(0)] * len(wanted)
+        known = map(Tries, tried or [0] * len(wanted))
+        found = [self._requested(one, tries) for one, tries in zip(wanted, known, strict=True)]
+        return [request for request, _ in found], [tries for _, tries in found]
+
+    def _requested(self, wanted: Wanted, tries: Tries, error: SampleError | None = None) -> tuple[RequestT, Tries]:
+        """The request of a row's next usable candidate, and the unusable ones before it.
 
         `tries` of these are known already; `error` is that of the last one.
         """
-        for wanted in candidates:
+        for candidate in islice(self._candidates(wanted), tries.unusable, None):
             try:
-                return self.sampler.request(wanted), tries
+                return self.sampler.requests([candidate])[0], tries
             except SampleError as lacking:
                 tries, error = tries.plus(lacking), lacking
         raise error or ValueError(f"all {tries.unusable} candidates of a row are unusable; a row has at most {_TRIES}")
 
-    def _fill(self, request: RequestT, draft: DraftT, row: int, tries: Tries, candidates: Iterator[Wanted]) -> RowStats:
-        """Fills a row with the first usable candidate, starting with that of `request`."""
+    def _fill(self, drawn: Announced[RequestT], draft: DraftT, rows: Sequence[int]) -> Filled:
+        """Fills some rows together; if a sample is unusable, each by itself."""
+        tries = [drawn.tries[row] for row in rows]
+        if len(rows) > 1:
+            stats = Stats(samples=len(rows), bad=sum(one.unusable - one.removed for one in tries))
+            with suppress(SampleError):
+                self.sampler.fill([drawn.requests[row] for row in rows], draft, rows, stats)
+                return Filled(stats, [one.unusable for one in tries])
+        stats, tried = Stats(), []
+        for row, known in zip(rows, tries, strict=True):
+            own, unusable = self._fill_one(drawn.wanted[row], drawn.requests[row], draft, row, known)
+            stats.add(own)
+            tried.append(unusable)
+        return Filled(stats, tried)
+
+    def _fill_one(self, wanted: Wanted, request: RequestT, draft: DraftT, row: int, tries: Tries) -> tuple[Stats, int]:
+        """Fills a row with its first usable candidate, starting with that of `request`; the number of unusable ones."""
         redrawn = Stats()
         while True:
             stats = Stats(samples=1)
             try:
-                self.sampler.fill(request, draft, row, stats)
+                self.sampler.fill([request], draft, [row], stats)
             except SampleError as error:
-                request, tries = self._requested(candidates, tries.plus(error), error)
+                request, tries = self._requested(wanted, tries.plus(error), error)
             else:
                 stats.add(redrawn)
                 stats.bad = tries.unusable - tries.removed
-                return RowStats(stats, tries.unusable)
+                return stats, tries.unusable
             with redrawn.stage("mask"):
                 self.sampler.mask(request, draft, row)
 
@@ -267,13 +289,16 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted], stats: Stats | None = None) -> HostT:
     """The host batch of the `wanted` samples, made in this thread; raises SampleError if one is unusable."""
     stats = Stats() if stats is None else stats
-    requests = [sampler.request(one) for one in wanted]
+    requests = sampler.requests(wanted)
     draft = sampler.allocate(requests)
-    for row, request in enumerate(requests):
+    for at in range(0, len(requests), sampler.together):
+        some = requests[at : at + sampler.together]
+        rows = range(at, at + len(some))
         with stats.stage("mask"):
-            sampler.mask(request, draft, row)
-        stats.samples += 1
-        sampler.fill(request, draft, row, stats)
+            for row, request in zip(rows, some, strict=True):
+                sampler.mask(request, draft, row)
+        stats.samples += len(some)
+        sampler.fill(some, draft, rows, stats)
     return sampler.join(draft)
 
 
@@ -329,5 +354,5 @@ def batches_from_threads(
             for batch, joined in begun:
                 batch.cancel()
                 joined.cancel()
-            wait([row for batch, _ in begun for row in batch.rows])
+            wait([rows for batch, _ in begun for rows in batch.rows])
             wait([joined for _, joined in begun])

@@ -4,8 +4,7 @@ What a batch shares is drawn by generators of the global batch's number. A sampl
 row, progress), so ranks and workers agree without communication.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,7 @@ import xxhash
 from numpy.random.bit_generator import ISeedSequence
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The place of a sample in the run. It is the same at every topology, since batches span all ranks.
 
     step: the number of its batch, from 0, counted through all epochs. row: its row in that global batch of `rows` rows.

@@ -1,6 +1,6 @@
 """The stages of a batch, which a modality implements.
 
-    request -> announce -> allocate -> mask -> fill -> join   ||   to the device -> finish
+    requests -> announce -> allocate -> mask -> fill -> join   ||   to the device -> finish
 
 The stages left of the bars belong to a `Sampler` and run in threads of this process or of workers; those right of them
 run in the caller's process, the last in a `Finish`. A request is drawn before any byte is read and names the byte
@@ -12,7 +12,7 @@ that reads a second one keeps its ranges apart.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -27,11 +27,10 @@ from .samples import Samples
 from .stats import Stats
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """Sample `index`, as it is drawn in `epoch` at its place in the run."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method of this name
     epoch: int
     place: Place = START
 
@@ -63,17 +62,20 @@ BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
 class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     """Makes host batches of one dataset. It holds only settings, so it can be sent to worker processes.
 
-    request: makes every draw that needs no bytes; raises SampleError if the sample lacks the component that is read.
+    requests: makes every draw that needs no bytes; raises SampleError if a sample lacks the component that is read.
     announce: tells the stores of the request's ranges that these will be read soon.
     allocate: the draft of a batch with a row for each request (the views of a sample are one row here). mask: draws a
     row's masks if they need no content. These four are cheap and run in one thread.
-    fill: reads and decodes a sample, writes its whole row of every array of the draft (over the remains of an unusable
-    sample), and draws the masks that need content. Many threads fill rows of one draft. It raises SampleError if the
-    sample is unusable; the row is then requested, masked and filled with another sample, whose request `allocate` did
-    not see.
+    fill: reads and decodes samples, writes their whole rows of every array of the draft (over the remains of an
+    unusable sample), and draws the masks that need content. Many threads fill rows of one draft.
     join: the host batch of a draft whose rows are filled.
 
-    seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run.
+    `requests` and `fill` take many samples, and raise SampleError if one is unusable. Each is then called for every
+    sample alone; the row of one that is unusable is requested, masked and filled with another sample, whose request
+    `allocate` did not see.
+
+    seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run. together: how
+    many rows one thread fills at once, 1 where a row takes long.
     """
 
     @property
@@ -82,7 +84,10 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     @property
     def needs_progress(self) -> bool: ...
 
-    def request(self, wanted: Wanted) -> RequestT: ...
+    @property
+    def together(self) -> int: ...
+
+    def requests(self, wanted: Sequence[Wanted]) -> list[RequestT]: ...
 
     def announce(self, request: RequestT) -> Announcement: ...
 
@@ -90,7 +95,7 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
     def mask(self, request: RequestT, draft: DraftT, row: int) -> None: ...
 
-    def fill(self, request: RequestT, draft: DraftT, row: int, stats: Stats) -> None: ...
+    def fill(self, requests: Sequence[RequestT], draft: DraftT, rows: Sequence[int], stats: Stats) -> None: ...
 
     def join(self, draft: DraftT) -> HostT_co: ...
 

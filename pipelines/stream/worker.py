@@ -173,9 +173,9 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
 
     def _start(self, plan: BatchPlan, row_by_row: bool = False) -> Begun[DraftT]:
         pool = _RowByRow(self._progress) if row_by_row else self._pool
-        begun = self._maker.start(pool, plan, self._drawn.pop(plan.number, None))
-        for row in begun.rows:
-            row.add_done_callback(self._progress.step)
+        begun = self._maker.start(pool, plan, self._drawn.pop(plan.number, None), row_by_row=row_by_row)
+        for rows in begun.rows:
+            rows.add_done_callback(self._progress.step)
         return begun
 
     def _taken(self, plan: BatchPlan) -> Begun[DraftT] | None:
@@ -237,7 +237,7 @@ class SampleNames(Generic[RequestT, DraftT, HostT]):
     def _name(self, wanted: Wanted) -> tuple[str, str]:
         """The shard and the key of a sample."""
         try:
-            request = self.sampler.request(wanted)
+            (request,) = self.sampler.requests([wanted])
         except SampleError as error:
             return error.shard, error.key
         return next((part.name for part in request.ranges), "no shard"), request.key

@@ -62,7 +62,7 @@ def check_what_is_read(sampler: Any, store: RecordingStore, n: int, *others: Rec
             draft = sampler.allocate([request])
             sampler.mask(request, draft, 0)
             assert not any(each.read_ranges for each in (store, *others)), "nothing is read before a row is filled"
-            sampler.fill(request, draft, 0, Stats())
+            sampler.fill([request], draft, [0], Stats())
             elsewhere = sampler.rows.other_ranges(request.plan)
             assert [each for each, _ in elsewhere] == [*others]
             for each, announced in ((store, request.ranges), *elsewhere):

@@ -62,10 +62,11 @@ class Picky:
             raise AttributeError(name)
         return getattr(self.of, name)
 
-    def fill(self, request, draft, row, stats):
-        self.of.fill(request, draft, row, stats)
-        if request.key in BAD:
-            raise bad(request.key)
+    def fill(self, requests, draft, rows, stats):
+        self.of.fill(requests, draft, rows, stats)
+        for request in requests:
+            if request.key in BAD:
+                raise bad(request.key)
 
 
 @dataclass(frozen=True)

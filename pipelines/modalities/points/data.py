@@ -61,6 +61,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
     """
 
     modality: ClassVar[str] = "points"
+    together: ClassVar[int] = 8
     alike: ClassVar[tuple[str, ...]] = ("select.points", "select.features", "tokens", "noise")
 
     select: PointSelection = field(default_factory=PointSelection)

@@ -200,6 +200,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
     """
 
     modality: ClassVar[str] = "pose"
+    together: ClassVar[int] = 8
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "joints")
 
     clip: PoseClip = field(default_factory=PoseClip)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     windows: bool
     shares: bool
     scores: TokenScores | None
+    together: ClassVar[int] = 8
 
     @property
     def masks(self) -> tuple[Masked, ...]:

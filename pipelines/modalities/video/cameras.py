@@ -168,7 +168,7 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """The batch with the flow, the planes and the draws of each camera."""
         others = {
             one.component: one.join(
-                batch.others[one.component], [replace(of, plan=of.plan.others[at]) for of in planned]
+                batch.others[one.component], [of._replace(plan=of.plan.others[at]) for of in planned]
             )
             for at, one in enumerate(self.others)
         }

@@ -48,9 +48,10 @@ class Texts:
     pattern: Mask
     seed: int = 0
     needs_progress: bool = False
+    together: int = 1
 
-    def request(self, wanted: Wanted) -> TextRequest:
-        return TextRequest(wanted=wanted)
+    def requests(self, wanted: Sequence[Wanted]) -> list[TextRequest]:
+        return [TextRequest(wanted=one) for one in wanted]
 
     def announce(self, request: TextRequest) -> Announcement:
         return UNHEEDED
@@ -61,9 +62,12 @@ class Texts:
     def mask(self, request: TextRequest, draft: list[Maps | None], row: int) -> None:
         pass
 
-    def fill(self, request: TextRequest, draft: list[Maps | None], row: int, stats: Stats) -> None:
-        cues, wanted = Cues(words=np.arange(N), classes=np.arange(N) // (N // 2)), request.wanted
-        draft[row] = self.pattern.maps(GRID, Draw.of(0, wanted.epoch, str(wanted.index), 0, wanted.place, cues))
+    def fill(
+        self, requests: Sequence[TextRequest], draft: list[Maps | None], rows: Sequence[int], stats: Stats
+    ) -> None:
+        cues = Cues(words=np.arange(N), classes=np.arange(N) // (N // 2))
+        for row, wanted in zip(rows, [one.wanted for one in requests], strict=True):
+            draft[row] = self.pattern.maps(GRID, Draw.of(0, wanted.epoch, str(wanted.index), 0, wanted.place, cues))
 
     def join(self, draft: list[Maps | None]) -> TextBatch:
         mask = self.pattern.batched(GRID, [maps for maps in draft if maps is not None])

@@ -179,6 +179,30 @@ def test_nothing_is_left_of_a_bad_sample(images: Path) -> None:
         assert shown[at : at + 2] == rows_of(alone)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizesTogether(SizeData):
+    together: ClassVar[int] = 4
+
+
+def test_samples_that_are_filled_together_are_replaced_one_by_one(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"batch_size": 6, "threads": 2, "device": "cpu", "seed": 2, "max_bad_fraction": 1.0}
+    alone, together = (data(bad=BAD).loader(images, **options) for data in (SizeData, SizesTogether))
+    assert [rows_of(batch) for batch in together] == [rows_of(batch) for batch in alone]
+    for name in ("samples", "bad", "read_bytes"):
+        assert together.stats()[name] == alone.stats()[name]
+    assert alone.stats()["bad"] >= len(BAD)
+    filled: list[int] = []
+    fill_all = SizeData.fill_all
+    monkeypatch.setattr(
+        SizeData, "fill_all", lambda self, some, *rest: (filled.append(len(some)), fill_all(self, some, *rest))
+    )
+    for _ in together:
+        pass
+    assert {*filled} == {1, 2, 4}
+
+
 def rows_of(batch: SizeBatch) -> list[tuple[str, list[object]]]:
     assert batch.early is not None
     assert batch.late is not None

@@ -46,10 +46,13 @@ class Numbers:
     once: Path | None = None
     seed: int = 0
     needs_progress: bool = False
+    together: int = 1
 
-    def request(self, wanted: Wanted) -> NumberRequest:
-        where = Range(f"{wanted.index // 10}.tar", 512, 10)
-        return NumberRequest(wanted=wanted, key=f"n{wanted.index}", ranges=(where,))
+    def requests(self, wanted: Sequence[Wanted]) -> list[NumberRequest]:
+        return [
+            NumberRequest(wanted=one, key=f"n{one.index}", ranges=(Range(f"{one.index // 10}.tar", 512, 10),))
+            for one in wanted
+        ]
 
     def announce(self, request: NumberRequest) -> Announcement:
         return UNHEEDED
@@ -60,14 +63,15 @@ class Numbers:
     def mask(self, request: NumberRequest, draft: torch.Tensor, row: int) -> None:
         pass
 
-    def fill(self, request: NumberRequest, draft: torch.Tensor, row: int, stats: Stats) -> None:
-        index = request.wanted.index
-        if index in self.poison and self._works(index):
-            if self.poison[index] == "hang":
-                time.sleep(1000)
-            os.kill(os.getpid(), signal.Signals[self.poison[index]])
-            time.sleep(1000)  # a signal may need a moment
-        draft[row] = torch.from_numpy(np.random.default_rng([index, request.wanted.epoch]).integers(2**60, size=ROW))
+    def fill(self, requests: Sequence[NumberRequest], draft: torch.Tensor, rows: Sequence[int], stats: Stats) -> None:
+        for row, wanted in zip(rows, [one.wanted for one in requests], strict=True):
+            index = wanted.index
+            if index in self.poison and self._works(index):
+                if self.poison[index] == "hang":
+                    time.sleep(1000)
+                os.kill(os.getpid(), signal.Signals[self.poison[index]])
+                time.sleep(1000)  # a signal may need a moment
+            draft[row] = torch.from_numpy(np.random.default_rng([index, wanted.epoch]).integers(2**60, size=ROW))
 
     def _works(self, index: int) -> bool:
         if self.once is None:

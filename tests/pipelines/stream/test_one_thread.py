@@ -42,9 +42,9 @@ def test_only_the_thread_itself_computes_alone(two_threads):
 class Threads:
     """A sampler whose labels are the number of torch's threads where rows are filled."""
 
-    seed, needs_progress = 0, False
+    seed, needs_progress, together = 0, False, 1
 
-    def request(self, wanted):
+    def requests(self, wanted):
         return wanted
 
     def announce(self, request):
@@ -56,8 +56,8 @@ class Threads:
     def mask(self, request, draft, row):
         pass
 
-    def fill(self, request, draft, row, stats):
-        draft[row] = torch.get_num_threads()
+    def fill(self, requests, draft, rows, stats):
+        draft[rows] = torch.get_num_threads()
 
     def join(self, draft):
         return Batch(key=["a"] * len(draft), label=draft)

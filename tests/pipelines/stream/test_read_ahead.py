@@ -119,10 +119,10 @@ class Failing(Numbers):
 
     bad: int
 
-    def request(self, wanted: Wanted) -> NumberRequest:
-        if wanted.index == self.bad:
+    def requests(self, wanted: Sequence[Wanted]) -> list[NumberRequest]:
+        if any(one.index == self.bad for one in wanted):
             raise RuntimeError("of batch 4")
-        return super().request(wanted)
+        return super().requests(wanted)
 
 
 def test_an_error_of_a_request_ahead_is_raised_at_its_batch():

@@ -59,10 +59,9 @@ class Trajectories:
             raise ValueError(
                 f"steps={steps}: the trajectories of {data} have {longest} steps; a rollout can have 1 to {longest - 1}"
             )
-        requests = [sampler.request(Wanted(index=index, epoch=0)) for index in indexes]
+        requests = sampler.requests([Wanted(index=index, epoch=0) for index in indexes])
         draft = sampler.allocate(requests)
-        for row, request in enumerate(requests):
-            sampler.fill(request, draft, row, Stats())
+        sampler.fill(requests, draft, range(len(requests)), Stats())
         fields = [reader.statistics.normalised(reader.fields(index, 0, length)) for index in indexes]
         views = [_at_start(one.plan.made[0], values[0]) for one, values in zip(requests, fields, strict=True)]
         keys, change = [one.key for one in requests], reader.statistics.relative_change
