@@ -1,6 +1,5 @@
 """Turns raw media into shards: datasets, encoders, and the job that runs them."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,29 +12,21 @@ if TYPE_CHECKING:
     from .foreign import IndexReport, index_tars
     from .job.shards import JobReport, SplitReport, make_shards
 else:
-    _HOMES = {
-        "DATASETS": "datasets",
-        "Limits": "encode.limits",
-        "PROFILES": "encode.video.profile",
-        "VideoProfile": "encode.video.profile",
-        "Executor": "executors.base",
-        "LocalExecutor": "executors.local",
-        "RayExecutor": "executors.ray",
-        "IndexReport": "foreign",
-        "index_tars": "foreign",
-        "JobReport": "job.shards",
-        "SplitReport": "job.shards",
-        "make_shards": "job.shards",
-    }
+    from maskstream.shards.lazy import lazy_names
 
-    def __getattr__(name):
-        """Imports what a name stands for when it is asked for: worker processes import this package too, and need
-        neither the datasets nor all encoders.
-        """
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__} has no attribute {name}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "datasets": "DATASETS",
+            "encode.limits": "Limits",
+            "encode.video.profile": "PROFILES VideoProfile",
+            "executors.base": "Executor",
+            "executors.local": "LocalExecutor",
+            "executors.ray": "RayExecutor",
+            "foreign": "IndexReport index_tars",
+            "job.shards": "JobReport SplitReport make_shards",
+        },
+    )
 
 __all__ = [
     "DATASETS",

@@ -263,7 +263,7 @@ def test_no_pickle_and_no_global_random_state():
 
 PACKAGE, USER, RUN, DATA = "this package", "the command line or the caller", "a run's folder", "data"
 NAMES_CODE = {
-    "preprocess/__init__.py": {"import_module": PACKAGE},
+    "shards/lazy.py": {"import_module": PACKAGE},
     "preprocess/datasets/__init__.py": {"import_module": PACKAGE, "imported": PACKAGE, "named": USER},
     "shards/config/assignments.py": {"find_class": USER, "type(config).from_dict": USER},
     "shards/config/base.py": {"find_class": USER, "cls.from_dict": USER, "imported": USER},

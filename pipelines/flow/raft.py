@@ -17,8 +17,6 @@ from typing import Literal, get_args
 
 import torch
 import xxhash
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -105,6 +103,8 @@ class Raft(BatchFlow):
 @lru_cache(maxsize=4)
 def network(weights: str, checksum: str, model: Model, device: torch.device) -> nn.Module:
     """The network with the weights of a file, on a device; raises ValueError where they do not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
     from torchvision.models.optical_flow import raft_large, raft_small
 
     net: nn.Module = {"small": raft_small, "large": raft_large}[model](weights=None, progress=False)
