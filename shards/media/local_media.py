@@ -8,6 +8,7 @@ their media themselves are read.
 import io
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import av
@@ -36,6 +37,8 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_open = av.open if int(av.__version__.partition(".")[0]) >= 19 else partial(av.open, metadata_errors="ignore")
+"""Tags that are no UTF-8 are no error; to PyAV 19 they never are."""
 _HEAD_BYTES = 4096
 _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
@@ -59,7 +62,7 @@ def open_media(source: Path | bytes, container: str | None = None, **options: st
     }
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source.absolute()}"
     try:
-        return av.open(file, "r", format=container, metadata_errors="ignore", options={**options, **limits})
+        return _open(file, "r", format=container, options={**options, **limits})
     except (av.FFmpegError, ValueError) as error:
         if _is_text(_head(source)):
             raise MediaError("is a text file or a playlist, not media that FFmpeg can open") from error
