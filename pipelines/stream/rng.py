@@ -4,6 +4,7 @@ What a batch shares is drawn by generators of the global batch's number. A sampl
 row, progress), so ranks and workers agree without communication.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,8 +42,42 @@ def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.r
     The purpose is part of the key, so a new kind of draw never changes an existing one. The draws do not depend on
     topology, batch composition or the order of calls.
     """
-    name = f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode()
-    return np.random.Generator(np.random.Philox(_Key(xxhash.xxh3_128_intdigest(name))))  # type: ignore[arg-type]
+    return np.random.Generator(_philox(_number(seed, epoch, key, view, purpose)))
+
+
+def sample_rngs(
+    seed: int, samples: Iterable[tuple[int, str]], view: int, purpose: str
+) -> Iterator[np.random.Generator]:
+    """The generators of one decision for many samples, each given by its epoch and its key: those of `sample_rng`.
+
+    Each is valid until the next one is taken: it is one generator whose state is set anew, which takes a fifth of the
+    time that a new one takes.
+    """
+    bits, nothing = _philox(0), (0, 0, 0, 0)
+    rng = np.random.Generator(bits)
+    for epoch, key in samples:
+        number = _number(seed, epoch, key, view, purpose)
+        words = (number & 0xFFFF_FFFF_FFFF_FFFF, number >> 64)
+        state: Any = {  # numpy takes tuples too, which are made faster
+            "bit_generator": "Philox",
+            "state": {"counter": nothing, "key": words},
+            "buffer": nothing,
+            "buffer_pos": len(nothing),
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        bits.state = state
+        yield rng
+
+
+def _philox(number: int) -> np.random.Philox:
+    """Philox at its beginning with a number as key."""
+    return np.random.Philox(_Key(number))  # type: ignore[arg-type]
+
+
+def _number(seed: int, epoch: int, key: str, view: int, purpose: str) -> int:
+    """The key of Philox for one decision."""
+    return xxhash.xxh3_128_intdigest(f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode())
 
 
 class _Key(ISeedSequence):

@@ -6,12 +6,15 @@ video decoder often decodes without an error.
 """
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import xxhash
 
 from maskstream.shards.errors import StoreError
+
+from .base import Range
 
 _log = logging.getLogger(__name__)
 _SAID: set[str] = set()
@@ -60,6 +63,22 @@ def sums_bytes(size_bytes: int) -> int:
 def blocks_around(offset: int, size: int, size_bytes: int) -> tuple[int, int]:
     """The bytes [begin, end) of the blocks that hold a range of a tar with `size_bytes` bytes."""
     return offset // BLOCK_BYTES * BLOCK_BYTES, min(-(-(offset + size) // BLOCK_BYTES) * BLOCK_BYTES, size_bytes)
+
+
+def runs_of_blocks(ranges: Sequence[Range]) -> list[list[int]]:
+    """The numbers of the ranges whose blocks overlap or touch, together, by file and offset."""
+    runs: list[list[int]] = []
+    last, end = "", -1
+    for n in sorted(range(len(ranges)), key=ranges.__getitem__):
+        name, offset, size = ranges[n]
+        block, stop = offset // BLOCK_BYTES, -(-(offset + size) // BLOCK_BYTES)
+        if name == last and block <= end:
+            runs[-1].append(n)
+            end = max(end, stop)
+        else:
+            runs.append([n])
+            last, end = name, stop
+    return runs
 
 
 @lru_cache(maxsize=1 << 12)

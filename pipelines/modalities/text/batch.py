@@ -30,18 +30,19 @@ class Unpadded(Movable):
     @classmethod
     def of(cls, tokens: npt.NDArray[np.int32], documents: npt.NDArray[np.int32]) -> Self:
         """The unpadded form of rows: tokens int32 (B, L), documents int32 (B, L) as in `TextBatch`."""
-        flat = documents.ravel()
-        index = np.flatnonzero(flat >= 0)
-        number = flat[index].astype(np.int64) + index // max(documents.shape[1], 1) * (documents.shape[1] + 1)
-        starts = np.flatnonzero(np.diff(number, prepend=-1))
-        edges = np.append(starts, len(index))
+        valid = documents >= 0
+        index, number = np.flatnonzero(valid), documents[valid]
+        new = np.ones(len(index) + 1, np.bool_)
+        np.not_equal(number[1:], number[:-1], out=new[1:-1])
+        new[np.cumsum(np.count_nonzero(valid, axis=1))] = True  # a row begins with a document of its own
+        edges = np.flatnonzero(new).astype(np.int32)
         lengths = np.diff(edges)
-        positions = np.arange(len(index)) - np.repeat(starts, lengths)
+        positions = np.arange(len(index), dtype=np.int32) - np.repeat(edges[:-1], lengths)
         return cls(
-            tokens=torch.from_numpy(tokens.ravel()[index]),
+            tokens=torch.from_numpy(tokens[valid]),
             index=torch.from_numpy(index),
-            positions=torch.from_numpy(positions.astype(np.int32)),
-            cu_seqlens=torch.from_numpy(edges.astype(np.int32)),
+            positions=torch.from_numpy(positions),
+            cu_seqlens=torch.from_numpy(edges),
             longest=int(lengths.max(initial=0)),
         )
 

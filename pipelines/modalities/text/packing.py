@@ -43,6 +43,13 @@ class Packing:
         pieces = (self.sample[at].tolist(), self.first[at].tolist(), self.count[at].tolist())
         return list(zip(*pieces, strict=True))
 
+    def rows(self, numbers: Int64s) -> tuple[Int64s, Int64s]:
+        """The pieces of many rows, row after row: the place of each one's row in `numbers`, and its own number."""
+        first, stop = self.start[numbers], self.start[numbers + 1]
+        counts = stop - first
+        row = np.repeat(np.arange(len(numbers)), counts)
+        return row, np.arange(len(row)) + (first - np.cumsum(counts) + counts)[row]
+
 
 def packed(lengths: Int64s, shard_samples: Int64s, room: int, extra: int) -> Packing:
     """The packing of documents of `lengths` tokens, int64 (N,), into rows of `room` tokens, shard by shard.
@@ -123,6 +130,25 @@ def token_range(manifest: Manifest, sample: int, name: str, first: int, count: i
                 f"{first + count - 1} are read"
             )
     return Range(where, offset + begin + first * itemsize, count * itemsize)
+
+
+def token_ranges(manifest: Manifest, samples: Int64s, name: str, first: Int64s, count: Int64s) -> list[Range]:
+    """`token_range` of many samples, none of them removed; SampleError for the first that has none."""
+    component = manifest.components[name]
+    words, facts = component.words["dtype"], component.facts
+    sizes = np.array([*(np.dtype(word).itemsize if word in TOKEN_TYPES else 0 for word in words.names), 0])
+    itemsize, offset, size = sizes[words.code[samples]], component.offset[samples], component.size[samples]
+    n, begin = facts["n_tokens"][samples].astype(np.int64), facts["data_offset"][samples].astype(np.int64)
+    # Nothing overflows where each of these holds.
+    fits = (offset > 0) & (itemsize > 0) & (n >= 0) & (n <= size) & (begin >= 0) & (begin <= size)
+    fits &= (first >= 0) & (count > 0) & (count <= n) & (first <= n - count)
+    if not fits.all() or not (begin + n * itemsize == size).all():
+        places = zip(samples.tolist(), first.tolist(), count.tolist(), strict=True)
+        return [token_range(manifest, sample, name, *piece) for sample, *piece in places]
+    names = manifest.shard_names
+    shards, starts = manifest.shard[samples].tolist(), (offset + begin + first * itemsize).tolist()
+    places = zip(shards, starts, (count * itemsize).tolist(), strict=True)
+    return [Range(names[shard], start, length) for shard, start, length in places]
 
 
 def token_dtype(manifest: Manifest, sample: int, name: str) -> np.dtype[np.unsignedinteger]:

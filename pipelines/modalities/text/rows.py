@@ -1,8 +1,8 @@
 """Rows of texts: finds the documents of a row, reads their tokens, words and classes, and gives the mask its cues."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,20 +11,19 @@ import torch
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows, Shown
+from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, Planned, RowMaker, SampleRows, Shown
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.modalities.text.packing import token_dtype, token_range
-from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.rng import sample_rngs
 from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.errors import DataError, RemovedError
+from maskstream.shards.errors import DataError, SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
 from maskstream.shards.stores.base import Range
 
 from .batch import N_CLASSES, NO_CLASS, TextBatch, Unpadded
-from .packing import Packing
+from .packing import Int64s, Packing, token_range, token_ranges
 from .token_scores import TokenScores
 
 TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
@@ -32,13 +31,11 @@ NONE = Unpadded.of(np.empty((0, 1), np.int32), np.empty((0, 1), np.int32))
 """No tokens, before `join` finds those of a batch."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """A part of a document: its sample, its `count` tokens from number `first` on, and where their values lie."""
+class Piece(NamedTuple):
+    """A part of a document: its sample, the number of its tokens, and where the values of each component lie."""
 
     sample: int
-    first: int
-    count: int
+    tokens: int
     ranges: tuple[Range, ...]
 
 
@@ -57,7 +54,7 @@ class TextPlan:
     costs more than a row of numbers.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: list[Piece] = field(default_factory=list)
     row: FilledRow | None = None
 
     @property
@@ -84,7 +81,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     windows: bool
     shares: bool
     scores: TokenScores | None
-    together: ClassVar[int] = 8
+    together: ClassVar[int] = 32
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -122,16 +119,35 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         return Shown(key, -1, f"{key} {first}")
 
     def plan(self, item: Item) -> TextPlan:
-        """Finds the documents of a row and their byte ranges; raises SampleError if none of them is there."""
-        pieces, removed = [], None
-        for sample, first, count in self.packing.row(item.index):
-            try:
-                pieces.append(self._piece(item, sample, first, count))
-            except RemovedError as error:
-                removed = error
-        if not pieces:
-            raise removed or ValueError(f"row {item.index} has no documents; packing.py makes no such row")
-        return TextPlan(pieces=tuple(pieces))
+        """That of one row."""
+        return self.plan_all([item])[0]
+
+    def plan_all(self, items: Sequence[Item]) -> list[TextPlan]:
+        """Finds the documents of rows and their byte ranges; raises SampleError if none of a row's is there."""
+        manifest = items[0].manifest
+        row, number = self.packing.rows(np.array([item.index for item in items]))
+        sample, first, count = self.packing.sample[number], self.packing.first[number], self.packing.count[number]
+        if len(manifest.removed):
+            there = ~np.isin(sample, manifest.removed)
+            for gone in np.setdiff1d(np.arange(len(items)), row[there]).tolist():
+                raise manifest.sample_error(int(sample[row == gone][-1]), self.components[0], "it was removed")
+            row, sample, first, count = row[there], sample[there], first[there], count[there]
+        most = self.grid.size - sum(map(len, self.ends))
+        if self.windows and (long := np.flatnonzero(count > most)).size:
+            first = first.copy()
+            first[long] += self._windows(items, row[long].tolist(), sample[long].tolist(), count[long] - most + 1)
+        count = np.minimum(count, most)
+        try:
+            found = [token_ranges(manifest, sample, name, first, count) for name in self.components]
+        except SampleError:
+            for piece in zip(sample.tolist(), first.tolist(), count.tolist(), strict=True):
+                self._check_piece(manifest, *piece)
+            raise
+        ranges = zip(*found, strict=True)
+        plans = [TextPlan() for _ in items]
+        for at, *made in zip(row.tolist(), sample.tolist(), count.tolist(), ranges, strict=True):
+            plans[at].pieces.append(Piece(*made))
+        return plans
 
     def layout(self, memory: Memory[TextPlan]) -> TextBatch:
         """The empty batch; `join` makes what follows from the tokens."""
@@ -149,36 +165,41 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         )
 
     def fill(self, item: Item, plan: TextPlan, batch: TextBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads the documents of a row, the same for all views; raises SampleError if one is unusable."""
-        at = own.start
-        tokens, documents, words = (own.whole(one)[at] for one in (batch.tokens, batch.documents, batch.words))
-        classes = None if batch.classes is None else own.whole(batch.classes)[at]
-        begin, end = self.ends
-        tokens[:], documents[:], words[:] = self.tokenizer.pad or 0, -1, -1
-        if classes is not None:
-            classes[:] = NO_CLASS
-        plan.row = FilledRow(tokens, documents, words, classes)
-        place, last = 0, 0
-        for number, piece in enumerate(plan.pieces):
-            with item.manifest.reading(piece.sample, self.components[0]):
-                read = item.read(piece.ranges, stats)
-            with stats.stage("convert"):
-                values = self._values(item.manifest, piece, read)
-                inside = slice(place + len(begin), place + len(begin) + piece.count)
-                documents[place : inside.stop + len(end)] = number
-                tokens[place : inside.start] = begin
-                tokens[inside] = values[TOKENS]
-                tokens[inside.stop : inside.stop + len(end)] = end
-                numbers = values.get(WORDS, np.arange(piece.count))
-                words[inside] = numbers - numbers[0] + last
-                last += int(numbers[-1] - numbers[0]) + 1
+        """Fills one row."""
+        self.fill_all([Filling(item, plan, own)], batch, stats)
+
+    def fill_all(self, filling: Sequence[Filling[TextPlan]], batch: TextBatch, stats: Stats) -> None:
+        """Reads the documents of rows, the same for all views; raises SampleError if one is unusable."""
+        manifest, own = filling[0].item.manifest, filling[0].own
+        pieces = [piece for one in filling for piece in one.plan.pieces]
+        values = self._values(manifest, pieces, stats)
+        with stats.stage("convert"):
+            whole = [own.whole(one) for one in (batch.tokens, batch.documents, batch.words)]
+            classes = None if batch.classes is None else own.whole(batch.classes)
+            (begin, end), stop = self.ends, 0
+            for one in filling:
+                at = one.own.start
+                tokens, documents, words = (rows[at] for rows in whole)
+                one.plan.row = FilledRow(tokens, documents, words, None if classes is None else classes[at])
+                place, last = 0, 0
+                tokens[:], documents[:], words[:] = self.tokenizer.pad or 0, -1, -1
                 if classes is not None:
-                    classes[inside] = values[CLASSES]
-                place = inside.stop + len(end)
-        if item.views > 1:
-            for rows in (batch.tokens, batch.documents, batch.words, batch.classes):
-                if rows is not None:
-                    own.of(rows)[1:] = own.of(rows)[0]
+                    classes[at] = NO_CLASS
+                for number, piece in enumerate(one.plan.pieces):
+                    start, stop = stop, stop + piece.tokens
+                    inside = slice(place + len(begin), place + len(begin) + piece.tokens)
+                    documents[place : inside.stop + len(end)] = number
+                    tokens[place : inside.start] = begin
+                    tokens[inside] = values[TOKENS][start:stop]
+                    tokens[inside.stop : inside.stop + len(end)] = end
+                    numbers = values[WORDS][start:stop] if WORDS in values else np.arange(piece.tokens)
+                    np.add(numbers, last - int(numbers[0]), out=words[inside], casting="same_kind")
+                    last = int(words[inside.stop - 1]) + 1
+                    if classes is not None:
+                        classes[at, inside] = values[CLASSES][start:stop]
+                    place = inside.stop + len(end)
+                for rows in (*whole, *(() if classes is None else (classes,))):
+                    rows[at + 1 : one.own.stop] = rows[at]
 
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The words, classes, scores and tokens of a row."""
@@ -192,7 +213,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             classes[classes == NO_CLASS] = -1
         if self.scores is not None:
             begin = len(self.ends[0])
-            scores = self.scores.in_row(item.shown.key, begin, plan.pieces[0].count, self.grid.size)
+            scores = self.scores.in_row(item.shown.key, begin, plan.pieces[0].tokens, self.grid.size)
         return Cues(words=words, classes=classes, scores=scores, tokens=plan.row.tokens.astype(np.int64))
 
     def join(self, batch: TextBatch, planned: Sequence[Planned[TextPlan]]) -> TextBatch:
@@ -201,31 +222,64 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         lengths = torch.from_numpy((documents >= 0).sum(1, dtype=np.int32))
         return replace(batch, lengths=lengths, unpadded=Unpadded.of(batch.tokens.numpy(), documents))
 
-    def _piece(self, item: Item, sample: int, first: int, count: int) -> Piece:
-        """A part of a document, cut to a window if it does not fit into a row."""
-        manifest, most = item.manifest, self.grid.size - sum(map(len, self.ends))
-        if count > most:
-            rng = sample_rng(item.seed, item.epoch, manifest.key(sample), 0, "window")
-            drawn = int(rng.integers(count - most + 1))
-            first, count = first + (drawn if self.windows else 0), most
-        ranges = tuple(token_range(manifest, sample, name, first, count) for name in self.components)
-        return Piece(sample=sample, first=first, count=count, ranges=ranges)
+    def _check_piece(self, manifest: Manifest, sample: int, first: int, count: int) -> None:
+        """SampleError if the numbers of a piece contradict each other."""
+        for name in self.components:
+            token_range(manifest, sample, name, first, count)
 
-    def _values(self, manifest: Manifest, piece: Piece, read: Sequence[bytes]) -> dict[str, npt.NDArray[np.int64]]:
-        """The values of a piece by component; SampleError for some that are none."""
+    def _windows(self, items: Sequence[Item], rows: list[int], samples: list[int], most: Int64s) -> Int64s:
+        """Draws the first token of windows, each below its `most`; rows: the places of their items."""
+        epochs, keys = [items[row].epoch for row in rows], items[0].manifest.keys(samples)
+        rngs = sample_rngs(items[0].seed, zip(epochs, keys, strict=True), 0, "window")
+        return np.array([rng.integers(one) for rng, one in zip(rngs, most.tolist(), strict=True)])
+
+    def _values(self, manifest: Manifest, pieces: Sequence[Piece], stats: Stats) -> dict[str, npt.NDArray[Any]]:
+        """The values of pieces by component, piece after piece; SampleError if one of them is unusable."""
+        try:
+            return self._read(manifest, pieces, stats)
+        except SampleError:
+            for piece in pieces if len(pieces) > 1 else ():
+                self._read(manifest, [piece], Stats())  # raises the error of the first that has one
+            raise
+
+    def _read(self, manifest: Manifest, pieces: Sequence[Piece], stats: Stats) -> dict[str, npt.NDArray[Any]]:
+        """The same, with an error that names the sample where there is only one."""
+        sample = pieces[0].sample
+        with manifest.reading(sample, self.components[0]), stats.stage("read"):
+            read = manifest.store.read_many([one for piece in pieces for one in piece.ranges])
+        stats.read_bytes += sum(map(len, read))
         values = {}
-        for name, data in zip(self.components, read, strict=True):
-            with manifest.reading(piece.sample, name):
-                values[name] = np.frombuffer(data, token_dtype(manifest, piece.sample, name)).astype(np.int64)
-                self._check(name, values[name])
+        with stats.stage("convert"):
+            starts = np.cumsum([piece.tokens for piece in pieces[:-1]], dtype=np.int64)
+            for n, name in enumerate(self.components):
+                with manifest.reading(sample, name):
+                    values[name] = self._joined(manifest, pieces, name, read[n :: len(self.components)])
+                    self._check(name, values[name], starts)
         return values
 
-    def _check(self, name: str, values: npt.NDArray[np.int64]) -> None:
-        """DataError for values that are none."""
+    def _joined(
+        self, manifest: Manifest, pieces: Sequence[Piece], name: str, read: Sequence[bytes]
+    ) -> npt.NDArray[Any]:
+        """The values of a component of pieces, those that are subtracted as int64; their types may differ."""
+        words = manifest.components[name].words["dtype"]
+        codes = words.code[[piece.sample for piece in pieces]].tolist()
+        if len({*codes}) == 1:
+            values = np.frombuffer(b"".join(read), words.names[codes[0]])
+        else:
+            values = np.concatenate(
+                [np.frombuffer(one, words.names[code]) for one, code in zip(read, codes, strict=True)]
+            )
+        return values.astype(np.int64) if name == WORDS else values
+
+    def _check(self, name: str, values: npt.NDArray[Any], starts: Int64s) -> None:
+        """DataError for values that are none; starts: where pieces begin, but for the first."""
         if name == TOKENS and values.max() >= self.tokenizer.vocabulary:
             raise DataError(f"has the id {values.max()}; its tokenizer has {self.tokenizer.vocabulary}")
-        if name == WORDS and (np.diff(values) & ~1).any():  # steps of neither 0 nor 1
-            raise DataError("has words whose numbers do not ascend by one")
+        if name == WORDS:
+            steps = np.diff(values)
+            steps[starts - 1] = 0
+            if (steps & ~1).any():  # neither 0 nor 1
+                raise DataError("has words whose numbers do not ascend by one")
         if name == CLASSES and (wrong := values[(values >= N_CLASSES) & (values != NO_CLASS)]).size:
             raise DataError(f"has the class {wrong[0]}; legal are 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,47 @@ def test_names_are_paths_from_the_folder(tmp_path: Path) -> None:
     assert store.read_many([Range("../outside.tar", 3, 4), Range("b.tar", 0, 5)]) == [b"side", b"split"]
     with pytest.raises(StoreError, match=r"c\.tar cannot be opened"):
         store.size("c.tar")
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_ranges_that_are_read_together_are_those_that_are_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summed: bool
+) -> None:
+    draw = random.Random(3)
+    for name in ("a", "b"):
+        data = draw.randbytes(50_000)
+        (tmp_path / f"{name}.tar").write_bytes(data)
+        if summed:
+            (tmp_path / f"{name}.sums").write_bytes(sum_blocks(memoryview(data)))
+    store = LocalStore(tmp_path)
+    for _ in range(50):
+        ranges = [
+            Range(
+                draw.choice(("a.tar", "b.tar")),
+                at := draw.randrange(50_000),
+                min(draw.choice((0, 9, 5000)), 50_000 - at),
+            )
+            for _ in range(9)
+        ]
+        assert store.read_many(ranges) == [store.read(*one) for one in ranges]
+    for wrong in (Range("a.tar", -1, 5), Range("a.tar", 9, -1), Range("b.tar", 49_999, 2), Range("c.tar", 0, 1)):
+        with pytest.raises(StoreError) as alone:
+            store.read(*wrong)
+        with pytest.raises(StoreError) as together:
+            store.read_many([Range("a.tar", 4, 9), wrong, Range("a.tar", 0, 9)])
+        assert str(together.value) == str(alone.value)
+    reads: list[int] = []
+    monkeypatch.setattr(store, "read", lambda name, offset, size: reads.append(size) or bytes(size))
+    store.read_many(
+        [
+            Range("a.tar", 4096, 1),
+            Range("a.tar", 12_288, 5),
+            Range("a.tar", 20_480, 5),
+            Range("a.tar", 8191, 1),
+            Range("a.tar", 8192, 4096),
+        ]
+    )
+    assert reads == [8197, 5]
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 1 << 62), (1 << 62, 1), (-1, 5), (0, -1), (9, 1), (1 << 70, 1 << 70)])

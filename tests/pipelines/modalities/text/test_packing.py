@@ -47,6 +47,15 @@ def test_a_known_packing():
     assert rows == [[(0, 3), (2, 2)], [(1, 6)], [(3, 1)]]
 
 
+def test_the_pieces_of_many_rows_are_those_of_each():
+    packing = packed(lengths_of(3, 60, 40), np.array([25, 35]), 16, extra=2)
+    numbers = np.random.default_rng(0).integers(len(packing), size=50)
+    row, piece = packing.rows(numbers)
+    for at, number in enumerate(numbers):
+        columns = (column[piece[row == at]].tolist() for column in (packing.sample, packing.first, packing.count))
+        assert list(zip(*columns, strict=True)) == packing.row(number)
+
+
 def test_one_document_a_row_is_whole():
     packing = one_a_row(np.array([3, 900]), np.array([1, 1]))
     assert packing.row(1) == [(1, 0, 900)]
