@@ -7,9 +7,13 @@ writable, each process compiles for itself. NUMBA_CACHE_DIR sets another folder.
 """
 
 from collections.abc import Callable
+from inspect import signature
 from typing import ParamSpec, TypeVar
 
 import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,3 +29,25 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # no folder for the cache is writable
         return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+def instructions(result: types.Type) -> Callable[[Callable[..., ir.Value | None]], Callable[..., int]]:
+    """Makes a function that kernels call with integers of the LLVM instructions that the decorated one builds.
+
+    The decorated function takes an `ir.IRBuilder` and the integers as `ir.Value`, and returns the value of the numba
+    type `result`, or None if that is `types.void`.
+    """
+
+    def decorate(build: Callable[..., ir.Value | None]) -> Callable[..., int]:
+        def typed(_: object, *arguments: types.Type) -> object:
+            def generate(context: ir.Context, builder: ir.IRBuilder, _: object, values: list[ir.Value]) -> object:
+                made = build(builder, *values)
+                return context.get_dummy_value() if made is None else made
+
+            return result(*[types.intp] * len(arguments)), generate
+
+        typed.__signature__ = signature(build)  # type: ignore[attr-defined]  # numba reads it: one parameter each
+        made: Callable[..., int] = intrinsic(typed)
+        return made
+
+    return decorate

@@ -353,6 +353,8 @@ class Loader(Generic[BatchT]):
             return f"With {self.world_size} ranks use batch_size={saved // self.world_size}"
         if state.get("dataset") != self._identity.get("dataset") and isinstance(state.get(DATASET_VERSION), int):
             return f"Open version {state[DATASET_VERSION]} of the split that it was saved with"
+        if _of_parts(state, "pixels", 1) != _of_parts(self._identity, "pixels", 1):
+            return "Pixels are made by another arithmetic here: use the release of maskstream that saved it"
         for name, otherwise in (("backend", "cpu"), ("output", "rgb")):
             was, here = (_of_parts(each, name, otherwise) for each in (state, self._identity))
             if was != here:
@@ -380,7 +382,7 @@ def _compared(identity: Any) -> Any:
     return [_compared(value) for value in identity] if isinstance(identity, list) else identity
 
 
-def _of_parts(identity: Mapping[str, Any], name: str, otherwise: str) -> Any:
+def _of_parts(identity: Mapping[str, Any], name: str, otherwise: object) -> Any:
     """The value of a setting in an identity, or in that of the first part of a mixture."""
     parts = identity.get("sources")
     if isinstance(parts, list) and parts and isinstance(parts[0], Mapping):

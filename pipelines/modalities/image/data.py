@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from maskstream.shards.members.image import IMAGE
 from maskstream.shards.stores.base import Range
 
 from .batch import ImageBatch
-from .decode import REDUCIBLE, decode_image, on_grid, reduction, show
+from .decode import PIXELS_VERSION, REDUCIBLE, decode_image, on_grid, reduction, show
 
 CUES = frozenset({"frames"})
 """What masks of pictures may follow."""
@@ -114,6 +114,10 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
         image_components(split.manifest, self.component)
         augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5) if split.shuffle else CenterCrop()
         return replace(self, augment=self.augment or augment)
+
+    def identity(self, split: Split) -> dict[str, Any]:
+        """The split, and the version of the resize, which decides the pixels."""
+        return {"pixels": PIXELS_VERSION, **split.identity}
 
     def plan(self, item: Item) -> ImagePlan:
         """The plan of the sample's image; raises SampleError if it has none or several."""

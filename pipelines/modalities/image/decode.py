@@ -2,7 +2,8 @@
 
 libjpeg-turbo, which OpenCV's wheels contain, decodes a JPEG at 1/2, 1/4 or 1/8 of its size with a smaller inverse DCT
 of each 8 x 8 block. That is much faster, and close to averaging the full image over areas. It is used if the reduced
-crop still has at least as many pixels as the output. PNG and WebP are always decoded in full.
+crop still has at least as many pixels as the output. PNG and WebP are always decoded in full. OpenCV gives RGB itself,
+since libjpeg-turbo writes either order of colours as fast.
 
 A crop of an image that is decoded at 1/n is extended to multiples of n, so that it has whole pixels in the reduced
 image. It grows by less than n pixels on each side, which is less than one pixel of the output.
@@ -21,13 +22,16 @@ from maskstream.shards.media.image_header import check_image
 UInt8s = npt.NDArray[np.uint8]
 
 _FLAGS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,  # with a colour flag it is IMREAD_REDUCED_COLOR_2
+    4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+_NARROWEST = 32
 REDUCIBLE = ("jpg", "jpeg")
 """The endings of members that can be decoded at reduced resolution."""
+PIXELS_VERSION = 2
+"""The version of the resize, which is part of a loader's identity; 1 was OpenCV's means over areas, or bicubic."""
 
 
 class ImageError(DataError):
@@ -49,7 +53,7 @@ def on_grid(crop: Crop, n: int, width: int, height: int) -> Crop:
 
 
 def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
-    """Decodes an image of width x height pixels at 1/n of its size: uint8 (ceil(height / n), ceil(width / n), 3), BGR.
+    """Decodes an image of width x height pixels at 1/n of its size: uint8 (ceil(height / n), ceil(width / n), 3), RGB.
 
     Raises DataError if it cannot be decoded, or has another size; its header is compared first.
     """
@@ -67,14 +71,17 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
 
 
 def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
-    """Writes a crop of an image that was decoded at 1/n to `out`, uint8 (size, size, 3), RGB.
+    """Writes a crop of an image that was decoded at 1/n to `out`, uint8 (size, size, 3), C-contiguous.
 
-    The crop, in pixels of the full image, must come from `on_grid`. It is resized by averaging over areas if it shrinks
-    on both axes, else bicubically as in MAE.
+    The crop, in pixels of the full image, must come from `on_grid`. It is resized bicubically with antialiasing, as in
+    MAE (resize.py). Raises ValueError if it is not within the image.
     """
-    right, bottom = crop.x + crop.width, crop.y + crop.height
-    part = pixels[crop.y // n : -(-bottom // n), crop.x // n : -(-right // n)]
-    size = len(out)
-    shrinks = min(part.shape[:2]) >= size
-    resized = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    cv2.cvtColor(resized[:, ::-1] if crop.flip else resized, cv2.COLOR_BGR2RGB, dst=out)
+    from .resize import resize_crop
+
+    left, top, right, bottom = crop.x // n, crop.y // n, -(-(crop.x + crop.width) // n), -(-(crop.y + crop.height) // n)
+    height, width, _ = pixels.shape
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ValueError(f"{crop} is not within an image of {width * n}x{height * n} pixels; cut it to the image")
+    if width < _NARROWEST:
+        pixels = np.pad(pixels, ((0, 0), (0, _NARROWEST - width), (0, 0)))
+    resize_crop(pixels, left, top, right - left, bottom - top, crop.flip, out)

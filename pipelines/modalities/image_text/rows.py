@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
 from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
 from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
+from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
@@ -94,6 +96,10 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
     def visible(self) -> Visible | None:
         """None: the number of visible tokens follows the texts."""
         return None
+
+    def identity(self, split: Split) -> dict[str, Any]:
+        """That of the pictures, which all else is beside."""
+        return self.pictures.identity(split)
 
     def plan(self, item: Item) -> ImageTextPlan:
         """Draws crops and texts, and finds their byte ranges; raises SampleError if the sample lacks either."""

@@ -190,7 +190,7 @@ def _question(manifest: Manifest, components: Sequence[str], index: int) -> Ques
             raise DataError("has no question with an answer; take a split of questions, such as stamps-knowledge")
     return Question(
         key=manifest.key(index),
-        image=cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8),
+        image=pixels,
         text=told["question"],
         answers=answers,
         choices=_texts(told.get("choice")),

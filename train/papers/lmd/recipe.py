@@ -22,9 +22,9 @@ def lmd_base() -> Recipe[ImageBatch]:
     `mask.ratio` is the schedule: masks.Piecewise() is their second one, 0.75 the fixed ratio of MAE.
 
     Differs from the authors' code in: latents are of a quantiser that is trained here, without rounding, theirs the
-    mode of Stable Diffusion's KL autoencoder; pictures are resized by area and bilinearly, theirs
-    bicubically; the decoder does not subtract its positions; AdamW, theirs may be Adan; no bias for key, which changes
-    no softmax; mask tokens do not decay, theirs do. Their third schedule is in no published code.
+    mode of Stable Diffusion's KL autoencoder; the decoder does not subtract its positions; AdamW, theirs may be Adan;
+    no bias for key, which changes no softmax; mask tokens do not decay, theirs do. Their third schedule is in no
+    published code.
     """
     return Recipe(
         name="lmd-base",

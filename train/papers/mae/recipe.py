@@ -17,10 +17,9 @@ def mae_base() -> Recipe[ImageBatch]:
 
     The paper's longest runs have 1,600 epochs: set schedule.epochs and schedule.warmup (40 epochs are 0.025 of them).
 
-    Differs from the authors' code in: images are resized by area and bilinearly, theirs bicubically; the learning rate
-    falls by steps, theirs is the same function of parts of epochs; no bias for key, which changes no softmax; class and
-    mask tokens do not decay, theirs do; bf16 where the device gains by it, theirs is fp16 with loss scaling. Loss and
-    gradients equal those of transformers' ViTMAE in float64.
+    Differs from the authors' code in: the learning rate falls by steps, theirs is the same function of parts of epochs;
+    no bias for key, which changes no softmax; class and mask tokens do not decay, theirs do; bf16 where the device
+    gains by it, theirs is fp16 with loss scaling. Loss and gradients equal those of transformers' ViTMAE in float64.
     """
     return Recipe(
         name="mae-base",

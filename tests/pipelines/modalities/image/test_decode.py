@@ -1,8 +1,12 @@
-"""Decoding at reduced resolution equals decoding in full, within a stated tolerance."""
+"""Decoding at reduced resolution equals decoding in full, within a stated tolerance, and crops are resized exactly."""
+
+import io
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.modalities.image.decode import ImageError, decode_image, on_grid, reduction, show
@@ -84,6 +88,94 @@ def test_full_decoding_gives_the_pixels_of_the_crop():
     np.testing.assert_array_equal(shown(data.tobytes(), 90, 70, crop, 1, 32), pixels[5:37, 11:43])
     flipped = Crop(x=11, y=5, width=32, height=32, flip=True)
     np.testing.assert_array_equal(shown(data.tobytes(), 90, 70, flipped, 1, 32), pixels[5:37, 11:43][:, ::-1])
+
+
+def antialiased(pixels, size, flip):
+    """torch's bicubic resize with antialiasing, in float64: (size, size, 3), limited to 0 to 255."""
+    planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].double()
+    made = torch.nn.functional.interpolate(planes, (size, size), mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+    return made.flip(1 if flip else ()).clamp(0, 255).numpy()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 90), (31, 33), (90, 2), (97, 61), (640, 300), (2500, 40)])
+def test_crops_are_resized_as_an_exact_bicubic_resize_does(width, height):
+    rng = np.random.default_rng(width)
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels[:, : width // 3] = rng.choice([0, 255], (height, width // 3, 1))
+    for size in (1, 2, 7, 8, 30, 64):
+        w, h = int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))
+        boxes = [(0, 0, width, height), (int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h)]
+        for x, y, wide, high in boxes:
+            flip = bool(rng.integers(2))
+            memory = np.full(3 * size * size + 128, 77, np.uint8)
+            out = memory[64:-64].reshape(size, size, 3)
+            show(pixels, Crop(x=x, y=y, width=wide, height=high, flip=flip), 1, out)
+            difference = np.abs(out - antialiased(pixels[y : y + high, x : x + wide], size, flip))
+            assert difference.max() < (0.65 if max(wide, high) <= 16 * size else 1.5)
+            assert (memory[:64] == 77).all()
+            assert (memory[-64:] == 77).all()
+
+
+def test_crops_are_resized_as_pillow_does():
+    pixels = photo(320, 240)
+    for x, y, w, h in ((0, 0, 320, 240), (40, 20, 200, 150), (100, 60, 90, 70)):
+        out = np.empty((112, 112, 3), np.uint8)
+        show(pixels, Crop(x=x, y=y, width=w, height=h), 1, out)
+        wanted = Image.fromarray(pixels).resize((112, 112), Image.Resampling.BICUBIC, box=(x, y, x + w, y + h))
+        difference = np.abs(out.astype(int) - np.asarray(wanted))
+        assert difference.mean() < 0.3
+        assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("level", [0, 1, 127, 128, 254, 255])
+def test_flat_pictures_stay_as_they_are(level):
+    pixels = np.full((700, 900, 3), level, np.uint8)
+    for size in (5, 16, 224):
+        out = np.empty((size, size, 3), np.uint8)
+        show(pixels, Crop(x=3, y=2, width=890, height=690), 1, out)
+        assert (out == level).all()
+
+
+def test_crops_beyond_the_image_are_refused():
+    pixels, out = photo(64, 48), np.empty((16, 16, 3), np.uint8)
+    for crop in ((0, 0, 65, 48), (0, 0, 64, 49), (-1, 0, 9, 9), (0, -1, 9, 9), (4, 4, 0, 8), (60, 40, 5, 8)):
+        with pytest.raises(ValueError, match="is not within an image of 64x48 pixels; cut it to the image"):
+            show(pixels, Crop(x=crop[0], y=crop[1], width=crop[2], height=crop[3]), 1, out)
+
+
+def saved(pixels, form, **options):
+    """A picture of any kind as Pillow writes it."""
+    file = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, form, **options)
+    return file.getvalue()
+
+
+def odd_pictures():
+    """Pictures of 64 x 48 pixels that are not 8-bit RGB, or say more than their pixels."""
+    rgb = Image.fromarray(photo(64, 48))
+    grey16 = (np.asarray(rgb.convert("L")).astype(np.uint16) * 257).astype(np.uint16)
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    return {
+        "cmyk": saved(rgb.convert("CMYK"), "JPEG"),
+        "grey": saved(rgb.convert("L"), "JPEG"),
+        "progressive": saved(rgb, "JPEG", progressive=True),
+        "turned": saved(rgb, "JPEG", exif=turned),
+        "half sampling": saved(rgb, "JPEG", subsampling="4:2:2"),
+        "16 bits": saved(grey16, "PNG"),
+        "palette": saved(rgb.quantize(16), "PNG"),
+        "alpha": saved(rgb.convert("RGBA"), "PNG"),
+        "one bit": saved(rgb.convert("1"), "PNG"),
+        "alpha in webp": saved(rgb.convert("RGBA"), "WEBP", lossless=True),
+    }
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_pictures_of_every_kind_have_the_pixels_that_opencv_gives_in_its_own_order(name):
+    data = odd_pictures()[name]
+    for n, flag in {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 8: cv2.IMREAD_REDUCED_COLOR_8}.items():
+        wanted = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        np.testing.assert_array_equal(decode_image(data, 64, 48, n), wanted[..., ::-1])
 
 
 def test_grey_images_have_three_equal_channels():

@@ -17,7 +17,7 @@ from maskstream.pipelines.modalities.image.data import ImageData, image_loader
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.pipelines.stream.sampler import Wanted
-from maskstream.shards.errors import OutageError
+from maskstream.shards.errors import OutageError, ResumeError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
@@ -160,6 +160,15 @@ def test_an_image_of_another_size_is_found_by_verify_and_replaced_by_the_loader(
 def test_a_member_that_is_no_image_is_found_by_verify(tmp_path):
     split = write(tmp_path / "split", [{"jpg": image_member(b"no image", 4, 4)}] * 2)
     assert "is no JPEG, PNG or WebP file: it begins with" in "; ".join(verify(split).problems)
+
+
+def test_a_position_of_the_resize_before_is_refused(split):
+    loader = image_loader(split, batch_size=1, size=32, patch=8, **OPTIONS)
+    before = {name: value for name, value in loader.state_dict().items() if name != "pixels"}
+    with pytest.raises(
+        ResumeError, match=r"pixels: saved nothing, here 2\)\. Pixels are made by another arithmetic here"
+    ):
+        loader.load_state_dict(before)
 
 
 @pytest.mark.parametrize(
