@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .modalities.image_text.data import ImageTextData, image_text_loader
     from .modalities.mesh.batch import MeshBatch
     from .modalities.mesh.data import MeshData, MeshNoise, mesh_loader
+    from .modalities.packed.batch import PackedBatch, PackedMask
+    from .modalities.packed.data import PackedData, packed_loader
     from .modalities.points.batch import PointsBatch
     from .modalities.points.data import PointsData, points_loader
     from .modalities.points.read import PointAugment, PointSelection, PointStats
@@ -78,6 +80,8 @@ else:
             "modalities.image_text.data": "ImageTextData image_text_loader",
             "modalities.mesh.batch": "MeshBatch",
             "modalities.mesh.data": "MeshData MeshNoise mesh_loader",
+            "modalities.packed.batch": "PackedBatch PackedMask",
+            "modalities.packed.data": "PackedData packed_loader",
             "modalities.points.batch": "PointsBatch",
             "modalities.points.data": "PointsData points_loader",
             "modalities.points.read": "PointAugment PointSelection PointStats",
@@ -127,6 +131,9 @@ __all__ = [
     "Mixup",
     "NoisyBatch",
     "NoisyData",
+    "PackedBatch",
+    "PackedData",
+    "PackedMask",
     "PointAugment",
     "PointSelection",
     "PointStats",
@@ -159,6 +166,7 @@ __all__ = [
     "mesh_loader",
     "mix",
     "noisy_loader",
+    "packed_loader",
     "points_loader",
     "pose_loader",
     "text_loader",

@@ -7,6 +7,7 @@ to both the pixels and the motion vectors. It needs only the size of the frames,
 from collections.abc import Callable
 
 from .crop import Augmentation, CenterCrop, Crop, MultiScaleCrop, NestedCrop, RandomResizedCrop, SharedCrop
+from .native import Native
 
 AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "center": CenterCrop,
@@ -21,6 +22,7 @@ __all__ = [
     "CenterCrop",
     "Crop",
     "MultiScaleCrop",
+    "Native",
     "NestedCrop",
     "RandomResizedCrop",
     "SharedCrop",

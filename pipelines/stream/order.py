@@ -87,12 +87,30 @@ changes for the same seed; a position saved under another version is refused.
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GlobalBatch:
-    """The samples of a batch over all ranks: their indexes, int64 (G,), and their epochs, int64 (G,)."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PackedRow:
+    """The S samples that share a row of tokens (see row_order.py).
+
+    indexes, epochs: int64 (S,), as in `GlobalBatch`. shape: int64 (S, 3), the tokens of each sample along t, h and w.
+    visible: int64 (S,), how many of them the encoder sees.
+    """
 
     indexes: Int64Array
     epochs: Int64Array
+    shape: Int64Array
+    visible: Int64Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GlobalBatch:
+    """The samples of a batch over all ranks: their indexes, int64 (G,), and their epochs, int64 (G,).
+
+    packed: where G rows of several samples are packed, what each holds; `indexes` are then the numbers of the rows.
+    """
+
+    indexes: Int64Array
+    epochs: Int64Array
+    packed: tuple[PackedRow, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

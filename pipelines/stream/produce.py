@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ import torch
 from maskstream.shards.errors import RemovedError, SampleError
 from maskstream.shards.stores.base import Together
 
-from .order import Int64Array, rank_share
+from .order import Int64Array, PackedRow, rank_share
 from .rng import Place, run_progress, sample_rng
 from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
 from .samples import BatchOrder
@@ -39,6 +39,7 @@ class BatchPlan:
 
     indexes, epochs: int64 (B,). places: B places in the run. weight: float32 (B,), 0 for padding. tried: per row, the
     number of candidates known to be unusable, the sample itself being the first candidate; empty if there are none.
+    packed: the contents of B packed rows, None where a row is a sample.
     """
 
     number: tuple[int, int]
@@ -47,12 +48,14 @@ class BatchPlan:
     places: list[Place]
     weight: npt.NDArray[np.float32]
     tried: tuple[int, ...] = ()
+    packed: tuple[PackedRow, ...] | None = None
 
     @property
     def wanted(self) -> list[Wanted]:
         """The sample that each row shall show."""
-        rows = zip(self.indexes.tolist(), self.epochs.tolist(), self.places, strict=True)
-        return [Wanted(index=index, epoch=epoch, place=place) for index, epoch, place in rows]
+        packed = self.packed or (None,) * len(self.places)
+        rows = zip(self.indexes.tolist(), self.epochs.tolist(), self.places, packed, strict=True)
+        return [Wanted(index=index, epoch=epoch, place=place, packed=own) for index, epoch, place, own in rows]
 
 
 def plans(
@@ -80,6 +83,7 @@ def plans(
                 epochs=whole.epochs[mine],
                 places=[Place(step=step, row=r, rows=len(whole.indexes), progress=progress) for r in mine.tolist()],
                 weight=weight,
+                packed=None if whole.packed is None else tuple(whole.packed[r] for r in mine.tolist()),
             )
         if not endless or order.n_batches == 0:
             return
@@ -225,13 +229,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         return other
 
     def _candidates(self, wanted: Wanted) -> Iterator[Wanted]:
-        """The sample itself, then the samples that replace it in turn while each is unusable."""
-        yield wanted
-        index = wanted.index
-        rng = sample_rng(self.sampler.seed, wanted.epoch, str(index), 0, "reserve")
-        for _ in range(_TRIES - 1):
-            index = self.order.reserve(index, rng)
-            yield wanted._replace(index=index)
+        return candidates(wanted, self.sampler.seed, self.order.reserve)
 
     def _first_requests(self, wanted: Sequence[Wanted], tried: tuple[int, ...]) -> tuple[list[RequestT], list[Tries]]:
         """Per row, the request of its first usable candidate, and the unusable ones before it; tried: those known."""
@@ -280,10 +278,20 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 request, tries = self._requested(wanted, tries.plus(error), error)
             else:
                 stats.add(redrawn)
-                stats.bad = tries.unusable - tries.removed
+                stats.bad += tries.unusable - tries.removed  # a packed row has counted its own
                 return stats, tries.unusable
             with redrawn.stage("mask"):
                 self.sampler.mask(request, draft, row)
+
+
+def candidates(wanted: Wanted, seed: int, reserve: Callable[[int, np.random.Generator], int]) -> Iterator[Wanted]:
+    """The sample itself, then the samples that replace it in turn while each is unusable; `reserve` as in an order."""
+    yield wanted
+    index = wanted.index
+    rng = sample_rng(seed, wanted.epoch, str(index), 0, "reserve")
+    for _ in range(_TRIES - 1):
+        index = reserve(index, rng)
+        yield wanted._replace(index=index)
 
 
 def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted], stats: Stats | None = None) -> HostT:

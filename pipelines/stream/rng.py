@@ -45,15 +45,17 @@ def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.r
     return np.random.Generator(_philox(_number(seed, epoch, key, view, purpose)))
 
 
-def sample_rngs(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str) -> Iterator[np.random.Generator]:
-    """The generators of one decision for many samples, each given by its epoch, key and view.
+def sample_rngs(
+    seed: int, samples: Iterable[tuple[int, str]], view: int, purpose: str
+) -> Iterator[np.random.Generator]:
+    """The generators of one decision for many samples, each given by its epoch and its key: those of `sample_rng`.
 
     Each is valid until the next one is taken: it is one generator whose state is set anew, which takes a fifth of the
     time that a new one takes.
     """
     bits, nothing = _philox(0), (0, 0, 0, 0)
     rng = np.random.Generator(bits)
-    for epoch, key, view in samples:
+    for epoch, key in samples:
         number = _number(seed, epoch, key, view, purpose)
         words = (number & 0xFFFF_FFFF_FFFF_FFFF, number >> 64)
         state: Any = {  # numpy takes tuples too, which are made faster
@@ -76,6 +78,17 @@ def _philox(number: int) -> np.random.Philox:
 def _number(seed: int, epoch: int, key: str, view: int, purpose: str) -> int:
     """The key of Philox for one decision."""
     return xxhash.xxh3_128_intdigest(f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode())
+
+
+def sample_numbers(seed: int, samples: Iterable[tuple[int, str]], view: int, purpose: str) -> npt.NDArray[np.float64]:
+    """Two uniform numbers in [0, 1) for one decision on each of n samples, given by its epoch and its key: float64
+    (n, 2).
+
+    They are the hash that would key the generator of `sample_rng`, for plans that ask this of every sample of a split.
+    """
+    numbers = (_number(seed, epoch, key, view, purpose).to_bytes(16) for epoch, key in samples)
+    words = np.frombuffer(b"".join(numbers), ">u8").reshape(-1, 2)
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 class _Key(ISeedSequence):

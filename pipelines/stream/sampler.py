@@ -21,18 +21,19 @@ from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Announcement, Range
 
 from .batch import Batch
-from .order import Int64Array
+from .order import Int64Array, PackedRow
 from .rng import START, Place
 from .samples import Samples
 from .stats import Stats
 
 
 class Wanted(NamedTuple):
-    """Sample `index`, as it is drawn in `epoch` at its place in the run."""
+    """Sample `index`, as it is drawn in `epoch` at its place in the run; `packed`: the samples of a packed row."""
 
     index: int  # type: ignore[assignment]  # tuples have a method of this name
     epoch: int
     place: Place = START
+    packed: PackedRow | None = None
 
 
 class Request(Protocol):

@@ -32,7 +32,8 @@ class Stats:
     device, a core or another thread. bad: unusable samples that were replaced. short: samples whose video has too few
     frames for the clip. restarts: worker processes that died or fell silent and were replaced. cuts: scene cuts that
     were found in clips. flow_cells, valid_cells: cells of flow, and those in which the source had a vector.
-    judged_cells, confidence: the cells whose confidence was asked for, and its sum.
+    judged_cells, confidence: the cells whose confidence was asked for, and its sum. row_tokens, visible_tokens: the
+    visible tokens that packed rows have room for, and those that they hold.
     """
 
     samples: int = 0
@@ -45,6 +46,8 @@ class Stats:
     valid_cells: int = 0
     judged_cells: int = 0
     confidence: float = 0.0
+    row_tokens: int = 0
+    visible_tokens: int = 0
     seconds: defaultdict[str, float] = field(default_factory=_zeros)
     cpu_seconds: defaultdict[str, float] = field(default_factory=_zeros)
 
@@ -64,12 +67,16 @@ class Stats:
         self.valid_cells += other.valid_cells
         self.judged_cells += other.judged_cells
         self.confidence += other.confidence
+        self.row_tokens += other.row_tokens
+        self.visible_tokens += other.visible_tokens
         for mine, theirs in ((self.seconds, other.seconds), (self.cpu_seconds, other.cpu_seconds)):
             for name, value in theirs.items():
                 mine[name] += value
 
     def as_dict(self) -> dict[str, object]:
-        """The stats as JSON-able values; the coverage and the confidence of flow are means over cells, or None."""
+        """The stats as JSON-able values; the coverage and the confidence of flow are means over cells, or None. empty
+        is the share of packed rows that no visible token takes, None without such rows.
+        """
         return {
             "samples": self.samples,
             "read_bytes": self.read_bytes,
@@ -79,6 +86,7 @@ class Stats:
             "cuts": self.cuts,
             "flow_coverage": round(self.valid_cells / self.flow_cells, 6) if self.flow_cells else None,
             "flow_confidence": round(self.confidence / self.judged_cells, 6) if self.judged_cells else None,
+            "empty": round(1 - self.visible_tokens / self.row_tokens, 6) if self.row_tokens else None,
             "seconds": {name: round(value, 6) for name, value in sorted(self.seconds.items())},
             "cpu_seconds": {name: round(value, 6) for name, value in sorted(self.cpu_seconds.items())},
         }

@@ -20,6 +20,7 @@ from maskstream.pipelines import (
     image_text_loader,
     masks,
     mesh_loader,
+    packed_loader,
     points_loader,
     pose_loader,
     text_loader,
@@ -34,6 +35,7 @@ from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.image.data import ImageData, image_loader
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.mesh.data import MeshData, MeshNoise
+from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
@@ -59,6 +61,8 @@ from .small_media import (
     audiovisual_samples,
     image_samples,
     mesh_samples,
+    packed_image_samples,
+    packed_rows,
     points_samples,
     pose_samples,
     sample_rows,
@@ -73,7 +77,7 @@ class Modality:
     """samples(folder) makes SAMPLES samples with raw files in `folder`; loader opens a split with the options that all
     loaders take; source is of a Split, with the same settings; component is the member that holds the
     data; rows are the comparable values of each sample of a batch; encoder is the one that made the samples, where a
-    split says more of it than its name.
+    split says more of it than its name. shards: the modality of its split, where that is another one's.
     """
 
     samples: Callable[[Path], list[Sample]]
@@ -82,6 +86,7 @@ class Modality:
     source: Callable[[Split], BatchSource[Any, Any, Any, Any]]
     rows: Callable[[Any], list[list[Any]]] = sample_rows
     encoder: Callable[[], TokenEncoder | ImageTokenEncoder] | None = None
+    shards: str = ""
 
 
 class Littered(KeptMemory):
@@ -154,6 +159,20 @@ AUDIO: dict[str, Any] = {
     "spec_augment": SpecAugment(time=5, freq=9),
     "mixup": Mixup(p=0.5),
 }
+
+
+PACKED: dict[str, Any] = {
+    "native": augment.Native(patch=8, least=4, most=48, scale=(0.5, 1.0)),
+    "mask": masks.Random(ratio=0.75),
+    "row_tokens": 12,
+    "row_targets": 40,
+    "scaling": 0.2,
+    "colour": ColourJitter(),
+}
+
+
+def open_packed(split: Path, *, batch_size: int = 4, **options: Any) -> Loader[Any]:
+    return packed_loader(split, rows=batch_size, **PACKED, **options)
 
 
 def open_audio(split: Path, **options: Any) -> Loader[Any]:
@@ -301,3 +320,16 @@ MODALITIES: dict[str, Modality] = {
         component="mp4",
     ),
 }
+
+LOADERS: dict[str, Modality] = {
+    **MODALITIES,
+    "packed": Modality(
+        samples=packed_image_samples,
+        loader=open_packed,
+        source=PackedData(**PACKED).source,
+        component="jpg",
+        rows=packed_rows,
+        shards="image",
+    ),
+}
+"""What keeps the contract of loaders: those of the modalities, and those that make other batches of the same splits."""

@@ -6,7 +6,7 @@ vector that was there is another or gone and `ORDER_VERSION` is still the same. 
 """
 
 import json
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCrop, RandomResizedCrop
+from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCrop, Native, RandomResizedCrop
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import MASKS, Linear, Random, TextMaskBatch
 from maskstream.pipelines.masks.core.visible import VisibleTokens
@@ -22,8 +22,10 @@ from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.stream.mix import MixOrder
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
-from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.rng import sample_numbers, sample_rng
+from maskstream.pipelines.stream.row_order import Room, RowSamples, RowSizes
 from maskstream.pipelines.stream.run_length import BudgetOrder
+from maskstream.pipelines.stream.samples import SplitSamples
 
 from .masks.mask_table import SCHEMES, Scheme, draws_of, grid_of
 
@@ -103,9 +105,31 @@ def orders() -> Vectors:
         found[f"mixture, epoch {epoch}"] = stream(list(mixture().batches(epoch)))
         found[f"budget, epoch {epoch}"] = stream(list(budget().batches(epoch)))
     found["budget, sizes"] = budget().sizes().tolist()
+    found["packed rows"] = packed_rows()
     rng = rng_of("reserve")
     found["reserve"] = [Order(shard_sizes=SIZES, global_batch=4).reserve(0, rng), mixture().reserve(21, rng)]
     return found
+
+
+class Pictures:
+    """Native crops of pictures of 64 to 280 pixels, of which a quarter is visible."""
+
+    def sizes(self, samples: GlobalBatch) -> RowSizes:
+        """What they take of a row."""
+        named = zip(samples.epochs.tolist(), map(str, samples.indexes.tolist()), strict=True)
+        numbers = sample_numbers(SEED, named, 0, "native")
+        width, height = 64 + samples.indexes * 37 % 217, 64 + samples.indexes * 91 % 217
+        crops = Native(least=4, most=64).resolved(shuffle=True).crops(width, height, numbers)
+        shape = np.stack([np.ones_like(crops.rows), crops.rows, crops.columns], axis=1)
+        return RowSizes(shape=shape, visible=shape.prod(axis=1) // 4, target=None, pixels=width * height)
+
+
+def packed_rows() -> list[Any]:
+    """The samples of packed rows, their shapes and their visible tokens."""
+    split = SplitSamples(shard_sizes=(60, 40), seed=SEED)
+    order = RowSamples(split=split, sizer=Pictures(), room=Room(tokens=40, targets=130)).order(2)
+    rows = chain.from_iterable(batch.packed or () for batch in islice(order.batches(EPOCH, 2), 3))
+    return [[row.indexes.tolist(), row.shape[:, 1:].tolist(), row.visible.tolist()] for row in rows]
 
 
 def mixture() -> MixOrder:

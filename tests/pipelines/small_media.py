@@ -89,6 +89,42 @@ def image_samples(raw: Path) -> list[Sample]:
     return samples
 
 
+def packed_image_samples(raw: Path) -> list[Sample]:
+    """Pictures of many sizes: a row of `PACKED` holds one or two of them."""
+    samples = []
+    for i in range(SAMPLES):
+        smooth = np.random.default_rng(i).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        size = (40 + 13 * (i % 4), 90 - 15 * (i % 3))
+        cv2.imwrite(str(raw / f"{i}.jpg"), cv2.resize(smooth, size, interpolation=cv2.INTER_CUBIC))
+        made = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.jpg"))
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", label=i % 2))
+    return samples
+
+
+def packed_rows(batch: Any) -> list[list[Any]]:
+    """What a batch of packed rows holds of each sample, wherever it stands in the batch."""
+    starts, visible, target = (one.tolist() for one in (batch.cu_seqlens, batch.mask.cu_visible, batch.mask.cu_target))
+    row = np.repeat(np.arange(len(batch.cu_rows) - 1), np.diff(batch.cu_rows.numpy())).tolist()
+    rows = []
+    for i, key in enumerate(batch.key):
+        own, seen, wanted = (slice(ends[i], ends[i + 1]) for ends in (starts, visible, target))
+        arrays = (
+            batch.tokens[own],
+            batch.place[own],
+            batch.grid_thw[i],
+            batch.label[i],
+            batch.mask.masked[own],
+            batch.mask.visible[seen] - starts[i],
+            batch.mask.target[wanted] - starts[i],
+            batch.mask.weight[wanted],
+        )
+        mates = [other for other, of in zip(batch.key, row, strict=True) if of == row[i]]
+        fields = {name: values[i] for name, values in batch.fields.items()}
+        rows.append([key, mates, str(fields), *((tuple(one.shape), one.numpy().tobytes()) for one in arrays)])
+    return rows
+
+
 def audio_samples(raw: Path) -> list[Sample]:
     samples = []
     for i in range(SAMPLES):

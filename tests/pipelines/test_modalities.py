@@ -22,7 +22,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
 from ..with_new_checksum import renew_checksum
-from .every_modality import MODALITIES, Littered, write_split
+from .every_modality import LOADERS, Littered, write_split
 from .small_media import SAMPLES
 
 GLOBAL_BATCH = 6
@@ -30,10 +30,12 @@ PER_EPOCH = SAMPLES // GLOBAL_BATCH
 EPOCHS = 2
 
 
-@pytest.fixture(scope="module", params=list(MODALITIES))
+@pytest.fixture(scope="module", params=list(LOADERS))
 def kind(request, tmp_path_factory):
     """A modality and the folder of its split."""
-    return MODALITIES[request.param], write_split(request.param, tmp_path_factory.mktemp(request.param))
+    modality = LOADERS[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    return modality, write_split(modality.shards or request.param, folder, modality.samples)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Images: their data config, which makes the rows of batches, and their loader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
@@ -26,7 +26,7 @@ from maskstream.shards.members.image import IMAGE
 from maskstream.shards.stores.base import Range
 
 from .batch import ImageBatch
-from .decode import PIXELS_VERSION, REDUCIBLE, decode_image, on_grid, reduction, show
+from .decode import PIXELS_VERSION, REDUCIBLE, UInt8s, decode_image, on_grid, reduction, show
 
 CUES = frozenset({"frames"})
 """What masks of pictures may follow."""
@@ -67,6 +67,26 @@ class ImagePlan:
     n: int
     crops: list[Crop]
     ranges: tuple[Range]
+
+    @classmethod
+    def of(cls, item: Item, component: str, size: tuple[int, int], crops: Sequence[Crop], out: tuple[int, int]) -> Self:
+        """The plan of an image of `size` (width, height), whose crops become pictures of `out` (width, height)."""
+        n = reduction(crops, *out) if component.endswith(REDUCIBLE) else 1
+        return cls(
+            component=component,
+            width=size[0],
+            height=size[1],
+            n=n,
+            crops=[on_grid(crop, n, *size) for crop in crops],
+            ranges=(item.manifest.member(item.index, component),),
+        )
+
+    def decoded(self, item: Item, stats: Stats) -> UInt8s:
+        """Reads and decodes the image: uint8 (ceil(height / n), ceil(width / n), 3), BGR; SampleError if it is bad."""
+        with item.manifest.reading(item.index, self.component):
+            (data,) = item.read(self.ranges, stats)
+            with stats.stage("decode"):
+                return decode_image(data, self.width, self.height, self.n)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,26 +146,9 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
 
     def plan_of(self, item: Item, components: tuple[str, ...]) -> ImagePlan:
         """Draws the crops of the one of these components that the sample has, and finds its byte range."""
-        manifest, index = item.manifest, item.index
-        held = [one for one in map(manifest.component, components) if one.offset[index]]
-        if len(held) != 1:
-            said = "has several of them; name one with component=" if held else "has no such component"
-            raise manifest.sample_error(index, " or ".join(components), f"the sample {said}")
-        (component,) = held
-        with manifest.reading(index, component.name):
-            width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
-            if min(width, height) < 1 or width * height > MAX_PIXELS:
-                raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
+        name, width, height = held_image(item.manifest, item.index, components)
         crops = (self.augment or CenterCrop()).views(width, height, self.size, item.rngs("crop"))
-        n = reduction(crops, self.size) if component.name.endswith(REDUCIBLE) else 1
-        return ImagePlan(
-            component=component.name,
-            width=width,
-            height=height,
-            n=n,
-            crops=[on_grid(crop, n, width, height) for crop in crops],
-            ranges=(manifest.member(index, component.name),),
-        )
+        return ImagePlan.of(item, name, (width, height), crops, (self.size, self.size))
 
     def layout(self, memory: Memory[ImagePlan]) -> ImageBatch:
         """The empty batch."""
@@ -154,10 +157,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
 
     def fill(self, item: Item, plan: ImagePlan, batch: ImageBatch, own: SampleRows, stats: Stats) -> None:
         """Decodes the image once, and writes its views; raises SampleError if it is unusable."""
-        with item.manifest.reading(item.index, plan.component):
-            (data,) = item.read(plan.ranges, stats)
-            with stats.stage("decode"):
-                pixels = decode_image(data, plan.width, plan.height, plan.n)
+        pixels = plan.decoded(item, stats)
         with stats.stage("convert"):
             for view, (crop, out) in enumerate(zip(plan.crops, own.of(batch.image), strict=True)):
                 show(pixels, crop, plan.n, out)
@@ -179,6 +179,22 @@ def image_grid(size: int, patch: int) -> TokenGrid:
             f"an image of {size} px does not divide into patches of {patch} px; make size a multiple of patch"
         )
     return TokenGrid(axes=("h", "w"), shape=(size // patch, size // patch), patch=(patch, patch))
+
+
+def held_image(manifest: Manifest, index: int, components: Sequence[str]) -> tuple[str, int, int]:
+    """The one of these components that sample `index` has, and the width and height of its image; SampleError where it
+    has none or several.
+    """
+    held = [one for one in map(manifest.component, components) if one.offset[index]]
+    if len(held) != 1:
+        said = "has several of them; name one with component=" if held else "has no such component"
+        raise manifest.sample_error(index, " or ".join(components), f"the sample {said}")
+    (component,) = held
+    with manifest.reading(index, component.name):
+        width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
+        if min(width, height) < 1 or width * height > MAX_PIXELS:
+            raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
+    return component.name, width, height
 
 
 def image_components(manifest: Manifest, wanted: str | None = None) -> tuple[str, ...]:

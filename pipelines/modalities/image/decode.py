@@ -38,10 +38,10 @@ class ImageError(DataError):
     """A member cannot be decoded, or its size differs from the manifest's."""
 
 
-def reduction(crops: Sequence[Crop], size: int) -> int:
-    """The largest n of 1, 2, 4 and 8 at which each crop, decoded at 1/n, still has at least `size` x `size` pixels."""
-    shortest = min(min(crop.width, crop.height) for crop in crops)
-    return max(n for n in _FLAGS if n == 1 or shortest // n >= size)
+def reduction(crops: Sequence[Crop], width: int, height: int) -> int:
+    """The largest n of 1, 2, 4 and 8 at which each crop, decoded at 1/n, still has width x height pixels or more."""
+    columns, rows = min(crop.width for crop in crops), min(crop.height for crop in crops)
+    return max(n for n in _FLAGS if n == 1 or (columns // n >= width and rows // n >= height))
 
 
 def on_grid(crop: Crop, n: int, width: int, height: int) -> Crop:
@@ -71,7 +71,7 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
 
 
 def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
-    """Writes a crop of an image that was decoded at 1/n to `out`, uint8 (size, size, 3), C-contiguous.
+    """Writes a crop of an image that was decoded at 1/n to `out`, uint8 (height, width, 3), C-contiguous.
 
     The crop, in pixels of the full image, must come from `on_grid`. It is resized bicubically with antialiasing, as in
     MAE (resize.py). Raises ValueError if it is not within the image.

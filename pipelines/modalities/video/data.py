@@ -32,7 +32,7 @@ from .clip import VideoClip, aligned
 from .decoders import agree, choose_decoder, dali_threads
 from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
 from .hardware import ClipDecoder, HardwareFinish
-from .packing import PackedBatch, PackedPlan, PackedRowMaker, unsuited
+from .packing import EncodedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker, check_one_clock, short_videos, without_short
 from .torchcodec import TorchcodecDecoder
 from .yuv import Output, OutputChoice, PlanesFinish
@@ -300,7 +300,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             return f"it decodes one video of a sample, and component={self.component} names several"
         return unsuited(self._clips(split), split.manifest, split.device, backend)
 
-    def _packed(self, split: Split, backend: str) -> RowSource[PackedPlan, PackedBatch, VideoBatch]:
+    def _packed(self, split: Split, backend: str) -> RowSource[PackedPlan, EncodedBatch, VideoBatch]:
         """The source of clips that DALI or torchcodec decodes on the device; called on a resolved config. A BatchFlow
         computes flow of their pixels. ValueError for what `unsuited` names, and where torchcodec is missing.
         """

@@ -30,7 +30,7 @@ from maskstream.pipelines.stream.topology import compute_alone, cores_of_rank
 from maskstream.shards.errors import SampleError
 
 from .batch import PlaneBatch, VideoBatch
-from .packing import EncodedClip, PackedBatch, Refusal
+from .packing import EncodedBatch, EncodedClip, Refusal
 from .rows import ClipPlan
 from .yuv import planes_to_rgb
 
@@ -115,12 +115,12 @@ class HardwareFinish:
         self._batches, self._faults, self._given_up = 0, list[int](), False
         self.on_cpu: Counter[str] = Counter()
 
-    def __call__(self, batch: PackedBatch, device: torch.device) -> VideoBatch:
+    def __call__(self, batch: EncodedBatch, device: torch.device) -> VideoBatch:
         """The batch with its pixels on `device`."""
         given: dict[str, Any] = {one.name: getattr(batch, one.name) for one in fields(VideoBatch)}
         return VideoBatch(**{**given, "video": self._video(batch, device), "planes": None})
 
-    def _video(self, batch: PackedBatch, device: torch.device) -> Tensor:
+    def _video(self, batch: EncodedBatch, device: torch.device) -> Tensor:
         encoded = {row: clip for row, clip in enumerate(batch.clips) if isinstance(clip, EncodedClip)}
         refusals = {row: clip for row, clip in enumerate(batch.clips) if isinstance(clip, Refusal)}
         self._note([clip.reason for clip in refusals.values()])
@@ -139,7 +139,7 @@ class HardwareFinish:
         """What the CPU decoded as pixels on the device."""
         return video.to(device) if planes is None else planes_to_rgb(planes.to(device), self._size)
 
-    def _decoded_or_on_cpu(self, clips: dict[int, EncodedClip], batch: PackedBatch, device: torch.device) -> Tensor:
+    def _decoded_or_on_cpu(self, clips: dict[int, EncodedClip], batch: EncodedBatch, device: torch.device) -> Tensor:
         """The pixels of the clips by row, uint8 (rows, views, T, size, size, 3); raises BadRowsError."""
         if self._given_up:
             self._note([f"after faults of {self._decoder.name}"] * len(clips))
@@ -162,7 +162,7 @@ class HardwareFinish:
             video.record_stream(torch.cuda.current_stream(device))
         return self._compared(video, looks, clips, batch)
 
-    def _compared(self, video: Tensor, looks: Tensor, clips: dict[int, EncodedClip], batch: PackedBatch) -> Tensor:
+    def _compared(self, video: Tensor, looks: Tensor, clips: dict[int, EncodedClip], batch: EncodedBatch) -> Tensor:
         """The pixels, those of clips that the decoder did not decode replaced."""
         order, name = list(clips), self._decoder.name
         doubtful, frozen = _doubtful(looks, list(clips.values()), self._decoder.most_difference)
@@ -203,7 +203,7 @@ class HardwareFinish:
                 log.info("decoded on the CPU, as others like it will be: %s", reason)
             self.on_cpu[reason] += 1
 
-    def _on_cpu(self, batch: PackedBatch, rows: list[int], device: torch.device) -> Tensor:
+    def _on_cpu(self, batch: EncodedBatch, rows: list[int], device: torch.device) -> Tensor:
         """The pixels of some rows, decoded on the CPU; raises BadRowsError for those that cannot be."""
         requests = self._sampler.requests([batch.wanted[row] for row in rows])
         draft = self._sampler.allocate(requests)

@@ -211,7 +211,7 @@ def _box(kind: bytes, payload: bytes) -> bytes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PackedBatch(VideoBatch):
+class EncodedBatch(VideoBatch):
     """A host batch of clips, most of them encoded.
 
     clips: per sample the encoded clip, or why it was decoded on the CPU. video, planes: the views of the latter, in
@@ -240,7 +240,7 @@ class PackedPlan(AroundClip):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
+class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
     """Makes the draws of `clips`, then reads and packs clips instead of decoding them.
 
     A clip whose format the decoder on the type of device `device` does not take is decoded here, so which of the two
@@ -273,10 +273,10 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
         """Draws the clip and the crops of a sample."""
         return PackedPlan(clip=self.clips.plan(item))
 
-    def layout(self, memory: Memory[PackedPlan]) -> PackedBatch:
+    def layout(self, memory: Memory[PackedPlan]) -> EncodedBatch:
         """The empty batch; `join` makes what is of clips."""
         size = self.clips.clip.size
-        return PackedBatch(
+        return EncodedBatch(
             clips=[],
             video=torch.empty((0, self.clips.clip.frames, size, size, 3), dtype=torch.uint8),
             wanted=[],
@@ -288,7 +288,7 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PackedPlan, batch: PackedBatch, own: SampleRows, stats: Stats) -> None:
+    def fill(self, item: Item, plan: PackedPlan, batch: EncodedBatch, own: SampleRows, stats: Stats) -> None:
         """Reads and packs a clip, or decodes it; raises SampleError if its bytes contradict the index."""
         size = (plan.clip.video.width, plan.clip.video.height)
         with item.manifest.reading(item.index, self.clips.component):
@@ -306,7 +306,7 @@ class PackedRowMaker(RowMaker[PackedPlan, PackedBatch]):
             stats.short += plan.clip.short
             own.of(batch.pts_s)[:] = clip.pts_s
 
-    def join(self, batch: PackedBatch, planned: Sequence[Planned[PackedPlan]]) -> PackedBatch:
+    def join(self, batch: EncodedBatch, planned: Sequence[Planned[PackedPlan]]) -> EncodedBatch:
         """The batch with its clips."""
         pixels = [one.plan.pixels for one in planned if one.plan.pixels is not None]
         planes = [view for one in planned for view in one.plan.clip.planes]

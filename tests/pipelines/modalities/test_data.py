@@ -21,6 +21,7 @@ from maskstream.pipelines.modalities.image.data import ImageData, ImageSettings
 from maskstream.pipelines.modalities.image_text.data import ImageTextData, ImageTextSettings
 from maskstream.pipelines.modalities.mesh.data import MeshData, MeshSettings
 from maskstream.pipelines.modalities.mesh.read import MeshStatistics
+from maskstream.pipelines.modalities.packed.data import PackedData, PackedSettings
 from maskstream.pipelines.modalities.points.data import PointsData, PointsSettings
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.pipelines.modalities.pose.data import PoseData, PoseSettings
@@ -42,6 +43,7 @@ SETTINGS: list[tuple[type[DataConfig[Any]], Any]] = [
     (AudioData, AudioSettings),
     (NoisyData, NoisySettings),
     (AudioVisualData, AudioVisualSettings),
+    (PackedData, PackedSettings),
     (PointsData, PointsSettings),
     (PoseData, PoseSettings),
     (MeshData, MeshSettings),

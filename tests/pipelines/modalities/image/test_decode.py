@@ -55,8 +55,8 @@ def test_reduced_decoding_is_close_to_full_decoding(n, width, height, flip):
 
 def test_the_reduction_is_the_largest_that_keeps_enough_pixels():
     crops = [Crop(x=0, y=0, width=900, height=500), Crop(x=0, y=0, width=450, height=460)]
-    assert [reduction(crops, size) for size in (451, 450, 226, 225, 224, 112, 57, 56)] == [1, 1, 1, 2, 2, 4, 4, 8]
-    assert reduction(crops[:1], 250) == 2
+    assert [reduction(crops, size, size) for size in (451, 450, 226, 225, 224, 112, 57, 56)] == [1, 1, 1, 2, 2, 4, 4, 8]
+    assert reduction(crops[:1], 250, 250) == 2
 
 
 def test_crops_grow_to_the_grid_by_less_than_a_pixel_of_the_output():

@@ -1,0 +1,1 @@
+"""Packed rows: the loader of pictures of any size, whose visible tokens fill rows."""

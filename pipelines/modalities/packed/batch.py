@@ -1,0 +1,126 @@
+"""A batch of packed rows: the tokens of samples of any shape, one behind the other, and their masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.stream.batch import Batch, Movable
+from maskstream.pipelines.stream.stats import Stats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedMask(Movable):
+    """The masks of S samples. Tokens are numbered through all samples of the batch, 0 to T - 1.
+
+    masked: bool (T,), True = hidden from the encoder. visible: int64 (V,), sorted, the tokens that are not. target:
+    int64 (M,), those that the decoder reconstructs, sample after sample. weight: float32 (M,), what each target counts
+    in the loss (0 for one that the encoder saw). cu_visible, cu_target: int32 (S + 1,); those of sample s are
+    visible[cu_visible[s] : cu_visible[s + 1]], and the targets alike.
+    """
+
+    masked: Tensor
+    visible: Tensor
+    target: Tensor
+    weight: Tensor
+    cu_visible: Tensor
+    cu_target: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedBatch(Batch):
+    """S samples in R rows, whose T tokens stand one behind the other.
+
+    tokens: uint8 (T, tubelet * p * p * 3), the pixels of each token in the order (frame, y, x, channel), RGB.
+    cu_seqlens: int32 (S + 1,); the tokens of sample s are tokens[cu_seqlens[s] : cu_seqlens[s + 1]], in (t h w) order.
+    cu_rows: int32 (R + 1,); row r has the samples cu_rows[r] to cu_rows[r + 1] - 1. grid_thw: int64 (S, 3), the tokens
+    of each sample along t, h and w. place: int32 (T, 3), each token's place along them. mask: see `PackedMask`; None
+    without. row_tokens: the visible tokens that a row has room for. key, label, fields and weight are of samples, as in
+    `Batch`.
+    """
+
+    tokens: Tensor
+    cu_seqlens: Tensor
+    cu_rows: Tensor
+    grid_thw: Tensor
+    place: Tensor
+    mask: PackedMask | None
+    row_tokens: int
+
+    @property
+    def n_visible(self) -> int:
+        """The visible tokens of all rows."""
+        return len(self.tokens) if self.mask is None else len(self.mask.visible)
+
+    @property
+    def empty(self) -> float:
+        """The share of the rows' room that no visible token takes."""
+        return 1 - self.n_visible / (self.row_tokens * (len(self.cu_rows) - 1))
+
+    def pixel_values(
+        self,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """The tokens as floats (T, n), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        m, s = (torch.tensor(values, dtype=dtype, device=self.tokens.device) for values in (mean, std))
+        pixels = self.tokens.view(len(self.tokens), -1, 3).to(dtype)
+        return pixels.div_(255.0).sub_(m).div_(s).flatten(1)
+
+    def count_in(self, stats: Stats) -> None:
+        stats.row_tokens += self.row_tokens * (len(self.cu_rows) - 1)
+        stats.visible_tokens += self.n_visible
+
+    def weighted(self, weight: Tensor) -> Self:
+        """The batch with each row's samples and targets weighted by `weight`, float32 (R,)."""
+        own = weight.repeat_interleave(self.cu_rows.diff().to(weight.device))
+        mask = self.mask
+        if mask is not None:
+            counts = mask.cu_target.diff().to(weight.device)
+            mask = replace(mask, weight=mask.weight * own.repeat_interleave(counts).to(mask.weight.device))
+        return replace(self, weight=own, mask=mask)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Self]) -> Self:
+        """One batch of all parts, whose rows stand one behind the other."""
+        masks = [part.mask for part in parts if part.mask is not None]
+        tokens = torch.tensor([0, *(len(part.tokens) for part in parts)]).cumsum(0).tolist()
+        mask = None
+        if masks:
+            mask = PackedMask(
+                masked=torch.cat([one.masked for one in masks]),
+                visible=torch.cat([one.visible + at for one, at in zip(masks, tokens, strict=False)]),
+                target=torch.cat([one.target + at for one, at in zip(masks, tokens, strict=False)]),
+                weight=torch.cat([one.weight for one in masks]),
+                cu_visible=_joined([one.cu_visible for one in masks]),
+                cu_target=_joined([one.cu_target for one in masks]),
+            )
+        made: dict[str, Any] = {
+            "mask": mask,
+            "cu_seqlens": _joined([part.cu_seqlens for part in parts]),
+            "cu_rows": _joined([part.cu_rows for part in parts]),
+            "key": [key for part in parts for key in part.key],
+            "row_tokens": parts[0].row_tokens,
+            "fields": {name: _values([part.fields[name] for part in parts]) for name in parts[0].fields},
+        }
+        for name in {f.name for f in fields(cls)} - made.keys():
+            given = [getattr(part, name) for part in parts]
+            made[name] = None if given[0] is None else torch.cat(given)
+        return cls(**made)
+
+
+def _joined(sums: Sequence[Tensor]) -> Tensor:
+    """The running sums of all parts, each from where the one before it ends."""
+    counts = torch.cat([one.diff() for one in sums])
+    return pad(counts.cumsum(0), (1, 0)).to(torch.int32)
+
+
+def _values(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
+    """The values of a field of all parts."""
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    return torch.cat(tensors) if tensors else [value for part in parts for value in part if isinstance(value, str)]

@@ -1,0 +1,380 @@
+"""The order of packed rows: a row holds the visible tokens of as many samples as fill it, by the manifest alone.
+
+The samples of an epoch, in the seed's order, are cut into blocks of equally many samples, and each block gives equally
+many rows. So what stands before a row is a multiplication: any position is found without the rows before it, and no
+buffer is saved. Within a block each row takes the next samples, until its share of the block's tokens is reached. Then
+the counts of its masks are scaled, by the same factor and within a bound, so that the row is full. The few samples that
+are left at the end of a block go where there is room. One that fits nowhere is left out of the epoch.
+
+Rows differ in what they cost to decode. In a global batch they are ordered so that each half, third or quarter of it
+costs about as much, and no rank waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+
+from .order import GlobalBatch, Int64Array, Order, PackedRow
+from .rng import sample_rng
+from .samples import SplitSamples
+
+BLOCK_ROWS = 64
+"""The most rows of a block. More rows even out the sizes of samples; a seek makes up to one block for nothing."""
+_MEASURED = 1 << 14  # samples that are looked at to find how many fill a row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RowSizes:
+    """What N samples take of a row.
+
+    shape: int64 (N, 3), tokens along t, h and w. visible: int64 (N,), those that the encoder sees, unscaled. target:
+    int64 (N,), those that are reconstructed, or None where these are the hidden ones. pixels: int64 (N,), what is
+    decoded.
+    """
+
+    shape: Int64Array
+    visible: Int64Array
+    target: Int64Array | None
+    pixels: Int64Array
+
+    @property
+    def tokens(self) -> Int64Array:
+        """All tokens of each sample, int64 (N,)."""
+        tokens: Int64Array = self.shape.prod(axis=1)
+        return tokens
+
+
+class Sizer(Protocol):
+    """Finds the sizes of samples from the manifest alone. A size is drawn with the sample's epoch and key."""
+
+    def sizes(self, samples: GlobalBatch) -> RowSizes: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """What a row has room for.
+
+    tokens: the most visible tokens. targets: the most targets of the decoder, None for any number. scaling: the largest
+    change of a sample's visible tokens, as a share of them; 0 leaves all counts as the mask draws them.
+    """
+
+    tokens: int
+    targets: int | None = None
+    scaling: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, most in (("row_tokens", self.tokens), ("row_targets", self.targets)):
+            if most is not None and most < 1:
+                raise ValueError(f"{name}={most}: a row has room for at least 1 token")
+        if not 0 <= self.scaling < 1:
+            raise ValueError(f"scaling={self.scaling}: it is a share of a sample's visible tokens, from 0 to below 1")
+
+
+def bounds(tokens: Int64Array, visible: Int64Array, scaling: float) -> tuple[Int64Array, Int64Array]:
+    """The fewest and the most visible tokens of samples, int64 (N,): one token at least stays visible, and one hidden
+    of a sample that hides any.
+    """
+    share = Fraction(str(scaling))
+    change = visible * share.numerator // share.denominator
+    most = np.where(visible < tokens, tokens - 1, tokens)
+    return np.maximum(visible - change, np.minimum(visible, 1)), np.minimum(visible + change, most)
+
+
+class _Limits:
+    """How many samples from a place on fit into a row: the running sums of what they take, each with its limit."""
+
+    def __init__(self, sizes: RowSizes, room: Room) -> None:
+        tokens, visible = sizes.tokens, sizes.visible
+        self.least, self.most = bounds(tokens, visible, room.scaling)
+        taken = [(self.least, room.tokens)]
+        if room.targets is not None and sizes.target is None:
+            # The hidden tokens are the targets, so a row may hold what both take together, and even with as many
+            # visible tokens as the bound allows no more hidden ones than there is room for.
+            taken += [(tokens, room.tokens + room.targets), (tokens - self.most, room.targets)]
+        elif room.targets is not None and sizes.target is not None:
+            taken.append((sizes.target, room.targets))
+        self.own = np.stack([one for one, _ in taken])
+        self.limits = np.array([limit for _, limit in taken])
+        self.sums = np.concatenate([np.zeros((len(taken), 1), np.int64), np.cumsum(self.own, axis=1)], axis=1)
+        self.visible = np.concatenate([[0], np.cumsum(visible)])
+
+    def end(self, start: int) -> int:
+        """The end of the longest run from `start` on that fits into a row."""
+        ends = (
+            np.searchsorted(sums, sums[start] + limit, side="right") - 1
+            for sums, limit in zip(self.sums, self.limits, strict=True)
+        )
+        return int(min(ends))
+
+    def nearest(self, aim: int) -> int:
+        """The number of samples whose visible tokens together are nearest to `aim`."""
+        at = int(np.searchsorted(self.visible, aim))
+        if at == len(self.visible):
+            return at - 1
+        return at - 1 if at and aim - self.visible[at - 1] < self.visible[at] - aim else at
+
+
+def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[Int64Array], Int64Array]:
+    """The samples of each row, int64 (S,), and those that no row has room for, int64.
+
+    rows: their number. None: as many as the samples need, one after the other, and none is left out. ValueError for a
+    sample that is larger than a row.
+    """
+    limits, n = _Limits(sizes, room), len(sizes.visible)
+    if (wrong := np.flatnonzero((limits.own > limits.limits[:, None]).any(axis=0))).size:
+        raise too_large(sizes, int(wrong[0]), room)
+    found: list[Int64Array] = []
+    start, whole = 0, int(limits.visible[-1])
+    while start < n if rows is None else len(found) < rows:
+        # With a number of rows, row j ends where j + 1 shares of all tokens do: what one row has too much or too little
+        # of is made up by the next ones.
+        aim = int(limits.visible[start]) + room.tokens if rows is None else (len(found) + 1) * whole // rows
+        end = min(max(limits.nearest(aim), start + 1), limits.end(start), n)
+        found.append(np.arange(start, end))
+        start = end
+    left = []
+    for one in range(start, n):
+        held = np.stack([limits.own[:, row].sum(axis=1) for row in found])
+        fits = np.flatnonzero((held + limits.own[:, one] <= limits.limits).all(axis=1))
+        if fits.size:
+            row = int(fits[np.argmin(held[fits, 0])])
+            found[row] = np.append(found[row], one)
+        else:
+            left.append(one)
+    return found, np.array(left, np.int64)
+
+
+def too_large(sizes: RowSizes, one: int, room: Room) -> ValueError:
+    """The error of a sample that is larger than a row."""
+    t, h, w = sizes.shape[one].tolist()
+    targets = int(sizes.tokens[one] - sizes.visible[one] if sizes.target is None else sizes.target[one])
+    least, _ = bounds(sizes.tokens[one : one + 1], sizes.visible[one : one + 1], room.scaling)
+    if int(least[0]) > room.tokens:
+        return ValueError(
+            f"row_tokens={room.tokens} is less than one sample needs: of {t} x {h} x {w} tokens {sizes.visible[one]} "
+            "are visible; raise row_tokens, lower `most` of Native, or hide more"
+        )
+    return ValueError(
+        f"row_targets={room.targets} is less than one sample needs: of {t} x {h} x {w} tokens {targets} are targets; "
+        "raise row_targets, or lower `most` of Native"
+    )
+
+
+def scaled(sizes: RowSizes, room: Room) -> Int64Array:
+    """The visible tokens of the samples of one row, int64 (S,), scaled by one factor within the bound to fill it.
+
+    The sum is exact. What rounding leaves goes to the samples that lost most by it.
+    """
+    visible = sizes.visible
+    least, most = bounds(sizes.tokens, visible, room.scaling)
+    goal = min(room.tokens, int(most.sum()))
+    whole = int(visible.sum())
+    if goal == whole or not room.scaling:
+        return visible
+    exact = visible * goal
+    counts = np.clip(exact // whole, least, most)
+    while (missing := goal - int(counts.sum())) != 0:
+        up = missing > 0
+        order = np.argsort(counts * whole - exact if up else exact - counts * whole, kind="stable")
+        free = order[(counts < most if up else counts > least)[order]][: abs(missing)]
+        counts[free] += 1 if up else -1
+    return counts
+
+
+def rows_of(samples: GlobalBatch, sizes: RowSizes, room: Room, rows: int | None = None) -> list[tuple[PackedRow, int]]:
+    """The packed rows of some samples, each with the pixels that are decoded for it; `rows` as in `divided`."""
+    made = []
+    for own in divided(sizes, room, rows)[0]:
+        part = RowSizes(
+            shape=sizes.shape[own],
+            visible=sizes.visible[own],
+            target=None if sizes.target is None else sizes.target[own],
+            pixels=sizes.pixels[own],
+        )
+        row = PackedRow(
+            indexes=samples.indexes[own],
+            epochs=samples.epochs[own],
+            shape=part.shape,
+            visible=scaled(part, room),
+        )
+        made.append((row, int(part.pixels.sum())))
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSamples:
+    """The samples of a split, packed into rows; `order` gives the batches of rows.
+
+    Without shuffling, as in validation, rows take every sample once, in the split's order and with unscaled counts, and
+    samples are drawn as in epoch 0, so that each epoch has the same rows.
+    """
+
+    split: SplitSamples
+    sizer: Sizer
+    room: Room
+
+    def __post_init__(self) -> None:
+        if not self.split.shuffle:
+            object.__setattr__(self, "room", replace(self.room, scaling=0.0))
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples of the split."""
+        return self.split.n_samples
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether the samples are shuffled."""
+        return self.split.shuffle
+
+    @cached_property
+    def blocks(self) -> tuple[Order, int]:
+        """The order of blocks of samples, and the rows of each block; ValueError where the samples fill no row."""
+        per_row, n, lanes = self._per_row(), self.n_samples, self.split.lanes
+        most = min(BLOCK_ROWS, int(n / per_row))
+        if most < 1:
+            raise ValueError(
+                f"row_tokens={self.room.tokens}: {n} samples do not fill one row, which takes {per_row:.0f}; lower "
+                "row_tokens, or pass shuffle=False to see every sample once"
+            )
+        # Of all sizes of blocks from half the largest on, the one with which an epoch leaves out the fewest samples.
+        sizes = {rows: max(round(rows * per_row / lanes), 1) * lanes for rows in range(max(most // 2, 1), most + 1)}
+        rows = max(sizes, key=lambda rows: (n // sizes[rows] * sizes[rows], rows))
+        return self.split.order(sizes[rows]), rows
+
+    @cached_property
+    def in_order(self) -> list[tuple[PackedRow, int]]:
+        """The rows of a validation, which has every sample once, each with its pixels."""
+        numbers = np.arange(self.n_samples)
+        whole = GlobalBatch(indexes=numbers, epochs=np.zeros_like(numbers))
+        return rows_of(whole, self.sizer.sizes(whole), self.room)
+
+    def order(self, global_batch: int) -> RowOrder:
+        """The order of batches of `global_batch` rows over all ranks."""
+        return RowOrder(samples=self, global_batch=global_batch)
+
+    def stream(self) -> Order:
+        """Rows have no stream of single samples."""
+        raise ValueError("packed rows are batches already: a mixture or token_budget= takes loaders of single samples")
+
+    def reserve(self, index: int, rng: np.random.Generator) -> int:
+        """A random sample of the split, to replace the unusable sample `index`."""
+        return self._single.reserve(index, rng)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that a saved position depends on, JSON-able."""
+        own = {name: value for name, value in self._single.identity().items() if name != "global_batch"}
+        room = {"row_tokens": self.room.tokens, "row_targets": self.room.targets, "scaling": self.room.scaling}
+        return {**own, **room}
+
+    @cached_property
+    def _single(self) -> Order:
+        return self.split.order(1)
+
+    def _per_row(self) -> float:
+        """The mean number of samples that fill a row, measured on some that are spread evenly over the split.
+
+        Nothing but their sizes and the seed decides it, so it is the same at every topology.
+        """
+        n, weights = self.n_samples, self.split.weights
+        some = min(n, _MEASURED)
+        comb = (np.arange(some) + 0.5) / some
+        if weights is None:
+            indexes = (comb * n).astype(np.int64)
+        else:
+            sums = np.cumsum(weights.values)
+            indexes = np.searchsorted(sums, comb * sums[-1], side="right").clip(0, n - 1)
+        indexes = sample_rng(self.split.seed, 0, "rows", 0, "order").permutation(indexes)
+        sizes = self.sizer.sizes(GlobalBatch(indexes=indexes, epochs=np.zeros_like(indexes)))
+        rows, _ = divided(sizes, self.room)
+        if len(rows) == 1:
+            return some * self.room.tokens / max(int(sizes.visible.sum()), 1)
+        return sum(map(len, rows[:-1])) / (len(rows) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOrder:
+    """The order of batches of `global_batch` packed rows over all ranks.
+
+    ValueError where the samples give fewer rows than a batch has.
+    """
+
+    samples: RowSamples
+    global_batch: int
+
+    def __post_init__(self) -> None:
+        if self.shuffle and not self.n_batches:
+            order, rows = self.samples.blocks
+            raise ValueError(
+                f"{self.samples.n_samples} samples give {order.n_batches * rows} rows of {self.samples.room.tokens} "
+                f"visible tokens, and a global batch has {self.global_batch} rows (rows x ranks); lower rows or "
+                "row_tokens"
+            )
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether the samples are shuffled."""
+        return self.samples.shuffle
+
+    @property
+    def n_batches(self) -> int:
+        """The batches of an epoch: full ones when shuffled, where the rows that are left out differ per epoch; else
+        enough to cover every sample.
+        """
+        if not self.shuffle:
+            return -(-len(self.samples.in_order) // self.global_batch)
+        order, rows = self.samples.blocks
+        return order.n_batches * rows // self.global_batch
+
+    def rows(self, epoch: int, first: int = 0) -> Iterator[tuple[PackedRow, int]]:
+        """The rows of an epoch from number `first` on, each with the pixels that are decoded for it."""
+        if not self.shuffle:
+            yield from self.samples.in_order[first:]
+            return
+        order, rows = self.samples.blocks
+        block, skipped = divmod(first, rows)
+        for samples in order.batches(epoch, block):
+            yield from rows_of(samples, self.samples.sizer.sizes(samples), self.samples.room, rows)[skipped:]
+            skipped = 0
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
+        """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
+        size, rows = self.global_batch, self.rows(epoch, first * self.global_batch)
+        for batch in range(first, self.n_batches):
+            yield _balanced([*islice(rows, size)], epoch, batch * size)
+
+    def reserve(self, index: int, rng: np.random.Generator) -> int:
+        """The same row again, since a row replaces its unusable samples itself."""
+        return index
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that a saved position depends on, JSON-able."""
+        return {**self.samples.identity(), "global_batch": self.global_batch}
+
+    def position(self, epoch: int, batch: int) -> dict[str, Any]:
+        """The position before batch `batch`, and the number of its first row in the epoch."""
+        return {"epoch": epoch, "batch": batch, "row": batch * self.global_batch}
+
+
+def _balanced(rows: list[tuple[PackedRow, int]], epoch: int, first: int) -> GlobalBatch:
+    """The global batch of some rows, ordered so that equal parts of it cost about as much to decode."""
+    # The cheapest row goes with the dearest, the second with the second dearest, and so on: pairs cost about as much.
+    # The pairs are then spread, so that a part of whatever size has pairs of all kinds.
+    n = len(rows)
+    by_cost = sorted(range(n), key=lambda row: (rows[row][1], row))
+    pairs = [by_cost[k : k + 1] + by_cost[n - 1 - k : n - k][: n - 1 - 2 * k] for k in range((n + 1) // 2)]
+    chosen = [row for k in sorted(range(len(pairs)), key=_reversed_bits) for row in pairs[k]]
+    indexes = np.array(chosen, np.int64) + first
+    packed = tuple(rows[row][0] for row in chosen)
+    return GlobalBatch(indexes=indexes, epochs=np.full(n, epoch, np.int64), packed=packed)
+
+
+def _reversed_bits(number: int) -> int:
+    return int(f"{number:032b}"[::-1], 2)
