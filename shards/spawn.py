@@ -12,10 +12,10 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from contextlib import suppress
 from multiprocessing import popen_spawn_posix, spawn
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
@@ -28,6 +28,7 @@ from .errors import MaskstreamError
 MAIN_FAILED = 79
 """The exit code of a process that could not import the main module."""
 
+_PACKAGE = __name__.partition(".")[0]
 _PARENT_CHECK_S = 0.5
 _OF_MAIN = ("init_main_from_name", "init_main_from_path")
 
@@ -37,15 +38,21 @@ class MainModuleError(MaskstreamError):
 
 
 class _Pickler(ForkingPickler):
-    """A pickler that records the classes and functions of the main module that an object refers to."""
+    """A pickler that records the classes and functions of the main module that an object refers to, and the modules of
+    this package that it needs.
+    """
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.names: dict[str, None] = {}
+        self.modules: dict[str, None] = {}
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type | FunctionType) and obj.__module__ == "__main__":
-            self.names[obj.__qualname__] = None
+        if isinstance(obj, type | FunctionType):
+            if obj.__module__ == "__main__":
+                self.names[obj.__qualname__] = None
+            elif obj.__module__.partition(".")[0] == _PACKAGE:
+                self.modules[obj.__module__] = None
         return NotImplemented
 
 
@@ -54,6 +61,11 @@ def dumps(obj: object) -> tuple[bytes, tuple[str, ...]]:
 
     Raises MainModuleError if there are such names and the main module cannot be imported.
     """
+    return _pickled(obj)[:2]
+
+
+def _pickled(obj: object) -> tuple[bytes, tuple[str, ...], tuple[str, ...]]:
+    """What `dumps` returns, and the modules of this package that `obj` needs."""
     file = io.BytesIO()
     pickler = _Pickler(file)
     pickler.dump(obj)
@@ -63,7 +75,7 @@ def dumps(obj: object) -> tuple[bytes, tuple[str, ...]]:
             f"worker processes cannot import {', '.join(names)}, which a notebook, a script from stdin or a "
             "__main__.py defines: put it into a module, or use workers=0"
         )
-    return file.getvalue(), names
+    return file.getvalue(), names, tuple(pickler.modules)
 
 
 def _without_main(name: str) -> dict[str, Any]:
@@ -71,21 +83,26 @@ def _without_main(name: str) -> dict[str, Any]:
     return {key: value for key, value in spawn.get_preparation_data(name).items() if key not in _OF_MAIN}
 
 
-_SPAWN_WITHOUT_MAIN = SimpleNamespace(**(vars(spawn) | {"get_preparation_data": _without_main}))
+SPAWN_WITHOUT_MAIN = SimpleNamespace(**(vars(spawn) | {"get_preparation_data": _without_main}))
+"""multiprocessing's module that starts processes, but without the main module."""
 
 
 class _Popen(popen_spawn_posix.Popen):
     """Launches a process with multiprocessing's code, but with `_without_main` as `get_preparation_data`."""
 
     _launch = FunctionType(
-        vars(popen_spawn_posix.Popen)["_launch"].__code__, vars(popen_spawn_posix) | {"spawn": _SPAWN_WITHOUT_MAIN}
+        vars(popen_spawn_posix.Popen)["_launch"].__code__, vars(popen_spawn_posix) | {"spawn": SPAWN_WITHOUT_MAIN}
     )
 
 
 class Process(SpawnProcess):
-    """A spawned process; `names` are the names of the main module that its arguments refer to."""
+    """A spawned process.
+
+    names: the names of the main module that its arguments refer to. modules: those of this package that they need.
+    """
 
     names: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> _Popen:  # noqa: N802
@@ -101,8 +118,12 @@ class Process(SpawnProcess):
         super().start()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state, self.names = dumps(self.__dict__)
-        return _begun, (type(self), _main(), os.getpid(), state)
+        state, self.names, self.modules = _pickled(self.__dict__)
+        return _begun, (type(self), _main(), os.getpid(), state, self._streams())
+
+    def _streams(self) -> dict[int, Any]:
+        """The descriptors that the process would not inherit, by their numbers."""
+        return {}
 
 
 class _Context(SpawnContext):
@@ -113,9 +134,15 @@ SPAWN = _Context()
 """The context that creates worker processes."""
 
 
-def _end_with(parent: int | None) -> None:
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_S)
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent has ended, or the server between them."""
+    above = os.getppid()
+    try:
+        ended = [] if above == parent else [os.pidfd_open(parent)]
+    except ProcessLookupError:
+        os._exit(1)
+    while os.getppid() == above and not wait(ended, _PARENT_CHECK_S):
+        pass
     os._exit(1)
 
 
@@ -157,15 +184,18 @@ class _LateMain:
         except BaseException as error:
             if not isinstance(error, MainModuleError):
                 traceback.print_exc()
-            raise SystemExit(MAIN_FAILED) from None
+            sys.stderr.flush()
+            os._exit(MAIN_FAILED)
         _LateMain.is_importing = False
         return getattr(sys.modules["__main__"], name)
 
 
-def _begun(kind: type[Process], main: dict[str, str], parent: int, state: bytes) -> Process:
+def _begun(kind: type[Process], main: dict[str, str], parent: int, state: bytes, streams: dict[int, Any]) -> Process:
     """Called in the new process: rebuilds the process object, which may import the main module and much else; if the
     parent dies meanwhile, the process ends.
     """
+    for number, stream in streams.items():
+        os.dup2(stream.detach(), number)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     sys.modules["__main__"].__getattr__ = _LateMain(main)  # type: ignore[method-assign]
     process = kind.__new__(kind)

@@ -11,7 +11,7 @@ written into the memory of the batch, so joining copies nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import maps_of, needed_cues
 from maskstream.pipelines.masks.core.visible import visible_tokens
 from maskstream.pipelines.stream.kept import empty
-from maskstream.pipelines.stream.rng import Place, sample_rng
+from maskstream.pipelines.stream.rng import Place, sample_rng, sample_rngs
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Visible, Wanted
 from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
@@ -90,6 +90,14 @@ class Item(NamedTuple):
             found = self.manifest.store.read_many(ranges)
         stats.read_bytes += sum(map(len, found))
         return found
+
+
+def rngs_of(items: Sequence[Item], purpose: str, views: int | None = None) -> Iterator[np.random.Generator]:
+    """The generators of one decision for `views` views of each item, by default all; each is valid until the next."""
+    names = (
+        (item.epoch, item.shown.drawn, view) for item in items for view in range(item.views if views is None else views)
+    )
+    return sample_rngs(items[0].seed, names, purpose)
 
 
 Arrays = dict[int, tuple[Tensor, npt.NDArray[Any]]]

@@ -45,17 +45,15 @@ def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.r
     return np.random.Generator(_philox(_number(seed, epoch, key, view, purpose)))
 
 
-def sample_rngs(
-    seed: int, samples: Iterable[tuple[int, str]], view: int, purpose: str
-) -> Iterator[np.random.Generator]:
-    """The generators of one decision for many samples, each given by its epoch and its key: those of `sample_rng`.
+def sample_rngs(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str) -> Iterator[np.random.Generator]:
+    """The generators of one decision for many samples, each given by its epoch, key and view.
 
     Each is valid until the next one is taken: it is one generator whose state is set anew, which takes a fifth of the
     time that a new one takes.
     """
     bits, nothing = _philox(0), (0, 0, 0, 0)
     rng = np.random.Generator(bits)
-    for epoch, key in samples:
+    for epoch, key, view in samples:
         number = _number(seed, epoch, key, view, purpose)
         words = (number & 0xFFFF_FFFF_FFFF_FFFF, number >> 64)
         state: Any = {  # numpy takes tuples too, which are made faster

@@ -31,6 +31,7 @@ from multiprocessing.connection import wait
 from typing import Any, Generic, cast
 
 from maskstream.shards.errors import OutageError
+from maskstream.shards.forked import ForkedProcess
 from maskstream.shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
 
 from .produce import BatchMaker, BatchPlan, Made
@@ -293,7 +294,7 @@ class _Worker(Generic[HostT]):
             self.pipe.settimeout(self._timeout_s)
             words = SPAWN.RawArray("q", 2)
             self._progress = WorkerProgress(words)
-            process = SPAWN.Process(target=serve, args=(*self._what, theirs, words), daemon=True)
+            process = ForkedProcess(target=serve, args=(*self._what, theirs, words), daemon=True)
             resource_tracker.ensure_running()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
             try:

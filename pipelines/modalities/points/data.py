@@ -1,6 +1,6 @@
 """Point clouds: their data config, which makes the rows of batches, and their loader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
@@ -11,7 +11,7 @@ from maskstream.pipelines.augment.diffusion import Noise
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
+from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, rngs_of
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -19,7 +19,7 @@ from maskstream.shards.format.component import component_of
 from maskstream.shards.members.arrays import FEATURES
 
 from .batch import PointsBatch
-from .read import NORMALS, PointAugment, PointPlan, PointSelection
+from .read import FACTS, NORMALS, PointAugment, PointPlan, PointSelection
 from .tokens import PointTokens, VoxelTokens
 
 
@@ -61,7 +61,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
     """
 
     modality: ClassVar[str] = "points"
-    together: ClassVar[int] = 8
+    together: ClassVar[int] = 16
     alike: ClassVar[tuple[str, ...]] = ("select.points", "select.features", "tokens", "noise")
 
     select: PointSelection = field(default_factory=PointSelection)
@@ -102,12 +102,18 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
         return replace(self, component=component, augment=augment)
 
     def plan(self, item: Item) -> PointPlan:
-        """Draws the rows of a cloud; raises SampleError if it lacks the requested rows or columns."""
-        component = item.manifest.component(self.component or "")
-        member = item.manifest.member(item.index, component.name)
-        with item.manifest.reading(item.index, component.name):
-            facts, names = component.facts_of(item.index), component.word(FEATURES, item.index)
-            return self.select.rows_of(member, facts, item.rng("points"), names)
+        """That of one cloud."""
+        return self.plan_all([item])[0]
+
+    def plan_all(self, items: Sequence[Item]) -> list[PointPlan]:
+        """Draws the rows of clouds; raises SampleError if one lacks the requested rows or columns."""
+        component, plans = items[0].manifest.component(self.component or ""), []
+        for item, rng in zip(items, rngs_of(items, "points", views=1), strict=True):
+            member = item.manifest.member(item.index, component.name)
+            with item.manifest.reading(item.index, component.name):
+                facts = {name: component.facts[name][item.index] for name in FACTS}
+                plans.append(self.select.rows_of(member, facts, rng, component.word(FEATURES, item.index)))
+        return plans
 
     def layout(self, memory: Memory[PointPlan]) -> PointsBatch:
         """The empty batch."""
@@ -122,16 +128,23 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
         )
 
     def fill(self, item: Item, plan: PointPlan, batch: PointsBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads the rows, and makes the views; raises SampleError if they are unusable."""
-        with item.manifest.reading(item.index, self.component or ""):
-            rows = self.select.taken(item.read(plan.ranges, stats), plan)
-        points, normals = own.whole(batch.points), self.select.columns(*NORMALS)
-        with stats.stage("convert"):
-            for view, at in enumerate(range(own.start, own.stop)):
-                points[at] = self.augment(rows, item.rng("augment", view), normals)
-                if self.noise is not None and batch.noise is not None and batch.time is not None:
-                    drawn = self.noise.draw((self.select.points, 3), item.rng("noise", view))
-                    own.whole(batch.time)[at], own.whole(batch.noise)[at] = drawn
+        """Fills the rows of one cloud."""
+        self.fill_all([Filling(item, plan, own)], batch, stats)
+
+    def fill_all(self, filling: Sequence[Filling[PointPlan]], batch: PointsBatch, stats: Stats) -> None:
+        """Reads the rows of clouds, and makes the views; raises SampleError if one is unusable."""
+        items = [one.item for one in filling]
+        rngs, noise_rngs = rngs_of(items, "augment"), rngs_of(items, "noise")
+        points, normals = filling[0].own.whole(batch.points), self.select.columns(*NORMALS)
+        for item, plan, own in filling:
+            with item.manifest.reading(item.index, self.component or ""):
+                rows = self.select.taken(item.read(plan.ranges, stats), plan)
+            with stats.stage("convert"):
+                for at in range(own.start, own.stop):
+                    points[at] = self.augment(rows, next(rngs), normals)
+                    if self.noise is not None and batch.noise is not None and batch.time is not None:
+                        drawn = self.noise.draw((self.select.points, 3), next(noise_rngs))
+                        own.whole(batch.time)[at], own.whole(batch.noise)[at] = drawn
 
     def cues(self, item: Item, plan: PointPlan, batch: PointsBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The cues of a view for its mask, from the clean and the noised points."""

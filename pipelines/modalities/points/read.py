@@ -26,6 +26,8 @@ from maskstream.shards.stores.base import Range, Store
 Float32s = npt.NDArray[np.float32]
 
 _FARTHEST = 1e18
+FACTS = ("n_points", "n_columns", "data_offset")
+"""The facts of a member that are used."""
 
 
 class PointsError(DataError):
@@ -86,7 +88,7 @@ class PointSelection(Config):
 
         names: those of its columns after x, y, z, with commas between.
         """
-        n_rows, columns, begin = (int(facts[name]) for name in ("n_points", "n_columns", "data_offset"))
+        n_rows, columns, begin = (int(facts[name]) for name in FACTS)
         if min(n_rows, columns, begin) < 0 or begin + 4 * n_rows * columns != place.size:
             raise PointsError(
                 f"has {place.size} bytes, not {begin} bytes of header and {n_rows} rows of {columns} float32 as the "
@@ -122,6 +124,8 @@ class PointSelection(Config):
         read = np.frombuffer(b"".join(data), dtype="<f4").reshape(-1, rows.columns)
         chosen = read if rows.order is None else read[rows.order]
         got = chosen[:, : 3 + self.n_features] if rows.taken is None else chosen[:, [0, 1, 2, *rows.taken]]
+        if got.min() >= -_FARTHEST and got.max() <= _FARTHEST:  # both are false where a number is none
+            return np.ascontiguousarray(got)
         if not np.isfinite(got).all():
             raise PointsError("holds a number that is not finite")
         if np.abs(got[:, :3]).max() > _FARTHEST:
@@ -233,39 +237,46 @@ class PointAugment(Config):
 
     def __call__(self, points: Float32s, rng: np.random.Generator, normals: Sequence[int] = ()) -> Float32s:
         """The augmented points, float32 (N, 3 + features); `points` itself is not changed. normals: their columns."""
-        xyz = self._normalised(points[:, :3].astype(np.float64))
+        # In (3, N) each axis lies in one piece, for which numpy takes a tenth of the time of rows of three numbers.
+        xyz = self._normalised(points[:, :3].T.astype(np.float64, order="C"))
         out = points.astype(np.float32)
         if self.scale[0] < self.scale[1]:
-            factors = rng.uniform(*self.scale, size=3 if self.per_axis else None)
-            xyz *= factors
+            factors = rng.uniform(*self.scale, size=3 if self.per_axis else 1)
+            xyz *= factors[:, None]
             if self.per_axis and normals:  # a surface that is scaled by factors has normals over these factors
                 across = points[:, normals] / factors
                 length = np.linalg.norm(across, axis=1, keepdims=True)
                 out[:, normals] = across * np.linalg.norm(points[:, normals], axis=1, keepdims=True) / (length + 1e-12)
-        else:
+        elif self.scale[0] != 1:
             xyz *= self.scale[0]
         if self.rotate is not None:
             turn = rotation(self.rotate, rng).T
-            xyz = xyz @ turn
+            xyz = (np.ascontiguousarray(xyz.T) @ turn).T
             if normals:
                 out[:, normals] = out[:, normals] @ turn
         if self.shift > 0:
-            xyz += rng.uniform(-self.shift, self.shift, size=3)
+            xyz += rng.uniform(-self.shift, self.shift, size=3)[:, None]
         if self.jitter > 0:
-            noise = rng.standard_normal(xyz.shape) * self.jitter
-            xyz += np.clip(noise, -self.jitter_most, self.jitter_most)
-        out[:, :3] = xyz
+            noise = rng.standard_normal(xyz.T.shape) * self.jitter
+            xyz += np.clip(noise, -self.jitter_most, self.jitter_most).T
+        out[:, :3] = xyz.T
         return out
 
     def _normalised(self, xyz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The points (3, N), normalised in place."""
         if isinstance(self.normalise, PointStats):
-            return (xyz - self.normalise.mean) / self.normalise.deviation
+            xyz -= np.array(self.normalise.mean)[:, None]
+            xyz /= self.normalise.deviation
+            return xyz
         if self.normalise == "none":
             return xyz
-        xyz = xyz - xyz.mean(axis=0)
-        squares = np.square(xyz)
-        size = np.sqrt(squares.sum(axis=1).max() if self.normalise == "ball" else squares.mean())
-        return xyz / size if size > 0 else xyz
+        # One point is added after the other, as numpy adds rows of (N, 3), and not in pairs, as it adds (3, N).
+        xyz -= np.array([np.add.accumulate(axis)[-1] for axis in xyz])[:, None] / xyz.shape[1]
+        x, y, z = squares = np.square(xyz)
+        square = (x + y + z).max() if self.normalise == "ball" else np.ascontiguousarray(squares.T).mean()
+        if square > 0:
+            xyz /= np.sqrt(square)
+        return xyz
 
 
 def rotation(axis: Axis, rng: np.random.Generator) -> npt.NDArray[np.float64]:

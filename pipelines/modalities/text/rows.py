@@ -229,8 +229,9 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def _windows(self, items: Sequence[Item], rows: list[int], samples: list[int], most: Int64s) -> Int64s:
         """Draws the first token of windows, each below its `most`; rows: the places of their items."""
-        epochs, keys = [items[row].epoch for row in rows], items[0].manifest.keys(samples)
-        rngs = sample_rngs(items[0].seed, zip(epochs, keys, strict=True), 0, "window")
+        keys = items[0].manifest.keys(samples)
+        names = ((items[row].epoch, key, 0) for row, key in zip(rows, keys, strict=True))
+        rngs = sample_rngs(items[0].seed, names, "window")
         return np.array([rng.integers(one) for rng, one in zip(rngs, most.tolist(), strict=True)])
 
     def _values(self, manifest: Manifest, pieces: Sequence[Piece], stats: Stats) -> dict[str, npt.NDArray[Any]]:

@@ -17,9 +17,9 @@ def test_it_is_philox_keyed_with_the_name() -> None:
 
 
 def test_those_of_many_samples_are_those_of_each() -> None:
-    samples = [(number % 3, f"shard-3/{number}") for number in range(50)]
-    for (epoch, key), found in zip(samples, sample_rngs(7, samples, 2, "crop"), strict=True):
-        expected = sample_rng(7, epoch, key, 2, "crop")
+    samples = [(number % 3, f"shard-3/{number}", number % 2) for number in range(50)]
+    for (epoch, key, view), found in zip(samples, sample_rngs(7, samples, "crop"), strict=True):
+        expected = sample_rng(7, epoch, key, view, "crop")
         assert found.integers(1000) == expected.integers(1000)  # leaves half of a word
         assert found.random() == expected.random()
         assert (found.permutation(20) == expected.permutation(20)).all()

@@ -103,3 +103,16 @@ def test_normals_stay_across_a_surface_whose_axes_are_scaled_apart():
 def test_illegal_settings_are_refused(settings):
     with pytest.raises(ValueError, match="got"):
         PointAugment(**settings)
+
+
+@pytest.mark.parametrize("normalise", ["ball", "deviation"])
+def test_sums_are_those_of_numpy_along_the_points_to_the_last_bit(normalise):
+    drawn = np.random.default_rng(3)
+    for n in (1, 2, 7, 300, 5000):
+        points = (drawn.normal(size=(n, 4)) * 10.0 ** drawn.integers(-5, 9) + 100).astype(np.float32)
+        xyz = points[:, :3].astype(np.float64)
+        xyz -= xyz.mean(axis=0)
+        squares = np.square(xyz)
+        size = np.sqrt(squares.sum(axis=1).max() if normalise == "ball" else squares.mean())
+        expected = np.concatenate([(xyz / (size or 1)).astype(np.float32), points[:, 3:]], axis=1)
+        assert (PointAugment(normalise=normalise)(points, drawn) == expected).all()

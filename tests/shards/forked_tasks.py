@@ -1,0 +1,30 @@
+"""What processes of test_forked.py run."""
+
+import os
+import random
+import sys
+import time
+
+
+def tell(pipe):
+    """Sends what the process has, and ends."""
+    import numpy as np
+
+    said = {
+        "pid": os.getpid(),
+        "ppid": os.getppid(),
+        "env": os.environ.get("SAID"),
+        "folder": os.getcwd(),
+        "path": sys.path[0],
+        "drawn": (float(np.random.random_sample()), random.random()),
+        "cores": os.sched_getaffinity(0),
+        "pytest": "_pytest.runner" in sys.modules,
+    }
+    print(f"written by {os.getpid()}", file=sys.stderr, flush=True)
+    pipe.send(said)
+
+
+def wait(pipe):
+    """Sends its id, and goes on for long."""
+    pipe.send((os.getpid(), os.getppid()))
+    time.sleep(600)

@@ -1,0 +1,121 @@
+"""Processes that are forked from a server see what spawned ones see, and a server may be killed at any moment."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskstream.shards import forked
+from maskstream.shards.spawn import SPAWN
+
+from .forked_tasks import tell, wait
+
+PARENT = """
+import sys, time
+from maskstream.shards.forked import ForkedProcess
+from maskstream.shards.spawn import SPAWN
+from tests.shards.forked_tasks import wait
+ours, theirs = SPAWN.Pipe()
+process = ForkedProcess(target=wait, args=(theirs,), daemon=True)
+process.start()
+print(*ours.recv(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def ends():
+    """Ends the processes of a test, and its server."""
+    with ExitStack() as stack:
+        yield stack
+    forked._SERVERS.forget()
+
+
+def started(ends, target):
+    """A process, and the first thing that it sends."""
+    ours, theirs = SPAWN.Pipe()
+    process = forked.ForkedProcess(target=target, args=(theirs,), daemon=True)
+    process.start()
+    ends.callback(process.kill)
+    assert ours.poll(60)
+    return process, ours.recv()
+
+
+def gone(pid, within_s=30.0):
+    """Whether the process ends in time; one that ended and waits for its parent counts."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_forks_see_what_has_changed_since_the_server_started(ends, monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "")
+    _, first = started(ends, tell)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    np.random.random_sample()
+    _, second = started(ends, tell)
+    assert second["ppid"] == first["ppid"] != os.getpid()
+    assert (second["folder"], second["path"]) == (str(tmp_path), str(tmp_path))
+    assert all(one != other for one, other in zip(first["drawn"], second["drawn"], strict=True))
+    assert not first["pytest"]
+    assert f"written by {second['pid']}" in capfd.readouterr().err
+    monkeypatch.setenv("SAID", "now")
+    _, third = started(ends, tell)
+    assert third["ppid"] != first["ppid"]
+    assert (first["env"], third["env"]) == (None, "now")
+
+
+def test_a_server_that_is_killed_ends_its_processes_and_the_next_has_another(ends):
+    process, (pid, server) = started(ends, wait)
+    os.kill(server, signal.SIGKILL)
+    process.join(30)
+    assert gone(pid)
+    assert process.exitcode == -signal.SIGKILL
+    _, (_, other) = started(ends, wait)
+    assert other != server
+
+
+def test_a_server_that_does_not_answer_is_replaced(ends, monkeypatch, caplog):
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "")
+    process, (pid, server) = started(ends, wait)
+    os.kill(server, signal.SIGSTOP)
+    monkeypatch.setattr(forked, "_START_S", 0.2)
+    ours, theirs = SPAWN.Pipe()
+    other = forked.ForkedProcess(target=wait, args=(theirs,), daemon=True)
+    other.start()  # by a new server, or spawned if that takes longer too
+    ends.callback(other.kill)
+    assert ours.poll(60)
+    assert ours.recv()[1] != server
+    assert "a new one is started" in caplog.text
+    process.join(30)
+    assert gone(pid)
+
+
+def test_processes_are_spawned_where_they_cannot_be_forked(ends, monkeypatch):
+    monkeypatch.setattr(forked, "_is_possible", lambda: False)
+    _, said = started(ends, tell)
+    assert said["ppid"] == os.getpid()
+
+
+def test_all_end_with_a_parent_that_is_killed_and_leave_no_file(tmp_path):
+    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=env)
+    pid, server = map(int, parent.stdout.readline().split())
+    parent.kill()
+    parent.communicate()
+    assert gone(pid)
+    assert gone(server)
+    assert [*tmp_path.iterdir()] == []
