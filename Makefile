@@ -66,9 +66,11 @@ $(VENV)/.challenger: $(VENV)/.dev
 	@echo "installing the decoder to compare with"
 	@$(PIP) install -q --group challenger && touch $@
 
-$(VENV)/.bench: $(VENV)/.done
-	@echo "installing the readers to compare with"
-	@$(PIP) install -q -e '.[bench]' && touch $@
+# Some of the readers want older libraries than the tests do. uv resolves them in seconds.
+runs/peers/.done: pyproject.toml
+	@echo "installing the readers to compare with in runs/peers"
+	@$(PYTHON) -m venv runs/peers && runs/peers/bin/python -m pip install -q uv
+	@runs/peers/bin/uv pip install -q --python runs/peers/bin/python --group bench -e . && touch $@
 
 $(VENV)/.extra-%: $(VENV)/.done
 	@echo "installing the extra $*"
@@ -101,8 +103,9 @@ verify: $(VENV)/.done  ## DATA=...: check every byte of a set of shards
 inspect: $(VENV)/.done  ## DATA=...: what is in a set of shards
 	$(RUN) inspect $(DATA)
 
-bench: $(VENV)/.bench  ## CPU ms per clip of this loader and of its peers, in one run
-	$(BIN)/python benchmarks/loader.py --out runs/bench/loader.json
+ROUNDS ?= 9
+bench: runs/peers/.done  ## [MODALITY=video, image, image-text, audio, audiovisual, text, points, mesh, all] [ROUNDS=9] [DOCS=1]: CPU time of this loader and of its peers, in turns; DOCS=1 writes the tables into docs/benchmarks.md
+	OMP_NUM_THREADS=1 runs/peers/bin/python benchmarks/loader.py --modality $(MODALITY) --rounds $(ROUNDS)$(if $(DOCS), --docs docs/benchmarks.md)
 
 recipes: $(VENV)/.done $(VENV)/.extra-meshes $(VENV)/.extra-points  ## [RECIPES=names]: every tiny recipe with three seeds on its sample data, runs/recipes.json and docs/recipes.md
 	$(BIN)/python benchmarks/recipes.py $(RECIPES)

@@ -1,6 +1,6 @@
 """Compares every number of a command's JSON between two checkouts, which run in turns.
 
-    python benchmarks/before_after.py --before ../old --after . -- benchmarks/loader.py --rounds 1 --out {out}
+    python benchmarks/before_after.py --before ../old --after . -- $PWD/benchmarks/loader.py --rounds 1 --out {out}
     python benchmarks/before_after.py --before ../old --after . -- -m maskstream bench {shards} --json --samples 400
 
 This Python runs the command in each checkout's folder with the checkout's `src` on its path. The command writes JSON to
@@ -25,7 +25,7 @@ from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
-NAMES = ("variant", "reader", "output")
+NAMES = ("contest", "reader")
 """The fields of a row that name it, in tables like loader.py's."""
 
 

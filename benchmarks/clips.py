@@ -2,7 +2,7 @@
 
 Real footage of the `sample` dataset becomes files of 10 s, 340 x 256 pixels, 30 frames a second, encoded as such files
 are found: x264 medium, crf 21, a keyframe every 250 frames. Footage that is too short runs forwards and backwards,
-without a cut. From these files `maskstream shards folder` makes the profiles `copy`, `train` and `fps`. The files as
+without a cut. From these files `maskstream shards folder` makes the profiles. The files as
 they are, in a plain WebDataset tar, are what `maskstream index` reads: the variant `found`.
 """
 
@@ -63,8 +63,8 @@ class Variant:
     files: list[Path]
 
 
-def build(folder: Path, media: Path, form: Form) -> dict[str, Variant]:
-    """The variants `found`, `copy`, `train` and `fps` under `folder`, from the sample dataset in `media`; made once."""
+def build(folder: Path, media: Path, form: Form, profiles: tuple[str, ...] = ("copy", "train")) -> dict[str, Variant]:
+    """The variant `found` and the profiles, of which `copy` is one, from the sample dataset in `media`; made once."""
     found = folder / "found"
     settings = json.dumps(asdict(form))
     done = found / DONE
@@ -75,7 +75,7 @@ def build(folder: Path, media: Path, form: Form) -> dict[str, Variant]:
             old.unlink()
         _write_found(found, media, form)
         done.write_text(settings)
-    ours = {profile: _variant(profile, folder, found) for profile in ("copy", "train", "fps")}
+    ours = {profile: _variant(profile, folder, found) for profile in profiles}
     return {"found": _indexed(folder / "indexed", ours["copy"]), **ours}
 
 

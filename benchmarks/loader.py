@@ -1,89 +1,136 @@
-"""CPU time per clip of maskstream and of other readers, which take turns in one process: `make bench`.
+"""What maskstream's loaders and their peers cost, modality by modality: `make bench MODALITY=all`.
 
-A clip is 16 frames, 4 apart at 30 frames a second, from a random start, and a multi-scale crop of them at 224 x 224
-pixels, out of 10 s of 340 x 256 pixels (clips.py). In every round every reader (readers.py, ours.py) reads the same
-clips with one thread, a few at a time, so that other load on the machine affects all of them. Printed are medians over
-the rounds.
+    python benchmarks/loader.py [--modality video] [--rounds 9] [--only found,train] [--docs docs/benchmarks.md]
 
-    found   the original files: in a plain tar with an index (`maskstream index`), and as other readers open them
-    copy    the same packets in shards
-    train   encoded anew in shards (profile `train`); other readers get the same packets as plain files
-    fps     the same at 7.5 frames a second
-
-The reader `floor` is PyAV decoding the packets that a clip needs, found and cut out beforehand, without any conversion.
-Readers whose name ends in -all-cores have a thread or a process for each core; their wall time is what counts.
-webdataset and hf-datasets read whole tars, as is their design.
-
-Rows of the JSON: variant, reader, output ("uint8", "float"; "yuv" for the floor), cpu_ms_per_clip (user and system time
-of all threads and worker processes), wall_clips_per_s (one reader at a time), bytes_per_clip (what read system calls
-gave), gop_bytes_per_clip (what the GOPs of the clips hold), peak_mb (how far the memory of a copy of this process rises
-while it reads 4 clips), cpu_ms_rounds (each round's figure). Machine, versions and commit are in the file beside it.
+In a round each reader makes the batches of an epoch of the same samples, in turn and with one thread (contest.py), so
+that other load on the machine affects all of them. Printed are medians and quartiles of the CPU time of a sample, and
+of the ratio to maskstream's within a round. The peers are in video_peers.py and so on. A modality is a process of its
+own; sets and shards are made once, which takes minutes. With --docs the tables replace what stands between the
+modality's two marks in that file.
 """
 
-from __future__ import annotations
-
 import argparse
+import importlib
 import json
+import os
+import subprocess
+import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 from libraries import start_with_pyav_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = (
-    "av",
-    "datasets",
-    "decord",
-    "opencv-python-headless",
-    "pillow",
-    "spdl",
-    "spdl-io",
-    "torch",
-    "torchcodec",
-    "torchvision",
-    "webdataset",
+MODULES = {
+    "video": ("video_peers", "contests"),
+    "image": ("image_peers", "images"),
+    "image-text": ("image_peers", "pairs"),
+    "audio": ("sound_peers", "sounds"),
+    "audiovisual": ("sound_peers", "clips_with_sound"),
+    "text": ("array_peers", "texts"),
+    "points": ("array_peers", "points"),
+    "mesh": ("array_peers", "meshes"),
+}
+PACKAGES = {
+    "video": "av datasets decord2 mosaicml-streaming opencv-python-headless pillow pylance spdl torchcodec webdataset",
+    "image": "datasets mosaicml-streaming opencv-python-headless pillow pylance simplejpeg spdl torchcodec webdataset",
+    "image-text": "pillow tokenizers webdataset",
+    "audio": "av librosa nvidia-dali-cuda130 soundfile soxr spdl torchcodec",
+    "audiovisual": "av librosa torchcodec",
+    "text": "datasets mosaicml-streaming pylance tokenizers webdataset",
+    "points": "h5py mosaicml-streaming webdataset",
+    "mesh": "trimesh",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """The ratio of two readers of a modality that the project has set itself: `most`, or at least `least`."""
+
+    contest: str
+    one: str
+    other: str
+    most: float | None = None
+    least: float | None = None
+
+
+OURS, OFFICIAL = "maskstream", "VideoMAE's own: decord, PIL, float"
+TARGETS = (
+    Target(contest="train", one=OURS, other="floor", most=1.40),
+    Target(contest="train", one=f"{OURS}, tube masks", other="floor", most=1.42),
+    Target(contest="train", one=f"{OURS}, float", other=OURS, most=1.12),
+    Target(contest="train", one=OURS, other="SPDL without frames that none refers to", most=0.52),
+    Target(contest="found", one=OURS, other="SPDL", most=0.58),
+    Target(contest="cores", one=OFFICIAL, other=f"{OURS}, profile `train`, uint8", least=16),
+    Target(contest="cores", one=OFFICIAL, other=f"{OURS}, profile `train`, float", least=10),
 )
 
 
 def main() -> None:
     arguments = parse()
+    if arguments.modality == "all":
+        words = [word for word in sys.argv[1:] if word not in ("--modality", "all")]
+        codes = [subprocess.run([sys.executable, __file__, "--modality", name, *words]).returncode for name in MODULES]
+        sys.exit(max(codes))
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "LANCE_LOG": "error"}
     start_with_pyav_libraries(arguments.data / "ffmpeg")
     import cv2
     import torch
-    from clips import Form, build
     from machine import facts
-    from rows import check, measure_round, peak_mb, rows_of
-    from table import show
 
+    warnings.simplefilter("ignore")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     print(f"files and shards to read: {arguments.data} (made once, which takes a few minutes)", flush=True)
-    variants = build(arguments.data, arguments.media, Form())
-    rows, notes = rows_of(variants, arguments.epochs, [name for name in arguments.only.split(",") if name])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads; here they are idle
-        for row in rows:
-            row.peak_mb = peak_mb(row)
-    notes += check(rows)
-    for n in range(arguments.rounds):
-        measure_round(rows, first=n * len(rows) // arguments.rounds)
-        print(f"round {n + 1} of {arguments.rounds}", flush=True)
-    depends_on = facts(PACKAGES)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps([row.as_dict() for row in rows], indent=1) + "\n")
-    arguments.out.with_suffix(".machine.json").write_text(json.dumps(depends_on, indent=1) + "\n")
-    show(rows, depends_on, notes)
-    print(f"wrote {arguments.out}")
+    module, function = MODULES[arguments.modality]
+    contests = getattr(importlib.import_module(module), function)(arguments.data, arguments.media)
+    only = [name for name in arguments.only.split(",") if name]
+    tables, rows = [], []
+    for contest in contests:
+        if only and contest.name not in only:
+            continue
+        contest.warm_up()
+        for number in range(1, arguments.rounds + 1):
+            contest.round(number)
+        for target in (one for one in TARGETS if one.contest == contest.name):
+            if ratio := contest.ratio(target.one, target.other):
+                bound = f"at most {target.most:g}" if target.most else f"at least {target.least:g}"
+                contest.notes.append(f"{target.one} / {target.other}: {ratio[1]:.2f} (target: {bound}).")
+        rows += contest.as_rows()
+        tables.append(contest.table())
+        print(tables[-1], flush=True)
+    about = facts(("numpy", "torch", "torchvision", *PACKAGES[arguments.modality].split()))
+    versions = ", ".join(f"{name} {one}" for name, one in about["versions"].items() if one != "not installed")
+    machine = f"{about['cores']} cores of {about['cpu']}, load {about['load'][0]}, {about['date']}"
+    said = f"{machine}, commit {about['commit']}, {arguments.rounds} rounds; Python {about['python']}, {versions}."
+    print(said)
+    out = arguments.out or arguments.data / f"{arguments.modality}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    if arguments.docs and not only:
+        write_between(arguments.docs, arguments.modality, "\n".join([*tables, said]))
+
+
+def write_between(page: Path, name: str, text: str) -> None:
+    """Replaces what stands in a page between the marks of a name; SystemExit where it has none."""
+    first, last = f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
+    before, found, rest = page.read_text().partition(first)
+    _, closed, after = rest.partition(last)
+    if not (found and closed):
+        raise SystemExit(f"{page} has no lines {first} and {last}")
+    page.write_text(f"{before}{first}\n\n{text}\n\n{last}{after}")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/loader.json", help="the JSON file to write")
-    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/clips", help="folder of the files and shards")
+    parser.add_argument("--modality", choices=("all", *MODULES), default="video")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds in which all readers take turns")
+    parser.add_argument("--only", default="", help="the tables to make, separated by commas, such as train,cores")
+    parser.add_argument("--docs", type=Path, help="the page that gets the tables")
+    parser.add_argument("--out", type=Path, help="the JSON file to write, by default in --data")
+    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench", help="folder of the files and shards")
     parser.add_argument("--media", type=Path, default=ROOT / "data/raw/sample", help="the sample dataset's folder")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds in which all readers take turns")
-    parser.add_argument("--epochs", type=int, default=1, help="clips that a round reads of each of the 20 files")
-    parser.add_argument("--only", default="", help="other readers to run, separated by commas, such as spdl,floor")
     return parser.parse_args()
 
 

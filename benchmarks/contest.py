@@ -1,0 +1,217 @@
+"""Readers that make batches of the same samples and take turns: what they cost, beside the first of them.
+
+A turn is an epoch of a small set, in whole batches. All batches of a turn are made and dropped as in a training loop,
+so that memory for batches, and joining rows to a batch, are part of what is measured; maskstream's loaders and the
+streams of others go on from turn to turn, so that none starts anew. One epoch before the first round warms all up and
+shows whether they read the same.
+"""
+
+import gc
+import importlib
+import io
+import shutil
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import numpy as np
+from libraries import why_missing
+
+from maskstream.pipelines.stream.loader import Loader
+
+Items = Sequence[Any]
+Make = Callable[[Items], Iterator[Any]]
+SCALE = {"ms": 1e3, "µs": 1e6}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """A name, and what makes the batches of some items. `in_order` is True for a reader that takes all samples in the
+    order of the set, whatever is asked for; it gets the items in that order. `same` is False where the rows are not
+    those of the items: other draws, or no picture.
+    """
+
+    name: str
+    make: Make
+    in_order: bool = False
+    same: bool = True
+
+
+@dataclass(kw_only=True)
+class Contest:
+    """Readers of one set. The first is a loader of maskstream.
+
+    items(epoch): what the first reader shows in an epoch, in the order of the set; each has a `key`. row_of: of a batch
+    of the first reader, the rows to compare, in the order of its keys. difference(ours, theirs) of a row must be at
+    most `most`. wall: whether wall time is measured instead of CPU time.
+    """
+
+    name: str
+    title: str
+    unit: str
+    items: Callable[[int], Items]
+    rows_of: Callable[[Any], Any]
+    difference: Callable[[Any, Any], float]
+    most: float
+    wall: bool = False
+    readers: list[Reader] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    taken: dict[str, list[float]] = field(default_factory=dict)
+    differs: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, needs: str, make: Callable[[], Make], **about: Any) -> None:
+        """Adds a reader that imports the modules `needs`, or says why there is none."""
+        try:
+            for module in needs.split():
+                importlib.import_module(module)
+        except (ImportError, RuntimeError, OSError) as error:  # also libraries that are not found
+            self.missing.append(why_missing(name, error))
+            return
+        self.readers.append(Reader(name=name, make=make(), **about))
+
+    def warm_up(self) -> None:
+        """An epoch of each reader; SystemExit where one reads something else than the first."""
+        items = self.items(0)
+        first, *others = self.readers
+        ours = {}
+        for batch in first.make(items):
+            ours.update(zip(batch.key, self.rows_of(batch), strict=True))
+        for reader in others:
+            rows = [row for batch in reader.make(items) for row in (batch if reader.same else [])]
+            if not reader.same:
+                continue
+            if len(rows) != len(items):
+                raise SystemExit(f"{reader.name} made {len(rows)} rows of {len(items)} items")
+            apart = [self.difference(ours[item.key], row) for item, row in zip(items, rows, strict=True)]
+            self.differs[reader.name] = float(np.mean(apart))
+            if self.differs[reader.name] > self.most:
+                raise SystemExit(f"{reader.name} reads something else: {self.differs[reader.name]:.2f} apart")
+        gc.collect()
+        gc.freeze()  # what is there stays, so that collecting what a turn leaves is quick
+
+    def round(self, number: int) -> None:
+        """A turn of each reader, of whom another one begins each time."""
+        items, rng = self.items(number), np.random.default_rng(number)
+        mixed = [items[i] for i in rng.permutation(len(items))]
+        for reader in self.readers[number % len(self.readers) :] + self.readers[: number % len(self.readers)]:
+            gc.collect()
+            start = self._now()
+            for batch in reader.make(items if reader.in_order else mixed):
+                del batch
+            self.taken.setdefault(reader.name, []).append((self._now() - start) / len(items) * SCALE[self.unit])
+
+    def _now(self) -> float:
+        return time.perf_counter() if self.wall else time.process_time()
+
+    def ratio(self, one: str, other: str) -> list[float]:
+        """The quartiles of the ratio of two readers within a round; empty where one is missing."""
+        if not {one, other} <= self.taken.keys():
+            return []
+        return quartiles([a / b for a, b in zip(self.taken[one], self.taken[other], strict=True)])
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What was measured, as JSON."""
+        return [
+            {
+                "contest": self.name,
+                "reader": name,
+                f"{'wall' if self.wall else 'cpu'}_{self.unit}": round(median(taken), 4),
+                "of_ours": [round(value, 4) for value in self.ratio(name, self.readers[0].name)],
+                "difference": self.differs.get(name),
+                "rounds": [round(value, 4) for value in taken],
+            }
+            for name, taken in self.taken.items()
+        ]
+
+    def table(self) -> str:
+        """The table in Markdown, cheapest first, and what is missing."""
+        clock, ours = ("wall" if self.wall else "CPU"), self.readers[0].name
+        lines = [f"{self.title}", "", f"| | {clock} {self.unit} | quartiles | of the first | quartiles |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: |"]
+        for reader in self.readers:
+            taken = self.taken[reader.name]
+            low, middle, high = quartiles(taken)
+            less, ratio, more = self.ratio(reader.name, ours)
+            name = f"**{reader.name}**" if reader.name == ours else reader.name
+            lines.append(
+                f"| {name} | {shown(middle)} | {shown(low)} to {shown(high)} | {ratio:.2f} | {less:.2f} to {more:.2f} |"
+            )
+        notes = [*self.notes, *(f"Missing: {reason}." for reason in self.missing)]
+        return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """The lower quartile, the median and the upper quartile."""
+    return quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+
+
+def shown(value: float) -> str:
+    """Three digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def ours(loader: Loader[Any], take: Callable[[Any], Any] = lambda batch: batch, epochs: int = 1) -> Make:
+    """The next epochs of a loader, which goes on from call to call."""
+    stream = loader.repeat()
+
+    def make(items: Items) -> Iterator[Any]:
+        for _ in range(epochs * len(loader)):
+            yield take(next(stream))
+
+    return make
+
+
+def batched(read: Callable[[Any], Any], size: int, stack: Callable[[list[Any]], Any] = np.stack) -> Make:
+    """Batches of `size` items that are read one after the other and stacked, as a DataLoader does."""
+
+    def make(items: Items) -> Iterator[Any]:
+        for first in range(0, len(items), size):
+            yield stack([read(item) for item in items[first : first + size]])
+
+    return make
+
+
+def streamed(
+    samples: Callable[[], Iterator[Any]],
+    read: Callable[[Any, Any], Any],
+    size: int,
+    stack: Callable[[list[Any]], Any] = np.stack,
+) -> Make:
+    """Batches of the samples of a stream, read(sample, item) each; the stream has the order of the set."""
+
+    def make(items: Items) -> Iterator[Any]:
+        rows: list[Any] = []
+        for sample, item in zip(samples(), items, strict=True):
+            rows.append(read(sample, item))
+            if len(rows) == size:
+                yield stack(rows)
+                rows = []
+        if rows:
+            yield stack(rows)
+
+    return make
+
+
+def mds_of(folder: Path, columns: dict[str, str], samples: Iterable[dict[str, Any]]) -> Any:
+    """A StreamingDataset of the samples, which are written to `folder` anew."""
+    streaming = importlib.import_module("streaming")
+    shutil.rmtree(folder, ignore_errors=True)
+    with streaming.MDSWriter(out=str(folder), columns=columns) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return streaming.StreamingDataset(local=str(folder), shuffle=False, batch_size=1)
+
+
+def tar_of(path: Path, members: Iterable[tuple[str, bytes]]) -> str:
+    """A plain tar of members with names and bytes, as WebDataset reads it."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            about = tarfile.TarInfo(name)
+            about.size = len(data)
+            tar.addfile(about, io.BytesIO(data))
+    return str(path)
