@@ -75,7 +75,7 @@ ROOMS = {
     "pipelines/augment": ("shards", "pipelines", "pipelines/stream"),
     "pipelines/masks": ("shards", "pipelines", "pipelines/stream"),
     "pipelines/flow": ("shards", "shards/media", "pipelines", "pipelines/stream", "pipelines/augment"),
-    "pipelines/decode": ("shards", "shards/stores", "shards/media", "pipelines/augment", "pipelines/flow"),
+    "pipelines/decode": ("shards", "shards/stores", "shards/media", "pipelines", "pipelines/augment", "pipelines/flow"),
     "pipelines/modalities": ("shards/*", "pipelines", "pipelines/*"),
     "pipelines": ("shards/*", "pipelines/*"),
     "train/core": (

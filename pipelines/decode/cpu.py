@@ -1,12 +1,12 @@
 """Decode the frames of a clip with PyAV, crop and resize them in YUV, and convert the result to RGB.
 
-Only the packets that the clip needs enter the decoder (`wanted_packets`). Crop and resize work on the Y, U and V
-planes, so colour conversion touches output pixels only. Each thread keeps its decoders open, one per codec and
-extradata, because opening one costs as much as decoding two frames.
+Only the packets that the clip needs enter the decoder (`wanted_packets`). Crop, resize and colours are one pass over
+the Y, U and V planes (pixels.py). Each thread keeps its decoders open, one per codec and extradata, because opening one
+costs as much as decoding two frames.
 """
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 import av
 import av.error
-import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
@@ -95,6 +94,11 @@ UInt8Array = npt.NDArray[np.uint8]
 
 _DECODERS_PER_THREAD = 4
 _FULL_RANGE, _BT709 = 2, 1
+_BLACK = 16  # the level of black in limited range; what is below is black too
+HALF_CHROMA = ("bt601", False)
+"""The colours whose chroma is resized to half of an even output and doubled, as OpenCV had it; others to all of it."""
+PIXELS_VERSION = 2
+"""The version of the arithmetic that makes pixels of planes, which is part of a loader's identity; 1 was OpenCV's."""
 PLANAR_420 = ("yuv420p", "yuvj420p")
 """FFmpeg's names of 8 bits in 4:2:0, limited and full range."""
 # The luma coefficients (K_R, K_B) of ITU-R BT.601 and BT.709.
@@ -239,41 +243,34 @@ def _keep(frames: list[VideoFrame], wanted: set[int], size: tuple[int, int], fou
 
 
 def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:
-    """Crops, resizes and converts each frame into `out`, uint8 (T, H, W, 3) with (H, W) = `size`.
+    """Crops, resizes and converts each frame into `out`, uint8 (T, H, W, 3), C-contiguous, with (H, W) = `size`.
 
     `crop` is in pixels of the frames, with even offsets and sizes (4:2:0 chroma); its flip is applied last. Resizing is
-    bilinear with pixel centres at half; if the crop is at least twice the output, it averages areas instead.
+    bilinear with pixel centres at half; if the crop is at least twice the output, it averages areas instead. Every
+    machine makes the same pixels. Raises ValueError if the crop is not within a frame.
     """
-    scratch = np.empty(3 * size[0] * size[1], dtype=np.uint8)  # shared by all frames, so that it stays in cache
-    done: dict[int, int] = {}
+    from .pixels import rgb_of_planes
+
+    at: dict[int, int] = {}
+    kept, tables = [], defaultdict(list)  # planes live as long as their frame
     for t, frame in enumerate(frames):
-        if id(frame) in done:
-            out[t] = out[done[id(frame)]]
+        if at.setdefault(id(frame), t) != t:
             continue
-        done[id(frame)] = t
-        _frame_to_rgb(frame, crop, scratch, out[t])
-        if crop.flip:
-            out[t] = cv2.flip(out[t], 1)
-
-
-def _frame_to_rgb(frame: VideoFrame, crop: Crop, scratch: UInt8Array, out: UInt8Array) -> None:
-    if frame.format.name not in PLANAR_420:
-        frame = frame.reformat(format="yuv420p")
-    standard, full = read_colours(frame)
-    height, width, _ = out.shape
-    even = height % 2 == 0 and width % 2 == 0
-    if even and not full and standard == "bt601":
-        area = height * width
-        chroma = scratch[area : area + area // 2].reshape(2, height // 2, width // 2)
-        for plane, to in zip(cut_planes(frame, crop), (scratch[:area].reshape(height, width), *chroma), strict=True):
-            _resize(plane, to)
-        stacked = scratch[: area + area // 2].reshape(height * 3 // 2, width)
-        cv2.cvtColor(stacked, cv2.COLOR_YUV2RGB_I420, dst=out)
-        return
-    planes = scratch.reshape(3, height, width)
-    for plane, to in zip(cut_planes(frame, crop), planes, strict=True):
-        _resize(plane, to)
-    cv2.transform(cv2.merge(list(planes)), yuv_to_rgb(standard, full), dst=out)
+        planar = frame if frame.format.name in PLANAR_420 else frame.reformat(format="yuv420p")
+        width, height = planar.width, planar.height
+        if not (0 <= crop.x < crop.x + crop.width <= width and 0 <= crop.y < crop.y + crop.height <= height):
+            raise ValueError(f"{crop} is not within a frame of {width}x{height} pixels; cut it to the frame")
+        y, u, v = planar.planes
+        lines = y.line_size, u.line_size, v.line_size
+        kept.append(planar)
+        tables[read_colours(planar)].append((t, y.buffer_ptr, u.buffer_ptr, v.buffer_ptr, *lines))
+    box, even = (crop.x, crop.y, crop.width, crop.height), size[0] % 2 == 0 and size[1] % 2 == 0
+    for colours, table in tables.items():
+        half = even and colours == HALF_CHROMA
+        rgb_of_planes(np.array(table), box, crop.flip, colour_numbers(*colours), half, out)
+    for t, frame in enumerate(frames):
+        if at[id(frame)] != t:
+            out[t] = out[at[id(frame)]]
 
 
 def read_colours(frame: VideoFrame) -> tuple[str, bool]:
@@ -293,15 +290,6 @@ def cut_planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
     return views
 
 
-def _resize(source: UInt8Array, out: UInt8Array) -> None:
-    height, width = out.shape
-    if source.shape == out.shape:
-        out[...] = source
-        return
-    small = source.shape[0] >= 2 * height or source.shape[1] >= 2 * width
-    cv2.resize(source, (width, height), dst=out, interpolation=cv2.INTER_AREA if small else cv2.INTER_LINEAR)
-
-
 @cache
 def yuv_to_rgb(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
     """The 3 x 4 matrix from (Y, U, V, 1) in [0, 255] to (R, G, B), from the standard's luma coefficients; read-only."""
@@ -319,6 +307,21 @@ def yuv_to_rgb(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
     matrix = np.concatenate([columns, -shift[:, None]], axis=1)
     matrix.setflags(write=False)
     return matrix
+
+
+@cache
+def colour_numbers(standard: str, full_range: bool) -> npt.NDArray[np.int16]:
+    """What the conversion to RGB in integers uses, int16 (6,), read-only: the level of black, and how much of Y is in
+    all channels, of V in red, of U and of V in green, of U in blue.
+
+    Y, less black and at least 0, is taken 2^7 times and its share is in 2^-14; U and V, less 128, 2^8 times and in
+    2^-13. Products lose their lower 16 bits, so sums have 5 bits below a level.
+    """
+    matrix = yuv_to_rgb(standard, full_range)
+    shares = [2 * matrix[0, 0], matrix[0, 2], matrix[1, 1], matrix[1, 2], matrix[2, 1]]
+    numbers = np.array([0 if full_range else _BLACK, *np.rint(np.multiply(shares, 2**13))], dtype=np.int16)
+    numbers.setflags(write=False)
+    return numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -355,11 +355,10 @@ class Loader(Generic[BatchT]):
             return f"Open version {state[DATASET_VERSION]} of the split that it was saved with"
         if _of_parts(state, "pixels", 1) != _of_parts(self._identity, "pixels", 1):
             return "Pixels are made by another arithmetic here: use the release of maskstream that saved it"
-        for name, otherwise in (("backend", "cpu"), ("output", "rgb")):
-            was, here = (_of_parts(each, name, otherwise) for each in (state, self._identity))
-            if was != here:
-                where = ", which needs a CUDA device" if was in ("yuv", "dali") else ""
-                return f"Pass {name}={was!r}{where} (in a training, --set data.{name}={was})"
+        was, here = (_of_parts(each, "backend", "cpu") for each in (state, self._identity))
+        if was != here:
+            where = ", which needs a CUDA device" if was == "dali" else ""
+            return f"Pass backend={was!r}{where} (in a training, --set data.backend={was})"
         return "Use the same settings, dataset, seed, lanes, block, steps and batch_size x world_size"
 
     def _check_bad(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import CropPlanes, UInt8Array, plane_memory, yuv_to_rgb
+from maskstream.pipelines.decode.cpu import HALF_CHROMA, CropPlanes, UInt8Array, colour_numbers, plane_memory
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.stream.batch import Batch, Movable
@@ -22,7 +22,7 @@ from maskstream.pipelines.stream.stats import Stats
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlaneClip:
     """The height and width of a clip's luma and of its chroma, whether it is flipped, and whether its chroma is resized
-    to half the output: in colours of BT.601 with limited range, as OpenCV converts them.
+    to half the output, as `HALF_CHROMA` says.
     """
 
     luma: tuple[int, int]
@@ -34,7 +34,7 @@ class PlaneClip:
     def of(cls, clip: CropPlanes) -> PlaneClip:
         """The facts of a clip."""
         luma, chroma = clip.luma.shape, clip.chroma.shape
-        half = clip.standard == "bt601" and not clip.full_range
+        half = (clip.standard, clip.full_range) == HALF_CHROMA
         return cls(luma=(luma[1], luma[2]), chroma=(chroma[2], chroma[3]), flip=clip.flip, half=half)
 
 
@@ -43,7 +43,7 @@ class PlaneBatch(Movable):
     """The crops of B clips, padded to the largest.
 
     luma: uint8 (B, T, H, W). chroma: uint8 (B, T, 2, ceil(H / 2), ceil(W / 2)). clips: one each, on the host. colours:
-    float32 (B, 3, 4), from (Y, U, V, 1) to RGB.
+    int32 (B, 6), see `colour_numbers`.
     """
 
     luma: Tensor
@@ -56,7 +56,7 @@ class PlaneBatch(Movable):
         """Memory for clips of these crops, into which each clip is written, so that joining copies nothing."""
         height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
         luma, chroma = plane_memory((rows, frames), height, width, empty)
-        colours = torch.empty(rows, 3, 4)
+        colours = torch.empty(rows, 6, dtype=torch.int32)
         return cls(luma=torch.from_numpy(luma), chroma=torch.from_numpy(chroma), clips=(), colours=colours)
 
     def room(self, row: int, crop: Crop) -> tuple[UInt8Array, UInt8Array]:
@@ -85,12 +85,12 @@ class PlaneBatch(Movable):
 
 def _described(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[CropPlanes]) -> PlaneBatch:
     """The batch of planes that hold these clips."""
-    colours = np.stack([yuv_to_rgb(clip.standard, clip.full_range) for clip in clips])
+    colours = np.stack([colour_numbers(clip.standard, clip.full_range) for clip in clips])
     return PlaneBatch(
         luma=torch.from_numpy(luma),
         chroma=torch.from_numpy(chroma),
         clips=tuple(map(PlaneClip.of, clips)),
-        colours=torch.from_numpy(colours.astype(np.float32)),
+        colours=torch.from_numpy(colours.astype(np.int32)),
     )
 
 

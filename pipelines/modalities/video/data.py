@@ -92,9 +92,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     "torchcodec" is torchcodec's NVDEC, whose pixels are those of output="yuv" by PyAV, so it is not. "auto" is PyAV,
     but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why (decoders.py). output:
     "yuv" hands cropped YUV planes to the device, which resizes and converts them (yuv.py): less work for CPUs, less to
-    copy. Its pixels differ from those of "rgb" by at most 2 levels, so it is part of the identity. "auto" is "yuv" on a
-    CUDA device, but "rgb" with a SampleFlow, colour jitter or a mask that needs frames, which need RGB on the CPU, and
-    elsewhere.
+    copy. Its pixels are those of "rgb", so a run may change between the two. "auto" is "yuv" on a CUDA device, but
+    "rgb" with a SampleFlow, colour jitter or a mask that needs frames, which need RGB on the CPU, and elsewhere.
     """
 
     modality: ClassVar[str] = "video"

@@ -14,7 +14,14 @@ from av.video.frame import VideoFrame
 from maskstream.pipelines.augment import Augmentation
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import CropPlanes, crop_planes, decode_frames, to_rgb, wanted_pts
+from maskstream.pipelines.decode.cpu import (
+    PIXELS_VERSION,
+    CropPlanes,
+    crop_planes,
+    decode_frames,
+    to_rgb,
+    wanted_pts,
+)
 from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from maskstream.pipelines.flow.base import Flow, with_cuts
 from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
@@ -233,8 +240,8 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return {"flow": flow, "output": self.output}
 
     def identity(self, split: Split) -> dict[str, Any]:
-        """The split, and the output if it is not RGB."""
-        return {**({"output": self.output} if self.output != "rgb" else {}), **split.identity}
+        """The split, and the arithmetic of pixels, which is the same of every output."""
+        return {"pixels": PIXELS_VERSION, **split.identity}
 
     def plan(self, item: Item) -> ClipPlan:
         """Draws the clip and the crops of a sample, and finds the byte ranges to read."""

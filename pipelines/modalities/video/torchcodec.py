@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import yuv_to_rgb
+from maskstream.pipelines.decode.cpu import HALF_CHROMA, colour_numbers
 
 from .batch import PlaneBatch, PlaneClip
 from .hardware import DaemonThreads
@@ -93,10 +93,10 @@ def cropped(of: list[tuple[EncodedClip, tuple[Tensor, Tensor], list[Crop]]]) -> 
             top, left = crop.y // 2, crop.x // 2
             luma[len(views), :, :h, :w] = y[order, crop.y : crop.y + h, crop.x : crop.x + w]
             chroma[len(views), :, :, :down, :across] = uv[order, :, top : top + down, left : left + across]
-            half = clip.standard == "bt601" and not clip.full_range
+            half = (clip.standard, clip.full_range) == HALF_CHROMA
             views.append(PlaneClip(luma=sides[0], chroma=sides[1], flip=crop.flip, half=half))
-    colours = np.stack([yuv_to_rgb(clip.standard, clip.full_range) for clip, _, own in of for _ in own])
-    own_colours = torch.from_numpy(colours.astype(np.float32)).to(device)
+    colours = np.stack([colour_numbers(clip.standard, clip.full_range) for clip, _, own in of for _ in own])
+    own_colours = torch.from_numpy(colours.astype(np.int32)).to(device)
     return PlaneBatch(luma=luma, chroma=chroma, clips=tuple(views), colours=own_colours)
 
 

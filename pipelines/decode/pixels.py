@@ -1,0 +1,280 @@
+"""Kernels that make RGB pixels of YUV 4:2:0 planes in one pass: crop, resize, flip and colours.
+
+All sums are of integers, and vectors are LLVM's of no machine in particular, so every machine makes the same pixels.
+Each output row is made in rows of scratch that stay in cache: rows of the plane are mixed, then columns, and the three
+rows of Y, U and V become one of RGB. `PIXELS_VERSION` in cpu.py names this arithmetic in a loader's identity.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.np.numpy_support import carray
+
+from maskstream.pipelines.jit import instructions, kernel
+
+Bytes = npt.NDArray[np.uint8]
+Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]
+"""Of each of n outputs, the first input, int64 (n,), and the weights of the inputs from it on, int32 (n, k)."""
+Steps = tuple[npt.NDArray[np.int64], Bytes, npt.NDArray[np.int16]]
+"""The arguments of `_mix_four` for every four outputs: first inputs (n,), picks (n, 16) and weights (n, 8)."""
+
+PlaneTaps = tuple[Taps, Taps, Steps, int, bool]
+"""Of a plane: the taps of its rows and of its columns, the steps of those, its width, and whether it is flipped."""
+
+UNIT = 1 << 14
+"""The sum of the weights of an output."""
+_FINE, _COARSE = UNIT, 256  # how finely two columns, and two rows, are weighed: sums of rows have 16 bits
+_CENTRE = 1 << 15  # what is taken off sums of rows, which are 256 times a level, so that they fit int16
+
+
+@instructions(types.CPointer(types.uint8))  # type: ignore[no-untyped-call]
+def _pointer(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return b.inttoptr(address, ir.IntType(8).as_pointer())
+
+
+@kernel
+def bytes_at(address: int, n: int) -> Bytes:
+    """The `n` bytes from an address on."""
+    return carray(_pointer(address), n)  # type: ignore[call-overload,no-any-return]
+
+
+@instructions(types.void)
+def _mix_four(b: ir.IRBuilder, mixed: ir.Value, picks: ir.Value, weights: ir.Value, out: ir.Value) -> None:
+    """Writes 4 bytes at `out`: of 8 sums of rows, int16, at `mixed`, the bytes that `picks` (16 bytes) numbers make 4
+    pairs, which are weighed by 8 int16. All are addresses.
+    """
+    values, order, picked = _load(b, mixed, _vector(8, 16)), _load(b, picks, _vector(8, 16)), _any(_vector(8, 16))
+    for n in range(16):  # LLVM makes one instruction of these: pshufb, or tbl on ARM
+        one = b.extract_element(values, b.extract_element(order, _number(n)))
+        picked = b.insert_element(picked, one, _number(n))
+    pairs, shares = b.bitcast(picked, _vector(16, 8)), _load(b, weights, _vector(16, 8))
+    products = b.mul(b.sext(pairs, _vector(32, 8)), b.sext(shares, _vector(32, 8)))
+    even, odd = (
+        b.shuffle_vector(products, _any(products.type), ir.Constant(_vector(32, 4), [n, n + 2, n + 4, n + 6]))
+        for n in (0, 1)
+    )
+    sums = b.add(b.add(even, odd), _all(_vector(32, 4), _CENTRE * UNIT + UNIT * 128))
+    _store(b, b.trunc(b.lshr(sums, _all(_vector(32, 4), 22)), _vector(8, 4)), out)
+
+
+@instructions(types.void)
+def _colour_sixteen(
+    b: ir.IRBuilder,
+    y: ir.Value,
+    u: ir.Value,
+    v: ir.Value,
+    colours: ir.Value,
+    red: ir.Value,
+    green: ir.Value,
+    blue: ir.Value,
+) -> None:
+    """Converts 16 pixels, as `colour_numbers` says, from 16 bytes each at y, u and v to those at red, green and blue.
+    `colours` is the address of its six int16.
+    """
+    wide, wider = _vector(16, 16), _vector(32, 16)
+
+    def number(n: int) -> ir.Value:
+        one = b.insert_element(
+            _any(wide), _load(b, b.add(colours, ir.Constant(colours.type, 2 * n)), wide.element), _number(0)
+        )
+        return b.shuffle_vector(one, _any(wide), _all(_vector(32, 16), 0))
+
+    def levels(address: ir.Value, black: ir.Value) -> ir.Value:
+        return b.sub(b.zext(_load(b, address, _vector(8, 16)), wide), black)
+
+    def times(value: ir.Value, n: int) -> ir.Value:
+        product = b.mul(b.sext(value, wider), b.sext(number(n), wider))
+        return b.trunc(b.lshr(product, _all(wider, 16)), wide)
+
+    def bounded(value: ir.Value, order: str, bound: int) -> ir.Value:
+        return b.select(b.icmp_signed(order, value, _all(wide, bound)), value, _all(wide, bound))
+
+    luma = b.shl(bounded(levels(y, number(0)), ">", 0), _all(wide, 7))
+    across, down = (b.shl(levels(chroma, _all(wide, 128)), _all(wide, 8)) for chroma in (u, v))
+    light = b.add(times(luma, 1), _all(wide, 17))  # half of 32, and what the products' truncation takes off
+    channels = (
+        b.add(light, times(down, 2)),
+        b.add(light, b.add(times(across, 3), times(down, 4))),
+        b.add(light, times(across, 5)),
+    )
+    for value, out in zip(channels, (red, green, blue), strict=True):
+        level = bounded(bounded(b.ashr(value, _all(wide, 5)), ">", 0), "<", 255)
+        _store(b, b.trunc(level, _vector(8, 16)), out)
+
+
+@kernel
+def rgb_of_planes(
+    frames: npt.NDArray[np.int64],
+    crop: tuple[int, int, int, int],
+    flip: bool,
+    colours: npt.NDArray[np.int16],
+    half: bool,
+    out: Bytes,
+) -> None:
+    """Writes the crop (x, y, width, height) of frames into `out`, uint8 (T, H, W, 3), C-contiguous.
+
+    frames: int64 (n, 7), of each its place in `out`, the addresses of the planes Y, U and V and their bytes a line;
+    the planes must hold the crop. colours: `cpu.colour_numbers`. half: whether chroma is resized to half of H and W,
+    which are even, and doubled; else to all of them.
+    """
+    rows, columns = out.shape[1:3]
+    x, y, wide, high = crop
+    step = 2 if half else 1
+    luma = np.empty((rows, columns + 15 & ~15), dtype=np.uint8)
+    u, v = np.empty_like(luma), np.empty_like(luma)
+    luma_taps = plane_taps(high, wide, rows, columns, flip)
+    chroma_taps = plane_taps((high + 1) // 2, (wide + 1) // 2, rows // step, columns // step, flip)
+    for n in range(len(frames)):
+        to, at, at_u, at_v, line, line_u, line_v = frames[n]
+        resize(at + y * line + x, line, luma_taps, luma)
+        resize(at_u + y // 2 * line_u + x // 2, line_u, chroma_taps, u)
+        resize(at_v + y // 2 * line_v + x // 2, line_v, chroma_taps, v)
+        convert(luma, u, v, colours, half, out[to])
+
+
+@kernel
+def resize(address: int, line: int, taps: PlaneTaps, out: Bytes) -> None:
+    """Resizes a part of a plane with `line` bytes a line; `out` has room for a multiple of 16 columns."""
+    (first, weights), (first_column, column_weights), (base, picks, shares), wide, flip = taps
+    sums, mixed = np.empty(wide, dtype=np.int32), np.empty(wide + 8, dtype=np.int16)
+    last = len(first_column) - 1
+    source, pick, share = mixed.ctypes.data, picks.ctypes.data, shares.ctypes.data
+    for row in range(len(first)):
+        at = address + first[row] * line
+        if weights.shape[1] == 2:
+            one, other = bytes_at(at, wide), bytes_at(at + line, wide)
+            part = np.uint16(weights[row, 1] // (UNIT // _COARSE))
+            rest = np.uint16(_COARSE - part)
+            for k in range(wide):
+                mixed[k] = np.int16(np.uint16(one[k]) * rest + np.uint16(other[k]) * part - _CENTRE)
+        else:
+            for k in range(wide):
+                sums[k] = 32 - (_CENTRE << 6)
+            for tap in range(weights.shape[1]):
+                one, weight = bytes_at(at + tap * line, wide), weights[row, tap]
+                for k in range(wide):
+                    sums[k] += np.int32(one[k]) * weight
+            for k in range(wide):
+                mixed[k] = sums[k] >> 6
+        if column_weights.shape[1] == 2:
+            to = out.ctypes.data + row * out.shape[1]
+            for n in range(len(base)):
+                _mix_four(source + 2 * base[n], pick + 16 * n, share + 16 * n, to + 4 * n)
+        else:
+            for n in range(len(first_column)):
+                total = np.int64(UNIT * 128)
+                for tap in range(column_weights.shape[1]):
+                    total += (np.int64(mixed[first_column[n] + tap]) + _CENTRE) * column_weights[n, tap]
+                out[row, last - n if flip else n] = total >> 22
+
+
+@kernel
+def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], half: bool, out: Bytes) -> None:
+    """Writes RGB (H, W, 3) of planes whose rows have room for a multiple of 16; `half` as in `rgb_of_planes`."""
+    (rows, columns), line = out.shape[:2], luma.shape[1]
+    red, green, blue = np.empty(line, dtype=np.uint8), np.empty(line, dtype=np.uint8), np.empty(line, dtype=np.uint8)
+    twice_u, twice_v = np.empty(line, dtype=np.uint8), np.empty(line, dtype=np.uint8)
+    of, r, g, b = colours.ctypes.data, red.ctypes.data, green.ctypes.data, blue.ctypes.data
+    step = 2 if half else 1
+    for row in range(rows):
+        y, own = luma.ctypes.data + row * line, row // step * line
+        across, down = u.ctypes.data + own, v.ctypes.data + own
+        if half:
+            if row % 2 == 0:
+                one, other = bytes_at(across, line), bytes_at(down, line)
+                for k in range(line // 2):
+                    twice_u[2 * k] = one[k]
+                    twice_u[2 * k + 1] = one[k]
+                    twice_v[2 * k] = other[k]
+                    twice_v[2 * k + 1] = other[k]
+            across, down = twice_u.ctypes.data, twice_v.ctypes.data
+        for k in range(0, columns, 16):
+            _colour_sixteen(y + k, across + k, down + k, of, r + k, g + k, b + k)
+        pixels = bytes_at(out.ctypes.data + 3 * row * columns, 3 * columns)
+        for k in range(columns):
+            pixels[3 * k] = red[k]
+            pixels[3 * k + 1] = green[k]
+            pixels[3 * k + 2] = blue[k]
+
+
+@kernel
+def plane_taps(high: int, wide: int, rows: int, columns: int, flip: bool) -> PlaneTaps:
+    """What resizes a plane. If a side is at least twice the output's, both sides that are not shorter average areas."""
+    averages = high >= 2 * rows or wide >= 2 * columns
+    across = taps_of(wide, columns, averages and wide >= columns, _FINE)
+    down = taps_of(high, rows, averages and high >= rows, _COARSE)
+    return down, across, steps_of(across, flip), wide, flip
+
+
+@kernel
+def taps_of(inputs: int, outputs: int, averages: bool, parts: int) -> Taps:
+    """The taps of one side. Means are linear, with pixel centres at half, of two inputs with weights of `parts` parts
+    of UNIT; or they are of all inputs that an output covers, weighed by what it covers.
+    """
+    n = min((inputs - 1) // outputs + 2 if averages else 2, inputs)
+    first, weights = np.empty(outputs, dtype=np.int64), np.full((outputs, n), UNIT, dtype=np.int32)
+    for k in range(outputs):
+        if averages:
+            first[k] = min(k * inputs // outputs, inputs - n)
+            before = 0
+            for tap in range(n):
+                covered = min(max((first[k] + tap + 1) * outputs - k * inputs, 0), inputs)
+                share = (covered * UNIT + inputs // 2) // inputs
+                weights[k, tap] = share - before
+                before = share
+        else:  # in units of 1 / (2 outputs) of an input
+            at = min(max((2 * k + 1) * inputs - outputs, 0), 2 * outputs * (inputs - 1))
+            first[k] = min(at // (2 * outputs), inputs - n)
+            if n == 2:
+                past = at - 2 * outputs * first[k]
+                weights[k, 1] = (past * parts + outputs) // (2 * outputs) * (UNIT // parts)
+                weights[k, 0] = UNIT - weights[k, 1]
+    return first, weights
+
+
+@kernel
+def steps_of(taps: Taps, flip: bool) -> Steps:
+    """The arguments of `_mix_four` for taps of two; `flip` reverses the outputs. Those past the last repeat it."""
+    first, weights = taps
+    outputs = len(first)
+    n = (outputs + 3) // 4
+    base, picks, shares = np.empty(n, np.int64), np.empty((n, 16), np.uint8), np.empty((n, 8), np.int16)
+    if weights.shape[1] != 2:
+        return base, picks, shares
+    for k in range(n):
+        base[k] = first[max(outputs - 4 * k - 4, 0) if flip else 4 * k]
+        for one in range(4):
+            place = min(4 * k + one, outputs - 1)
+            of = outputs - 1 - place if flip else place
+            for byte in range(4):
+                picks[k, 4 * one + byte] = 2 * (first[of] - base[k]) + byte
+            shares[k, 2 * one] = weights[of, 0]
+            shares[k, 2 * one + 1] = weights[of, 1]
+    return base, picks, shares
+
+
+def _vector(bits: int, lanes: int) -> ir.VectorType:
+    return ir.VectorType(ir.IntType(bits), lanes)
+
+
+def _number(value: int) -> ir.Constant:
+    return ir.Constant(ir.IntType(32), value)
+
+
+def _all(of: ir.VectorType, value: int) -> ir.Constant:
+    return ir.Constant(of, [value] * of.count)
+
+
+def _any(of: ir.VectorType) -> ir.Constant:
+    return ir.Constant(of, ir.Undefined)
+
+
+def _load(b: ir.IRBuilder, address: ir.Value, of: ir.Type) -> ir.Value:
+    loaded = b.load(b.inttoptr(address, of.as_pointer()))
+    loaded.align = 1
+    return loaded
+
+
+def _store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1
