@@ -1,6 +1,6 @@
 """Poses: their data config, which makes the rows of batches, and their loader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import hypot
 from pathlib import Path
@@ -12,13 +12,13 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
+from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, rngs_of
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config, check_types
 from maskstream.shards.errors import DataError
-from maskstream.shards.format.component import component_of
+from maskstream.shards.format.component import Component, component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, NECK
 from maskstream.shards.members.arrays import POSES
@@ -98,16 +98,20 @@ class Cameras(Config):
 
     def __call__(self, poses: Float32s, rng: np.random.Generator) -> Seen:
         """Draws a camera and takes pictures of poses (T, J, 3) in metres, z upwards."""
+        # Of three numbers a point numpy adds and subtracts three at a time: many points of an axis take a tenth.
+        frames, joints, _ = poses.shape
         places = poses.astype(np.float64)
+        flat = places.reshape(frames, -1)
         middle = places[:, 0].mean(axis=0)
-        reach = float(np.square(places - middle).sum(axis=-1).max()) ** 0.5
+        squares = np.square(flat - np.tile(middle, joints)).reshape(places.shape)
+        reach = float((squares[..., 0] + squares[..., 1] + squares[..., 2]).max()) ** 0.5
         turn = rng.uniform(0, 2 * np.pi)
         rise = np.radians(rng.uniform(*self.elevation_deg))
         outwards = np.array([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)])
         at = middle + outwards * (reach + rng.uniform(*self.distance_m))
         axes = _looking(middle + rng.uniform(-self.aim_m, self.aim_m, 3) - at)
         focal = float(rng.uniform(*self.focal))
-        return seen((places - at) @ axes.T, focal)
+        return seen((flat - np.tile(at, joints)).reshape(places.shape) @ axes.T, focal)
 
 
 def _looking(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -122,24 +126,22 @@ def _looking(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def seen(places: npt.NDArray[np.float64], focal: float) -> Seen:
     """A clip of joints (T, J, 3) in the coordinates of a camera, all before it, and its pictures."""
     root = places[:, 0]
-    flat = focal * places[..., :2] / places[..., 2:]
-    return Seen(
-        pose_3d=(places - root[:, None]).astype(np.float32),
-        pose_2d=flat.astype(np.float32),
-        root=root.astype(np.float32),
-        focal=focal,
-    )
+    pose_3d = np.empty(places.shape, np.float32)
+    pose_2d = np.empty((*places.shape[:-1], 2), np.float32)
+    for axis in range(3):
+        np.subtract(places[..., axis], root[:, axis, None], out=pose_3d[..., axis], casting="same_kind")
+    for axis in range(2):
+        np.divide(focal * places[..., axis], places[..., 2], out=pose_2d[..., axis], casting="same_kind")
+    return Seen(pose_3d=pose_3d, pose_2d=pose_2d, root=root.astype(np.float32), focal=focal)
 
 
 def mirrored(clip: Seen, mirror: npt.NDArray[np.int64]) -> Seen:
     """The clip with left and right changed; `mirror`: the joint that each one becomes, (J,)."""
-    signs = np.array([-1, 1, 1], dtype=np.float32)
-    return Seen(
-        pose_3d=(clip.pose_3d * signs)[:, mirror],
-        pose_2d=(clip.pose_2d * signs[:2])[:, mirror],
-        root=clip.root * signs,
-        focal=clip.focal,
-    )
+    pose_3d, pose_2d = (np.take(pose, mirror, axis=1) for pose in (clip.pose_3d, clip.pose_2d))
+    root = clip.root.copy()
+    for pose in (pose_3d, pose_2d, root):
+        np.negative(pose[..., 0], out=pose[..., 0])
+    return Seen(pose_3d=pose_3d, pose_2d=pose_2d, root=root, focal=clip.focal)
 
 
 _POSE_BYTES = 4 * 3 * len(JOINTS)
@@ -242,8 +244,16 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         return manifest.component(self.component or "").facts["rate_hz"].astype(np.float64)
 
     def plan(self, item: Item) -> PosePlan:
-        """Draws the frames of a clip; raises SampleError if the manifest's numbers contradict each other."""
-        component = item.manifest.component(self.component or "")
+        """That of one motion."""
+        return self.plan_all([item])[0]
+
+    def plan_all(self, items: Sequence[Item]) -> list[PosePlan]:
+        """Draws the frames of clips; raises SampleError if the manifest's numbers of one contradict each other."""
+        component = items[0].manifest.component(self.component or "")
+        rngs = rngs_of(items, "clip", views=1)
+        return [self._plan(item, component, rng) for item, rng in zip(items, rngs, strict=True)]
+
+    def _plan(self, item: Item, component: Component, rng: np.random.Generator) -> PosePlan:
         member = item.manifest.member(item.index, component.name)
         with item.manifest.reading(item.index, component.name):
             facts = component.facts_of(item.index)
@@ -253,7 +263,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
                     f"has {member.size} bytes, not {begin} bytes of header and {n_frames} poses of {len(JOINTS)} "
                     "joints as the manifest says"
                 )
-            numbers = self.clip.numbers(n_frames, item.rng("clip"))
+            numbers = self.clip.numbers(n_frames, rng)
         first, stop = int(numbers[0]), int(numbers[-1]) + 1
         place = Range(member.name, member.offset + begin + first * _POSE_BYTES, (stop - first) * _POSE_BYTES)
         return PosePlan(numbers=numbers, n_frames=n_frames, fps=float(facts["rate_hz"]), ranges=(place,))
@@ -273,23 +283,29 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         )
 
     def fill(self, item: Item, plan: PosePlan, batch: PoseBatch, own: SampleRows, stats: Stats) -> None:
+        """Fills the rows of one clip."""
+        self.fill_all([Filling(item, plan, own)], batch, stats)
+
+    def fill_all(self, filling: Sequence[Filling[PosePlan]], batch: PoseBatch, stats: Stats) -> None:
         """Reads the poses and takes the views' pictures; raises SampleError if a number is not finite."""
-        with item.manifest.reading(item.index, self.component or ""):
-            (data,) = item.read(plan.ranges, stats)
-            poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
-            if not (np.abs(poses) < _FARTHEST_M).all():
-                raise PoseError(f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away")
-        kept = KEPT[self.joints]
-        pose_3d, pose_2d, root = map(own.whole, (batch.pose_3d, batch.pose_2d, batch.root))
-        focal = own.whole(batch.focal)
-        with stats.stage("convert"):
-            clip = poses[plan.numbers - plan.numbers[0]]
-            for view, rng in enumerate(item.rngs("camera"), start=own.start):
-                seen = self.cameras(clip, rng)
-                if rng.random() < (self.flip or 0.0):
-                    seen = mirrored(seen, np.array(MIRRORED))
-                pose_3d[view], pose_2d[view] = seen.pose_3d[:, kept], seen.pose_2d[:, kept]
-                root[view], focal[view] = seen.root, seen.focal
+        rngs, kept, whole = rngs_of([one.item for one in filling], "camera"), KEPT[self.joints], filling[0].own.whole
+        pose_3d, pose_2d, root, focal = map(whole, (batch.pose_3d, batch.pose_2d, batch.root, batch.focal))
+        for item, plan, own in filling:
+            with item.manifest.reading(item.index, self.component or ""):
+                (data,) = item.read(plan.ranges, stats)
+                poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
+                if not (poses.min() > -_FARTHEST_M and poses.max() < _FARTHEST_M):  # both false where a number is none
+                    raise PoseError(f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away")
+            with stats.stage("convert"):
+                clip = poses[plan.numbers - plan.numbers[0]]
+                for view in range(own.start, own.stop):
+                    rng = next(rngs)
+                    seen = self.cameras(clip, rng)
+                    if rng.random() < (self.flip or 0.0):
+                        seen = mirrored(seen, np.array(MIRRORED))
+                    for out, pose in ((pose_3d, seen.pose_3d), (pose_2d, seen.pose_2d)):
+                        out[view] = pose if len(kept) == len(JOINTS) else np.take(pose, kept, axis=1)
+                    root[view], focal[view] = seen.root, seen.focal
 
 
 def pose_grid(frames: int, joints: int) -> TokenGrid:
