@@ -1,15 +1,19 @@
 """The form and size of a picture by its first bytes, so that no memory is taken for more pixels than are expected.
 
-Sources: ITU-T T.81 B.1, PNG 5, RFC 9649.
+Sources: ITU-T T.81 B.1, PNG 5, RFC 9649; Netpbm's ppm(5) and pgm(5).
 """
 
+import re
 import struct
 
 from maskstream.shards.errors import DataError
 
 from .limits import MAX_PIXELS
 
-_FORMS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp"}
+_FORMS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp", b"P6": "ppm", b"P5": "pgm"}
+VALUES = {"ppm": 3, "pgm": 1}
+"""How many bytes a pixel has in the forms that are not compressed; all pixels stand at the end of the file."""
+_NETPBM = re.compile(rb"P[56]\s+(\d{1,9})\s+(\d{1,9})\s+255\s")
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SCAN = b"\xff\xda"
 _MAX_SCANS = 200
@@ -18,7 +22,7 @@ _BYTES_PER_STRAY = 1 << 14
 
 
 def image_form(data: bytes) -> str | None:
-    """jpg, png or webp, by the first bytes of a picture; None if it is none of them."""
+    """jpg, png, webp, ppm or pgm, by the first bytes of a picture; None if it is none of them."""
     form = next((form for magic, form in _FORMS.items() if data.startswith(magic)), None)
     return None if form == "webp" and data[8:12] != b"WEBP" else form
 
@@ -27,11 +31,11 @@ def check_image(data: bytes, width: int, height: int) -> None:
     """Raises DataError unless the picture's own header says width x height pixels, and they can be decoded."""
     form = image_form(data)
     if form is None:
-        raise DataError(f"is no JPEG, PNG or WebP file: it begins with {data[:8]!r}")
+        raise DataError(f"is no JPEG, PNG, WebP, PPM or PGM file: it begins with {data[:8]!r}")
     if not 0 < width * height <= MAX_PIXELS or width < 1:
         raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
     try:
-        found = {"jpg": _jpeg, "png": _png, "webp": _webp}[form](data)
+        found = {"jpg": _jpeg, "png": _png, "webp": _webp, "ppm": _netpbm, "pgm": _netpbm}[form](data)
     except (struct.error, IndexError) as error:
         raise DataError(f"is truncated: the header of the {form} ends early") from error
     if found != (width, height):
@@ -82,3 +86,15 @@ def _webp(data: bytes) -> tuple[int, int]:
         (bits,) = struct.unpack_from("<I", data, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     raise DataError(f"is no WebP file: its first chunk is {kind!r}")
+
+
+def _netpbm(data: bytes) -> tuple[int, int]:
+    """The size, of a file that holds one picture of 8-bit values and nothing else."""
+    header = _NETPBM.match(data)
+    if header is None:
+        raise DataError(f"is no PPM or PGM file of 8 bits: it begins with {data[:24]!r}")
+    width, height = int(header[1]), int(header[2])
+    expected = header.end() + width * height * (3 if data[1:2] == b"6" else 1)
+    if len(data) != expected:
+        raise DataError(f"has {len(data)} bytes, not {expected} as its header says")
+    return width, height

@@ -1,4 +1,4 @@
-"""Pictures: JPEG, PNG and WebP members, 8-bit grey or RGB, upright."""
+"""Pictures: JPEG, PNG, WebP, PPM and PGM members, 8-bit grey or RGB, upright."""
 
 from collections.abc import Iterator
 
@@ -17,9 +17,9 @@ def image_member(data: bytes, width: int, height: int) -> Member:
 
 
 def image_problems(member: Member) -> Iterator[str]:
-    """A form that is none of the three."""
+    """A form that is none of these."""
     if image_form(member.data) is None:
-        yield f"is no JPEG, PNG or WebP file: it begins with {member.data[:8]!r}"
+        yield f"is no JPEG, PNG, WebP, PPM or PGM file: it begins with {member.data[:8]!r}"
 
 
 def image_decode_problems(member: Member) -> Iterator[str]:

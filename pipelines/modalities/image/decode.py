@@ -3,7 +3,7 @@
 libjpeg-turbo, which OpenCV's wheels contain, decodes a JPEG at 1/2, 1/4 or 1/8 of its size with a smaller inverse DCT
 of each 8 x 8 block. That is much faster, and close to averaging the full image over areas. It is used if the reduced
 crop still has at least as many pixels as the output. PNG and WebP are always decoded in full. OpenCV gives RGB itself,
-since libjpeg-turbo writes either order of colours as fast.
+since libjpeg-turbo writes either order of colours as fast. PPM and PGM are not compressed: their bytes are the pixels.
 
 A crop of an image that is decoded at 1/n is extended to multiples of n, so that it has whole pixels in the reduced
 image. It grows by less than n pixels on each side, which is less than one pixel of the output.
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.errors import DataError
-from maskstream.shards.media.image_header import check_image
+from maskstream.shards.media.image_header import VALUES, check_image, image_form
 
 UInt8s = npt.NDArray[np.uint8]
 
@@ -58,6 +58,11 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
     Raises DataError if it cannot be decoded, or has another size; its header is compared first.
     """
     check_image(data, width, height)
+    if (values := VALUES.get(image_form(data) or "")) is not None:
+        if n > 1:
+            raise ImageError(f"is no JPEG, as its name says, but {data[:2]!r} of Netpbm")
+        stored = np.frombuffer(data, np.uint8)[-width * height * values :].reshape(height, width, values)
+        return stored if values == 3 else np.repeat(stored, 3, axis=2)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS[n])
     except cv2.error as error:
@@ -84,4 +89,6 @@ def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
         raise ValueError(f"{crop} is not within an image of {width * n}x{height * n} pixels; cut it to the image")
     if width < _NARROWEST:
         pixels = np.pad(pixels, ((0, 0), (0, _NARROWEST - width), (0, 0)))
-    resize_crop(pixels, left, top, right - left, bottom - top, crop.flip, out)
+    shared = pixels.view()
+    shared.flags.writeable = False  # as bytes are, so that one compiled kernel does for all
+    resize_crop(shared, left, top, right - left, bottom - top, crop.flip, out)

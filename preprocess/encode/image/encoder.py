@@ -1,4 +1,4 @@
-"""Pictures for shards: a member `jpg`, `png` or `webp`, 8-bit grey or RGB, upright.
+"""Pictures for shards: a member `jpg`, `png`, `webp`, `ppm` or `pgm`, 8-bit grey or RGB, upright.
 
 A source is decoded once, to check it. Where it already is such a picture its bytes go into the shard untouched: nothing
 is lost, and it stays as small as it was. Else it is encoded anew: as JPEG where the source was compressed with loss, as
@@ -8,6 +8,8 @@ PNG where it was not. That is so where
 - it has an alpha channel: what is transparent becomes white;
 - it has 16 bits or inks (CMYK), or is of another form (BMP, TIFF, PNM, DICOM);
 - a part of it is asked for, or a short side that it exceeds.
+
+`store="pixels"` makes a PPM of every picture, or a PGM of a grey one, whatever it was.
 
 Metadata (Exif, profiles) stays in bytes that are kept and is lost where they are not; colours are taken as they are:
 profiles (ICC) are not applied. OpenCV decodes and encodes, for its wheels bring libjpeg-turbo, libpng and libwebp and
@@ -27,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -187,7 +189,7 @@ def turned(pixels: UInt8s, orientation: int) -> UInt8s:
 
 
 def encoded(pixels: UInt8s, form: str, quality: int) -> bytes:
-    """Pixels as a file of the form jpg (of a quality up to 100) or png (without loss)."""
+    """Pixels as a file of the form jpg (of a quality up to 100), or without loss png, ppm or pgm."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if form == "jpg" else []
     try:
         ok, data = cv2.imencode(f".{form}", pixels, options)
@@ -278,7 +280,8 @@ def read_idx_image(path: Path, number: int) -> DecodedPicture:
 class ImageEncoder(Config):
     """short_side: a picture whose shorter side is longer than so many pixels is shrunk to it, averaged over area; None
     keeps all sizes. quality: of JPEGs that are encoded anew, 1 to 100. window: centre and width of the grey values of
-    DICOM files that are shown, such as (40, 400) Hounsfield units; None takes the window of each file.
+    DICOM files that are shown, such as (40, 400) Hounsfield units; None takes the window of each file. store:
+    "compressed", or "pixels", of which a PPM or PGM file is made: many times the bytes, and nothing to decode.
     """
 
     modality: ClassVar[str] = "image"
@@ -286,12 +289,15 @@ class ImageEncoder(Config):
     short_side: int | None = None
     quality: int = 95
     window: tuple[float, float] | None = None
+    store: Literal["compressed", "pixels"] = "compressed"
 
     def __post_init__(self) -> None:
         if self.short_side is not None and self.short_side < 1:
             raise ValueError(f"short_side is a number of pixels, 1 or more, or None, got {self.short_side}")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality is JPEG's, 1 to 100, got {self.quality}")
+        if self.store not in ("compressed", "pixels"):
+            raise ValueError(f'store is "compressed" or "pixels", got {self.store!r}')
         if self.window is not None and not (all(map(isfinite, self.window)) and self.window[1] >= 1):
             raise ValueError(f"window is centre and width, 1 or more, of grey values, or None, got {self.window}")
 
@@ -315,11 +321,12 @@ class ImageEncoder(Config):
         height, width = pixels.shape[:2]
         form, data = picture.form, picture.data
         kept = form is not None and pixels.shape == picture.pixels.shape and crop is None
-        if form is None or not kept:
+        if self.store == "pixels":
+            form, kept = "pgm" if pixels.ndim == 2 else "ppm", False
+        elif form is None or not kept:
             form = "jpg" if picture.lossy else "png"
-            data = encoded(pixels, form, self.quality)
         return Encoded(
-            members={form: image_member(data, width, height)},
+            members={form: image_member(data if kept else encoded(pixels, form, self.quality), width, height)},
             meta={"width": width, "height": height, "kept": kept},
         )
 

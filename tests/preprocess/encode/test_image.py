@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from maskstream.pipelines.modalities.image.decode import decode_image
 from maskstream.preprocess.encode.image.encoder import ImageEncoder, read_picture
 from maskstream.preprocess.source import RejectError, Source
 
@@ -131,6 +132,25 @@ def test_the_short_side_shrinks_what_is_larger_and_nothing_else(tmp_path):
     assert only(encode(path, short_side=40))[1].data == path.read_bytes()
     thin = write(tmp_path / "thin.png", RGB.resize((400, 3)))
     assert only(encode(thin, short_side=2))[1].facts == {"width": 267, "height": 2}
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "ending"), [("PNG", "RGB", "ppm"), ("WEBP", "RGBA", "ppm"), ("PNG", "L", "pgm")]
+)
+def test_pixels_may_be_stored_as_they_are(tmp_path, form, mode, ending):
+    path = write(tmp_path / "a", RGB.convert(mode), form, **({"lossless": True} if form == "WEBP" else {}))
+    made = encode(path, store="pixels")
+    name, member = only(made)
+    assert (name, member.facts, made.meta["kept"]) == (ending, {"width": 60, "height": 40}, False)
+    assert len(member.data) == 60 * 40 * (1 if mode == "L" else 3) + len(b"P6\n60 40\n255\n")
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(member.data)).convert("RGB")), decoded(member.data))
+    np.testing.assert_array_equal(decode_image(member.data, 60, 40), decoded(path.read_bytes()))
+    assert only(encode(path, store="pixels", short_side=20))[1].facts == {"width": 30, "height": 20}
+
+
+def test_pictures_are_stored_in_no_other_way():
+    with pytest.raises(ValueError, match='store is "compressed" or "pixels", got \'raw\''):
+        ImageEncoder(store="raw")
 
 
 def test_a_part_of_a_picture(tmp_path):

@@ -49,7 +49,10 @@ def write(folder, samples):
 @pytest.fixture
 def split(tmp_path):
     """Three samples, a jpg, a png and a webp, of 200 x 160 pixels."""
-    forms = ("jpg", "png", "webp")
+    return split_of(tmp_path, ("jpg", "png", "webp"))
+
+
+def split_of(tmp_path, forms):
     return write(tmp_path / "split", [{form: member(photo(200, 160, i), form)} for i, form in enumerate(forms)])
 
 
@@ -68,6 +71,15 @@ def test_central_crops_of_members_of_all_forms(split):
     for i in range(3):
         wanted = cv2.resize(photo(200, 160, i)[:, 20:180], (32, 32), interpolation=cv2.INTER_AREA)
         assert np.abs(batch.image[i].numpy().astype(int) - wanted).mean() < 3
+
+
+def test_pixels_that_are_stored_are_those_of_a_png(tmp_path):
+    (tmp_path / "png").mkdir()
+    split = split_of(tmp_path, ("ppm",) * 3)
+    assert not verify(split, decode=True).problems
+    augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)
+    stored, png = (batch_of(one, augment=augment) for one in (split, split_of(tmp_path / "png", ("png",) * 3)))
+    assert torch.equal(stored.image, png.image)
 
 
 def test_views_are_different_crops_of_one_image(split):
@@ -159,7 +171,7 @@ def test_an_image_of_another_size_is_found_by_verify_and_replaced_by_the_loader(
 
 def test_a_member_that_is_no_image_is_found_by_verify(tmp_path):
     split = write(tmp_path / "split", [{"jpg": image_member(b"no image", 4, 4)}] * 2)
-    assert "is no JPEG, PNG or WebP file: it begins with" in "; ".join(verify(split).problems)
+    assert "is no JPEG, PNG, WebP, PPM or PGM file: it begins with" in "; ".join(verify(split).problems)
 
 
 def test_a_position_of_the_resize_before_is_refused(split):
