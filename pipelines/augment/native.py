@@ -35,9 +35,9 @@ class Native(Config):
 
     patch: the side of a patch in pixels. tubelet: the time steps of a token; a picture repeats its one. least, most:
     the fewest and the most tokens of a picture; where the two are so near that no whole patches have a number between
-    them, `most` holds. scale: None (the default) is (0.2, 1) when shuffled; in validation it
-    is (1, 1), the whole picture, whose sides are resized to whole patches. flip: the probability of mirroring; None is
-    0.5 when shuffled, else 0.
+    them, `most` holds. multiple: rows and columns of patches are multiples of it, as models need that merge patches.
+    scale: None (the default) is (0.2, 1) when shuffled; in validation it is (1, 1), the whole picture, whose sides are
+    resized to whole patches. flip: the probability of mirroring; None is 0.5 when shuffled, else 0.
 
     Sources: RandomResizedCrop (see `augment`); NaFlex of timm and SigLIP 2, which resize to whole patches and at most
     so many; NaViT (Dehghani et al. 2023), which packs them.
@@ -47,14 +47,20 @@ class Native(Config):
     tubelet: int = 1
     least: int = 16
     most: int = 1024
+    multiple: int = 1
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = (0.75, 4 / 3)
     flip: float | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
-        if min(self.patch, self.tubelet) < 1:
-            raise ValueError(f"patch and tubelet are 1 or more, got patch={self.patch}, tubelet={self.tubelet}")
+        for name in ("patch", "tubelet", "multiple"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: it is 1 or more")
+        if self.most < self.multiple**2:
+            raise ValueError(
+                f"most={self.most}: with multiple={self.multiple} a picture has {self.multiple**2} or more"
+            )
         if not 1 <= self.least <= self.most:
             raise ValueError(
                 f"a picture has from `least` to `most` tokens, 1 <= least <= most, got least={self.least}, "
@@ -87,30 +93,32 @@ class Native(Config):
             factor = np.exp(first + (last - first) * numbers[:, 1]).round(9)
             wide = np.minimum(np.rint(width * np.sqrt(area * factor)), width).astype(np.int64).clip(1)
             tall = np.minimum(np.rint(height * np.sqrt(area / factor)), height).astype(np.int64).clip(1)
-        side = self.patch
+        # Counted in squares of multiple x multiple patches.
+        side, patches_each = self.patch * self.multiple, self.multiple**2
+        least, most = -(-self.least // patches_each), self.most // patches_each
         across, down = wide / side, tall / side
         patches = across * down
-        shrunk = np.sqrt(np.minimum(self.most / patches, 1.0))
-        grown = np.sqrt(np.maximum(self.least / patches, 1.0))
+        shrunk = np.sqrt(np.minimum(most / patches, 1.0))
+        grown = np.sqrt(np.maximum(least / patches, 1.0))
         columns, rows = (
             np.where(
                 grown > 1,
                 np.ceil((n * grown).round(6)),
                 np.where(whole & (shrunk == 1), np.rint(n), np.floor((n * shrunk).round(6))),
             )
-            .clip(1, self.most)
+            .clip(1, most)
             .astype(np.int64)
             for n in (across, down)
         )
         # Rounding may have made them too many or too few: the longer side gives way.
         longer, shorter = np.maximum(columns, rows), np.minimum(columns, rows)
-        longer = np.minimum(np.maximum(longer, -(-self.least // shorter)), self.most // shorter)
+        longer = np.minimum(np.maximum(longer, -(-least // shorter)), most // shorter)
         columns, rows = np.where(columns >= rows, (longer, shorter), (shorter, longer))
         if not whole:
             native = (wide >= columns * side) & (tall >= rows * side) & (shrunk == 1)
             wide = np.where(native, columns * side, wide)
             tall = np.where(native, rows * side, tall)
-        return NativeCrops(width=wide, height=tall, rows=rows, columns=columns)
+        return NativeCrops(width=wide, height=tall, rows=rows * self.multiple, columns=columns * self.multiple)
 
     def place(self, width: int, height: int, wide: int, tall: int, rng: np.random.Generator) -> Crop:
         """A crop of wide x tall pixels at a random place of a picture of width x height."""

@@ -39,8 +39,8 @@ class PackedBatch(Batch):
     cu_seqlens: int32 (S + 1,); the tokens of sample s are tokens[cu_seqlens[s] : cu_seqlens[s + 1]], in (t h w) order.
     cu_rows: int32 (R + 1,); row r has the samples cu_rows[r] to cu_rows[r + 1] - 1. grid_thw: int64 (S, 3), the tokens
     of each sample along t, h and w. place: int32 (T, 3), each token's place along them. mask: see `PackedMask`; None
-    without. row_tokens: the visible tokens that a row has room for. key, label, fields and weight are of samples, as in
-    `Batch`.
+    without. patch, tubelet: the side of a token in pixels, and its time steps. row_tokens: the visible tokens that a
+    row has room for. key, label, fields and weight are of samples, as in `Batch`.
     """
 
     tokens: Tensor
@@ -49,6 +49,8 @@ class PackedBatch(Batch):
     grid_thw: Tensor
     place: Tensor
     mask: PackedMask | None
+    patch: int
+    tubelet: int
     row_tokens: int
 
     @property
@@ -105,7 +107,7 @@ class PackedBatch(Batch):
             "cu_seqlens": _joined([part.cu_seqlens for part in parts]),
             "cu_rows": _joined([part.cu_rows for part in parts]),
             "key": [key for part in parts for key in part.key],
-            "row_tokens": parts[0].row_tokens,
+            **{name: getattr(parts[0], name) for name in ("patch", "tubelet", "row_tokens")},
             "fields": {name: _values([part.fields[name] for part in parts]) for name in parts[0].fields},
         }
         for name in {f.name for f in fields(cls)} - made.keys():

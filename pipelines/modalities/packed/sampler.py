@@ -184,6 +184,8 @@ class PackedSampler:
             grid_thw=torch.from_numpy(grid),
             place=_int32(_places(grid, counts, starts)),
             mask=self._masks(slots, starts),
+            patch=self.pictures.native.patch,
+            tubelet=self.pictures.native.tubelet,
             row_tokens=self.samples.room.tokens,
             key=[one.key for one in shown],
             label=torch.tensor([one.label for one in shown], dtype=torch.int64),

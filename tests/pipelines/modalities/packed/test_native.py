@@ -13,7 +13,7 @@ NUMBERS = st.floats(0, 1, exclude_max=True)
 
 
 @given(st.lists(st.tuples(SIDES, SIDES, NUMBERS, NUMBERS), min_size=1, max_size=20), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_crops_lie_in_the_picture_and_have_a_legal_number_of_whole_patches(
     pictures: list[tuple[int, int, float, float]], shuffle: bool
 ) -> None:
@@ -37,7 +37,7 @@ def test_crops_lie_in_the_picture_and_have_a_legal_number_of_whole_patches(
 
 
 @given(w=st.integers(64, 500), h=st.integers(64, 500), area=NUMBERS, aspect=NUMBERS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_crop_within_the_limits_is_not_resampled(w: int, h: int, area: float, aspect: float) -> None:
     native = Native(patch=8, least=1, most=4096).resolved(shuffle=True)
     crops = native.crops(np.array([w]), np.array([h]), np.array([[area, aspect]]))
@@ -45,6 +45,20 @@ def test_a_crop_within_the_limits_is_not_resampled(w: int, h: int, area: float, 
     assert crops.height[0] == crops.rows[0] * 8
     share = (crops.width[0] * crops.height[0]) / (w * h)
     assert 0.2 * (1 - 8 / 20) ** 2 - 0.05 <= share <= 1  # up to a patch is cut off each side
+
+
+@given(st.lists(st.tuples(SIDES, SIDES, NUMBERS, NUMBERS), min_size=1, max_size=20), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_rows_and_columns_can_be_multiples(pictures: list[tuple[int, int, float, float]], shuffle: bool) -> None:
+    native = Native(patch=14, least=16, most=300, multiple=2).resolved(shuffle=shuffle)
+    width, height = (np.array([one[side] for one in pictures]) for side in (0, 1))
+    crops = native.crops(width, height, np.array([one[2:] for one in pictures]))
+    assert (crops.rows % 2 == 0).all()
+    assert (crops.columns % 2 == 0).all()
+    assert (crops.rows * crops.columns >= 16).all()
+    assert (crops.rows * crops.columns <= 300).all()
+    assert (crops.width <= width).all()
+    assert (crops.height <= height).all()
 
 
 def test_a_whole_picture_keeps_its_aspect() -> None:
@@ -87,6 +101,8 @@ def test_numbers_are_uniform_and_a_function_of_what_names_them() -> None:
         ({"least": 20, "most": 10}, "least=20, most=10"),
         ({"scale": (0.5, 0.2)}, r"\(0.5, 0.2\)"),
         ({"ratio": (1.5, 2.0)}, r"\(1.5, 2.0\)"),
+        ({"multiple": 0}, "multiple=0"),
+        ({"least": 1, "most": 3, "multiple": 2}, "most=3: with multiple=2"),
         ({"flip": 2.0}, "flip is a probability"),
     ],
 )

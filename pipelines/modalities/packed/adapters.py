@@ -1,0 +1,120 @@
+"""Packed batches under the names and in the shapes of other libraries, whose models take them as they are.
+
+loader.as_dataset(siglip2)     # also: naflex, qwen_vl
+"""
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from .batch import PackedBatch
+
+HALF = (0.5, 0.5, 0.5)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class NaFlexInputs(TypedDict):
+    """patches: float (S, L, p * p * 3). patch_coord: int64 (S, L, 2), y and x. patch_valid: bool (S, L)."""
+
+    patches: Tensor
+    patch_coord: Tensor
+    patch_valid: Tensor
+
+
+class SigLip2Inputs(TypedDict):
+    """pixel_values: float (S, L, p * p * 3). pixel_attention_mask: int32 (S, L). spatial_shapes: int64 (S, 2)."""
+
+    pixel_values: Tensor
+    pixel_attention_mask: Tensor
+    spatial_shapes: Tensor
+
+
+class QwenVlInputs(TypedDict):
+    """pixel_values: float (T, 3 * tubelet * p * p). image_grid_thw: int64 (S, 3)."""
+
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+
+
+def naflex(
+    batch: PackedBatch,
+    *,
+    length: int | None = None,
+    mean: tuple[float, ...] = HALF,
+    std: tuple[float, ...] = HALF,
+) -> NaFlexInputs:
+    """The dict that NaFlex models of timm and open_clip take, padded with zeros to `length` tokens a picture, by
+    default to those of the largest. ValueError for pictures of more tokens, and for tokens of several time steps.
+    """
+    valid = _valid(batch, length)
+    return NaFlexInputs(
+        patches=_padded(batch.pixel_values(mean, std), valid),
+        patch_coord=_padded(batch.place[:, 1:].long(), valid),
+        patch_valid=valid,
+    )
+
+
+def siglip2(
+    batch: PackedBatch,
+    *,
+    length: int | None = None,
+    mean: tuple[float, ...] = HALF,
+    std: tuple[float, ...] = HALF,
+) -> SigLip2Inputs:
+    """What the image processor of SigLIP 2 in transformers returns, padded as in `naflex`; it pads to
+    max_num_patches.
+    """
+    valid = _valid(batch, length)
+    return SigLip2Inputs(
+        pixel_values=_padded(batch.pixel_values(mean, std), valid),
+        pixel_attention_mask=valid.int(),
+        spatial_shapes=batch.grid_thw[:, 1:],
+    )
+
+
+def qwen_vl(
+    batch: PackedBatch,
+    *,
+    merge: int = 2,
+    mean: tuple[float, ...] = CLIP_MEAN,
+    std: tuple[float, ...] = CLIP_STD,
+) -> QwenVlInputs:
+    """What the image processors of Qwen2-VL and Qwen2.5-VL in transformers return: the merge x merge tokens that the
+    model merges stand one behind the other. ValueError where rows or columns of patches are no multiple of `merge`.
+    """
+    height, width = (batch.grid_thw[:, axis] for axis in (1, 2))
+    if bool(((height % merge != 0) | (width % merge != 0)).any()):
+        raise ValueError(
+            f"Qwen-VL merges {merge} x {merge} patches, and a picture has another number of rows or columns; open the "
+            f"loader with Native(multiple={merge})"
+        )
+    counts = batch.cu_seqlens.diff().long()
+    columns = width.repeat_interleave(counts)
+    y, x = (batch.place[:, axis].long() for axis in (1, 2))
+    block = (y // merge) * (columns // merge) + x // merge
+    to = batch.cu_seqlens[:-1].long().repeat_interleave(counts) + (block * merge + y % merge) * merge + x % merge
+    pixels = batch.pixel_values(mean, std)
+    side = batch.patch
+    pixels = pixels.view(len(pixels), -1, side, side, 3).permute(0, 4, 1, 2, 3).flatten(1)
+    return QwenVlInputs(pixel_values=torch.empty_like(pixels).index_copy_(0, to, pixels), image_grid_thw=batch.grid_thw)
+
+
+def _valid(batch: PackedBatch, length: int | None) -> Tensor:
+    """Which of the L places of each sample a token takes: bool (S, L)."""
+    if batch.tubelet != 1:
+        raise ValueError(
+            f"these models take pictures, and tokens have {batch.tubelet} time steps; use Native(tubelet=1)"
+        )
+    counts = batch.cu_seqlens.diff()
+    most = int(counts.max())
+    if length is not None and most > length:
+        raise ValueError(f"length={length}: a picture has {most} tokens; raise length, or lower `most` of Native")
+    return torch.arange(length or most, device=counts.device) < counts[:, None]
+
+
+def _padded(values: Tensor, valid: Tensor) -> Tensor:
+    """The values of all tokens, (T, n), at the valid places of (S, L, n), and zeros elsewhere."""
+    padded = values.new_zeros((*valid.shape, values.shape[1]))
+    padded[valid] = values
+    return padded
