@@ -70,7 +70,7 @@ $(VENV)/.challenger: $(VENV)/.dev
 runs/peers/.done: pyproject.toml
 	@echo "installing the readers to compare with in runs/peers"
 	@$(PYTHON) -m venv runs/peers && runs/peers/bin/python -m pip install -q uv
-	@runs/peers/bin/uv pip install -q --python runs/peers/bin/python --group bench -e . && touch $@
+	@runs/peers/bin/uv pip install -q --compile-bytecode --python runs/peers/bin/python --group bench -e . && touch $@
 
 $(VENV)/.extra-%: $(VENV)/.done
 	@echo "installing the extra $*"

@@ -131,7 +131,11 @@ class Contest:
     def table(self) -> str:
         """The table in Markdown, cheapest first, and what is missing."""
         clock, ours = ("wall" if self.wall else "CPU"), self.readers[0].name
-        lines = [f"{self.title}", "", f"| | {clock} {self.unit} | quartiles | of the first | quartiles |"]
+        lines = [
+            f"{self.title[:1].upper()}{self.title[1:]}",
+            "",
+            f"| | {clock} {self.unit} | quartiles | of the first | quartiles |",
+        ]
         lines += ["| --- | ---: | ---: | ---: | ---: |"]
         for reader in self.readers:
             taken = self.taken[reader.name]
@@ -141,7 +145,7 @@ class Contest:
             lines.append(
                 f"| {name} | {shown(middle)} | {shown(low)} to {shown(high)} | {ratio:.2f} | {less:.2f} to {more:.2f} |"
             )
-        notes = [*self.notes, *(f"Missing: {reason}." for reason in self.missing)]
+        notes = [f"- {note}" for note in (*self.notes, *(f"Missing: {reason}." for reason in self.missing))]
         return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
 

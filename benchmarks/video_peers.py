@@ -179,7 +179,7 @@ def _profiles(variants: dict[str, Variant]) -> Contest:
     """maskstream alone, on each profile."""
     contest = Contest(
         name="profiles",
-        title=f"the other profiles: CPU time of a clip, batches of {BATCH}",
+        title=f"profiles: CPU time of a clip, batches of {BATCH}",
         unit="ms",
         items=clips_of(variants["train"]),
         rows_of=lambda batch: batch.video.numpy(),
