@@ -30,6 +30,7 @@ from maskstream.pipelines.stream.rng import Place
 
 LIMIT_US = 100.0
 COSTLY = {
+    "by-energy": "compares each frame with the one before",
     "motion-guided": "follows flow: a warp for each frame",
     "fastdit-3d": "32,768 tokens",
     "retromae": "a 512 x 512 matrix out of 256 masks",

@@ -44,9 +44,23 @@ from .core import (
 from .laws import LAWS
 from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine
 from .laws.random import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
-from .patterns import block, dual, frames, joints, motion_guided, multi_block, random, shapes, strips, top_scores, views
+from .patterns import (
+    block,
+    dual,
+    energy,
+    frames,
+    joints,
+    motion_guided,
+    multi_block,
+    random,
+    shapes,
+    strips,
+    top_scores,
+    views,
+)
 from .patterns.block import Block, Box
 from .patterns.dual import DropAndMask, Dual, PartDecoded, RunningCell
+from .patterns.energy import ByEnergy
 from .patterns.frames import Context, Frames, PerFrame, Tube
 from .patterns.joints import H36M_LIMB_PAIRS, H36M_LIMBS, Joints, Limbs
 from .patterns.motion_guided import MotionGuided
@@ -67,6 +81,7 @@ SCHEMES: tuple[Scheme, ...] = (
     *frames.SCHEMES,
     *random.SCHEMES,
     *motion_guided.SCHEMES,
+    *energy.SCHEMES,
     *dual.SCHEMES,
     *multi_block.SCHEMES,
     *block.SCHEMES,
@@ -95,6 +110,7 @@ __all__ = [
     "Block",
     "Box",
     "ByClass",
+    "ByEnergy",
     "ByView",
     "Complementary",
     "Context",

@@ -22,6 +22,7 @@ which the gallery's curves and the table of laws are made.
 
 import re
 from dataclasses import MISSING, dataclass, field, fields
+from operator import mul
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -174,10 +175,12 @@ def made_up_cues(needs: frozenset[str], grid: TokenGrid, rng: np.random.Generato
 
     ValueError for a cue that nothing is made up for.
     """
-    n, frames = grid.size, grid.shape[0] * grid.patch[0]
+    n, (frames, *sides) = grid.size, tuple(map(mul, grid.shape, grid.patch))
     lengths = rng.choice([1, 1, 1, 2, 3], size=n)
     words = np.concatenate([[-1], np.repeat(np.arange(n), lengths)[: max(n - 2, 0)], [-1]])[:n].astype(np.int64)
     made = Cues(
+        frames=rng.integers(256, size=(frames, *sides, 3), dtype=np.uint8) if "frames" in needs else None,
+        cuts=np.zeros(frames - 1, dtype=np.bool_),
         flow=np.broadcast_to(np.array([3.0, 1.5], np.float32), (frames - 1, 28, 28, 2)).copy(),
         occupied=rng.random(n) < 0.02,
         box=np.array([0.2, 0.3, 0.6, 0.9]),

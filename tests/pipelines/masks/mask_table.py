@@ -36,6 +36,10 @@ def any_flow(grid: TokenGrid, rng: np.random.Generator) -> Cues:
     return Cues(flow=rng.normal(0, 4, (frames - 1, 4, 4, 2)).astype(np.float32))
 
 
+def noisy_frames(grid: TokenGrid, rng: np.random.Generator) -> Cues:
+    return made_up_cues(frozenset({"frames", "flow", "cuts"}), grid, rng)
+
+
 def a_text(grid: TokenGrid, rng: np.random.Generator) -> Cues:
     return text(grid.size, rng, padding=int(rng.integers(grid.size // 2)))
 
@@ -94,6 +98,7 @@ SCHEMES = [
     Scheme(name="avsiam-audio", grid=grid_of(8, 64, axes="freq time"), visible=None),
     Scheme(name="avsiam-image", grid=IMAGE, visible=None),
     Scheme(name="beit", grid=IMAGE, visible=196 - 75),
+    Scheme(name="by-energy", grid=CLIP, visible=392, fixed=True, cues=noisy_frames),
     Scheme(name="complementary", grid=IMAGE, visible=98),
     Scheme(name="cropmae", grid=IMAGE, visible=2, view=1),
     Scheme(name="diffmavil", grid=grid_of(4, 14, 14, axes="t h w"), visible=int(784 * 0.13)),

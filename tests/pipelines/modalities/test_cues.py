@@ -18,6 +18,7 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.flow import Lk
 from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
 from maskstream.pipelines.masks.core import maps_of
+from maskstream.pipelines.masks.patterns.token_energy import token_energy
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
@@ -187,6 +188,25 @@ def test_masks_of_frames_and_flow_of_batches_are_drawn_of_both(split_named: Call
     alone = next(iter(opened("video", split_named("video"), {"mask": Lowest(), "flow": Lk()})))
     assert torch.equal(alone.mask.masked, batch.mask.masked)
     assert all(cues.flow is None for _, cues in SEEN), "drawn while the sample is made"
+
+
+@pytest.mark.parametrize("flow", ["dis", "lk"])
+def test_masks_by_energy_are_those_of_the_clips_and_the_flow_of_a_batch(
+    split_named: Callable[[str], Path], flow: str
+) -> None:
+    batch = next(iter(opened("video", split_named("video"), {"mask": masks.ByEnergy(ratio=0.5), "flow": flow})))
+    grid, moved = batch.mask.grid, batch.flow
+    assert moved is not None
+    for row, hidden in enumerate(batch.mask.masked):
+        energy = token_energy(
+            batch.video[row].numpy(),
+            moved.vectors[row].numpy(),
+            moved.cuts[row].numpy(),
+            tubelet=grid.patch[0],
+            patch=grid.patch[1],
+        ).ravel()
+        assert int(hidden.sum()) == grid.size // 2
+        assert energy[~hidden.numpy()].min() >= energy[hidden.numpy()].max()
 
 
 def test_on_a_device_pixels_are_made_where_the_mask_is_drawn(split_named: Callable[[str], Path]) -> None:

@@ -39,7 +39,8 @@ def make_scene(video: UInt8) -> GalleryScene:
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         return tuple(panel for shot, mask in drawn for panel in paint_clip(clip, mask, grid, shot.caption))
 
-    return GalleryScene(grid=grid, cues=(Cues(flow=dis_flow(clip).vectors),), paint=paint)
+    cues = Cues(frames=clip, flow=dis_flow(clip).vectors, cuts=np.zeros(len(clip) - 1, dtype=np.bool_))
+    return GalleryScene(grid=grid, cues=(cues,), paint=paint)
 
 
 def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tuple[Figure, ...]:

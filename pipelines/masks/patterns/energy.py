@@ -1,0 +1,117 @@
+"""By energy: tokens are chosen by what the frame before, moved along the flow, does not tell of them."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, Scheme, TokenGrid, as_law, check_rounding
+
+Keep = Literal["most", "least"]
+Per = Literal["clip", "slice", "tube"]
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByEnergy(Mask):
+    """Hides the tokens of least energy, so that a clip is seen in its few tokens that tell something new, or of most.
+
+    At ratio 0.75 on 8 x 14 x 14 tokens 392 stay visible. The grid's axes are (t, h, w). The cues are frames, flow and
+    cuts, of which the energy is made (token_energy.py). Among equal tokens chance decides.
+
+    keep: the tokens of "most" energy stay visible, or those of "least".
+    per: the ratio is that of the whole "clip", of each "slice" of time, or of a plane that hides the same places at all
+        times, by the energy of all, a "tube".
+    sharpness: None takes them in order. With a number they are drawn without replacement, a token with a probability
+        proportional to its energy (or one divided by it) to this power; 0 is at random.
+    motion: the grey levels that a pixel of motion counts as; 0 is the residual alone.
+    first: a mask that hides before, such as Tube(ratio=0.5); energy chooses among the other tokens, up to the ratio.
+    """
+
+    ratio: Ratio = 0.75
+    rounding: Rounding = "floor_visible"
+    keep: Keep = "most"
+    per: Per = "clip"
+    sharpness: float | None = None
+    motion: float = 0.0
+    first: Mask | None = None
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+        for name, value, legal in (("keep", self.keep, Keep), ("per", self.per, Per)):
+            if value not in get_args(legal):
+                raise ValueError(f"{name} is one of {', '.join(get_args(legal))}, got {value!r}")
+        if self.motion < 0:
+            raise ValueError(f"motion is a number of grey levels, 0 or more, got {self.motion}")
+        if self.sharpness is not None and self.sharpness < 0:
+            raise ValueError(f"sharpness is a power of the energy, 0 or more, or None, got {self.sharpness}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The clip and its flow, and what `first` needs."""
+        own = frozenset({"frames", "flow", "cuts"})
+        return own if self.first is None else own | self.first.needs
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        t, *_ = grid.need("t", "h", "w", by="ByEnergy")
+        energy = self._energy(grid, draw)
+        hidden: npt.NDArray[np.bool_] = np.zeros(grid.size, dtype=np.bool_)
+        if self.first is not None:
+            hidden = self.first.hide(grid, draw)
+        hidden = hidden.reshape(1 if self.per == "clip" else t, -1)
+        energy = energy.reshape(hidden.shape)
+        if self.per == "tube":
+            energy, hidden = energy.sum(axis=0)[None], np.logical_or.reduce(hidden)[None]
+        rows, tokens = energy.shape
+        counts = as_law(self.ratio).visible_per_frame(rows, tokens, draw, self.rounding)
+        shown = np.zeros((rows, tokens), dtype=np.bool_)
+        for row, visible in enumerate(counts):
+            free = draw.rng.permutation(np.flatnonzero(~hidden[row]))
+            if len(free) < visible:
+                raise ValueError(
+                    f"{self.first} hides all but {len(free)} of {tokens} tokens, and ratio={self.ratio} shows "
+                    f"{visible}; give first a smaller ratio"
+                )
+            shown[row, free[self._ranked(energy[row, free], draw.rng)[:visible]]] = True
+        return ~np.broadcast_to(shown, (t if self.per == "tube" else rows, tokens)).reshape(-1)
+
+    def _ranked(self, energy: Int64s, rng: np.random.Generator) -> Int64s:
+        """The places of tokens in the order in which they are shown, int64 (n,)."""
+        score = -energy if self.keep == "most" else energy
+        if self.sharpness is None:
+            return np.argsort(score, kind="stable")
+        # The highest of the logarithms, each with noise of a Gumbel distribution, are a draw without replacement.
+        rising = np.log1p(energy) * (self.sharpness if self.keep == "most" else -self.sharpness)
+        return np.argsort(-(rising + rng.gumbel(size=len(energy))), kind="stable")
+
+    def _energy(self, grid: TokenGrid, draw: Draw) -> Int64s:
+        """The energy of each token, int64 (t, h * w)."""
+        from .token_energy import token_energy
+
+        (t, h, w), (tubelet, patch, across) = grid.shape, grid.patch
+        frames, flow, cuts = (draw.cues.need(name, by="ByEnergy") for name in ("frames", "flow", "cuts"))
+        wanted = (t * tubelet, h * patch, w * across, 3)
+        if patch != across or t * tubelet < 2 or frames.shape != wanted or len(flow) != len(frames) - 1:
+            raise ValueError(
+                f"ByEnergy on tokens of {tubelet} frames and square patches of {patch} needs frames {wanted}, two or "
+                f"more, and the flow between them, got {frames.shape} and {flow.shape}, patches {patch} x {across}"
+            )
+        return token_energy(frames, flow, cuts, tubelet=tubelet, patch=patch, motion=self.motion).reshape(t, -1)
+
+
+SCHEMES = (
+    Scheme(
+        name="by-energy",
+        paper="Token energy",
+        mask=ByEnergy(ratio=0.75),
+        grid=CLIP,
+        visible=392,
+        title="By energy",
+        note=(
+            "The quarter of the tokens stays visible that the frame before, moved along the flow, tells least of: what "
+            "a codec would have to send."
+        ),
+    ),
+)

@@ -1,0 +1,126 @@
+"""Energy of tokens: what each token of a clip shows that the frame before, moved along the flow, does not.
+
+A block of a frame is compared with the block that its vector points to in the frame before, as a codec does. What is
+left, the residual, is what a codec would have to send. Arithmetic is in integers, so that the energy, and the order of
+tokens by it, are the same on every machine.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipelines.jit import kernel
+
+Int64s = npt.NDArray[np.int64]
+
+DEAD_ZONE = 4
+"""Differences of so many grey levels count as none, as a codec's quantiser drops them: they are noise and rounding."""
+_PARTS = 16
+"""Blocks are fetched at 1/16 of a pixel, bilinearly."""
+
+
+def token_energy(
+    frames: npt.NDArray[np.uint8],
+    flow: npt.NDArray[np.float32],
+    cuts: npt.NDArray[np.bool_],
+    *,
+    tubelet: int,
+    patch: int,
+    motion: float = 0.0,
+) -> Int64s:
+    """The energy of each token of a clip: int64 (T / tubelet, H / patch, W / patch).
+
+    frames: uint8 (T, H, W, 3), RGB, of at least two frames. flow: float32 (T-1, h, w, 2), backward flow in pixels, one
+    vector for each cell. cuts: bool (T-1,). It is the sum over the token's pixels of the squared difference in grey
+    levels, as far as it exceeds DEAD_ZONE, plus the square of `motion` levels for each pixel that the content moves
+    between two frames. A frame that nothing precedes in its scene has the energy of the frame after it, a scene of a
+    single frame none.
+    """
+    count, height, width, _ = frames.shape
+    each = np.zeros((count, height // patch, width // patch), dtype=np.int64)
+    residuals(np.ascontiguousarray(frames), np.require(flow, np.float32, ["C", "W"]), patch, float(motion) ** 2, each)
+    starts = np.concatenate([[True], cuts])
+    each[starts] = 0
+    for start in np.flatnonzero(starts)[::-1].tolist():
+        if start + 1 < count and not starts[start + 1]:
+            each[start] = each[start + 1]
+    sums: Int64s = each.reshape(count // tubelet, tubelet, *each.shape[1:]).sum(axis=1)
+    return sums
+
+
+@kernel
+def residuals(
+    frames: npt.NDArray[np.uint8], flow: npt.NDArray[np.float32], patch: int, motion: float, energy: Int64s
+) -> None:
+    """Adds what remains of each frame but the first to `energy` (T, H / patch, W / patch), by the token's place."""
+    count, height, width, _ = frames.shape
+    rows, columns = flow.shape[1:3]
+    before = np.empty((height, width), dtype=np.int32)
+    now = np.empty((height, width), dtype=np.int32)
+    grey(frames[0], now)
+    for pair in range(count - 1):
+        before, now = now, before
+        grey(frames[pair + 1], now)
+        for r in range(rows):
+            top, bottom = r * height // rows, (r + 1) * height // rows
+            for c in range(columns):
+                left, right = c * width // columns, (c + 1) * width // columns
+                u, v = flow[pair, r, c, 0], flow[pair, r, c, 1]
+                moved = np.int64(motion * (u * u + v * v) + 0.5) if motion > 0 else np.int64(0)
+                x, y = parts(u, width), parts(v, height)
+                for line in range(top, bottom):
+                    at = left
+                    while at < right:  # a cell may lie on several tokens
+                        stop = min(right, (at // patch + 1) * patch)
+                        energy[pair + 1, line // patch, at // patch] += moved * (stop - at) + squares(
+                            before, now, line, at, stop, x, y
+                        )
+                        at = stop
+
+
+@kernel
+def grey(frame: npt.NDArray[np.uint8], out: npt.NDArray[np.int32]) -> None:
+    """The luma of BT.601 of RGB uint8 (H, W, 3), rounded: int32 (H, W)."""
+    flat, levels = frame.reshape(-1, 3), out.reshape(-1)
+    for n in range(levels.size):
+        levels[n] = (77 * np.int32(flat[n, 0]) + 150 * np.int32(flat[n, 1]) + 29 * np.int32(flat[n, 2]) + 128) >> 8
+
+
+@kernel
+def parts(step: np.float32, side: int) -> int:
+    """A step in 1 / _PARTS of a pixel, at most `side` pixels; 0 for what is not a number."""
+    most = np.float32(side)
+    if not (step > -most):
+        return -side * _PARTS if step <= -most else 0
+    return int(np.floor(min(step, most) * np.float32(_PARTS) + np.float32(0.5)))
+
+
+@kernel
+def squares(
+    before: npt.NDArray[np.int32], now: npt.NDArray[np.int32], line: int, left: int, right: int, x: int, y: int
+) -> np.int64:
+    """The sum of squared differences of now[line, left:right] from `before` at a step of (x, y) / _PARTS pixels.
+
+    Outside the frame `before` has the levels of its border.
+    """
+    height, width = before.shape
+    dx, along = x // _PARTS, np.int32(x % _PARTS)
+    dy, down = y // _PARTS, np.int32(y % _PARTS)
+    upper, lower = before[min(max(line + dy, 0), height - 1)], before[min(max(line + dy + 1, 0), height - 1)]
+    here, total = now[line], np.int32(0)  # at most 255 ** 2 times the length of a line of a token
+    a, b = (np.int32(_PARTS) - along) * (np.int32(_PARTS) - down), along * (np.int32(_PARTS) - down)
+    c, d = (np.int32(_PARTS) - along) * down, along * down
+    half = np.int32(_PARTS * _PARTS // 2)
+    if left + dx >= 0 and right + dx < width:
+        for n in range(right - left):
+            at = np.uint64(left + dx + n)
+            one = at + np.uint64(1)
+            was = (a * upper[at] + b * upper[one] + c * lower[at] + d * lower[one] + half) >> np.int32(8)
+            rest = max(abs(here[np.uint64(left + n)] - was) - np.int32(DEAD_ZONE), np.int32(0))
+            total += rest * rest
+        return np.int64(total)
+    for n in range(left, right):
+        near, far = min(max(n + dx, 0), width - 1), min(max(n + dx + 1, 0), width - 1)
+        was = (a * upper[near] + b * upper[far] + c * lower[near] + d * lower[far] + half) >> np.int32(8)
+        rest = max(abs(here[n] - was) - np.int32(DEAD_ZONE), np.int32(0))
+        total += rest * rest
+    return np.int64(total)
