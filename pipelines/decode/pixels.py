@@ -254,6 +254,19 @@ def steps_of(taps: Taps, flip: bool) -> Steps:
     return base, picks, shares
 
 
+@kernel
+def look_up(pixels: Bytes, values: npt.NDArray[np.signedinteger], out: npt.NDArray[np.signedinteger]) -> None:
+    """Writes the value of each level of pixels (N, H, 3 W) to `out` (N, 3, H, W); values: (3, 256), of the channels."""
+    red, green, blue = values[0], values[1], values[2]
+    for n in range(len(pixels)):
+        for row in range(pixels.shape[1]):
+            of, r, g, b = pixels[n, row], out[n, 0, row], out[n, 1, row], out[n, 2, row]
+            for k in range(out.shape[3]):
+                r[k] = red[of[3 * k]]
+                g[k] = green[of[3 * k + 1]]
+                b[k] = blue[of[3 * k + 2]]
+
+
 def _vector(bits: int, lanes: int) -> ir.VectorType:
     return ir.VectorType(ir.IntType(bits), lanes)
 

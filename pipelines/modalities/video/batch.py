@@ -109,6 +109,25 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def normalised(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+    """Pixels uint8 (..., H, W, 3) as floats (..., 3, H, W), scaled to [0, 1] and normalised by `mean` and `std`."""
+    device, (*before, height, width, channels) = pixels.device, pixels.shape
+    m, s = (torch.tensor(of, dtype=dtype, device=device).view(channels, 1, 1) for of in (mean, std))
+    shape = (*before, channels, height, width)
+    if device.type != "cpu":
+        out = torch.empty(shape, dtype=dtype, device=device)
+        return out.copy_(pixels.movedim(-1, -3)).div_(255.0).sub_(m).div_(s)
+    from maskstream.pipelines.decode.pixels import look_up
+
+    # A level has one of 256 values, so these are made once and their bits are copied.
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    levels = torch.arange(256).to(dtype).expand(channels, 1, 256).div(255.0).sub_(m).div_(s)
+    values = torch.from_numpy(empty(shape, f"i{dtype.itemsize}"))
+    of = pixels.contiguous().view(-1, height, width * channels).numpy()
+    look_up(of, levels.view(bits).view(channels, 256).numpy(), values.view(-1, *shape[-3:]).numpy())
+    return values.view(dtype)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoBatch(Batch):
     """A batch of clips.
@@ -171,15 +190,4 @@ class VideoBatch(Batch):
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """The clips as float (B, T, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
-        batch, frames, height, width, channels = self.video.shape
-        m = torch.tensor(mean, dtype=dtype, device=self.video.device).view(channels, 1, 1)
-        s = torch.tensor(std, dtype=dtype, device=self.video.device).view(channels, 1, 1)
-        shape = (batch, frames, channels, height, width)
-        if self.video.device.type != "cpu":
-            out = torch.empty(shape, dtype=dtype, device=self.video.device)
-            return out.copy_(self.video.permute(0, 1, 4, 2, 3)).div_(255.0).sub_(m).div_(s)
-        # Frame by frame, all passes stay in cache, and memory is kept: 2.6 times faster together.
-        out = torch.from_numpy(empty(shape, np.float32)) if dtype == torch.float32 else torch.empty(shape, dtype=dtype)
-        for to, frame in zip(out.flatten(0, 1), self.video.flatten(0, 1), strict=True):
-            to.copy_(frame.permute(2, 0, 1)).div_(255.0).sub_(m).div_(s)
-        return out
+        return normalised(self.video, mean, std, dtype)
