@@ -26,10 +26,10 @@ from maskstream.pipelines.stream import kept
 from maskstream.pipelines.stream.loader import Loader
 
 QUIET_S = 0.1
-OWN = kept._KEPT
+OWN = kept._kept
 
 
-class Fresh(kept.KeptMemory):
+class Fresh(kept.OwnMemory):
     """Keeps nothing."""
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -41,7 +41,7 @@ class Way(NamedTuple):
     """A loader with `workers`, the memory of this process, and whether its batches become floats."""
 
     workers: int = 0
-    memory: kept.KeptMemory = OWN
+    memory: kept.KeptMemory[Any] = OWN
     floats: bool = False
 
 
@@ -78,7 +78,7 @@ def turn_of(loader: Loader[VideoBatch], way: Way, clips: int, faults: list[float
     stream = loader.repeat()
 
     def turn() -> float:
-        kept._KEPT = way.memory
+        kept._kept = way.memory
         batch = next(stream)
         pool = loader._production.pool  # type: ignore[attr-defined]
         pids = [] if pool is None else pool.pids

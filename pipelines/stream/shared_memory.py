@@ -1,12 +1,17 @@
-"""Objects that processes send each other through a socket; large arrays travel in memory files.
+"""Objects that processes send each other through a socket; large arrays lie in memory files that both have mapped.
 
-A memory file has no name and belongs to nobody: it is gone with the last process that has it open. So a process that is
+A memory file has no name and belongs to nobody: it is gone with the last process that has it. So a process that is
 killed at any moment leaves nothing behind, and what it sent before can still be received.
 
 Both ends are processes of one loader, so nothing is unpickled that comes from data.
 
-On the socket a message is a header, then the pickled object if that is small. All else comes as file descriptors: the
-pickled object if it is large, and each array of `_LARGE` bytes or more.
+Each end keeps the files that it made (`Ring`). What it sends in one is abroad until nothing refers to it at the
+receiver, which says so in its next message; only then is the file written again. Nobody waits for that: a sender
+without an idle file makes a new one, which is kept unless there are many.
+
+On the socket a message is a header, the numbers that it counts, then the pickled object if that is small. The pickled
+object lies in a file if it is large, and so does each array of `LARGE` bytes or more. Files that the receiver has not
+seen come along as descriptors.
 """
 
 import errno
@@ -17,83 +22,281 @@ import pickle
 import socket
 import struct
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_HEADER = struct.Struct("!II")
-"""The bytes that follow the header, or 0 if the first file holds the pickled object; and the number of files."""
+from .kept import LARGE, AnyArray, Covers, KeptMemory, Slot
+
+_HEADER = struct.Struct("!5I")
+"""The bytes of the pickled object, or 0 if the first part holds it; how many parts there are, new files, files that are
+given back, and files that are gone."""
 _SMALL = 4096
 """Pickled objects up to this size stay on the socket, so many messages fit into a socket before a sender waits."""
-_LARGE = 65536
-"""Arrays of at least this size get a memory file of their own; it is freed with the array."""
 _MOST_FILES = 250
 """Linux passes at most 253 file descriptors at once."""
+_MOST_KEPT = 64
+"""Further files are used once."""
+_ONCE = -1
+_STEP = 1 << 16
 _AGAIN_S = 0.01
+_BYTE = np.dtype(np.uint8)
 
-Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_forks = 0
+"""How often this process forked. A child may refer for ever to what is mapped then."""
 
 
-def send(pipe: socket.socket, message: object) -> None:
-    """Sends an object. Nothing is sent if it cannot be pickled.
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
 
-    Errors: TimeoutError if the receiver reads nothing within the socket's timeout, BrokenPipeError or
-    ConnectionResetError if it is gone, OSError if there is no memory.
+
+os.register_at_fork(before=_count_fork)
+
+
+class MemoryFile(Slot):
+    """A mapped file. number: its name at the receiver, _ONCE if it is not kept. file: its descriptor until it was sent.
+    held: whether an array here covers it. abroad: whether the receiver may refer to it.
     """
-    large: list[memoryview] = []
 
-    def stays(buffer: pickle.PickleBuffer) -> bool:
-        view = buffer.raw()
-        if view.nbytes < _LARGE or len(large) == _MOST_FILES:
-            return True
-        large.append(view)
-        return False
+    __slots__ = ("abroad", "file", "held", "number")
 
-    pickled = io.BytesIO()
-    _Pickler(pickled, protocol=5, buffer_callback=stays).dump(message)
-    small = pickled.getbuffer() if pickled.tell() <= _SMALL else memoryview(b"")
-    parts = large if small else [pickled.getbuffer(), *large]
-    files: list[int] = []
-    try:
-        for part in parts:
-            files.append(_memory_file())
-            _write(files[-1], part)
-        _send(pipe, [_HEADER.pack(len(small), len(files)), small], files)
-    finally:
-        for file in files:
-            os.close(file)
+    def __init__(self, number: int, size: int) -> None:
+        self.number, self.held, self.abroad = number, False, False
+        self.file: int | None = _memory_file(size)
+        try:
+            super().__init__(memoryview(mmap.mmap(self.file, size)))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the descriptor; the map ends with the last reference to it."""
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
 
 
-def receive(pipe: socket.socket) -> Any:
-    """The next object. Waits for it up to the socket's timeout.
+class Ring(KeptMemory[MemoryFile]):
+    """The memory files of one end. Arrays that are made here are sent without a copy.
 
-    Errors: EOFError if the sender is gone and no whole message is left, TimeoutError, OSError if this process has too
-    many open files.
+    A file is idle when neither an array here nor the receiver has it. Idle ones are closed in time (see `KeptMemory`),
+    and there are at most `_MOST_KEPT`; arrays beyond these have memory of this process.
     """
-    try:
-        head, files, _, _ = socket.recv_fds(pipe, _HEADER.size, _MOST_FILES + 1)
-    except ConnectionError:
-        raise EOFError from None
-    try:
-        n_bytes, n_files = _HEADER.unpack(head + _exactly(pipe, _HEADER.size - len(head)))
-        pickled: Buffer = _exactly(pipe, n_bytes)
-        if n_files != len(files):
-            raise OSError(
-                errno.EMFILE,
-                f"a worker process handed over {n_files} files and {len(files)} arrived, because this process has too "
-                "many open files; raise `ulimit -n`, or keep fewer batches",
-            )
-        maps = [mmap.mmap(file, os.fstat(file).st_size) for file in files]
-    finally:
-        for file in files:
-            os.close(file)
-    if not n_bytes:
-        pickled = maps.pop(0)
-    return ForkingPickler.loads(pickled, buffers=maps)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone: deque[int] = deque()
+        self._lock = threading.Lock()
+        self._left: deque[MemoryFile] = deque()
+        self._files: dict[int, MemoryFile] = {}
+        self._at: dict[int, MemoryFile] = {}
+        self._made = 0
+
+    def placed(self, part: memoryview) -> MemoryFile:
+        """The file that a part of a message lies in, abroad from now on; a part that was made elsewhere is copied."""
+        data = np.frombuffer(part, np.uint8)
+        with self._lock:
+            self._settle()
+            file = self._at.get(_address(data))
+            if file is not None and file.held and not file.abroad and data.size <= len(file.view):
+                file.abroad = True
+                return file
+            file = self._file(data.size) or MemoryFile(_ONCE, data.size)
+            file.abroad = True
+        np.frombuffer(file.view, np.uint8, data.size)[:] = data
+        return file
+
+    def unsent(self, files: Sequence[MemoryFile]) -> None:
+        """Takes back files that were placed."""
+        with self._lock:
+            for file in files:
+                self._come_back(file)
+
+    def returned(self, numbers: Sequence[int]) -> None:
+        """Takes files that the receiver gives back; of ~number it keeps the file, which is given up here."""
+        with self._lock:
+            self._settle()
+            for number in numbers:
+                if number < 0:
+                    self._give_up(self._files[~number])
+                else:
+                    self._come_back(self._files[number])
+
+    def _slot(self, size: int) -> MemoryFile | None:
+        with self._lock, suppress(OSError):  # it is met again, and told, when the array is sent
+            if (file := self._file(size)) is not None:
+                file.held = True
+            return file
+        return None
+
+    def _ended(self, slot: MemoryFile) -> None:
+        self._left.append(slot)
+
+    def _settle(self) -> None:
+        """Takes the files whose arrays ended."""
+        while self._left:
+            file = self._left.popleft()
+            file.held = False
+            if not file.abroad:
+                self._add_idle(file)
+
+    def _come_back(self, file: MemoryFile) -> None:
+        file.abroad = False
+        if not file.held:
+            self._add_idle(file)
+
+    def _file(self, size: int) -> MemoryFile | None:
+        """An idle or a new file; None if there are many."""
+        self._settle()
+        for old in self._take_old():
+            self._give_up(old)
+        size = -(-size // _STEP) * _STEP
+        if (file := self._take_idle(size)) is not None:
+            return file
+        if len(self._files) == _MOST_KEPT:
+            if not self._idle:
+                return None
+            self._give_up(self._idle.popleft())
+        file = MemoryFile(self._made, size)
+        self._made += 1
+        self._files[file.number] = self._at[_address(file.view)] = file
+        return file
+
+    def _give_up(self, file: MemoryFile) -> None:
+        """Closes a file that nobody else writes or reads any more, or that is the receiver's."""
+        del self._files[file.number], self._at[_address(file.view)]
+        file.close()
+        self.gone.append(file.number)
+
+
+class Channel:
+    """One end of a socket between two processes, and the memory files of both. One thread sends and receives.
+
+    ring: the files of this end.
+    """
+
+    def __init__(self, pipe: socket.socket) -> None:
+        self.pipe, self.ring = pipe, Ring()
+        self._theirs: dict[int, mmap.mmap] = {}
+        self._covers = Covers[tuple[int, int]](self._unused)
+        self._back: deque[int] = deque()
+        self._owner = os.getpid()
+
+    def send(self, message: object) -> None:
+        """Sends an object. Nothing is sent if it cannot be pickled.
+
+        Errors: TimeoutError if the receiver reads nothing within the socket's timeout, BrokenPipeError or
+        ConnectionResetError if it is gone, OSError if there is no memory.
+        """
+        large: list[memoryview] = []
+
+        def stays(buffer: pickle.PickleBuffer) -> bool:
+            view = buffer.raw()
+            if view.nbytes < LARGE or len(large) == _MOST_FILES:
+                return True
+            large.append(view)
+            return False
+
+        pickled = io.BytesIO()
+        _Pickler(pickled, protocol=5, buffer_callback=stays).dump(message)
+        small = pickled.getbuffer() if pickled.tell() <= _SMALL else memoryview(b"")
+        parts = large if small else [pickled.getbuffer(), *large]
+        files: list[MemoryFile] = []
+        try:
+            for part in parts:
+                files.append(self.ring.placed(part))
+        except BaseException:
+            self.ring.unsent(files)
+            raise
+        back, gone = list(_drained(self._back)), list(_drained(self.ring.gone))
+        new = [file.file for file in files if file.file is not None]
+        counts = len(small), len(parts), len(new), len(back), len(gone)
+        numbers = [*(file.number for file in files), *(part.nbytes for part in parts), *back, *gone]
+        try:
+            _send(self.pipe, [_HEADER.pack(*counts), np.array(numbers, np.int64).data, small], new)
+        finally:
+            for file in files:
+                file.close()
+        for number in back:
+            if number < 0:
+                self._theirs.pop(~number, None)
+
+    def receive(self) -> Any:
+        """The next object. Waits for it up to the socket's timeout.
+
+        Errors: EOFError if the sender is gone and no whole message is left, TimeoutError, OSError if this process has
+        too many open files.
+        """
+        try:
+            head, files, _, _ = socket.recv_fds(self.pipe, _HEADER.size, _MOST_FILES + 1)
+        except ConnectionError:
+            raise EOFError from None
+        try:
+            counts = _HEADER.unpack(head + _exactly(self.pipe, _HEADER.size - len(head)))
+            n_bytes, n_parts, n_files, n_back, n_gone = counts
+            words = _exactly(self.pipe, 8 * (2 * n_parts + n_back + n_gone))
+            pickled: Buffer = _exactly(self.pipe, n_bytes)
+            if n_files != len(files):
+                raise OSError(
+                    errno.EMFILE,
+                    f"a worker process handed over {n_files} files and {len(files)} arrived, because this process has "
+                    "too many open files; raise `ulimit -n`, or keep fewer batches",
+                )
+            numbers = iter(np.frombuffer(words, np.int64).tolist())
+            named, sizes = list(islice(numbers, n_parts)), list(islice(numbers, n_parts))
+            self.ring.returned(list(islice(numbers, n_back)))
+            for number in numbers:
+                self._theirs.pop(number, None)
+            new = iter(files)
+            parts = [self._part(number, size, new) for number, size in zip(named, sizes, strict=True)]
+        finally:
+            for file in files:
+                os.close(file)
+        if not n_bytes:
+            pickled = parts.pop(0)
+        return ForkingPickler.loads(pickled, buffers=parts)
+
+    def close(self) -> None:
+        """Ends the connection. What was received stays as long as anything refers to it."""
+        self.pipe.close()
+        self._theirs.clear()
+
+    def _part(self, number: int, size: int, new: Iterator[int]) -> memoryview:
+        """A part of a message, in a file that is known or the next of the new ones."""
+        if number == _ONCE:
+            return memoryview(mmap.mmap(next(new), size))
+        if (known := self._theirs.get(number)) is None:
+            if (file := next(new, None)) is None:
+                raise EOFError  # an earlier message did not arrive
+            known = self._theirs[number] = mmap.mmap(file, 0)
+        return self._covers.made((number, _forks), memoryview(known), _BYTE, size).data
+
+    def _unused(self, of: tuple[int, int]) -> None:
+        number, forks = of
+        if os.getpid() == self._owner:
+            self._back.append(number if forks == _forks else ~number)
+
+
+def _drained(numbers: deque[int]) -> Iterator[int]:
+    while numbers:
+        yield numbers.popleft()
+
+
+def _address(memory: memoryview | AnyArray) -> int:
+    address: int = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
+    return address
 
 
 class _Pickler(pickle.Pickler):
@@ -125,17 +328,22 @@ def _tensor(
     return torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
 
 
-def _memory_file() -> int:
+def _memory_file(size: int) -> int:
     """The descriptor of a new file in memory (on Linux) or on disk, which has no name."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("maskstream")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _write(file: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(file, data) :]
+        file = os.memfd_create("maskstream")
+    else:
+        with tempfile.TemporaryFile() as made:
+            file = os.dup(made.fileno())
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)  # or it would be a signal when it is written that there is no memory
+        else:
+            os.ftruncate(file, size)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 def _send(pipe: socket.socket, data: Sequence[Buffer], files: Sequence[int]) -> None:

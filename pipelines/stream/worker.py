@@ -18,9 +18,10 @@ import torch
 from maskstream.shards.errors import MaskstreamError, SampleError, WorkerDiedError
 from maskstream.shards.spawn import picklable
 
+from .kept import keep_in
 from .produce import Announced, BatchMaker, BatchPlan, Begun, Made
 from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
-from .shared_memory import receive, send
+from .shared_memory import Channel
 
 OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
 """The signals that workers ignore: schedulers and terminals send them to every process of a job, but the parent may
@@ -92,18 +93,19 @@ def serve(
     The process ends by `os._exit`, since destructors of native libraries can abort a process whose threads are running.
     """
     _settle()
-    progress = WorkerProgress(words)
+    channel, progress = Channel(pipe), WorkerProgress(words)
+    keep_in(channel.ring)
     batches = _Batches(maker, threads, progress)
     progress.step()
     tasks: deque[BatchTask] = deque()
     try:
         while True:
-            task: BatchTask = tasks.popleft() if tasks else receive(pipe)
+            task: BatchTask = tasks.popleft() if tasks else channel.receive()
             begun = batches.begun(task)
             while wait([pipe], 0):
-                tasks.append(receive(pipe))
+                tasks.append(channel.receive())
                 batches.announce(tasks[-1])
-            _answer(pipe, batches.made(task, begun))
+            _answer(channel, batches.made(task, begun))
             progress.step()
     except (EOFError, ConnectionError):
         os._exit(0)
@@ -127,13 +129,13 @@ def _settle() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _answer(pipe: socket.socket, answer: object) -> None:
+def _answer(channel: Channel, answer: object) -> None:
     try:
-        send(pipe, answer)
+        channel.send(answer)
     except ConnectionError:
         raise
     except Exception as error:  # the batch cannot be pickled, or there is no memory for it
-        send(pipe, Failed(picklable(error), traceback.format_exc()))
+        channel.send(Failed(picklable(error), traceback.format_exc()))
 
 
 class _Batches(Generic[RequestT, DraftT, HostT]):

@@ -36,7 +36,7 @@ from maskstream.shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process
 
 from .produce import BatchMaker, BatchPlan, Made
 from .sampler import DraftT, HostT, RequestT
-from .shared_memory import receive, send
+from .shared_memory import Channel
 from .topology import cores
 from .worker import OF_THE_PARENT, BatchTask, Failed, SampleNames, WorkerProgress, serve
 
@@ -292,6 +292,7 @@ class _Worker(Generic[HostT]):
         with ExitStack() as on_failure, theirs:  # the socket then ends when the process does
             on_failure.callback(self.pipe.close)
             self.pipe.settimeout(self._timeout_s)
+            self._channel = Channel(self.pipe)
             words = SPAWN.RawArray("q", 2)
             self._progress = WorkerProgress(words)
             process = ForkedProcess(target=serve, args=(*self._what, theirs, words), daemon=True)
@@ -317,7 +318,7 @@ class _Worker(Generic[HostT]):
             job = self._unsent.popleft()
             self._sent.append(job)
             try:
-                send(self.pipe, job.task)
+                self._channel.send(job.task)
             except TimeoutError:  # it reads nothing
                 self.process.kill()
             except ConnectionError:
@@ -326,9 +327,13 @@ class _Worker(Generic[HostT]):
     def take(self) -> bool:
         """Takes an answer from the socket; False if the process died and all its answers were taken."""
         try:
-            answer: Made[HostT] | Failed = receive(self.pipe)
+            answer: Made[HostT] | Failed = self._channel.receive()
         except (EOFError, TimeoutError):
             return False
+        except BaseException:  # an answer is lost, so what comes next would be taken for it
+            self.end("lost a batch")
+            self.first_unanswered()
+            raise
         if self._sent.popleft() is not None:
             self.answers.append(answer)
         self.send()
@@ -360,7 +365,7 @@ class _Worker(Generic[HostT]):
             process.join(_END_S)
         process.kill()
         process.join(_END_S)
-        self.pipe.close()
+        self._channel.close()
         code = process.exitcode
         if code is None:  # it is in a system call that hangs; it ends with the call
             return silent or "cannot be ended"

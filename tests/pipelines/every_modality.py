@@ -44,7 +44,7 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.stream.kept import KeptMemory
+from maskstream.pipelines.stream.kept import OwnMemory
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource
 from maskstream.preprocess.encode.image_text.encoder import ImageTokenEncoder
@@ -89,7 +89,7 @@ class Modality:
     shards: str = ""
 
 
-class Littered(KeptMemory):
+class Littered(OwnMemory):
     """Memory of batches that others had before."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:

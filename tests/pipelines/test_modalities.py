@@ -95,10 +95,10 @@ def test_a_stop_and_a_resume_elsewhere_is_the_uninterrupted_run(kind, uninterrup
 
 def test_batches_are_the_same_in_memory_that_others_had(kind, uninterrupted, monkeypatch):
     monkeypatch.setattr(kept, "LARGE", 1)
-    monkeypatch.setattr(kept, "_KEPT", Littered())
+    monkeypatch.setattr(kept, "_kept", Littered())
     run = opened(kind, threads=2)
     held = list(islice(run.repeat(), EPOCHS * len(run)))
-    assert len(kept._KEPT._used) >= len(held)
+    assert len(kept._kept._covers) >= len(held)
     deque(islice(run.repeat(), len(held)), maxlen=0)
     assert list(map(kind[0].rows, held)) == uninterrupted
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from maskstream.pipelines.stream import kept
-from maskstream.pipelines.stream.kept import KeptMemory
+from maskstream.pipelines.stream.kept import OwnMemory
 
 SHAPE = (4, kept.LARGE // 4)
 
 
 @pytest.fixture
 def memory():
-    made = KeptMemory()
+    made = OwnMemory()
     made.other = made.empty(SHAPE, np.float64)  # idle memory is freed with the last array, so one lives meanwhile
     return made
 
@@ -89,7 +89,7 @@ def test_a_gradient_is_that_of_the_values_that_were_saved(memory):
 
 
 def test_small_arrays_are_the_allocators():
-    memory = KeptMemory()
+    memory = OwnMemory()
     assert memory.empty((kept.LARGE - 1,), np.uint8).base is None
     assert memory.empty((0, 3), np.float32).shape == (0, 3)
 
@@ -101,11 +101,11 @@ def test_it_is_bounded_by_the_arrays_that_live_together(memory):
     assert len(memory._idle) == 9
     for n in range(2, 40):  # larger ones and smaller ones do not fit
         memory.empty((n * kept.LARGE,), np.uint8)
-    for _ in range(kept._AGE):
+    for _ in range(kept._AGE + 1):
         memory.empty((kept.LARGE,), np.float64)
     assert len(memory._idle) <= 2
     del memory.other
-    assert len(memory._idle) == len(memory._used) == 0
+    assert len(memory._idle) == len(memory._covers) == 0
 
 
 def test_a_somewhat_smaller_array_fits(memory):

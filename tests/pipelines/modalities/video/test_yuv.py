@@ -142,7 +142,7 @@ def assert_same_clips(batch, expected):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_loader_gives_the_same_clips(split, workers, monkeypatch):
     monkeypatch.setattr(kept, "LARGE", 1)
-    monkeypatch.setattr(kept, "_KEPT", Littered())
+    monkeypatch.setattr(kept, "_kept", Littered())
     fast, plain = loader(YUV, split, workers=workers), loader(DATA, split)
     for batch, expected in zip(fast, plain, strict=True):
         assert_same_clips(batch, expected)
