@@ -6,7 +6,7 @@ points and edges that were stored beforehand, and make the same rows of them.
 
 import importlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,21 @@ class Stored:
     file: Path
 
 
-def made(folder: Path, dataset: str, write: Callable[[Path], None]) -> tuple[Path, list[Stored]]:
+def made(
+    folder: Path, dataset: str, write: Callable[[Path], None], settings: Sequence[str] = ()
+) -> tuple[Path, list[Stored]]:
     """The split of the files that `write` writes, made once, and its samples."""
-    if not (folder / "shards/train/dataset.json").exists():
-        (folder / "raw/train").mkdir(parents=True, exist_ok=True)
-        write(folder / "raw/train")
-        make_shards(dataset, folder / "raw", folder / "shards", as_is=True, workers=0)
-    split = folder / "shards/train"
-    manifest = Manifest.load(split)
+    out = folder / "-".join(["shards", *settings])
+    if not (folder / "raw").exists():
+        (folder / "writing/train").mkdir(parents=True, exist_ok=True)
+        write(folder / "writing/train")
+        (folder / "writing").rename(folder / "raw")
+    make_shards(dataset, folder / "raw", out, as_is=True, workers=0, settings=settings)
+    manifest = Manifest.load(out / "train")
     files = [folder / "raw/train" / Path(source).name for source in manifest.sources().to_pylist()]
     keys = manifest.keys(range(len(manifest)))
-    return split, [Stored(key=key, index=i, file=file) for i, (key, file) in enumerate(zip(keys, files, strict=True))]
+    samples = [Stored(key=key, index=i, file=file) for i, (key, file) in enumerate(zip(keys, files, strict=True))]
+    return out / "train", samples
 
 
 def texts(data: Path, media: Path) -> Iterator[Contest]:
@@ -268,13 +272,15 @@ def meshes(data: Path, media: Path) -> Iterator[Contest]:
         return Graph.of(mesh.vertices.astype(np.float32), mesh.edges_unique, mesh.vertex_normals.astype(np.float32))
 
     def kept(suffix: str, save: Callable[[Path, dict[str, Any]], None], load: Callable[[Path], Any]) -> Make:
+        folder = data / "mesh" / suffix
+        folder.mkdir(exist_ok=True)
         for item in samples:
             graph = from_ply(item)
             half = graph.edges[: len(graph.edges) // 2].astype(np.int32)
-            save(item.file.with_suffix(suffix), {"nodes": graph.nodes, "sides": half, "normals": graph.normals})
+            save(folder / f"{item.index}.{suffix}", {"nodes": graph.nodes, "sides": half, "normals": graph.normals})
 
         def read(item: Stored) -> Graph:
-            arrays = load(item.file.with_suffix(suffix))
+            arrays = load(folder / f"{item.index}.{suffix}")
             return Graph.of(*(np.asarray(arrays[name]) for name in ("nodes", "sides", "normals")))
 
         return batched(read, MESH_BATCH, Graph.joined)
@@ -290,8 +296,8 @@ def meshes(data: Path, media: Path) -> Iterator[Contest]:
     )
     contest.add("maskstream", "", lambda: ours(mesh_loader(split, batch_size=MESH_BATCH, **ONE)))
     contest.add("trimesh, from PLY", "trimesh", lambda: batched(from_ply, MESH_BATCH, Graph.joined))
-    contest.add("npz, edges stored", "trimesh", lambda: kept(".npz", lambda path, a: np.savez(path, **a), _arrays))
-    contest.add("torch.load, edges stored", "trimesh", lambda: kept(".pt", _save_tensors, torch.load))
+    contest.add("npz, edges stored", "trimesh", lambda: kept("npz", lambda path, a: np.savez(path, **a), _arrays))
+    contest.add("torch.load, edges stored", "trimesh", lambda: kept("pt", _save_tensors, torch.load))
     yield contest
 
 

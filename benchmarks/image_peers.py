@@ -106,6 +106,9 @@ def images(data: Path, media: Path) -> Iterator[Contest]:
             lambda split=split, masked=masked: ours(image_loader(split, batch_size=BATCH, **masked)),
             same=False,
         )
+        pixels, _ = made(folder, "image-folder", lambda raw: None, ["store=pixels"])
+        loader = image_loader(pixels, batch_size=BATCH, **ONE)
+        contest.add("maskstream, stored as pixels", "", lambda loader=loader: ours(loader), same=False)
         _add_peers(contest, folder, samples)
         yield contest
 

@@ -35,6 +35,7 @@ BATCH, CLIPS = 16, 256
 CONVERTING = ("crop_planes", "to_rgb")
 """The functions of `rows` that convert without the lock."""
 _known: dict[tuple[Any, ...], tuple[float, Any]] = {}
+_compiled: set[str] = set()
 
 
 def once(key: tuple[Any, ...], call: Callable[[], Any]) -> Any:
@@ -42,10 +43,15 @@ def once(key: tuple[Any, ...], call: Callable[[], Any]) -> Any:
     if (known := _known.get(key)) is not None:
         time.sleep(known[0])
         return known[1]
+    _known[key] = timed(call)
+    return _known[key][1]
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """The CPU seconds of a call, and what it gives."""
     start = time.thread_time()
     found = call()
-    _known[key] = time.thread_time() - start, found
-    return found
+    return time.thread_time() - start, found
 
 
 class Decoder:
@@ -59,13 +65,14 @@ class Decoder:
     def decode(self, packet: Any) -> Any:
         self._state = hash((self._state, None if packet is None else (packet.pts, packet.size)))
         key = (self._context.extradata, self._state)
-        if key not in _known:
-            for one in self._left:
-                self._context.decode(one)
-            self._left.clear()
-        else:
+        if key in _known:
             self._left.append(packet)
-        return once(key, lambda: self._context.decode(packet))
+            return once(key, lambda: None)
+        for one in self._left:
+            self._context.decode(one)
+        self._left.clear()
+        _known[key] = timed(lambda: self._context.decode(packet))
+        return _known[key][1]
 
     def flush_buffers(self) -> None:
         self._state = 0
@@ -89,6 +96,9 @@ def install() -> None:
         convert = getattr(rows, name)
 
         def converted(frames: Any, *about: Any, convert: Any = convert) -> Any:
+            if convert.__name__ not in _compiled:
+                convert(frames, *about)
+                _compiled.add(convert.__name__)
             return once((id(frames[0]), convert.__name__), lambda: convert(frames, *about))
 
         setattr(rows, name, converted)
