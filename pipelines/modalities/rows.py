@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
-from maskstream.pipelines.masks.core import maps_of, needed_cues
+from maskstream.pipelines.masks.core import maps_of, mask_purpose, needed_cues
 from maskstream.pipelines.masks.core.visible import visible_tokens
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.rng import Place, sample_rng, sample_rngs
@@ -80,9 +80,9 @@ class Item(NamedTuple):
         """The generators of one decision for all views."""
         return [self.rng(purpose, view) for view in range(self.views)]
 
-    def draw(self, view: int, cues: Cues = NO_CUES, part: str = "") -> Draw:
-        """The draw of the mask of a view, or of one of its parts."""
-        return Draw.of(self.seed, self.epoch, self.shown.drawn, view, self.place, cues, part)
+    def draw(self, view: int, cues: Cues = NO_CUES, part: str = "", rng: np.random.Generator | None = None) -> Draw:
+        """The draw of the mask of a view, or of one of its parts; rng: its generator, where it is made already."""
+        return Draw.of(self.seed, self.epoch, self.shown.drawn, view, self.place, cues, part, rng)
 
     def read(self, ranges: Sequence[Range], stats: Stats) -> list[bytes]:
         """The bytes of some ranges, counted."""
@@ -169,11 +169,11 @@ class Masked(NamedTuple):
     of: Callable[[Maps], Maps] | None = None
     by_sampler: bool = True
 
-    def maps(self, item: Item, view: int, cues: Cues = NO_CUES) -> Maps | None:
+    def maps(self, item: Item, view: int, cues: Cues = NO_CUES, rng: np.random.Generator | None = None) -> Maps | None:
         """Those of a view of a sample; None without a mask."""
         if self.mask is None:
             return None
-        maps = maps_of(self.mask, self.grid, item.draw(view, cues, self.part))
+        maps = maps_of(self.mask, self.grid, item.draw(view, cues, self.part, rng))
         return maps if self.of is None else self.of(maps)
 
 
@@ -243,10 +243,10 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         for one in filling:
             self.fill(one.item, one.plan, batch, one.own, stats)
 
-    def shown(self, manifest: Manifest, index: int) -> Shown:
-        """What a batch says of sample `index`."""
-        key = manifest.key(index)
-        return Shown(key, int(manifest.label[index]), key)
+    def shown_all(self, manifest: Manifest, indexes: Sequence[int]) -> list[Shown]:
+        """What a batch says of some samples."""
+        labels = manifest.label[np.array(indexes, np.int64)].tolist()
+        return [Shown(key, label, key) for key, label in zip(manifest.keys(indexes), labels, strict=True)]
 
     def other_ranges(self, plan: PlanT) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
         """The byte ranges that `fill` may read of other datasets, each with its store; by default none."""
@@ -341,11 +341,11 @@ class RowSampler(Generic[PlanT, HostT]):
 
     def requests(self, wanted: Sequence[Wanted]) -> list[Planned[PlanT]]:
         """Makes the plans of samples; raises SampleError if one lacks what is read."""
-        items = []
-        for one in wanted:
-            index = one.index if self.kept is None else int(self.kept[one.index])
-            shown = self.rows.shown(self.manifest, index)
-            items.append(Item(self.manifest, self.seed, self.views, index, one.epoch, one.place, shown))
+        indexes = [one.index if self.kept is None else int(self.kept[one.index]) for one in wanted]
+        items = [
+            Item(self.manifest, self.seed, self.views, index, one.epoch, one.place, shown)
+            for one, index, shown in zip(wanted, indexes, self.rows.shown_all(self.manifest, indexes), strict=True)
+        ]
         plans = self.rows.plan_all(items)
         return [Planned(item, plan, self.fields.members(item.index)) for item, plan in zip(items, plans, strict=True)]
 
@@ -387,21 +387,30 @@ class RowSampler(Generic[PlanT, HostT]):
         """
         filling = [Filling(one.item, one.plan, draft.own[row]) for one, row in zip(requests, rows, strict=True)]
         self.rows.fill_all(filling, draft.batch, stats)
+        items = [one.item for one in requests]
+        rngs = [rngs_of(items, mask_purpose(one.part)) for one in self.late]
         for request, row in zip(requests, rows, strict=True):
             draft.planned[row] = request
             if self.late or self.follows or self.fields.fields:
-                self._complete(request, draft, row, stats)
+                self._complete(request, draft, row, rngs, stats)
 
-    def _complete(self, request: Planned[PlanT], draft: Draft[PlanT, HostT], row: int, stats: Stats) -> None:
-        """Draws what needs the content of a filled row, and reads its fields."""
+    def _complete(
+        self,
+        request: Planned[PlanT],
+        draft: Draft[PlanT, HostT],
+        row: int,
+        rngs: Sequence[Iterator[np.random.Generator]],
+        stats: Stats,
+    ) -> None:
+        """Draws what needs the content of a filled row, and reads its fields; rngs: of each mask, for its next view."""
         item, plan = request.item, request.plan
         own = draft.own[row]
         if self.late:
             with stats.stage("mask"):
                 for view, place in enumerate(range(own.start, own.stop)):
-                    for one, needs in zip(self.late, self.needs, strict=True):
+                    for one, needs, own_rngs in zip(self.late, self.needs, rngs, strict=True):
                         cues = self.rows.cues(item, plan, draft.batch, place, one.part, needs)
-                        draft.maps[one.field][place] = one.maps(item, view, cues)
+                        draft.maps[one.field][place] = one.maps(item, view, cues, next(own_rngs))
         if self.follows:
             self.rows.after_masks(item, plan, {name: maps[own.slice] for name, maps in draft.maps.items()}, stats)
         if self.fields.fields:

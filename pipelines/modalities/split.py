@@ -39,7 +39,7 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.base import Store
-from maskstream.shards.stores.block_cache import BlockCache, Filling
+from maskstream.shards.stores.block_cache import BlockCache, CacheFilling
 from maskstream.shards.stores.url import is_url
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def list_shards(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[s
     return [manifest.shard_names[shard] for shard in sorted(shard for lane in chosen for shard in by_lane[lane])]
 
 
-def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_size: int) -> Filling | None:
+def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_size: int) -> CacheFilling | None:
     """Begins to fill the cache with the whole shards of the node's lanes if they fit, in one process of the node."""
     own = lanes_of_node(lanes, rank, world_size)
     names = list_shards(manifest, lanes, own)
@@ -97,7 +97,7 @@ def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_s
             cache.limit_bytes / 1e9,
             "whole shards are fetched" if whole else "only what is read is kept",
         )
-    return Filling(manifest.store, names) if whole and first else None
+    return CacheFilling(manifest.store, names) if whole and first else None
 
 
 SampleWeights = str | Path | Sequence[float] | npt.NDArray[np.floating] | None

@@ -54,6 +54,14 @@ class Texts:
         i = range(len(self))[i]
         return self.text[int(self.start[i]) : int(self.start[i + 1])].tobytes().decode()
 
+    def many(self, numbers: Int64s) -> list[str]:
+        """The texts of some numbers, int64 (n,); IndexError for one that there is not."""
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"texts are numbered 0 to {len(self) - 1}, got {numbers.min()} to {numbers.max()}")
+        text = self.text.data
+        edges = zip(self.start[numbers].tolist(), self.start[numbers + 1].tolist(), strict=True)
+        return [str(text[begin:end], "utf-8") for begin, end in edges]
+
     def whole(self) -> list[str]:
         """All texts."""
         text, starts = self.text.tobytes(), self.start.tolist()
@@ -209,7 +217,7 @@ class Manifest:
 
     def keys(self, indexes: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
         """The keys of many samples, whose numbers are (n,)."""
-        return [self._keys[int(i)] for i in indexes]
+        return self._keys.many(np.asarray(indexes, np.int64))
 
     def sources(self) -> pa.LargeStringArray:
         """The source of each sample, read from the parts at each call."""

@@ -259,7 +259,7 @@ def fill(store: Store, names: Sequence[str], progress: Callable[[int], None], *,
             raise
 
 
-class Filling:
+class CacheFilling:
     """Reads whole files of a store with few threads, until all are read, the store is gone or the interpreter exits.
 
     An error ends it with a warning: who reads the file meets it too.

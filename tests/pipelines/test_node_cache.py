@@ -14,7 +14,7 @@ import pytest
 from maskstream.pipelines.modalities.split import filled, lanes_of_node, list_shards
 from maskstream.shards.errors import StoreError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.block_cache import BlockCache, Filling, fill
+from maskstream.shards.stores.block_cache import BlockCache, CacheFilling, fill
 from maskstream.shards.stores.open import open_store
 
 from ..web_server import WebServer, serving
@@ -141,7 +141,7 @@ def test_an_error_ends_the_filling_with_a_warning(
     manifest = Manifest.load(open_store(kind[1], BlockCache(tmp_path, 1 << 28)))
     server.answer = lambda request, body: 404 if request.name.endswith(".tar") else body
     try:
-        filling = Filling(manifest.store, manifest.shard_names)
+        filling = CacheFilling(manifest.store, manifest.shard_names)
         assert filling.done.wait(WAIT_S)
         with pytest.raises(StoreError, match="there is no file"):
             fill(manifest.store, manifest.shard_names, print)

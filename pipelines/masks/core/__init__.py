@@ -1,7 +1,7 @@
 """The parts of every mask: its grid, its input, its laws and roundings, its batch, and the settings of papers."""
 
 from .base import DeviceMask, Maps, Mask, MaskBatch, batch_of, maps_of, mask_batch, needed_cues, placed
-from .draw import Cues, Draw, Scope, TokenGrid, check_scope, read_only, sized
+from .draw import Cues, Draw, Scope, TokenGrid, check_scope, mask_purpose, read_only, sized
 from .ratio import (
     Fixed,
     Law,
@@ -48,6 +48,7 @@ __all__ = [
     "hidden_count",
     "maps_of",
     "mask_batch",
+    "mask_purpose",
     "needed_cues",
     "placed",
     "read_only",

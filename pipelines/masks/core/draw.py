@@ -163,6 +163,11 @@ def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]
     return cue
 
 
+def mask_purpose(part: str) -> str:
+    """The purpose of the generators that draw the masks of a part of samples."""
+    return f"mask {part}".strip()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
     """The input of the mask of one view of a sample.
@@ -182,9 +187,19 @@ class Draw:
     part: str = ""
 
     @classmethod
-    def of(cls, seed: int, epoch: int, key: str, view: int, place: Place, cues: Cues, part: str = "") -> Draw:
-        """The draw of a view of sample `key`, as the loaders make it."""
-        rng = sample_rng(seed, epoch, key, view, f"mask {part}".strip())
+    def of(
+        cls,
+        seed: int,
+        epoch: int,
+        key: str,
+        view: int,
+        place: Place,
+        cues: Cues,
+        part: str = "",
+        rng: np.random.Generator | None = None,
+    ) -> Draw:
+        """The draw of a view of sample `key`, as the loaders make it; rng: its generator, where it is made already."""
+        rng = sample_rng(seed, epoch, key, view, mask_purpose(part)) if rng is None else rng
         return cls(rng=rng, view=view, place=place, cues=cues, seed=seed, epoch=epoch, key=key, part=part)
 
     def generator(self, scope: Scope, purpose: str) -> np.random.Generator:

@@ -1,6 +1,7 @@
 """NativePictures for packed rows: their sizes by the manifest alone, and the tokens of one."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -141,6 +142,7 @@ class NativePictures:
             out.reshape(rows, columns, tubelet, side, side, 3)[:] = patches[:, :, None]
 
 
+@lru_cache(maxsize=4096)
 def picture_grid(rows: int, columns: int, patch: int) -> TokenGrid:
     """The (h, w) grid of a picture of rows x columns patches."""
     return TokenGrid(axes=("h", "w"), shape=(rows, columns), patch=(patch, patch))

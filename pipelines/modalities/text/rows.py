@@ -107,11 +107,13 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         """The rows in place of the samples."""
         return replace(split.samples, shard_sizes=tuple(self.packing.shard_rows.tolist()))
 
-    def shown(self, manifest: Manifest, index: int) -> Shown:
+    def shown_all(self, manifest: Manifest, indexes: Sequence[int]) -> list[Shown]:
         """A packed row has the key of its first document that is not removed, no label, and draws of its own."""
         if not self.shares:  # a row for each sample, with its number
-            key = manifest.key(index)
-            return Shown(key, int(manifest.label[index]), key)
+            return RowMaker.shown_all(self, manifest, indexes)
+        return [self._packed(manifest, index) for index in indexes]
+
+    def _packed(self, manifest: Manifest, index: int) -> Shown:
         pieces = self.packing.row(index)
         there = pieces if not len(manifest.removed) else [one for one in pieces if not manifest.is_removed(one[0])]
         sample, first, _ = (there or pieces)[0]
@@ -173,40 +175,40 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         manifest, own = filling[0].item.manifest, filling[0].own
         pieces = [piece for one in filling for piece in one.plan.pieces]
         values = self._values(manifest, pieces, stats)
+        words = _in_rows(values.get(WORDS), pieces, [len(one.plan.pieces) for one in filling])
+        (begin, end), stop = self.ends, 0
         with stats.stage("convert"):
+            rows = [one.own.start for one in filling]
             whole = [own.whole(one) for one in (batch.tokens, batch.documents, batch.words)]
+            for values_of, empty in zip(whole, (self.tokenizer.pad or 0, -1, -1), strict=True):
+                values_of[rows] = empty
             classes = None if batch.classes is None else own.whole(batch.classes)
-            (begin, end), stop = self.ends, 0
+            if classes is not None:
+                classes[rows] = NO_CLASS
             for one in filling:
-                at = one.own.start
-                tokens, documents, words = (rows[at] for rows in whole)
-                one.plan.row = FilledRow(tokens, documents, words, None if classes is None else classes[at])
-                place, last = 0, 0
-                tokens[:], documents[:], words[:] = self.tokenizer.pad or 0, -1, -1
-                if classes is not None:
-                    classes[at] = NO_CLASS
+                at, place = one.own.start, 0
+                tokens, documents, own_words = (values_of[at] for values_of in whole)
+                row = FilledRow(tokens, documents, own_words, None if classes is None else classes[at])
+                one.plan.row = row
                 for number, piece in enumerate(one.plan.pieces):
                     start, stop = stop, stop + piece.tokens
-                    inside = slice(place + len(begin), place + len(begin) + piece.tokens)
-                    documents[place : inside.stop + len(end)] = number
-                    tokens[place : inside.start] = begin
-                    tokens[inside] = values[TOKENS][start:stop]
-                    tokens[inside.stop : inside.stop + len(end)] = end
-                    numbers = values[WORDS][start:stop] if WORDS in values else np.arange(piece.tokens)
-                    np.add(numbers, last - int(numbers[0]), out=words[inside], casting="same_kind")
-                    last = int(words[inside.stop - 1]) + 1
-                    if classes is not None:
-                        classes[at, inside] = values[CLASSES][start:stop]
-                    place = inside.stop + len(end)
-                for rows in (*whole, *(() if classes is None else (classes,))):
-                    rows[at + 1 : one.own.stop] = rows[at]
+                    first, last = place + len(begin), place + len(begin) + piece.tokens
+                    row.tokens[place:first], row.tokens[first:last] = begin, values[TOKENS][start:stop]
+                    row.words[first:last] = words[start:stop]
+                    if row.classes is not None:
+                        row.classes[first:last] = values[CLASSES][start:stop]
+                    place = last + len(end)
+                    row.tokens[last:place], row.documents[first - len(begin) : place] = end, number
+                if one.item.views > 1:
+                    for values_of in (*whole, *(() if classes is None else (classes,))):
+                        values_of[at + 1 : one.own.stop] = values_of[at]
 
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The words, classes, scores and tokens of a row."""
         assert plan.row is not None
         words = plan.row.words.astype(np.int64)
-        words[words < 0] = SPECIAL
-        words[plan.row.documents < 0] = PADDING
+        np.copyto(words, SPECIAL, where=words < 0)
+        np.copyto(words, PADDING, where=plan.row.documents < 0)
         classes = scores = None
         if plan.row.classes is not None:
             classes = plan.row.classes.astype(np.int64)
@@ -229,7 +231,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def _windows(self, items: Sequence[Item], rows: list[int], samples: list[int], most: Int64s) -> Int64s:
         """Draws the first token of windows, each below its `most`; rows: the places of their items."""
-        keys = items[0].manifest.keys(samples)
+        keys = items[0].manifest.keys(samples) if self.shares else [items[row].shown.key for row in rows]
         names = ((items[row].epoch, key, 0) for row, key in zip(rows, keys, strict=True))
         rngs = sample_rngs(items[0].seed, names, "window")
         return np.array([rng.integers(one) for rng, one in zip(rngs, most.tolist(), strict=True)])
@@ -283,6 +285,23 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
                 raise DataError("has words whose numbers do not ascend by one")
         if name == CLASSES and (wrong := values[(values >= N_CLASSES) & (values != NO_CLASS)]).size:
             raise DataError(f"has the class {wrong[0]}; legal are 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
+
+
+def _in_rows(words: Int64s | None, pieces: Sequence[Piece], sizes: Sequence[int]) -> Int64s:
+    """The numbers of the words of pieces within their rows, of which each has `sizes` pieces: int64 (tokens,).
+
+    words: their numbers within documents; None numbers tokens.
+    """
+    counts = np.array([piece.tokens for piece in pieces])
+    starts = np.cumsum(counts) - counts
+    if words is None:
+        words = np.arange(int(counts.sum()))
+    first = words[starts]
+    spans = words[starts + counts - 1] - first + 1
+    before = np.cumsum(spans) - spans
+    of_row = np.cumsum(sizes) - sizes  # the first piece of each row
+    numbers: Int64s = words + np.repeat(before - np.repeat(before[of_row], sizes) - first, counts)
+    return numbers
 
 
 def _given(token: int | None) -> tuple[int, ...]:

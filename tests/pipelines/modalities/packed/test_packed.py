@@ -1,11 +1,12 @@
 """The packed loader: its tokens are the pixels of the pictures, its masks are packed, and bad settings are refused."""
 
+import json
 import logging
 import pickle
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import fields, replace
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,36 @@ def test_parts_are_concatenated_and_weighted(split: Path) -> None:
     assert whole.pixel_values().shape == whole.tokens.shape
 
 
+def bytes_of(batch: PackedBatch) -> list[Any]:
+    """All that a batch holds, as comparable values."""
+    assert batch.mask is not None
+    held = [getattr(part, f.name) for part in (batch, batch.mask) for f in fields(part)]
+    return [
+        one.numpy().tobytes() if isinstance(one, torch.Tensor) else str(one) for one in held if one is not batch.mask
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 5), (2, 0), (3, 0), (6, 0)])
+def test_rows_are_bit_equal_at_any_topology_and_after_a_resume(split: Path, ranks: int, workers: int) -> None:
+    whole = opened(split, rows=6, row_tokens=32)
+    wanted = [bytes_of(batch) for batch in islice(whole.repeat(), 2 * len(whole))]
+    loaders = [
+        opened(split, rows=6 // ranks, rank=rank, world_size=ranks, workers=workers, row_tokens=32)
+        for rank in range(ranks)
+    ]
+    for stop in range(0, len(wanted), 2):
+        one = opened(split, rows=6, row_tokens=32)
+        assert [bytes_of(batch) for batch in islice(one.repeat(), stop)] == wanted[:stop]
+        for loader in loaders:
+            loader.load_state_dict(json.loads(json.dumps(one.state_dict())))
+        runs = [islice(loader.repeat(), len(wanted) - stop) for loader in loaders]
+        got = [bytes_of(PackedBatch.concatenated(parts)) for parts in zip(*runs, strict=True)]
+        assert got == wanted[stop:]
+    for loader in loaders:
+        loader.close()
+
+
 def test_fields_are_those_of_samples(split: Path) -> None:
     batch = next(iter(opened(split, fields=(Field(name="height"),))))
     assert batch.fields["height"].tolist() == [picture(int(key)).shape[0] for key in batch.key]  # type: ignore[union-attr]
@@ -229,6 +260,33 @@ def test_a_bad_sample_is_replaced_in_its_shape_and_nothing_else_changes(
         for (key, own), (second, _) in zip(samples_of(one), samples_of(other), strict=True):
             same = torch.equal(one.tokens[own], other.tokens[own])
             assert same == (key == second)
+
+
+def test_samples_without_a_usable_picture_are_replaced(tmp_path: Path) -> None:
+    """One has no picture, two have sizes beyond the limits in the manifest."""
+    raw, out = tmp_path / "raw", tmp_path / "split"
+    raw.mkdir()
+    out.mkdir()
+    samples = [Sample(key="none", members={"json": json_member({})}, source="none")]
+    for i in range(12):
+        cv2.imwrite(str(raw / f"{i}.png"), picture(i))
+        members = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.png")).members
+        samples.append(Sample(key=f"{i}", members=members, source=f"{i}"))
+    info = DatasetInfo(dataset="t", split="train", modality="image", profile="train", label_names=())
+    finish_split(out, info, [write_shard(out / "t-000000.tar", samples)], [])
+    manifest = Manifest.load(out)
+    facts = manifest.components["png"].facts
+    for name, index, value in (("width", 3, -5), ("height", 4, 1 << 40)):
+        facts[name] = facts[name].astype(np.int64)
+        facts[name][index] = value
+    loader = PackedData(native=NATIVE, mask=MASK, row_tokens=32).loader(
+        manifest, batch_size=2, shuffle=False, device="cpu", threads=1, max_bad_fraction=0.5
+    )
+    shown = [key for batch in loader for key in batch.key]
+    wanted = {f"{i}" for i in range(12)} - {"2", "3"}
+    assert set(shown) == wanted
+    assert len(shown) >= 13
+    assert loader.stats()["bad"] >= 3  # type: ignore[operator]
 
 
 def test_what_workers_are_sent_is_small(split: Path) -> None:

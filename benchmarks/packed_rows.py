@@ -1,0 +1,126 @@
+"""Packed rows: what a plan costs at any position of ten million samples, how full rows are, and how even their cost.
+
+    OMP_NUM_THREADS=1 python benchmarks/packed_rows.py [--split DATA] [--rounds 9]
+
+The first two tables are of simulated pictures, whose sides are uniform from 6 to 32 patches, and log-uniform from 100
+to 2000 pixels. --split adds a split of images as it is. Seconds are of processor time, medians with quartiles over the
+rounds; each round takes another epoch. Memory is the most that Python and numpy had at once, beyond the manifest.
+"""
+
+import argparse
+import time
+import tracemalloc
+from statistics import median, quantiles
+
+import numpy as np
+
+from maskstream.pipelines import masks, packed_loader
+from maskstream.pipelines.augment import Native
+from maskstream.pipelines.stream.order import GlobalBatch
+from maskstream.pipelines.stream.row_order import Room, RowOrder, RowSamples, RowSizes, Sizer
+from maskstream.pipelines.stream.samples import SplitSamples
+
+PATCH = 16
+
+
+class Drawn:
+    """Native crops of pictures of simulated sizes, without keys: a number of the epoch's generator for each index."""
+
+    def __init__(self, width: np.ndarray, height: np.ndarray, most: int) -> None:
+        self.width, self.height = width, height
+        self.native = Native(patch=PATCH, least=16, most=most).resolved(shuffle=True)
+
+    def sizes(self, samples: GlobalBatch) -> RowSizes:
+        """What some samples take of a row; a quarter of their tokens is visible."""
+        mixed = samples.indexes * 0x9E3779B1 + samples.epochs * 0x85EBCA77
+        numbers = np.stack([mixed % 65521 / 65521, mixed % 65519 / 65519], axis=1)
+        width, height = (side[samples.indexes].astype(np.int64) for side in (self.width, self.height))
+        crops = self.native.crops(width, height, numbers)
+        shape = np.stack([np.ones_like(crops.rows), crops.rows, crops.columns], axis=1)
+        visible = np.maximum(shape.prod(axis=1) // 4, 1)
+        return RowSizes(shape=shape, visible=visible, target=None, pixels=width * height)
+
+
+def shapes(n: int, *, photos: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Width and height of n pictures in pixels, int16 (n,)."""
+    rng = np.random.default_rng(0)
+    if photos:
+        first, last = np.log([100, 2000])
+        width, height = (np.exp(rng.uniform(first, last, n)) for _ in range(2))
+    else:
+        width, height = (PATCH * rng.integers(6, 33, n) for _ in range(2))
+    return width.astype(np.int16), height.astype(np.int16)
+
+
+def samples_of(sizer: Sizer, n: int, shards: int, room: Room) -> RowSamples:
+    """The samples of n pictures in so many shards."""
+    return RowSamples(split=SplitSamples(shard_sizes=(n // shards,) * shards, seed=0), sizer=sizer, room=room)
+
+
+def quartiles(values: list[float]) -> str:
+    """The median, and the quartiles behind it."""
+    low, _, high = quantiles(values, n=4)
+    return f"{median(values):.2f} ({low:.2f} to {high:.2f})"
+
+
+def measure_positions(rounds: int, n: int = 10_000_000) -> None:
+    """Prints what it takes to open a plan and to find a batch in the middle of an epoch."""
+    sizer = Drawn(*shapes(n, photos=False), most=1024)
+    seconds, memory = [], 0
+    for epoch in range(rounds):
+        begin = time.process_time()
+        order = RowOrder(samples=samples_of(sizer, n, 1000, Room(tokens=8192)), global_batch=32)
+        next(order.batches(epoch, order.n_batches // 2))
+        seconds.append(time.process_time() - begin)
+    tracemalloc.start()
+    order = RowOrder(samples=samples_of(sizer, n, 1000, Room(tokens=8192)), global_batch=32)
+    next(order.batches(0, order.n_batches // 2))
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print(f"{n} samples, any position: {quartiles(seconds)} s CPU, {memory / 1e6:.0f} MB")
+
+
+def describe(name: str, order: RowOrder, sizer: Sizer, ranks: int = 4) -> None:
+    """Prints how full the rows of an epoch are, by how much counts were scaled, and what ranks decode."""
+    batches = list(order.batches(0))
+    rows = [row for batch in batches for row in batch.packed or ()]
+    seen = np.concatenate([row.visible for row in rows])
+    parts = [sizer.sizes(GlobalBatch(indexes=row.indexes, epochs=row.epochs)) for row in rows]
+    change = np.abs(seen / np.concatenate([part.visible for part in parts]) - 1)
+    cost = np.array([part.pixels.sum() for part in parts]).reshape(len(batches), ranks, -1).sum(axis=2)
+    balance = cost.max(axis=1) / cost.mean(axis=1)
+    print(
+        f"| {name} | {len(rows)} | {len(seen) / order.samples.n_samples:.1%} | "
+        f"{1 - seen.sum() / (len(rows) * order.samples.room.tokens):.2%} | {np.median(change):.1%} | "
+        f"{np.quantile(change, 0.95):.1%} | {np.median(balance):.3f} | {balance.max():.3f} |"
+    )
+
+
+def main() -> None:
+    """Measures as the options say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", help="a split of images")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    print(
+        "| pictures | rows | samples shown | empty | scaled by, median | 95 % | largest over mean of 4 ranks | worst |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for photos, most in ((False, 1024), (True, 4096)):
+        for scaling in (0.0, 0.1):
+            sizer, room = Drawn(*shapes(20_000, photos=photos), most=most), Room(tokens=8192, scaling=scaling)
+            name = f"{'100 to 2000 pixels' if photos else '6 to 32 patches'}, scaling={scaling:g}"
+            describe(name, RowOrder(samples=samples_of(sizer, 20_000, 20, room), global_batch=16), sizer)
+    if options.split:
+        for scaling in (0.0, 0.1):
+            loader = packed_loader(
+                options.split, rows=4, row_tokens=1024, scaling=scaling, mask=masks.Random(ratio=0.75), device="cpu"
+            )
+            order = loader.order
+            if isinstance(order, RowOrder):
+                describe(f"{options.split}, scaling={scaling:g}", order, order.samples.sizer)
+    measure_positions(options.rounds)
+
+
+if __name__ == "__main__":
+    main()
