@@ -2,6 +2,12 @@
 
 import ctypes
 import mmap
+import os
+import platform
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
 
 import av
 import cv2
@@ -185,3 +191,24 @@ def test_frames_of_other_formats_and_colours_are_converted_each_as_it_says():
     for one in out:
         assert np.abs(one.astype(int) - picture).mean() < 6
     assert np.array_equal(out[4], out[1])
+
+
+def digest():
+    """Of the pixels of several sizes, of means and of areas."""
+    draw, made = np.random.default_rng(5), sha256()
+    for width, height, size in ((64, 48, (48, 64)), (130, 66, (32, 32)), (66, 130, (21, 40)), (34, 18, (50, 50))):
+        planes = planes_of(draw, width, height, smooth=False)
+        for colours in COLOURS:
+            crop = Crop(x=2, y=2, width=width - 2, height=height - 4, flip=colours[1])
+            made.update(convert(planes, crop, size, colours).tobytes())
+    return made.hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the processor is one of x86")
+def test_the_oldest_processors_make_the_same_pixels(tmp_path):
+    """They have no instruction that picks bytes, and none of AVX."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_pixels as t; print(t.digest())"
+    other = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **other}, capture_output=True, text=True)
+    assert done.stdout.strip() == digest(), done.stderr
