@@ -1,34 +1,89 @@
 """Kernels: small loops compiled with numba, for computations that would need many numpy calls on small arrays.
 
-Importing numba takes half a second, so only files of kernels import this module, and callers import these files inside
-functions. A kernel is compiled at its first call (about 10 s for all of flow and masks) and cached beside its file, or
-in the user's cache folder if that is not writable; other processes load it from there in half a second. If neither is
-writable, each process compiles for itself. NUMBA_CACHE_DIR sets another folder.
+Importing numba takes 0.15 s, so only files of kernels import this module, and callers import these files inside
+functions. `KERNELS`, in a module of classes that workers are sent, names those files for the server of workers.
+
+A kernel is compiled at its first call (about 10 s for all of flow and masks) and kept beside its file, or in the user's
+cache folder if that is not writable; other processes load it from there in some milliseconds. If neither is writable,
+each process compiles for itself. NUMBA_CACHE_DIR sets another folder.
 """
 
-from collections.abc import Callable
-from inspect import signature
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from importlib import import_module
+from inspect import getfile, signature
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import entrypoints
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.registry import cpu_target
+from numba.core.runtime.nrt import rtsys
 from numba.extending import intrinsic
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# The first call of a kernel needs these too; processes that are forked from this one have them then.
+import_module("numpy.ma")
+import_module("numba.np.arrayobj")
+entrypoints.init_all()  # type: ignore[no-untyped-call]
+rtsys.initialize(cpu_target.target_context)
+
+_CONSTANTS = (int, float, tuple)
+_ONLY = "kernel"
+
+
+class _Cache(FunctionCache):
+    """The compiled code of a kernel on disk: files of their own for each text of the source, signature and processor.
+
+    numba's own cache compares times of the source, which packages may set, and processes that compile a kernel for
+    different signatures at the same time may write to one file.
+    """
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        texts = [Path(file).read_bytes() for file in (getfile(function), __file__)]
+        constants = [(name, value) for name, value in function.__globals__.items() if isinstance(value, _CONSTANTS)]
+        self._source = sha256(repr((texts, sorted(constants))).encode()).hexdigest()  # constants may come from others
+
+    def load_overload(self, sig: Sequence[object], target_context: Any) -> Any:
+        """The compiled code for a signature; None if there is none, or its file is damaged.
+
+        numba's own method imports the whole compiler first, which takes 0.4 s.
+        """
+        with suppress(Exception):
+            data = self._file(sig, target_context.codegen()).load(_ONLY)
+            return data and self._impl.rebuild(target_context, data)
+
+    def save_overload(self, sig: Sequence[object], data: Any) -> None:
+        """Keeps compiled code, unless the disk is full."""
+        if self._impl.check_cachable(data):
+            with suppress(OSError):
+                self._impl.locator.ensure_cache_path()
+                file = self._file(sig, data.codegen)
+                file.flush()  # it may be damaged
+                file.save(_ONLY, self._impl.reduce(data))
+
+    def _file(self, sig: Sequence[object], codegen: Any) -> Any:
+        key = sha256(repr((tuple(sig), codegen.magic_tuple(), self._source)).encode()).hexdigest()[:16]
+        files: Any = IndexDataCacheFile
+        return files(self.cache_path, f"{self._impl.filename_base}-{key}", key)
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """The compiled `function`. It releases the GIL, and follows IEEE 754 without contraction on every machine.
 
-    A kernel does not check bounds. It may call only kernels of its own file, since numba recompiles it only when that
-    file changes.
+    A kernel does not check bounds. It may call only kernels of its own file, since it is compiled again only when that
+    file or a number or tuple that is global there changes.
     """
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder for the cache is writable
-        return numba.njit(nogil=True, error_model="numpy")(function)
+    made: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    with suppress(RuntimeError, OSError):  # no folder for the cache is writable, or there is no source
+        made._cache = _Cache(function)
+    return made  # type: ignore[no-any-return]
 
 
 def instructions(result: types.Type) -> Callable[[Callable[..., ir.Value | None]], Callable[..., int]]:

@@ -64,13 +64,15 @@ class _Servers:
     def connect(self, files: list[int], modules: Sequence[str]) -> tuple[int, int]:
         """A process forked from the server: the end of the pipe to read its id and exit code from, and that to write.
 
-        modules: what a new server imports.
+        modules: what a new server imports, with the `KERNELS` that they name: modules that they import when they need
+        them.
         """
         with self._lock:
             if self._inherited != (now := _inherited()):
                 self._left = [pid for pid in (*self._left, self._server.pid) if pid and not _has_ended(pid)]
                 self._inherited, self._server = now, _Server()
-                self._server.set_forkserver_preload([*modules, f"{__package__}.server"])
+                kernels = [name for module in modules for name in getattr(sys.modules[module], "KERNELS", ())]
+                self._server.set_forkserver_preload([*modules, *kernels, f"{__package__}.server"])
             server = self._server
         return server.connect_to_new_process(files)
 

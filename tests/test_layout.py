@@ -270,6 +270,7 @@ NAMES_CODE = {
     "shards/format/tokenizer.py": {"TokenizerFacts.from_data": DATA},
     "shards/named.py": {"import_module": USER, "imported": USER},
     "pipelines/flow/choice.py": {"imported": USER},
+    "pipelines/jit.py": {"import_module": PACKAGE},
     "train/core/checkpoint.py": {"FileSum.from_dict": RUN},
     "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},
     "train/core/loop.py": {"Tally.from_dict": RUN},

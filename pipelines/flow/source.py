@@ -27,6 +27,8 @@ from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail
 from .cuts import clip_cuts, stored_cuts
 from .dis import Preset, check_search, dis_flow
 
+KERNELS = ("maskstream.pipelines.flow.cells",)
+
 CONTRAST = 8.0
 """Levels by which an error is compared in a flat cell, besides the cell's contrast."""
 

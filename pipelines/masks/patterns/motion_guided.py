@@ -18,6 +18,8 @@ from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visi
 
 from .torch_maps import Draws, DrawTensors, Floats, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps, send_draws
 
+KERNELS = ("maskstream.pipelines.masks.patterns.maps",)
+
 Start = Literal["mix_gauss", "pixel", "token"]
 Base = Literal["middle", "first", "random"]
 Per = Literal["slice", "clip"]

@@ -29,6 +29,8 @@ from maskstream.pipelines.masks.laws.random import UniformCount
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.masks.patterns.random import random_tokens
 
+KERNELS = ("maskstream.pipelines.masks.text.word_loop",)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskOfWords(Mask):

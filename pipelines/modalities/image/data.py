@@ -28,6 +28,8 @@ from maskstream.shards.stores.base import Range
 from .batch import ImageBatch
 from .decode import PIXELS_VERSION, REDUCIBLE, UInt8s, decode_image, on_grid, reduction, show
 
+KERNELS = ("maskstream.pipelines.modalities.image.resize",)
+
 CUES = frozenset({"frames"})
 """What masks of pictures may follow."""
 

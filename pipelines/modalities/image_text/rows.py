@@ -24,6 +24,8 @@ from .batch import PADDING, ImageTextBatch, TextRows
 from .places import BOXES, PlaceReader, Places, PlacesPlan
 from .texts import RowPlan, RowReader
 
+KERNELS = ("maskstream.pipelines.modalities.image.resize",)
+
 PHRASE = "phrase"
 _TRIES = 8
 

@@ -27,6 +27,8 @@ from maskstream.shards.stores.base import Range
 from .batch import MeshBatch, MeshView, build_graph, mesh_batch, surface_normals
 from .read import MeshReader, MeshStatistics, statistics_of
 
+KERNELS = ("maskstream.pipelines.modalities.mesh.kernels",)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshNoise(Config):

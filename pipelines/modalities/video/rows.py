@@ -42,6 +42,8 @@ from .clip import VideoClip
 from .flow import FLOW_CUES
 from .yuv import Output
 
+KERNELS = ("maskstream.pipelines.decode.pixels",)
+
 log = logging.getLogger(__name__)
 
 Int64s = npt.NDArray[np.int64]
