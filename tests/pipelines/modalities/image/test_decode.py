@@ -1,6 +1,7 @@
 """Decoding at reduced resolution equals decoding in full, within a stated tolerance, and crops are resized exactly."""
 
 import io
+from functools import cache
 
 import cv2
 import numpy as np
@@ -13,15 +14,18 @@ from maskstream.pipelines.modalities.image.decode import ImageError, decode_imag
 from maskstream.shards.errors import DataError
 
 
+@cache
 def photo(width, height, seed=0):
-    """A synthetic photograph, with less detail at finer scales: RGB uint8 (height, width, 3)."""
+    """A synthetic photograph, with less detail at finer scales: RGB uint8 (height, width, 3), read-only."""
     rng = np.random.default_rng(seed)
     pixels = np.zeros((height, width, 3))
     for side in (2, 4, 8, 16, 32, 64, 128):
         noise = rng.normal(size=(side, side, 3))
         pixels += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC) / side**0.7
     pixels -= pixels.min()
-    return (pixels * 255 / pixels.max()).astype(np.uint8)
+    made = (pixels * 255 / pixels.max()).astype(np.uint8)
+    made.setflags(write=False)
+    return made
 
 
 def jpeg(pixels, *options):
