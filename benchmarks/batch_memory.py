@@ -118,7 +118,8 @@ def main() -> None:
     found = in_turns(turns, arguments.rounds)
     rows: dict[str, Any] = {}
     for name, values in found.items():
-        base = found["floats, fresh" if WAYS[name].floats else "threads" if WAYS[name].workers else "threads, fresh"]
+        way = WAYS[name]
+        base = found.get("floats, fresh" if way.floats else "threads" if way.workers else "threads, fresh", values)
         ratios = [value / other for value, other in zip(values, base, strict=True)]
         rows[name] = {
             "cpu_ms": round(median(values), 2),

@@ -36,13 +36,13 @@ def attack(count: int, seed: int, folder: Path, where: Where = HERE) -> Counter[
     moments = {APART * kill + int(rng.integers(1, 4)): kill for kill in range(count)}
     with (
         closing(image_loader(split, **settings)) as plain,
-        closing(image_loader(split, workers=WORKERS, worker_timeout=8.0, **settings)) as loader,
+        closing(image_loader(split, workers=WORKERS, worker_timeout=4.0, **settings)) as loader,
     ):
-        wanted = plain.repeat()
+        wanted = islice(plain.repeat(), APART * (count + 1))
         pending, kill = "exact", 0
-        for number, batch in enumerate(islice(loader.repeat(), APART * (count + 1))):
-            held.append((batch, modality.rows(next(wanted))))
-            if any(modality.rows(one) != rows for one, rows in held):
+        for number, (one, batch) in enumerate(zip(wanted, loader.repeat(), strict=False)):  # kernels are compiled first
+            held.append((batch, modality.rows(one)))
+            if any(modality.rows(kept) != rows for kept, rows in held):
                 pending = "wrong"
                 print(f"wrong: seed {seed}, batch {number}, after kill {kill}")
             if len(held) == KEPT:
