@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from maskstream.pipelines.stream.rng import Place, sample_rng, sample_rngs
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Visible, Wanted
 from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range, Store, Together
 
@@ -201,6 +203,19 @@ class Filling(NamedTuple, Generic[PlanT]):
     item: Item
     plan: PlanT
     own: SampleRows
+
+
+def read_all(filling: Sequence[Filling[PlanT]], component: str, stats: Stats) -> list[list[bytes]]:
+    """What each sample's plan reads of a component, all at once; raises the SampleError of the first that cannot be."""
+    item = filling[0].item
+    try:
+        with item.manifest.reading(item.index, component):
+            found = iter(item.read([place for one in filling for place in one.plan.ranges], stats))
+    except SampleError:
+        for one in filling if len(filling) > 1 else ():
+            read_all([one], component, Stats())
+        raise
+    return [list(islice(found, len(one.plan.ranges))) for one in filling]
 
 
 class RowMaker(ABC, Generic[PlanT, HostT]):

@@ -11,7 +11,7 @@ from maskstream.pipelines.augment.diffusion import Noise
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, rngs_of
+from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, read_all, rngs_of
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -136,10 +136,11 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
         items = [one.item for one in filling]
         rngs, noise_rngs = rngs_of(items, "augment"), rngs_of(items, "noise")
         points, normals = filling[0].own.whole(batch.points), self.select.columns(*NORMALS)
-        for item, plan, own in filling:
-            with item.manifest.reading(item.index, self.component or ""):
-                rows = self.select.taken(item.read(plan.ranges, stats), plan)
-            with stats.stage("convert"):
+        read = read_all(filling, self.component or "", stats)
+        with stats.stage("convert"):
+            for (item, plan, own), data in zip(filling, read, strict=True):
+                with item.manifest.reading(item.index, self.component or ""):
+                    rows = self.select.taken(data, plan)
                 for at in range(own.start, own.stop):
                     points[at] = self.augment(rows, next(rngs), normals)
                     if self.noise is not None and batch.noise is not None and batch.time is not None:

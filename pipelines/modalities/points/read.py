@@ -239,7 +239,8 @@ class PointAugment(Config):
         """The augmented points, float32 (N, 3 + features); `points` itself is not changed. normals: their columns."""
         # In (3, N) each axis lies in one piece, for which numpy takes a tenth of the time of rows of three numbers.
         xyz = self._normalised(points[:, :3].T.astype(np.float64, order="C"))
-        out = points.astype(np.float32)
+        out = np.empty(points.shape, np.float32)
+        out[:, 3:] = points[:, 3:]
         if self.scale[0] < self.scale[1]:
             factors = rng.uniform(*self.scale, size=3 if self.per_axis else 1)
             xyz *= factors[:, None]

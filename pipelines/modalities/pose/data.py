@@ -12,7 +12,7 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, rngs_of
+from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, read_all, rngs_of
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -290,13 +290,16 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         """Reads the poses and takes the views' pictures; raises SampleError if a number is not finite."""
         rngs, kept, whole = rngs_of([one.item for one in filling], "camera"), KEPT[self.joints], filling[0].own.whole
         pose_3d, pose_2d, root, focal = map(whole, (batch.pose_3d, batch.pose_2d, batch.root, batch.focal))
-        for item, plan, own in filling:
-            with item.manifest.reading(item.index, self.component or ""):
-                (data,) = item.read(plan.ranges, stats)
-                poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
-                if not (poses.min() > -_FARTHEST_M and poses.max() < _FARTHEST_M):  # both false where a number is none
-                    raise PoseError(f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away")
-            with stats.stage("convert"):
+        read = read_all(filling, self.component or "", stats)
+        with stats.stage("convert"):
+            for (item, plan, own), (data,) in zip(filling, read, strict=True):
+                with item.manifest.reading(item.index, self.component or ""):
+                    poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
+                    # Both are false where a number is none.
+                    if not (poses.min() > -_FARTHEST_M and poses.max() < _FARTHEST_M):
+                        raise PoseError(
+                            f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away"
+                        )
                 clip = poses[plan.numbers - plan.numbers[0]]
                 for view in range(own.start, own.stop):
                     rng = next(rngs)
