@@ -30,7 +30,7 @@ class TorchcodecDecoder:
     """
 
     name = "torchcodec"
-    most_difference = 1.0  # of equal planes, whose pixels were summed in another order
+    most_difference = 1.0  # planes are equal, bit by bit, so other pictures differ by more
 
     def __init__(self, size: int, threads: int) -> None:
         self._size, self._threads = size, DaemonThreads(threads)
