@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import entrypoints
+from numba.core import entrypoints, event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.registry import cpu_target
 from numba.core.runtime.nrt import rtsys
@@ -84,6 +84,24 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     with suppress(RuntimeError, OSError):  # no folder for the cache is writable, or there is no source
         made._cache = _Cache(function)
     return made  # type: ignore[no-any-return]
+
+
+class _Watch(event.Listener):
+    """Tells how many kernels more are being compiled, 1 or -1."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
+
+    def on_start(self, _: object) -> None:
+        self._tell(1)
+
+    def on_end(self, _: object) -> None:
+        self._tell(-1)
+
+
+def watch(tell: Callable[[int], None]) -> None:
+    """Calls `tell` with 1 when a kernel begins to be compiled in this process, and with -1 when it is done."""
+    event.register("numba:compile", _Watch(tell))  # type: ignore[no-untyped-call]
 
 
 def instructions(result: types.Type) -> Callable[[Callable[..., ir.Value | None]], Callable[..., int]]:

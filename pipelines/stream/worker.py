@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import socket
+import sys
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -73,6 +74,16 @@ class WorkerProgress:
         """The row that is being made; None if rows are not made one by one."""
         return self.words[1] - 1 if self.words[1] else None
 
+    @property
+    def compiling(self) -> bool:
+        """Whether kernels are being compiled, which takes long on a busy machine."""
+        return self.words[2] > 0
+
+    def compile(self, more: int) -> None:
+        """Notes that so many more kernels are being compiled."""
+        self.words[2] += more
+        self.step()
+
     def step(self, _: object = None) -> None:
         """Notes that something was finished."""
         self.words[0] += 1
@@ -96,6 +107,8 @@ def serve(
     channel, progress = Channel(pipe), WorkerProgress(words)
     keep_in(channel.ring)
     batches = _Batches(maker, threads, progress)
+    if (jit := sys.modules.get("maskstream.pipelines.jit")) is not None:  # else the modality has no kernels
+        jit.watch(progress.compile)
     progress.step()
     tasks: deque[BatchTask] = deque()
     try:

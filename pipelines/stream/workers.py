@@ -192,7 +192,7 @@ class WorkerPool(Generic[HostT]):
             # The wait counts only while the awaited worker makes no step, and in slices of at most two looks: a process
             # that was stopped (Ctrl-Z, a laptop asleep) does not take its workers for dead when it goes on.
             waited_s += min(time.monotonic() - begun, 2 * _LOOK_S)  # less than that if this process was stopped
-            limit_s = self._timeout_s if steps else max(self._timeout_s, _START_S)
+            limit_s = self._timeout_s if steps and not worker.compiling else max(self._timeout_s, _START_S)
             if waited_s >= limit_s and not worker.answers:
                 self._replace(worker, f"did nothing for {waited_s:.0f} s and was killed")
                 waited_s = 0.0
@@ -254,6 +254,11 @@ class _Worker(Generic[HostT]):
         return 0 if self.process is None else self.process.pid or 0
 
     @property
+    def compiling(self) -> bool:
+        """Whether the process compiles kernels, for which nothing is finished meanwhile."""
+        return self.process is not None and self._progress.compiling
+
+    @property
     def steps(self) -> int:
         """A number that changes when the process finishes something; 0 while it starts, and if there is none."""
         return 0 if self.process is None else self._progress.steps
@@ -293,7 +298,7 @@ class _Worker(Generic[HostT]):
             on_failure.callback(self.pipe.close)
             self.pipe.settimeout(self._timeout_s)
             self._channel = Channel(self.pipe)
-            words = SPAWN.RawArray("q", 2)
+            words = SPAWN.RawArray("q", 3)
             self._progress = WorkerProgress(words)
             process = ForkedProcess(target=serve, args=(*self._what, theirs, words), daemon=True)
             resource_tracker.ensure_running()

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, Scheme, TokenGrid, as_law, check_rounding
 
+KERNELS = ("maskstream.pipelines.masks.patterns.token_energy",)
 Keep = Literal["most", "least"]
 Per = Literal["clip", "slice", "tube"]
 Int64s = npt.NDArray[np.int64]

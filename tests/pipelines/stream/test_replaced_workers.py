@@ -120,6 +120,17 @@ def test_a_worker_that_dies_or_hangs_in_the_middle_of_a_batch_makes_it_again(num
 
 
 @pytest.mark.slow
+def test_a_worker_that_compiles_kernels_is_waited_for(numbered, caplog):
+    wanted = undisturbed(numbered, 3)
+    maker = importlib.import_module("compiling").compiling()
+    pool = pool_of(maker, 1, timeout_s=1.0)
+    with closing(pool.batches(plans_of(maker))) as made:
+        assert all(same(one.batch, other) for one, other in zip(islice(made, 3), wanted, strict=True))
+    pool.close()
+    assert not caplog.records
+
+
+@pytest.mark.slow
 def test_a_sample_that_kills_every_process_is_named(numbered, caplog):
     maker = numbered.maker(poison={57: "SIGSEGV"})
     pool = pool_of(maker, 2)
