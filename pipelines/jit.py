@@ -124,3 +124,35 @@ def instructions(result: types.Type) -> Callable[[Callable[..., ir.Value | None]
         return made
 
     return decorate
+
+
+def vector(bits: int, lanes: int) -> ir.VectorType:
+    """The type of a vector of integers."""
+    return ir.VectorType(ir.IntType(bits), lanes)
+
+
+def filled(of: ir.VectorType, value: int) -> ir.Constant:
+    """A vector with one value in all lanes."""
+    return ir.Constant(of, [value] * of.count)
+
+
+def undefined(of: ir.VectorType) -> ir.Constant:
+    """A vector of any values."""
+    return ir.Constant(of, ir.Undefined)
+
+
+def picked(b: ir.IRBuilder, one: ir.Value, other: ir.Value, lanes: Sequence[int]) -> ir.Value:
+    """The lanes of two vectors with these numbers; those of `other` follow those of `one`."""
+    return b.shuffle_vector(one, other, ir.Constant(vector(32, len(lanes)), list(lanes)))
+
+
+def load(b: ir.IRBuilder, address: ir.Value, of: ir.Type) -> ir.Value:
+    """The value of a type at an address of any alignment."""
+    loaded = b.load(b.inttoptr(address, of.as_pointer()))
+    loaded.align = 1
+    return loaded
+
+
+def store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+    """Writes a value to an address of any alignment."""
+    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.np.numpy_support import carray
 
-from maskstream.pipelines.jit import instructions, kernel
+from maskstream.pipelines.jit import filled, instructions, kernel, load, picked, store, undefined, vector
 
 Bytes = npt.NDArray[np.uint8]
 Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]
@@ -44,18 +44,15 @@ def _mix_four(b: ir.IRBuilder, mixed: ir.Value, picks: ir.Value, weights: ir.Val
     """Writes 4 bytes at `out`: of 8 sums of rows, int16, at `mixed`, the bytes that `picks` (16 bytes) numbers make 4
     pairs, which are weighed by 8 int16. All are addresses.
     """
-    values, order, picked = _load(b, mixed, _vector(8, 16)), _load(b, picks, _vector(8, 16)), _any(_vector(8, 16))
+    values, order, chosen = load(b, mixed, vector(8, 16)), load(b, picks, vector(8, 16)), undefined(vector(8, 16))
     for n in range(16):  # LLVM makes one instruction of these: pshufb, or tbl on ARM
         one = b.extract_element(values, b.extract_element(order, _number(n)))
-        picked = b.insert_element(picked, one, _number(n))
-    pairs, shares = b.bitcast(picked, _vector(16, 8)), _load(b, weights, _vector(16, 8))
-    products = b.mul(b.sext(pairs, _vector(32, 8)), b.sext(shares, _vector(32, 8)))
-    even, odd = (
-        b.shuffle_vector(products, _any(products.type), ir.Constant(_vector(32, 4), [n, n + 2, n + 4, n + 6]))
-        for n in (0, 1)
-    )
-    sums = b.add(b.add(even, odd), _all(_vector(32, 4), _CENTRE * UNIT + UNIT * 128))
-    _store(b, b.trunc(b.lshr(sums, _all(_vector(32, 4), 22)), _vector(8, 4)), out)
+        chosen = b.insert_element(chosen, one, _number(n))
+    pairs, shares = b.bitcast(chosen, vector(16, 8)), load(b, weights, vector(16, 8))
+    products = b.mul(b.sext(pairs, vector(32, 8)), b.sext(shares, vector(32, 8)))
+    even, odd = (picked(b, products, products, range(n, 8, 2)) for n in (0, 1))
+    sums = b.add(b.add(even, odd), filled(vector(32, 4), _CENTRE * UNIT + UNIT * 128))
+    store(b, b.trunc(b.lshr(sums, filled(vector(32, 4), 22)), vector(8, 4)), out)
 
 
 @instructions(types.void)
@@ -72,35 +69,35 @@ def _colour_sixteen(
     """Converts 16 pixels, as `colour_numbers` says, from 16 bytes each at y, u and v to those at red, green and blue.
     `colours` is the address of its six int16.
     """
-    wide, wider = _vector(16, 16), _vector(32, 16)
+    wide, wider = vector(16, 16), vector(32, 16)
 
     def number(n: int) -> ir.Value:
         one = b.insert_element(
-            _any(wide), _load(b, b.add(colours, ir.Constant(colours.type, 2 * n)), wide.element), _number(0)
+            undefined(wide), load(b, b.add(colours, ir.Constant(colours.type, 2 * n)), wide.element), _number(0)
         )
-        return b.shuffle_vector(one, _any(wide), _all(_vector(32, 16), 0))
+        return b.shuffle_vector(one, undefined(wide), filled(vector(32, 16), 0))
 
     def levels(address: ir.Value, black: ir.Value) -> ir.Value:
-        return b.sub(b.zext(_load(b, address, _vector(8, 16)), wide), black)
+        return b.sub(b.zext(load(b, address, vector(8, 16)), wide), black)
 
     def times(value: ir.Value, n: int) -> ir.Value:
         product = b.mul(b.sext(value, wider), b.sext(number(n), wider))
-        return b.trunc(b.lshr(product, _all(wider, 16)), wide)
+        return b.trunc(b.lshr(product, filled(wider, 16)), wide)
 
     def bounded(value: ir.Value, order: str, bound: int) -> ir.Value:
-        return b.select(b.icmp_signed(order, value, _all(wide, bound)), value, _all(wide, bound))
+        return b.select(b.icmp_signed(order, value, filled(wide, bound)), value, filled(wide, bound))
 
-    luma = b.shl(bounded(levels(y, number(0)), ">", 0), _all(wide, 7))
-    across, down = (b.shl(levels(chroma, _all(wide, 128)), _all(wide, 8)) for chroma in (u, v))
-    light = b.add(times(luma, 1), _all(wide, 17))  # half of 32, and what the products' truncation takes off
+    luma = b.shl(bounded(levels(y, number(0)), ">", 0), filled(wide, 7))
+    across, down = (b.shl(levels(chroma, filled(wide, 128)), filled(wide, 8)) for chroma in (u, v))
+    light = b.add(times(luma, 1), filled(wide, 17))  # half of 32, and what the products' truncation takes off
     channels = (
         b.add(light, times(down, 2)),
         b.add(light, b.add(times(across, 3), times(down, 4))),
         b.add(light, times(across, 5)),
     )
     for value, out in zip(channels, (red, green, blue), strict=True):
-        level = bounded(bounded(b.ashr(value, _all(wide, 5)), ">", 0), "<", 255)
-        _store(b, b.trunc(level, _vector(8, 16)), out)
+        level = bounded(bounded(b.ashr(value, filled(wide, 5)), ">", 0), "<", 255)
+        store(b, b.trunc(level, vector(8, 16)), out)
 
 
 @kernel
@@ -267,27 +264,5 @@ def look_up(pixels: Bytes, values: npt.NDArray[np.signedinteger], out: npt.NDArr
                 b[k] = blue[of[3 * k + 2]]
 
 
-def _vector(bits: int, lanes: int) -> ir.VectorType:
-    return ir.VectorType(ir.IntType(bits), lanes)
-
-
 def _number(value: int) -> ir.Constant:
     return ir.Constant(ir.IntType(32), value)
-
-
-def _all(of: ir.VectorType, value: int) -> ir.Constant:
-    return ir.Constant(of, [value] * of.count)
-
-
-def _any(of: ir.VectorType) -> ir.Constant:
-    return ir.Constant(of, ir.Undefined)
-
-
-def _load(b: ir.IRBuilder, address: ir.Value, of: ir.Type) -> ir.Value:
-    loaded = b.load(b.inttoptr(address, of.as_pointer()))
-    loaded.align = 1
-    return loaded
-
-
-def _store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
-    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 
-from maskstream.pipelines.jit import instructions, kernel
+from maskstream.pipelines.jit import filled, instructions, kernel, load, picked, store, undefined, vector
 
 UInt8s = npt.NDArray[np.uint8]
 Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]
@@ -21,7 +21,7 @@ Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]
 
 UNIT = 1 << 14
 """The sum of the weights of an output."""
-_INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _ROW_STEP = 64
 _COLUMN_STEP = 8
 _PAIRED = [lane // 2 + 16 * (lane % 2) for lane in range(32)]  # a0 b0 a1 b1 ... of 16 values a and 16 values b
@@ -38,20 +38,20 @@ def _mix_rows(b: ir.IRBuilder, rows: ir.Value, weights: ir.Value, pairs: ir.Valu
 
     def mix(pair: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         row = b.add(rows, b.mul(pair, _number(16)))
-        both = [b.add(_load(b, b.add(row, _number(n)), _INT64), at) for n in (0, 8)]
-        weight = _load(b, b.add(weights, b.mul(pair, _number(4))), _INT32)
-        shares = b.insert_element(_any(_INT32, 16), weight, ir.Constant(_INT32, 0))
-        shares = b.bitcast(_pick(b, shares, shares, [0] * 16), _vector(_INT16, 32))
+        both = [b.add(load(b, b.add(row, _number(n)), _INT64), at) for n in (0, 8)]
+        weight = load(b, b.add(weights, b.mul(pair, _number(4))), _INT32)
+        shares = b.insert_element(undefined(vector(32, 16)), weight, ir.Constant(_INT32, 0))
+        shares = b.bitcast(picked(b, shares, shares, [0] * 16), vector(16, 32))
         mixed = []
         for n, before in enumerate(sums):
-            one, other = (_load(b, b.add(address, _number(16 * n)), _vector(_INT8, 16)) for address in both)
-            values = b.zext(_pick(b, one, other, _PAIRED), _vector(_INT16, 32))
+            one, other = (load(b, b.add(address, _number(16 * n)), vector(8, 16)) for address in both)
+            values = b.zext(picked(b, one, other, _PAIRED), vector(16, 32))
             mixed.append(b.add(before, _products(b, values, shares)))
         return mixed
 
-    for n, total in enumerate(_repeated(b, pairs, [_all(_INT32, 16, 128)] * (_ROW_STEP // 16), mix)):
-        small = b.trunc(b.ashr(total, _all(_INT32, 16, 8)), _vector(_INT16, 16))
-        _store(b, small, b.add(out, _number(32 * n)))
+    for n, total in enumerate(_repeated(b, pairs, [filled(vector(32, 16), 128)] * (_ROW_STEP // 16), mix)):
+        small = b.trunc(b.ashr(total, filled(vector(32, 16), 8)), vector(16, 16))
+        store(b, small, b.add(out, _number(32 * n)))
 
 
 @instructions(types.void)
@@ -64,27 +64,25 @@ def _mix_columns(
     each two outputs the weights of each two pixels, four times over. All but one are addresses.
     """
     bytes_each = b.mul(pairs, _number(32))
-    starts = [b.add(row, _load(b, b.add(first, _number(8 * n)), _INT64)) for n in range(_COLUMN_STEP)]
+    starts = [b.add(row, load(b, b.add(first, _number(8 * n)), _INT64)) for n in range(_COLUMN_STEP)]
     shares = [b.add(weights, b.mul(bytes_each, _number(n))) for n in range(_COLUMN_STEP // 2)]
 
     def mix(pair: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         mixed = []
         for n, before in enumerate(sums):
-            one, other = (
-                _load(b, b.add(starts[2 * n + k], b.mul(pair, _number(12))), _vector(_INT16, 8)) for k in (0, 1)
-            )
-            values = _pick(b, one, other, _COLOURS + [8 + lane for lane in _COLOURS])
-            share = _load(b, b.add(shares[n], b.mul(pair, _number(32))), _vector(_INT16, 16))
+            one, other = (load(b, b.add(starts[2 * n + k], b.mul(pair, _number(12))), vector(16, 8)) for k in (0, 1))
+            values = picked(b, one, other, _COLOURS + [8 + lane for lane in _COLOURS])
+            share = load(b, b.add(shares[n], b.mul(pair, _number(32))), vector(16, 16))
             mixed.append(b.add(before, _products(b, values, share)))
         return mixed
 
-    sums = _repeated(b, pairs, [_all(_INT32, 8, 1 << 19)] * (_COLUMN_STEP // 2), mix)
+    sums = _repeated(b, pairs, [filled(vector(32, 8), 1 << 19)] * (_COLUMN_STEP // 2), mix)
     for n in (0, 2):
-        four = b.ashr(_pick(b, sums[n], sums[n + 1], list(range(16))), _all(_INT32, 16, 20))
-        four = b.select(b.icmp_signed(">", four, _all(_INT32, 16, 0)), four, _all(_INT32, 16, 0))
-        four = b.select(b.icmp_signed("<", four, _all(_INT32, 16, 255)), four, _all(_INT32, 16, 255))
-        levels = b.trunc(four, _vector(_INT8, 16))
-        _store(b, _pick(b, levels, levels, _WITHOUT_FOURTH), b.add(out, _number(6 * n)))
+        four = b.ashr(picked(b, sums[n], sums[n + 1], list(range(16))), filled(vector(32, 16), 20))
+        four = b.select(b.icmp_signed(">", four, filled(vector(32, 16), 0)), four, filled(vector(32, 16), 0))
+        four = b.select(b.icmp_signed("<", four, filled(vector(32, 16), 255)), four, filled(vector(32, 16), 255))
+        levels = b.trunc(four, vector(8, 16))
+        store(b, picked(b, levels, levels, _WITHOUT_FOURTH), b.add(out, _number(6 * n)))
 
 
 @kernel
@@ -206,37 +204,10 @@ def _repeated(
 def _products(b: ir.IRBuilder, values: ir.Value, weights: ir.Value) -> ir.Value:
     """The sums of the products of each two of 2n int16: n int32."""
     lanes = values.type.count
-    products = b.mul(b.sext(values, _vector(_INT32, lanes)), b.sext(weights, _vector(_INT32, lanes)))
-    even, odd = (_pick(b, products, products, list(range(k, lanes, 2))) for k in (0, 1))
+    products = b.mul(b.sext(values, vector(32, lanes)), b.sext(weights, vector(32, lanes)))
+    even, odd = (picked(b, products, products, list(range(k, lanes, 2))) for k in (0, 1))
     return b.add(even, odd)
 
 
-def _pick(b: ir.IRBuilder, one: ir.Value, other: ir.Value, lanes: list[int]) -> ir.Value:
-    """The lanes of two vectors with these numbers; those of `other` follow those of `one`."""
-    return b.shuffle_vector(one, other, ir.Constant(_vector(_INT32, len(lanes)), lanes))
-
-
 def _number(value: int) -> ir.Constant:
-    return ir.Constant(_INT64, value)
-
-
-def _vector(of: ir.IntType, lanes: int) -> ir.VectorType:
-    return ir.VectorType(of, lanes)
-
-
-def _all(of: ir.IntType, lanes: int, value: int) -> ir.Constant:
-    return ir.Constant(_vector(of, lanes), [value] * lanes)
-
-
-def _any(of: ir.IntType, lanes: int) -> ir.Constant:
-    return ir.Constant(_vector(of, lanes), ir.Undefined)
-
-
-def _load(b: ir.IRBuilder, address: ir.Value, of: ir.Type) -> ir.Value:
-    loaded = b.load(b.inttoptr(address, of.as_pointer()))
-    loaded.align = 1
-    return loaded
-
-
-def _store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
-    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1
+    return ir.Constant(ir.IntType(64), value)
