@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags2
 from av.sidedata.motionvectors import MotionVectors
-from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import SideDataContainer, Type
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, CELL, KeyFlow
@@ -95,10 +95,8 @@ def ask_for_vectors(context: av.VideoCodecContext) -> None:
 def motion_vectors(frame: av.VideoFrame) -> MotionVectors | None:
     """The motion vectors of a decoded frame, or None. They share the frame's memory and keep it alive."""
     # frame.side_data would make a reference cycle with the frame, which only a full garbage collection frees.
-    for data in SideDataContainer(frame):  # type: ignore[call-arg]
-        if isinstance(data, MotionVectors):
-            return data
-    return None
+    found = SideDataContainer(frame).get(Type.MOTION_VECTORS)  # type: ignore[call-arg]
+    return found if isinstance(found, MotionVectors) else None
 
 
 def codec_flow(
