@@ -273,7 +273,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             return own.source(split)
         chosen = own._decoder(split) if split.device.type == "cuda" else "cpu"
         about = {"dataset": split.manifest.fingerprint, "seed": split.seed, **self.to_dict(identity=True)}
-        agree("DALI" if chosen == "dali" else f"PyAV and output={own.output!r}", json.dumps(about, sort_keys=True))
+        agree("DALI" if chosen == "dali" else "PyAV", json.dumps(about, sort_keys=True))
         return replace(own, output="rgb")._packed(split, "dali") if chosen == "dali" else own.source(split)
 
     def _decoder(self, split: Split) -> str:

@@ -109,5 +109,5 @@ def agree(chosen: str, loader: str) -> None:
     if first != chosen:
         raise ValueError(
             f"another rank makes its pixels by {first}, and this one by {chosen}, because cards, cores or libraries "
-            "differ, and the pixels would too; give every rank the same backend= ('cpu' or 'dali') and output="
+            "differ, and the pixels would too; give every rank the same backend= ('cpu' or 'dali')"
         )
