@@ -45,9 +45,9 @@ class Reader:
 class Contest:
     """Readers of one set. The first is a loader of maskstream.
 
-    items(epoch): what the first reader shows in an epoch, in the order of the set; each has a `key`. row_of: of a batch
-    of the first reader, the rows to compare, in the order of its keys. difference(ours, theirs) of a row must be at
-    most `most`. wall: whether wall time is measured instead of CPU time.
+    items(epoch): what the first reader shows in an epoch, in the order of the set; each has a `key`. rows_of(batch):
+    the rows of a batch of the first reader to compare, in the order of its keys. difference(ours, theirs) of a row must
+    be at most `most`. wall: whether wall time is measured instead of CPU time.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Contest:
         ]
 
     def table(self) -> str:
-        """The table in Markdown, cheapest first, and what is missing."""
+        """The table in Markdown, and what is missing."""
         clock, ours = ("wall" if self.wall else "CPU"), self.readers[0].name
         lines = [
             f"{self.title[:1].upper()}{self.title[1:]}",

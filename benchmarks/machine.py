@@ -48,7 +48,8 @@ def _cpu_name() -> str:
 
 def _commit() -> str:
     head = _git("rev-parse", "--short", "HEAD") or "unknown"
-    return f"{head} with local changes" if _git("status", "--porcelain", "--untracked-files=no") else head
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":!docs")  # tables are written into docs
+    return f"{head} with local changes" if changed else head
 
 
 def _git(*arguments: str) -> str:
