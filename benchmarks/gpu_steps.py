@@ -208,7 +208,7 @@ def packets_of_a_clip(folder: Path) -> float:
     """Packets that a decoder needs for a clip, on average."""
     sampler, counts = sampler_of(folder), []
     for index in range(len(sampler.manifest)):
-        plan = sampler.request(Wanted(index=index, epoch=0)).plan
+        plan = sampler.requests([Wanted(index=index, epoch=0)])[0].plan
         data = read_clip(sampler.manifest.store, plan.video, plan.numbers, plan.ranges)
         pts = wanted_pts(data.packets, data.first_frame, plan.numbers)
         kept = wanted_packets(memoryview(data.fragments), read_header(data.header), data.packets, pts)

@@ -98,7 +98,7 @@ def clip_costs(manifest: Manifest, clips: int = 2000) -> dict[str, float]:
     sampler = data.sampler(Split.open(manifest.folder, "video", device="cpu", threads=1))
     requests = size = 0
     for index in np.linspace(0, len(manifest) - 1, clips).astype(int).tolist():
-        request = sampler.request(Wanted(index=index, epoch=0))
+        request = sampler.requests([Wanted(index=index, epoch=0)])[0]
         requests += len(request.ranges)
         size += sum(one.size for one in request.ranges)
     return {"requests": requests / clips, "bytes": size / clips, "clips": clips}

@@ -110,7 +110,7 @@ def clips_of(variant: Variant) -> Callable[[int], list[Clip]]:
 
 
 def _drawn(sampler: Any, index: int, epoch: int, file: Path) -> Clip:
-    request = sampler.request(Wanted(index=index, epoch=epoch))
+    request = sampler.requests([Wanted(index=index, epoch=epoch)])[0]
     plan = request.plan
     data = read_clip(sampler.manifest.store, plan.video, plan.numbers, plan.ranges)
     track, fragments = read_header(data.header), memoryview(data.fragments)
@@ -168,7 +168,7 @@ def _bytes_read(variant: Variant) -> float:
     """Bytes that are read for the clips of an epoch, by those of the GOPs that they lie in."""
     sampler, read, needed = sampler_of(variant.manifest), 0, 0
     for index in range(len(variant.files)):
-        plan = sampler.request(Wanted(index=index, epoch=0)).plan
+        plan = sampler.requests([Wanted(index=index, epoch=0)])[0].plan
         first, stop = plan.video.gops_of(plan.numbers)
         read += sum(one.size for one in plan.ranges)
         needed += int(plan.video.size[first:stop].sum())

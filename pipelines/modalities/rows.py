@@ -364,10 +364,6 @@ class RowSampler(Generic[PlanT, HostT]):
         plans = self.rows.plan_all(items)
         return [Planned(item, plan, self.fields.members(item.index)) for item, plan in zip(items, plans, strict=True)]
 
-    def request(self, wanted: Wanted) -> Planned[PlanT]:
-        """Makes the plan of one sample."""
-        return self.requests([wanted])[0]
-
     def announce(self, request: Planned[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""
         own = self.manifest.store.announce(request.ranges)

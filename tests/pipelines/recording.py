@@ -58,7 +58,7 @@ def check_what_is_read(sampler: Any, store: RecordingStore, n: int, *others: Rec
         for epoch in range(2):
             for each in (store, *others):
                 each.read_ranges.clear()
-            request = sampler.request(Wanted(index=index, epoch=epoch))
+            request = sampler.requests([Wanted(index=index, epoch=epoch)])[0]
             draft = sampler.allocate([request])
             sampler.mask(request, draft, 0)
             assert not any(each.read_ranges for each in (store, *others)), "nothing is read before a row is filled"

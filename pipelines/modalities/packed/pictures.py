@@ -1,4 +1,4 @@
-"""NativePictures for packed rows: their sizes by the manifest alone, and the tokens of one."""
+"""Pictures for packed rows: their sizes by the manifest alone, and the tokens of one."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
