@@ -15,7 +15,9 @@ from maskstream.preprocess import make_shards
 
 SCRIPT = """
 import sys
+from multiprocessing import current_process
 from maskstream.preprocess import make_shards
+current_process()._config["semprefix"] = "/" + sys.argv[4]  # other tests make semaphores too
 make_shards("folder", sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), samples_per_shard=3)
 """
 SHM = Path("/dev/shm")
@@ -42,8 +44,8 @@ def contents(folder):
     }
 
 
-def shared_memory():
-    return {path.name for path in SHM.iterdir()} if SHM.is_dir() else set()
+def shared_memory(name):
+    return [path.name for path in SHM.iterdir() if name in path.name] if SHM.is_dir() else []
 
 
 def workers_of(pid):
@@ -85,17 +87,17 @@ class Killer:
 def check_kills(raw, tmp_path, workers, kills):
     make_shards("folder", raw, tmp_path / "whole", workers=0, samples_per_shard=3)
     whole = contents(tmp_path / "whole/train")
-    before, seed = shared_memory(), 0
+    name, seed = f"kills{os.getpid()}-{workers}-{kills}", 0
     killer = Killer(tmp_path / "none", kills, workers)
     while killer.left:
         out = tmp_path / f"out{seed}"
         killer.folder, seed = out / "train", seed + 1
-        command = [sys.executable, "-c", SCRIPT, raw, out, str(workers)]
+        command = [sys.executable, "-c", SCRIPT, raw, out, str(workers), name]
         while killer.run(command, most=6):
             pass
         assert contents(out / "train") == whole
         assert not list(out.rglob("*.tmp"))
-    assert not {name for name in shared_memory() - before if name.startswith("sem.mp") or "maskstream" in name}
+    assert not shared_memory(name)
 
 
 def test_killed_workers_leave_nothing(raw, tmp_path):
@@ -130,7 +132,7 @@ def test_sigterm_ends_like_ctrl_c(raw, tmp_path, to):
 
 def test_a_killed_job_takes_its_workers_along(raw, tmp_path):
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, raw, tmp_path / "out", "2"],
+        [sys.executable, "-c", SCRIPT, raw, tmp_path / "out", "2", "killed"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
