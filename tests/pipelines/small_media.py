@@ -114,6 +114,7 @@ def packed_rows(batch: Any) -> list[list[Any]]:
             batch.place[own],
             batch.grid_thw[i],
             batch.label[i],
+            batch.kind[i],
             batch.mask.masked[own],
             batch.mask.visible[seen] - starts[i],
             batch.mask.target[wanted] - starts[i],

@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from .batch import PackedBatch
+from .batch import IMAGE, KINDS, SOUND, PackedBatch
 
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -81,8 +81,10 @@ def qwen_vl(
     std: tuple[float, ...] = CLIP_STD,
 ) -> QwenVlInputs:
     """What the image processors of Qwen2-VL and Qwen2.5-VL in transformers return: the merge x merge tokens that the
-    model merges stand one behind the other. ValueError where rows or columns of patches are no multiple of `merge`.
+    model merges stand one behind the other; those of its video processors alike, as pixel_values_videos and
+    video_grid_thw there. ValueError where rows or columns of patches are no multiple of `merge`, and for sounds.
     """
+    _check_kinds(batch, "pictures and clips", (SOUND,))
     height, width = (batch.grid_thw[:, axis] for axis in (1, 2))
     if bool(((height % merge != 0) | (width % merge != 0)).any()):
         raise ValueError(
@@ -91,9 +93,11 @@ def qwen_vl(
         )
     counts = batch.cu_seqlens.diff().long()
     columns = width.repeat_interleave(counts)
-    y, x = (batch.place[:, axis].long() for axis in (1, 2))
+    rows = height.repeat_interleave(counts)
+    t, y, x = (batch.place[:, axis].long() for axis in range(3))
     block = (y // merge) * (columns // merge) + x // merge
-    to = batch.cu_seqlens[:-1].long().repeat_interleave(counts) + (block * merge + y % merge) * merge + x % merge
+    first = batch.cu_seqlens[:-1].long().repeat_interleave(counts) + t * rows * columns
+    to = first + (block * merge + y % merge) * merge + x % merge
     pixels = batch.pixel_values(mean, std)
     side = batch.patch
     pixels = pixels.view(len(pixels), -1, side, side, 3).permute(0, 4, 1, 2, 3).flatten(1)
@@ -102,6 +106,7 @@ def qwen_vl(
 
 def _valid(batch: PackedBatch, length: int | None) -> Tensor:
     """Which of the L places of each sample a token takes: bool (S, L)."""
+    _check_kinds(batch, "pictures", tuple(kind for kind in range(len(KINDS)) if kind != IMAGE))
     if batch.tubelet != 1:
         raise ValueError(
             f"these models take pictures, and tokens have {batch.tubelet} time steps; use Native(tubelet=1)"
@@ -111,6 +116,12 @@ def _valid(batch: PackedBatch, length: int | None) -> Tensor:
     if length is not None and most > length:
         raise ValueError(f"length={length}: a picture has {most} tokens; raise length, or lower `most` of Native")
     return torch.arange(length or most, device=counts.device) < counts[:, None]
+
+
+def _check_kinds(batch: PackedBatch, taken: str, others: tuple[int, ...]) -> None:
+    """ValueError for a batch that has samples of other kinds than those that are taken."""
+    if found := [KINDS[kind] for kind in others if bool((batch.kind == kind).any())]:
+        raise ValueError(f"these models take {taken}, and the batch has a sample of kind {found[0]!r}")
 
 
 def _padded(values: Tensor, valid: Tensor) -> Tensor:

@@ -12,6 +12,10 @@ from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_
 from maskstream.pipelines.stream.batch import Batch, Movable
 from maskstream.pipelines.stream.stats import Stats
 
+KINDS = ("image", "video", "sound")
+"""The kinds of samples, by their number in `PackedBatch.kind`."""
+IMAGE, VIDEO, SOUND = range(len(KINDS))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedMask(Movable):
@@ -19,8 +23,8 @@ class PackedMask(Movable):
 
     masked: bool (T,), True = hidden from the encoder. visible: int64 (V,), sorted, the tokens that are not. target:
     int64 (M,), those that the decoder reconstructs, sample after sample. weight: float32 (M,), what each target counts
-    in the loss (0 for one that the encoder saw). cu_visible, cu_target: int32 (S + 1,); those of sample s are
-    visible[cu_visible[s] : cu_visible[s + 1]], and the targets alike.
+    in the loss (0 for one that the encoder saw, and for padding). cu_visible, cu_target: int32 (S + 1,); those of
+    sample s are visible[cu_visible[s] : cu_visible[s + 1]], and the targets alike.
     """
 
     masked: Tensor
@@ -35,15 +39,21 @@ class PackedMask(Movable):
 class PackedBatch(Batch):
     """S samples in R rows, whose T tokens stand one behind the other.
 
-    tokens: uint8 (T, tubelet * p * p * 3), the pixels of each token in the order (frame, y, x, channel), RGB.
-    cu_seqlens: int32 (S + 1,); the tokens of sample s are tokens[cu_seqlens[s] : cu_seqlens[s + 1]], in (t h w) order.
+    tokens: uint8 (P, tubelet * p * p * 3), the pixels of each token of pictures and clips in the order (frame, y, x,
+    channel), RGB; without sounds, P is T. sounds: float32 (T - P, p * p), the values of each token of sounds in the
+    order (frame, bin), normalised; None where there can be none. Both keep the order of the T tokens (see `is_sound`).
+    kind: int64 (S,), the number in `KINDS` of each sample.
+    cu_seqlens: int32 (S + 1,); the tokens of sample s are cu_seqlens[s] to cu_seqlens[s + 1] - 1, in (t h w) order.
     cu_rows: int32 (R + 1,); row r has the samples cu_rows[r] to cu_rows[r + 1] - 1. grid_thw: int64 (S, 3), the tokens
-    of each sample along t, h and w. place: int32 (T, 3), each token's place along them. mask: see `PackedMask`; None
-    without. patch, tubelet: the side of a token in pixels, and its time steps. row_tokens: the visible tokens that a
-    row has room for. key, label, fields and weight are of samples, as in `Batch`.
+    of each sample along t, h and w; of sounds along time and frequency, and 1. place: int32 (T, 3), each token's place
+    along them. mask: see `PackedMask`; None without. patch, tubelet: the side of a token in pixels (frames and bins of
+    sounds), and its time steps. row_tokens: the visible tokens that a row has room for. key, label, fields and weight
+    are of samples, as in `Batch`.
     """
 
     tokens: Tensor
+    sounds: Tensor | None = None
+    kind: Tensor
     cu_seqlens: Tensor
     cu_rows: Tensor
     grid_thw: Tensor
@@ -56,7 +66,12 @@ class PackedBatch(Batch):
     @property
     def n_visible(self) -> int:
         """The visible tokens of all rows."""
-        return len(self.tokens) if self.mask is None else len(self.mask.visible)
+        return len(self.place) if self.mask is None else len(self.mask.visible)
+
+    @property
+    def is_sound(self) -> Tensor:
+        """Which tokens are of sounds, bool (T,): the rows of `sounds` are these, those of `tokens` the others."""
+        return (self.kind == SOUND).repeat_interleave(self.cu_seqlens.diff())
 
     @property
     def empty(self) -> float:
@@ -69,9 +84,9 @@ class PackedBatch(Batch):
         std: tuple[float, ...] = IMAGENET_STD,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The tokens as floats (T, n), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        """The pixels of tokens as floats (P, n), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
         m, s = (torch.tensor(values, dtype=dtype, device=self.tokens.device) for values in (mean, std))
-        pixels = self.tokens.view(len(self.tokens), -1, 3).to(dtype)
+        pixels = self.tokens.view(len(self.tokens), self.tokens.shape[1] // 3, 3).to(dtype)
         return pixels.div_(255.0).sub_(m).div_(s).flatten(1)
 
     def count_in(self, stats: Stats) -> None:
@@ -91,7 +106,7 @@ class PackedBatch(Batch):
     def concatenated(cls, parts: Sequence[Self]) -> Self:
         """One batch of all parts, whose rows stand one behind the other."""
         masks = [part.mask for part in parts if part.mask is not None]
-        tokens = torch.tensor([0, *(len(part.tokens) for part in parts)]).cumsum(0).tolist()
+        tokens = torch.tensor([0, *(len(part.place) for part in parts)]).cumsum(0).tolist()
         mask = None
         if masks:
             mask = PackedMask(

@@ -19,7 +19,8 @@ from maskstream.pipelines.stream.sampler import BatchSource, Unchanged
 from maskstream.shards.format.manifest import SplitLocation
 
 from .batch import PackedBatch
-from .pictures import NativePictures, ShapeCounts
+from .native import NativeSamples
+from .pictures import NativePictures
 from .sampler import PackedSampler, RowDraft, RowRequest
 
 
@@ -90,23 +91,29 @@ class PackedData(DataConfig[PackedBatch]):
         """None: each picture has a grid of its own."""
         return {}
 
-    def source(self, split: Split) -> BatchSource[RowRequest, RowDraft, PackedBatch, PackedBatch]:
-        """The source of a split, for a loader. ValueError where a picture of `most` tokens is larger than a row."""
+    def native_samples(self, split: Split) -> NativeSamples:
+        """The samples of a split. ValueError where one of `most` tokens is larger than a row."""
         manifest = split.manifest
-        pictures = NativePictures(
+        native = NativePictures(
             manifest=manifest,
             components=image_components(manifest, self.component),
             native=self.native.resolved(shuffle=split.shuffle),
-            counts=ShapeCounts(mask=self.mask, patch=self.native.patch),
+            mask=self.mask,
+            fields=FieldReader.of(manifest, self.fields),
             colour=self.colour,
             seed=split.seed,
+            kept=split.kept,
         )
-        pictures.check(self.room)
-        fields = FieldReader.of(manifest, self.fields)
-        fields.check(split.kept)
-        samples = RowSamples(split=split.samples, sizer=pictures, room=self.room)
+        native.check(self.room)
+        native.fields.check(split.kept)
+        return native
+
+    def source(self, split: Split) -> BatchSource[RowRequest, RowDraft, PackedBatch, PackedBatch]:
+        """The source of a split, for a loader. ValueError where a sample of `most` tokens is larger than a row."""
+        native = self.native_samples(split)
+        samples = RowSamples(split=split.samples, sizer=native, room=self.room)
         return BatchSource(
-            sampler=PackedSampler(pictures=pictures, samples=samples, mask_of=self.mask, fields=fields),
+            sampler=PackedSampler(native=native, samples=samples),
             finish=Unchanged(),
             samples=samples,
             identity={"data": self.to_dict(identity=True), "pixels": PIXELS_VERSION, **split.identity},

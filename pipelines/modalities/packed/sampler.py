@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pipelines.masks import Maps, Mask
+from maskstream.pipelines.masks import Maps
 from maskstream.pipelines.masks.patterns.random import adjusted
-from maskstream.pipelines.modalities.fields import FieldReader, Value
-from maskstream.pipelines.modalities.image.data import ImagePlan
+from maskstream.pipelines.modalities.fields import Value
 from maskstream.pipelines.modalities.rows import Item, Shown
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.order import GlobalBatch, PackedRow
@@ -19,30 +19,30 @@ from maskstream.pipelines.stream.row_order import RowSamples
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
-from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range
 
-from .batch import PackedBatch, PackedMask
-from .pictures import NativePictures, picture_grid
+from .batch import KINDS, SOUND, PackedBatch, PackedMask
+from .native import NativePlan, NativeSamples, Shape
 
 Int64s = npt.NDArray[np.int64]
+Room = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+"""Memory for the tokens of pictures and clips, and for those of sounds."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PackedSample:
     """A sample's place in a row: what it holds there is fixed, which sample it shows is not.
 
-    rows, columns, visible: its patches, and how many the encoder sees. crop: the width and height of the crop of the
-    first candidate. tries: the unusable candidates before `item`.
+    native: what it is drawn by. shape, visible: its tokens, and how many of them the encoder sees. tries: the unusable
+    candidates before `item`.
     """
 
-    rows: int
-    columns: int
+    native: NativeSamples
+    shape: Shape
     visible: int
-    crop: tuple[int, int] | None
     left: Iterator[Wanted]
     item: Item
-    plan: ImagePlan
+    plan: NativePlan
     members: dict[str, Range]
     tries: Tries = field(default_factory=lambda: Tries(0))
     maps: Maps | None = None
@@ -51,7 +51,13 @@ class PackedSample:
     @property
     def size(self) -> int:
         """Its tokens."""
-        return self.rows * self.columns
+        t, h, w = self.shape
+        return t * h * w
+
+    @property
+    def kind(self) -> int:
+        """Its kind, a number of `KINDS`."""
+        return KINDS.index(self.native.kind)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,12 +76,18 @@ class RowRequest:
         """All that is read of the split."""
         return [one for slot in self.slots for one in (*slot.plan.ranges, *slot.members.values())]
 
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """The tokens of its pictures and clips, and those of its sounds."""
+        sounds = sum(slot.size for slot in self.slots if slot.kind == SOUND)
+        return sum(slot.size for slot in self.slots) - sounds, sounds
+
 
 @dataclass(kw_only=True, slots=True)
 class RowDraft:
-    """The tokens of a batch, uint8 (T, n), where each row begins in them, int64 (R + 1,), and the rows' samples."""
+    """The tokens of a batch, where each row begins in them, int64 (R + 1, 2), and the rows' samples."""
 
-    tokens: npt.NDArray[np.uint8]
+    room: Room
     starts: Int64s
     rows: list[list[PackedSample]]
 
@@ -84,20 +96,13 @@ class RowDraft:
 class PackedSampler:
     """Makes host batches of packed rows. Every draw is a function of (seed, epoch, key, view, purpose)."""
 
-    pictures: NativePictures
+    native: NativeSamples
     samples: RowSamples
-    mask_of: Mask | None
-    fields: FieldReader
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the split."""
-        return self.pictures.manifest
 
     @property
     def seed(self) -> int:
         """The seed of all draws."""
-        return self.pictures.seed
+        return self.native.seed
 
     @property
     def needs_progress(self) -> bool:
@@ -117,35 +122,38 @@ class PackedSampler:
 
     def _request(self, wanted: Wanted) -> RowRequest:
         row = self._alone(wanted) if wanted.packed is None else wanted.packed
-        crops = self.pictures.crops(GlobalBatch(indexes=row.indexes, epochs=row.epochs))
+        drawn = self.native.draw(GlobalBatch(indexes=row.indexes, epochs=row.epochs))
         slots = []
-        for index, epoch, (_, rows, columns), visible, wide, tall in zip(
+        for index, epoch, (t, h, w), visible, (wide, tall) in zip(
             row.indexes.tolist(),
             row.epochs.tolist(),
             row.shape.tolist(),
             row.visible.tolist(),
-            crops.width.tolist(),
-            crops.height.tolist(),
+            drawn.crop.tolist(),
             strict=True,
         ):
             first = Wanted(index=index, epoch=epoch, place=wanted.place)
             left = iter([first])
             if wanted.packed is not None:
                 left = candidates(first, self.seed, self.samples.reserve)
-            slots.append(self._slot(left, rows, columns, visible, (wide, tall)))
+            slots.append(self._slot(self.native, left, (t, h, w), visible, (wide, tall)))
         return RowRequest(slots=slots)
 
     def announce(self, request: RowRequest) -> Announcement:
         """Says that the ranges of a request will be read soon."""
-        return self.manifest.store.announce(request.ranges)
+        return self.native.manifest.store.announce(request.ranges)
 
     def allocate(self, requests: Sequence[RowRequest]) -> RowDraft:
         """The memory of the batch of some requests."""
-        sizes = [sum(slot.size for slot in request.slots) for request in requests]
-        starts = np.cumsum([0, *sizes])
-        native = self.pictures.native
-        tokens = empty((int(starts[-1]), native.tubelet * native.patch**2 * 3), np.uint8)
-        return RowDraft(tokens=tokens, starts=starts, rows=[[] for _ in requests])
+        starts = np.cumsum([(0, 0), *(request.tokens for request in requests)], axis=0)
+        pixels, sounds = starts[-1].tolist()
+        native = self.native
+        size = native.token_size
+        room = (
+            empty((pixels, size if native.dtype == np.uint8 else 0), np.uint8),
+            empty((sounds, size if native.dtype == np.float32 else 0), np.float32),
+        )
+        return RowDraft(room=room, starts=starts, rows=[[] for _ in requests])
 
     def mask(self, request: RowRequest, draft: RowDraft, row: int) -> None:
         """Nothing: a sample that is replaced has another mask, so `fill` draws it."""
@@ -156,10 +164,11 @@ class PackedSampler:
             self._fill_row(request, draft, row, stats)
 
     def _fill_row(self, request: RowRequest, draft: RowDraft, row: int, stats: Stats) -> None:
-        at = int(draft.starts[row])
+        at = draft.starts[row].tolist()
         for slot in request.slots:
-            out = draft.tokens[at : at + slot.size]
-            at += slot.size
+            which = int(slot.kind == SOUND)
+            out: npt.NDArray[Any] = draft.room[which][at[which] : at[which] + slot.size]
+            at[which] += slot.size
             while True:
                 try:
                     self._fill(slot, out, stats)
@@ -174,45 +183,48 @@ class PackedSampler:
         """The host batch."""
         slots = [slot for row in draft.rows for slot in row]
         counts = np.array([slot.size for slot in slots], np.int64)
-        grid = np.array([(1, slot.rows, slot.columns) for slot in slots], np.int64).reshape(-1, 3)
+        grid = np.array([slot.shape for slot in slots], np.int64).reshape(-1, 3)
         shown = [slot.item.shown for slot in slots]
         starts = _sums(counts)
+        pixels, sounds = draft.room
+        native, fields = self.native.native, self.native.fields
         return PackedBatch(
-            tokens=torch.from_numpy(draft.tokens),
+            tokens=torch.from_numpy(pixels),
+            sounds=torch.from_numpy(sounds) if self.native.dtype == np.float32 else None,
+            kind=torch.tensor([slot.kind for slot in slots], dtype=torch.int64),
             cu_seqlens=_int32(starts),
             cu_rows=_int32(_sums(np.array([len(row) for row in draft.rows], np.int64))),
             grid_thw=torch.from_numpy(grid),
             place=_int32(_places(grid, counts, starts)),
             mask=self._masks(slots, starts),
-            patch=self.pictures.native.patch,
-            tubelet=self.pictures.native.tubelet,
+            patch=native.patch,
+            tubelet=native.tubelet,
             row_tokens=self.samples.room.tokens,
             key=[one.key for one in shown],
             label=torch.tensor([one.label for one in shown], dtype=torch.int64),
-            fields=self.fields.collated([slot.fields for slot in slots], 1) if self.fields.fields else {},
+            fields=fields.collated([slot.fields for slot in slots], 1) if fields.fields else {},
         )
 
     def _alone(self, wanted: Wanted) -> PackedRow:
         one = GlobalBatch(indexes=np.array([wanted.index]), epochs=np.array([wanted.epoch]))
-        sizes = self.pictures.sizes(one)
+        sizes = self.native.sizes(one)
         return PackedRow(indexes=one.indexes, epochs=one.epochs, shape=sizes.shape, visible=sizes.visible)
 
     def _slot(
-        self, left: Iterator[Wanted], rows: int, columns: int, visible: int, crop: tuple[int, int]
+        self, native: NativeSamples, left: Iterator[Wanted], shape: Shape, visible: int, crop: tuple[int, int]
     ) -> PackedSample:
         """The slot of the first usable candidate."""
         tries, own, error = Tries(0), True, None
         for wanted in left:
             try:
-                item, plan, members = self._drawn(wanted, rows, columns, crop if own else None)
+                item, plan, members = self._drawn(native, wanted, shape, crop if own else None)
             except SampleError as lacking:
                 tries, own, error = tries.plus(lacking), False, lacking
                 continue
             return PackedSample(
-                rows=rows,
-                columns=columns,
+                native=native,
+                shape=shape,
                 visible=visible,
-                crop=crop,
                 left=left,
                 item=item,
                 plan=plan,
@@ -226,7 +238,7 @@ class PackedSampler:
         slot.tries = slot.tries.plus(error)
         for wanted in slot.left:
             try:
-                slot.item, slot.plan, slot.members = self._drawn(wanted, slot.rows, slot.columns, None)
+                slot.item, slot.plan, slot.members = self._drawn(slot.native, wanted, slot.shape, None)
             except SampleError as lacking:
                 slot.tries, error = slot.tries.plus(lacking), lacking
             else:
@@ -234,31 +246,31 @@ class PackedSampler:
         raise error
 
     def _drawn(
-        self, wanted: Wanted, rows: int, columns: int, crop: tuple[int, int] | None
-    ) -> tuple[Item, ImagePlan, dict[str, Range]]:
-        key = self.manifest.key(wanted.index)
+        self, native: NativeSamples, wanted: Wanted, shape: Shape, crop: tuple[int, int] | None
+    ) -> tuple[Item, NativePlan, dict[str, Range]]:
+        index = native.index(wanted.index)
+        key = native.manifest.key(index)
         item = Item(
-            manifest=self.manifest,
-            seed=self.seed,
+            manifest=native.manifest,
+            seed=native.seed,
             views=1,
-            index=wanted.index,
+            index=index,
             epoch=wanted.epoch,
             place=wanted.place,
-            shown=Shown(key, int(self.manifest.label[wanted.index]), key),
+            shown=Shown(key, int(native.manifest.label[index]), key),
         )
-        return item, self.pictures.plan(item, rows, columns, crop), self.fields.members(wanted.index)
+        return item, native.plan(item, shape, crop), native.fields.members(index)
 
-    def _fill(self, slot: PackedSample, out: npt.NDArray[np.uint8], stats: Stats) -> None:
+    def _fill(self, slot: PackedSample, out: npt.NDArray[Any], stats: Stats) -> None:
         """Writes the tokens of a slot, and draws its mask."""
-        item = slot.item
-        self.pictures.fill(item, slot.plan, slot.rows, slot.columns, out, stats)
-        if self.mask_of is not None:
+        item, native = slot.item, slot.native
+        slot.plan.fill(item, out, stats)
+        if native.mask is not None:
             with stats.stage("mask"):
-                grid = picture_grid(slot.rows, slot.columns, self.pictures.native.patch)
-                maps = self.mask_of.maps(grid, item.draw(0))
+                maps = native.mask.maps(native.grid(slot.shape), item.draw(0))
                 hidden = adjusted(maps.hidden, slot.visible, item.rng("row mask"))
                 slot.maps = Maps(hidden=hidden, target=maps.target)
-        slot.fields = self.fields.read(item.index, slot.plan, slot.members, stats)
+        slot.fields = native.fields.read(item.index, slot.plan, slot.members, stats)
 
     def _masks(self, slots: Sequence[PackedSample], starts: Int64s) -> PackedMask | None:
         maps = [slot.maps for slot in slots if slot.maps is not None]
@@ -267,11 +279,14 @@ class PackedSampler:
         masked = np.concatenate([one.hidden for one in maps])
         target = np.concatenate([one.hidden if one.target is None else one.target for one in maps])
         places = np.flatnonzero(target)
+        counts = masked.copy()
+        for slot, start, stop in zip(slots, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            counts[start + slot.plan.held : stop] = False
         return PackedMask(
             masked=torch.from_numpy(masked),
             visible=torch.from_numpy(np.flatnonzero(~masked)),
             target=torch.from_numpy(places),
-            weight=torch.from_numpy(masked[places].astype(np.float32)),
+            weight=torch.from_numpy(counts[places].astype(np.float32)),
             cu_visible=_int32(_sums(~masked)[starts]),
             cu_target=_int32(_sums(target)[starts]),
         )

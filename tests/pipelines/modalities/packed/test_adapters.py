@@ -41,6 +41,7 @@ def packed(tubelet: int = 1) -> PackedBatch:
         row_tokens=28,
         key=["a", "b", "c"],
         label=torch.zeros(3, dtype=torch.int64),
+        kind=torch.zeros(3, dtype=torch.int64),
     )
 
 
