@@ -4,6 +4,7 @@ from .core.export import load_model, save_model
 from .core.loop import Trainer
 from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
+from .core.replay import Replayed, replay
 from .core.results import TrainResult
 from .core.step import Batches
 from .finetunes import FineTuned, finetune
@@ -14,6 +15,7 @@ __all__ = [
     "Batches",
     "FineTuned",
     "Recipe",
+    "Replayed",
     "StepMetrics",
     "TrainResult",
     "Trainer",
@@ -21,6 +23,7 @@ __all__ = [
     "load_model",
     "named_recipe",
     "read_metrics",
+    "replay",
     "save_model",
     "train",
 ]

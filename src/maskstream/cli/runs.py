@@ -341,6 +341,82 @@ def report(
     say(f"wrote {written.page}")
 
 
+def replay(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
+    step: Annotated[
+        list[int] | None, typer.Option(min=1, help="A step, from 1; repeatable.", show_default=False)
+    ] = None,
+    worst: Annotated[
+        int, typer.Option(min=0, help="Also the steps whose losses stand out most from those around them.")
+    ] = 0,
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="The part of one rank [default: that of all]", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the split is now [default: where the run read it]", show_default=False)
+    ] = None,
+    data_version: Annotated[
+        int | None,
+        typer.Option(min=1, help="The split's version [default: that which the run read]", show_default=False),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, max=64, help="The most samples of a step that are drawn.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file [default: RUN/replay.html]", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the batches of any step of a run again: its clips, crops and masks as the model had them.
+
+    They are made from the run's settings and the split, so the run need not have kept them, and the topology may be
+    another. `maskstream.train.replay(run, step)` gives the batches in Python.
+    """
+    from maskstream.modalities import modality_of
+    from maskstream.pages.replay import write_replay
+    from maskstream.train.core.metrics import read_metrics
+    from maskstream.train.core.replay import replay as made_again
+    from maskstream.train.core.replay import worst_steps
+
+    metrics = read_metrics(run / "metrics.jsonl")
+    if worst and not metrics:
+        raise ValueError(
+            f"{run} has no metrics.jsonl with a step in it, so no loss stands out; name a step with --step"
+        )
+    chosen = list(dict.fromkeys([*(step or ()), *(one.step for one, _ in worst_steps(metrics, worst))]))
+    if not chosen:
+        raise ValueError("name a step with --step, or ask for some with --worst")
+    found = [made_again(run, one, data=data, version=data_version, rank=rank) for one in chosen]
+    manifest = found[0].manifest
+    facts = {
+        "location": manifest.location,
+        "version": str(manifest.version),
+        "samples of": "all ranks" if rank is None else f"rank {rank}",
+    }
+    by_step = {one.step: one for one in metrics}
+    page = write_replay(
+        modality_of(manifest), run, found, by_step, out or run / "replay.html", samples=samples, facts=facts
+    )
+    seen = [
+        {
+            "step": one.step,
+            "epoch": one.epoch,
+            "batch": one.batch,
+            "loss": by_step[one.step].loss if one.step in by_step else None,
+            "replaced": one.replaced,
+            "keys": [key for batch in one.batches for key in batch.key],
+        }
+        for one in found
+    ]
+    lines = [f"step {one['step']}: epoch {one['epoch']}, batch {one['batch']}: {_listed(one['keys'])}" for one in seen]
+    tell({"page": str(page), "steps": seen}, [*lines, f"wrote {page}"], as_json)
+
+
+def _listed(keys: object) -> str:
+    """The first keys, and how many more there are."""
+    assert isinstance(keys, list)
+    more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+    return ", ".join(map(str, keys[:4])) + more
+
+
 def demo(
     modality: Annotated[
         str,

@@ -66,8 +66,7 @@ def preview(
     shown = []
     for one, batch in zip(configs, batches, strict=True):
         mask = " and ".join(mask_name(getattr(one, mask.name)) for mask in modality.masks) + " mask"
-        cameras = batch.cameras if isinstance(batch, VideoBatch) else {}
-        for camera, own in (cameras or {"": batch}).items():
+        for camera, own in cameras_of(batch).items():
             words = [camera, *([mask] if len(configs) > 1 else [])] if camera else [mask]
             shown.append((", ".join(words), modality.figures(one, manifest), own))
     name, figures, batch = shown[0]
@@ -88,6 +87,12 @@ def preview(
         views=views,
     )
     return write_page(text, out)
+
+
+def cameras_of(batch: Any) -> Mapping[str, Any]:
+    """The batch of each camera by its name; of a batch of one camera, itself."""
+    cameras = batch.cameras if isinstance(batch, VideoBatch) else {}
+    return cameras or {"": batch}
 
 
 def first_batch(data: DataConfig[BatchT], manifest: Manifest, samples: int, seed: int) -> BatchT:

@@ -1,0 +1,61 @@
+"""The page of steps of a run: their batches as the model had them, and how their losses stand out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from maskstream.modality import Modality
+from maskstream.pages.figures.card import Card, Section
+from maskstream.pages.figures.words import plural
+from maskstream.pages.page import page, write_page
+from maskstream.pages.preview import cameras_of
+from maskstream.train.core.metrics import StepMetrics
+from maskstream.train.core.replay import Replayed
+
+
+def write_replay(
+    modality: Modality,
+    run: Path,
+    steps: Sequence[Replayed],
+    metrics: Mapping[int, StepMetrics],
+    out: str | Path,
+    *,
+    samples: int = 8,
+    facts: Mapping[str, str],
+) -> Path:
+    """Writes a section for each step, with a card for each of its first `samples` rows; returns `out`.
+
+    metrics: of the steps by number, as far as the run has written them.
+    """
+    first = steps[0]
+    figures = modality.figures(first.recipe.data, first.manifest)
+    lede, about = figures.about(next(iter(cameras_of(first.batches[0]).values())))
+    names = ", ".join(str(one.step) for one in steps)
+    text = page(
+        kind="steps of a run",
+        title=f"{run.resolve().name}: step {names}",
+        lede=lede,
+        facts={**facts, **{name: value for name, value in about.items() if value}},
+        sections=[_section(modality, one, metrics.get(one.step), samples) for one in steps],
+        by_section=len(steps) > 1,
+    )
+    return write_page(text, out)
+
+
+def _section(modality: Modality, one: Replayed, metrics: StepMetrics | None, samples: int) -> Section:
+    figures, views = modality.figures(one.recipe.data, one.manifest), int(getattr(one.recipe.data, "views", 1))
+    cards: list[Card] = []
+    for batch in one.batches:
+        for row in range(min(len(batch), samples * views - len(cards))):
+            for camera, own in cameras_of(batch).items():
+                card = replace(figures.sample(own, row), view=row % views + 1 if views > 1 else None)
+                cards.append(replace(card, title=f"{card.key}, {camera}") if camera else card)
+    rows = sum(map(len, one.batches))
+    words = [f"Epoch {one.epoch}, batch {one.batch}, {plural(rows, 'row')}."]
+    if one.replaced:
+        words.append(f"Of {plural(one.replaced, 'sample')} that cannot be read another stands in the place.")
+    if metrics is not None:
+        words.append(f"The loss was {metrics.loss:.4g}, the norm of the gradient {metrics.grad_norm:.4g}.")
+    return Section(title=f"Step {one.step}", words=" ".join(words), cards=tuple(cards))

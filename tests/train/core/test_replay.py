@@ -1,0 +1,149 @@
+"""Any step again is, bit for bit, the batch that the model had, also of a part and of a split that has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from maskstream.cli import app
+from maskstream.pipelines import masks
+from maskstream.pipelines.stream.batch import Batch, _mapped
+from maskstream.preprocess.versions import append, remove
+from maskstream.shards.errors import ResumeError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train import read_metrics, replay, train
+from maskstream.train.core.metrics import StepMetrics
+from maskstream.train.core.replay import worst_steps
+from maskstream.train.core.step import Stepper
+
+from ...pipelines.every_modality import write_split
+from ...preprocess.versions.other_keys import with_other_keys
+from .test_data_version import CUTS
+
+SETTINGS: dict[str, Any] = {"device": "cpu", "threads": 1, "progress": False}
+
+
+def digest(batch: Batch) -> str:
+    """The sha256 of all values of a batch."""
+    whole = _mapped(batch, lambda tensor: tensor.numpy().tobytes() if tensor.numel() else b"")
+    return hashlib.sha256(pickle.dumps([whole, batch.key])).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[list[str]]]:
+    """A run that was stopped once, its split, and the digests of the batches of each step."""
+    seen: list[list[str]] = []
+    folder = tmp_path_factory.mktemp("replay")
+    step = Stepper.step
+
+    def noted(self: Stepper, batches: Any, **given: Any) -> Any:
+        seen.append([digest(batch) for batch in batches])
+        return step(self, batches, **given)
+
+    split, run = write_split("image", folder), folder / "run"
+    settings = SETTINGS | {"set": (*CUTS, "accumulate=2"), "save_every": 2, "seed": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stepper, "step", noted)
+        train("mae-tiny", split, run, steps=3, **settings)
+        train("mae-tiny", split, run, steps=6, **settings)
+    return run, split, seen
+
+
+@pytest.fixture
+def run(trained: tuple[Path, Path, list[list[str]]], tmp_path: Path) -> Path:
+    """A copy of the run."""
+    return shutil.copytree(trained[0], tmp_path / "run")
+
+
+def digests(run: Path, step: int, **options: Any) -> list[str]:
+    return [digest(batch) for batch in replay(run, step, **options).batches]
+
+
+def test_steps_are_the_batches_that_were_trained_on(trained: tuple[Path, Path, list[list[str]]]) -> None:
+    run, split, seen = trained
+    assert len(seen) == 6
+    assert len({one for step in seen for one in step}) == 12
+    assert [digests(run, step + 1) for step in range(6)] == seen
+    other = split.with_name("other")
+    shutil.copytree(split, other)
+    with_other_keys(other)
+    keys = [key for batch in replay(run, 5).batches for key in batch.key]
+    append(split, other)
+    remove(split, keys[:1])
+    assert Manifest.load(split).version == 3
+    assert [digests(run, step + 1) for step in range(6)] == seen
+    shutil.copytree(split, split.with_name("moved"))
+    assert digests(run, 4, data=split.with_name("moved")) == seen[3]
+    with pytest.raises(ResumeError, match="dataset: saved"):
+        replay(run, 1, version=3)
+
+
+def test_parts_of_ranks_are_those_of_the_whole(run: Path) -> None:
+    path = run / "run.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"ranks": 2}))
+    (whole, more), parts = replay(run, 2).batches, [replay(run, 2, rank=rank).batches for rank in (0, 1)]
+    assert [len(batch) for batch in (whole, more)] == [2, 2]
+    for at, batch in enumerate((whole, more)):
+        assert [key for part in parts for key in part[at].key] == batch.key
+        assert torch.equal(torch.cat([part[at].image for part in parts]), batch.image)  # type: ignore[attr-defined]
+
+
+def test_the_command_draws_steps_and_the_worst(run: Path) -> None:
+    done = CliRunner().invoke(app, ["replay", str(run), "--step", "2", "--worst", "1", "--samples", "3", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    worst = worst_steps(read_metrics(run / "metrics.jsonl"), 1)[0][0].step
+    assert [one["step"] for one in told["steps"]] == list(dict.fromkeys([2, worst]))
+    assert told["steps"][0]["keys"] == [key for batch in replay(run, 2).batches for key in batch.key]
+    page = (run / "replay.html").read_text()
+    assert page.count("<title>") == 1
+    assert all(key.split("/")[-1] in page for key in told["steps"][0]["keys"][:3])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--step", "7"], "the run in .* has the steps 1 to 6"),
+        (["--step", "1", "--rank", "1"], "had the ranks 0 to 0"),
+        ([], "name a step with --step, or ask for some with --worst"),
+    ],
+)
+def test_what_there_is_not_is_refused(run: Path, options: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["replay", str(run), *options])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, ValueError)
+    with pytest.raises(ValueError, match=said):
+        raise done.exception
+
+
+def test_masks_that_followed_losses_and_loaders_of_ones_own_are_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run / "run.json"
+    about = json.loads(path.read_text())
+    about.pop("data")
+    path.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"a loader of your own; move that loader with loader\.seek"):
+        replay(run, 1)
+    monkeypatch.setattr("maskstream.train.core.replay.find_channels", lambda data: [masks.Feedback(2, (0.0, 0.0))])
+    with pytest.raises(ValueError, match="follows the losses of the run; these are not recorded"):
+        replay(run, 1)
+
+
+def test_the_worst_stand_out_from_those_around_them() -> None:
+    losses = [9.0, 8.0, 7.0, 6.0, 9.0, 4.0, 3.0, float("nan"), 1.0]
+    made = [
+        StepMetrics(step=n, epoch=0, loss=loss, parts={}, lr=0.1, grad_norm=1.0, clips_per_s=1.0, data_wait_share=0.0)
+        for n, loss in enumerate(losses, start=1)
+    ]
+    assert [step.step for step, _ in worst_steps(made, 2)] == [8, 1]
+    assert [step.step for step, _ in worst_steps(made[1:6], 1)] == [5]
