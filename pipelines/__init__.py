@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from .modalities.video.clip import VideoClip
     from .modalities.video.data import VideoData, video_loader
     from .stream.loader import Loader
-    from .stream.mix import mix
+    from .stream.mix import BySize, mix
 else:
     from maskstream.shards.lazy import lazy_names
 
@@ -98,7 +98,7 @@ else:
             "modalities.video.clip": "VideoClip",
             "modalities.video.data": "VideoData video_loader",
             "stream.loader": "Loader",
-            "stream.mix": "mix",
+            "stream.mix": "BySize mix",
         },
         modules="augment flow masks",
     )
@@ -109,6 +109,7 @@ __all__ = [
     "AudioData",
     "AudioVisualBatch",
     "AudioVisualData",
+    "BySize",
     "Cameras",
     "CosineNoise",
     "Fbank",

@@ -26,7 +26,7 @@ from maskstream.shards.errors import ResumeError, SampleError
 
 from .order import ORDER_VERSION
 from .produce import BatchMaker, BatchPlan, Made, Threads, batches_from_threads, plans
-from .run_length import BudgetOrder, budgeted
+from .run_length import BudgetOrder, budget_sizes, budgeted
 from .sampler import BatchSource, BatchT, BatchT_co, DraftT, Finish, HostT, RequestT, check_source
 from .samples import BatchOrder
 from .stats import Stats
@@ -268,8 +268,14 @@ class Loader(Generic[BatchT]):
         self.order, self._identity, self._production = other.order, other._identity, other._production
 
     def stats(self) -> dict[str, object]:
-        """Counts and seconds per stage since the loader was made (see Stats), and the number of threads."""
-        return {**self._stats.as_dict(), "threads": self._threads}
+        """Counts and seconds per stage since the loader was made (see Stats), and the number of threads.
+
+        "sources": of a mixture, at the current position, the epoch of each source and how many samples of that epoch
+        all ranks together have had.
+        """
+        position = self.order.position(self._epoch, self._batch)
+        sources = {"sources": position["positions"]} if "positions" in position else {}
+        return {**self._stats.as_dict(), **sources, "threads": self._threads}
 
     def __iter__(self) -> Iterator[BatchT]:
         return self._begun(endless=False)
@@ -322,8 +328,8 @@ class Loader(Generic[BatchT]):
         check_device(self.device)
         if self._needs_steps:
             raise ValueError(
-                "the mask's ratio changes over the run, so the loader must know the length of the run: pass steps=, "
-                "its number of batches"
+                "the mask's ratio, or a weight of the mixture, changes over the run, so the loader must know the run's "
+                "length: pass steps=, its number of batches"
             )
         return plans(
             self.order, self._epoch, self._batch, self._rank, self.world_size, endless=endless, steps=self.steps
@@ -400,10 +406,13 @@ def _order(
 ) -> BatchOrder:
     """The order of the source's batches; raises ValueError for an impossible token budget."""
     if token_budget is None:
-        return source.samples.order(global_batch)
+        return source.samples.order(global_batch, steps)
     if steps is None:
         raise ValueError(
             "with a token budget the batch size depends on the progress of the run: give steps=, its number of batches"
         )
     visible = budgeted(source)(steps)
-    return BudgetOrder(samples=source.samples.stream(), budget=token_budget, global_batch=global_batch, visible=visible)
+    run = int(budget_sizes(visible, token_budget, global_batch).sum())
+    return BudgetOrder(
+        samples=source.samples.stream(run), budget=token_budget, global_batch=global_batch, visible=visible
+    )

@@ -1,9 +1,10 @@
 """Several datasets in one stream of batches, by weight.
 
 With the weights 3 and 1, of every 4 samples of the stream (over all ranks) 3 come from the first dataset; the samples
-of each batch are then shuffled. The number of samples drawn from each dataset before batch b is therefore a function
-of b alone: the position is (epoch, batch), as with one dataset, and a mixture keeps the guarantees of a loader (any
-topology, exact resume, replacement of unusable samples).
+of each batch are then shuffled. Weights may follow schedules over the run, and a dataset may end after some epochs; the
+counts are then integrals (see shares.py). The number of samples drawn from each dataset before batch b is therefore a
+function of b alone: the position is (epoch, batch), as with one dataset, and a mixture keeps the guarantees of a loader
+(any topology, exact resume, replacement of unusable samples).
 
 Each dataset has its own epochs: every sample comes once, with the crops and masks of that epoch, before any sample
 comes again. A mixture is itself a source, so mixtures can be nested.
@@ -18,27 +19,55 @@ from typing import Any, Generic
 
 import numpy as np
 
+from maskstream.shards.config import Config
 from maskstream.shards.stores.base import Announcement, Range
 
 from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
 from .sampler import BatchSource, BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted, check_source
 from .samples import Samples, Stream
+from .shares import Cycle, Schedule, Shares
 from .stats import Stats
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BySize(Config):
+    """The weight of a source of n samples: n ** (1 / temperature). At 1 each sample comes equally often, and the higher
+    the temperature, the more equal the sources.
+
+    Source: multilingual pre-training, such as mT5 (Xue et al. 2021).
+    """
+
+    temperature: float | Schedule = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.temperature, Schedule) and not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature}: it is a number above 0, or a schedule of such")
+
+
+Weight = int | Schedule | BySize
+"""The weight of a part of a mixture, relative to those of the other parts."""
+
+
 def mix(
-    parts: Sequence[tuple[BatchSource[RequestT, DraftT, HostT, BatchT], int]],
+    parts: Sequence[tuple[BatchSource[RequestT, DraftT, HostT, BatchT], Weight]],
     *,
     seed: int = 0,
     batches: int | None = None,
+    epochs: Sequence[float | None] | None = None,
 ) -> BatchSource[MixRequest[RequestT], DraftT, HostT, BatchT]:
     """A source that mixes sources of one modality by weight: `Loader(mix([(kinetics, 3), (ssv2, 1)]), batch_size=32)`.
 
-    batches: the length of an epoch of the mixture; by default the samples of all parts divided by the global batch.
+    A weight is a positive whole number, a schedule over the run, such as `masks.Linear(start=0.2, end=0.8)`, or
+    `BySize`. With a schedule the loader needs `steps`. A mixture is a source too; the schedules of one inside another
+    begin with its own first sample of the run and end with its last.
 
-    Errors: ValueError for weights that are not positive whole numbers, for sources whose samples cannot share a batch,
-    and for sources that are no endless stream (shuffle=False or lanes > 1).
+    batches: the length of an epoch of the mixture; by default the samples of all parts divided by the global batch.
+    epochs: the most epochs of each source, None for any number; what a source no longer gives, the others give by their
+    weights.
+
+    Errors: ValueError for other weights and epochs, for sources whose samples cannot share a batch, and for sources
+    that are no endless stream (shuffle=False or lanes > 1).
     """
     if not parts:
         raise ValueError("mix() of nothing: pass at least one (source, weight) pair")
@@ -56,8 +85,14 @@ def mix(
         weights=tuple(weight for _, weight in parts),
         seed=seed,
         length=batches,
+        epochs=None if epochs is None else tuple(epochs),
     )
-    sampler = MixSampler(samplers=tuple(source.sampler for source in sources), starts=samples.starts, seed=seed)
+    sampler = MixSampler(
+        samplers=tuple(source.sampler for source in sources),
+        starts=samples.starts,
+        seed=seed,
+        changes=any(map(changes, samples.weights)),
+    )
     return BatchSource(
         sampler=sampler,
         finish=first.finish,
@@ -68,22 +103,64 @@ def mix(
     )
 
 
+def changes(weight: Weight) -> bool:
+    """Whether a weight changes over the run."""
+    return isinstance(weight.temperature if isinstance(weight, BySize) else weight, Schedule)
+
+
+def weight_at(weight: Weight, size: int, progress: float) -> float:
+    """The weight of a source of `size` samples at a progress of the run."""
+    if isinstance(weight, BySize):
+        warm = weight.temperature
+        if not (temperature := warm.at(progress) if isinstance(warm, Schedule) else warm) > 0:
+            raise ValueError(f"{weight} is {temperature:g} at progress {progress:.6g}: a temperature is above 0")
+        return float(size ** (1 / temperature))
+    return weight.at(progress) if isinstance(weight, Schedule) else float(weight)
+
+
+def points_of_change(weights: Sequence[Weight]) -> tuple[float, ...] | None:
+    """The progress at which weights turn or jump, None where none changes."""
+    inner = [weight.temperature if isinstance(weight, BySize) else weight for weight in weights]
+    found = [one.points_of_change for one in inner if isinstance(one, Schedule)]
+    return tuple(p for points in found for p in points) if found else None
+
+
+def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> None:
+    """ValueError for weights or epochs that are not legal, and for parts that all end."""
+    for weight in weights:
+        if isinstance(weight, Schedule | BySize):
+            continue
+        if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
+            raise ValueError(
+                f"weights are positive whole numbers, schedules such as masks.Linear, or BySize, got {weight!r}; for "
+                "0.7 and 0.3 use 7 and 3"
+            )
+    if epochs is None:
+        return
+    if len(epochs) != len(weights):
+        raise ValueError(f"epochs={tuple(epochs)}: give one for each of {len(weights)} sources, None for any number")
+    for most, size in zip(epochs, sizes, strict=True):
+        if most is not None and not most * size >= 1:
+            raise ValueError(f"epochs={most}: it is a number above 0, of at least one of {size} samples, or None")
+    if None not in epochs:
+        raise ValueError(f"epochs={tuple(epochs)}: all sources end, so one at least needs None")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixSamples:
     """The samples of several sources, mixed by weight; `length` is the number of batches of an epoch.
 
-    Raises ValueError for weights that are not positive whole numbers, and for parts that are no endless stream.
+    Raises ValueError for weights and epochs that are not legal, and for parts that are no endless stream.
     """
 
     parts: tuple[Samples, ...]
-    weights: tuple[int, ...]
+    weights: tuple[Weight, ...]
     seed: int = 0
     length: int | None = None
+    epochs: tuple[float | None, ...] | None = None
 
     def __post_init__(self) -> None:
-        for weight in self.weights:
-            if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
-                raise ValueError(f"weights are positive whole numbers, got {weight!r}; for 0.7 and 0.3 use 7 and 3")
+        check_weights(self.weights, self.epochs, [part.n_samples for part in self.parts])
         for part in self.parts:
             part.stream()
 
@@ -102,19 +179,63 @@ class MixSamples:
         """The first sample index of each part, int64 (parts + 1,); the last entry is n_samples."""
         return np.cumsum([0, *(part.n_samples for part in self.parts)], dtype=np.int64)
 
-    def order(self, global_batch: int) -> MixOrder:
-        """The order of batches of `global_batch` samples."""
+    def order(self, global_batch: int, steps: int | None = None) -> MixOrder:
+        """The order of batches of `global_batch` samples, in a run of `steps` batches."""
+        return self._order(global_batch, None if steps is None else steps * global_batch)
+
+    def stream(self, samples: int | None = None) -> MixOrder:
+        """The mixed samples one by one, without end, in a run of so many samples."""
+        return self._order(1, samples)
+
+    def _order(self, global_batch: int, samples: int | None) -> MixOrder:
+        # What each part gives of the run says how long the run of a mixture inside is.
+        share = divided(self.weights, self.epochs, [part.n_samples for part in self.parts], samples)
+        runs = [None] * len(self.parts) if share is None or samples is None else share.counts(samples).tolist()
         return MixOrder(
-            parts=tuple(part.stream() for part in self.parts),
+            parts=tuple(part.stream(run) for part, run in zip(self.parts, runs, strict=True)),
             weights=self.weights,
             global_batch=global_batch,
             seed=self.seed,
             length=self.length,
+            epochs=self.epochs,
+            run=samples,
         )
 
-    def stream(self) -> MixOrder:
-        """The mixed samples one by one, without end."""
-        return self.order(1)
+
+@dataclass(frozen=True, slots=True)
+class Proportions:
+    """The rates of parts of `sizes` samples: their weights as shares of one sample."""
+
+    weights: tuple[Weight, ...]
+    sizes: tuple[int, ...]
+
+    def __call__(self, progress: float, alive: Sequence[bool]) -> list[float]:
+        """The share of each part at a progress; 0 for those that are not alive."""
+        values = [
+            weight_at(weight, size, progress) if lives else 0.0
+            for weight, size, lives in zip(self.weights, self.sizes, alive, strict=True)
+        ]
+        whole = sum(values)
+        return [value / whole for value in values] if whole > 0 else values
+
+
+def most_samples(epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> tuple[int | None, ...]:
+    """The samples that each part gives at most, None for any number."""
+    each = [None] * len(sizes) if epochs is None else epochs
+    return tuple(None if most is None else round(most * size) for most, size in zip(each, sizes, strict=True))
+
+
+def divided(
+    weights: tuple[Weight, ...], epochs: Sequence[float | None] | None, sizes: Sequence[int], run: int | None
+) -> Cycle | Shares | None:
+    """How a stream is divided among parts of `sizes` samples; None if that changes over a run of unknown length."""
+    if (points := points_of_change(weights)) is not None and run is None:
+        return None
+    numbers = [weight for weight in weights if isinstance(weight, int)]
+    if len(numbers) == len(weights) and (epochs is None or not any(epochs)):
+        return Cycle(tuple(numbers))
+    rates = Proportions(weights, tuple(sizes))
+    return Shares(rates=rates, points=points, length=run, limits=most_samples(epochs, sizes))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,25 +243,27 @@ class MixOrder:
     """The order of a mixture. The sample indexes of part k begin at `starts[k]`.
 
     parts: a stream of single samples per dataset. length: batches of an epoch; None for the samples of all parts
-    divided by the global batch. starts: int64 (parts + 1,); the last entry is n_samples. cycle: int64 (sum of
-    weights,), the part of each of so many consecutive samples; it repeats without end.
+    divided by the global batch. epochs: as in `mix`. run: the samples of the run, which schedules need. starts: int64
+    (parts + 1,); the last entry is n_samples. shares: how many samples come from each part.
     """
 
     parts: tuple[Stream, ...]
-    weights: tuple[int, ...]
+    weights: tuple[Weight, ...]
     global_batch: int
     seed: int = 0
     length: int | None = None
+    epochs: tuple[float | None, ...] | None = None
+    run: int | None = None
     n_batches: int = field(init=False, repr=False, compare=False)
     starts: Int64Array = field(init=False, repr=False, compare=False)
-    cycle: Int64Array = field(init=False, repr=False, compare=False)
+    _shares: Cycle | Shares | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         sizes = [part.n_samples for part in self.parts]
         fitting = sum(sizes) // max(self.global_batch, 1)
         object.__setattr__(self, "starts", np.cumsum([0, *sizes], dtype=np.int64))
         object.__setattr__(self, "n_batches", fitting if self.length is None else self.length)
-        object.__setattr__(self, "cycle", _cycle(self.weights))
+        object.__setattr__(self, "_shares", divided(self.weights, self.epochs, sizes, self.run))
         if self.global_batch < 1 or self.n_batches < 1:
             raise ValueError(
                 f"a mixture of {sum(sizes)} samples with a global batch of {self.global_batch} and batches="
@@ -159,8 +282,17 @@ class MixOrder:
 
     def taken(self, samples: int) -> Int64Array:
         """How many of the stream's first `samples` samples come from each part, int64 (parts,)."""
-        rounds, rest = divmod(samples, sum(self.weights))
-        return rounds * np.asarray(self.weights) + np.bincount(self.cycle[:rest], minlength=len(self.parts))
+        return self.shares.counts(samples)
+
+    @property
+    def shares(self) -> Cycle | Shares:
+        """How many samples come from each part; ValueError where that needs the length of the run."""
+        if self._shares is None:
+            raise ValueError(
+                "the weights of a mixture change over the run, so the loader must know the run's length: pass "
+                "steps=, its number of batches"
+            )
+        return self._shares
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch of the mixture, from number `first` on."""
@@ -195,8 +327,14 @@ class MixOrder:
             "batches": self.n_batches,
         }
         parts = [
-            {"weight": weight, **{k: v for k, v in part.identity().items() if k not in ("version", "global_batch")}}
-            for weight, part in zip(self.weights, self.parts, strict=True)
+            {
+                "weight": weight if isinstance(weight, int) else weight.to_dict(identity=True),
+                **({} if most is None else {"epochs": most}),
+                **{k: v for k, v in part.identity().items() if k not in ("version", "global_batch")},
+            }
+            for weight, most, part in zip(
+                self.weights, self.epochs or [None] * len(self.parts), self.parts, strict=True
+            )
         ]
         return {**whole, "parts": parts}
 
@@ -226,18 +364,12 @@ class MixReader:
         ]
 
     def take(self, begin: int, end: int) -> GlobalBatch:
-        """The samples [begin, end) of the mixture, their parts in the order of `cycle`."""
-        of = np.take(self._order.cycle, np.arange(begin, end), mode="wrap")
+        """The samples [begin, end) of the mixture, in the order in which those of each part are due."""
+        of = self._order.shares.parts(begin, end)
         taken = GlobalBatch(indexes=np.empty(end - begin, np.int64), epochs=np.empty(end - begin, np.int64))
         for part, drawn in enumerate(self.by_part(begin, end)):
             taken.indexes[of == part], taken.epochs[of == part] = drawn.indexes, drawn.epochs
         return taken
-
-
-def _cycle(weights: tuple[int, ...]) -> Int64Array:
-    """The parts of sum(weights) consecutive samples, evenly spread: sample i of a part is due at (i + 0.5) / weight."""
-    due = np.concatenate([(np.arange(w) + 0.5) / w for w in weights])
-    return np.repeat(np.arange(len(weights)), weights)[np.argsort(due, kind="stable")]
 
 
 def _by_part(parts: Sequence[int]) -> dict[int, list[int]]:
@@ -280,16 +412,19 @@ def _innermost(request: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixSampler(Generic[RequestT, DraftT, HostT_co]):
-    """Makes each row with the sampler of its part; labels are not remapped. starts: as in `MixOrder`."""
+    """Makes each row with the sampler of its part; labels are not remapped. starts: as in `MixOrder`. changes: whether
+    a weight changes over the run.
+    """
 
     samplers: tuple[Sampler[RequestT, DraftT, HostT_co], ...]
     starts: Int64Array
     seed: int
+    changes: bool = False
 
     @property
     def needs_progress(self) -> bool:
-        """Whether the mask of any part changes over the run."""
-        return any(sampler.needs_progress for sampler in self.samplers)
+        """Whether a weight, or the mask of any part, changes over the run."""
+        return self.changes or any(sampler.needs_progress for sampler in self.samplers)
 
     @property
     def together(self) -> int:

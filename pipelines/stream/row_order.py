@@ -256,11 +256,11 @@ class RowSamples:
         whole = GlobalBatch(indexes=numbers, epochs=np.zeros_like(numbers))
         return rows_of(whole, self.sizer.sizes(whole), self.room)
 
-    def order(self, global_batch: int) -> RowOrder:
+    def order(self, global_batch: int, steps: int | None = None) -> RowOrder:
         """The order of batches of `global_batch` rows over all ranks."""
         return RowOrder(samples=self, global_batch=global_batch)
 
-    def stream(self) -> Order:
+    def stream(self, samples: int | None = None) -> Order:
         """Rows have no stream of single samples."""
         raise ValueError("packed rows are batches already: a mixture or token_budget= takes loaders of single samples")
 

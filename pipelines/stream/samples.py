@@ -60,7 +60,7 @@ class Samples(Protocol):
     """The samples of a source, before a batch size is chosen.
 
     order: the batches of `global_batch` samples over all ranks. stream: the endless stream; raises ValueError with
-    several lanes or without shuffling.
+    several lanes or without shuffling. What changes over the run needs its length, in batches or in samples.
     """
 
     @property
@@ -69,9 +69,9 @@ class Samples(Protocol):
     @property
     def shuffle(self) -> bool: ...
 
-    def order(self, global_batch: int) -> BatchOrder: ...
+    def order(self, global_batch: int, steps: int | None = None) -> BatchOrder: ...
 
-    def stream(self) -> Stream: ...
+    def stream(self, samples: int | None = None) -> Stream: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,8 +90,8 @@ class SplitSamples:
         """The number of samples of the split."""
         return sum(self.shard_sizes)
 
-    def order(self, global_batch: int) -> Order:
-        """The order of batches of `global_batch` samples."""
+    def order(self, global_batch: int, steps: int | None = None) -> Order:
+        """The order of batches of `global_batch` samples, the same at any length of the run."""
         return Order(
             shard_sizes=self.shard_sizes,
             global_batch=global_batch,
@@ -102,7 +102,7 @@ class SplitSamples:
             weights=self.weights,
         )
 
-    def stream(self) -> Order:
+    def stream(self, samples: int | None = None) -> Order:
         """The samples one by one, without end; raises ValueError unless shuffled in one lane."""
         if not self.shuffle or self.lanes > 1:
             raise ValueError(

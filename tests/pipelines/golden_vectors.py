@@ -16,11 +16,11 @@ import xxhash
 
 from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCrop, Native, RandomResizedCrop
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.masks import MASKS, Linear, Random, TextMaskBatch
+from maskstream.pipelines.masks import MASKS, Linear, Piecewise, Random, TextMaskBatch
 from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.video.clip import VideoClip
-from maskstream.pipelines.stream.mix import MixOrder
+from maskstream.pipelines.stream.mix import BySize, MixOrder, MixSamples
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
 from maskstream.pipelines.stream.rng import sample_numbers, sample_rng
 from maskstream.pipelines.stream.row_order import Room, RowSamples, RowSizes
@@ -103,7 +103,9 @@ def orders() -> Vectors:
             order = Order(shard_sizes=SIZES, global_batch=4, seed=SEED, **changes)
             found[f"{name}, epoch {epoch}"] = order.epoch(epoch)[:SHOWN].tolist()
         found[f"mixture, epoch {epoch}"] = stream(list(mixture().batches(epoch)))
+        found[f"mixture by schedules, epoch {epoch}"] = stream(list(scheduled_mixture().batches(epoch)))
         found[f"budget, epoch {epoch}"] = stream(list(budget().batches(epoch)))
+    found["mixture by schedules, counts"] = [scheduled_mixture().taken(n).tolist() for n in range(0, 64, 7)]
     found["budget, sizes"] = budget().sizes().tolist()
     found["packed rows"] = packed_rows()
     rng = rng_of("reserve")
@@ -136,6 +138,13 @@ def mixture() -> MixOrder:
     """Of two datasets, 3 to 1; the smaller one begins anew within an epoch."""
     parts = (Order(shard_sizes=(9, 11), global_batch=1, seed=1), Order(shard_sizes=(4,), global_batch=1, seed=2))
     return MixOrder(parts=parts, weights=(3, 1), global_batch=4, seed=SEED)
+
+
+def scheduled_mixture() -> MixOrder:
+    """Of three datasets over 15 batches of 4: one comes more often each time, one less, and one ends."""
+    splits = tuple(SplitSamples(shard_sizes=sizes, seed=seed) for seed, sizes in enumerate(((9, 11), (8,), (5,))))
+    weights = (Linear(start=0.2, end=0.9), BySize(temperature=Piecewise(points=((0.0, 1.0), (0.5, 4.0)))), 1)
+    return MixSamples(parts=splits, weights=weights, epochs=(None, None, 1.6), seed=SEED).order(4, 15)
 
 
 def budget() -> BudgetOrder:

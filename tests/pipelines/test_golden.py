@@ -18,7 +18,7 @@ from maskstream.pipelines.stream.order import ORDER_VERSION
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import ResumeError
 
-from .golden_vectors import GOLDEN, Vectors, as_text, budget, golden_vectors, mixture, read_golden
+from .golden_vectors import GOLDEN, Vectors, as_text, budget, golden_vectors, mixture, read_golden, scheduled_mixture
 from .sources import opened, source_of
 
 STORED = read_golden()
@@ -97,5 +97,5 @@ def test_a_saved_position_of_another_version_is_refused(split: Path) -> None:
 
 
 def test_all_orders_say_their_version() -> None:
-    for order in (mixture(), mixture().parts[0], budget()):
+    for order in (mixture(), scheduled_mixture(), mixture().parts[0], budget()):
         assert order.identity()["version"] == ORDER_VERSION

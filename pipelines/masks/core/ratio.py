@@ -41,6 +41,9 @@ class Law(Config, ABC):
         """Whether the count changes over the run. The loader then needs `steps`, the run's length."""
         return False
 
+    def check_ratios(self) -> None:
+        """ValueError for a law of other numbers than ratios, which something else than a mask may follow."""
+
     @abstractmethod
     def count(self, n: int, draw: Draw, rounding: Rounding) -> int:
         """How many of `n` tokens are hidden in one view of a sample, 0 to n."""
@@ -100,6 +103,7 @@ RatioAlone = float | RatioLaw
 def as_law(ratio: Ratio) -> Law:
     """The law that `ratio` means; ValueError where it is neither a law nor a number in [0, 1]."""
     if isinstance(ratio, Law):
+        ratio.check_ratios()
         return ratio
     if type(ratio) is not float:  # which is drawn with most often
         check_type("ratio=", ratio, Ratio, remedy="; such as 0.9 or Uniform(low=0.5, high=1.0)")

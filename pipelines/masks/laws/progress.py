@@ -4,20 +4,22 @@ Progress is `Draw.place.progress`, from 0 at the first batch to 1 at the last. I
 the run's length, the loader's `steps`. `at(progress)` is a law's ratio.
 """
 
-from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from math import cos, pi
+from math import cos, isfinite, pi
+from operator import itemgetter
 from typing import Literal, get_args
 
-import numpy as np
-
 from maskstream.pipelines.masks.core import Draw, PaperLaw, RatioLaw, check_ratio, tidy
+from maskstream.pipelines.stream.shares import Schedule
 
 
-class ProgressLaw(RatioLaw):
-    """The base of laws whose ratio is a function of progress."""
+class ProgressLaw(Schedule, RatioLaw):
+    """The base of laws whose ratio is a function of progress. They are schedules, so other numbers may follow them too:
+    weights of a mixture, sizes.
+    """
 
     __slots__ = ()
 
@@ -25,17 +27,13 @@ class ProgressLaw(RatioLaw):
     def needs_progress(self) -> bool:
         return True
 
-    @abstractmethod
-    def at(self, progress: float) -> float:
-        """The ratio at `progress` in [0, 1]."""
-
     def draw(self, draw: Draw) -> float:
         return tidy(self.at(draw.place.progress))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Linear(ProgressLaw):
-    """A straight line from `start` at the first batch to `end` at the last.
+    """A straight line from `start` at the first batch to `end` at the last; ratios, where a mask takes it.
 
     The defaults are for DiffMAViL's curriculum (Nunez et al. 2023). The paper says that the ratio falls; its two ends
     are not in published code.
@@ -45,6 +43,9 @@ class Linear(ProgressLaw):
     end: float = 0.8
 
     def __post_init__(self) -> None:
+        check_finite(self.start, self.end)
+
+    def check_ratios(self) -> None:
         check_ratio(self.start, "the ratio at the start")
         check_ratio(self.end, "the ratio at the end")
 
@@ -128,7 +129,8 @@ def _squared_cosine(x: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piecewise(ProgressLaw):
-    """Straight lines between points (progress, ratio), constant before the first and after the last.
+    """Straight lines between points (progress, ratio), constant before the first and after the last. Two points of one
+    progress are a jump there. What is no mask may follow it with other numbers than ratios.
 
     The defaults are LMD's second schedule: up to 0.4 in the first sixth of the run, constant to the third, up to 0.75
     at two thirds. (In the released code, where it is commented out, the second ramp overshoots.)
@@ -138,15 +140,32 @@ class Piecewise(ProgressLaw):
 
     def __post_init__(self) -> None:
         places = [place for place, _ in self.points]
-        if not places or any(b <= a for a, b in pairwise(places)):
+        if not places or any(b < a for a, b in pairwise(places)):
             raise ValueError(f"points are (progress, ratio) pairs with rising progress, got {self.points}")
-        for place, ratio in self.points:
+        check_finite(*(value for _, value in self.points))
+        for place in places:
             check_ratio(place, "a point's progress")
+
+    @property
+    def points_of_change(self) -> tuple[float, ...]:
+        return tuple(place for place, _ in self.points)
+
+    def check_ratios(self) -> None:
+        for _, ratio in self.points:
             check_ratio(ratio)
 
     def at(self, progress: float) -> float:
-        places, ratios = zip(*self.points, strict=True)
-        return float(np.interp(progress, places, ratios))
+        behind = bisect_right(self.points, progress, key=itemgetter(0))
+        if behind in (0, len(self.points)):
+            return float(self.points[max(behind - 1, 0)][1])
+        (left, low), (right, high) = self.points[behind - 1 : behind + 1]
+        return (high - low) / (right - left) * (progress - left) + low
+
+
+def check_finite(*values: float) -> None:
+    """ValueError for a value that is no finite number."""
+    if wrong := [value for value in values if not isfinite(value)]:
+        raise ValueError(f"the numbers of a schedule are finite, got {wrong[0]}")
 
 
 LAWS = (

@@ -242,13 +242,14 @@ def test_laws_pickle_and_their_repr_rebuilds_them(law: Law) -> None:
         (lambda: MaskGIT(tokens=1), "2 or more, got 1"),
         (lambda: MultiRatio(ratios=()), "at least one ratio"),
         (lambda: MultiRatio(ratios=(0.5, 1.2)), r"lies in \[0, 1\], got 1.2"),
-        (lambda: Linear(start=1.2), r"the ratio at the start lies in \[0, 1\], got 1.2"),
+        (lambda: masks.Random(ratio=Linear(start=1.2)), r"the ratio at the start lies in \[0, 1\], got 1.2"),
         (lambda: RatioDecay(shape="poly"), "shape is one of cosine, descending, .*, got 'poly'"),
         (lambda: RatioDecay(warmup=1.0), "warmup is a share of the run between 0 and 1, got 1.0"),
         (lambda: SquaredCosine(hold=0.0), r"in \(0, 1\], got 0.0"),
         (lambda: Piecewise(points=()), "pairs with rising progress"),
-        (lambda: Piecewise(points=((0.5, 0.1), (0.5, 0.2))), "pairs with rising progress"),
-        (lambda: Piecewise(points=((0.0, 1.1),)), "got 1.1"),
+        (lambda: Piecewise(points=((0.5, 0.1), (0.4, 0.2))), "pairs with rising progress"),
+        (lambda: masks.Tube(ratio=Piecewise(points=((0.0, 1.1),))), "got 1.1"),
+        (lambda: Linear(end=float("inf")), "finite, got inf"),
     ],
 )
 def test_wrong_settings_are_refused(build: object, message: str) -> None:

@@ -1,0 +1,226 @@
+"""How many samples each part of a mixture has given before any sample: shares that follow schedules, by integers.
+
+The rates of the parts are known at points of the run and run straight between them. So what a part has given before any
+place is an integral in closed form, and a place is found by bisection. All of it is integer arithmetic, so it is the
+same on every machine, and nothing is counted from the start.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from math import nextafter
+
+import numpy as np
+
+from maskstream.shards.config import Config
+
+from .order import Int64Array
+
+_UNIT = 1 << 40  # of rates; of sums it is twice as much, for the mean of two rates
+_POINTS = 2048  # of a run, at which rates are taken, and at the points of the schedules
+
+
+class Schedule(Config, ABC):
+    """The base of numbers that follow the progress of the run, such as `masks.Linear` and `masks.Piecewise`."""
+
+    __slots__ = ()
+
+    @property
+    def points_of_change(self) -> tuple[float, ...]:
+        """The progress at which it turns or jumps."""
+        return ()
+
+    @abstractmethod
+    def at(self, progress: float) -> float:
+        """The number at `progress` in [0, 1], 0 at the first batch and 1 at the last; after a jump at that place."""
+
+
+Rates = Callable[[float, Sequence[bool]], Sequence[float]]
+"""What each part gives in a unit of time at a progress. The second argument says which parts still give anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A piece of time from `start` on, in which rates run straight from `first` to `last` over `length` units. It may
+    end earlier. `before`: what each part has given at its start, in 1 / (2 _UNIT); `length` None: rates stay.
+    """
+
+    start: int
+    length: int | None
+    before: tuple[int, ...]
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+
+    def given(self, part: int, units: int) -> int:
+        """What a part has given `units` after the start; the integral of a straight line, rounded down."""
+        first = self.first[part]
+        bend = 0 if self.length is None else (self.last[part] - first) * units * units // self.length
+        return self.before[part] + 2 * first * units + bend
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shares:
+    """What several parts have given before any time, by rates that change over `length` units of time and then stay.
+
+    rates: see `Rates`. points: the progress at which rates turn, beside `_POINTS` others; None where they never change.
+    limits: the most that a part gives, None for any number. whole: parts give one sample a unit of time, all together,
+    so that `counts` says how many of the first n samples come from each. ValueError for rates that are not finite
+    numbers from 0 on, or all 0.
+    """
+
+    rates: Rates
+    points: tuple[float, ...] | None
+    length: int | None
+    limits: tuple[int | None, ...]
+    whole: bool = True
+    n_points: int = _POINTS
+    _pieces: tuple[_Piece, ...] = field(init=False, repr=False, compare=False)
+    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        pieces = tuple(self._made())
+        object.__setattr__(self, "_pieces", pieces)
+        object.__setattr__(self, "_starts", tuple(piece.start for piece in pieces))
+
+    def given(self, time: int) -> list[int]:
+        """How many samples each part has given before a time, to the nearest whole number."""
+        piece = self._pieces[bisect_right(self._starts, time) - 1]
+        units = time - piece.start
+        counts = [(piece.given(part, units) + _UNIT) // (2 * _UNIT) for part in range(len(self.limits))]
+        return [n if most is None else min(n, most) for n, most in zip(counts, self.limits, strict=True)]
+
+    def counts(self, samples: int) -> Int64Array:
+        """How many of the first `samples` samples come from each part, int64 (parts,)."""
+        time, counts = self._time(samples)
+        for part in islice(self._due(counts, time), samples - sum(counts)):
+            counts[part] += 1
+        return np.array(counts, np.int64)
+
+    def parts(self, begin: int, end: int) -> Int64Array:
+        """The part of each of the samples [begin, end), int64 (end - begin,)."""
+        time, counts = self._time(begin)
+        skipped, parts = begin - sum(counts), list[int]()
+        while len(parts) < end - begin + skipped:
+            parts += self._due(counts, time)
+            time, counts = time + 1, self.given(time + 1)
+        return np.array(parts[skipped : skipped + end - begin], np.int64)
+
+    def _time(self, samples: int) -> tuple[int, list[int]]:
+        """The last time before which no more than so many samples are given, and those of each part."""
+        # Sample i of a part is due when the part has given i + 1/2. All that are due are as many as the time, but for
+        # half a sample of each part, so the time is near the number.
+        low, high = max(samples - len(self.limits), 0), samples + len(self.limits) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if sum(self.given(middle)) <= samples else (low, middle)
+        return low, self.given(low)
+
+    def _due(self, counts: Sequence[int], time: int) -> Iterator[int]:
+        """The parts whose next sample is due in the unit after `time`, in their order."""
+        after = self.given(time + 1)
+        return (part for part, (old, new) in enumerate(zip(counts, after, strict=True)) if new > old)
+
+    def _made(self) -> Iterator[_Piece]:
+        alive = [most is None or most > 0 for most in self.limits]
+        before: tuple[int, ...] = (0,) * len(self.limits)
+        for start, end, begin, until in self._spans():
+            while end is None or start < end:
+                first = self._rounded(begin, alive)
+                length = None if end is None else end - start
+                # A jump at `until` belongs to the next span.
+                last = first if length is None or self.points is None else self._rounded(nextafter(until, 0.0), alive)
+                piece = _Piece(start, length, before, first, last)
+                yield piece
+                stop = self._stop(piece, alive)
+                if stop is None:
+                    if length is None:
+                        return
+                    stop = length
+                before = tuple(piece.given(part, stop) for part in range(len(before)))
+                alive = [
+                    is_alive and (most is None or before[part] < (2 * most - 1) * _UNIT)
+                    for part, (is_alive, most) in enumerate(zip(alive, self.limits, strict=True))
+                ]
+                start += stop
+                begin = until if length is None or self.length is None else start / self.length
+
+    def _spans(self) -> Iterator[tuple[int, int | None, float, float]]:
+        """The spans of time between points: start, end and the progress there; the last one has no end."""
+        if self.length is None or self.points is None:
+            yield 0, None, 0.0, 0.0
+            return
+        grid = (k / self.n_points for k in range(self.n_points + 1))
+        for begin, until in pairwise(sorted({*grid, *(p for p in self.points if 0 < p < 1)})):
+            yield round(begin * self.length), round(until * self.length), begin, until
+        yield self.length, None, 1.0, 1.0
+
+    def _stop(self, piece: _Piece, alive: Sequence[bool]) -> int | None:
+        """The units after which the first part has given all that it may, None where none does in the piece."""
+        found = None if piece.length is None else piece.length + 1
+        for part, most in enumerate(self.limits):
+            if most is None or not alive[part]:
+                continue
+            goal = (2 * most - 1) * _UNIT
+            if piece.length is None:
+                rate = 2 * piece.first[part]
+                units = -(-(goal - piece.before[part]) // rate) if rate else None
+            else:
+                units = _first(piece, part, goal)
+            if units is not None:
+                found = units if found is None else min(found, units)
+        return None if piece.length is not None and found is not None and found > piece.length else found
+
+    def _rounded(self, progress: float, alive: Sequence[bool]) -> tuple[int, ...]:
+        """The rates at a progress in 1 / _UNIT."""
+        rates = list(self.rates(progress, alive))
+        if not all(np.isfinite(rate) and rate >= 0 for rate in rates) or not sum(rates) > 0:
+            raise ValueError(
+                f"at progress {progress:.6g} of the run the weights of the parts that have samples left make the "
+                f"shares {rates}; weights are finite numbers from 0 on, and not all 0"
+            )
+        # Rounded, since the last bit of a power or a cosine may differ between machines, and a count must not.
+        units = [int(round(rate, 12) * _UNIT) for rate in rates]
+        if self.whole:
+            units[int(np.argmax(units))] += _UNIT - sum(units)
+        return tuple(units)
+
+
+def _first(piece: _Piece, part: int, goal: int) -> int | None:
+    """The first number of units after which a part has given `goal`, None where that is behind the piece."""
+    low, high = -1, piece.length or 0
+    if piece.given(part, high) < goal:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if piece.given(part, middle) >= goal else (middle, high)
+    return high
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """Constant shares: of every sum(weights) samples, weights[k] come from part k, evenly spread.
+
+    cycle: int64 (sum of weights,), the part of each of so many consecutive samples; it repeats without end.
+    """
+
+    weights: tuple[int, ...]
+    cycle: Int64Array = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Sample i of a part is due at (i + 0.5) / weight.
+        due = np.concatenate([(np.arange(w) + 0.5) / w for w in self.weights])
+        cycle = np.repeat(np.arange(len(self.weights)), self.weights)[np.argsort(due, kind="stable")]
+        object.__setattr__(self, "cycle", cycle)
+
+    def counts(self, samples: int) -> Int64Array:
+        """How many of the first `samples` samples come from each part, int64 (parts,)."""
+        rounds, rest = divmod(samples, len(self.cycle))
+        return rounds * np.asarray(self.weights) + np.bincount(self.cycle[:rest], minlength=len(self.weights))
+
+    def parts(self, begin: int, end: int) -> Int64Array:
+        """The part of each of the samples [begin, end), int64 (end - begin,)."""
+        return np.take(self.cycle, np.arange(begin, end), mode="wrap")
