@@ -197,6 +197,7 @@ PAPERS = (
         data="sample-text",
     ),
     Paper(name="PMLM", kind="text", schemes=("pmlm",), recipes=("pmlm-base", "pmlm-tiny"), data="sample-text"),
+    Paper(name="MDLM", kind="text", schemes=("mdlm",), recipes=("mdlm-base", "mdlm-tiny"), data="sample-text"),
     Paper(
         name="Recursive ROAR",
         kind="text",

@@ -43,7 +43,7 @@ from .core import (
 )
 from .laws import LAWS
 from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine
-from .laws.random import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
+from .laws.random import MaskGIT, MultiRatio, Stratified, TruncatedNormal, Uniform, UniformCount
 from .patterns import (
     block,
     dual,
@@ -71,8 +71,9 @@ from .patterns.shapes import MeshNodes, Submesh, VoxelAware, submesh
 from .patterns.strips import FilledStrips, Strips
 from .patterns.top_scores import TopScores
 from .patterns.views import ByView, Complementary, Shared
-from .text import by_class, replace, words
+from .text import by_class, diffusion, replace, words
 from .text.by_class import ByClass, ScoredFirst, class_weights
+from .text.diffusion import MaskedDiffusion
 from .text.feedback import Feedback, smoothed
 from .text.replace import DecoderRows, Replace, TextMaskBatch
 from .text.words import PADDING, SPECIAL, Tokens, WholeWords
@@ -91,6 +92,7 @@ SCHEMES: tuple[Scheme, ...] = (
     *joints.SCHEMES,
     *words.SCHEMES,
     *replace.SCHEMES,
+    *diffusion.SCHEMES,
     *by_class.SCHEMES,
     *top_scores.SCHEMES,
 )
@@ -132,6 +134,7 @@ __all__ = [
     "Mask",
     "MaskBatch",
     "MaskGIT",
+    "MaskedDiffusion",
     "MeshNodes",
     "MotionGuided",
     "MultiBlock",
@@ -153,6 +156,7 @@ __all__ = [
     "ScoredFirst",
     "Shared",
     "SquaredCosine",
+    "Stratified",
     "Strips",
     "Submesh",
     "TextMaskBatch",

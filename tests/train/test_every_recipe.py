@@ -70,6 +70,7 @@ CUTS = {
     "mrd": TEXT,
     "ptw": TEXT,
     "pmlm": TEXT,
+    "mdlm": TEXT,
     "retromae": TEXT,
     "roar": ("data.length=32", "batch_size=2", "model.width=24"),
     "lmd": (*("data.size=32", "data.patch=16", "batch_size=2", "model.vq=null", *SIZES, *DECODER, *QUANTISER),),

@@ -275,10 +275,14 @@ class TokenModel(Model[TextBatch]):
         """The logits of ids (..., vocabulary) of encoded tokens (..., D)."""
         return cast(Tensor, self.head(x, self.embed.ids.weight))
 
+    def hidden_logits(self, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
+        """The logits of ids (K, vocabulary) of a batch's hidden tokens."""
+        return self.logits(self.encode(batch, hidden.place))
+
     def reconstructed(self, batch: TextBatch) -> TextBatch:
         """The batch with each hidden token replaced by the most probable id."""
         hidden = hidden_tokens(batch)
-        ids = self.logits(self.encode(batch, hidden.place)).argmax(dim=-1).int()
+        ids = self.hidden_logits(batch, hidden).argmax(dim=-1).int()
         tokens = batch.tokens.flatten().clone()
         counts = hidden.weight > 0
         tokens[hidden.index[counts]] = ids[counts]

@@ -7,7 +7,7 @@ same number, so masks of two modalities need laws of two names to be independent
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import cos, log2, pi
@@ -82,6 +82,31 @@ class Uniform(RandomLaw):
 
     def sample(self, rng: np.random.Generator) -> float:
         return self.low + (self.high - self.low) * rng.random()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stratified(RatioLaw):
+    """Uniform in [low, high) too, and even over `strata` views or epochs in a row: each of a sample's ratios lies in
+    another of so many equal parts of the interval, the first in a random one.
+
+    So means over them vary less. MDLM (Sahoo et al. 2024) spreads the ratios of a batch in this way; here they are
+    those of a sample, so that a draw depends on no other sample. Laws of two names begin at independent parts.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    strata: int = 16
+    name: str = "ratio"
+
+    def __post_init__(self) -> None:
+        check_interval(self.low, self.high)
+        if self.strata < 1:
+            raise ValueError(f"strata is a number of parts, 1 or more, got {self.strata}")
+
+    def draw(self, draw: Draw) -> float:
+        first = replace(draw, epoch=0).generator("sample", f"strata {self.name}").integers(self.strata)
+        part = (int(first) + draw.epoch + draw.view) % self.strata
+        return tidy(self.low + (self.high - self.low) * (part + draw.rng.random()) / self.strata)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +262,13 @@ LAWS = (
         section="sec. 3.3",
         title="Uniform",
         note="Every ratio of an interval is equally likely.",
+    ),
+    PaperLaw(
+        law=Stratified(),
+        paper="MDLM",
+        section="low-discrepancy sampler",
+        title="Stratified",
+        note="Uniform too; over 16 views or epochs, each of a sample's ratios lies in another sixteenth.",
     ),
     PaperLaw(
         law=UniformCount(),

@@ -23,21 +23,24 @@ class TextMaskBatch(MaskBatch):
 
     tokens: int64 (B, N), the ids that the encoder reads, replaced where masked (masks.Replace). attend: bool (B, N, N),
     which tokens each position of a decoder attends to (masks.DecoderRows). version: int64 (B,), the version of the
-    feedback that a mask was drawn with (masks.ByClass). Each is None where the mask does not bring it.
+    feedback that a mask was drawn with (masks.ByClass). ratio: float32 (B,), the chance with which each token of a row
+    was hidden (masks.MaskedDiffusion). Each is None where the mask does not bring it.
     """
 
     tokens: Tensor | None = None
     attend: Tensor | None = None
     version: Tensor | None = None
+    ratio: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextMaps(Maps):
-    """The mask of one text: tokens int64 (N,), attend bool (N, N) and version are a row of TextMaskBatch."""
+    """The mask of one text: tokens int64 (N,), attend bool (N, N), version and ratio are a row of TextMaskBatch."""
 
     tokens: npt.NDArray[np.int64] | None = None
     attend: npt.NDArray[np.bool_] | None = None
     version: int | None = None
+    ratio: np.float32 | None = None
 
     @classmethod
     def of(cls, maps: Maps) -> TextMaps:
@@ -62,10 +65,13 @@ class TextMaps(Maps):
             tokens=_stacked([m.tokens for m in maps], "tokens"),
             attend=_stacked([m.attend for m in maps], "attend"),
             version=_stacked([m.version for m in maps], "version"),
+            ratio=_stacked([m.ratio for m in maps], "ratio"),
         )
 
 
-def _stacked(values: Sequence[npt.NDArray[np.int64] | npt.NDArray[np.bool_] | int | None], name: str) -> Tensor | None:
+def _stacked(
+    values: Sequence[npt.NDArray[np.int64] | npt.NDArray[np.bool_] | np.float32 | int | None], name: str
+) -> Tensor | None:
     """One tensor of the values of a batch's samples; None where no sample has one."""
     given = [value for value in values if value is not None]
     if not given:

@@ -43,6 +43,28 @@ def generate_texts(
     tell({"texts": made}, dict.fromkeys(made), as_json)
 
 
+def generate_diffused(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run of a masked diffusion model, such as mdlm-tiny.", show_default=False)
+    ],
+    data: Annotated[str, typer.Option(help="A split with the tokenizer of the run.", show_default=False)],
+    text: Annotated[str, typer.Option(help="What is there already; [MASK] is a blank.")] = "",
+    blanks: Annotated[int, typer.Option(min=0, help="Blanks behind the text.")] = 24,
+    steps: Annotated[int, typer.Option(min=1, help="Steps from all hidden to none.")] = 64,
+    count: Annotated[int, typer.Option(min=1, help="Texts.")] = 3,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: the most probable.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Decides all draws.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Fill in the blanks of a text by the ancestral sampler of a masked diffusion model."""
+    from maskstream.pages.generated import generated_texts
+
+    made = generated_texts(
+        run, data, text, blanks=blanks, count=count, order="random", temperature=temperature, seed=seed, steps=steps
+    )
+    tell({"texts": made}, dict.fromkeys(made), as_json)
+
+
 def generate_pictures(
     run: Annotated[
         Path, typer.Argument(help="Folder of a run, such as of mage-tiny or maskvit-tiny.", show_default=False)
@@ -321,6 +343,7 @@ PAPERS: dict[str, Callable[..., None]] = {
     "kbvqa": kbvqa,
     "mage": generate_pictures,
     "maskvit": generate_pictures,
+    "mdlm": generate_diffused,
     "meshmask": meshmask,
     "roar": roar,
 }

@@ -17,6 +17,7 @@ from maskstream.train.evaluate.evaluation import Drawn
 from maskstream.train.nn.token_model import TokenModel
 from maskstream.train.papers import tables
 from maskstream.train.papers.bert.evaluate import Order, generate
+from maskstream.train.papers.mdlm.evaluate import generate as generate_by_time
 
 from .figures.card import label_names
 from .page import page, write_page
@@ -39,11 +40,13 @@ def generated_texts(
     order: Order,
     temperature: float,
     seed: int,
+    steps: int | None = None,
 ) -> list[str]:
     """`count` texts of the model of a run: `text`, with each [MASK] in it and `blanks` more behind it filled in.
 
-    data: a split with the run's tokenizer. ValueError for a model that is none of text, a tokenizer that has no [MASK],
-    or a text that is longer than the model reads.
+    data: a split with the run's tokenizer. steps: those of the ancestral sampler of a masked diffusion, which fills in
+    several blanks at once; None fills in one after the other, in `order`. ValueError for a model that is none of text,
+    a tokenizer that has no [MASK], or a text that is longer than the model reads.
     """
     from tokenizers import Tokenizer
 
@@ -62,15 +65,11 @@ def generated_texts(
     ids = [*ends[0], *given, *[facts.mask] * blanks, *ends[1]]
     special = [one for one in (facts.pad, facts.unknown, facts.begin, facts.end) if one is not None]
     unknown = range(facts.vocabulary, model.config.vocabulary)
-    made = generate(
-        model,
-        torch.tensor([ids]).repeat(count, 1),
-        facts.mask,
-        order=order,
-        temperature=temperature,
-        never=[*special, *unknown],
-        seed=seed,
-    )
+    blank, never = torch.tensor([ids]).repeat(count, 1), [*special, *unknown]
+    if steps is None:
+        made = generate(model, blank, facts.mask, order=order, temperature=temperature, never=never, seed=seed)
+    else:
+        made = generate_by_time(model, blank, facts.mask, steps=steps, temperature=temperature, never=never, seed=seed)
     return [str(tokenizer.decode(one, skip_special_tokens=True)) for one in made.tolist()]
 
 

@@ -112,6 +112,7 @@ SCHEMES = [
     Scheme(name="mage", grid=grid_of(16, 16, axes="h w"), visible=128, target=-1),
     Scheme(name="maskgit", grid=grid_of(16, 16, axes="h w"), visible=None),
     Scheme(name="maskvit", grid=grid_of(16, 16, 16, axes="t h w"), visible=None),
+    Scheme(name="mdlm", grid=TEXT, visible=None, cues=a_text),
     Scheme(name="mesh-mask", grid=grid_of(1885, axes="node"), visible=1131),
     Scheme(name="mosaicbert", grid=TEXT, visible=None, cues=a_text),
     Scheme(name="motion-guided", grid=CLIP, visible=8 * 19, cues=any_flow),

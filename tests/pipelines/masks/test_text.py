@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from maskstream.pipelines.masks import (
     MASKS,
     PADDING,
+    SPECIAL,
     ByClass,
     ByView,
     Cues,
@@ -20,9 +21,11 @@ from maskstream.pipelines.masks import (
     Draw,
     Mask,
     MaskBatch,
+    MaskedDiffusion,
     Padded,
     Replace,
     ScoredFirst,
+    Stratified,
     TextMaskBatch,
     Tokens,
     UniformCount,
@@ -44,6 +47,8 @@ TEXT_MASKS = [
     ByClass(scores=tuple(float(c) for c in range(17))),
     ScoredFirst(),
     DecoderRows(pool=8),
+    MaskedDiffusion(),
+    MaskedDiffusion(exact=True),
     Replace(mask=WholeWords(), mask_id=MASK_ID, vocabulary=30522),
 ]
 
@@ -153,6 +158,36 @@ def test_pmlm_hides_every_number_of_tokens_equally_often() -> None:
     assert abs(counts[8] - 900) < 4.5 * np.sqrt(900 * 0.7)  # 9 and 10 of a text with 8 tokens that can be hidden
     short = Tokens(ratio=UniformCount(share=1 / 6))
     assert set(hidden_of(short, 10, draws(cues)).sum(1).tolist()) == {1, 2}
+
+
+def test_masked_diffusion_hides_each_token_with_the_chance_that_it_says() -> None:
+    cues = [text(60, np.random.default_rng(i)) for i in range(2000)]
+    batch = Padded(mask=MaskedDiffusion()).draw(token_grid(60), draws(cues))
+    assert isinstance(batch, TextMaskBatch)
+    assert batch.ratio is not None
+    assert batch.ratio.dtype == torch.float32
+    ratio, words = batch.ratio.numpy().astype(float), np.array([c.words for c in cues])
+    assert not batch.masked.numpy()[words < 0].any()
+    n, hidden = (words >= 0).sum(1), batch.masked.numpy().sum(1)
+    spread = (hidden - n * ratio) / np.sqrt(n * ratio * (1 - ratio))
+    assert abs(spread.mean()) < 4.5 / np.sqrt(2000)
+    assert abs((spread**2).mean() - 1) < 0.2
+    assert 0.001 <= ratio.min() < 0.01
+    assert np.abs(np.histogram(ratio, 10, (0, 1))[0] - 200).max() < 4.5 * np.sqrt(200 * 0.9)
+
+
+def test_exact_masked_diffusion_hides_each_count_once_in_as_many_views_or_epochs() -> None:
+    mask = MaskedDiffusion(ratio=Stratified(strata=12), exact=True)
+    cues = Cues(words=np.array([SPECIAL, *range(12), SPECIAL, PADDING]))
+    for name in ("view", "epoch"):
+        for key in ("a", "b"):
+            drawn = [
+                Draw.of(0, i if name == "epoch" else 0, key, i if name == "view" else 0, Place(), cues)
+                for i in range(12)
+            ]
+            maps = [mask.maps(token_grid(15), one) for one in drawn]
+            assert sorted(int(one.hidden.sum()) for one in maps) == list(range(1, 13))
+            assert all(one.ratio == np.float32(one.hidden.sum() / 12) for one in maps)
 
 
 @pytest.mark.parametrize("mask", [Tokens(ratio=0.4), WholeWords(ratio=0.4), Tokens(ratio=0.4, each=True)], ids=repr)

@@ -65,7 +65,7 @@ def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGr
     losses, right, found = [], [], []
     for batch in measured:
         hidden = hidden_tokens(batch)
-        logits = model.logits(model.encode(batch, hidden.place))
+        logits = model.hidden_logits(batch, hidden)
         losses.append(F.cross_entropy(logits.float(), hidden.label, reduction="none"))
         right.append(logits.argmax(dim=-1) == hidden.label)
         found.append(neighbours(batch))

@@ -1,0 +1,73 @@
+"""The forward process of masked diffusion: a ratio that is drawn anew for each text, and kept for its loss."""
+
+from dataclasses import dataclass, field
+from math import floor
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipelines.masks.core import TEXT, Draw, Mask, Ratio, Scheme, Shot, TokenGrid, as_ratio_law
+from maskstream.pipelines.masks.laws.random import Uniform
+from maskstream.pipelines.masks.patterns.padded import Padded
+from maskstream.pipelines.masks.patterns.random import random_tokens
+
+from .replace import TextMaps
+from .words import word_cue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskedDiffusion(Mask):
+    """Each token of a text is hidden with the chance t, which is drawn for the text: `TextMaskBatch.ratio`.
+
+    t is the time of a diffusion whose noise is [MASK] and whose schedule is log-linear, so that a share of 1 - t stays;
+    1 / t is then the weight of its loss. Special tokens and padding are never hidden. ratio: the law of t; the default
+    leaves out times below 0.001, as the authors' code does, where a single token would have a weight of thousands.
+    exact: floor(t n) + 1 of n tokens are hidden instead, any of them, and that share is the ratio; the mean loss is the
+    same if t is uniform from 0 to 1, and varies less. Counts differ from text to text (see `Padded`).
+
+    The grid's axes are (token,); the cue is `words`. Sources: MDLM (Sahoo et al. 2024, sec. 3); LLaDA (Nie et al. 2025,
+    sec. 2), which evaluates with exact counts.
+    """
+
+    ratio: Ratio = field(default_factory=lambda: Uniform(low=0.001, high=1.0))
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        as_ratio_law(self.ratio, by="MaskedDiffusion")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"words"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.maps(grid, draw).hidden
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
+        words = word_cue(grid, draw, by="MaskedDiffusion")
+        t = as_ratio_law(self.ratio, by="MaskedDiffusion").draw(draw)
+        if not self.exact:
+            hidden = (draw.rng.random(len(words)) < t) & (words >= 0)
+            return TextMaps(hidden=hidden, ratio=np.float32(t))
+        places = np.flatnonzero(words >= 0)
+        n = len(places)
+        count = min(floor(t * n) + 1, n)
+        hidden = np.zeros(len(words), dtype=np.bool_)
+        hidden[places] = random_tokens(n, n - count, draw.rng)
+        return TextMaps(hidden=hidden, ratio=np.float32(count / max(n, 1)))
+
+
+SCHEMES = (
+    Scheme(
+        name="mdlm",
+        paper="MDLM",
+        section="sec. 3",
+        mask=Padded(mask=MaskedDiffusion()),
+        grid=TEXT,
+        title="Masked diffusion",
+        note=(
+            "A time t from 0 to 1 is drawn for each text, and each of its tokens is hidden with the chance t; "
+            "`TextMaskBatch.ratio` has t, whose inverse is the weight of the loss."
+        ),
+        shots=(Shot(caption="a draw"), Shot(caption="another", epoch=2)),
+    ),
+)

@@ -1,0 +1,243 @@
+"""Evaluates a masked diffusion language model by its bound of the likelihood of held-out texts, and draws texts by it.
+
+The bound is an integral over the time, by draws: each text is hidden at `DRAWS` ratios that are spread evenly, with
+exact counts, so that neither the ratio nor the count adds noise. It holds for any masked language model: one that was
+trained with every number of hidden tokens (PMLM) has the bound of drawing them one by one in a random order, which is
+the same number. So models of both kinds, and counts that predict from left to right, can be compared.
+
+Shapes: B texts of N tokens, K tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskstream.pipelines.masks import MaskedDiffusion, Padded, Replace, Stratified
+from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.train.evaluate.evaluation import (
+    Compared,
+    Evaluation,
+    Score,
+    TrainingLoss,
+    read_batches,
+    read_first,
+    read_shuffled,
+    trained_on,
+)
+from maskstream.train.nn.token_layers import hidden_tokens
+from maskstream.train.nn.token_model import TokenModel
+
+from .model import DiffusionLanguageConfig, need_ratio, only_possible
+
+MEASURED = 256
+"""The largest number of texts that are measured."""
+DRAWS = 16
+"""How often each of them is hidden."""
+COUNTED = 1 << 16
+"""The largest number of rows whose ids are counted."""
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+"""How many tokens of a shorter context count as much as those that were seen after a longer one."""
+_AT_ONCE = 32
+READING = (
+    "A held-out text with the tokens that the model had to predict, and with the most probable token in their places. "
+    "How many are hidden differs from text to text."
+)
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bound:
+    """A bound of the negative log-likelihood. value: in nats a token. error: its standard error over the draws of
+    ratios, 0 for one draw. tokens: how many there are, without special ones. draws: how often each was hidden.
+    """
+
+    value: float
+    error: float
+    tokens: int
+    draws: int
+
+
+@torch.inference_mode()
+def measure_bound(model: TokenModel, batches: Iterable[TextBatch], draws: int) -> Bound:
+    """The bound of a model on batches whose mask has ratios, with `draws` views of each text.
+
+    ValueError for no token or another mask.
+    """
+    total, tokens = torch.zeros(draws, dtype=torch.float64), torch.zeros(draws, dtype=torch.float64)
+    for batch in batches:
+        hidden, view = hidden_tokens(batch), torch.arange(len(batch)) % draws
+        row = hidden.index // batch.tokens.shape[1]
+        logits = only_possible(model.hidden_logits(batch, hidden), batch, hidden)
+        errors = F.cross_entropy(logits.float(), hidden.label, reduction="none") / need_ratio(batch)[row]
+        total.index_add_(0, view[row], errors.double())
+        tokens.index_add_(0, view, (batch.words >= 0).sum(dim=1).double())
+    if not tokens.sum():
+        raise ValueError("a bound needs at least one token, got none; take a split with a document in it")
+    each = total / tokens
+    error = float(each.std() / math.sqrt(draws)) if draws > 1 else 0.0
+    return Bound(value=float(total.sum() / tokens.sum()), error=error, tokens=int(tokens[0]), draws=draws)
+
+
+def bounded(config: TextData, draws: int = DRAWS) -> TextData:
+    """The data config whose batches give a bound: `draws` views of each text, at ratios that are spread evenly."""
+    mask = MaskedDiffusion(ratio=Stratified(strata=draws), exact=True)
+    return replace(config, views=draws, mask=Padded(mask=Replace(mask=mask, keep=0.0, random=0.0)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Counts:
+    """How often contexts, numbers, were followed by ids. keys: int64, ascending, context * vocabulary + id."""
+
+    keys: Int64s
+    found: Int64s
+    contexts: Int64s
+    totals: Int64s
+
+    @classmethod
+    def of(cls, context: Int64s, ids: Int64s, vocabulary: int) -> _Counts:
+        keys, found = np.unique(context * vocabulary + ids, return_counts=True)
+        contexts, totals = np.unique(context, return_counts=True)
+        return cls(keys=keys, found=found, contexts=contexts, totals=totals)
+
+    def smoothed(
+        self, context: Int64s, ids: Int64s, vocabulary: int, shorter: npt.NDArray[np.float64], strength: float
+    ) -> npt.NDArray[np.float64]:
+        """The probability of ids (K,) after contexts (K,), smoothed by `strength` tokens of a shorter context's."""
+        seen = _looked_up(self.keys, self.found, context * vocabulary + ids)
+        return (seen + strength * shorter) / (_looked_up(self.contexts, self.totals, context) + strength)
+
+
+def _looked_up(keys: Int64s, values: Int64s, asked: Int64s) -> Int64s:
+    """The values of keys that are there, 0 of the others."""
+    place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[place] == asked, values[place], 0)
+
+
+def measure_ngrams(counted: Iterable[TextBatch], measured: Iterable[TextBatch], vocabulary: int) -> dict[str, float]:
+    """The negative log-likelihood in nats a token of counts of ids, and of counts that predict each token from the one
+    or the two before it, at the best of `STRENGTHS` for the measured texts.
+
+    Like the bound it is that of a text whose length is given: special tokens are read, and never predicted.
+    """
+    last, one, two = map(np.concatenate, zip(*map(_read_contexts, counted), strict=True))
+    ids, before, both = map(np.concatenate, zip(*map(_read_contexts, measured), strict=True))
+    single = np.bincount(last, minlength=vocabulary) + 1.0
+    alone = (single / single.sum())[ids]
+    pairs = _Counts.of(one, last, vocabulary)
+    triples = _Counts.of(one + vocabulary * two, last, vocabulary)
+    losses: dict[str, list[float]] = {"counts of pairs": [], "counts of triples": []}
+    for near, far in product(STRENGTHS, STRENGTHS):
+        after_one = pairs.smoothed(before, ids, vocabulary, alone, near)
+        after_two = triples.smoothed(before + vocabulary * both, ids, vocabulary, after_one, far)
+        losses["counts of pairs"].append(float(-np.log(after_one).mean()))
+        losses["counts of triples"].append(float(-np.log(after_two).mean()))
+    best = {f"{name}, left to right": min(values) for name, values in losses.items()}
+    return {**best, "counts of ids": float(-np.log(alone).mean())}
+
+
+def _read_contexts(batch: TextBatch) -> tuple[Int64s, Int64s, Int64s]:
+    """The ids of all tokens but special ones, the ids before them, and those before these: each int64 (K,).
+
+    The second token of a text has none two before it, and has that one before it again.
+    """
+    ids = batch.unpadded.tokens.numpy().astype(np.int64)
+    place = batch.unpadded.positions.numpy()
+    at = np.flatnonzero(batch.unpadded.gathered(batch.words).numpy() >= 0)
+    at = at[place[at] > 0]
+    return ids[at], ids[at - 1], ids[at - np.minimum(place[at], 2)]
+
+
+def evaluate(model: TokenModel, config: TextData, data: SplitLocation, shown: int) -> Evaluation:
+    """The bound on a held-out split, compared with the likelihoods of counts of the training split."""
+    size = min(len(Manifest.load(data)), _AT_ONCE)
+    bound = measure_bound(model, read_shuffled(bounded(config), data, most=MEASURED, size=_AT_ONCE), DRAWS)
+    counts = measure_ngrams(
+        read_batches(replace(config, packing="pack", mask=None), trained_on(data), size=size, samples=COUNTED),
+        read_shuffled(replace(config, mask=None), data, most=MEASURED, size=_AT_ONCE),
+        model.config.vocabulary,
+    )
+    batch = read_first(config, data, shown)
+    with torch.inference_mode():
+        made = model.reconstructed(batch)
+    rows = range(min(shown, len(batch)))
+    score = Score(
+        name="bound of the negative log-likelihood",
+        value=bound.value,
+        unit="nats",
+        of="tokens",
+        count=bound.tokens,
+        baselines=counts,
+    )
+    notes = {"perplexity": math.exp(bound.value), "draws of each text": bound.draws, "standard error": bound.error}
+    return Evaluation(
+        scores=(score,),
+        notes=notes,
+        examples=(Compared(title="Predictions", reading=READING, batch=batch, made=made, rows=rows),),
+        loss=TrainingLoss(
+            name="The bound of the negative log-likelihood in nats a token",
+            baseline="counts of the two tokens before",
+            value=min(counts.values()),
+        ),
+        learns=(
+            "A masked diffusion model learns by predicting the tokens that it was not shown, at any ratio from none to "
+            "all. So it can draw a text from nothing, and its loss is a bound of how probable texts are."
+        ),
+    )
+
+
+@torch.inference_mode()
+def generate(
+    model: TokenModel,
+    ids: Tensor,
+    blank: int,
+    *,
+    steps: int = 64,
+    temperature: float = 1.0,
+    never: Sequence[int] = (),
+    seed: int = 0,
+) -> Tensor:
+    """The texts ids int (B, N) with each `blank` id drawn by the ancestral sampler: int64 (B, N).
+
+    The time goes from 1 to 0 in `steps` equal steps. In a step from t to s each blank is filled with the chance (t - s)
+    / t, independently of the others, from the softmax of its logits / temperature; at temperature 0 with the most
+    probable id. What is filled in stays. never: ids that are not drawn, such as special ones; a blank never is. seed:
+    decides all. ValueError for steps below 1 or a temperature below 0.
+    """
+    if steps < 1 or temperature < 0:
+        raise ValueError(f"steps must be at least 1 and temperature 0 or more, got {steps} and {temperature}")
+    model.eval()
+    device = ids.device
+    rng = torch.Generator(device).manual_seed(seed)
+    made = ids.long().clone()
+    documents, n = made.shape
+    edges = torch.arange(documents + 1, device=device, dtype=torch.int32) * n
+    places = torch.arange(n, device=device).repeat(documents)
+    for left in range(steps, 0, -1):
+        blanks = made == blank
+        filled = blanks & (torch.rand((documents, n), generator=rng, device=device) < 1 / left)
+        if not filled.any():
+            continue  # the model reads the same as in the step before
+        x = model.encode_ids(made.flatten(), places, edges, n, torch.nonzero(filled.flatten())[:, 0])
+        logits = model.logits(x).float()
+        logits[:, [blank, *never]] = -torch.inf
+        if temperature == 0:
+            made[filled] = logits.argmax(dim=-1)
+        else:
+            chances = (logits / temperature).softmax(dim=-1)
+            made[filled] = torch.multinomial(chances, 1, generator=rng)[:, 0]
+    return made
+
+
+EVALUATIONS = {DiffusionLanguageConfig: evaluate}
