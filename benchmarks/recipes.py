@@ -47,6 +47,7 @@ Row = dict[str, Any]
 
 
 SETS = {
+    "ijepa-tiny": "fashion-mnist",
     "maskvit-tiny": "metaworld",
     "mgmae-tiny": "moving-fashion-mnist",
     "medthink-tiny": "scenes-counting",

@@ -110,6 +110,13 @@ PAPERS = (
     ),
     Paper(name="MAE", kind="images", schemes=("mae",), recipes=("mae-base", "mae-tiny"), data="sample-image"),
     Paper(
+        name="I-JEPA",
+        kind="images",
+        schemes=("i-jepa",),
+        recipes=("ijepa-base", "ijepa-tiny"),
+        data="fashion-mnist",
+    ),
+    Paper(
         name="CropMAE",
         kind="images, video",
         schemes=("cropmae",),

@@ -55,6 +55,7 @@ from .patterns import (
     random,
     shapes,
     strips,
+    target_blocks,
     top_scores,
     views,
 )
@@ -69,6 +70,7 @@ from .patterns.padded import Joint, Padded
 from .patterns.random import Random
 from .patterns.shapes import MeshNodes, Submesh, VoxelAware, submesh
 from .patterns.strips import FilledStrips, Strips
+from .patterns.target_blocks import BlockMaskBatch, TargetBlocks
 from .patterns.top_scores import TopScores
 from .patterns.views import ByView, Complementary, Shared
 from .text import by_class, diffusion, replace, words
@@ -85,6 +87,7 @@ SCHEMES: tuple[Scheme, ...] = (
     *energy.SCHEMES,
     *dual.SCHEMES,
     *multi_block.SCHEMES,
+    *target_blocks.SCHEMES,
     *block.SCHEMES,
     *views.SCHEMES,
     *strips.SCHEMES,
@@ -110,6 +113,7 @@ __all__ = [
     "SCHEMES",
     "SPECIAL",
     "Block",
+    "BlockMaskBatch",
     "Box",
     "ByClass",
     "ByEnergy",
@@ -159,6 +163,7 @@ __all__ = [
     "Stratified",
     "Strips",
     "Submesh",
+    "TargetBlocks",
     "TextMaskBatch",
     "TokenGrid",
     "Tokens",

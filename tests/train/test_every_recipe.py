@@ -82,6 +82,10 @@ CUTS = {
     "vqframes": ("clip.frames=2", "clip.stride=4", "clip.size=16", "batch_size=2", *QUANTISER),
     "where2imagine": ("clip.frames=2", "clip.size=32", "data.patch=8", "batch_size=2", *SIZES),
     "mpm": ("clip.frames=12", "batch_size=2", *SIZES[1:], "model.width=16", "model.hidden=16"),
+    "ijepa": (
+        *("data.size=32", "data.patch=4", "batch_size=2", *SIZES),
+        *(f"model.predictor_{part}" for part in ("width=16", "depth=1", "heads=2")),
+    ),
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
 }
 """What makes each family of recipes small: how many pixels, samples, tokens and layers."""

@@ -193,6 +193,13 @@ def load_checkpoint(
             moments = {name: files.like(name, by_name.get(name.rpartition("/")[0])) for name in files.names}
     except (OSError, SafetensorError) as error:
         raise ResumeError(f"{checkpoint} cannot be read ({error}); run the same command again") from error
+    lacking = sorted({name.partition(".")[0] for name in own.keys() - weights.keys()})
+    if "teacher" in lacking:
+        raise ResumeError(
+            f"{checkpoint} has no teacher: {len([n for n in own.keys() - weights.keys() if n.startswith('teacher.')])} "
+            "of its tensors are missing, and the run would go on towards another; put back the whole checkpoint, or "
+            "start over without resuming (--no-resume)"
+        )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

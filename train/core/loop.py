@@ -181,7 +181,13 @@ class Trainer:
             module,
             self.optimiser,
             self.recipe.optimiser,
-            StepSettings(device=self.device, seed=seed, dtype=self._dtype, may_skip=self.settings.on_nan == "skip"),
+            StepSettings(
+                device=self.device,
+                seed=seed,
+                dtype=self._dtype,
+                may_skip=self.settings.on_nan == "skip",
+                steps=self.steps,
+            ),
             scale=self._tally.scale if self._dtype == torch.float16 else None,
             average=self.average,
         )

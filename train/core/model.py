@@ -155,6 +155,11 @@ class Model(nn.Module, ABC, Generic[BatchT]):
         """
         return ()
 
+    def follow(self, step: int, steps: int) -> None:
+        """Moves what follows the weights, such as a teacher, after step `step` (from 0) of `steps`; a step that is
+        skipped moves nothing. By default nothing follows.
+        """
+
     def forward(self, batch: BatchT) -> Losses:
         """The same as `loss`. A training step calls the module, so that DistributedDataParallel synchronises."""
         return self.loss(batch)

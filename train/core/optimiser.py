@@ -119,7 +119,8 @@ class OptimiserConfig(Config):
 
     layer_decay: each block of the encoder has the learning rate of the one after it times this (Clark et al., 2020,
     section 3; BEiT); what comes before the blocks has that of the first block times this. average: the decay of the
-    moving average of the weights, such as 0.9999 (see `Average`); None for no average.
+    moving average of the weights, such as 0.9999 (see `Average`); None for no average. last_weight_decay: the weight
+    decay goes from weight_decay to it along half a cosine over the run (DINO, Caron et al., 2021); None stays.
     """
 
     betas: tuple[float, float] = (0.9, 0.95)
@@ -128,12 +129,18 @@ class OptimiserConfig(Config):
     max_grad_norm: float | None = None
     layer_decay: float = 1.0
     average: float | None = None
+    last_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         if self.eps <= 0 or self.weight_decay < 0:
             raise ValueError(f"eps must be > 0 and weight_decay >= 0, got {self.eps}, {self.weight_decay}")
+        if self.last_weight_decay is not None and min(self.last_weight_decay, self.weight_decay) <= 0:
+            raise ValueError(
+                f"a weight decay that changes is above 0 at both ends, got {self.weight_decay} and "
+                f"last_weight_decay={self.last_weight_decay}"
+            )
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be > 0, or None for no limit, got {self.max_grad_norm}")
         if not 0 < self.layer_decay <= 1:
@@ -205,6 +212,16 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Sets the learning rate of the next step; that of a group is it times the group's factor."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group.get(RATE, 1.0)
+
+
+def set_decay(optimiser: torch.optim.Optimizer, config: OptimiserConfig, progress: float) -> None:
+    """Sets the weight decay of the next step, where it changes over the run; progress: in [0, 1]."""
+    if config.last_weight_decay is not None:
+        left = 0.5 * (1 + math.cos(math.pi * progress))
+        value = config.last_weight_decay + (config.weight_decay - config.last_weight_decay) * left
+        for group in optimiser.param_groups:
+            if group["weight_decay"]:
+                group["weight_decay"] = value
 
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> tuple[Tensor, dict[str, Tensor]]:

@@ -21,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .distributed import rank, sum_over_ranks, world_size
-from .model import LEAST, Losses
-from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_lr
+from .model import LEAST, Losses, Model
+from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_decay, set_lr
 from .parallel import share_rest, sharing
 from .process import seeded, step_seed
 from .timing import StepClock
@@ -145,13 +145,15 @@ class StepReport:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepSettings:
     """How steps are computed. seed: of what the model draws. dtype: of matrix products. may_skip: leave out a step
-    whose loss or gradient is not finite; a CUDA device is then waited for in every step.
+    whose loss or gradient is not finite; a CUDA device is then waited for in every step. steps: of the whole run, over
+    which weight decay and teachers change.
     """
 
     device: torch.device
     seed: int
     dtype: torch.dtype = torch.float32
     may_skip: bool = False
+    steps: int = 1
 
 
 class Stepper:
@@ -182,6 +184,7 @@ class Stepper:
         on_device = [batch.to(self._device, non_blocking=True) for batch in batches]
         clock.lap("data")
         set_lr(self._optimiser, lr)
+        set_decay(self._optimiser, self._config, number / self._settings.steps)
         parts, results = self._gradients(on_device, number, clock)
         norm, norms = limit_gradients(self._model, self._config)
         asked = norm.new_full((), float(asked_to_stop))
@@ -192,6 +195,8 @@ class Stepper:
             self._optimiser.step()
             if self._average is not None:
                 self._average.update(number)
+            if isinstance(self._model, Model):
+                self._model.follow(number, self._settings.steps)
         self._optimiser.zero_grad()
         if self._scale is not None:
             self._scale.update(overflowed=skipped)

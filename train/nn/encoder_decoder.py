@@ -112,11 +112,18 @@ class TokenDecoder(nn.Module):
             if vectors is not None:
                 nn.init.trunc_normal_(vectors, std=0.02, a=-0.02, b=0.02)
 
-    def forward(self, encoded: Sequence[Tensor], visible: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
+    def forward(
+        self,
+        encoded: Sequence[Tensor],
+        visible: Sequence[Tensor],
+        target: Sequence[Tensor],
+        valid: Tensor | None = None,
+    ) -> list[Tensor]:
         """The predictions (B, M, n_targets) of the tokens `target` (B, M), per kind.
 
         encoded: the encoder's output (B, V, D) for the tokens `visible` (B, V), per kind; (B, 1 + V, D) with a class
-        token.
+        token. valid: bool (B, V + M), the visible tokens of all kinds, then the targets; tokens that are not valid are
+        padding and are not attended to, without windows and class token.
         """
         if self.own_class:
             encoded = [one[:, 1:] for one in encoded]
@@ -133,7 +140,8 @@ class TokenDecoder(nn.Module):
         hidden = [self.mask_token + place[index] for place, index in zip(places, target, strict=True)]
         known = [one + place[index] for one, place, index in zip(seen, places, visible, strict=True)]
         counts = [index.shape[1] for index in target]
-        x = self.stack(torch.cat((*whole, *known, *hidden), dim=1), last=sum(counts))
+        mask = None if valid is None else valid[:, None, None, :]
+        x = self.stack(torch.cat((*whole, *known, *hidden), dim=1), mask, last=sum(counts))
         return [head(part) for head, part in zip(self.head, x.split(counts, dim=1), strict=True)]
 
     def _place(self, kind: int) -> Tensor:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from maskstream.pipelines.masks import Block, MultiBlock, UniformCount
+from maskstream.pipelines.masks import Block, BlockMaskBatch, MultiBlock, Padded, TargetBlocks, UniformCount
+from maskstream.pipelines.masks.core.scheme import square
 
 from .mask_table import CLIP, IMAGE, draws_of
 
@@ -82,3 +83,65 @@ def test_multi_block_is_v_jepas(restored: None, blocks: int, scale: float) -> No
     assert (maps == maps[:, :1]).all()
     check_alike(maps[:, 0], slow)
     assert 0.6 < maps.mean() < 0.95
+
+
+def slow_target_blocks(rng: np.random.Generator, number: float, of_context: float) -> tuple[Maps, Maps]:
+    """The targets and the context of I-JEPA's collator (section 3), token by token, at every place of the plane."""
+
+    def block(low: float, high: float, narrow: float, wide: float, u: float) -> tuple[int, int]:
+        area, aspect = int(196 * (low + u * (high - low))), narrow + u * (wide - narrow)
+        return min(round(sqrt(area * aspect)), 13), min(round(sqrt(area / aspect)), 13)
+
+    def filled(size: tuple[int, int]) -> set[tuple[int, int]]:
+        top, left = int(rng.integers(14 - size[0] + 1)), int(rng.integers(14 - size[1] + 1))
+        return {(top + i, left + j) for i in range(size[0]) for j in range(size[1])}
+
+    targets = set[tuple[int, int]]().union(*(filled(block(0.15, 0.2, 0.75, 1.5, number)) for _ in range(4)))
+    while len(seen := filled(block(0.85, 1.0, 1.0, 1.0, of_context)) - targets) <= 10:
+        pass
+    made = np.zeros((2, 14, 14))
+    for plane, tokens in zip(made, (targets, seen), strict=True):
+        for token in tokens:
+            plane[token] = 1
+    return made[0], made[1]
+
+
+def test_target_blocks_are_i_jepas() -> None:
+    mask, rng = TargetBlocks(scope="view"), np.random.default_rng(3)
+    drawn = [mask.maps(IMAGE, draw) for draw in draws_of(IMAGE, [str(i) for i in range(COUNT)])]
+    slow = [slow_target_blocks(rng, *rng.random(2)) for _ in range(COUNT)]
+    check_alike(
+        np.stack([one.target for one in drawn if one.target is not None]).reshape(COUNT, 14, 14).astype(float),
+        np.stack([one[0] for one in slow]),
+    )
+    check_alike(
+        np.stack([~one.hidden for one in drawn]).reshape(COUNT, 14, 14).astype(float),
+        np.stack([one[1] for one in slow]),
+    )
+
+
+def test_the_blocks_of_a_batch_have_one_size_and_its_contexts_none_of_their_tokens() -> None:
+    batch = Padded(mask=TargetBlocks()).draw(IMAGE, draws_of(IMAGE, [str(i) for i in range(40)]))
+    assert isinstance(batch, BlockMaskBatch)
+    for row, masked, target, count in zip(batch.blocks, batch.masked, batch.target, batch.n_target, strict=True):
+        for block in row:
+            places = np.stack(np.divmod(block.numpy(), 14))
+            sides = places.max(1) - places.min(1) + 1
+            assert sides.prod() == len(block) == len(set(block.tolist()))
+        assert sorted(set(row.flatten().tolist())) == target[:count].tolist()
+        assert bool(masked[row].all())
+        assert int((~masked).sum()) >= 11
+    one, other = batch.rows(slice(0, 3)), batch.rows(slice(3, None))
+    assert BlockMaskBatch.concatenated([one, other]).blocks.equal(batch.blocks)
+
+
+@pytest.mark.parametrize("side", [2, 3, 4])
+def test_every_plane_shows_a_token(side: int) -> None:
+    grid = square(side)
+    batch = Padded(mask=TargetBlocks()).draw(grid, draws_of(grid, [str(i) for i in range(30)]))
+    assert int((~batch.masked).sum(1).min()) >= 1
+
+
+def test_blocks_of_several_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="blocks of a batch have one size"):
+        Padded(mask=TargetBlocks(scope="view")).draw(IMAGE, draws_of(IMAGE, [str(i) for i in range(20)]))

@@ -1,0 +1,163 @@
+"""Target blocks: a few blocks of a picture are predicted, each by itself, from one large block without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from maskstream.pipelines.masks.core import PICTURE, Draw, Maps, Mask, MaskBatch, Scheme, Scope, TokenGrid, check_scope
+
+from .padded import Padded
+
+Interval = tuple[float, float]
+
+ATTEMPTS = 20
+"""Draws of the context's place; after them that which keeps the most tokens is taken."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockMaskBatch(MaskBatch):
+    """A MaskBatch whose targets lie in blocks.
+
+    blocks: int64 (B, P, K), the tokens of each of P blocks of K tokens; blocks may overlap. `target` has each token of
+    their union once.
+    """
+
+    blocks: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockMaps(Maps):
+    """The mask of one view; blocks int64 (P, K) is a row of BlockMaskBatch."""
+
+    blocks: npt.NDArray[np.int64]
+
+    @classmethod
+    def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> BlockMaskBatch:
+        """The BlockMaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`.
+
+        ValueError where the blocks of two samples have other sizes.
+        """
+        sizes = sorted({m.blocks.shape for m in maps})
+        if len(sizes) > 1:
+            raise ValueError(
+                f"the blocks of a batch have one size, got {sizes[0]} and {sizes[-1]} (blocks, tokens); use "
+                "TargetBlocks(scope='batch')"
+            )
+        batch = super(BlockMaps, cls).batched(maps, grid, ragged=ragged)
+        return BlockMaskBatch(
+            grid=batch.grid,
+            masked=batch.masked,
+            visible=batch.visible,
+            target=batch.target,
+            weight=batch.weight,
+            n_visible=batch.n_visible,
+            n_target=batch.n_target,
+            blocks=torch.from_numpy(np.array([m.blocks for m in maps])),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetBlocks(Mask):
+    """`blocks` blocks at random places are targets; the encoder sees one block, the context, without the targets.
+
+    A target covers a share `scale` of the plane, with an aspect h / w from `aspect`; the context is a square with a
+    share `context`. The sizes are one for all targets, and by default for all samples of a batch (`scope`); places are
+    drawn for each view. A context that keeps fewer than `least` tokens is drawn again.
+
+    The counts of visible tokens differ from sample to sample (see `Padded`). The grid's axes are (h, w). Source: I-JEPA
+    (Assran et al. 2023, section 3 and appendix A.1). As in its code, one number gives a block's area and its aspect,
+    and a block is smaller than the plane in h and in w. Differs from it: a block may also touch the last row and the
+    last column, theirs never does; the published collator cuts all contexts of a batch to the shortest
+    (`MaskBatch.cut`); after 20 draws in vain theirs drops a target from what the context must avoid.
+    """
+
+    blocks: int = 4
+    scale: Interval = (0.15, 0.2)
+    aspect: Interval = (0.75, 1.5)
+    context: Interval = (0.85, 1.0)
+    least: int = 11
+    scope: Scope = "batch"
+
+    def __post_init__(self) -> None:
+        check_scope(self.scope)
+        if min(self.blocks, self.least) < 1:
+            raise ValueError(f"blocks and least are 1 or more, got {self.blocks} and {self.least}")
+        for name in ("scale", "context"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} is an interval of shares, 0 < low <= high <= 1, got {(low, high)}")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect is an interval of h / w above 0, got {self.aspect}")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.maps(grid, draw).hidden
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> BlockMaps:
+        h, w = grid.need("h", "w", by="TargetBlocks")
+        if min(h, w) < 2:
+            raise ValueError(f"TargetBlocks needs a plane of 2 x 2 tokens or more, got {h} x {w}")
+        of_targets, of_context = draw.generator(self.scope, "size of target blocks").random(2).tolist()
+        size = _size(h, w, self.scale, self.aspect, of_targets)
+        tokens = np.arange(h * w).reshape(h, w)
+        blocks = np.stack([tokens[_place(h, w, size, draw.rng)].reshape(-1) for _ in range(self.blocks)])
+        target = np.zeros(h * w, dtype=np.bool_)
+        target[blocks] = True
+        large = _size(h, w, self.context, (1.0, 1.0), of_context)
+        return BlockMaps(hidden=~self._seen(target.reshape(h, w), large, draw.rng), target=target, blocks=blocks)
+
+    def _seen(
+        self, target: npt.NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
+    ) -> npt.NDArray[np.bool_]:
+        """The tokens of the context, bool (N,): one at least."""
+        h, w = target.shape
+        best = np.zeros(target.size, dtype=np.bool_)
+        for _ in range(ATTEMPTS):
+            seen = np.zeros_like(target)
+            seen[_place(h, w, size, rng)] = True
+            seen &= ~target
+            if seen.sum() > best.sum():
+                best = seen.reshape(-1)
+            if best.sum() >= self.least:
+                return best
+        if not best.any():
+            others = np.flatnonzero(~target)
+            best[rng.choice(others if len(others) else target.size)] = True
+        return best
+
+
+def _size(h: int, w: int, share: Interval, aspect: Interval, number: float) -> tuple[int, int]:
+    """The rows and columns of a block; `number` in [0, 1) gives the place in both intervals."""
+    area, ratio = (low + number * (high - low) for low, high in (share, aspect))
+    tokens = int(h * w * area)
+    rows, columns = round(sqrt(tokens * ratio)), round(sqrt(tokens / ratio))
+    return min(max(rows, 1), h - 1), min(max(columns, 1), w - 1)
+
+
+def _place(h: int, w: int, size: tuple[int, int], rng: np.random.Generator) -> tuple[slice, slice]:
+    """A random place of a block in the plane."""
+    top, left = (rng.random(2) * (h - size[0] + 1, w - size[1] + 1)).astype(np.int64).tolist()
+    return slice(top, top + size[0]), slice(left, left + size[1])
+
+
+SCHEMES = (
+    Scheme(
+        name="i-jepa",
+        paper="I-JEPA",
+        section="sec. 3",
+        mask=Padded(mask=TargetBlocks()),
+        grid=PICTURE,
+        title="Target blocks",
+        note=(
+            "Four blocks of one size are predicted, each by itself. The encoder sees a large square without them. A "
+            "few tokens are neither seen nor predicted."
+        ),
+    ),
+)

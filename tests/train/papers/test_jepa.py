@@ -1,0 +1,214 @@
+"""Joint-embedding prediction beside transformers and plain loops; its teacher in steps, checkpoints and resumes."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from maskstream.pipelines.masks import Linear, Random, TargetBlocks
+from maskstream.pipelines.masks.core import Draw, TokenGrid
+from maskstream.pipelines.masks.patterns.padded import Padded
+from maskstream.pipelines.modalities.image.batch import IMAGENET_MEAN, IMAGENET_STD, ImageBatch
+from maskstream.pipelines.stream.rng import Place
+from maskstream.shards.checksummed import add_checksum, read_checksummed
+from maskstream.shards.errors import ResumeError
+from maskstream.train import Trainer, load_model
+from maskstream.train.core.export import FileSum
+from maskstream.train.papers.jepa.model import ImageJepaConfig
+from maskstream.train.recipes import chosen_recipe
+
+from ...pipelines.every_modality import write_split
+from ..test_every_recipe import CUTS
+
+GRID = TokenGrid(axes=("h", "w"), shape=(6, 6), patch=(4, 4))
+SMALL = ImageJepaConfig(width=32, depth=3, heads=4, predictor_width=16, predictor_depth=2, predictor_heads=2)
+
+
+def model_of(config=SMALL, seed=0):
+    """The model in float64, with random biases and norms too."""
+    model = config.build({"image": GRID}, seed=seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    return model.double()
+
+
+def batch_of(mask, samples=3):
+    draws = [Draw.of(0, 0, f"sample {i}", 0, Place(), cues=Draw(rng=None).cues) for i in range(samples)]
+    image = torch.randint(256, (samples, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    keys = [str(i) for i in range(samples)]
+    return ImageBatch(key=keys, label=torch.zeros(samples), image=image, mask=mask.draw(GRID, draws))
+
+
+def transformers_encoder(model):
+    """The model's encoder as an IJepaModel of transformers with the same weights."""
+    transformers = pytest.importorskip("transformers")
+    c = model.config
+    config = transformers.IJepaConfig(
+        hidden_size=c.width,
+        num_hidden_layers=c.depth,
+        num_attention_heads=c.heads,
+        intermediate_size=c.width * c.mlp_ratio,
+        image_size=24,
+        patch_size=4,
+        layer_norm_eps=c.eps,
+        attn_implementation="sdpa",
+    )
+    theirs = transformers.IJepaModel(config).double().eval()
+    ours, own = model.encoder, {}
+    own["embeddings.position_embeddings"] = ours.positions()[None].double()
+    weight = ours.embed[0].weight.view(c.width, 4, 4, 3).permute(0, 3, 1, 2)
+    own |= {
+        f"embeddings.patch_embeddings.projection.{n}": p for n, p in (("weight", weight), ("bias", ours.embed[0].bias))
+    }
+    for i, block in enumerate(ours.stacks[0].blocks):
+        parts = zip("qkv", block.attention.qkv.weight.chunk(3), strict=True)
+        own |= {f"layers.{i}.attention.{n}_proj.weight": p for n, p in parts}
+        biases = {"q": block.attention.q_bias, "k": torch.randn(c.width), "v": block.attention.v_bias}
+        own |= {f"layers.{i}.attention.{n}_proj.bias": p for n, p in biases.items()}
+        names = {"attention.o_proj": block.attention.out, "mlp.fc1": block.mlp.up, "mlp.fc2": block.mlp.down}
+        names |= {"layernorm_before": block.norm1.of[0], "layernorm_after": block.norm2.of[0]}
+        own |= {f"layers.{i}.{n}.{p}": getattr(part, p) for n, part in names.items() for p in ("weight", "bias")}
+    own |= {f"layernorm.{p}": getattr(ours.stacks[0].norm.of[0], p) for p in ("weight", "bias")}
+    theirs.load_state_dict(own)
+    return theirs
+
+
+def test_the_encoder_is_that_of_transformers():
+    model, batch = model_of(), batch_of(Random(ratio=0.5))
+    theirs = transformers_encoder(model)
+    model.teacher.load_state_dict(model.encoder.state_dict())
+    pixels = (batch.image.double() / 255 - torch.tensor(IMAGENET_MEAN).double()) / torch.tensor(IMAGENET_STD).double()
+    model.tokens.mean = (torch.tensor(IMAGENET_MEAN).double() * 255).repeat(16)
+    model.tokens.std = (torch.tensor(IMAGENET_STD).double() * 255).repeat(16)
+    with torch.no_grad():
+        expected = theirs(pixels.permute(0, 3, 1, 2)).last_hidden_state
+        found = model.token_features(batch)
+    assert expected.std() > 0.1
+    assert (found - expected).abs().max() < 1e-9
+
+
+def plain_block(x, block, heads):
+    """A pre-norm transformer block of one sequence (L, D), head by head."""
+    y = block.norm1.of[0](x)
+    q, k, v = (
+        y @ w.T + b
+        for w, b in zip(
+            block.attention.qkv.weight.chunk(3), (block.attention.q_bias, 0.0, block.attention.v_bias), strict=True
+        )
+    )
+    made = []
+    for qh, kh, vh in zip(q.chunk(heads, 1), k.chunk(heads, 1), v.chunk(heads, 1), strict=True):
+        made.append(torch.softmax(qh @ kh.T / kh.shape[1] ** 0.5, dim=1) @ vh)
+    x = x + block.attention.out(torch.cat(made, dim=1))
+    return x + block.mlp.down(F.gelu(block.mlp.up(block.norm2.of[0](x))))
+
+
+def plain_encoder(encoder, inputs, tokens, heads):
+    x = encoder.embed[0](inputs[tokens]) + encoder.positions()[tokens]
+    for block in encoder.stacks[0].blocks:
+        x = plain_block(x, block, heads)
+    return encoder.stacks[0].norm.of[0](x)
+
+
+def plain_loss(model, batch):
+    """The loss by the paper's section 3, one sample and one block after the other, without padding."""
+    c, p = model.config, model.predictor
+    errors = []
+    for i in range(len(batch)):
+        inputs = model.tokens.inputs(model.tokens.split(batch.image))[i].double()
+        context = (~batch.mask.masked[i]).nonzero()[:, 0]
+        with torch.no_grad():
+            wanted = plain_encoder(model.teacher, inputs, torch.arange(GRID.size), c.heads)
+            wanted = (wanted - wanted.mean(1, keepdim=True)) / (
+                wanted.var(1, unbiased=False, keepdim=True) + 1e-5
+            ).sqrt()
+        seen = p.bridge(plain_encoder(model.encoder, inputs, context, c.heads)) + p.positions()[context]
+        for block in batch.mask.blocks[i]:
+            x = torch.cat((seen, p.mask_token + p.positions()[block]))
+            for layer in p.stack.blocks:
+                x = plain_block(x, layer, c.predictor_heads)
+            made = p.head[0](p.stack.norm.of[0](x[len(context) :]))
+            apart = (made - wanted[block]).abs()
+            huber = torch.where(apart < 1, 0.5 * apart.square(), apart - 0.5)
+            errors.append({"smooth l1": huber, "l1": apart, "l2": apart.square()}[c.distance].mean(1))
+    return torch.cat(errors).mean()
+
+
+@pytest.mark.parametrize("distance", ["smooth l1", "l1", "l2"])
+def test_loss_and_gradients_are_those_of_plain_loops(distance):
+    model, batch = model_of(replace(SMALL, distance=distance)), batch_of(Padded(mask=TargetBlocks(least=3)))
+    assert len(set(batch.mask.n_visible.tolist())) > 1, "contexts of several lengths"
+    found, expected = model.loss(batch).loss(), plain_loss(model, batch)
+    assert abs(found - expected) < 1e-9
+    names = [name for name, _ in model.named_parameters() if not name.startswith("teacher")]
+    ours = torch.autograd.grad(found, [model.get_parameter(n) for n in names])
+    theirs = torch.autograd.grad(expected, [model.get_parameter(n) for n in names])
+    for name, one, other in zip(names, ours, theirs, strict=True):
+        assert (one - other).abs().max() < 1e-9, name
+
+
+def test_the_teacher_gets_no_gradient_and_drops_nothing():
+    model = chosen_recipe("ijepa-tiny", CUTS["ijepa"]).build()
+    assert all(not p.requires_grad for p in model.teacher.parameters())
+    assert all(p.requires_grad for p in model.encoder.parameters())
+    assert model.train().encoder.training
+    assert not model.teacher.training
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write_split("image", tmp_path_factory.mktemp("jepa") / "image")
+
+
+def trained(split, out, until=None, *, steps=6, momentum=None):
+    recipe = chosen_recipe("ijepa-tiny", CUTS["ijepa"])
+    if momentum is not None:
+        recipe = replace(recipe, model=replace(recipe.model, momentum=momentum))
+    loader = recipe.loader(split, steps=steps, device="cpu", threads=1)
+    trainer = Trainer(recipe, loader, out, steps=steps, progress=False, save_every=2)
+    trainer.run(until)
+    loader.close()
+    return trainer
+
+
+def test_the_teacher_is_the_moving_average_by_the_law_of_momentum(split, tmp_path):
+    law = Linear(start=0.5, end=0.9)
+    trainer = trained(split, tmp_path, 0, momentum=law)
+    expected = {n: p.detach().clone() for n, p in trainer.model.teacher.named_parameters()}
+    for step in range(6):
+        trainer = trained(split, tmp_path, step + 1, momentum=law)
+        share = 0.5 + 0.4 * step / 6
+        for name, own in trainer.model.encoder.named_parameters():
+            expected[name] = share * expected[name] + (1 - share) * own.detach()
+    for name, own in trainer.model.teacher.named_parameters():
+        assert (own - expected[name]).abs().max() < 1e-6, name
+    assert any(
+        (p - q).abs().max() > 1e-6
+        for p, q in zip(trainer.model.teacher.parameters(), trainer.model.encoder.parameters(), strict=True)
+    )
+
+
+def test_a_resumed_run_has_the_teacher_and_the_weights_of_one_that_never_stopped(split, tmp_path):
+    trained(split, tmp_path / "whole")
+    for until in (2, 3, None):
+        trained(split, tmp_path / "parts", until)
+    one, other = (load_model(tmp_path / n / "model.safetensors").state_dict() for n in ("whole", "parts"))
+    assert any(name.startswith("teacher.") for name in one)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_checkpoint_without_its_teacher_is_refused_by_name(split, tmp_path):
+    trained(split, tmp_path, 2)
+    checkpoint = tmp_path / "checkpoints/step-00000002"
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file({n: w for n, w in weights.items() if not n.startswith("teacher.")}, checkpoint / "model.safetensors")
+    state = read_checksummed((checkpoint / "state.json").read_bytes())
+    state["files"]["model.safetensors"] = asdict(FileSum.of((checkpoint / "model.safetensors").read_bytes()))
+    (checkpoint / "state.json").write_bytes(add_checksum(state))
+    with pytest.raises(ResumeError, match="has no teacher"):
+        trained(split, tmp_path)

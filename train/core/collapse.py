@@ -1,0 +1,59 @@
+"""Measures of collapse: how much the features of different samples differ, and in how many directions.
+
+An encoder that says the same of every sample, or that moves along one direction alone, has collapsed: its loss may be
+as low as ever. All measures are of features float (n, D) of n samples and do not depend on their scale.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+TINY = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """How features are spread over samples.
+
+    variance: the share of the features' mean square that differs from sample to sample, 0 to 1; 0 if all are the same.
+    effective_rank: the exponential of the entropy of the eigenvalues of their covariance, 1 to min(n - 1, D) (Roy and
+    Vetterli, 2007). rank_me: the same of the singular values of the features themselves, to which their mean belongs
+    (RankMe; Garrido et al., 2023). covariance: the mean squared correlation of two channels, 0 to 1; 1 if all are one.
+    """
+
+    variance: float
+    effective_rank: float
+    rank_me: float
+    covariance: float
+
+    @classmethod
+    def of(cls, features: Tensor) -> Self:
+        """The measures of features (n, D). ValueError for fewer than two samples or channels."""
+        if features.ndim != 2 or min(features.shape) < 2:
+            raise ValueError(f"the spread is of features (n, D) of two samples or more, got {tuple(features.shape)}")
+        x = features.detach().double()
+        centred = x - x.mean(dim=0)
+        gram = centred @ centred.T if len(x) < x.shape[1] else centred.T @ centred
+        square = x.square().sum()
+        deviation = centred.square().sum(dim=0).sqrt()
+        moving = deviation > TINY * (1 + x.abs().amax())
+        found = centred[:, moving] / deviation[moving]
+        channels = found.shape[1]
+        alike = (found.T @ found).square().sum() - channels
+        return cls(
+            variance=float(centred.square().sum() / square.clamp_min(TINY)),
+            effective_rank=_exponential_entropy(torch.linalg.eigvalsh(gram).clamp_min(0)),
+            rank_me=_exponential_entropy(torch.linalg.svdvals(x)),
+            covariance=float(alike / (channels * (channels - 1))) if channels > 1 else 1.0,
+        )
+
+    def to_dict(self) -> dict[str, float]:
+        """The measures by name."""
+        return {name.replace("_", " "): value for name, value in asdict(self).items()}
+
+
+def _exponential_entropy(values: Tensor) -> float:
+    """The exponential of the entropy of values that are 0 or more, as shares of their sum; 1 if all are 0."""
+    return float(torch.special.entr(values / values.sum().clamp_min(TINY)).sum().exp())

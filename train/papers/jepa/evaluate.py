@@ -1,0 +1,188 @@
+"""Evaluates what predicts features: classes of neighbours, predictions beside guesses, and the spread of features.
+
+The loss of such a model says nothing of its features, since both sides of it learn. So it is judged by the classes of
+held-out samples by their nearest neighbours in the training split, where samples have labels, beside an encoder that
+did not train and beside what the encoder reads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.train.core.collapse import Spread
+from maskstream.train.core.model import widen
+from maskstream.train.evaluate.evaluation import (
+    Compared,
+    Evaluation,
+    Pictures,
+    Score,
+    TrainingLoss,
+    accuracy,
+    majority,
+    read_shuffled,
+    trained_on,
+)
+from maskstream.train.evaluate.features import (
+    AUGMENTATIONS,
+    GivesFeatures,
+    extract_features,
+    has_label_lists,
+    knn_scores,
+    labelled_batches,
+    without_augmentation,
+)
+from maskstream.train.evaluate.patches import nearest_visible
+from maskstream.train.nn.grid import gather_tokens
+
+from .model import ImageJepaConfig, Jepa, blocks_of
+
+MEASURED, AT_ONCE = 256, 32
+"""The largest number of samples whose predictions are measured, and how many are in a batch."""
+GALLERY, QUERIES = 4000, 1000
+"""The largest numbers of labelled samples of the training split and of the held-out split."""
+NEIGHBOURS, SHOWN = 20, 5
+NEAREST_READING = (
+    "The first picture is held out; the others are those of the held-out ones whose features are nearest to its, the "
+    "nearest first. Nothing was drawn: features have no pixels."
+)
+DRAWN_READING = (
+    "The encoder saw only the bright tokens of the second row. In the row below each predicted token is drawn as the "
+    "token of another sample of which the teacher says what is nearest to the prediction: judge what it shows, not its "
+    "edges. "
+)
+
+
+def evaluate(model: Jepa[Any], config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
+    """The classes of nearest neighbours, the distance of predictions on held-out samples, and neighbours to look at."""
+    own = {f.name for f in fields(config)}
+    changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own and name != "views"}
+    measured = list(read_shuffled(replace(config, **changed), data, most=MEASURED, size=AT_ONCE))
+    with torch.inference_mode():
+        predicted = _measured(model, measured)
+        features = torch.cat([model.features(batch) for batch in measured])
+        made = model.reconstructed(measured[0])
+    drawn = Compared(
+        title="Predicted features, drawn as tokens of other samples",
+        reading=DRAWN_READING,
+        batch=measured[0],
+        made=made,
+        rows=range(min(shown, len(measured[0]))),
+    )
+    sets = _neighbours(features, torch.cat([_pictures(batch) for batch in measured]), shown)
+    return Evaluation(
+        scores=(*_by_class(model, config, data), predicted),
+        notes=Spread.of(features).to_dict(),
+        examples=(Pictures(title="Nearest neighbours", reading=NEAREST_READING, sets=sets), drawn),
+        loss=TrainingLoss(
+            name="The mean distance of predicted features from the teacher's",
+            baseline="the mean feature of each place, by the last teacher",
+            value=predicted.baselines[MEAN],
+        ),
+        learns=(
+            "The encoder learns by predicting what its own moving average makes of the parts of a sample that it was "
+            "not shown. A low loss is no proof of good features: read the guard's curves and the probe's beside it."
+        ),
+    )
+
+
+MEAN, COPY = "the mean feature of each place", "the feature of the nearest visible token"
+
+
+def _measured(model: Jepa[Any], batches: Sequence[Any]) -> Score:
+    """The distance of predictions, beside guesses that know the teacher's features."""
+    totals: dict[str, float] = {"": 0.0, MEAN: 0.0, COPY: 0.0}
+    known = [model.targets(model.tokens.media(batch)) for batch in batches]
+    mean = torch.cat(known).mean(dim=0)
+    whole = 0.0
+    for batch, target in zip(batches, known, strict=True):
+        data, mask = model.tokens.of(batch)
+        index, valid, weight = blocks_of(mask)
+        wanted = gather_tokens(target, index.flatten(1))
+        near = nearest_visible(mask)
+        copied = target.new_zeros(*target.shape[:2], dtype=torch.int64).scatter(1, mask.target, near)
+        guesses = {
+            "": model.predict(data, mask),
+            MEAN: mean[index.flatten(1)],
+            COPY: gather_tokens(target, copied.gather(1, index.flatten(1))),
+        }
+        counts = (weight * valid).flatten(1)
+        whole += float(counts.sum())
+        for name, guess in guesses.items():
+            totals[name] += float((model.distance(widen(guess), wanted) * counts).sum())
+    means = {name: total / max(whole, 1e-12) for name, total in totals.items()}
+    return Score(
+        name=f"{model.config.distance} distance of predicted features",
+        value=means.pop(""),
+        of="samples",
+        count=sum(map(len, batches)),
+        baselines=means,
+    )
+
+
+class _Inputs:
+    """What an encoder reads, as features."""
+
+    def __init__(self, model: Jepa[Any]) -> None:
+        self._model = model
+
+    def features(self, batch: Any) -> Tensor:
+        """float32 (B, N * values)."""
+        return self._model.token_inputs(batch).flatten(1)
+
+
+def _by_class(model: Jepa[Any], config: DataConfig[Any], data: SplitLocation) -> tuple[Score, ...]:
+    """The share of held-out samples whose neighbours say their class; nothing where samples have no label each."""
+    train = trained_on(data)
+    if train is data or has_label_lists(data) or not (Manifest.load(data).label >= 0).any():
+        return ()
+    untrained = model.config.build(model.grids).eval()
+    assert isinstance(untrained, Jepa)
+    encoders: Mapping[str, GivesFeatures] = {
+        "": model,
+        "an untrained encoder": untrained,
+        "what the encoder reads": _Inputs(model),
+    }
+    plain = without_augmentation(config, train)
+    seen, unseen = (
+        extract_features(
+            encoders,
+            labelled_batches(plain, of, size=AT_ONCE, samples=most, several=False),
+            tokens=False,
+            device=torch.device("cpu"),
+        )
+        for of, most in ((train, GALLERY), (data, QUERIES))
+    )
+    classes = int(torch.cat((seen.labels, unseen.labels)).max()) + 1
+    has = F.one_hot(seen.labels, classes).float()
+    found = {
+        name: accuracy(knn_scores(seen.vectors[name], has, unseen.vectors[name], NEIGHBOURS), unseen.labels)
+        for name in encoders
+    }
+    value = found.pop("")
+    found["the most frequent class"] = majority(seen.labels, unseen.labels, classes)
+    return (
+        Score.share(f"right classes by {NEIGHBOURS} nearest neighbours", value, "samples", len(unseen.labels), found),
+    )
+
+
+def _neighbours(features: Tensor, pictures: Tensor, shown: int) -> dict[str, Tensor]:
+    """Pictures uint8 (1 + SHOWN, H, W, 3) by name: a sample, and those whose features (n, D) are nearest."""
+    unit = F.normalize(features - features.mean(dim=0), dim=1)
+    order = (unit @ unit.T).argsort(dim=1, descending=True, stable=True)
+    return {f"Sample {i + 1}": pictures[order[i, : 1 + SHOWN]] for i in range(min(shown, len(features)))}
+
+
+def _pictures(batch: ImageBatch | VideoBatch) -> Tensor:
+    """A picture of each sample, uint8 (B, H, W, 3): of a clip the first frame."""
+    return batch.image if isinstance(batch, ImageBatch) else batch.video[:, 0]
+
+
+EVALUATIONS = {ImageJepaConfig: evaluate}

@@ -1,0 +1,249 @@
+"""Joint-embedding prediction (JEPA): what a teacher sees in hidden parts of a sample is predicted from the others.
+
+The encoder sees the context alone. The predictor reads what it made of it, and mask tokens at the places of the
+targets. The teacher is the moving average of the encoder. It sees the whole sample; its output at the targets,
+normalised over channels, is what is predicted. Nothing compares pixels, so a teacher that says the same of every sample
+would leave no loss: such a run has collapsed.
+
+I-JEPA (Assran et al., 2023) predicts each block of targets by itself: the mask tokens of two blocks do not see each
+other. Masks without blocks are one block of all their targets.
+
+The teacher is a part of the model: it lies in its checkpoints, whose sums cover it, divided among ranks as all weights
+are, and in model.safetensors. It is the encoder that features come from, as in the authors' evaluations.
+
+Shapes: B samples, N tokens, V of them visible, P blocks of K targets, D the encoder's width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskstream.pipelines.masks import BlockMaskBatch, Linear, MaskBatch
+from maskstream.pipelines.masks.laws.progress import ProgressLaw
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.core.distributed import local_rows
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
+from maskstream.train.nn.grid import gather_tokens
+from maskstream.train.nn.masked_autoencoder import TokenKind
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
+from maskstream.train.nn.transformer import BlockSizes, TransformerBlock
+
+Distance = Literal["smooth l1", "l1", "l2"]
+"""How far a prediction is from its target, a mean over channels: Huber's with 1 as the bound, the absolute difference,
+or the squared one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JepaConfig(ModelConfig[BatchT]):
+    """The sizes of encoder and predictor; the defaults are those of ViT-B.
+
+    momentum: the share of the teacher that stays in each step, a law of the run's progress. distance: of predictions
+    from targets. eps: of all layer norms. std: the deviation of initial weights.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    predictor_width: int = 384
+    predictor_depth: int = 6
+    predictor_heads: int = 12
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+    std: float = 0.02
+    momentum: ProgressLaw = field(default_factory=lambda: Linear(start=0.996, end=1.0))
+    distance: Distance = "smooth l1"
+
+    def __post_init__(self) -> None:
+        for part in ("", "predictor_"):
+            self.need_heads(f"{part}width", f"{part}heads", of=2)
+        self.need_least("depth", "predictor_depth", "mlp_ratio")
+        self.need_choices(distance=Distance)
+        if self.std <= 0:
+            raise ValueError(f"std is a deviation above 0, got {self.std}")
+
+    @abstractmethod
+    def tokens(self, grids: Grids) -> TokenKind[BatchT]:
+        """The `TokenKind` module for the data's grid."""
+
+    def make(self, grids: Grids) -> Jepa[BatchT]:
+        """See ModelConfig."""
+        return Jepa(self, grids)
+
+
+class Jepa(Model[BatchT]):
+    """Encoder, predictor and teacher over any `TokenKind` module."""
+
+    whole_graph = True
+
+    def __init__(self, config: JepaConfig[BatchT], grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.tokens = tokens = config.tokens(grids)
+        self.encoder = VisibleEncoder(
+            [tokens.n_inputs], [tokens.positions(c.width)], BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps)
+        )
+        self.predictor = TokenDecoder(
+            c.width,
+            [c.width],
+            [tokens.positions(c.predictor_width)],
+            BlockSizes(c.predictor_depth, c.predictor_heads, c.mlp_ratio, c.eps),
+            bias=True,
+        )
+        for part in (self.encoder, self.predictor):
+            _init_weights(part, c.std)
+        nn.init.trunc_normal_(self.predictor.mask_token, std=c.std)
+        self.teacher = deepcopy(self.encoder)
+
+    def unused(self, data: DataConfig[BatchT]) -> list[nn.Parameter]:
+        """The teacher's parameters, which no gradient moves."""
+        return [*self.teacher.parameters()]
+
+    def train(self, mode: bool = True) -> Jepa[BatchT]:
+        """See torch. The teacher drops nothing."""
+        super().train(mode)
+        if hasattr(self, "teacher"):  # an encoder that was taken out has no other parts
+            self.teacher.train(mode and not hasattr(self, "predictor"))
+        return self
+
+    @torch.no_grad()
+    def follow(self, step: int, steps: int) -> None:
+        """See Model: moves the teacher towards the encoder."""
+        share = 1 - self.config.momentum.at(step / steps)
+        teacher, encoder = ([local_rows(p) for p in one.parameters()] for one in (self.teacher, self.encoder))
+        torch._foreach_lerp_(teacher, encoder, share)
+
+    def loss(self, batch: BatchT) -> Losses:
+        """The mean distance of predictions from the teacher's output over the tokens of all blocks."""
+        data, mask = self.tokens.of(batch)
+        index, valid, weight = blocks_of(mask)
+        error = self.distance(self.predict(data, mask), gather_tokens(self.targets(data), index.flatten(1)))
+        return Losses(parts={"prediction": weighted(error, (weight * valid).flatten(1))})
+
+    def distance(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """The distance of each token, float32 (B, M)."""
+        made, wanted = widen(made), widen(wanted)
+        if self.config.distance == "smooth l1":
+            return F.smooth_l1_loss(made, wanted, reduction="none").mean(dim=2)
+        apart = made - wanted
+        return (apart.abs() if self.config.distance == "l1" else apart.square()).mean(dim=2)
+
+    @torch.no_grad()
+    def targets(self, data: Tensor) -> Tensor:
+        """What the teacher makes of all tokens, normalised over channels without weights: (B, N, D)."""
+        found = self._encode(self.teacher, data)
+        return F.layer_norm(widen(found), found.shape[-1:])
+
+    def predict(self, data: Tensor, mask: MaskBatch) -> Tensor:
+        """The predictions of the tokens of all blocks, one block after the other: (B, P * K, D)."""
+        index, valid, _ = blocks_of(mask)
+        seen = gather_tokens(self.tokens.split(data), mask.visible)
+        real = None if mask.n_visible is None else mask.visible_valid
+        encoded = cast(Tensor, self.encoder(self.tokens.inputs(seen), mask.visible, valid=real))
+        blocks = index.shape[1]
+        encoded, visible = (one.repeat_interleave(blocks, dim=0) for one in (encoded, mask.visible))
+        read = None
+        if mask.n_visible is not None:
+            read = torch.cat((mask.visible_valid.repeat_interleave(blocks, dim=0), valid.flatten(0, 1)), dim=1)
+        made: list[Tensor] = self.predictor([encoded], [visible], [index.flatten(0, 1)], valid=read)
+        return made[0].reshape(len(seen), -1, self.config.width)
+
+    @torch.no_grad()
+    def reconstructed(self, batch: BatchT) -> BatchT:
+        """The batch with each target token replaced by the token of another sample of it of which the teacher says
+        what is nearest to the prediction, by cosine. A batch of one sample stays as it is.
+        """
+        data, mask = self.tokens.of(batch)
+        if len(data) < 2:
+            return batch
+        index, valid, _ = blocks_of(mask)
+        known, made = self.targets(data), self.predict(data, mask)
+        predicted = torch.zeros_like(known)
+        rows = torch.arange(len(known), device=known.device)[:, None]
+        kept = valid.flatten(1)
+        at = torch.where(kept, index.flatten(1), known.shape[1])
+        predicted = F.pad(predicted, (0, 0, 0, 1)).index_put((rows, at), made.to(predicted), accumulate=True)
+        wanted = F.normalize(gather_tokens(predicted, mask.target), dim=2)
+        nearest = []
+        for i in range(len(known)):
+            others = rows[:, 0] != i
+            there = F.normalize(known[others], dim=2).flatten(0, 1)
+            nearest.append(self.tokens.split(data)[others].flatten(0, 1)[(wanted[i] @ there.T).argmax(dim=1)])
+        return self.tokens.completed(batch, self.tokens.inputs(torch.stack(nearest)))
+
+    def token_inputs(self, batch: BatchT) -> Tensor:
+        """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
+        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
+
+    def token_features(self, batch: BatchT) -> Tensor:
+        """The teacher's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+        return self._encode(self.teacher, self.tokens.media(batch))
+
+    encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "teacher")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return self.config.width
+
+    def features(self, batch: BatchT) -> Tensor:
+        """The mean of the teacher's output over all tokens, float32 (B, D)."""
+        return self.token_features(batch).float().mean(dim=1)
+
+    def _encode(self, encoder: VisibleEncoder, data: Tensor) -> Tensor:
+        """What an encoder makes of all tokens: (B, N, D)."""
+        index = torch.arange(self.tokens.n_tokens, device=data.device).expand(len(data), -1)
+        return cast(Tensor, encoder(self.tokens.inputs(self.tokens.split(data)), index))
+
+
+def blocks_of(mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """The tokens of each block of targets int64 (B, P, K), which of them are real bool (B, P, K), and what each counts
+    float32 (B, P, K).
+    """
+    if not isinstance(mask, BlockMaskBatch):
+        return mask.target[:, None], mask.target_valid[:, None], mask.weight[:, None]
+    by_token = torch.zeros(mask.masked.shape, device=mask.weight.device)
+    by_token = by_token.scatter_reduce(1, mask.target, mask.weight, "amax")
+    weight = by_token.gather(1, mask.blocks.flatten(1)).view_as(mask.blocks)
+    return mask.blocks, torch.ones_like(mask.blocks, dtype=torch.bool), weight
+
+
+def _init_weights(part: nn.Module, std: float) -> None:
+    """Truncated normal weights and zero biases; the last layer of each branch is divided by the root of twice its
+    block's number, counted from 1.
+    """
+    for module in part.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    blocks = [one for one in part.modules() if isinstance(one, TransformerBlock)]
+    for number, block in enumerate(blocks, start=1):
+        for last in (block.attention.out, block.mlp.down):
+            with torch.no_grad():
+                last.weight.div_((2.0 * number) ** 0.5)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageJepaConfig(JepaConfig[ImageBatch]):
+    """The sizes of a JEPA of patches of pictures. positions: see ImagePositions."""
+
+    positions: ImagePositions = "columns"
+
+    def __post_init__(self) -> None:
+        JepaConfig.__post_init__(self)
+        self.need_choices(positions=ImagePositions)
+
+    def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
+        """Patches on the grid "image"."""
+        return ImageTokens(grids["image"], "pixels", self.positions)
