@@ -26,18 +26,22 @@ class NativeCrops:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Native(Config):
-    """How a picture of any size becomes patches, at its own scale and aspect.
+    """How a sample of any size becomes patches, at its own scale and aspect.
 
     A crop has a share of the picture's area from `scale`, drawn uniformly. Its aspect is the picture's times a factor
     from `ratio`, drawn log-uniformly; no side is longer than the picture's. It is cut to whole patches, so its pixels
     are not resampled. Only a crop of more than `most` patches, or of fewer than `least`, is resized until it has so
     many.
 
-    patch: the side of a patch in pixels. tubelet: the time steps of a token; a picture repeats its one. least, most:
-    the fewest and the most tokens of a picture; where the two are so near that no whole patches have a number between
-    them, `most` holds. multiple: rows and columns of patches are multiples of it, as models need that merge patches.
-    scale: None (the default) is (0.2, 1) when shuffled; in validation it is (1, 1), the whole picture, whose sides are
-    resized to whole patches. flip: the probability of mirroring; None is 0.5 when shuffled, else 0.
+    The frames of a clip have one crop, and all of its time steps together have from `least` to `most` tokens. A sound
+    is as long as it is, from `least` tokens, up to which it is filled, to `most`.
+
+    patch: the side of a patch in pixels, or in frames and bins of a spectrogram. tubelet: the frames of a token; a
+    picture repeats its one. least, most: the fewest and the most tokens of a sample; where the two are so near that no
+    whole patches have a number between them, `most` holds. multiple: rows and columns of patches are multiples of it,
+    as models need that merge patches. scale: None (the default) is (0.2, 1) when shuffled; in validation it is (1, 1),
+    the whole picture, whose sides are resized to whole patches. flip: the probability of mirroring; None is 0.5 when
+    shuffled, else 0.
 
     Sources: RandomResizedCrop (see `augment`); NaFlex of timm and SigLIP 2, which resize to whole patches and at most
     so many; NaViT (Dehghani et al. 2023), which packs them.
@@ -79,10 +83,20 @@ class Native(Config):
         flip = (0.5 if shuffle else 0.0) if self.flip is None else self.flip
         return replace(self, scale=scale, flip=flip)
 
-    def crops(self, width: Int64Array, height: Int64Array, numbers: npt.NDArray[np.float64]) -> NativeCrops:
+    def crops(
+        self,
+        width: Int64Array,
+        height: Int64Array,
+        numbers: npt.NDArray[np.float64],
+        steps: Int64Array | None = None,
+    ) -> NativeCrops:
         """The crops of N pictures of width x height pixels, int64 (N,) from 1 on, by two numbers in [0, 1) for each,
         float64 (N, 2), the first for the area, the second for the aspect; called on a resolved config.
+
+        steps: int64 (N,), the time steps of clips, which share `least` and `most`; None for one each. `most` tokens are
+        enough for `multiple` x `multiple` in each.
         """
+        times: Int64Array = np.ones_like(width) if steps is None else steps
         low, high = self.scale or (1.0, 1.0)
         if whole := low == 1.0:
             wide, tall = width, height
@@ -95,7 +109,7 @@ class Native(Config):
             tall = np.minimum(np.rint(height * np.sqrt(area / factor)), height).astype(np.int64).clip(1)
         # Counted in squares of multiple x multiple patches.
         side, patches_each = self.patch * self.multiple, self.multiple**2
-        least, most = -(-self.least // patches_each), self.most // patches_each
+        least, most = -(-self.least // (times * patches_each)), self.most // (times * patches_each)
         across, down = wide / side, tall / side
         patches = across * down
         shrunk = np.sqrt(np.minimum(most / patches, 1.0))

@@ -281,7 +281,7 @@ class Split:
     def open(
         cls,
         location: SplitLocation,
-        modality: str,
+        modality: str | tuple[str, ...],
         *,
         device: str | torch.device = "auto",
         workers: int = 0,
@@ -289,13 +289,16 @@ class Split:
         version: int | None = None,
         **options: Unpack[SplitOptions],
     ) -> Self:
-        """Opens the split in the folder `location`; ShardError where there is no finished split of the modality."""
+        """Opens the split in the folder `location`; ShardError where there is no finished split of the modality, or of
+        one of several.
+        """
         seed = options.get("seed", 0)
         check_type("seed=", seed, int)
         manifest = Manifest.load(location, version=version)
-        if (found := manifest.info["modality"]) != modality:
+        taken = (modality,) if isinstance(modality, str) else modality
+        if (found := manifest.info["modality"]) not in taken:
             raise ShardError(
-                f"{location} holds {found} shards, and {modality} shards are read here; open it with "
+                f"{location} holds {found} shards, and {' or '.join(taken)} shards are read here; open it with "
                 f"{str(found).replace('-', '_')}_loader"
             )
         return cls(
@@ -344,7 +347,7 @@ def open_manifest(
 
 
 def open_split(
-    location: SplitLocation, modality: str, options: Options, open_: OpenLoader[BatchT] | None = None
+    location: SplitLocation, modality: str | tuple[str, ...], options: Options, open_: OpenLoader[BatchT] | None = None
 ) -> tuple[Split, OpenedOptions[BatchT]]:
     """The split at a location, and the options of the loader that goes through it.
 

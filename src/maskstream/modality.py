@@ -190,7 +190,7 @@ def short_clips(manifest: Manifest, data: DataConfig[Any]) -> dict[str, dict[str
     """
     if not isinstance(clip := getattr(data, "clip", None), VideoClip):
         return {}
-    clip = aligned(clip, str(manifest.info["profile"]))
+    clip = aligned(clip, str(manifest.info["profile"])).shortest
     found = {}
     for name, component in manifest.components.items():
         if component.kind == VIDEO.name:

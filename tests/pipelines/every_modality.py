@@ -54,6 +54,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 
 from .modalities.mesh.small_simulations import mesh_rows
+from .modalities.packed.small_kinds import video_sample
 from .small_media import (
     SAMPLES,
     SHARD_SIZES,
@@ -169,6 +170,29 @@ PACKED: dict[str, Any] = {
     "scaling": 0.2,
     "colour": ColourJitter(),
 }
+
+
+PACKED_CLIPS: dict[str, Any] = {
+    "native": augment.Native(patch=8, tubelet=2, least=16, most=64, scale=(0.5, 1.0)),
+    "mask": masks.Tube(ratio=0.75),
+    "row_tokens": 16,
+    "scaling": 0.2,
+    "clip": VideoClip(seconds=(0.5, 1), fps=8),
+}
+PACKED_SOUNDS: dict[str, Any] = {
+    "native": augment.Native(patch=16, least=16, most=40),
+    "mask": masks.Random(ratio=0.75),
+    "row_tokens": 10,
+    "scaling": 0.2,
+}
+
+
+def open_packed_clips(split: Path, *, batch_size: int = 4, **options: Any) -> Loader[Any]:
+    return packed_loader(split, rows=batch_size, **PACKED_CLIPS, **options)
+
+
+def open_packed_sounds(split: Path, *, batch_size: int = 4, **options: Any) -> Loader[Any]:
+    return packed_loader(split, rows=batch_size, **PACKED_SOUNDS, **options)
 
 
 def open_packed(split: Path, *, batch_size: int = 4, **options: Any) -> Loader[Any]:
@@ -330,6 +354,22 @@ LOADERS: dict[str, Modality] = {
         component="jpg",
         rows=packed_rows,
         shards="image",
+    ),
+    "packed-video": Modality(
+        samples=lambda raw: [video_sample(raw, i) for i in range(SAMPLES)],
+        loader=open_packed_clips,
+        source=PackedData(**PACKED_CLIPS).source,
+        component="mp4",
+        rows=packed_rows,
+        shards="video",
+    ),
+    "packed-audio": Modality(
+        samples=audio_samples,
+        loader=open_packed_sounds,
+        source=PackedData(**PACKED_SOUNDS).source,
+        component="flac",
+        rows=packed_rows,
+        shards="audio",
     ),
 }
 """What keeps the contract of loaders: those of the modalities, and those that make other batches of the same splits."""

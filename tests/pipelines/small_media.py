@@ -106,11 +106,12 @@ def packed_rows(batch: Any) -> list[list[Any]]:
     """What a batch of packed rows holds of each sample, wherever it stands in the batch."""
     starts, visible, target = (one.tolist() for one in (batch.cu_seqlens, batch.mask.cu_visible, batch.mask.cu_target))
     row = np.repeat(np.arange(len(batch.cu_rows) - 1), np.diff(batch.cu_rows.numpy())).tolist()
+    values = batch.tokens if batch.sounds is None else batch.sounds
     rows = []
     for i, key in enumerate(batch.key):
         own, seen, wanted = (slice(ends[i], ends[i + 1]) for ends in (starts, visible, target))
         arrays = (
-            batch.tokens[own],
+            values[own],
             batch.place[own],
             batch.grid_thw[i],
             batch.label[i],

@@ -28,7 +28,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import (
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
-from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
+from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_length
 from maskstream.pipelines.modalities.video.flow import CUES, flow_source
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
@@ -136,6 +136,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     def __post_init__(self) -> None:
         flow = flow_named(self.flow)
         check_settings(self, self.views)
+        check_length(self.clip)
         check_cues(self.video_mask, "clips with sound", VIDEO_CUES)
         check_cues(self.audio_mask, "sounds of clips", AUDIO_CUES)
         if isinstance(flow, BatchFlow):

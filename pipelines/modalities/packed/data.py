@@ -1,27 +1,36 @@
 """Packed rows: their data config and their loader."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.native import Native
 from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.modalities.audio.data import statistics_of
+from maskstream.pipelines.modalities.audio.reader import AudioClip, find_sound
+from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrogram
 from maskstream.pipelines.modalities.data import DataConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import FieldReader, Fields
 from maskstream.pipelines.modalities.image.data import image_components
-from maskstream.pipelines.modalities.image.decode import PIXELS_VERSION
 from maskstream.pipelines.modalities.split import Options, Split, open_split
+from maskstream.pipelines.modalities.video.cameras import rates
+from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
+from maskstream.pipelines.modalities.video.rows import short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.row_order import Room, RowSamples
 from maskstream.pipelines.stream.sampler import BatchSource, Unchanged
+from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.media.fbank import Fbank
 
 from .batch import PackedBatch
+from .clips import NativeClips
 from .native import NativeSamples
 from .pictures import NativePictures
 from .sampler import PackedSampler, RowDraft, RowRequest
+from .sounds import NativeSounds
 
 
 class PackedSettings(Options, total=False):
@@ -32,20 +41,24 @@ class PackedSettings(Options, total=False):
     row_tokens: int
     row_targets: int | None
     scaling: float
+    clip: VideoClip
+    sound: AudioClip
+    features: Features
+    statistics: tuple[float, float] | None
     colour: ColourJitter | None
     component: str | None
     fields: Fields
 
 
 def packed_loader(location: str | Path, *, rows: int = 4, **settings: Unpack[PackedSettings]) -> Loader[PackedBatch]:
-    """The loader of packed rows of the images in the folder `location`: pictures of any size, of which as many share a
-    row as fill it with `row_tokens` visible tokens.
+    """The loader of packed rows of the images, videos or sounds in the folder `location`: samples of any size, of which
+    as many share a row as fill it with `row_tokens` visible tokens.
 
     rows: the rows of a batch, per rank. settings: the fields of `PackedData` (native, mask, row_tokens, row_targets,
-    scaling, ...) and the options of all loaders (`Options`: seed, shuffle, workers, ...) but batch_size.
+    scaling, clip, sound, ...) and the options of all loaders (`Options`: seed, shuffle, workers, ...) but batch_size.
 
     Errors: TypeError for an unknown setting, ValueError for an illegal value and for samples that are larger than a
-    row, ShardError if the folder holds no finished split of images.
+    row, ShardError if the folder holds no finished split of images, videos or sounds.
     """
     if "batch_size" in settings:
         raise ValueError(f"batch_size={settings['batch_size']}: a packed loader counts rows; give rows=")
@@ -54,22 +67,32 @@ def packed_loader(location: str | Path, *, rows: int = 4, **settings: Unpack[Pac
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedData(DataConfig[PackedBatch]):
-    """The data config of packed rows of images.
+    """The data config of packed rows of images, of videos or of sounds. What is of another kind of samples than the
+    split has is not used.
 
-    native: how a picture becomes patches. mask: a mask without cues that a shape alone says the counts of, or None for
+    native: how a sample becomes patches. mask: a mask without cues that a shape alone says the counts of, or None for
     visible tokens only. row_tokens: the visible tokens of a row. row_targets: the most targets of a row, None for any
     number. scaling: by how much the visible tokens of a sample may be changed so that its row is full, as a share of
-    them; 0 leaves rows less full. Validation scales nothing. colour: colour jitter, by default none. component: the
-    image to read, None if a sample has only one. fields: other values of a sample for `batch.fields` (see fields.py).
+    them; 0 leaves rows less full. Validation scales nothing.
+
+    clip: the clips of videos, by default of 1 to 4 seconds, 8 frames a second, whose length is drawn. sound: the
+    segments of sounds, which are as long as the sound, but no longer than `seconds`. features, statistics: the
+    spectrograms, as in `AudioData`. colour: colour jitter of pictures and clips, by default none. component: the member
+    to read, None if a sample has only one. fields: other values of a sample for `batch.fields` (see fields.py).
     """
 
     modality: ClassVar[str] = "image"
+    modalities: ClassVar[tuple[str, ...]] = ("image", "video", "audio")
 
     native: Native = field(default_factory=Native)
     mask: Mask | None = None
     row_tokens: int = 8192
     row_targets: int | None = None
     scaling: float = 0.1
+    clip: VideoClip = field(default_factory=lambda: VideoClip(seconds=(1.0, 4.0), fps=8.0))
+    sound: AudioClip = field(default_factory=AudioClip)
+    features: Features = field(default_factory=Fbank)
+    statistics: tuple[float, float] | None = None
     colour: ColourJitter | None = None
     component: str | None = None
     fields: Fields = ()
@@ -93,33 +116,70 @@ class PackedData(DataConfig[PackedBatch]):
 
     def native_samples(self, split: Split) -> NativeSamples:
         """The samples of a split. ValueError where one of `most` tokens is larger than a row."""
-        manifest = split.manifest
-        native = NativePictures(
-            manifest=manifest,
-            components=image_components(manifest, self.component),
-            native=self.native.resolved(shuffle=split.shuffle),
-            mask=self.mask,
-            fields=FieldReader.of(manifest, self.fields),
-            colour=self.colour,
-            seed=split.seed,
-            kept=split.kept,
-        )
+        make = {"image": self._pictures, "video": self._clips, "audio": self._sounds}
+        native = make[split.manifest.info["modality"]](split)
         native.check(self.room)
-        native.fields.check(split.kept)
+        native.fields.check(native.kept)
         return native
 
     def source(self, split: Split) -> BatchSource[RowRequest, RowDraft, PackedBatch, PackedBatch]:
         """The source of a split, for a loader. ValueError where a sample of `most` tokens is larger than a row."""
         native = self.native_samples(split)
+        split = replace(split, kept=native.kept)
         samples = RowSamples(split=split.samples, sizer=native, room=self.room)
         return BatchSource(
             sampler=PackedSampler(native=native, samples=samples),
             finish=Unchanged(),
             samples=samples,
-            identity={"data": self.to_dict(identity=True), "pixels": PIXELS_VERSION, **split.identity},
+            identity={"data": self.to_dict(identity=True), **native.identity, **split.identity},
+        )
+
+    def _pictures(self, split: Split) -> NativePictures:
+        return NativePictures(
+            manifest=split.manifest,
+            components=image_components(split.manifest, self.component),
+            native=self.native.resolved(shuffle=split.shuffle),
+            mask=self.mask,
+            fields=FieldReader.of(split.manifest, self.fields),
+            seed=split.seed,
+            kept=split.kept,
+            colour=self.colour,
+        )
+
+    def _clips(self, split: Split) -> NativeClips:
+        manifest = split.manifest
+        name = component_of(manifest.components, ("video",), self.component).name
+        clip = aligned(self.clip if split.shuffle else replace(self.clip, start="center"), manifest.info["profile"])
+        split = without_short(split, name, clip.shortest, lambda found: short_videos(found, name, clip.shortest))
+        return NativeClips(
+            manifest=manifest,
+            components=(name,),
+            native=self.native.resolved(shuffle=split.shuffle),
+            mask=self.mask,
+            fields=FieldReader.of(manifest, self.fields, rates(manifest, name)[1]),
+            seed=split.seed,
+            kept=split.kept,
+            clip=clip,
+            profile=manifest.info["profile"],
+            longest=not split.shuffle,
+            colour=self.colour,
+        )
+
+    def _sounds(self, split: Split) -> NativeSounds:
+        mean, deviation = self.statistics or statistics_of(split, self.features)
+        return NativeSounds(
+            manifest=split.manifest,
+            components=(find_sound(split.manifest, self.component),),
+            native=self.native.resolved(shuffle=split.shuffle),
+            mask=self.mask,
+            fields=FieldReader.of(split.manifest, self.fields),
+            seed=split.seed,
+            kept=split.kept,
+            clip=self.sound if split.shuffle else replace(self.sound, start="center"),
+            spectrogram=Spectrogram(features=self.features, frames=1, mean=mean, deviation=deviation),
         )
 
     def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[PackedBatch]:
         """The loader of a split; its batch_size is rows."""
-        split, loading = open_split(location, self.modality, options, self.loader)
+        split, loading = open_split(location, self.modalities, options, self.loader)
         return Loader(self.source(split), **loading)

@@ -77,6 +77,11 @@ class NativeSamples(ABC):
     counts: dict[Shape, tuple[int, int | None]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a resume compares besides the data config and the split; by default nothing."""
+        return {}
+
+    @property
     @abstractmethod
     def token_size(self) -> int:
         """The values of a token."""

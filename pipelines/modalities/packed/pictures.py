@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.data import ImagePlan, held_image
-from maskstream.pipelines.modalities.image.decode import show
+from maskstream.pipelines.modalities.image.decode import PIXELS_VERSION, show
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.stats import Stats
@@ -63,6 +63,11 @@ class NativePictures(NativeSamples):
 
     kind: ClassVar[str] = "image"
     colour: ColourJitter | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The version of the arithmetic that makes pixels."""
+        return {"pixels": PIXELS_VERSION}
 
     @property
     def token_size(self) -> int:

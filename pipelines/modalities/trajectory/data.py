@@ -14,7 +14,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
-from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
+from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_length
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.errors import ShardError
@@ -82,6 +82,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
+        check_length(self.clip)
         if not 0 < self.ahead_s < 1e6:
             raise ValueError(f"ahead_s={self.ahead_s} must be above 0 seconds")
         check_cues(self.mask, *(("walks", CUES) if self.depth else ("walks that are read with depth=False", FRAMES)))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ class VideoClip(Config):
     fps, seconds: the distance in time instead of `stride`, which is then not used: `fps` frames a second, or the frames
     evenly over `seconds`. Each is the frame of the video that is nearest in time, so frames repeat where the video has
     fewer. With align=4 and frames that are 4 or more of the video's apart, all are multiples of 4, at most two frames
-    off.
+    off. seconds=(low, high) beside fps draws the length, for samples of any length (`packed_loader`); `frames` and
+    `size` are then not used.
 
     start: "random" draws the first frame uniformly, "center" centres the clip in the video. align: the number of the
     first frame is a multiple of it; with "gop" it is the first of a GOP, so that no frame before the clip is read and
@@ -42,7 +43,7 @@ class VideoClip(Config):
     start: Literal["random", "center"] = "random"
     align: int | Literal["gop"] | None = None
     fps: float | None = None
-    seconds: float | None = None
+    seconds: float | tuple[float, float] | None = None
     short: Literal["repeat", "loop", "skip", "error"] = "repeat"
 
     def __post_init__(self) -> None:
@@ -57,11 +58,31 @@ class VideoClip(Config):
         if self.short not in _SHORT:
             close = nearest(self.short, _SHORT)
             raise ValueError(f"VideoClip(short={self.short!r}){close}: legal are {', '.join(map(repr, _SHORT))}")
-        if self.fps is not None and self.seconds is not None:
-            raise ValueError(f"VideoClip(fps={self.fps}, seconds={self.seconds}): give one of them")
+        if isinstance(self.seconds, tuple):
+            if self.fps is None or not 0 < self.seconds[0] <= self.seconds[1] < math.inf:
+                raise ValueError(
+                    f"VideoClip(fps={self.fps}, seconds={self.seconds}): a length is drawn from 0 < low <= high, of "
+                    "fps frames a second; give both, such as seconds=(1, 4), fps=8"
+                )
+        elif self.fps is not None and self.seconds is not None:
+            raise ValueError(
+                f"VideoClip(fps={self.fps}, seconds={self.seconds}): give one of them, or seconds=(low, high) to draw "
+                "the length"
+            )
         for name, value in (("fps", self.fps), ("seconds", self.seconds)):
-            if value is not None and not 0 < value < math.inf:
+            if value is not None and not isinstance(value, tuple) and not 0 < value < math.inf:
                 raise ValueError(f"VideoClip({name}={value}): it must be positive")
+
+    @property
+    def shortest(self) -> Self:
+        """The clip itself, or the shortest one where the length is drawn, of a frame or more."""
+        if not isinstance(self.seconds, tuple):
+            return self
+        return self.of_frames(max(math.ceil(round(self.seconds[0] * (self.fps or 1), 6)), 1))
+
+    def of_frames(self, frames: int) -> Self:
+        """The clip of so many frames where the length is drawn."""
+        return replace(self, frames=frames, seconds=None)
 
     @property
     def is_timed(self) -> bool:
@@ -71,14 +92,14 @@ class VideoClip(Config):
     @property
     def spacing(self) -> str:
         """The distance of frames in words: "stride 4", "8 frames a second" or "over 2 s"."""
-        if self.fps is not None:
+        if self.fps is not None or isinstance(self.seconds, tuple):
             return f"{self.fps:g} frames a second"
         return f"stride {self.stride}" if self.seconds is None else f"over {self.seconds:g} s"
 
     def step_s(self, fps: float) -> float:
         """The seconds from one frame to the next, in a video of `fps` frames a second."""
-        if self.fps is not None:
-            return 1 / self.fps
+        if self.fps is not None or isinstance(self.seconds, tuple):
+            return 1 / (self.fps or 1)
         return self.stride / fps if self.seconds is None else self.seconds / self.frames
 
     def offsets(self, fps: float) -> npt.NDArray[np.int64]:
@@ -99,6 +120,22 @@ class VideoClip(Config):
     def span(self, fps: float) -> int:
         """The number of video frames from the first to the last frame of the clip, both included."""
         return int(self.offsets(fps)[-1]) + 1
+
+    def most_frames(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> Int64s:
+        """How many frames a clip of this spacing has from a video's first one to its end, int64 (N,), in videos of
+        `n_frames` frames, `fps` a second, both (N,) and above 0.
+        """
+        if not self.is_timed:
+            return (n_frames - 1) // self.stride + 1
+        rates, rate = np.unique(fps, return_inverse=True)
+        units, steps = (np.array(of)[rate.reshape(-1)] for of in zip(*map(self._grid, rates.tolist()), strict=True))
+        # Frame k is the multiple of `unit` that is nearest to k steps, halves upwards.
+        found: Int64s = np.ceil((((n_frames - 1) // units + 0.5) * units / steps).round(9)).astype(np.int64)
+        return found
+
+    def _grid(self, fps: float) -> tuple[int, float]:
+        """What offsets are multiples of, and the frames of the video from one to the next."""
+        return self._unit(fps), self.step_s(fps) * fps
 
     def too_long(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Of which of some videos the clip needs more frames than they have: bool (N,), of both (N,)."""
@@ -129,6 +166,15 @@ class VideoClip(Config):
         else:
             reachable = int(offsets[offsets < n_frames - start][-1])
         return np.minimum(offsets, reachable) + start
+
+
+def check_length(clip: VideoClip) -> None:
+    """ValueError for a clip whose length is drawn, for loaders whose clips are equally long."""
+    if isinstance(clip.seconds, tuple):
+        raise ValueError(
+            f"VideoClip(seconds={clip.seconds}) draws the length of each clip, and clips are equally long here; give "
+            "frames= and fps=, or open the split with packed_loader"
+        )
 
 
 def start_multiple(clip: VideoClip, profile: str) -> int:

@@ -28,7 +28,7 @@ from maskstream.shards.format.manifest import Manifest
 
 from .batch import VideoBatch
 from .cameras import CamerasRowMaker, EachCamera, frames_of_all, have_one_rate, lacking, rates, with_all_cameras
-from .clip import VideoClip, aligned
+from .clip import VideoClip, aligned, check_length
 from .decoders import agree, choose_decoder, dali_threads
 from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
 from .hardware import ClipDecoder, HardwareFinish
@@ -116,6 +116,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     def __post_init__(self) -> None:
         flow_named(self.flow)
         check_settings(self, self.views)
+        check_length(self.clip)
         check_cues(self.mask, "videos", CUES)
         if isinstance(self.component, Sequence) and not isinstance(self.component, str):
             object.__setattr__(self, "component", tuple(self.component))

@@ -87,6 +87,17 @@ class ClipBytes:
         )
 
 
+def indexed_video(item: Item, component: str) -> tuple[VideoIndex, Range]:
+    """The index of a sample's video, and where its bytes are; SampleError if it is missing or contradicts itself."""
+    manifest = item.manifest
+    member = manifest.member(item.index, component)
+    with manifest.reading(item.index, component):
+        video = manifest.video(item.index, component)
+        if problem := next(table_problems(video, member.size), None):
+            raise DataError(problem)
+    return video, member
+
+
 def clip_ranges(video: VideoIndex, numbers: Int64s, member: Range) -> tuple[Range, ...]:
     """The byte ranges to read for the frames `numbers` of a video in the range `member`.
 
@@ -251,12 +262,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def plan_of(self, item: Item, numbers_of: Callable[[Item, VideoIndex], Int64s]) -> ClipPlan:
         """The plan of a clip whose frame numbers, int64 (T,), are drawn by `numbers_of`."""
-        manifest = item.manifest
-        member = manifest.member(item.index, self.component)
-        with manifest.reading(item.index, self.component):
-            video = manifest.video(item.index, self.component)
-            if problem := next(table_problems(video, member.size), None):
-                raise DataError(problem)
+        video, member = indexed_video(item, self.component)
         crops = self.augment.views(video.width, video.height, self.clip.size, item.rngs(self._purpose("crop")))
         numbers = numbers_of(item, video)
         return ClipPlan(

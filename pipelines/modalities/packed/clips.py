@@ -1,0 +1,195 @@
+"""Clips for packed rows: their lengths and crops by the manifest alone, and the tokens of one."""
+
+from dataclasses import dataclass, field, replace
+from math import ceil, floor
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.augment.native import Int64Array
+from maskstream.pipelines.decode.cpu import PIXELS_VERSION, decode_frames, to_rgb
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.rows import Item
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.rows import (
+    AroundClip,
+    ClipPlan,
+    clip_ranges,
+    indexed_video,
+    on_chroma_grid,
+    read_clip,
+)
+from maskstream.pipelines.stream.order import GlobalBatch
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
+from maskstream.shards.media.limits import MAX_PIXELS
+from maskstream.shards.stores.base import Range
+
+from .native import NativeDraws, NativeSamples, Shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipTokensPlan(AroundClip):
+    """The clip of a component to read, whose crop becomes `shape` tokens of `patch` pixels."""
+
+    clip: ClipPlan
+    component: str
+    shape: Shape
+    patch: int
+    colour: ColourJitter | None
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The byte ranges of the clip."""
+        return self.clip.ranges
+
+    @property
+    def held(self) -> int:
+        """All tokens."""
+        t, h, w = self.shape
+        return t * h * w
+
+    def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> None:
+        """Writes the tokens of the clip, uint8 (t * h * w, tubelet * p * p * 3); SampleError if it is bad."""
+        clip, side, (t, h, w) = self.clip, self.patch, self.shape
+        stats.short += clip.short
+        with item.manifest.reading(item.index, self.component):
+            with stats.stage("read"):
+                data = read_clip(item.manifest.store, clip.video, clip.numbers, clip.own)
+            stats.read_bytes += data.size_bytes
+            with stats.stage("decode"):
+                fragments, size = memoryview(data.fragments), (clip.video.width, clip.video.height)
+                decoded = decode_frames(
+                    data.header, fragments, data.first_frame, clip.numbers, size=size, packets=data.packets
+                )
+        with stats.stage("convert"):
+            frames = np.empty((len(clip.numbers), h * side, w * side, 3), np.uint8)
+            to_rgb(decoded.frames, clip.crops[0], (h * side, w * side), frames)
+            if self.colour is not None:
+                self.colour(frames.reshape(-1, w * side, 3), item.rng("colour"))  # one picture: the same for all frames
+            cubes = frames.reshape(t, -1, h, side, w, side, 3).transpose(0, 2, 4, 1, 3, 5, 6)
+            out.reshape(cubes.shape)[:] = cubes
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeClips(NativeSamples):
+    """The clips of a split's videos: of their own aspect, and of a drawn length where `clip` draws it.
+
+    clip: with `align` of the split's profile. profile: that of the split. longest: whether a clip is as long as it can
+    be, as in validation. Raises ValueError where no clip of the lengths has whole tubelets or few enough tokens.
+    """
+
+    kind: ClassVar[str] = "video"
+    clip: VideoClip
+    profile: str
+    longest: bool
+    colour: ColourJitter | None
+    steps: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", self._steps())
+
+    def _steps(self) -> tuple[int, int]:
+        """The fewest and the most time steps of a clip."""
+        clip, native = self.clip, self.native
+        if isinstance(clip.seconds, tuple):
+            least = ceil(clip.shortest.frames / native.tubelet)
+            most = floor(round(clip.seconds[1] * (clip.fps or 1), 6) / native.tubelet)
+            if most < least:
+                raise ValueError(
+                    f"clip.seconds={clip.seconds}: at {clip.fps} frames a second no clip of such a length has a whole "
+                    f"number of tokens of tubelet={native.tubelet} frames; give a wider range"
+                )
+        else:
+            least = most = clip.frames // native.tubelet
+            if clip.frames % native.tubelet:
+                raise ValueError(
+                    f"clip.frames={clip.frames} is no multiple of tubelet={native.tubelet} of Native; change one"
+                )
+        room = native.most // native.multiple**2
+        if room < least:
+            raise ValueError(
+                f"most={native.most} of Native is less than the shortest clip needs: it has {least} time steps of "
+                f"{native.multiple**2} tokens or more; raise most, or give a shorter clip"
+            )
+        return least, min(most, room)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The version of the arithmetic that makes pixels."""
+        return {"pixels": PIXELS_VERSION}
+
+    @property
+    def token_size(self) -> int:
+        """The values of a token."""
+        return self.native.tubelet * self.native.patch**2 * 3
+
+    @property
+    def extremes(self) -> tuple[Shape, ...]:
+        """The smallest clip, and the largest ones, square and a line, of the shortest and the longest."""
+        few, many = self.steps
+        least, most = self.native.least, self.native.most
+        side = int((most // many) ** 0.5)
+        square = (many, side, most // many // side)
+        return (few, 1, max(-(-least // few), 1)), square, (many, 1, most // many), (few, 1, most // few)
+
+    def draw(self, samples: GlobalBatch) -> NativeDraws:
+        """The lengths and the crops of some clips. A sample without a usable video has a short one of one patch."""
+        component, indexes = self.manifest.component(self.components[0]), self.indexes(samples.indexes)
+        facts, side = {name: component.facts[name][indexes] for name in _FACTS}, self.native.patch
+        width, height, n_frames = (facts[name].astype(np.int64) for name in ("width", "height", "n_frames"))
+        fps = facts["fps"].astype(np.float64)
+        usable = (component.offset[indexes] > 0) & (width > 1) & (height > 1) & (n_frames > 0)
+        usable &= (width <= MAX_PIXELS // np.maximum(height, 1)) & (fps > 0) & np.isfinite(fps)
+        width, height, n_frames = (
+            np.where(usable, of, other) for of, other in ((width, side), (height, side), (n_frames, 1))
+        )
+        few, many = self.steps
+        held = self.clip.most_frames(n_frames, np.where(usable, fps, 1.0)) // self.native.tubelet
+        reach = np.clip(held, few, many)
+        numbers = self.uniform(samples, "length")[:, 0]
+        steps = reach if self.longest else few + (numbers * (reach - few + 1)).astype(np.int64)
+        crops = self.native.crops(width, height, self.uniform(samples, "native"), steps)
+        return NativeDraws(
+            shape=np.stack([steps, crops.rows, crops.columns], axis=1),
+            crop=np.stack([crops.width, crops.height], axis=1),
+            pixels=width * height * self._decoded(steps * self.native.tubelet, fps),
+        )
+
+    def _decoded(self, frames: Int64Array, fps: npt.NDArray[np.float64]) -> Int64Array:
+        """About how many frames are decoded for clips of some frames, int64 (N,): in the profiles that have anchors,
+        frames that no other refers to are passed over.
+        """
+        apart = fps * self.clip.step_s(1.0) if self.clip.is_timed else float(self.clip.stride)
+        passed = frames * apart / (ANCHOR_STRIDE if self.profile in ANCHORED else 1)
+        return np.maximum(np.where(np.isfinite(passed), passed, 0).astype(np.int64), frames)
+
+    def grid(self, shape: Shape) -> TokenGrid:
+        """The (t, h, w) grid of a clip."""
+        return TokenGrid(axes=("t", "h", "w"), shape=shape, patch=(self.native.tubelet, *(self.native.patch,) * 2))
+
+    def plan(self, item: Item, shape: Shape, crop: tuple[int, int] | None) -> ClipTokensPlan:
+        """The plan of a clip; SampleError if the sample has no usable video."""
+        native, component = self.native, self.components[0]
+        video, member = indexed_video(item, component)
+        wide, tall = native.fitting(video.width, video.height, *shape[1:]) if crop is None else crop
+        placed = native.place(video.width, video.height, wide, tall, item.rng("crop"))
+        if (wide, tall) == (shape[2] * native.patch, shape[1] * native.patch):
+            placed = replace(placed, x=placed.x & ~1, y=placed.y & ~1)  # on the grid of chroma, so nothing is resampled
+        drawn = isinstance(self.clip.seconds, tuple)
+        clip = self.clip.of_frames(shape[0] * native.tubelet) if drawn else self.clip
+        numbers = clip.numbers(video.n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
+        planned = ClipPlan(
+            video=video,
+            numbers=numbers,
+            crops=[on_chroma_grid(placed, video.width, video.height)],
+            own=clip_ranges(video, numbers, member),
+            draws=(),
+            short=int(numbers[-1] - numbers[0]) < int(clip.offsets(video.fps)[-1]),
+        )
+        return ClipTokensPlan(clip=planned, component=component, shape=shape, patch=native.patch, colour=self.colour)
+
+
+_FACTS = ("width", "height", "n_frames", "fps")

@@ -1,0 +1,159 @@
+"""Sounds for packed rows: spectrograms of their own length by the manifest alone, and the tokens of one."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.audio.reader import AudioClip, SoundPlan, SoundReader
+from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
+from maskstream.pipelines.modalities.rows import Item
+from maskstream.pipelines.stream.order import GlobalBatch
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.media.fbank import Fbank
+from maskstream.shards.media.limits import MAX_SAMPLE_RATE
+from maskstream.shards.stores.base import Range
+
+from .native import NativeDraws, NativeSamples, Shape
+
+_PIXELS = 200
+"""What a sample of a sound costs to decode and to transform, in pixels of an image, in 1/1000."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundTokensPlan:
+    """The segment of a sound to read, whose spectrogram becomes `shape` tokens of `patch` frames and bins."""
+
+    sound: SoundPlan
+    reader: SoundReader
+    spectrogram: Spectrogram
+    shape: Shape
+    patch: int
+    held: int
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The byte ranges of the segment."""
+        return self.sound.ranges
+
+    def fill(self, item: Item, out: npt.NDArray[np.float32], stats: Stats) -> None:
+        """Writes the tokens of the sound, float32 (t * f, p * p); SampleError if it is bad."""
+        sound, side, (t, f, _) = self.reader.sound(self.sound, stats), self.patch, self.shape
+        with stats.stage("convert"):
+            waveform = torch.zeros(1, self.reader.clip.n_samples)
+            waveform[0, : len(sound)] = torch.from_numpy(sound).mean(dim=1)
+            made = self.spectrogram(waveform, torch.tensor([len(sound)]))
+            tokens = made.view(t, side, f, side).transpose(1, 2)
+            torch.from_numpy(out).view(t, f, side, side).copy_(tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeSounds(NativeSamples):
+    """The sounds of a split, each as long as it is, up to the length of `clip` and to `most` tokens. A longer one is
+    cut. One with fewer than `least` tokens is filled up, as `clip.short` says.
+
+    spectrogram: how the features are normalised; its frames are those of each sound. Raises ValueError where bins are
+    no whole patches, and where a sound of one patch of frames has more than `most` tokens.
+    """
+
+    kind: ClassVar[str] = "sound"
+    dtype: ClassVar[type[np.uint8] | type[np.float32]] = np.float32
+    clip: AudioClip
+    spectrogram: Spectrogram
+    steps: tuple[int, int] = field(init=False)
+    bands: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        features, native, side = self.spectrogram.features, self.native, self.native.patch
+        if features.sample_rate != self.clip.sample_rate:
+            raise ValueError(
+                f"sound has sample_rate={self.clip.sample_rate} and features have sample_rate={features.sample_rate}; "
+                "give both the same rate"
+            )
+        if features.n_bins % side:
+            raise ValueError(
+                f"patch={side} of Native: {features.n_bins} bins are no whole patches; change patch or features.n_bins"
+            )
+        bands = features.n_bins // side
+        frames = round(self.clip.seconds * features.sample_rate / features.shift)
+        most = min(native.most // bands, frames // side)
+        if most < 1:
+            raise ValueError(
+                f"the shortest sound has {bands} tokens of {side} frames each; most={native.most} of Native and "
+                f"sound.seconds={self.clip.seconds:g} ({frames} frames) must have room for it"
+            )
+        object.__setattr__(self, "bands", bands)
+        object.__setattr__(self, "steps", (min(-(-native.least // bands), most), most))
+
+    @property
+    def reader(self) -> SoundReader:
+        """What reads segments of the longest length."""
+        return SoundReader(manifest=self.manifest, component=self.components[0], clip=self.clip, seed=self.seed)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The statistics by which spectrograms are normalised."""
+        return {"statistics": [self.spectrogram.mean, self.spectrogram.deviation]}
+
+    @property
+    def token_size(self) -> int:
+        """The values of a token."""
+        return self.native.patch**2
+
+    @property
+    def extremes(self) -> tuple[Shape, ...]:
+        """The shortest and the longest sound."""
+        few, many = self.steps
+        return (few, self.bands, 1), (many, self.bands, 1)
+
+    def draw(self, samples: GlobalBatch) -> NativeDraws:
+        """The lengths of some sounds. A sample without a usable sound has the shortest."""
+        component, indexes = self.manifest.component(self.components[0]), self.indexes(samples.indexes)
+        n, rate = (component.facts[name][indexes].astype(np.int64) for name in ("n_samples", "sample_rate"))
+        usable = (component.offset[indexes] > 0) & (n > 0) & (rate > 0) & (rate <= MAX_SAMPLE_RATE)
+        # As a float, because a product of 64-bit numbers that a bad manifest names may not fit.
+        there = np.floor(np.where(usable, n, 0) * (self.clip.sample_rate / np.where(usable, rate, 1)))
+        whole = np.minimum(there, self.clip.n_samples).astype(np.int64)
+        steps = np.clip(self._frames(whole) // self.native.patch, *self.steps)
+        shape = np.stack([steps, np.full_like(steps, self.bands), np.ones_like(steps)], axis=1)
+        pixels = self._samples(steps * self.native.patch) * _PIXELS // 1000
+        return NativeDraws(shape=shape, crop=np.zeros((len(steps), 2), np.int64), pixels=pixels)
+
+    def grid(self, shape: Shape) -> TokenGrid:
+        """The (time, freq) grid of a sound."""
+        return TokenGrid(axes=("time", "freq"), shape=shape[:2], patch=(self.native.patch,) * 2)
+
+    def plan(self, item: Item, shape: Shape, crop: tuple[int, int] | None) -> SoundTokensPlan:
+        """The plan of a sound; SampleError if the sample has no usable one."""
+        side, frames = self.native.patch, shape[0] * self.native.patch
+        wanted = int(self._samples(np.array(frames)))
+        reader = replace(self.reader, clip=replace(self.clip, seconds=wanted / self.clip.sample_rate))
+        n, rate = reader.length(item.index)
+        first, stop = reader.clip.segment(n, rate, item.rng("clip"))
+        spectrogram = replace(self.spectrogram, frames=frames)
+        length = wanted if self.clip.short == "repeat" else min((stop - first) * self.clip.sample_rate // rate, wanted)
+        heard = max(int(spectrogram.n_frames(torch.tensor(length))), 1)
+        return SoundTokensPlan(
+            sound=reader.planned(item.index, first, stop),
+            reader=reader,
+            spectrogram=spectrogram,
+            shape=shape,
+            patch=side,
+            held=-(-heard // side) * self.bands,
+        )
+
+    def _frames(self, n_samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The frames of waveforms of some samples."""
+        features = self.spectrogram.features
+        if isinstance(features, Fbank):
+            return np.where(n_samples >= features.window, 1 + (n_samples - features.window) // features.shift, 0)
+        return np.where(n_samples > 0, 1 + n_samples // features.shift, 0)
+
+    def _samples(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The samples that a waveform of some frames has."""
+        features = self.spectrogram.features
+        behind = features.window if isinstance(features, Fbank) else 1
+        return np.asarray((frames - 1) * features.shift + behind)

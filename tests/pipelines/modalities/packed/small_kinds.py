@@ -1,0 +1,61 @@
+"""Small splits of clips and of sounds of many sizes, for the tests of packed rows."""
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+from maskstream.shards.members.video import video_member
+
+RATES = (10, 25, 30)
+
+
+def video_sample(raw: Path, i: int) -> Sample:
+    """A moving picture of other sides, length and rate for each i, whose shortest ones have 0.4 seconds."""
+    rng = np.random.default_rng(i)
+    width, height = (2 * int(side) for side in rng.integers(20, 60, 2))
+    rate = RATES[i % 3]
+    path, n = raw / f"{i}.mp4", max(int(rate * (0.4 + 0.25 * (i % 11))), 4)
+    whole = cv2.resize(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8), (2 * width, 2 * height))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "qp": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for k in range(n):
+            picture = np.ascontiguousarray(np.roll(whole, (k, 2 * k), (0, 1))[:height, :width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    video = encode_video(path, PROFILES["train"])
+    members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
+    return Sample(key=f"v{i}", members=members, source=f"{i}", label=i % 2)
+
+
+def sound_sample(i: int) -> Sample:
+    """A sound of 16 kHz, from 0.1 seconds on, of another length for each i."""
+    rng = np.random.default_rng(i)
+    n = 1600 + 1777 * (i % 17)
+    wave = np.sin(np.arange(n) * rng.uniform(0.05, 0.9)) * 9000 + rng.normal(0, 900, n)
+    sound = Sound(
+        samples=wave.astype(np.int32)[:, None], bits=16, sample_rate=16000, codec="pcm_s16le", container="wav"
+    )
+    made = encoded_sound(sound)
+    members = {**made.members, "json": json_member(made.meta)}
+    return Sample(key=f"a{i}", members=members, source=f"{i}", label=i % 2, sums=made.sums)
+
+
+def written(folder: Path, modality: str, samples: list[Sample], per_shard: int = 10) -> Path:
+    """A finished split of these samples."""
+    records = [
+        write_shard(folder / f"t-{first:06d}.tar", samples[first : first + per_shard])
+        for first in range(0, len(samples), per_shard)
+    ]
+    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
+    finish_split(folder, info, records, [])
+    return folder
