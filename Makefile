@@ -79,7 +79,7 @@ $(VENV)/.extra-%: $(VENV)/.done
 setup: $(VENV)/.done  ## a virtual environment with maskstream in it
 setup-dev: $(VENV)/.dev
 
-demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video, audio, audiovisual, image, image-text, text, points, mesh, pose, trajectory]: sample data to a model that learns, and its report
+demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video, audio, audiovisual, image, image-text, text, points, mesh, pose, trajectory, native]: sample data to a model that learns, and its report
 	$(RUN) demo $(MODALITY)
 
 shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= SPLIT=val WORKERS= AS_IS=1]: raw data to verified shards

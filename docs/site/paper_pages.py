@@ -143,6 +143,13 @@ PAPERS = (
         name="LMD", kind="images", schemes=("lmd",), recipes=("lmd-base", "lmd-tiny"), data="sample-image", first=(VQ,)
     ),
     Paper(
+        name="NaViT",
+        kind="images",
+        recipes=("native-base", "native-tiny"),
+        data="sample-image",
+        picture="mask-mae.webp",
+    ),
+    Paper(
         name="Learning by Reconstruction",
         kind="images",
         picture="mask-complementary.webp",

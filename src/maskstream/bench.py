@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -13,11 +14,15 @@ from maskstream.pipelines.stream.stats import limit, shares
 
 from .modality import RUN_STEPS, Modality
 from .pipelines.modalities.data import DataConfig
+from .pipelines.stream.order import GlobalBatch
+from .pipelines.stream.row_order import RowOrder
 from .pipelines.stream.stats import WAITS
 from .pipelines.stream.topology import default_threads
 from .shards.format.manifest import Manifest, SplitLocation
 
 ROUNDS = 3
+RANKS = 4
+"""Of which the balance of decoding is told."""
 PREFETCH = 3
 """The loader's default."""
 _LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
@@ -37,6 +42,7 @@ def measure(
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Measures the loader of a split for `for_s` seconds or until `samples` samples. The result can be written as JSON.
+    Of packed rows it also has the share that is empty, and how evenly ranks decode (see `decode_balance`).
 
     The consumer takes each batch and then waits for `step_s` seconds. Samples made during the start are not counted.
     Raises ValueError if the split is smaller than a batch, ShardError if there is no finished split.
@@ -61,7 +67,30 @@ def measure(
         if wall >= for_s or (samples is not None and spent["samples"] >= samples):
             break
     loader.close()
-    return _result(modality, spent, wall, workers)
+    order, rows = loader.order, {}
+    if isinstance(order, RowOrder):
+        rows = {"empty": loader.stats()["empty"], "decode_balance": decode_balance(order, RANKS)}
+    return _result(modality, spent, wall, workers) | rows
+
+
+def decode_balance(order: RowOrder, ranks: int, most: int = 16) -> float | None:
+    """What the rank with the most work decodes of a batch of packed rows, over the mean of `ranks` ranks with the rows
+    of a batch of `order` each, in pixels of the source: the median over `most` batches. None where the split gives no
+    such batch.
+    """
+    try:
+        wide = order.samples.order(order.global_batch * ranks)
+    except ValueError:
+        return None
+    found = []
+    for batch in islice(wide.batches(0), most):
+        cost = [
+            int(order.samples.sizer.sizes(GlobalBatch(indexes=row.indexes, epochs=row.epochs)).pixels.sum())
+            for row in batch.packed or ()
+        ]
+        of = [sum(cost[rank * order.global_batch : (rank + 1) * order.global_batch]) for rank in range(ranks)]
+        found.append(max(of) * ranks / max(sum(of), 1))
+    return round(median(found), 4) if found else None
 
 
 def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,9 +186,19 @@ def _show_stages(modality: Modality, result: Mapping[str, Any], console: Console
         f"and {result['cpu_ms_per_sample']:.2f} CPU ms each",
         f"{result['samples']} {unit} in {result['wall_s']:.1f} s, made by {made_by}; {result['cores']} cores, "
         f"load {result['load']}",
+        *_of_rows(result),
         result["limit"],
     ):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _of_rows(result: Mapping[str, Any]) -> list[str]:
+    """What is told of packed rows, if there are any."""
+    if result.get("empty") is None:
+        return []
+    balance = result["decode_balance"]
+    even = "" if balance is None else f"; of {RANKS} ranks the one with the most decodes {balance:.2f} times the mean"
+    return [f"rows are {result['empty']:.2%} empty{even}"]
 
 
 def candidates(cores: int) -> list[tuple[int, int]]:

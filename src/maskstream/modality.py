@@ -127,7 +127,8 @@ class Modality:
     kinds: the kinds of the components of a sample. encoder: makes samples from raw files. data: what `preview` and
     `bench` load by default. masks: its fields that are masks. suited: changes it to what suits a page about a split.
     figures: makes the figures for a data config and a split. stages: descriptions of the loader's stages and advice on
-    making them cheaper, instead of the general ones. demo: what `maskstream demo` runs, None for nothing.
+    making them cheaper, instead of the general ones. demo: what `maskstream demo` runs, None for nothing. of: the
+    modalities whose splits it loads, by default its own.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Modality:
     demo: Demo | None = None
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     suited: Callable[[Manifest, DataConfig[Any]], DataConfig[Any]] = as_it_is
+    of: tuple[str, ...] = ()
 
     def chosen(self, settings: Sequence[str] = (), masks: Sequence[str] = ()) -> DataConfig[Any]:
         """The data config with some settings, such as "clip.size=112", and masks by name.

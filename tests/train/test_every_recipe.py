@@ -86,6 +86,11 @@ CUTS = {
         *("data.size=32", "data.patch=4", "batch_size=2", *SIZES),
         *(f"model.predictor_{part}" for part in ("width=16", "depth=1", "heads=2")),
     ),
+    "native": (
+        *("data.native.patch=8", "model.patch=8", "data.native.most=48", "data.row_tokens=12", "batch_size=2"),
+        *SIZES,
+        *DECODER,
+    ),
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
 }
 """What makes each family of recipes small: how many pixels, samples, tokens and layers."""

@@ -15,7 +15,7 @@ CPU_ONLY = (
     *("avsiam-tiny", "ca-dense-unet-tiny", "maskvit-tiny", "lmd-tiny", "mage-tiny", "pointmae-tiny", "mpm-tiny"),
     *("bert-tiny", "mosaicbert-tiny", "mrd-tiny", "pmlm-tiny", "ptw-tiny", "retromae-tiny", "mdlm-tiny"),
     *("m3ae-tiny", "vqa-tiny", "oneref-tiny", "oneref-refer-tiny", "medthink-tiny"),
-    *("roar-lstm-tiny", "roar-roberta-tiny"),
+    *("roar-lstm-tiny", "roar-roberta-tiny", "native-tiny"),
 )
 """The recipes whose step needs values on the host: it splits a batch by its ratios, copies, compares or draws there."""
 TINY = [name for name in RECIPES if name.endswith("-tiny")]

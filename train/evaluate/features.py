@@ -32,6 +32,7 @@ from maskstream.pipelines.modalities.audio.data import AudioData, statistics_of
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import JSON, LABELS
 from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.modalities.split import Split
@@ -102,6 +103,10 @@ def without_augmentation(config: DataConfig[Any], train: SplitLocation) -> DataC
         changed["noise"] = None
     if isinstance(config, PointsData):
         changed["augment"] = PointAugment(normalise=config.augment.normalise)
+    if isinstance(config, PackedData):
+        # A row of `most` tokens has room for any sample when nothing is hidden.
+        native = replace(config.native, scale=(1.0, 1.0), flip=0.0)
+        changed |= {"native": native, "scaling": 0.0, "row_tokens": max(config.row_tokens, native.most)}
     if isinstance(config, TextData):
         changed |= {"packing": "row", "windows": False, "scores": None}
     changed |= no_masks(config)
@@ -123,13 +128,15 @@ def has_label_lists(data: SplitLocation) -> bool:
 def labelled_batches(
     config: DataConfig[Any], data: SplitLocation, *, size: int, samples: int, several: bool
 ) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """Batches of a split, with the rows that count int64 (R,) and their labels; up to `samples` samples in all.
+    """Batches of `size` samples of a split, of a packed row each where rows are packed, with the rows that count int64
+    (R,) and their labels; up to `samples` samples in all.
 
     If the split has more, they are drawn by the loader's shuffle with seed 0. several: labels are float32 (R, C), from
     the field `labels`. Samples without a label do not count.
     """
     chosen: Any = {"fields": (LABELS,)} if several else {}
     whole = len(Manifest.load(data)) <= samples
+    size = 1 if isinstance(config, PackedData) else size
     options: Any = {"batch_size": size, "shuffle": not whole, "seed": 0, "device": "cpu", "rank": 0, "world_size": 1}
     loader = replace(config, **chosen).loader(data, **options)
     left = samples

@@ -24,7 +24,8 @@ class PackedMask(Movable):
     masked: bool (T,), True = hidden from the encoder. visible: int64 (V,), sorted, the tokens that are not. target:
     int64 (M,), those that the decoder reconstructs, sample after sample. weight: float32 (M,), what each target counts
     in the loss (0 for one that the encoder saw, and for padding). cu_visible, cu_target: int32 (S + 1,); those of
-    sample s are visible[cu_visible[s] : cu_visible[s + 1]], and the targets alike.
+    sample s are visible[cu_visible[s] : cu_visible[s + 1]], and the targets alike. longest: the most visible tokens
+    and the most targets of a sample.
     """
 
     masked: Tensor
@@ -33,6 +34,7 @@ class PackedMask(Movable):
     weight: Tensor
     cu_visible: Tensor
     cu_target: Tensor
+    longest: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +49,8 @@ class PackedBatch(Batch):
     cu_rows: int32 (R + 1,); row r has the samples cu_rows[r] to cu_rows[r + 1] - 1. grid_thw: int64 (S, 3), the tokens
     of each sample along t, h and w; of sounds along time and frequency, and 1. place: int32 (T, 3), each token's place
     along them. mask: see `PackedMask`; None without. patch, tubelet: the side of a token in pixels (frames and bins of
-    sounds), and its time steps. row_tokens: the visible tokens that a row has room for. key, label, fields and weight
-    are of samples, as in `Batch`.
+    sounds), and its time steps. row_tokens: the visible tokens that a row has room for. longest: the most tokens of a
+    sample. key, label, fields and weight are of samples, as in `Batch`.
     """
 
     tokens: Tensor
@@ -62,6 +64,7 @@ class PackedBatch(Batch):
     patch: int
     tubelet: int
     row_tokens: int
+    longest: int
 
     @property
     def n_visible(self) -> int:
@@ -116,12 +119,14 @@ class PackedBatch(Batch):
                 weight=torch.cat([one.weight for one in masks]),
                 cu_visible=_joined([one.cu_visible for one in masks]),
                 cu_target=_joined([one.cu_target for one in masks]),
+                longest=(max(one.longest[0] for one in masks), max(one.longest[1] for one in masks)),
             )
         made: dict[str, Any] = {
             "mask": mask,
             "cu_seqlens": _joined([part.cu_seqlens for part in parts]),
             "cu_rows": _joined([part.cu_rows for part in parts]),
             "key": [key for part in parts for key in part.key],
+            "longest": max(part.longest for part in parts),
             **{name: getattr(parts[0], name) for name in ("patch", "tubelet", "row_tokens")},
             "fields": {name: _values([part.fields[name] for part in parts]) for name in parts[0].fields},
         }

@@ -200,6 +200,7 @@ class PackedSampler:
             patch=native.patch,
             tubelet=native.tubelet,
             row_tokens=self.samples.room.tokens,
+            longest=int(counts.max(initial=0)),
             key=[one.key for one in shown],
             label=torch.tensor([one.label for one in shown], dtype=torch.int64),
             fields=fields.collated([slot.fields for slot in slots], 1) if fields.fields else {},
@@ -282,13 +283,15 @@ class PackedSampler:
         counts = masked.copy()
         for slot, start, stop in zip(slots, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
             counts[start + slot.plan.held : stop] = False
+        seen, wanted = _sums(~masked)[starts], _sums(target)[starts]
         return PackedMask(
             masked=torch.from_numpy(masked),
             visible=torch.from_numpy(np.flatnonzero(~masked)),
             target=torch.from_numpy(places),
             weight=torch.from_numpy(counts[places].astype(np.float32)),
-            cu_visible=_int32(_sums(~masked)[starts]),
-            cu_target=_int32(_sums(target)[starts]),
+            cu_visible=_int32(seen),
+            cu_target=_int32(wanted),
+            longest=(int(np.diff(seen).max(initial=0)), int(np.diff(wanted).max(initial=0))),
         )
 
 

@@ -36,7 +36,11 @@ Masks = Annotated[
 ]
 Own = Annotated[
     str | None,
-    typer.Option("--modality", help="package.module:NAME of a modality of your own.", show_default=False),
+    typer.Option(
+        "--modality",
+        help="package.module:NAME of a modality of your own, or native: packed rows of images.",
+        show_default=False,
+    ),
 ]
 Component = Annotated[
     str | None,
@@ -80,10 +84,10 @@ class DataCommand(TyperCommand):
 
 def _fields(command: str) -> Iterator[str]:
     """A paragraph with the fields of each modality that a command loads."""
-    from maskstream.modalities import MODALITIES
+    from maskstream.modalities import MODALITIES, WAYS
     from maskstream.pages.doctor import MIDDLE_FRAME
 
-    shown = {name: modality.data for name, modality in MODALITIES.items()}
+    shown = {name: modality.data for name, modality in (MODALITIES | WAYS).items()}
     only: dict[str, dict[str, DataConfig[Any]]] = {"doctor": {"video": MIDDLE_FRAME}, "flow": {"video": shown["video"]}}
     for name, data in (only.get(command) or shown).items():
         found = (f"`{path}={value}`" for path, value in leaves(data.to_dict(defaults=True)))

@@ -323,20 +323,22 @@ def report(
     from maskstream.pages.report.compared import compare_runs
     from maskstream.pages.report.report import write_report
     from maskstream.shards.format.manifest import Manifest
+    from maskstream.train.core.run_folder import run_recipe
 
     split = Manifest.load(data)
     run, *others = runs
+    modality = modality_of(split, data=run_recipe(run).data)
     if others:
         if unseen is not None:
             raise ValueError(f"--unseen {unseen} is for the report of one run, got {len(runs)} runs; leave it out")
-        found = compare_runs(modality_of(split), runs, split, out, same_split=same_split)
+        found = compare_runs(modality, runs, split, out, same_split=same_split)
         none = [""] * len(runs)
         lines = [[(title, none), *((f"  {name}", cells) for name, cells in some)] for title, some in found.rows.items()]
         for line in tabulate(found.names, list(chain.from_iterable(lines))):
             say(line)
         say(f"wrote {found.page}")
         return
-    written = write_report(modality_of(split), run, split, out, unseen=unseen, same_split=same_split)
+    written = write_report(modality, run, split, out, unseen=unseen, same_split=same_split)
     show(written.facts, as_json=False)
     say(f"wrote {written.page}")
 
@@ -420,7 +422,9 @@ def _listed(keys: object) -> str:
 def demo(
     modality: Annotated[
         str,
-        typer.Argument(help="video, audio, audiovisual, image, image-text, text, points, mesh, pose or trajectory."),
+        typer.Argument(
+            help="video, audio, audiovisual, image, image-text, text, points, mesh, pose, trajectory or native."
+        ),
     ] = "video",
 ) -> None:
     """Make shards of a modality, train on them for a few minutes, and write pages about data and model.
@@ -428,9 +432,9 @@ def demo(
     It prints the commands that it runs, and writes to data/ and runs/ in the current folder. If it was interrupted, the
     same command continues.
     """
-    from maskstream.modalities import MODALITIES
+    from maskstream.modalities import MODALITIES, WAYS
 
-    demos = {name: one.demo for name, one in MODALITIES.items() if one.demo is not None}
+    demos = {name: one.demo for name, one in (MODALITIES | WAYS).items() if one.demo is not None}
     if modality not in demos:
         close = nearest(modality, list(demos))
         raise ValueError(f"there is no demo of {modality!r}{close}; legal are {', '.join(demos)}")

@@ -1,6 +1,9 @@
 """The modalities: each has a file with its spec, and one line here."""
 
+from typing import Any
+
 from maskstream.modality import Modality
+from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import SplitLocation, read_info
 from maskstream.shards.named import named
@@ -10,6 +13,7 @@ from .audiovisual import AUDIOVISUAL
 from .image import IMAGE
 from .image_text import IMAGE_TEXT
 from .mesh import MESH
+from .native import NATIVE
 from .points import POINTS
 from .pose import POSE
 from .text import TEXT
@@ -20,18 +24,25 @@ MODALITIES: dict[str, Modality] = {
     one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE, TEXT, POSE, IMAGE_TEXT, TRAJECTORY)
 }
 
+WAYS: dict[str, Modality] = {one.name: one for one in (NATIVE,)}
+"""Other ways to load splits of these modalities."""
 
-def modality_of(location: SplitLocation, own: str | None = None) -> Modality:
+
+def modality_of(location: SplitLocation, own: str | None = None, *, data: DataConfig[Any] | None = None) -> Modality:
     """The modality of the split in the folder `location`; ShardError if there is no finished split.
 
-    own: package.module:name of a Modality of one's own, whose split it must be; ValueError if it is not.
+    own: package.module:name of a Modality of one's own, or the name of one here, whose split it must be; ValueError if
+    it is not. data: the data config of what is shown, such as a recipe's, if it may be another than the modality's.
     """
     name = str(read_info(location)["modality"])
     if own is not None:
-        found = named(own, MODALITIES, "modality")
-        if not isinstance(found, Modality) or found.name != name:
+        found = named(own, MODALITIES | WAYS, "modality")
+        if not isinstance(found, Modality) or name not in (found.of or (found.name,)):
             raise ValueError(f"{own} is no Modality of {name}, which {location} holds; name one whose name that is")
         return found
+    for way in WAYS.values():
+        if data is not None and isinstance(data, type(way.data)):
+            return way
     if name not in MODALITIES:
         raise ShardError(
             f"{location} holds {name} shards, which have no loader; legal are {', '.join(MODALITIES)}, and one of your "
@@ -40,4 +51,4 @@ def modality_of(location: SplitLocation, own: str | None = None) -> Modality:
     return MODALITIES[name]
 
 
-__all__ = ["MODALITIES", "Modality", "modality_of"]
+__all__ = ["MODALITIES", "WAYS", "Modality", "modality_of"]

@@ -10,6 +10,7 @@ from typing import Any
 from maskstream.modality import RUN_STEPS, Modality
 from maskstream.pipelines.masks import Mask, Padded
 from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.packed.batch import PackedBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -134,7 +135,7 @@ def preview_page(
     """
     masked = [(name, figures, batch), *others]
     cards = []
-    for row in range(len(batch)):
+    for row in range(len(batch.cu_rows) - 1 if isinstance(batch, PackedBatch) else len(batch)):
         for mask, own, one in masked:
             card = own.sample(one, row)
             card = replace(card, title=f"{short_key(card.key)}, {mask}") if others else card

@@ -1,0 +1,86 @@
+"""Evaluates the reconstruction of masked samples in packed rows, each whole, at its own size and aspect."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from maskstream.pipelines.modalities.packed.batch import PackedBatch
+from maskstream.pipelines.modalities.packed.data import PackedData
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.train.core.model import LossPart, squared
+from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation
+from maskstream.train.evaluate.patches import PatchLosses
+
+from .model import NativeAutoencoder, NativeAutoencoderConfig
+
+MEASURED = 256
+"""As many samples are measured, and what else is in the row of the last one."""
+READING = (
+    "A held-out sample at its own aspect, the tokens that the encoder saw, and these tokens with the model's "
+    "predictions of the others. "
+) + NORMALISED
+
+
+@torch.inference_mode()
+def evaluate(model: NativeAutoencoder, config: PackedData, data: SplitLocation, shown: int) -> Evaluation:
+    """The loss on whole samples with the recipe's masks, and reconstructions of some."""
+    parts: list[tuple[LossPart, LossPart, LossPart]] = []
+    samples, drawn = 0, None
+    for batch in held_out_rows(config, data):
+        if batch.mask is None:
+            raise ValueError("reconstructions are of hidden tokens, and the recipe has no mask; give it data.mask")
+        if drawn is None:
+            drawn = Compared(
+                title="Reconstructions",
+                reading=READING,
+                batch=batch,
+                made=model.reconstructed(batch),
+                rows=range(min(shown, len(batch))),
+            )
+        true, weight = model.targets(batch, batch.mask.target), model.weight(batch)
+        copied = model.targets(batch, nearest_visible(batch))
+        (own,) = model(batch).parts.values()
+        parts.append((own, squared(torch.zeros_like(true), true, weight), squared(copied, true, weight)))
+        samples += len(batch)
+    score = PatchLosses.of(parts, samples).score("samples")
+    return Evaluation(scores=(score,), examples=() if drawn is None else (drawn,))
+
+
+def held_out_rows(config: PackedData, data: SplitLocation) -> Iterator[PackedBatch]:
+    """Rows of MEASURED samples of the split or a few more, whole and with the counts of their masks, the same each
+    time. A larger split is shuffled.
+    """
+    split = Manifest.load(data)
+    whole = len(split) <= MEASURED
+    native = replace(config.native, scale=(1.0, 1.0), flip=0.0)
+    # A row of `most` tokens has room for any sample, and few samples fill it.
+    plain = replace(config, native=native, colour=None, scaling=0.0, row_tokens=native.most, row_targets=None)
+    left = MEASURED
+    loader = plain.loader(split, batch_size=1, shuffle=not whole, seed=0, device="cpu", rank=0, world_size=1)
+    with closing(loader):
+        for batch in loader:
+            yield batch
+            left -= len(batch)
+            if left <= 0:
+                return
+
+
+def nearest_visible(batch: PackedBatch) -> Tensor:
+    """For each target, the nearest visible token of its sample, int64 (M,), as its number in the batch; of equally near
+    ones the first. Time steps, rows and columns are equally far.
+    """
+    mask, near = batch.mask, []
+    if mask is None:
+        raise ValueError("the batch has no masks; give the loader mask=")
+    place = batch.place.float()
+    seen, wanted = (ends[1:-1].long() for ends in (mask.cu_visible, mask.cu_target))
+    for visible, target in zip(mask.visible.tensor_split(seen), mask.target.tensor_split(wanted), strict=True):
+        apart = (place[target][:, None] - place[visible]).square_().sum(dim=2)
+        near.append(visible[apart.argmin(dim=1)])
+    return torch.cat(near)
+
+
+EVALUATIONS = {NativeAutoencoderConfig: evaluate}

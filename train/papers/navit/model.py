@@ -1,0 +1,264 @@
+"""A masked autoencoder over packed rows: samples of any size, one behind the other, each of which attends to itself.
+
+Shapes: T tokens of S samples, V of them visible and M of them targets; D channels of the encoder, E of the decoder.
+
+Packing, and attention within each sample, are NaViT's (Dehghani et al., 2023, 2.1). The objective is MAE's (He et al.,
+2022, 3.1): the encoder sees the visible tokens alone; the decoder reads them and a mask token for each target, and
+predicts the targets' pixels, normalised by their own mean and deviation. Places are rotations of queries and keys by
+time step, row and column, as in V-JEPA 2 (Assran et al., 2025, 2.1). So a picture of any size and a clip of any length
+have places, and a picture is a clip of one step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.packed.batch import PackedBatch, PackedMask
+from maskstream.pipelines.modalities.packed.data import PackedData
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.train.core.model import LEAST, Grids, Losses, Model, ModelConfig, squared
+from maskstream.train.nn.objectives import joint_moments
+from maskstream.train.nn.token_layers import Documents, TokenBlock
+from maskstream.train.nn.transformer import init_linear
+
+AXES = 3
+"""Of a place: time step, row and column."""
+Equal = Literal["tokens", "samples"]
+"""What counts alike in the loss: each target token, so that a large sample counts more than a small one, or each
+sample, so that a token of a large one counts less."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
+    """The sizes of a masked autoencoder over packed rows. patch, tubelet: those of the loader's tokens, which a model
+    has one embedding of. equal: what counts alike in the loss.
+    """
+
+    patch: int = 16
+    tubelet: int = 2
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    decoder_width: int = 192
+    decoder_depth: int = 4
+    decoder_heads: int = 3
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+    equal: Equal = "tokens"
+
+    def __post_init__(self) -> None:
+        for part in ("", "decoder_"):
+            self.need_heads(f"{part}width", f"{part}heads")
+            width, heads = getattr(self, f"{part}width"), getattr(self, f"{part}heads")
+            if (channels := width // heads) % 2 or channels < 2 * AXES:
+                raise ValueError(
+                    f"a head is turned along {AXES} axes, so it needs an even number of channels, {2 * AXES} or more, "
+                    f"got {part}width={width} and {part}heads={heads}, which is {channels}"
+                )
+        self.need_least("patch", "tubelet", "depth", "decoder_depth", "mlp_ratio")
+        self.need_choices(equal=Equal)
+
+    def make(self, grids: Grids) -> NativeAutoencoder:
+        """See ModelConfig."""
+        return NativeAutoencoder(self, grids)
+
+    def check(self, data: DataConfig[PackedBatch]) -> None:
+        """See ModelConfig."""
+        if not isinstance(data, PackedData):
+            raise ValueError(f"a {type(self).__name__} reads packed rows, got {type(data).__name__}; use PackedData")
+        for name in ("patch", "tubelet"):
+            own, other = getattr(self, name), getattr(data.native, name)
+            if own != other:
+                raise ValueError(
+                    f"the model has one embedding of tokens, and model.{name}={own} is not data.native.{name}={other}; "
+                    "give both the same"
+                )
+
+
+class NativeAutoencoder(Model[PackedBatch]):
+    """A masked autoencoder over packed rows."""
+
+    whole_graph = True
+    float32_on_cpu = True
+    encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "encoder", "norm")
+
+    def __init__(self, config: NativeAutoencoderConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        values = c.tubelet * c.patch**2 * 3
+        self.embed = nn.Linear(values, c.width)
+        self.encoder = _blocks(c.depth, c.width, c.heads, c)
+        self.norm = nn.LayerNorm(c.width, eps=c.eps)
+        self.bridge = nn.Linear(c.width, c.decoder_width)
+        self.mask_token = nn.Parameter(torch.zeros(c.decoder_width))
+        self.decoder = _blocks(c.decoder_depth, c.decoder_width, c.decoder_heads, c)
+        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.eps)
+        self.head = nn.Linear(c.decoder_width, values)
+        nn.init.normal_(self.mask_token, std=0.02)
+        init_linear(self)
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return self.config.width
+
+    def forward(self, batch: PackedBatch) -> Losses:
+        """See `Model`. A CPU always computes in float32, or the type of the weights, as that of texts does: its kernels
+        of bf16 are made anew for each length.
+        """
+        if batch.tokens.is_cuda:
+            return self.loss(batch)
+        with torch.autocast("cpu", enabled=False):
+            return self.loss(batch)
+
+    def loss(self, batch: PackedBatch) -> Losses:
+        """The mean squared error of the targets' normalised pixels, over tokens or over samples (`Equal`)."""
+        mask = _need_mask(batch)
+        true, weight = self.targets(batch, mask.target), self.weight(batch)
+        return Losses(parts={"reconstruction": squared(self.predict(batch), true, weight)})
+
+    @torch.no_grad()
+    def targets(self, batch: PackedBatch, index: Tensor) -> Tensor:
+        """The tokens at `index` (K,) as the decoder predicts them, with mean 0 and variance 1 each, colours together:
+        (K, tubelet * patch * patch * 3).
+        """
+        true = self._pixels(batch, index)
+        mean, deviation = joint_moments(true)
+        return (true - mean) / deviation
+
+    def weight(self, batch: PackedBatch) -> Tensor:
+        """What each target counts in the loss, (M,). Where samples count alike, those of a sample have the sum 1, or
+        the sample's weight if it has one.
+        """
+        mask = _need_mask(batch)
+        weight = mask.weight.to(self._dtype)
+        if self.config.equal == "tokens":
+            return weight
+        of = _samples(mask.cu_target, len(mask.target))
+        share = weight / weight.new_zeros(len(batch)).index_add(0, of, weight).clamp_min(LEAST)[of]
+        return share if batch.weight is None else share * batch.weight[of]
+
+    def predict(self, batch: PackedBatch) -> Tensor:
+        """The predictions of the targets, (M, tubelet * patch * patch * 3); ValueError for a batch without masks."""
+        mask = _need_mask(batch)
+        seen = self.bridge(self._encoded(batch, mask.visible, mask.cu_visible, mask.longest[0]))
+        # Of each sample first the visible tokens, then the targets.
+        of_seen, of_target = (_samples(ends, n) for ends, n in _ends(mask))
+        at_seen = torch.arange(len(of_seen), device=seen.device) + mask.cu_target[of_seen]
+        at_target = torch.arange(len(of_target), device=seen.device) + mask.cu_visible[of_target + 1]
+        x = self.mask_token.to(seen.dtype).expand(len(at_seen) + len(at_target), -1)
+        x = x.index_copy(0, at_seen, seen)
+        place = batch.place.new_empty(len(x), AXES)
+        place = place.index_copy(0, at_seen, batch.place[mask.visible])
+        place = place.index_copy(0, at_target, batch.place[mask.target])
+        c = self.config
+        documents = _documents(
+            mask.cu_visible + mask.cu_target, sum(mask.longest), place, c.decoder_width // c.decoder_heads
+        )
+        for block in self.decoder[:-1]:
+            x = block(x, documents)
+        if x.is_cuda or not len(at_target):
+            x = self.decoder[-1](x, documents)[at_target]
+        else:  # on a CPU the last block computes the targets alone
+            x = self.decoder[-1](x, documents, documents.asking(at_target))
+        return cast(Tensor, self.head(self.decoder_norm(x)))
+
+    def encode(self, batch: PackedBatch) -> Tensor:
+        """The encoder's output for all tokens of a batch, none of them hidden: (T, D)."""
+        return self._encoded(batch, None, batch.cu_seqlens, batch.longest)
+
+    def features(self, batch: PackedBatch) -> Tensor:
+        """The mean of the encoder's output over all tokens of each sample, float32 (S, D)."""
+        return torch.segment_reduce(self.encode(batch).float(), "mean", offsets=batch.cu_seqlens.long())
+
+    def reconstructed(self, batch: PackedBatch) -> PackedBatch:
+        """The batch with its targets replaced by the predictions, scaled by the true mean and deviation."""
+        mask = _need_mask(batch)
+        mean, deviation = joint_moments(self._pixels(batch, mask.target))
+        made = (self.predict(batch).float() * deviation + mean).view(len(mask.target), -1, 3)
+        std, middle = (made.new_tensor(values) for values in (IMAGENET_STD, IMAGENET_MEAN))
+        pixels = made.mul(std).add(middle).mul(255).round().clamp(0, 255).flatten(1)
+        return replace(batch, tokens=batch.tokens.index_copy(0, mask.target, pixels.to(batch.tokens.dtype)))
+
+    def _encoded(self, batch: PackedBatch, index: Tensor | None, edges: Tensor, longest: int) -> Tensor:
+        """The encoder's output for the tokens at `index`, None for all, of which those of a sample lie between two of
+        the `edges`.
+        """
+        c = self.config
+        if (batch.patch, batch.tubelet) != (c.patch, c.tubelet):
+            raise ValueError(
+                f"tokens have {batch.tubelet} x {batch.patch} x {batch.patch} pixels, the model takes {c.tubelet} x "
+                f"{c.patch} x {c.patch}; use one patch and one tubelet for the loader and the model"
+            )
+        if len(batch.tokens) != len(batch.place):
+            raise ValueError("the model reads pictures and clips, and the batch has sounds; load splits without them")
+        place = batch.place if index is None else batch.place[index]
+        documents = _documents(edges, longest, place, c.width // c.heads)
+        x = self.embed(self._pixels(batch, index))
+        for block in self.encoder:
+            x = block(x, documents)
+        return cast(Tensor, self.norm(x))
+
+    def _pixels(self, batch: PackedBatch, index: Tensor | None) -> Tensor:
+        """The normalised pixels of the tokens at `index`, None for all."""
+        some = batch if index is None else replace(batch, tokens=batch.tokens[index])
+        return some.pixel_values(dtype=self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of pixels and errors: float32, or float64 if the weights have that."""
+        return torch.float64 if self.embed.weight.dtype == torch.float64 else torch.float32
+
+
+def _need_mask(batch: PackedBatch) -> PackedMask:
+    if batch.mask is None:
+        raise ValueError("the batch has no masks, and the model needs them; give the loader mask=")
+    return batch.mask
+
+
+def _blocks(depth: int, width: int, heads: int, config: NativeAutoencoderConfig) -> nn.ModuleList:
+    hidden = config.mlp_ratio * width
+    return nn.ModuleList(
+        TokenBlock(width, heads, hidden, norm="pre", gated=False, eps=config.eps) for _ in range(depth)
+    )
+
+
+def _ends(mask: PackedMask) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
+    return (mask.cu_visible, len(mask.visible)), (mask.cu_target, len(mask.target))
+
+
+def _samples(edges: Tensor, n: int) -> Tensor:
+    """The sample of each of n tokens, int64 (n,), by the `edges` of samples in them."""
+    return torch.bucketize(torch.arange(n, device=edges.device), edges[1:].long(), right=True)
+
+
+def _documents(edges: Tensor, longest: int, place: Tensor, channels: int) -> Documents:
+    """The samples of packed tokens at `place` (K, 3), of which each lies between two of the `edges`."""
+    number = torch.arange(len(place), device=place.device)
+    return Documents(
+        edges=edges,
+        longest=longest,
+        places=number - edges.long()[_samples(edges, len(place))],
+        lengths=[] if edges.is_cuda else edges.diff().tolist(),
+        turns=rotations(place, channels),
+    )
+
+
+def rotations(place: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """The cosines and sines of rotary positions of tokens at `place` int (K, 3), each float32 (K, 1, channels).
+
+    A third of a head's pairs of channels turns with each axis, pair i of n by place / 10,000^(i / n); those that are
+    left over do not turn. Channel c is paired with channel c + channels / 2, as in `token_layers`; V-JEPA 2 pairs
+    neighbours, which is the same in another order of channels.
+    """
+    pairs = channels // 2
+    n = pairs // AXES
+    rates = torch.pow(10000.0, -torch.arange(n, device=place.device) / n)
+    angle = (place.float()[:, :, None] * rates).flatten(1)
+    angle = nn.functional.pad(angle, (0, pairs - AXES * n)).repeat(1, 2)[:, None]
+    return angle.cos(), angle.sin()
