@@ -195,8 +195,6 @@ class NativeAutoencoder(Model[PackedBatch]):
                 f"tokens have {batch.tubelet} x {batch.patch} x {batch.patch} pixels, the model takes {c.tubelet} x "
                 f"{c.patch} x {c.patch}; use one patch and one tubelet for the loader and the model"
             )
-        if len(batch.tokens) != len(batch.place):
-            raise ValueError("the model reads pictures and clips, and the batch has sounds; load splits without them")
         place = batch.place if index is None else batch.place[index]
         documents = _documents(edges, longest, place, c.width // c.heads)
         x = self.embed(self._pixels(batch, index))
@@ -206,6 +204,8 @@ class NativeAutoencoder(Model[PackedBatch]):
 
     def _pixels(self, batch: PackedBatch, index: Tensor | None) -> Tensor:
         """The normalised pixels of the tokens at `index`, None for all."""
+        if len(batch.tokens) != len(batch.place):
+            raise ValueError("the model reads pictures and clips, and the batch has sounds; load splits without them")
         some = batch if index is None else replace(batch, tokens=batch.tokens[index])
         return some.pixel_values(dtype=self._dtype)
 
