@@ -38,7 +38,7 @@ Own = Annotated[
     str | None,
     typer.Option(
         "--modality",
-        help="package.module:NAME of a modality of your own, or native: packed rows of images.",
+        help="package.module:NAME of a modality of your own, or native: packed rows of images or videos.",
         show_default=False,
     ),
 ]

@@ -15,6 +15,7 @@ from maskstream.shards.format.manifest import SplitLocation, read_info
 from maskstream.shards.members.image import IMAGE as KIND
 
 from .image import IMAGE
+from .video import VIDEO
 
 
 def figures(data: DataConfig[Any], location: SplitLocation) -> PackedFigures:
@@ -24,9 +25,9 @@ def figures(data: DataConfig[Any], location: SplitLocation) -> PackedFigures:
 
 NATIVE = Modality(
     name="native",
-    of=(IMAGE.name,),
-    unit="picture",
-    units="pictures",
+    of=(IMAGE.name, VIDEO.name),
+    unit="sample",
+    units="samples",
     kinds=(KIND.name,),
     encoder=ImageEncoder,
     data=PackedData(native=Native(most=256), mask=MASKS["mae"](), row_tokens=256),
