@@ -16,22 +16,26 @@ from inspect import getfile, signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import numba
-from llvmlite import ir
-from numba import types
-from numba.core import entrypoints, event
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-from numba.core.registry import cpu_target
-from numba.core.runtime.nrt import rtsys
-from numba.extending import intrinsic
+from maskstream.shards.lazy import importing
+
+with importing():
+    import numba
+    from llvmlite import ir
+    from numba import types
+    from numba.core import entrypoints, event
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
+    from numba.core.registry import cpu_target
+    from numba.core.runtime.nrt import rtsys
+    from numba.extending import intrinsic
+
+    # The first call of a kernel needs these too; processes that are forked from this one have them then.
+    import_module("numpy.ma")
+    import_module("numba.np.arrayobj")
+    entrypoints.init_all()  # type: ignore[no-untyped-call]
+    rtsys.initialize(cpu_target.target_context)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-# The first call of a kernel needs these too; processes that are forked from this one have them then.
-import_module("numpy.ma")
-import_module("numba.np.arrayobj")
-entrypoints.init_all()  # type: ignore[no-untyped-call]
-rtsys.initialize(cpu_target.target_context)
 
 _CONSTANTS = (int, float, tuple)
 _ONLY = "kernel"

@@ -72,7 +72,7 @@ class _Servers:
                 self._left = [pid for pid in (*self._left, self._server.pid) if pid and not _has_ended(pid)]
                 self._inherited, self._server = now, _Server()
                 kernels = [name for module in modules for name in getattr(sys.modules[module], "KERNELS", ())]
-                self._server.set_forkserver_preload([*modules, *kernels, f"{__package__}.server"])
+                self._server.set_forkserver_preload([f"{__package__}.server", *modules, *kernels])
             server = self._server
         return server.connect_to_new_process(files)
 

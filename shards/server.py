@@ -1,4 +1,4 @@
-"""What the server of worker processes (forked.py) imports last: it readies the server, and each fork of it."""
+"""What the server of worker processes (forked.py) imports first: it readies the server, and each fork of it."""
 
 import atexit
 import ctypes
@@ -20,6 +20,7 @@ def _begin_fork() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != _SERVER:
         os._exit(1)
+    gc.enable()
     if (random := sys.modules.get("numpy.random")) is not None:
         random.set_state(random.RandomState().get_state())
 
@@ -37,7 +38,6 @@ def _remove_socket() -> None:
         Path(address).parent.rmdir()
 
 
-os.register_at_fork(after_in_child=_begin_fork)
+gc.disable()  # what is imported from now on stays
+os.register_at_fork(before=gc.freeze, after_in_child=_begin_fork)  # a collection would write to memory that is shared
 atexit.register(_remove_socket)
-gc.collect()
-gc.freeze()  # a collection in a process would write to memory that it shares

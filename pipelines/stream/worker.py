@@ -34,13 +34,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchTask:
-    """The plan of the batch to make now, and of the same worker's next batch, if that may be begun at the same time.
+    """The plan of a batch to make.
 
-    row_by_row: make one row after the other, and note which, since processes died while they made this batch.
+    alone: while no other is made, since a process died while it made this batch. row_by_row: also one row after the
+    other, and note which.
     """
 
     plan: BatchPlan
-    then: BatchPlan | None = None
+    alone: bool = False
     row_by_row: bool = False
 
 
@@ -118,7 +119,7 @@ def serve(
             while wait([pipe], 0):
                 tasks.append(channel.receive())
                 batches.announce(tasks[-1])
-            _answer(channel, batches.made(task, begun))
+            _answer(channel, batches.made(task, begun, tasks[0] if tasks else None))
             progress.step()
     except (EOFError, ConnectionError):
         os._exit(0)
@@ -157,49 +158,44 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
     def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int, progress: WorkerProgress) -> None:
         self._maker, self._progress = maker, progress
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream")
-        self._begun: tuple[tuple[int, int], Begun[DraftT]] | None = None
+        self._begun: Begun[DraftT] | None = None
         self._drawn: dict[tuple[int, int], Announced[RequestT]] = {}
 
     def begun(self, task: BatchTask) -> Begun[DraftT] | Failed:
         """The batch of a task, whose rows are being filled, or the error."""
+        ahead, self._begun = self._begun, None
         try:
-            return self._taken(task.plan) or self._start(task.plan, task.row_by_row)
+            return ahead or self._start(task)
         except Exception as error:
             return _failed(error)
 
     def announce(self, task: BatchTask) -> None:
         """Draws the requests of a task that is made later; a batch that is begun already has them."""
         number = task.plan.number
-        if task.row_by_row or number in self._drawn or (self._begun is not None and self._begun[0] == number):
+        if task.row_by_row or number in self._drawn:
             return
         if (drawn := self._maker.drawn_ahead(task.plan)) is not None:
             self._drawn[number] = drawn
 
-    def made(self, task: BatchTask, begun: Begun[DraftT] | Failed) -> Made[HostT] | Failed:
-        """The host batch and its stats, or the error."""
+    def made(self, task: BatchTask, begun: Begun[DraftT] | Failed, then: BatchTask | None) -> Made[HostT] | Failed:
+        """The host batch and its stats, or the error; then: the next task, if it is known."""
         if isinstance(begun, Failed):
             return begun
+        if then is not None and not task.alone and not then.alone:
+            with suppress(Exception):  # it is raised when that batch is made
+                self._begun = self._start(then)
         try:
-            if task.then is not None:
-                self._begun = (task.then.number, self._start(task.then))
             return self._maker.join(task.plan, begun)
         except Exception as error:
             return _failed(error)
 
-    def _start(self, plan: BatchPlan, row_by_row: bool = False) -> Begun[DraftT]:
-        pool = _RowByRow(self._progress) if row_by_row else self._pool
-        begun = self._maker.start(pool, plan, self._drawn.pop(plan.number, None), row_by_row=row_by_row)
+    def _start(self, task: BatchTask) -> Begun[DraftT]:
+        pool = _RowByRow(self._progress) if task.row_by_row else self._pool
+        drawn = self._drawn.pop(task.plan.number, None)
+        begun = self._maker.start(pool, task.plan, drawn, row_by_row=task.row_by_row)
         for rows in begun.rows:
             rows.add_done_callback(self._progress.step)
         return begun
-
-    def _taken(self, plan: BatchPlan) -> Begun[DraftT] | None:
-        """The batch that was begun ahead if it belongs to this plan; any other (after a seek) is cancelled."""
-        ahead, self._begun = self._begun, None
-        if ahead is None or ahead[0] == plan.number:
-            return ahead and ahead[1]
-        ahead[1].cancel()
-        return None
 
 
 def _failed(error: Exception) -> Failed:

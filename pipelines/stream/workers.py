@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import cycle
@@ -59,28 +59,15 @@ _LOOK_FOR_STARTS_S = 0.1
 
 @dataclass(slots=True)
 class Assignment:
-    """A plan, the next plan of the same worker, and how many processes died while they made it."""
+    """A plan, and how many processes died while they made it."""
 
     plan: BatchPlan
-    then: BatchPlan | None
     deaths: int = 0
 
     @property
     def task(self) -> BatchTask:
         """What a worker is sent. After a death the batch is made alone, and at last row by row, to find the cause."""
-        then = None if self.deaths else self.then
-        return BatchTask(plan=self.plan, then=then, row_by_row=self.deaths == TRIES - 1)
-
-
-def jobs(plans: Iterable[BatchPlan], workers: int) -> Iterator[Assignment]:
-    """Pairs each plan with the plan `workers` later: worker i gets the plans i, i + workers, ..."""
-    ahead: deque[BatchPlan] = deque()
-    for plan in plans:
-        ahead.append(plan)
-        if len(ahead) > workers:
-            yield Assignment(ahead.popleft(), plan)
-    for plan in ahead:
-        yield Assignment(plan, None)
+        return BatchTask(plan=self.plan, alone=self.deaths > 0, row_by_row=self.deaths == TRIES - 1)
 
 
 class WorkerPool(Generic[HostT]):
@@ -133,7 +120,7 @@ class WorkerPool(Generic[HostT]):
         # though each worker makes its own at its own speed. A worker gets its next plan when one of its batches is
         # taken, so it is never more than `prefetch` batches ahead.
         self._call += 1
-        call, left = self._call, jobs(plans, len(self._workers))
+        call, left = self._call, map(Assignment, plans)
         self._begin()
         for _ in range(self._prefetch):
             for worker, job in zip(self._workers, left, strict=False):

@@ -1,5 +1,6 @@
 """What processes of test_forked.py run."""
 
+import gc
 import os
 import random
 import sys
@@ -18,6 +19,7 @@ def tell(pipe):
         "path": sys.path[0],
         "drawn": (float(np.random.random_sample()), random.random()),
         "cores": os.sched_getaffinity(0),
+        "collects": (gc.isenabled(), gc.get_freeze_count() > 10_000),
         "pytest": "_pytest.runner" in sys.modules,
     }
     print(f"written by {os.getpid()}", file=sys.stderr, flush=True)

@@ -71,6 +71,7 @@ def test_forks_see_what_has_changed_since_the_server_started(ends, monkeypatch, 
     assert (second["folder"], second["path"]) == (str(tmp_path), str(tmp_path))
     assert all(one != other for one, other in zip(first["drawn"], second["drawn"], strict=True))
     assert not first["pytest"]
+    assert second["collects"] == (True, True)  # and what is shared with the server is left alone
     assert f"written by {second['pid']}" in capfd.readouterr().err
     monkeypatch.setenv("SAID", "now")
     _, third = started(ends, tell)

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from maskstream.pipelines import VideoClip, masks, mix, video_loader
 from maskstream.pipelines.stream.produce import BatchMaker
-from maskstream.pipelines.stream.workers import jobs
 from maskstream.shards.errors import SampleError
 
 from ..sources import source_of
@@ -216,11 +215,6 @@ class _Pickled(IterableDataset):
         from maskstream.pipelines.stream.torch_dataset import BatchDataset
 
         return iter(BatchDataset([], None, False))
-
-
-def test_the_tasks_of_a_worker_name_the_one_that_it_gets_next():
-    pairs = [(job.plan, job.then) for job in jobs(range(5), 2)]
-    assert pairs == [(0, 2), (1, 3), (2, 4), (3, None), (4, None)]
 
 
 def test_what_a_worker_is_sent_is_small_and_whole(split):
