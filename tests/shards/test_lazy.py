@@ -24,9 +24,10 @@ def test_what_is_imported_is_old_at_once_and_nothing_is_collected_meanwhile(coll
     with importing():
         made = [[] for _ in range(100_000)]
         assert sum(one["collections"] for one in gc.get_stats()) == before
-    assert gc.isenabled() and gc.get_freeze_count() == 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
     old = {id(one) for one in gc.get_objects(generation=2)}
-    assert id(made) in old and id(made[-1]) in old
+    assert {id(made), id(made[-1])} <= old
 
 
 def test_garbage_of_before_and_within_is_collected_later(collects):
@@ -53,7 +54,8 @@ def test_what_a_process_froze_or_disabled_stays_so(collects):
     frozen = gc.get_freeze_count()
     with importing():
         pass
-    assert gc.isenabled() and gc.get_freeze_count() >= frozen > 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= frozen > 0
     gc.disable()
     with importing():
         pass
