@@ -194,7 +194,7 @@ class Planned(NamedTuple, Generic[PlanT]):
     @property
     def ranges(self) -> tuple[Range, ...]:
         """All that is read of the split."""
-        return (*self.plan.ranges, *self.members.values())
+        return (*self.plan.ranges, *self.members.values()) if self.members else self.plan.ranges
 
 
 class Filling(NamedTuple, Generic[PlanT]):
@@ -367,8 +367,8 @@ class RowSampler(Generic[PlanT, HostT]):
     def announce(self, request: Planned[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""
         own = self.manifest.store.announce(request.ranges)
-        others = [store.announce(ranges) for store, ranges in self.rows.other_ranges(request.plan)]
-        return Together((own, *others)) if others else own
+        others = self.rows.other_ranges(request.plan)
+        return Together((own, *(store.announce(ranges) for store, ranges in others))) if others else own
 
     def allocate(self, requests: Sequence[Planned[PlanT]]) -> Draft[PlanT, HostT]:
         """The memory of the batch of some requests."""

@@ -69,10 +69,13 @@ class LocalStore:
         found = [b""] * len(ranges)
         try:
             for run in runs_of_blocks(ranges):
-                name, begin, _ = ranges[run[0]]
-                data = self.read(name, begin, max(ranges[n].offset + ranges[n].size for n in run) - begin)
-                for n in run:
-                    _, offset, size = ranges[n]
+                name, begin, size = ranges[run[0]]
+                if len(run) == 1:
+                    found[run[0]] = self.read(name, begin, size)
+                    continue
+                places = [ranges[n] for n in run]
+                data = self.read(name, begin, max([offset + size for _, offset, size in places]) - begin)
+                for n, (_, offset, size) in zip(run, places, strict=True):
                     if size < 0:
                         raise StoreError("a size is negative")
                     found[n] = data[offset - begin : offset - begin + size]

@@ -60,6 +60,8 @@ class TextPlan:
     @property
     def ranges(self) -> tuple[Range, ...]:
         """All that is read."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].ranges
         return tuple(one for piece in self.pieces for one in piece.ranges)
 
 
@@ -175,33 +177,51 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         manifest, own = filling[0].item.manifest, filling[0].own
         pieces = [piece for one in filling for piece in one.plan.pieces]
         values = self._values(manifest, pieces, stats)
-        words = _in_rows(values.get(WORDS), pieces, [len(one.plan.pieces) for one in filling])
-        (begin, end), stop = self.ends, 0
         with stats.stage("convert"):
-            rows = [one.own.start for one in filling]
             whole = [own.whole(one) for one in (batch.tokens, batch.documents, batch.words)]
-            for values_of, empty in zip(whole, (self.tokenizer.pad or 0, -1, -1), strict=True):
-                values_of[rows] = empty
-            classes = None if batch.classes is None else own.whole(batch.classes)
-            if classes is not None:
-                classes[rows] = NO_CLASS
+            empty = [self.tokenizer.pad or 0, -1, -1]
+            if batch.classes is not None:
+                whole.append(own.whole(batch.classes))
+                empty.append(NO_CLASS)
+            rows = np.array([one.own.start for one in filling])
+            for array, none in zip(whole, empty, strict=True):
+                array[rows] = none
+            self._write(rows, pieces, np.array([len(one.plan.pieces) for one in filling]), values, whole)
             for one in filling:
-                at, place = one.own.start, 0
-                tokens, documents, own_words = (values_of[at] for values_of in whole)
-                row = FilledRow(tokens, documents, own_words, None if classes is None else classes[at])
-                one.plan.row = row
-                for number, piece in enumerate(one.plan.pieces):
-                    start, stop = stop, stop + piece.tokens
-                    first, last = place + len(begin), place + len(begin) + piece.tokens
-                    row.tokens[place:first], row.tokens[first:last] = begin, values[TOKENS][start:stop]
-                    row.words[first:last] = words[start:stop]
-                    if row.classes is not None:
-                        row.classes[first:last] = values[CLASSES][start:stop]
-                    place = last + len(end)
-                    row.tokens[last:place], row.documents[first - len(begin) : place] = end, number
-                if one.item.views > 1:
-                    for values_of in (*whole, *(() if classes is None else (classes,))):
-                        values_of[at + 1 : one.own.stop] = values_of[at]
+                for array in whole if one.item.views > 1 else ():
+                    array[one.own.start + 1 : one.own.stop] = array[one.own.start]
+                if self.mask is not None:
+                    tokens, documents, words, *classes = (array[one.own.start] for array in whole)
+                    one.plan.row = FilledRow(tokens, documents, words, classes[0] if classes else None)
+
+    def _write(
+        self,
+        rows: Int64s,
+        pieces: Sequence[Piece],
+        sizes: Int64s,
+        values: Mapping[str, npt.NDArray[Any]],
+        whole: Sequence[npt.NDArray[Any]],
+    ) -> None:
+        """Writes pieces to empty rows, of which each has `sizes` pieces, with their special tokens."""
+        (begin, end), counts = self.ends, np.array([piece.tokens for piece in pieces])
+        of_row = np.repeat(np.cumsum(sizes) - sizes, sizes)  # the first piece of each one's row
+        taken = counts + len(begin) + len(end)
+        before = np.cumsum(taken) - taken
+        # Places in the flattened rows: those of each piece's first token, and of all tokens.
+        first = before - before[of_row] + len(begin) + np.repeat(rows * self.grid.size, sizes)
+        starts = np.cumsum(counts) - counts
+        places = np.repeat(first - starts, counts) + np.arange(starts[-1] + counts[-1])
+        tokens, documents, words, *classes = (array.reshape(-1) for array in whole)
+        number = np.arange(len(pieces), dtype=np.int32) - of_row.astype(np.int32)
+        # Numbers of another type are written in three times the time.
+        tokens[places] = values[TOKENS].astype(np.int32)
+        documents[places] = np.repeat(number, counts)
+        words[places] = _in_rows(values.get(WORDS), counts, of_row).astype(np.int32)
+        for array in classes:
+            array[places] = values[CLASSES]
+        for special, at in ((begin, first - 1), (end, first + counts)):
+            for token in special:  # one or none
+                tokens[at], documents[at] = token, number
 
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The words, classes, scores and tokens of a row."""
@@ -287,20 +307,18 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             raise DataError(f"has the class {wrong[0]}; legal are 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
 
 
-def _in_rows(words: Int64s | None, pieces: Sequence[Piece], sizes: Sequence[int]) -> Int64s:
-    """The numbers of the words of pieces within their rows, of which each has `sizes` pieces: int64 (tokens,).
+def _in_rows(words: Int64s | None, counts: Int64s, of_row: Int64s) -> Int64s:
+    """The numbers of the words of pieces of `counts` tokens within their rows: int64 (tokens,).
 
-    words: their numbers within documents; None numbers tokens.
+    words: their numbers within documents; None numbers tokens. of_row: the first piece of each one's row.
     """
-    counts = np.array([piece.tokens for piece in pieces])
     starts = np.cumsum(counts) - counts
     if words is None:
-        words = np.arange(int(counts.sum()))
+        words = np.arange(starts[-1] + counts[-1])
     first = words[starts]
     spans = words[starts + counts - 1] - first + 1
     before = np.cumsum(spans) - spans
-    of_row = np.cumsum(sizes) - sizes  # the first piece of each row
-    numbers: Int64s = words + np.repeat(before - np.repeat(before[of_row], sizes) - first, counts)
+    numbers: Int64s = words + np.repeat(before - before[of_row] - first, counts)
     return numbers
 
 
