@@ -61,6 +61,7 @@ ROOMS = {
         "preprocess/executors",
         "preprocess/job",
     ),
+    "preprocess/curate": ("shards/*", "preprocess/versions"),
     "preprocess": ("shards",),
     "samples": (
         "shards",

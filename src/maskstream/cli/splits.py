@@ -14,7 +14,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from maskstream.pages.figures.words import plural
 
-from .options import Address, ExecutorName, MaxPixels, MemoryLimit, TimeLimit, Workers, chosen_limits, executor_named
+from .options import (
+    Address,
+    Component,
+    ExecutorName,
+    MaxPixels,
+    MemoryLimit,
+    TimeLimit,
+    Workers,
+    chosen_limits,
+    executor_named,
+)
 from .terminal import CacheGB, Data, Json, console, errors, say, show, tell
 
 
@@ -180,6 +190,67 @@ def remove(
     result = removed_from(data, keys_in(keys, "--keys"))
     removed = f"{plural(result.removed_in_all, 'removed sample')}, {result.removed} of them since now"
     tell(asdict(result), [f"{data}: version {result.version} has {removed}"], as_json)
+
+
+def curate(
+    data: Data,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="The rule that samples stay by, as 'motion>0.02 and sharpness>=p10'.", show_default=False),
+    ] = None,
+    copies: Annotated[
+        bool, typer.Option("--copies", help="Of samples that are copies of each other one stays.")
+    ] = False,
+    mirrored: Annotated[bool, typer.Option("--mirrored", help="Copies may be mirrored.")] = False,
+    best: Annotated[str, typer.Option(help="The signal by which one of several copies stays.")] = "pixels",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="An evaluation split whose samples must not be in DATA; repeatable.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the page and the list, and change nothing.")
+    ] = False,
+    component: Component = None,
+    out: Annotated[Path, typer.Option(help="The HTML file; the list of what goes is beside it.")] = Path(
+        "curated.html"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Remove blurred, still, dark or double pictures and clips, and those of evaluation sets, as a new version.
+
+    Each sample is measured once, and what is measured is kept (docs/curation.md has the signals). The page shows what
+    goes and why; the list beside it (.parquet) has each sample. Nothing is deleted: runs go on with their version.
+    """
+    from maskstream.pages.curated import WHY, write_curated
+    from maskstream.preprocess.curate import curate as curated
+
+    if keep is None and not copies and not against:
+        raise typer.BadParameter("give --keep RULE, --copies or --against SPLIT")
+    with Progress(console=errors, transient=True, disable=as_json) as bar:
+        task = bar.add_task("measuring", total=None)
+        found = curated(
+            data,
+            keep=keep,
+            copies=copies,
+            mirrored=mirrored,
+            best=best,
+            against=against or (),
+            dry_run=dry_run,
+            component=component,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    page = write_curated(found, out)
+    listed = found.write_list(out.with_suffix(".parquet"))
+    stays = len(found.measures) - len(found.gone)
+    told = {"samples": len(found.measures), "stay": stays, "gone": found.counts, "version": found.version}
+    lines = [
+        f"{data}: {stays:,} of {plural(len(found.measures), 'sample')} stay",
+        *(f"  {number:,} {WHY[why]}" for why, number in found.counts.items()),
+        *(f"  {number:,} fail {what}" for what, number in found.failed.items()),
+        f"wrote {page} and {listed}",
+        "nothing was changed" if found.version is None else f"version {found.version} is without them",
+    ]
+    tell({**told, "page": str(page), "list": str(listed)}, lines, as_json)
 
 
 def erase(

@@ -1,0 +1,328 @@
+"""Which samples of a split stay: by rules on what was measured, without copies, and without what evaluation sets hold.
+
+Nothing is deleted: the rest is removed as a new version. Copies are found by an exact search of hashes of frames within
+a distance, by faiss; two samples are copies if half the frames of the shorter one are found in the other.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from maskstream.preprocess.versions import remove
+from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.named import nearest
+from maskstream.shards.stores.local_files import publishing
+
+from .measures import PART_BYTES, SIGNALS, Floats, Measures, UInt8s, measure
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+DISTANCES = (48, 16)
+"""Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
+SHARE = 0.5
+"""Samples are copies if this share of the frames of the one with fewer is found in the other."""
+_AT_ONCE = 4096
+_SHARE_NAME = re.compile(r"p(\d{1,2}(?:_\d+)?)")
+_COMPARE: Mapping[type, Callable[[Any, Any], Bools]] = {
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+}
+RULES = "motion>0.02 and (sharpness>=p10 or seconds<2)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gone:
+    """A sample that does not stay: its place among the measured ones, why ("rule", "copy", "leak", "unreadable"), and
+    in words of what. like: the sample that it is a copy of, by its measures and its place in them.
+    """
+
+    place: int
+    why: str
+    of: str
+    like: tuple[Measures, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Curated:
+    """What a curation found. gone: by place. copies: the places of samples that are alike, the one that stays first.
+
+    version: the version that was made, None of a dry run or where all stay. failed: how many samples fail each
+    comparison of the rule.
+    """
+
+    measures: Measures
+    gone: tuple[Gone, ...]
+    copies: tuple[tuple[int, ...], ...] = ()
+    version: int | None = None
+    rule: Rule | None = None
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+    def write_list(self, path: Path) -> Path:
+        """Writes key, why, of, and the signals of each sample that does not stay as Parquet; returns `path`."""
+        own, places = self.measures, [one.place for one in self.gone]
+        columns: dict[str, Any] = {
+            "key": own.manifest.keys([int(own.index[place]) for place in places]),
+            "why": [one.why for one in self.gone],
+            "of": [one.of for one in self.gone],
+            **{name: values[places] for name, values in own.signals.items()},
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with publishing(path) as stream:
+            pq.write_table(pa.table(columns), stream)
+        return path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many do not stay, by why."""
+        whys = [one.why for one in self.gone]
+        return {why: whys.count(why) for why in dict.fromkeys(whys)}
+
+
+def curate(
+    location: SplitLocation,
+    *,
+    keep: str | None = None,
+    copies: bool = False,
+    mirrored: bool = False,
+    best: str = "pixels",
+    against: Sequence[SplitLocation] = (),
+    dry_run: bool = False,
+    component: str | None = None,
+    kept: str | Path | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Curated:
+    """Removes from a split, as a new version, what does not stay. Each sample goes for the first of these reasons.
+
+    It cannot be decoded; it does not meet the rule `keep`; a sample of a split of `against` is a copy of it; with
+    `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, then the longer
+    and the sharper one. mirrored: copies may be mirrored. For the others see `measure`. Raises ValueError for a rule
+    that cannot be understood, ImportError where copies are searched for without faiss.
+    """
+    if best not in SIGNALS:
+        raise ValueError(f"best={best!r} is no signal{nearest(best, [*SIGNALS])}; they are {', '.join(SIGNALS)}")
+    rule = None if keep is None else Rule(keep)
+    own = measure(location, component=component, kept=kept, threads=threads, progress=progress)
+    gone = {place: Gone(place=place, why="unreadable", of=reason) for place, reason in own.unreadable.items()}
+    failed: dict[str, int] = {}
+    if rule is not None:
+        stays, failed = rule.apply(own.signals)
+        for place in np.flatnonzero(~stays).tolist():
+            gone.setdefault(place, Gone(place=place, why="rule", of=keep or ""))
+    for other in against:
+        theirs = measure(other, component=component, threads=threads)
+        for place, there in _first_of(alike(own, theirs, mirrored=mirrored)).items():
+            found = theirs.manifest.key(int(theirs.index[there]))
+            gone.setdefault(
+                place, Gone(place=place, why="leak", of=f"{found} of {theirs.manifest}", like=(theirs, there))
+            )
+    groups: list[tuple[int, ...]] = []
+    if copies:
+        left = [(a, b) for a, b in alike(own, own, mirrored=mirrored).tolist() if a not in gone and b not in gone]
+        order = [own.signals[name] for name in ("sharpness", "seconds", best)]
+        rank = np.empty(len(own), np.int64)
+        rank[np.lexsort([-np.arange(len(own)), *order])[::-1]] = np.arange(len(own))
+        for group in connected(left):
+            groups.append(tuple(sorted(group, key=lambda place: int(rank[place]))))
+            first, *others = groups[-1]
+            found = own.manifest.key(int(own.index[first]))
+            gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
+    version = None
+    if gone and not dry_run:
+        if len(gone) == len(own.index):
+            raise MaskstreamError(f"none of the {len(own)} samples of {own.manifest} would stay; nothing was changed")
+        version = remove(own.manifest.location, own.manifest.keys([int(own.index[place]) for place in gone])).version
+    return Curated(
+        measures=own,
+        gone=tuple(gone[place] for place in sorted(gone)),
+        copies=tuple(sorted(groups)),
+        version=version,
+        rule=rule,
+        failed=failed,
+    )
+
+
+def _first_of(pairs: Ints) -> dict[int, int]:
+    """For each first place of the pairs (P, 2), its first partner."""
+    return {int(a): int(b) for a, b in pairs[::-1].tolist()}
+
+
+class Rule:
+    """A condition on signals, such as RULES: comparisons with numbers, or with p10, the tenth percentile of the signal
+    that it is compared with, joined by and, or, not and brackets.
+
+    Raises ValueError for what is none.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            self._tree = ast.parse(text, mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise self._error(f"cannot be understood ({error.args[0] if error.args else error})") from None
+        self._check(self._tree)
+
+    def apply(self, signals: Mapping[str, Floats]) -> tuple[Bools, dict[str, int]]:
+        """Which samples meet it, bool (N,), and how many fail each of its comparisons; a signal that is NaN meets
+        none.
+        """
+        failed = {
+            ast.unparse(one): int((~self._compared(one, signals)).sum())
+            for one in ast.walk(self._tree)
+            if isinstance(one, ast.Compare)
+        }
+        return self._met(self._tree, signals), failed
+
+    def thresholds(self, signals: Mapping[str, Floats]) -> list[tuple[str, float]]:
+        """Each signal with the number that it is compared with, in the order of the text."""
+        found = []
+        for one in ast.walk(self._tree):
+            if isinstance(one, ast.Compare):
+                sides = [one.left, *one.comparators]
+                for a, b in pairwise(sides):
+                    name, other = (a, b) if _signal(a) else (b, a)
+                    found.append((_signal(name), float(np.max(self._value(other, _signal(name), signals)))))
+        return found
+
+    def _met(self, node: ast.expr, signals: Mapping[str, Floats]) -> Bools:
+        if isinstance(node, ast.BoolOp):
+            parts = [self._met(one, signals) for one in node.values]
+            return np.asarray(np.all(parts, 0) if isinstance(node.op, ast.And) else np.any(parts, 0))
+        if isinstance(node, ast.UnaryOp):
+            return ~self._met(node.operand, signals)
+        assert isinstance(node, ast.Compare)
+        return self._compared(node, signals)
+
+    def _compared(self, node: ast.Compare, signals: Mapping[str, Floats]) -> Bools:
+        sides = [node.left, *node.comparators]
+        met = np.ones(len(next(iter(signals.values()))), bool)
+        for a, op, b in zip(sides, node.ops, sides[1:], strict=False):
+            of = _signal(a) or _signal(b)
+            met &= _COMPARE[type(op)](self._value(a, of, signals), self._value(b, of, signals))
+        return met
+
+    def _value(self, node: ast.expr, of: str, signals: Mapping[str, Floats]) -> Floats | float:
+        if isinstance(node, ast.Name):
+            share = _SHARE_NAME.fullmatch(node.id)
+            if share is None:
+                return signals[node.id]
+            known = signals[of][np.isfinite(signals[of])]
+            return float(np.percentile(known, float(share[1].replace("_", ".")))) if len(known) else np.nan
+        return float(ast.literal_eval(node))
+
+    def _check(self, node: ast.expr) -> None:
+        if isinstance(node, ast.BoolOp):
+            for one in node.values:
+                self._check(one)
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            self._check(node.operand)
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(type(op) not in _COMPARE for op in node.ops):
+                raise self._error("compares otherwise than by <, <=, > and >=")
+            for one in sides:
+                self._check_side(one)
+            if any(bool(_signal(a)) == bool(_signal(b)) for a, b in pairwise(sides)):
+                raise self._error("compares other things than a signal with a number or a share such as p10")
+        else:
+            raise self._error(f"has {ast.unparse(node)!r}, which is no comparison")
+
+    def _check_side(self, node: ast.expr) -> None:
+        if isinstance(node, ast.Name):
+            if node.id not in SIGNALS and not _SHARE_NAME.fullmatch(node.id):
+                raise self._error(f"has {node.id!r}, which is no signal{nearest(node.id, [*SIGNALS])}")
+            return
+        number = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else node
+        if not isinstance(number, ast.Constant) or type(number.value) not in (int, float):
+            raise self._error(f"has {ast.unparse(node)!r}, which is neither a signal nor a number")
+
+    def _error(self, what: str) -> ValueError:
+        return ValueError(f"the rule {self.text!r} {what}; a rule is like {RULES!r}, of {', '.join(SIGNALS)}")
+
+
+def _signal(node: ast.expr) -> str:
+    """The signal that a node names, "" for none."""
+    return node.id if isinstance(node, ast.Name) and node.id in SIGNALS else ""
+
+
+def alike(own: Measures, theirs: Measures, *, mirrored: bool = False) -> Ints:
+    """The pairs of samples that are copies of each other, int64 (P, 2): places in `own` and in `theirs`, sorted.
+
+    Of measures beside themselves each pair comes once, the smaller place first.
+    """
+    itself = own is theirs
+    found = [_pairs(own, theirs, own.whole, theirs.whole), _pairs(own, theirs, own.whole, theirs.middle)]
+    found += [] if itself else [_pairs(own, theirs, own.middle, theirs.whole)]
+    found += [_pairs(own, theirs, own.whole, theirs.mirrored)] if mirrored else []
+    pairs = np.concatenate(found)
+    if itself:
+        pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
+    return np.asarray(np.unique(pairs, axis=0), np.int64)
+
+
+def _pairs(own: Measures, theirs: Measures, ours: UInt8s, others: UInt8s) -> Ints:
+    """The pairs of samples of which enough frames are alike, int64 (P, 2)."""
+    if not len(ours) or not len(others):
+        return np.empty((0, 2), np.int64)
+    frames = np.concatenate([np.empty((0, 2), np.int64), *_near(ours, others)])
+    a, b = own.owner[frames[:, 0]], theirs.owner[frames[:, 1]]
+    codes = a * len(theirs) + b
+    # How many frames of each side of a pair of samples have a frame like them on the other.
+    shared = []
+    for side in (0, 1):
+        each = np.unique(np.stack([codes, frames[:, side]], 1), axis=0)
+        pairs, counts = np.unique(each[:, 0], return_counts=True)
+        shared.append(counts)
+    a, b = pairs // len(theirs), pairs % len(theirs)
+    n_a, n_b = np.diff(own.start)[a], np.diff(theirs.start)[b]
+    share = np.where(n_a <= n_b, shared[0] / np.maximum(n_a, 1), shared[1] / np.maximum(n_b, 1))
+    return np.asarray(np.stack([a, b], 1)[share >= SHARE], np.int64)
+
+
+def _near(ours: UInt8s, others: UInt8s) -> Iterator[Ints]:
+    """The pairs of frames that are alike, int64 (n, 2) at a time; some come twice."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("copies are searched for by faiss; run pip install 'maskstream[curate]'") from error
+    for part, distance in enumerate(DISTANCES):
+        columns = slice(part * PART_BYTES, (part + 1) * PART_BYTES)
+        index = faiss.IndexBinaryFlat(8 * PART_BYTES)
+        index.add(np.ascontiguousarray(others[:, columns]))
+        for first in range(0, len(ours), _AT_ONCE):
+            some = np.ascontiguousarray(ours[first : first + _AT_ONCE, columns])
+            limits, _, found = index.range_search(some, distance + 1)
+            query = first + np.repeat(np.arange(len(some)), np.diff(limits.astype(np.int64)).astype(np.int64))
+            yield np.stack([query, found.astype(np.int64)], 1)
+
+
+def connected(pairs: Sequence[tuple[int, int]] | list[list[int]]) -> list[list[int]]:
+    """The groups of numbers that pairs join, each sorted."""
+    root: dict[int, int] = {}
+
+    def find(one: int) -> int:
+        while root.setdefault(one, one) != one:
+            root[one] = one = root[root[one]]
+        return one
+
+    for a, b in pairs:
+        root[find(a)] = find(b)
+    groups: dict[int, list[int]] = {}
+    for one in sorted(root):
+        groups.setdefault(find(one), []).append(one)
+    return list(groups.values())

@@ -1,0 +1,349 @@
+"""What the samples of a split show, as numbers, and the perceptual hashes by which copies are found.
+
+Each sample is read once: a picture whole, of a clip its keyframes, which decode without the frames between them. What
+was measured is kept beside the split, a file a shard, so a killed run goes on, and a changed split is measured where it
+changed.
+
+A perceptual hash has two parts of 256 bits. Waves: whether 16 x 16 coefficients of the discrete cosine transform of a
+frame's luma at 64 x 64, without the constant ones, are above their median (as in PDQ: Facebook, The TMK+PDQF
+Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm, 2019). They hold when a frame is coded again. Slopes:
+whether luma at 12 x 12 rises from cell to cell, to the right and down. They hold when a part of it is covered. Each
+frame has three hashes: of the whole, of its middle (nine tenths of each side), which is that of a cropped copy,
+and of the mirrored whole.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from maskstream.shards.errors import SampleError
+from maskstream.shards.format.component import component_of
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.media.image_header import check_image
+from maskstream.shards.media.local_media import open_media
+from maskstream.shards.members.image import IMAGE
+from maskstream.shards.members.video import VIDEO
+from maskstream.shards.stores.local_files import publishing
+
+UInt8s = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+SIGNALS: Mapping[str, str] = {
+    "width": "pixels",
+    "height": "pixels",
+    "pixels": "width x height",
+    "bytes": "of the picture or video in its shard",
+    "seconds": "of a clip; 0 of a picture",
+    "brightness": "mean luma, 0 (black) to 1; of a clip the median over its keyframes, as all that follow",
+    "contrast": "standard deviation of luma, 0 to 0.5",
+    "saturation": "mean of (largest - smallest) / largest of red, green and blue, 0 (grey) to 1",
+    "entropy": "of luma in 64 levels, in bits, 0 (flat) to 6",
+    "sharpness": "variance of the Laplacian of luma, at a short side of 256 or less, in levels squared; low if blurred",
+    "borders": "share of the picture in dark rows and columns at its edges, as of a letterbox",
+    "dark": "share of the frames that are almost black, 0 or 1 of a picture",
+    "motion": "mean change of luma from keyframe to keyframe, 0 to 1, the median; 0 of a picture",
+    "still": "share of the steps from keyframe to keyframe in which nothing changes; 0 of a picture",
+}
+"""What is measured of each sample."""
+VERSION = 1
+"""It is raised when a signal or a hash changes."""
+PART_BYTES = 32
+_SIDE, _WAVES, _CELLS, _SLOPES = 64, 16, 12, 128
+_STEEP, _STEEP_SHARE = 2.0, 0.5
+"""Where fewer slopes are this steep, in levels, they would be noise: the waves stand in their place."""
+_MIDDLE = 0.05
+_FLAT = 4.0
+"""Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""
+_DARK, _UNCHANGED = 24.0, 0.5
+_APART_S = 0.4
+_MOST_FRAMES = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Measures:
+    """What was measured of N samples, which have F frames with perceptual hashes.
+
+    index: int64 (N,), the samples' numbers in the manifest. components: of each, such as jpg or png. signals: float64
+    (N,) by name, NaN of a sample that cannot be decoded, whose reason is in `unreadable` by its place. start: int64
+    (N + 1,), where the frames of a sample begin.
+    whole, middle, mirrored: uint8 (F, 64), the waves and the slopes of each frame.
+    """
+
+    manifest: Manifest
+    index: npt.NDArray[np.int64]
+    components: Sequence[str]
+    signals: Mapping[str, Floats]
+    start: npt.NDArray[np.int64]
+    whole: UInt8s
+    middle: UInt8s
+    mirrored: UInt8s
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def picture(self, place: int) -> UInt8s:
+        """The picture of a sample, or the first keyframe of a clip, uint8 (H, W, 3), RGB. SampleError if there is
+        none.
+        """
+        (frame,) = _frames_of(self.manifest, int(self.index[place]), self.components[place], most=1)
+        return np.ascontiguousarray(frame[:, :, ::-1])
+
+    @property
+    def owner(self) -> npt.NDArray[np.int64]:
+        """The place of the sample of each frame, int64 (F,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.start))
+
+
+def measure(
+    location: SplitLocation,
+    *,
+    component: str | None = None,
+    kept: str | Path | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Measures:
+    """Measures the samples of a split of pictures or clips that were not removed from it.
+
+    component: which of several. kept: the folder of what was measured, by default `.measures` in a local split; a split
+    at a URL keeps nothing without it. Raises ValueError for a split of other media, ShardError where there is none.
+    """
+    manifest = Manifest.load(location)
+    names = _names(manifest, component)
+    folder = Path(kept) if kept is not None else _beside(manifest)
+    numbers = np.setdiff1d(np.arange(len(manifest)), manifest.removed)
+    present = np.stack([manifest.components[name].offset[numbers] > 0 for name in names])
+    numbers, which = numbers[present.any(0)], present.argmax(0)[present.any(0)]
+    tables, done = [], 0
+    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+        for shard, facts in enumerate(manifest.shards()):
+            mine = manifest.shard[numbers] == shard
+            if mine.any():
+                own = [names[at] for at in which[mine]]
+                tables.append(_of_shard(manifest, own, numbers[mine], facts.sha256, folder, pool))
+                done += len(own)
+                progress(done, len(numbers))
+    table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
+    counts = table.column("frames").to_numpy()
+    reasons = table.column("reason").to_pylist()
+    return Measures(
+        manifest=manifest,
+        index=numbers,
+        components=[names[at] for at in which],
+        signals={signal: table.column(signal).to_numpy().astype(np.float64) for signal in SIGNALS},
+        start=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+        **{name: _hashes(table.column(name)) for name in _HASHES},
+        unreadable={place: reason for place, reason in enumerate(reasons) if reason},
+    )
+
+
+_HASHES = ("whole", "middle", "mirrored")
+_SCHEMA = pa.schema(
+    [
+        *((signal, pa.float64()) for signal in SIGNALS),
+        ("frames", pa.int64()),
+        *((name, pa.binary()) for name in _HASHES),
+        ("reason", pa.string()),
+    ]
+)
+
+
+def _hashes(column: pa.ChunkedArray) -> UInt8s:
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, 2 * PART_BYTES)
+
+
+def _names(manifest: Manifest, component: str | None) -> list[str]:
+    """The components that are measured: the one that is asked for, else pictures of any form, else the only video."""
+    pictures = [name for name, one in manifest.components.items() if one.kind == IMAGE.name]
+    if component is None and pictures:
+        return pictures
+    try:
+        return [component_of(manifest.components, (IMAGE.name, VIDEO.name), component).name]
+    except ValueError as error:
+        raise ValueError(f"pictures and clips of video are measured, and {manifest}: {error}") from error
+
+
+def _beside(manifest: Manifest) -> Path | None:
+    try:
+        return manifest.folder / ".measures"
+    except ValueError:  # it is not one local folder
+        return None
+
+
+def _of_shard(
+    manifest: Manifest,
+    names: Sequence[str],
+    numbers: npt.NDArray[np.int64],
+    sha256: str,
+    folder: Path | None,
+    pool: ThreadPoolExecutor,
+) -> pa.Table:
+    """What was measured of samples of a shard, or is now, and is then kept."""
+    keys = manifest.keys(numbers)
+    said = "\n".join([str(VERSION), sha256, *names, *keys]).encode("utf-8", "surrogateescape")
+    path = None if folder is None else folder / f"{xxhash.xxh3_128_hexdigest(said)}.parquet"
+    if path is not None and path.is_file():
+        try:
+            found = pq.read_table(path)
+        except (OSError, pa.ArrowException):
+            path.unlink()
+        else:
+            if found.schema.equals(_SCHEMA) and len(found) == len(numbers):
+                return found
+    rows = list(pool.map(lambda number, name: _of_sample(manifest, int(number), name), numbers, names))
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    if path is not None:
+        path.parent.mkdir(exist_ok=True)
+        with publishing(path) as stream:
+            pq.write_table(table, stream)
+    return table
+
+
+def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
+    """The row of a sample. One that cannot be decoded has no signals, but a reason."""
+    component = manifest.components[name]
+    facts = component.facts_of(number)
+    width, height = int(facts["width"]), int(facts["height"])
+    is_clip = component.kind == VIDEO.name
+    known = {
+        "width": width,
+        "height": height,
+        "pixels": width * height,
+        "bytes": int(component.size[number]),
+        "seconds": int(facts["n_frames"]) / float(facts["fps"]) if is_clip else 0.0,
+    }
+    try:
+        looks = [_look(frame) for frame in _frames_of(manifest, number, name)]
+    except SampleError as error:
+        return {"frames": 0, **dict.fromkeys(_HASHES, b""), "reason": error.reason}
+    signals = {signal: float(np.median([look.signals[signal] for look in looks])) for signal in looks[0].signals}
+    signals["dark"] = float(np.mean([look.signals["dark"] for look in looks]))
+    changes = [float(np.abs(b.luma - a.luma).mean()) for a, b in pairwise(looks)]
+    signals["motion"] = float(np.median(changes)) / 255 if changes else 0.0
+    signals["still"] = float(np.mean(np.array(changes) < _UNCHANGED)) if changes else 0.0
+    told = [look for look in looks if look.hashes]
+    hashes = {name: b"".join(look.hashes[place] for look in told) for place, name in enumerate(_HASHES)}
+    return {**known, **signals, "frames": len(told), **hashes, "reason": ""}
+
+
+def _frames_of(manifest: Manifest, number: int, name: str, most: int = _MOST_FRAMES) -> list[UInt8s]:
+    """The picture of a sample, or keyframes of a clip, uint8 (H, W, 3), BGR; SampleError where there is none."""
+    component = manifest.components[name]
+    member = manifest.member(number, name)
+    with manifest.reading(number, name):
+        (data,) = manifest.store.read_many([member])
+        if component.kind == VIDEO.name:
+            frames = list(islice(keyframes(data), most))
+        else:
+            facts = component.facts_of(number)
+            check_image(data, int(facts["width"]), int(facts["height"]))
+            frames = [_picture(data)]
+    if not frames:
+        raise manifest.sample_error(number, name, "none of its keyframes can be decoded")
+    return frames
+
+
+def _picture(data: bytes) -> UInt8s:
+    """A picture, uint8 (H, W, 3), BGR."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise ValueError("it cannot be decoded")
+    return np.asarray(pixels, np.uint8)
+
+
+def keyframes(data: bytes) -> Iterator[UInt8s]:
+    """The keyframes of a video file that are 0.4 s apart or more, uint8 (H, W, 3), BGR."""
+    with open_media(data) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.skip_frame = "NONKEY"
+        last = -np.inf
+        for frame in container.decode(stream):
+            if frame.time is not None and frame.time < last + _APART_S:
+                continue
+            last = last if frame.time is None else frame.time
+            yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Look:
+    """The signals of a frame, its luma float32 (64, 64), and its hashes in the order of _HASHES; none of a flat
+    frame.
+    """
+
+    signals: Mapping[str, float]
+    luma: npt.NDArray[np.float32]
+    hashes: Sequence[bytes]
+
+
+def _look(pixels: UInt8s) -> _Look:
+    """Looks at a frame, uint8 (H, W, 3), BGR."""
+    height, width = pixels.shape[:2]
+    shrunk = min(1.0, 256 / min(height, width))
+    size = (max(1, round(width * shrunk)), max(1, round(height * shrunk)))
+    if shrunk < 1:
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
+    small = _small(luma)
+    high = pixels.max(2).astype(np.float32)
+    counts = np.bincount(luma.reshape(-1) >> 2, minlength=64)
+    shares = counts[counts > 0] / luma.size
+    deviation = float(luma.std())
+    return _Look(
+        signals={
+            "brightness": float(luma.mean()) / 255,
+            "contrast": deviation / 255,
+            "saturation": float(((high - pixels.min(2)) / np.maximum(high, 1)).mean()),
+            "entropy": float(-(shares * np.log2(shares)).sum()),
+            "sharpness": float(cv2.Laplacian(luma, cv2.CV_32F).var()),
+            "borders": _borders(luma),
+            "dark": float(np.percentile(luma, 99) < _DARK),
+        },
+        luma=small,
+        hashes=() if deviation < _FLAT else _hashes_of(luma, small),
+    )
+
+
+def _small(luma: UInt8s) -> npt.NDArray[np.float32]:
+    """Luma float32 (64, 64), averaged over area."""
+    return np.asarray(cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _hashes_of(luma: UInt8s, small: npt.NDArray[np.float32]) -> tuple[bytes, bytes, bytes]:
+    height, width = luma.shape[:2]
+    top, left = round(height * _MIDDLE), round(width * _MIDDLE)
+    views = (small, _small(luma[top : height - top, left : width - left]), np.ascontiguousarray(small[:, ::-1]))
+    whole, middle, mirrored = map(_hash, views)
+    return whole, middle, mirrored
+
+
+def _hash(luma: npt.NDArray[np.float32]) -> bytes:
+    """The waves and the slopes of luma float32 (64, 64)."""
+    coefficients = cv2.dct(luma)[1 : _WAVES + 1, 1 : _WAVES + 1]
+    waves = np.packbits(coefficients > np.median(coefficients)).tobytes()
+    cells = np.asarray(cv2.resize(luma, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA))
+    slopes = np.stack([np.diff(cells, axis=axis).reshape(-1)[:_SLOPES] for axis in (1, 0)])
+    if (np.abs(slopes) > _STEEP).mean() < _STEEP_SHARE:
+        return waves + waves
+    return waves + np.packbits(slopes > 0).tobytes()
+
+
+def _borders(luma: UInt8s) -> float:
+    """The share of a picture in dark rows and columns at its edges."""
+    left = 1.0
+    for axis in (0, 1):
+        empty = luma.max(1 - axis) < _DARK
+        if empty.all():
+            return 1.0
+        left *= 1 - (int(np.argmin(empty)) + int(np.argmin(empty[::-1]))) / len(empty)
+    return 1 - left

@@ -1,0 +1,106 @@
+"""The page of a curation: how many samples go and why, what is near each threshold, copies and leaks side by side."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section
+from maskstream.pages.figures.pictures import data_uri, resize
+from maskstream.pages.figures.words import plural, short_key
+from maskstream.pages.page import page, write_page
+from maskstream.preprocess.curate import SIGNALS, Curated, Measures
+from maskstream.shards.errors import SampleError
+from maskstream.shards.stores.url import split_name
+
+WHY: Mapping[str, str] = {
+    "unreadable": "cannot be decoded",
+    "rule": "do not meet the rule",
+    "leak": "are copies of samples of an evaluation set",
+    "copy": "are copies of others that stay",
+}
+_NEAR, _GROUPS, _SIDE = 6, 12, 160
+
+
+def write_curated(found: Curated, out: str | Path) -> Path:
+    """Writes the page to `out` and returns it."""
+    own, counts = found.measures, found.counts
+    left = len(own) - len(found.gone)
+    location = split_name(own.manifest.location, own.manifest.info["split"])
+    made = "nothing was changed" if found.version is None else f"version {found.version} is without the others"
+    text = page(
+        kind="curation",
+        title=f"{left:,} of {plural(len(own), 'sample')} of {location} stay",
+        lede=f"Samples are measured, and those that do not stay go from a version of the split: {made}.",
+        facts={
+            "location": own.manifest.location,
+            **{WHY[why]: f"{number:,}" for why, number in counts.items()},
+            **({"rule": found.rule.text} if found.rule else {}),
+            **{f"fail {what}": f"{number:,}" for what, number in found.failed.items()},
+        },
+        sections=[*_near_thresholds(found), *_copies(found), *_leaks(found)],
+        by_section=True,
+    )
+    return write_page(text, out)
+
+
+def _near_thresholds(found: Curated) -> list[Section]:
+    """For each comparison of the rule the samples that are nearest to its number, on both sides."""
+    own, sections = found.measures, []
+    for name, number in found.rule.thresholds(own.signals) if found.rule else []:
+        values = own.signals[name]
+        order = np.argsort(values)
+        at = int(np.searchsorted(values[order], number))
+        below = order[max(at - _NEAR, 0) : at].tolist()
+        above = order[at : at + _NEAR].tolist()
+        cards = [
+            _card(f"{side} {number:.4g}", [(own, place, f"{values[place]:.4g}") for place in places])
+            for side, places in (("below", below), ("from", above))
+            if places
+        ]
+        words = f"{SIGNALS[name][:1].upper()}{SIGNALS[name][1:]}. Below {number:.4g} are {at:,} samples."
+        sections.append(Section(title=f"Around {name} = {number:.4g}", words=words, cards=tuple(cards)))
+    return sections
+
+
+def _copies(found: Curated) -> list[Section]:
+    own = found.measures
+    cards = [
+        _card(
+            short_key(own.manifest.key(int(own.index[group[0]]))),
+            [(own, place, "goes" if at else "stays") for at, place in enumerate(group[: 2 * _NEAR])],
+        )
+        for group in found.copies[:_GROUPS]
+    ]
+    words = f"{plural(len(found.copies), 'group')} of copies; the first {len(cards)} are shown, what stays first."
+    return [Section(title="Copies", words=words, cards=tuple(cards))] if cards else []
+
+
+def _leaks(found: Curated) -> list[Section]:
+    leaks = [one for one in found.gone if one.why == "leak"]
+    cards = [
+        _card(
+            short_key(found.measures.manifest.key(int(found.measures.index[one.place]))),
+            [(found.measures, one.place, "goes"), *([(*one.like, "evaluation set")] if one.like else [])],
+        )
+        for one in leaks[:_GROUPS]
+    ]
+    words = f"{plural(len(leaks), 'sample')}; the first {len(cards)} are shown beside what they are copies of."
+    return [Section(title="Leaks", words=words, cards=tuple(cards))] if cards else []
+
+
+def _card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
+    items, missing = [], []
+    for measures, place, words in samples:
+        key = measures.manifest.key(int(measures.index[place]))
+        try:
+            pixels = measures.picture(place)
+        except SampleError as error:
+            missing.append(f"{short_key(key)}: {error.reason}")
+            continue
+        height, width = pixels.shape[:2]
+        scale = _SIDE / max(height, width)
+        small = resize(pixels[None], max(1, round(height * scale)), max(1, round(width * scale)))[0]
+        items.append(Picture(uri=data_uri(small), alt=key, caption=f"{short_key(key)}: {words}"))
+    figures = (PictureGrid(items=tuple(items), across=_NEAR),) if items else ()
+    return Card(key=title, title=title, words=plural(len(samples), "sample"), figures=figures, missing=tuple(missing))

@@ -1,0 +1,311 @@
+"""What is measured is what was drawn, copies are found and nothing else, and a version without the rest is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from maskstream.cli import app
+from maskstream.pipelines import image_loader
+from maskstream.preprocess.curate import SIGNALS, curate, measure
+from maskstream.preprocess.curate import measures as measuring
+from maskstream.preprocess.curate.curation import Rule, alike, connected
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.image import image_member
+from maskstream.shards.members.video import video_member
+
+from ...pipelines.every_modality import write_split
+
+UInt8s = npt.NDArray[np.uint8]
+
+
+def scene(seed: int, height: int = 180, width: int = 240) -> UInt8s:
+    """A picture of soft and hard shapes, uint8 (H, W, 3), another for each seed."""
+    rng = np.random.default_rng(seed)
+    made = np.zeros((height, width, 3), np.float32)
+    for cells, strength in ((3, 90), (7, 50), (17, 30), (60, 12)):
+        noise = rng.normal(0, strength, (cells, cells, 3)).astype(np.float32)
+        made += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(4):
+        x, y = (int(rng.integers(0, side)) for side in (width, height))
+        cv2.circle(made, (x, y), int(rng.integers(12, 50)), rng.uniform(-90, 90, 3).tolist(), -1)
+    return np.clip(made + 128, 0, 255).astype(np.uint8)
+
+
+def jpeg(pixels: UInt8s, quality: int = 92) -> bytes:
+    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
+
+
+def write_images(out: Path, pictures: Sequence[tuple[str, bytes, tuple[int, int]]]) -> Path:
+    samples = [
+        Sample(key=key, members={"jpg": image_member(data, width, height)}, source=key)
+        for key, data, (height, width) in pictures
+    ]
+    out.mkdir(parents=True)
+    parts = [samples[first : first + 10] for first in range(0, len(samples), 10)]
+    records = [write_shard(out / f"t-{at:06d}.tar", some) for at, some in enumerate(parts)]
+    info = DatasetInfo(dataset="t", split="train", modality="image", profile="image", label_names=(), settings={})
+    finish_split(out, info, records, [])
+    return out
+
+
+def pictures_of(folder: Path, made: dict[str, UInt8s], quality: int = 92) -> Path:
+    return write_images(folder, [(key, jpeg(one, quality), one.shape[:2]) for key, one in made.items()])
+
+
+def with_logo(picture: UInt8s) -> UInt8s:
+    made = picture.copy()
+    made[8:28, -60:-10] = 255
+    return made
+
+
+COPIES = {
+    "coded again": lambda one: cv2.imdecode(np.frombuffer(jpeg(one, 25), np.uint8), cv2.IMREAD_COLOR),
+    "scaled": lambda one: cv2.resize(one, (107, 80), interpolation=cv2.INTER_AREA),
+    "cropped": lambda one: one[9:-9, 12:-12],
+    "brighter": lambda one: np.clip(one.astype(np.float32) * 1.15 + 8, 0, 255).astype(np.uint8),
+    "with a logo": with_logo,
+}
+
+
+@pytest.mark.parametrize("change", list(COPIES))
+def test_changed_copies_are_found_and_nothing_else(tmp_path: Path, change: str) -> None:
+    scenes = [scene(seed) for seed in range(60)]
+    made = {f"a{n}": one for n, one in enumerate(scenes)} | {
+        f"b{n}": np.ascontiguousarray(COPIES[change](one)) for n, one in enumerate(scenes[:40])
+    }
+    pairs = alike(*2 * [measure(pictures_of(tmp_path / "split", made))]).tolist()
+    assert pairs == [[n, 60 + n] for n in range(40)]
+
+
+def test_mirrored_copies_are_found_when_asked_for(tmp_path: Path) -> None:
+    scenes = [scene(seed) for seed in range(40)]
+    one = measure(pictures_of(tmp_path / "one", {f"a{n}": s for n, s in enumerate(scenes)}))
+    other = measure(pictures_of(tmp_path / "other", {f"a{n}": s[:, ::-1] for n, s in enumerate(scenes[:30])}))
+    assert len(alike(one, other)) == 0
+    assert alike(one, other, mirrored=True).tolist() == [[n, n] for n in range(30)]
+
+
+def film(frames: Sequence[UInt8s], path: Path, crf: int = 23) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": str(crf), "preset": "veryfast"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def moving(seed: int, speed: float = 1.0, frames: int = 90) -> list[UInt8s]:
+    """A camera that turns by `speed` pixels a frame."""
+    whole = scene(seed, 240, 480)
+    at = [round(n * speed) for n in range(frames)]
+    return [whole[x // 2 : x // 2 + 128, x : x + 192] for x in at]
+
+
+def clips_of(folder: Path, made: dict[str, tuple[list[UInt8s], int]]) -> Path:
+    folder.mkdir()
+    samples = []
+    for key, (frames, crf) in made.items():
+        video = encode_video(film(frames, folder.with_name("raw.mp4"), crf), PROFILES["train"])
+        samples.append(Sample(key=key, members={"mp4": video_member(video.data, video.index)}, source=key))
+    info = DatasetInfo(dataset="t", split="train", modality="video", profile="train", label_names=(), settings={})
+    finish_split(folder, info, [write_shard(folder / "t-000000.tar", samples)], [])
+    return folder
+
+
+def test_clips_are_measured_and_their_copies_found(tmp_path: Path) -> None:
+    frames = [moving(0), moving(1, 0.25), moving(2, 0.25), moving(3)]
+    flat = [np.full((128, 192, 3), 5, np.uint8)] * 60
+    made = {f"a{n}": (one, 20) for n, one in enumerate(frames)} | {
+        "crf35": (frames[0], 35),
+        "trimmed": (frames[1][25:], 23),
+        "faster": ([one for n, one in enumerate(frames[2]) if n % 11], 23),
+        "black": (flat, 23),
+        "still": ([frames[3][0]] * 60, 23),
+    }
+    found = measure(clips_of(tmp_path / "clips", made))
+    keys = found.manifest.keys(found.index)
+    pairs = {(keys[a], keys[b]) for a, b in alike(found, found).tolist()}
+    assert pairs == {("a0", "crf35"), ("a1", "trimmed"), ("a2", "faster")} | (pairs & {("a3", "still")})
+    of = {key: {name: values[n] for name, values in found.signals.items()} for n, key in enumerate(keys)}
+    assert (of["black"]["dark"], of["black"]["borders"], of["black"]["still"]) == (1, 1, 1)
+    assert (of["still"]["still"], of["still"]["motion"] < 0.002, of["still"]["dark"]) == (1, True, 0)
+    assert of["a0"]["still"] == 0
+    assert of["a0"]["motion"] > 0.02
+    assert of["a0"]["seconds"] == 3
+    assert found.start[keys.index("black") + 1] == found.start[keys.index("black")]
+
+
+def test_signals_are_what_was_drawn(tmp_path: Path) -> None:
+    grey = np.full((100, 200, 3), 51, np.uint8)
+    red = np.zeros((100, 200, 3), np.uint8)
+    red[:, :, 2] = 200
+    sharp = np.kron(np.indices((25, 50)).sum(0) % 2 * 255, np.ones((4, 4))).astype(np.uint8)[..., None].repeat(3, 2)
+    boxed = np.zeros((100, 200, 3), np.uint8)
+    boxed[20:-20] = 200
+    pictures = {"grey": grey, "red": red, "sharp": sharp, "soft": cv2.GaussianBlur(sharp, (0, 0), 3), "boxed": boxed}
+    found = measure(pictures_of(tmp_path / "split", pictures, quality=100))
+    of = {key: {name: values[n] for name, values in found.signals.items()} for n, key in enumerate(pictures)}
+    assert set(of["grey"]) == set(SIGNALS)
+    assert of["grey"]["brightness"] == pytest.approx(0.2, abs=0.005)
+    assert of["grey"]["entropy"] == 0
+    assert of["grey"]["saturation"] == 0
+    assert of["red"]["saturation"] == pytest.approx(1, abs=0.05)
+    assert of["sharp"]["contrast"] == pytest.approx(0.5, abs=0.01)
+    assert of["sharp"]["entropy"] == pytest.approx(1, abs=0.6)
+    assert of["soft"]["sharpness"] < of["sharp"]["sharpness"] / 20
+    assert of["boxed"]["borders"] == pytest.approx(0.4, abs=0.02)
+    assert (of["grey"]["width"], of["grey"]["height"], of["grey"]["pixels"]) == (200, 100, 20_000)
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    """Twenty pictures: six soft ones, a pair of copies of which b is larger, one that is cut short."""
+    made = {f"a{n:02d}": scene(n) for n in range(16)}
+    for n in range(6):
+        made[f"a{n:02d}"] = cv2.GaussianBlur(made[f"a{n:02d}"], (0, 0), 6).astype(np.uint8)
+    made["b"] = cv2.resize(made["a10"], (480, 360)).astype(np.uint8)
+    made["plain"] = scene(40)
+    made["leaked"] = scene(41)
+    samples = [(key, jpeg(one), one.shape[:2]) for key, one in made.items()]
+    samples.append(("cut", jpeg(scene(42))[:2000], (180, 240)))
+    return write_images(tmp_path / "split", samples)
+
+
+def test_what_does_not_stay_goes_as_a_version(split: Path, tmp_path: Path) -> None:
+    exam = pictures_of(tmp_path / "exam", {"x": scene(50), "y": cv2.resize(scene(41), (120, 90)).astype(np.uint8)})
+    loader = image_loader(split, batch_size=4, size=32, patch=8, seed=1, device="cpu", threads=1)
+    batches = [batch.key for batch in loader]
+    state = loader.state_dict()
+    asked = {"keep": "sharpness>=p30", "copies": True, "against": [exam]}
+    dry = curate(split, dry_run=True, **asked)  # type: ignore[arg-type]
+    assert (dry.version, Manifest.load(split).version) == (None, 1)
+    found = curate(split, **asked)  # type: ignore[arg-type]
+    assert found.counts == dry.counts == {"rule": 6, "copy": 1, "leak": 1, "unreadable": 1}
+    why = {found.measures.manifest.key(int(found.measures.index[one.place])): (one.why, one.of) for one in found.gone}
+    assert why["a10"] == ("copy", "b")
+    assert why["leaked"] == ("leak", f"y of {exam}")
+    assert why["cut"][0] == "unreadable"
+    assert {key for key, (reason, _) in why.items() if reason == "rule"} == {f"a0{n}" for n in range(6)}
+    assert found.version == Manifest.load(split).version == 2
+    manifest = Manifest.load(split)
+    assert set(manifest.keys(manifest.removed)) == set(why)
+    listed = pq.read_table(found.write_list(tmp_path / "list.parquet")).to_pydict()
+    assert dict(zip(listed["key"], zip(listed["why"], listed["of"], strict=True), strict=True)) == why
+    assert np.isnan(listed["sharpness"][listed["key"].index("cut")])
+    again = curate(split, **asked | {"keep": "sharpness>0"})  # type: ignore[arg-type]
+    assert (again.gone, again.version, len(again.measures)) == ((), None, 11)
+    old = image_loader(split, batch_size=4, size=32, patch=8, seed=1, device="cpu", threads=1, version=1)
+    assert [batch.key for batch in old] == batches
+    new = image_loader(split, batch_size=4, size=32, patch=8, seed=1, device="cpu", threads=1)
+    new.load_state_dict(state)
+    assert not {key for batch in new for key in batch.key} & set(why)
+
+
+def test_what_was_measured_is_kept_for_each_shard(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = measure(split)
+    files = sorted((split / ".measures").iterdir())
+    assert len(files) == 2
+    files[0].write_bytes(files[0].read_bytes()[:200])
+    seen: list[int] = []
+    real = measuring._of_sample
+    monkeypatch.setattr(measuring, "_of_sample", lambda m, n, name: seen.append(n) or real(m, n, name))
+    again = measure(split)
+    assert len(seen) == 10
+    for name in SIGNALS:
+        np.testing.assert_array_equal(again.signals[name], first.signals[name])
+    np.testing.assert_array_equal(again.whole, first.whole)
+    assert Manifest.load(split).version == 1
+
+
+def test_rules_are_conditions_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    signals = {name: rng.uniform(0, 1, 200) for name in SIGNALS}
+    signals["motion"][:3] = np.nan
+    text = "motion>0.2 and not (blur_is<0.5 or 0.1<=brightness<p70)".replace("blur_is", "sharpness")
+    stays, failed = Rule(text).apply(signals)
+    p70 = np.percentile(signals["brightness"], 70)
+    wanted = [
+        m > 0.2 and not (s < 0.5 or 0.1 <= b < p70)
+        for m, s, b in zip(signals["motion"], signals["sharpness"], signals["brightness"], strict=True)
+    ]
+    assert stays.tolist() == wanted
+    assert failed["motion > 0.2"] == sum(not m > 0.2 for m in signals["motion"])
+    assert [name for name, _ in Rule(text).thresholds(signals)] == ["motion", "sharpness", "brightness", "brightness"]
+    assert Rule("seconds > -1").apply(signals)[0].all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("moton>0.2", r"has 'moton', which is no signal, did you mean 'motion'\?"),
+        ("motion", "has 'motion', which is no comparison"),
+        ("motion==1", "compares otherwise than by"),
+        ("motion>sharpness", "compares other things than a signal with a number"),
+        ("0<1", "compares other things than a signal with a number"),
+        ("__import__('os').system('x')>motion", "which is neither a signal nor a number"),
+        ("motion>0.2 and", "cannot be understood"),
+        ("motion>'a'", "which is neither a signal nor a number"),
+        ("(" * 500 + "motion>1" + ")" * 500, "cannot be understood"),
+    ],
+)
+def test_other_rules_are_refused(split: Path, rule: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        curate(split, keep=rule)
+    assert not (split / ".measures").exists()
+
+
+def test_a_split_is_never_emptied(split: Path) -> None:
+    with pytest.raises(MaskstreamError, match=r"none of the 20 samples .* would stay; nothing was changed"):
+        curate(split, keep="width>10000")
+    with pytest.raises(ValueError, match="best='pixel' is no signal, did you mean 'pixels'"):
+        curate(split, copies=True, best="pixel")
+    assert Manifest.load(split).version == 1
+
+
+def test_the_page_shows_what_goes(split: Path, tmp_path: Path) -> None:
+    exam = pictures_of(tmp_path / "exam", {"y": cv2.resize(scene(41), (120, 90)).astype(np.uint8)})
+    out = tmp_path / "page.html"
+    words = ["curate", str(split), "--keep", "sharpness>=p30", "--copies", "--against", str(exam)]
+    done = CliRunner().invoke(app, [*words, "--dry-run", "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    assert (told["samples"], told["stay"], told["version"]) == (20, 11, None)
+    page = out.read_text()
+    for title in ("Around sharpness", "Copies", "Leaks"):
+        assert title in page
+    assert pq.read_table(told["list"]).num_rows == 9
+    plain = CliRunner().invoke(app, [*words, "--out", str(out)])
+    assert "20 samples stay" in plain.output
+    assert "version 2 is without them" in plain.output
+    nothing = CliRunner().invoke(app, ["curate", str(split)])
+    assert nothing.exit_code == 2
+
+
+def test_splits_of_other_media_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"pictures and clips of video are measured, and .*: no component is image or video; the split holds",
+    ):
+        measure(write_split("text", tmp_path))
+
+
+def test_numbers_that_pairs_join_are_groups() -> None:
+    assert connected([(1, 2), (5, 6), (2, 3), (9, 5)]) == [[1, 2, 3], [5, 6, 9]]
+    assert connected([]) == []
