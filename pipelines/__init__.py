@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .modalities.mesh.data import MeshData, MeshNoise, mesh_loader
     from .modalities.packed.batch import PackedBatch, PackedMask
     from .modalities.packed.data import PackedData, packed_loader
+    from .modalities.packed.mixture import mix_rows
     from .modalities.points.batch import PointsBatch
     from .modalities.points.data import PointsData, points_loader
     from .modalities.points.read import PointAugment, PointSelection, PointStats
@@ -82,6 +83,7 @@ else:
             "modalities.mesh.data": "MeshData MeshNoise mesh_loader",
             "modalities.packed.batch": "PackedBatch PackedMask",
             "modalities.packed.data": "PackedData packed_loader",
+            "modalities.packed.mixture": "mix_rows",
             "modalities.points.batch": "PointsBatch",
             "modalities.points.data": "PointsData points_loader",
             "modalities.points.read": "PointAugment PointSelection PointStats",
@@ -166,6 +168,7 @@ __all__ = [
     "masks",
     "mesh_loader",
     "mix",
+    "mix_rows",
     "noisy_loader",
     "packed_loader",
     "points_loader",

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.pipelines.stream.shares import Schedule
 from maskstream.shards.config import Config, check_types
 
 from .crop import Crop, check_flip
@@ -38,10 +39,10 @@ class Native(Config):
 
     patch: the side of a patch in pixels, or in frames and bins of a spectrogram. tubelet: the frames of a token; a
     picture repeats its one. least, most: the fewest and the most tokens of a sample; where the two are so near that no
-    whole patches have a number between them, `most` holds. multiple: rows and columns of patches are multiples of it,
-    as models need that merge patches. scale: None (the default) is (0.2, 1) when shuffled; in validation it is (1, 1),
-    the whole picture, whose sides are resized to whole patches. flip: the probability of mirroring; None is 0.5 when
-    shuffled, else 0.
+    whole patches have a number between them, `most` holds. Both may follow a schedule over the run, such as
+    `masks.Piecewise`. multiple: rows and columns of patches are multiples of it, as models need that merge patches.
+    scale: None (the default) is (0.2, 1) when shuffled; in validation it is (1, 1), the whole picture, whose sides are
+    resized to whole patches. flip: the probability of mirroring; None is 0.5 when shuffled, else 0.
 
     Sources: RandomResizedCrop (see `augment`); NaFlex of timm and SigLIP 2, which resize to whole patches and at most
     so many; NaViT (Dehghani et al. 2023), which packs them.
@@ -49,8 +50,8 @@ class Native(Config):
 
     patch: int = 16
     tubelet: int = 1
-    least: int = 16
-    most: int = 1024
+    least: int | Schedule = 16
+    most: int | Schedule = 1024
     multiple: int = 1
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = (0.75, 4 / 3)
@@ -61,11 +62,12 @@ class Native(Config):
         for name in ("patch", "tubelet", "multiple"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: it is 1 or more")
-        if self.most < self.multiple**2:
+        if not isinstance(self.most, Schedule) and self.most < self.multiple**2:
             raise ValueError(
                 f"most={self.most}: with multiple={self.multiple} a picture has {self.multiple**2} or more"
             )
-        if not 1 <= self.least <= self.most:
+        changes = isinstance(self.least, Schedule) or isinstance(self.most, Schedule)
+        if not changes and not 1 <= self.limits[0] <= self.limits[1]:
             raise ValueError(
                 f"a picture has from `least` to `most` tokens, 1 <= least <= most, got least={self.least}, "
                 f"most={self.most}"
@@ -76,6 +78,20 @@ class Native(Config):
             raise ValueError(f"ratio is the lowest and highest factor of the aspect, around 1, got {self.ratio}")
         if self.flip is not None:
             check_flip(self.flip)
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """`least` and `most`; ValueError where they change over the run, and only `at` a progress are numbers."""
+        if isinstance(self.least, Schedule) or isinstance(self.most, Schedule):
+            raise ValueError(f"{self} changes over the run: it has sizes `at` a progress")
+        return self.least, self.most
+
+    def at(self, progress: float) -> Self:
+        """The same with the sizes at a progress of the run, rounded to whole tokens; ValueError for illegal ones."""
+        least, most = (
+            round(size.at(progress)) if isinstance(size, Schedule) else size for size in (self.least, self.most)
+        )
+        return replace(self, least=least, most=most)
 
     def resolved(self, *, shuffle: bool) -> Self:
         """The same with all defaults filled in."""
@@ -109,7 +125,8 @@ class Native(Config):
             tall = np.minimum(np.rint(height * np.sqrt(area / factor)), height).astype(np.int64).clip(1)
         # Counted in squares of multiple x multiple patches.
         side, patches_each = self.patch * self.multiple, self.multiple**2
-        least, most = -(-self.least // (times * patches_each)), self.most // (times * patches_each)
+        fewest, largest = self.limits
+        least, most = -(-fewest // (times * patches_each)), largest // (times * patches_each)
         across, down = wide / side, tall / side
         patches = across * down
         shrunk = np.sqrt(np.minimum(most / patches, 1.0))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, Self, Unpack, get_type_hints
+from typing import Any, ClassVar, Generic, Self, Unpack, cast, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,12 @@ class DataConfig(Config, ABC, Generic[BatchT]):
     @classmethod
     def opened(cls, location: SplitLocation, settings: Mapping[str, Any]) -> Loader[BatchT]:
         """A loader of the split in a folder; settings: fields of this config, and the options that all loaders take."""
+        data, options = cls.configured(settings)
+        return data.loader(location, **options)
+
+    @classmethod
+    def configured(cls, settings: Mapping[str, Any]) -> tuple[Self, Options]:
+        """The config of some of the settings, and the options of its loader, which are the others."""
         own = {f.name: f for f in fields(cls)}
         chosen = {name: value for name, value in settings.items() if name in own}
         options = {name: value for name, value in settings.items() if name not in own}
@@ -63,8 +69,7 @@ class DataConfig(Config, ABC, Generic[BatchT]):
             check_type(f"{name}=", value, _option_hints()[name])
         if nothing := [name for name, value in chosen.items() if value is None and own[name].default is not None]:
             raise ValueError(f"{nothing[0]}=None: a loader of {cls.modality} needs it; leave it out for its default")
-        data = cls(**chosen)
-        return data.loader(location, **options)
+        return cls(**chosen), cast(Options, options)
 
 
 class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):

@@ -24,9 +24,9 @@ from maskstream.shards.stores.base import Announcement, Range
 
 from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
-from .sampler import BatchSource, BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted, check_source
+from .sampler import BatchSource, BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted, check_alike, check_source
 from .samples import Samples, Stream
-from .shares import Cycle, Schedule, Shares
+from .shares import Cycle, Schedule, Shares, points_of, schedules_in
 from .stats import Stats
 
 
@@ -79,7 +79,7 @@ def mix(
     for source in sources:
         check_source(source, "mix() takes")
     first = sources[0]
-    _check_alike(sources)
+    check_alike([source.form for source in sources])
     samples = MixSamples(
         parts=tuple(source.samples for source in sources),
         weights=tuple(weight for _, weight in parts),
@@ -91,7 +91,7 @@ def mix(
         samplers=tuple(source.sampler for source in sources),
         starts=samples.starts,
         seed=seed,
-        changes=any(map(changes, samples.weights)),
+        changes=points_of_change(samples.weights) is not None,
     )
     return BatchSource(
         sampler=sampler,
@@ -101,11 +101,6 @@ def mix(
         visible=first.visible,
         form=first.form,
     )
-
-
-def changes(weight: Weight) -> bool:
-    """Whether a weight changes over the run."""
-    return isinstance(weight.temperature if isinstance(weight, BySize) else weight, Schedule)
 
 
 def weight_at(weight: Weight, size: int, progress: float) -> float:
@@ -120,9 +115,7 @@ def weight_at(weight: Weight, size: int, progress: float) -> float:
 
 def points_of_change(weights: Sequence[Weight]) -> tuple[float, ...] | None:
     """The progress at which weights turn or jump, None where none changes."""
-    inner = [weight.temperature if isinstance(weight, BySize) else weight for weight in weights]
-    found = [one.points_of_change for one in inner if isinstance(one, Schedule)]
-    return tuple(p for points in found for p in points) if found else None
+    return points_of([one for weight in weights if not isinstance(weight, int) for one in schedules_in(weight)])
 
 
 def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> None:
@@ -217,6 +210,15 @@ class Proportions:
         ]
         whole = sum(values)
         return [value / whole for value in values] if whole > 0 else values
+
+
+def part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[str, Any]:
+    """The settings of a part that a saved position depends on, JSON-able."""
+    return {
+        "weight": weight if isinstance(weight, int) else weight.to_dict(identity=True),
+        **({} if epochs is None else {"epochs": epochs}),
+        **{name: value for name, value in part.identity().items() if name not in ("version", "global_batch")},
+    }
 
 
 def most_samples(epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> tuple[int | None, ...]:
@@ -316,7 +318,7 @@ class MixOrder:
 
     def find(self, index: int) -> tuple[int, int]:
         """The part that holds sample `index`, and the sample's index in that part."""
-        return _found(self.starts, index)
+        return find_part(self.starts, index)
 
     def identity(self) -> dict[str, Any]:
         """The settings that a saved position depends on, JSON-able."""
@@ -326,16 +328,8 @@ class MixOrder:
             "global_batch": self.global_batch,
             "batches": self.n_batches,
         }
-        parts = [
-            {
-                "weight": weight if isinstance(weight, int) else weight.to_dict(identity=True),
-                **({} if most is None else {"epochs": most}),
-                **{k: v for k, v in part.identity().items() if k not in ("version", "global_batch")},
-            }
-            for weight, most, part in zip(
-                self.weights, self.epochs or [None] * len(self.parts), self.parts, strict=True
-            )
-        ]
+        epochs = self.epochs or [None] * len(self.parts)
+        parts = [part_identity(*part) for part in zip(self.weights, epochs, self.parts, strict=True)]
         return {**whole, "parts": parts}
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
@@ -380,7 +374,8 @@ def _by_part(parts: Sequence[int]) -> dict[int, list[int]]:
     return places
 
 
-def _found(starts: Int64Array, index: int) -> tuple[int, int]:
+def find_part(starts: Int64Array, index: int) -> tuple[int, int]:
+    """The part that holds sample `index`, and the sample's index in that part."""
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, index - int(starts[part])
 
@@ -433,7 +428,7 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
 
     def requests(self, wanted: Sequence[Wanted]) -> list[MixRequest[RequestT]]:
         """The requests of the parts that hold the samples."""
-        found = [_found(self.starts, one.index) for one in wanted]
+        found = [find_part(self.starts, one.index) for one in wanted]
         made: dict[int, MixRequest[RequestT]] = {}
         for part, rows in _by_part([part for part, _ in found]).items():
             own = [wanted[row]._replace(index=found[row][1]) for row in rows]
@@ -462,15 +457,3 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
     def join(self, draft: DraftT) -> HostT_co:
         """The host batch, made by the sampler of the first part."""
         return self.samplers[0].join(draft)
-
-
-def _check_alike(sources: Sequence[BatchSource[RequestT, DraftT, HostT, BatchT]]) -> None:
-    """Raises ValueError if the samples of the parts cannot share a batch."""
-    one = sources[0].form
-    for i, other in enumerate(source.form for source in sources):
-        names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-        if differs := [f"{name}: {one.get(name)} and {other.get(name)}" for name in names]:
-            raise ValueError(
-                f"the parts of a mixture share batches, so these settings must agree; part {i} differs from part 0 in "
-                f"{'; '.join(differs)}"
-            )

@@ -92,13 +92,15 @@ class PackedRow:
     """The S samples that share a row of tokens (see row_order.py).
 
     indexes, epochs: int64 (S,), as in `GlobalBatch`. shape: int64 (S, 3), the tokens of each sample along t, h and w.
-    visible: int64 (S,), how many of them the encoder sees.
+    visible: int64 (S,), how many of them the encoder sees. progress: where in the run they are drawn, of rows whose
+    samples change over it; None of others.
     """
 
     indexes: Int64Array
     epochs: Int64Array
     shape: Int64Array
     visible: Int64Array
+    progress: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,13 +180,13 @@ class Order:
     def epoch_batch(self, epoch: int) -> GlobalBatch:
         """The samples of an epoch in order, as `epoch` has them, and the epochs that are drawn for them."""
         if not self.shuffle:
-            return self._coded(np.arange(self.n_samples, dtype=np.int64), epoch)
+            return self.coded(np.arange(self.n_samples, dtype=np.int64), epoch)
         share = self.global_batch // self.lanes
         n = self.n_batches
         indexes = np.empty((n, self.lanes, share), dtype=np.int64)
         for lane in range(self.lanes):
             indexes[:, lane] = self._lane(epoch, lane).take(n * share).reshape(n, share)
-        return self._coded(indexes.reshape(-1), epoch)
+        return self.coded(indexes.reshape(-1), epoch)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
@@ -199,7 +201,7 @@ class Order:
                 codes = np.concatenate([lane.take(share) for lane in lanes])
             else:
                 codes = np.arange(batch * size, min((batch + 1) * size, self.n_samples), dtype=np.int64)
-            yield self._coded(codes, epoch)
+            yield self.coded(codes, epoch)
 
     def reader(self) -> OrderReader:
         """A reader of the samples of all epochs, one epoch after the other."""
@@ -232,19 +234,25 @@ class Order:
         fewest = min(sum(self.shard_sizes[s] for s in lane) for lane in self._dealt)
         return fewest // (self.global_batch // self.lanes)
 
-    def _coded(self, codes: Int64Array, epoch: int) -> GlobalBatch:
+    def coded(self, codes: Int64Array, epoch: int) -> GlobalBatch:
         """The samples of codes, which are indexes; with weights, index x repeats + the number of the repeat."""
         if self.weights is None:
             return GlobalBatch(indexes=codes, epochs=np.full_like(codes, epoch))
         repeats = self.weights.repeats
         return GlobalBatch(indexes=codes // repeats, epochs=epoch * repeats + codes % repeats)
 
+    def one_lane(self, epoch: int) -> _Lane:
+        """All samples of an epoch in order, as codes; ValueError unless shuffled in one lane."""
+        if not self.shuffle or self.lanes > 1:
+            raise ValueError(f"a stream needs shuffle=True and lanes=1, got shuffle={self.shuffle}, lanes={self.lanes}")
+        return self._lane(epoch, 0)
+
     def _lane(self, epoch: int, lane: int) -> _Lane:
         return _Lane(self._blocks(epoch, lane))
 
     def _blocks(self, epoch: int, lane: int) -> Iterator[Ints]:
         """The samples of a lane in an epoch, block by block, as the narrowest integers of 32 or 64 bits that fit, or as
-        codes (see `_coded`).
+        codes (see `coded`).
 
         What is drawn depends neither on that nor on which blocks are kept.
         """
@@ -310,25 +318,31 @@ class _Lane:
 
 
 class OrderReader:
-    """Reads the samples of an order, epoch after epoch; it caches the current epoch."""
+    """Reads the samples of an order, epoch after epoch; it keeps the block of shards that it is in."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._epoch = -1
-        self._samples = GlobalBatch(indexes=np.empty(0, np.int64), epochs=np.empty(0, np.int64))
+        self._epoch, self._at = -1, 0
+        self._lane = _Lane(iter(()))
 
     def take(self, begin: int, end: int) -> GlobalBatch:
         """The samples [begin, end), counted through all epochs."""
-        per_epoch = self._order.n_batches * self._order.global_batch
-        indexes, epochs = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        order = self._order
+        per_epoch = order.n_batches * order.global_batch
+        some = [GlobalBatch(indexes=np.empty(0, np.int64), epochs=np.empty(0, np.int64))]
         while begin < end:
             epoch, at = divmod(begin, per_epoch)
-            if self._epoch != epoch:
-                self._epoch, self._samples = epoch, self._order.epoch_batch(epoch)
-            indexes.append(self._samples.indexes[at : at + end - begin])
-            epochs.append(self._samples.epochs[at : at + end - begin])
-            begin += len(indexes[-1])
-        return GlobalBatch(indexes=np.concatenate(indexes), epochs=np.concatenate(epochs))
+            n = min(end - begin, per_epoch - at)
+            if (epoch, at) != (self._epoch, self._at):
+                if epoch != self._epoch or at < self._at:
+                    self._epoch, self._at, self._lane = epoch, 0, order.one_lane(epoch)
+                self._lane.skip(at - self._at)
+            some.append(order.coded(self._lane.take(n), epoch))
+            self._at = at + n
+            begin += n
+        return GlobalBatch(
+            indexes=np.concatenate([one.indexes for one in some]), epochs=np.concatenate([one.epochs for one in some])
+        )
 
 
 def dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ...]:

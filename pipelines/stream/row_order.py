@@ -176,7 +176,7 @@ def scaled(sizes: RowSizes, room: Room) -> Int64Array:
     least, most = bounds(sizes.tokens, visible, room.scaling)
     goal = min(room.tokens, int(most.sum()))
     whole = int(visible.sum())
-    if goal == whole or not room.scaling:
+    if goal == whole or not room.scaling or not whole:
         return visible
     exact = visible * goal
     counts = np.clip(exact // whole, least, most)
@@ -188,8 +188,12 @@ def scaled(sizes: RowSizes, room: Room) -> Int64Array:
     return counts
 
 
-def rows_of(samples: GlobalBatch, sizes: RowSizes, room: Room, rows: int | None = None) -> list[tuple[PackedRow, int]]:
-    """The packed rows of some samples, each with the pixels that are decoded for it; `rows` as in `divided`."""
+def rows_of(
+    samples: GlobalBatch, sizes: RowSizes, room: Room, rows: int | None = None, progress: float | None = None
+) -> list[tuple[PackedRow, int]]:
+    """The packed rows of some samples, each with the pixels that are decoded for it; `rows` as in `divided`, `progress`
+    as in `PackedRow`.
+    """
     made = []
     for own in divided(sizes, room, rows)[0]:
         part = RowSizes(
@@ -203,6 +207,7 @@ def rows_of(samples: GlobalBatch, sizes: RowSizes, room: Room, rows: int | None 
             epochs=samples.epochs[own],
             shape=part.shape,
             visible=scaled(part, room),
+            progress=progress,
         )
         made.append((row, int(part.pixels.sum())))
     return made
@@ -213,12 +218,13 @@ class RowSamples:
     """The samples of a split, packed into rows; `order` gives the batches of rows.
 
     Without shuffling, as in validation, rows take every sample once, in the split's order and with unscaled counts, and
-    samples are drawn as in epoch 0, so that each epoch has the same rows.
+    samples are drawn as in epoch 0, so that each epoch has the same rows. progress: as in `PackedRow`.
     """
 
     split: SplitSamples
     sizer: Sizer
     room: Room
+    progress: float | None = None
 
     def __post_init__(self) -> None:
         if not self.split.shuffle:
@@ -254,7 +260,12 @@ class RowSamples:
         """The rows of a validation, which has every sample once, each with its pixels."""
         numbers = np.arange(self.n_samples)
         whole = GlobalBatch(indexes=numbers, epochs=np.zeros_like(numbers))
-        return rows_of(whole, self.sizer.sizes(whole), self.room)
+        return rows_of(whole, self.sizer.sizes(whole), self.room, progress=self.progress)
+
+    @property
+    def starts(self) -> Int64Array:
+        """The first sample index of the one part, and the number of samples, int64 (2,)."""
+        return np.array([0, self.n_samples])
 
     def order(self, global_batch: int, steps: int | None = None) -> RowOrder:
         """The order of batches of `global_batch` rows over all ranks."""
@@ -283,20 +294,26 @@ class RowSamples:
 
         Nothing but their sizes and the seed decides it, so it is the same at every topology.
         """
-        n, weights = self.n_samples, self.split.weights
-        some = min(n, _MEASURED)
-        comb = (np.arange(some) + 0.5) / some
-        if weights is None:
-            indexes = (comb * n).astype(np.int64)
-        else:
-            sums = np.cumsum(weights.values)
-            indexes = np.searchsorted(sums, comb * sums[-1], side="right").clip(0, n - 1)
-        indexes = sample_rng(self.split.seed, 0, "rows", 0, "order").permutation(indexes)
-        sizes = self.sizer.sizes(GlobalBatch(indexes=indexes, epochs=np.zeros_like(indexes)))
+        samples = spread(self.split, _MEASURED)
+        sizes = self.sizer.sizes(samples)
         rows, _ = divided(sizes, self.room)
         if len(rows) == 1:
-            return some * self.room.tokens / max(int(sizes.visible.sum()), 1)
+            return len(samples.indexes) * self.room.tokens / max(int(sizes.visible.sum()), 1)
         return sum(map(len, rows[:-1])) / (len(rows) - 1)
+
+
+def spread(split: SplitSamples, most: int) -> GlobalBatch:
+    """At most so many samples, spread evenly over a split, or over the weights of its samples, in a random order."""
+    n, weights = split.n_samples, split.weights
+    some = min(n, most)
+    comb = (np.arange(some) + 0.5) / some
+    if weights is None:
+        indexes = (comb * n).astype(np.int64)
+    else:
+        sums = np.cumsum(weights.values)
+        indexes = np.searchsorted(sums, comb * sums[-1], side="right").clip(0, n - 1)
+    indexes = sample_rng(split.seed, 0, "rows", 0, "order").permutation(indexes)
+    return GlobalBatch(indexes=indexes, epochs=np.zeros_like(indexes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,7 +365,7 @@ class RowOrder:
         """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
         size, rows = self.global_batch, self.rows(epoch, first * self.global_batch)
         for batch in range(first, self.n_batches):
-            yield _balanced([*islice(rows, size)], epoch, batch * size)
+            yield balanced([*islice(rows, size)], epoch, batch * size)
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
         """The same row again, since a row replaces its unusable samples itself."""
@@ -363,7 +380,7 @@ class RowOrder:
         return {"epoch": epoch, "batch": batch, "row": batch * self.global_batch}
 
 
-def _balanced(rows: list[tuple[PackedRow, int]], epoch: int, first: int) -> GlobalBatch:
+def balanced(rows: list[tuple[PackedRow, int]], epoch: int, first: int) -> GlobalBatch:
     """The global batch of some rows, ordered so that equal parts of it cost about as much to decode."""
     # The cheapest row goes with the dearest, the second with the second dearest, and so on: pairs cost about as much.
     # The pairs are then spread, so that a part of whatever size has pairs of all kinds.

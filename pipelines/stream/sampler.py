@@ -169,3 +169,15 @@ def check_source(source: object, taker: str) -> None:
     """ValueError unless something is a source; taker: who takes it, such as "Loader takes"."""
     remedy = '; make one with VideoData(...).source(Split.open(FOLDER, "video")), or open FOLDER with video_loader'
     check_type(f"{taker} sources: ", source, BatchSource, remedy=remedy)
+
+
+def check_alike(forms: Sequence[Mapping[str, object]]) -> None:
+    """ValueError if the samples of the parts of a mixture cannot share a batch, by the forms of their sources."""
+    one = forms[0]
+    for i, other in enumerate(forms):
+        names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+        if differs := [f"{name}: {one.get(name)} and {other.get(name)}" for name in names]:
+            raise ValueError(
+                f"the parts of a mixture share batches, so these settings must agree; part {i} differs from part 0 in "
+                f"{'; '.join(differs)}"
+            )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import islice, pairwise
-from math import nextafter
+from math import ceil, nextafter
 
 import numpy as np
 
@@ -37,6 +37,27 @@ class Schedule(Config, ABC):
     @abstractmethod
     def at(self, progress: float) -> float:
         """The number at `progress` in [0, 1], 0 at the first batch and 1 at the last; after a jump at that place."""
+
+
+def schedules_in(config: Config) -> list[Schedule]:
+    """The schedules that settings hold, at any depth; a schedule itself is one."""
+    if isinstance(config, Schedule):
+        return [config]
+    found, left = list[Schedule](), [getattr(config, f.name) for f in fields(config)]
+    while left:
+        value = left.pop()
+        if isinstance(value, Config):
+            found += schedules_in(value)
+        elif isinstance(value, tuple | list):
+            left += value
+        elif isinstance(value, Mapping):
+            left += value.values()
+    return found
+
+
+def points_of(schedules: Sequence[Schedule]) -> tuple[float, ...] | None:
+    """The progress at which any of some schedules turns or jumps, None where there is no schedule."""
+    return tuple(p for one in schedules for p in one.points_of_change) if schedules else None
 
 
 Rates = Callable[[float, Sequence[bool]], Sequence[float]]
@@ -68,7 +89,8 @@ class Shares:
 
     rates: see `Rates`. points: the progress at which rates turn, beside `_POINTS` others; None where they never change.
     limits: the most that a part gives, None for any number. whole: parts give one sample a unit of time, all together,
-    so that `counts` says how many of the first n samples come from each. ValueError for rates that are not finite
+    so that `counts` says how many of the first n samples come from each. grain: rates turn at multiples of it, of which
+    `length` is one. ValueError for rates that are not finite
     numbers from 0 on, or all 0.
     """
 
@@ -78,6 +100,7 @@ class Shares:
     limits: tuple[int | None, ...]
     whole: bool = True
     n_points: int = _POINTS
+    grain: int = 1
     _pieces: tuple[_Piece, ...] = field(init=False, repr=False, compare=False)
     _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
@@ -131,8 +154,9 @@ class Shares:
             while end is None or start < end:
                 first = self._rounded(begin, alive)
                 length = None if end is None else end - start
-                # A jump at `until` belongs to the next span.
-                last = first if length is None or self.points is None else self._rounded(nextafter(until, 0.0), alive)
+                last = first
+                if length is not None:  # a jump at `until` belongs to the next span
+                    last = self._rounded(nextafter(until, 0.0) if until in (self.points or ()) else until, alive)
                 piece = _Piece(start, length, before, first, last)
                 yield piece
                 stop = self._stop(piece, alive)
@@ -155,8 +179,12 @@ class Shares:
             return
         grid = (k / self.n_points for k in range(self.n_points + 1))
         for begin, until in pairwise(sorted({*grid, *(p for p in self.points if 0 < p < 1)})):
-            yield round(begin * self.length), round(until * self.length), begin, until
+            yield self._tick(begin), self._tick(until), begin, until
         yield self.length, None, 1.0, 1.0
+
+    def _tick(self, progress: float) -> int:
+        """The multiple of `grain` nearest to a progress; the earlier of two."""
+        return max(ceil(progress * (self.length or 0) / self.grain - 0.5), 0) * self.grain
 
     def _stop(self, piece: _Piece, alive: Sequence[bool]) -> int | None:
         """The units after which the first part has given all that it may, None where none does in the piece."""

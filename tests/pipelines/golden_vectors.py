@@ -23,6 +23,7 @@ from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.stream.mix import BySize, MixOrder, MixSamples
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
 from maskstream.pipelines.stream.rng import sample_numbers, sample_rng
+from maskstream.pipelines.stream.row_mix import RowMix, RowPart
 from maskstream.pipelines.stream.row_order import Room, RowSamples, RowSizes
 from maskstream.pipelines.stream.run_length import BudgetOrder
 from maskstream.pipelines.stream.samples import SplitSamples
@@ -108,6 +109,7 @@ def orders() -> Vectors:
     found["mixture by schedules, counts"] = [scheduled_mixture().taken(n).tolist() for n in range(0, 64, 7)]
     found["budget, sizes"] = budget().sizes().tolist()
     found["packed rows"] = packed_rows()
+    found["packed rows of a mixture"] = mixed_rows()
     rng = rng_of("reserve")
     found["reserve"] = [Order(shard_sizes=SIZES, global_batch=4).reserve(0, rng), mixture().reserve(21, rng)]
     return found
@@ -124,6 +126,25 @@ class Pictures:
         crops = Native(least=4, most=64).resolved(shuffle=True).crops(width, height, numbers)
         shape = np.stack([np.ones_like(crops.rows), crops.rows, crops.columns], axis=1)
         return RowSizes(shape=shape, visible=shape.prod(axis=1) // 4, target=None, pixels=width * height)
+
+    @property
+    def points_of_change(self) -> tuple[float, ...] | None:
+        """None."""
+        return None
+
+    def at(self, progress: float) -> "Pictures":
+        """The same."""
+        return self
+
+
+def mixed_rows() -> list[Any]:
+    """The samples of rows that two splits share, the weight of one of which rises."""
+    splits = [SplitSamples(shard_sizes=sizes, seed=seed) for seed, sizes in enumerate(((60, 40), (30,)))]
+    weights = Linear(start=0.2, end=0.9), 1
+    parts = tuple(RowPart(split=one, sizer=Pictures(), weight=w) for one, w in zip(splits, weights, strict=True))
+    order = RowMix(parts=parts, room=Room(tokens=40), unit="tokens", seed=SEED).order(2, 200)
+    rows = [row for b in islice(order.batches(EPOCH, 2), 3) for row in b.packed or ()]
+    return [[row.indexes.tolist(), row.epochs.tolist(), row.visible.tolist(), row.progress] for row in rows]
 
 
 def packed_rows() -> list[Any]:

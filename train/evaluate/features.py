@@ -105,8 +105,8 @@ def without_augmentation(config: DataConfig[Any], train: SplitLocation) -> DataC
         changed["augment"] = PointAugment(normalise=config.augment.normalise)
     if isinstance(config, PackedData):
         # A row of `most` tokens has room for any sample when nothing is hidden.
-        native = replace(config.native, scale=(1.0, 1.0), flip=0.0)
-        changed |= {"native": native, "scaling": 0.0, "row_tokens": max(config.row_tokens, native.most)}
+        native = replace(config.native.at(1.0), scale=(1.0, 1.0), flip=0.0)
+        changed |= {"native": native, "scaling": 0.0, "row_tokens": max(config.row_tokens, native.limits[1])}
     if isinstance(config, TextData):
         changed |= {"packing": "row", "windows": False, "scores": None}
     changed |= no_masks(config)

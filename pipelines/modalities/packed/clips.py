@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from math import ceil, floor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -108,13 +108,27 @@ class NativeClips(NativeSamples):
                 raise ValueError(
                     f"clip.frames={clip.frames} is no multiple of tubelet={native.tubelet} of Native; change one"
                 )
-        room = native.most // native.multiple**2
+        room = native.limits[1] // native.multiple**2
         if room < least:
             raise ValueError(
-                f"most={native.most} of Native is less than the shortest clip needs: it has {least} time steps of "
+                f"most={native.limits[1]} of Native is less than the shortest clip needs: it has {least} time steps of "
                 f"{native.multiple**2} tokens or more; raise most, or give a shorter clip"
             )
         return least, min(most, room)
+
+    def at(self, progress: float) -> Self:
+        """The clips as they are drawn at a progress; ValueError where the longest is shorter than the shortest."""
+        made, seconds = super().at(progress), self.clip.seconds
+        if self.seconds is None:
+            return made
+        if not isinstance(seconds, tuple):
+            raise ValueError(f"seconds={self.seconds}: clip.seconds={seconds} is no range of lengths; give (low, high)")
+        if (longest := min(self.seconds.at(progress), seconds[1])) < seconds[0]:
+            raise ValueError(
+                f"seconds={self.seconds} is {longest:g} at progress {progress:g}, and the shortest clip has "
+                f"{seconds[0]:g} seconds; give clip.seconds a lower start"
+            )
+        return replace(made, clip=replace(self.clip, seconds=(seconds[0], longest)))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -130,7 +144,7 @@ class NativeClips(NativeSamples):
     def extremes(self) -> tuple[Shape, ...]:
         """The smallest clip, and the largest ones, square and a line, of the shortest and the longest."""
         few, many = self.steps
-        least, most = self.native.least, self.native.most
+        least, most = self.native.limits
         side = int((most // many) ** 0.5)
         square = (many, side, most // many // side)
         return (few, 1, max(-(-least // few), 1)), square, (many, 1, most // many), (few, 1, most // few)

@@ -1,6 +1,6 @@
 """Packed rows: their data config and their loader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
@@ -19,14 +19,18 @@ from maskstream.pipelines.modalities.video.cameras import rates
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
 from maskstream.pipelines.modalities.video.rows import short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.mix import Weight
+from maskstream.pipelines.stream.row_mix import RowMix, RowPart, Unit
 from maskstream.pipelines.stream.row_order import Room, RowSamples
 from maskstream.pipelines.stream.sampler import BatchSource, Unchanged
+from maskstream.pipelines.stream.shares import Schedule
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import SplitLocation
 from maskstream.shards.media.fbank import Fbank
 
 from .batch import PackedBatch
 from .clips import NativeClips
+from .mixture import PackedSource, mix_rows
 from .native import NativeSamples
 from .pictures import NativePictures
 from .sampler import PackedSampler, RowDraft, RowRequest
@@ -44,25 +48,43 @@ class PackedSettings(Options, total=False):
     clip: VideoClip
     sound: AudioClip
     features: Features
+    seconds: Schedule | None
     statistics: tuple[float, float] | None
     colour: ColourJitter | None
     component: str | None
     fields: Fields
 
 
-def packed_loader(location: str | Path, *, rows: int = 4, **settings: Unpack[PackedSettings]) -> Loader[PackedBatch]:
-    """The loader of packed rows of the images, videos or sounds in the folder `location`: samples of any size, of which
-    as many share a row as fill it with `row_tokens` visible tokens.
+def packed_loader(
+    location: str | Path | Sequence[tuple[str | Path, Weight]],
+    *,
+    rows: int = 4,
+    unit: Unit = "samples",
+    epochs: Sequence[float | None] | None = None,
+    **settings: Unpack[PackedSettings],
+) -> Loader[PackedBatch]:
+    """The loader of packed rows of images, videos or sounds: samples of any size, of which as many share a row as fill
+    it with `row_tokens` visible tokens.
 
-    rows: the rows of a batch, per rank. settings: the fields of `PackedData` (native, mask, row_tokens, row_targets,
-    scaling, clip, sound, ...) and the options of all loaders (`Options`: seed, shuffle, workers, ...) but batch_size.
+    location: a folder, or (folder, weight) pairs of several, whose samples share rows by weight. unit: what weights are
+    shares of, "samples" or visible "tokens". epochs: the most epochs of each folder (see `mix_rows`, which also takes
+    sources of different settings). rows: the rows of a batch, per rank. settings: the fields of `PackedData` (native,
+    mask, row_tokens, row_targets, scaling, clip, sound, ...) and the options of all loaders (`Options`: seed, shuffle,
+    workers, ...) but batch_size.
 
     Errors: TypeError for an unknown setting, ValueError for an illegal value and for samples that are larger than a
     row, ShardError if the folder holds no finished split of images, videos or sounds.
     """
     if "batch_size" in settings:
         raise ValueError(f"batch_size={settings['batch_size']}: a packed loader counts rows; give rows=")
-    return PackedData.opened(location, {**settings, "batch_size": rows})
+    data, options = PackedData.configured({**settings, "batch_size": rows})
+    if isinstance(location, str | Path):
+        return data.loader(location, **options)
+    if not location:
+        raise ValueError("a mixture of nothing: pass at least one (folder, weight) pair")
+    if wrong := [part for part in location if not isinstance(part, tuple | list) or len(part) != 2]:
+        raise ValueError(f"a mixture is (folder, weight) pairs, such as [(A, 3), (B, 1)], got {repr(wrong[0])[:80]}")
+    return data.mixed_loader(location, unit=unit, epochs=epochs, **options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,15 +92,17 @@ class PackedData(DataConfig[PackedBatch]):
     """The data config of packed rows of images, of videos or of sounds. What is of another kind of samples than the
     split has is not used.
 
-    native: how a sample becomes patches. mask: a mask without cues that a shape alone says the counts of, or None for
-    visible tokens only. row_tokens: the visible tokens of a row. row_targets: the most targets of a row, None for any
-    number. scaling: by how much the visible tokens of a sample may be changed so that its row is full, as a share of
-    them; 0 leaves rows less full. Validation scales nothing.
+    native: how a sample becomes patches. mask: a mask without cues whose ratio is a number, a schedule, or drawn for
+    each sample; None for visible tokens only. row_tokens: the visible tokens of a row. row_targets: the most targets of
+    a row, None for any number. scaling: by how much the visible tokens of a sample may be changed so that its row is
+    full, as a share of them; 0 leaves rows less full. Validation scales nothing.
 
     clip: the clips of videos, by default of 1 to 4 seconds, 8 frames a second, whose length is drawn. sound: the
-    segments of sounds, which are as long as the sound, but no longer than `seconds`. features, statistics: the
-    spectrograms, as in `AudioData`. colour: colour jitter of pictures and clips, by default none. component: the member
-    to read, None if a sample has only one. fields: other values of a sample for `batch.fields` (see fields.py).
+    segments of sounds, which are as long as the sound, but no longer than `seconds`. seconds: the longest clips and
+    sounds over the run, by a schedule such as `masks.Piecewise`; None for those of `clip` and `sound`. features,
+    statistics: the spectrograms, as in `AudioData`. colour: colour jitter of pictures and clips, by default none.
+    component: the member to read, None if a sample has only one. fields: other values of a sample for `batch.fields`
+    (see fields.py).
     """
 
     modality: ClassVar[str] = "image"
@@ -92,6 +116,7 @@ class PackedData(DataConfig[PackedBatch]):
     clip: VideoClip = field(default_factory=lambda: VideoClip(seconds=(1.0, 4.0), fps=8.0))
     sound: AudioClip = field(default_factory=AudioClip)
     features: Features = field(default_factory=Fbank)
+    seconds: Schedule | None = None
     statistics: tuple[float, float] | None = None
     colour: ColourJitter | None = None
     component: str | None = None
@@ -101,8 +126,6 @@ class PackedData(DataConfig[PackedBatch]):
         check_settings(self, 1)
         check_cues(self.mask, "packed rows")
         _ = self.room
-        if self.mask is not None and self.mask.needs_progress:
-            raise ValueError(f"{self.mask} changes over the run, and rows are planned without it; give a fixed ratio")
 
     @property
     def room(self) -> Room:
@@ -126,19 +149,30 @@ class PackedData(DataConfig[PackedBatch]):
         """The source of a split, for a loader. ValueError where a sample of `most` tokens is larger than a row."""
         native = self.native_samples(split)
         split = replace(split, kept=native.kept)
-        samples = RowSamples(split=split.samples, sizer=native, room=self.room)
+        samples: RowSamples | RowMix
+        if native.points_of_change is not None and split.shuffle:
+            samples = RowMix(parts=(RowPart(split=split.samples, sizer=native),), room=self.room, seed=split.seed)
+        else:
+            progress = None if native.points_of_change is None else 1.0  # a validation sees samples as the run ends
+            samples = RowSamples(split=split.samples, sizer=native.at(1.0), room=self.room, progress=progress)
         return BatchSource(
-            sampler=PackedSampler(native=native, samples=samples),
+            sampler=PackedSampler(natives=(native,), samples=samples),
             finish=Unchanged(),
             samples=samples,
             identity={"data": self.to_dict(identity=True), **native.identity, **split.identity},
+            form={
+                **{name: getattr(self, name) for name in ("row_tokens", "row_targets", "scaling", "fields")},
+                **{f"native.{name}": getattr(self.native, name) for name in ("patch", "tubelet")},
+                "mask": "no" if self.mask is None else "yes",
+            },
         )
 
     def _pictures(self, split: Split) -> NativePictures:
         return NativePictures(
             manifest=split.manifest,
             components=image_components(split.manifest, self.component),
-            native=self.native.resolved(shuffle=split.shuffle),
+            over_run=self.native.resolved(shuffle=split.shuffle),
+            native=self.native.resolved(shuffle=split.shuffle).at(0.0),
             mask=self.mask,
             fields=FieldReader.of(split.manifest, self.fields),
             seed=split.seed,
@@ -154,11 +188,13 @@ class PackedData(DataConfig[PackedBatch]):
         return NativeClips(
             manifest=manifest,
             components=(name,),
-            native=self.native.resolved(shuffle=split.shuffle),
+            over_run=self.native.resolved(shuffle=split.shuffle),
+            native=self.native.resolved(shuffle=split.shuffle).at(0.0),
             mask=self.mask,
             fields=FieldReader.of(manifest, self.fields, rates(manifest, name)[1]),
             seed=split.seed,
             kept=split.kept,
+            seconds=self.seconds,
             clip=clip,
             profile=manifest.info["profile"],
             longest=not split.shuffle,
@@ -170,14 +206,32 @@ class PackedData(DataConfig[PackedBatch]):
         return NativeSounds(
             manifest=split.manifest,
             components=(find_sound(split.manifest, self.component),),
-            native=self.native.resolved(shuffle=split.shuffle),
+            over_run=self.native.resolved(shuffle=split.shuffle),
+            native=self.native.resolved(shuffle=split.shuffle).at(0.0),
             mask=self.mask,
             fields=FieldReader.of(split.manifest, self.fields),
             seed=split.seed,
             kept=split.kept,
+            seconds=self.seconds,
             clip=self.sound if split.shuffle else replace(self.sound, start="center"),
             spectrogram=Spectrogram(features=self.features, frames=1, mean=mean, deviation=deviation),
         )
+
+    def mixed_loader(
+        self,
+        parts: Sequence[tuple[str | Path, Weight]],
+        *,
+        unit: Unit = "samples",
+        epochs: Sequence[float | None] | None = None,
+        **options: Unpack[Options],
+    ) -> Loader[PackedBatch]:
+        """The loader of rows that several splits share, by weight (see `mix_rows`); its batch_size is rows."""
+        pairs: list[tuple[PackedSource, Weight]] = []
+        for location, weight in parts:
+            split, loading = open_split(location, self.modalities, options, self.loader)
+            pairs.append((self.source(split), weight))
+        loading.pop("at_version", None)  # of one split, and here are several
+        return Loader(mix_rows(pairs, unit=unit, seed=options.get("seed", 0), epochs=epochs), **loading)
 
     def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[PackedBatch]:
         """The loader of a split; its batch_size is rows."""

@@ -8,25 +8,30 @@ A new kind is a subclass of `NativeSamples`, a plan, and its name in `KINDS`.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.augment.native import Native
-from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
+from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.modalities.fields import FieldReader
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.stream.order import GlobalBatch, Int64Array
 from maskstream.pipelines.stream.rng import Place, sample_numbers
 from maskstream.pipelines.stream.row_order import Room, RowSizes, divided
+from maskstream.pipelines.stream.shares import Schedule, points_of, schedules_in
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Range
 
 Shape = tuple[int, int, int]
 """The tokens of a sample along t, h and w."""
+Counts = tuple[int, int | None]
+"""Visible tokens, and targets; None where these are the hidden tokens."""
 
 
 class NativeDraws(NamedTuple):
@@ -60,8 +65,10 @@ class NativePlan(Protocol):
 class NativeSamples(ABC):
     """The samples of a split that are of one kind.
 
-    components: the members that hold them. native: resolved. kept: int64 (n,), the samples that are numbered here, None
-    for all. counts: the visible tokens and the targets of each shape, which are counted once.
+    components: the members that hold them. over_run, native: the sizes, resolved, and what they are at `progress` of
+    the run. seconds: the longest clips and sounds over the run; None for those of the clip. kept: int64 (n,), the
+    samples that are numbered here, None for all. counts: the visible tokens and the targets of each shape, which are
+    counted once; None where the mask draws how many.
     """
 
     kind: ClassVar[str]
@@ -69,12 +76,15 @@ class NativeSamples(ABC):
 
     manifest: Manifest
     components: tuple[str, ...]
+    over_run: Native
     native: Native
     mask: Mask | None
     fields: FieldReader
     seed: int
     kept: Int64Array | None = None
-    counts: dict[Shape, tuple[int, int | None]] = field(default_factory=dict, repr=False, compare=False)
+    seconds: Schedule | None = None
+    progress: float = 0.0
+    counts: dict[Shape, Counts | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -118,55 +128,81 @@ class NativeSamples(ABC):
         keys = self.manifest.keys(self.indexes(samples.indexes))
         return sample_numbers(self.seed, zip(samples.epochs.tolist(), keys, strict=True), 0, purpose)
 
-    def sizes(self, samples: GlobalBatch) -> RowSizes:
-        """What each sample takes of a row."""
-        draws = self.draw(samples)
-        return self.sizes_of(draws.shape, draws.pixels)
+    @property
+    def points_of_change(self) -> tuple[float, ...] | None:
+        """The progress at which sizes or ratios turn or jump, None where none changes over the run."""
+        found = schedules_in(self.over_run) + ([] if self.seconds is None else [self.seconds])
+        mask = self.mask
+        if mask is None or not mask.needs_progress:
+            return points_of(found)
+        return points_of(found + schedules_in(mask)) or ()
 
-    def sizes_of(self, shape: Int64Array, pixels: Int64Array) -> RowSizes:
-        """What samples of some shapes take of a row; ValueError for a mask that draws how many tokens are visible, or
-        that hides all.
-        """
-        different, of = np.unique(shape, axis=0, return_inverse=True)
-        visible, targets = zip(*(self._counts(*one) for one in different.tolist()), strict=True)
-        counted = [target for target in targets if target is not None]
-        own = of.reshape(-1)
-        return RowSizes(
-            shape=shape,
-            visible=np.array(visible, np.int64)[own],
-            target=np.array(counted, np.int64)[own] if len(counted) == len(targets) else None,
-            pixels=pixels,
-        )
+    def at(self, progress: float) -> Self:
+        """The samples as they are drawn at a progress of the run; called on those of the whole run."""
+        if self.points_of_change is None:
+            return self
+        counts = {} if self.mask is not None and self.mask.needs_progress else self.counts
+        return replace(self, native=self.over_run.at(progress), progress=progress, counts=counts)
+
+    def sizes(self, samples: GlobalBatch) -> RowSizes:
+        """What each sample takes of a row; ValueError for a mask that hides all, or that needs its batch."""
+        draws = self.draw(samples)
+        different, of = np.unique(draws.shape, axis=0, return_inverse=True)
+        each = [self._counts(tuple(one)) for one in different.tolist()]
+        own = of.reshape(-1).tolist()
+        if None not in each:
+            return _sizes(draws, [count for at in own if (count := each[at]) is not None])
+        keys = self.manifest.keys(self.indexes(samples.indexes))
+        named = zip(draws.shape.tolist(), samples.epochs.tolist(), keys, own, strict=True)
+        return _sizes(draws, [each[at] or self._drawn(tuple(one), epoch, key) for one, epoch, key, at in named])
 
     def check(self, room: Room) -> None:
-        """ValueError where a row has no room for the smallest sample, or for one of the largest."""
+        """ValueError where a row has no room for the smallest sample, or for one of the largest, at any progress."""
+        points = self.points_of_change
+        for progress in (0.0,) if points is None else sorted({*points, *(k / 8 for k in range(9))}):
+            self.at(progress).check_now(room)
+
+    def check_now(self, room: Room) -> None:
+        """The same at the progress that the samples are drawn at."""
         shapes = np.array(self.extremes, np.int64)
-        divided(self.sizes_of(shapes, np.zeros(len(shapes), np.int64)), room)
+        # A mask that draws how many may show all tokens but one.
+        counts = [self._counts(tuple(one)) or (max(int(np.prod(one)) - 1, 1), 0) for one in shapes.tolist()]
+        nothing = np.zeros(len(shapes), np.int64)
+        draws = NativeDraws(shape=shapes, crop=np.zeros((len(shapes), 2), np.int64), pixels=nothing)
+        divided(_sizes(draws, counts), room)
 
-    def _counts(self, t: int, h: int, w: int) -> tuple[int, int | None]:
-        """The visible tokens of a shape, and the targets, None where these are the hidden tokens."""
-        if (t, h, w) not in self.counts:
-            self.counts[t, h, w] = self._counted((t, h, w))
-        return self.counts[t, h, w]
+    def _counts(self, shape: Shape) -> Counts | None:
+        """The visible tokens of a shape, and the targets; None where the mask draws how many."""
+        if shape not in self.counts:
+            self.counts[shape] = self._counted(shape)
+        return self.counts[shape]
 
-    def _counted(self, shape: Shape) -> tuple[int, int | None]:
+    @cached_property
+    def _draws_counts(self) -> bool:
+        """Whether the mask draws how many tokens are visible; ValueError for one that packed rows cannot have."""
+        for grid in map(self.grid, self.extremes):
+            # Draws that share no number, of another seed, epoch and sample each; then the same one in other batches.
+            different = {_count(self._maps(grid, k, k, f"{k}")) for k in range(8)}
+            places = [Place(step=k, row=k, rows=3, progress=self.progress) for k in range(3)]
+            same = [self._maps(grid, 0, 0, "0", place) for place in places]
+            if len(set(map(_count, same))) > 1:
+                raise ValueError(
+                    f"packed rows are planned before batches are, and {self.mask} draws how many tokens are visible "
+                    "for a whole batch: give a ratio that is a number, or one that is drawn for each sample"
+                )
+            if same[0].mask_token is not None:
+                raise ValueError(f"{self.mask} has mask tokens in the encoder, which packed rows do not have")
+            if len(different) > 1:
+                return True
+        return False
+
+    def _counted(self, shape: Shape) -> Counts | None:
         grid = self.grid(shape)
         if self.mask is None:
             return grid.size, 0
-        # Three draws that share no number: of another seed, epoch, sample and batch each.
-        drawn = [self.mask.maps(grid, Draw.of(k, k, f"{k}", 0, Place(step=k), Cues())) for k in range(3)]
-        counts = [
-            (int(np.count_nonzero(~one.hidden)), None if one.target is None else int(np.count_nonzero(one.target)))
-            for one in drawn
-        ]
-        if len(set(counts)) > 1:
-            raise ValueError(
-                f"packed rows are planned before masks are drawn, so a shape must decide how many tokens are visible; "
-                f"{self.mask} draws how many: give a ratio that is a number"
-            )
-        visible, targets = counts[0]
-        if drawn[0].mask_token is not None:
-            raise ValueError(f"{self.mask} has mask tokens in the encoder, which packed rows do not have")
+        if self._draws_counts:
+            return None
+        visible, targets = _count(self._maps(grid, 0, 0, "0"))
         if not visible:
             tokens = " x ".join(map(str, grid.shape))
             raise ValueError(
@@ -174,3 +210,30 @@ class NativeSamples(ABC):
                 "raise `least` of Native, or hide fewer"
             )
         return visible, targets
+
+    def _drawn(self, shape: Shape, epoch: int, key: str) -> Counts:
+        """The counts of one sample, of which one token is visible at least."""
+        visible, targets = _count(self._maps(self.grid(shape), self.seed, epoch, key))
+        return max(visible, 1), targets
+
+    def _maps(self, grid: TokenGrid, seed: int, epoch: int, key: str, place: Place | None = None) -> Maps:
+        assert self.mask is not None
+        place = Place(progress=self.progress) if place is None else place
+        return self.mask.maps(grid, Draw.of(seed, epoch, key, 0, place, Cues()))
+
+
+def _count(maps: Maps) -> Counts:
+    targets = None if maps.target is None else int(np.count_nonzero(maps.target))
+    return int(np.count_nonzero(~maps.hidden)), targets
+
+
+def _sizes(draws: NativeDraws, counts: Sequence[Counts]) -> RowSizes:
+    """What samples of some counts take of a row."""
+    visible, targets = zip(*counts, strict=True)
+    counted = [target for target in targets if target is not None]
+    return RowSizes(
+        shape=draws.shape,
+        visible=np.array(visible, np.int64),
+        target=np.array(counted, np.int64) if len(counted) == len(targets) else None,
+        pixels=draws.pixels,
+    )

@@ -77,7 +77,7 @@ class NativePictures(NativeSamples):
     @property
     def extremes(self) -> tuple[Shape, ...]:
         """The smallest picture, and two of the largest, a square and a line."""
-        least, most = self.native.least, self.native.most
+        least, most = self.native.limits
         side = int(most**0.5)
         return (1, 1, least), (1, side, most // side), (1, 1, most)
 

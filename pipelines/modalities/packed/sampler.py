@@ -13,13 +13,15 @@ from maskstream.pipelines.masks.patterns.random import adjusted
 from maskstream.pipelines.modalities.fields import Value
 from maskstream.pipelines.modalities.rows import Item, Shown
 from maskstream.pipelines.stream.kept import empty
+from maskstream.pipelines.stream.mix import find_part
 from maskstream.pipelines.stream.order import GlobalBatch, PackedRow
 from maskstream.pipelines.stream.produce import Tries, candidates
+from maskstream.pipelines.stream.row_mix import RowMix
 from maskstream.pipelines.stream.row_order import RowSamples
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
-from maskstream.shards.stores.base import Announcement, Range
+from maskstream.shards.stores.base import Announcement, Range, Together
 
 from .batch import KINDS, SOUND, PackedBatch, PackedMask
 from .native import NativePlan, NativeSamples, Shape
@@ -96,18 +98,18 @@ class RowDraft:
 class PackedSampler:
     """Makes host batches of packed rows. Every draw is a function of (seed, epoch, key, view, purpose)."""
 
-    native: NativeSamples
-    samples: RowSamples
+    natives: tuple[NativeSamples, ...]
+    samples: RowSamples | RowMix
 
     @property
     def seed(self) -> int:
-        """The seed of all draws."""
-        return self.native.seed
+        """The seed of replacements."""
+        return self.natives[0].seed
 
     @property
     def needs_progress(self) -> bool:
-        """Never: the counts of a row are planned without the progress of the run."""
-        return False
+        """Whether weights, sizes or ratios change over the run."""
+        return isinstance(self.samples, RowMix) and self.samples.points_of_change is not None
 
     @property
     def together(self) -> int:
@@ -122,36 +124,55 @@ class PackedSampler:
 
     def _request(self, wanted: Wanted) -> RowRequest:
         row = self._alone(wanted) if wanted.packed is None else wanted.packed
-        drawn = self.native.draw(GlobalBatch(indexes=row.indexes, epochs=row.epochs))
+        place = wanted.place if row.progress is None else wanted.place._replace(progress=row.progress)
         slots = []
-        for index, epoch, (t, h, w), visible, (wide, tall) in zip(
+        for index, epoch, shape, visible, (native, crop) in zip(
             row.indexes.tolist(),
             row.epochs.tolist(),
             row.shape.tolist(),
             row.visible.tolist(),
-            drawn.crop.tolist(),
+            self._crops(row),
             strict=True,
         ):
-            first = Wanted(index=index, epoch=epoch, place=wanted.place)
+            first = Wanted(index=index, epoch=epoch, place=place)
             left = iter([first])
             if wanted.packed is not None:
                 left = candidates(first, self.seed, self.samples.reserve)
-            slots.append(self._slot(self.native, left, (t, h, w), visible, (wide, tall)))
+            slots.append(self._slot(native, left, tuple(shape), visible, crop))
         return RowRequest(slots=slots)
+
+    def _crops(self, row: PackedRow) -> list[tuple[NativeSamples, tuple[int, int]]]:
+        """What draws each sample of a row, and the width and height of its crop."""
+        starts = self.samples.starts
+        of = np.searchsorted(starts, row.indexes, side="right") - 1
+        found: dict[int, tuple[NativeSamples, tuple[int, int]]] = {}
+        for part in np.unique(of).tolist():
+            places = np.flatnonzero(of == part)
+            native = self.natives[part].at(row.progress or 0.0)
+            own = GlobalBatch(indexes=row.indexes[places] - starts[part], epochs=row.epochs[places])
+            for place, (wide, tall) in zip(places.tolist(), native.draw(own).crop.tolist(), strict=True):
+                found[place] = native, (wide, tall)
+        return [found[place] for place in range(len(of))]
 
     def announce(self, request: RowRequest) -> Announcement:
         """Says that the ranges of a request will be read soon."""
-        return self.native.manifest.store.announce(request.ranges)
+        of_store: dict[int, list[PackedSample]] = {}
+        for slot in request.slots:
+            of_store.setdefault(id(slot.native.manifest), []).append(slot)
+        return Together(
+            tuple(
+                slots[0].native.manifest.store.announce(RowRequest(slots=slots).ranges) for slots in of_store.values()
+            )
+        )
 
     def allocate(self, requests: Sequence[RowRequest]) -> RowDraft:
         """The memory of the batch of some requests."""
         starts = np.cumsum([(0, 0), *(request.tokens for request in requests)], axis=0)
         pixels, sounds = starts[-1].tolist()
-        native = self.native
-        size = native.token_size
+        size = {native.dtype: native.token_size for native in self.natives}
         room = (
-            empty((pixels, size if native.dtype == np.uint8 else 0), np.uint8),
-            empty((sounds, size if native.dtype == np.float32 else 0), np.float32),
+            empty((pixels, size.get(np.uint8, 0)), np.uint8),
+            empty((sounds, size.get(np.float32, 0)), np.float32),
         )
         return RowDraft(room=room, starts=starts, rows=[[] for _ in requests])
 
@@ -187,10 +208,10 @@ class PackedSampler:
         shown = [slot.item.shown for slot in slots]
         starts = _sums(counts)
         pixels, sounds = draft.room
-        native, fields = self.native.native, self.native.fields
+        native, fields = self.natives[0].native, self.natives[0].fields
         return PackedBatch(
             tokens=torch.from_numpy(pixels),
-            sounds=torch.from_numpy(sounds) if self.native.dtype == np.float32 else None,
+            sounds=torch.from_numpy(sounds) if self._has_sounds else None,
             kind=torch.tensor([slot.kind for slot in slots], dtype=torch.int64),
             cu_seqlens=_int32(starts),
             cu_rows=_int32(_sums(np.array([len(row) for row in draft.rows], np.int64))),
@@ -207,9 +228,21 @@ class PackedSampler:
         )
 
     def _alone(self, wanted: Wanted) -> PackedRow:
-        one = GlobalBatch(indexes=np.array([wanted.index]), epochs=np.array([wanted.epoch]))
-        sizes = self.native.sizes(one)
-        return PackedRow(indexes=one.indexes, epochs=one.epochs, shape=sizes.shape, visible=sizes.visible)
+        part, own = find_part(self.samples.starts, wanted.index)
+        one = GlobalBatch(indexes=np.array([own]), epochs=np.array([wanted.epoch]))
+        progress = wanted.place.progress
+        sizes = self.natives[part].at(progress).sizes(one)
+        return PackedRow(
+            indexes=np.array([wanted.index]),
+            epochs=one.epochs,
+            shape=sizes.shape,
+            visible=sizes.visible,
+            progress=progress,
+        )
+
+    @property
+    def _has_sounds(self) -> bool:
+        return any(native.dtype == np.float32 for native in self.natives)
 
     def _slot(
         self, native: NativeSamples, left: Iterator[Wanted], shape: Shape, visible: int, crop: tuple[int, int]
@@ -249,7 +282,7 @@ class PackedSampler:
     def _drawn(
         self, native: NativeSamples, wanted: Wanted, shape: Shape, crop: tuple[int, int] | None
     ) -> tuple[Item, NativePlan, dict[str, Range]]:
-        index = native.index(wanted.index)
+        index = native.index(find_part(self.samples.starts, wanted.index)[1])
         key = native.manifest.key(index)
         item = Item(
             manifest=native.manifest,

@@ -1,7 +1,7 @@
 """Sounds for packed rows: spectrograms of their own length by the manifest alone, and the tokens of one."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -79,14 +79,23 @@ class NativeSounds(NativeSamples):
             )
         bands = features.n_bins // side
         frames = round(self.clip.seconds * features.sample_rate / features.shift)
-        most = min(native.most // bands, frames // side)
+        most = min(native.limits[1] // bands, frames // side)
         if most < 1:
             raise ValueError(
-                f"the shortest sound has {bands} tokens of {side} frames each; most={native.most} of Native and "
+                f"the shortest sound has {bands} tokens of {side} frames each; most={native.limits[1]} of Native and "
                 f"sound.seconds={self.clip.seconds:g} ({frames} frames) must have room for it"
             )
         object.__setattr__(self, "bands", bands)
-        object.__setattr__(self, "steps", (min(-(-native.least // bands), most), most))
+        object.__setattr__(self, "steps", (min(-(-native.limits[0] // bands), most), most))
+
+    def at(self, progress: float) -> Self:
+        """The sounds as they are drawn at a progress."""
+        made = super().at(progress)
+        if self.seconds is None:
+            return made
+        return replace(
+            made, clip=replace(self.clip, seconds=min(round(self.seconds.at(progress), 9), self.clip.seconds))
+        )
 
     @property
     def reader(self) -> SoundReader:

@@ -55,9 +55,9 @@ def held_out_rows(config: PackedData, data: SplitLocation) -> Iterator[PackedBat
     """
     split = Manifest.load(data)
     whole = len(split) <= MEASURED
-    native = replace(config.native, scale=(1.0, 1.0), flip=0.0)
+    native = replace(config.native.at(1.0), scale=(1.0, 1.0), flip=0.0)
     # A row of `most` tokens has room for any sample, and few samples fill it.
-    plain = replace(config, native=native, colour=None, scaling=0.0, row_tokens=native.most, row_targets=None)
+    plain = replace(config, native=native, colour=None, scaling=0.0, row_tokens=native.limits[1], row_targets=None)
     left = MEASURED
     loader = plain.loader(split, batch_size=1, shuffle=not whole, seed=0, device="cpu", rank=0, world_size=1)
     with closing(loader):

@@ -305,8 +305,20 @@ def test_what_workers_are_sent_is_small(split: Path) -> None:
         ({"batch_size": 4}, "batch_size=4: a packed loader counts rows; give rows="),
         ({"scaling": -0.1}, "scaling=-0.1"),
         ({"token_budget": 100, "steps": 10}, "packed rows are batches already|has no mask"),
-        ({"mask": masks.Random(ratio=masks.Uniform())}, "draws how many: give a ratio that is a number"),
-        ({"mask": masks.Random(ratio=masks.Linear(start=0.9, end=0.5))}, "changes over the run"),
+        (
+            {"mask": masks.Random(ratio=masks.Uniform(scope="batch"))},
+            "draws how many tokens are visible for a whole batch",
+        ),
+        ({"mask": masks.Random(ratio=masks.MultiRatio())}, "for a whole batch: give a ratio that is a number"),
+        (
+            {"mask": masks.Random(ratio=masks.Uniform()), "row_tokens": 60},
+            "row_tokens=60 is less than one sample needs",
+        ),
+        (
+            {"native": replace(NATIVE, most=masks.Linear(start=64.0, end=300.0)), "steps": 9},
+            "row_tokens=64 is less than",
+        ),
+        ({"native": replace(NATIVE, most=masks.Linear(start=64.0, end=2.0)), "steps": 9}, "got least=4, most="),
         ({"mask": masks.Random(ratio=1.0)}, "hides all .* raise `least` of Native, or hide fewer"),
         ({"mask": masks.MotionGuided()}, "needs flow, and packed rows have no cues"),
     ],
