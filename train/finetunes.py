@@ -1,6 +1,7 @@
 """Fine-tuning of a run, in the loop of all recipes, and what it reaches on a test."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from maskstream.shards.config import Json, with_set
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
 
+from .core.distributed import rank, world_size
 from .core.export import load_model
 from .core.process import LoopOptions, compute_threads
 from .core.recipe import Recipe, check_modality
@@ -20,9 +22,11 @@ from .core.results import TrainResult
 from .core.run import train_recipe
 from .core.run_folder import MODEL, run_recipe, run_weights
 from .evaluate.evaluation import Score
-from .evaluate.finetune import Tune, Tuning, tune_classifier
+from .evaluate.finetune import LabelsConfig, Tune, Tuning, tune_classifier
 from .evaluate.unseen import TRAINED_ON, check_unseen, splits_trained_on
 from .papers import tables
+
+log = logging.getLogger(__name__)
 
 ENCODER = "encoder.safetensors"
 TUNINGS: Mapping[type, Tune] = {kind: tune for table in tables("finetune", "TUNINGS") for kind, tune in table.items()}
@@ -94,6 +98,8 @@ def finetune(
     if (names := test.info["label_names"]) != train.info["label_names"]:
         raise ValueError(f"{test} has {len(names)} classes, not those of {train}; give two splits with the same names")
     check_unseen(test, runs=[Path(run)], train=train, same_split=same_split)
+    if recipe.schedule.base_lr == tuning.recipe.schedule.base_lr:
+        _tell_rate(recipe)
     initial = None if scratch else _write_encoder(tuning, Path(run), Path(out))
     options.setdefault("compile", "no")
     trained = train_recipe(recipe, train, out, steps=steps, initial=initial, seed=seed, device=device, **options)
@@ -111,6 +117,17 @@ def finetune(
         trained=trained,
         scores=scores,
     )
+
+
+def _tell_rate(recipe: Recipe[Any]) -> None:
+    """Says so if the rate of a classifier, which is for 256 samples, is much smaller with as many as a step has."""
+    samples, rate = recipe.batch_size * recipe.accumulate * world_size(), recipe.schedule.base_lr
+    if isinstance(recipe.model, LabelsConfig) and samples < 256 and rank() == 0:
+        log.warning(
+            "the learning rate is %.2g: base_lr=%g is for 256 samples a step, and this run has %d; few steps learn "
+            "more with --set schedule.base_lr=%.2g, which makes it %g",
+            *(rate * samples / 256, rate, samples, rate * 256 / samples, rate),
+        )
 
 
 def _write_encoder(tuning: Tuning, run: Path, out: Path) -> Path:

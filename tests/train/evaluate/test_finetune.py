@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train import load_model, train
+from maskstream.train.core.metrics import read_metrics
 from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, mixup_share
 from maskstream.train.finetunes import finetune
 from maskstream.train.recipes import chosen_recipe, named_recipe
@@ -89,6 +91,20 @@ def test_a_process_that_fine_tunes_nothing_reads_and_probes_a_fine_tuned_run(
     words = ["probe", str(tmp_path), "--data", str(splits[0]), "--test", str(splits[1]), "--probes", "knn10"]
     result = CliRunner().invoke(app, [*words, "--seeds", "1", "--device", "cpu"])
     assert result.exit_code == 0, result.output
+
+
+def test_a_default_rate_that_is_small_for_the_batch_is_told_with_the_setting_that_makes_it_whole(
+    run: Path, splits: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = ("batch_size=16", "schedule.warmup=0")
+    finetune(run, *splits, tmp_path / "default", set=changes, steps=1, device=CPU, progress=False)
+    (told,) = [one for one in caplog.messages if "learning rate" in one]
+    (change,) = re.findall(r"schedule\.base_lr=[\d.]+", told)
+    caplog.clear()
+    finetune(run, *splits, tmp_path / "set", set=(*changes, change), steps=1, device=CPU, progress=False)
+    assert not [one for one in caplog.messages if "learning rate" in one]
+    default, whole = (read_metrics(tmp_path / name / "metrics.jsonl")[0].lr for name in ("default", "set"))
+    assert (default, whole) == (pytest.approx(1e-3 / 16), pytest.approx(1e-3))
 
 
 def test_the_first_step_has_the_runs_encoder_or_initial_weights_from_scratch(
