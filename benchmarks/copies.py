@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.curate import measure
-from maskstream.preprocess.curate.curation import alike, connected
+from maskstream.preprocess.curate.curation import alike
 from maskstream.preprocess.curate.measures import _frames_of
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
@@ -161,8 +161,8 @@ def report(split: Path, names: Sequence[str], sources: Sequence[str]) -> None:
     originals = len(sources)
     right = {(a, b) for a, b in pairs.tolist() if a % originals == b % originals}
     of = np.unique(np.array(sources), return_inverse=True)[1]
-    for group in connected([(a % originals, b % originals) for a, b in pairs.tolist() if max(a, b) < originals]):
-        of[np.isin(of, of[group])] = of[group[0]]  # originals that are alike before they are changed
+    for a, b in pairs[pairs.max(1) < originals].tolist():
+        of[of == of[b]] = of[a]  # originals that are alike before they are changed
     wrong = int((of[pairs[:, 0] % originals] != of[pairs[:, 1] % originals]).sum())
     others = len(found) * (len(found) - 1) // 2
     print(f"{originals} originals of {len(set(of.tolist()))} scenes")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -131,15 +132,11 @@ def curate(
             gone.setdefault(
                 place, Gone(place=place, why="leak", of=f"{found} of {theirs.manifest}", like=(theirs, there))
             )
-    groups: list[tuple[int, ...]] = []
+    groups: dict[int, list[int]] = {}
     if copies:
         left = [(a, b) for a, b in alike(own, own, mirrored=mirrored).tolist() if a not in gone and b not in gone]
-        order = [own.signals[name] for name in ("sharpness", "seconds", best)]
-        rank = np.empty(len(own), np.int64)
-        rank[np.lexsort([-np.arange(len(own)), *order])[::-1]] = np.arange(len(own))
-        for group in connected(left):
-            groups.append(tuple(sorted(group, key=lambda place: int(rank[place]))))
-            first, *others = groups[-1]
+        groups = _grouped(left, [own.signals[name] for name in (best, "seconds", "sharpness")])
+        for first, others in groups.items():
             found = own.manifest.key(int(own.index[first]))
             gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
     version = None
@@ -150,7 +147,7 @@ def curate(
     return Curated(
         measures=own,
         gone=tuple(gone[place] for place in sorted(gone)),
-        copies=tuple(sorted(groups)),
+        copies=tuple((first, *others) for first, others in sorted(groups.items())),
         version=version,
         rule=rule,
         failed=failed,
@@ -160,6 +157,23 @@ def curate(
 def _first_of(pairs: Ints) -> dict[int, int]:
     """For each first place of the pairs (P, 2), its first partner."""
     return {int(a): int(b) for a, b in pairs[::-1].tolist()}
+
+
+def _grouped(pairs: list[tuple[int, int]] | list[list[int]], by: Sequence[Floats]) -> dict[int, list[int]]:
+    """For each sample that stays, those that go as copies of it: the best come first, and a sample goes if it is alike
+    to one that stays. So what is only a copy of a copy stays.
+    """
+    near: dict[int, set[int]] = defaultdict(set)
+    for a, b in pairs:
+        near[a].add(b)
+        near[b].add(a)
+    groups: dict[int, list[int]] = {}
+    taken: set[int] = set()
+    for one in sorted(near, key=lambda place: (*(-float(values[place]) for values in by), place)):
+        if one not in taken and (others := sorted(near[one] - taken - groups.keys())):
+            groups[one] = others
+            taken |= {one, *others}
+    return groups
 
 
 class Rule:
@@ -309,20 +323,3 @@ def _near(ours: UInt8s, others: UInt8s) -> Iterator[Ints]:
             limits, _, found = index.range_search(some, distance + 1)
             query = first + np.repeat(np.arange(len(some)), np.diff(limits.astype(np.int64)).astype(np.int64))
             yield np.stack([query, found.astype(np.int64)], 1)
-
-
-def connected(pairs: Sequence[tuple[int, int]] | list[list[int]]) -> list[list[int]]:
-    """The groups of numbers that pairs join, each sorted."""
-    root: dict[int, int] = {}
-
-    def find(one: int) -> int:
-        while root.setdefault(one, one) != one:
-            root[one] = one = root[root[one]]
-        return one
-
-    for a, b in pairs:
-        root[find(a)] = find(b)
-    groups: dict[int, list[int]] = {}
-    for one in sorted(root):
-        groups.setdefault(find(one), []).append(one)
-    return list(groups.values())

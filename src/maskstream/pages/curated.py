@@ -31,7 +31,7 @@ def write_curated(found: Curated, out: str | Path) -> Path:
     text = page(
         kind="curation",
         title=f"{left:,} of {plural(len(own), 'sample')} of {location} stay",
-        lede=f"Samples are measured, and those that do not stay go from a version of the split: {made}.",
+        lede=f"What is near each threshold, and what is double; {made}.",
         facts={
             "location": own.manifest.location,
             **{WHY[why]: f"{number:,}" for why, number in counts.items()},
@@ -58,7 +58,7 @@ def _near_thresholds(found: Curated) -> list[Section]:
             for side, places in (("below", below), ("from", above))
             if places
         ]
-        words = f"{SIGNALS[name][:1].upper()}{SIGNALS[name][1:]}. Below {number:.4g} are {at:,} samples."
+        words = f"{SIGNALS[name][:1].upper()}{SIGNALS[name][1:]}. {plural(at, 'sample')} below {number:.4g}."
         sections.append(Section(title=f"Around {name} = {number:.4g}", words=words, cards=tuple(cards)))
     return sections
 
@@ -101,6 +101,6 @@ def _card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
         height, width = pixels.shape[:2]
         scale = _SIDE / max(height, width)
         small = resize(pixels[None], max(1, round(height * scale)), max(1, round(width * scale)))[0]
-        items.append(Picture(uri=data_uri(small), alt=key, caption=f"{short_key(key)}: {words}"))
-    figures = (PictureGrid(items=tuple(items), across=_NEAR),) if items else ()
-    return Card(key=title, title=title, words=plural(len(samples), "sample"), figures=figures, missing=tuple(missing))
+        items.append(Picture(uri=data_uri(small), alt=key, caption=words))
+    grids = tuple(PictureGrid(items=tuple(items[at : at + 3]), across=3) for at in range(0, len(items), 3))
+    return Card(key=title, title=title, words=plural(len(samples), "sample"), figures=grids, missing=tuple(missing))

@@ -18,7 +18,7 @@ from maskstream.cli import app
 from maskstream.pipelines import image_loader
 from maskstream.preprocess.curate import SIGNALS, curate, measure
 from maskstream.preprocess.curate import measures as measuring
-from maskstream.preprocess.curate.curation import Rule, alike, connected
+from maskstream.preprocess.curate.curation import Rule, _grouped, alike
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.dataset import finish_split
@@ -306,6 +306,8 @@ def test_splits_of_other_media_are_refused(tmp_path: Path) -> None:
         measure(write_split("text", tmp_path))
 
 
-def test_numbers_that_pairs_join_are_groups() -> None:
-    assert connected([(1, 2), (5, 6), (2, 3), (9, 5)]) == [[1, 2, 3], [5, 6, 9]]
-    assert connected([]) == []
+def test_a_copy_of_a_copy_stays() -> None:
+    pairs = [[0, 1], [1, 2], [2, 3], [5, 6], [6, 7], [5, 7]]
+    size = np.array([1.0, 3, 2, 1, 0, 4, 4, 4])
+    assert _grouped(pairs, [size, -np.arange(8.0)]) == {1: [0, 2], 5: [6, 7]}
+    assert _grouped([], [size]) == {}
