@@ -211,6 +211,13 @@ PAPERS = (
         data="sample-text",
     ),
     Paper(name="PMLM", kind="text", schemes=("pmlm",), recipes=("pmlm-base", "pmlm-tiny"), data="sample-text"),
+    Paper(
+        name="ModernBERT",
+        kind="text",
+        schemes=("mosaicbert",),
+        recipes=("modernbert-base", "modernbert-base-long", "modernbert-tiny"),
+        data="sample-text",
+    ),
     Paper(name="MDLM", kind="text", schemes=("mdlm",), recipes=("mdlm-base", "mdlm-tiny"), data="sample-text"),
     Paper(
         name="Recursive ROAR",

@@ -71,6 +71,7 @@ CUTS = {
     "ptw": TEXT,
     "pmlm": TEXT,
     "mdlm": TEXT,
+    "modernbert": (*TEXT, "model.hidden=32", "model.window=8"),
     "retromae": TEXT,
     "roar": ("data.length=32", "batch_size=2", "model.width=24"),
     "lmd": (*("data.size=32", "data.patch=16", "batch_size=2", "model.vq=null", *SIZES, *DECODER, *QUANTISER),),

@@ -13,7 +13,16 @@ from .test_every_recipe import CUTS, split_of
 
 CPU_ONLY = (
     *("avsiam-tiny", "ca-dense-unet-tiny", "maskvit-tiny", "lmd-tiny", "mage-tiny", "pointmae-tiny", "mpm-tiny"),
-    *("bert-tiny", "mosaicbert-tiny", "mrd-tiny", "pmlm-tiny", "ptw-tiny", "retromae-tiny", "mdlm-tiny"),
+    *(
+        "bert-tiny",
+        "mosaicbert-tiny",
+        "mrd-tiny",
+        "pmlm-tiny",
+        "ptw-tiny",
+        "retromae-tiny",
+        "mdlm-tiny",
+        "modernbert-tiny",
+    ),
     *("m3ae-tiny", "vqa-tiny", "oneref-tiny", "oneref-refer-tiny", "medthink-tiny"),
     *("roar-lstm-tiny", "roar-roberta-tiny", "native-tiny"),
 )

@@ -43,9 +43,9 @@ class Average:
             local_rows(self.values[name]).copy_(local_rows(value))
 
 
-Shape = Literal["cosine", "linear", "exponential", "constant", "multistep"]
+Shape = Literal["cosine", "linear", "exponential", "constant", "multistep", "trapezoid"]
 """How the learning rate falls after the warm-up: along half a cosine or a line, by a factor in each step or in some
-steps, or not at all."""
+steps, not at all, or only at the end of the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +54,10 @@ class ScheduleConfig(Config):
     the batch size (Goyal et al., 2017, 2.1), in which repeated views of a sample do not count, as in VideoMAE V2.
 
     shape: how the rate falls from base_lr to min_lr. "constant" stays at base_lr. "multistep" multiplies by `factor` at
-    each of the `milestones`, shares of all steps, and stays above min_lr. warmup: the share of all steps in which the
-    rate rises linearly from 0. The length of a run is `steps`, or `epochs` if steps is None.
+    each of the `milestones`, shares of all steps, and stays above min_lr. "trapezoid" stays at base_lr until the last
+    `cooldown` share of all steps, in which it falls as 1 - sqrt of what is done of them (warm-up, stable, decay: Hu et
+    al., 2024; Haegele et al., 2024). warmup: the share of all steps in which the rate rises linearly from 0. The length
+    of a run is `steps`, or `epochs` if steps is None.
     """
 
     base_lr: float
@@ -66,6 +68,7 @@ class ScheduleConfig(Config):
     shape: Shape = "cosine"
     milestones: tuple[float, ...] = ()
     factor: float = 0.1
+    cooldown: float = 0.0
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
@@ -77,6 +80,11 @@ class ScheduleConfig(Config):
             )
         if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < one < 1 for one in self.milestones):
             raise ValueError(f"milestones rise and lie in (0, 1), got {self.milestones}")
+        if (self.shape == "trapezoid") != (self.cooldown > 0) or not 0 <= self.cooldown <= 1 - self.warmup:
+            raise ValueError(
+                "only shape='trapezoid' has a cooldown, a share of the steps up to 1 - warmup, got "
+                f"shape={self.shape!r}, cooldown={self.cooldown} and warmup={self.warmup}"
+            )
         if self.shape == "exponential" and self.min_lr == 0:
             raise ValueError("shape='exponential' needs min_lr > 0, for no factor reaches 0, got min_lr=0")
         if not 0 <= self.min_lr <= self.base_lr or self.base_lr == 0:
@@ -105,6 +113,9 @@ class ScheduleConfig(Config):
             case "multistep":
                 passed = sum(step >= one * total for one in self.milestones)
                 return scale * max(self.base_lr * math.pow(self.factor, passed), self.min_lr)
+            case "trapezoid":
+                cooled = 1 - (total - step) / max(self.cooldown * total, 1)
+                return scale * (self.base_lr - (self.base_lr - self.min_lr) * math.sqrt(max(cooled, 0.0)))
         left = 1 - done if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
         return scale * (self.min_lr + (self.base_lr - self.min_lr) * left)
 

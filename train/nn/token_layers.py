@@ -14,7 +14,9 @@ are, in half precision and without penalties; else all are padded to the longest
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
+from inspect import signature
 from typing import Literal, cast
 
 import torch
@@ -39,17 +41,20 @@ class TokenIds(Dropping):
     norm.
 
     segment: a vector (D,) that every token adds, as BERT's of its first segment; None where places have it in them.
+    bias: of the layer norm.
     """
 
     segment: nn.Parameter | None
 
-    def __init__(self, vocabulary: int, width: int, length: int, *, learned: bool, eps: float | None) -> None:
+    def __init__(
+        self, vocabulary: int, width: int, length: int, *, learned: bool, eps: float | None, bias: bool = True
+    ) -> None:
         super().__init__()
         self.vocabulary, self.length = vocabulary, length
         self.ids = nn.Embedding(vocabulary, width)
         self.places = nn.Embedding(length, width) if learned else None
         self.register_parameter("segment", None)
-        self.norm = nn.Identity() if eps is None else nn.LayerNorm(width, eps=eps)
+        self.norm = nn.Identity() if eps is None else nn.LayerNorm(width, eps=eps, bias=bias)
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
         """The vectors (..., D) of ids int (...), at `places` int (...) of their documents.
@@ -112,12 +117,13 @@ def hidden_tokens(batch: TextBatch) -> HiddenTokens:
 class TokenHead(nn.Module):
     """Logits of token ids (..., vocabulary) of tokens (..., D): a linear layer, a GELU, a layer norm, and the table of
     the ids' embeddings (vocabulary, D), which is given, with a bias of its own (Devlin et al., 2019, and their code).
+    bias: whether the layer and the norm have one too.
     """
 
-    def __init__(self, width: int, vocabulary: int, eps: float) -> None:
+    def __init__(self, width: int, vocabulary: int, eps: float, *, bias: bool = True) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.dense = nn.Linear(width, width, bias=bias)
+        self.norm = nn.LayerNorm(width, eps=eps, bias=bias)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
@@ -136,12 +142,14 @@ _HALF = (torch.float16, torch.bfloat16)
 class Asking:
     """K of the T tokens, the only ones whose attention is wanted.
 
-    index: int64 (K,), their places, ascending. lengths: how many there are in each document. turns, penalties: those of
-    `Documents` for them; a penalty is (H, their number, the document's length).
+    index: int64 (K,), their places, ascending. lengths: how many there are in each document. places: int64 (their
+    number,) of each document, their places in it. turns, penalties: those of `Documents` for them; a penalty is (H,
+    their number, the document's length).
     """
 
     index: Tensor
     lengths: list[int]
+    places: tuple[Tensor, ...]
     turns: tuple[Tensor, Tensor] | None
     penalties: list[Tensor] | None
 
@@ -153,7 +161,8 @@ class Documents:
     edges: int32 (S + 1,); document s has the tokens [edges[s], edges[s + 1]). longest: the most tokens of a document.
     places: int (T,), each token's place in its document. lengths: the tokens of each document; empty on a CUDA
     device, which need not be waited for. turns: cosines and sines, each (T, 1, d), for rotary positions, or
-    None. penalty: (H, longest, longest), which is added to the logits of attention, for ALiBi, or None.
+    None. penalty: (H, longest, longest), which is added to the logits of attention, for ALiBi, or None. window: how far
+    a token sees to each side; None for the whole document.
     """
 
     edges: Tensor
@@ -162,6 +171,7 @@ class Documents:
     lengths: list[int]
     turns: tuple[Tensor, Tensor] | None = None
     penalty: Tensor | None = None
+    window: int | None = None
 
     @classmethod
     def of(
@@ -187,7 +197,7 @@ class Documents:
         if self.penalty is not None:
             penalties = [self.penalty[:, place, :n] for place, n in zip(places, lengths, strict=True)]
         turns = None if self.turns is None else (self.turns[0][index], self.turns[1][index])
-        return Asking(index=index, lengths=own, turns=turns, penalties=penalties)
+        return Asking(index=index, lengths=own, places=places, turns=turns, penalties=penalties)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, asking: Asking | None = None, dropout: float = 0.0) -> Tensor:
         """What tokens see of their documents: k and v are (T, H, d), q and the result too, or (K, H, d) of `asking`.
@@ -198,7 +208,7 @@ class Documents:
             k = rotate(k, *self.turns)
             q = rotate(q, *(self.turns if asking is None or asking.turns is None else asking.turns))
         if q.is_cuda:
-            fused = self.penalty is None and not dropout and has_fused(q)
+            fused = self.penalty is None and not dropout and has_fused(q, windows=self.window is not None)
             return self._fused(q, k, v) if fused else self.padded(q, k, v, dropout)
         lengths = self.lengths
         penalties: list[Tensor | None] = [None] * len(lengths)
@@ -209,6 +219,14 @@ class Documents:
             penalties = [penalty[:, :, :n, :n] for n in lengths]
         queries = q.transpose(0, 1)[None].split_with_sizes(lengths if asking is None else asking.lengths, 2)
         keys, values = (x.transpose(0, 1)[None].split_with_sizes(lengths, 2) for x in (k, v))
+        if self.window is not None:
+            places = [torch.arange(n) for n in lengths] if asking is None else asking.places
+            near = [
+                _see_near(*one, self.window, dropout)
+                for one in zip(queries, keys, values, places, strict=True)
+                if one[0].shape[2]
+            ]
+            return torch.cat(near, dim=2)[0].transpose(0, 1)
         seen = [
             F.scaled_dot_product_attention(a, b, c, attn_mask=penalty, dropout_p=dropout)
             for a, b, c, penalty in zip(queries, keys, values, penalties, strict=True)
@@ -224,6 +242,10 @@ class Documents:
         index = document * self.longest + self.places
         real = (torch.arange(self.longest, device=q.device) < edges.diff()[:, None])[:, None, None]
         mask = real if self.penalty is None else self.penalty.where(real, float("-inf")).to(q.dtype)
+        if self.window is not None:
+            place = torch.arange(self.longest, device=q.device)
+            # Padding sees all, for a softmax over nothing is NaN, also in its gradient.
+            mask = mask & (((place[:, None] - place).abs() <= self.window) | ~real.transpose(2, 3))
 
         def spread(x: Tensor) -> Tensor:
             rows = x.new_zeros(documents * self.longest, heads, x.shape[-1]).index_copy(0, index, x)
@@ -236,28 +258,60 @@ class Documents:
         """The same by the kernel of FlashAttention for documents of different lengths."""
         from torch.nn.attention.varlen import varlen_attn
 
-        seen = varlen_attn(q, k, v, self.edges, self.edges, self.longest, self.longest)
+        if self.window is None:
+            seen = varlen_attn(q, k, v, self.edges, self.edges, self.longest, self.longest)
+        else:
+            near = (self.window, self.window)
+            seen = varlen_attn(q, k, v, self.edges, self.edges, self.longest, self.longest, window_size=near)
         if not isinstance(seen, Tensor):
             raise TypeError(f"varlen_attn returns one tensor, got {type(seen).__name__}; use torch 2.11 or newer")
         return seen
 
 
-def has_fused(q: Tensor) -> bool:
+def _see_near(q: Tensor, k: Tensor, v: Tensor, places: Tensor, window: int, dropout: float) -> Tensor:
+    """What queries (1, H, K, d) at `places` int64 (K,), ascending, see of a document (1, H, N, d) up to `window` tokens
+    away: (1, H, K, d).
+
+    Those of 2 window places at a time attend to no more than the 4 window tokens that they may see.
+    """
+    size, seen = 2 * window, []
+    counts = torch.bincount(places // size).tolist()
+    for number, (part, at) in enumerate(zip(q.split_with_sizes(counts, 2), places.split(counts), strict=True)):
+        if part.shape[2]:
+            first, last = max(number * size - window, 0), min((number + 1) * size + window, k.shape[2])
+            near = (at[:, None] - torch.arange(first, last)).abs() <= window
+            own = slice(first, last)
+            seen.append(
+                F.scaled_dot_product_attention(part, k[:, :, own], v[:, :, own], attn_mask=near, dropout_p=dropout)
+            )
+    return torch.cat(seen, dim=2)
+
+
+@cache
+def _has_windows() -> bool:
+    """Whether FlashAttention's kernel for documents takes a window."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "window_size" in signature(varlen_attn).parameters
+
+
+def has_fused(q: Tensor, *, windows: bool = False) -> bool:
     """Whether FlashAttention's kernel takes queries (T, H, d) on their CUDA device: in half precision, with 8 channels
-    a head or a multiple up to 256, on cards since Ampere.
+    a head or a multiple up to 256, on cards since Ampere. windows: of attention within windows.
     """
     channels = q.shape[-1]
     fits = _HAS_VARLEN and q.dtype in _HALF and channels % 8 == 0 and channels <= 256
-    return fits and torch.cuda.get_device_properties(q.device).major >= 8
+    return fits and torch.cuda.get_device_properties(q.device).major >= 8 and (not windows or _has_windows())
 
 
-def rotations(places: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """The cosines and sines of rotary positions of tokens at `places` int (T,), each float32 (T, 1, channels).
+def rotations(
+    places: Tensor, channels: int, theta: float = 10000.0, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """The cosines and sines of rotary positions of tokens at `places` int (T,), each `dtype` (T, 1, channels).
 
-    Channel c turns together with channel c + channels / 2, by place / 10,000^(2 c / channels). Source: Su et al.
-    (2021).
+    Channel c turns together with channel c + channels / 2, by place / theta^(2 c / channels). Source: Su et al. (2021).
     """
-    rates = torch.pow(10000.0, -torch.arange(0, channels, 2, device=places.device) / channels)
+    rates = torch.pow(theta, -torch.arange(0, channels, 2, device=places.device, dtype=dtype) / channels)
     angle = (places[:, None] * rates).repeat(1, 2)[:, None]
     return angle.cos(), angle.sin()
 
@@ -284,24 +338,25 @@ def distance_penalty(heads: int, length: int, device: torch.device) -> Tensor:
 
 
 class DocumentAttention(Dropping):
-    """Self-attention of tokens (T, D) within their documents; with `asking`, of these tokens alone."""
+    """Self-attention of tokens (T, D) within their documents; with `asking`, of these tokens alone. bias: of layers."""
 
     drops = "attention"
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor, documents: Documents, asking: Asking | None = None) -> Tensor:
         if asking is None:
             q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
         else:
             width = x.shape[-1]
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = F.linear(x[asking.index], weight[:width], bias[:width]).view(len(asking.index), self.heads, -1)
-            k, v = F.linear(x, weight[width:], bias[width:]).view(len(x), 2, self.heads, -1).unbind(1)
+            weight, bias = self.qkv.weight, cast(Tensor | None, self.qkv.bias)
+            of_query, of_rest = (None, None) if bias is None else (bias[:width], bias[width:])
+            q = F.linear(x[asking.index], weight[:width], of_query).view(len(asking.index), self.heads, -1)
+            k, v = F.linear(x, weight[width:], of_rest).view(len(x), 2, self.heads, -1).unbind(1)
         return cast(Tensor, self.out(documents.attention(q, k, v, asking, self.rate_now).flatten(1)))
 
 
@@ -309,14 +364,14 @@ class FeedForward(Dropping):
     """The feed-forward part of a block (..., D): two linear layers with a GELU between them.
 
     gated: the first layer makes a gate too, gelu(gate) * value, and has no bias (Shazeer, 2020). Dropout is of what it
-    makes, as in BERT, or, gated, of what stands between the layers, as in MosaicBERT.
+    makes, as in BERT, or, gated, of what stands between the layers, as in MosaicBERT. bias: of both layers.
     """
 
-    def __init__(self, width: int, hidden: int, *, gated: bool) -> None:
+    def __init__(self, width: int, hidden: int, *, gated: bool, bias: bool = True) -> None:
         super().__init__()
         self.gated = gated
-        self.up = nn.Linear(width, 2 * hidden if gated else hidden, bias=not gated)
-        self.down = nn.Linear(hidden, width)
+        self.up = nn.Linear(width, 2 * hidden if gated else hidden, bias=bias and not gated)
+        self.down = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.gated:
@@ -327,16 +382,18 @@ class FeedForward(Dropping):
 
 class TokenBlock(Dropping):
     """A transformer block over documents (T, D). asking: only these tokens are computed, from all of their
-    documents, and the result is (K, D).
+    documents, and the result is (K, D). bias: of all layers and norms.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, *, norm: NormAt, gated: bool, eps: float) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, *, norm: NormAt, gated: bool, eps: float, bias: bool = True
+    ) -> None:
         super().__init__()
         self.post = norm == "post"
-        self.attention = DocumentAttention(width, heads)
-        self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.mlp = FeedForward(width, hidden, gated=gated)
-        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.attention = DocumentAttention(width, heads, bias=bias)
+        self.norm1 = nn.LayerNorm(width, eps=eps, bias=bias)
+        self.mlp = FeedForward(width, hidden, gated=gated, bias=bias)
+        self.norm2 = nn.LayerNorm(width, eps=eps, bias=bias)
 
     def forward(self, x: Tensor, documents: Documents, asking: Asking | None = None) -> Tensor:
         own = x if asking is None else x[asking.index]

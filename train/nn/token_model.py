@@ -13,7 +13,7 @@ model that also uses places alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
@@ -97,8 +97,10 @@ class TokenModelConfig(ModelConfig[TextBatch]):
     vocabulary: the number of token ids. positions: how places in a document enter (see `Positions`). norm: where layer
     norms stand (see `NormAt`). gated: use gated feed-forward layers. eps: of all layer norms. classes: the number of
     classes of tokens whose losses are averaged over the run, for masks that follow them (masks.ByClass); 0 for none.
-    momentum: of that average.
+    momentum: of that average. bias: whether layers and norms have one.
     """
+
+    bias: ClassVar[bool] = True
 
     vocabulary: int = 30522
     width: int = 768
@@ -123,6 +125,11 @@ class TokenModelConfig(ModelConfig[TextBatch]):
         self.need_least("classes", least=0)
         self.need_choices(positions=Positions, norm=NormAt)
 
+    @property
+    def inner(self) -> int:
+        """The channels between the layers of a feed-forward part."""
+        return self.mlp_ratio * self.width
+
     def make(self, grids: Grids) -> TokenModel:
         """See ModelConfig."""
         return TokenModel(self, grids)
@@ -141,13 +148,13 @@ class TokenModel(Model[TextBatch]):
         self.config = c = config
         (length,) = grids["text"].need("token", by="a text model")
         learned = c.positions == "learned"
-        self.embed = TokenIds(c.vocabulary, c.width, length, learned=learned, eps=c.eps)
+        self.embed = TokenIds(c.vocabulary, c.width, length, learned=learned, eps=c.eps, bias=c.bias)
         self.blocks = nn.ModuleList(
-            TokenBlock(c.width, c.heads, c.mlp_ratio * c.width, norm=c.norm, gated=c.gated, eps=c.eps)
+            TokenBlock(c.width, c.heads, c.inner, norm=c.norm, gated=c.gated, eps=c.eps, bias=c.bias)
             for _ in range(c.depth)
         )
-        self.last = nn.LayerNorm(c.width, eps=c.eps) if c.norm == "pre" else nn.Identity()
-        self.head = TokenHead(c.width, c.vocabulary, c.eps)
+        self.last = nn.LayerNorm(c.width, eps=c.eps, bias=c.bias) if c.norm == "pre" else nn.Identity()
+        self.head = TokenHead(c.width, c.vocabulary, c.eps, bias=c.bias)
         self.register_buffer("class_scores", torch.zeros(c.classes, dtype=torch.float64), persistent=c.classes > 0)
         self.register_buffer("class_sums", torch.zeros(2, c.classes + 1, dtype=torch.float64), persistent=False)
         init_normal(self, c.width)
@@ -258,18 +265,21 @@ class TokenModel(Model[TextBatch]):
                 f"the model reads documents of up to {self.embed.length} tokens, got one of {longest}; "
                 "use one length for the loader and the model"
             )
-        c = self.config
-        documents = Documents.of(
-            edges, longest, places, positions=c.positions, heads=c.heads, channels=c.width // c.heads
-        )
+        *documents, seen_last = self.documents(edges, longest, places)
         x = self.embed(ids, places)
-        for block in self.blocks[:-1]:
-            x = block(x, documents)
+        for block, seen in zip(self.blocks[:-1], documents, strict=True):
+            x = block(x, seen)
         if at is None or x.is_cuda or not len(at):
-            x = cast(Tensor, self.last(self.blocks[-1](x, documents)))
+            x = cast(Tensor, self.last(self.blocks[-1](x, seen_last)))
             return x if at is None else x[at]
         asked, order = torch.unique(at, return_inverse=True)
-        return cast(Tensor, self.last(self.blocks[-1](x, documents, documents.asking(asked))))[order]
+        return cast(Tensor, self.last(self.blocks[-1](x, seen_last, seen_last.asking(asked))))[order]
+
+    def documents(self, edges: Tensor, longest: int, places: Tensor) -> Sequence[Documents]:
+        """What the attention of each block sees of the documents."""
+        c = self.config
+        seen = Documents.of(edges, longest, places, positions=c.positions, heads=c.heads, channels=c.width // c.heads)
+        return [seen] * c.depth
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of ids (..., vocabulary) of encoded tokens (..., D)."""

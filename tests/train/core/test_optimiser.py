@@ -86,6 +86,7 @@ def test_the_rate_rises_linearly_and_falls_as_half_a_cosine():
             [1.0] * 30 + [0.5] * 20 + [0.25] * 20 + [0.125] * 21,
         ),
         ({"shape": "multistep", "milestones": (0.5,), "factor": 0.01}, [1.0] * 40 + [0.1] * 51),
+        ({"shape": "trapezoid", "cooldown": 0.25}, [1.0] * 65 + [1 - 0.9 * math.sqrt(i / 25) for i in range(26)]),
     ],
 )
 def test_the_rate_falls_by_its_shape_behind_the_same_warm_up(shape, expected):
@@ -129,6 +130,9 @@ def test_a_run_is_as_long_as_its_epochs_unless_steps_are_given():
         {"base_lr": 1, "shape": "multistep", "milestones": (0.5, 0.2)},
         {"base_lr": 1, "shape": "multistep", "milestones": (0.5,), "factor": 2.0},
         {"base_lr": 1, "shape": "exponential"},
+        {"base_lr": 1, "shape": "trapezoid"},
+        {"base_lr": 1, "cooldown": 0.1},
+        {"base_lr": 1, "shape": "trapezoid", "cooldown": 0.96},
     ],
 )
 def test_impossible_schedules_are_refused(wrong):

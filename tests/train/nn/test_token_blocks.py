@@ -1,5 +1,7 @@
 """Attention within documents, against attention to each of them alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,6 +41,30 @@ def test_attention_is_that_of_one_mask_over_all_documents(qkv, positions):
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)[0].transpose(0, 1)
     assert torch.allclose(own.attention(*qkv), expected, atol=1e-12)
     assert torch.allclose(padded, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_attention_within_a_window_is_that_of_a_band(window):
+    lengths = (3, 1, 14, 2 * window + 1)
+    edges = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32)
+    places = torch.cat([torch.arange(n) for n in lengths])
+    own = replace(
+        Documents.of(edges, max(lengths), places, positions="learned", heads=HEADS, channels=CHANNELS), window=window
+    )
+    rng = torch.Generator().manual_seed(1)
+    qkv = torch.randn(3, sum(lengths), HEADS, CHANNELS, dtype=torch.float64, generator=rng).requires_grad_()
+    number = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    near = (number[:, None] == number) & ((places[:, None] - places).abs() <= window)
+    q, k, v = (x.transpose(0, 1)[None] for x in qkv)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=near)[0].transpose(0, 1)
+    wanted = torch.randn(expected.shape, dtype=torch.float64, generator=rng)
+    (gradient,) = torch.autograd.grad(expected, qkv, wanted)
+    for made in (own.attention(*qkv), own.padded(*qkv)):
+        assert torch.allclose(made, expected, atol=1e-12)
+        assert torch.allclose(torch.autograd.grad(made, qkv, wanted)[0], gradient, atol=1e-12)
+    asked = torch.tensor([1, 3, 4, 9, 17, 19])
+    some = own.attention(qkv[0][asked], qkv[1], qkv[2], own.asking(asked))
+    assert torch.allclose(some, expected[asked], atol=1e-12)
 
 
 def test_rotary_logits_depend_on_distances_alone(qkv):

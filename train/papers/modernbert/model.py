@@ -1,0 +1,128 @@
+"""ModernBERT: a masked language model most of whose layers see no further than 64 tokens.
+
+Every third layer attends to the whole document, the first of them too, and all others to the 64 tokens on each side, so
+long documents cost little more than short ones. Places enter by rotations, slower ones where a layer sees far. Norms
+stand before the layers, but for the first attention, whose input was just normed. No layer and no norm has a bias, but
+the head has one for each id. Source: ModernBERT (Warner et al., 2024, section 2.1).
+
+Weights of `transformers.ModernBertForMaskedLM` have other names, and are the same numbers in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.token_layers import Documents, Positions, TokenBlock, rotations
+from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
+from maskstream.train.nn.transformer import NormAt
+
+ROOT = {
+    "embed.ids.weight": "model.embeddings.tok_embeddings.weight",
+    "embed.norm.weight": "model.embeddings.norm.weight",
+    "last.weight": "model.final_norm.weight",
+    "head.dense.weight": "head.dense.weight",
+    "head.norm.weight": "head.norm.weight",
+    "head.bias": "decoder.bias",
+}
+BLOCK = {
+    "attention.qkv": "attn.Wqkv",
+    "attention.out": "attn.Wo",
+    "norm1": "attn_norm",
+    "mlp.up": "mlp.Wi",
+    "mlp.down": "mlp.Wo",
+    "norm2": "mlp_norm",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModernModelConfig(TokenModelConfig):
+    """The sizes of a ModernBERT; the defaults are those of the paper's base model.
+
+    hidden: the channels between the layers of a feed-forward part, instead of `mlp_ratio`. window: the tokens that a
+    local layer sees, half of them on each side. every: each so many layers, from the first on, one is global. theta,
+    local_theta: the base of the rates of rotation of global and of local layers.
+    """
+
+    bias: ClassVar[bool] = False
+
+    vocabulary: int = 50368
+    depth: int = 22
+    positions: Positions = "rotary"
+    norm: NormAt = "pre"
+    gated: bool = True
+    eps: float = 1e-5
+    hidden: int = 1152
+    window: int = 128
+    every: int = 3
+    theta: float = 160_000.0
+    local_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        TokenModelConfig.__post_init__(self)
+        self.need_least("hidden", "every")
+        self.need_least("window", least=2)
+        if (
+            self.positions != "rotary"
+            or self.norm != "pre"
+            or self.window % 2
+            or min(self.theta, self.local_theta) <= 1
+        ):
+            raise ValueError(
+                "a ModernBERT has positions='rotary', norm='pre', an even window and bases of rotations above 1, got "
+                f"{self.positions!r}, {self.norm!r}, window={self.window}, theta={self.theta} and "
+                f"local_theta={self.local_theta}"
+            )
+
+    @property
+    def inner(self) -> int:
+        """The channels between the layers of a feed-forward part."""
+        return self.hidden
+
+    def make(self, grids: Grids) -> ModernModel:
+        """See ModelConfig."""
+        return ModernModel(self, grids)
+
+
+class ModernModel(TokenModel):
+    """A ModernBERT. Layers that add to the residual begin with weights divided by sqrt(2 depth), as Megatron's do."""
+
+    config: ModernModelConfig
+
+    def __init__(self, config: ModernModelConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        first = self.blocks[0]
+        assert isinstance(first, TokenBlock)
+        first.norm1 = nn.Identity()
+        with torch.no_grad():
+            for block in self.blocks:
+                assert isinstance(block, TokenBlock)
+                for layer in (block.attention.out, block.mlp.down):
+                    layer.weight.mul_(1 / math.sqrt(2 * config.depth))
+
+    def documents(self, edges: Tensor, longest: int, places: Tensor) -> Sequence[Documents]:
+        """See `TokenModel`: all of a document where a layer is global, what lies near where it is local."""
+        c, dtype = self.config, self.embed.ids.weight.dtype
+        exact = dtype if dtype == torch.float64 else torch.float32
+        channels = c.width // c.heads
+        plain = Documents.of(edges, longest, places, positions="learned", heads=c.heads, channels=channels)
+        far = replace(plain, turns=rotations(places, channels, c.theta, exact))
+        near = replace(plain, turns=rotations(places, channels, c.local_theta, exact), window=c.window // 2)
+        return [near if number % c.every else far for number in range(c.depth)]
+
+    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `Model`: those of a ModernBERT of transformers are renamed."""
+        if ROOT["embed.ids.weight"] not in weights:
+            return weights
+        ours = {name: weights[theirs] for name, theirs in ROOT.items() if theirs in weights}
+        for i in range(self.config.depth):
+            for part, name in BLOCK.items():
+                if (theirs := f"model.layers.{i}.{name}.weight") in weights:
+                    ours[f"blocks.{i}.{part}.weight"] = weights[theirs]
+        return ours
