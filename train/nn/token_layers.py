@@ -276,7 +276,8 @@ def _see_near(q: Tensor, k: Tensor, v: Tensor, places: Tensor, window: int, drop
     """
     size, seen = 2 * window, []
     counts = torch.bincount(places // size).tolist()
-    for number, (part, at) in enumerate(zip(q.split_with_sizes(counts, 2), places.split(counts), strict=True)):
+    parts = zip(q.split_with_sizes(counts, 2), places.split_with_sizes(counts), strict=True)
+    for number, (part, at) in enumerate(parts):
         if part.shape[2]:
             first, last = max(number * size - window, 0), min((number + 1) * size + window, k.shape[2])
             near = (at[:, None] - torch.arange(first, last)).abs() <= window
@@ -391,7 +392,7 @@ class TokenBlock(Dropping):
         super().__init__()
         self.post = norm == "post"
         self.attention = DocumentAttention(width, heads, bias=bias)
-        self.norm1 = nn.LayerNorm(width, eps=eps, bias=bias)
+        self.norm1: nn.Module = nn.LayerNorm(width, eps=eps, bias=bias)
         self.mlp = FeedForward(width, hidden, gated=gated, bias=bias)
         self.norm2 = nn.LayerNorm(width, eps=eps, bias=bias)
 
