@@ -1,15 +1,17 @@
 """Packed rows: what a plan costs at any position of ten million samples, how full rows are, and how even their cost.
 
-    OMP_NUM_THREADS=1 python benchmarks/packed_rows.py [--split DATA] [--rounds 9]
+    OMP_NUM_THREADS=1 python benchmarks/packed_rows.py [--split DATA] [--mix IMAGES VIDEOS SOUNDS] [--rounds 9]
 
 The first two tables are of simulated pictures, whose sides are uniform from 6 to 32 patches, and log-uniform from 100
-to 2000 pixels. --split adds a split of images as it is. Seconds are of processor time, medians with quartiles over the
-rounds; each round takes another epoch. Memory is the most that Python and numpy had at once, beyond the manifest.
+to 2000 pixels. --split adds a split of images as it is, --mix the rows that several splits share. Seconds are of
+processor time, medians with quartiles over the rounds; each round takes another epoch. Memory is the most that Python
+and numpy had at once, beyond the manifest.
 """
 
 import argparse
 import time
 import tracemalloc
+from itertools import chain, count, islice
 from statistics import median, quantiles
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy as np
 from maskstream.pipelines import masks, packed_loader
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.stream.order import GlobalBatch
+from maskstream.pipelines.stream.row_mix import RowMix, RowMixOrder, RowPart
 from maskstream.pipelines.stream.row_order import Room, RowOrder, RowSamples, RowSizes, Sizer
 from maskstream.pipelines.stream.samples import SplitSamples
 
@@ -29,6 +32,15 @@ class Drawn:
     def __init__(self, width: np.ndarray, height: np.ndarray, most: int) -> None:
         self.width, self.height = width, height
         self.native = Native(patch=PATCH, least=16, most=most).resolved(shuffle=True)
+
+    @property
+    def points_of_change(self) -> tuple[float, ...] | None:
+        """None: sizes stay."""
+        return None
+
+    def at(self, progress: float) -> "Drawn":
+        """The same."""
+        return self
 
     def sizes(self, samples: GlobalBatch) -> RowSizes:
         """What some samples take of a row; a quarter of their tokens is visible."""
@@ -80,6 +92,68 @@ def measure_positions(rounds: int, n: int = 10_000_000) -> None:
     print(f"{n} samples, any position: {quartiles(seconds)} s CPU, {memory / 1e6:.0f} MB")
 
 
+def measure_mixture(rounds: int, n: int = 10_000_000) -> None:
+    """Prints the same of three splits of n pictures in all, whose weights change over a run of 200,000 batches."""
+    sizer = Drawn(*shapes(n, photos=False), most=1024)
+    ends = ((0.6, 0.2), (0.2, 0.6), (0.2, 0.2))
+    parts = tuple(
+        RowPart(
+            split=SplitSamples(shard_sizes=(n // 3000,) * 1000, seed=i),
+            sizer=sizer,
+            weight=masks.Linear(start=start, end=end),
+        )
+        for i, (start, end) in enumerate(ends)
+    )
+
+    def found(number: int) -> None:
+        order = RowMix(parts=parts, room=Room(tokens=8192), unit="tokens").order(32, 200_000)
+        next(order.batches(*divmod(number, order.n_batches)))
+
+    seconds = []
+    for number in np.random.default_rng(0).integers(0, 200_000, rounds).tolist():
+        begin = time.process_time()
+        found(number)
+        seconds.append(time.process_time() - begin)
+    tracemalloc.start()
+    found(123_456)
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print(f"{n} samples in a mixture by schedules, any position: {quartiles(seconds)} s CPU, {memory / 1e6:.0f} MB")
+
+
+def describe_mixture(splits: list[str], row_tokens: int) -> None:
+    """Prints how full the rows are that several splits share, by what they are weighted, and what ranks decode."""
+    print(f"| {row_tokens} visible tokens a row | rows | of tokens | empty | largest over mean of 4 ranks | worst |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    falls, rises = masks.Linear(start=0.6, end=0.2), masks.Linear(start=0.2, end=0.6)
+    for name, weights in (("1 : 1 : 1", (1, 1, 1)), ("by schedules", (falls, rises, 1))):
+        parts = list(zip(splits, weights, strict=False))
+        native, mask = Native(patch=PATCH, tubelet=2, least=16, most=1024), masks.Random(ratio=0.75)
+        loader = packed_loader(
+            parts, rows=16, row_tokens=row_tokens, native=native, mask=mask, unit="tokens", steps=60, device="cpu"
+        )
+        order = loader.order
+        if not isinstance(order, RowMixOrder):
+            raise TypeError(f"{order} is no order of a mixture")
+        batches = list(islice(chain.from_iterable(map(order.batches, count())), 60))
+        rows = [row for batch in batches for row in batch.packed or ()]
+        visible = np.concatenate([row.visible for row in rows])
+        of = np.searchsorted(order.samples.starts, np.concatenate([row.indexes for row in rows]), side="right") - 1
+        shares = np.bincount(of, weights=visible, minlength=len(splits)) / visible.sum()
+        pixels = np.zeros(len(visible))
+        for k, part in enumerate(order.samples.parts):
+            own = np.flatnonzero(of == k)
+            indexes, epochs = (np.concatenate([getattr(row, f) for row in rows])[own] for f in ("indexes", "epochs"))
+            some = GlobalBatch(indexes=indexes - order.samples.starts[k], epochs=epochs)
+            pixels[own] = part.sizer.at(0.0).sizes(some).pixels
+        ends = np.cumsum([len(row.indexes) for row in rows])
+        cost = np.add.reduceat(pixels, [0, *ends[:-1]]).reshape(len(batches), 4, -1).sum(axis=2)
+        balance = cost.max(axis=1) / cost.mean(axis=1)
+        empty = 1 - visible.sum() / (len(rows) * row_tokens)
+        given = ", ".join(f"{share:.0%}" for share in shares)
+        print(f"| {name} | {len(rows)} | {given} | {empty:.2%} | {np.median(balance):.3f} | {balance.max():.3f} |")
+
+
 def describe(name: str, order: RowOrder, sizer: Sizer, ranks: int = 4) -> None:
     """Prints how full the rows of an epoch are, by how much counts were scaled, and what ranks decode."""
     batches = list(order.batches(0))
@@ -100,6 +174,7 @@ def main() -> None:
     """Measures as the options say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", help="a split of images")
+    parser.add_argument("--mix", nargs="+", help="splits that share rows")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     print(
@@ -119,7 +194,11 @@ def main() -> None:
             order = loader.order
             if isinstance(order, RowOrder):
                 describe(f"{options.split}, scaling={scaling:g}", order, order.samples.sizer)
+    if options.mix:
+        for row_tokens in (1024, 8192):
+            describe_mixture(options.mix, row_tokens)
     measure_positions(options.rounds)
+    measure_mixture(options.rounds)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,8 @@ class RowMix:
     length: int | None = None
 
     def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise ValueError(f"batches={self.length}: an epoch needs at least one batch")
         if self.unit not in get_args(Unit):
             raise ValueError(f"unit={self.unit!r}: weights are shares of {' or of '.join(get_args(Unit))}")
         epochs = [part.epochs for part in self.parts]
@@ -181,21 +183,13 @@ class RowRates:
 class RowMixOrder:
     """The order of batches of `global_batch` packed rows over all ranks; blocks go on over the ends of epochs.
 
-    steps: the batches of the run, which all that changes over it needs. ValueError where the samples of all parts give
-    fewer rows than a batch has.
+    steps: the batches of the run, which all that changes over it needs. An epoch has one batch at least, so the samples
+    of small splits may come several times in a batch, each time drawn anew.
     """
 
     samples: RowMix
     global_batch: int
     steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.n_batches < 1:
-            raise ValueError(
-                f"{self.samples.n_samples} samples give {self._rows_of_epoch:.1f} rows of {self.samples.room.tokens} "
-                f"visible tokens, and a global batch has {self.global_batch} rows (rows x ranks); lower rows or "
-                "row_tokens, or give the batches of an epoch"
-            )
 
     @property
     def shuffle(self) -> bool:
@@ -205,7 +199,12 @@ class RowMixOrder:
     @cached_property
     def n_batches(self) -> int:
         """The batches of an epoch."""
-        return int(self._rows_of_epoch / self.global_batch) if self.samples.length is None else self.samples.length
+        if self.samples.length is not None:
+            return self.samples.length
+        # The rows that all samples of all parts fill at the start of the run.
+        sizes = [part.split.n_samples for part in self.samples.parts]
+        rows = sum(n * each for n, each in zip(sizes, self._rates.rows_each(0.0), strict=True))
+        return max(int(rows / self.global_batch), 1)
 
     @cached_property
     def shares(self) -> Shares:
@@ -280,15 +279,9 @@ class RowMixOrder:
         """The blocks of the run."""
         return None if self.steps is None else -(-self.steps * self.global_batch // BLOCK_ROWS)
 
-    @cached_property
-    def _rows_of_epoch(self) -> float:
-        """The rows that all samples of all parts fill at the start of the run."""
-        sizes = [part.split.n_samples for part in self.samples.parts]
-        return sum(n * each for n, each in zip(sizes, self._rates.rows_each(0.0), strict=True))
-
     def _progress(self, block: int) -> float:
-        """The progress at the middle of a block."""
-        return min((block + 0.5) / (self._blocks or 1), 1.0)
+        """The progress at the middle of a block; 1 in a run of one batch, as elsewhere."""
+        return 1.0 if self.steps == 1 else min((block + 0.5) / (self._blocks or 1), 1.0)
 
 
 def _shuffled(

@@ -59,7 +59,7 @@ def held_out_rows(config: PackedData, data: SplitLocation) -> Iterator[PackedBat
     # A row of `most` tokens has room for any sample, and few samples fill it.
     plain = replace(config, native=native, colour=None, scaling=0.0, row_tokens=native.limits[1], row_targets=None)
     left = MEASURED
-    loader = plain.loader(split, batch_size=1, shuffle=not whole, seed=0, device="cpu", rank=0, world_size=1)
+    loader = plain.loader(split, batch_size=1, shuffle=not whole, seed=0, device="cpu", rank=0, world_size=1, steps=1)
     with closing(loader):
         for batch in loader:
             yield batch

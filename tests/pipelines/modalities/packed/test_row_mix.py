@@ -389,6 +389,8 @@ def test_what_cannot_share_rows_is_refused(splits: tuple[Path, Path]) -> None:
         mix_rows([(one, 1), (one, 1)], epochs=(1, 1))
     with pytest.raises(ValueError, match="unit='rows'"):
         mix_rows([(one, 1)], unit="rows")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batches=0"):
+        mix_rows([(one, 1)], batches=0)
     with pytest.raises(ValueError, match=r"\(folder, weight\) pairs"):
         packed_loader(["a", "b"], native=data.native)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="the run's length: pass steps="):
