@@ -273,7 +273,7 @@ class Loader(Generic[BatchT]):
         "sources": of a mixture, at the current position, the epoch of each source and how many samples of that epoch
         all ranks together have had.
         """
-        position = self.order.position(self._epoch, self._batch)
+        position = {} if self._needs_steps else self.order.position(self._epoch, self._batch)
         sources = {"sources": position["positions"]} if "positions" in position else {}
         return {**self._stats.as_dict(), **sources, "threads": self._threads}
 

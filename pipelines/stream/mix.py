@@ -181,9 +181,11 @@ class MixSamples:
         return self._order(1, samples)
 
     def _order(self, global_batch: int, samples: int | None) -> MixOrder:
-        # What each part gives of the run says how long the run of a mixture inside is.
-        share = divided(self.weights, self.epochs, [part.n_samples for part in self.parts], samples)
-        runs = [None] * len(self.parts) if share is None or samples is None else share.counts(samples).tolist()
+        runs: list[int | None] = [None] * len(self.parts)
+        if samples is not None and any(isinstance(part, MixSamples) for part in self.parts):
+            # What each part gives of the run says how long the run of a mixture inside is.
+            shares = divided(self.weights, self.epochs, [part.n_samples for part in self.parts], samples)
+            runs = runs if shares is None else shares.counts(samples).tolist()
         return MixOrder(
             parts=tuple(part.stream(run) for part, run in zip(self.parts, runs, strict=True)),
             weights=self.weights,

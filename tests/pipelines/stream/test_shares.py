@@ -191,6 +191,7 @@ def test_a_mixture_by_schedules_may_have_a_token_budget(uneven, split):
 
 def test_wrong_weights_and_epochs_are_refused(uneven, split):
     a, b = source(uneven), source(split)
+    assert "sources" not in loader(mix([(a, Linear()), (b, 1)])).stats()
     with pytest.raises(ValueError, match="the run's length: pass steps="):
         next(iter(loader(mix([(a, Linear()), (b, 1)]))))
     for weights, epochs, says in [
