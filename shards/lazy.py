@@ -16,12 +16,12 @@ def lazy_names(package: str, homes: Mapping[str, str], modules: str = "") -> Cal
     home_of = {name: module for module, names in homes.items() for name in names.split()}
 
     def found(name: str) -> object:
-        if name in modules.split():
-            return import_module(f"{package}.{name}")
-        if name not in home_of:
+        is_module = name in modules.split()
+        if not is_module and name not in home_of:
             raise AttributeError(f"module {package} has no attribute {name}")
         with importing():
-            value: object = getattr(import_module(f"{package}.{home_of[name]}"), name)
+            home = import_module(f"{package}.{name if is_module else home_of[name]}")
+        value: object = home if is_module else getattr(home, name)
         setattr(sys.modules[package], name, value)
         return value
 
