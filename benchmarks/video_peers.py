@@ -141,6 +141,8 @@ def _contest(variant: Variant, title: str) -> Contest:
     own(f"{OURS}, float", ours(loader_of(variant), lambda batch: batch.pixel_values()))
     if variant.name == "train":
         own(f"{OURS}, tube masks", ours(loader_of(variant, mask=masks.Tube())))
+        quarter = loader_of(variant, mask=masks.Tube(ratio=0.75), output="tokens")
+        own(f"{OURS}, a quarter of the tokens", ours(quarter))
         own(f"{OURS}, motion-guided masks", ours(loader_of(variant, mask=masks.MotionGuided())))
         own(f"{OURS}, planes for a card", _planes(variant.manifest))
         own(f"{OURS}, batches of 1 (cold requests)", ours(loader_of(variant, batch=1)))

@@ -7,7 +7,7 @@ costs as much as decoding two frames.
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from operator import add
@@ -252,10 +252,46 @@ def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UIn
     from .pixels import rgb_of_planes
 
     at: dict[int, int] = {}
-    kept, tables = [], defaultdict(list)  # planes live as long as their frame
     for t, frame in enumerate(frames):
-        if at.setdefault(id(frame), t) != t:
-            continue
+        at.setdefault(id(frame), t)
+    box, _kept, tables = _planes([(t, frames[t]) for t in at.values()], crop)
+    for colours, table in tables.items():
+        rgb_of_planes(np.array(table), box, crop.flip, colour_numbers(*colours), _is_half(colours, size), out)
+    for t, frame in enumerate(frames):
+        if at[id(frame)] != t:
+            out[t] = out[at[id(frame)]]
+
+
+def to_tokens(
+    frames: list[VideoFrame], crop: Crop, grid: tuple[int, int], chosen: npt.NDArray[np.int64], out: UInt8Array
+) -> None:
+    """Crops, resizes and converts the chosen tokens of a clip into `out`, uint8 (K, tubelet, p, p, 3), C-contiguous.
+
+    grid: the tokens of a time step along H and W. chosen: int64 (K,), their numbers in (t h w) order, ascending. The
+    pixels are those that `to_rgb` makes of the whole clip.
+    """
+    from .pixels import tokens_of_planes
+
+    box, _kept, tables = _planes(enumerate(frames), crop)
+    size, rows = (grid[0] * out.shape[2], grid[1] * out.shape[3]), out.reshape(*out.shape[:3], 3 * out.shape[3])
+    for colours, table in tables.items():
+        half = _is_half(colours, size)
+        tokens_of_planes(np.array(table), box, crop.flip, colour_numbers(*colours), half, grid, chosen, rows)
+
+
+def _is_half(colours: tuple[str, bool], size: tuple[int, int]) -> bool:
+    """Whether chroma is resized to half of a size (H, W)."""
+    return colours == HALF_CHROMA and size[0] % 2 == 0 and size[1] % 2 == 0
+
+
+def _planes(
+    frames: Iterable[tuple[int, VideoFrame]], crop: Crop
+) -> tuple[tuple[int, int, int, int], list[VideoFrame], dict[tuple[str, bool], list[list[int]]]]:
+    """What kernels read of numbered frames: the crop, the frames that hold the planes, which live as long as these, and
+    by colours the `frames` of `rgb_of_planes`.
+    """
+    kept, tables = [], defaultdict(list)
+    for t, frame in frames:
         planar = frame if frame.format.name in PLANAR_420 else frame.reformat(format="yuv420p")
         width, height = planar.width, planar.height
         if not (0 <= crop.x < crop.x + crop.width <= width and 0 <= crop.y < crop.y + crop.height <= height):
@@ -263,14 +299,8 @@ def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UIn
         y, u, v = planar.planes
         lines = y.line_size, u.line_size, v.line_size
         kept.append(planar)
-        tables[read_colours(planar)].append((t, y.buffer_ptr, u.buffer_ptr, v.buffer_ptr, *lines))
-    box, even = (crop.x, crop.y, crop.width, crop.height), size[0] % 2 == 0 and size[1] % 2 == 0
-    for colours, table in tables.items():
-        half = even and colours == HALF_CHROMA
-        rgb_of_planes(np.array(table), box, crop.flip, colour_numbers(*colours), half, out)
-    for t, frame in enumerate(frames):
-        if at[id(frame)] != t:
-            out[t] = out[at[id(frame)]]
+        tables[read_colours(planar)].append([t, y.buffer_ptr, u.buffer_ptr, v.buffer_ptr, *lines])
+    return (crop.x, crop.y, crop.width, crop.height), kept, tables
 
 
 def read_colours(frame: VideoFrame) -> tuple[str, bool]:

@@ -21,6 +21,10 @@ Steps = tuple[npt.NDArray[np.int64], Bytes, npt.NDArray[np.int16]]
 
 PlaneTaps = tuple[Taps, Taps, Steps, int, bool]
 """Of a plane: the taps of its rows and of its columns, the steps of those, its width, and whether it is flipped."""
+Parts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""What is made of a plane, in bands of rows: fours of columns, int64 (n, 2), the first and the one after the last, and
+of each band where its fours end, int64 (bands + 1,), from 0 on.
+"""
 
 UNIT = 1 << 14
 """The sum of the weights of an output."""
@@ -100,6 +104,21 @@ def _colour_sixteen(
         store(b, b.trunc(level, vector(8, 16)), out)
 
 
+@instructions(types.void)
+def _join_sixteen(b: ir.IRBuilder, red: ir.Value, green: ir.Value, blue: ir.Value, out: ir.Value) -> None:
+    """Writes the 48 bytes of 16 RGB pixels at `out`, of 16 bytes each of their channels."""
+    first, second, third = (load(b, channel, vector(8, 16)) for channel in (red, green, blue))
+    two, one = picked(b, first, second, range(32)), picked(b, third, third, range(32))
+    store(b, picked(b, two, one, [n // 3 + 16 * (n % 3) for n in range(48)]), out)
+
+
+@instructions(types.void)
+def _double_sixteen(b: ir.IRBuilder, values: ir.Value, out: ir.Value) -> None:
+    """Writes each of 16 bytes at `values` twice, at `out`."""
+    one = load(b, values, vector(8, 16))
+    store(b, picked(b, one, one, [n // 2 for n in range(32)]), out)
+
+
 @kernel
 def rgb_of_planes(
     frames: npt.NDArray[np.int64],
@@ -122,48 +141,72 @@ def rgb_of_planes(
     u, v = np.empty_like(luma), np.empty_like(luma)
     luma_taps = plane_taps(high, wide, rows, columns, flip)
     chroma_taps = plane_taps((high + 1) // 2, (wide + 1) // 2, rows // step, columns // step, flip)
+    ends = np.array([0, 1])
+    all_luma, all_chroma = (
+        (ends, np.array([[0, len(luma_taps[2][0])]])),
+        (ends, np.array([[0, len(chroma_taps[2][0])]])),
+    )
     for n in range(len(frames)):
         to, at, at_u, at_v, line, line_u, line_v = frames[n]
-        resize(at + y * line + x, line, luma_taps, luma)
-        resize(at_u + y // 2 * line_u + x // 2, line_u, chroma_taps, u)
-        resize(at_v + y // 2 * line_v + x // 2, line_v, chroma_taps, v)
+        resize(at + y * line + x, line, luma_taps, all_luma, rows, 1, luma)
+        resize(at_u + y // 2 * line_u + x // 2, line_u, chroma_taps, all_chroma, rows, step, u)
+        resize(at_v + y // 2 * line_v + x // 2, line_v, chroma_taps, all_chroma, rows, step, v)
         convert(luma, u, v, colours, half, out[to])
 
 
 @kernel
-def resize(address: int, line: int, taps: PlaneTaps, out: Bytes) -> None:
-    """Resizes a part of a plane with `line` bytes a line; `out` has room for a multiple of 16 columns."""
+def resize(address: int, line: int, taps: PlaneTaps, parts: Parts, band: int, step: int, out: Bytes) -> None:
+    """Resizes parts of a plane with `line` bytes a line; `out` has room for a multiple of 16 columns.
+
+    A band has `band` rows of the clip, of which `step` are one of the plane, so two bands may share a row.
+    """
     (first, weights), (first_column, column_weights), (base, picks, shares), wide, flip = taps
+    ends, fours = parts
     sums, mixed = np.empty(wide, dtype=np.int32), np.empty(wide + 8, dtype=np.int16)
     last = len(first_column) - 1
-    source, pick, share = mixed.ctypes.data, picks.ctypes.data, shares.ctypes.data
-    for row in range(len(first)):
-        at = address + first[row] * line
-        if weights.shape[1] == 2:
-            one, other = bytes_at(at, wide), bytes_at(at + line, wide)
-            part = np.uint16(weights[row, 1] // (UNIT // _COARSE))
-            rest = np.uint16(_COARSE - part)
-            for k in range(wide):
-                mixed[k] = np.int16(np.uint16(one[k]) * rest + np.uint16(other[k]) * part - _CENTRE)
-        else:
-            for k in range(wide):
-                sums[k] = 32 - (_CENTRE << 6)
-            for tap in range(weights.shape[1]):
-                one, weight = bytes_at(at + tap * line, wide), weights[row, tap]
-                for k in range(wide):
-                    sums[k] += np.int32(one[k]) * weight
-            for k in range(wide):
-                mixed[k] = sums[k] >> 6
-        if column_weights.shape[1] == 2:
-            to = out.ctypes.data + row * out.shape[1]
-            for n in range(len(base)):
-                _mix_four(source + 2 * base[n], pick + 16 * n, share + 16 * n, to + 4 * n)
-        else:
-            for n in range(len(first_column)):
-                total = np.int64(UNIT * 128)
-                for tap in range(column_weights.shape[1]):
-                    total += (np.int64(mixed[first_column[n] + tap]) + _CENTRE) * column_weights[n, tap]
-                out[row, last - n if flip else n] = total >> 22
+    pick, share, to, line_out = picks.ctypes.data, shares.ctypes.data, out.ctypes.data, out.shape[1]
+    down, across = weights.shape[1], column_weights.shape[1]
+    for own in range(len(ends) - 1):
+        left, right, start, stop = wide, 0, ends[own], ends[own + 1]
+        for part in range(start, stop):
+            one, other = 4 * fours[part, 0], min(4 * fours[part, 1] - 1, last)
+            if flip:
+                one, other = last - other, last - one
+            left = min(left, first_column[one])
+            right = max(right, first_column[other] + across)
+        count, source = right - left, mixed.ctypes.data - 2 * left
+        if count <= 0:
+            continue
+        for row in range(own * band // step, ((own + 1) * band + step - 1) // step):
+            at = address + first[row] * line + left
+            if down == 2:
+                above, below = bytes_at(at, count), bytes_at(at + line, count)
+                share_below = np.uint16(weights[row, 1] // (UNIT // _COARSE))
+                rest = np.uint16(_COARSE - share_below)
+                for k in range(count):
+                    mixed[k] = np.int16(np.uint16(above[k]) * rest + np.uint16(below[k]) * share_below - _CENTRE)
+            else:
+                for k in range(count):
+                    sums[k] = 32 - (_CENTRE << 6)
+                for tap in range(down):
+                    of, weight = bytes_at(at + tap * line, count), weights[row, tap]
+                    for k in range(count):
+                        sums[k] += np.int32(of[k]) * weight
+                for k in range(count):
+                    mixed[k] = sums[k] >> 6
+            for part in range(start, stop):
+                if across == 2:
+                    for n in range(fours[part, 0], fours[part, 1]):
+                        at_four = source + 2 * base[np.uint64(n)]
+                        _mix_four(at_four, pick + 16 * n, share + 16 * n, to + row * line_out + 4 * n)
+                    continue
+                for n in range(4 * fours[part, 0], min(4 * fours[part, 1], last + 1)):
+                    place = last - n if flip else n
+                    total = np.int64(UNIT * 128)
+                    for tap in range(across):
+                        level = np.int64(mixed[first_column[place] - left + tap]) + _CENTRE
+                        total += level * column_weights[place, tap]
+                    out[row, n] = total >> 22
 
 
 @kernel
@@ -193,6 +236,103 @@ def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], hal
             pixels[3 * k] = red[k]
             pixels[3 * k + 1] = green[k]
             pixels[3 * k + 2] = blue[k]
+
+
+@kernel
+def tokens_of_planes(
+    frames: npt.NDArray[np.int64],
+    crop: tuple[int, int, int, int],
+    flip: bool,
+    colours: npt.NDArray[np.int16],
+    half: bool,
+    grid: tuple[int, int],
+    chosen: npt.NDArray[np.int64],
+    out: Bytes,
+) -> None:
+    """Writes the chosen tokens of what `rgb_of_planes` makes of frames into `out`, uint8 (K, tubelet, p, p * 3).
+
+    grid: the tokens of a time step along H and W, which have p pixels each. chosen: int64 (K,), the tokens' numbers in
+    C order of (time, *grid), ascending. The rest is as in `rgb_of_planes`.
+    """
+    x, y, wide, high = crop
+    tubelet, patch, step = out.shape[1], out.shape[2], 2 if half else 1
+    rows, columns, of_step = grid[0] * patch, grid[1] * patch, grid[0] * grid[1]
+    luma = np.empty((rows + 1, columns + 15 & ~15), dtype=np.uint8)  # whole vectors are read, also of the last row
+    u, v = np.empty_like(luma), np.empty_like(luma)
+    luma_taps = plane_taps(high, wide, rows, columns, flip)
+    chroma_taps = plane_taps((high + 1) // 2, (wide + 1) // 2, rows // step, columns // step, flip)
+    for n in range(len(frames)):
+        to, at, at_u, at_v, line, line_u, line_v = frames[n]
+        start = np.searchsorted(chosen, to // tubelet * of_step)
+        stop = np.searchsorted(chosen, (to // tubelet + 1) * of_step)
+        if start == stop:
+            continue
+        places = chosen[start:stop] - to // tubelet * of_step
+        resize(at + y * line + x, line, luma_taps, parts_of(places, grid, patch, 1), patch, 1, luma)
+        parts = parts_of(places, grid, patch, step)
+        resize(at_u + y // 2 * line_u + x // 2, line_u, chroma_taps, parts, patch, step, u)
+        resize(at_v + y // 2 * line_v + x // 2, line_v, chroma_taps, parts, patch, step, v)
+        convert_tokens(luma, u, v, colours, half, places, grid[1], out[start:stop, to % tubelet])
+
+
+@kernel
+def parts_of(places: npt.NDArray[np.int64], grid: tuple[int, int], patch: int, step: int) -> Parts:
+    """The parts of a plane that tokens show, a band for each row of the grid; places: theirs in it, ascending."""
+    ends, fours = np.zeros(grid[0] + 1, dtype=np.int64), np.empty((len(places), 2), dtype=np.int64)
+    count = 0
+    for n in range(len(places)):
+        down, across = places[n] // grid[1], places[n] % grid[1]
+        start, stop = across * patch // step // 4, (((across + 1) * patch + step - 1) // step + 3) // 4
+        if n > 0 and places[n - 1] == places[n] - 1 and across > 0:
+            fours[count - 1, 1] = stop  # it goes on from the token before
+        else:
+            fours[count] = start, stop
+            count += 1
+        ends[down + 1] = count
+    for down in range(grid[0]):
+        ends[down + 1] = max(ends[down], ends[down + 1])
+    return ends, fours
+
+
+@kernel
+def convert_tokens(
+    luma: Bytes,
+    u: Bytes,
+    v: Bytes,
+    colours: npt.NDArray[np.int16],
+    half: bool,
+    places: npt.NDArray[np.int64],
+    across: int,
+    out: Bytes,
+) -> None:
+    """Writes the RGB of tokens of a frame, uint8 (K, p, p * 3), of planes as `convert` takes them.
+
+    places: of each token, its number in a frame of `across` tokens a row.
+    """
+    patch, line = out.shape[1], luma.shape[1]
+    scratch = np.empty(5 * patch + 256, dtype=np.uint8)
+    red = scratch.ctypes.data
+    green, blue, joined = red + 16, red + 32, red + 48
+    all_u = joined + 3 * patch + 48
+    all_v = all_u + patch + 64
+    made, of, step = bytes_at(joined, 3 * patch), colours.ctypes.data, 2 if half else 1
+    for n in range(len(places)):
+        top, left = places[n] // across * patch, places[n] % across * patch
+        for row in range(patch):
+            y, own = luma.ctypes.data + (top + row) * line + left, (top + row) // step * line + left // step
+            one_u, one_v = u.ctypes.data + own, v.ctypes.data + own
+            if half:
+                if row == 0 or (top + row) % 2 == 0:
+                    for k in range(0, patch // 2 + 1, 16):
+                        _double_sixteen(one_u + k, all_u + 2 * k)
+                        _double_sixteen(one_v + k, all_v + 2 * k)
+                one_u, one_v = all_u + left % 2, all_v + left % 2
+            for k in range(0, patch, 16):
+                _colour_sixteen(y + k, one_u + k, one_v + k, of, red, green, blue)
+                _join_sixteen(red, green, blue, joined + 3 * k)
+            pixels = bytes_at(out.ctypes.data + (n * out.strides[0] + row * out.strides[1]), 3 * patch)
+            for k in range(3 * patch):
+                pixels[k] = made[k]
 
 
 @kernel

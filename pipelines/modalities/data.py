@@ -39,6 +39,10 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         Empty where each sample has a grid of its own. ValueError where tokens do not fill what they are cut from.
         """
 
+    def whole(self) -> Self:
+        """The config whose batches show all that their samples show; by default this one."""
+        return self
+
     @abstractmethod
     def source(self, split: Split) -> Counted:
         """The source of a split, for a loader or a mixture; the subclasses say of what type it is."""

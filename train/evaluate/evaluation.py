@@ -203,7 +203,7 @@ def read_batches(
 
     rounds: how often the split is gone through, each time with other draws of clips, crops and masks.
     """
-    loader = config.loader(
+    loader = config.whole().loader(
         data, batch_size=size, shuffle=shuffle, seed=0, device="cpu", rank=0, world_size=1, steps=steps
     )
     for _ in range(rounds):

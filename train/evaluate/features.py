@@ -138,7 +138,7 @@ def labelled_batches(
     whole = len(Manifest.load(data)) <= samples
     size = 1 if isinstance(config, PackedData) else size
     options: Any = {"batch_size": size, "shuffle": not whole, "seed": 0, "device": "cpu", "rank": 0, "world_size": 1}
-    loader = replace(config, **chosen).loader(data, **options)
+    loader = replace(config.whole(), **chosen).loader(data, **options)
     left = samples
     try:
         for batch in loader:

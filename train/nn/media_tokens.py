@@ -59,21 +59,33 @@ class VideoTokens(nn.Module):
             self.register_buffer(name, per_value, persistent=False)
 
     def media(self, batch: VideoBatch) -> Tensor:
-        """The clips of a batch."""
+        """The clips of a batch; ValueError where it has only tokens of them."""
+        if batch.tokens is not None:
+            raise ValueError("the batch has only chosen tokens of its clips, and all are needed; use output='rgb'")
         return batch.video
 
     def of(self, batch: VideoBatch) -> tuple[Tensor, MaskBatch]:
-        """The clips of a batch and their masks; ValueError where it has none."""
-        return batch.video, need_mask(batch.mask)
+        """The clips of a batch, or of its tokens the cubes, and their masks; ValueError where it has none."""
+        mask, tokens = need_mask(batch.mask), batch.tokens
+        if tokens is None:
+            return batch.video, mask
+        if not tokens.targets:
+            raise ValueError(
+                "the batch has only its visible tokens, and targets are needed; use output='tokens+targets'"
+            )
+        cubes = tokens.pixels.view(*tokens.index.shape, self.n_pixels, 3).transpose(2, 3).flatten(2)
+        return replace(tokens, pixels=cubes).whole(self.n_tokens), mask
 
     def completed(self, batch: VideoBatch, predicted: Tensor) -> VideoBatch:
         """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
         video, mask = self.of(batch)
-        return replace(batch, video=self.paint(video, mask.target, predicted))
+        return replace(batch, video=self.paint(video, mask.target, predicted), tokens=None)
 
     def split(self, video: Tensor) -> Tensor:
-        """Splits video uint8 (B, T, H, W, 3) into cubes uint8 (B, N, n_inputs)."""
+        """Splits video uint8 (B, T, H, W, 3) into cubes uint8 (B, N, n_inputs); cubes are returned as they are."""
         (t, h, w), (pt, ph, pw) = self.grid, self.patch
+        if video.shape[1:] == (self.n_tokens, self.n_inputs):
+            return video
         if video.shape[1:] != (*self.extent, 3):
             raise ValueError(
                 f"video has the shape {tuple(video.shape)}, the model takes (B, {', '.join(map(str, self.extent))}, 3);"
@@ -119,7 +131,7 @@ class VideoTokens(nn.Module):
             pixels = (predicted.float().reshape(*index.shape, 3, self.n_pixels) * deviation + mean).flatten(2)
         cubes = put_tokens(cubes, index, pixels.round_().clamp_(0, 255))
         painted = cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4)
-        return painted.reshape(video.shape)
+        return painted.reshape(-1, *self.extent, 3)
 
     def positions(self, width: int) -> Tensor:
         """Fixed position embeddings float32 (N, width). ValueError if the width does not suit them."""

@@ -1,19 +1,24 @@
-"""A batch of clips, as pixels or, on the host, as YUV planes."""
+"""A batch of clips, as pixels, as the pixels of chosen tokens or, on the host, as YUV planes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from math import prod
+from threading import Lock
+from typing import NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import HALF_CHROMA, CropPlanes, UInt8Array, colour_numbers, plane_memory
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Draw, MaskBatch
+from maskstream.pipelines.masks.core import Maps
 from maskstream.pipelines.stream.batch import Batch, Movable
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
@@ -129,6 +134,118 @@ def normalised(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TokenBatch(Movable):
+    """The pixels of some tokens of B clips.
+
+    pixels: uint8 (B, K, tubelet * p * p * 3), RGB, in the order (frame, y, x, channel). index: int64 (B, K), ascending,
+    the tokens' numbers in the grid of the masks. n_real: int64 (B,), how many of a row's tokens are real, where counts
+    differ (masks.Padded); the others are black and have the index 0. None means all. targets: whether those that are
+    reconstructed are among them.
+    """
+
+    pixels: Tensor
+    index: Tensor
+    n_real: Tensor | None = None
+    targets: bool = False
+
+    @property
+    def real(self) -> Tensor:
+        """Which tokens are real, bool (B, K)."""
+        places = torch.arange(self.index.shape[1], device=self.index.device)
+        return (places < (len(places) if self.n_real is None else self.n_real[:, None])).expand(self.index.shape)
+
+    def whole(self, n_tokens: int) -> Tensor:
+        """The pixels of all tokens of the clips, uint8 (B, n_tokens, tubelet * p * p * 3), black where not made."""
+        made = self.pixels.new_zeros(len(self.pixels), n_tokens + 1, self.pixels.shape[2])
+        index = torch.where(self.real, self.index, n_tokens)  # what is not real goes behind all others
+        return made.scatter_(1, index[..., None].expand(self.pixels.shape), self.pixels)[:, :n_tokens]
+
+    def pixel_values(
+        self,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """The tokens as floats of the same shape, scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        m, s = (torch.tensor(of, dtype=dtype, device=self.pixels.device) for of in (mean, std))
+        clips, count, values = self.pixels.shape
+        return self.pixels.view(clips, count, values // 3, 3).to(dtype).div_(255.0).sub_(m).div_(s).flatten(2)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Self]) -> Self:
+        """One batch of all parts, padded to the widest."""
+        most = max(part.index.shape[1] for part in parts)
+        if all(part.n_real is None and part.index.shape[1] == most for part in parts):
+            return super(TokenBatch, cls).concatenated(parts)
+        counts = [part.real.sum(dim=1) for part in parts]
+        return cls(
+            pixels=torch.cat([pad(part.pixels, (0, 0, 0, most - part.pixels.shape[1])) for part in parts]),
+            index=torch.cat([pad(part.index, (0, most - part.index.shape[1])) for part in parts]),
+            n_real=torch.cat(counts),
+            targets=all(part.targets for part in parts),
+        )
+
+
+TOKEN_OUTPUTS = ("tokens", "tokens+targets")
+"""Of `Output`, those that make only tokens: the visible ones, or also those that are reconstructed."""
+
+
+def chosen_tokens(maps: Maps, output: str) -> npt.NDArray[np.int64]:
+    """The numbers of the tokens of a view that are made, int64 (K,), ascending."""
+    made = ~maps.hidden
+    if output == TOKEN_OUTPUTS[1]:
+        made |= maps.hidden if maps.target is None else maps.target
+    return np.flatnonzero(made)
+
+
+class ViewTokens(NamedTuple):
+    """The tokens of a view: their numbers, int64 (K,), and pixels, uint8 (K, tubelet, p, p, 3)."""
+
+    numbers: npt.NDArray[np.int64]
+    pixels: UInt8Array
+
+
+class TokenRoom:
+    """Where the tokens of a batch of `rows` rows are written, each of a shape (tubelet, p, p, 3).
+
+    The memory is made when the first row says how many it has. A row with another number has memory of its own, and
+    joining copies.
+    """
+
+    def __init__(self, rows: int, shape: tuple[int, ...]) -> None:
+        self._rows, self._shape = rows, shape
+        self._lock, self._whole = Lock(), np.empty((0, 0, *shape), np.uint8)
+
+    def of(self, row: int, count: int) -> UInt8Array:
+        """Memory for the tokens of a row, uint8 (count, tubelet, p, p, 3)."""
+        with self._lock:
+            if not len(self._whole):
+                self._whole = empty((self._rows, count, *self._shape), np.uint8)
+        if self._whole.shape[1] == count:
+            own: UInt8Array = self._whole[row]
+            return own
+        return np.empty((count, *self._shape), np.uint8)
+
+    def joined(self, tokens: Sequence[ViewTokens], output: str) -> TokenBatch:
+        """The batch of the tokens of all rows; output: as in `chosen_tokens`."""
+        counts = [len(one.numbers) for one in tokens]
+        most, whole, index = max(counts), self._whole, np.zeros((len(tokens), max(counts)), np.int64)
+        moved = whole.shape[:2] != (len(tokens), most) or min(counts) < most
+        if moved:
+            whole = empty((len(tokens), most, *self._shape), np.uint8)
+        for row, (one, count) in enumerate(zip(tokens, counts, strict=True)):
+            index[row, :count] = one.numbers
+            if moved:
+                whole[row, :count], whole[row, count:] = one.pixels, 0
+        return TokenBatch(
+            pixels=torch.from_numpy(whole.reshape(len(tokens), most, prod(self._shape))),
+            index=torch.from_numpy(index),
+            n_real=torch.tensor(counts) if min(counts) < most else None,
+            targets=output == TOKEN_OUTPUTS[1],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VideoBatch(Batch):
     """A batch of clips.
 
@@ -136,7 +253,9 @@ class VideoBatch(Batch):
     None where the loader was built without a mask. flow: Flow or None. pts_s: float64 (B, T), each frame's time in
     seconds from the start of its video. draws: in a host batch, those of the masks that a finish makes, one per clip;
     empty in the batches of a loader. planes: in a host batch of output="yuv", the pixels, of which a finish makes
-    `video`; else None. The rest is as in `Batch`.
+    `video`; else None. tokens: with output="tokens" the pixels of the chosen tokens, and `video` is empty,
+    (B, T, 0, 0, 3); else None. room: in a host batch that is not joined yet, where tokens are written. The rest is as
+    in `Batch`.
 
     camera, others: of several components, the first, whose clips those above are, and the clips of the same samples and
     instants by the names of the others; see `cameras`.
@@ -148,6 +267,8 @@ class VideoBatch(Batch):
     pts_s: Tensor
     draws: tuple[Draw, ...] = ()
     planes: PlaneBatch | None = None
+    tokens: TokenBatch | None = None
+    room: TokenRoom | None = None
     camera: str = ""
     others: dict[str, VideoBatch] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pipelines.masks import Cues
+from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Finish
@@ -157,6 +157,12 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """The cues of a view of the camera whose mask is drawn."""
         its = {one.camera: other for one, other in zip(self.others, plan.others, strict=True)}
         return self.first.cues(item, its.get(part, plan), batch.others.get(part, batch), row, part, needs)
+
+    def after_masks(self, item: Item, plan: ClipPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
+        """Makes the tokens of all cameras, where only tokens are made."""
+        self.first.after_masks(item, plan, maps, stats)
+        for one, its in zip(self.others, plan.others, strict=True):
+            one.after_masks(item, its, {"mask": maps.get(_MASK_OF + one.component, ())}, stats)
 
     def put(self, batch: VideoBatch, made: Mapping[str, Any]) -> VideoBatch:
         """The batch with the mask of each camera, and with fields."""

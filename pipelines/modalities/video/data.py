@@ -26,7 +26,7 @@ from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
-from .batch import VideoBatch
+from .batch import TOKEN_OUTPUTS, VideoBatch
 from .cameras import CamerasRowMaker, EachCamera, frames_of_all, have_one_rate, lacking, rates, with_all_cameras
 from .clip import VideoClip, aligned, check_length
 from .decoders import agree, choose_decoder, dali_threads
@@ -92,7 +92,9 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     "torchcodec" is torchcodec's NVDEC, whose pixels are those of output="yuv" by PyAV, so it is not. "auto" is PyAV,
     but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why (decoders.py). output:
     "yuv" hands cropped YUV planes to the device, which resizes and converts them (yuv.py): less work for CPUs, less to
-    copy. Its pixels are those of "rgb", so a run may change between the two. "auto" is "yuv" on a CUDA device, but
+    copy. Its pixels are those of "rgb", so a run may change between the two. "tokens" crops, resizes and converts only
+    the tokens that the mask leaves visible, and "tokens+targets" also those that are reconstructed: `batch.tokens` has
+    their pixels, bit by bit those of "rgb", and `batch.video` is empty. "auto" is "yuv" on a CUDA device, but
     "rgb" with a SampleFlow, colour jitter or a mask that needs frames, which need RGB on the CPU, and elsewhere.
     """
 
@@ -127,13 +129,22 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
                 f"colour jitter is made on the CPU, and backend={self.backend!r} is not; leave colour or backend out"
             )
         if self.output not in get_args(OutputChoice):
-            raise ValueError(f"output={self.output!r}; legal are 'auto', 'rgb' and 'yuv'")
+            raise ValueError(f"output={self.output!r}; legal are {', '.join(map(repr, get_args(OutputChoice)))}")
+        if self.output in TOKEN_OUTPUTS and (self.mask is None or self.backend in HARDWARE):
+            raise ValueError(
+                f"output={self.output!r} makes the tokens that a mask chooses, on the CPU; give a mask, and leave "
+                "backend out"
+            )
         if self.output == "yuv" and (self.colour is not None or self.backend == "dali"):
             raise ValueError(
                 "output='yuv' leaves the conversion to RGB to the device, where neither colour jitter nor DALI is; use "
                 "output='rgb'"
             )
         _ = self.grids
+
+    def whole(self) -> Self:
+        """The config that makes whole clips where this one makes tokens."""
+        return replace(self, output="auto") if self.output in TOKEN_OUTPUTS else self
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
@@ -243,7 +254,12 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             if reason := self.flow.missing(split.device):
                 raise ValueError(f"flow={self.flow}: {reason}; use flow='lk'")
             flow = FlowFinish(flow=self.flow, mask=self.mask, grid=self.grids["video"])
-        if self.output == "rgb":
+        if self.output in TOKEN_OUTPUTS and flow is not None:
+            raise ValueError(
+                f"output={self.output!r} with flow={self.flow}: a BatchFlow needs whole clips on the device; use "
+                "output='rgb', or flow='codec' or 'dis'"
+            )
+        if self.output != "yuv":
             return flow or Unchanged()
         if isinstance(self.flow, SampleFlow):
             raise ValueError(

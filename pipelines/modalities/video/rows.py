@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +17,20 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import (
     PIXELS_VERSION,
     CropPlanes,
+    UInt8Array,
     crop_planes,
     decode_frames,
     to_rgb,
+    to_tokens,
     wanted_pts,
 )
 from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from maskstream.pipelines.flow.base import Flow, with_cuts
-from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
+from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
@@ -37,7 +40,7 @@ from maskstream.shards.media.video_index import RECORD, VideoIndex, locate_recor
 from maskstream.shards.members.video import table_problems
 from maskstream.shards.stores.base import Range, Store
 
-from .batch import PlaneBatch, VideoBatch
+from .batch import TOKEN_OUTPUTS, PlaneBatch, TokenRoom, VideoBatch, ViewTokens, chosen_tokens
 from .clip import VideoClip
 from .flow import FLOW_CUES
 from .yuv import Output
@@ -155,13 +158,25 @@ def _read_foreign(store: Store, video: VideoIndex, numbers: Int64s, ranges: tupl
     return ClipBytes(header=head, fragments=data, first_frame=first_frame, whole=size, table=packets)
 
 
+class ForTokens(NamedTuple):
+    """The decoded frames, the clips uint8 (views, T, size, size, 3) where something needed them whole, the room of the
+    batch and the first row of the sample.
+    """
+
+    frames: list[VideoFrame]
+    clips: UInt8Array | None
+    room: TokenRoom
+    row: int
+
+
 @dataclass(kw_only=True, slots=True)
 class ClipPlan:
     """Frame numbers, int64 (T,), and one crop per view.
 
     own: its ranges, as in `clip_ranges`. draws: one per view, of masks that a finish draws. short: whether the video
-    has too few frames for the clip. others: those of the same instants of other cameras. flows, planes: those of the
-    views, once they are made; of clips without them none.
+    has too few frames for the clip. others: those of the same instants of other cameras. flows, planes, tokens: those
+    of the views, once they are made; of clips without them none. decoded: what the tokens are made of once the masks
+    are known.
     """
 
     video: VideoIndex
@@ -173,6 +188,8 @@ class ClipPlan:
     others: tuple[ClipPlan, ...] = ()
     flows: list[ClipFlow] = field(default_factory=list)
     planes: list[CropPlanes] = field(default_factory=list)
+    tokens: list[ViewTokens] = field(default_factory=list)
+    decoded: ForTokens | None = None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -242,6 +259,11 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return self.mask is not None and "frames" in self.mask.needs and not self.finish_draws
 
     @property
+    def makes_tokens(self) -> bool:
+        """Whether only tokens are made."""
+        return self.output in TOKEN_OUTPUTS
+
+    @property
     def masks(self) -> tuple[Masked, ...]:
         """The mask of the clip."""
         return (Masked("mask", self.mask, self.grid, part=self.camera, by_sampler=not self.finish_draws),)
@@ -286,6 +308,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             flow=None,
             pts_s=memory(np.float64, frames),
             planes=planes,
+            room=TokenRoom(memory.rows, (*self.grid.patch, 3)) if self.makes_tokens else None,
             key=memory.key,
             label=memory.label,
         )
@@ -317,8 +340,15 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                     stored=notes.flows,
                 )
         views = own.of(batch.video)
+        if batch.room is not None:
+            whole = self.sees_frames or flow is not None or self.colour is not None
+            size, frames = self.clip.size, len(decoded.frames)
+            views = empty((len(plan.crops), frames, size, size, 3), np.uint8) if whole else views
+            plan.decoded = ForTokens(decoded.frames, views if whole else None, batch.room, own.start)
         with stats.stage("convert"):
-            if batch.planes is not None:
+            if plan.decoded is not None and plan.decoded.clips is None:
+                pass  # tokens are made once the masks are known
+            elif batch.planes is not None:
                 plan.planes = [
                     crop_planes(decoded.frames, crop, batch.planes.room(view, crop))
                     for view, crop in enumerate(plan.crops, start=own.start)
@@ -344,20 +374,43 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def cues(self, item: Item, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The frames and the flow of a view."""
-        frames = read_only(batch.video.numpy()[row]) if "frames" in needs else None
+        frames = None
+        if "frames" in needs:
+            clips = None if plan.decoded is None else plan.decoded.clips
+            frames = read_only(batch.video.numpy()[row] if clips is None else clips[row % item.views])
         if not plan.flows:
             return Cues(frames=frames)
         flow = plan.flows[row % item.views]
         return Cues(frames=frames, flow=flow.vectors, cuts=flow.cuts)
 
+    def after_masks(self, item: Item, plan: ClipPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
+        """Makes the tokens that the masks choose."""
+        if plan.decoded is None:
+            return
+        frames, clips, room, row = plan.decoded
+        (_, *places), tokens = self.grid.shape, []
+        with stats.stage("convert"):
+            for view, (crop, own) in enumerate(zip(plan.crops, maps["mask"], strict=True)):
+                assert own is not None
+                index = chosen_tokens(own, self.output)
+                pixels = room.of(row + view, len(index))
+                if clips is None:
+                    to_tokens(frames, crop, (places[0], places[1]), index, pixels)
+                else:
+                    pixels[:] = tokens_of(clips[view], self.grid)[np.unravel_index(index, self.grid.shape)]
+                tokens.append(ViewTokens(index, pixels))
+        plan.tokens, plan.decoded = tokens, None
+
     def join(self, batch: VideoBatch, planned: Sequence[Planned[ClipPlan]]) -> VideoBatch:
-        """The batch with its flow, its planes, and the draws of the masks that a finish draws."""
+        """The batch with its flow, its planes or tokens, and the draws of the masks that a finish draws."""
         plans = [one.plan for one in planned]
-        planes = None
+        planes = tokens = None
+        if batch.room is not None:
+            tokens = batch.room.joined([clip for plan in plans for clip in plan.tokens], self.output)
         if batch.planes is not None:
             planes = batch.planes.of_clips([clip for plan in plans for clip in plan.planes])
         draws = tuple(draw for plan in plans for draw in plan.draws)
-        return replace(batch, flow=join_flow(plans), draws=draws, planes=planes)
+        return replace(batch, flow=join_flow(plans), draws=draws, planes=planes, tokens=tokens, room=None)
 
     def numbers(self, item: Item, video: VideoIndex, n_frames: int | None = None) -> Int64s:
         """Draws the frame numbers of a clip, int64 (T,), of the first `n_frames` of the video; None for all."""
@@ -375,6 +428,12 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             if self.colour is not None:
                 picture = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
                 self.colour(picture, item.rng(self._purpose("colour"), view))
+
+
+def tokens_of(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:
+    """A view of a clip uint8 (T, H, W, 3) as its tokens, (t, h, w, tubelet, p, p, 3)."""
+    (t, h, w), (tubelet, p, q) = grid.shape, grid.patch
+    return clip.reshape(t, tubelet, h, p, w, q, 3).transpose(0, 2, 4, 1, 3, 5, 6)
 
 
 def short_videos(manifest: Manifest, component: str, clip: VideoClip, ahead: Int64s | None = None) -> Bools:

@@ -19,9 +19,9 @@ from .batch import PlaneBatch, VideoBatch
 if TYPE_CHECKING:
     from maskstream.pipelines.decode.pixels import Taps
 
-Output = Literal["rgb", "yuv"]
-"""What a sampler makes: RGB clips, or the planes of which a finish makes them."""
-OutputChoice = Literal["auto", "rgb", "yuv"]
+Output = Literal["rgb", "yuv", "tokens", "tokens+targets"]
+"""What a sampler makes: RGB clips, the planes of which a finish makes them, or only tokens of them."""
+OutputChoice = Literal["auto", "rgb", "yuv", "tokens", "tokens+targets"]
 """The same, or what suits the device."""
 
 

@@ -166,7 +166,9 @@ def _facts(word: str, vectors: Floats, trust: Floats, valid: Bool, cuts: Bool) -
 
 
 def _batch(data: VideoData, manifest: Manifest, size: int, seed: int) -> VideoBatch:
-    loader = data.loader(manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS)
+    loader = data.whole().loader(
+        manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
+    )
     batch = next(iter(loader))
     loader.close()
     return batch

@@ -101,7 +101,9 @@ def first_batch(data: DataConfig[BatchT], manifest: Manifest, samples: int, seed
     if len(manifest) == 0:
         raise ValueError(f"{manifest} has no samples to show; `maskstream inspect` says what was rejected and why")
     size = min(samples, len(manifest))
-    loader = data.loader(manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS)
+    loader = data.whole().loader(
+        manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
+    )
     with closing(loader):
         return next(iter(loader))
 

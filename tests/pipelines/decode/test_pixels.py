@@ -212,3 +212,37 @@ def test_the_oldest_processors_make_the_same_pixels(tmp_path):
     other = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **other}, capture_output=True, text=True)
     assert done.stdout.strip() == digest(), done.stderr
+
+
+@pytest.mark.parametrize("colours", [HALF_CHROMA, ("bt709", True)])
+@pytest.mark.parametrize(
+    ("frame", "patch", "grid"),
+    [
+        ((340, 256), 16, (14, 14)),  # as in a VideoMAE
+        ((67, 53), 7, (5, 4)),  # odd frames, patches and sizes: chroma of a token begins between two pixels
+        ((67, 53), 7, (6, 4)),  # even sizes: rows of chroma belong to two tokens
+        ((320, 240), 14, (4, 6)),  # averages
+        ((50, 200), 20, (3, 5)),  # enlarged in one direction
+        ((6, 4), 1, (3, 5)),
+    ],
+)
+def test_chosen_tokens_have_the_pixels_of_whole_frames(colours, frame, patch, grid):
+    draw = np.random.default_rng([patch, *grid])
+    size, tubelet = (grid[0] * patch, grid[1] * patch), 2
+    for _ in range(12):
+        planes, crop = [planes_of(draw, *frame) for _ in range(4)], drawn_crop(draw, *frame)
+        table = np.array(
+            [(t, *(p.ctypes.data for p in own), *(p.strides[0] for p in own)) for t, own in enumerate(planes)]
+        )
+        half = colours == HALF_CHROMA and size[0] % 2 == 0 and size[1] % 2 == 0
+        box, numbers = (crop.x, crop.y, crop.width, crop.height), colour_numbers(*colours)
+        whole = np.empty((4, *size, 3), dtype=np.uint8)
+        pixels.rgb_of_planes(table, box, crop.flip, numbers, half, whole)
+        tokens = whole.reshape(4 // tubelet, tubelet, grid[0], patch, grid[1], patch, 3).transpose(0, 2, 4, 1, 3, 5, 6)
+        tokens = tokens.reshape(-1, tubelet, patch, 3 * patch)
+        for share in (0, 0.1, 0.5, 1):
+            chosen = np.flatnonzero(draw.random(len(tokens)) < share)
+            out = np.full((len(chosen) + 1, *tokens.shape[1:]), 7, dtype=np.uint8)
+            pixels.tokens_of_planes(table, box, crop.flip, numbers, half, grid, chosen, out[:-1])
+            assert (out[:-1] == tokens[chosen]).all()
+            assert (out[-1] == 7).all()

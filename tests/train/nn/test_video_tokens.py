@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from maskstream.pipelines import TokenGrid
-from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, TokenBatch
 from maskstream.train.nn.grid import gather_tokens, interleaved_sinusoid
+from maskstream.train.nn.masked_autoencoder import VideoAutoencoderConfig
 from maskstream.train.nn.media_tokens import VideoTokens
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
@@ -110,3 +113,40 @@ def test_a_painted_frame_stands_in_all_frames_of_its_cube(noise):
     cubes, true = (gather_tokens(tokens.split(v), index).view(4, -1, 3, 2, 64) for v in (painted, noise.video))
     assert torch.equal(cubes[..., 0, :], cubes[..., 1, :])
     assert (cubes[..., 0, :].int() - true[..., 0, :].int()).abs().max() <= 1
+
+
+def only_tokens(batch, index, targets=True):
+    """The batch with the tokens `index` (B, K) alone, as a loader makes them."""
+    cubes = batch.video.view(-1, 2, 2, 4, 8, 4, 8, 3).permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(len(batch), 32, -1)
+    tokens = TokenBatch(pixels=gather_tokens(cubes, index), index=index, targets=targets)
+    return replace(batch, video=batch.video[:, :, :0, :0], tokens=tokens)
+
+
+def test_a_model_has_the_same_loss_and_gradients_of_tokens_alone(noise):
+    sizes = {"width": 24, "depth": 1, "heads": 2, "decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2}
+    mask = replace(noise.mask, target=noise.mask.target[:, ::2], weight=noise.mask.weight[:, ::2])  # half are made
+    whole = replace(noise, mask=mask)
+    index = torch.cat([mask.visible, mask.target], dim=1).sort(dim=1).values
+    assert index.shape[1] < 32
+    models = [VideoAutoencoderConfig(**sizes).make({"video": GRID}).double() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    losses = [model(batch).loss() for model, batch in zip(models, (whole, only_tokens(whole, index)), strict=True)]
+    for loss in losses:
+        loss.backward()
+    assert abs(float(losses[0].detach() - losses[1].detach())) <= 1e-12
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert (one.grad - other.grad).abs().max() <= 1e-12
+    made = [
+        model.reconstructed(batch).video
+        for model, batch in zip(models, (whole, only_tokens(whole, index)), strict=True)
+    ]
+    at = VideoTokens(GRID)
+    assert torch.equal(*(gather_tokens(at.split(one), mask.target) for one in made))
+
+
+def test_a_model_refuses_tokens_that_it_needs_and_has_not(noise):
+    tokens = VideoTokens(GRID)
+    with pytest.raises(ValueError, match=r"only its visible tokens, .*output='tokens\+targets'"):
+        tokens.of(only_tokens(noise, noise.mask.visible, targets=False))
+    with pytest.raises(ValueError, match="all are needed; use output='rgb'"):
+        tokens.media(only_tokens(noise, noise.mask.visible))
