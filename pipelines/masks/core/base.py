@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from maskstream.pipelines.stream.batch import Movable
+from maskstream.pipelines.stream.rng import Place
 from maskstream.shards.config import Config
 from maskstream.shards.named import nearest
 
@@ -183,6 +184,30 @@ class Mask(Config, ABC):
         ValueError as for `hide`, and where the views have different counts (see `Padded`).
         """
         return self.batched(grid, [self.maps(grid, as_draw(draw)) for draw in draws])
+
+    def of_keys(
+        self,
+        grid: TokenGrid,
+        keys: Sequence[str],
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        view: int = 0,
+        progress: float = 0.0,
+    ) -> MaskBatch:
+        """The masks of samples by their keys, for data that another library loads: those that a loader with this seed
+        gives to these samples in this epoch, on any machine and in any order.
+
+        progress: of the run, from 0 to 1, which a mask that changes over it follows. ValueError for a mask that reads
+        cues. Numbers that a whole batch shares are those of the run's first one.
+        """
+        if needs := self.needs:
+            raise ValueError(
+                f"{type(self).__name__} reads {', '.join(sorted(needs))} of each sample; give mask.draw(grid, draws) a "
+                "Draw.of(..., cues=Cues(...)) for each"
+            )
+        place = Place(progress=progress)
+        return self.draw(grid, [Draw.of(seed, epoch, key, view, place, Cues()) for key in keys])
 
     def batched(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
         """The MaskBatch of the maps of a batch. It costs about as much as that of one sample."""
