@@ -18,7 +18,7 @@ from .core.process import LoopOptions
 from .core.recipe import Recipe, check_modality
 from .core.results import TrainResult
 from .core.run import LoadingSettings, train_recipe
-from .core.validation import Validation
+from .core.validation import Probe, Validation
 from .papers import list_recipes
 
 RECIPES = list_recipes()
@@ -67,6 +67,8 @@ def train(
     every: int = 500,
     best: str | None = None,
     same_split: bool = False,
+    probe: str | Path | None = None,
+    probe_every: int = 500,
     **options: Unpack[LoopOptions],
 ) -> TrainResult:
     """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
@@ -79,8 +81,10 @@ def train(
     the crops, the masks and what the model draws. workers, threads, cache, cache_gb: of the loader. val: a split on
     which the recipe's scores are measured every `every` steps and at the end, on the CPU; the weights with the best
     score, the first or that named `best`, stay in best.safetensors. same_split: val may have samples that are trained
-    on. options: of the loop, see `LoopSettings`. See `Trainer` for the files written, for resuming and for errors. If
-    torchrun started the process, all ranks train together.
+    on. probe: a labelled split on whose samples k-NN and a linear probe of the features are measured every
+    `probe_every` steps, on the run's device (evaluate/online.py). options: of the loop, see `LoopSettings`. See
+    `Trainer` for the files written, for resuming and for errors. If torchrun started the process, all ranks train
+    together.
     """
     chosen = chosen_recipe(recipe, set, batch_size=batch_size, accumulate=accumulate)
     return train_recipe(
@@ -94,8 +98,18 @@ def train(
         device=device,
         loading=LoadingSettings(workers=workers, threads=threads, cache=cache, cache_gb=cache_gb),
         validation=None if val is None else _validation(chosen, data, val, every, best, same_split),
+        probe=None if probe is None else _probe(chosen, data, probe, probe_every),
         **options,
     )
+
+
+def _probe(recipe: Recipe[Any], data: str | Path, labelled: str | Path, every: int) -> Probe:
+    """The probe on the split `labelled`. ValueError for one of another modality or without labels."""
+    from .evaluate.online import OnlineProbe
+
+    split = Manifest.load(labelled)
+    check_modality(recipe, split)
+    return OnlineProbe.of(recipe.data, data, split, every=every)
 
 
 def _validation(

@@ -73,6 +73,13 @@ PAPERS = (
         name="MAE-ST", kind="video", schemes=("random", "frames"), recipes=("maest-large", "maest-tiny"), data="sample"
     ),
     Paper(
+        name="V-JEPA 2",
+        kind="video",
+        schemes=("v-jepa",),
+        recipes=("vjepa2-large", "vjepa2-tiny"),
+        data="moving-fashion-mnist",
+    ),
+    Paper(
         name="MaskViT",
         kind="video",
         schemes=("maskvit",),

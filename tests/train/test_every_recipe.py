@@ -92,6 +92,10 @@ CUTS = {
         *SIZES,
         *DECODER,
     ),
+    "vjepa2": (
+        *(*CLIP, "model.width=48", "model.depth=1", "model.heads=4", "model.predictor_width=24"),
+        *("model.predictor_depth=1", "model.predictor_heads=2"),
+    ),
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
 }
 """What makes each family of recipes small: how many pixels, samples, tokens and layers."""

@@ -239,7 +239,7 @@ def _moments(model: nn.Module, optimiser: torch.optim.Optimizer, average: Averag
     return averages | {
         f"{name}/{moment}": value
         for name, parameter in model.named_parameters()
-        for moment, value in optimiser.state[parameter].items()
+        for moment, value in optimiser.state.get(parameter, {}).items()  # of a frozen one there is none
     }
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,20 +18,21 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
 
-from .checkpoint import Position, batches_before, load_checkpoint
+from .checkpoint import Position, batches_before, list_checkpoints, load_checkpoint, read_step, remove
 from .checkpoint_write import CheckpointWriter
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
+from .guard import MOST_ROLLBACKS, SLOWER, CollapseError, Guard
 from .metrics import Board, TrainProgress
 from .optimiser import Average, build_optimiser
-from .parallel import compile_parts, divide, over_ranks, recompute_blocks
+from .parallel import compile_parts, divide, gathered_root, over_ranks, recompute_blocks
 from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
 from .recipe import Recipe, find_channels, publish_scores
-from .results import Launched, Results, Tally, TrainResult
+from .results import Launched, Results, Rollback, Tally, TrainResult
 from .run_folder import DATA, RunWriter
 from .step import Batches, EndlessBatches, Stepper, StepSettings, TrainingBatch
 from .timing import StepProfile
-from .validation import Validation, Validator
+from .validation import Probe, Validation, Validator
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,9 @@ class Trainer:
     steps: the length of the whole run, over which the learning rate is planned. initial: a file of initial weights (see
     `load_matching_weights`). seed: of the initial weights and of what the model draws in a step. data: what run.json
     says of the split that is read. validation: scores of the model while it trains, whose best weights stay in
-    best.safetensors. options: see `LoopSettings`. A resumed run continues from the newest checkpoint that
-    is whole; on a CPU its weights equal, bit for bit, those of a run that never stopped. With resume=False the folder's
-    earlier run is overwritten.
+    best.safetensors. probe: of its features, whose scores stand beside these. options: see `LoopSettings`. A resumed
+    run continues from the newest checkpoint that is whole; on a CPU its weights equal, bit for bit, those of a run that
+    never stopped, also with a teacher. With resume=False the folder's earlier run is overwritten.
 
     SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint, and so does an error of a rank's loader
     about data. Under torch.distributed each rank trains on its own loader's batches.
@@ -58,7 +59,8 @@ class Trainer:
     The folder is locked (by rank 0) from here to the end of `run`, or until the Trainer is deleted.
 
     Raises ValueError for wrong settings, BusyError if another run writes into the folder, ResumeError if no checkpoint
-    is whole or it does not fit, StoreError if the disk is full, FloatingPointError for a loss or a gradient that is not
+    is whole or it does not fit, StoreError if the disk is full, CollapseError for features that have collapsed (with
+    guard="stop", or "rollback" in vain), FloatingPointError for a loss or a gradient that is not
     finite (with on_nan="skip": for too many in a row).
     """
 
@@ -74,6 +76,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         data: Json | None = None,
         validation: Validation | None = None,
+        probe: Probe | None = None,
         **options: Unpack[LoopOptions],
     ) -> None:
         if len(loader) == 0:
@@ -93,7 +96,7 @@ class Trainer:
         self._data = {} if data is None else {DATA: data}
         self._about_val: Json = {} if validation is None else {"val": validation.data}
         self._dtype = chosen_precision(self.settings.precision, self.device)
-        self._tally = Tally()
+        self._tally, self._probe = Tally(), probe
         self._folder = RunWriter(self.out, self.device)
         self._agreement = Agreement()
         with ExitStack() as undo:
@@ -110,6 +113,7 @@ class Trainer:
                 dtype = self._dtype if half else torch.float32
                 divide(self.model, self.device, dtype, replicas=self.settings.replicas)
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
+            self._guard = Guard(self.model, self.settings.guard, self.settings.guard_every, self.device)
             decay = recipe.optimiser.average
             self.average = None if decay is None else Average(self.model, decay)
             self._validator = (
@@ -212,16 +216,24 @@ class Trainer:
         batches = self._batches()
         stopped, first = False, self.step
         between_s: dict[str, float] = {}
+        if self._guard.mode == "rollback" and not self.step:
+            self._save(stop)
         clock = time.perf_counter()
         while self.step < goal and not stopped:
             if self._profile is not None:
                 self._profile.begin(self.step + 1)
             epoch, micro_batches, waited_s = self._agreed(batches, pending, stop)
-            lr = self.recipe.schedule.lr(self.step, self.steps, self._samples)
+            lr = self.recipe.schedule.lr(self.step, self.steps, self._samples) * self._tally.lr_factor
             report = self._stepper.step(micro_batches, number=self.step, lr=lr, asked_to_stop=stop.asked)
             publish_scores(self._channels, self.model)
             self.step += 1
             now = time.perf_counter()
+            save = self.step == goal or self.step % self.settings.save_every == 0
+            watch = self._guard.is_due(self.step) or (save and self._guard.mode == "rollback")
+            spread = self._guard.measure(micro_batches[-1]) if watch else {}
+            guarded = time.perf_counter()
+            asked = self._probe is not None and self._probe.is_due(self.step, self.steps)
+            probed = self._probed() if asked else {}
             launched = Launched(
                 step=self.step,
                 epoch=epoch,
@@ -231,15 +243,21 @@ class Trainer:
                 waited_s=waited_s,
                 between_s=between_s,
                 report=report,
+                spread=spread,
+                probed=probed,
             )
             pending.append(launched)
             clock, between_s = now, {}
+            if watch:
+                between_s["guard"] = guarded - now
+            if asked:
+                between_s["probe"] = time.perf_counter() - guarded
             if self._profile is not None:
                 self._profile.end(self.step)
-            save = self.step == goal or self.step % self.settings.save_every == 0
             due = self._validator if self._validator and self._validator.is_due(self.step, self.steps) else None
             count = self._results.work is None and self.step - first == MEASURED_AFTER
-            while len(pending) > (0 if save or stopped or due or count else lag):
+            fallen = watch and self._guard.has_collapsed
+            while len(pending) > (0 if save or stopped or due or count or fallen else lag):
                 done = pending.popleft()
                 stopped |= self._results.take(done, due.measure if due and not pending else None)
             if due:
@@ -249,16 +267,68 @@ class Trainer:
             best = due if due and due.improved else None
             if best:
                 self._tally.best = best.best
+            if fallen and self._act_on_collapse():
+                batches.close()
+                batches, clock, between_s = self._batches(), time.perf_counter(), {}
+                continue
             begun = time.perf_counter()
-            if save or stopped or best:
+            if (save or stopped or best) and not (self._guard.mode == "rollback" and self._guard.is_low):
                 self._save(stop)
             if best:  # behind its checkpoint, so that no resume goes back behind it
                 self._writer.finish()
                 best.keep()
             if save or stopped or best:
                 between_s["checkpoint"] = time.perf_counter() - begun
-            if save or stopped or due or count:
+            if save or stopped or due or count or watch or asked:
                 clock = time.perf_counter()
+
+    def _probed(self) -> Mapping[str, float]:
+        """The scores of the probe."""
+        assert self._probe is not None
+        self.model.eval()
+        with gathered_root(self.model), torch.no_grad():
+            found = self._probe.measure(self.model, self.device)
+        self.model.train()
+        return found
+
+    def _act_on_collapse(self) -> bool:
+        """Warns of a collapse, or goes back to the last sound checkpoint: whether it did.
+
+        Raises CollapseError if the run is to stop, or has gone back often enough.
+        """
+        found = f"the features have collapsed after step {self.step}: {self._guard.why}"
+        if self._guard.mode == "log":
+            if rank() == 0:
+                log.warning("%s; set guard='stop' or 'rollback' to end such a run or to go back", found)
+            self._guard.begin()
+            return False
+        done = self._tally.rollbacks
+        if self._guard.mode == "stop" or len(done) == MOST_ROLLBACKS:
+            tried = f", and so they had {len(done)} times before" if done else ""
+            raise CollapseError(
+                f"{found}{tried}; start over with a lower base_lr, a longer warmup, or a momentum nearer to 1"
+            )
+        self._writer.finish()
+        at, why, before = self.step, self._guard.why, self._tally
+        with in_step(self.device):
+            kept = list_checkpoints(self._folder.checkpoints)
+            if rank() == 0 and done and len(kept) > 1 and read_step(kept[0]) == done[-1].to:
+                remove(kept[0])  # it was as sound as the line can tell, and led here twice
+        self._begin()
+        self._tally.rollbacks = [*done, Rollback(at=at, to=self.step, why=why)]
+        self._tally.lr_factor = before.lr_factor * SLOWER
+        self._tally.scale = before.scale
+        self._results.tally = self._tally
+        publish_scores(self._channels, self.model, trained=False)
+        self._guard.begin()
+        if rank() == 0:
+            log.warning(
+                "%s; back to step %d, from where the learning rate is %.2g times that of the plan",
+                found,
+                self.step,
+                self._tally.lr_factor,
+            )
+        return True
 
     def _agreed(
         self, batches: Iterator[tuple[int, TrainingBatch, float]], pending: deque[Launched], stop: StopRequest
@@ -298,7 +368,7 @@ class Trainer:
             waited_s += more_s
         return epoch, made, waited_s
 
-    def _batches(self) -> Iterator[tuple[int, TrainingBatch, float]]:
+    def _batches(self) -> Generator[tuple[int, TrainingBatch, float]]:
         """Yields (epoch, batch, seconds spent waiting for it), without end."""
         while True:
             source = self.loader.repeat() if isinstance(self.loader, EndlessBatches) else iter(self.loader)

@@ -50,7 +50,8 @@ class StepMetrics:
 
     grad_norms: of the parts of the model, by the first word of their parameters' names. seconds: of this rank, in the
     parts of the step: waiting for the data and moving them, forward, backward, optimiser; validation and checkpoint are
-    those since the step before. peak_bytes: the most memory that this process has had, of the host and of the device.
+    those since the step before. spread: how the features of the step's samples differ, by name (guard.py); empty where
+    it was not measured. peak_bytes: the most memory that this process has had, of the host and of the device.
     """
 
     step: int
@@ -68,6 +69,7 @@ class StepMetrics:
     val: dict[str, float] = field(default_factory=dict)
     grad_norms: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
 
 
@@ -192,6 +194,7 @@ def _row(line: bytes) -> StepMetrics | None:
             val=_results(values.pop("val", {})),
             grad_norms=_results(values.pop("grad_norms", {})),
             seconds=_results(values.pop("seconds", {})),
+            spread=_results(values.pop("spread", {})),
             peak_bytes={str(name): int(value) for name, value in values.pop("peak_bytes", {}).items()},
             **numbers,
             **results,
@@ -265,6 +268,7 @@ class Board:
             "goodput": metrics.goodput,
             "MFU": metrics.mfu,
             **{f"val/{name}": value for name, value in metrics.val.items()},
+            **{f"spread/{name}": value for name, value in metrics.spread.items()},
             **{f"gradient norm/{name}": value for name, value in metrics.grad_norms.items()},
             **{f"seconds/{name}": value for name, value in metrics.seconds.items()},
             **{f"peak memory in GB/{name}": value / 1e9 for name, value in metrics.peak_bytes.items()},

@@ -136,6 +136,19 @@ def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.fl
     fully_shard(model, mesh=mesh, ignored_params=whole)
 
 
+@contextmanager
+def gathered_root(model: nn.Module) -> Iterator[None]:
+    """A context in which what a divided model has outside its blocks is whole, so that its parts may be called."""
+    root: Any = model if isinstance(model, _Divided) else None
+    if root is not None:
+        root.unshard()
+    try:
+        yield
+    finally:
+        if root is not None:
+            root.reshard()
+
+
 def share_rest(module: nn.Module) -> None:
     """Averages the gradients of the parameters of a divided module that are whole on each rank, all at once."""
     if isinstance(module, _Divided):

@@ -50,6 +50,7 @@ def bf16_helps(device: torch.device) -> bool:
 Compile = Literal["auto", "no", "block", "model"]
 Parallel = Literal["ddp", "fsdp"]
 OnNaN = Literal["stop", "skip"]
+OnCollapse = Literal["auto", "off", "log", "stop", "rollback"]
 
 
 class LoopOptions(TypedDict, total=False):
@@ -62,6 +63,8 @@ class LoopOptions(TypedDict, total=False):
     checkpoint_blocks: bool
     on_nan: OnNaN
     most_skips: int
+    guard: OnCollapse
+    guard_every: int
     save_every: int
     keep: int
     resume: bool
@@ -79,10 +82,12 @@ class LoopSettings:
     share, "ddp" only gradients, "fsdp" also weights and moments. replicas: how many copies of these there are (see
     `divide`). checkpoint_blocks: compute each block again in the backward pass instead of keeping its activations.
     on_nan: what a loss or gradient that is not finite does, end the run or skip its step. most_skips: of steps in a
-    row; more end the run. save_every: steps between checkpoints. keep: how many of the newest stay. resume: continue
-    from the newest whole checkpoint. progress: show it on stderr. tensorboard: also write metrics for TensorBoard, into
-    the folder `tensorboard` of the run. profile: the first and the last step, counted from 1, of which torch's profiler
-    writes a trace into the folder `profile` of the run.
+    row; more end the run. guard: what is done where features have collapsed (guard.py): "log" a warning, "stop", or
+    "rollback" to the last sound checkpoint with a lower learning rate; "auto" is "log" for models that may collapse.
+    guard_every: steps between its measurements. save_every: steps between checkpoints. keep: how many of the newest
+    stay. resume: continue from the newest whole checkpoint. progress: show it on stderr. tensorboard: also write
+    metrics for TensorBoard, into the folder `tensorboard` of the run. profile: the first and the last step, counted
+    from 1, of which torch's profiler writes a trace into the folder `profile` of the run.
     """
 
     precision: Precision = "auto"
@@ -92,6 +97,8 @@ class LoopSettings:
     checkpoint_blocks: bool = False
     on_nan: OnNaN = "stop"
     most_skips: int = 20
+    guard: OnCollapse = "auto"
+    guard_every: int = 20
     save_every: int = 500
     keep: int = 2
     resume: bool = True
@@ -100,14 +107,20 @@ class LoopSettings:
     profile: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        choices: dict[str, Any] = {"precision": Precision, "compile": Compile, "parallel": Parallel, "on_nan": OnNaN}
+        choices: dict[str, Any] = {
+            "precision": Precision,
+            "compile": Compile,
+            "parallel": Parallel,
+            "on_nan": OnNaN,
+            "guard": OnCollapse,
+        }
         for name, kind in choices.items():
             if (value := getattr(self, name)) not in get_args(kind):
                 raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, got {value!r}")
-        if min(self.save_every, self.keep, self.most_skips) < 1:
+        if min(self.save_every, self.keep, self.most_skips, self.guard_every) < 1:
             raise ValueError(
-                f"save_every, keep and most_skips are at least 1, got save_every={self.save_every}, keep={self.keep}, "
-                f"most_skips={self.most_skips}"
+                f"save_every, keep, most_skips and guard_every are at least 1, got save_every={self.save_every}, "
+                f"keep={self.keep}, most_skips={self.most_skips}, guard_every={self.guard_every}"
             )
         if self.replicas < 1 or (self.replicas > 1 and self.parallel != "fsdp"):
             raise ValueError(f"replicas are of parallel='fsdp', got {self.replicas} of parallel={self.parallel!r}")

@@ -34,11 +34,20 @@ class TrainResult:
         return self.step >= self.steps
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollback:
+    """A return to the checkpoint of step `to` after step `at`. why: what had collapsed."""
+
+    at: int
+    to: int
+    why: str
+
+
 @dataclass(kw_only=True, slots=True)
 class Tally:
     """began_unix_s: when the run began for the first time. useful_s: seconds of the steps that count, without waiting
     for data; steps that a restart repeats count once. skipped: steps that were left out. scale: of the loss in float16.
-    best: of the validations, on rank 0.
+    best: of the validations, on rank 0. rollbacks: of the run; lr_factor: of the learning rate, after them.
     """
 
     began_unix_s: float = field(default_factory=time.time)
@@ -46,6 +55,8 @@ class Tally:
     skipped: int = 0
     scale: LossScale = field(default_factory=LossScale)
     best: BestScore | None = None
+    rollbacks: list[Rollback] = field(default_factory=list)
+    lr_factor: float = 1.0
 
     @property
     def goodput(self) -> float:
@@ -68,13 +79,16 @@ class Tally:
             skipped=int(saved["skipped"]),
             scale=LossScale(value=float(scale["value"]), good_steps=int(scale["good_steps"])),
             best=None if best is None else BestScore(**best),
+            rollbacks=[Rollback(**one) for one in saved.get("rollbacks", [])],
+            lr_factor=float(saved.get("lr_factor", 1.0)),
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launched:
     """A step whose results may not have arrived from the device yet. seconds: those of the step, waiting for its batch
-    included. between_s: those of validation and checkpoint before it.
+    included. between_s: those of validation and checkpoint before it. spread: of the features, and probed: the scores
+    of a probe, where they were measured.
     """
 
     step: int
@@ -85,12 +99,14 @@ class Launched:
     waited_s: float
     between_s: Mapping[str, float]
     report: StepReport
+    spread: Mapping[str, float] = field(default_factory=dict)
+    probed: Mapping[str, float] = field(default_factory=dict)
 
 
 class Results:
     """Takes the results of steps in order. most_skips: of steps in a row; more end the run.
 
-    losses: those of the last 20 steps.
+    losses: those of the last 20 steps. tally: of the run.
     """
 
     def __init__(
@@ -103,7 +119,7 @@ class Results:
         device: torch.device,
     ) -> None:
         self._device = device
-        self._log, self._bar, self._board, self._tally, self._most_skips = log, bar, board, tally, most_skips
+        self._log, self._bar, self._board, self.tally, self._most_skips = log, bar, board, tally, most_skips
         self._skipped_in_a_row = 0
         self.work: StepWork | None = None
         self.losses: deque[float] = deque(maxlen=20)
@@ -120,8 +136,8 @@ class Results:
         timed["data"] = timed.get("data", 0.0) + done.waited_s
         timed |= done.between_s
         self._check_finite(done, loss, norm)
-        val = {} if validate is None else dict(validate(done.step))
-        self._tally.useful_s += 0.0 if done.report.skipped else done.seconds - done.waited_s
+        val = {**done.probed, **({} if validate is None else validate(done.step))}
+        self.tally.useful_s += 0.0 if done.report.skipped else done.seconds - done.waited_s
         record = StepMetrics(
             step=done.step,
             epoch=done.epoch,
@@ -132,11 +148,12 @@ class Results:
             grad_norms=dict(zip(groups, rest[len(parts) :], strict=True)),
             clips_per_s=done.clips / done.seconds,
             data_wait_share=min(done.waited_s / done.seconds, 1.0),
-            goodput=self._tally.goodput,
+            goodput=self.tally.goodput,
             flops=None if self.work is None else self.work.flops,
             mfu=None if self.work is None else self.work.flops / done.seconds / self.work.peak,
             skipped=done.report.skipped,
             val=val,
+            spread=dict(done.spread),
             seconds={name: timed[name] for name in PARTS if name in timed},
             peak_bytes=peak_memory(self._device),
         )
@@ -159,7 +176,7 @@ class Results:
                 "max_grad_norm, or skip such steps with --on-nan skip"
             )
         self._skipped_in_a_row += 1
-        self._tally.skipped += 1
+        self.tally.skipped += 1
         if self._skipped_in_a_row > self._most_skips:
             raise FloatingPointError(
                 f"{found}, and so were those of the {self._skipped_in_a_row - 1} steps before it, which were skipped; "

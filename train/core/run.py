@@ -21,7 +21,7 @@ from .loop import Trainer
 from .process import LoopOptions, compute_threads
 from .recipe import Recipe, check_modality, with_channel
 from .results import TrainResult
-from .validation import Validation
+from .validation import Probe, Validation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +88,7 @@ def train_recipe(
     device: str | torch.device = "auto",
     loading: LoadingSettings = LoadingSettings(),
     validation: Validation | None = None,
+    probe: Probe | None = None,
     **options: Unpack[LoopOptions],
 ) -> TrainResult:
     """Trains `recipe` on the split in `data` and writes the run into `out`; see `maskstream.train.train`.
@@ -120,6 +121,7 @@ def train_recipe(
                 device=own,
                 data=about,
                 validation=validation,
+                probe=probe,
                 **options,
             )
             return trainer.run()

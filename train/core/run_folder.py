@@ -126,10 +126,11 @@ class RunWriter:
         with in_step(self.device):
             if rank() == 0 and resume:
                 found = self._newest(batches_per_epoch)
-        chosen = 0 if found is None else found[1].step
-        step = int(sum_over_ranks(torch.tensor(chosen, device=self.device)))
+        chosen = 0 if found is None else found[1].step + 1  # 0 for none: a run that may roll back has one of step 0
+        chosen = int(sum_over_ranks(torch.tensor(chosen, device=self.device)))
+        step = max(chosen - 1, 0)
         with in_step(self.device):
-            if step:
+            if chosen:
                 load(*(found or self._chosen(step)))
         with in_step(self.device):
             if rank() == 0:

@@ -15,8 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from maskstream.shards.stores.local_files import publish
 
-PARTS = ("data", "forward", "backward", "optimiser", "validation", "checkpoint")
-"""The parts of a step's time, in their order; validation and checkpoint are those since the step before."""
+PARTS = ("data", "forward", "backward", "optimiser", "guard", "probe", "validation", "checkpoint")
+"""The parts of a step's time, in their order; the last four are those since the step before."""
 
 
 class StepClock:

@@ -7,7 +7,7 @@ validation.
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,17 @@ log = logging.getLogger(__name__)
 
 BEST = "best.safetensors"
 """The file of the weights with the best score, in the folder of a run."""
+
+
+class Probe(Protocol):
+    """Measures what a model's features are good for, on the device that it trains on, while it trains.
+
+    `measure` gives scores by name, and leaves the model in eval mode. Every rank calls it at the same steps.
+    """
+
+    def is_due(self, step: int, steps: int) -> bool: ...
+
+    def measure(self, model: Model[Any], device: torch.device) -> Mapping[str, float]: ...
 
 
 class Measured(Protocol):

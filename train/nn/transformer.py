@@ -77,6 +77,37 @@ class Attention(Dropping):
         return x.reshape(*x.shape[:-1], parts, self.heads, -1).movedim(-3, 0).transpose(-3, -2)
 
 
+Turns = tuple[Tensor, Tensor]
+"""The cosines and the sines by which the channels of queries and keys are turned, (..., L, d) each."""
+
+
+class RotaryAttention(Dropping):
+    """Self-attention over tokens (..., L, D) whose queries and keys are turned by their places, with all biases."""
+
+    drops = "attention"
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None, turns: Turns, *, last: int | None = None) -> Tensor:
+        """See `Attention`."""
+        made = self.qkv(x)
+        q, k, v = made.reshape(*made.shape[:-1], 3, self.heads, -1).movedim(-3, 0).transpose(-3, -2)
+        q, k = (_turned(one, turns) for one in (q, k))
+        q, mask = (q, mask) if last is None else (q[..., -last:, :], _of_last(mask, last))
+        return cast(Tensor, self.out(attend(q, k, v, mask, self.rate_now).transpose(-3, -2).flatten(-2)))
+
+
+def _turned(x: Tensor, turns: Turns) -> Tensor:
+    """Channels 2i and 2i + 1 of x (..., L, d), turned in their plane."""
+    cos, sin = (one.to(x.dtype) for one in turns)
+    first, second = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
+    return x * cos + torch.stack((-second, first), dim=-1).flatten(-2) * sin
+
+
 def _of_last(mask: Tensor | None, last: int | None) -> Tensor | None:
     """The rows of a mask (..., L, S) of the last queries; one row for all queries stays."""
     return mask if mask is None or last is None or mask.shape[-2] == 1 else mask[..., -last:, :]
@@ -127,8 +158,8 @@ class TransformerBlock(ResidualBlock):
     """A transformer block (..., L, D): attention and an MLP, each with a residual connection.
 
     kinds: the number of kinds of token; each kind has layer norms of its own, all other weights are shared. cross: use
-    CrossAttention to the tokens `seen` instead of self-attention. post: norms stand after the sums, of self-attention
-    over all tokens.
+    CrossAttention to the tokens `seen` instead of self-attention; rotary: use RotaryAttention. post: norms stand after
+    the sums, of self-attention over all tokens.
     """
 
     def __init__(
@@ -141,11 +172,16 @@ class TransformerBlock(ResidualBlock):
         kinds: int = 1,
         cross: bool = False,
         post: bool = False,
+        rotary: bool = False,
     ) -> None:
         super().__init__()
         self.post = post
         self.norm1 = Norms(width, eps, kinds)
-        self.attention = CrossAttention(width, heads, eps) if cross else Attention(width, heads)
+        self.attention: Attention | CrossAttention | RotaryAttention
+        if cross:
+            self.attention = CrossAttention(width, heads, eps)
+        else:
+            self.attention = (RotaryAttention if rotary else Attention)(width, heads)
         self.norm2 = Norms(width, eps, kinds)
         self.mlp = MLP(width, mlp_ratio)
 
@@ -157,9 +193,10 @@ class TransformerBlock(ResidualBlock):
         kind: int = 0,
         seen: Tensor | None = None,
         last: int | None = None,
+        turns: Turns | None = None,
     ) -> Tensor:
         """mask: the attention mask (see `attend`). kind: selects the norms. seen: keys of `cross`. last: return only
-        the last `last` tokens, which attend to all; the others are not computed.
+        the last `last` tokens, which attend to all; the others are not computed. turns: of `rotary`.
         """
         if self.post:
             x = self.norm1(self.joined(x, self.attention(x, mask)), kind)
@@ -169,6 +206,11 @@ class TransformerBlock(ResidualBlock):
             if seen is None:
                 raise ValueError("a block of cross-attention needs the tokens `seen`, got none")
             x = self.joined(x, self.attention(normed, seen))
+        elif isinstance(self.attention, RotaryAttention):
+            if turns is None:
+                raise ValueError("a block of rotary attention needs the turns of its tokens, got none")
+            own = x if last is None else x[..., -last:, :]
+            x = self.joined(own, self.attention(normed, mask, turns, last=last))
         else:
             x = self.joined(x if last is None else x[..., -last:, :], self.attention(normed, mask, last=last))
         return self.joined(x, self.mlp(self.norm2(x, kind)))
@@ -213,10 +255,12 @@ class Stack(nn.Module):
         kinds: int = 1,
         cross: bool = False,
         post: bool = False,
+        rotary: bool = False,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, heads, mlp_ratio, eps, kinds=kinds, cross=cross, post=post) for _ in range(depth)
+            TransformerBlock(width, heads, mlp_ratio, eps, kinds=kinds, cross=cross, post=post, rotary=rotary)
+            for _ in range(depth)
         )
         self.norm = Norms(width, None if post else eps if norm_eps is None else norm_eps, kinds)
 
@@ -229,13 +273,14 @@ class Stack(nn.Module):
         seen: Tensor | None = None,
         last: int | None = None,
         place: Tensor | None = None,
+        turns: Turns | None = None,
     ) -> Tensor:
         """last: return only the last `last` tokens (B, last, D); the last block computes no others. place: position
-        vectors that are added before each block.
+        vectors that are added before each block. turns: of rotary attention.
         """
         for i, block in enumerate(self.blocks):
             only = last if i + 1 == len(self.blocks) else None
-            x = block(x if place is None else x + place, mask, kind=kind, seen=seen, last=only)
+            x = block(x if place is None else x + place, mask, kind=kind, seen=seen, last=only, turns=turns)
         return cast(Tensor, self.norm(x if last is None else x[:, -last:], kind))
 
 

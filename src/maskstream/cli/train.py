@@ -96,6 +96,20 @@ OnNan = Annotated[
     Literal["stop", "skip"],
     typer.Option(help="What a loss or gradient that is not finite does: stop the run, or skip its step."),
 ]
+Guard = Annotated[
+    Literal["auto", "off", "log", "stop", "rollback"],
+    typer.Option(
+        help="What is done where features have collapsed: log a warning, stop, or go back to the last sound checkpoint "
+        "with a lower learning rate; auto logs, for models that may collapse."
+    ),
+]
+Probe = Annotated[
+    str | None,
+    typer.Option(
+        help="A labelled split; k-NN and a linear probe of its samples are measured meanwhile.", show_default=False
+    ),
+]
+ProbeEvery = Annotated[int, typer.Option(min=1, help="Steps between two measurements of --probe.")]
 Val = Annotated[
     str | None,
     typer.Option(help="A held-out split on which the recipe's scores are measured meanwhile.", show_default=False),
@@ -142,6 +156,8 @@ def train(
     parallel: Parallel = "ddp",
     replicas: Replicas = 1,
     on_nan: OnNan = "stop",
+    guard: Guard = "auto",
+    guard_every: Annotated[int, typer.Option(min=1, help="Steps between two measurements of the guard.")] = 20,
     device: Device = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
     cache: Cache = None,
@@ -152,6 +168,8 @@ def train(
     every: Every = 500,
     best: Best = None,
     same_split: SameSplit = False,
+    probe: Probe = None,
+    probe_every: ProbeEvery = 500,
     tensorboard: Tensorboard = False,
     profile: Profile = None,
     resume: Resume = True,
@@ -186,10 +204,14 @@ def train(
         parallel=parallel,
         replicas=replicas,
         on_nan=on_nan,
+        guard=guard,
+        guard_every=guard_every,
         val=val,
         every=every,
         best=best,
         same_split=same_split,
+        probe=probe,
+        probe_every=probe_every,
         tensorboard=tensorboard,
         profile=None if profile is None else _steps(profile),
         save_every=save_every,

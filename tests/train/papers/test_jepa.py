@@ -17,7 +17,7 @@ from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import ResumeError
 from maskstream.train import Trainer, load_model
 from maskstream.train.core.export import FileSum
-from maskstream.train.papers.jepa.model import ImageJepaConfig
+from maskstream.train.papers.jepa.model import ImageJepaConfig, VideoJepaConfig
 from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split
@@ -90,6 +90,83 @@ def test_the_encoder_is_that_of_transformers():
         found = model.token_features(batch)
     assert expected.std() > 0.1
     assert (found - expected).abs().max() < 1e-9
+
+
+CLIP = TokenGrid(axes=("t", "h", "w"), shape=(3, 4, 4), patch=(2, 4, 4))
+
+
+def rotary_names(block, layer, of):
+    """The weights of a block by the names of transformers."""
+    own = {}
+    for kind in ("weight", "bias"):
+        parts = zip(("query", "key", "value"), getattr(block.attention.qkv, kind).chunk(3), strict=True)
+        own |= {f"{of}.layer.{layer}.attention.{name}.{kind}": part for name, part in parts}
+        modules = {"attention.proj": block.attention.out, "mlp.fc1": block.mlp.up, "mlp.fc2": block.mlp.down}
+        modules |= {"norm1": block.norm1.of[0], "norm2": block.norm2.of[0]}
+        own |= {f"{of}.layer.{layer}.{name}.{kind}": getattr(part, kind) for name, part in modules.items()}
+    return own
+
+
+def test_encoder_and_predictor_of_clips_are_those_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    c = VideoJepaConfig(
+        width=64, depth=2, heads=4, predictor_width=40, predictor_depth=2, predictor_heads=2, masks=2, distance="l1"
+    )
+    model = c.build({"video": CLIP})
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    model = model.double()
+    config = transformers.VJEPA2Config(
+        patch_size=4, crop_size=16, frames_per_clip=6, tubelet_size=2, hidden_size=64, num_hidden_layers=2,
+        num_attention_heads=4, mlp_ratio=4, pred_hidden_size=40, pred_num_hidden_layers=2, pred_num_attention_heads=2,
+        pred_num_mask_tokens=2, attn_implementation="sdpa",
+    )  # fmt: skip
+    theirs = transformers.VJEPA2Model(config).double().eval()
+    own = {}
+    for of, part in (("encoder", model.encoder), ("predictor", model.predictor)):
+        for i, block in enumerate(part.stack.blocks):
+            own |= rotary_names(block, i, of)
+        own |= {f"{of}.layernorm.{n}": getattr(part.stack.norm.of[0], n) for n in ("weight", "bias")}
+    proj, e = model.encoder.embed, "encoder.embeddings.patch_embeddings.proj"
+    own |= {f"{e}.weight": proj.weight.view(64, 3, 2, 4, 4), f"{e}.bias": proj.bias}
+    for name, part in (("embeddings.predictor_embeddings", model.predictor.bridge), ("proj", model.predictor.head)):
+        own |= {f"predictor.{name}.{n}": getattr(part, n) for n in ("weight", "bias")}
+    own["predictor.embeddings.mask_tokens"] = model.predictor.mask_tokens[:, None, None]
+    theirs.load_state_dict(own)
+    pixels = torch.randn(2, 6, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    cubes = pixels.view(2, 3, 2, 3, 4, 4, 4, 4).permute(0, 1, 4, 6, 3, 2, 5, 7).reshape(2, 48, 96)
+    order = torch.stack([torch.randperm(48, generator=torch.Generator().manual_seed(i)) for i in range(2)])
+    seen, asked = order[:, :20].sort(dim=1).values, order[:, 25:].sort(dim=1).values
+    with torch.no_grad():
+        index = torch.arange(48).expand(2, -1)
+        whole = model.encoder(cubes, index)
+        given = theirs(pixels, context_mask=[seen], target_mask=[asked])
+        assert (whole - given.last_hidden_state).abs().max() < 1e-9
+        assert whole.std() > 0.1
+        context = whole.gather(1, seen[..., None].expand(-1, -1, 64))
+        made = model.predictor([context], [seen], [asked])[0]
+    expected = given.predictor_output.last_hidden_state  # by the token of the second mask, for all rows
+    assert (made[1] - expected[1]).abs().max() < 1e-9
+    assert (made[0] - expected[0]).abs().max() > 1e-3, "the first mask has a token of its own"
+
+
+def test_the_two_masks_of_a_clip_count_alike_and_its_teacher_runs_once(tmp_path):
+    recipe = chosen_recipe("vjepa2-tiny", CUTS["vjepa2"])
+    loader = recipe.loader(write_split("video", tmp_path / "video"), steps=1, device="cpu", threads=1)
+    batch = next(iter(loader))
+    loader.close()
+    model = recipe.build()
+    assert torch.equal(batch.video[0], batch.video[1])
+    rows = []
+    with torch.no_grad():
+        made, known = model.predict(batch.video, batch.mask), model.targets(batch.video)
+        for i, (target, count) in enumerate(zip(batch.mask.target, batch.mask.n_target.tolist(), strict=True)):
+            rows.append((made[i, :count] - known[i, target[:count]]).abs().mean())
+        assert abs(model.loss(batch).loss() - torch.stack(rows).mean()) < 1e-5
+    with pytest.raises(ValueError, match="views that differ in masks alone"):
+        replace(recipe, data=replace(recipe.data, views=1))
 
 
 def plain_block(x, block, heads):

@@ -42,7 +42,7 @@ from maskstream.train.evaluate.features import (
 from maskstream.train.evaluate.patches import nearest_visible
 from maskstream.train.nn.grid import gather_tokens
 
-from .model import ImageJepaConfig, Jepa, blocks_of
+from .model import ImageJepaConfig, Jepa, VideoJepaConfig, blocks_of
 
 MEASURED, AT_ONCE = 256, 32
 """The largest number of samples whose predictions are measured, and how many are in a batch."""
@@ -67,7 +67,8 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: SplitLocation, sho
     measured = list(read_shuffled(replace(config, **changed), data, most=MEASURED, size=AT_ONCE))
     with torch.inference_mode():
         predicted = _measured(model, measured)
-        features = torch.cat([model.features(batch) for batch in measured])
+        one_each = slice(None, None, model.config.masks)
+        features = torch.cat([model.features(batch)[one_each] for batch in measured])
         made = model.reconstructed(measured[0])
     drawn = Compared(
         title="Predicted features, drawn as tokens of other samples",
@@ -76,7 +77,7 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: SplitLocation, sho
         made=made,
         rows=range(min(shown, len(measured[0]))),
     )
-    sets = _neighbours(features, torch.cat([_pictures(batch) for batch in measured]), shown)
+    sets = _neighbours(features, torch.cat([_pictures(batch)[one_each] for batch in measured]), shown)
     return Evaluation(
         scores=(*_by_class(model, config, data), predicted),
         notes=Spread.of(features).to_dict(),
@@ -185,4 +186,4 @@ def _pictures(batch: ImageBatch | VideoBatch) -> Tensor:
     return batch.image if isinstance(batch, ImageBatch) else batch.video[:, 0]
 
 
-EVALUATIONS = {ImageJepaConfig: evaluate}
+EVALUATIONS = {ImageJepaConfig: evaluate, VideoJepaConfig: evaluate}

@@ -8,6 +8,9 @@ would leave no loss: such a run has collapsed.
 I-JEPA (Assran et al., 2023) predicts each block of targets by itself: the mask tokens of two blocks do not see each
 other. Masks without blocks are one block of all their targets.
 
+V-JEPA 2 (Assran et al., 2025) masks one clip several times, with one mask in each view, and predicts all targets of a
+mask at once. Its tokens have no position vectors: queries and keys of all blocks are turned by their places.
+
 The teacher is a part of the model: it lies in its checkpoints, whose sums cover it, divided among ranks as all weights
 are, and in model.safetensors. It is the encoder that features come from, as in the authors' evaluations.
 
@@ -25,18 +28,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import BlockMaskBatch, Linear, MaskBatch
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.distributed import local_rows
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import TokenKind
-from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
-from maskstream.train.nn.transformer import BlockSizes, TransformerBlock
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, VideoTokens
+from maskstream.train.nn.transformer import BlockSizes, Stack, TransformerBlock, Turns
 
 Distance = Literal["smooth l1", "l1", "l2"]
 """How far a prediction is from its target, a mean over channels: Huber's with 1 as the bound, the absolute difference,
@@ -48,7 +53,8 @@ class JepaConfig(ModelConfig[BatchT]):
     """The sizes of encoder and predictor; the defaults are those of ViT-B.
 
     momentum: the share of the teacher that stays in each step, a law of the run's progress. distance: of predictions
-    from targets. eps: of all layer norms. std: the deviation of initial weights.
+    from targets. eps: of all layer norms. std: the deviation of initial weights. masks: how many views of a sample are
+    the same and differ in their masks alone (`augment.SharedCrop`); the teacher sees them once.
     """
 
     width: int = 768
@@ -60,16 +66,27 @@ class JepaConfig(ModelConfig[BatchT]):
     mlp_ratio: int = 4
     eps: float = 1e-6
     std: float = 0.02
+    masks: int = 1
     momentum: ProgressLaw = field(default_factory=lambda: Linear(start=0.996, end=1.0))
     distance: Distance = "smooth l1"
 
     def __post_init__(self) -> None:
         for part in ("", "predictor_"):
             self.need_heads(f"{part}width", f"{part}heads", of=2)
-        self.need_least("depth", "predictor_depth", "mlp_ratio")
+        self.need_least("depth", "predictor_depth", "mlp_ratio", "masks")
         self.need_choices(distance=Distance)
         if self.std <= 0:
             raise ValueError(f"std is a deviation above 0, got {self.std}")
+
+    def check(self, data: DataConfig[BatchT]) -> None:
+        """ValueError where the views that differ in their masks alone are not there."""
+        shared = isinstance(getattr(data, "augment", None), SharedCrop | CenterCrop)
+        views, colour = getattr(data, "views", 1), getattr(data, "colour", None)
+        if self.masks > 1 and (views != self.masks or not shared or colour is not None):
+            raise ValueError(
+                f"model.masks={self.masks} needs as many views that differ in masks alone, got views={views}; set "
+                f"data.views={self.masks}, data.augment.kind=SharedCrop and data.colour=null"
+            )
 
     @abstractmethod
     def tokens(self, grids: Grids) -> TokenKind[BatchT]:
@@ -88,21 +105,22 @@ class Jepa(Model[BatchT]):
     def __init__(self, config: JepaConfig[BatchT], grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config
-        self.tokens = tokens = config.tokens(grids)
-        self.encoder = VisibleEncoder(
-            [tokens.n_inputs], [tokens.positions(c.width)], BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps)
-        )
-        self.predictor = TokenDecoder(
-            c.width,
-            [c.width],
-            [tokens.positions(c.predictor_width)],
-            BlockSizes(c.predictor_depth, c.predictor_heads, c.mlp_ratio, c.eps),
-            bias=True,
-        )
+        self.tokens = config.tokens(grids)
+        self.encoder, self.predictor = self._parts()
         for part in (self.encoder, self.predictor):
             _init_weights(part, c.std)
-        nn.init.trunc_normal_(self.predictor.mask_token, std=c.std)
         self.teacher = deepcopy(self.encoder)
+
+    def _parts(self) -> tuple[nn.Module, nn.Module]:
+        """The encoder and the predictor, which are called as a VisibleEncoder and a TokenDecoder are."""
+        c, tokens = self.config, self.tokens
+        encoder = VisibleEncoder(
+            [tokens.n_inputs], [tokens.positions(c.width)], BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps)
+        )
+        sizes = BlockSizes(c.predictor_depth, c.predictor_heads, c.mlp_ratio, c.eps)
+        predictor = TokenDecoder(c.width, [c.width], [tokens.positions(c.predictor_width)], sizes, bias=True)
+        nn.init.trunc_normal_(predictor.mask_token, std=c.std)
+        return encoder, predictor
 
     def unused(self, data: DataConfig[BatchT]) -> list[nn.Parameter]:
         """The teacher's parameters, which no gradient moves."""
@@ -123,11 +141,13 @@ class Jepa(Model[BatchT]):
         torch._foreach_lerp_(teacher, encoder, share)
 
     def loss(self, batch: BatchT) -> Losses:
-        """The mean distance of predictions from the teacher's output over the tokens of all blocks."""
+        """The mean distance of predictions from the teacher's output, over the tokens of a row, then over rows."""
         data, mask = self.tokens.of(batch)
         index, valid, weight = blocks_of(mask)
-        error = self.distance(self.predict(data, mask), gather_tokens(self.targets(data), index.flatten(1)))
-        return Losses(parts={"prediction": weighted(error, (weight * valid).flatten(1))})
+        known = self.targets(data[:: self.config.masks]).repeat_interleave(self.config.masks, dim=0)
+        error = self.distance(self.predict(data, mask), gather_tokens(known, index.flatten(1)))
+        counts, real = (weight * valid).flatten(1), valid.flatten(1).sum(dim=1, keepdim=True)
+        return Losses(parts={"prediction": weighted(error, counts.to(error.dtype) / real.clamp_min(1))})
 
     def distance(self, made: Tensor, wanted: Tensor) -> Tensor:
         """The distance of each token, float32 (B, M)."""
@@ -188,6 +208,12 @@ class Jepa(Model[BatchT]):
         """The teacher's output for all tokens of a batch, none of them hidden: (B, N, D)."""
         return self._encode(self.teacher, self.tokens.media(batch))
 
+    def watched(self, batch: BatchT) -> dict[str, Tensor]:
+        """The mean over tokens of what the encoder, and of what the teacher makes of whole samples: (B, D) each."""
+        data = self.tokens.media(batch)
+        parts = {"features": self.encoder, "targets": self.teacher}
+        return {name: self._encode(one, data).float().mean(dim=1) for name, one in parts.items()}
+
     encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "teacher")
     """What its features are made by."""
 
@@ -200,7 +226,7 @@ class Jepa(Model[BatchT]):
         """The mean of the teacher's output over all tokens, float32 (B, D)."""
         return self.token_features(batch).float().mean(dim=1)
 
-    def _encode(self, encoder: VisibleEncoder, data: Tensor) -> Tensor:
+    def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
         """What an encoder makes of all tokens: (B, N, D)."""
         index = torch.arange(self.tokens.n_tokens, device=data.device).expand(len(data), -1)
         return cast(Tensor, encoder(self.tokens.inputs(self.tokens.split(data)), index))
@@ -247,3 +273,100 @@ class ImageJepaConfig(JepaConfig[ImageBatch]):
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""
         return ImageTokens(grids["image"], "pixels", self.positions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoJepaConfig(JepaConfig[VideoBatch]):
+    """The sizes of a JEPA of cubes of video, whose queries and keys are turned by time, row and column."""
+
+    def __post_init__(self) -> None:
+        JepaConfig.__post_init__(self)
+        for part in ("", "predictor_"):
+            channels = getattr(self, f"{part}width") // getattr(self, f"{part}heads")
+            if channels < 6 or channels % 2:
+                raise ValueError(f"a head turns an even number of 6 channels or more, got {channels}; use fewer heads")
+
+    def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
+        """Cubes on the grid "video"."""
+        return VideoTokens(grids["video"], "pixels")
+
+    def make(self, grids: Grids) -> VideoJepa:
+        """See ModelConfig."""
+        return VideoJepa(self, grids)
+
+
+class VideoJepa(Jepa[VideoBatch]):
+    """The model of V-JEPA 2."""
+
+    def _parts(self) -> tuple[nn.Module, nn.Module]:
+        return RotaryEncoder(self.config, self.tokens), RotaryPredictor(self.config, self.tokens)
+
+
+class RotaryEncoder(nn.Module):
+    """Encodes visible tokens: an embedding, then blocks whose queries and keys are turned by places."""
+
+    def __init__(self, config: JepaConfig[VideoBatch], tokens: TokenKind[VideoBatch]) -> None:
+        super().__init__()
+        c = config
+        self.embed = nn.Linear(tokens.n_inputs, c.width)
+        self.turns = RotaryPlaces(tokens.grid, c.width // c.heads)
+        self.stack = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps, rotary=True)
+
+    def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
+        """See VisibleEncoder."""
+        mask = None if valid is None else valid[:, None, None, :]
+        return cast(Tensor, self.stack(self.embed(inputs), mask, turns=self.turns(visible)))
+
+
+class RotaryPredictor(nn.Module):
+    """Predicts targets from the encoded visible tokens followed by mask tokens. Each mask of a clip has a mask token of
+    its own, which begins as 0.
+    """
+
+    TABLES: ClassVar[tuple[str, ...]] = ("mask_tokens",)
+
+    def __init__(self, config: JepaConfig[VideoBatch], tokens: TokenKind[VideoBatch]) -> None:
+        super().__init__()
+        c, width = config, config.predictor_width
+        self.bridge = nn.Linear(c.width, width)
+        self.mask_tokens = nn.Parameter(torch.zeros(c.masks, width))
+        self.turns = RotaryPlaces(tokens.grid, width // c.predictor_heads)
+        self.stack = Stack(c.predictor_depth, width, c.predictor_heads, c.mlp_ratio, c.eps, rotary=True)
+        self.head = nn.Linear(width, c.width)
+
+    def forward(
+        self, encoded: list[Tensor], visible: list[Tensor], target: list[Tensor], valid: Tensor | None = None
+    ) -> list[Tensor]:
+        """See TokenDecoder."""
+        seen, count = self.bridge(encoded[0]), target[0].shape[1]
+        which = torch.arange(len(seen), device=seen.device) % len(self.mask_tokens)
+        asked = self.mask_tokens[which].to(seen.dtype)[:, None].expand(-1, count, -1)
+        mask = None if valid is None else valid[:, None, None, :]
+        turns = self.turns(torch.cat((visible[0], target[0]), dim=1))
+        return [self.head(self.stack(torch.cat((seen, asked), dim=1), mask, last=count, turns=turns))]
+
+
+class RotaryPlaces(nn.Module):
+    """The turns of tokens of a grid (t, h, w), as in the code of V-JEPA 2: a third of a head's channels, rounded down
+    to an even number, for each axis, and none for those that are left over.
+
+    Channels 2i and 2i + 1 are turned in one plane, but by the entries 2i and 2i + 1 of a list of frequencies that is
+    there twice: an oversight of the authors' code, which says so, that all their weights were trained with.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, grid: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        own = 2 * (channels // len(grid) // 2)
+        rates = torch.pow(10000.0, -torch.arange(own // 2, dtype=torch.float64) / (own / 2)).repeat(2)
+        places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in grid))
+        angles = (places[:, :, None] * rates).flatten(1)
+        angles = F.pad(angles, (0, channels - angles.shape[1]))
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, index: Tensor) -> Turns:
+        """The turns (B, 1, L, d) of the tokens `index` int64 (B, L)."""
+        return self.cos[index][:, None], self.sin[index][:, None]

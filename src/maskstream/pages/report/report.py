@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from maskstream.pages.page import page, write_page
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import local_path
 from maskstream.train.core.export import load_model, weights_sum
+from maskstream.train.core.guard import LEAST
 from maskstream.train.core.metrics import StepMetrics, read_metrics
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
@@ -225,7 +226,8 @@ class RunCurves:
 
     edge: losses above it are drawn at it; None where there are none. window: steps in the running mean of the loss.
     last_loss: mean of the last `last_steps` steps. of: the loss, and that of a trivial predictor; baseline_at: its
-    position in the chart, from 0 (top) to 1. val: of each score of the validations while it trained.
+    position in the chart, from 0 (top) to 1. val: of each score of the validations while it trained. spread: of each
+    measure of the guard, with the place of the line below which a run has collapsed, None where it has none.
     """
 
     steps: int
@@ -242,6 +244,7 @@ class RunCurves:
     data_wait: Chart
     mean_data_wait: float
     val: tuple[tuple[str, Chart], ...]
+    spread: tuple[tuple[str, Chart, float | None, float | None], ...] = ()
 
 
 def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
@@ -273,19 +276,27 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
         median_clips_per_s=float(np.median(rate)),
         data_wait=_small(steps, 100.0 * wait, 0.0, 100.0),
         mean_data_wait=float(wait.mean()),
-        val=_validated(rows),
+        val=tuple((name, _small(*found)) for name, found in _measured(rows, "val")),
+        spread=tuple(_spread(name, *found) for name, found in _measured(rows, "spread")),
     )
 
 
-def _validated(rows: Sequence[StepMetrics]) -> tuple[tuple[str, Chart], ...]:
-    """A chart of each score that was measured while the model trained."""
-    names = dict.fromkeys(name for row in rows for name in row.val)
-    charts = []
+def _measured(rows: Sequence[StepMetrics], of: Literal["val", "spread"]) -> list[tuple[str, tuple[Series, Series]]]:
+    """The steps and the values of each number that was measured while the model trained."""
+    names = dict.fromkeys(name for row in rows for name in getattr(row, of))
+    made = []
     for name in names:
-        found = [(row.step, row.val[name]) for row in rows if name in row.val]
+        found = [(row.step, getattr(row, of)[name]) for row in rows if name in getattr(row, of)]
         steps, values = np.array(found, dtype=np.float64).T
-        charts.append((name, _small(steps, values)))
-    return tuple(charts)
+        made.append((name, (steps, values)))
+    return made
+
+
+def _spread(name: str, steps: Series, values: Series) -> tuple[str, Chart, float | None, float | None]:
+    """The chart of a measure of the guard, its line, and the place of that in the chart."""
+    least = LEAST.get(name.rpartition(": ")[2])
+    chart = _small(steps, values, 0.0, *(() if least is None else (least,)))
+    return name, chart, least, None if least is None else chart.y_at(least)
 
 
 def _small(steps: Series, values: Series, *include: float) -> Chart:

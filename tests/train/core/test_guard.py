@@ -1,0 +1,208 @@
+"""Collapse: measures of the spread of features, and what a run does that falls below the line."""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from maskstream.pipelines.masks import Linear
+from maskstream.shards.format.manifest import Manifest
+from maskstream.train import Trainer, read_metrics
+from maskstream.train.core.collapse import Spread
+from maskstream.train.core.guard import MOST_ROLLBACKS, CollapseError, Guard
+from maskstream.train.evaluate.online import KNN, LINEAR, OnlineProbe
+from maskstream.train.papers.jepa.model import Jepa
+from maskstream.train.recipes import chosen_recipe
+
+from ...pipelines.every_modality import write_split
+from ..test_every_recipe import CUTS
+
+CPU = torch.device("cpu")
+
+
+def normal(n, d, rank=None):
+    rng = torch.Generator().manual_seed(0)
+    if rank is None:
+        return torch.randn(n, d, generator=rng, dtype=torch.float64)
+    return torch.randn(n, rank, generator=rng, dtype=torch.float64) @ torch.randn(rank, d, generator=rng).double()
+
+
+def test_the_measures_are_those_of_their_definitions():
+    x = normal(40, 7) + 2.0
+    found = Spread.of(x)
+    s = torch.linalg.svdvals(x)
+    p = s / s.sum()
+    assert found.rank_me == pytest.approx(float(torch.exp(-(p * p.log()).sum())))
+    values = torch.linalg.eigvalsh(torch.cov(x.T))
+    q = values / values.sum()
+    assert found.effective_rank == pytest.approx(float(torch.exp(-(q * q.log()).sum())))
+    assert found.variance == pytest.approx(float(x.var(dim=0, unbiased=False).sum() / x.square().mean(dim=0).sum()))
+    correlation = torch.corrcoef(x.T)
+    off = correlation[~torch.eye(7, dtype=torch.bool)]
+    assert found.covariance == pytest.approx(float(off.square().mean()))
+
+
+@pytest.mark.parametrize("shape", [(30, 8), (8, 30)])
+def test_the_measures_do_not_depend_on_scale_and_see_collapse(shape):
+    x = normal(*shape)
+    one, other = Spread.of(x), Spread.of(1e-3 * x)
+    assert one.to_dict() == pytest.approx(other.to_dict())
+    assert one.variance > 0.8
+    assert one.effective_rank > 5
+    same = Spread.of(torch.ones(shape))
+    assert (same.variance, same.covariance) == (0.0, 1.0)
+    assert same.rank_me == pytest.approx(1.0)
+    line = Spread.of(normal(*shape, rank=1))
+    assert line.effective_rank == pytest.approx(1.0)
+    assert line.covariance == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="two samples or more"):
+        Spread.of(x[:1])
+
+
+CUT = (*CUTS["ijepa"], "batch_size=4", "schedule.steps=8")
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write_split("image", tmp_path_factory.mktemp("guard") / "image")
+
+
+def trainer_of(split, out, *, collapse=None, **options):
+    """A small I-JEPA run; while `collapse(lr)` holds, the watched vectors of the samples are the same."""
+    recipe = chosen_recipe("ijepa-tiny", CUT)
+    loader = recipe.loader(split, steps=8, device="cpu", threads=1)
+    trainer = Trainer(recipe, loader, out, steps=8, progress=False, guard_every=1, **options)
+    if collapse is not None:
+        own = trainer.model.watched
+
+        def watched(batch):
+            lr = trainer.optimiser.param_groups[0]["lr"]
+            return {name: x * 0 + 1 if collapse(trainer.step, lr) else x for name, x in own(batch).items()}
+
+        trainer.model.watched = watched
+    return trainer
+
+
+def always(step, lr):
+    return step > 3
+
+
+def test_a_collapse_is_logged_once_a_time_and_its_measures_are_in_the_metrics(split, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        trainer_of(split, tmp_path, collapse=always, guard="log").run()
+    told = [r.getMessage() for r in caplog.records if "have collapsed" in r.getMessage()]
+    assert len(told) == 2, "steps 4 and 5, 6 and 7 are below the line; 8 is below it once"
+    assert "after step 5: features: variance is 0, below 0.005" in told[0]
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert all({"features: variance", "targets: rank me"} <= row.spread.keys() for row in rows)
+    assert rows[7].spread["features: variance"] == 0.0 < rows[0].spread["features: variance"]
+
+
+def test_a_collapse_stops_a_run(split, tmp_path):
+    with pytest.raises(CollapseError, match=r"collapsed after step 5: .*start over with a lower base_lr"):
+        trainer_of(split, tmp_path, collapse=always, guard="stop").run()
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 5
+
+
+def test_a_run_rolls_back_to_its_last_sound_checkpoint_with_a_lower_rate_and_ends(split, tmp_path):
+    whole = trainer_of(split, tmp_path / "whole")
+    whole.run()
+    trainer = trainer_of(
+        split, tmp_path / "back", collapse=lambda step, lr: step > 3 and lr > 3e-5, guard="rollback", save_every=2
+    )
+    assert whole.recipe.schedule.lr(4, 8, 4) > 3e-5
+    trainer.run()
+    one, other = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "back"))
+    assert [row.step for row in other] == list(range(1, 9))
+    backs = trainer._tally.rollbacks
+    assert backs[0].to == 2
+    assert backs[0].at == 5
+    assert [row.loss for row in other[:2]] == [row.loss for row in one[:2]]
+    assert other[7].lr == pytest.approx(one[7].lr * 0.3 ** len(backs))
+    saved = json.loads((tmp_path / "back/checkpoints/step-00000008/state.json").read_bytes())
+    assert [back["to"] for back in saved["tally"]["rollbacks"]] == [back.to for back in backs]
+
+
+def test_a_run_without_a_checkpoint_rolls_back_to_its_first_weights(split, tmp_path):
+    trainer = trainer_of(split, tmp_path, collapse=lambda step, lr: not trainer._tally.rollbacks, guard="rollback")
+    trainer.run()
+    assert [(back.at, back.to) for back in trainer._tally.rollbacks] == [(2, 0)]
+    plain = trainer_of(split, tmp_path / "plain")
+    plain.run(until=1)
+    rows = (read_metrics(tmp_path / name / "metrics.jsonl")[0] for name in ("", "plain"))
+    assert len({row.loss for row in rows}) == 1
+
+
+def test_a_run_that_collapses_again_and_again_ends(split, tmp_path):
+    trainer = trainer_of(split, tmp_path, collapse=lambda step, lr: True, guard="rollback")
+    with pytest.raises(CollapseError, match=f"and so they had {MOST_ROLLBACKS} times before"):
+        trainer.run()
+
+
+def test_auto_watches_models_that_may_collapse_alone(split, recipe):
+    assert Guard(chosen_recipe("ijepa-tiny", CUT).build(), "auto", 1, CPU).mode == "log"
+    assert Guard(recipe.build(), "auto", 1, CPU).mode == "off"
+    assert Guard(recipe.build(), "stop", 1, CPU).mode == "stop"
+    no_features = chosen_recipe("vq-tiny", CUTS["vq"]).build()
+    with pytest.raises(ValueError, match="gives none; use 'off'"):
+        Guard(no_features, "log", 1, CPU)
+
+
+def test_a_forced_collapse_is_caught_and_a_sound_run_is_not(split, tmp_path, monkeypatch):
+    """Without stop-gradient and momentum the targets follow the predictions."""
+    recipe = chosen_recipe("ijepa-tiny", (*CUTS["ijepa"], "batch_size=8", "schedule.base_lr=0.3"))
+    model = replace(recipe.model, momentum=Linear(start=0.0, end=0.0))
+
+    def train(of, out):
+        loader = of.loader(split, steps=60, device="cpu", threads=1)
+        Trainer(of, loader, out, steps=60, progress=False, guard="stop", guard_every=5).run()
+
+    train(recipe, tmp_path / "sound")
+
+    def open_targets(self, data):
+        found = self._encode(self.encoder, data)
+        return torch.nn.functional.layer_norm(found, found.shape[-1:])
+
+    monkeypatch.setattr(Jepa, "targets", open_targets)
+    with pytest.raises(CollapseError):
+        train(replace(recipe, model=model), tmp_path / "open")
+
+
+def test_a_probe_reads_classes_while_a_model_trains(split, tmp_path):
+    recipe = chosen_recipe("ijepa-tiny", CUT)
+    probe = OnlineProbe.of(recipe.data, split, Manifest.load(split), every=3)
+    loader = recipe.loader(split, steps=8, device="cpu", threads=1)
+    Trainer(recipe, loader, tmp_path / "probed", steps=8, progress=False, probe=probe).run()
+    rows = read_metrics(tmp_path / "probed/metrics.jsonl")
+    assert [row.step for row in rows if row.val] == [3, 6, 8]
+    assert all(0 <= value <= 1 for row in rows for value in row.val.values())
+    plain = trainer_of(split, tmp_path / "plain")
+    plain.run()
+    assert [row.loss for row in rows] == [row.loss for row in read_metrics(tmp_path / "plain/metrics.jsonl")]
+
+
+def test_a_probe_finds_classes_that_features_tell_and_none_that_they_do_not():
+    labels = torch.arange(200) % 4
+    rng = torch.Generator().manual_seed(0)
+    good = torch.nn.functional.one_hot(labels, 4) + 0.1 * torch.randn(200, 4, generator=rng)
+    noise = torch.randn(200, 300, generator=rng)
+
+    class Fixed(torch.nn.Module):
+        def __init__(self, x):
+            super().__init__()
+            self.x = x
+
+        def features(self, batch):
+            return self.x
+
+    class Whole:
+        def to(self, device):
+            return self
+
+    probe = OnlineProbe(batches=[(Whole(), torch.arange(200))], labels=labels, every=1)
+    shuffled = replace(probe, labels=labels[torch.randperm(200, generator=rng)])
+    for name in (KNN, LINEAR):
+        assert probe.measure(Fixed(good), CPU)[name] > 0.95
+        assert shuffled.measure(Fixed(noise), CPU)[name] < 0.5

@@ -1,0 +1,94 @@
+"""A probe that is measured while a model trains: what k-NN and a linear layer read from its features of few samples.
+
+The samples are decoded once, before the run, and stay in memory. One half of them is known, the other is asked for, so
+the split may be one that the run has never seen. The linear layer is fitted in closed form (ridge regression of the
+classes, 0 or 1), which costs less than a step. Figures of a finished run are those of `maskstream probe`, which has
+more samples and chooses its penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.stream.batch import Batch
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.train.core.model import Model
+
+from .evaluation import accuracy
+from .features import GivesFeatures, has_label_lists, knn_scores, labelled_batches, without_augmentation
+
+SAMPLES, AT_ONCE = 512, 64
+"""How many samples are measured, half of them known, and how many are in a batch."""
+NEIGHBOURS, PENALTY = 10, 1e-2
+"""Of k-NN; and of the linear layer on standardised features, as a share of the known samples."""
+KNN, LINEAR = "right classes by k-NN, online", "right classes by a linear layer, online"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineProbe:
+    """batches: of the samples, with the rows that count int64 (R,); labels: of all, int64 (n,). every: steps between
+    measurements.
+    """
+
+    batches: Sequence[tuple[Batch, Tensor]]
+    labels: Tensor
+    every: int
+
+    @classmethod
+    def of(cls, config: DataConfig[Any], train: SplitLocation, data: Manifest, *, every: int) -> Self:
+        """The probe of a recipe's data config on the split `data`. ValueError for fewer than 4 labelled samples, or
+        for samples that have lists of classes.
+        """
+        if has_label_lists(data):
+            raise ValueError(f"the samples of {data} have lists of classes; a probe while training takes one label")
+        plain = without_augmentation(config, train)
+        found = [
+            (batch, rows, labels)
+            for batch, rows, labels in labelled_batches(plain, data, size=AT_ONCE, samples=SAMPLES, several=False)
+            if len(rows)
+        ]
+        count = sum(len(labels) for *_, labels in found)
+        if count < 4:
+            raise ValueError(f"{data} has {count} labelled samples, and a probe needs 4; give a split with labels")
+        labels = torch.cat([labels for *_, labels in found])
+        return cls(batches=[(batch, rows) for batch, rows, _ in found], labels=labels, every=every)
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether the model is measured after `step` of `steps`; the last is too."""
+        return step == steps or step % self.every == 0
+
+    def measure(self, model: Model[Any], device: torch.device) -> Mapping[str, float]:
+        """The share of right classes by both probes. ValueError for a model without features."""
+        if not isinstance(model, GivesFeatures):
+            raise ValueError(f"a {type(model).__name__} gives no features, so it cannot be probed; leave out --probe")
+        parts = [model.features(batch.to(device))[rows.to(device)].float().cpu() for batch, rows in self.batches]
+        x = torch.cat(parts)
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))  # samples may be sorted by class
+        some, others = order[: len(x) // 2], order[len(x) // 2 :]
+        known, asked, labels, true = x[some], x[others], self.labels[some], self.labels[others]
+        has = F.one_hot(labels, int(self.labels.max()) + 1).float()
+        mean, deviation = known.mean(dim=0), known.std(dim=0).clamp_min(1e-6)
+        known, asked = ((one - mean) / deviation for one in (known, asked))
+        return {
+            KNN: accuracy(knn_scores(known, has, asked, NEIGHBOURS), true),
+            LINEAR: accuracy(_ridge(known.double(), has.double(), asked.double()), true),
+        }
+
+
+def _ridge(known: Tensor, has: Tensor, asked: Tensor) -> Tensor:
+    """The scores of each class by ridge regression, float64 (m, C), in whichever of n x n or D x D is smaller."""
+    mean, (n, width) = has.mean(dim=0), known.shape
+    gram = known @ known.T if n < width else known.T @ known
+    gram = gram + PENALTY * n * torch.eye(len(gram), dtype=known.dtype)
+    if n < width:
+        weights: Tensor = known.T @ torch.linalg.solve(gram, has - mean)
+    else:
+        weights = torch.linalg.solve(gram, known.T @ (has - mean))
+    return asked @ weights + mean
