@@ -4,7 +4,9 @@ The samples of an epoch, in the seed's order, are cut into blocks of equally man
 many rows. So what stands before a row is a multiplication: any position is found without the rows before it, and no
 buffer is saved. Within a block each row takes the next samples, until its share of the block's tokens is reached. Then
 the counts of its masks are scaled, by the same factor and within a bound, so that the row is full. The few samples that
-are left at the end of a block go where there is room. One that fits nowhere is left out of the epoch.
+are left at the end of a block go where there is room. One that fits nowhere is left out of the epoch. Blocks are as
+large as lets them hold all samples of an epoch. Rows are counted through all epochs: those that fill no batch at the
+end of an epoch begin the next one.
 
 Rows differ in what they cost to decode. In a global batch they are ordered so that each half, third or quarter of it
 costs about as much, and no rank waits for another.
@@ -250,10 +252,28 @@ class RowSamples:
                 f"row_tokens={self.room.tokens}: {n} samples do not fill one row, which takes {per_row:.0f}; lower "
                 "row_tokens, or pass shuffle=False to see every sample once"
             )
+        numbers = range(max(most // 2, 1), most + 1)
+        if (fitted := self._fitted(per_row, numbers)) is not None:
+            return fitted
         # Of all sizes of blocks from half the largest on, the one with which an epoch leaves out the fewest samples.
-        sizes = {rows: max(round(rows * per_row / lanes), 1) * lanes for rows in range(max(most // 2, 1), most + 1)}
+        sizes = {rows: max(round(rows * per_row / lanes), 1) * lanes for rows in numbers}
         rows = max(sizes, key=lambda rows: (n // sizes[rows] * sizes[rows], rows))
         return self.split.order(sizes[rows]), rows
+
+    def _fitted(self, per_row: float, numbers: range) -> tuple[Order, int] | None:
+        """Blocks that hold all samples of an epoch, and of so many rows that counts change least by it; None where they
+        would change by more than a quarter of what they may.
+        """
+        lanes = self.split.lanes
+        each = self.split.order(lanes).n_batches  # samples of a lane
+        found = []
+        for rows in numbers:
+            exact = each * lanes / (rows * per_row)
+            for blocks in {max(int(exact), 1), int(exact) + 1}:
+                size = each // blocks * lanes
+                found.append((abs(size / (rows * per_row) - 1), -rows, size))
+        change, rows, size = min(found)
+        return (self.split.order(size), -rows) if size and change <= self.room.scaling / 4 else None
 
     @cached_property
     def in_order(self) -> list[tuple[PackedRow, int]]:
@@ -350,22 +370,29 @@ class RowOrder:
         order, rows = self.samples.blocks
         return order.n_batches * rows // self.global_batch
 
-    def rows(self, epoch: int, first: int = 0) -> Iterator[tuple[PackedRow, int]]:
-        """The rows of an epoch from number `first` on, each with the pixels that are decoded for it."""
+    def rows(self, first: int) -> Iterator[tuple[PackedRow, int]]:
+        """The rows from number `first` on, counted through all epochs, each with the pixels that are decoded for it.
+
+        When shuffled they have no end; in a validation each epoch has the same.
+        """
         if not self.shuffle:
             yield from self.samples.in_order[first:]
             return
         order, rows = self.samples.blocks
-        block, skipped = divmod(first, rows)
-        for samples in order.batches(epoch, block):
-            yield from rows_of(samples, self.samples.sizer.sizes(samples), self.samples.room, rows)[skipped:]
-            skipped = 0
+        epoch, at = divmod(first, order.n_batches * rows)
+        block, skipped = divmod(at, rows)
+        while True:
+            for samples in order.batches(epoch, block):
+                yield from rows_of(samples, self.samples.sizer.sizes(samples), self.samples.room, rows)[skipped:]
+                skipped = 0
+            epoch, block = epoch + 1, 0
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
-        size, rows = self.global_batch, self.rows(epoch, first * self.global_batch)
+        size, start = self.global_batch, self._first(epoch, first)
+        rows = self.rows(start)
         for batch in range(first, self.n_batches):
-            yield balanced([*islice(rows, size)], epoch, batch * size)
+            yield balanced([*islice(rows, size)], epoch, start + (batch - first) * size)
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
         """The same row again, since a row replaces its unusable samples itself."""
@@ -376,8 +403,12 @@ class RowOrder:
         return {**self.samples.identity(), "global_batch": self.global_batch}
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The position before batch `batch`, and the number of its first row in the epoch."""
-        return {"epoch": epoch, "batch": batch, "row": batch * self.global_batch}
+        """The position before batch `batch`, and the number of its first row."""
+        return {"epoch": epoch, "batch": batch, "row": self._first(epoch, batch)}
+
+    def _first(self, epoch: int, batch: int) -> int:
+        """The number of the first row of a batch, as `rows` counts them."""
+        return ((epoch * self.n_batches if self.shuffle else 0) + batch) * self.global_batch
 
 
 def balanced(rows: list[tuple[PackedRow, int]], epoch: int, first: int) -> GlobalBatch:

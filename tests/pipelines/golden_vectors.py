@@ -19,6 +19,10 @@ from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import MASKS, Linear, Piecewise, Random, TextMaskBatch
 from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.modalities.audio.reader import AudioClip
+from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
+from maskstream.pipelines.modalities.packed.clips import NativeClips
+from maskstream.pipelines.modalities.packed.native import NativeSamples
+from maskstream.pipelines.modalities.packed.sounds import NativeSounds
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.stream.mix import BySize, MixOrder, MixSamples
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
@@ -27,6 +31,7 @@ from maskstream.pipelines.stream.row_mix import RowMix, RowPart
 from maskstream.pipelines.stream.row_order import Room, RowSamples, RowSizes
 from maskstream.pipelines.stream.run_length import BudgetOrder
 from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.shards.media.fbank import Fbank
 
 from .masks.mask_table import SCHEMES, Scheme, draws_of, grid_of
 
@@ -110,6 +115,7 @@ def orders() -> Vectors:
     found["budget, sizes"] = budget().sizes().tolist()
     found["packed rows"] = packed_rows()
     found["packed rows of a mixture"] = mixed_rows()
+    found["packed clips"], found["packed sounds"] = (draws_of_kind(of) for of in (packed_clips(), packed_sounds()))
     rng = rng_of("reserve")
     found["reserve"] = [Order(shard_sizes=SIZES, global_batch=4).reserve(0, rng), mixture().reserve(21, rng)]
     return found
@@ -153,6 +159,66 @@ def packed_rows() -> list[Any]:
     order = RowSamples(split=split, sizer=Pictures(), room=Room(tokens=40, targets=130)).order(2)
     rows = chain.from_iterable(batch.packed or () for batch in islice(order.batches(EPOCH, 2), 3))
     return [[row.indexes.tolist(), row.shape[:, 1:].tolist(), row.visible.tolist()] for row in rows]
+
+
+class Listed:
+    """A manifest of 12 samples, of whose components the facts are made up."""
+
+    def __init__(self, **facts: npt.NDArray[Any]) -> None:
+        self.facts, self.offset = facts, np.ones(12, np.int64)
+
+    def component(self, name: str) -> "Listed":
+        return self
+
+    def keys(self, indexes: npt.NDArray[np.int64]) -> list[str]:
+        return [f"{index}" for index in indexes.tolist()]
+
+
+def packed_clips() -> NativeClips:
+    """Clips of 1 to 4 seconds of videos of 1 to 6."""
+    numbers = np.arange(12)
+    manifest = Listed(
+        width=64 + numbers * 37 % 217,
+        height=64 + numbers * 91 % 217,
+        n_frames=24 + 13 * numbers,
+        fps=np.array([24.0, 25.0, 30000 / 1001] * 4),
+    )
+    return NativeClips(
+        manifest=manifest,  # type: ignore[arg-type]
+        components=("mp4",),
+        over_run=Native(tubelet=2, least=4, most=256).resolved(shuffle=True),
+        native=Native(tubelet=2, least=4, most=256).resolved(shuffle=True),
+        mask=None,
+        fields=None,  # type: ignore[arg-type]
+        seed=SEED,
+        clip=VideoClip(seconds=(1, 4), fps=8, align=4),
+        profile="train",
+        longest=False,
+        colour=None,
+    )
+
+
+def packed_sounds() -> NativeSounds:
+    """Sounds of half a second to 12 seconds."""
+    numbers = np.arange(12)
+    return NativeSounds(
+        manifest=Listed(n_samples=8000 + 40000 * numbers, sample_rate=np.array([16000, 44100, 48000] * 4)),  # type: ignore[arg-type]
+        components=("flac",),
+        over_run=Native(least=16, most=512).resolved(shuffle=True),
+        native=Native(least=16, most=512).resolved(shuffle=True),
+        mask=None,
+        fields=None,  # type: ignore[arg-type]
+        seed=SEED,
+        clip=AudioClip(),
+        spectrogram=Spectrogram(features=Fbank(), frames=1, mean=0.0, deviation=1.0),
+    )
+
+
+def draws_of_kind(native: NativeSamples) -> list[Any]:
+    """The shapes, the crops and the costs of 12 samples."""
+    numbers = np.arange(12)
+    drawn = native.draw(GlobalBatch(indexes=numbers, epochs=np.full(12, EPOCH)))
+    return [drawn.shape.tolist(), drawn.crop.tolist(), drawn.pixels.tolist()]
 
 
 def mixture() -> MixOrder:

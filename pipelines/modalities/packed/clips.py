@@ -169,7 +169,7 @@ class NativeClips(NativeSamples):
         return NativeDraws(
             shape=np.stack([steps, crops.rows, crops.columns], axis=1),
             crop=np.stack([crops.width, crops.height], axis=1),
-            pixels=width * height * self._decoded(steps * self.native.tubelet, fps),
+            pixels=width * height * self._decoded(steps * self.native.tubelet, fps) // _PER_PIXEL,
         )
 
     def _decoded(self, frames: Int64Array, fps: npt.NDArray[np.float64]) -> Int64Array:
@@ -207,3 +207,5 @@ class NativeClips(NativeSamples):
 
 
 _FACTS = ("width", "height", "n_frames", "fps")
+_PER_PIXEL = 3
+"""How many pixels of a video cost as much to decode as one of an image (benchmarks/packed_rows.py)."""

@@ -19,8 +19,8 @@ from maskstream.shards.stores.base import Range
 
 from .native import NativeDraws, NativeSamples, Shape
 
-_PIXELS = 200
-"""What a sample of a sound costs to decode and to transform, in pixels of an image, in 1/1000."""
+_PIXELS = 12
+"""What a sample of a waveform costs to decode and to transform, in pixels of an image (benchmarks/packed_rows.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +128,7 @@ class NativeSounds(NativeSamples):
         whole = np.minimum(there, self.clip.n_samples).astype(np.int64)
         steps = np.clip(self._frames(whole) // self.native.patch, *self.steps)
         shape = np.stack([steps, np.full_like(steps, self.bands), np.ones_like(steps)], axis=1)
-        pixels = self._samples(steps * self.native.patch) * _PIXELS // 1000
+        pixels = self._samples(steps * self.native.patch) * _PIXELS
         return NativeDraws(shape=shape, crop=np.zeros((len(steps), 2), np.int64), pixels=pixels)
 
     def grid(self, shape: Shape) -> TokenGrid:

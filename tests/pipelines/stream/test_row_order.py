@@ -1,6 +1,7 @@
 """Packed rows: what fits, how counts are scaled, and that any position gives the rows that a whole epoch does."""
 
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -162,13 +163,30 @@ def test_rows_are_the_same_at_any_size_of_a_batch() -> None:
     by_number = [
         {
             int(n): row.indexes.tolist()
-            for batch in samples.order(size).batches(2)
+            for epoch in range(3)
+            for batch in samples.order(size).batches(epoch)
             for n, row in zip(batch.indexes, batch.packed or (), strict=True)
         }
         for size in (1, 4, 6)
     ]
+    assert min(map(len, by_number)) > 60
     for other in by_number[1:]:
         assert other == {n: by_number[0][n] for n in other}
+
+
+@pytest.mark.parametrize("options", [{}, {"lanes": 2}])
+def test_rows_that_fill_no_batch_begin_the_next_epoch_and_none_is_left_out(options: dict[str, object]) -> None:
+    order = samples_of(3000, room=Room(tokens=2048), **options).order(16)
+    shown = Counter[tuple[int, int]]()
+    for epoch in range(6):
+        for batch in order.batches(epoch):
+            for row in batch.packed or ():
+                shown.update(zip(row.indexes.tolist(), row.epochs.tolist(), strict=True))
+    assert max(shown.values()) == 1
+    ended = max(epoch for _, epoch in shown)  # of the samples, whose epochs are longer than those of batches
+    assert ended == 5
+    for epoch in range(ended):
+        assert sum(of == epoch for _, of in shown) >= 0.99 * 3000
 
 
 def test_parts_of_a_batch_cost_about_as_much_to_decode() -> None:
