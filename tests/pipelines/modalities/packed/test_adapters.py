@@ -1,5 +1,6 @@
 """Packed batches as other libraries take them: what their own image processors make of the same pictures."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import Qwen2VLImageProcessor, Siglip2ImageProcessor
 
 from maskstream.pipelines import PackedBatch
 from maskstream.pipelines.modalities.packed.adapters import naflex, qwen_vl, siglip2
+from maskstream.pipelines.modalities.packed.batch import SOUND, VIDEO
 
 PATCH = 4
 SHAPES = ((4, 6), (2, 2), (6, 2))
@@ -39,6 +41,7 @@ def packed(tubelet: int = 1) -> PackedBatch:
         patch=PATCH,
         tubelet=tubelet,
         row_tokens=28,
+        longest=24,
         key=["a", "b", "c"],
         label=torch.zeros(3, dtype=torch.int64),
         kind=torch.zeros(3, dtype=torch.int64),
@@ -65,6 +68,33 @@ def test_qwen_vl_gets_what_its_processor_makes(tubelet: int) -> None:
     torch.testing.assert_close(made["pixel_values"], wanted["pixel_values"], rtol=0, atol=1e-6)
 
 
+def test_time_steps_of_clips_stand_one_behind_the_other_for_qwen_vl() -> None:
+    """Those of a clip are what pictures would be: here the pictures of a clip are those of one batch, twice."""
+    one, n = packed(), sum(h * w for h, w in SHAPES)
+    parts = [one.tokens[start:stop].flip(1) for start, stop in pairwise(one.cu_seqlens.tolist())]
+    tokens = torch.cat(
+        [
+            half
+            for (a, b), flipped in zip(pairwise(one.cu_seqlens.tolist()), parts, strict=True)
+            for half in (one.tokens[a:b], flipped)
+        ]
+    )
+    steps = [torch.cat([one.place[a:b] + torch.tensor([k, 0, 0]) for k in (0, 1)]) for a, b in pairwise(one.cu_seqlens)]
+    clips = replace(
+        one,
+        tokens=tokens,
+        place=torch.cat(steps).int(),
+        cu_seqlens=one.cu_seqlens * 2,
+        grid_thw=one.grid_thw * torch.tensor([2, 1, 1]),
+        kind=torch.full((3,), VIDEO),
+    )
+    made = qwen_vl(clips)["pixel_values"]
+    first, second = (qwen_vl(of)["pixel_values"] for of in (one, replace(one, tokens=one.tokens.flip(1))))
+    wanted = [half for a, b in pairwise(one.cu_seqlens.tolist()) for half in (first[a:b], second[a:b])]
+    assert len(made) == 2 * n
+    torch.testing.assert_close(made, torch.cat(wanted))
+
+
 def test_naflex_models_get_the_dict_of_timm() -> None:
     """timm's own functions where it is installed; what they document otherwise."""
     made = naflex(packed())
@@ -89,6 +119,10 @@ def test_naflex_equals_timm() -> None:
 
 
 def test_what_a_model_cannot_take_is_refused() -> None:
+    with pytest.raises(ValueError, match="take pictures, and the batch has a sample of kind 'video'"):
+        siglip2(replace(packed(), kind=torch.tensor([0, VIDEO, 0])))
+    with pytest.raises(ValueError, match="take pictures and clips, and the batch has a sample of kind 'sound'"):
+        qwen_vl(replace(packed(), kind=torch.tensor([0, SOUND, 0])))
     with pytest.raises(ValueError, match="length=20: a picture has 24 tokens; raise length"):
         siglip2(packed(), length=20)
     with pytest.raises(ValueError, match=r"tokens have 2 time steps; use Native\(tubelet=1\)"):
