@@ -8,7 +8,9 @@ import numpy as np
 
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.preprocess.source import Source as Raw
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
@@ -35,6 +37,15 @@ def video_sample(raw: Path, i: int) -> Sample:
     video = encode_video(path, PROFILES["train"])
     members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
     return Sample(key=f"v{i}", members=members, source=f"{i}", label=i % 2)
+
+
+def picture_sample(raw: Path, i: int) -> Sample:
+    """A smooth picture of other sides for each i."""
+    rng = np.random.default_rng(i)
+    smooth = cv2.resize(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8), tuple(rng.integers(70, 200, 2).tolist()))
+    cv2.imwrite(str(raw / f"{i}.png"), smooth)
+    made = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.png"))
+    return Sample(key=f"p{i}", members={**made.members, "json": json_member(made.meta)}, source=f"{i}", label=i % 2)
 
 
 def sound_sample(i: int) -> Sample:

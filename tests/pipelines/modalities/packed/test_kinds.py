@@ -24,6 +24,7 @@ from maskstream.pipelines import (
     VideoClip,
     VideoData,
     masks,
+    mix_rows,
     packed_loader,
 )
 from maskstream.pipelines.augment import Native
@@ -37,12 +38,13 @@ from maskstream.pipelines.modalities.packed.sounds import SoundTokensPlan
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.order import GlobalBatch
+from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.fbank import Fbank
 
-from .small_kinds import sound_sample, video_sample, written
+from .small_kinds import picture_sample, sound_sample, video_sample, written
 from .test_packed import bytes_of
 
 CLIP = VideoClip(seconds=(0.5, 2), fps=8)
@@ -69,6 +71,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("sounds"), "audio", [sound_sample(i) for i in range(N_SOUNDS)])
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    raw = tmp_path_factory.mktemp("raw")
+    return written(tmp_path_factory.mktemp("pictures"), "image", [picture_sample(raw, i) for i in range(N_CLIPS)])
 
 
 def opened(split: Path, settings: dict[str, Any], **options: Any) -> Loader[PackedBatch]:
@@ -377,6 +385,43 @@ def test_other_splits_are_refused(clips: Path, tmp_path: Path) -> None:
 def test_the_config_of_all_kinds_survives_json() -> None:
     data = PackedData(clip=CLIP, sound=AudioClip(seconds=3), features=LogMel(), statistics=(1.0, 2.0))
     assert PackedData.from_dict(data.to_dict()) == data
+
+
+def test_a_row_of_three_kinds_has_what_each_kind_has_alone(clips: Path, sounds: Path, pictures: Path) -> None:
+    """Tokens of sounds are in a tensor of their own, both in the order of all tokens."""
+    splits = {"image": pictures, "video": clips, "sound": sounds}
+    native, sources = Native(patch=16, tubelet=2, least=8, most=72), []
+    data = PackedData(native=native, mask=masks.Random(ratio=0.75), row_tokens=60, clip=CLIP)
+    for split in splits.values():
+        sources.append(data.source(Split.open(split, PackedData.modalities, device="cpu", threads=1)))
+    mixed = mix_rows([(source, 1) for source in sources], batches=2)
+    loader = Loader(mixed, batch_size=4, device="cpu", threads=1)
+    seen = Counter[str]()
+    for batch in loader:
+        assert batch.sounds is not None
+        assert batch.tokens.shape[1] == 2 * 16 * 16 * 3
+        assert len(batch.tokens) + len(batch.sounds) == len(batch.place) == int(batch.cu_seqlens[-1])
+        assert len(batch.sounds) == int(batch.is_sound.sum())
+        assert (batch.cu_seqlens.diff() == batch.grid_thw.prod(dim=1)).all()
+        room = torch.zeros(len(batch.place), batch.tokens.shape[1])
+        room[~batch.is_sound] = batch.tokens.float()
+        room[batch.is_sound, : batch.sounds.shape[1]] = batch.sounds
+        for s, (key, kind) in enumerate(zip(batch.key, batch.kind.tolist(), strict=True)):
+            name, sampler = KINDS[kind], sources[kind].sampler
+            seen[name] += 1
+            if seen[name] > 2:
+                continue
+            (native,) = sampler.natives
+            number = native.manifest.keys(range(len(native.manifest))).index(key)
+            own = room[slice(*batch.cu_seqlens[s : s + 2].tolist())]
+            for epoch in range(12):  # a block of rows has several epochs of so few samples
+                alone = batch_of(sampler, [Wanted(index=number, epoch=epoch)])
+                values = alone.sounds if name == "sound" else alone.tokens
+                if len(values) == len(own) and torch.equal(own[:, : values.shape[1]], values.float()):
+                    break
+            else:
+                pytest.fail(f"{key} is as in no epoch")
+    assert min(seen[name] for name in splits) >= 2
 
 
 @pytest.mark.slow
