@@ -1,29 +1,43 @@
 """Packed rows: what a plan costs at any position of ten million samples, how full rows are, and how even their cost.
 
-    OMP_NUM_THREADS=1 python benchmarks/packed_rows.py [--split DATA] [--mix IMAGES VIDEOS SOUNDS] [--rounds 9]
+    OMP_NUM_THREADS=1 python benchmarks/packed_rows.py [--split DATA ...] [--mix IMAGES VIDEOS SOUNDS] [--rounds 9]
 
 The first two tables are of simulated pictures, whose sides are uniform from 6 to 32 patches, and log-uniform from 100
-to 2000 pixels. --split adds a split of images as it is, --mix the rows that several splits share. Seconds are of
-processor time, medians with quartiles over the rounds; each round takes another epoch. Memory is the most that Python
-and numpy had at once, beyond the manifest.
+to 2000 pixels. --split adds splits of images, videos or sounds as they are, and what their samples cost to decode for
+each pixel that rows are balanced by; --mix the rows that several splits share. "left out" is of epochs of samples that
+have ended. Seconds are of processor time, medians with quartiles over the rounds; each round takes another epoch.
+Memory is the most that Python and numpy had at once, beyond the manifest.
 """
 
 import argparse
 import time
 import tracemalloc
+from collections.abc import Iterable
 from itertools import chain, count, islice
 from statistics import median, quantiles
+from typing import Any
 
 import numpy as np
 
-from maskstream.pipelines import masks, packed_loader
+from maskstream.pipelines import PackedData, VideoClip, masks, mix_rows, packed_loader
 from maskstream.pipelines.augment import Native
+from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.row_mix import RowMix, RowMixOrder, RowPart
 from maskstream.pipelines.stream.row_order import Room, RowOrder, RowSamples, RowSizes, Sizer
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.pipelines.stream.stats import Stats
 
 PATCH = 16
+RANKS = 4
+SETTINGS: dict[str, Any] = {
+    "native": Native(tubelet=2, least=16, most=2048),
+    "clip": VideoClip(seconds=(1, 4), fps=8),
+    "mask": masks.Random(ratio=0.75),
+    "row_tokens": 2048,
+}
+"""Of the splits."""
 
 
 class Drawn:
@@ -154,46 +168,80 @@ def describe_mixture(splits: list[str], row_tokens: int) -> None:
         print(f"| {name} | {len(rows)} | {given} | {empty:.2%} | {np.median(balance):.3f} | {balance.max():.3f} |")
 
 
-def describe(name: str, order: RowOrder, sizer: Sizer, ranks: int = 4) -> None:
-    """Prints how full the rows of an epoch are, by how much counts were scaled, and what ranks decode."""
-    batches = list(order.batches(0))
-    rows = [row for batch in batches for row in batch.packed or ()]
+def describe(name: str, tokens: int, sizer: Sizer, batches: Iterable[GlobalBatch]) -> None:
+    """Prints how full the rows of some batches are, by how much counts were scaled, and what ranks decode."""
+    shown = [batch.packed or () for batch in batches]
+    rows = [row for batch in shown for row in batch]
     seen = np.concatenate([row.visible for row in rows])
     parts = [sizer.sizes(GlobalBatch(indexes=row.indexes, epochs=row.epochs)) for row in rows]
     change = np.abs(seen / np.concatenate([part.visible for part in parts]) - 1)
-    cost = np.array([part.pixels.sum() for part in parts]).reshape(len(batches), ranks, -1).sum(axis=2)
+    cost = np.array([part.pixels.sum() for part in parts]).reshape(len(shown), RANKS, -1).sum(axis=2)
     balance = cost.max(axis=1) / cost.mean(axis=1)
     print(
-        f"| {name} | {len(rows)} | {len(seen) / order.samples.n_samples:.1%} | "
-        f"{1 - seen.sum() / (len(rows) * order.samples.room.tokens):.2%} | {np.median(change):.1%} | "
-        f"{np.quantile(change, 0.95):.1%} | {np.median(balance):.3f} | {balance.max():.3f} |"
+        f"| {name} | {len(rows)} | {1 - seen.sum() / (len(rows) * tokens):.2%} | {np.median(change):.1%} | "
+        f"{np.quantile(change, 0.95):.1%} | {np.median(balance):.3f} | {balance.max():.3f} |",
+        end="",
     )
+
+
+def describe_order(name: str, order: RowOrder, epochs: int = 5) -> None:
+    """Prints that of some epochs, and which share of the samples was left out of those of the samples that ended."""
+    samples = order.samples
+    batches = [batch for epoch in range(epochs) for batch in order.batches(epoch)]
+    describe(name, samples.room.tokens, samples.sizer, batches)
+    drawn = np.concatenate([row.epochs for batch in batches for row in batch.packed or ()])
+    ended = int(drawn.max())
+    print(f" {1 - np.count_nonzero(drawn < ended) / (ended * samples.n_samples):.2%} |" if ended else " |")
+
+
+def describe_splits(splits: list[str]) -> None:
+    """Prints that of real splits, whose epochs follow each other, and what their samples cost to decode."""
+    for split in splits:
+        for scaling in (0.0, 0.1):
+            opened = Split.open(split, PackedData.modalities, device="cpu")
+            mixed = mix_rows([(PackedData(**SETTINGS, scaling=scaling).source(opened), 1)], batches=40)
+            if isinstance(mixed.samples, RowMix):
+                sizer, batches = mixed.samples.parts[0].sizer.at(0.0), mixed.samples.order(4 * RANKS).batches(0)
+                describe(f"{split}, scaling={scaling:g}", mixed.samples.room.tokens, sizer, batches)
+                print(" |")
+    for split in splits:
+        measure_decoding(split)
+
+
+def measure_decoding(split: str, n: int = 60) -> None:
+    """Prints the processor time of samples, over the pixels that rows are balanced by."""
+    opened = Split.open(split, PackedData.modalities, device="cpu", threads=1)
+    source = PackedData(**SETTINGS).source(opened)
+    numbers = np.arange(min(n, len(opened.manifest)))
+    pixels = source.samples.sizer.sizes(GlobalBatch(indexes=numbers, epochs=np.zeros_like(numbers))).pixels
+    taken = []
+    for number in numbers.tolist():
+        each = []
+        for _ in range(3):
+            request = source.sampler.requests([Wanted(index=number, epoch=0)])
+            draft = source.sampler.allocate(request)
+            begin = time.thread_time()
+            source.sampler.fill(request, draft, [0], Stats())
+            each.append(time.thread_time() - begin)
+        taken.append(min(each))
+    print(f"{split}: {1e3 * median(taken):.2f} ms CPU a sample, {1e9 * sum(taken) / pixels.sum():.1f} ns a pixel")
 
 
 def main() -> None:
     """Measures as the options say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", help="a split of images")
+    parser.add_argument("--split", nargs="+", default=[], help="splits of images, videos or sounds")
     parser.add_argument("--mix", nargs="+", help="splits that share rows")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    print(
-        "| pictures | rows | samples shown | empty | scaled by, median | 95 % | largest over mean of 4 ranks | worst |"
-    )
+    print("| samples | rows | empty | scaled by, median | 95 % | largest over mean of 4 ranks | worst | left out |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for photos, most in ((False, 1024), (True, 4096)):
         for scaling in (0.0, 0.1):
             sizer, room = Drawn(*shapes(20_000, photos=photos), most=most), Room(tokens=8192, scaling=scaling)
             name = f"{'100 to 2000 pixels' if photos else '6 to 32 patches'}, scaling={scaling:g}"
-            describe(name, RowOrder(samples=samples_of(sizer, 20_000, 20, room), global_batch=16), sizer)
-    if options.split:
-        for scaling in (0.0, 0.1):
-            loader = packed_loader(
-                options.split, rows=4, row_tokens=1024, scaling=scaling, mask=masks.Random(ratio=0.75), device="cpu"
-            )
-            order = loader.order
-            if isinstance(order, RowOrder):
-                describe(f"{options.split}, scaling={scaling:g}", order, order.samples.sizer)
+            describe_order(name, RowOrder(samples=samples_of(sizer, 20_000, 20, room), global_batch=4 * RANKS))
+    describe_splits(options.split)
     if options.mix:
         for row_tokens in (1024, 8192):
             describe_mixture(options.mix, row_tokens)
