@@ -25,11 +25,15 @@ from .split import Options, Split, open_split
 
 
 class DataConfig(Config, ABC, Generic[BatchT]):
-    """The settings of a modality's loader. A recipe holds one, a loader is opened with it, and a resume compares it."""
+    """The settings of a modality's loader. A recipe holds one, a loader is opened with it, and a resume compares it.
+
+    modalities: those of the splits that it loads, where it loads others than its own.
+    """
 
     __slots__ = ()
 
     modality: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.modalities import WAYS, modality_of
-from maskstream.pages.figures.packed import ACROSS, CELL_PX, EMPTY, PackedFigures, _colour, _frames
+from maskstream.pages.figures.packed import ACROSS, CELL_PX, EMPTY, PackedFigures, _colour, _frames, _montage
 from maskstream.pipelines import masks, packed_loader
 from maskstream.pipelines.augment import Native
 from maskstream.train import train
@@ -91,7 +91,7 @@ def test_a_sample_is_drawn_at_its_aspect_with_its_hidden_tokens(batch):
         assert np.abs(seen - true).max() < 4
 
 
-def test_steps_of_a_clip_stand_side_by_side(batch):
+def test_steps_of_a_clip_are_shown_in_order(batch):
     own = slice(*batch.cu_seqlens[:2].tolist())
     _, h, w = batch.grid_thw[0].tolist()
     clip = replace(
@@ -103,6 +103,9 @@ def test_steps_of_a_clip_stand_side_by_side(batch):
     )
     frames, hidden = _frames(clip, 0, 160)
     assert frames.shape[0] == 2
+    assert (_montage(frames)[:, : frames.shape[2]] == frames[0]).all()
+    assert (_montage(frames)[:, frames.shape[2] :] == frames[1]).all()
+    assert _montage(frames[[0, 1, 0]]).shape == (2 * frames.shape[1], 2 * frames.shape[2], 3)
     assert not hidden.any()
     assert np.abs(frames[0].astype(int) + frames[1] - 255).max() <= 1
 

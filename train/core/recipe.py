@@ -101,7 +101,7 @@ class Recipe(Config, Generic[BatchT]):
         """
         if self.schedule.steps is not None:
             return self.schedule.steps
-        split = Split.open(location, self.data.modality, device="cpu", version=version)
+        split = Split.open(location, self.data.modalities or self.data.modality, device="cpu", version=version)
         batches = run_steps(
             self.data.source(split),
             epochs=self.schedule.epochs,
@@ -113,10 +113,10 @@ class Recipe(Config, Generic[BatchT]):
 
 def check_modality(recipe: Recipe[Any], data: SplitLocation) -> None:
     """Raises ValueError if the split at `data` is of another modality than the recipe, ShardError if it is no split."""
-    found = read_info(data)["modality"]
-    if found != recipe.data.modality:
+    found, taken = read_info(data)["modality"], recipe.data.modalities or (recipe.data.modality,)
+    if found not in taken:
         raise ValueError(
-            f"the recipe {recipe.name!r} is for {recipe.data.modality}, but {data} holds {found}; `maskstream recipes` "
+            f"the recipe {recipe.name!r} is for {' or '.join(taken)}, but {data} holds {found}; `maskstream recipes` "
             f"lists those for {found}"
         )
 

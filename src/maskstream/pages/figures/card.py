@@ -46,13 +46,16 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureGrid:
-    """Images in rows of `across`, with words above. scale: the numbers at the ends of their colours."""
+    """Images in rows of `across`, with words above. scale: the numbers at the ends of their colours. wide: it takes the
+    page's width, with fewer images in a row where that is narrow.
+    """
 
     items: tuple[Picture, ...]
     across: int
     title: str = ""
     words: str = ""
     scale: tuple[float, float] | None = None
+    wide: bool = False
     kind: str = "pictures"
 
 
@@ -251,12 +254,17 @@ class Card:
 
     @property
     def rows(self) -> list[list[Figure]]:
-        """The figures as they stand: pictures that follow each other are side by side."""
+        """The figures as they stand: pictures that follow each other are side by side, but for wide ones."""
         return [
             row
-            for together, several in groupby(self.figures, lambda figure: figure.kind == "pictures")
+            for together, several in groupby(self.figures, _is_narrow)
             for row in ([list(several)] if together else [[one] for one in several])
         ]
+
+
+def _is_narrow(figure: Figure) -> bool:
+    """Whether a figure stands beside others."""
+    return isinstance(figure, PictureGrid) and not figure.wide
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

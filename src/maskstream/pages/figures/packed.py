@@ -3,6 +3,7 @@
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from .figures import MaskCounts, mask_facts
 from .pictures import Bool, UInt8, darken, data_uri, resize
 from .words import plural
 
-ACROSS, CELL_PX = 32, 12
+ACROSS, CELL_PX = 64, 16
 """The tokens of a line of a row's picture, and the side of one in pixels."""
 SIDE_PX, COMPARED_PX, STEPS = 160, 224, 4
 """The longer side of a picture of a sample, and the most time steps of a clip that are shown."""
@@ -68,19 +69,30 @@ class PackedFigures:
             figures=(
                 PictureGrid(
                     items=(
-                        Picture(uri=data_uri(_colours(batch, samples), lossless=True), alt=f"the samples of {row}"),
-                        Picture(uri=data_uri(_tokens(batch, samples)), alt=f"the visible tokens of {row}"),
+                        Picture(
+                            uri=data_uri(_colours(batch, samples), lossless=True),
+                            alt=f"the samples of {row}",
+                            caption="by sample",
+                        ),
+                        Picture(
+                            uri=data_uri(_tokens(batch, samples)),
+                            alt=f"the visible tokens of {row}",
+                            caption="by pixels",
+                        ),
                     ),
-                    across=2,
+                    across=1,
+                    wide=True,
                     title="The row",
-                    words=f"Each cell is a visible token, {ACROSS} to a line: left the sample that it is of, by "
-                    "colour, right its pixels. Empty cells are room that no sample fits into.",
+                    words=f"Each cell is a visible token, {ACROSS} to a line: above in the colour of its sample, below "
+                    "with its pixels. Empty cells are room that no sample fits into.",
                 ),
                 PictureGrid(
                     items=shown,
-                    across=5,
+                    across=10,
+                    wide=True,
                     title="Its samples",
-                    words="Bright patches are visible, grey ones are hidden. The line below has the sample's colour.",
+                    words="Their tokens, and how many are visible: bright patches, grey ones are hidden. The line below "
+                    f"has the sample's colour. Of a clip up to {STEPS} time steps are shown.",
                 ),
             ),
             missing=() if batch.mask is not None else ("The loader was built without a mask.",),
@@ -114,7 +126,7 @@ class PackedFigures:
         picture = _montage(darken(pixels, hidden))
         line = np.broadcast_to(np.array(_colour(number), np.uint8), (6, picture.shape[1], 3))
         label = label_words(int(batch.label[i]), self.label_names)
-        caption = f"{_size(batch, i)} tokens, {counts.visible:,} visible{f'; {label}' if label else ''}"
+        caption = f"{_size(batch, i)}, {counts.visible:,} visible{f', {label}' if label else ''}"
         return Picture(uri=data_uri(np.concatenate([picture, line])), alt=batch.key[i], caption=caption)
 
     def _counts(self, batch: PackedBatch, i: int) -> MaskCounts:
@@ -194,5 +206,9 @@ def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8, Bool]:
 
 
 def _montage(frames: UInt8) -> UInt8:
-    """Frames (t, h, w, 3) side by side."""
-    return np.concatenate(list(frames), axis=1)
+    """Frames (t, h, w, 3) in reading order, as many across as down, on white."""
+    t, h, w, _ = frames.shape
+    across = ceil(t**0.5)
+    whole = np.full((-(-t // across) * across, h, w, 3), 255, np.uint8)
+    whole[:t] = frames
+    return whole.reshape(-1, across, h, w, 3).swapaxes(1, 2).reshape(-1, across * w, 3)

@@ -10,6 +10,7 @@ from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.evaluate.evaluation import Evaluation, Score
@@ -96,6 +97,9 @@ def data_facts(config: DataConfig[Any]) -> dict[str, str]:
             words = f"{clip.seconds:g} s at {clip.sample_rate} Hz, {config.microphones} microphones"
         case ImageData() | ImageTextData():
             words = f"{config.size} px, patches of {config.patch} px"
+        case PackedData():
+            native = config.native
+            words = f"up to {native.most} tokens of {native.patch} px, rows of {config.row_tokens} visible ones"
         case TextData():
             words = f"up to {config.length} tokens"
         case _:
