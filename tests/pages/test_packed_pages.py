@@ -16,7 +16,8 @@ from maskstream.modalities import WAYS, modality_of
 from maskstream.pages.figures.packed import ACROSS, CELL_PX, EMPTY, PackedFigures, _colour, _frames, _montage
 from maskstream.pipelines import masks, packed_loader
 from maskstream.pipelines.augment import Native
-from maskstream.train import train
+from maskstream.train import named_recipe, train
+from maskstream.train.core.recipe import check_modality
 
 from ..pipelines.every_modality import write_split
 from ..pipelines.small_media import packed_image_samples
@@ -154,3 +155,18 @@ def test_ways_to_load_are_of_known_modalities(split):
     assert modality_of(split).name == "image"
     assert modality_of(split, "native").name == "native"
     assert modality_of(split, data=WAYS["native"].data).name == "native"
+
+
+def test_the_same_recipe_trains_on_clips(tmp_path):
+    videos = write_split("video", tmp_path / "videos")
+    chosen = [*CUTS["native"], "data.native.most=96", "data.row_tokens=96", "data.clip.seconds=[0.5,1]", "batch_size=1"]
+    train("native-tiny", videos, tmp_path / "run", set=chosen, steps=2, device="cpu", threads=1, progress=False)
+    command("report", tmp_path / "run", "--data", videos, "--same-split")
+    assert "the encoder saw" in (tmp_path / "run/report.html").read_text()
+    page = tmp_path / "rows.html"
+    small = [f"--set={one}" for one in ("row_tokens=96", "native.patch=8", "native.tubelet=2", "clip.seconds=[0.5,1]")]
+    command("preview", videos, "--modality", "native", "--samples", 1, "--out", page, *small)
+    assert re.search(r"\d x \d+ x \d+, \d+ visible", page.read_text())
+    recipe = named_recipe("native-tiny")
+    with pytest.raises(ValueError, match="is for image or video or audio, but .* holds text"):
+        check_modality(recipe, write_split("text", tmp_path / "texts"))
