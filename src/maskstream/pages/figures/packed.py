@@ -91,8 +91,8 @@ class PackedFigures:
                     across=10,
                     wide=True,
                     title="Its samples",
-                    words="Their tokens, and how many are visible: bright patches, grey ones are hidden. The line below "
-                    f"has the sample's colour. Of a clip up to {STEPS} time steps are shown.",
+                    words="Their tokens, and how many are visible: bright patches, grey ones are hidden. The line "
+                    f"below has the sample's colour. Of a clip up to {STEPS} time steps are shown.",
                 ),
             ),
             missing=() if batch.mask is not None else ("The loader was built without a mask.",),
