@@ -180,10 +180,11 @@ class NativeSamples(ABC):
     @cached_property
     def _draws_counts(self) -> bool:
         """Whether the mask draws how many tokens are visible; ValueError for one that packed rows cannot have."""
+        draws = False
         for grid in map(self.grid, self.extremes):
             # Draws that share no number, of another seed, epoch and sample each; then the same one in other batches.
             different = {_count(self._maps(grid, k, k, f"{k}")) for k in range(8)}
-            places = [Place(step=k, row=k, rows=3, progress=self.progress) for k in range(3)]
+            places = [Place(step=k, row=k, rows=8, progress=self.progress) for k in range(8)]
             same = [self._maps(grid, 0, 0, "0", place) for place in places]
             if len(set(map(_count, same))) > 1:
                 raise ValueError(
@@ -192,9 +193,8 @@ class NativeSamples(ABC):
                 )
             if same[0].mask_token is not None:
                 raise ValueError(f"{self.mask} has mask tokens in the encoder, which packed rows do not have")
-            if len(different) > 1:
-                return True
-        return False
+            draws |= len(different) > 1
+        return draws
 
     def _counted(self, shape: Shape) -> Counts | None:
         grid = self.grid(shape)

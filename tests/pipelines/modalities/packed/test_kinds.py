@@ -333,7 +333,7 @@ def test_kinds_are_named() -> None:
         ({"row_tokens": 20}, r"row_tokens=20 is less than one sample needs: of 8 x 5 x 5 tokens 56 are visible"),
         ({"row_targets": 20}, "row_targets=20 is less than one sample needs"),
         ({"row_tokens": 100_000}, "row_tokens=100000: 33 samples do not fill one row"),
-        ({"mask": masks.Tube(ratio=masks.Uniform())}, "draws how many: give a ratio that is a number"),
+        ({"mask": masks.Tube(ratio=masks.Uniform(scope="batch"))}, "for a whole batch: give a ratio that is a number"),
         ({"mask": masks.Tube(ratio=1.0)}, "hides all tokens of a video of 2 x 1 x 2; raise `least` of Native"),
         ({"component": "webm"}, "webm"),
     ],
