@@ -113,7 +113,7 @@ def curate(
     It cannot be decoded; it does not meet the rule `keep`; a sample of a split of `against` is a copy of it; with
     `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, then the longer
     and the sharper one. mirrored: copies may be mirrored. For the others see `measure`. Raises ValueError for a rule
-    that cannot be understood, ImportError where copies are searched for without faiss.
+    that cannot be understood, and where copies are searched for without faiss.
     """
     if best not in SIGNALS:
         raise ValueError(f"best={best!r} is no signal{nearest(best, [*SIGNALS])}; they are {', '.join(SIGNALS)}")
@@ -313,7 +313,7 @@ def _near(ours: UInt8s, others: UInt8s) -> Iterator[Ints]:
     try:
         import faiss
     except ImportError as error:
-        raise ImportError("copies are searched for by faiss; run pip install 'maskstream[curate]'") from error
+        raise ValueError("copies are searched for with faiss: pip install 'maskstream[curate]'") from error
     for part, distance in enumerate(DISTANCES):
         columns = slice(part * PART_BYTES, (part + 1) * PART_BYTES)
         index = faiss.IndexBinaryFlat(8 * PART_BYTES)

@@ -310,7 +310,7 @@ def test_splits_of_other_media_are_refused(tmp_path: Path) -> None:
 
 def test_without_faiss_it_is_said_what_to_install(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r"run pip install 'maskstream\[curate\]'"):
+    with pytest.raises(ValueError, match=r"with faiss: pip install 'maskstream\[curate\]'"):
         curate(split, copies=True)
     assert Manifest.load(split).version == 1
 
