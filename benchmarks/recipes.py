@@ -38,6 +38,9 @@ from maskstream.train.recipes import RECIPES, named_recipe
 BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"
 HEAD = "| recipe | data | steps | CPU seconds | held-out figure | median (best, spread) | best baseline | verdict |"
 WHY = {
+    "vjepa2-tiny": "ten held-out clips tell little of classes, its features lie nearly along one line (effective rank "
+    "1.2), and its predictions are 19% worse than the mean feature: 36 clips of few scenes are too few, and its "
+    "settings were not searched",
     "ijepa-tiny": "500 steps of a teacher that moves slowly teach little; it is 9 points above an untrained encoder",
     "dmae-tiny": "harmonic interpolation continues the pixels at the edges of hidden tokens, and eleven photographs do "
     "not teach more, also in longer runs (below); it is 30% better than the mean of the visible pixels",
@@ -61,7 +64,6 @@ SETS = {
     "spiking-mst-tiny": "fashion-mnist",
     "videomae-tiny": "moving-fashion-mnist",
     "videomae2-tiny": "moving-fashion-mnist",
-    "vjepa2-tiny": "moving-fashion-mnist",
     "vqa-tiny": "easy-vqa",
     "vqframes-tiny": "metaworld",
 }

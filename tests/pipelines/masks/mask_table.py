@@ -105,6 +105,7 @@ SCHEMES = [
     Scheme(name="dmae", grid=IMAGE, visible=49, alike=True),
     Scheme(name="fastdit-3d", grid=grid_of(8, 8, 8, axes="x y z"), visible=6 + 5, cues=a_fifth_occupied),
     Scheme(name="frames", grid=CLIP, visible=2 * 196, few=True),
+    Scheme(name="i-jepa", grid=IMAGE, visible=None, target=-1),
     Scheme(name="lmd", grid=grid_of(7, 7, axes="h w"), visible=None),
     Scheme(name="m3ae-image", grid=grid_of(18, 18, axes="h w"), visible=81),
     Scheme(name="m3ae-text", grid=TEXT, visible=None, cues=a_text),

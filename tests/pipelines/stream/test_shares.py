@@ -155,7 +155,8 @@ def rows_of(batches):
     ]
 
 
-def test_a_run_by_schedules_resumes_at_other_ranks(uneven, split):
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_by_schedules_resumes_at_other_ranks(uneven, split, workers):
     whole = list(islice(run_of(uneven, split, 1).repeat(), 12))
     letters = [[key[0] for key in batch.key] for batch in whole]
     assert list(accumulate(letter.count("u") for letter in letters))[-1] > 6 * 12 * 0.6
@@ -163,7 +164,7 @@ def test_a_run_by_schedules_resumes_at_other_ranks(uneven, split):
     for ranks, at, end in ((1, 0, 3), (2, 3, 7), (3, 7, 12)):
         shares = []
         for rank in range(ranks):
-            own = run_of(uneven, split, ranks, rank, workers=2 if (ranks, rank) == (3, 0) else 0)
+            own = run_of(uneven, split, ranks, rank, workers=workers if (ranks, rank) == (3, 0) else 0)
             if state is not None:
                 own.load_state_dict(state)
             shares.append(list(islice(own.repeat(), end - at)))

@@ -176,14 +176,15 @@ def opened(splits: tuple[Path, Path], rank: int = 0, ranks: int = 1, **changes: 
     return packed_loader(pairs, rank=rank, world_size=ranks, **(chosen | changes))
 
 
-def test_a_mixture_that_changes_resumes_at_any_topology(splits: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_mixture_that_changes_resumes_at_any_topology(splits: tuple[Path, Path], workers: int) -> None:
     whole = list(islice(opened(splits).repeat(), 14))
     state: dict[str, Any] | None = None
     at = 0
-    for ranks, workers, end in ((2, 0, 3), (1, 2, 6), (3, 0, 9), (6, 2, 14)):
+    for ranks, processes, end in ((2, 0, 3), (1, workers, 6), (3, 0, 9), (6, workers, 14)):
         shares = []
         for rank in range(ranks):
-            loader = opened(splits, rank, ranks, workers=workers if rank == 0 else 0)
+            loader = opened(splits, rank, ranks, workers=processes if rank == 0 else 0)
             if state is not None:
                 loader.load_state_dict(json.loads(json.dumps(state)))
             shares.append(list(islice(loader.repeat(), end - at)))
@@ -282,7 +283,8 @@ def of_kinds(kinds: tuple[Path, ...], rank: int = 0, ranks: int = 1, **changes: 
     return packed_loader(parts, rank=rank, world_size=ranks, **chosen)
 
 
-def test_pictures_clips_and_sounds_share_rows(kinds: tuple[Path, Path, Path]) -> None:
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_pictures_clips_and_sounds_share_rows(kinds: tuple[Path, Path, Path], workers: int) -> None:
     """Each sample shows what its own loader shows of it in the same epoch; rows are the same at any ranks."""
     whole = list(islice(of_kinds(kinds).repeat(), 9))
     assert all(set(batch.kind.tolist()) == {0, 1, 2} for batch in whole)
@@ -302,7 +304,7 @@ def test_pictures_clips_and_sounds_share_rows(kinds: tuple[Path, Path, Path]) ->
     for ranks, end in ((2, 4), (3, 6), (1, 9)):
         shares = []
         for rank in range(ranks):
-            loader = of_kinds(kinds, rank, ranks, workers=2 if ranks == 1 else 0)
+            loader = of_kinds(kinds, rank, ranks, workers=workers if ranks == 1 else 0)
             if state is not None:
                 loader.load_state_dict(state)
             shares.append(list(islice(loader.repeat(), end - at)))

@@ -93,7 +93,8 @@ def test_tokens_are_those_of_whole_clips(split, changes):
         assert_tokens(batch, whole, data)
 
 
-def test_workers_resumes_and_replaced_samples_give_the_same_tokens(split, tmp_path):
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_workers_resumes_and_replaced_samples_give_the_same_tokens(split, tmp_path, workers):
     data = replace(DATA, output="tokens", views=1)
     plain = replace(data, output="rgb")
     broken = shutil.copytree(split, tmp_path / "split")
@@ -103,7 +104,7 @@ def test_workers_resumes_and_replaced_samples_give_the_same_tokens(split, tmp_pa
         octets[at : at + 64] = bytes(64)
         shard.write_bytes(octets)
     for folder in (split, broken):
-        loader = opened(data, folder, workers=1)
+        loader = opened(data, folder, workers=workers)
         batches = list(loader)
         loader.close()
         assert (loader.stats()["bad"] > 0) == (folder == broken)
