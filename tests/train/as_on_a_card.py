@@ -47,7 +47,7 @@ def as_on_a_card(backend="eager", *, flash=False):
     with ExitStack() as stack:
         for owner, name, stand_in in (
             (TensorVariable, "method_attr_is_cuda", lambda *_: ConstantVariable.create(True)),
-            (token_layers, "has_fused", lambda q: flash),
+            (token_layers, "has_fused", lambda q, windows=False: flash),
             (parallel, "what_triton_lacks", lambda device: None),
             (loop, "compile_parts", lambda model, how, device: compile_parts(model, how, CUDA)),
             (torch, "compile", lambda what, **how: compile_with(what, **{"backend": backend, **how})),
