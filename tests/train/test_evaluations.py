@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.cli.runs import held_out
-from maskstream.modalities import MODALITIES
+from maskstream.modalities import modality_of
 from maskstream.pages.report.drawn import make_sections
 from maskstream.shards.errors import ShardError
 from maskstream.train import RECIPES, named_recipe, save_model, train
@@ -72,7 +72,7 @@ def test_no_evaluator_returns_words_for_a_number(name, splits):
     about = {"recipe": name, "step": 0, "weights": "0" * 32, "release": "1", "commit": "", "data": data}
     saved = json.loads(json.dumps({"format": 1, "evaluations": [about | found.to_dict()]}))
     SCHEMA.validate(saved)
-    sections = make_sections(found.examples, MODALITIES[recipe.data.modality].figures(recipe.data, split), ())
+    sections = make_sections(found.examples, modality_of(split, data=recipe.data).figures(recipe.data, split), ())
     assert all(section.cards and section.title for section in sections)
 
 

@@ -22,6 +22,8 @@ SCRIPT = Path(__file__).with_name("gradients_of_ranks.py")
 TINY = tuple(name for name in RECIPES if "tiny" in name)
 CONTRASTS_BATCHES = {"avsiam", "diffmavil"}
 """Recipes that compare the samples of a batch with each other, of which two micro-batches have fewer."""
+DRAWS_BATCHES = {"ijepa", "vjepa2"}
+"""Recipes whose blocks have one size in a batch, which each micro-batch draws anew."""
 
 OWN_DRAWS = {"mage": ("data.mask.ratio=0.75",), "mpm": ("data.mask.scope=view",)}
 """Families that draw a ratio or a mask for a batch, so one for each micro-batch, and what gives samples their own."""
@@ -75,7 +77,7 @@ def test_two_ranks_have_the_gradient_of_one_with_the_whole_batch(parallel, tmp_p
         with_all = gradient(recipe, of[name])
         assert with_all.norm() > 0
         distances[name] = far(shared[name], with_all)
-        if recipe.token_budget is None and name.partition("-")[0] not in CONTRASTS_BATCHES:
+        if recipe.token_budget is None and name.partition("-")[0] not in CONTRASTS_BATCHES | DRAWS_BATCHES:
             parts = gradient(recipe, of[name], accumulate=2)
             distances[f"{name}, micro-batches"] = far(parts, with_all)
     print(distances)

@@ -395,7 +395,13 @@ def replay(
     }
     by_step = {one.step: one for one in metrics}
     page = write_replay(
-        modality_of(manifest), run, found, by_step, out or run / "replay.html", samples=samples, facts=facts
+        modality_of(manifest, data=found[0].recipe.data),
+        run,
+        found,
+        by_step,
+        out or run / "replay.html",
+        samples=samples,
+        facts=facts,
     )
     seen = [
         {
