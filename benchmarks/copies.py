@@ -9,6 +9,7 @@ splits that are alike already count as one.
 
 import argparse
 import io
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -116,7 +117,7 @@ def main() -> None:
                 number, component = int(found.index[place]), found.components[place]
                 kind = manifest.components[component].kind
                 kinds.add(kind)
-                sources.append(str(own[number]).partition("#")[0])
+                sources.append(re.split("[#:]", str(own[number]))[0])
                 if kind == VIDEO.name:
                     (data,) = manifest.store.read_many([manifest.member(number, component)])
                     clips.append((every_frame(data), manifest.video(number, component).fps))
@@ -133,9 +134,8 @@ def main() -> None:
                 key = f"{change.replace(' ', '-').replace('.', '_').replace('%', 'percent')}/{number}"
                 samples.append(Sample(key=key, members=one.members, source=key))
         print(f"{len(samples)} samples made in {time.process_time() - spent:.0f} CPU s")
-        report(
-            write(folder / "split", samples, "video" if clips[0][1] else "image"), ["as it is", *changes], len(clips)
-        )
+        modality = "video" if clips[0][1] else "image"
+        report(write(folder / "split", samples, modality), ["as it is", *changes], sources)
 
 
 def write(out: Path, samples: Sequence[Sample], modality: str) -> Path:
