@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.records import MEASURES
 from maskstream.shards.media.image_header import check_image
 from maskstream.shards.media.local_media import open_media
 from maskstream.shards.members.image import IMAGE
@@ -115,8 +115,9 @@ def measure(
 ) -> Measures:
     """Measures the samples of a split of pictures or clips that were not removed from it.
 
-    component: which of several. kept: the folder of what was measured, by default `.measures` in a local split; a split
-    at a URL keeps nothing without it. Raises ValueError for a split of other media, ShardError where there is none.
+    component: which of several. kept: the folder of what was measured, by default `.measures` in a local split; one at
+    a URL, or whose tars lie in other splits, keeps nothing without it. Raises ValueError for a split of other media,
+    ShardError where there is none.
     """
     manifest = Manifest.load(location)
     names = _names(manifest, component)
@@ -129,8 +130,10 @@ def measure(
         for shard, facts in enumerate(manifest.shards()):
             mine = manifest.shard[numbers] == shard
             if mine.any():
+                file = f"{facts.sha256[:32]}-{component or 'any'}-{VERSION}.parquet"
+                path = None if folder is None else folder / file
                 own = [names[at] for at in which[mine]]
-                tables.append(_of_shard(manifest, own, numbers[mine], facts.sha256, folder, pool))
+                tables.append(_of_shard(manifest, own, numbers[mine], path, pool))
                 done += len(own)
                 progress(done, len(numbers))
     table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
@@ -150,6 +153,7 @@ def measure(
 _HASHES = ("whole", "middle", "mirrored")
 _SCHEMA = pa.schema(
     [
+        ("key", pa.string()),
         *((signal, pa.float64()) for signal in SIGNALS),
         ("frames", pa.int64()),
         *((name, pa.binary()) for name in _HASHES),
@@ -175,7 +179,7 @@ def _names(manifest: Manifest, component: str | None) -> list[str]:
 
 def _beside(manifest: Manifest) -> Path | None:
     try:
-        return manifest.folder / ".measures"
+        return manifest.folder / MEASURES
     except ValueError:  # it is not one local folder
         return None
 
@@ -184,29 +188,33 @@ def _of_shard(
     manifest: Manifest,
     names: Sequence[str],
     numbers: npt.NDArray[np.int64],
-    sha256: str,
-    folder: Path | None,
+    path: Path | None,
     pool: ThreadPoolExecutor,
 ) -> pa.Table:
-    """What was measured of samples of a shard, or is now, and is then kept."""
+    """What was measured of samples of a shard: what `path` has, and what is measured now and then kept there."""
     keys = manifest.keys(numbers)
-    said = "\n".join([str(VERSION), sha256, *names, *keys]).encode("utf-8", "surrogateescape")
-    path = None if folder is None else folder / f"{xxhash.xxh3_128_hexdigest(said)}.parquet"
-    if path is not None and path.is_file():
-        try:
-            found = pq.read_table(path)
-        except (OSError, pa.ArrowException):
-            path.unlink()
-        else:
-            if found.schema.equals(_SCHEMA) and len(found) == len(numbers):
-                return found
-    rows = list(pool.map(lambda number, name: _of_sample(manifest, int(number), name), numbers, names))
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-    if path is not None:
-        path.parent.mkdir(exist_ok=True)
-        with publishing(path) as stream:
-            pq.write_table(table, stream)
-    return table
+    table = _SCHEMA.empty_table() if path is None else _read(path)
+    place = {key: at for at, key in enumerate(table.column("key").to_pylist())}
+    of_all = zip(keys, numbers.tolist(), names, strict=True)
+    missing = [(key, number, name) for key, number, name in of_all if key not in place]
+    if missing:
+        rows = pool.map(lambda one: {"key": one[0], **_of_sample(manifest, one[1], one[2])}, missing)
+        place |= {key: len(table) + at for at, (key, *_) in enumerate(missing)}
+        table = pa.concat_tables([table, pa.Table.from_pylist(list(rows), schema=_SCHEMA)])
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with publishing(path) as stream:
+                pq.write_table(table, stream)
+    return table.take([place[key] for key in keys])
+
+
+def _read(path: Path) -> pa.Table:
+    """The table in a file; an empty one where there is none, or a damaged one."""
+    try:
+        found = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return _SCHEMA.empty_table()
+    return found if found.schema.equals(_SCHEMA) else _SCHEMA.empty_table()
 
 
 def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:

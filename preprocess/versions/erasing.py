@@ -26,7 +26,7 @@ from maskstream.shards.format.dataset import (
     read_dataset_json,
 )
 from maskstream.shards.format.manifest import Manifest, forget_index
-from maskstream.shards.format.records import RECORDS
+from maskstream.shards.format.records import MEASURES, RECORDS
 from maskstream.shards.format.rejects import REMOVED, numbers_bytes, read_removed, removed_name
 from maskstream.shards.format.verify import SplitCheck
 from maskstream.shards.named import first_few
@@ -168,6 +168,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
             if one not in others and len(list_versions(one.store)) > 1:
                 remove_what_no_version_names(one)
         if found or was_erased:
+            output.remove(output.names(f"{MEASURES}/"))
             renew_held_out(output)
             remove_what_no_version_names(output)
             renew_held_out(output)  # its versions that cannot be read any more

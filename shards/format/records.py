@@ -142,6 +142,8 @@ def _words(rows: list[Json]) -> Iterator[Json]:
 
 
 RECORDS = ".records"
+MEASURES = ".measures"
+"""The folder of what was measured of a split's samples (preprocess/curate), which goes with an erasure."""
 JOB = "job.json"
 REPORT = "report.json"
 ABOUT = "about.json"

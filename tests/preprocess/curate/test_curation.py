@@ -21,6 +21,7 @@ from maskstream.preprocess.curate import SIGNALS, curate, measure
 from maskstream.preprocess.curate import measures as measuring
 from maskstream.preprocess.curate.curation import Rule, _grouped, alike
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.preprocess.versions import divide, erase, remove
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
@@ -234,6 +235,20 @@ def test_what_was_measured_is_kept_for_each_shard(split: Path, monkeypatch: pyte
         np.testing.assert_array_equal(again.signals[name], first.signals[name])
     np.testing.assert_array_equal(again.whole, first.whole)
     assert Manifest.load(split).version == 1
+    remove(split, ["a03"])
+    assert len(measure(split)) == 19
+    assert len(seen) == 10
+
+
+def test_an_erasure_forgets_what_was_measured(split: Path) -> None:
+    held_out = Path(divide(split, 0.3).held_out)
+    measure(split)
+    measure(held_out)
+    assert list((split / ".measures").iterdir())
+    assert not (held_out / ".measures").exists()
+    erase(split, [Manifest.load(held_out).key(0)])
+    assert not (split / ".measures").exists()
+    assert len(measure(split)) + len(measure(held_out)) == 19
 
 
 def test_rules_are_conditions_and_nothing_else() -> None:
