@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .modalities.trajectory.data import TrajectoryData, trajectory_loader
     from .modalities.video.batch import VideoBatch
     from .modalities.video.clip import VideoClip
+    from .modalities.video.clip_decoder import ClipDecoder
     from .modalities.video.data import VideoData, video_loader
     from .stream.loader import Loader
     from .stream.mix import BySize, mix
@@ -98,6 +99,7 @@ else:
             "modalities.trajectory.data": "TrajectoryData trajectory_loader",
             "modalities.video.batch": "VideoBatch",
             "modalities.video.clip": "VideoClip",
+            "modalities.video.clip_decoder": "ClipDecoder",
             "modalities.video.data": "VideoData video_loader",
             "stream.loader": "Loader",
             "stream.mix": "BySize mix",
@@ -113,6 +115,7 @@ __all__ = [
     "AudioVisualData",
     "BySize",
     "Cameras",
+    "ClipDecoder",
     "CosineNoise",
     "Fbank",
     "Field",

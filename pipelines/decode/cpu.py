@@ -26,7 +26,7 @@ from maskstream.pipelines.flow.codec import motion_vectors as motion_vectors_of
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.gop_notes import KeyFlow
 from maskstream.shards.media.limits import most_pixels
-from maskstream.shards.media.mp4 import DECODERS, Int64Array, Mp4Error, Packets, Track, read_fragments, read_header
+from maskstream.shards.media.mp4 import DECODERS, Int64Array, Mp4Error, Packets, Track, read_fragments, track_of
 
 _H264_SLICE, _H264_IDR = 1, 5
 
@@ -158,7 +158,7 @@ _decoders = _Decoders()
 
 
 def decode_frames(
-    header: bytes,
+    header: bytes | Track,
     fragments: memoryview,
     first_frame: int,
     numbers: Int64Array,
@@ -170,14 +170,15 @@ def decode_frames(
 ) -> DecodedFrames:
     """Decodes the frames `numbers` (display order in the whole video) from fragments that start at `first_frame`.
 
-    size: the width and height of all frames in pixels. packets: those that the fragments list, where the bytes end with
-    the last packet that is needed, or come from a container that maskstream did not write; by default read from the
-    fragments. vectors_of: the numbers of the frames whose motion is wanted, which are decoded too; none by default.
+    header: `ftyp moov`, or the track that it describes. size: the width and height of all frames in pixels. packets:
+    those that the fragments list, where the bytes end with the last packet that is needed, or come from a container
+    that maskstream did not write; by default read from the fragments. vectors_of: the numbers of the frames whose
+    motion is wanted, which are decoded too; none by default.
     stored: the flow of those frames that has been stored, by number.
 
     Errors: Mp4Error if the bytes are not such fragments, DecodeError if they do not decode to the frames.
     """
-    track = read_header(header)
+    track = track_of(header)
     moving = np.empty(0, dtype=np.int64) if vectors_of is None else vectors_of
     packets = packets or read_fragments(fragments, track)
     pts = wanted_pts(packets, first_frame, np.concatenate([numbers, moving]))

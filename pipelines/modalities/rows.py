@@ -58,6 +58,19 @@ class Shown(NamedTuple):
     drawn: str
 
 
+class Draws(Protocol):
+    """Makes the draws of a sample that is shown in `views` views, by name; an `Item` does for those of a split."""
+
+    @property
+    def views(self) -> int: ...
+
+    def rng(self, purpose: str, view: int = 0) -> np.random.Generator: ...
+
+    def rngs(self, purpose: str) -> list[np.random.Generator]: ...
+
+    def draw(self, view: int, cues: Cues = NO_CUES, part: str = "", rng: np.random.Generator | None = None) -> Draw: ...
+
+
 class Item(NamedTuple):
     """Sample `index` of a split, as it is shown in `epoch` at its place in the run; it makes all draws by name."""
 
@@ -171,7 +184,7 @@ class Masked(NamedTuple):
     of: Callable[[Maps], Maps] | None = None
     by_sampler: bool = True
 
-    def maps(self, item: Item, view: int, cues: Cues = NO_CUES, rng: np.random.Generator | None = None) -> Maps | None:
+    def maps(self, item: Draws, view: int, cues: Cues = NO_CUES, rng: np.random.Generator | None = None) -> Maps | None:
         """Those of a view of a sample; None without a mask."""
         if self.mask is None:
             return None

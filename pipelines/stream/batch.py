@@ -43,7 +43,8 @@ class Movable:
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """One batch of all parts: the tensors of each field are concatenated along the batch axis.
+        """One batch of all parts: the tensors and lists of each field are concatenated along the batch axis, and so are
+        those of the dataclasses and dicts in it.
 
         Raises ValueError if a value that is no tensor, such as a grid or None, differs between the parts.
         """
@@ -56,6 +57,12 @@ def _concatenated(name: str, values: Sequence[Any]) -> Any:
     """The value of one field in the whole batch, from its values in the parts."""
     if all(isinstance(value, Tensor) for value in values):
         return torch.cat(list(values))
+    if all(isinstance(value, list) for value in values):
+        return [one for value in values for one in value]
+    if all(isinstance(value, Movable) for value in values):
+        return type(values[0]).concatenated(values)
+    if all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        return {own: _concatenated(f"{name}[{own!r}]", [value[own] for value in values]) for own in values[0]}
     if any(value != values[0] for value in values[1:]):
         raise ValueError(f"all parts of a batch must have the same {name}, got {', '.join(map(str, values))}")
     return values[0]

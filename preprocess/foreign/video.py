@@ -22,11 +22,12 @@ from av.video.stream import VideoStream
 
 from maskstream.preprocess.encode.video.check import frame_digest
 from maskstream.preprocess.encode.video.fragments import mp4_writer
-from maskstream.preprocess.encode.video.source import check_length, first_video, frame_rate, orientation, read_packets
+from maskstream.preprocess.encode.video.source import check_length, first_video, orientation, read_packets
 from maskstream.preprocess.source import RejectError, explain
+from maskstream.shards.media.gops import average_rate, candidates, gops_at, index_of_packets
 from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
-from maskstream.shards.media.video_index import VideoIndex, table_bytes
+from maskstream.shards.media.video_index import table_bytes
 from maskstream.shards.members.video import video_member
 
 from .tar_file import Indexed
@@ -150,45 +151,6 @@ def _from_table(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gops:
-    """int64 per GOP: its first packet, its first frame, and its leading frames (stored after its keyframe, shown
-    before).
-    """
-
-    packet: Int64Array
-    first_frame: Int64Array
-    lead: Int64Array
-
-
-def gops_at(packets: Packets, entries: Int64Array) -> Gops:
-    """The GOPs that start at the packets `entries`."""
-    shown = packets.shown if packets.shown is not None else np.ones_like(packets.keyframe)
-    times = np.sort(packets.pts[shown])
-    first = np.searchsorted(times, packets.pts[entries])
-    before = np.concatenate([[0], np.cumsum(shown)])[entries]
-    return Gops(packet=entries, first_frame=first, lead=first - before)
-
-
-def candidates(packets: Packets, n_frames: int) -> Int64Array:
-    """The keyframes whose times allow them to be entry points.
-
-    Every packet stored before such a keyframe is shown before it, every packet shown before it is stored before the
-    next keyframe, and its GOP has at least one frame.
-    """
-    latest = np.maximum.accumulate(packets.pts)
-    earliest = np.minimum.accumulate(packets.pts[::-1])[::-1]
-    kept: list[int] = []
-    for p in np.flatnonzero(packets.keyframe).tolist():
-        if p and latest[p - 1] > packets.pts[p]:
-            continue
-        if not kept or earliest[p] > packets.pts[kept[-1]]:
-            kept.append(p)
-    entries = np.array(kept, np.int64)
-    own = np.diff(gops_at(packets, entries).first_frame, append=n_frames) > 0
-    return entries[own]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
     """A full decode: checksums of the frames from the first keyframe on, in display order, and the frame size."""
 
@@ -305,32 +267,11 @@ def index_video(data: bytes, *, check: bool = True) -> Indexed:
     whole = decoded(data, only_first=not check)
     n_frames = len(video.ticks)
     entries = exact_entries(data, video, whole.digests) if check else candidates(video.packets, n_frames)
-    index = _index(video, entries, whole.width, whole.height)
+    rate = average_rate(video.ticks, video.time_base, video.rate)
+    size = whole.width, whole.height
+    index = index_of_packets(video.codec, video.packets, entries, rate, size, len(video.header))
     table = video.header + table_bytes(_from(video.packets, int(entries[0])))
     return Indexed(member=replace(video_member(data, index), table=table))
-
-
-def _index(video: DemuxedVideo, entries: np.ndarray, width: int, height: int) -> VideoIndex:
-    packets, gops = video.packets, gops_at(video.packets, entries)
-    rate, variable = frame_rate(video.ticks, video.time_base, video.rate)
-    if variable:
-        rate = (len(video.ticks) - 1) / (int(video.ticks[-1] - video.ticks[0]) * video.time_base)
-    bounds = np.append(entries, len(packets.start))
-    ends = packets.start + packets.size
-    return VideoIndex(
-        codec=video.codec,
-        fps=float(rate),
-        n_frames=len(video.ticks),
-        width=width,
-        height=height,
-        header_size=len(video.header),
-        first_frame=gops.first_frame,
-        offset=packets.start[entries],
-        size=ends[bounds[1:] - 1] - packets.start[entries],
-        lead=gops.lead,
-        table_offset=0,
-        packets=np.diff(bounds),
-    )
 
 
 def _from(packets: Packets, first: int) -> Packets:

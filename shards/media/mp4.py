@@ -18,11 +18,11 @@ from maskstream.shards.errors import DataError
 
 Int64Array = npt.NDArray[np.int64]
 
-_CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"av01": "av1", b"FFV1": "ffv1"}
-_EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C", "ffv1": b"glbl"}
+CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"av01": "av1", b"FFV1": "ffv1"}
+EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C", "ffv1": b"glbl"}
 VISUAL_ENTRY_SIZE = 78
 """The bytes of a visual sample entry before its boxes (ISO 14496-12, 12.1.3)."""
-_SIZE_IN_ENTRY = 24
+SIZE_IN_ENTRY = 24
 """Where width and height stand in it."""
 
 DECODERS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d", "ffv1": "ffv1"}
@@ -120,6 +120,11 @@ def read_header(header: bytes) -> Track:
     return _cached_header(header) if len(header) <= _CACHED_BYTES else _read_header(header)
 
 
+def track_of(header: bytes | Track) -> Track:
+    """The track itself, or that of a header, as `read_header` reads it."""
+    return header if isinstance(header, Track) else read_header(header)
+
+
 def _read_header(header: bytes) -> Track:
     try:
         return _read_moov(memoryview(header))
@@ -138,14 +143,14 @@ def _read_moov(data: memoryview) -> Track:
     if timescale == 0:
         raise Mp4Error("the time scale of the track is 0")
     entry, start, end = sample_entry(data, child(data, media, b"minf", b"stbl", b"stsd"))
-    codec = _CODECS.get(entry)
+    codec = CODECS.get(entry)
     if codec is None:
-        raise Mp4Error(f"sample entry {entry!r}; legal are {sorted(_CODECS)}")
+        raise Mp4Error(f"sample entry {entry!r}; legal are {sorted(CODECS)}")
     extradata = b""
-    if codec in _EXTRADATA:
-        a, b = child(data, (start + VISUAL_ENTRY_SIZE, end), _EXTRADATA[codec])
+    if codec in EXTRADATA:
+        a, b = child(data, (start + VISUAL_ENTRY_SIZE, end), EXTRADATA[codec])
         extradata = bytes(data[a:b])
-    width, height = struct.unpack_from(">HH", data, start + _SIZE_IN_ENTRY) if codec == "ffv1" else (0, 0)
+    width, height = struct.unpack_from(">HH", data, start + SIZE_IN_ENTRY) if codec == "ffv1" else (0, 0)
     trex, _ = child(data, moov, b"mvex", b"trex")
     track_id, _, duration, size, flags = struct.unpack_from(">IIIII", data, trex + 4)
     return Track(

@@ -118,7 +118,7 @@ class DaliDecoder:
     def __call__(
         self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """The pixels on the device, and the luma of looks on the host; see `ClipDecoder`."""
+        """The pixels on the device, and the luma of looks on the host; see `BatchDecoder`."""
         size, frames, views, rows = self._size, len(clips[0].order), self._views, len(clips)
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
             self._pipeline = clip_graph(rows, views, size, self._threads, device)

@@ -5,10 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, Unpack, get_args
+from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
@@ -24,6 +25,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
+from maskstream.shards.format.dataset import FOREIGN
 from maskstream.shards.format.manifest import Manifest
 
 from .batch import TOKEN_OUTPUTS, VideoBatch
@@ -31,7 +33,7 @@ from .cameras import CamerasRowMaker, EachCamera, frames_of_all, have_one_rate, 
 from .clip import VideoClip, aligned, check_length
 from .decoders import agree, choose_decoder, dali_threads
 from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
-from .hardware import ClipDecoder, HardwareFinish
+from .hardware import BatchDecoder, HardwareFinish
 from .packing import EncodedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipPlan, ClipRowMaker, check_one_clock, short_videos, without_short
 from .torchcodec import TorchcodecDecoder
@@ -44,22 +46,27 @@ HARDWARE = ("dali", "torchcodec")
 """The backends that decode on the device."""
 
 
-class VideoSettings(Options, total=False):
-    """The fields of `VideoData`, with its defaults, and the options of all loaders."""
+class ClipSettings(TypedDict, total=False):
+    """The fields of `VideoData` that say what is made of a clip, with its defaults."""
 
-    clip: VideoClip
     mask: Mask | None
     augment: Augmentation | None
     colour: ColourJitter | None
     flow: FlowChoice
     views: int
-    component: str | tuple[str, ...] | None
-    shared_crops: bool
     tubelet: int
     patch: int
+    output: OutputChoice
+
+
+class VideoSettings(ClipSettings, Options, total=False):
+    """The fields of `VideoData`, with its defaults, and the options of all loaders."""
+
+    clip: VideoClip
+    component: str | tuple[str, ...] | None
+    shared_crops: bool
     fields: Fields
     backend: VideoBackend
-    output: OutputChoice
 
 
 def video_loader(location: str | Path, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
@@ -174,7 +181,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             clip=clip,
             augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
             flow=flow,
-            output=self._output(flow, split),
+            output=self._output(flow, split.device),
             component=component,
         )
 
@@ -183,11 +190,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         """The videos that are read; of a resolved config."""
         return (self.component or "",) if not isinstance(self.component, tuple) else self.component
 
-    def _output(self, flow: FlowChoice, split: Split) -> Output:
+    def _output(self, flow: FlowChoice, device: torch.device) -> Output:
         """What the sampler makes."""
         if self.output != "auto":
             return self.output
-        return "yuv" if split.device.type == "cuda" and not self._needs_rgb(flow) and self.backend != "dali" else "rgb"
+        return "yuv" if device.type == "cuda" and not self._needs_rgb(flow) and self.backend != "dali" else "rgb"
 
     def _needs_rgb(self, flow: FlowChoice) -> str:
         """What needs RGB on the CPU, in words; "" if nothing does."""
@@ -223,13 +230,13 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     def rows(self, split: Split) -> RowMaker[ClipPlan, VideoBatch]:
         """What makes the rows of a split."""
-        clips = self._clips(split)
+        clips = self._clips(self._output(self.flow, split.device))
         if not isinstance(self.component, tuple):
             return clips
         others = (replace(clips, component=one, camera=one, shared=self.shared_crops) for one in self.component[1:])
         return CamerasRowMaker(first=clips, others=tuple(others))
 
-    def _clips(self, split: Split) -> ClipRowMaker:
+    def _clips(self, output: Output) -> ClipRowMaker:
         """What makes the rows of the only camera, or of the first."""
         return ClipRowMaker(
             component=self.cameras[0],
@@ -239,19 +246,36 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             colour=self.colour,
             mask=self.mask,
             flow=self.flow if isinstance(self.flow, FlowSource) else None,
-            output=self._output(self.flow, split),
+            output=output,
         )
+
+    def of_files(self) -> tuple[ClipRowMaker, Finish[VideoBatch, VideoBatch]]:
+        """What makes clips of videos as they were found, on the CPU, and what is left to do with them: as in a loader
+        of an indexed split, whose settings are these, and that shuffles. ValueError for what needs a split.
+        """
+        device, clip = torch.device("cpu"), aligned(self.clip, FOREIGN)
+        if isinstance(self.component, tuple) or self.fields or self.backend in HARDWARE or self.output == "yuv":
+            raise ValueError(
+                "component=(...), fields, backend='dali', backend='torchcodec' and output='yuv' belong to loaders of "
+                "splits, and a file has one video, which is decoded on the CPU; leave them out"
+            )
+        flow = flow_source(self.flow, self.mask, clip, FOREIGN) or NONE
+        own = replace(self, clip=clip, augment=self.augment or MultiScaleCrop(), flow=flow, component="video")
+        if isinstance(flow, FlowSource):
+            check_one_clock(clip, "masks and fields of flow")
+        own = replace(own, output=own._output(flow, device))
+        return own._clips(own._output(flow, device)), own._finish(device)
 
     def finish(self, split: Split) -> Finish[VideoBatch, VideoBatch]:
         """What is left to do with the clips of each camera."""
-        finish = self._finish(split)
+        finish = self._finish(split.device)
         return finish if isinstance(finish, Unchanged) or not isinstance(self.component, tuple) else EachCamera(finish)
 
-    def _finish(self, split: Split) -> Finish[VideoBatch, VideoBatch]:
+    def _finish(self, device: torch.device) -> Finish[VideoBatch, VideoBatch]:
         """The flow of whole batches, and pixels of planes. ValueError for flow that cannot be computed so."""
         flow: FlowFinish | None = None
         if isinstance(self.flow, BatchFlow):
-            if reason := self.flow.missing(split.device):
+            if reason := self.flow.missing(device):
                 raise ValueError(f"flow={self.flow}: {reason}; use flow='lk'")
             flow = FlowFinish(flow=self.flow, mask=self.mask, grid=self.grids["video"])
         if self.output in TOKEN_OUTPUTS and flow is not None:
@@ -314,17 +338,17 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         """Why a backend cannot decode the clips on the device, in words; "" if it can."""
         if isinstance(self.component, tuple):
             return f"it decodes one video of a sample, and component={self.component} names several"
-        return unsuited(self._clips(split), split.manifest, split.device, backend)
+        return unsuited(self._clips(self._output(self.flow, split.device)), split.manifest, split.device, backend)
 
     def _packed(self, split: Split, backend: str) -> RowSource[PackedPlan, EncodedBatch, VideoBatch]:
         """The source of clips that DALI or torchcodec decodes on the device; called on a resolved config. A BatchFlow
         computes flow of their pixels. ValueError for what `unsuited` names, and where torchcodec is missing.
         """
-        clips = self._clips(split)
+        clips = self._clips(self._output(self.flow, split.device))
         if reason := self._unsuited(split, backend):
             raise ValueError(f"backend={backend!r}: {reason}; use backend='cpu'")
         size, threads = self.clip.size, dali_threads(split.device)
-        decoder: ClipDecoder
+        decoder: BatchDecoder
         if backend == "dali":
             from .dali import DaliDecoder
 

@@ -76,7 +76,7 @@ def _serve(works: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]) -> 
         del own, work, done  # which hold a batch
 
 
-class ClipDecoder(Protocol):
+class BatchDecoder(Protocol):
     """A decoder of whole batches, with a name. most_difference: levels, the mean over a frame, by which its pixels and
     those of the CPU path may differ.
     """
@@ -110,7 +110,7 @@ class HardwareFinish:
     CPU, by reason.
     """
 
-    def __init__(self, sampler: RowSampler[ClipPlan, VideoBatch], size: int, decoder: ClipDecoder) -> None:
+    def __init__(self, sampler: RowSampler[ClipPlan, VideoBatch], size: int, decoder: BatchDecoder) -> None:
         self._sampler, self._size, self._decoder, self._thread = sampler, size, decoder, DaemonThreads(1)
         self._batches, self._faults, self._given_up = 0, list[int](), False
         self.on_cpu: Counter[str] = Counter()

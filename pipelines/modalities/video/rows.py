@@ -17,6 +17,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import (
     PIXELS_VERSION,
     CropPlanes,
+    DecodedFrames,
     UInt8Array,
     crop_planes,
     decode_frames,
@@ -28,7 +29,7 @@ from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSour
 from maskstream.pipelines.flow.base import Flow, with_cuts
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
+from maskstream.pipelines.modalities.rows import Draws, Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
@@ -285,13 +286,17 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def plan_of(self, item: Item, numbers_of: Callable[[Item, VideoIndex], Int64s]) -> ClipPlan:
         """The plan of a clip whose frame numbers, int64 (T,), are drawn by `numbers_of`."""
         video, member = indexed_video(item, self.component)
-        crops = self.augment.views(video.width, video.height, self.clip.size, item.rngs(self._purpose("crop")))
         numbers = numbers_of(item, video)
+        return self.plan_video(item, video, numbers, clip_ranges(video, numbers, member))
+
+    def plan_video(self, item: Draws, video: VideoIndex, numbers: Int64s, own: tuple[Range, ...] = ()) -> ClipPlan:
+        """The plan of the frames `numbers`, int64 (T,), of a video, which are read of the ranges `own`."""
+        crops = self.augment.views(video.width, video.height, self.clip.size, item.rngs(self._purpose("crop")))
         return ClipPlan(
             video=video,
             numbers=numbers,
             crops=[on_chroma_grid(crop, video.width, video.height) for crop in crops],
-            own=clip_ranges(video, numbers, member),
+            own=own,
             draws=tuple(item.draw(view, part=self.camera) for view in range(item.views)) if self.finish_draws else (),
             short=int(numbers[-1] - numbers[0]) < int(self.clip.offsets(video.fps)[-1]),
         )
@@ -319,26 +324,42 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: SampleRows, stats: Stats) -> None:
         """Reads, decodes and writes the views of a clip; raises SampleError if it cannot be read or decoded."""
-        source = (plan.video.width, plan.video.height)
         stats.short += plan.short
-        flow = self.flow if isinstance(self.flow, SampleFlow) else None
         with item.manifest.reading(item.index, self.component):
             with stats.stage("read"):
                 data = self.read(item, plan)
             stats.read_bytes += data.size_bytes
             with stats.stage("decode"):
-                moving = flow.vectors_of(plan.numbers) if flow else plan.numbers[:0]
-                notes = data.notes(source) if len(moving) else GopNotes()
+                moving = self.moving(plan)
+                notes = data.notes((plan.video.width, plan.video.height)) if len(moving) else GopNotes()
                 decoded = decode_frames(
                     data.header,
                     memoryview(data.fragments),
                     data.first_frame,
                     plan.numbers,
-                    size=source,
+                    size=(plan.video.width, plan.video.height),
                     packets=data.packets,
                     vectors_of=moving,
                     stored=notes.flows,
                 )
+        self.write(item, plan, decoded, notes, batch, own, stats)
+
+    def moving(self, plan: ClipPlan) -> Int64s:
+        """The numbers of the frames whose motion is wanted, int64 (n,)."""
+        return self.flow.vectors_of(plan.numbers) if isinstance(self.flow, SampleFlow) else plan.numbers[:0]
+
+    def write(
+        self,
+        item: Draws,
+        plan: ClipPlan,
+        decoded: DecodedFrames,
+        notes: GopNotes,
+        batch: VideoBatch,
+        own: SampleRows,
+        stats: Stats,
+    ) -> None:
+        """Writes the views of a decoded clip, and assigns their flow to the plan."""
+        flow = self.flow if isinstance(self.flow, SampleFlow) else None
         views = own.of(batch.video)
         if batch.room is not None:
             whole = self.sees_frames or flow is not None or self.colour is not None
@@ -363,7 +384,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                     clip = DecodedClip(
                         pixels=pixels,
                         crop=crop,
-                        source=source,
+                        source=(plan.video.width, plan.video.height),
                         frames=plan.numbers,
                         vectors=decoded.vectors,
                         starts=notes.starts,
@@ -372,7 +393,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                     flows.append(with_cuts(found, flow.cuts(clip, found)))
                 plan.flows = flows
 
-    def cues(self, item: Item, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(self, item: Draws, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The frames and the flow of a view."""
         frames = None
         if "frames" in needs:
@@ -383,7 +404,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         flow = plan.flows[row % item.views]
         return Cues(frames=frames, flow=flow.vectors, cuts=flow.cuts)
 
-    def after_masks(self, item: Item, plan: ClipPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
+    def after_masks(self, item: Draws, plan: ClipPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
         """Makes the tokens that the masks choose."""
         if plan.decoded is None:
             return
@@ -403,7 +424,10 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def join(self, batch: VideoBatch, planned: Sequence[Planned[ClipPlan]]) -> VideoBatch:
         """The batch with its flow, its planes or tokens, and the draws of the masks that a finish draws."""
-        plans = [one.plan for one in planned]
+        return self.join_plans(batch, [one.plan for one in planned])
+
+    def join_plans(self, batch: VideoBatch, plans: Sequence[ClipPlan]) -> VideoBatch:
+        """The batch of the filled clips of some plans."""
         planes = tokens = None
         if batch.room is not None:
             tokens = batch.room.joined([clip for plan in plans for clip in plan.tokens], self.output)
@@ -412,7 +436,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         draws = tuple(draw for plan in plans for draw in plan.draws)
         return replace(batch, flow=join_flow(plans), draws=draws, planes=planes, tokens=tokens, room=None)
 
-    def numbers(self, item: Item, video: VideoIndex, n_frames: int | None = None) -> Int64s:
+    def numbers(self, item: Draws, video: VideoIndex, n_frames: int | None = None) -> Int64s:
         """Draws the frame numbers of a clip, int64 (T,), of the first `n_frames` of the video; None for all."""
         n_frames = video.n_frames if n_frames is None else n_frames
         return self.clip.numbers(n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
@@ -421,7 +445,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """The name of a draw that cameras may share."""
         return name if self.shared or not self.camera else f"{name} {self.camera}"
 
-    def _to_rgb(self, item: Item, plan: ClipPlan, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
+    def _to_rgb(self, item: Draws, plan: ClipPlan, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
         """Writes a sample's views, uint8 (views, T, size, size, 3)."""
         for view, (crop, to) in enumerate(zip(plan.crops, views, strict=True)):
             to_rgb(frames, crop, (self.clip.size, self.clip.size), to)

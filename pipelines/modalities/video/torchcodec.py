@@ -41,7 +41,7 @@ class TorchcodecDecoder:
     def __call__(
         self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """The pixels on the device, and the luma of looks on the host; see `ClipDecoder`."""
+        """The pixels on the device, and the luma of looks on the host; see `BatchDecoder`."""
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         works = [self._threads.submit(partial(decoded_planes, clip, device, stream)) for clip in clips]
         decoded = [work.result() for work in works]
@@ -101,7 +101,7 @@ def cropped(of: list[tuple[EncodedClip, tuple[Tensor, Tensor], list[Crop]]]) -> 
 
 
 def look_at(clip: EncodedClip, luma: Tensor) -> Tensor:
-    """The luma of looks at the keyframe and the frames of a clip, as `ClipDecoder` returns it."""
+    """The luma of looks at the keyframe and the frames of a clip, as `BatchDecoder` returns it."""
     rows, columns = (torch.from_numpy(places).to(luma.device) for places in look_places(clip.shown))
     seen = luma[:, rows, columns].float()
     if not clip.full_range:

@@ -18,11 +18,12 @@ from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.rows import clip_ranges, read_clip
 from maskstream.preprocess import index_tars
-from maskstream.preprocess.foreign.video import candidates, decoded, demuxed_video, exact_entries, index_video
+from maskstream.preprocess.foreign.video import decoded, demuxed_video, exact_entries, index_video
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
+from maskstream.shards.media.gops import candidates
 
 from ...pipelines.recording import check_what_is_read, recorded
 from ...web_server import serving

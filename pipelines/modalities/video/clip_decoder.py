@@ -1,0 +1,182 @@
+"""Clips of videos as they were found, for the data of other libraries: bytes, a path or a file in, a row out.
+
+    clips = ClipDecoder(VideoClip(frames=16, stride=4), mask=masks.Tube(ratio=0.9))
+    batch = clips("video.mp4", key="clip-7", seed=0, epoch=2)      # a VideoBatch of one row
+    batch = VideoBatch.concatenated([batch, ...])                  # what a loader gives for these samples
+
+Frame numbers, crop and mask are drawn as in a loader of `maskstream index`, by (seed, epoch, key); so are the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Unpack
+
+import numpy as np
+import torch
+
+from maskstream.pipelines.decode.cpu import DecodedFrames, decode_frames, wanted_pts
+from maskstream.pipelines.masks import Cues, Draw
+from maskstream.pipelines.modalities.rows import NO_CUES, Memory, SampleRows
+from maskstream.pipelines.stream.rng import Place, sample_rng
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError, MaskstreamError, OutageError, SampleError
+from maskstream.shards.format.data_errors import data_reason, find_outage
+from maskstream.shards.media.found_video import FoundVideo, bytes_of, open_video
+from maskstream.shards.media.gop_notes import GopNotes
+from maskstream.shards.media.local_media import MediaError, regular_size
+
+from .batch import VideoBatch
+from .clip import VideoClip
+from .data import ClipSettings, VideoData
+from .rows import ClipPlan, ClipRowMaker
+
+VideoFile = bytes | bytearray | memoryview | str | Path | BinaryIO
+"""The bytes of a video file, its path, or a binary file that can seek."""
+
+
+class ClipDecoder:
+    """Makes of a video file the row that a loader with these settings gives for a sample of this key.
+
+    settings: the fields of `VideoData` that say what is made of a clip: mask, augment (by default VideoMAE's
+    multi-scale crop, as in a loader that shuffles), colour, flow, views, tubelet, patch, output. The loader to compare
+    with is one over the tars that hold the files, after `maskstream index`; keyframes are those that the file names,
+    which the index can check. It holds settings only, so many threads may call it, and it can be pickled.
+
+    ValueError for impossible settings, and for those that need a split.
+    """
+
+    def __init__(self, clip: VideoClip | None = None, **settings: Unpack[ClipSettings]) -> None:
+        self.data = VideoData(clip=clip or VideoClip(), **settings)
+        self._rows, self._finish = self.data.of_files()
+
+    def __repr__(self) -> str:
+        return f"ClipDecoder({self.data})"
+
+    def __call__(
+        self, source: VideoFile, *, key: str, seed: int = 0, epoch: int = 0, progress: float = 0.0
+    ) -> VideoBatch:
+        """The batch of one sample, a row for each view, on the CPU; its label is -1.
+
+        source: an mp4, mov, mkv or webm of H.264, HEVC, VP9 or AV1. Of an MP4 whose moov lists its packets, only the
+        moov and the bytes of the clip are read; of others all is. A file is left at any position. progress: of the run,
+        from 0 to 1, which a mask that changes over it follows.
+
+        SampleError if the video cannot be read or decoded, or is shorter than a clip that does not repeat; OSError if
+        the path cannot be opened.
+        """
+        name = str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "bytes"))
+        item = _Shown(seed, epoch, key, self.data.views, Place(progress=progress))
+        with _opened(source) as file:
+            read, size_bytes = bytes_of(file)
+            with _reading(name, key):
+                video = open_video(read, size_bytes)
+                plan = self._plan(item, video)
+                decoded = _decoded(self._rows, plan, video)
+        return self._finish(self._filled(item, plan, decoded), torch.device("cpu"))
+
+    def _plan(self, item: _Shown, video: FoundVideo) -> ClipPlan:
+        clip, index = self._rows.clip, video.index
+        if clip.short in ("skip", "error") and index.n_frames < clip.span(index.fps):
+            raise DataError(
+                f"has {index.n_frames} frames, less than the clip ({clip.frames} frames, {clip.spacing}); give a "
+                "shorter clip, or short='repeat' or 'loop'"
+            )
+        return self._rows.plan_video(item, index, self._rows.numbers(item, index))
+
+    def _filled(self, item: _Shown, plan: ClipPlan, decoded: DecodedFrames) -> VideoBatch:
+        """The rows of a clip, and their masks, but for what a finish does."""
+        rows, stats = self._rows, Stats()
+        memory = Memory([plan], item.views)
+        batch, own = rows.layout(memory), SampleRows(0, item.views, memory.arrays)
+        memory.key[:] = [item.key] * item.views
+        memory.label.fill_(-1)
+        rows.write(item, plan, decoded, GopNotes(), batch, own, stats)
+        (masked,) = rows.masks
+        drawn = masked.mask is not None and masked.by_sampler
+        needs = masked.mask.needs if masked.mask is not None else frozenset[str]()
+        maps = [
+            masked.maps(item, view, rows.cues(item, plan, batch, view, masked.part, needs) if needs else NO_CUES)
+            for view in range(item.views if drawn else 0)
+        ]
+        rows.after_masks(item, plan, {masked.field: maps}, stats)
+        if masked.mask is not None and drawn:
+            made = masked.mask.batched(masked.grid, [own for own in maps if own is not None])
+            batch = rows.put(batch, {masked.field: made})
+        return rows.join_plans(batch, [plan])
+
+
+class _Shown(NamedTuple):
+    """A sample of no split, as it is shown in an epoch at its place in the run."""
+
+    seed: int
+    epoch: int
+    key: str
+    views: int
+    place: Place
+
+    def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
+        """The generator of one decision for one view."""
+        return sample_rng(self.seed, self.epoch, self.key, view, purpose)
+
+    def rngs(self, purpose: str) -> list[np.random.Generator]:
+        """The generators of one decision for all views."""
+        return [self.rng(purpose, view) for view in range(self.views)]
+
+    def draw(self, view: int, cues: Cues = NO_CUES, part: str = "", rng: np.random.Generator | None = None) -> Draw:
+        """The draw of the mask of a view."""
+        return Draw.of(self.seed, self.epoch, self.key, view, self.place, cues, part, rng)
+
+
+def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> DecodedFrames:
+    """The frames of a clip, of which only its packets are read. Raises DataError if they do not decode."""
+    first, stop = video.index.gops_of(plan.numbers)
+    packets, first_frame = video.gops(first, stop), int(video.index.first_frame[first])
+    moving = rows.moving(plan)
+    wanted = wanted_pts(packets, first_frame, np.concatenate([plan.numbers, moving]))
+    last = int(np.flatnonzero(np.isin(packets.pts, wanted))[-1]) + 1
+    begin = int(packets.start[:last].min())
+    end = int((packets.start[:last] + packets.size[:last]).max())
+    decoded = decode_frames(
+        video.track,
+        memoryview(video.read(begin, end - begin)),
+        first_frame,
+        plan.numbers,
+        size=(plan.video.width, plan.video.height),
+        packets=replace(packets, start=packets.start - begin),
+        vectors_of=moving,
+    )
+    if any(frame.interlaced_frame for frame in decoded.frames):
+        raise DataError("is interlaced, which is not corrected here; make shards of it with `maskstream shards folder`")
+    return decoded
+
+
+@contextmanager
+def _opened(source: VideoFile) -> Iterator[bytes | bytearray | memoryview | BinaryIO]:
+    """The bytes or the file of a source; a path is opened for the time."""
+    if not isinstance(source, str | Path):
+        yield source
+        return
+    try:
+        regular_size(Path(source))
+    except MediaError as error:
+        raise ValueError(f"{source} {error}; give the path of a video file") from error
+    with open(source, "rb", buffering=0) as file:
+        yield file
+
+
+@contextmanager
+def _reading(name: str, key: str) -> Iterator[None]:
+    """Raises SampleError where the data make the block fail, OutageError where the machine does."""
+    try:
+        yield
+    except Exception as error:
+        if (outage := find_outage(error)) is not None:
+            raise OutageError(f"{name} cannot be read now ({outage.strerror})") from error
+        reason = str(error) if isinstance(error, MaskstreamError) else data_reason(error)
+        if reason is None:
+            raise
+        raise SampleError(shard=name, key=key, component="video", reason=reason) from error
