@@ -57,16 +57,17 @@ class RayExecutor:
         """Yield the events of all tasks as they happen; closing the generator cancels the running tasks."""
         import ray
 
-        if tasks:
-            with _connected(ray, self.address or os.environ.get("RAY_ADDRESS", "local")):
-                yield from _events(ray, work, tasks)
+        if not tasks:
+            return
+        if ray.is_initialized():
+            yield from _events(ray, work, tasks, cancels=True)
+            return
+        with _connected(ray, self.address or os.environ.get("RAY_ADDRESS", "local")):
+            yield from _events(ray, work, tasks, cancels=False)
 
 
 @contextmanager
 def _connected(ray: ModuleType, address: str) -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
     before = {name: os.environ.get(name) for name in _KEEPALIVE}
     os.environ.update({name: value for name, value in _KEEPALIVE.items() if before[name] is None})
     own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES} if address == "local" else {}
@@ -91,8 +92,12 @@ def _signals_as_before() -> Iterator[None]:
 
 
 def _events(
-    ray: ModuleType, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]
+    ray: ModuleType, work: Work[TaskT, RecordT], tasks: Sequence[TaskT], cancels: bool
 ) -> Generator[Event[TaskT, RecordT], None, None]:
+    """The events of all tasks. With `cancels`, tasks that still run at the end are cancelled one by one. A connection
+    of our own needs none of that: its end ends its tasks, and Ray 2.60 may abort a process that cancels one as it
+    begins.
+    """
     remote = ray.remote(_supervised).options(num_cpus=1, max_retries=NODE_RETRIES)
     waiting, running = deque(tasks), dict[Any, TaskT]()
     try:
@@ -104,7 +109,7 @@ def _events(
             [ref], _ = ray.wait(list(running))
             yield from _received(ray, ref, running.pop(ref))
     finally:
-        for ref in running:
+        for ref in running if cancels else ():
             with suppress(Exception):
                 ray.cancel(ref, force=True)
 

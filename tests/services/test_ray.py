@@ -121,8 +121,11 @@ def test_ctrl_c_ends_a_cluster_of_this_machine(tmp_path: Path):
         children = subprocess.run(["pgrep", "-s", str(driver.pid)], capture_output=True, text=True).stdout.split()
         assert len(children) > 3
         driver.send_signal(signal.SIGINT)
-        assert driver.wait(60) == 130
-    assert not [child for child in children if is_running(int(child))]
+        assert driver.wait(180) == 130
+    deadline = time.monotonic() + 60  # what was killed is gone a moment later
+    while left := [child for child in children if is_running(int(child))]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
     assert contents(tmp_path / "out")
     assert not (tmp_path / "out/train/dataset.json").exists()
 
