@@ -3,26 +3,29 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from maskstream.shards.config import Json, with_set
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
 
 from .core.distributed import rank, world_size
-from .core.export import load_model
-from .core.process import LoopOptions, compute_threads
+from .core.export import load_model, weights_sum
+from .core.process import CPU, LoopOptions, compute_threads
 from .core.recipe import Recipe, check_modality
 from .core.results import TrainResult
 from .core.run import train_recipe
 from .core.run_folder import MODEL, run_recipe, run_weights
+from .core.validation import BEST, Validation
 from .evaluate.evaluation import Score
-from .evaluate.finetune import LabelsConfig, Tune, Tuning, tune_classifier
+from .evaluate.finetune import Tune, Tuning, tune_classifier
+from .evaluate.labels import LabelsConfig, balanced_weights
 from .evaluate.unseen import TRAINED_ON, check_unseen, splits_trained_on
 from .papers import tables
 
@@ -36,7 +39,9 @@ TUNINGS: Mapping[type, Tune] = {kind: tune for table in tables("finetune", "TUNI
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineTuned:
     """A finished fine-tuning. metric, value: the first of `scores`, such as accuracy, on `test` samples. majority: that
-    of a predictor that did not train, such as the most frequent class. trained: what the loop says of its run.
+    of a predictor that did not train, such as the most frequent class. trained: what the loop says of its run. step: of
+    the weights that were tested. confusion: of how many samples of a class (row) the model says each (column), int64
+    (classes, classes); None where samples have several labels or none.
     """
 
     metric: str
@@ -45,13 +50,16 @@ class FineTuned:
     classes: int
     test: int
     trained: TrainResult
+    step: int
     scores: tuple[Score, ...] = ()
+    confusion: Tensor | None = None
 
     def to_dict(self) -> Json:
         """The result as JSON."""
         own = {name: getattr(self, name) for name in ("metric", "value", "majority", "classes", "test")}
         scores = [asdict(one) for one in self.scores]
-        return {**own, "steps": self.trained.step, "loss": self.trained.loss, "scores": scores}
+        told = {"steps": self.trained.step, "step": self.step, "loss": self.trained.loss, "scores": scores}
+        return {**own, **told, **({} if self.confusion is None else {"confusion": self.confusion.tolist()})}
 
 
 def tune(run: str | Path, train: SplitLocation, *, points: str = "") -> Tuning:
@@ -79,6 +87,10 @@ def finetune(
     steps: int | None = None,
     scratch: bool = False,
     seed: int = 0,
+    val: SplitLocation | None = None,
+    every: int = 500,
+    patience: int | None = None,
+    balanced: bool = False,
     device: torch.device,
     same_split: bool = False,
     **options: Unpack[LoopOptions],
@@ -86,28 +98,44 @@ def finetune(
     """Fine-tunes the encoder of `run` on `train`, in the folder `out`, and measures it on `test`.
 
     set: fields of the recipe (`tune`) to change. points: the column of a cloud with the label of each point, for part
-    segmentation. scratch: the encoder begins with initial weights instead, for comparison. same_split: test on what was
-    trained on too; else a test with samples that `train` or the run has is a ValueError. options: of the loop; nothing
-    is compiled by default. Returns None if it was stopped by a signal; the same call continues. For other arguments and
-    for errors see `maskstream.train.train`.
+    segmentation. scratch: the encoder begins with initial weights instead, for comparison. val: a split, such as a part
+    of the training split that is held out, on which the first score is measured every `every` steps; the weights that
+    are best on it are tested. patience: so many of these measurements without a better one end the training early.
+    balanced: classes count alike in the loss, however many samples they have. same_split: test on what was trained on
+    too; else it is a ValueError if test has samples of `train` or of the run's split, or val of `train`. options: of
+    the loop; nothing is compiled by default. Returns None if it was stopped by a signal; the same call continues. For
+    other arguments and for errors see `maskstream.train.train`.
     """
-    train, test = Manifest.load(train), Manifest.load(test)
+    train, test, held_out = Manifest.load(train), Manifest.load(test), None if val is None else Manifest.load(val)
     tuning = tune(run, train, points=points)
     recipe: Recipe[Any] = with_set(tuning.recipe, list(set))
-    check_modality(recipe, test)
-    if (names := test.info["label_names"]) != train.info["label_names"]:
-        raise ValueError(f"{test} has {len(names)} classes, not those of {train}; give two splits with the same names")
+    if balanced:
+        recipe = _balance(recipe, train)
+    names = train.info["label_names"]
+    for split in (test, *(() if held_out is None else (held_out,))):
+        check_modality(recipe, split)
+        if (own := split.info["label_names"]) != names:
+            raise ValueError(f"{split} has {len(own)} classes, not those of {train}; give splits with the same names")
     check_unseen(test, runs=[Path(run)], train=train, same_split=same_split)
+    validation = None
+    if held_out is not None:
+        check_unseen(held_out, train=train, same_split=same_split)
+        validation = _validation(tuning, recipe, train, held_out, every, patience)
+    elif patience is not None:
+        raise ValueError(f"patience={patience} counts validations, and there are none; give val, a held-out split")
     if recipe.schedule.base_lr == tuning.recipe.schedule.base_lr:
         _tell_rate(recipe)
     initial = None if scratch else _write_encoder(tuning, Path(run), Path(out))
     options.setdefault("compile", "no")
-    trained = train_recipe(recipe, train, out, steps=steps, initial=initial, seed=seed, device=device, **options)
+    trained = train_recipe(
+        recipe, train, out, steps=steps, initial=initial, seed=seed, validation=validation, device=device, **options
+    )
     if not trained.finished:
         return None
+    weights = trained.out / (MODEL if val is None else BEST)
     with compute_threads(device):
-        scores = tuning.measure(load_model(trained.out / MODEL).to(device), recipe, train, test, device)
-    first = scores[0]
+        tested = tuning.measure(load_model(weights).to(device), recipe, train, test, device)
+    first = tested.scores[0]
     return FineTuned(
         metric=first.name,
         value=first.value,
@@ -115,7 +143,30 @@ def finetune(
         classes=len(names),
         test=first.count,
         trained=trained,
-        scores=scores,
+        step=weights_sum(weights)[1],
+        scores=tested.scores,
+        confusion=tested.confusion,
+    )
+
+
+def _balance(recipe: Recipe[Any], train: Manifest) -> Recipe[Any]:
+    """The recipe with weights of classes that make up for how many samples each has in the split."""
+    model = recipe.model
+    if not isinstance(model, LabelsConfig):
+        raise ValueError(f"a {type(model).__name__} has no weights of classes; leave balanced out")
+    return replace(recipe, model=replace(model, class_weights=balanced_weights(train.label, model.classes)))
+
+
+def _validation(
+    tuning: Tuning, recipe: Recipe[Any], train: Manifest, val: Manifest, every: int, patience: int | None
+) -> Validation:
+    """The first score on a held-out split, of which the run may have seen the samples, as it has those of `train`."""
+    about = {"location": val.location, "version": val.version, "fingerprint": val.fingerprint}
+    return Validation(
+        measure=lambda model: tuning.measure(model, recipe, train, val, CPU).scores,
+        every=every,
+        patience=patience,
+        data=about,
     )
 
 

@@ -145,12 +145,17 @@ class Trainer:
                 self._advance(goal, stop)
                 with stop.saving():
                     self._writer.finish()
-                if self.step < goal:
+                if self.step < goal and not self._ended_early:
                     self._bar.note(f"stopped after step {self.step} of {self.steps}; run the same command to continue")
             self._write_results()
         losses = self._results.losses
         loss = sum(losses) / len(losses) if losses else None
-        return TrainResult(out=self.out, step=self.step, steps=self.steps, loss=loss)
+        early = self._ended_early
+        return TrainResult(out=self.out, step=self.step, steps=self.steps, loss=loss, ended_early=early)
+
+    @property
+    def _ended_early(self) -> bool:
+        return self._validator is not None and self._validator.is_in_vain(self.step)
 
     def _begin(self) -> None:
         """Continues from the newest checkpoint, or begins."""
@@ -199,7 +204,7 @@ class Trainer:
     def _write_results(self) -> None:
         """Writes what the loader did and, after the last step, the model, whose rows all ranks give."""
         data: bytes | None = None
-        if self.step >= self.steps:
+        if self._ended_early or self.step >= self.steps:
             averaged = None if self.average is None else self.average.values
             about = self._about() | ({} if averaged is None else {"weights": "average"})
             data = model_bytes(self.model, about, averaged)
@@ -219,7 +224,7 @@ class Trainer:
         if self._guard.mode == "rollback" and not self.step:
             self._save(stop)
         clock = time.perf_counter()
-        while self.step < goal and not stopped:
+        while self.step < goal and not stopped and not self._ended_early:
             if self._profile is not None:
                 self._profile.begin(self.step + 1)
             epoch, micro_batches, waited_s = self._agreed(batches, pending, stop)
@@ -272,6 +277,7 @@ class Trainer:
                 batches, clock, between_s = self._batches(), time.perf_counter(), {}
                 continue
             begun = time.perf_counter()
+            save |= self._ended_early
             if (save or stopped or best) and not (self._guard.mode == "rollback" and self._guard.is_low):
                 self._save(stop)
             if best:  # behind its checkpoint, so that no resume goes back behind it

@@ -21,17 +21,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """The end of a run: steps done, steps planned, and the mean loss of the last 20 (None if this call did none)."""
+    """The end of a run: steps done, steps planned, and the mean loss of the last 20 (None if this call did none).
+    ended_early: whether validations found nothing better for so long that the rest of the steps is left out.
+    """
 
     out: Path
     step: int
     steps: int
     loss: float | None
+    ended_early: bool = False
 
     @property
     def finished(self) -> bool:
-        """Whether all planned steps are done; False after a signal."""
-        return self.step >= self.steps
+        """Whether all planned steps are done, or left out; False after a signal."""
+        return self.ended_early or self.step >= self.steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

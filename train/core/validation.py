@@ -57,18 +57,22 @@ class Measured(Protocol):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
     """How a run is validated. measure: gives the scores of a model on the CPU, in eval mode. every: the steps between;
-    the last step is validated too. best: the name of the score whose best weights are kept, None for the first. data:
-    what run.json says of the split that is read.
+    the last step is validated too. best: the name of the score whose best weights are kept, None for the first.
+    patience: the run ends early after so many validations in a row without a better score; None for never. data: what
+    run.json says of the split that is read.
     """
 
     measure: Callable[[Model[Any]], Sequence[Measured]]
     every: int = 500
     best: str | None = None
+    patience: int | None = None
     data: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every is the steps between validations and at least 1, got {self.every}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is validations without a better score and at least 1, got {self.patience}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,16 +101,22 @@ class Validator:
         self._copy: Model[Any] | None = None
         self.best: BestScore | None = None
         self.improved = False
+        self._improved_at = 0
 
     def is_due(self, step: int, steps: int) -> bool:
         """Whether the model is validated after `step` of `steps` steps."""
         return step == steps or step % self._settings.every == 0
 
+    def is_in_vain(self, step: int) -> bool:
+        """Whether the run ends early after `step`, since as many validations as `patience` found no better score."""
+        patience = self._settings.patience
+        return patience is not None and step - self._improved_at >= patience * self._settings.every
+
     def resume(self, best: BestScore | None, step: int) -> None:
         """Goes on from the checkpoint of `step`, with the best score so far; at step 0 the file of an earlier run goes.
         Weights that a killed run did not come to keep are kept now.
         """
-        kept = 0
+        kept, self._improved_at = 0, 0 if best is None else step
         with in_step(self._device):
             if rank() == 0 and not step:
                 self._path.unlink(missing_ok=True)
@@ -116,7 +126,7 @@ class Validator:
         if best is None or best.name != (self._settings.best or best.name):
             return
         if kept == best.step or best.step == step:
-            self.best = best
+            self.best, self._improved_at = best, best.step
             if kept != best.step:
                 self._update_copy()
                 self.keep()
@@ -137,6 +147,7 @@ class Validator:
                     found = self._settings.measure(self._copy)
                 improved = self._is_best(found, step)
         self.improved = bool(sum_over_ranks(torch.tensor(int(improved), device=self._device)))
+        self._improved_at = step if self.improved else self._improved_at
         return {one.name: one.value for one in found}
 
     def _is_best(self, found: Sequence[Measured], step: int) -> bool:

@@ -111,6 +111,13 @@ class Similarities(Example):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Confusion(Example):
+    """Of how many samples of a class (row) a model says each class (column): int64 (C, C)."""
+
+    of: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingLoss:
     """What a training loss is, and that of a trivial predictor: the line beside its curve."""
 
@@ -241,6 +248,13 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 def accuracy(scores: Tensor, label: Tensor) -> float:
     """The share of samples whose highest score (n, C) is that of their label int64 (n,); of equal ones the first."""
     return float((scores.argmax(dim=1) == label).double().mean())
+
+
+def count_confusions(scores: Tensor, label: Tensor) -> Tensor:
+    """How many samples of each label int64 (n,) have each class as the highest of their scores (n, C): int64 (C, C)."""
+    classes = scores.shape[1]
+    counts = torch.bincount(label * classes + scores.argmax(dim=1), minlength=classes**2)
+    return counts.view(classes, classes)
 
 
 def macro_f1(predicted: Tensor, label: Tensor) -> float:

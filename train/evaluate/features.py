@@ -126,18 +126,18 @@ def has_label_lists(data: SplitLocation) -> bool:
 
 
 def labelled_batches(
-    config: DataConfig[Any], data: SplitLocation, *, size: int, samples: int, several: bool
+    config: DataConfig[Any], data: SplitLocation, *, size: int, samples: int, several: bool, seed: int = 0
 ) -> Iterator[tuple[Batch, Tensor, Tensor]]:
     """Batches of `size` samples of a split, of a packed row each where rows are packed, with the rows that count int64
     (R,) and their labels; up to `samples` samples in all.
 
-    If the split has more, they are drawn by the loader's shuffle with seed 0. several: labels are float32 (R, C), from
-    the field `labels`. Samples without a label do not count.
+    If the split has more, they are drawn by the loader's shuffle. several: labels are float32 (R, C), from
+    the field `labels`. Samples without a label do not count. seed: of crops and beginnings that are drawn.
     """
     chosen: Any = {"fields": (LABELS,)} if several else {}
     whole = len(Manifest.load(data)) <= samples
     size = 1 if isinstance(config, PackedData) else size
-    options: Any = {"batch_size": size, "shuffle": not whole, "seed": 0, "device": "cpu", "rank": 0, "world_size": 1}
+    options: Any = {"batch_size": size, "shuffle": not whole, "seed": seed, "device": "cpu", "rank": 0, "world_size": 1}
     loader = replace(config.whole(), **chosen).loader(data, **options)
     left = samples
     try:

@@ -5,12 +5,9 @@ The classifier is the encoder of a masked autoencoder, the mean of its tokens, a
 smoothed. Other models that give features have a norm and a linear layer on these (`EncoderClassifier`), and what a
 paper tunes in a way of its own is in its finetune.py.
 
-Mixup (Zhang et al., 2018) mixes two samples and their labels by a weight from a Beta distribution. Here one weight
-serves a whole batch, whose samples are mixed with those of the batch in reverse order; it is drawn from the keys of the
-batch, so it needs no global random state.
-
-Differs from the authors' code in: no CutMix, no RandAugment, no random erasing, and drop path only with `--set
-model.dropout.path=0.1`; the norm stands before the mean over tokens, not after it.
+Differs from the authors' code in: CutMix only with `--set model.cutmix=1.0`, and boxes of whole tokens; no RandAugment,
+no random erasing, and drop path only with `--set model.dropout.path=0.1`; the norm stands before the mean over tokens,
+not after it.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -27,63 +24,53 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import LABELS
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.pipelines.stream.batch import Batch
-from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import with_set
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 
-from .evaluation import Evaluation, Score, ShownSamples, TrainingLoss, majority, read_first, score, trained_on
+from .evaluation import (
+    Confusion,
+    Evaluation,
+    Score,
+    ShownSamples,
+    TrainingLoss,
+    count_confusions,
+    majority,
+    read_first,
+    score,
+    trained_on,
+)
 from .features import GivesFeatures, has_label_lists, labelled_batches, no_masks, without_augmentation
+from .labels import LabelsConfig, draw_mixture, label_loss, need_labels
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
 READING = "Held-out samples, with the model's class under each."
+CONFUSED = "What the model says of the samples of each class: a row is a class, and bright is often."
 COUNTED = 1000
-"""The most samples whose labels are counted for the baseline."""
+"""The most samples whose lists of classes are counted for the baseline."""
 _AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelsConfig(ModelConfig[BatchT], Generic[BatchT]):
-    """A classifier of samples. classes: their number. several: samples have lists of classes (the field `labels`), not
-    one label. smoothing: the share of a label that is spread over all classes.
-    """
-
-    classes: int
-    several: bool = False
-    smoothing: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise ValueError(f"a classifier needs two classes or more, got classes={self.classes}")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
-
-    @property
-    def most_labels(self) -> int | None:
-        """The number of classes."""
-        return self.classes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierConfig(LabelsConfig[BatchT]):
-    """of: the autoencoder whose encoder and tokens are used. mixup: the parameter of the Beta distribution, 0 for no
-    mixing; only for one label each.
+    """of: the autoencoder whose encoder and tokens are used. mixup, cutmix: the parameters of the Beta distributions, 0
+    for no mixing; with both, each batch has one of them (labels.py).
     """
 
     of: AutoencoderConfig[BatchT]
     mixup: float = 0.8
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         LabelsConfig.__post_init__(self)
-        if self.mixup < 0:
-            raise ValueError(f"mixup must be >= 0, got {self.mixup}")
+        if min(self.mixup, self.cutmix) < 0:
+            raise ValueError(f"mixup and cutmix must be >= 0, got {self.mixup} and {self.cutmix}")
 
     def make(self, grids: Grids) -> Classifier[BatchT]:
         """See ModelConfig."""
@@ -107,21 +94,12 @@ class Classifier(Model[BatchT]):
         return self._scores(self.token_inputs(batch))
 
     def loss(self, batch: BatchT) -> Losses:
-        """The cross-entropy of the label, or the mean over classes if samples have several; samples without a label
-        do not count.
-        """
+        """See `label_loss`; while it trains, samples and labels are mixed."""
         inputs, labels = self.token_inputs(batch), need_labels(batch, self.config.several)
-        if self.config.several:
-            return error_of_lists(self._scores(inputs), labels)
-        target = F.one_hot(labels.clamp_min(0), self.config.classes).float()
-        target = target * (1 - self.config.smoothing) + self.config.smoothing / self.config.classes
-        known = (labels >= 0).float()
-        if self.training and self.config.mixup:
-            share = mixup_share(batch, self.config.mixup)
-            inputs, target = (share * x + (1 - share) * x.flip(0) for x in (inputs, target))
-            known = known * known.flip(0)
-        error = -(target * F.log_softmax(self._scores(inputs), dim=1)).sum(dim=1)
-        return Losses(parts={"classification": weighted(error, known)})
+        mixture = None
+        if self.training:
+            mixture = draw_mixture(batch, self.tokens.grid, self.config.mixup, self.config.cutmix)
+        return label_loss(self.config, self._scores(inputs if mixture is None else mixture.of(inputs)), labels, mixture)
 
     def reconstructed(self, batch: BatchT) -> BatchT:
         """The batch as it is: nothing is hidden from a classifier."""
@@ -209,13 +187,8 @@ class EncoderClassifier(Model[BatchT]):
         return cast(Tensor, self.head(self.norm(self.features(batch)))).float()
 
     def loss(self, batch: BatchT) -> Losses:
-        """See `Classifier`; labels are not mixed."""
-        labels, found = need_labels(batch, self.config.several), self.scores(batch)
-        if self.config.several:
-            return error_of_lists(found, labels)
-        smoothed = self.config.smoothing if self.training else 0.0
-        error = F.cross_entropy(found, labels.clamp_min(0), reduction="none", label_smoothing=smoothed)
-        return Losses(parts={"classification": weighted(error, (labels >= 0).float())})
+        """See `label_loss`; nothing is mixed."""
+        return label_loss(self.config, self.scores(batch), need_labels(batch, self.config.several), None)
 
     def reconstructed(self, batch: BatchT) -> BatchT:
         """The batch as it is: nothing is hidden from a classifier."""
@@ -225,46 +198,26 @@ class EncoderClassifier(Model[BatchT]):
 AnyClassifier = Classifier[Any] | EncoderClassifier[Any]
 
 
-def error_of_lists(scores: Tensor, labels: Tensor) -> Losses:
-    """The cross-entropy of each class by itself, the mean over classes; samples without a label do not count.
-
-    scores, labels: float32 (B, classes).
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tested:
+    """What a tuned model reaches on a test, beside predictors that did not train. confusion: of how many samples of a
+    class (row) the model says each (column); None where samples have no label or several.
     """
-    error = F.binary_cross_entropy_with_logits(scores, labels, reduction="none").mean(dim=1)
-    return Losses(parts={"classification": weighted(error, (labels.sum(dim=1) > 0).float())})
 
-
-def need_labels(batch: object, several: bool) -> Tensor:
-    """The labels of a batch: int64 (B,), or float32 (B, classes) if samples have lists of classes.
-
-    ValueError if the batch has none.
-    """
-    if not isinstance(batch, Batch):
-        raise ValueError(f"a {type(batch).__name__} has no labels; a classifier needs a batch of a loader")
-    if not several:
-        return batch.label
-    found = batch.fields.get(LABELS)
-    if not isinstance(found, Tensor):
-        raise ValueError(f"the batch has no field {LABELS!r}; give the data config fields=({LABELS!r},)")
-    return found
-
-
-def mixup_share(batch: object, alpha: float) -> float:
-    """The share of a sample in its mixture, from Beta(alpha, alpha): a function of the keys of the batch."""
-    keys = "\0".join(batch.key) if isinstance(batch, Batch) else ""
-    return float(sample_rng(0, 0, keys, 0, "mixup of labels").beta(alpha, alpha))
+    scores: tuple[Score, ...]
+    confusion: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
     """How a run is fine-tuned. recipe: what trains. initial: the weights to begin with, of the run's model by the names
-    of the recipe's. measure: the scores of the trained model on a test, beside predictors that did not train; its
-    arguments are the model, the recipe, the splits `train` and `test`, and the device.
+    of the recipe's. measure: tests the trained model; its arguments are the model, the recipe, the splits `train` and
+    `test`, and the device.
     """
 
     recipe: Recipe[Any]
     initial: Callable[[Model[Any]], Mapping[str, Tensor]]
-    measure: Callable[[Model[Any], Recipe[Any], Manifest, Manifest, torch.device], tuple[Score, ...]]
+    measure: Callable[[Model[Any], Recipe[Any], Manifest, Manifest, torch.device], Tested]
 
 
 class Tune(Protocol):
@@ -300,7 +253,7 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
     changed |= no_masks(base.data)
     optimiser = OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0, layer_decay=0.75)
     if isinstance(base.model, AutoencoderConfig):
-        model: ModelConfig[Any] = ClassifierConfig(**of)
+        model: ModelConfig[Any] = ClassifierConfig(**of, mixup=0.0 if several else 0.8)
         initial = _stack_weights
     else:
         if not isinstance(base.build(), Encodes):
@@ -333,47 +286,77 @@ def body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
     return {f"body.{name}": own for name, own in model.state_dict().items() if name.partition(".")[0] in parts}
 
 
-def _measured(
-    model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
-) -> tuple[Score, ...]:
+def _measured(model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device) -> Tested:
     if not isinstance(model, Classifier | EncoderClassifier):
         raise ValueError(f"the folder holds a {type(model).__name__}, no classifier; give another folder")
-    found, true, known = _tested(model, recipe.data, train, test, device)
+    found, true = score_views(model, recipe.data, train, test, device)
+    several, known = model.config.several, known_labels(recipe.data, train, model.config.several)
     frequent = {"the most frequent class": majority(known, true, model.config.classes)}
-    metric = "mAP" if model.config.several else "accuracy"
-    return (Score.share(metric, score(found, true), "samples", len(true), frequent),)
+    metric = "mAP" if several else "accuracy"
+    one = Score.share(metric, score(found, true), "samples", len(true), frequent)
+    return Tested(scores=(one,), confusion=None if several else count_confusions(found, true))
 
 
 @torch.no_grad()
-def _tested(
+def score_views(
     model: AnyClassifier, config: DataConfig[Any], train: SplitLocation, test: SplitLocation, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The scores float32 (n, classes) of all labelled samples of `test`, their labels, and labels of `train`."""
-    data, several = without_augmentation(config, train), model.config.several
-    scores, labels = [], []
-    for batch, rows, own in labelled_batches(data, test, size=_AT_ONCE, samples=1 << 62, several=several):
-        scores.append(model.scores(batch.to(device)).cpu()[rows])
-        labels.append(own)
-    if not sum(map(len, labels)):
-        raise ValueError(f"{test} has no labelled sample; a classifier is measured on samples with labels")
-    known = [own for _, _, own in labelled_batches(data, train, size=_AT_ONCE, samples=COUNTED, several=several)]
-    return torch.cat(scores), torch.cat(labels), torch.cat(known)
+) -> tuple[Tensor, Tensor]:
+    """The scores float32 (n, classes) of all labelled samples of `test`, and their labels.
+
+    With `test_views` above 1 they are the mean over views of the probabilities of classes. The first view is the only
+    one of a test without: whole or from the middle of the picture. The others are cropped as in training, and begin
+    elsewhere where clips and sounds begin at random. ValueError for data of which all views would be the same.
+    """
+    data, views, several = without_augmentation(config, train), model.config.test_views, model.config.several
+    others = replace(data, **{name: getattr(config, name) for name in ("augment",) if hasattr(config, name)})
+    if views > 1 and not hasattr(config, "augment") and getattr(getattr(config, "clip", None), "start", "") != "random":
+        raise ValueError(f"all views of a sample are the same by {type(config).__name__}; leave model.test_views at 1")
+    total: Tensor | None = None
+    for view in range(views):
+        scores, labels = [], []
+        own = data if view == 0 else others
+        for batch, rows, some in labelled_batches(
+            own, test, size=_AT_ONCE, samples=1 << 62, several=several, seed=view
+        ):
+            scores.append(model.scores(batch.to(device)).cpu()[rows])
+            labels.append(some)
+        if not sum(map(len, labels)):
+            raise ValueError(f"{test} has no labelled sample; a classifier is measured on samples with labels")
+        found = torch.cat(scores)
+        if views > 1:
+            found = found.sigmoid() if several else found.softmax(dim=1)
+        total = found if total is None else total + found
+    assert total is not None
+    return total / views, torch.cat(labels)
+
+
+def known_labels(config: DataConfig[Any], train: SplitLocation, several: bool) -> Tensor:
+    """The labels of the split `train` that baselines know: of all samples, or the lists of classes of some."""
+    if not several:
+        labels = torch.tensor(Manifest.load(train).label)
+        return labels[labels >= 0]
+    data = without_augmentation(config, train)
+    found = labelled_batches(data, train, size=_AT_ONCE, samples=COUNTED, several=True)
+    return torch.cat([own for _, _, own in found])
 
 
 def evaluate(model: AnyClassifier, config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
     """The classes of a held-out split; how frequent each is, is counted in the split that it trained on."""
-    train = trained_on(data)
-    found, true, known = _tested(model, config, train, data, torch.device("cpu"))
+    train, several = trained_on(data), model.config.several
+    found, true = score_views(model, config, train, data, torch.device("cpu"))
+    known = known_labels(config, train, several)
     frequent = {"the most frequent class": majority(known, true, model.config.classes)}
-    value, several = score(found, true), model.config.several
+    value = score(found, true)
     batch = read_first(without_augmentation(config, train), data, shown)
     with torch.no_grad():
         answers = () if several else model.scores(batch).argmax(dim=1).tolist()
+    confused = () if several else (Confusion(title="Confusions", reading=CONFUSED, of=count_confusions(found, true)),)
     share = known.double().mean(dim=0) if several else F.one_hot(known, model.config.classes).double().mean(dim=0)
     entropy = torch.special.entr(share) + (torch.special.entr(1 - share) if several else 0)
     return Evaluation(
         scores=(Score.share("mAP" if several else "right classes", value, "samples", len(true), frequent),),
         examples=(
+            *confused,
             ShownSamples(title="Classes", reading=READING, batch=batch, rows=range(len(batch)), answers=answers),
         ),
         loss=TrainingLoss(

@@ -94,6 +94,21 @@ def finetune(
         int | None, typer.Option(min=1, help="Steps to train [default: 50 epochs]", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the head, the order and the crops.")] = 0,
+    val: Annotated[
+        str | None,
+        typer.Option(
+            help="A held-out part of the training split: the weights that are best on it are tested.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Steps between two measurements on --val.")] = 500,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Measurements without a better one after which training ends.", show_default=False),
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Let classes count alike, however many samples each has.")
+    ] = False,
     device: Device = "auto",
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint that is whole.")] = True,
@@ -118,6 +133,10 @@ def finetune(
         steps=steps,
         scratch=scratch,
         seed=seed,
+        val=val,
+        every=every,
+        patience=patience,
+        balanced=balanced,
         device=resolved_device(device),
         save_every=save_every,
         resume=resume,
@@ -129,7 +148,8 @@ def finetune(
     if as_json:
         show(result.to_dict(), as_json)
         return
-    facts = {name: value for name, value in result.to_dict().items() if name not in ("metric", "value", "majority")}
+    told = ("metric", "value", "majority", "confusion")
+    facts = {name: value for name, value in result.to_dict().items() if name not in told}
     show({**beside_baselines(facts.pop("scores")), **facts}, as_json)
     say(f"wrote {folder / 'finetune.json'}")
 

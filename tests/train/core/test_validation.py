@@ -43,7 +43,7 @@ def dropping(recipe):
 def run(dropping, synthetic_loader, tmp_path, noise):
     def run(name, until=None, recipe=dropping, lower_is_better=True, **options):
         if "every" in options or "best" in options:
-            chosen = {key: options.pop(key) for key in ("every", "best") if key in options}
+            chosen = {key: options.pop(key) for key in ("every", "best", "patience") if key in options}
             options["validation"] = Validation(measure=held_out(noise, lower_is_better), **chosen)
         trainer = Trainer(recipe, synthetic_loader(), tmp_path / name, steps=STEPS, progress=False, **options)
         trainer.run(until)
@@ -99,6 +99,23 @@ def test_a_resumed_run_finds_and_keeps_the_same(run):
         run(f"parts {until}", every=1, save_every=100)
         assert [m.val for m in rows(parts)] == [m.val for m in rows(whole)]
         assert weights_sum(parts / BEST) == weights_sum(whole / BEST)
+
+
+def test_a_run_ends_after_as_many_validations_without_a_better_score_as_it_has_patience_for(run):
+    whole = run("whole", every=1)
+    values = [m.val["loss"] for m in rows(whole)]
+    worse = {"every": 1, "lower_is_better": values[-1] > values[0]}  # the first stays the best
+    out = run("run", patience=3, **worse)
+    assert [m.step for m in rows(out)] == [1, 2, 3, 4]
+    assert weights_sum(out / BEST)[1] == 1
+    assert weights_sum(out / "model.safetensors")[1] == 4
+    parts = run("parts", 2, patience=3, **worse)
+    for _ in range(2):  # the second finds that it has ended
+        run("parts", patience=3, **worse)
+    assert same(out, parts)
+    assert [m.val for m in rows(parts)] == [m.val for m in rows(out)]
+    with pytest.raises(ValueError, match="patience"):
+        run("third", every=1, patience=0)
 
 
 def test_best_weights_that_a_killed_run_did_not_write_are_written_by_the_next(run):

@@ -15,9 +15,12 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.train import load_model, train
+from maskstream.train import Trainer, load_model, train
+from maskstream.train.core.export import weights_sum
 from maskstream.train.core.metrics import read_metrics
-from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, mixup_share
+from maskstream.train.core.validation import BEST
+from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, score_views
+from maskstream.train.evaluate.labels import draw_mixture
 from maskstream.train.finetunes import finetune
 from maskstream.train.recipes import chosen_recipe, named_recipe
 
@@ -66,6 +69,9 @@ def test_the_command_trains_from_the_runs_encoder_and_measures(
     assert (found["metric"], found["classes"], found["test"], found["steps"]) == ("accuracy", 3, 60, 120)
     assert found["majority"] == pytest.approx(1 / 3)
     assert found["value"] > 0.5
+    confusion = torch.tensor(found["confusion"])
+    assert confusion.sum(dim=1).tolist() == [20, 20, 20]
+    assert found["value"] == pytest.approx(float(confusion.diagonal().sum()) / 60)
     assert isinstance(load_model(out / "model.safetensors"), Classifier)
     assert json.loads((out / "run.json").read_text())["recipe"]["model"]["kind"] == "ClassifierConfig"
     data = ["--data", str(splits[1])]
@@ -79,6 +85,7 @@ def test_the_command_trains_from_the_runs_encoder_and_measures(
     page = (out / "report.html").read_text()
     assert page.count("The model says ") == 8
     assert "the frequencies of classes" in page
+    assert "what the model says of each of 3 classes" in page
 
 
 @pytest.mark.slow
@@ -136,7 +143,9 @@ def test_a_mixture_has_the_loss_of_both_labels_by_their_shares(run: Path, splits
     batch = replace(first_batch(run, splits[0]), label=torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
     model = classifier(run, splits[0], "model.smoothing=0.0")
     torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
-    share = mixup_share(batch, 0.8)
+    mixture = draw_mixture(batch, (4, 4), 0.8, 0.0)
+    assert mixture is not None
+    share = mixture.share
     assert 0 < share < 1
     inputs = model.token_inputs(batch)
     mixed = share * inputs + (1 - share) * inputs.flip(0)
@@ -151,14 +160,6 @@ def test_a_class_token_is_no_part_of_the_mean(run: Path, splits: tuple[Path, Pat
     model, batch = classifier(run, splits[0], "of.class_token=true"), first_batch(run, splits[0])
     assert model.token_features(batch).shape == (8, 16, 32)
     torch.testing.assert_close(model.features(batch), model.token_features(batch).mean(dim=1))
-
-
-def test_the_share_is_a_function_of_the_batch(run: Path, splits: tuple[Path, Path]) -> None:
-    batch = first_batch(run, splits[0])
-    shares = [mixup_share(replace(batch, key=[f"{n}"]), 0.8) for n in range(400)]
-    assert shares == [mixup_share(replace(batch, key=[f"{n}"]), 0.8) for n in range(400)]
-    assert sum(shares) / 400 == pytest.approx(0.5, abs=0.06)
-    assert min(shares) < 0.05
 
 
 def test_a_sample_without_a_label_gives_no_gradient(run: Path, splits: tuple[Path, Path]) -> None:
@@ -181,6 +182,76 @@ def test_lists_of_classes_are_learned_each_by_itself(run: Path, tmp_path: Path) 
     found = finetune(run, train_split, test_split, tmp_path / "out", steps=2, device=CPU, progress=False)
     assert found is not None
     assert (found.metric, found.test) == ("mAP", 31)
+
+
+def test_views_of_a_test_are_the_whole_sample_and_crops_as_in_training(run: Path, splits: tuple[Path, Path]) -> None:
+    recipe = classifier_recipe(run, splits[0])
+    model = recipe.build(seed=0).eval()
+    assert isinstance(model, Classifier)
+    torch.nn.init.normal_(model.head.weight, std=5.0, generator=torch.Generator().manual_seed(0))
+    single, true = score_views(model, recipe.data, *splits, CPU)
+    by_view = [single.softmax(dim=1)]
+    for seed in (1, 2):
+        options = {"batch_size": 61, "shuffle": False, "seed": seed, "device": "cpu", "threads": 1}
+        loader = recipe.data.whole().loader(splits[1], **options)  # type: ignore[arg-type]
+        batch = next(iter(loader))
+        loader.close()
+        by_view.append(model.scores(batch).detach()[:60].softmax(dim=1))
+        assert torch.equal(batch.label[:60], true)
+    model.config = replace(model.config, test_views=3)
+    found, _ = score_views(model, recipe.data, *splits, CPU)
+    torch.testing.assert_close(found, torch.stack(by_view).mean(dim=0))
+    assert not torch.allclose(by_view[1], by_view[2])
+
+
+def test_views_of_training_are_rows_of_one_sample_that_count_alike(run: Path, splits: tuple[Path, Path]) -> None:
+    recipe = classifier_recipe(run, splits[0], ["data.views=2", "model.mixup=0"])
+    loader = recipe.loader(splits[0], batch_size=4, seed=0, device="cpu", threads=1)
+    batch = next(iter(loader))
+    loader.close()
+    assert batch.key[::2] == batch.key[1::2]
+    assert len(set(batch.key)) == 4
+    assert torch.equal(batch.label[::2], batch.label[1::2])
+    assert not any(torch.equal(one, other) for one, other in zip(batch.image[::2], batch.image[1::2], strict=True))
+    model = recipe.build(seed=0)
+    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    halves = [
+        model(replace(batch, image=batch.image[i::2], label=batch.label[i::2], key=batch.key[i::2])).loss()
+        for i in (0, 1)
+    ]
+    torch.testing.assert_close(model(batch).loss(), sum(halves) / 2)
+
+
+def test_a_resumed_fine_tuning_mixes_and_drops_as_one_that_never_stopped(
+    run: Path, splits: tuple[Path, Path], tmp_path: Path
+) -> None:
+    sets = ["model.cutmix=1.0", "model.dropout.path=0.5", "model.of.depth=2", "batch_size=8", "schedule.base_lr=0.1"]
+    recipe = classifier_recipe(run, splits[0], sets)
+    for parts in ((4,), (2, 4)):
+        for until in parts:
+            loader = recipe.loader(splits[0], batch_size=8, seed=1, steps=4, device="cpu", threads=1)
+            Trainer(recipe, loader, tmp_path / f"{len(parts)}", steps=4, seed=1, progress=False).run(until)
+            loader.close()
+    one, two = (load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("1", "2"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_training_ends_early_on_a_part_that_was_held_out_and_the_best_weights_are_tested(
+    run: Path, splits: tuple[Path, Path], tmp_path: Path
+) -> None:
+    val = write_split(tmp_path / "val", 31, 5)
+    options = {"val": val, "every": 2, "patience": 2, "steps": 40, "device": CPU, "progress": False}
+    still = ("schedule.base_lr=1e-12", "schedule.min_lr=0.0")
+    found = finetune(run, *splits, tmp_path / "out", set=still, balanced=True, **options)  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.trained.step, found.trained.ended_early, found.step) == (6, True, 2)
+    assert found.step == weights_sum(tmp_path / "out" / BEST)[1]
+    recipe = json.loads((tmp_path / "out" / "run.json").read_text())["recipe"]
+    assert recipe["model"]["class_weights"] == [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="has the samples of"):
+        finetune(run, *splits, tmp_path / "out", **{**options, "val": splits[0]})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="patience=2 counts validations"):
+        finetune(run, *splits, tmp_path / "out", **{**options, "val": None})  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_fine_tuned_is_said(run: Path, splits: tuple[Path, Path], tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.mesh_members import FIELDS
 from maskstream.train.core.model import Model
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.evaluate.evaluation import Score
-from maskstream.train.evaluate.finetune import Tuning
+from maskstream.train.evaluate.finetune import Tested, Tuning
 
 from .evaluate import next_model, rollout_evaluation
 from .model import MeshNetworkConfig
@@ -44,9 +43,9 @@ def _whole(model: Model[Any]) -> Mapping[str, Tensor]:
 
 def measure_rollouts(
     model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
-) -> tuple[Score, ...]:
+) -> Tested:
     """The error of one step and of rollouts of all trajectories of a test, beside that nothing changes."""
-    return rollout_evaluation(next_model(model).cpu(), test, 0).scores
+    return Tested(scores=rollout_evaluation(next_model(model).cpu(), test, 0).scores)
 
 
 TUNINGS = {MeshNetworkConfig: tune_meshes}

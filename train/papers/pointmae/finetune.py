@@ -35,7 +35,7 @@ from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluate.evaluation import Score, read_batches
 from maskstream.train.evaluate.features import without_augmentation
-from maskstream.train.evaluate.finetune import Tuning, body_weights, encoder_of
+from maskstream.train.evaluate.finetune import Tested, Tuning, body_weights, encoder_of
 from maskstream.train.nn.objectives import squared_distances
 
 from .model import PointAutoencoder, PointAutoencoderConfig
@@ -189,10 +189,10 @@ def tune_parts(base: Recipe[Any], train: Manifest, points: str) -> Tuning | None
 
 def measure_parts(
     model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
-) -> tuple[Score, ...]:
+) -> Tested:
     if not isinstance(model, PointSegmenter) or not isinstance(recipe.data, PointsData):
         raise ValueError(f"the folder holds a {type(model).__name__}, no segmenter; give another folder")
-    return part_scores(model, recipe.data, train, test, device)
+    return Tested(scores=part_scores(model, recipe.data, train, test, device))
 
 
 def part_scores(

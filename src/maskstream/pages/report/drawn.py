@@ -20,7 +20,15 @@ from maskstream.pages.figures.text import ImageTextFigures
 from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
 from maskstream.pipelines.modalities.points.tokens import point_tokens, voxel_places
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
-from maskstream.train.evaluate.evaluation import Clips, Compared, Example, Pictures, ShownSamples, Similarities
+from maskstream.train.evaluate.evaluation import (
+    Clips,
+    Compared,
+    Confusion,
+    Example,
+    Pictures,
+    ShownSamples,
+    Similarities,
+)
 from maskstream.train.papers.fastdit3d.evaluate import DenoisedClouds, Generated
 from maskstream.train.papers.medthink.evaluate import Writing
 from maskstream.train.papers.meshmask.evaluate import Rollouts
@@ -31,6 +39,8 @@ from .rollout_report import rollout_cards
 SIDE_PX, ACROSS = 96, 4
 """Of pictures in sets."""
 MATRIX_PX = 480
+CONFUSIONS = 5
+"""The pairs of classes that are told in words."""
 STEP_PX, NEURON_PX = 10, 3
 """Of a spike."""
 BESIDE = 4
@@ -78,7 +88,10 @@ def _cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterato
             yield from _clips(one, figures)
         case Similarities():
             for name, values in one.of.items():
-                yield _matrix(name, values)
+                words = f"{len(values)} pairs"
+                yield _matrix(name, values, words, f"{name}: similarity of {len(values)} clips and sounds")
+        case Confusion():
+            yield _confusion(one.of, names)
         case Writing():
             for i in range(len(one.made)):
                 yield _answered(figures, one, i)
@@ -116,16 +129,32 @@ def _clips(one: Clips, figures: Figures[Any]) -> Iterator[Card]:
         yield Card(key=key, words="", figures=frame_rows(rows, one.times_s[i].tolist()))
 
 
-def _matrix(name: str, similarity: Tensor) -> Card:
-    """The similarities: dark is far, bright is near."""
-    values = similarity.numpy()
+def _matrix(name: str, of: Tensor, words: str, alt: str) -> Card:
+    """The values (n, n): dark is low, bright is high."""
+    values = of.numpy()
     low, high = float(values.min()), float(values.max())
     grey = (255 * (values - low) / max(high - low, 1e-6)).astype(np.uint8)
     image = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
     scale = max(1, MATRIX_PX // len(values))
     uri = data_uri(np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)), lossless=True)
-    picture = Picture(uri=uri, alt=f"{name}: similarity of {len(values)} clips and sounds")
-    return Card(key=name, words=f"{len(values)} pairs", figures=(PictureGrid(items=(picture,), across=1),))
+    return Card(key=name, words=words, figures=(PictureGrid(items=(Picture(uri=uri, alt=alt),), across=1),))
+
+
+def _confusion(counts: Tensor, names: Sequence[str]) -> Card:
+    """The shares of each class's samples by what the model says, and the pairs of classes that it takes for each other
+    most often, in words.
+    """
+    of = counts.sum(dim=1, keepdim=True)
+    wrong = counts.clone().fill_diagonal_(0)
+    most = [divmod(int(i), len(counts)) for i in wrong.flatten().argsort(descending=True, stable=True)[:CONFUSIONS]]
+    told = [
+        f"{int(wrong[true, said])} of {int(of[true])} {label_words(true, names)} as {label_words(said, names)}"
+        for true, said in most
+        if wrong[true, said]
+    ]
+    words = f"Most often wrong: {', '.join(told)}." if told else "None is wrong."
+    share = counts / of.clamp_min(1)
+    return _matrix("classes", share, words, f"what the model says of each of {len(counts)} classes")
 
 
 def _spiked(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
