@@ -22,6 +22,7 @@ the command line, the gallery, docs/masks.md and the benchmark.
 
 from collections.abc import Callable
 
+from .collate import Collate, TextCollate
 from .core import (
     Cues,
     Draw,
@@ -118,6 +119,7 @@ __all__ = [
     "ByClass",
     "ByEnergy",
     "ByView",
+    "Collate",
     "Complementary",
     "Context",
     "Cues",
@@ -164,6 +166,7 @@ __all__ = [
     "Strips",
     "Submesh",
     "TargetBlocks",
+    "TextCollate",
     "TextMaskBatch",
     "TokenGrid",
     "Tokens",

@@ -77,7 +77,7 @@ def mask_named(name: str) -> Mask:
     """
     found: object = named(name, MASKS, "mask")
     try:
-        mask = found() if callable(found) else found
+        mask = found() if callable(found) and not isinstance(found, Mask) else found
     except TypeError as error:
         raise ValueError(
             f"the mask {name!r} cannot be made without settings ({error}); give all of them defaults"

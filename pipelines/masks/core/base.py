@@ -185,6 +185,21 @@ class Mask(Config, ABC):
         """
         return self.batched(grid, [self.maps(grid, as_draw(draw)) for draw in draws])
 
+    def __call__(
+        self,
+        grid: TokenGrid,
+        *,
+        key: str,
+        seed: int = 0,
+        epoch: int = 0,
+        view: int = 0,
+        progress: float = 0.0,
+        cues: Cues | None = None,
+    ) -> MaskBatch:
+        """The mask of one sample by its key, as a MaskBatch of one row; see `of_keys`."""
+        given = None if cues is None else [cues]
+        return self.of_keys(grid, [key], seed=seed, epoch=epoch, view=view, progress=progress, cues=given)
+
     def of_keys(
         self,
         grid: TokenGrid,
@@ -194,20 +209,23 @@ class Mask(Config, ABC):
         epoch: int = 0,
         view: int = 0,
         progress: float = 0.0,
+        cues: Sequence[Cues] | None = None,
     ) -> MaskBatch:
         """The masks of samples by their keys, for data that another library loads: those that a loader with this seed
         gives to these samples in this epoch, on any machine and in any order.
 
-        progress: of the run, from 0 to 1, which a mask that changes over it follows. ValueError for a mask that reads
-        cues. Numbers that a whole batch shares are those of the run's first one.
+        progress: of the run, from 0 to 1, which a mask that changes over it follows. cues: of each sample, for a mask
+        that reads some; ValueError where they are missing. Numbers that a whole batch shares are those of the run's
+        first one.
         """
-        if needs := self.needs:
+        if cues is None and (needs := self.needs):
             raise ValueError(
-                f"{type(self).__name__} reads {', '.join(sorted(needs))} of each sample; give mask.draw(grid, draws) a "
-                "Draw.of(..., cues=Cues(...)) for each"
+                f"{type(self).__name__} reads {', '.join(sorted(needs))} of each sample; give cues=, a Cues(...) for "
+                "each"
             )
-        place = Place(progress=progress)
-        return self.draw(grid, [Draw.of(seed, epoch, key, view, place, Cues()) for key in keys])
+        place, each = Place(progress=progress), [Cues()] * len(keys) if cues is None else cues
+        draws = [Draw.of(seed, epoch, key, view, place, own) for key, own in zip(keys, each, strict=True)]
+        return self.draw(grid, draws)
 
     def batched(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
         """The MaskBatch of the maps of a batch. It costs about as much as that of one sample."""

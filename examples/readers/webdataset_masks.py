@@ -1,0 +1,37 @@
+"""webdataset reads anyone's tars of videos, and each sample becomes a clip with its mask, as a loader would make it.
+
+python webdataset_masks.py 'clips-{000000..000099}.tar'     # pip install 'maskstream[webdataset]'
+
+Nothing is indexed and nothing written. A clip that cannot be decoded is left out, with a warning.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import webdataset
+
+from maskstream.pipelines import ClipDecoder, VideoBatch, VideoClip, masks
+
+CLIP = VideoClip(frames=4, stride=4, size=32)
+
+
+def clip_of(clips: ClipDecoder, epoch: int, sample: dict[str, Any]) -> VideoBatch:
+    """A row of the batch: a function of seed, epoch and key, whatever reads the sample, and when."""
+    return clips(sample["mp4"], key=sample["__key__"], seed=0, epoch=epoch)
+
+
+def batches(tars: str | Sequence[str], epoch: int = 0, batch_size: int = 4) -> Iterator[VideoBatch]:
+    """Batches in webdataset's order; the last one may be smaller."""
+    clips = ClipDecoder(CLIP, mask=masks.Tube(ratio=0.75), patch=8)
+    data = webdataset.WebDataset(tars, shardshuffle=100, seed=epoch).shuffle(100)
+    data = data.map(partial(clip_of, clips, epoch), handler=webdataset.warn_and_continue)
+    yield from data.batched(batch_size, collation_fn=VideoBatch.concatenated)
+
+
+if __name__ == "__main__":
+    for batch in batches(sys.argv[1]):
+        print(batch.key, tuple(batch.video.shape), tuple(batch.mask.visible.shape))
