@@ -116,7 +116,7 @@ class TextCollate:
     epoch: int = 0
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """The batch of some texts."""
+        """The batch of some texts, int64 (B, N) each."""
         rows = [self._row(sample) for sample in samples]
         longest = max(len(tokens) for tokens, _ in rows)
         lengths = torch.tensor([len(tokens) for tokens, _ in rows])
