@@ -18,9 +18,17 @@ may exceed the frame.
     x    int8 (rows, columns)    in quarters of a pixel of the video, what is at p was at p + (x, y)
     y    int8 (rows, columns)
     kept uint8 (rows, columns)   0 to 255: how well the earlier frame, moved along it, explains the cell
+
+The energy of the cells of every DISTANCE-th frame, where the profile asks for it (`VideoProfile.energy`): the sum over
+a cell of the squared difference, in grey levels, from the frame DISTANCE before, moved along the vectors, as far as it
+exceeds a dead zone. Frame 0 has none.
+
+    version u8 = 1   distance u8   frames u16   rows u16   columns u16   first u32
+    codes zlib of uint8 (frames, rows, columns)   `energy_codes`; of the frames first, first + DISTANCE, ...
 """
 
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -119,6 +127,57 @@ def parsed_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
     return KeyFlow(frame=frame, vectors=planes[:2], kept=planes[2].view(np.uint8), distance=distance)
 
 
+ENERGY_ID = bytes.fromhex("6d61736b73747265616d20656e657267")  # "maskstream energ"
+_ENERGY_HEAD = struct.Struct(">16sBBHHHI")
+_ENERGY_VERSION = 1
+_STEPS = 8
+"""Codes from one power of two to the next: a code is off by 1/16 of an energy at most."""
+
+
+def energy_codes(energy: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Energies from 0 to below 2 ** 31 as floats of 8 bits, which have no sign: those below 16 exactly, others with the
+    three bits behind their highest one.
+    """
+    shift = np.maximum(np.frexp(energy)[1] - 4, 0)
+    return np.asarray(_STEPS * shift + (energy >> shift), dtype=np.uint8)
+
+
+def energies_of_codes() -> npt.NDArray[np.int64]:
+    """The energy that each code stands for, the middle of those that have it: int64 (256,)."""
+    codes = np.arange(256, dtype=np.int64)
+    shift = np.maximum(codes // _STEPS - 1, 0)
+    return np.asarray((codes - _STEPS * shift << shift) + (1 << shift >> 1), dtype=np.int64)
+
+
+def energy_payload(first: int, codes: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+    """The codes uint8 (rows, columns) of the frames first, first + DISTANCE, ..., one or more."""
+    maps = np.stack(codes)
+    head = _ENERGY_HEAD.pack(ENERGY_ID, _ENERGY_VERSION, DISTANCE, *maps.shape, first)
+    return head + zlib.compress(maps.tobytes(), 9)
+
+
+def parsed_energy(body: memoryview, grid: tuple[int, int]) -> dict[int, npt.NDArray[np.uint8]]:
+    """By frame number, the codes of its cells, uint8 (rows, columns); raises Mp4Error for a payload that does not fit
+    a video of so many rows and columns of cells.
+    """
+    if len(body) < _ENERGY_HEAD.size:
+        raise Mp4Error(f"the energy of a GOP has {len(body)} bytes, less than its {_ENERGY_HEAD.size} bytes of header")
+    _, version, distance, frames, rows, columns, first = _ENERGY_HEAD.unpack_from(body)
+    if version != _ENERGY_VERSION or distance != DISTANCE or (rows, columns) != grid:
+        raise Mp4Error(
+            f"the energy of a GOP has version {version}, distance {distance} and {rows} x {columns} cells; version "
+            f"{_ENERGY_VERSION}, distance {DISTANCE} and {grid[0]} x {grid[1]} cells fit the video"
+        )
+    try:
+        codes = zlib.decompressobj().decompress(body[_ENERGY_HEAD.size :], frames * rows * columns + 1)
+    except zlib.error as error:
+        raise Mp4Error(f"the energy of a GOP is damaged ({error})") from error
+    if len(codes) != frames * rows * columns:
+        raise Mp4Error(f"the energy of a GOP has {len(codes)} codes or more for {frames} frames of {rows} x {columns}")
+    maps = np.frombuffer(codes, dtype=np.uint8).reshape(frames, rows, columns)
+    return {first + n * distance: one for n, one in enumerate(maps)}
+
+
 _ID_SIZE = 16
 
 
@@ -127,11 +186,13 @@ class GopNotes:
     """What is known of the frames of some GOPs.
 
     flows: by frame number, the flow from the first frame of a GOP to the one DISTANCE before it. starts: by frame
-    number, whether a scene begins between the frame and the one DISTANCE before it.
+    number, whether a scene begins between the frame and the one DISTANCE before it. energy: by frame number, the codes
+    of the energy of its cells, uint8 (rows, columns).
     """
 
     flows: dict[int, KeyFlow] = field(default_factory=dict)
     starts: dict[int, bool] = field(default_factory=dict)
+    energy: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
 
 def gop_notes(data: memoryview, width: int, height: int, whole: int | None = None) -> GopNotes:
@@ -151,6 +212,8 @@ def gop_notes(data: memoryview, width: int, height: int, whole: int | None = Non
                 found.flows[flow.frame] = flow
             elif name == SCENES_ID:
                 found.starts.update(parsed_starts(data[start:end]))
+            elif name == ENERGY_ID:
+                found.energy.update(parsed_energy(data[start:end], flow_grid(width, height)))
     except struct.error as error:
         raise Mp4Error(f"a fragment is truncated ({error})") from error
     return found

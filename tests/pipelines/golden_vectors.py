@@ -15,8 +15,9 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCrop, Native, RandomResizedCrop
+from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.masks import MASKS, Linear, Piecewise, Random, TextMaskBatch
+from maskstream.pipelines.masks import MASKS, ByEnergy, Cues, Draw, Linear, Piecewise, Random, TextMaskBatch, TokenGrid
 from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
@@ -24,14 +25,16 @@ from maskstream.pipelines.modalities.packed.clips import NativeClips
 from maskstream.pipelines.modalities.packed.native import NativeSamples
 from maskstream.pipelines.modalities.packed.sounds import NativeSounds
 from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.energy import stored_energy
 from maskstream.pipelines.stream.mix import BySize, MixOrder, MixSamples
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
-from maskstream.pipelines.stream.rng import sample_numbers, sample_rng
+from maskstream.pipelines.stream.rng import Place, sample_numbers, sample_rng
 from maskstream.pipelines.stream.row_mix import RowMix, RowPart
 from maskstream.pipelines.stream.row_order import Room, RowSamples, RowSizes
 from maskstream.pipelines.stream.run_length import BudgetOrder
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.shards.media.fbank import Fbank
+from maskstream.shards.media.gop_notes import GopNotes
 
 from .masks.mask_table import SCHEMES, Scheme, draws_of, grid_of
 
@@ -68,6 +71,7 @@ def golden_vectors() -> Vectors:
             for scheme in SCHEMES
             for view in range(2 if scheme.name in OTHER_VIEWS else 1)
         },
+        "stored energy": stored_energies(),
     }
 
 
@@ -318,6 +322,17 @@ def mask_of(scheme: Scheme, view: int) -> Vectors:
     if mask.version != 1:
         found["version"] = mask.version
     return found
+
+
+def stored_energies() -> Vectors:
+    """The energy of tokens of a clip with a cut, of made-up codes of cells, and the mask that follows it."""
+    grid, crop = TokenGrid.video(4, 64, 64), Crop(x=10, y=6, width=80, height=72, flip=True)
+    codes = np.random.default_rng(SEED).integers(176, size=(7, 6, 7), dtype=np.uint8)
+    notes = GopNotes(energy=dict(zip(range(4, 32, 4), codes, strict=True)), starts={16: True})
+    energy = stored_energy(notes, np.array([4, 12, 20, 28]), crop, (112, 96), grid.shape[1:])
+    draw = Draw.of(SEED, EPOCH, KEY, 0, Place(), Cues(energy=energy))
+    masked = ByEnergy(ratio=0.75, energy="stored").draw(grid, [draw]).masked[0].numpy()
+    return {"energy": energy.tolist(), "hidden": bits(masked)}
 
 
 def bits(tokens: npt.NDArray[np.bool_]) -> str:

@@ -29,7 +29,7 @@ def video_loader(split, **changes):
         ({"mask": 0.9}, r"mask=0.9\): a Mask or None is wanted, got a float"),
         (
             {"mask": masks.WholeWords(ratio=0.5)},
-            "needs words, and videos have only cuts, flow, frames; use",
+            "needs words, and videos have only cuts, energy, flow, frames; use",
         ),
         ({"clip": {"frames": 16}}, "a VideoClip is wanted, got a dict"),
         ({"fields": "caption"}, r"a sequence of a str or a Field is wanted, got a str; write \('caption',\)"),

@@ -208,7 +208,7 @@ MISTAKES = (
     (
         f"{TRAIN} --set mask.kind=ownmask:Loud",
         "Loud() needs spectrogram",
-        "only cuts, flow, frames",
+        "only cuts, energy, flow, frames",
         "use another mask",
     ),
     (f"{TRAIN} --set 'data.fields=[\"caption\"]'", "no field 'caption'", "it has label, source", "leave the field out"),

@@ -79,11 +79,14 @@ def test_an_own_mask_is_seen_compared_and_trained(
     look_at_pixels(maskstream, tmp_path, small, cut)
 
     wrong = maskstream(f"preview shards/train --mask bordermask:Loud --out page.html {small}", fails=True).text
-    assert "cannot be drawn on the tokens of video, which have no spectrogram (their cues: cuts, flow, frames)" in wrong
+    assert (
+        "cannot be drawn on the tokens of video, which have no spectrogram (their cues: cuts, energy, flow, frames)"
+        in wrong
+    )
     wrong = maskstream(
         f"train videomae-tiny --data shards/train --out loud {cut} --set mask.kind=bordermask:Loud", fails=True
     )
-    assert "Loud() needs spectrogram, and videos have only cuts, flow, frames; use another mask" in wrong.text
+    assert "Loud() needs spectrogram, and videos have only cuts, energy, flow, frames; use another mask" in wrong.text
     wrong = maskstream("preview shards/train --mask bordermask:Edge", fails=True).text
     assert "bordermask has no 'Edge', did you mean 'Edges'?; it has Frame, Loud, Edges" in wrong
 

@@ -93,7 +93,8 @@ class Cues:
     (T, H, W), metres, 0 where unknown. waveform: float32 (C, n), and spectrogram: float32 (time, freq), as the batch
     has them, so with padding. These four are read-only.
 
-    flow: float32 (T-1, h, w, 2), backward flow in pixels, and cuts: bool (T-1,), scene cuts (see `Flow`). occupied:
+    flow: float32 (T-1, h, w, 2), backward flow in pixels, and cuts: bool (T-1,), scene cuts (see `Flow`). energy: int64
+    (T, h, w), what each frame shows at the places of tokens that the frame before does not, as it is stored. occupied:
     bool (N,), whether anything lies in a token's part of space. box: float (4,), x0, y0, x1, y1 as shares of the
     picture. words: int64 (N,), the word
     that a token belongs to, ascending, -1 for special tokens, -2 for padding. classes: int64 (N,), a token's class,
@@ -108,6 +109,7 @@ class Cues:
     spectrogram: npt.NDArray[np.float32] | None = None
     flow: npt.NDArray[np.float32] | None = None
     cuts: npt.NDArray[np.bool_] | None = None
+    energy: npt.NDArray[np.int64] | None = None
     occupied: npt.NDArray[np.bool_] | None = None
     box: npt.NDArray[np.floating[Any]] | None = None
     words: npt.NDArray[np.int64] | None = None

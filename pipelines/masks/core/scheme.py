@@ -181,6 +181,7 @@ def made_up_cues(needs: frozenset[str], grid: TokenGrid, rng: np.random.Generato
     made = Cues(
         frames=rng.integers(256, size=(frames, *sides, 3), dtype=np.uint8) if "frames" in needs else None,
         cuts=np.zeros(frames - 1, dtype=np.bool_),
+        energy=rng.integers(1 << 20, size=(frames, *grid.shape[1:])) if "energy" in needs else None,
         flow=np.broadcast_to(np.array([3.0, 1.5], np.float32), (frames - 1, 28, 28, 2)).copy(),
         occupied=rng.random(n) < 0.02,
         box=np.array([0.2, 0.3, 0.6, 0.9]),

@@ -11,6 +11,7 @@ from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, S
 KERNELS = ("maskstream.pipelines.masks.patterns.token_energy",)
 Keep = Literal["most", "least"]
 Per = Literal["clip", "slice", "tube"]
+Source = Literal["online", "stored"]
 Int64s = npt.NDArray[np.int64]
 
 
@@ -18,15 +19,18 @@ Int64s = npt.NDArray[np.int64]
 class ByEnergy(Mask):
     """Hides the tokens of least energy, so that a clip is seen in its few tokens that tell something new, or of most.
 
-    At ratio 0.75 on 8 x 14 x 14 tokens 392 stay visible. The grid's axes are (t, h, w). The cues are frames, flow and
-    cuts, of which the energy is made (token_energy.py). Among equal tokens chance decides.
+    At ratio 0.75 on 8 x 14 x 14 tokens 392 stay visible. The grid's axes are (t, h, w). Among equal tokens chance
+    decides.
 
+    energy: "online" makes the energy of the cues frames, flow and cuts (token_energy.py). "stored" takes that which
+        preprocessing stored of each 4th frame, the cue energy: no pixels and no vectors are needed to draw the mask. It
+        is that of the stored frames' cells of 16 pixels, shared out to tokens by area, so the two differ a little.
     keep: the tokens of "most" energy stay visible, or those of "least".
     per: the ratio is that of the whole "clip", of each "slice" of time, or of a plane that hides the same places at all
         times, by the energy of all, a "tube".
     sharpness: None takes them in order. With a number they are drawn without replacement, a token with a probability
         proportional to its energy (or one divided by it) to this power; 0 is at random.
-    motion: the grey levels that a pixel of motion counts as; 0 is the residual alone.
+    motion: the grey levels that a pixel of motion counts as; 0 is the residual alone, which is all that is stored.
     first: a mask that hides before, such as Tube(ratio=0.5); energy chooses among the other tokens, up to the ratio.
     """
 
@@ -37,22 +41,27 @@ class ByEnergy(Mask):
     sharpness: float | None = None
     motion: float = 0.0
     first: Mask | None = None
+    energy: Source = "online"
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
         check_rounding(self.rounding)
-        for name, value, legal in (("keep", self.keep, Keep), ("per", self.per, Per)):
+        for name, value, legal in (("keep", self.keep, Keep), ("per", self.per, Per), ("energy", self.energy, Source)):
             if value not in get_args(legal):
                 raise ValueError(f"{name} is one of {', '.join(get_args(legal))}, got {value!r}")
         if self.motion < 0:
             raise ValueError(f"motion is a number of grey levels, 0 or more, got {self.motion}")
+        if self.motion > 0 and self.energy == "stored":
+            raise ValueError(
+                f"motion={self.motion} with energy='stored': only the residual is stored; use energy='online'"
+            )
         if self.sharpness is not None and self.sharpness < 0:
             raise ValueError(f"sharpness is a power of the energy, 0 or more, or None, got {self.sharpness}")
 
     @property
     def needs(self) -> frozenset[str]:
-        """The clip and its flow, and what `first` needs."""
-        own = frozenset({"frames", "flow", "cuts"})
+        """The clip and its flow, or the stored energy, and what `first` needs."""
+        own = frozenset({"frames", "flow", "cuts"} if self.energy == "online" else {"energy"})
         return own if self.first is None else own | self.first.needs
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
@@ -92,6 +101,11 @@ class ByEnergy(Mask):
         from .token_energy import token_energy
 
         (t, h, w), (tubelet, patch, across) = grid.shape, grid.patch
+        if self.energy == "stored":
+            stored = draw.cues.need("energy", by="ByEnergy")
+            if stored.shape != (t * tubelet, h, w):
+                raise ValueError(f"ByEnergy needs the energy of {t * tubelet} frames of {h} x {w}, got {stored.shape}")
+            return np.asarray(stored.reshape(t, tubelet, h * w).sum(axis=1))
         frames, flow, cuts = (draw.cues.need(name, by="ByEnergy") for name in ("frames", "flow", "cuts"))
         wanted = (t * tubelet, h * patch, w * across, 3)
         if patch != across or t * tubelet < 2 or frames.shape != wanted or len(flow) != len(frames) - 1:

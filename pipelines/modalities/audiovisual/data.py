@@ -29,6 +29,7 @@ from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_length
+from maskstream.pipelines.modalities.video.energy import check_energy
 from maskstream.pipelines.modalities.video.flow import CUES, flow_source
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
@@ -172,6 +173,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
         masks = (self.video_mask, self.audio_mask)
+        check_energy(self.video_mask, clip, split.manifest)
         on_device = is_on_device(self.features, self.on_device, split.device, *masks) and self.spectrogram_noise is None
         return replace(
             self,

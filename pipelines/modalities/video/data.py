@@ -32,6 +32,7 @@ from .batch import TOKEN_OUTPUTS, VideoBatch
 from .cameras import CamerasRowMaker, EachCamera, frames_of_all, have_one_rate, lacking, rates, with_all_cameras
 from .clip import VideoClip, aligned, check_length
 from .decoders import agree, choose_decoder, dali_threads
+from .energy import check_energy
 from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
 from .hardware import BatchDecoder, HardwareFinish
 from .packing import EncodedBatch, PackedPlan, PackedRowMaker, unsuited
@@ -170,6 +171,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         else:
             component = component_of(components, ("video",), self.component).name
         one_rate = have_one_rate(split.manifest, component)
+        check_energy(self.mask, clip, split.manifest, one_rate=one_rate)
         flow = flow_source(self.flow, self.mask, clip, profile, one_rate=one_rate) or NONE
         if self.output == "yuv" and split.device.type == "cpu":
             raise ValueError(
@@ -259,6 +261,10 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
                 "component=(...), fields, backend='dali', backend='torchcodec' and output='yuv' belong to loaders of "
                 "splits, and a file has one video, which is decoded on the CPU; leave them out"
             )
+        if self.mask is not None and "energy" in self.mask.needs:
+            raise ValueError(
+                f"{self.mask} follows stored energy, and a file as it was found has none; use energy='online'"
+            )
         flow = flow_source(self.flow, self.mask, clip, FOREIGN) or NONE
         own = replace(self, clip=clip, augment=self.augment or MultiScaleCrop(), flow=flow, component="video")
         if isinstance(flow, FlowSource):
@@ -277,6 +283,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         if isinstance(self.flow, BatchFlow):
             if reason := self.flow.missing(device):
                 raise ValueError(f"flow={self.flow}: {reason}; use flow='lk'")
+            if self.mask is not None and self.mask.needs & FLOW_CUES and "energy" in self.mask.needs:
+                raise ValueError(
+                    f"{self.mask} follows stored energy and flow, and flow={self.flow} is made after the energy is "
+                    "gone; use flow='codec' or 'dis'"
+                )
             flow = FlowFinish(flow=self.flow, mask=self.mask, grid=self.grids["video"])
         if self.output in TOKEN_OUTPUTS and flow is not None:
             raise ValueError(

@@ -22,7 +22,7 @@ from .batch import VideoBatch
 from .clip import VideoClip, start_multiple
 
 FLOW_CUES = frozenset({"flow", "cuts"})
-CUES = frozenset({"frames"}) | FLOW_CUES
+CUES = frozenset({"frames", "energy"}) | FLOW_CUES
 """What masks of clips may follow."""
 
 

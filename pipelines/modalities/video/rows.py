@@ -43,6 +43,7 @@ from maskstream.shards.stores.base import Range, Store
 
 from .batch import TOKEN_OUTPUTS, PlaneBatch, TokenRoom, VideoBatch, ViewTokens, chosen_tokens
 from .clip import VideoClip
+from .energy import stored_energy
 from .flow import FLOW_CUES
 from .yuv import Output
 
@@ -175,9 +176,9 @@ class ClipPlan:
     """Frame numbers, int64 (T,), and one crop per view.
 
     own: its ranges, as in `clip_ranges`. draws: one per view, of masks that a finish draws. short: whether the video
-    has too few frames for the clip. others: those of the same instants of other cameras. flows, planes, tokens: those
-    of the views, once they are made; of clips without them none. decoded: what the tokens are made of once the masks
-    are known.
+    has too few frames for the clip. others: those of the same instants of other cameras. flows, energy, planes, tokens:
+    those of the views, once they are made; of clips without them none. decoded: what the tokens are made of once the
+    masks are known.
     """
 
     video: VideoIndex
@@ -188,6 +189,7 @@ class ClipPlan:
     short: bool
     others: tuple[ClipPlan, ...] = ()
     flows: list[ClipFlow] = field(default_factory=list)
+    energy: list[Int64s] = field(default_factory=list)
     planes: list[CropPlanes] = field(default_factory=list)
     tokens: list[ViewTokens] = field(default_factory=list)
     decoded: ForTokens | None = None
@@ -260,6 +262,11 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return self.mask is not None and "frames" in self.mask.needs and not self.finish_draws
 
     @property
+    def sees_energy(self) -> bool:
+        """Whether masks follow the stored energy."""
+        return self.mask is not None and "energy" in self.mask.needs
+
+    @property
     def makes_tokens(self) -> bool:
         """Whether only tokens are made."""
         return self.output in TOKEN_OUTPUTS
@@ -330,14 +337,17 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 data = self.read(item, plan)
             stats.read_bytes += data.size_bytes
             with stats.stage("decode"):
-                moving = self.moving(plan)
-                notes = data.notes((plan.video.width, plan.video.height)) if len(moving) else GopNotes()
+                moving, size = self.moving(plan), (plan.video.width, plan.video.height)
+                notes = data.notes(size) if len(moving) or self.sees_energy else GopNotes()
+                if self.sees_energy:
+                    places = (self.grid.shape[1], self.grid.shape[2])
+                    plan.energy = [stored_energy(notes, plan.numbers, crop, size, places) for crop in plan.crops]
                 decoded = decode_frames(
                     data.header,
                     memoryview(data.fragments),
                     data.first_frame,
                     plan.numbers,
-                    size=(plan.video.width, plan.video.height),
+                    size=size,
                     packets=data.packets,
                     vectors_of=moving,
                     stored=notes.flows,
@@ -394,15 +404,16 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 plan.flows = flows
 
     def cues(self, item: Draws, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
-        """The frames and the flow of a view."""
-        frames = None
+        """The frames, the flow and the stored energy of a view."""
+        frames, view = None, row % item.views
         if "frames" in needs:
             clips = None if plan.decoded is None else plan.decoded.clips
-            frames = read_only(batch.video.numpy()[row] if clips is None else clips[row % item.views])
+            frames = read_only(batch.video.numpy()[row] if clips is None else clips[view])
+        energy = plan.energy[view] if plan.energy else None
         if not plan.flows:
-            return Cues(frames=frames)
-        flow = plan.flows[row % item.views]
-        return Cues(frames=frames, flow=flow.vectors, cuts=flow.cuts)
+            return Cues(frames=frames, energy=energy)
+        flow = plan.flows[view]
+        return Cues(frames=frames, flow=flow.vectors, cuts=flow.cuts, energy=energy)
 
     def after_masks(self, item: Draws, plan: ClipPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
         """Makes the tokens that the masks choose."""

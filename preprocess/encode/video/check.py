@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import av
 import numpy as np
 import xxhash
+from av.codec.context import Flags2
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
@@ -18,12 +19,17 @@ from .fragments import Fragments
 
 
 def check_slices(
-    parsed: Fragments, width: int, height: int, seen: Callable[[int, VideoFrame], None] | None = None
+    parsed: Fragments,
+    width: int,
+    height: int,
+    seen: Callable[[int, VideoFrame], None] | None = None,
+    *,
+    motion: bool = False,
 ) -> None:
     """Raise RejectError("check") unless every fragment decodes by itself to exactly its frames, in the right size.
 
     This is for closed GOPs at a constant rate: frame n is shown at n intervals and is in the fragment of its GOP. seen:
-    is called with the number of each frame and the frame, in order.
+    is called with the number of each frame and the frame, in order; with `motion`, frames have their motion vectors.
     """
     n_frames = len(parsed.pts)
     interval = int(parsed.pts[-1]) // max(1, n_frames - 1)
@@ -31,6 +37,8 @@ def check_slices(
         raise RejectError("check", "the frames are not shown at a constant rate from 0 on")
     track = read_header(parsed.data[: parsed.start[0]])
     decoder = _decoder(track, most_pixels(width, height))
+    if motion:
+        decoder.flags2 |= Flags2.export_mvs
     is_right, number = (False, width, height), 0
     for f in range(len(parsed.key_rank)):
         expected = parsed.pts[parsed.fragment == f]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from maskstream.shards.config import Config
-from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 
 BLOCK = 16
 """The sides of stored videos are multiples of this, in pixels: the side of a macroblock of H.264."""
@@ -30,7 +30,8 @@ class VideoProfile(Config):
     source's packets, unchanged; the other fields are not used.
 
     short_side: pixels; videos are never upscaled, and both sides are multiples of BLOCK (convert.py). crf, preset:
-    those of x264. keyint: frames. fps: frames per second; None keeps the source's rate.
+    those of x264. keyint: frames. fps: frames per second; None keeps the source's rate. energy: whether the profiles
+    `train` and `fast` store the energy of every 4th frame's cells for `masks.ByEnergy(energy="stored")`.
     """
 
     version: ClassVar[int] = 7  # 7: crf 20.3; 6: sides are multiples of 16; 5: flow into each GOP; 3: squared error
@@ -41,6 +42,7 @@ class VideoProfile(Config):
     preset: str = "medium"
     keyint: int = 32
     fps: float | None = None
+    energy: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in get_args(ProfileName):
@@ -58,6 +60,11 @@ class VideoProfile(Config):
         if (self.name == "fps") != (self.fps is not None):
             raise ValueError(
                 f"fps={self.fps} with profile {self.name!r}: profile 'fps' takes a rate, the others take None"
+            )
+        if self.energy and self.name not in ANCHORED:
+            raise ValueError(
+                f"energy=true with profile {self.name!r}: only the profiles {' and '.join(ANCHORED)} store the energy "
+                "of tokens; use profile train"
             )
         if self.fps is not None and not 0.1 <= self.fps <= 240:
             raise ValueError(f"fps={self.fps} is not in 0.1 to 240 frames per second")

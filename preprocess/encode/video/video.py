@@ -145,7 +145,8 @@ def encode_video(
     """Encode the video at `path`, or its frames [first, stop) of `window` in display order, or a span, with `profile`.
 
     The result is a fragmented MP4 with one fragment per GOP and no audio; with the profiles `train` and `fast` the flow
-    into each GOP and its scene cuts stand in it (shards/media/gop_notes.py). It was decoded GOP by GOP, and every
+    into each GOP, its scene cuts, and where the profile asks for it the energy of its anchors stand in it
+    (shards/media/gop_notes.py). It was decoded GOP by GOP, and every
     entry of the index gives exactly its frames. The same input gives the same bytes. Raises RejectError if the source
     cannot be opened or decoded, is truncated, or does not suit the profile. damage: what is
     done with a video of which a part is damaged or cut off (`damage.py`); it is a reject if less than the share
@@ -182,9 +183,9 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | Span |
     width, height = convert.size
     parsed = parsed_output(data)
     anchored = profile.name in ANCHORED
-    notes = Notes(parsed.key_rank.tolist()) if anchored else None
+    notes = Notes(parsed.key_rank.tolist(), energy=profile.energy) if anchored else None
     with one_thread():
-        check_slices(parsed, width, height, notes.add if notes else None)
+        check_slices(parsed, width, height, notes.add if notes else None, motion=profile.energy)
     if notes:
         parsed = notes.written(parsed)
     entries = list(range(len(parsed.key_rank)))

@@ -251,7 +251,7 @@ def test_spectrograms_are_made_where_a_mask_follows_them(
         (
             "video",
             {"mask": Lowest(of="depth")},
-            "needs depth, and videos have only cuts, flow, frames; use another mask",
+            "needs depth, and videos have only cuts, energy, flow, frames; use another mask",
         ),
         ("video", {"mask": Asking(needs={"pixels"})}, "needs pixels, which is no cue; cues are frames, depth"),
         ("video", {"mask": Asking(needs={"frame"})}, "needs frame, which is no cue, did you mean 'frames'?"),

@@ -1,0 +1,88 @@
+"""The energy of the tokens of clips, of what preprocessing stored of each GOP (shards/media/gop_notes.py).
+
+It needs no pixels and no vectors: the maps lie beside the packets that a clip reads anyway.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.masks import Mask
+from maskstream.shards.errors import DataError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED, CELL, GopNotes, energies_of_codes
+
+from .clip import VideoClip, start_multiple
+
+Int64s = npt.NDArray[np.int64]
+
+_ENERGIES = energies_of_codes()
+
+
+def check_energy(mask: Mask | None, clip: VideoClip, manifest: Manifest, *, one_rate: bool = True) -> None:
+    """ValueError where a mask follows stored energy, and the shards have none, or none of the frames of such clips.
+
+    clip: with `align` of the split's profile. one_rate: whether all cameras of a sample have the same frames a second.
+    """
+    if mask is None or "energy" not in mask.needs:
+        return
+    profile, encoder = str(manifest.info["profile"]), manifest.info["settings"].get("encoder", {})
+    stored: Any = encoder.get("video", {}) if isinstance(encoder, Mapping) else {}
+    if profile not in ANCHORED or not isinstance(stored, Mapping) or stored.get("energy") is not True:
+        raise ValueError(
+            f"{mask} follows stored energy, and {manifest.location} has none (profile {profile!r}); write the shards "
+            "with `maskstream shards DATASET --set video.energy=true`, or use energy='online'"
+        )
+    if not one_rate or clip.short == "loop":
+        reason = "VideoClip(short='loop') goes back in time" if one_rate else "the cameras of a sample have other rates"
+        raise ValueError(f"{mask} follows stored energy, which has one clock, and {reason}; use energy='online'")
+    if clip.is_timed or clip.stride % ANCHOR_STRIDE or start_multiple(clip, profile) % ANCHOR_STRIDE:
+        raise ValueError(
+            f"{mask} follows stored energy, which every {ANCHOR_STRIDE}th frame has, and a clip has {clip.spacing}, "
+            f"align {clip.align}; give a stride that is a multiple of {ANCHOR_STRIDE}, or use energy='online'"
+        )
+
+
+def stored_energy(
+    notes: GopNotes, frames: Int64s, crop: Crop, source: tuple[int, int], places: tuple[int, int]
+) -> Int64s:
+    """The energy of each frame of a clip at the places of its tokens: int64 (T, h, w), in 1 / (h * w) squared levels.
+
+    frames: int64 (T,), multiples of ANCHOR_STRIDE. crop: what the clip shows of frames of `source` = (width, height)
+    pixels. A cell counts by the part of it that lies in a token. Of frames further apart the energy of all anchors
+    between is added. As in `token_energy`, a frame that nothing precedes in its scene has the energy of the one after
+    it, and a repeated frame has none. Raises DataError where the notes lack an anchor.
+    """
+    numbers, (width, height), (h, w) = frames.tolist(), source, places
+    through = [range(before + ANCHOR_STRIDE, now + 1, ANCHOR_STRIDE) for before, now in pairwise(numbers)]
+    if lost := {number for steps in through for number in steps} - notes.energy.keys():
+        raise DataError(f"has no stored energy of the frames {sorted(lost)[:4]}; make its shards again")
+    cells = np.zeros((len(numbers), -(-height // CELL), -(-width // CELL)), dtype=np.int64)
+    for at, steps in enumerate(through, start=1):
+        for number in steps:
+            cells[at] += _ENERGIES[notes.energy[number]]
+    down = overlaps(crop.y, crop.height, h, cells.shape[1])
+    across = overlaps(crop.x, crop.width, w, cells.shape[2])
+    energy: Int64s = down @ cells @ across.T // CELL**2
+    if crop.flip:
+        energy = energy[:, :, ::-1]
+    starts = [True, *(any(notes.starts.get(number, False) for number in steps) for steps in through)]
+    energy = np.where(np.array(starts)[:, None, None], 0, energy)
+    for at in np.flatnonzero(starts)[::-1].tolist():
+        if at + 1 < len(numbers) and not starts[at + 1]:
+            energy[at] = energy[at + 1]
+    return energy
+
+
+def overlaps(first: int, length: int, parts: int, cells: int) -> Int64s:
+    """How much of each cell lies in each of the equal parts of [first, first + length) pixels, in 1 / parts pixels:
+    int64 (parts, cells).
+    """
+    edges = first * parts + length * np.arange(parts + 1, dtype=np.int64)
+    borders = CELL * parts * np.arange(cells + 1, dtype=np.int64)
+    stops = np.minimum(edges[1:, None], borders[None, 1:])
+    return np.asarray(np.maximum(stops - np.maximum(edges[:-1, None], borders[None, :-1]), 0))
