@@ -23,15 +23,16 @@ from .checkpoint_write import CheckpointWriter
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
 from .guard import MOST_ROLLBACKS, SLOWER, CollapseError, Guard
-from .metrics import Board, TrainProgress
+from .metrics import TrainProgress
 from .optimiser import Average, build_optimiser
 from .parallel import compile_parts, divide, gathered_root, over_ranks, recompute_blocks
 from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
 from .recipe import Recipe, find_channels, publish_scores
 from .results import Launched, Results, Rollback, Tally, TrainResult
-from .run_folder import DATA, RunWriter
+from .run_folder import DATA, RunWriter, run_settings
 from .step import Batches, EndlessBatches, Stepper, StepSettings, TrainingBatch
 from .timing import StepProfile
+from .trackers import Trackers, check_trackers
 from .validation import Probe, Validation, Validator
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Trainer:
         if steps is not None and steps < 1:
             raise ValueError(f"steps is at least 1, got {steps=}")
         self.settings = LoopSettings(**options)
+        check_trackers(self.settings.track)
         self.recipe, self.loader, self.out = recipe, loader, local_path(out, "out")
         self.device = torch.device(device)
         self.steps = recipe.schedule.run_length(-(-len(loader) // recipe.accumulate)) if steps is None else steps
@@ -127,9 +129,10 @@ class Trainer:
             undo.pop_all()
         shown = self.settings.progress and rank() == 0
         self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=shown)
-        self._board = Board(self.out if self.settings.tensorboard and rank() == 0 else None, self.step)
+        track = self.settings.track if rank() == 0 else ()
+        self._trackers = Trackers(self.out, track, run_settings(self.out) if track else {}, self.step)
         metrics, most_skips = self._folder.metrics, self.settings.most_skips
-        self._results = Results(metrics, self._bar, self._board, self._tally, most_skips, self.device)
+        self._results = Results(metrics, self._bar, self._trackers, self._tally, most_skips, self.device)
         traced = self.settings.profile if rank() == 0 else None
         self._profile = None if traced is None else StepProfile(self.out, traced, self.device)
 
@@ -141,7 +144,7 @@ class Trainer:
             self._folder.hold()
             stack.callback(self._writer.close)
             stack.enter_context(self._profile or nullcontext())
-            with StopRequest() as stop, self._bar, self._board, self._folder.metrics:
+            with StopRequest() as stop, self._bar, self._trackers, self._folder.metrics:
                 self._advance(goal, stop)
                 with stop.saving():
                     self._writer.finish()

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,7 @@ class LoopOptions(TypedDict, total=False):
     keep: int
     resume: bool
     progress: bool
-    tensorboard: bool
+    track: Sequence[str]
     profile: tuple[int, int] | None
 
 
@@ -85,8 +85,8 @@ class LoopSettings:
     row; more end the run. guard: what is done where features have collapsed (guard.py): "log" a warning, "stop", or
     "rollback" to the last sound checkpoint with a lower learning rate; "auto" is "log" for models that may collapse.
     guard_every: steps between its measurements. save_every: steps between checkpoints. keep: how many of the newest
-    stay. resume: continue from the newest whole checkpoint. progress: show it on stderr. tensorboard: also write
-    metrics for TensorBoard, into the folder `tensorboard` of the run. profile: the first and the last step, counted
+    stay. resume: continue from the newest whole checkpoint. progress: show it on stderr. track: also give
+    metrics to these `TRACKERS` (trackers.py). profile: the first and the last step, counted
     from 1, of which torch's profiler writes a trace into the folder `profile` of the run.
     """
 
@@ -103,7 +103,7 @@ class LoopSettings:
     keep: int = 2
     resume: bool = True
     progress: bool = True
-    tensorboard: bool = False
+    track: Sequence[str] = ()
     profile: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Self
 
 import torch
 
-from .metrics import Board, MetricsLog, StepMetrics, TrainProgress
+from .metrics import MetricsLog, StepMetrics, TrainProgress
 from .step import LossScale, StepReport, StepWork
 from .timing import PARTS, peak_memory
+from .trackers import Trackers
 from .validation import BestScore
 
 log = logging.getLogger(__name__)
@@ -116,13 +117,13 @@ class Results:
         self,
         log: MetricsLog,
         bar: TrainProgress,
-        board: Board,
+        trackers: Trackers,
         tally: Tally,
         most_skips: int,
         device: torch.device,
     ) -> None:
         self._device = device
-        self._log, self._bar, self._board, self.tally, self._most_skips = log, bar, board, tally, most_skips
+        self._log, self._bar, self._trackers, self.tally, self._most_skips = log, bar, trackers, tally, most_skips
         self._skipped_in_a_row = 0
         self.work: StepWork | None = None
         self.losses: deque[float] = deque(maxlen=20)
@@ -162,7 +163,7 @@ class Results:
         )
         self._log.write(record)
         self._bar.update(record)
-        self._board.write(record)
+        self._trackers.write(record)
         if not record.skipped:
             self.losses.append(loss)
         return bool(stop_requests > 0)

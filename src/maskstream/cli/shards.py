@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,6 +155,14 @@ Sbatch = Annotated[
         show_default=False,
     ),
 ]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also write the progress into this file, such as job.prom, as Prometheus reads it.",
+        show_default=False,
+    ),
+]
 OwnPart = Annotated[
     str | None,
     typer.Option(
@@ -198,6 +206,7 @@ def shards(
     sbatch: Sbatch = None,
     part: OwnPart = None,
     finish: Finish = False,
+    metrics: Metrics = None,
     as_json: Json = False,
 ) -> None:
     """Convert raw data in its publisher's layout into verified shards for training.
@@ -211,7 +220,7 @@ def shards(
     from maskstream.preprocess import PROFILES, make_shards
     from maskstream.preprocess.job.options import JobOptions
     from maskstream.preprocess.job.plan import JobPart
-    from maskstream.preprocess.job.progress import ProgressBar
+    from maskstream.preprocess.job.progress import Progress, ProgressBar, ProgressFile
     from maskstream.preprocess.versions import add_sources
 
     own = None if part is None else JobPart.parse(part)
@@ -242,11 +251,16 @@ def shards(
         damage=damage,
     )
     if executor == "slurm":
+        if metrics is not None:
+            raise ValueError("--metrics is of one process; leave it out with --executor slurm")
         submit(_slurm_job(context, dataset, root, options, append=append, parts=parts, sbatch=sbatch), as_json)
         return
     if parts or sbatch:
         raise ValueError("--parts and --sbatch belong to --executor slurm")
-    with nullcontext() if as_json else ProgressBar() as shown:
+    with ExitStack() as stack:
+        shown: Progress | None = None if as_json else stack.enter_context(ProgressBar())
+        if metrics is not None:
+            shown = stack.enter_context(ProgressFile(metrics, folder, shown))
         report = (add_sources if append else make_shards)(dataset, root, out, replace(options, progress=shown))
     show(_facts(report), as_json)
 

@@ -131,8 +131,13 @@ Profile = Annotated[
         show_default=False,
     ),
 ]
-Tensorboard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard, into RUN/tensorboard.")
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TOOL",
+        help="Also give metrics to this tool: tensorboard, prometheus, otlp, wandb or mlflow (repeatable).",
+        show_default=False,
+    ),
 ]
 Resume = Annotated[bool, typer.Option(help="Continue from the run's newest checkpoint that is whole, if there is one.")]
 
@@ -170,7 +175,7 @@ def train(
     same_split: SameSplit = False,
     probe: Probe = None,
     probe_every: ProbeEvery = 500,
-    tensorboard: Tensorboard = False,
+    track: Track = None,
     profile: Profile = None,
     resume: Resume = True,
 ) -> None:
@@ -212,7 +217,7 @@ def train(
         same_split=same_split,
         probe=probe,
         probe_every=probe_every,
-        tensorboard=tensorboard,
+        track=track or (),
         profile=None if profile is None else _steps(profile),
         save_every=save_every,
         keep=keep,

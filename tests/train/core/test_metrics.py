@@ -10,7 +10,7 @@ import pytest
 
 from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.train.core.export import NO_BYTES, FileSum, RunFileError
-from maskstream.train.core.metrics import Board, MetricsLog, StepMetrics, TrainProgress, read_metrics
+from maskstream.train.core.metrics import MetricsLog, StepMetrics, TrainProgress, read_metrics
 
 
 def metrics(step):
@@ -175,21 +175,3 @@ def test_hidden_progress_is_silent(capsys):
     with TrainProgress("run", step=0, steps=1, shown=False) as progress:
         progress.update(metrics(1))
     assert capsys.readouterr().err == ""
-
-
-def test_tensorboard_gets_the_numbers_that_are_finite(tmp_path):
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    with Board(tmp_path, 0) as board:
-        for step in (1, 2):
-            board.write(metrics(step))
-    found = reader.EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
-    assert [(e.step, e.value) for e in found.Scalars("loss")] == [(1, 1.0), (2, 0.5)]
-    assert {"loss/a", "learning rate", "gradient norm", "clips a second"} <= set(found.Tags()["scalars"])
-    assert "MFU" not in found.Tags()["scalars"]
-
-
-def test_a_run_without_a_board_writes_none(tmp_path):
-    with Board(None, 0) as board:
-        board.write(metrics(1))
-    assert list(tmp_path.iterdir()) == []
