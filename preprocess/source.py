@@ -52,7 +52,8 @@ class Source:
     sample's `json`. `parts` are further files of the same sample, such as those of other microphones. A source with
     `computed` is made from `meta` alone, and `path` is no file.
     `made_by` is a function of the source, which a worker can import, for what its encoder does not read itself: it
-    simulates, draws or reads what the encoder encodes. Its errors are the source's.
+    simulates, draws or reads what the encoder encodes. Its errors are the source's. `cut_from` is the id of the file
+    that a job cut it from.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Source:
     parts: tuple[Path, ...] = ()
     computed: bool = False
     made_by: Callable[[Source], object] | None = None
+    cut_from: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -232,7 +232,8 @@ class _Table:
                 values = [row.values.get(column) for row in rows]
                 if column.strip() or [*map(str, values)] != [*map(str, range(len(rows)))]:  # else pandas' row numbers
                     others[column] = values if column.strip().lower() in _TEXTS else typed_values(rows, column)
-        base = of.path.parent if of.path.parent != root else _base(root, modality, rows, columns[PATH])
+        within = of.path.parent != root and of.path.parent.is_relative_to(root)
+        base = of.path.parent if within else _base(root, modality, rows, columns[PATH])
         return cls(
             of=of,
             root=root,
@@ -267,7 +268,7 @@ class _Table:
             if span is not None:
                 meta |= {START: span.start_s} | ({} if span.stop_s is None else {END: span.stop_s})
             where = path if self.base == self.root else os.path.normpath(f"{self.base.relative_to(self.root)}/{path}")
-            key, part = self._text(row, KEY), "" if span is None else _time(span)
+            key, part = self._text(row, KEY), "" if span is None else time_word(span)
             yield _Entry(
                 row=row,
                 id=key or (f"{where}:{part}" if part else where),
@@ -417,7 +418,7 @@ def _folder_split(path: str) -> str | None:
     return next((split for split, names in SPLIT_FOLDERS.items() if slash and first.lower() in names), None)
 
 
-def _time(span: Span) -> str:
+def time_word(span: Span) -> str:
     """A part as ids have it, to the millisecond."""
     return "-".join("" if one is None else f"{one:.3f}".rstrip("0").rstrip(".") for one in (span.start_s, span.stop_s))
 

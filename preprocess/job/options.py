@@ -9,6 +9,7 @@ from maskstream.preprocess.encode.limits import Limits
 from maskstream.preprocess.encode.video.profile import VideoProfile
 from maskstream.preprocess.executors.base import Executor
 
+from .clips import Cutting
 from .judge import PAUSES_S
 from .plan import JobPart
 from .progress import Progress
@@ -61,6 +62,9 @@ class JobSettings(RunSettings, total=False):
     val: float | None
     val_by: str
     val_seed: int
+    clips: str | None
+    min_clip: float | None
+    max_clip: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +80,8 @@ class JobOptions(RunOptions):
     they can be, with a reject that names each. max_rejects: the largest share of sources that may be rejected or
     missing. val: the share of the split train that becomes a split val, by the groups `val_by` ("source": a raw file
     and all of its samples; "sample"; "folder"; or a field of the sources) and the seed `val_seed` (see division.py).
+    clips: cut files into clips, at "scenes", after so many seconds ("10s") or by a list; min_clip, max_clip: their
+    least and most seconds (`Cutting`).
 
     The others edit the records of earlier runs, or which of them are this run's, before it writes what they lack:
 
@@ -103,11 +109,14 @@ class JobOptions(RunOptions):
     val: float | None = None
     val_by: str = SOURCE
     val_seed: int = 0
+    clips: str | None = None
+    min_clip: float | None = None
+    max_clip: float | None = None
 
     def __post_init__(self) -> None:
         if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):
             raise ValueError("val_by and val_seed say how train is divided; give val too, the share, such as 0.05")
-        _ = self.division  # raises ValueError
+        _ = self.division, self.cutting  # raise ValueError
         part, overwrite, retry_rejects = self.part, self.overwrite, self.retry_rejects
         if not 0 <= self.max_rejects <= 1:
             raise ValueError(f"max_rejects={self.max_rejects} must be a share of the sources, from 0 to 1")
@@ -130,6 +139,15 @@ class JobOptions(RunOptions):
     def division(self) -> Division | None:
         """How the split train is divided; None if it is not."""
         return None if self.val is None else Division(share=self.val, by=self.val_by, seed=self.val_seed)
+
+    @property
+    def cutting(self) -> Cutting | None:
+        """How files are cut into clips; None if they are not."""
+        if self.clips is None:
+            if (self.min_clip, self.max_clip) != (None, None):
+                raise ValueError("min_clip and max_clip say which clips there are; give clips too, such as 'scenes'")
+            return None
+        return Cutting(by=self.clips, min_s=self.min_clip, max_s=self.max_clip)
 
     @property
     def own(self) -> JobPart | None:

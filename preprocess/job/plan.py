@@ -115,7 +115,8 @@ def plan(
 ) -> list[ShardTask]:
     """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
 
-    The order mixes the classes and depends on nothing but the ids. Raises DatasetError if two sources share an id.
+    The order mixes the classes and depends on nothing but the ids. Clips of one long file stay together, for every task
+    reads the files of its sources whole. Raises DatasetError if two sources share an id.
     """
     repeated = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
     if repeated:
@@ -123,7 +124,7 @@ def plan(
         raise DatasetError(
             f"{dataset}: {len(repeated)} source ids occur more than once, such as {repeated[0]!r}, of {names}"
         )
-    ordered = sorted(sources, key=lambda source: (xxhash.xxh3_64_intdigest(source.id.encode()), source.id))
+    ordered = sorted(sources, key=_order)
     return [
         ShardTask(
             path=within(folder, f"{dataset}-{number:06d}.tar"),
@@ -135,6 +136,11 @@ def plan(
         )
         for number in range(-(-len(ordered) // samples_per_shard))
     ]
+
+
+def _order(source: Source) -> tuple[int, int, str]:
+    own = xxhash.xxh3_64_intdigest(source.id.encode())
+    return xxhash.xxh3_64_intdigest(source.cut_from.encode()) if source.cut_from else own, own, source.id
 
 
 def sample_key(source_id: str) -> str:

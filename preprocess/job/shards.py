@@ -32,6 +32,7 @@ from maskstream.preprocess.encode.encoder import (
     with_settings,
 )
 from maskstream.preprocess.encode.limits import Limits
+from maskstream.preprocess.executors.base import Executor
 from maskstream.preprocess.executors.local import choose_executor
 from maskstream.preprocess.raw.archive_list import list_members
 from maskstream.preprocess.raw.files import RawFiles, UrlFiles
@@ -45,6 +46,7 @@ from maskstream.shards.reach import Reach, stays_inside
 from maskstream.shards.stores.output import Location, output_at, within
 from maskstream.shards.stores.url import is_url
 
+from .clips import CLIPS, Cut, Cutter, Cutting, clips_settings
 from .ledger import run_splits
 from .options import JobOptions, JobSettings
 from .plan import JobPart, default_samples_per_shard, job_settings, plan
@@ -60,10 +62,15 @@ SourcesOf = Callable[[Path], Dataset]
 
 @contextmanager
 def listed(
-    dataset: str | SourcesOf, root: str | Path, options: JobOptions, decided: Mapping[str, str] | None = None
+    dataset: str | SourcesOf,
+    root: str | Path,
+    options: JobOptions,
+    decided: Mapping[str, str] | None = None,
+    cut: Cut | None = None,
 ) -> Iterator[tuple[Dataset, RawFiles]]:
     """The chosen splits of a dataset with the encoder that the options ask for, and where its files are during the
-    block. decided: the splits of sources that are in train or val already, by id, where train is divided.
+    block. decided: the splits of sources that are in train or val already, by id, where train is divided. cut: makes
+    clips of the files.
 
     Raises ValueError for settings that neither has, DatasetError if splits or labels are doubtful, unless this is
     wanted, and for splits without any file.
@@ -71,16 +78,20 @@ def listed(
     sources_of, words = chosen_dataset(dataset, options.settings)
     lists = declared(sources_of).in_archives or ()
     with raw_tree(root, lists=lists, outside_root=options.outside_root, damaged=options.damage == KEEP) as tree:
-        raw = _chosen(sources_of, tree, options, decided)
+        raw = _chosen(sources_of, tree, options, decided, cut)
         words = [*words, *damage_settings(raw.encoder, options.damage)]
         yield replace(raw, encoder=with_settings(in_profile(raw.encoder, options.profile), words)), tree.files
 
 
-def _chosen(sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: Mapping[str, str] | None) -> Dataset:
+def _chosen(
+    sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: Mapping[str, str] | None, cut: Cut | None
+) -> Dataset:
     """The chosen splits. Where files are missing they are listed twice, as a folder may have been away for a moment."""
     whole = dataset_in(tree, sources_of)
-    raw = whole if options.division is None else divide_sources(whole, options.division, decided)
-    raw = raw.only(options.splits)
+    if options.division is None:
+        raw = whole.only(options.splits)
+    else:
+        raw = divide_sources(whole, options.division, decided).only(options.splits)
     if raw.doubt and not options.as_is:
         raise DatasetError(f"{raw.name}: {raw.doubt}. If this is meant, add --as-is (as_is=True)")
     if any(raw.missing.values()) and dataset_in(tree, sources_of) != whole:
@@ -88,7 +99,7 @@ def _chosen(sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: 
             f"{raw.name}: other files are below {tree.root} each time that they are listed; wait until nothing changes "
             "there and run the same command again"
         )
-    return raw
+    return raw if cut is None else cut(raw, tree.folder, tree.files)
 
 
 def dataset_in(tree: RawTree, sources_of: SourcesOf) -> Dataset:
@@ -261,7 +272,8 @@ def make_shards(
     progress = options.progress or Progress()
     start_s = time.monotonic()
     with ExitStack() as stack, _memory_is_no_bug():
-        raw, files = stack.enter_context(listed(dataset, root, options))
+        cut = None if options.cutting is None else _cutter(options.cutting, out, executor, progress, options)
+        raw, files = stack.enter_context(listed(dataset, root, options, cut=cut))
         encoder = prepared(raw.encoder, raw.splits)
         jobs = {name: _split_job(raw, name, within(out, name), encoder, files, options) for name in raw.splits}
         todo = _todo(jobs, stack, options)
@@ -283,12 +295,31 @@ def make_shards(
     )
 
 
+def _cutter(clips: Cutting, out: Location, executor: Executor, progress: Progress, options: JobOptions) -> Cut:
+    """What cuts files into clips. With `overwrite` nothing that was found before counts."""
+    output = output_at(out)
+    if options.overwrite:
+        output.remove(output.names(CLIPS))
+    limits, pauses_s = options.limits or Limits(), tuple(options.pauses_s)
+    return Cutter(
+        clips=clips,
+        output=output,
+        executor=executor,
+        progress=progress,
+        part=options.own,
+        limits=limits,
+        pauses_s=pauses_s,
+    ).cut
+
+
 def largest_split(dataset: str, root: str | Path, options: JobOptions) -> int:
-    """How many shards the largest of the chosen splits has; more parts than that have nothing to do. Raises as
-    `make_shards`.
+    """How many shards the largest of the chosen splits has; more parts than that have nothing to do. Of files that are
+    cut into clips, how many files, for clips are not known yet. Raises as `make_shards`.
     """
     with listed(dataset, root, options) as (raw, _):
         sizes = [len(sources) for sources in raw.splits.values()]
+    if options.cutting is not None:
+        return max(sizes, default=0)
     return max(
         (-(-size // (options.samples_per_shard or default_samples_per_shard(size))) for size in sizes), default=0
     )
@@ -307,7 +338,8 @@ def _split_job(
         profile=encoder.profile,
         label_names=raw.label_names,
         settings=job_settings(sources, encoder, size, limits)
-        | ({"val": options.division.to_dict()} if options.division and name in (TRAIN, VAL) else {}),
+        | ({"val": options.division.to_dict()} if options.division and name in (TRAIN, VAL) else {})
+        | ({"clips": clips_settings(options.cutting)} if options.cutting else {}),
     )
     tasks = plan(raw.name, folder, sources, encoder, size, limits, options.pauses_s, files)
     return SplitJob(folder, info, tasks, raw.missing.get(name, []), attached_to(encoder), options)

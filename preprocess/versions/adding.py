@@ -124,6 +124,10 @@ def add_sources(
         raise ValueError(
             "--append is for finished splits; --part, --finish, --overwrite, --repair, --retry-rejects are not"
         )
+    if options.cutting is not None:
+        raise ValueError(
+            "--append takes whole files; make clips of new files as splits of their own (`maskstream merge`)"
+        )
     listing, settings = chosen_dataset(dataset, options.settings)
     options = replace(options, settings=settings)
     known = {} if options.division is None else _known(out)

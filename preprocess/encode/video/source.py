@@ -333,7 +333,7 @@ def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> It
     raise RejectError("decode", f"has {n} frames, but the window is frames {window[0]} to {window[1]}")
 
 
-_SEEKABLE = ("mov", "matroska")
+SEEKABLE = ("mov", "matroska")
 """Containers in which a time is found without reading all that is before it."""
 
 
@@ -389,7 +389,7 @@ def _found_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> _Part
     and the container has no such place.
     """
     with open_video(path) as (container, stream):
-        if seeks and not (span.start_s and set(_SEEKABLE) & {*container.format.name.split(",")}):
+        if seeks and not (span.start_s and set(SEEKABLE) & {*container.format.name.split(",")}):
             return None
         unit, origin = stream.time_base or Fraction(1, av.time_base), Fraction(container.start_time or 0, av.time_base)
         begin = ceil((origin + Fraction(span.start_s) - ROUNDING_S) / unit)

@@ -133,6 +133,34 @@ Damage = Annotated[
         show_default=False,
     ),
 ]
+ClipsBy = Annotated[
+    str | None,
+    typer.Option(
+        "--clips",
+        metavar="HOW",
+        help="Cut long files into clips: at scenes (videos), after so many seconds, such as 10s, or by a list (.csv) "
+        "with the columns path, start and end (docs/data.md).",
+        show_default=False,
+    ),
+]
+MinClip = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        help="With --clips: shorter ones are left out [default: 2]",
+        show_default=False,
+    ),
+]
+MaxClip = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        help="With --clips scenes: longer scenes become several clips [default: 20]",
+        show_default=False,
+    ),
+]
 ExecutorName = Annotated[
     str,
     typer.Option(
@@ -200,6 +228,9 @@ def shards(
     as_is: AsIs = False,
     outside_root: OutsideRoot = False,
     damage: Damage = None,
+    clips: ClipsBy = None,
+    min_clip: MinClip = None,
+    max_clip: MaxClip = None,
     executor: ExecutorName = "local",
     address: Address = None,
     parts: Parts = None,
@@ -249,6 +280,9 @@ def shards(
         as_is=as_is,
         outside_root=outside_root,
         damage=damage,
+        clips=clips,
+        min_clip=min_clip,
+        max_clip=max_clip,
     )
     if executor == "slurm":
         if metrics is not None:

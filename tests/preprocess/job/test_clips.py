@@ -1,0 +1,185 @@
+"""Long files cut into clips: films of scenes whose begins are known, whole, in stretches and in parts of a job."""
+
+import io
+import json
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+import soundfile as sf
+
+from maskstream.preprocess import make_shards
+from maskstream.preprocess.encode.video.scenes import find_scenes
+from maskstream.preprocess.job import clips
+from maskstream.preprocess.job.clips import Cutting
+from maskstream.shards.errors import DatasetError, ResumeError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.rejects import read_rejects
+
+from ...flash_and_beep import flashes, onsets, write
+from .folder_job import FAST, contents
+
+RATE = 25
+
+
+def scene(seed, frames, width=96, height=64):
+    """RGB frames: a texture of its own that moves by a pixel or two a frame."""
+    rng = np.random.default_rng(seed)
+    wide = cv2.resize(rng.integers(0, 256, (12, 48, 3)).astype(np.uint8), (4 * width, height))
+    step = int(rng.integers(3))
+    return [wide[:, (n * step) % (3 * width) :][:, :width] for n in range(frames)]
+
+
+def faded(frames):
+    """To black within ten frames, and 15 black ones."""
+    ramp = [(one * (1 - n / 10)).astype(np.uint8) for n, one in enumerate(frames[-10:])]
+    return [*frames[:-10], *ramp, *([np.zeros_like(frames[0])] * 15)]
+
+
+def film(path, scenes, **options):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "g": "40", **options})
+        stream.height, stream.width = scenes[0][0].shape[:2]
+        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
+        for number, picture in enumerate([one for own in scenes for one in own]):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def starts(found):
+    return [(round(one.time_s * RATE), one.hard, one.black) for one in found]
+
+
+def run(raw, out, **given):
+    return make_shards(
+        "folder", raw, out, **{"profile": FAST, "workers": 0, "as_is": True, "max_rejects": 0.5, **given}
+    )
+
+
+def sources(split):
+    return sorted(Manifest.load(split).sources().to_pylist())
+
+
+def test_cuts_are_found_to_the_frame_and_flashes_are_none(tmp_path):
+    rng = np.random.default_rng(5)
+    lengths = rng.integers(10, 40, 30).tolist()
+    scenes = [scene(seed, n) for seed, n in enumerate(lengths)]
+    for own in scenes[::3]:
+        own[5:7] = [np.full_like(own[0], 255)] * 2
+    found = find_scenes(film(tmp_path / "a.mp4", scenes)).starts
+    true, got = set(np.cumsum(lengths)[:-1].tolist()), {at for at, hard, _ in starts(found) if hard}
+    assert starts(found)[0] == (0, False, False)
+    assert len(got & true) >= 0.95 * len(true)
+    assert len(got & true) >= 0.95 * len(got)
+
+
+def test_fades_and_black_are_told_apart(tmp_path):
+    dark = [np.zeros((64, 96, 3), np.uint8)] * 20
+    path = film(tmp_path / "a.mp4", [faded(scene(1, 50)), scene(2, 40), dark, scene(3, 40)])
+    assert starts(find_scenes(path).starts) == [
+        (0, False, False),
+        (50, False, True),
+        (65, True, False),
+        (105, True, True),
+        (125, True, False),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_stretches_find_what_the_whole_has(tmp_path, name):
+    path = film(tmp_path / name, [scene(seed, 60) for seed in range(8)], bf="2")
+    whole = find_scenes(path)
+    parts = [find_scenes(path, first, stop) for first, stop in ((0, 7.0), (7.0, 12.0), (12.0, None))]
+    assert starts(whole.starts) == [(60 * n, n > 0, False) for n in range(8)]
+    assert tuple(one for part in parts for one in part.starts) == whole.starts
+    assert parts[-1].last_s == whole.last_s == 479 / RATE
+
+
+def test_a_file_becomes_the_clips_of_its_scenes(tmp_path, monkeypatch):
+    """In one run and in parts that find scenes each for themselves and for others; a broken file costs no other."""
+    monkeypatch.setattr(clips, "STRETCH_S", 4.0)
+    (tmp_path / "raw").mkdir()
+    film(tmp_path / "raw/a.mp4", [scene(1, 50), scene(2, 20), scene(3, 130), faded(scene(4, 60)), scene(5, 40)])
+    film(tmp_path / "raw/b.mkv", [scene(6, 60)])
+    (tmp_path / "raw/c.mp4").write_bytes((tmp_path / "raw/a.mp4").read_bytes()[:3000])
+    how = {"clips": "scenes", "min_clip": 1, "max_clip": 4, "samples_per_shard": 2}
+    run(tmp_path / "raw", tmp_path / "one", **how)
+    split = tmp_path / "one/train"
+    wanted = ["a.mp4:0-2", "a.mp4:2.8-5.4", "a.mp4:5.4-8", "a.mp4:8-10.4", "a.mp4:11-", "b.mkv:0-"]
+    assert sources(split) == sorted(wanted)
+    manifest = Manifest.load(split)
+    frames = {own: manifest.video(n, "mp4").n_frames for n, own in enumerate(manifest.sources().to_pylist())}
+    assert [frames[one] for one in wanted] == [50, 65, 65, 60, 40, 60]
+    assert [(one.source, one.stage) for one in read_rejects(manifest.store, manifest.info)] == [("c.mp4", "open")]
+    for number in (3, 1, 2):
+        run(tmp_path / "raw", tmp_path / "parts", part=(number, 3), **how)
+    run(tmp_path / "raw", tmp_path / "parts", finish=True, **how)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "one")
+    with pytest.raises(ResumeError, match="clips"):
+        run(tmp_path / "raw", tmp_path / "one", **how | {"min_clip": 0.5})
+
+
+def test_files_are_cut_after_seconds_and_by_a_list(tmp_path):
+    (tmp_path / "raw").mkdir()
+    film(tmp_path / "raw/a.mp4", [scene(1, 60)])
+    run(tmp_path / "raw", tmp_path / "every", clips="1s", min_clip=0.4)
+    assert sources(tmp_path / "every/train") == ["a.mp4:0-1", "a.mp4:1-2", "a.mp4:2-"]
+    (tmp_path / "list.csv").write_text("path,start,end,caption\na.mp4,0.2,1,one\na.mp4,1.5,2,two\n")
+    run(tmp_path / "raw", tmp_path / "listed", clips=str(tmp_path / "list.csv"))
+    manifest = Manifest.load(tmp_path / "listed/train")
+    texts = [json.loads(bytes(manifest.store.read_many([manifest.member(n, "json")])[0])) for n in range(2)]
+    assert {(one["source"], one["caption"], one["n_frames"]) for one in texts} == {
+        ("a.mp4:0.2-1", "one", 20),
+        ("a.mp4:1.5-2", "two", 12),
+    }
+    (tmp_path / "list.csv").write_text("path,start,end\nother.mp4,0.2,1\n")
+    with pytest.raises(DatasetError, match=r"list\.csv names 1 files that folder does not have"):
+        run(tmp_path / "raw", tmp_path / "other", clips=str(tmp_path / "list.csv"))
+
+
+def test_sound_stays_in_step(tmp_path):
+    """Each clip has its flash and its beep at one time."""
+    (tmp_path / "raw").mkdir()
+    write(tmp_path / "raw/a.mp4", (20, 80))
+    make_shards(
+        "audiovisual-folder", tmp_path / "raw", tmp_path / "out", clips="2s", workers=0, profile=FAST, as_is=True
+    )
+    manifest = Manifest.load(tmp_path / "out/train")
+    for n, at in enumerate(manifest.sources().to_pylist()):
+        names = ("mp4", "flac", "json")
+        data = {name: bytes(manifest.store.read_many([manifest.member(n, name)])[0]) for name in names}
+        with av.open(io.BytesIO(data["mp4"])) as container:
+            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        shown = flashes(frames, np.arange(len(frames)) / RATE)
+        heard = onsets(*sf.read(io.BytesIO(data["flac"]))) + json.loads(data["json"])["audio_start_s"]
+        assert shown == pytest.approx([{"a.mp4:0-2": 0.8, "a.mp4:2-": 1.2}[at]])
+        assert heard == pytest.approx(shown, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"by": "film"}, "is not 'scenes', a number of seconds such as '10s', or a list"),
+        ({"by": "0s"}, "from 0.1s to 86400s"),
+        ({"by": "10s", "max_s": 4}, "belongs to clips='scenes'"),
+        ({"by": "a.csv", "min_s": 4}, "a list says itself"),
+        ({"by": "scenes", "min_s": 4, "max_s": 5}, "at most half of max_clip"),
+    ],
+)
+def test_what_is_no_clip_is_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        Cutting(**given)
+
+
+def test_pictures_have_no_clips(tmp_path):
+    (tmp_path / "raw").mkdir()
+    cv2.imwrite(str(tmp_path / "raw/a.png"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DatasetError, match="image-folder is image; leave --clips out"):
+        make_shards("image-folder", tmp_path / "raw", tmp_path / "out", clips="1s", workers=0, as_is=True)
+    with pytest.raises(ValueError, match="give clips too"):
+        make_shards("image-folder", tmp_path / "raw", tmp_path / "out", min_clip=1)
