@@ -46,7 +46,7 @@ class Array:
 
     def kill(self, rng: np.random.Generator, victim: str) -> bool:
         """See Drivers."""
-        watchers = [pid for pid in pids() if words_of(pid)[0].startswith("slurmstepd: [")]
+        watchers = self._cluster.watchers()
         drivers = [pid for pid in pids() if {"--part", str(self._out)} <= set(words_of(pid))]
         workers = [one for pid in drivers for one in workers_of(pid)]
         victims = {"both": watchers, "driver": drivers, "worker": workers}[victim]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from maskstream.train import train
 from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import MODALITIES, write_split
+from ..ports import free_ports
 from .shard_kills import pictures
 from .train_kills import SMALL
 
@@ -101,8 +101,8 @@ def _groups(folder: Path, seed: int) -> Iterator[list[Callable[[], None]]]:
         if job not in OF_RANKS:
             yield [work]
             continue
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+        [port] = free_ports(1)
+        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         yield [partial(_as_rank, work, meeting | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
 
 

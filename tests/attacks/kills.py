@@ -34,7 +34,7 @@ _JOBS = (
     ),
     "version_kills",
 )
-FORKS.set_forkserver_preload([*(f"{__package__}.{name}" for name in _JOBS), "torch._dynamo"])
+FORKS.set_forkserver_preload([*(f"{__package__}.{name}" for name in _JOBS), "torch._dynamo", "torch.distributed.fsdp"])
 
 MOST_KILLS = 4
 """How often a job is killed before it may finish."""

@@ -20,6 +20,13 @@ def words_of(pid: int) -> list[str]:
     return [""]
 
 
+def folder_of(pid: int) -> Path | None:
+    """The folder that a process works in; None if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cwd").readlink()
+    return None
+
+
 def workers_of(pid: int) -> list[int]:
     """The worker processes of a driver."""
     with suppress(OSError):

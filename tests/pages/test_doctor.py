@@ -5,10 +5,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LinearRegression
-from sklearn.metrics import r2_score
 
 from maskstream.cli import main
 from maskstream.pages.doctor import (
@@ -216,6 +212,11 @@ def test_what_cannot_be_examined_is_said():
 
 
 def test_real_digits_against_scikit_learn():
+    from sklearn.datasets import load_digits
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LinearRegression
+    from sklearn.metrics import r2_score
+
     digits = load_digits()
     moments = Moments.of((digits.images[i : i + 200], digits.target[i : i + 200]) for i in range(0, 1797, 200))
     x, one_hot = digits.data, np.eye(10)[digits.target]

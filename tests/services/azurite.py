@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
-from .server import free_ports, listens, program, running
+from ..ports import free_ports
+from .server import listens, program, running
 
 CONTAINER = "container"
 _ACCOUNT = "devstoreaccount1"

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .server import free_ports, listens, program, running
+from ..ports import free_ports
+from .server import listens, program, running
 
 _CONFIG = """\
 {user}

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..ports import free_ports
 from . import faults
 from .faults import Counts, Faults
-from .server import free_ports, listens, running
+from .server import listens, running
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..ports import free_ports
 from .networks import Host, hosts
-from .server import free_ports, program, running
+from .server import program, running
 
 _PORT = 6379
 ENV = {

@@ -10,7 +10,8 @@ from pathlib import Path
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from .server import free_ports, listens, program, running
+from ..ports import free_ports
+from .server import listens, program, running
 
 BUCKET = "bucket"
 KEY, SECRET = "test-key", "test-secret"

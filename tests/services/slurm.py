@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .server import free_ports, program, running
+from ..attacks.processes import folder_of, pids, words_of
+from ..ports import free_ports
+from .server import program, running
 
 _CPUS = 4
 _CONFIG = """\
@@ -62,6 +64,12 @@ class Slurm:
         """What a command of Slurm's says; raises CalledProcessError if it fails."""
         done = subprocess.run(command, env={**os.environ, **self.env}, check=True, capture_output=True, text=True)
         return done.stdout
+
+    def watchers(self, job: str = "") -> list[int]:
+        """The processes of Slurm that watch tasks of this cluster, or those of one job; other tests may have theirs."""
+        title = f"slurmstepd: [{job}." if job else "slurmstepd: ["
+        found = [pid for pid in pids() if words_of(pid)[0].startswith(title)]
+        return [pid for pid in found if folder_of(pid) == self.folder]
 
     def states(self) -> dict[str, str]:
         """The states of all jobs, and of all tasks of arrays, by their numbers."""

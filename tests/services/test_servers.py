@@ -13,8 +13,9 @@ import pytest
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import AzureStore, S3Store
 
+from ..ports import free_ports
 from .seaweedfs import BUCKET, S3Server, environment
-from .server import free_ports, listens, running, wait_until
+from .server import listens, running, wait_until
 
 pytestmark = pytest.mark.services
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,8 +28,6 @@ def test_a_task_whose_step_is_killed_runs_again(slurm_cluster: Slurm, tmp_path: 
     script.write_text(f"#!/bin/sh\n[ -e {tmp_path}/first ] && exit 0\necho $$ > {tmp_path}/first\nsleep 600\n")
     job = slurm_cluster.call("sbatch", "--parsable", "--requeue", f"--output={tmp_path}/log", str(script)).strip()
     wait_until((tmp_path / "first").exists, lambda: None)
-    for pid in subprocess.run(
-        ["pgrep", "-f", rf"slurmstepd: \[{job}\."], capture_output=True, text=True
-    ).stdout.split():
-        os.kill(int(pid), signal.SIGKILL)
+    [watcher] = slurm_cluster.watchers(job)
+    os.kill(watcher, signal.SIGKILL)
     wait_until(lambda: slurm_cluster.states().get(job) == "COMPLETED", lambda: None, 300)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -35,17 +34,6 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def steps(job: str) -> Iterator[int]:
-    """The processes of Slurm that watch the tasks of an array."""
-    for folder in Path("/proc").iterdir():
-        try:
-            words = (folder / "cmdline").read_text().split("\0")
-        except OSError:
-            continue
-        if words[0].startswith("slurmstepd: ["):
-            yield int(folder.name)
-
-
 def test_a_killed_task_of_the_array_runs_again_to_the_same_bytes(
     slurm_cluster: Slurm, raw: Path, tmp_path: Path
 ) -> None:
@@ -57,8 +45,7 @@ def test_a_killed_task_of_the_array_runs_again_to_the_same_bytes(
     parts, finish = json.loads(said)["jobs"]
     records = tmp_path / "out/train" / RECORDS
     wait_until(lambda: len(list(records.glob("*.record"))) > 1, lambda: None, 120)
-    killed = list(steps(parts))
-    os.kill(killed[0], signal.SIGKILL)
+    os.kill(slurm_cluster.watchers()[0], signal.SIGKILL)
     assert not (tmp_path / "out/train/dataset.json").exists()
     log = tmp_path / "slurm-image-folder/finish.log"
 

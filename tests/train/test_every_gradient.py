@@ -1,10 +1,6 @@
 """Of every recipe, two ranks have the gradient of one rank with the whole batch, and so have two micro-batches."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import write_split
 from .gradients_of_ranks import RANKS, gradient
+from .ranks import ended
 from .test_every_recipe import CUTS
 
 SCRIPT = Path(__file__).with_name("gradients_of_ranks.py")
@@ -41,24 +38,8 @@ def far(one, other):
 
 def of_ranks(out, parallel, recipes):
     """The gradients of two ranks, by name."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, SCRIPT, out, parallel, json.dumps(recipes)]
-    started = [
-        subprocess.Popen(
-            words, env={**os.environ, **place, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for r in range(RANKS)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300)[0].decode() for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    assert [process.returncode for process in started] == [0] * RANKS, "\n".join(outputs)
+    codes, output = ended([SCRIPT, out, parallel, json.dumps(recipes)], RANKS)
+    assert codes == [0] * RANKS, output
     return load_file(out)
 
 

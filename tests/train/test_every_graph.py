@@ -13,7 +13,7 @@ from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import write_split
 from .as_on_a_card import STEPS, as_on_a_card
-from .core.test_parallel import ended
+from .ranks import ended
 from .test_every_recipe import CUTS, split_of
 
 SCRIPT = "tests/train/as_on_a_card.py"

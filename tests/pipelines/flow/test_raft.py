@@ -11,11 +11,10 @@ from maskstream.pipelines.flow import FLOWS, Raft
 from maskstream.pipelines.flow.choice import flow_named, resolved_flow
 from maskstream.pipelines.flow.raft import network
 
-torchvision = pytest.importorskip("torchvision.models.optical_flow")
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
+    torchvision = pytest.importorskip("torchvision.models.optical_flow")
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("raft") / "small.safetensors"
     save_file(torchvision.raft_small(weights=None, progress=False).state_dict(), path)

@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).with_name("feedback_worker.py")
 
 def lines(what: str, code: int = 0) -> list[object]:
     """What the script printed, a JSON value a line."""
-    done = subprocess.run([sys.executable, "-W", "error", SCRIPT, what], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-W", "error", SCRIPT, what], capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -48,11 +48,11 @@ def assert_equal(mask: MotionGuided, grid: TokenGrid, flow: np.ndarray, seed: in
 @pytest.mark.parametrize("start", get_args(Start))
 @pytest.mark.parametrize("base", get_args(Base))
 def test_tokens_are_those_of_the_compiled_loops(start: Start, base: Base) -> None:
-    grid = TokenGrid.video(8, 224, 224)
+    grid = TokenGrid.video(8, 112, 112)
     for seed, (per, fill, compat) in enumerate(product(get_args(Per), get_args(Fill), (False, True))):
         mask = MotionGuided(start=start, base=base, per=per, fill=fill, compat=compat)
-        assert_equal(mask, grid, motion(grid, (28, 28), seed), seed)
-        assert_equal(replace(mask, exposure=1.0), grid, motion(grid, (28, 28), seed), seed)
+        assert_equal(mask, grid, motion(grid, (14, 14), seed), seed)
+        assert_equal(replace(mask, exposure=1.0), grid, motion(grid, (14, 14), seed), seed)
 
 
 @pytest.mark.parametrize("cells", [1, 3, 16])

@@ -238,15 +238,16 @@ def test_a_killed_run_leaves_no_file(raw, server, whole, tmp_path, patience):
     env = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"}
     out = tmp_path / "remote"
     server.answer = lambda request, body: (time.sleep(0.2), body)[1] if request.method == "GET" else body
-    killed = subprocess.Popen([sys.executable, script, server.url, out], env=env)
-    while not any(request.method == "GET" and request.name != FILE_LIST for request in server.requests):
+    killed = subprocess.Popen([sys.executable, script, server.url, out], env=env, stdout=subprocess.PIPE)
+    while (
+        not any(request.method == "GET" and request.name != FILE_LIST for request in server.requests)
+        or len(list(patience.glob("maskstream-raw-*"))) < 2
+    ):
         assert killed.poll() is None
         time.sleep(0.01)
-    time.sleep(0.3)
     killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
-    assert len(list(patience.glob("maskstream-raw-*"))) >= 2
-    time.sleep(1.5)  # the workers end with their parent
+    assert killed.communicate()[0] == b""  # ends when its workers do, which have it open too
+    assert killed.returncode == -signal.SIGKILL
     server.answer = lambda request, body: body
     run(server.url, out, limits=LIMITS)
     assert contents(out) == whole

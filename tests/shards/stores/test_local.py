@@ -32,7 +32,7 @@ def test_files_that_are_open_when_the_interpreter_ends_are_closed_without_a_word
     path = tmp_path / "data"
     path.write_bytes(b"whole")
     words = [sys.executable, "-c", OUTLIVES_ITS_MODULES, path]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "b'who'\n", "")
 
 
@@ -142,7 +142,7 @@ def test_all_stores_of_a_process_keep_few_files_open(tmp_path: Path) -> None:
         (tmp_path / f"{n}.tar").write_bytes(b"%09d" % n)
         (tmp_path / f"{n}.sums").write_bytes(sum_blocks(memoryview(b"%09d" % n)))
     words = [sys.executable, "-c", FEW_FILES, tmp_path]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert ended.stderr == ""
     assert ended.stdout == f"128 {tmp_path}/1.tar cannot be opened now (Too many open files); raise `ulimit -n`\n"
 

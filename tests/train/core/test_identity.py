@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from maskstream.shards.config import with_set
 from maskstream.shards.errors import ResumeError
-from maskstream.train import train
+from maskstream.train import Trainer, train
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.recipes import named_recipe
 
@@ -49,7 +50,7 @@ def started(folder: Path, data: Path, steps: int, *assignments: str) -> subproce
 def killed(folder: Path, data: Path, *assignments: str) -> int:
     """Kills a training that has saved a step or more; returns how many steps it had saved."""
     process = started(folder, data, 1_000_000, *assignments)
-    checkpoints, end = folder / "run/checkpoints", time.monotonic() + 120
+    checkpoints, end = folder / "run/checkpoints", time.monotonic() + 300
     while not any(checkpoints.glob("step-*")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     running = process.poll() is None
@@ -61,10 +62,12 @@ def killed(folder: Path, data: Path, *assignments: str) -> int:
 
 @pytest.fixture(scope="module")
 def run(eleven: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of which nothing but the disk is left."""
-    folder = tmp_path_factory.mktemp("killed")
-    killed(folder, eleven)
-    return folder / "run"
+    """The folder of a run that has saved a step of many."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    recipe = with_set(named_recipe("videomae-tiny"), SMALL)
+    with closing(recipe.loader(eleven, steps=9, device="cpu", threads=1)) as loader:
+        Trainer(recipe, loader, out, steps=9, save_every=1, device="cpu", progress=False).run(until=1)
+    return out
 
 
 @pytest.mark.parametrize(
@@ -92,11 +95,11 @@ def test_a_new_field_with_a_default_resumes_and_a_new_version_does_not(eleven: P
     mask = "mask.kind=own_mask_of_a_test:Checkers"
     step = killed(tmp_path, eleven, mask)
     own.write_text(OWN_MASK.replace("    step: int = 2", "    step: int = 2\n    shift: int = 0"))
-    output, errors = started(tmp_path, eleven, step + 2, mask).communicate(timeout=120)
+    output, errors = started(tmp_path, eleven, step + 2, mask).communicate(timeout=300)
     assert f"ended at step {step + 2}" in output, errors
     assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, step + 3))
-    output, errors = started(tmp_path, eleven, step + 4, mask, "shift=1").communicate(timeout=120)
+    output, errors = started(tmp_path, eleven, step + 4, mask, "shift=1").communicate(timeout=300)
     assert "mask.shift: saved 0, here 1" in errors
     own.write_text(OWN_MASK.replace("    step: int = 2", "    version: ClassVar[int] = 2\n    step: int = 4"))
-    output, errors = started(tmp_path, eleven, step + 4, mask).communicate(timeout=120)
+    output, errors = started(tmp_path, eleven, step + 4, mask).communicate(timeout=300)
     assert "mask: saved by version 1 of own_mask_of_a_test:Checkers, here version 2" in errors

@@ -31,7 +31,7 @@ def handler(request):
 def run(recipe, synthetic_loader, tmp_path):
     """Trains with signals in the making of the third batch, and with others in the middle of a save."""
 
-    def training(in_step=(), in_save=(), monkeypatch=None, steps=10):
+    def training(in_step=(), in_save=(), monkeypatch=None, steps=5):
         loader = synthetic_loader(batches=5)
         loader.before_batch = lambda made: send(*in_step) if made == 2 else None
         if monkeypatch is not None:
@@ -56,8 +56,8 @@ def test_signals_while_a_step_and_its_save_run_end_with_that_checkpoint(run, tmp
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000003"]
     assert [signal.getsignal(number) for number in (TERM, INT)] == handlers
     monkeypatch.undo()
-    assert run().step == 10
-    assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, 11))
+    assert run().step == 5
+    assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, 6))
 
 
 def test_a_second_ctrl_c_in_a_step_and_in_a_save_interrupts_and_the_older_checkpoint_stays(run, tmp_path, monkeypatch):
@@ -69,8 +69,8 @@ def test_a_second_ctrl_c_in_a_step_and_in_a_save_interrupts_and_the_older_checkp
         run((TERM,), (INT, INT), monkeypatch)
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000003"]
     monkeypatch.undo()
-    assert run().step == 10
-    assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, 11))
+    assert run().step == 5
+    assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, 6))
 
 
 def test_a_signal_in_a_save_between_two_steps_is_a_request(recipe, synthetic_loader, tmp_path, monkeypatch):
@@ -96,11 +96,11 @@ def test_a_full_disk_while_saving_keeps_the_older_checkpoint(run, tmp_path, monk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         patch.setattr(checkpoint_write, "save", full)
-        with pytest.raises(StoreError, match=r"no space to write .*step-00000010 .*free space and run the same"):
+        with pytest.raises(StoreError, match=r"no space to write .*step-00000005 .*free space and run the same"):
             run()
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000003"]
-    assert run().step == 10
-    assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, 11))
+    assert run().step == 5
+    assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, 6))
 
 
 def test_after_saving_the_second_ctrl_c_counts_as_before():

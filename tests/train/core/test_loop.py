@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -12,6 +10,8 @@ import torch
 from maskstream.shards.errors import ResumeError, SampleError
 from maskstream.train import Trainer, load_model, read_metrics
 from maskstream.train.core.optimiser import OptimiserConfig
+
+from ..ranks import forked
 
 
 def weights(out):
@@ -274,13 +274,9 @@ def test_two_ranks_train_what_one_trains_on_the_whole_batch(trainer, synthetic_l
     loader = synthetic_loader(batches=3, size=4, uneven=weights_of == "uneven")
     whole = trainer("whole", loader=loader, steps=4, precision="fp32").run()
     conftest = sys.modules[synthetic_loader.__module__].__file__
-    command = [sys.executable, "-c", RANK_SCRIPT, conftest, str(tmp_path / "ranks"), weights_of]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    ranks = [subprocess.Popen(command, env={**os.environ, **place, "RANK": str(r)}) for r in range(2)]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    (tmp_path / "rank.py").write_text(RANK_SCRIPT)
+    codes, output = forked(tmp_path / "rank.py", [conftest, tmp_path / "ranks", weights_of], 2)
+    assert codes == [0, 0], output
     for name, tensor in weights(tmp_path / "ranks").items():
         assert torch.allclose(weights(whole.out)[name], tensor, atol=2e-5), name
     losses = [[m.loss for m in read_metrics(out / "metrics.jsonl")] for out in (whole.out, tmp_path / "ranks")]

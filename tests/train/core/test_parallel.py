@@ -1,11 +1,7 @@
 """What is compiled, and ranks that share gradients or weights: they train what one trains, and go on, killed or not."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +18,7 @@ from maskstream.train.core.parallel import compile_parts, divide, list_blocks, o
 from maskstream.train.core.process import LoopSettings, seeded
 from maskstream.train.recipes import chosen_recipe
 
+from ..ranks import ended, forked
 from .ranks_of_any_kind import run
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -156,35 +153,10 @@ def test_a_card_is_current_and_its_generator_is_seeded(monkeypatch):
     assert (entered, seeds) == (["cuda:1", "left", "cuda:1", "left"], [("cuda:1", 7)])
 
 
-def ranks(number, out, *, fields=None, loader=None, limit_s=100, **options):
+def ranks(number, out, *, fields=None, loader=None, **options):
     """Trains with a number of ranks. Returns their exit codes and what they wrote."""
     words = [fields or {}, loader or {}, {"steps": STEPS, "precision": "fp32", **options}]
-    return ended([SCRIPT, out, *map(json.dumps, words)], number, limit_s)
-
-
-def ended(words, number, limit_s):
-    """Runs Python with these words as each of the ranks. Returns their exit codes and what they wrote."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, *words],
-            env={**os.environ, **place, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(number)
-    ]
-    try:
-        outputs = [process.communicate(timeout=limit_s)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    return [process.returncode for process in started], "\n".join(outputs)
+    return forked(SCRIPT, [out, *map(json.dumps, words)], number)
 
 
 def trained(number, out, *, fields=None, loader=None, **options):
@@ -198,7 +170,7 @@ def trained(number, out, *, fields=None, loader=None, **options):
 
 def test_a_thread_of_gloo_that_is_at_work_when_a_group_ends_aborts_nobody():
     """Also where something keeps the group, so that its threads live until the interpreter has ended."""
-    codes, output = ended(["-c", BUSY], 2, 60)
+    codes, output = ended(["-c", BUSY], 2)
     assert codes == [0, 0], output
 
 
@@ -333,7 +305,7 @@ def test_divided_compiled_and_computed_again_two_ranks_become_three_and_train_wh
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_what_is_done_under_nccl_trains_the_same_with_gloo_in_its_place(tmp_path, parallel):
     words = [tmp_path / "nccl", "{}", "{}", json.dumps({"steps": STEPS, "precision": "fp32", "parallel": parallel})]
-    codes, output = ended([UNDER_NCCL, *words], 2, 100)
+    codes, output = ended([UNDER_NCCL, *words], 2)
     assert codes == [0, 0], output
     for rank in range(2):
         did = json.loads((tmp_path / f"nccl.{rank}").read_text())

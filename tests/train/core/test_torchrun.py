@@ -19,7 +19,7 @@ from maskstream.shards.format.manifest import Manifest
 
 SCRIPT = Path(__file__).with_name("global_batches.py")
 STEPS, GLOBAL_BATCH = 9, 4
-LIMIT_S = 100
+LIMIT_S = 300
 
 
 def trained(ranks, data, out, log, *, dies_at=-1, max_bad=0.0, slow_s=0.0):

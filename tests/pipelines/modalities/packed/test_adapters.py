@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2VLImageProcessor, Siglip2ImageProcessor
 
 from maskstream.pipelines import PackedBatch
 from maskstream.pipelines.modalities.packed.adapters import naflex, qwen_vl, siglip2
@@ -49,6 +48,8 @@ def packed(tubelet: int = 1) -> PackedBatch:
 
 
 def test_siglip2_gets_what_its_processor_makes() -> None:
+    from transformers import Siglip2ImageProcessor
+
     processor: Any = Siglip2ImageProcessor(do_resize=False, patch_size=PATCH, max_num_patches=30)
     wanted = processor(pictures(), return_tensors="pt")
     made = siglip2(packed(), length=30)
@@ -60,6 +61,8 @@ def test_siglip2_gets_what_its_processor_makes() -> None:
 
 @pytest.mark.parametrize("tubelet", [1, 2])
 def test_qwen_vl_gets_what_its_processor_makes(tubelet: int) -> None:
+    from transformers import Qwen2VLImageProcessor
+
     processor: Any = Qwen2VLImageProcessor(do_resize=False, patch_size=PATCH, temporal_patch_size=tubelet, merge_size=2)
     wanted = processor(pictures(), return_tensors="pt")
     made = qwen_vl(packed(tubelet))
