@@ -289,7 +289,8 @@ def body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
 def _measured(model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device) -> Tested:
     if not isinstance(model, Classifier | EncoderClassifier):
         raise ValueError(f"the folder holds a {type(model).__name__}, no classifier; give another folder")
-    found, true = score_views(model, recipe.data, train, test, device)
+    views = recipe.model.test_views if isinstance(recipe.model, LabelsConfig) else 1
+    found, true = score_views(model, recipe.data, train, test, device, views)
     several, known = model.config.several, known_labels(recipe.data, train, model.config.several)
     frequent = {"the most frequent class": majority(known, true, model.config.classes)}
     metric = "mAP" if several else "accuracy"
@@ -299,15 +300,20 @@ def _measured(model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Man
 
 @torch.no_grad()
 def score_views(
-    model: AnyClassifier, config: DataConfig[Any], train: SplitLocation, test: SplitLocation, device: torch.device
+    model: AnyClassifier,
+    config: DataConfig[Any],
+    train: SplitLocation,
+    test: SplitLocation,
+    device: torch.device,
+    views: int,
 ) -> tuple[Tensor, Tensor]:
     """The scores float32 (n, classes) of all labelled samples of `test`, and their labels.
 
-    With `test_views` above 1 they are the mean over views of the probabilities of classes. The first view is the only
-    one of a test without: whole or from the middle of the picture. The others are cropped as in training, and begin
+    With more than one of `views` they are the mean over these of the probabilities of classes. The first view is that
+    of a test with one: whole, or from the middle of the picture. The others are cropped as in training, and begin
     elsewhere where clips and sounds begin at random. ValueError for data of which all views would be the same.
     """
-    data, views, several = without_augmentation(config, train), model.config.test_views, model.config.several
+    data, several = without_augmentation(config, train), model.config.several
     others = replace(data, **{name: getattr(config, name) for name in ("augment",) if hasattr(config, name)})
     if views > 1 and not hasattr(config, "augment") and getattr(getattr(config, "clip", None), "start", "") != "random":
         raise ValueError(f"all views of a sample are the same by {type(config).__name__}; leave model.test_views at 1")
@@ -343,7 +349,7 @@ def known_labels(config: DataConfig[Any], train: SplitLocation, several: bool) -
 def evaluate(model: AnyClassifier, config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
     """The classes of a held-out split; how frequent each is, is counted in the split that it trained on."""
     train, several = trained_on(data), model.config.several
-    found, true = score_views(model, config, train, data, torch.device("cpu"))
+    found, true = score_views(model, config, train, data, torch.device("cpu"), model.config.test_views)
     known = known_labels(config, train, several)
     frequent = {"the most frequent class": majority(known, true, model.config.classes)}
     value = score(found, true)

@@ -189,7 +189,7 @@ def test_views_of_a_test_are_the_whole_sample_and_crops_as_in_training(run: Path
     model = recipe.build(seed=0).eval()
     assert isinstance(model, Classifier)
     torch.nn.init.normal_(model.head.weight, std=5.0, generator=torch.Generator().manual_seed(0))
-    single, true = score_views(model, recipe.data, *splits, CPU)
+    single, true = score_views(model, recipe.data, *splits, CPU, 1)
     by_view = [single.softmax(dim=1)]
     for seed in (1, 2):
         options = {"batch_size": 61, "shuffle": False, "seed": seed, "device": "cpu", "threads": 1}
@@ -198,8 +198,7 @@ def test_views_of_a_test_are_the_whole_sample_and_crops_as_in_training(run: Path
         loader.close()
         by_view.append(model.scores(batch).detach()[:60].softmax(dim=1))
         assert torch.equal(batch.label[:60], true)
-    model.config = replace(model.config, test_views=3)
-    found, _ = score_views(model, recipe.data, *splits, CPU)
+    found, _ = score_views(model, recipe.data, *splits, CPU, 3)
     torch.testing.assert_close(found, torch.stack(by_view).mean(dim=0))
     assert not torch.allclose(by_view[1], by_view[2])
 
