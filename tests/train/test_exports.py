@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
-from maskstream.train import load_model, train
+from maskstream.train import exports, load_model, train
 from maskstream.train.exports import export_run
 from maskstream.train.nn.foreign import from_bert, from_hf
 
@@ -35,7 +35,7 @@ def made(tmp_path_factory):
         split = write_split(modality, root / "data")
         cuts = (*cuts, "batch_size=2")
         train(name, split, root / "run", steps=1, set=cuts, device="cpu", threads=1, progress=False)
-        words = ["export", str(root / "run"), "--out", str(root / "out"), "--data", str(split), "--json"]
+        words = ["export", str(root / "run"), "--out", str(root / "out"), "--json"]
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, (done.output, done.exception)
         found[name] = split, root / "run", root / "out", json.loads(done.stdout)["class"]
@@ -51,7 +51,7 @@ def test_transformers_reads_the_class_that_is_named_with_the_same_weights(made, 
     assert weights.keys() == ours.state_dict().keys()
     assert all(torch.equal(weights[one], tensor) for one, tensor in ours.state_dict().items())
     card = (out / "README.md").read_text()
-    assert f"transformers.{kind}.from_pretrained" in card
+    assert f"transformers.{kind}.from_pretrained(FOLDER)" in card
     assert json.loads(card.split("```json\n")[1].split("```")[0])["name"] == name
 
 
@@ -74,17 +74,23 @@ def test_the_tokenizer_goes_along(made):
     assert tokenizer.mask_token_id in said
 
 
-def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path):
+def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monkeypatch):
     _, run, out, _ = made["bert-base"]
-    with pytest.raises(ValueError, match="without its tokenizer; give the split"):
+    with pytest.raises(ValueError, match="no target 'fh'"):
+        export_run(run, tmp_path / "out", to="fh")
+    with pytest.raises(ValueError, match="reads pictures and spectrograms, got a TokenModel; for this run --to hf"):
+        export_run(run, tmp_path / "out", to="timm")
+    monkeypatch.setattr(exports, "TOLERANCE", 0.0)
+    with pytest.raises(ValueError, match=r"differ from the run's by .*e-.* of their norm, and 0 is allowed"):
         export_run(run, tmp_path / "out")
+    monkeypatch.undo()
     assert not any(tmp_path.iterdir())
     with pytest.raises(ValueError, match="is there and not empty; give a new folder"):
         export_run(run, out)
     split = write_split("image", tmp_path / "data")
     cuts = ("data.size=32", "data.patch=8", "batch_size=2", *SIZES, *DECODER)
     train("mae-tiny", split, tmp_path / "run", steps=1, set=cuts, device="cpu", threads=1, progress=False)
-    with pytest.raises(ValueError, match="ViTMAE pictures with a class token"):
+    with pytest.raises(ValueError, match=r"ViTMAE pictures with a class token.*for this run --to timm works"):
         export_run(tmp_path / "run", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
 

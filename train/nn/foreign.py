@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from maskstream.pipelines.masks import TokenGrid
@@ -22,6 +21,7 @@ from maskstream.train.core.export import read_foreign
 from maskstream.train.core.model import Grids
 from maskstream.train.core.process import seeded
 
+from .counterpart import Counterpart
 from .layouts import DECODER, ENCODER, HEAD, HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, find_layout
 from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
 from .media_tokens import ImageTokens, VideoTokens
@@ -126,21 +126,35 @@ def build_with(
     return model
 
 
+def hf_counterpart(model: MaskedAutoencoder[BatchT]) -> Counterpart:
+    """A model of video as VideoMAEForPreTraining, one of pictures as ViTMAEForPreTraining. ValueError for a model that
+    transformers does not have.
+    """
+    config = to_hf_config(model)
+    if isinstance(_tokens(model), VideoTokens):
+        return Counterpart(
+            name="VideoMAEForPreTraining",
+            kind="videomae",
+            config=config,
+            state=_named(model, HF_VIDEO),
+            encoder="VideoMAEModel",
+        )
+    return Counterpart(
+        name="ViTMAEForPreTraining",
+        kind="vit_mae",
+        config=config,
+        state=_named(model, HF_IMAGE_FILE),
+        encoder="ViTMAEModel",
+        options={"mask_ratio": 0.0},
+        class_tokens=1,
+    )
+
+
 def export_hf(model: MaskedAutoencoder[BatchT], folder: str | Path) -> None:
     """Writes config.json and model.safetensors, which `VideoMAEForPreTraining.from_pretrained(folder)` reads; for a
     model of pictures, `ViTMAEForPreTraining.from_pretrained(folder)`.
     """
-    video = isinstance(_tokens(model), VideoTokens)
-    name, kind = ("VideoMAEForPreTraining", "videomae") if video else ("ViTMAEForPreTraining", "vit_mae")
-    _write(folder, name, kind, to_hf_config(model), _named(model, HF_VIDEO if video else HF_IMAGE_FILE))
-
-
-def _write(folder: str | Path, name: str, kind: str, config: Mapping[str, Any], state: dict[str, Tensor]) -> None:
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {"architectures": [name], "model_type": kind, **config}
-    (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    hf_counterpart(model).write(folder)
 
 
 def _named(model: MaskedAutoencoder[BatchT], layout: Layout) -> dict[str, Tensor]:
@@ -281,10 +295,21 @@ def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenMo
     return model
 
 
+def bert_counterpart(model: TokenModel) -> Counterpart:
+    """A model of texts as BertForMaskedLM. ValueError for one that is no BERT."""
+    return Counterpart(
+        name="BertForMaskedLM",
+        kind="bert",
+        config=to_bert_config(model),
+        state={name: tensor for name, tensor in to_bert(model).items() if name not in OUTPUT},
+        encoder="BertModel",
+        options={"add_pooling_layer": False},
+    )
+
+
 def export_bert(model: TokenModel, folder: str | Path) -> None:
     """Writes config.json and model.safetensors, which `BertForMaskedLM.from_pretrained(folder)` reads."""
-    kept = {name: tensor for name, tensor in to_bert(model).items() if name not in OUTPUT}
-    _write(folder, "BertForMaskedLM", "bert", to_bert_config(model), kept)
+    bert_counterpart(model).write(folder)
 
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}

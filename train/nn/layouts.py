@@ -67,14 +67,16 @@ class Layout:
         return self._ordered(ours, self._from_conv, self._to_channels_first)
 
     def from_ours(self, state: State, patch: tuple[int, ...]) -> dict[str, Tensor]:
-        """The weights of this package by their names; a bias for key is 0. patch: the sides of a token."""
+        """The weights of this package by their names, of what the state has; a bias for key is 0. patch: the sides of
+        a token.
+        """
         state = self._ordered(dict(state), lambda w: self._to_conv(w, patch), self._to_channels_last)
         theirs: dict[str, Tensor] = {}
         for name, other in {**self.layers, EMBED: self.embed}.items():
             for kind in KINDS:
                 if f"{name}.{kind}" in state:
                     theirs[f"{other}.{kind}"] = state[f"{name}.{kind}"]
-        theirs |= {other: state[name][None, None] for name, other in self.vectors.items()}
+        theirs |= {other: state[name][None, None] for name, other in self.vectors.items() if name in state}
         for stack, prefix in self.stacks.items():
             depth = len({name[len(stack) + 1 :].partition(".")[0] for name in state if name.startswith(f"{stack}.")})
             for i in range(depth):
@@ -113,7 +115,9 @@ class Layout:
         return weight.flatten(1) if self.cubes else weight.permute(0, 2, 3, 1).flatten(1)
 
     def _to_conv(self, weight: Tensor, patch: tuple[int, ...]) -> Tensor:
-        return weight.reshape(-1, 3, *patch) if self.cubes else weight.reshape(-1, *patch, 3).permute(0, 3, 1, 2)
+        return (
+            weight.reshape(-1, 3, *patch) if self.cubes else weight.reshape(len(weight), *patch, -1).permute(0, 3, 1, 2)
+        )
 
     @staticmethod
     def _to_channels_first(head: Tensor) -> Tensor:

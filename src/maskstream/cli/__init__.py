@@ -26,7 +26,7 @@ from .catalogue import datasets, info, masks, recipes
 from .look import bench, doctor, flow, gallery, preview
 from .options import DataCommand
 from .papers import generate, kbvqa, meshmask, moved, papers, roar
-from .runs import demo, evaluate, export, finetune, probe, replay, report
+from .runs import demo, embed, evaluate, export, finetune, probe, replay, report
 from .shards import shards
 from .splits import append, curate, erase, fetch, index, inspect, merge, remove, split, verify
 from .terminal import INTERRUPTED, TERMINATED, console, errors, with_local_paths
@@ -42,7 +42,7 @@ app = typer.Typer(
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make": (demo, shards, index, append, merge, split, curate, remove, erase, verify),
     "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, info),
-    "Train": (train, finetune, report, replay, export),
+    "Train": (train, finetune, report, replay, export, embed),
     "Measure": (evaluate, bench, doctor, probe),
     "Cluster": (fetch,),
 }

@@ -156,12 +156,14 @@ def _model(name: str) -> Model[Any]:
 
 def _export(model: Model[Any]) -> str:
     """What `maskstream export` makes of a run with such a model."""
-    from maskstream.train.exports import counterpart
+    from maskstream.train.exports import counterpart, list_targets
 
     try:
-        return f"`maskstream export` writes it for transformers, as {counterpart(model)}."
+        said = f"`maskstream export` writes it for transformers, as {counterpart(model).name}."
     except ValueError as error:
-        return f"`maskstream export` refuses it: {error}."
+        said = f"`maskstream export --to hf` refuses it: {error}."
+    timm = list_targets(model).get("timm")
+    return said if timm is None else f"{said} `--to timm` writes its encoder, as {timm}."
 
 
 @cache

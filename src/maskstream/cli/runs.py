@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -167,19 +167,67 @@ def beside_baselines(scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The new folder to write.", show_default=False)],
+    to: Annotated[str, typer.Option(help="What reads it: hf (transformers) or timm.")] = "hf",
     data: Annotated[
-        str | None, typer.Option(help="For texts: the split whose tokenizer belongs to the model.", show_default=False)
+        str | None,
+        typer.Option(
+            help="The split whose samples are compared, and whose tokenizer goes along [default: the run's]",
+            show_default=False,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run as a folder that transformers' `from_pretrained` reads, with its processor or tokenizer.
+    """Write a run as a folder that others read, with its processor or tokenizer and a model card.
 
-    `maskstream recipes NAME` says which class reads the model of a recipe, or why none does.
+    The folder is read again by the library that it is for, and its features of 8 samples are compared with the run's.
+    `maskstream recipes NAME` says which targets have the model of a recipe.
     """
     from maskstream.train.exports import export_run
 
-    name = export_run(run, out, data)
-    tell({"class": name, "folder": str(out)}, [f"wrote {out}, which {name}.from_pretrained reads"], as_json)
+    done = export_run(run, out, data, to=to)
+    line = (
+        f"wrote {out} for {done.reader}; the features of {done.samples} samples differ by {done.difference:.1e} of "
+        "their norm"
+    )
+    facts = {"class": done.reader.rpartition(".")[2], "folder": str(out), "difference": done.difference}
+    tell({**facts, "samples": done.samples}, [line], as_json)
+
+
+def embed(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
+    data: Annotated[str, typer.Argument(help="The split whose samples are embedded.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The new file to write, such as features.parquet.", show_default=False)],
+    dtype: Annotated[str, typer.Option(help="The type of a number: float32 or float16.")] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples that the encoder sees at once.")] = 64,
+    file_rows: Annotated[
+        int, typer.Option(min=1, help="The most samples of a file; a larger split is written to several.")
+    ] = 1 << 20,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 for threads of this one.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write the features of all samples of a split, in its order, as Parquet: key, label and a vector each.
+
+    Nothing is augmented and no token is hidden. `maskstream.train.embed.read_features` reads them.
+    """
+    from maskstream.pipelines.stream.topology import resolved_device
+    from maskstream.train.embed import FeatureType, embed_run
+
+    kind = cast(FeatureType, dtype)  # which embed_run checks
+    done = embed_run(
+        run,
+        data,
+        out,
+        dtype=kind,
+        batch_size=batch_size,
+        file_rows=file_rows,
+        device=resolved_device(device),
+        workers=workers,
+    )
+    files = [str(path) for path in done.files]
+    named = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    facts = {"files": files, "samples": done.samples, "width": done.width, "skipped": done.skipped}
+    tell(facts, [f"wrote {done.samples:,} features of {done.width} numbers to {named}"], as_json)
 
 
 def probe(

@@ -1,0 +1,133 @@
+"""A model as transformers or timm has it: its config, its weights by their names, and how its features are had."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .encoder_decoder import VisibleEncoder
+from .layouts import AUTHORS_IMAGE, HF_IMAGE_FILE, Layout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counterpart:
+    """A model as transformers has it, in two files: config.json and model.safetensors.
+
+    name: the class that reads all of it. kind: its `model_type`. config: what its config says besides. state: its
+    weights, as the file names them. encoder: the class whose last hidden states are the model's features, with
+    `options` of its `from_pretrained` and `call`, what it is called with besides the pixels, which are named `pixels`.
+    class_tokens: how many hidden states come before those of the tokens.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+    encoder: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    call: Mapping[str, object] = field(default_factory=dict)
+    pixels: str = "pixel_values"
+    class_tokens: int = 0
+
+    def write(self, folder: str | Path) -> None:
+        """Writes both files, which `from_pretrained(folder)` of the class reads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = {"architectures": [self.name], "model_type": self.kind, **self.config}
+        (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
+        save_file(dict(self.state), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def encoder_state(encoder: VisibleEncoder, patch: tuple[int, ...], *, hf: bool) -> dict[str, Tensor]:
+    """The weights of an encoder of patches by the names of transformers' vision transformers (`hf`) or of timm's.
+
+    patch: the sides of a token. Positions are not among them.
+    """
+    layout: Layout = HF_IMAGE_FILE if hf else AUTHORS_IMAGE
+    state = layout.from_ours({f"encoder.{name}": own for name, own in encoder.state_dict().items()}, patch)
+    return {name.removeprefix("vit."): own for name, own in state.items()}
+
+
+TIMM_EPS = 1e-6
+"""The epsilon of the norms of timm's vision transformers, which no argument changes."""
+TIMM_NAMES = {
+    192: "vit_tiny_patch16_224",
+    384: "vit_small_patch16_224",
+    1024: "vit_large_patch16_224",
+    1280: "vit_huge_patch14_224",
+}
+"""timm's names by width; others are called base. The arguments say all sizes again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimmCounterpart:
+    """An encoder of patches as timm's VisionTransformer: `create_model(architecture, **arguments)`.
+
+    state: its weights by timm's names.
+    """
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+
+    def write(self, folder: str | Path, pretrained: Mapping[str, object]) -> None:
+        """Writes model.safetensors, which `create_model(..., checkpoint_path=)` reads, and config.json, with which
+        `create_model("local-dir:FOLDER", pretrained=True)` needs no arguments. pretrained: mean, std and the like.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {
+            "architecture": self.architecture,
+            "num_classes": 0,
+            "num_features": self.arguments["embed_dim"],
+            "global_pool": "avg",
+            "model_args": dict(self.arguments),
+            "pretrained_cfg": {"num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head", **pretrained},
+        }
+        (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
+        save_file(dict(self.state), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def timm_counterpart(
+    encoder: VisibleEncoder,
+    *,
+    extent: tuple[int, ...],
+    patch: tuple[int, ...],
+    depth: int,
+    heads: int,
+    mlp_ratio: int,
+    eps: float,
+    channels: int,
+) -> TimmCounterpart:
+    """An encoder of pictures, or of spectrograms as pictures of one channel, as timm has it.
+
+    extent: rows and columns of pixels. ValueError for norms with another epsilon than timm's.
+    """
+    if eps != TIMM_EPS:
+        raise ValueError(f"timm's vision transformers have norms with eps={TIMM_EPS:g}, got {eps:g}")
+    positions = encoder.positions().detach()
+    state = encoder_state(encoder, patch, hf=False)
+    if encoder.class_token is not None:
+        positions = torch.cat((torch.zeros_like(positions[:1]), positions))
+    state["pos_embed"] = positions[None].clone()
+    width = positions.shape[1]
+    arguments = {
+        "img_size": list(extent),
+        "patch_size": list(patch),
+        "in_chans": channels,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "mlp_ratio": mlp_ratio,
+        "class_token": encoder.class_token is not None,
+        "global_pool": "avg",
+        "fc_norm": False,
+        "num_classes": 0,
+    }
+    named = TIMM_NAMES.get(width, "vit_base_patch16_224")
+    return TimmCounterpart(architecture=named, arguments=arguments, state=state)

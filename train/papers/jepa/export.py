@@ -1,0 +1,138 @@
+"""What transformers has of I-JEPA and V-JEPA 2. The encoder there is the teacher here, as in the weights that their
+authors published.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.train.nn.counterpart import Counterpart, TimmCounterpart, encoder_state, timm_counterpart
+from maskstream.train.nn.encoder_decoder import VisibleEncoder
+from maskstream.train.nn.media_tokens import ImageTokens, VideoTokens
+from maskstream.train.nn.transformer import Stack
+
+from .model import Jepa, RotaryEncoder, RotaryPredictor, VideoJepa
+
+_KINDS = ("weight", "bias")
+_ROTARY = {
+    "attention.proj": "attention.out",
+    "mlp.fc1": "mlp.up",
+    "mlp.fc2": "mlp.down",
+    "norm1": "norm1.of.0",
+    "norm2": "norm2.of.0",
+}
+"""Layers of a block of V-JEPA 2 by their names in transformers."""
+
+
+def to_ijepa(model: Jepa[BatchT]) -> Counterpart:
+    """A model of pictures as IJepaModel, which has no predictor. ValueError for pictures that are not square."""
+    teacher, c = model.teacher, model.config
+    tokens: object = model.tokens
+    assert isinstance(teacher, VisibleEncoder)
+    assert isinstance(tokens, ImageTokens)
+    side = _side("IJepaModel", tokens.extent)
+    state = encoder_state(teacher, tokens.patch, hf=True)
+    state["embeddings.position_embeddings"] = teacher.positions().detach()[None].clone()
+    config = {
+        "hidden_size": c.width,
+        "num_hidden_layers": c.depth,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.width * c.mlp_ratio,
+        "image_size": side,
+        "patch_size": tokens.patch[0],
+        "num_channels": 3,
+        "layer_norm_eps": c.eps,
+        "hidden_act": "gelu",
+        "qkv_bias": True,
+    }
+    return Counterpart(name="IJepaModel", kind="ijepa", config=config, state=state, encoder="IJepaModel")
+
+
+def to_vjepa2(model: VideoJepa) -> Counterpart:
+    """A model of video as VJEPA2Model, encoder and predictor. ValueError for clips that are not square."""
+    teacher, predictor, c = model.teacher, model.predictor, model.config
+    tokens: object = model.tokens
+    assert isinstance(teacher, RotaryEncoder)
+    assert isinstance(predictor, RotaryPredictor)
+    assert isinstance(tokens, VideoTokens)
+    side = _side("VJEPA2Model", tokens.extent[1:])
+    state: dict[str, Tensor] = {}
+    for of, stack in (("encoder", teacher.stack), ("predictor", predictor.stack)):
+        state |= _rotary_state(stack, of)
+    embed = "encoder.embeddings.patch_embeddings.proj"
+    state |= {
+        f"{embed}.weight": teacher.embed.weight.view(c.width, 3, *tokens.patch),
+        f"{embed}.bias": teacher.embed.bias,
+    }
+    for name, part in (("embeddings.predictor_embeddings", predictor.bridge), ("proj", predictor.head)):
+        state |= {f"predictor.{name}.{kind}": getattr(part, kind) for kind in _KINDS}
+    state["predictor.embeddings.mask_tokens"] = predictor.mask_tokens[:, None, None]
+    config = {
+        "patch_size": tokens.patch[1],
+        "crop_size": side,
+        "frames_per_clip": tokens.extent[0],
+        "tubelet_size": tokens.patch[0],
+        "hidden_size": c.width,
+        "in_chans": 3,
+        "num_attention_heads": c.heads,
+        "num_hidden_layers": c.depth,
+        "mlp_ratio": c.mlp_ratio,
+        "layer_norm_eps": c.eps,
+        "pred_hidden_size": c.predictor_width,
+        "pred_num_attention_heads": c.predictor_heads,
+        "pred_num_hidden_layers": c.predictor_depth,
+        "pred_num_mask_tokens": c.masks,
+        "pred_mlp_ratio": c.mlp_ratio,
+    }
+    return Counterpart(
+        name="VJEPA2Model",
+        kind="vjepa2",
+        config=config,
+        state={name: own.detach().clone(memory_format=torch.contiguous_format) for name, own in state.items()},
+        encoder="VJEPA2Model",
+        call={"skip_predictor": True},
+        pixels="pixel_values_videos",
+    )
+
+
+def to_timm(model: Jepa[BatchT]) -> TimmCounterpart:
+    """The teacher of a model of pictures as timm has it."""
+    teacher, c = model.teacher, model.config
+    tokens: object = model.tokens
+    assert isinstance(teacher, VisibleEncoder)
+    assert isinstance(tokens, ImageTokens)
+    return timm_counterpart(
+        teacher,
+        extent=tokens.extent,
+        patch=tokens.patch,
+        depth=c.depth,
+        heads=c.heads,
+        mlp_ratio=c.mlp_ratio,
+        eps=c.eps,
+        channels=3,
+    )
+
+
+HF: Mapping[type[nn.Module], Callable[[Any], Counterpart]] = {Jepa: to_ijepa, VideoJepa: to_vjepa2}
+TIMM: Mapping[type[nn.Module], Callable[[Any], TimmCounterpart]] = {Jepa: to_timm}
+
+
+def _side(name: str, extent: tuple[int, ...]) -> int:
+    if len(set(extent)) > 1:
+        raise ValueError(f"transformers.{name} takes squares, got {' x '.join(map(str, extent))} pixels")
+    return extent[0]
+
+
+def _rotary_state(stack: Stack, of: str) -> dict[str, Tensor]:
+    """The weights of the blocks and of the last norm."""
+    state: dict[str, Tensor] = {}
+    for i, block in enumerate(stack.blocks):
+        own = dict(block.named_parameters())
+        for kind in _KINDS:
+            parts = zip(("query", "key", "value"), own[f"attention.qkv.{kind}"].chunk(3), strict=True)
+            state |= {f"{of}.layer.{i}.attention.{name}.{kind}": part for name, part in parts}
+            state |= {f"{of}.layer.{i}.{theirs}.{kind}": own[f"{ours}.{kind}"] for theirs, ours in _ROTARY.items()}
+    return state | {f"{of}.layernorm.{kind}": stack.norm.get_parameter(f"of.0.{kind}") for kind in _KINDS}
