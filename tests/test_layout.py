@@ -90,7 +90,7 @@ ROOMS = {
     "train/nn": ("shards", "pipelines/*", "train/core"),
     "train/evaluate": ("shards/*", "pipelines/*", "train/core", "train/nn"),
     "train/papers": ("shards/*", "pipelines", "pipelines/*", "train/core", "train/nn", "train/evaluate"),
-    "train": ("shards", "shards/stores", "shards/format", "pipelines/modalities", "train/*"),
+    "train": ("shards", "shards/stores", "shards/format", "pipelines/stream", "pipelines/modalities", "train/*"),
 }
 """Which rooms each room may import; a star stands for all of a folder's rooms, a folder alone for its own files."""
 
@@ -276,6 +276,7 @@ NAMES_CODE = {
     "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},
     "train/core/loop.py": {"Tally.from_dict": RUN},
     "train/core/run_folder.py": {"Recipe.from_dict": RUN},
+    "train/exports.py": {"import_module": PACKAGE},
     "train/evaluations.py": {"RunEvaluation.from_dict": RUN},
     "train/papers/__init__.py": {"import_module": PACKAGE},
     "train/recipes.py": {"named": USER},
