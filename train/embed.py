@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,7 @@ def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
 
 def _rows(
     model: GivesFeatures, config: DataConfig[Any], split: Manifest, size: int, device: torch.device, workers: int
-) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+) -> Generator[tuple[list[str], Tensor, Tensor], None, None]:
     """The keys, labels and features of the samples of each batch, in the order of the split. Where a sample could not
     be read, the loader gives another one: it is left out.
     """
