@@ -171,6 +171,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def over_ranks_in_order(rows: Tensor) -> Tensor:
+    """The values (batches, samples of a rank) of all ranks, flat: all of a batch, rank by rank, then the next batch."""
+    parts = [rows]
+    if world_size() > 1:
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts, 1).flatten()
+
+
 @contextmanager
 def in_step(device: torch.device) -> Iterator[None]:
     """Waits at the end of the block until every rank is there. If the block fails on one rank, all ranks raise."""

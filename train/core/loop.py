@@ -23,7 +23,7 @@ from .checkpoint_write import CheckpointWriter
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
 from .guard import MOST_ROLLBACKS, SLOWER, CollapseError, Guard
-from .metrics import TrainProgress
+from .metrics import SampleLosses, TrainProgress
 from .optimiser import Average, build_optimiser
 from .parallel import compile_parts, divide, gathered_root, over_ranks, recompute_blocks
 from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
@@ -132,7 +132,8 @@ class Trainer:
         track = self.settings.track if rank() == 0 else ()
         self._trackers = Trackers(self.out, track, run_settings(self.out) if track else {}, self.step)
         metrics, most_skips = self._folder.metrics, self.settings.most_skips
-        self._results = Results(metrics, self._bar, self._trackers, self._tally, most_skips, self.device)
+        losses = SampleLosses(self.out, self.steps) if self.settings.losses and rank() == 0 else None
+        self._results = Results(metrics, self._bar, self._trackers, self._tally, most_skips, self.device, losses)
         traced = self.settings.profile if rank() == 0 else None
         self._profile = None if traced is None else StepProfile(self.out, traced, self.device)
 
@@ -199,6 +200,7 @@ class Trainer:
                 dtype=self._dtype,
                 may_skip=self.settings.on_nan == "skip",
                 steps=self.steps,
+                losses=self.settings.losses,
             ),
             scale=self._tally.scale if self._dtype == torch.float16 else None,
             average=self.average,

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -221,6 +223,66 @@ def _is_torn(line: bytes) -> bool:
     """Whether a line looks like the beginning of one that is being written."""
     begins = line.startswith(_TORN) or _TORN.startswith(line)
     return begins and line.isascii() and line.decode().isprintable()
+
+
+SAMPLE_LOSSES = "sample_losses.npy"
+
+
+class SampleLosses:
+    """The losses of the samples of each step in the file sample_losses.npy of a run, float32 (steps, samples), in the
+    order of `replay`'s batches; a step that is not done is 0. A step that a restart repeats is written again.
+    """
+
+    def __init__(self, run: Path, steps: int) -> None:
+        self._path, self._steps, self._begins = run / SAMPLE_LOSSES, steps, 0
+
+    def write(self, step: int, losses: npt.NDArray[np.float32]) -> None:
+        """Writes a step, counted from 1. Raises StoreError if the disk is full, ResumeError if its size has changed."""
+        with space_for(self._path):
+            if not self._begins:
+                self._begin(losses.size)
+            with self._path.open("r+b") as file:
+                file.seek(self._begins + (step - 1) * losses.nbytes)
+                file.write(losses.tobytes())
+
+    def _begin(self, samples: int) -> None:
+        """Makes the file, or makes one of a shorter plan as long as this run's; holes take no space."""
+        shape = (self._steps, samples)
+        before = np.load(self._path, mmap_mode="r") if self._path.exists() else None
+        if before is not None and before.shape[1] != samples:
+            raise ResumeError(
+                f"{self._path} has {before.shape[1]} samples a step, and the run has {samples}; move the file away, or "
+                "leave out --losses"
+            )
+        if before is None or before.shape != shape:
+            begun = self._path.with_suffix(".part")
+            made = np.lib.format.open_memmap(begun, mode="w+", dtype=np.float32, shape=shape)
+            if before is not None:
+                kept = min(len(before), self._steps)
+                made[:kept] = before[:kept]
+            made.flush()
+            begun.replace(self._path)
+        self._begins = np.load(self._path, mmap_mode="r").offset
+
+
+def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
+    """The `count` samples with the largest losses of a run: (step from 1, place in its batches from 0, loss), the worst
+    first. A loss that is not finite is the worst of all. Empty for a run that recorded none.
+    """
+    path = run / SAMPLE_LOSSES
+    if not path.exists():
+        return []
+    found: list[tuple[float, int, int]] = []
+    losses = np.load(path, mmap_mode="r")
+    for first in range(0, len(losses), 4096):  # a run of months does not fit into memory
+        block = np.nan_to_num(np.asarray(losses[first : first + 4096]), nan=np.inf, posinf=np.inf)
+        flat = block.ravel()
+        for at in np.argpartition(flat, -min(count, flat.size))[-count:] if count else ():
+            step, place = divmod(int(at), block.shape[1])
+            if flat[at]:
+                found.append((float(flat[at]), first + step + 1, place))
+        found = sorted(found, key=lambda one: (-one[0], one[1:]))[:count]
+    return [(step, place, loss) for loss, step, place in found]
 
 
 WINDOW = 20

@@ -30,12 +30,14 @@ LEAST = 1e-12
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossPart:
     """One part of a loss. total: the weighted sum of errors; weight: the sum of the weights; both float32 scalars.
-    share: the factor of the part's mean in the loss.
+    share: the factor of the part's mean in the loss. errors: the errors and their weights, of one shape, where each
+    is of one sample: (samples, ...).
     """
 
     total: Tensor
     weight: Tensor
     share: float = 1.0
+    errors: tuple[Tensor, Tensor] | None = None
 
     def mean(self, weight: Tensor | None = None) -> Tensor:
         """The total divided by `weight`, by default the part's own; 0 if the weight is 0."""
@@ -67,6 +69,25 @@ class Losses:
         """The mean of each part, not multiplied by its share."""
         return {name: part.mean(None if weights is None else weights[name]) for name, part in self.parts.items()}
 
+    def of_samples(self, samples: int) -> Tensor:
+        """The loss of each sample alone, float32 (samples,), without a graph: what `loss` would be of it.
+
+        Parts that compare samples have none. Raises ValueError if no part is a sum over samples.
+        """
+        whole: Tensor | None = None
+        for part in self.parts.values():
+            if part.errors is None or part.errors[0].shape[:1] != (samples,):
+                continue
+            error, weight = (values.detach().reshape(samples, -1) for values in part.errors)
+            one = part.share * (error * weight).sum(1).float() / weight.sum(1).float().clamp_min(LEAST)
+            whole = one if whole is None else whole + one
+        if whole is None:
+            raise ValueError(
+                f"no part of the loss ({', '.join(self.parts)}) is a sum over the {samples} samples of a batch, so "
+                "their losses cannot be recorded; leave out losses=True (--losses)"
+            )
+        return whole
+
     def weights(self) -> Tensor:
         """The weight of each part, in order: float32 (parts,)."""
         return torch.stack([part.weight.detach().float() for part in self.parts.values()])
@@ -74,7 +95,7 @@ class Losses:
 
 def weighted(error: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
     """A part from errors and weights of one shape, one per token, node or sample."""
-    return LossPart(total=(error * weight).sum(), weight=weight.sum(), share=share)
+    return LossPart(total=(error * weight).sum(), weight=weight.sum(), share=share, errors=(error, weight))
 
 
 def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:

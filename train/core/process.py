@@ -70,6 +70,7 @@ class LoopOptions(TypedDict, total=False):
     resume: bool
     progress: bool
     track: Sequence[str]
+    losses: bool
     profile: tuple[int, int] | None
 
 
@@ -86,8 +87,8 @@ class LoopSettings:
     "rollback" to the last sound checkpoint with a lower learning rate; "auto" is "log" for models that may collapse.
     guard_every: steps between its measurements. save_every: steps between checkpoints. keep: how many of the newest
     stay. resume: continue from the newest whole checkpoint. progress: show it on stderr. track: also give
-    metrics to these `TRACKERS` (trackers.py). profile: the first and the last step, counted
-    from 1, of which torch's profiler writes a trace into the folder `profile` of the run.
+    metrics to these `TRACKERS` (trackers.py). losses: record the loss of each sample of each step. profile: the first
+    and the last step, counted from 1, of which torch's profiler writes a trace into the folder `profile` of the run.
     """
 
     precision: Precision = "auto"
@@ -104,6 +105,7 @@ class LoopSettings:
     resume: bool = True
     progress: bool = True
     track: Sequence[str] = ()
+    losses: bool = False
     profile: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import torch
 
-from .metrics import MetricsLog, StepMetrics, TrainProgress
+from .metrics import MetricsLog, SampleLosses, StepMetrics, TrainProgress
 from .step import LossScale, StepReport, StepWork
 from .timing import PARTS, peak_memory
 from .trackers import Trackers
@@ -121,8 +121,9 @@ class Results:
         tally: Tally,
         most_skips: int,
         device: torch.device,
+        sample_losses: SampleLosses | None = None,
     ) -> None:
-        self._device = device
+        self._device, self._sample_losses = device, sample_losses
         self._log, self._bar, self._trackers, self.tally, self._most_skips = log, bar, trackers, tally, most_skips
         self._skipped_in_a_row = 0
         self.work: StepWork | None = None
@@ -161,6 +162,8 @@ class Results:
             seconds={name: timed[name] for name in PARTS if name in timed},
             peak_bytes=peak_memory(self._device),
         )
+        if self._sample_losses is not None and done.report.samples is not None:
+            self._sample_losses.write(done.step, done.report.samples.cpu().numpy())
         self._log.write(record)
         self._bar.update(record)
         self._trackers.write(record)

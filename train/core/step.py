@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .distributed import rank, sum_over_ranks, world_size
+from .distributed import over_ranks_in_order, rank, sum_over_ranks, world_size
 from .model import LEAST, Losses, Model
 from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_decay, set_lr
 from .parallel import share_rest, sharing
@@ -132,7 +132,8 @@ class StepReport:
 
     values: float32 (3 + parts + groups,) over all ranks: the loss, the norm of the gradient, the number of ranks that
     were asked to stop, the mean of each part of the loss, and the norm of the gradient of each part of the model.
-    parts, groups: the names of these. skipped: no weight was changed. clock: of this rank.
+    parts, groups: the names of these. skipped: no weight was changed. clock: of this rank. samples: the losses of
+    samples, float32, in the order of the whole step's batches; None where they are not asked for.
     """
 
     values: Tensor
@@ -140,13 +141,14 @@ class StepReport:
     groups: tuple[str, ...]
     skipped: bool
     clock: StepClock
+    samples: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepSettings:
     """How steps are computed. seed: of what the model draws. dtype: of matrix products. may_skip: leave out a step
     whose loss or gradient is not finite; a CUDA device is then waited for in every step. steps: of the whole run, over
-    which weight decay and teachers change.
+    which weight decay and teachers change. losses: keep the loss of each sample.
     """
 
     device: torch.device
@@ -154,6 +156,7 @@ class StepSettings:
     dtype: torch.dtype = torch.float32
     may_skip: bool = False
     steps: int = 1
+    losses: bool = False
 
 
 class Stepper:
@@ -185,7 +188,9 @@ class Stepper:
         clock.lap("data")
         set_lr(self._optimiser, lr)
         set_decay(self._optimiser, self._config, number / self._settings.steps)
-        parts, results = self._gradients(on_device, number, clock)
+        own: list[Tensor] = []
+        parts, results = self._gradients(on_device, number, clock, own)
+        samples = over_ranks_in_order(torch.stack(own)) if own else None
         norm, norms = limit_gradients(self._model, self._config)
         asked = norm.new_full((), float(asked_to_stop))
         shares = torch.stack([*norms.values()]) / world_size()
@@ -201,7 +206,9 @@ class Stepper:
         if self._scale is not None:
             self._scale.update(overflowed=skipped)
         clock.lap("optimiser")
-        return StepReport(values=values, parts=parts, groups=tuple(norms), skipped=skipped, clock=clock)
+        return StepReport(
+            values=values, parts=parts, groups=tuple(norms), skipped=skipped, clock=clock, samples=samples
+        )
 
     def work(self, batches: Sequence[TrainingBatch]) -> StepWork:
         """What a step of these micro-batches computes here, and how fast the device multiplies large matrices.
@@ -216,7 +223,7 @@ class Stepper:
         return StepWork(flops=flops, peak=peak_rate(self._device, self._dtype))
 
     def _gradients(
-        self, batches: Sequence[TrainingBatch], number: int, clock: StepClock
+        self, batches: Sequence[TrainingBatch], number: int, clock: StepClock, own: list[Tensor]
     ) -> tuple[tuple[str, ...], Tensor]:
         """Makes the gradients of the step's loss, averaged over ranks.
 
@@ -224,6 +231,7 @@ class Stepper:
         (1 + parts,). The weights of the whole step divide the sums. They are known before the first backward pass if
         there is one micro-batch. If there are more, a loss of one part is divided by the first one's weight, and the
         gradients are corrected at the end; a loss of several parts is computed once more before, without gradients.
+        own: takes the losses of the samples of each micro-batch, where they are asked for.
         """
         last = len(batches) - 1
         with sharing(self._module, now=last == 0):
@@ -234,6 +242,7 @@ class Stepper:
             clock.lap("forward")
             self._backward(losses, divisors)
             clock.lap("backward")
+        self._note(losses, batches[0], own)
         totals, weights = _totals(losses), first
         for i in range(1, len(batches)):
             with sharing(self._module, now=i == last):
@@ -241,6 +250,7 @@ class Stepper:
                 clock.lap("forward")
                 self._backward(losses, divisors)
                 clock.lap("backward")
+            self._note(losses, batches[i], own)
             totals, weights = totals + _totals(losses), weights + losses.weights()
         share_rest(self._module)
         whole = divisors if exact else sum_over_ranks(weights).clamp_min(LEAST)
@@ -250,6 +260,10 @@ class Stepper:
         means = totals / whole.clamp_min(LEAST)
         shares = means.new_tensor([part.share for part in losses.parts.values()])
         return parts, torch.cat(((means * shares).sum()[None], means))
+
+    def _note(self, losses: Losses, batch: TrainingBatch, own: list[Tensor]) -> None:
+        if self._settings.losses:
+            own.append(losses.of_samples(len(batch)))
 
     def _divisors(self, batches: Sequence[TrainingBatch], number: int, first: Tensor) -> Tensor:
         """The weight of each part over all micro-batches and ranks, of which the first batch's here is known.

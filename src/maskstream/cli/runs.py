@@ -417,7 +417,8 @@ def replay(
         list[int] | None, typer.Option(min=1, help="A step, from 1; repeatable.", show_default=False)
     ] = None,
     worst: Annotated[
-        int, typer.Option(min=0, help="Also the steps whose losses stand out most from those around them.")
+        int,
+        typer.Option(min=0, help="Also the steps whose losses stand out most, and with --losses the worst samples."),
     ] = 0,
     rank: Annotated[
         int | None, typer.Option(min=0, help="The part of one rank [default: that of all]", show_default=False)
@@ -442,7 +443,7 @@ def replay(
     """
     from maskstream.modalities import modality_of
     from maskstream.pages.replay import write_replay
-    from maskstream.train.core.metrics import read_metrics
+    from maskstream.train.core.metrics import read_metrics, worst_samples
     from maskstream.train.core.replay import replay as made_again
     from maskstream.train.core.replay import worst_steps
 
@@ -454,7 +455,10 @@ def replay(
     chosen = list(dict.fromkeys([*(step or ()), *(one.step for one, _ in worst_steps(metrics, worst))]))
     if not chosen:
         raise ValueError("name a step with --step, or ask for some with --worst")
-    found = [made_again(run, one, data=data, version=data_version, rank=rank) for one in chosen]
+    largest = worst_samples(run, worst) if rank is None else []
+    wanted = dict.fromkeys([*chosen, *(one for one, _, _ in largest)])
+    made = {one: made_again(run, one, data=data, version=data_version, rank=rank) for one in wanted}
+    found = [made[one] for one in chosen]
     manifest = found[0].manifest
     facts = {
         "location": manifest.location,
@@ -470,7 +474,10 @@ def replay(
         out or run / "replay.html",
         samples=samples,
         facts=facts,
+        worst=[(made[one], place, loss) for one, place, loss in largest],
     )
+    keys = {one: [key for batch in made[one].batches for key in batch.key] for one in wanted}
+    samples_seen = [{"step": one, "key": keys[one][place], "loss": loss} for one, place, loss in largest]
     seen = [
         {
             "step": one.step,
@@ -478,12 +485,13 @@ def replay(
             "batch": one.batch,
             "loss": by_step[one.step].loss if one.step in by_step else None,
             "replaced": one.replaced,
-            "keys": [key for batch in one.batches for key in batch.key],
+            "keys": keys[one.step],
         }
         for one in found
     ]
     lines = [f"step {one['step']}: epoch {one['epoch']}, batch {one['batch']}: {_listed(one['keys'])}" for one in seen]
-    tell({"page": str(page), "steps": seen}, [*lines, f"wrote {page}"], as_json)
+    lines += [f"loss {one['loss']:.4g} in step {one['step']}: {one['key']}" for one in samples_seen]
+    tell({"page": str(page), "steps": seen, "worst_samples": samples_seen}, [*lines, f"wrote {page}"], as_json)
 
 
 def _listed(keys: object) -> str:

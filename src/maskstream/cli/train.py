@@ -131,6 +131,9 @@ Profile = Annotated[
         show_default=False,
     ),
 ]
+Losses = Annotated[
+    bool, typer.Option("--losses", help="Record the loss of each sample in RUN/sample_losses.npy, for replay --worst.")
+]
 Track = Annotated[
     list[str] | None,
     typer.Option(
@@ -176,6 +179,7 @@ def train(
     probe: Probe = None,
     probe_every: ProbeEvery = 500,
     track: Track = None,
+    losses: Losses = False,
     profile: Profile = None,
     resume: Resume = True,
 ) -> None:
@@ -218,6 +222,7 @@ def train(
         probe=probe,
         probe_every=probe_every,
         track=track or (),
+        losses=losses,
         profile=None if profile is None else _steps(profile),
         save_every=save_every,
         keep=keep,

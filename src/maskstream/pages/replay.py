@@ -24,10 +24,12 @@ def write_replay(
     *,
     samples: int = 8,
     facts: Mapping[str, str],
+    worst: Sequence[tuple[Replayed, int, float]] = (),
 ) -> Path:
     """Writes a section for each step, with a card for each of its first `samples` rows; returns `out`.
 
-    metrics: of the steps by number, as far as the run has written them.
+    metrics: of the steps by number, as far as the run has written them. worst: samples that stand before all steps,
+    each with its step, its place in the step's batches and its loss.
     """
     first = steps[0]
     figures = modality.figures(first.recipe.data, first.manifest)
@@ -38,10 +40,26 @@ def write_replay(
         title=f"{run.resolve().name}: step {names}",
         lede=lede,
         facts={**facts, **{name: value for name, value in about.items() if value}},
-        sections=[_section(modality, one, metrics.get(one.step), samples) for one in steps],
-        by_section=len(steps) > 1,
+        sections=[
+            *([_worst(modality, worst)] if worst else []),
+            *(_section(modality, one, metrics.get(one.step), samples) for one in steps),
+        ],
+        by_section=len(steps) > 1 or bool(worst),
     )
     return write_page(text, out)
+
+
+def _worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> Section:
+    cards: list[Card] = []
+    for one, place, loss in worst:
+        figures = modality.figures(one.recipe.data, one.manifest)
+        at, row = divmod(place, len(one.batches[0]))
+        for camera, own in cameras_of(one.batches[at]).items():
+            card = figures.sample(own, row)
+            named = f"{card.key}, {camera}" if camera else card.key
+            cards.append(replace(card, title=f"{named}: {loss:.4g} in step {one.step}"))
+    words = f"The {plural(len(worst), 'sample')} of the run with the largest losses, the worst first."
+    return Section(title="Worst samples", words=words, cards=tuple(cards))
 
 
 def _section(modality: Modality, one: Replayed, metrics: StepMetrics | None, samples: int) -> Section:

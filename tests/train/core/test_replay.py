@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -20,7 +21,7 @@ from maskstream.preprocess.versions import append, remove
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import read_metrics, replay, train
-from maskstream.train.core.metrics import StepMetrics
+from maskstream.train.core.metrics import SAMPLE_LOSSES, StepMetrics, worst_samples
 from maskstream.train.core.replay import worst_steps
 from maskstream.train.core.step import Stepper
 
@@ -147,3 +148,34 @@ def test_the_worst_stand_out_from_those_around_them() -> None:
     ]
     assert [step.step for step, _ in worst_steps(made, 2)] == [8, 1]
     assert [step.step for step, _ in worst_steps(made[1:6], 1)] == [5]
+
+
+def test_losses_of_samples_are_those_of_each_alone(run: Path, tmp_path: Path) -> None:
+    """They add up to the step's, belong to the samples that `replay` gives, and a resumed run goes on."""
+    split = Path(json.loads((run / "run.json").read_text())["data"]["location"])
+    settings = SETTINGS | {"set": (*CUTS, "accumulate=2"), "seed": 3, "losses": True, "precision": "fp32"}
+    out = tmp_path / "recorded"
+    train("mae-tiny", split, out, steps=2, **settings)
+    begun = np.load(out / SAMPLE_LOSSES)
+    train("mae-tiny", split, out, steps=4, **settings)
+    recorded = np.load(out / SAMPLE_LOSSES)
+    assert (begun.shape, recorded.shape) == ((2, 4), (4, 4))
+    assert (recorded[:2] == begun).all()
+    losses = [step.loss for step in read_metrics(out / "metrics.jsonl")]
+    np.testing.assert_allclose(recorded.mean(1), losses, rtol=1e-5)  # each has as many hidden patches
+    first = replay(out, 1)
+    model = first.recipe.build(seed=3)
+    with torch.no_grad():
+        alone = [
+            float(model.loss(_mapped(batch, lambda values, row=row: values[row : row + 1])).loss())
+            for batch in first.batches
+            for row in range(len(batch))
+        ]
+    np.testing.assert_allclose(recorded[0], alone, rtol=1e-4)
+    (step, place, loss), *_ = worst_samples(out, 3)
+    assert loss == recorded.max() == recorded[step - 1, place]
+    done = CliRunner().invoke(app, ["replay", str(out), "--worst", "1", "--json"])
+    told = json.loads(done.output)["worst_samples"]
+    key = [key for batch in replay(out, step).batches for key in batch.key][place]
+    assert told == [{"step": step, "key": key, "loss": loss}]
+    assert f"in step {step}" in (out / "replay.html").read_text()
