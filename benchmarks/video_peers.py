@@ -6,6 +6,7 @@ the packets that a clip needs, found and cut out beforehand, without any convers
 """
 
 import importlib
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from contest import Contest, Items, Make, batched, mds_of, ours, streamed
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from maskstream.pipelines import VideoClip, masks, video_loader
+from maskstream.pipelines import ClipDecoder, VideoBatch, VideoClip, masks, video_loader
 from maskstream.pipelines.augment import Crop, MultiScaleCrop
 from maskstream.pipelines.decode.cpu import wanted_packets, wanted_pts
 from maskstream.pipelines.modalities.split import Split
@@ -69,8 +70,9 @@ class Clip:
 
 
 def contests(data: Path, media: Path) -> Iterator[Contest]:
-    """The files as found, the profile `train`, the other profiles, and all cores."""
+    """The files one by one, in tars with an index, the profile `train`, the other profiles, and all cores."""
     variants = build(data / "clips", media, Form(files=FILES), ("copy", "train", "fast", "fps"))
+    yield _files(variants["found"])
     for name, title in (("found", "files as found, after `maskstream index`"), ("train", "profile `train`")):
         yield _contest(variants[name], f"{title}: CPU time of a clip of 16 frames at 224 x 224, batches of {BATCH}")
     yield _profiles(variants)
@@ -163,6 +165,38 @@ def _contest(variant: Variant, title: str) -> Contest:
     contest.add("lance blobs, torchcodec", "lance torchcodec.decoders torchvision", lambda: _lance(variant))
     contest.add("MDS, torchcodec", "streaming torchcodec.decoders torchvision", lambda: _mds(variant))
     contest.notes.append(f"maskstream reads {_bytes_read(variant):.2f} times the bytes of the GOPs that a clip needs.")
+    return contest
+
+
+def _files(variant: Variant) -> Contest:
+    """Files that are opened one by one: `ClipDecoder`, the loader with its index, and readers of files."""
+    contest = Contest(
+        name="files",
+        title=f"files as found, each opened anew, no index: CPU time of a clip of 16 frames at 224 x 224, batches of "
+        f"{BATCH}",
+        unit="ms",
+        items=clips_of(variant),
+        rows_of=lambda batch: batch.video.numpy(),
+        difference=apart,
+        most=LIKE,
+    )
+    tars = [str((variant.manifest.folder / name).resolve()) for name in variant.manifest.shard_names]
+    clips, joined = ClipDecoder(VideoClip(), augment=MultiScaleCrop()), VideoBatch.concatenated
+
+    def decoded(clip: Clip, data: bytes | None = None) -> VideoBatch:
+        return clips(data or clip.file, key=clip.key, seed=SEED, epoch=clip.epoch)
+
+    contest.add(f"{OURS} `ClipDecoder`", "", lambda: batched(decoded, BATCH, joined))
+    contest.add(f"{OURS}, after `maskstream index`", "", lambda: ours(loader_of(variant)), same=False)
+    contest.add("floor", "", lambda: batched(floor, BATCH, stack=list), same=False)
+    contest.add("torchcodec", "torchcodec.decoders torchvision", lambda: batched(with_torchcodec, BATCH))
+    contest.add("decord2", "decord torchvision", lambda: batched(with_decord, BATCH))
+    contest.add("PyAV", "torchvision", lambda: batched(with_pyav, BATCH))
+    contest.add("OpenCV", "cv2", lambda: batched(with_opencv, BATCH))
+    own = f"webdataset, {OURS} `ClipDecoder`"
+    contest.add(own, "webdataset", lambda: _webdataset(tars, decoded, joined), same=False)
+    contest.add("webdataset, torchcodec", "webdataset torchcodec.decoders torchvision", lambda: _webdataset(tars))
+    contest.add("webdataset, PyAV", "webdataset torchvision", lambda: _webdataset(tars, with_pyav))
     return contest
 
 
@@ -319,6 +353,25 @@ def with_torchcodec(clip: Clip, data: bytes | None = None) -> UInt8s:
     return _resized(decoder.get_frames_at(clip.numbers.tolist()).data, clip)
 
 
+def with_pyav(clip: Clip, data: bytes | None = None) -> UInt8s:
+    """PyAV (one thread): seek, decode up to the last frame, convert what is wanted; then torchvision v2."""
+    frames: dict[int, npt.NDArray[Any]] = {}
+    wanted = set(clip.numbers.tolist())
+    with av.open(io.BytesIO(data) if data else str(clip.file)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count, stream.codec_context.thread_type = 1, ThreadType.NONE
+        base, first = stream.time_base or HALF, stream.start_time or 0
+        container.seek(first + int(clip.numbers[0] / clip.fps / base), stream=stream)
+        for frame in container.decode(stream):
+            number = round(float(((frame.pts or 0) - first) * base) * clip.fps)
+            if number in wanted:
+                frames[number] = frame.to_ndarray(format="rgb24")
+            if number >= clip.numbers[-1]:
+                break
+    video = np.stack([frames[number] for number in clip.numbers.tolist()])
+    return _resized(torch.from_numpy(video).permute(0, 3, 1, 2), clip)
+
+
 def with_decord(clip: Clip) -> UInt8s:
     """decord2, then torchvision v2."""
     decord = importlib.import_module("decord")
@@ -375,10 +428,10 @@ def with_spdl(options: dict[str, str], clip: Clip) -> UInt8s:
     return video
 
 
-def _webdataset(tars: list[str]) -> Make:
+def _webdataset(tars: list[str], read: Callable[[Clip, bytes], Any] = with_torchcodec, stack: Any = np.stack) -> Make:
     webdataset = importlib.import_module("webdataset")
     dataset = webdataset.WebDataset(tars, shardshuffle=False)
-    return streamed(lambda: iter(dataset), lambda sample, clip: with_torchcodec(clip, sample["mp4"]), BATCH)
+    return streamed(lambda: iter(dataset), lambda sample, clip: read(clip, sample["mp4"]), BATCH, stack)
 
 
 def _hf_datasets(tars: list[str]) -> Make:

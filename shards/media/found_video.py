@@ -1,8 +1,9 @@
 """Opens a video as it was found: its packets, its index, and the bytes of any of its GOPs.
 
 Of an MP4 or MOV with one table of packets, only that table is read (ISO 14496-12, 8.6 to 8.7), wherever it lies in the
-file, and then the bytes of a clip. Of any other file, such as Matroska, WebM, a fragmented MP4 or one whose edit list
-hides frames, FFmpeg's demuxer reads all packets.
+file, and then the bytes of a clip. A fragmented MP4 of one track, such as a member of a shard, is read as a whole, with
+what it notes of its GOPs. Of any other file, such as Matroska, WebM, or one whose edit list hides frames, FFmpeg's
+demuxer reads all packets.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from av.stream import Disposition
 
 from maskstream.shards.errors import DataError
 
+from .gop_notes import GopNotes, gop_notes
 from .gops import average_rate, candidates, index_of_packets
 from .h264_sps import UnknownSpsError, read_sps
 from .local_media import MediaError, open_media
@@ -36,6 +38,8 @@ from .mp4 import (
     Track,
     boxes,
     child,
+    read_fragments,
+    read_header,
     sample_entry,
 )
 from .video_index import VideoIndex
@@ -60,13 +64,24 @@ class Bytes(Protocol):
 class FoundVideo:
     """A video and its packets. index: as of a foreign tar. read: gives the bytes in which the packets start.
 
-    packets: from the first keyframe on, pts counted from the first shown frame, in the track's time scale.
+    packets: from the first keyframe on, pts counted from the first shown frame, in the track's time scale. fragments:
+    int64 (n + 1,), the first byte of each fragment and the end of the last; empty for a file that has none.
     """
 
     track: Track
     packets: Packets
     index: VideoIndex
     read: Bytes = field(repr=False)
+    fragments: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def notes(self, packets: Packets) -> GopNotes:
+        """What is stored of the GOPs of some of the packets. Raises Mp4Error for notes that do not fit the video."""
+        if not len(self.fragments):
+            return GopNotes()
+        first = np.searchsorted(self.fragments, packets.start[0], side="right") - 1
+        stop = np.searchsorted(self.fragments, packets.start[-1], side="right")
+        begin, end = int(self.fragments[first]), int(self.fragments[stop])
+        return gop_notes(memoryview(self.read(begin, end - begin)), self.index.width, self.index.height)
 
     def gops(self, first: int, stop: int) -> Packets:
         """The packets of the GOPs [first, stop)."""
@@ -114,7 +129,7 @@ def open_video(read: Bytes, size_bytes: int) -> FoundVideo:
     if not size_bytes:
         raise DataError("is empty (0 bytes)")
     try:
-        return _of_table(read, size_bytes)
+        return _of_boxes(read, size_bytes)
     except (_OtherTableError, Mp4Error, struct.error, IndexError, StopIteration, UnknownSpsError):
         pass  # FFmpeg finds out whether anything is wrong with it
     try:
@@ -125,23 +140,29 @@ def open_video(read: Bytes, size_bytes: int) -> FoundVideo:
         raise DataError(f"is no mp4, mov, mkv or webm, or is damaged ({error})") from error
 
 
-def _of_table(read: Bytes, size_bytes: int) -> FoundVideo:
-    """The video of an MP4 or MOV whose moov lists all packets."""
-    moov = _moov(read, size_bytes)
-    parts = {kind: (start, end) for kind, _, start, end in boxes(moov, 0, len(moov)) if kind != b"trak"}
-    matrix = parts[b"mvhd"][0] + (48 if moov[parts[b"mvhd"][0]] else 36) if b"mvhd" in parts else 0
-    if b"mvex" in parts or not matrix or moov[matrix : matrix + 36] != _UPRIGHT:
+def _of_boxes(read: Bytes, size_bytes: int) -> FoundVideo:
+    """The video of an MP4 or MOV that needs no demuxer."""
+    moov, end = _moov(read, size_bytes)
+    parts = {kind: (start, stop) for kind, _, start, stop in boxes(moov, 0, len(moov)) if kind != b"trak"}
+    if b"mvhd" not in parts:
         raise _OtherTableError
-    mvhd = parts[b"mvhd"][0]
+    mvhd, _ = parts[b"mvhd"]
+    matrix = mvhd + (48 if moov[mvhd] else 36)
+    if moov[matrix : matrix + len(_UPRIGHT)] != _UPRIGHT:
+        raise _OtherTableError
     (scale,) = struct.unpack_from(">I", moov, mvhd + (20 if moov[mvhd] else 12))
-    for kind, _, start, end in boxes(moov, 0, len(moov)):
-        if kind == b"trak" and _is_video(moov, (start, end)):
-            return _video(_Trak(moov, (start, end), scale), read, size_bytes)
-    raise _OtherTableError
+    tracks = [(start, stop) for kind, _, start, stop in boxes(moov, 0, len(moov)) if kind == b"trak"]
+    chosen = next((track for track in tracks if _is_video(moov, track)), None)
+    if chosen is None or (b"mvex" in parts and len(tracks) > 1):
+        raise _OtherTableError
+    trak = _Trak(moov, chosen, scale)
+    if b"mvex" in parts:
+        return _fragmented(trak, bytes(read(0, size_bytes)), end)
+    return _of_table(trak, read, size_bytes)
 
 
-def _moov(read: Bytes, size_bytes: int) -> memoryview:
-    """The payload of the box moov."""
+def _moov(read: Bytes, size_bytes: int) -> tuple[memoryview, int]:
+    """The payload of the box moov, and where it ends in the file."""
     at = 0
     while at + 8 <= size_bytes:
         head = bytes(read(at, 16))
@@ -151,7 +172,7 @@ def _moov(read: Bytes, size_bytes: int) -> memoryview:
             (size,), start = struct.unpack_from(">Q", head, 8), 16
         size = size or size_bytes - at
         if kind == b"moov" and start <= size <= size_bytes - at:
-            return memoryview(bytes(read(at + start, size - start)))
+            return memoryview(bytes(read(at + start, size - start))), at + size
         if size < start or not kind.isalnum():
             break
         at += size
@@ -199,13 +220,8 @@ class _Trak:
             yield struct.unpack_from(form, self.moov, start + 8 + n * struct.calcsize(form))
 
 
-def _video(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
-    """The video of a track."""
-    tkhd, _ = child(trak.moov, trak.span, b"tkhd")
-    matrix = tkhd + (52 if trak.moov[tkhd] == 1 else 40)
-    a, b, _, c, d = struct.unpack_from(">iiiii", trak.moov, matrix)
-    if b or c or a <= 0 or d <= 0:
-        raise DataError(f"is rotated by its metadata, which is not corrected here; {_UNSUPPORTED}")
+def _of_table(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
+    """The video of a track whose packets its tables list."""
     track, size = _track(trak)
     packets, rate = _packets(trak)
     if (end := int((packets.start + packets.size).max())) > size_bytes:
@@ -213,8 +229,27 @@ def _video(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
     return _found(track, packets, rate, size, read)
 
 
+def _fragmented(trak: _Trak, data: bytes, first: int) -> FoundVideo:
+    """The video of the only track of a file whose fragments begin at byte `first`."""
+    _, size = _track(trak)
+    track = read_header(data[:first])
+    rest = memoryview(data)[first:]
+    packets = read_fragments(rest, track)
+    if any(start not in (-1, 0) and start > packets.pts.min() for _, start, _ in trak.edits()):
+        raise _OtherTableError
+    packets = replace(packets, start=packets.start + first)
+    starts = [first + at for kind, at, _, _ in boxes(rest, 0, len(rest)) if kind == b"moof"]
+    read, _ = bytes_of(data)
+    found = _found(track, packets, None, size, read)
+    return replace(found, fragments=np.array([*starts, len(data)], np.int64))
+
+
 def _track(trak: _Trak) -> tuple[Track, tuple[int, int]]:
-    """The decoder's parameters, and the width and height of frames."""
+    """The decoder's parameters, and the width and height of frames. Raises DataError for rotated ones."""
+    tkhd, _ = child(trak.moov, trak.span, b"tkhd")
+    a, b, _, c, d = struct.unpack_from(">iiiii", trak.moov, tkhd + (52 if trak.moov[tkhd] == 1 else 40))
+    if b or c or a <= 0 or d <= 0:
+        raise DataError(f"is rotated by its metadata, which is not corrected here; {_UNSUPPORTED}")
     moov, stsd = trak.moov, trak.tables[b"stsd"]
     if struct.unpack_from(">I", moov, stsd[0] + 4) != (1,):
         raise _OtherTableError

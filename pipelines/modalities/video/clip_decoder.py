@@ -25,6 +25,7 @@ from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError, MaskstreamError, OutageError, SampleError
 from maskstream.shards.format.data_errors import data_reason, find_outage
+from maskstream.shards.format.dataset import FOREIGN
 from maskstream.shards.media.found_video import FoundVideo, bytes_of, open_video
 from maskstream.shards.media.gop_notes import GopNotes
 from maskstream.shards.media.local_media import MediaError, regular_size
@@ -44,17 +45,21 @@ class ClipDecoder:
     settings: the fields of `VideoData` that say what is made of a clip: mask, augment (by default VideoMAE's
     multi-scale crop, as in a loader that shuffles), colour, flow, views, tubelet, patch, output. The loader to compare
     with is one over the tars that hold the files, after `maskstream index`; keyframes are those that the file names,
-    which the index can check. It holds settings only, so many threads may call it, and it can be pickled.
+    which the index can check. profile: that of the split whose members are given, such as "train", for the rows of its
+    loader: it decides where clips begin, and whether motion vectors are flow. It holds settings only, so many threads
+    may call it, and it can be pickled.
 
     ValueError for impossible settings, and for those that need a split.
     """
 
-    def __init__(self, clip: VideoClip | None = None, **settings: Unpack[ClipSettings]) -> None:
-        self.data = VideoData(clip=clip or VideoClip(), **settings)
-        self._rows, self._finish = self.data.of_files()
+    def __init__(
+        self, clip: VideoClip | None = None, *, profile: str = FOREIGN, **settings: Unpack[ClipSettings]
+    ) -> None:
+        self.data, self.profile = VideoData(clip=clip or VideoClip(), **settings), profile
+        self._rows, self._finish = self.data.of_files(profile)
 
     def __repr__(self) -> str:
-        return f"ClipDecoder({self.data})"
+        return f"ClipDecoder({self.data}, profile={self.profile!r})"
 
     def __call__(
         self, source: VideoFile, *, key: str, seed: int = 0, epoch: int = 0, progress: float = 0.0
@@ -75,8 +80,8 @@ class ClipDecoder:
             with _reading(name, key):
                 video = open_video(read, size_bytes)
                 plan = self._plan(item, video)
-                decoded = _decoded(self._rows, plan, video)
-        return self._finish(self._filled(item, plan, decoded), torch.device("cpu"))
+                decoded, notes = _decoded(self._rows, plan, video)
+        return self._finish(self._filled(item, plan, decoded, notes), torch.device("cpu"))
 
     def _plan(self, item: _Shown, video: FoundVideo) -> ClipPlan:
         clip, index = self._rows.clip, video.index
@@ -87,14 +92,14 @@ class ClipDecoder:
             )
         return self._rows.plan_video(item, index, self._rows.numbers(item, index))
 
-    def _filled(self, item: _Shown, plan: ClipPlan, decoded: DecodedFrames) -> VideoBatch:
+    def _filled(self, item: _Shown, plan: ClipPlan, decoded: DecodedFrames, notes: GopNotes) -> VideoBatch:
         """The rows of a clip, and their masks, but for what a finish does."""
         rows, stats = self._rows, Stats()
         memory = Memory([plan], item.views)
         batch, own = rows.layout(memory), SampleRows(0, item.views, memory.arrays)
         memory.key[:] = [item.key] * item.views
         memory.label.fill_(-1)
-        rows.write(item, plan, decoded, GopNotes(), batch, own, stats)
+        rows.write(item, plan, decoded, notes, batch, own, stats)
         (masked,) = rows.masks
         drawn = masked.mask is not None and masked.by_sampler
         needs = masked.mask.needs if masked.mask is not None else frozenset[str]()
@@ -131,8 +136,10 @@ class _Shown(NamedTuple):
         return Draw.of(self.seed, self.epoch, self.key, view, self.place, cues, part, rng)
 
 
-def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> DecodedFrames:
-    """The frames of a clip, of which only its packets are read. Raises DataError if they do not decode."""
+def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> tuple[DecodedFrames, GopNotes]:
+    """The frames of a clip, of which only its packets are read, and what is stored of its GOPs. Raises DataError if
+    they do not decode.
+    """
     first, stop = video.index.gops_of(plan.numbers)
     packets, first_frame = video.gops(first, stop), int(video.index.first_frame[first])
     moving = rows.moving(plan)
@@ -140,6 +147,7 @@ def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> DecodedFr
     last = int(np.flatnonzero(np.isin(packets.pts, wanted))[-1]) + 1
     begin = int(packets.start[:last].min())
     end = int((packets.start[:last] + packets.size[:last]).max())
+    notes = video.notes(packets) if len(moving) else GopNotes()
     decoded = decode_frames(
         video.track,
         memoryview(video.read(begin, end - begin)),
@@ -148,10 +156,11 @@ def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> DecodedFr
         size=(plan.video.width, plan.video.height),
         packets=replace(packets, start=packets.start - begin),
         vectors_of=moving,
+        stored=notes.flows,
     )
     if any(frame.interlaced_frame for frame in decoded.frames):
         raise DataError("is interlaced, which is not corrected here; make shards of it with `maskstream shards folder`")
-    return decoded
+    return decoded, notes
 
 
 @contextmanager

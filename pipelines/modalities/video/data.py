@@ -25,7 +25,6 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
-from maskstream.shards.format.dataset import FOREIGN
 from maskstream.shards.format.manifest import Manifest
 
 from .batch import TOKEN_OUTPUTS, VideoBatch
@@ -251,11 +250,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             output=output,
         )
 
-    def of_files(self) -> tuple[ClipRowMaker, Finish[VideoBatch, VideoBatch]]:
+    def of_files(self, profile: str) -> tuple[ClipRowMaker, Finish[VideoBatch, VideoBatch]]:
         """What makes clips of videos as they were found, on the CPU, and what is left to do with them: as in a loader
-        of an indexed split, whose settings are these, and that shuffles. ValueError for what needs a split.
+        of a split of this profile, whose settings are these, and that shuffles. ValueError for what needs a split.
         """
-        device, clip = torch.device("cpu"), aligned(self.clip, FOREIGN)
+        device, clip = torch.device("cpu"), aligned(self.clip, profile)
         if isinstance(self.component, tuple) or self.fields or self.backend in HARDWARE or self.output == "yuv":
             raise ValueError(
                 "component=(...), fields, backend='dali', backend='torchcodec' and output='yuv' belong to loaders of "
@@ -263,9 +262,9 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             )
         if self.mask is not None and "energy" in self.mask.needs:
             raise ValueError(
-                f"{self.mask} follows stored energy, and a file as it was found has none; use energy='online'"
+                f"{self.mask} follows stored energy, which is read of splits only; use energy='online'"
             )
-        flow = flow_source(self.flow, self.mask, clip, FOREIGN) or NONE
+        flow = flow_source(self.flow, self.mask, clip, profile) or NONE
         own = replace(self, clip=clip, augment=self.augment or MultiScaleCrop(), flow=flow, component="video")
         if isinstance(flow, FlowSource):
             check_one_clock(clip, "masks and fields of flow")
