@@ -261,9 +261,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
                 "splits, and a file has one video, which is decoded on the CPU; leave them out"
             )
         if self.mask is not None and "energy" in self.mask.needs:
-            raise ValueError(
-                f"{self.mask} follows stored energy, which is read of splits only; use energy='online'"
-            )
+            raise ValueError(f"{self.mask} follows stored energy, which is read of splits only; use energy='online'")
         flow = flow_source(self.flow, self.mask, clip, profile) or NONE
         own = replace(self, clip=clip, augment=self.augment or MultiScaleCrop(), flow=flow, component="video")
         if isinstance(flow, FlowSource):
