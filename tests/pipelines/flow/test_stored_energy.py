@@ -203,7 +203,7 @@ def test_what_has_no_stored_energy_is_refused(films: dict[str, Any], split: Any,
         with pytest.raises(ValueError, match=words):
             DATA.__class__(clip=clip, mask=STORED).resolved(Split.open(split, "video", device="cpu", threads=1, seed=0))
     with pytest.raises(ValueError, match="which is read of splits only"):
-        DATA.of_files()
+        DATA.of_files("train")
     with pytest.raises(ValueError, match="only the residual is stored"):
         replace(STORED, motion=1.0)
     with pytest.raises(ValueError, match="only the profiles train and fast"):
