@@ -27,6 +27,7 @@ from maskstream.train.core.step import Stepper
 
 from ...pipelines.every_modality import write_split
 from ...preprocess.versions.other_keys import with_other_keys
+from ..test_every_recipe import CUTS as EVERY_CUTS
 from .test_data_version import CUTS
 
 SETTINGS: dict[str, Any] = {"device": "cpu", "threads": 1, "progress": False}
@@ -38,24 +39,29 @@ def digest(batch: Batch) -> str:
     return hashlib.sha256(pickle.dumps([whole, batch.key])).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[list[str]]]:
-    """A run that was stopped once, its split, and the digests of the batches of each step."""
+def train_noted(recipe: str, modality: str, folder: Path, cuts: tuple[str, ...], *parts: int) -> list[list[str]]:
+    """The digests of the batches of each step of a run in folder/run, in parts that end after these steps."""
     seen: list[list[str]] = []
-    folder = tmp_path_factory.mktemp("replay")
     step = Stepper.step
 
     def noted(self: Stepper, batches: Any, **given: Any) -> Any:
         seen.append([digest(batch) for batch in batches])
         return step(self, batches, **given)
 
-    split, run = write_split("image", folder), folder / "run"
-    settings = SETTINGS | {"set": (*CUTS, "accumulate=2"), "save_every": 2, "seed": 3}
+    split = write_split(modality, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stepper, "step", noted)
-        train("mae-tiny", split, run, steps=3, **settings)
-        train("mae-tiny", split, run, steps=6, **settings)
-    return run, split, seen
+        for steps in parts:
+            train(recipe, split, folder / "run", steps=steps, **SETTINGS, set=cuts, save_every=2, seed=3)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[list[str]]]:
+    """A run that was stopped once, its split, and the digests of the batches of each step."""
+    folder = tmp_path_factory.mktemp("replay")
+    seen = train_noted("mae-tiny", "image", folder, (*CUTS, "accumulate=2"), 3, 6)
+    return folder / "run", folder / "split", seen
 
 
 @pytest.fixture
@@ -179,3 +185,20 @@ def test_losses_of_samples_are_those_of_each_alone(run: Path, tmp_path: Path) ->
     key = [key for batch in replay(out, step).batches for key in batch.key][place]
     assert told == [{"step": step, "key": key, "loss": loss}]
     assert f"in step {step}" in (out / "replay.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "modality"), [("mgmae-tiny", "video"), ("mosaicbert-tiny", "text"), ("native-tiny", "image")]
+)
+def test_a_hundred_steps_of_three_kinds_of_runs(recipe: str, modality: str, tmp_path: Path) -> None:
+    """Flow from the codec, packed text, and packed rows of pictures; after samples were appended and removed, too."""
+    seen = train_noted(recipe, modality, tmp_path, EVERY_CUTS[recipe.split("-")[0]], 20, 34)
+    split, run = tmp_path / "split", tmp_path / "run"
+    assert len(seen) == 34
+    assert [digests(run, step + 1) for step in range(34)] == seen
+    other = shutil.copytree(split, tmp_path / "other")
+    with_other_keys(other)
+    append(split, other)
+    remove(split, replay(run, 1).batches[0].key[:1])
+    assert [digests(run, step + 1) for step in range(33, -1, -1)] == seen[::-1]
