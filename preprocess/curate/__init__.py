@@ -1,6 +1,7 @@
 """Curation: what pictures and clips show, copies among them, and the version of a split without what is unwanted."""
 
+from .card import Told, write_card
 from .curation import Curated, curate
 from .measures import SIGNALS, Measures, measure
 
-__all__ = ["SIGNALS", "Curated", "Measures", "curate", "measure"]
+__all__ = ["SIGNALS", "Curated", "Measures", "Told", "curate", "measure", "write_card"]

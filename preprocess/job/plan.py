@@ -115,8 +115,8 @@ def plan(
 ) -> list[ShardTask]:
     """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
 
-    The order mixes the classes and depends on nothing but the ids. Clips of one long file stay together, for every task
-    reads the files of its sources whole. Raises DatasetError if two sources share an id.
+    The order mixes the classes and depends on nothing but the ids. Clips of a long file lie in neighbouring shards, for
+    every task reads the files of its sources whole. Raises DatasetError if two sources share an id.
     """
     repeated = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
     if repeated:
@@ -124,11 +124,11 @@ def plan(
         raise DatasetError(
             f"{dataset}: {len(repeated)} source ids occur more than once, such as {repeated[0]!r}, of {names}"
         )
-    ordered = sorted(sources, key=_order)
+    ordered = sorted(sources, key=lambda source: (_hash(source.cut_from or source.id), *_order(source)))
     return [
         ShardTask(
             path=within(folder, f"{dataset}-{number:06d}.tar"),
-            sources=tuple(ordered[number * samples_per_shard : (number + 1) * samples_per_shard]),
+            sources=tuple(sorted(ordered[number * samples_per_shard : (number + 1) * samples_per_shard], key=_order)),
             encoder=encoder,
             limits=limits,
             pauses_s=tuple(pauses_s),
@@ -138,9 +138,13 @@ def plan(
     ]
 
 
-def _order(source: Source) -> tuple[int, int, str]:
-    own = xxhash.xxh3_64_intdigest(source.id.encode())
-    return xxhash.xxh3_64_intdigest(source.cut_from.encode()) if source.cut_from else own, own, source.id
+def _hash(source_id: str) -> int:
+    return xxhash.xxh3_64_intdigest(source_id.encode())
+
+
+def _order(source: Source) -> tuple[int, str]:
+    """The order within a shard, by which records tell whose files they have the states of."""
+    return _hash(source.id), source.id
 
 
 def sample_key(source_id: str) -> str:

@@ -28,7 +28,7 @@ from .options import DataCommand
 from .papers import generate, kbvqa, meshmask, moved, papers, roar
 from .runs import demo, embed, evaluate, export, finetune, probe, replay, report
 from .shards import shards
-from .splits import append, curate, erase, fetch, index, inspect, merge, remove, split, verify
+from .splits import append, card, curate, erase, fetch, index, inspect, merge, remove, split, verify
 from .terminal import INTERRUPTED, TERMINATED, console, errors, with_local_paths
 from .train import train
 
@@ -40,7 +40,7 @@ app = typer.Typer(
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make": (demo, shards, index, append, merge, split, curate, remove, erase, verify),
+    "Make": (demo, shards, index, append, merge, split, curate, remove, erase, card, verify),
     "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, info),
     "Train": (train, finetune, report, replay, export, embed),
     "Measure": (evaluate, bench, doctor, probe),

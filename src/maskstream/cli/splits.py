@@ -253,6 +253,60 @@ def curate(
     tell({**told, "page": str(page), "list": str(listed)}, lines, as_json)
 
 
+def card(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A finished split, or a folder of splits.")],
+    out: Annotated[
+        str | None, typer.Option(help="The folder of the card, or a URL [default: DATA]", show_default=False)
+    ] = None,
+    name: Annotated[str, typer.Option(help="What the data are called [default: the dataset]", show_default=False)] = "",
+    description: Annotated[str, typer.Option(help="What they are, in a sentence.", show_default=False)] = "",
+    license_: Annotated[
+        list[str] | None,
+        typer.Option("--license", help="A licence, as SPDX names it or its URL; repeatable.", show_default=False),
+    ] = None,
+    license_by: Annotated[
+        str, typer.Option(metavar="FIELD", help="The field that has the licence of each sample.", show_default=False)
+    ] = "",
+    creator: Annotated[
+        list[str] | None, typer.Option(help="Who made the data; repeatable.", show_default=False)
+    ] = None,
+    url: Annotated[str, typer.Option(help="Where they are published.", show_default=False)] = "",
+    cite: Annotated[str, typer.Option(help="How they are cited.", show_default=False)] = "",
+    published: Annotated[str, typer.Option(metavar="DATE", help="When, as 2026-11-30.", show_default=False)] = "",
+    rai: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=TEXT",
+            help="A field of Croissant's RAI vocabulary, such as dataBiases='few night scenes'; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a card of finished splits: croissant.json for catalogues and loaders, README.md for people.
+
+    Both have the files, their hashes, the figures of each split and how it was made, and what you say of it besides.
+    """
+    from maskstream.preprocess.curate import Told, write_card
+
+    pairs = [one.partition("=") for one in rai or ()]
+    if wrong := [field for field, equals, _ in pairs if not equals]:
+        raise typer.BadParameter(f"--rai {wrong[0]!r} is not FIELD=TEXT")
+    told = Told(
+        name=name,
+        description=description,
+        licenses=license_ or (),
+        creators=creator or (),
+        url=url,
+        cite=cite,
+        published=published,
+        rai={field: text for field, _, text in pairs},
+        license_by=license_by,
+    )
+    croissant, readme = write_card(data, told, out)
+    tell({"croissant": croissant, "readme": readme}, [f"wrote {croissant} and {readme}"], as_json)
+
+
 def erase(
     data: Data,
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The keys of samples.")] = None,

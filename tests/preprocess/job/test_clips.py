@@ -9,11 +9,15 @@ import cv2
 import numpy as np
 import pytest
 import soundfile as sf
+import xxhash
 
 from maskstream.preprocess import make_shards
+from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.scenes import find_scenes
 from maskstream.preprocess.job import clips
 from maskstream.preprocess.job.clips import Cutting
+from maskstream.preprocess.job.plan import plan
+from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
@@ -183,3 +187,15 @@ def test_pictures_have_no_clips(tmp_path):
         make_shards("image-folder", tmp_path / "raw", tmp_path / "out", clips="1s", workers=0, as_is=True)
     with pytest.raises(ValueError, match="give clips too"):
         make_shards("image-folder", tmp_path / "raw", tmp_path / "out", min_clip=1)
+
+
+def test_clips_of_a_file_lie_in_neighbouring_shards_and_records_know_their_order(tmp_path):
+    """`state_places` finds the states of a source by this order."""
+    sources = [
+        Source(id=f"{name}:{n}-{n + 1}", path=tmp_path / name, cut_from=name) for name in "abcd" for n in range(8)
+    ]
+    tasks = plan("folder", tmp_path, sources, VideoEncoder(), 8)
+    assert [len({one.cut_from for one in task.sources}) for task in tasks] == [1, 1, 1, 1]
+    for task in tasks:
+        ids = [one.id for one in task.sources]
+        assert ids == sorted(ids, key=lambda name: (xxhash.xxh3_64_intdigest(name.encode()), name)) != sorted(ids)

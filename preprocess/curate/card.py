@@ -1,0 +1,378 @@
+"""Data cards: Croissant, the JSON-LD by which catalogues and other loaders know a set, and a README for people.
+
+Croissant 1.0 (Akhtar et al., Croissant: A Metadata Format for ML-Ready Datasets, 2024) lists the files with their
+sha256 and the columns of records; its vocabulary RAI says how data came to be. Both say nothing that is not in the
+splits or was given: who asks later must know what was left open.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.dataset import is_split, list_versions, read_dataset_json
+from maskstream.shards.format.inspect import inspect
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.members.text import JSON
+from maskstream.shards.stores.output import Location, Output, output_at, within
+
+CROISSANT, README = "croissant.json", "README.md"
+RAI = (
+    "dataAnnotationAnalysis",
+    "dataAnnotationPlatform",
+    "dataAnnotationProtocol",
+    "dataBiases",
+    "dataCollection",
+    "dataCollectionMissingData",
+    "dataCollectionRawData",
+    "dataCollectionTimeframe",
+    "dataCollectionType",
+    "dataImputationProtocol",
+    "dataLimitations",
+    "dataManipulationProtocol",
+    "dataPreprocessingProtocol",
+    "dataReleaseMaintenancePlan",
+    "dataSocialImpact",
+    "dataUseCases",
+    "annotationsPerItem",
+    "annotatorDemographics",
+    "machineAnnotationTools",
+    "personalSensitiveInformation",
+)
+"""The fields of Croissant's vocabulary for responsible AI, of which any may be given."""
+_MOST_BYTES = 1 << 30
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
+_CONTEXT: Mapping[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "arrayShape": "cr:arrayShape",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "containedIn": "cr:containedIn",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataBiases": "cr:dataBiases",
+    "dataCollection": "cr:dataCollection",
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isArray": "cr:isArray",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "personalSensitiveInformation": "cr:personalSensitiveInformation",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What splits do not say of themselves. licenses: SPDX names or URLs. rai: by the names in `RAI`. license_by: the
+    field of samples that has the licence of each.
+    """
+
+    name: str = ""
+    description: str = ""
+    licenses: Sequence[str] = ()
+    creators: Sequence[str] = ()
+    url: str = ""
+    cite: str = ""
+    published: str = ""
+    rai: Mapping[str, str] = field(default_factory=dict)
+    license_by: str = ""
+
+    def __post_init__(self) -> None:
+        if strange := [name for name in self.rai if name not in RAI]:
+            raise ValueError(f"{strange[0]!r} is no field of Croissant's RAI vocabulary, which has {', '.join(RAI)}")
+
+
+def write_card(data: Location, told: Told | None = None, out: Location | None = None) -> tuple[str, str]:
+    """Write `croissant.json` and `README.md` of a split, or of all splits in a folder, into it or into the folder
+    `out`; returns where they are. Files are named relative to `data`, so they belong beside each other.
+
+    Raises DatasetError if there is no finished split.
+    """
+    told = told or Told()
+    splits = _splits(data)
+    output = output_at(data if out is None else out)
+    output.make()
+    facts = {name: inspect(location) for name, location in splits.items()}
+    licenses = {name: _licenses(location, told.license_by) for name, location in splits.items()}
+    croissant = _croissant(splits, facts, licenses, told, is_one=is_split(output_at(data).store))
+    output.publish(CROISSANT, (json.dumps(croissant, indent=1, ensure_ascii=False) + "\n").encode())
+    output.publish(README, _readme(splits, facts, licenses, told).encode())
+    return str(within(output.location, CROISSANT)), str(within(output.location, README))
+
+
+def _splits(data: Location) -> dict[str, Location]:
+    output = output_at(data)
+    if is_split(output.store):
+        return {str(read_dataset_json(output.store)["split"]): data}
+    names = sorted({name.split("/")[0] for name in output.names() if name.endswith("/dataset.json")})
+    found = {name: within(data, name) for name in names if is_split(output_at(within(data, name)).store)}
+    if not found:
+        raise DatasetError(
+            f"{data} is no finished split, and has none in a folder of it; give data/shards/DATASET, or a split of it"
+        )
+    return found
+
+
+def _licenses(location: Location, by: str) -> dict[str, int]:
+    """How many samples have each licence."""
+    if not by:
+        return {}
+    manifest = Manifest.load(location)
+    found: Counter[str] = Counter()
+    for first in range(0, len(manifest), 256):
+        some = range(first, min(first + 256, len(manifest)))
+        members = [manifest.member(n, JSON.name) for n in some if not manifest.is_removed(n)]
+        for data in manifest.store.read_many(members):
+            found[str(json.loads(bytes(data)).get(by) or "none given")] += 1
+    return dict(found.most_common())
+
+
+def _croissant(
+    splits: Mapping[str, Location],
+    facts: Mapping[str, Mapping[str, Any]],
+    licenses: Mapping[str, Mapping[str, int]],
+    told: Told,
+    *,
+    is_one: bool,
+) -> dict[str, Any]:
+    files: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    for name, location in splits.items():
+        below = "" if is_one else f"{name}/"
+        own_files, own_records = _split_records(name, Manifest.load(location), output_at(location), below)
+        files += own_files
+        records += own_records
+    first = next(iter(facts.values()))
+    given = [*dict.fromkeys([*told.licenses, *(one for own in licenses.values() for one in own)])]
+    described = {
+        "name": told.name or first["dataset"],
+        "description": told.description or f"{_sizes(facts)}, as tar shards of maskstream.",
+        "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
+        "version": f"{max(one['version'] for one in facts.values())}.0.0",
+        "license": given or None,
+        "creator": [{"@type": "sc:Person", "name": one} for one in told.creators] or None,
+        "url": told.url or None,
+        "citeAs": told.cite or None,
+        "datePublished": told.published or None,
+        "rai:dataPreprocessingProtocol": _made(facts),
+        "rai:dataCollectionMissingData": _lost(facts) or None,
+        **{f"rai:{name}": text for name, text in told.rai.items()},
+    }
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        **{name: value for name, value in described.items() if value is not None},
+        "distribution": files,
+        "recordSet": records,
+    }
+
+
+def _split_records(
+    split: str, manifest: Manifest, output: Output, below: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The files of a split, and what its samples and labels are."""
+    info = manifest.info
+    files: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    tars = []
+    for shard in manifest.shards():
+        tars.append({"@id": _id(f"{split}/{shard.name}")})
+        files.append(_file(split, shard.name, below, "application/x-tar", shard.size_bytes, shard.sha256))
+    for component in manifest.components:
+        files.append(
+            {
+                "@type": "cr:FileSet",
+                "@id": _id(f"{split}/members/{component}"),
+                "name": f"{split}/members/{component}",
+                "description": f"The member {component} of each sample, KEY.{component}.",
+                "containedIn": tars,
+                "encodingFormat": "application/octet-stream",
+                "includes": f"*.{component}",
+            }
+        )
+    for part in info["parts"]:
+        data = output.whole(part["name"], _MOST_BYTES) or b""
+        table = _file(split, part["name"], below, "application/x-parquet", len(data), hashlib.sha256(data).hexdigest())
+        files.append(table)
+        own = _id(f"{split}/samples/{part['name']}")
+        records.append(
+            {
+                "@type": "cr:RecordSet",
+                "@id": own,
+                "name": own,
+                "description": f"The samples of the split {split}: key in the shards, class number (-1: none), source. "
+                f"{len(manifest.removed)} samples of all parts are removed, and still listed.",
+                "key": {"@id": f"{own}/key"},
+                "field": [
+                    {
+                        "@type": "cr:Field",
+                        "@id": f"{own}/{column}",
+                        "name": f"{own}/{column}",
+                        "dataType": kind,
+                        "source": {"fileObject": {"@id": table["@id"]}, "extract": {"column": column}},
+                    }
+                    for column, kind in (("key", "sc:Text"), ("label", "sc:Integer"), ("source", "sc:Text"))
+                ],
+            }
+        )
+    if info["label_names"]:
+        own = _id(f"{split}/labels")
+        records.append(
+            {
+                "@type": "cr:RecordSet",
+                "@id": own,
+                "name": own,
+                "description": "The names of the class numbers.",
+                "key": {"@id": f"{own}/number"},
+                "field": [
+                    {"@type": "cr:Field", "@id": f"{own}/number", "name": f"{own}/number", "dataType": "sc:Integer"},
+                    {"@type": "cr:Field", "@id": f"{own}/name", "name": f"{own}/name", "dataType": "sc:Text"},
+                ],
+                "data": [{f"{own}/number": n, f"{own}/name": name} for n, name in enumerate(info["label_names"])],
+            }
+        )
+    return files, records
+
+
+def _file(split: str, name: str, below: str, kind: str, size_bytes: int, sha256: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": _id(f"{split}/{name}"),
+        "name": f"{split}/{name}",
+        "contentUrl": f"{below}{name}",
+        "contentSize": f"{size_bytes} B",
+        "encodingFormat": kind,
+        "sha256": sha256,
+    }
+
+
+def _id(name: str) -> str:
+    """A name as an identifier, which may have no white space even if that is escaped."""
+    return re.sub(r"[^A-Za-z0-9._/-]", lambda found: f"_{ord(found[0]):x}_", name)
+
+
+def _sizes(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """What there is, in a line."""
+    own = [*facts.values()]
+    samples, size = (sum(one["counts"][what] for one in own) for what in ("samples", "bytes"))
+    return f"{samples:,} samples of {own[0]['modality']} in {size / 1e9:.3g} GB"
+
+
+def _made(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """How the splits were made, as dataset.json has it."""
+    return "; ".join(
+        f"{name}: maskstream shards {one['dataset']}, profile {one['profile']}, "
+        f"settings {json.dumps(one['settings'], ensure_ascii=False, sort_keys=True)}"
+        for name, one in facts.items()
+    )
+
+
+def _lost(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many sources are no samples, by what was wrong with them."""
+    return "; ".join(
+        f"{name}: " + ", ".join(f"{count} {stage}" for stage, count in one["rejects_per_stage"].items())
+        for name, one in facts.items()
+        if one["rejects_per_stage"]
+    )
+
+
+def as_text(value: object) -> str:
+    """A name or a sentence as Markdown that shows it, whatever it has: no line breaks, tags, links and tables."""
+    text = " ".join("".join(one if one.isprintable() else " " for one in str(value)).split())
+    return _MARKDOWN.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *([as_text(cell) for cell in row] for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
+
+
+def _readme(
+    splits: Mapping[str, Location],
+    facts: Mapping[str, Mapping[str, Any]],
+    licenses: Mapping[str, Mapping[str, int]],
+    told: Told,
+) -> str:
+    first = next(iter(facts.values()))
+    lines = [f"# {as_text(told.name or first['dataset'])}", "", as_text(told.description or f"{_sizes(facts)}."), ""]
+    rows = []
+    for name, one in facts.items():
+        hours = sum(kind["hours"] for what in ("video", "sound") for kind in one[what].values()) or None
+        counts = one["counts"]
+        rows.append(
+            (
+                name,
+                f"{counts['samples']:,}",
+                "" if hours is None else f"{hours:.3g}",
+                f"{counts['shards']:,}",
+                f"{counts['bytes']:,}",
+                f"{counts.get('rejects', 0):,}",
+                one["version"],
+                one["fingerprint"],
+            )
+        )
+    lines += _table(("split", "samples", "hours", "shards", "bytes", "rejects", "version", "fingerprint"), rows)
+    given = [("all", one) for one in told.licenses]
+    given += [(f"{count:,} samples of {name}", one) for name, own in licenses.items() for one, count in own.items()]
+    lines += ["## Licence", ""]
+    lines += _table(("of", "licence"), given) if given else ["None was given.", ""]
+    for name, one in facts.items():
+        lines += [f"## {as_text(name)}", ""]
+        if one["samples_per_label"]:
+            lines += _table(("label", "samples"), [*one["samples_per_label"].items()])
+        if one["rejects_per_stage"]:
+            lines += _table(("what was wrong with rejects", "sources"), [*one["rejects_per_stage"].items()])
+        made = {what: one[what] for what in ("dataset", "profile", "settings")}
+        lines += ["How it was made:", "", *_code(json.dumps(made, indent=1)), ""]
+        lines += ["With these libraries:", "", *_code(found), ""] if (found := _libraries(splits[name])) else []
+        versions = list_versions(output_at(splits[name]).store)
+        lines += [f"Versions: {', '.join(map(str, versions)) or one['version']}.", ""]
+    if told.rai:
+        lines += ["## About the data", "", *_table(("field", "what is said"), [*told.rai.items()])]
+    for title, text in (("By", ", ".join(told.creators)), ("From", told.url), ("Cite as", told.cite)):
+        lines += [f"{title}: {as_text(text)}", ""] if text else []
+    lines += [f"Files, their sha256 and columns: `{CROISSANT}`. `maskstream verify` checks every byte.", ""]
+    return "\n".join(lines)
+
+
+def _code(text: str) -> list[str]:
+    """Lines that are shown as they are; JSON has no line of its own that could end them."""
+    return ["```json", *text.splitlines(), "```"]
+
+
+def _libraries(location: Location) -> str:
+    """The versions of the libraries that made a split, where its records say so."""
+    data = output_at(location).whole(".records/report.json", _MOST_BYTES)
+    found = {} if data is None else json.loads(data).get("libraries", {})
+    return json.dumps(found, indent=1) if found else ""
