@@ -18,9 +18,9 @@ class Spread:
     """How features are spread over samples.
 
     variance: the share of the features' mean square that differs from sample to sample, 0 to 1; 0 if all are the same.
-    effective_rank: the exponential of the entropy of the eigenvalues of their covariance, 1 to min(n - 1, D) (Roy and
-    Vetterli, 2007). rank_me: the same of the singular values of the features themselves, to which their mean belongs
-    (RankMe; Garrido et al., 2023). covariance: the mean squared correlation of two channels, 0 to 1; 1 if all are one.
+    effective_rank: see the function (Roy and Vetterli, 2007). rank_me: the same of the singular values of the features
+    themselves, to which their mean belongs (RankMe; Garrido et al., 2023). covariance: the mean squared correlation of
+    two channels, 0 to 1; 1 if all are one.
     """
 
     variance: float
@@ -35,7 +35,6 @@ class Spread:
             raise ValueError(f"the spread is of features (n, D) of two samples or more, got {tuple(features.shape)}")
         x = features.detach().double()
         centred = x - x.mean(dim=0)
-        gram = centred @ centred.T if len(x) < x.shape[1] else centred.T @ centred
         square = x.square().sum()
         deviation = centred.square().sum(dim=0).sqrt()
         moving = deviation > TINY * (1 + x.abs().amax())
@@ -44,7 +43,7 @@ class Spread:
         alike = (found.T @ found).square().sum() - channels
         return cls(
             variance=float(centred.square().sum() / square.clamp_min(TINY)),
-            effective_rank=_exponential_entropy(torch.linalg.eigvalsh(gram).clamp_min(0)),
+            effective_rank=effective_rank(x),
             rank_me=_exponential_entropy(torch.linalg.svdvals(x)),
             covariance=float(alike / (channels * (channels - 1))) if channels > 1 else 1.0,
         )
@@ -52,6 +51,13 @@ class Spread:
     def to_dict(self) -> dict[str, float]:
         """The measures by name."""
         return {name.replace("_", " "): value for name, value in asdict(self).items()}
+
+
+def effective_rank(x: Tensor) -> float:
+    """The exponential of the entropy of the eigenvalues of the covariance of x (n, D), 1 to min(n - 1, D)."""
+    centred = x.detach().double() - x.detach().double().mean(dim=0)
+    gram = centred @ centred.T if len(x) < x.shape[1] else centred.T @ centred
+    return _exponential_entropy(torch.linalg.eigvalsh(gram).clamp_min(0))
 
 
 def _exponential_entropy(values: Tensor) -> float:

@@ -2,7 +2,11 @@
 
 An encoder whose features no longer tell samples apart has collapsed, and its loss need not show it. `Spread`
 (collapse.py) measures the vectors of the samples of a step's batch: the model's `features`, or what its `watched`
-names, such as the encoder's and the teacher's.
+names, such as the encoder's and the teacher's. Where tokens are watched, so is their rank: a run whose tokens all move
+along one line keeps the variance of its samples.
+
+The line is drawn by the run's own first measurement, before its first step: encoders differ too much in what they begin
+with for one line. It lies in the tally of checkpoints.
 """
 
 from __future__ import annotations
@@ -15,16 +19,19 @@ from torch import Tensor
 
 from maskstream.shards.errors import MaskstreamError
 
-from .collapse import Spread
+from .collapse import Spread, effective_rank
 from .distributed import sum_over_ranks, world_size
 from .model import Model
 from .parallel import gathered_root
 from .process import OnCollapse
 
-LEAST = {"variance": 0.005, "rank me": 1.5}
-"""The line: a run whose features have less than either has collapsed. In small runs of I-JEPA on pictures of clothes
-sound encoders have more than 0.03 and 2.3 from the first steps on; without stop-gradient they fall below both lines.
+LINES = {"variance": (0.0, 0.02), "rank me": (1.0, 0.1), "token rank": (1.0, 0.2)}
+"""By measure: the value of features that have collapsed, and the share of what the first measurement has above it. A
+run has collapsed where all that is watched lies below one of these lines: the encoder of a sound run may say the same
+of every sample for a while, and learns what its teacher still tells apart.
 """
+LEAST = 1e-4
+"""The smallest distance of a line from the collapsed value, for runs that begin there."""
 PATIENCE = 2
 """So many measurements in a row must lie below the line."""
 SLOWER, MOST_ROLLBACKS = 0.3, 6
@@ -37,7 +44,7 @@ class CollapseError(MaskstreamError):
 
 @runtime_checkable
 class Watched(Protocol):
-    """A model that may collapse. `watched` gives vectors of the samples of a batch by name, each (B, D)."""
+    """A model that may collapse. `watched` gives vectors of samples (B, D), or of their tokens (B, N, D), by name."""
 
     def watched(self, batch: Any) -> Mapping[str, Tensor]: ...
 
@@ -47,9 +54,18 @@ class _GivesFeatures(Protocol):
     def features(self, batch: Any) -> Tensor: ...
 
 
+def line_of(name: str, first: float) -> float | None:
+    """The value of the measure `name`, such as "features: variance", below which a run has collapsed that began with
+    `first`; None for a measure that has no line.
+    """
+    found = LINES.get(name.rpartition(": ")[2])
+    return None if found is None else found[0] + max(found[1] * (first - found[0]), LEAST)
+
+
 class Guard:
     """Measures a model and counts how often in a row it lay below the line. Every rank calls it at the same steps.
 
+    first: the measures before the first step, which draw the line; where there are none, the next measurement does.
     mode: what is done where it has collapsed; "auto" is "log" for models that may collapse (`Watched`), else "off".
     ValueError for another mode than "auto" and "off" of a model that gives no features.
     """
@@ -61,6 +77,7 @@ class Guard:
             raise ValueError(f"guard={mode!r} watches features, and a {type(model).__name__} gives none; use 'off'")
         self.mode, self._model, self._every, self._device = mode, model, every, device
         self._below = 0
+        self.first: Mapping[str, float] = {}
         self.why = ""
 
     def is_due(self, step: int) -> bool:
@@ -77,18 +94,16 @@ class Guard:
         """Whether the last measurements, `PATIENCE` in a row, lay below the line."""
         return self._below >= PATIENCE
 
-    def begin(self) -> None:
-        """Forgets what was measured."""
-        self._below = 0
+    def begin(self, first: Mapping[str, float]) -> None:
+        """Forgets what was measured but for the `first` measures of the run."""
+        self._below, self.first = 0, first
 
     @torch.no_grad()
     def measure(self, batch: Any) -> dict[str, float]:
         """The measures of the samples of a batch by name, such as "features: variance", the mean over ranks.
 
-        A batch of fewer than three samples is not measured: two lie on a line.
+        Fewer than three samples are not measured: two lie on a line.
         """
-        if len(batch) < 3:
-            return {}
         model: Any = self._model
         training = model.training
         model.eval()
@@ -96,14 +111,26 @@ class Guard:
             on_device = batch.to(self._device, non_blocking=True)
             found = model.watched(on_device) if isinstance(model, Watched) else {"features": model.features(on_device)}
         model.train(training)
-        named = {f"{of}: {name}": v for of, x in found.items() for name, v in Spread.of(x).to_dict().items()}
+        if min(map(len, found.values())) < 3:
+            return {}
+        named = {f"{of}: {name}": v for of, x in found.items() for name, v in _spread(x).items()}
         shared = sum_over_ranks(torch.tensor([*named.values()], dtype=torch.float64, device=self._device))
         made = dict(zip(named, (shared / world_size()).tolist(), strict=True))
-        low = [
-            f"{name} is {value:.3g}, below {least:g}"
-            for name, value in made.items()
-            if value < (least := LEAST.get(name.rpartition(": ")[2], float("-inf")))
-        ]
+        if not self.first:
+            self.first = made
+            return made
+        low = []
+        for measure in LINES:
+            of = {name: line_of(name, self.first.get(name, 0.0)) for name in made if name.endswith(f": {measure}")}
+            if of and all(line is not None and made[name] < line for name, line in of.items()):
+                low += [f"{name} is {made[name]:.3g}, below {line:.3g}" for name, line in of.items()]
         self._below = self._below + 1 if low else 0
         self.why = "; ".join(low)
         return made
+
+
+def _spread(x: Tensor) -> dict[str, float]:
+    """The measures by name of the vectors of samples (B, D), or of tokens (B, N, D), whose mean is their sample's."""
+    if x.ndim < 3:
+        return Spread.of(x).to_dict()
+    return Spread.of(x.float().mean(dim=1)).to_dict() | {"token rank": effective_rank(x.flatten(0, 1))}

@@ -170,6 +170,7 @@ class Trainer:
         self.step = self._saved = self._folder.begin(
             about, self._load, resume=self.settings.resume, batches_per_epoch=len(self.loader)
         )
+        self._guard.begin(self._tally.spread)
         if self._validator is not None:
             self._validator.resume(self._tally.best, self.step)
 
@@ -233,14 +234,17 @@ class Trainer:
             if self._profile is not None:
                 self._profile.begin(self.step + 1)
             epoch, micro_batches, waited_s = self._agreed(batches, pending, stop)
+            spread: Mapping[str, float] = {}
+            if self.step == first and not self._guard.first and self._guard.mode != "off":
+                self._tally.spread = dict(spread := self._guard.measure(micro_batches[-1]))
             lr = self.recipe.schedule.lr(self.step, self.steps, self._samples) * self._tally.lr_factor
             report = self._stepper.step(micro_batches, number=self.step, lr=lr, asked_to_stop=stop.asked)
             publish_scores(self._channels, self.model)
             self.step += 1
             now = time.perf_counter()
             save = self.step == goal or self.step % self.settings.save_every == 0
-            watch = self._guard.is_due(self.step) or (save and self._guard.mode == "rollback")
-            spread = self._guard.measure(micro_batches[-1]) if watch else {}
+            watch = not spread and (self._guard.is_due(self.step) or (save and self._guard.mode == "rollback"))
+            spread = self._guard.measure(micro_batches[-1]) if watch else spread
             guarded = time.perf_counter()
             asked = self._probe is not None and self._probe.is_due(self.step, self.steps)
             probed = self._probed() if asked else {}
@@ -311,7 +315,7 @@ class Trainer:
         if self._guard.mode == "log":
             if rank() == 0:
                 log.warning("%s; set guard='stop' or 'rollback' to end such a run or to go back", found)
-            self._guard.begin()
+            self._guard.begin(self._tally.spread)
             return False
         done = self._tally.rollbacks
         if self._guard.mode == "stop" or len(done) == MOST_ROLLBACKS:
@@ -328,10 +332,10 @@ class Trainer:
         self._begin()
         self._tally.rollbacks = [*done, Rollback(at=at, to=self.step, why=why)]
         self._tally.lr_factor = before.lr_factor * SLOWER
-        self._tally.scale = before.scale
+        self._tally.scale, self._tally.spread = before.scale, before.spread
         self._results.tally = self._tally
         publish_scores(self._channels, self.model, trained=False)
-        self._guard.begin()
+        self._guard.begin(self._tally.spread)
         if rank() == 0:
             log.warning(
                 "%s; back to step %d, from where the learning rate is %.2g times that of the plan",

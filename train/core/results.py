@@ -51,7 +51,8 @@ class Rollback:
 class Tally:
     """began_unix_s: when the run began for the first time. useful_s: seconds of the steps that count, without waiting
     for data; steps that a restart repeats count once. skipped: steps that were left out. scale: of the loss in float16.
-    best: of the validations, on rank 0. rollbacks: of the run; lr_factor: of the learning rate, after them.
+    best: of the validations, on rank 0. rollbacks: of the run; lr_factor: of the learning rate, after them. spread: of
+    the features before the first step, where they are guarded.
     """
 
     began_unix_s: float = field(default_factory=time.time)
@@ -61,6 +62,7 @@ class Tally:
     best: BestScore | None = None
     rollbacks: list[Rollback] = field(default_factory=list)
     lr_factor: float = 1.0
+    spread: dict[str, float] = field(default_factory=dict)
 
     @property
     def goodput(self) -> float:
@@ -85,6 +87,7 @@ class Tally:
             best=None if best is None else BestScore(**best),
             rollbacks=[Rollback(**one) for one in saved.get("rollbacks", [])],
             lr_factor=float(saved.get("lr_factor", 1.0)),
+            spread={name: float(value) for name, value in saved.get("spread", {}).items()},
         )
 
 

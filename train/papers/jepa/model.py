@@ -2,7 +2,7 @@
 
 The encoder sees the context alone. The predictor reads what it made of it, and mask tokens at the places of the
 targets. The teacher is the moving average of the encoder. It sees the whole sample; its output at the targets,
-normalised over channels, is what is predicted. Nothing compares pixels, so a teacher that says the same of every sample
+normalised, is what is predicted. Nothing compares pixels, so a teacher that says the same of every sample
 would leave no loss: such a run has collapsed.
 
 I-JEPA (Assran et al., 2023) predicts each block of targets by itself: the mask tokens of two blocks do not see each
@@ -35,17 +35,22 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.distributed import local_rows
+from maskstream.train.core.distributed import local_rows, sum_over_ranks, world_size
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import TokenKind
 from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, VideoTokens
+from maskstream.train.nn.objectives import EPS
 from maskstream.train.nn.transformer import BlockSizes, Stack, TransformerBlock, Turns
 
 Distance = Literal["smooth l1", "l1", "l2"]
 """How far a prediction is from its target, a mean over channels: Huber's with 1 as the bound, the absolute difference,
 or the squared one."""
+TargetNorm = Literal["channels", "tokens"]
+"""Over what targets get mean 0 and variance 1: the "channels" of each token, as the papers do, or the "tokens" of all
+samples of a batch, channel by channel, as in data2vec (Baevski et al., 2022): what all of them share is then no target.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +58,9 @@ class JepaConfig(ModelConfig[BatchT]):
     """The sizes of encoder and predictor; the defaults are those of ViT-B.
 
     momentum: the share of the teacher that stays in each step, a law of the run's progress. distance: of predictions
-    from targets. eps: of all layer norms. std: the deviation of initial weights. masks: how many views of a sample are
-    the same and differ in their masks alone (`augment.SharedCrop`); the teacher sees them once.
+    from targets, which are normalised over `target_norm`. eps: of all layer norms. std: the deviation of initial
+    weights. masks: how many views of a sample are the same and differ in their masks alone (`augment.SharedCrop`); the
+    teacher sees them once.
     """
 
     width: int = 768
@@ -69,12 +75,13 @@ class JepaConfig(ModelConfig[BatchT]):
     masks: int = 1
     momentum: ProgressLaw = field(default_factory=lambda: Linear(start=0.996, end=1.0))
     distance: Distance = "smooth l1"
+    target_norm: TargetNorm = "channels"
 
     def __post_init__(self) -> None:
         for part in ("", "predictor_"):
             self.need_heads(f"{part}width", f"{part}heads", of=2)
         self.need_least("depth", "predictor_depth", "mlp_ratio", "masks")
-        self.need_choices(distance=Distance)
+        self.need_choices(distance=Distance, target_norm=TargetNorm)
         if self.std <= 0:
             raise ValueError(f"std is a deviation above 0, got {self.std}")
 
@@ -159,9 +166,18 @@ class Jepa(Model[BatchT]):
 
     @torch.no_grad()
     def targets(self, data: Tensor) -> Tensor:
-        """What the teacher makes of all tokens, normalised over channels without weights: (B, N, D)."""
-        found = self._encode(self.teacher, data)
-        return F.layer_norm(widen(found), found.shape[-1:])
+        """What the teacher makes of all tokens, normalised without weights: (B, N, D)."""
+        return self.normalised(widen(self._encode(self.teacher, data)))
+
+    def normalised(self, found: Tensor) -> Tensor:
+        """Targets (B, N, D) normalised over what `target_norm` says."""
+        if self.config.target_norm == "channels":
+            return F.layer_norm(found, found.shape[-1:])
+        moments = torch.stack((found.mean(dim=(0, 1)), found.square().mean(dim=(0, 1))))
+        if self.training and world_size() > 1:
+            moments = sum_over_ranks(moments) / world_size()
+        mean, square = moments
+        return cast(Tensor, (found - mean) * (square - mean.square() + EPS).rsqrt())
 
     def predict(self, data: Tensor, mask: MaskBatch) -> Tensor:
         """The predictions of the tokens of all blocks, one block after the other: (B, P * K, D)."""
@@ -209,10 +225,10 @@ class Jepa(Model[BatchT]):
         return self._encode(self.teacher, self.tokens.media(batch))
 
     def watched(self, batch: BatchT) -> dict[str, Tensor]:
-        """The mean over tokens of what the encoder, and of what the teacher makes of whole samples: (B, D) each."""
-        data = self.tokens.media(batch)
+        """What the encoder, and what the teacher makes of all tokens of each sample: (B / masks, N, D) each."""
+        data = self.tokens.media(batch)[:: self.config.masks]
         parts = {"features": self.encoder, "targets": self.teacher}
-        return {name: self._encode(one, data).float().mean(dim=1) for name, one in parts.items()}
+        return {name: self._encode(one, data).float() for name, one in parts.items()}
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "teacher")
     """What its features are made by."""

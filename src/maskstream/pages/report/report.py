@@ -17,7 +17,7 @@ from maskstream.pages.page import page, write_page
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import local_path
 from maskstream.train.core.export import load_model, weights_sum
-from maskstream.train.core.guard import LEAST
+from maskstream.train.core.guard import line_of
 from maskstream.train.core.metrics import StepMetrics, read_metrics
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
@@ -294,7 +294,7 @@ def _measured(rows: Sequence[StepMetrics], of: Literal["val", "spread"]) -> list
 
 def _spread(name: str, steps: Series, values: Series) -> tuple[str, Chart, float | None, float | None]:
     """The chart of a measure of the guard, its line, and the place of that in the chart."""
-    least = LEAST.get(name.rpartition(": ")[2])
+    least = line_of(name, float(values[0]))
     chart = _small(steps, values, 0.0, *(() if least is None else (least,)))
     return name, chart, least, None if least is None else chart.y_at(least)
 
