@@ -5,6 +5,8 @@ the Y, U and V planes (pixels.py). Each thread keeps its decoders open, one per 
 costs as much as decoding two frames.
 """
 
+from __future__ import annotations
+
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +19,7 @@ import av
 import av.error
 import numpy as np
 import numpy.typing as npt
+from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
@@ -178,18 +181,54 @@ def decode_frames(
 
     Errors: Mp4Error if the bytes are not such fragments, DecodeError if they do not decode to the frames.
     """
+    return decode_coded(
+        find_coded(header, fragments, first_frame, numbers, packets, vectors_of), size=size, stored=stored
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodedFrames:
+    """The `packets` of a track that hold the frames at `pts`, int64: those of a clip, then those whose numbers are
+    `moving`.
+    """
+
+    track: Track
+    packets: list[av.Packet[Stream]]
+    pts: Int64Array
+    moving: list[int]
+
+
+def find_coded(
+    header: bytes | Track,
+    fragments: memoryview,
+    first_frame: int,
+    numbers: Int64Array,
+    packets: Packets | None = None,
+    vectors_of: Int64Array | None = None,
+) -> CodedFrames:
+    """What `decode_frames` decodes, of the same arguments. Raises Mp4Error if the bytes are not such fragments."""
     track = track_of(header)
     moving = np.empty(0, dtype=np.int64) if vectors_of is None else vectors_of
     packets = packets or read_fragments(fragments, track)
     pts = wanted_pts(packets, first_frame, np.concatenate([numbers, moving]))
-    by_pts, _ = _decode(track, fragments, packets, pts, size, motion_vectors=len(moving) > 0)
+    return CodedFrames(
+        track=track, packets=_needed_packets(track, fragments, packets, pts), pts=pts, moving=moving.tolist()
+    )
+
+
+def decode_coded(
+    coded: CodedFrames, *, size: tuple[int, int], stored: Mapping[int, KeyFlow] = MappingProxyType({})
+) -> DecodedFrames:
+    """Decodes what `find_coded` found, as `decode_frames` does. Raises DecodeError."""
+    n, pts = len(coded.pts) - len(coded.moving), coded.pts
+    by_pts, _ = _decode(coded.track, coded.packets, pts, size, motion_vectors=len(coded.moving) > 0)
     frames = [by_pts[p] for p in pts.tolist()]
     vectors: dict[int, Motion] = {}
-    for number, frame in zip(moving.tolist(), frames[len(numbers) :], strict=True):
+    for number, frame in zip(coded.moving, frames[n:], strict=True):
         motion = stored.get(number) or motion_vectors_of(frame)
         if motion is not None:
             vectors[number] = motion
-    return DecodedFrames(frames=frames[: len(numbers)], pts_s=pts[: len(numbers)] / track.timescale, vectors=vectors)
+    return DecodedFrames(frames=frames[:n], pts_s=pts[:n] / coded.track.timescale, vectors=vectors)
 
 
 def decode_keyframe(
@@ -203,12 +242,26 @@ def decode_keyframe(
     alone = Packets(
         start=packets.start[own], size=packets.size[own], pts=packets.pts[own], keyframe=np.ones(1, dtype=np.bool_)
     )
-    by_pts, coded = _decode(track, data, alone, alone.pts, size, motion_vectors=False)
+    by_pts, coded = _decode(
+        track, _needed_packets(track, data, alone, alone.pts), alone.pts, size, motion_vectors=False
+    )
     return by_pts[int(alone.pts[0])], coded
 
 
+def _needed_packets(track: Track, data: memoryview, packets: Packets, pts: Int64Array) -> list[av.Packet[Stream]]:
+    """The packets to decode for the frames shown at `pts`."""
+    needed = wanted_packets(data, track, packets, pts)
+    columns = (packets.start[needed].tolist(), packets.size[needed].tolist(), packets.pts[needed].tolist())
+    made: list[av.Packet[Stream]] = []
+    for start, n_bytes, shown_at in zip(*columns, strict=True):
+        packet = av.Packet(data[start : start + n_bytes])  # type: ignore[arg-type]
+        packet.pts = shown_at
+        made.append(packet)
+    return made
+
+
 def _decode(
-    track: Track, data: memoryview, packets: Packets, pts: Int64Array, size: tuple[int, int], motion_vectors: bool
+    track: Track, packets: list[av.Packet[Stream]], pts: Int64Array, size: tuple[int, int], motion_vectors: bool
 ) -> tuple[dict[int, VideoFrame], tuple[int, int]]:
     """The wanted frames by pts, and the width and height that are coded, with what is not shown."""
     wanted = set(pts.tolist())
@@ -216,11 +269,7 @@ def _decode(
     most = most_pixels(*size)
     decoder = _decoders.take(track, motion_vectors, most)
     try:
-        needed = wanted_packets(data, track, packets, pts)
-        columns = (packets.start[needed].tolist(), packets.size[needed].tolist(), packets.pts[needed].tolist())
-        for start, n_bytes, shown_at in zip(*columns, strict=True):
-            packet = av.Packet(data[start : start + n_bytes])  # type: ignore[arg-type]
-            packet.pts = shown_at
+        for packet in packets:
             _keep(decoder.decode(packet), wanted, size, found)
         _keep(decoder.decode(None), wanted, size, found)
     except av.error.FFmpegError as error:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -234,12 +234,16 @@ def read_all(filling: Sequence[Filling[PlanT]], component: str, stats: Stats) ->
 class RowMaker(ABC, Generic[PlanT, HostT]):
     """Makes the rows of a batch. It holds only settings, so it can be sent to worker processes.
 
-    together: how many samples one thread fills at once, 1 where a sample takes long. Where many cost less together,
-    `plan_all` and `fill_all` say how; an error of theirs makes each sample be tried alone.
+    Where many samples cost less together, `plan_all` and `fill_all` say how; an error of theirs makes each sample be
+    tried alone.
     """
 
     __slots__ = ()
-    together: ClassVar[int] = 1
+
+    @property
+    def together(self) -> int:
+        """How many samples one thread fills at once; by default one, as where a sample takes long."""
+        return 1
 
     @property
     @abstractmethod

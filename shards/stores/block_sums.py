@@ -52,6 +52,8 @@ class BlockSums:
 def sum_blocks(data: memoryview) -> bytes:
     """The sums of bytes that start at a block boundary."""
     digest = xxhash.xxh3_64_digest
+    if 0 < len(data) <= BLOCK_BYTES:
+        return digest(data)
     return b"".join([digest(data[at : at + BLOCK_BYTES]) for at in range(0, len(data), BLOCK_BYTES)])
 
 

@@ -14,13 +14,24 @@ from weakref import WeakSet
 from maskstream.shards.errors import MissingFileError, StoreError
 
 from .base import UNHEEDED, Range, ShardFile, Store, Together
-from .block_sums import SUMS, blocks_around, check_blocks, runs_of_blocks, say_unchecked, sums_name, sums_range
+from .block_sums import (
+    SUMS,
+    blocks_around,
+    check_blocks,
+    runs_of_blocks,
+    say_unchecked,
+    sums_bytes,
+    sums_name,
+    sums_range,
+)
 from .local_files import make_error, open_regular, read_regular
 
 _OPEN_FILES, _FEWEST = 64, 8
 """How many files a store keeps open at most, and how many all stores of a process may keep whatever its limit is."""
 _SHARE = 4
 """All stores of a process keep at most 1 of so many of the files that it may open; each takes two descriptors."""
+_KEPT_SUMS = 1 << 17
+"""The sums of a file are read once and kept if they are so few bytes: those of 64 MiB."""
 
 
 class LocalStore:
@@ -53,13 +64,7 @@ class LocalStore:
         For a file with a sums file, the blocks around the range are read and checked. Raises StoreError if the file
         does not have the bytes or they differ from their sums.
         """
-        file = self._open(name)
-        _check_range(file, offset, size)
-        if file.sums is None:
-            return _range(file, offset, size)
-        begin, end = blocks_around(offset, size, file.size_bytes)
-        data = _range(file, begin, end - begin)
-        check_blocks(file.path, begin, data, _sums(file, file.sums, begin, len(data)))
+        data, begin = _blocks(self._open(name), offset, size)
         return data[offset - begin : offset - begin + size]
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
@@ -69,13 +74,12 @@ class LocalStore:
         found = [b""] * len(ranges)
         try:
             for run in runs_of_blocks(ranges):
-                name, begin, size = ranges[run[0]]
-                if len(run) == 1:
-                    found[run[0]] = self.read(name, begin, size)
-                    continue
-                places = [ranges[n] for n in run]
-                data = self.read(name, begin, max([offset + size for _, offset, size in places]) - begin)
-                for n, (_, offset, size) in zip(run, places, strict=True):
+                name, first, size = ranges[run[0]]
+                if len(run) > 1:
+                    size = max([ranges[n].offset + ranges[n].size for n in run]) - first
+                data, begin = _blocks(self._open(name), first, size)
+                for n in run:
+                    _, offset, size = ranges[n]
                     if size < 0:
                         raise StoreError("a size is negative")
                     found[n] = data[offset - begin : offset - begin + size]
@@ -208,10 +212,26 @@ def _range(file: _File, offset: int, size: int) -> bytes:
     return data
 
 
+def _blocks(file: _File, offset: int, size: int) -> tuple[bytes, int]:
+    """The bytes of the blocks around a range, whose sums are right, and where they begin."""
+    if offset < 0 or size < 0 or offset + size > file.size_bytes:
+        _check_range(file, offset, size)
+    if file.sums is None:
+        return _range(file, offset, size), offset
+    begin, end = blocks_around(offset, size, file.size_bytes)
+    data = _range(file, begin, end - begin)
+    check_blocks(file.path, begin, data, _sums(file, file.sums, begin, len(data)))
+    return data, begin
+
+
 def _sums(file: _File, descriptor: int, begin: int, size: int) -> bytes:
     at, size_bytes = sums_range(begin, size)
     try:
-        return os.pread(descriptor, size_bytes, at)
+        if sums_bytes(file.size_bytes) > _KEPT_SUMS:
+            return os.pread(descriptor, size_bytes, at)
+        if file.kept_sums is None:
+            file.kept_sums = os.pread(descriptor, _KEPT_SUMS, 0)
+        return file.kept_sums[at : at + size_bytes]
     except OSError as error:
         raise make_error(f"the {SUMS} file of {file.path}", error) from error
 
@@ -227,6 +247,7 @@ class _File:
         self._opened: list[int] = []
         self.descriptor = self._open(path, None if outside else folder)
         self.size_bytes = os.fstat(self.descriptor).st_size
+        self.kept_sums: bytes | None = None
         self.sums: int | None = None
         if (sums := sums_name(path.name)) is not None:
             try:

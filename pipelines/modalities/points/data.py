@@ -61,7 +61,6 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
     """
 
     modality: ClassVar[str] = "points"
-    together: ClassVar[int] = 16
     alike: ClassVar[tuple[str, ...]] = ("select.points", "select.features", "tokens", "noise")
 
     select: PointSelection = field(default_factory=PointSelection)
@@ -72,6 +71,11 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
     views: int = 1
     component: str | None = None
     fields: Fields = ()
+
+    @property
+    def together(self) -> int:
+        """Many samples."""
+        return 16
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)

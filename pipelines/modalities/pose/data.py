@@ -202,7 +202,6 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
     """
 
     modality: ClassVar[str] = "pose"
-    together: ClassVar[int] = 8
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "joints")
 
     clip: PoseClip = field(default_factory=PoseClip)
@@ -213,6 +212,11 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
     views: int = 1
     component: str | None = None
     fields: Fields = ()
+
+    @property
+    def together(self) -> int:
+        """Many samples."""
+        return 8
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)

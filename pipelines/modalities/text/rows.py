@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,11 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     windows: bool
     shares: bool
     scores: TokenScores | None
-    together: ClassVar[int] = 32
+
+    @property
+    def together(self) -> int:
+        """Many samples."""
+        return 32
 
     @property
     def masks(self) -> tuple[Masked, ...]:

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 VideoBackend = Literal["auto", "cpu", "dali", "torchcodec"]
 HARDWARE = ("dali", "torchcodec")
 """The backends that decode on the device."""
+_TOGETHER = 8
+"""How many clips the threads of a process fill together in all: more to each of few, and no thread waits for others."""
 
 
 class ClipSettings(TypedDict, total=False):
@@ -231,13 +233,15 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     def rows(self, split: Split) -> RowMaker[ClipPlan, VideoBatch]:
         """What makes the rows of a split."""
-        clips = self._clips(self._output(self.flow, split.device))
+        output = self._output(self.flow, split.device)
+        # The frames of clips that become tokens are kept until their masks are drawn.
+        clips = self._clips(output, 1 if output in TOKEN_OUTPUTS else max(1, _TOGETHER // split.threads))
         if not isinstance(self.component, tuple):
             return clips
         others = (replace(clips, component=one, camera=one, shared=self.shared_crops) for one in self.component[1:])
         return CamerasRowMaker(first=clips, others=tuple(others))
 
-    def _clips(self, output: Output) -> ClipRowMaker:
+    def _clips(self, output: Output, together: int = 1) -> ClipRowMaker:
         """What makes the rows of the only camera, or of the first."""
         return ClipRowMaker(
             component=self.cameras[0],
@@ -248,6 +252,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             mask=self.mask,
             flow=self.flow if isinstance(self.flow, FlowSource) else None,
             output=output,
+            together=together,
         )
 
     def of_files(self, profile: str) -> tuple[ClipRowMaker, Finish[VideoBatch, VideoBatch]]:

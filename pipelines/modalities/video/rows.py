@@ -16,11 +16,13 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import (
     PIXELS_VERSION,
+    CodedFrames,
     CropPlanes,
     DecodedFrames,
     UInt8Array,
     crop_planes,
-    decode_frames,
+    decode_coded,
+    find_coded,
     to_rgb,
     to_tokens,
     wanted_pts,
@@ -29,7 +31,7 @@ from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSour
 from maskstream.pipelines.flow.base import Flow, with_cuts
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.rows import Draws, Item, Masked, Memory, Planned, RowMaker, SampleRows
+from maskstream.pipelines.modalities.rows import Draws, Filling, Item, Masked, Memory, Planned, RowMaker, SampleRows
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
@@ -171,6 +173,13 @@ class ForTokens(NamedTuple):
     row: int
 
 
+class Coded(NamedTuple):
+    """The packets of a clip, and what is stored of its GOPs."""
+
+    frames: CodedFrames
+    notes: GopNotes
+
+
 @dataclass(kw_only=True, slots=True)
 class ClipPlan:
     """Frame numbers, int64 (T,), and one crop per view.
@@ -237,7 +246,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     """Makes rows of clips. The views of a sample share the clip; each view has its own crop and mask.
 
     camera: the name of another camera than the first, which has masks of its own. shared: whether it shares the draws
-    of crop and colour.
+    of crop and colour. together: how many samples one thread fills at once.
     """
 
     component: str
@@ -250,6 +259,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     output: Output = "rgb"
     camera: str = ""
     shared: bool = True
+    together: int = 1
 
     @property
     def finish_draws(self) -> bool:
@@ -331,6 +341,21 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: SampleRows, stats: Stats) -> None:
         """Reads, decodes and writes the views of a clip; raises SampleError if it cannot be read or decoded."""
+        self.fill_all([Filling(item, plan, own)], batch, stats)
+
+    def fill_all(self, filling: Sequence[Filling[ClipPlan]], batch: VideoBatch, stats: Stats) -> None:
+        """The same of some clips. The packets of all are found before the first is decoded, because a decoder drives
+        Python's code out of the processor's cache, and then it takes twice the time.
+        """
+        coded = [self._coded(one.item, one.plan, stats) for one in filling]
+        for (item, plan, own), (frames, notes) in zip(filling, coded, strict=True):
+            size = plan.video.width, plan.video.height
+            with item.manifest.reading(item.index, self.component), stats.stage("decode"):
+                decoded = decode_coded(frames, size=size, stored=notes.flows)
+            self.write(item, plan, decoded, notes, batch, own, stats)
+
+    def _coded(self, item: Item, plan: ClipPlan, stats: Stats) -> Coded:
+        """Reads a clip, and finds its packets and what is stored of its GOPs."""
         stats.short += plan.short
         with item.manifest.reading(item.index, self.component):
             with stats.stage("read"):
@@ -342,17 +367,9 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 if self.sees_energy:
                     places = (self.grid.shape[1], self.grid.shape[2])
                     plan.energy = [stored_energy(notes, plan.numbers, crop, size, places) for crop in plan.crops]
-                decoded = decode_frames(
-                    data.header,
-                    memoryview(data.fragments),
-                    data.first_frame,
-                    plan.numbers,
-                    size=size,
-                    packets=data.packets,
-                    vectors_of=moving,
-                    stored=notes.flows,
-                )
-        self.write(item, plan, decoded, notes, batch, own, stats)
+                fragments, packets = memoryview(data.fragments), data.packets
+                frames = find_coded(data.header, fragments, data.first_frame, plan.numbers, packets, moving)
+        return Coded(frames, notes)
 
     def moving(self, plan: ClipPlan) -> Int64s:
         """The numbers of the frames whose motion is wanted, int64 (n,)."""

@@ -181,7 +181,10 @@ def test_nothing_is_left_of_a_bad_sample(images: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SizesTogether(SizeData):
-    together: ClassVar[int] = 4
+    @property
+    def together(self) -> int:
+        """Four samples."""
+        return 4
 
 
 def test_samples_that_are_filled_together_are_replaced_one_by_one(
