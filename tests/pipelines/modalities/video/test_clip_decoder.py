@@ -15,9 +15,12 @@ import torch
 from maskstream.pipelines import ClipDecoder, VideoBatch, VideoClip, augment, masks, video_loader
 from maskstream.preprocess import index_tars, make_shards
 from maskstream.preprocess.encode.video.profile import PROFILES
+from maskstream.preprocess.foreign.video import demuxed_video
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.found_video import bytes_of, open_video
+from maskstream.shards.media.gops import average_rate
+from maskstream.shards.media.mp4 import read_header
 
 from ....preprocess.foreign.foreign_tars import write_tar
 from ....preprocess.foreign.foreign_videos import VIDEOS, trimmed, write_video
@@ -115,6 +118,48 @@ def keys_of(folder: Path) -> list[str]:
     """The keys of a split."""
     manifest = Manifest.load(folder)
     return manifest.keys(range(len(manifest)))
+
+
+def later(pts: int) -> int:
+    """Times of a variable rate."""
+    return pts + pts // 2048 * 137
+
+
+@pytest.mark.parametrize(
+    ("options", "time", "by_table"),
+    [
+        ({"movflags": "negative_cts_offsets"}, None, True),
+        ({"use_editlist": "0"}, None, True),
+        ({"video_track_timescale": "30000"}, None, True),
+        ({"movflags": "faststart+rtphint"}, None, True),
+        ({"movflags": "hybrid_fragmented"}, None, True),
+        ({"movflags": "cmaf+frag_keyframe"}, None, False),
+        ({}, later, True),
+        ({}, lambda pts: pts + 51200, True),
+        ({}, lambda pts: pts - 1024, False),
+    ],
+)
+def test_tables_say_what_ffmpeg_demuxes(media, tmp_path, options, time, by_table) -> None:
+    """Positions, times, keyframes and rate of a video with sound, in the forms that MP4 has for them."""
+    path = tmp_path / "written.mp4"
+    with av.open(io.BytesIO(media["3open.mov"])) as source, av.open(str(path), "w", options=options) as out:
+        copies = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                if time and packet.stream.type == "video":
+                    packet.pts, packet.dts = time(packet.pts), time(packet.dts) - 600
+                packet.stream = copies[packet.stream.index]
+                out.mux(packet)
+    data = path.read_bytes()
+    wanted, found = demuxed_video(data), open_video(*bytes_of(data))
+    assert found.index.fps == float(average_rate(wanted.ticks, wanted.time_base, wanted.rate))
+    assert np.array_equal(
+        found.packets.pts / found.track.timescale, wanted.packets.pts / read_header(wanted.header).timescale
+    )
+    names = ("size", "keyframe", "shown", *(("start",) if by_table else ()))
+    for name in names:
+        assert np.array_equal(getattr(found.packets, name), getattr(wanted.packets, name)), name
+    assert by_table == np.array_equal(found.packets.start, wanted.packets.start)
 
 
 class Counted(io.BytesIO):
