@@ -2,6 +2,7 @@
 
 from .card import Told, write_card
 from .curation import Curated, curate
+from .keeping import KeepRule
 from .measures import SIGNALS, Measures, measure
 
-__all__ = ["SIGNALS", "Curated", "Measures", "Told", "curate", "measure", "write_card"]
+__all__ = ["SIGNALS", "Curated", "KeepRule", "Measures", "Told", "curate", "measure", "write_card"]

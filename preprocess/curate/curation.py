@@ -36,7 +36,7 @@ DISTANCES = (48, 16)
 SHARE = 0.5
 """Samples are copies if this share of the frames of the one with fewer is found in the other."""
 _AT_ONCE = 4096
-_SHARE_NAME = re.compile(r"p(\d{1,2}(?:_\d+)?)")
+SHARE_NAME = re.compile(r"p(\d{1,2}(?:_\d+)?)")
 _COMPARE: Mapping[type, Callable[[Any, Any], Bools]] = {
     ast.Lt: np.less,
     ast.LtE: np.less_equal,
@@ -232,7 +232,7 @@ class Rule:
 
     def _value(self, node: ast.expr, of: str, signals: Mapping[str, Floats]) -> Floats | float:
         if isinstance(node, ast.Name):
-            share = _SHARE_NAME.fullmatch(node.id)
+            share = SHARE_NAME.fullmatch(node.id)
             if share is None:
                 return signals[node.id]
             known = signals[of][np.isfinite(signals[of])]
@@ -258,7 +258,7 @@ class Rule:
 
     def _check_side(self, node: ast.expr) -> None:
         if isinstance(node, ast.Name):
-            if node.id not in SIGNALS and not _SHARE_NAME.fullmatch(node.id):
+            if node.id not in SIGNALS and not SHARE_NAME.fullmatch(node.id):
                 raise self._error(f"has {node.id!r}, which is no signal{nearest(node.id, [*SIGNALS])}")
             return
         number = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else node

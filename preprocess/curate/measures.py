@@ -66,7 +66,7 @@ _FLAT = 4.0
 """Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""
 _DARK, _UNCHANGED = 24.0, 0.5
 _APART_S = 0.4
-_MOST_FRAMES = 256
+MOST_FRAMES = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -223,17 +223,19 @@ def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     facts = component.facts_of(number)
     width, height = int(facts["width"]), int(facts["height"])
     is_clip = component.kind == VIDEO.name
-    known = {
-        "width": width,
-        "height": height,
-        "pixels": width * height,
-        "bytes": int(component.size[number]),
-        "seconds": int(facts["n_frames"]) / float(facts["fps"]) if is_clip else 0.0,
-    }
+    seconds = int(facts["n_frames"]) / float(facts["fps"]) if is_clip else 0.0
+    known = known_signals(width, height, int(component.size[number]), seconds)
     try:
-        looks = [_look(frame) for frame in _frames_of(manifest, number, name)]
+        frames = _frames_of(manifest, number, name)
     except SampleError as error:
         return {"frames": 0, **dict.fromkeys(_HASHES, b""), "reason": error.reason}
+    signals, hashes = looks_of(frames)
+    return {**known, **signals, **hashes, "reason": ""}
+
+
+def looks_of(frames: Sequence[UInt8s]) -> tuple[dict[str, float], dict[str, object]]:
+    """The signals of a picture, or of keyframes, uint8 (H, W, 3), BGR; and how many have hashes, and these."""
+    looks = [_look(frame) for frame in frames]
     signals = {signal: float(np.median([look.signals[signal] for look in looks])) for signal in looks[0].signals}
     signals["dark"] = float(np.mean([look.signals["dark"] for look in looks]))
     changes = [float(np.abs(b.luma - a.luma).mean()) for a, b in pairwise(looks)]
@@ -241,10 +243,15 @@ def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     signals["still"] = float(np.mean(np.array(changes) < _UNCHANGED)) if changes else 0.0
     told = [look for look in looks if look.hashes]
     hashes = {name: b"".join(look.hashes[place] for look in told) for place, name in enumerate(_HASHES)}
-    return {**known, **signals, "frames": len(told), **hashes, "reason": ""}
+    return signals, {"frames": len(told), **hashes}
 
 
-def _frames_of(manifest: Manifest, number: int, name: str, most: int = _MOST_FRAMES) -> list[UInt8s]:
+def known_signals(width: int, height: int, size_bytes: int, seconds: float) -> dict[str, float]:
+    """What is known of a picture or clip without a look at it."""
+    return {"width": width, "height": height, "pixels": width * height, "bytes": size_bytes, "seconds": seconds}
+
+
+def _frames_of(manifest: Manifest, number: int, name: str, most: int = MOST_FRAMES) -> list[UInt8s]:
     """The picture of a sample, or keyframes of a clip, uint8 (H, W, 3), BGR; SampleError where there is none."""
     component = manifest.components[name]
     member = manifest.member(number, name)
@@ -255,13 +262,13 @@ def _frames_of(manifest: Manifest, number: int, name: str, most: int = _MOST_FRA
         else:
             facts = component.facts_of(number)
             check_image(data, int(facts["width"]), int(facts["height"]))
-            frames = [_picture(data)]
+            frames = [picture(data)]
     if not frames:
         raise manifest.sample_error(number, name, "none of its keyframes can be decoded")
     return frames
 
 
-def _picture(data: bytes) -> UInt8s:
+def picture(data: bytes) -> UInt8s:
     """A picture, uint8 (H, W, 3), BGR."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:

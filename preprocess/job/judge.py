@@ -122,6 +122,8 @@ def retried(
         ) from error
 
 
+UNKEPT = "unkept"
+"""The stage of a sample that a rule leaves out."""
 _ATTEMPTS = 3
 """After so many rejects the last one counts, even if each has another reason."""
 _FRESH_NS = 2 * 10**9
@@ -174,7 +176,8 @@ class Judge:
             again = tuple(map(self._state, source.files))
             if again != files:
                 raise OutageError(f"{source.path} changes while it is read")
-            if any(outcome.args == before.args for before in rejects) or len(rejects) + 1 == _ATTEMPTS:
+            is_sure = outcome.stage == UNKEPT or any(outcome.args == before.args for before in rejects)
+            if is_sure or len(rejects) + 1 == _ATTEMPTS:
                 return Judged(outcome=Reject(source=source.id, stage=outcome.stage, reason=outcome.reason), files=files)
             rejects.append(outcome)
 

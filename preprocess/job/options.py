@@ -11,7 +11,7 @@ from maskstream.preprocess.executors.base import Executor
 
 from .clips import Cutting
 from .judge import PAUSES_S
-from .plan import JobPart
+from .plan import JobPart, Keep
 from .progress import Progress
 from .report import MAX_REJECTS
 
@@ -65,6 +65,7 @@ class JobSettings(RunSettings, total=False):
     clips: str | None
     min_clip: float | None
     max_clip: float | None
+    keep: Keep | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +82,8 @@ class JobOptions(RunOptions):
     missing. val: the share of the split train that becomes a split val, by the groups `val_by` ("source": a raw file
     and all of its samples; "sample"; "folder"; or a field of the sources) and the seed `val_seed` (see division.py).
     clips: cut files into clips, at "scenes", after so many seconds ("10s") or by a list; min_clip, max_clip: their
-    least and most seconds (`Cutting`).
+    least and most seconds (`Cutting`). keep: the samples that are written (`curate.KeepRule`); the others are listed in
+    unkept.parquet.
 
     The others edit the records of earlier runs, or which of them are this run's, before it writes what they lack:
 
@@ -112,6 +114,7 @@ class JobOptions(RunOptions):
     clips: str | None = None
     min_clip: float | None = None
     max_clip: float | None = None
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import xxhash
 
@@ -27,6 +27,7 @@ from maskstream.preprocess.raw.files import LOCAL, RawFiles
 from maskstream.preprocess.raw.lists import is_unicode
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.members.member import Member
 from maskstream.shards.stores.output import Location, last_parts, within
 
 from .judge import PAUSES_S
@@ -67,11 +68,24 @@ _MIN_SAMPLES_PER_SHARD = 8
 _SHARDS_WANTED = 16
 
 
+class Keep(Protocol):
+    """Says which samples are written. It is small and can be pickled."""
+
+    @property
+    def text(self) -> str:
+        """The rule, as dataset.json has it."""
+        ...
+
+    def why_not(self, members: Mapping[str, Member]) -> str:
+        """Why a sample of these members is not written; "" if it is."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask(CrashableTask):
     """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
     seconds between attempts to read one, where their files are, and the sha256
-    in hex of the tar that this one replaces, if it is damaged.
+    in hex of the tar that this one replaces, if it is damaged. keep: says which samples are written.
     """
 
     path: Location
@@ -81,6 +95,7 @@ class ShardTask(CrashableTask):
     pauses_s: tuple[float, ...] = PAUSES_S
     files: RawFiles = LOCAL
     sha256: str | None = None
+    keep: Keep | None = None
 
     @property
     def name(self) -> str:
@@ -112,6 +127,7 @@ def plan(
     limits: Limits = DEFAULT,
     pauses_s: Sequence[float] = PAUSES_S,
     files: RawFiles = LOCAL,
+    keep: Keep | None = None,
 ) -> list[ShardTask]:
     """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
 
@@ -133,6 +149,7 @@ def plan(
             limits=limits,
             pauses_s=tuple(pauses_s),
             files=files,
+            keep=keep,
         )
         for number in range(-(-len(ordered) // samples_per_shard))
     ]

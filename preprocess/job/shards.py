@@ -339,9 +339,10 @@ def _split_job(
         label_names=raw.label_names,
         settings=job_settings(sources, encoder, size, limits)
         | ({"val": options.division.to_dict()} if options.division and name in (TRAIN, VAL) else {})
+        | ({"keep": options.keep.text} if options.keep else {})
         | ({"clips": clips_settings(options.cutting)} if options.cutting else {}),
     )
-    tasks = plan(raw.name, folder, sources, encoder, size, limits, options.pauses_s, files)
+    tasks = plan(raw.name, folder, sources, encoder, size, limits, options.pauses_s, files, options.keep)
     return SplitJob(folder, info, tasks, raw.missing.get(name, []), attached_to(encoder), options)
 
 

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from maskstream.preprocess.executors.base import Executor
 from maskstream.preprocess.raw.file_state import FileState
 from maskstream.preprocess.raw.files import LOCAL, is_same
@@ -26,6 +28,7 @@ from maskstream.shards.format.dataset import (
     list_versions,
     read_dataset_json,
 )
+from maskstream.shards.format.part_writer import parquet_bytes
 from maskstream.shards.format.records import READERS, RECORDS, Records, ShardRecord
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import DatasetInfo, Reject
@@ -41,9 +44,11 @@ from .options import JobOptions
 from .plan import ShardTask
 from .progress import Progress
 from .report import Effort, check_rejects, make_report
-from .task import WrittenShard, recorded_rejects, recorded_sources, shard_files
+from .task import WrittenShard, recorded_rejects, recorded_sources, recorded_unkept, shard_files
 from .verification import about, verify_split
 
+UNKEPT_LIST = "unkept.parquet"
+"""The file of a split that lists what a rule left out."""
 log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}(?:\.e\d+)?\.(tar|idx|{SUMS[1:]})")
@@ -284,8 +289,13 @@ class SplitJob:
 
         Raises DatasetError if too many sources were rejected, UnfinishedError if a record is gone.
         """
-        read = self._records.firsts(self.tasks)
-        rejects = [*self._missing, *(reject for one in read if one is not None for reject in recorded_rejects(one))]
+        rejects, unkept = [*self._missing], list[Reject]()
+        for read in self._records.firsts(self.tasks):
+            if read is not None:
+                rejects += recorded_rejects(read)
+                unkept += recorded_unkept(read)
+        if unkept and len(rejects) + len(unkept) == self._n_listed:
+            raise DatasetError(f"{self.folder}: none of {self._n_listed} sources is kept, as {unkept[0].reason}")
         if len(rejects) == self._n_listed:
             common = Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).most_common(3)
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
@@ -294,8 +304,19 @@ class SplitJob:
         self.output.remove_leftovers()  # of processes that were killed in this run
         for name, data in self._attached.items():
             self.output.publish(name, data)
+        self._list_unkept(unkept)
         finish_split(self.output, self.info, self._written(), rejects)
         self._rejects = rejects
+
+    def _list_unkept(self, unkept: Sequence[Reject]) -> None:
+        """Write which sources a rule left out, and why."""
+        if self._options.keep is None:
+            self.output.remove([UNKEPT_LIST])
+            return
+        ordered = sorted(unkept, key=lambda one: one.source)
+        columns = {"source": [one.source for one in ordered], "reason": [one.reason for one in ordered]}
+        schema = pa.schema([("source", pa.string()), ("reason", pa.string())])
+        self.output.publish(UNKEPT_LIST, parquet_bytes(pa.table(columns, schema=schema)))
 
     def _written(self) -> Iterator[ShardRecord]:
         """The records of the shards, in the order of their names; few are in memory at a time."""

@@ -25,7 +25,7 @@ from maskstream.shards.members.text import json_member
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.output import Sizes
 
-from .judge import Judge, Judged
+from .judge import UNKEPT, Judge, Judged
 from .plan import ShardTask, sample_key
 from .report import Effort, EffortClock
 
@@ -34,19 +34,22 @@ from .report import Effort, EffortClock
 class WrittenShard:
     """The record of a shard task: the shard, the rejects, the states of each source's files when it was encoded, in the
     order of the task, and what it cost. The shard is None, without a tar, if every source was rejected. Records of
-    earlier versions have no effort.
+    earlier versions have no effort. unkept: samples that a rule left out, which are no rejects.
     """
 
     shard: ShardRecord | None
     rejects: tuple[Reject, ...] = ()
     sources: tuple[tuple[FileState, ...], ...] = ()
     effort: Effort | None = None
+    unkept: tuple[Reject, ...] = ()
 
     def to_parts(self) -> list[dict[str, Any]]:
         read = {
             "sources": [[state.to_json() for state in files] for files in self.sources],
             "rejects": [asdict(reject) for reject in self.rejects],
         }
+        if self.unkept:
+            read[UNKEPT] = [asdict(one) for one in self.unkept]
         written = {"shard": None if self.shard is None else self.shard.to_json()}
         return [read, written, *([] if self.effort is None else [self.effort.to_json()])]
 
@@ -55,7 +58,13 @@ class WrittenShard:
         read, written, *others = parts
         shard = None if written["shard"] is None else ShardRecord.from_json(written["shard"])
         effort = Effort.from_json(others[0]) if others else None
-        return cls(shard=shard, rejects=recorded_rejects(read), sources=recorded_sources(read), effort=effort)
+        return cls(
+            shard=shard,
+            rejects=recorded_rejects(read),
+            sources=recorded_sources(read),
+            effort=effort,
+            unkept=recorded_unkept(read),
+        )
 
     def stands(self, sizes: Sizes) -> bool:
         """Whether the output holds the tar at its recorded size, its idx and its checksums."""
@@ -74,6 +83,11 @@ def shard_files(tar: str) -> tuple[str, str, str]:
 def recorded_rejects(read: dict[str, Any]) -> tuple[Reject, ...]:
     """The rejects in the first part of a record."""
     return tuple(Reject(**reject) for reject in read["rejects"])
+
+
+def recorded_unkept(read: dict[str, Any]) -> tuple[Reject, ...]:
+    """What a rule left out, in the first part of a record."""
+    return tuple(Reject(**one) for one in read.get(UNKEPT, ()))
 
 
 def recorded_sources(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
@@ -100,7 +114,13 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
         if first is None and task.sha256 is not None:
             raise ShardError(f"{task.name}: none of its sources can be used now, so the damaged shard is not replaced")
         shard = None if first is None else write_shard(task.path, chain([first], samples), task.sha256)
-    return WrittenShard(shard=shard, rejects=tuple(rejects), sources=tuple(sources), effort=clock.effort())
+    return WrittenShard(
+        shard=shard,
+        rejects=tuple(one for one in rejects if one.stage != UNKEPT),
+        sources=tuple(sources),
+        effort=clock.effort(),
+        unkept=tuple(one for one in rejects if one.stage == UNKEPT),
+    )
 
 
 def _samples(
@@ -146,7 +166,10 @@ def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
     task.crashes.check(source.id)
     try:
         with limited(source.id, task.limits, report, size_bytes=_size(source)):
-            return encoded_sample(source, task.encoder)
+            sample = encoded_sample(source, task.encoder)
+            if task.keep is not None and (why := task.keep.why_not(sample.members)):
+                raise RejectError(UNKEPT, why)
+            return sample
     finally:
         report(source.id)
 

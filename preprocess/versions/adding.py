@@ -128,6 +128,8 @@ def add_sources(
         raise ValueError(
             "--append takes whole files; make clips of new files as splits of their own (`maskstream merge`)"
         )
+    if options.keep is not None:
+        raise ValueError("--append writes all samples; curate the split afterwards (`maskstream curate --keep`)")
     listing, settings = chosen_dataset(dataset, options.settings)
     options = replace(options, settings=settings)
     known = {} if options.division is None else _known(out)

@@ -51,6 +51,7 @@ def state_places(record: WrittenShard) -> dict[str, int] | None:
     They are in the order of the plan, by a hash of the sources' ids. Those of erased samples are empty.
     """
     ids = [reject.source for reject in record.rejects]
+    ids += [one.source for one in record.unkept]
     ids += [row.source for row in record.shard.rows if row.source] if record.shard is not None else []
     places = [number for number, files in enumerate(record.sources) if files]
     ordered = sorted(ids, key=lambda name: (xxhash.xxh3_64_intdigest(name.encode()), name))

@@ -161,6 +161,16 @@ MaxClip = Annotated[
         show_default=False,
     ),
 ]
+KeepText = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        metavar="RULE",
+        help="Write only pictures and clips that meet a rule, as 'motion>0.01 and dark<0.5' (docs/curation.md); "
+        "unkept.parquet lists the others.",
+        show_default=False,
+    ),
+]
 ExecutorName = Annotated[
     str,
     typer.Option(
@@ -231,6 +241,7 @@ def shards(
     clips: ClipsBy = None,
     min_clip: MinClip = None,
     max_clip: MaxClip = None,
+    keep: KeepText = None,
     executor: ExecutorName = "local",
     address: Address = None,
     parts: Parts = None,
@@ -249,6 +260,7 @@ def shards(
     --finish (docs/cluster.md). A part that was killed is run again; N may change.
     """
     from maskstream.preprocess import PROFILES, make_shards
+    from maskstream.preprocess.curate import KeepRule
     from maskstream.preprocess.job.options import JobOptions
     from maskstream.preprocess.job.plan import JobPart
     from maskstream.preprocess.job.progress import Progress, ProgressBar, ProgressFile
@@ -283,6 +295,7 @@ def shards(
         clips=clips,
         min_clip=min_clip,
         max_clip=max_clip,
+        keep=None if keep is None else KeepRule(keep),
     )
     if executor == "slurm":
         if metrics is not None:
