@@ -20,6 +20,8 @@ from .s3_double import s3_double
 
 SHARD_SIZES = (5, 2, 4)
 
+torch.set_num_threads(1)  # tests run side by side, a process for each core
+
 settings.register_profile("busy", deadline=None, derandomize=True)  # a machine that is busy is no failure
 settings.load_profile("busy")
 

