@@ -185,7 +185,7 @@ def main() -> None:
         told("hard cuts, to the frame", numbers[True], set(begins[CUT]))
         told("fades, within half a second", numbers[False], {*begins[FADE_OUT], *begins[FADE_IN]}, near=FADE)
         print(
-            f"most memory of finding and writing the film {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MB"
+            f"most memory of writing the film and finding {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MB"
         )
         plain = spent(lambda: encode_plainly(path, Path(folder) / "plain.mp4", PROFILES["train"].short_side))
         print(f"CPU s: finding {finding:.1f}, encoding alone {plain:.1f}")
@@ -195,7 +195,7 @@ def main() -> None:
 
 def job(raw: Path, out: Path) -> str:
     """Make shards of the folder; returns what became of it."""
-    report = make_shards("folder", raw, out, clips="scenes", workers=0, as_is=True, time_limit=None)
+    report = make_shards("folder", raw, out, clips="scenes", workers=0, as_is=True)
     return json.dumps(report.splits["train"].counts)
 
 

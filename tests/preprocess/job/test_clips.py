@@ -17,6 +17,7 @@ from maskstream.preprocess.encode.video.scenes import find_scenes
 from maskstream.preprocess.job import clips
 from maskstream.preprocess.job.clips import Cutting
 from maskstream.preprocess.job.plan import plan
+from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.manifest import Manifest
@@ -126,6 +127,38 @@ def test_a_file_becomes_the_clips_of_its_scenes(tmp_path, monkeypatch):
     assert contents(tmp_path / "parts") == contents(tmp_path / "one")
     with pytest.raises(ResumeError, match="clips"):
         run(tmp_path / "raw", tmp_path / "one", **how | {"min_clip": 0.5})
+
+
+class Stops(Progress):
+    """Interrupts the run when stretches were compared."""
+
+    phase_name, left = "", 2
+
+    def phase(self, name, total, done=0, unit="sources"):
+        self.phase_name = name
+
+    def advance(self, units):
+        self.left -= self.phase_name == "scenes"
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_looks_at_no_stretch_again_and_worker_processes_write_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "STRETCH_S", 2.0)
+    (tmp_path / "raw").mkdir()
+    film(tmp_path / "raw/a.mp4", [scene(n, 60) for n in range(4)])
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "raw", tmp_path / "out", clips="scenes", progress=Stops())
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/.clips").iterdir()}
+    assert [name.partition("-")[0] for name in sorted(kept)] == ["files", "scenes"]
+    run(tmp_path / "raw", tmp_path / "out", clips="scenes")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/.clips").iterdir()}
+    assert len(after) == 5
+    assert kept.items() <= after.items()
+    run(tmp_path / "raw", tmp_path / "other", clips="scenes", workers=2)
+    assert contents(tmp_path / "other") == contents(tmp_path / "out")
+    assert sources(tmp_path / "out/train") == ["a.mp4:0-2.4", "a.mp4:2.4-4.8", "a.mp4:4.8-7.2", "a.mp4:7.2-"]
 
 
 def test_files_are_cut_after_seconds_and_by_a_list(tmp_path):
