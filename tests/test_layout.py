@@ -276,7 +276,7 @@ NAMES_CODE = {
     "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},
     "train/core/loop.py": {"Tally.from_dict": RUN},
     "train/core/run_folder.py": {"Recipe.from_dict": RUN},
-    "train/exports.py": {"import_module": PACKAGE},
+    "train/targets.py": {"import_module": PACKAGE},
     "train/evaluations.py": {"RunEvaluation.from_dict": RUN},
     "train/papers/__init__.py": {"import_module": PACKAGE},
     "train/recipes.py": {"named": USER},

@@ -118,7 +118,7 @@ class Classifier(Model[BatchT]):
         return self.token_features(batch).float().mean(dim=1)
 
     def _encoded(self, inputs: Tensor) -> Tensor:
-        index = torch.arange(inputs.shape[1], device=inputs.device).expand(len(inputs), -1)
+        index = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[0], -1)
         encoded = cast(Tensor, self.encoder(inputs, index))
         return encoded[:, 1:] if self.config.of.class_token else encoded
 

@@ -64,7 +64,7 @@ class VisibleEncoder(nn.Module):
         x = self.embed[kind](inputs) + self.positions(kind)[visible]
         if self.class_token is None:
             return cast(Tensor, x)
-        return torch.cat((self.class_token.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
+        return torch.cat((self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x), dim=1)
 
 
 class TokenDecoder(nn.Module):

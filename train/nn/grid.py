@@ -138,7 +138,7 @@ def put_tokens(tokens: Tensor, index: Tensor, values: Tensor) -> Tensor:
 
 def row_numbers(index: Tensor) -> Tensor:
     """The number of each row of an index (B, ...), int64 (B, 1, ...), to stand beside it in brackets."""
-    return torch.arange(len(index), device=index.device).view(-1, *[1] * (index.ndim - 1))
+    return torch.arange(index.shape[0], device=index.device).view(-1, *[1] * (index.ndim - 1))
 
 
 def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:

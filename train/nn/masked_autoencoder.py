@@ -203,7 +203,7 @@ class MaskedAutoencoder(Model[BatchT]):
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
         data = self.tokens.media(batch)
-        index = torch.arange(self.tokens.n_tokens, device=data.device).expand(len(data), -1)
+        index = torch.arange(self.tokens.n_tokens, device=data.device).expand(data.shape[0], -1)
         return self.encode(data, index)
 
     def features(self, batch: BatchT) -> Tensor:

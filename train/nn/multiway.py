@@ -144,7 +144,7 @@ class Multiway(nn.Module):
         x = self.embed(self.tokens.inputs(self.tokens.split(image)))
         if hidden is not None:
             x = torch.where(hidden[..., None], self.mask_token.to(x.dtype), x)
-        first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
+        first = self.class_token.to(x.dtype).expand(x.shape[0], 1, -1)
         seen = torch.cat((first, x), dim=1) + self.place
         read = self.ids(ids, torch.arange(ids.shape[1], device=ids.device))
         if self.kind is not None:

@@ -61,7 +61,7 @@ class TokenIds(Dropping):
 
         ValueError, on a CPU, for ids that the table does not have.
         """
-        if not ids.is_cuda and len(ids) and int(ids.max()) >= self.vocabulary:
+        if not is_static(ids) and len(ids) and int(ids.max()) >= self.vocabulary:
             raise ValueError(
                 f"the model has the ids 0 to {self.vocabulary - 1}, got {int(ids.max())}; set model.vocabulary to that "
                 "of the split's tokenizer or more"
@@ -72,6 +72,11 @@ class TokenIds(Dropping):
         """Rows of the table (..., D), with what their places and their segment add, after the layer norm."""
         x = x if self.places is None else x + self.places(places.long())
         return self.dropped(self.norm(x if self.segment is None else x + self.segment))
+
+
+def is_static(x: Tensor) -> bool:
+    """Whether no shape may depend on the values of x: on a CUDA device, and in a graph that is exported."""
+    return x.is_cuda or torch.compiler.is_exporting()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,7 +187,7 @@ class Documents:
             edges=edges,
             longest=longest,
             places=places,
-            lengths=[] if edges.is_cuda else edges.diff().tolist(),
+            lengths=[] if is_static(edges) else edges.diff().tolist(),
             turns=rotations(places, channels) if positions == "rotary" else None,
             penalty=distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
         )
@@ -207,8 +212,8 @@ class Documents:
         if self.turns is not None:
             k = rotate(k, *self.turns)
             q = rotate(q, *(self.turns if asking is None or asking.turns is None else asking.turns))
-        if q.is_cuda:
-            fused = self.penalty is None and not dropout and has_fused(q, windows=self.window is not None)
+        if is_static(q):
+            fused = q.is_cuda and self.penalty is None and not dropout and has_fused(q, windows=self.window is not None)
             return self._fused(q, k, v) if fused else self.padded(q, k, v, dropout)
         lengths = self.lengths
         penalties: list[Tensor | None] = [None] * len(lengths)
@@ -236,9 +241,13 @@ class Documents:
 
     def padded(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         """The same of all T tokens, by one call of the kernel on documents that are padded to the longest."""
-        documents, heads = len(self.edges) - 1, q.shape[1]
+        documents, heads = self.edges.shape[0] - 1, q.shape[1]
         edges = self.edges.long()
-        document = torch.bucketize(torch.arange(len(q), device=q.device), edges[1:], right=True)
+        number = torch.arange(q.shape[0], device=q.device)
+        if torch.compiler.is_exporting():  # ONNX has no bucketize
+            document = (number[:, None] >= edges[1:]).sum(dim=1)
+        else:
+            document = torch.bucketize(number, edges[1:], right=True)
         index = document * self.longest + self.places
         real = (torch.arange(self.longest, device=q.device) < edges.diff()[:, None])[:, None, None]
         mask = real if self.penalty is None else self.penalty.where(real, float("-inf")).to(q.dtype)
@@ -357,7 +366,7 @@ class DocumentAttention(Dropping):
             weight, bias = self.qkv.weight, cast(Tensor | None, self.qkv.bias)
             of_query, of_rest = (None, None) if bias is None else (bias[:width], bias[width:])
             q = F.linear(x[asking.index], weight[:width], of_query).view(len(asking.index), self.heads, -1)
-            k, v = F.linear(x, weight[width:], of_rest).view(len(x), 2, self.heads, -1).unbind(1)
+            k, v = F.linear(x, weight[width:], of_rest).view(x.shape[0], 2, self.heads, -1).unbind(1)
         return cast(Tensor, self.out(documents.attention(q, k, v, asking, self.rate_now).flatten(1)))
 
 

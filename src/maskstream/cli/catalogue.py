@@ -156,14 +156,15 @@ def _model(name: str) -> Model[Any]:
 
 def _export(model: Model[Any]) -> str:
     """What `maskstream export` makes of a run with such a model."""
-    from maskstream.train.exports import counterpart, list_targets
+    from maskstream.train.targets import counterpart, has_features, list_targets
 
     try:
         said = f"`maskstream export` writes it for transformers, as {counterpart(model).name}."
     except ValueError as error:
         said = f"`maskstream export --to hf` refuses it: {error}."
-    timm = list_targets(model).get("timm")
-    return said if timm is None else f"{said} `--to timm` writes its encoder, as {timm}."
+    if (timm := list_targets(model).get("timm")) is not None:
+        said += f" `--to timm` writes its encoder, as {timm}."
+    return f"{said} `--to torch` and `--to onnx` write its features as a graph." if has_features(model) else said
 
 
 @cache

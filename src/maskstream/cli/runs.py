@@ -167,7 +167,7 @@ def beside_baselines(scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The new folder to write.", show_default=False)],
-    to: Annotated[str, typer.Option(help="What reads it: hf (transformers) or timm.")] = "hf",
+    to: Annotated[str, typer.Option(help="What reads it: hf (transformers), timm, torch or onnx.")] = "hf",
     data: Annotated[
         str | None,
         typer.Option(

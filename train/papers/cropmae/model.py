@@ -185,7 +185,7 @@ class CrossAutoencoder(Model[BatchT]):
 
     def predict(self, pair: Pair) -> Tensor:
         """The predicted targets of the second view, (B, M, n_targets)."""
-        every = torch.arange(self.tokens.n_tokens, device=pair.visible.device).expand(len(pair.first), -1)
+        every = torch.arange(self.tokens.n_tokens, device=pair.visible.device).expand(pair.first.shape[0], -1)
         seen = self.bridge(self._encoded(pair.first, every))
         if self.config.key_places:
             seen = torch.cat((seen[:, :1], seen[:, 1:] + self.place), dim=1)
@@ -204,13 +204,13 @@ class CrossAutoencoder(Model[BatchT]):
         """The encoder's output for all patches of all views: (B, V N, D)."""
         views = self.views(batch)
         every = torch.arange(self.tokens.n_tokens, device=views.device).expand(views.shape[0] * views.shape[1], -1)
-        return self.encode(views.flatten(0, 1), every).reshape(len(views), -1, self.config.width)
+        return self.encode(views.flatten(0, 1), every).reshape(views.shape[0], -1, self.config.width)
 
     def token_inputs(self, batch: BatchT) -> Tensor:
         """All patches of all views as the encoder reads them, float32 (B, V N, n_inputs)."""
         views = self.views(batch)
         inputs = self.tokens.inputs(self.tokens.split(views.flatten(0, 1)))
-        return inputs.reshape(len(views), -1, self.tokens.n_inputs)
+        return inputs.reshape(views.shape[0], -1, self.tokens.n_inputs)
 
     def encode(self, view: Tensor, visible: Tensor) -> Tensor:
         """The encoder's output for the tokens `visible` (B, V) of views uint8 (B, H, W, 3): (B, V, D)."""

@@ -244,7 +244,7 @@ class Jepa(Model[BatchT]):
 
     def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
         """What an encoder makes of all tokens: (B, N, D)."""
-        index = torch.arange(self.tokens.n_tokens, device=data.device).expand(len(data), -1)
+        index = torch.arange(self.tokens.n_tokens, device=data.device).expand(data.shape[0], -1)
         return cast(Tensor, encoder(self.tokens.inputs(self.tokens.split(data)), index))
 
 

@@ -68,7 +68,7 @@ class CLIPImages(nn.Module):
     def forward(self, inputs: Tensor, visible: Tensor) -> Tensor:
         """Encodes inputs (B, V, values) of the patches `visible` int64 (B, V) to (B, 1 + V, D)."""
         x = self.embed(inputs) + self.place[visible]
-        x = torch.cat((self.class_token.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
+        x = torch.cat((self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x), dim=1)
         return cast(Tensor, self.stack(self.before(x)))
 
 
@@ -105,7 +105,7 @@ class M3AEEncoder(nn.Module):
     def of_images(self, patches: Tensor, visible: Tensor | None = None) -> Tensor:
         """uint8 patches (B, N, values) to (B, 1 + V, D), a class token first; visible: int64 (B, V), None for all."""
         if visible is None:
-            visible = torch.arange(self.tokens.n_tokens, device=patches.device).expand(len(patches), -1)
+            visible = torch.arange(self.tokens.n_tokens, device=patches.device).expand(patches.shape[0], -1)
         encoded = self.image(self.tokens.inputs(gather_tokens(patches, visible)), visible)
         return cast(Tensor, self.onto[0](encoded) + self.kind[0])
 
@@ -293,7 +293,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch]):
         ids = torch.cat((batch.inputs, of.pair.tokens.long()))
         valid = torch.cat((batch.text.valid, of.pair.valid))
         seen, read = self.encoder.fused(image.repeat(2, 1, 1), self.encoder.of_texts(ids, valid), valid)
-        rows = len(batch.image)
+        rows = batch.image.shape[0]
         hidden = gather_tokens(read[:rows], of.text.target)
         table = self.encoder.embed.ids if self.table is None else self.table
         words = self.words(hidden, table.weight)

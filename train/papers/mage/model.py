@@ -148,7 +148,7 @@ class GenerativeEncoder(Model[ImageBatch]):
         """The logits (B, m, K) of the cells `hidden` bool (B, N), m in each row, in their order; all cells enter the
         encoder, these as blanks.
         """
-        everywhere = torch.arange(self.n, device=ids.device).expand(len(ids), -1)
+        everywhere = torch.arange(self.n, device=ids.device).expand(ids.shape[0], -1)
         return self._predict(self.encode(ids, everywhere, hidden), everywhere, hidden, m)
 
     def _predict(self, encoded: Tensor, visible: Tensor, hidden: Tensor, m: int) -> Tensor:
@@ -180,7 +180,7 @@ class GenerativeEncoder(Model[ImageBatch]):
 
     def token_features(self, batch: ImageBatch) -> Tensor:
         """The encoder's output for all cells, none of them hidden: (B, N, D)."""
-        everywhere = torch.arange(self.n, device=batch.image.device).expand(len(batch), -1)
+        everywhere = torch.arange(self.n, device=batch.image.device).expand(batch.image.shape[0], -1)
         return self.encode(self.ids(batch), everywhere)[:, 1:]
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("vq", "embed", "encoder")

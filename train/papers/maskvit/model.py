@@ -139,7 +139,7 @@ class FrameIdsModel(Model[VideoBatch]):
     def token_inputs(self, batch: VideoBatch) -> Tensor:
         """What the model reads of each cell: its rounded latent, float32 (B, N, channels)."""
         latents = self.vq.rounded(batch.video).flatten(2).transpose(1, 2)
-        return latents.reshape(len(batch), -1, latents.shape[2])
+        return latents.reshape(batch.video.shape[0], -1, latents.shape[2])
 
     def token_features(self, batch: VideoBatch) -> Tensor:
         """The output of the blocks for all cells, none of them hidden: (B, N, D)."""

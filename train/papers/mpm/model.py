@@ -140,7 +140,7 @@ class PoseDecoder(nn.Module):
         frames, joints, dims = self.shape
         x = encoded
         if self.mask_token is not None:
-            x = put_tokens(self.mask_token.to(x.dtype).expand(len(x), frames, -1), seen, x)
+            x = put_tokens(self.mask_token.to(x.dtype).expand(x.shape[0], frames, -1), seen, x)
         return cast(Tensor, self.head(self.stack(x + self.positions())).view(len(x), frames, joints, dims))
 
 
@@ -176,7 +176,7 @@ class PoseModel(Model[PoseBatch]):
 
     def token_features(self, batch: PoseBatch) -> Tensor:
         """The encoder's output for all frames of whole 2-D poses: (B, T, D)."""
-        seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(len(batch.pose_2d), -1)
+        seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(batch.pose_2d.shape[0], -1)
         return cast(Tensor, self.encoder(batch.pose_2d, 0, None, seen))
 
     def token_inputs(self, batch: PoseBatch) -> Tensor:
@@ -225,7 +225,7 @@ class PoseModel(Model[PoseBatch]):
 
     def lifted(self, batch: PoseBatch) -> Tensor:
         """The 3-D poses (B, T, J, 3) of whole 2-D poses."""
-        seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(len(batch.pose_2d), -1)
+        seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(batch.pose_2d.shape[0], -1)
         return cast(Tensor, self.decoder_3d(self.token_features(batch), seen))
 
     def _seen(self, mask: MaskBatch | None) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ Shapes: B clouds of N points, G groups of K points, V of them visible, M hidden,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
@@ -32,8 +33,8 @@ def farthest_points(xyz: Tensor, count: int) -> Tensor:
     """
     if not 1 <= count <= xyz.shape[1]:
         raise ValueError(f"count must lie between 1 and the {xyz.shape[1]} points of a cloud, got {count}")
-    rows = torch.arange(len(xyz), device=xyz.device)
-    chosen = torch.zeros(len(xyz), count, dtype=torch.int64, device=xyz.device)
+    rows = torch.arange(xyz.shape[0], device=xyz.device)
+    chosen = torch.zeros(xyz.shape[0], count, dtype=torch.int64, device=xyz.device)
     nearest = torch.full(xyz.shape[:2], float("inf"), dtype=xyz.dtype, device=xyz.device)
     for i in range(1, count):
         last = xyz[rows, chosen[:, i - 1]]
@@ -46,7 +47,7 @@ def group_points(xyz: Tensor, groups: int, size: int) -> tuple[Tensor, Tensor]:
     """The centres (B, G, 3) in clouds (B, N, 3) and the `size` points nearest to each, relative to it: (B, G, K, 3)."""
     if not 1 <= size <= xyz.shape[1]:
         raise ValueError(f"size must lie between 1 and the {xyz.shape[1]} points of a cloud, got {size}")
-    rows = torch.arange(len(xyz), device=xyz.device)
+    rows = torch.arange(xyz.shape[0], device=xyz.device)
     centres = xyz[rows[:, None], farthest_points(xyz, groups)]
     members = squared_distances(centres, xyz).topk(size, dim=2, largest=False, sorted=False).indices
     return centres, xyz[rows[:, None, None], members] - centres[:, :, None]
@@ -130,7 +131,8 @@ class PointAutoencoder(Model[PointsBatch]):
 
     def cut(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The centres (B, G, 3) and the groups relative to them (B, G, K, 3), float32."""
-        with torch.autocast(points.device.type, enabled=False), torch.no_grad():
+        exact = nullcontext() if torch.compiler.is_exporting() else torch.autocast(points.device.type, enabled=False)
+        with exact, torch.no_grad():  # a graph that is exported has no autocast, and no node for its absence
             return group_points(points[..., :3].float(), self.groups, self.size)
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "place", "encoder")
