@@ -85,9 +85,9 @@ def timm_of(model: Model[Any]) -> TimmCounterpart:
     )
 
 
-def has_features(model: Model[Any]) -> bool:
-    """Whether a model gives a vector of each sample."""
-    return isinstance(model, GivesFeatures)
+def has_graph(model: Model[Any]) -> bool:
+    """Whether a model gives a vector of each sample, and all samples have one grid, as a graph needs."""
+    return isinstance(model, GivesFeatures) and bool(model.grids)
 
 
 def list_targets(model: Model[Any]) -> dict[str, str]:

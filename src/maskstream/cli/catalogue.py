@@ -156,7 +156,7 @@ def _model(name: str) -> Model[Any]:
 
 def _export(model: Model[Any]) -> str:
     """What `maskstream export` makes of a run with such a model."""
-    from maskstream.train.targets import counterpart, has_features, list_targets
+    from maskstream.train.targets import counterpart, has_graph, list_targets
 
     try:
         said = f"`maskstream export` writes it for transformers, as {counterpart(model).name}."
@@ -164,7 +164,7 @@ def _export(model: Model[Any]) -> str:
         said = f"`maskstream export --to hf` refuses it: {error}."
     if (timm := list_targets(model).get("timm")) is not None:
         said += f" `--to timm` writes its encoder, as {timm}."
-    return f"{said} `--to torch` and `--to onnx` write its features as a graph." if has_features(model) else said
+    return f"{said} `--to torch` and `--to onnx` write its features as a graph." if has_graph(model) else said
 
 
 @cache
