@@ -42,6 +42,7 @@ WHY = {
     "1.2), and its predictions are 19% worse than the mean feature: 36 clips of few scenes are too few, and its "
     "settings were not searched",
     "ijepa-tiny": "500 steps of a teacher that moves slowly teach little; it is 9 points above an untrained encoder",
+    "lejepa-tiny": "300 steps of two views of 32 pictures teach little; it is 7 points above an untrained encoder",
     "dmae-tiny": "harmonic interpolation continues the pixels at the edges of hidden tokens, and eleven photographs do "
     "not teach more, also in longer runs (below); it is 30% better than the mean of the visible pixels",
     "mdlm-tiny": "a token that is drawn first is drawn from nothing, where counts always know the one before; "
@@ -54,6 +55,7 @@ Row = dict[str, Any]
 
 SETS = {
     "ijepa-tiny": "fashion-mnist",
+    "lejepa-tiny": "fashion-mnist",
     "maskvit-tiny": "metaworld",
     "mgmae-tiny": "moving-fashion-mnist",
     "medthink-tiny": "scenes-counting",

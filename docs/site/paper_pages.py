@@ -123,6 +123,7 @@ PAPERS = (
         recipes=("ijepa-base", "ijepa-tiny"),
         data="fashion-mnist",
     ),
+    Paper(name="LeJEPA", kind="images", recipes=("lejepa-base", "lejepa-tiny"), data="fashion-mnist"),
     Paper(
         name="CropMAE",
         kind="images, video",

@@ -42,6 +42,7 @@ from maskstream.train.evaluate.features import (
 from maskstream.train.evaluate.patches import nearest_visible
 from maskstream.train.nn.grid import gather_tokens
 
+from .lejepa import LeJepa, LeJepaConfig
 from .model import ImageJepaConfig, Jepa, VideoJepaConfig, blocks_of
 
 MEASURED, AT_ONCE = 256, 32
@@ -131,7 +132,7 @@ def _measured(model: Jepa[Any], batches: Sequence[Any]) -> Score:
 class _Inputs:
     """What an encoder reads, as features."""
 
-    def __init__(self, model: Jepa[Any]) -> None:
+    def __init__(self, model: Jepa[Any] | LeJepa) -> None:
         self._model = model
 
     def features(self, batch: Any) -> Tensor:
@@ -139,13 +140,13 @@ class _Inputs:
         return self._model.token_inputs(batch).flatten(1)
 
 
-def _by_class(model: Jepa[Any], config: DataConfig[Any], data: SplitLocation) -> tuple[Score, ...]:
+def _by_class(model: Jepa[Any] | LeJepa, config: DataConfig[Any], data: SplitLocation) -> tuple[Score, ...]:
     """The share of held-out samples whose neighbours say their class; nothing where samples have no label each."""
     train = trained_on(data)
     if train is data or has_label_lists(data) or not (Manifest.load(data).label >= 0).any():
         return ()
     untrained = model.config.build(model.grids).eval()
-    assert isinstance(untrained, Jepa)
+    assert isinstance(untrained, Jepa | LeJepa)
     encoders: Mapping[str, GivesFeatures] = {
         "": model,
         "an untrained encoder": untrained,
@@ -186,4 +187,38 @@ def _pictures(batch: ImageBatch | VideoBatch) -> Tensor:
     return batch.image if isinstance(batch, ImageBatch) else batch.video[:, 0]
 
 
-EVALUATIONS = {ImageJepaConfig: evaluate, VideoJepaConfig: evaluate}
+def evaluate_views(model: LeJepa, config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
+    """The classes of nearest neighbours, the distance of a sample's views on held-out samples, and neighbours to look
+    at.
+    """
+    views, share = model.config.views, model.config.share
+    with torch.inference_mode():
+        pairs = [model.embeddings(batch) for batch in read_shuffled(config, data, most=MEASURED, size=AT_ONCE)]
+        measured = list(read_shuffled(without_augmentation(config, data), data, most=MEASURED, size=AT_ONCE))
+        features = torch.cat([model.features(batch) for batch in measured])
+    found = torch.cat(pairs)
+    others = torch.stack([found[:, i].roll(i, dims=0) for i in range(views)], dim=1)
+    near, far = (float((x - x.mean(dim=1, keepdim=True)).square().mean()) for x in (found, others))
+    sets = _neighbours(features, torch.cat([_pictures(batch) for batch in measured]), shown)
+    return Evaluation(
+        scores=(
+            *_by_class(model, config, data),
+            Score(
+                name="squared distance of views from their mean",
+                value=near,
+                count=len(found),
+                baselines={"views of other samples": far},
+            ),
+        ),
+        notes=Spread.of(features).to_dict(),
+        examples=(Pictures(title="Nearest neighbours", reading=NEAREST_READING, sets=sets),),
+        loss=TrainingLoss(
+            name="The squared distance of views, and how far embeddings are from a Gaussian",
+            baseline="a Gaussian that knows no sample",
+            value=(1 - share) * (1 - 1 / views) + share * (2 * torch.pi) ** 0.5 * (1 - 3**-0.5),
+        ),
+        learns="The encoder learns by giving views of one sample the same place in a Gaussian of all samples.",
+    )
+
+
+EVALUATIONS = {ImageJepaConfig: evaluate, VideoJepaConfig: evaluate, LeJepaConfig: evaluate_views}

@@ -1,0 +1,164 @@
+"""LeJEPA (Balestriero and LeCun, 2025): views of a picture are drawn together, and their embeddings to a Gaussian.
+
+There is no teacher, no predictor and no stop-gradient. What keeps the embeddings apart is SIGReg, sketched isotropic
+Gaussian regularisation: along random directions they are compared with a standard Gaussian by the statistic of Epps and
+Pulley (1983), which is smooth and bounded.
+
+Shapes: B samples of V views, D the encoder's width, P that of an embedding, S directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.train.core.distributed import world_size
+from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, widen
+from maskstream.train.nn.encoder_decoder import VisibleEncoder
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
+from maskstream.train.nn.objectives import rows_of_all_ranks
+from maskstream.train.nn.transformer import BlockSizes
+
+FARTHEST, POINTS = 3.0, 17
+"""The statistic is an integral over [-FARTHEST, FARTHEST]; POINTS of its integrand, which is even, lie from 0 on."""
+
+
+def epps_pulley(x: Tensor, farthest: float = FARTHEST, points: int = POINTS) -> Tensor:
+    """The statistic of Epps and Pulley of N numbers against a standard Gaussian, float (...), of x float (N, ...).
+
+    N times the integral of |c(t) - g(t)|^2 g(t) by the trapezoid rule, c being the characteristic function of the
+    numbers and g(t) = exp(-t^2 / 2) that of the Gaussian. Of Gaussian numbers its mean is about 1 for any N.
+    """
+    t = torch.linspace(0, farthest, points, dtype=x.dtype, device=x.device)
+    gaussian = (-t.square() / 2).exp()
+    angles = x.unsqueeze(-1) * t
+    apart = (angles.cos().mean(dim=0) - gaussian).square() + angles.sin().mean(dim=0).square()
+    return 2 * len(x) * torch.trapezoid(apart * gaussian, t, dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeJepaConfig(ModelConfig[ImageBatch]):
+    """The sizes of encoder and projector; the defaults are those of ViT-B.
+
+    hidden: the width of the projector's two hidden layers. embedding: that of what it makes. slices: how many random
+    directions a step takes. share: that of SIGReg in the loss; the rest is the distance of views. views: how many of a
+    sample are compared. eps: of all layer norms. positions: see ImagePositions.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+    positions: ImagePositions = "columns"
+    hidden: int = 2048
+    embedding: int = 128
+    slices: int = 1024
+    share: float = 0.02
+    views: int = 4
+
+    def __post_init__(self) -> None:
+        self.need_heads(of=2)
+        self.need_least("depth", "mlp_ratio", "hidden", "embedding", "slices")
+        self.need_choices(positions=ImagePositions)
+        if self.views < 2:
+            raise ValueError(f"views are compared with each other, so 2 or more, got views={self.views}")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share is that of SIGReg in the loss, between 0 and 1, got {self.share}")
+
+    def check(self, data: DataConfig[ImageBatch]) -> None:
+        """ValueError for data with another number of views."""
+        if (views := getattr(data, "views", 1)) != self.views:
+            raise ValueError(f"model.views={self.views} of a sample are compared, got data.views={views}; set both")
+
+    def make(self, grids: Grids) -> LeJepa:
+        """See ModelConfig."""
+        return LeJepa(self, grids)
+
+
+class LeJepa(Model[ImageBatch]):
+    """The encoder, and the projector that training alone needs."""
+
+    whole_graph = True
+
+    def __init__(self, config: LeJepaConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.tokens = ImageTokens(grids["image"], "pixels", c.positions)
+        self.encoder = VisibleEncoder(
+            [self.tokens.n_inputs], [self.tokens.positions(c.width)], BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps)
+        )
+        widths = (c.width, c.hidden, c.hidden)
+        layers = [
+            part
+            for before, after in pairwise(widths)
+            for part in (nn.Linear(before, after), nn.BatchNorm1d(after, track_running_stats=False), nn.ReLU())
+        ]
+        self.projector = nn.Sequential(*layers, nn.Linear(c.hidden, c.embedding))
+
+    def loss(self, batch: ImageBatch) -> Losses:
+        """The squared distance of each view's embedding from the mean of its sample's, and SIGReg of each view; both of
+        the samples of all ranks, whose statistics the projector also takes.
+        """
+        found, share = self.embeddings(batch), self.config.share
+        near = (found - found.mean(dim=1, keepdim=True)).square().mean()
+        count = torch.full_like(near, len(batch.key)).detach()
+        return Losses(
+            parts={
+                "views": LossPart(total=near * count, weight=count, share=1 - share),
+                "sigreg": LossPart(total=self.sigreg(found) * count, weight=count, share=share),
+            }
+        )
+
+    def embeddings(self, batch: ImageBatch) -> Tensor:
+        """What the projector makes of the views of each sample, float32 (B, V, P); in training of all ranks."""
+        rows = self.features(batch)
+        if self.training and world_size() > 1:
+            rows = rows_of_all_ranks(rows)
+        made = widen(self.projector(rows))
+        return made.reshape(-1, self.config.views, made.shape[1])
+
+    def sigreg(self, found: Tensor) -> Tensor:
+        """The mean of the statistic over views and random directions, of embeddings (B, V, P)."""
+        with torch.autocast(found.device.type, enabled=False):
+            directions = torch.randn(found.shape[2], self.config.slices, device=found.device).to(found)
+            if self.training and world_size() > 1:
+                dist.broadcast(directions, 0)
+            return epps_pulley(found @ (directions / directions.norm(dim=0))).mean()
+
+    def reconstructed(self, batch: ImageBatch) -> ImageBatch:
+        """The batch as it is: no part of it is hidden, and embeddings have no pixels."""
+        return batch
+
+    def token_inputs(self, batch: ImageBatch) -> Tensor:
+        """All tokens of a batch as the encoder reads them, float32 (B * V, N, n_inputs)."""
+        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
+
+    def token_features(self, batch: ImageBatch) -> Tensor:
+        """The encoder's output for all tokens of a batch: (B * V, N, D)."""
+        inputs = self.token_inputs(batch)
+        index = torch.arange(self.tokens.n_tokens, device=inputs.device).expand(len(inputs), -1)
+        return cast(Tensor, self.encoder(inputs, index))
+
+    def watched(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """What the encoder makes of all tokens of each view: (B * V, N, D)."""
+        return {"features": self.token_features(batch).float()}
+
+    encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "encoder")
+    """What its features are made by."""
+
+    @property
+    def feature_width(self) -> int:
+        """The width of `features`."""
+        return self.config.width
+
+    def features(self, batch: ImageBatch) -> Tensor:
+        """The mean of the encoder's output over all tokens, float32 (B * V, D)."""
+        return widen(self.token_features(batch)).mean(dim=1)
