@@ -1,8 +1,8 @@
 """torch's DataLoader over any data set of one's own, whose collate function adds the masks that a model takes.
 
-python collates.py     # pip install transformers; the data are random numbers
+python collates.py     # pip install transformers
 
-Each function gives a model of transformers and the loader of its batches: `model(**batch)`.
+The data are random numbers. Each function gives a model of transformers and the loader of its batches: `model(**batch)`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """torchdata's nodes decode files in threads: each becomes a clip with its mask, as a loader would make it.
 
-python torchdata_nodes.py FOLDER     # pip install torchdata; a folder of mp4 files
+Needs torchdata, and files: python torchdata_nodes.py folder/*.mp4
 """
 
 from __future__ import annotations
@@ -32,5 +32,5 @@ def batches(files: Sequence[Path], epoch: int = 0, batch_size: int = 4, threads:
 
 
 if __name__ == "__main__":
-    for batch in batches(sorted(Path(sys.argv[1]).glob("*.mp4"))):
+    for batch in batches([Path(name) for name in sys.argv[1:]]):
         print(batch.key, tuple(batch.video.shape), tuple(batch.mask.visible.shape))

@@ -1,6 +1,6 @@
 """webdataset reads anyone's tars of videos, and each sample becomes a clip with its mask, as a loader would make it.
 
-python webdataset_masks.py 'clips-{000000..000099}.tar'     # pip install 'maskstream[webdataset]'
+python webdataset_masks.py data/shards/k400/train/*.tar     # pip install 'maskstream[webdataset]'
 
 Nothing is indexed and nothing written. A clip that cannot be decoded is left out, with a warning.
 """
@@ -33,5 +33,5 @@ def batches(tars: str | Sequence[str], epoch: int = 0, batch_size: int = 4) -> I
 
 
 if __name__ == "__main__":
-    for batch in batches(sys.argv[1]):
+    for batch in batches(sys.argv[1:]):
         print(batch.key, tuple(batch.video.shape), tuple(batch.mask.visible.shape))
