@@ -2,7 +2,7 @@
 
 python collates.py     # pip install transformers
 
-The data are random numbers. Each function gives a model of transformers and the loader of its batches: `model(**batch)`.
+The data are random numbers. Each function gives a model of transformers and the loader of what it takes.
 """
 
 from __future__ import annotations
