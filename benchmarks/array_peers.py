@@ -88,7 +88,10 @@ def texts(data: Path, media: Path) -> Iterator[Contest]:
 
     def hf_datasets() -> Make:
         datasets = importlib.import_module("datasets")
-        table = datasets.Dataset.from_dict({"tokens": [one.tolist() for one in ids]}).with_format("numpy")
+        datasets.disable_progress_bars()
+        made = datasets.Dataset.from_dict({"tokens": ids}, datasets.Features(tokens=[datasets.Value("uint16")]))
+        made.save_to_disk(data / "text/arrow")  # so that files are mapped, and nothing of them is checked
+        table = datasets.load_from_disk(data / "text/arrow").with_format("numpy")
 
         def make(items: Items) -> Iterator[Tensor]:
             for first in range(0, len(items), TEXT_BATCH):
