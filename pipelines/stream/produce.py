@@ -311,7 +311,8 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted]
 
 
 class Threads(NamedTuple):
-    """The threads of this process that make rows, and the one that joins them to batches.
+    """The threads of this process that make rows, and the one that joins them to batches; a batch whose rows are one
+    task is joined by the former.
 
     A loader keeps them over its epochs: native libraries never give back all that they take for a new thread, so
     threads for each epoch would be a leak of 2 kB an epoch.
@@ -339,16 +340,25 @@ def batches_from_threads(
     began = os.getpid()
     plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Announced[RequestT] | None]]()
     begun: deque[tuple[Begun[DraftT], Future[Made[HostT]]]] = deque()
+    # Drawing beside a thread that fills small rows makes both wait for the interpreter again and again.
+    before = maker.sampler.together > 1
+
+    def draw(most: int) -> None:
+        while len(soon) < most and (plan := next(plans_left, None)) is not None:
+            soon.append((plan, maker.drawn_ahead(plan)))
+
     try:
         while True:
+            if before:
+                draw(AHEAD + prefetch - len(begun))
             while len(begun) < prefetch:
                 plan, drawn = soon.popleft() if soon else (next(plans_left, None), None)
                 if plan is None:
                     break
                 batch = maker.start(threads.rows, plan, drawn)
-                begun.append((batch, threads.batches.submit(maker.join, plan, batch)))
-            while len(soon) < AHEAD and (plan := next(plans_left, None)) is not None:
-                soon.append((plan, maker.drawn_ahead(plan)))
+                joining = threads.rows if len(batch.rows) == 1 else threads.batches
+                begun.append((batch, joining.submit(maker.join, plan, batch)))
+            draw(AHEAD)
             if not begun:
                 return
             if (error := begun[0][1].exception()) is not None:
