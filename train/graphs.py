@@ -179,7 +179,7 @@ def _write_onnx(program: ExportedProgram, names: list[str], path: Path) -> None:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         said = str(cause).strip().partition("\n")[0]
-        raise ValueError(f"torch cannot translate this graph to ONNX ({said}); --to torch works") from error
+        raise ValueError(f"torch cannot translate this graph to ONNX ({said}); try --to torch") from error
     assert made is not None
     made.save(path)
 
