@@ -52,7 +52,7 @@ PAPERS = (
         name="VideoMAE",
         kind="video",
         schemes=("tube",),
-        recipes=("videomae-base", "videomae-small", "videomae-tiny"),
+        recipes=("videomae-base", "videomae-small", "sparse-tiny", "videomae-tiny"),
         data="sample",
     ),
     Paper(

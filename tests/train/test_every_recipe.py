@@ -39,6 +39,7 @@ QUANTISER = (
 )
 CUTS = {
     "videomae": (*CLIP, *SIZES, *DECODER),
+    "sparse": (*CLIP, *SIZES, *DECODER),
     "mgmae": (*CLIP, *SIZES, *DECODER),
     "videomae2": (*CLIP, *SIZES, *DECODER),
     "audiomae": (*SPECTROGRAM, *SIZES, *DECODER, "batch_size=2"),
