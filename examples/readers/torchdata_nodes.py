@@ -1,6 +1,8 @@
 """torchdata's nodes decode files in threads: each becomes a clip with its mask, as a loader would make it.
 
-Needs torchdata, and files: python torchdata_nodes.py folder/*.mp4
+python torchdata_nodes.py FILES     # pip install torchdata
+
+FILES are videos, such as folder/*.mp4.
 """
 
 from __future__ import annotations

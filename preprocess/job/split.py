@@ -311,7 +311,6 @@ class SplitJob:
     def _list_unkept(self, unkept: Sequence[Reject]) -> None:
         """Write which sources a rule left out, and why."""
         if self._options.keep is None:
-            self.output.remove([UNKEPT_LIST])
             return
         ordered = sorted(unkept, key=lambda one: one.source)
         columns = {"source": [one.source for one in ordered], "reason": [one.reason for one in ordered]}
@@ -359,7 +358,7 @@ class SplitJob:
         ours = [name for name, match in found if match and match[1] in names]
         self._check_strange(set(ours))
         self.output.remove([DATASET_JSON])
-        self.output.remove([*ours, *(name for name in there if is_index(name))])
+        self.output.remove([*ours, *(name for name in there if is_index(name) or name == UNKEPT_LIST)])
         self._records.discard()
         self.output.remove_leftovers()
 

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 STEPS = 20
 """How many steps a training takes whose command names none."""
 SPLIT = "data/shards/sample/train"
+FILES = "runs/examples/files/*.mp4"
+"""Videos as files: members of the first shard of that split."""
 ENV = os.environ | {"PATH": f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(ROOT / ".venv")}
 BUCKET = """
 import os, subprocess, sys, tempfile
@@ -89,6 +91,8 @@ def first_hour() -> Iterator[str]:
 def examples() -> Iterator[str]:
     """The trainers, readers and notebooks, as their heads say."""
     yield "python -m pip install -q transformers lightning accelerate ipykernel jupytext nbconvert"
+    folder = FILES.rpartition("/")[0]
+    yield f"mkdir -p {folder} && tar -xf \"$(ls {SPLIT}/*.tar | head -1)\" -C {folder} --wildcards '*.mp4'"
     scripts = [path for room in ("trainers", "readers") for path in sorted((ROOT / "examples" / room).glob("*.py"))]
     for script in scripts:
         called = re.search(
@@ -97,7 +101,7 @@ def examples() -> Iterator[str]:
         if called is None:  # a part of others
             continue
         yield from needed(script)
-        words = called[2].replace("data/shards/k400/train", SPLIT).replace("DATA", SPLIT)
+        words = called[2].replace("data/shards/k400/train", SPLIT).replace("DATA", SPLIT).replace("FILES", FILES)
         yield f"{called[1]}{script.relative_to(ROOT)} {words.replace('OUT', f'runs/examples/{script.stem}').strip()}"
     for notebook in sorted((ROOT / "examples/notebooks").glob("*.py")):
         made = f"runs/examples/{notebook.stem}.ipynb"
