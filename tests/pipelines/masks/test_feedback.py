@@ -27,6 +27,7 @@ def lines(what: str, code: int = 0) -> list[object]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_worker_draws_with_the_scores_that_the_trainer_published() -> None:
     rows = lines("worker")
     versions = [v for _, found, _ in rows for v in found]
@@ -45,6 +46,7 @@ def test_no_read_mixes_two_versions() -> None:
     assert lines("torn") == [[0, 0]]
 
 
+@pytest.mark.slow
 def test_only_the_trainer_publishes_and_the_memory_has_no_name() -> None:
     refused, (version, name) = lines("one-way", code=-9)
     assert "only the process that made the channel publishes" in refused

@@ -63,12 +63,13 @@ def killed_at(moments, pool, made):
         yield one, pids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "kills"),
     [
         (1, [signal.SIGKILL]),
-        pytest.param(2, [signal.SIGSEGV, signal.SIGSTOP], marks=pytest.mark.slow),
-        pytest.param(4, [signal.SIGKILL, signal.SIGKILL], marks=pytest.mark.slow),
+        (2, [signal.SIGSEGV, signal.SIGSTOP]),
+        (4, [signal.SIGKILL, signal.SIGKILL]),
     ],
 )
 def test_killed_and_stopped_workers_are_replaced_and_change_nothing(numbered, caplog, workers, kills):
@@ -156,6 +157,7 @@ def test_processes_that_cannot_start_are_an_error_that_names_the_batch(numbered,
     assert capfd.readouterr().err.count("TypeError") == pools.TRIES
 
 
+@pytest.mark.slow
 def test_a_thread_that_waits_for_a_batch_ends_when_the_pool_is_closed(numbered):
     maker = numbered.maker(poison=dict.fromkeys(range(80), "hang"))
     pool = pool_of(maker, 1)
@@ -169,6 +171,7 @@ def test_a_thread_that_waits_for_a_batch_ends_when_the_pool_is_closed(numbered):
     assert pool.pids == [0]
 
 
+@pytest.mark.slow
 def test_many_workers_start_in_turns_and_only_for_a_batch(numbered, monkeypatch, caplog):
     monkeypatch.setattr(pools, "_AT_ONCE", 1)
     monkeypatch.setattr(pools, "cores", lambda: 2)
@@ -206,6 +209,7 @@ def test_a_process_that_cannot_be_started_is_an_outage(numbered, monkeypatch):
     pool.close()
 
 
+@pytest.mark.slow
 def test_a_seek_drops_what_was_asked_for_before(numbered):
     maker = numbered.maker()
     wanted = undisturbed(numbered, 6)
@@ -222,6 +226,7 @@ def test_a_seek_drops_what_was_asked_for_before(numbered):
     pool.close()
 
 
+@pytest.mark.slow
 def test_a_loader_goes_on_after_a_kill_and_counts_it(uneven):
     settings = {
         "clip": VideoClip(frames=2, stride=4, size=32),

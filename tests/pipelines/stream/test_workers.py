@@ -102,6 +102,7 @@ def running(uneven, tmp_path):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed_and_leave_nothing(running):
     process, workers = running
     assert not any(gone(pid, 0.1) for pid in workers)
@@ -110,6 +111,7 @@ def test_workers_end_when_their_parent_is_killed_and_leave_nothing(running):
     assert not left_in_memory({process.pid, *workers})
 
 
+@pytest.mark.slow
 def test_there_are_no_named_semaphores_that_a_killed_group_would_leave(running):
     process, workers = running
     lines = [line for pid in (process.pid, *workers) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
@@ -117,6 +119,7 @@ def test_there_are_no_named_semaphores_that_a_killed_group_would_leave(running):
     assert [line for line in lines if "/dev/shm" in line and not line.endswith("(deleted)")] == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_the_parents_and_ends_everything(running):
     process, workers = running
     os.killpg(process.pid, signal.SIGINT)
@@ -127,6 +130,7 @@ def test_ctrl_c_is_the_parents_and_ends_everything(running):
     assert all(gone(pid) for pid in workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_program_that_ends_within_an_iteration_says_nothing(split, tmp_path, workers):
     script = tmp_path / "left.py"

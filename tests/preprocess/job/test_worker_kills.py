@@ -105,6 +105,7 @@ def test_fifty_killed_workers_leave_nothing(raw, tmp_path, workers, kills):
     check_kills(raw, tmp_path, workers, kills)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["the job", "its group"])
 def test_sigterm_ends_like_ctrl_c(raw, tmp_path, to):
     out = tmp_path / "out"
@@ -126,6 +127,7 @@ def test_sigterm_ends_like_ctrl_c(raw, tmp_path, to):
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_killed_job_takes_its_workers_along(raw, tmp_path):
     begun = time.monotonic()
     with subprocess.Popen(

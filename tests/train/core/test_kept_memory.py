@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import json, resource, torch
 from maskstream.train.core.process import kept_memory
@@ -18,6 +20,7 @@ for device in ("cuda", "cpu"):
 """
 
 
+@pytest.mark.slow
 def test_on_the_cpu_a_tensor_takes_the_memory_of_the_one_before_until_the_context_ends():
     """By the page faults of making a tensor and freeing it."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, check=True)

@@ -264,9 +264,8 @@ assert not [name for name in names if "gloo" in name], names  # one that is aliv
 """
 
 
-@pytest.mark.parametrize(
-    "weights_of", ["damaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("even", "uneven"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("weights_of", ["damaged", "even", "uneven"])
 def test_two_ranks_train_what_one_trains_on_the_whole_batch(trainer, synthetic_loader, tmp_path, weights_of):
     """Also where the ranks' batches weigh 3 and 7, which a mean of their means would not know, and where the last
     checkpoint is damaged. In float32 on every machine: bf16 rounds the halves of a batch otherwise than the whole.

@@ -25,6 +25,7 @@ def trainer(recipe, synthetic_loader, tmp_path):
     return build
 
 
+@pytest.mark.slow
 def test_a_second_training_is_refused_at_once_and_one_that_was_killed_is_in_nobodys_way(
     eleven, tmp_path, capfd, monkeypatch
 ):

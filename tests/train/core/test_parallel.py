@@ -168,6 +168,7 @@ def trained(number, out, *, fields=None, loader=None, **options):
     return int(output.split("begun after step ")[1].split()[0])
 
 
+@pytest.mark.slow
 def test_a_thread_of_gloo_that_is_at_work_when_a_group_ends_aborts_nobody():
     """Also where something keeps the group, so that its threads live until the interpreter has ended."""
     codes, output = ended(["-c", BUSY], 2)
@@ -338,7 +339,8 @@ def test_a_killed_run_with_dropout_goes_on_bit_by_bit(tmp_path, number, parallel
     assert numbers(killed) == numbers(whole)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_loader_that_fails_on_one_rank_ends_all_with_a_checkpoint(tmp_path, parallel):
     codes, output = ranks(2, tmp_path, loader={"fails_at": 4}, parallel=parallel)
     assert codes == [1, 1], output
