@@ -151,7 +151,7 @@ def _words(sample: Mapping[str, Any], n: int) -> np.ndarray[Any, np.dtype[np.int
         return np.array([SPECIAL if word is None else int(word) for word in sample["word_ids"]], np.int64)
     if "special_tokens_mask" not in sample:
         raise ValueError(
-            f"a text says not which of its tokens are special: it has {', '.join(sample)}; call the tokenizer with "
+            f"a text does not say which of its tokens are special: it has {', '.join(sample)}; call the tokenizer with "
             "return_special_tokens_mask=True, or add its word_ids()"
         )
     return np.where(np.asarray(sample["special_tokens_mask"]) != 0, SPECIAL, np.arange(n))
