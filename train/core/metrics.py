@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from numpy.lib.stride_tricks import sliding_window_view
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maskstream.shards.errors import ResumeError
@@ -265,24 +266,46 @@ class SampleLosses:
         self._begins = np.load(self._path, mmap_mode="r").offset
 
 
+AROUND = 10
+"""The steps before and behind a step with whose losses its own are compared."""
+
+
 def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
-    """The `count` samples with the largest losses of a run: (step from 1, place in its batches from 0, loss), the worst
-    first. A loss that is not finite is the worst of all. Empty for a run that recorded none.
+    """The `count` samples whose losses are furthest above the median of the steps around theirs: (step from 1, place in
+    its batches from 0, loss), the worst first. A loss that is not finite is the worst of all. Empty for a run that
+    recorded none.
     """
     path = run / SAMPLE_LOSSES
-    if not path.exists():
+    if not path.exists() or not count:
         return []
-    found: list[tuple[float, int, int]] = []
     losses = np.load(path, mmap_mode="r")
-    for first in range(0, len(losses), 4096):  # a run of months does not fit into memory
-        block = np.nan_to_num(np.asarray(losses[first : first + 4096]), nan=np.inf, posinf=np.inf)
-        flat = block.ravel()
-        for at in np.argpartition(flat, -min(count, flat.size))[-count:] if count else ():
-            step, place = divmod(int(at), block.shape[1])
-            if flat[at]:
-                found.append((float(flat[at]), first + step + 1, place))
+    found: list[tuple[float, int, int]] = []
+    for first in range(0, len(losses), _BLOCK):  # a run of months does not fit into memory
+        begin = max(first - AROUND, 0)
+        near = np.array(losses[begin : first + _BLOCK + AROUND])
+        done = near.any(axis=1)
+        near[~done] = np.nan
+        usual = np.full(len(near) + 2 * AROUND, np.nan)
+        usual[AROUND:-AROUND] = _median(near)
+        usual = np.nan_to_num(_median(sliding_window_view(usual, 2 * AROUND + 1)))
+        over = np.where(done[:, None], np.nan_to_num(near, nan=np.inf) - usual[:, None], -np.inf)
+        over = over[first - begin : first - begin + _BLOCK]
+        best = np.argpartition(over, -min(count, over.size), axis=None)[-count:]
+        places = [divmod(int(at), over.shape[1]) for at in best]
+        found += [(float(over[at]), first + at[0] + 1, at[1]) for at in places if over[at] > -np.inf]
         found = sorted(found, key=lambda one: (-one[0], one[1:]))[:count]
-    return [(step, place, loss) for loss, step, place in found]
+    return [(step, place, float(losses[step - 1, place])) for _, step, place in found]
+
+
+_BLOCK = 4096
+
+
+def _median(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The median of each row without what is NaN; NaN for a row of nothing else."""
+    some = ~np.isnan(rows).all(axis=1)
+    found = np.full(len(rows), np.nan, np.float32)
+    found[some] = np.nanmedian(rows[some], axis=1)
+    return found
 
 
 WINDOW = 20

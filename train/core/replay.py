@@ -22,12 +22,9 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import local_path
 
 from .checkpoint import CHECKPOINTS, STATE, list_checkpoints
-from .metrics import StepMetrics
+from .metrics import AROUND, StepMetrics
 from .recipe import Recipe, check_modality, find_channels, with_channel
 from .run_folder import DATA, run_recipe, run_settings
-
-AROUND = 10
-"""The steps before and behind a step with whose losses its own is compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -179,7 +179,9 @@ def test_losses_of_samples_are_those_of_each_alone(run: Path, tmp_path: Path) ->
         ]
     np.testing.assert_allclose(recorded[0], alone, rtol=1e-4)
     (step, place, loss), *_ = worst_samples(out, 3)
-    assert loss == recorded.max() == recorded[step - 1, place]
+    over = recorded - np.median(np.median(recorded, axis=1))
+    assert (step - 1, place) == divmod(int(over.argmax()), 4)
+    assert loss == recorded[step - 1, place]
     done = CliRunner().invoke(app, ["replay", str(out), "--worst", "1", "--json"])
     told = json.loads(done.output)["worst_samples"]
     key = [key for batch in replay(out, step).batches for key in batch.key][place]
@@ -202,3 +204,16 @@ def test_a_hundred_steps_of_three_kinds_of_runs(recipe: str, modality: str, tmp_
     append(split, other)
     remove(split, replay(run, 1).batches[0].key[:1])
     assert [digests(run, step + 1) for step in range(33, -1, -1)] == seen[::-1]
+
+
+def test_the_worst_samples_stand_out_from_the_steps_around(tmp_path: Path) -> None:
+    """Not the first ones, whose losses are the largest; what is not finite is the worst, what is not done is none."""
+    rng = np.random.default_rng(0)
+    losses = np.linspace(9, 1, 6000)[:, None] + rng.uniform(0, 0.1, (6000, 4))
+    losses[4096, 2], losses[5000, 1], losses[30, 3] = losses[4096, 2] + 2, np.nan, losses[30, 3] + 1
+    losses[5500:] = 0
+    np.save(tmp_path / SAMPLE_LOSSES, losses.astype(np.float32))
+    found = worst_samples(tmp_path, 3)
+    assert [(step, place) for step, place, _ in found] == [(5001, 1), (4097, 2), (31, 3)]
+    assert found[1][2] == np.float32(losses[4096, 2])
+    assert worst_samples(tmp_path / "none", 3) == []
