@@ -58,7 +58,7 @@ def _worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> 
             card = figures.sample(own, row)
             named = f"{card.key}, {camera}" if camera else card.key
             cards.append(replace(card, title=f"{named}: {loss:.4g} in step {one.step}"))
-    words = f"{plural(len(worst), 'sample')}, whose losses stand out most from the steps around, the worst first."
+    words = f"{plural(len(worst), 'sample')} whose losses stand out most from the steps around, the worst first."
     return Section(title="Worst samples", words=words, cards=tuple(cards))
 
 
