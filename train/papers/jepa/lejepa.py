@@ -127,7 +127,7 @@ class LeJepa(Model[ImageBatch]):
 
     def sigreg(self, found: Tensor) -> Tensor:
         """The mean of the statistic over views and random directions, of embeddings (B, V, P)."""
-        with torch.autocast(found.device.type, enabled=False):
+        with torch.autocast("cuda" if found.is_cuda else "cpu", enabled=False):
             directions = torch.randn(found.shape[2], self.config.slices, device=found.device).to(found)
             if self.training and world_size() > 1:
                 dist.broadcast(directions, 0)
