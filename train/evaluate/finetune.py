@@ -51,7 +51,10 @@ from .labels import LabelsConfig, draw_mixture, label_loss, need_labels
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
 READING = "Held-out samples, with the model's class under each."
-CONFUSED = "What the model says of the samples of each class: a row is a class, and bright is often."
+CONFUSED = (
+    "A row is a class, from the first down, and a column what the model says, from the left; the brighter, the more of "
+    "the class's samples."
+)
 COUNTED = 1000
 """The most samples whose lists of classes are counted for the baseline."""
 _AT_ONCE = 64
