@@ -283,7 +283,7 @@ def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
     for first in range(0, len(losses), _BLOCK):  # a run of months does not fit into memory
         begin = max(first - AROUND, 0)
         near = np.array(losses[begin : first + _BLOCK + AROUND])
-        done = near.any(axis=1)
+        done = np.asarray(near.any(axis=1))
         near[~done] = np.nan
         usual = np.full(len(near) + 2 * AROUND, np.nan)
         usual[AROUND:-AROUND] = _median(near)
