@@ -36,6 +36,7 @@ CASES = {
     "mpm-tiny": ("pose", ("torch", "onnx")),
     "pointmae-tiny": ("points", ("torch", "onnx")),
     "avsiam-tiny": ("audiovisual", ("torch", "onnx")),
+    "maskvit-tiny": ("video", ("torch", "onnx")),
 }
 PAIRS = [(name, to) for name, (_, targets) in CASES.items() for to in targets]
 SCRIPT = """

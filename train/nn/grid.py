@@ -146,18 +146,18 @@ def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
 
     grid, window: tokens along each axis; L is the number of tokens of a window.
     """
-    n = len(grid)
-    split = x.reshape(len(x), *(side for g, w in zip(grid, window, strict=True) for side in (g // w, w)), x.shape[-1])
+    n, sides = len(grid), (side for g, w in zip(grid, window, strict=True) for side in (g // w, w))
+    split = x.reshape(x.shape[0], *sides, x.shape[-1])
     order = (*range(1, 2 * n, 2), *range(2, 2 * n + 1, 2))
-    return split.permute(0, *order, 2 * n + 1).reshape(len(x), -1, prod(window), x.shape[-1])
+    return split.permute(0, *order, 2 * n + 1).reshape(x.shape[0], -1, prod(window), x.shape[-1])
 
 
 def from_windows(windows: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
     """The inverse of `to_windows`: the tokens of the grid, (B, N, D)."""
     n = len(grid)
-    split = windows.reshape(len(windows), *(g // w for g, w in zip(grid, window, strict=True)), *window, -1)
+    split = windows.reshape(windows.shape[0], *(g // w for g, w in zip(grid, window, strict=True)), *window, -1)
     order = [axis for i in range(1, n + 1) for axis in (i, n + i)]
-    return split.permute(0, *order, 2 * n + 1).reshape(len(windows), prod(grid), -1)
+    return split.permute(0, *order, 2 * n + 1).reshape(windows.shape[0], prod(grid), -1)
 
 
 class Windows(nn.Module):

@@ -112,7 +112,8 @@ class FrameIdsModel(Model[VideoBatch]):
         x = self.embed(ids) + self.places()
         for i, block in enumerate(self.blocks):
             window = self.windows[i % 2]
-            x = from_windows(block(to_windows(x, self.grid, window)), self.grid, window)
+            windows = to_windows(x, self.grid, window)
+            x = from_windows(block(windows.flatten(0, 1)).view(windows.shape), self.grid, window)
         return cast(Tensor, x)
 
     def predict(self, ids: Tensor, hidden: Tensor, m: int) -> Tensor:
