@@ -28,6 +28,7 @@ from .nn.foreign import bert_counterpart, hf_counterpart
 from .nn.masked_autoencoder import MaskedAutoencoder
 from .nn.media_tokens import ImageTokens, SpectrogramTokens
 from .nn.token_model import TokenModel
+from .nn.transformer import BlockSizes
 from .papers import tables
 
 EXTRA = "pip install 'maskstream[export]'"
@@ -72,17 +73,8 @@ def timm_of(model: Model[Any]) -> TimmCounterpart:
             return found
     if not isinstance(model, MaskedAutoencoder) or not isinstance(model.tokens, ImageTokens | SpectrogramTokens):
         raise ValueError(f"timm's VisionTransformer reads pictures and spectrograms, got a {type(model).__name__}")
-    c, tokens = model.config, model.tokens
-    return timm_counterpart(
-        model.encoder,
-        extent=tokens.extent,
-        patch=tokens.patch,
-        depth=c.depth,
-        heads=c.heads,
-        mlp_ratio=c.mlp_ratio,
-        eps=c.eps,
-        channels=3 if isinstance(tokens, ImageTokens) else 1,
-    )
+    c = model.config
+    return timm_counterpart(model.encoder, model.tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
 
 
 def has_graph(model: Model[Any]) -> bool:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .encoder_decoder import VisibleEncoder
 from .layouts import AUTHORS_IMAGE, HF_IMAGE_FILE, Layout
+from .media_tokens import ImageTokens, SpectrogramTokens
+from .transformer import BlockSizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,36 +96,28 @@ class TimmCounterpart:
 
 
 def timm_counterpart(
-    encoder: VisibleEncoder,
-    *,
-    extent: tuple[int, ...],
-    patch: tuple[int, ...],
-    depth: int,
-    heads: int,
-    mlp_ratio: int,
-    eps: float,
-    channels: int,
+    encoder: VisibleEncoder, tokens: ImageTokens | SpectrogramTokens, sizes: BlockSizes
 ) -> TimmCounterpart:
     """An encoder of pictures, or of spectrograms as pictures of one channel, as timm has it.
 
-    extent: rows and columns of pixels. ValueError for norms with another epsilon than timm's.
+    ValueError for norms with another epsilon than timm's.
     """
-    if eps != TIMM_EPS:
-        raise ValueError(f"timm's vision transformers have norms with eps={TIMM_EPS:g}, got {eps:g}")
+    if sizes.eps != TIMM_EPS:
+        raise ValueError(f"timm's vision transformers have norms with eps={TIMM_EPS:g}, got {sizes.eps:g}")
     positions = encoder.positions().detach()
-    state = encoder_state(encoder, patch, hf=False)
+    state = encoder_state(encoder, tokens.patch, hf=False)
     if encoder.class_token is not None:
         positions = torch.cat((torch.zeros_like(positions[:1]), positions))
     state["pos_embed"] = positions[None].clone()
     width = positions.shape[1]
     arguments = {
-        "img_size": list(extent),
-        "patch_size": list(patch),
-        "in_chans": channels,
+        "img_size": list(tokens.extent),
+        "patch_size": list(tokens.patch),
+        "in_chans": 3 if isinstance(tokens, ImageTokens) else 1,
         "embed_dim": width,
-        "depth": depth,
-        "num_heads": heads,
-        "mlp_ratio": mlp_ratio,
+        "depth": sizes.depth,
+        "num_heads": sizes.heads,
+        "mlp_ratio": sizes.mlp_ratio,
         "class_token": encoder.class_token is not None,
         "global_pool": "avg",
         "fc_norm": False,

@@ -3,7 +3,7 @@ authors published.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.nn.counterpart import Counterpart, TimmCounterpart, encoder_state, timm_counterpart
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.media_tokens import ImageTokens, VideoTokens
-from maskstream.train.nn.transformer import Stack
+from maskstream.train.nn.transformer import BlockSizes, Stack
 
 from .model import Jepa, RotaryEncoder, RotaryPredictor, VideoJepa
 
@@ -100,20 +100,10 @@ def to_vjepa2(model: VideoJepa) -> Counterpart:
 
 def to_timm(model: Jepa[BatchT]) -> TimmCounterpart:
     """The teacher of a model of pictures as timm has it."""
-    teacher, c = model.teacher, model.config
-    tokens: object = model.tokens
+    teacher, tokens, c = model.teacher, cast(object, model.tokens), model.config
     assert isinstance(teacher, VisibleEncoder)
     assert isinstance(tokens, ImageTokens)
-    return timm_counterpart(
-        teacher,
-        extent=tokens.extent,
-        patch=tokens.patch,
-        depth=c.depth,
-        heads=c.heads,
-        mlp_ratio=c.mlp_ratio,
-        eps=c.eps,
-        channels=3,
-    )
+    return timm_counterpart(teacher, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
 
 
 HF: Mapping[type[nn.Module], Callable[[Any], Counterpart]] = {Jepa: to_ijepa, VideoJepa: to_vjepa2}
