@@ -23,13 +23,14 @@ from .checkpoint_write import CheckpointWriter
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
 from .guard import MOST_ROLLBACKS, SLOWER, CollapseError, Guard
-from .metrics import SampleLosses, TrainProgress
+from .metrics import TrainProgress
 from .optimiser import Average, build_optimiser
 from .parallel import compile_parts, divide, gathered_root, over_ranks, recompute_blocks
 from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
 from .recipe import Recipe, find_channels, publish_scores
 from .results import Launched, Results, Rollback, Tally, TrainResult
 from .run_folder import DATA, RunWriter, run_settings
+from .sample_losses import SampleLosses
 from .step import Batches, EndlessBatches, Stepper, StepSettings, TrainingBatch
 from .timing import StepProfile
 from .trackers import Trackers, check_trackers

@@ -22,9 +22,10 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.url import local_path
 
 from .checkpoint import CHECKPOINTS, STATE, list_checkpoints
-from .metrics import AROUND, StepMetrics
+from .metrics import StepMetrics
 from .recipe import Recipe, check_modality, find_channels, with_channel
 from .run_folder import DATA, run_recipe, run_settings
+from .sample_losses import AROUND
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 import torch
 
-from .metrics import MetricsLog, SampleLosses, StepMetrics, TrainProgress
+from .metrics import MetricsLog, StepMetrics, TrainProgress
+from .sample_losses import SampleLosses
 from .step import LossScale, StepReport, StepWork
 from .timing import PARTS, peak_memory
 from .trackers import Trackers

@@ -443,9 +443,10 @@ def replay(
     """
     from maskstream.modalities import modality_of
     from maskstream.pages.replay import write_replay
-    from maskstream.train.core.metrics import read_metrics, worst_samples
+    from maskstream.train.core.metrics import read_metrics
     from maskstream.train.core.replay import replay as made_again
     from maskstream.train.core.replay import worst_steps
+    from maskstream.train.core.sample_losses import worst_samples
 
     metrics = read_metrics(run / "metrics.jsonl")
     if worst and not metrics:

@@ -21,8 +21,9 @@ from maskstream.preprocess.versions import append, remove
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import read_metrics, replay, train
-from maskstream.train.core.metrics import SAMPLE_LOSSES, StepMetrics, worst_samples
+from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.replay import worst_steps
+from maskstream.train.core.sample_losses import SAMPLE_LOSSES, worst_samples
 from maskstream.train.core.step import Stepper
 
 from ...pipelines.every_modality import write_split

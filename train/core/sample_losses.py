@@ -1,0 +1,93 @@
+"""sample_losses.npy: the loss of each sample of each step of a run, and the samples that stand out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from maskstream.shards.errors import ResumeError
+from maskstream.shards.stores.local_files import space_for
+
+SAMPLE_LOSSES = "sample_losses.npy"
+
+
+class SampleLosses:
+    """The losses of the samples of each step in the file sample_losses.npy of a run, float32 (steps, samples), in the
+    order of `replay`'s batches; a step that is not done is 0. A step that a restart repeats is written again.
+    """
+
+    def __init__(self, run: Path, steps: int) -> None:
+        self._path, self._steps, self._begins = run / SAMPLE_LOSSES, steps, 0
+
+    def write(self, step: int, losses: npt.NDArray[np.float32]) -> None:
+        """Writes a step, counted from 1. Raises StoreError if the disk is full, ResumeError if its size has changed."""
+        with space_for(self._path):
+            if not self._begins:
+                self._begin(losses.size)
+            with self._path.open("r+b") as file:
+                file.seek(self._begins + (step - 1) * losses.nbytes)
+                file.write(losses.tobytes())
+
+    def _begin(self, samples: int) -> None:
+        """Makes the file, or makes one of a shorter plan as long as this run's; holes take no space."""
+        shape = (self._steps, samples)
+        before = np.load(self._path, mmap_mode="r") if self._path.exists() else None
+        if before is not None and before.shape[1] != samples:
+            raise ResumeError(
+                f"{self._path} has {before.shape[1]} samples a step, and the run has {samples}; move the file away, or "
+                "leave out --losses"
+            )
+        if before is None or before.shape != shape:
+            begun = self._path.with_suffix(".part")
+            made = np.lib.format.open_memmap(begun, mode="w+", dtype=np.float32, shape=shape)
+            if before is not None:
+                kept = min(len(before), self._steps)
+                made[:kept] = before[:kept]
+            made.flush()
+            begun.replace(self._path)
+        self._begins = np.load(self._path, mmap_mode="r").offset
+
+
+AROUND = 10
+"""The steps before and behind a step with whose losses its own are compared."""
+
+
+def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
+    """The `count` samples whose losses are furthest above the median of the steps around theirs: (step from 1, place in
+    its batches from 0, loss), the worst first. A loss that is not finite is the worst of all. Empty for a run that
+    recorded none.
+    """
+    path = run / SAMPLE_LOSSES
+    if not path.exists() or not count:
+        return []
+    losses = np.load(path, mmap_mode="r")
+    found: list[tuple[float, int, int]] = []
+    for first in range(0, len(losses), _BLOCK):  # a run of months does not fit into memory
+        begin = max(first - AROUND, 0)
+        near = np.array(losses[begin : first + _BLOCK + AROUND])
+        done = np.asarray(near.any(axis=1))
+        near[~done] = np.nan
+        usual = np.full(len(near) + 2 * AROUND, np.nan)
+        usual[AROUND:-AROUND] = _median(near)
+        usual = np.nan_to_num(_median(sliding_window_view(usual, 2 * AROUND + 1)))
+        over = np.where(done[:, None], np.nan_to_num(near, nan=np.inf) - usual[:, None], -np.inf)
+        over = over[first - begin : first - begin + _BLOCK]
+        best = np.argpartition(over, -min(count, over.size), axis=None)[-count:]
+        places = [divmod(int(at), over.shape[1]) for at in best]
+        found += [(float(over[at]), first + at[0] + 1, at[1]) for at in places if over[at] > -np.inf]
+        found = sorted(found, key=lambda one: (-one[0], one[1:]))[:count]
+    return [(step, place, float(losses[step - 1, place])) for _, step, place in found]
+
+
+_BLOCK = 4096
+
+
+def _median(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The median of each row without what is NaN; NaN for a row of nothing else."""
+    some = ~np.isnan(rows).all(axis=1)
+    found = np.full(len(rows), np.nan, np.float32)
+    found[some] = np.nanmedian(rows[some], axis=1)
+    return found
