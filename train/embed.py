@@ -1,12 +1,12 @@
 """The features of all samples of a split, as a table in Parquet."""
 
 import logging
-import os
+import shutil
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.stores.local_files import sync_folder
+from maskstream.shards.stores.local_files import publishing, remove_leftovers, sole_writer, sync_folder
 from maskstream.shards.stores.url import local_path
 
 from .core.export import find_files, load_model, part_name, weights_sum
@@ -32,10 +32,12 @@ from .exports import split_of_run
 log = logging.getLogger(__name__)
 
 FeatureType = Literal["float32", "float16"]
-FILE_ROWS = 1 << 20
-"""The most samples of a file, by default."""
+FILE_ROWS = 1 << 16
+"""The most samples of a file, by default: what an interrupted job repeats."""
 GROUP_ROWS = 4096
 """The most samples of a row group, which are in memory at once."""
+NEXT = "next"
+"""The metadata of a file that name the first batch, and its first row, that are in no file yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +48,28 @@ class Embedded:
     samples: int
     width: int
     skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Samples of a batch, but for those that are written or could not be read. end: the row of the batch after them."""
+
+    batch: int
+    keys: list[str]
+    labels: Tensor
+    features: Tensor
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The whole files so far. batch, row: the first batch and its first row that are in none."""
+
+    files: tuple[Path, ...] = ()
+    samples: int = 0
+    width: int = 0
+    batch: int = 0
+    row: int = 0
 
 
 def embed_run(
@@ -64,10 +88,12 @@ def embed_run(
     A row has the sample's `key`, its `label` int64 (-1 without one) and its `features`, a list of D numbers of `dtype`.
     A split of more than `file_rows` samples is written to several files: `features-00000-of-00003.parquet` and so on.
     The order does not depend on batch size, workers or device. Nothing is augmented, no token is hidden. At most some
-    thousand samples are in memory, and the files get their names when all are whole. Their metadata say which weights
-    and which version of the split they are of.
+    thousand samples are in memory. Files get their names when all are whole; until then they are in `.features.partial`
+    beside `out`, and the same call after a kill goes on after the last whole one. Their metadata say which weights and
+    which version of the split they are of.
 
-    ValueError for a model without features, a split of another modality, an `out` that is there or is no .parquet.
+    ValueError for a model without features, a split of another modality, an `out` that is there or is no .parquet, and
+    for unfinished files of other weights, samples or options.
     """
     run, out = local_path(run, "the run"), local_path(out, "out")
     if dtype not in get_args(FeatureType):
@@ -91,19 +117,27 @@ def embed_run(
         "version": str(split.version),
         "fingerprint": split.fingerprint,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder, compute_threads(device):
-        with closing(_rows(model, config, split, batch_size, device, workers)) as rows:
-            made, samples, width = _write(_tables(rows, file_rows, dtype, about), Path(folder), file_rows)
-        files = tuple(out.parent / part_name(out.name, part, len(made)) for part in range(len(made)))
-        for path, name in zip(made, files, strict=True):
+    about |= {"dtype": dtype, "batch_size": str(batch_size), "file_rows": str(file_rows)}
+    folder = out.parent / f".{out.stem}.partial"
+    with sole_writer(folder):
+        made = _read_made(folder, about)
+        if made.files:
+            log.info("%s has %d of %d samples; the job goes on after these", folder, made.samples, len(split))
+        with compute_threads(device), closing(_rows(model, config, split, batch_size, device, workers, made)) as rows:
+            made = _write(rows, folder, made, file_rows, dtype, about)
+        files = [out.parent / part_name(out.name, part, len(made.files)) for part in range(len(made.files))]
+        for path, name in reversed(list(zip(made.files, files, strict=True))):  # what a kill leaves are the first ones
             path.replace(name)
+    shutil.rmtree(folder)
+    if not files:
+        raise ValueError("no sample of the split could be read, so there are no features")
     sync_folder(out.parent)
+    samples = made.samples
     if samples < len(split):
         log.warning(
             "%d of %d samples of %s could not be read and are left out", len(split) - samples, len(split), split
         )
-    return Embedded(files=files, samples=samples, width=width, skipped=len(split) - samples)
+    return Embedded(files=tuple(files), samples=samples, width=made.width, skipped=len(split) - samples)
 
 
 def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
@@ -119,67 +153,94 @@ def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
     return table["key"].to_pylist(), torch.from_numpy(values), torch.from_numpy(table["label"].to_numpy().copy())
 
 
+def _read_made(folder: Path, about: Mapping[str, str]) -> _Made:
+    """The whole files that an earlier call left in `folder`. ValueError if they are not what this call would write."""
+    remove_leftovers(folder)
+    made = _Made()
+    for path in sorted(folder.glob("*.parquet")):
+        told = {name.decode(): value.decode() for name, value in pq.read_metadata(path).metadata.items()}
+        if wrong := [
+            f"{name} {told.get(name)}, not {value}" for name, value in about.items() if told.get(name) != value
+        ]:
+            raise ValueError(
+                f"{folder} holds unfinished features of {'; '.join(wrong)}: delete it, or give another out"
+            )
+        batch, row = map(int, told[NEXT].split())
+        samples = made.samples + pq.read_metadata(path).num_rows
+        made = _Made((*made.files, path), samples, int(told["width"]), batch, row)
+    return made
+
+
 def _rows(
-    model: GivesFeatures, config: DataConfig[Any], split: Manifest, size: int, device: torch.device, workers: int
-) -> Generator[tuple[list[str], Tensor, Tensor], None, None]:
-    """The keys, labels and features of the samples of each batch, in the order of the split. Where a sample could not
+    model: GivesFeatures,
+    config: DataConfig[Any],
+    split: Manifest,
+    size: int,
+    device: torch.device,
+    workers: int,
+    made: _Made,
+) -> Generator[_Rows, None, None]:
+    """The samples of each batch, in the order of the split, from the first that is not made. Where a sample could not
     be read, the loader gives another one: it is left out.
     """
     packed = isinstance(config, PackedData)
     options: Any = {"shuffle": False, "device": "cpu", "workers": workers, "rank": 0, "world_size": 1}
-    seen: set[str] = set()
-    place = 0
+    seen = {key for path in made.files if packed for key in pq.read_table(path, columns=["key"])["key"].to_pylist()}
+    begin = 0 if packed else made.row
     with closing(config.whole().loader(split, batch_size=1 if packed else size, **options)) as loader:
-        for batch in loader:
+        if made.batch == len(loader):
+            return
+        loader.seek(0, made.batch)
+        for number, batch in enumerate(loader, start=made.batch):
             real = [True] * len(batch) if batch.weight is None else (batch.weight > 0).tolist()
             if packed:
                 kept = [row for row, key in enumerate(batch.key) if real[row] and key not in seen]
                 seen.update(batch.key)
             else:
-                own = split.keys(range(place, min(place + len(batch), len(split))))
+                own = split.keys(range(number * size, min(number * size + len(batch), len(split))))
                 kept = [row for row, key in enumerate(own) if batch.key[row] == key]
-                place += len(batch)
             with torch.no_grad():
                 found = model.features(batch.to(device)).float().cpu()
-            yield [batch.key[row] for row in kept], batch.label[kept], found[kept]
+            end, kept, begin = len(kept), kept[begin:], 0
+            yield _Rows(number, [batch.key[row] for row in kept], batch.label[kept], found[kept], end)
 
 
 def _tables(
-    rows: Iterator[tuple[list[str], Tensor, Tensor]], file_rows: int, dtype: FeatureType, about: Mapping[str, str]
-) -> Iterator[pa.Table]:
-    """Row groups, none of which lies in two files of `file_rows`."""
+    batches: Iterator[_Rows], file_rows: int, dtype: FeatureType, about: Mapping[str, str]
+) -> Iterator[tuple[pa.Table, tuple[int, int]]]:
+    """Row groups, none of which lies in two files of `file_rows`, with the first batch and its first row after each."""
     waiting: list[pa.Table] = []
     count, left = 0, file_rows
-    for keys, labels, features in rows:
-        values = pa.array(features.numpy().astype(dtype).ravel())
-        kind = pa.list_(values.type, features.shape[1])
-        names = {"key": pa.array(keys, pa.string()), "label": pa.array(labels.numpy())}
+    for rows in batches:
+        values = pa.array(rows.features.numpy().astype(dtype).ravel())
+        kind = pa.list_(values.type, rows.features.shape[1])
+        names = {"key": pa.array(rows.keys, pa.string()), "label": pa.array(rows.labels.numpy())}
         columns = {**names, "features": pa.FixedSizeListArray.from_arrays(values, type=kind)}
         waiting.append(pa.table(columns).replace_schema_metadata(dict(about)))
-        count += len(keys)
+        count += len(rows.keys)
         while count >= (size := min(GROUP_ROWS, left)):
             table = pa.concat_tables(waiting)
-            yield table.slice(0, size)
-            waiting, count, left = [table.slice(size)], count - size, left - size or file_rows
+            count -= size
+            yield table.slice(0, size), (rows.batch, rows.end - count)
+            waiting, left = [table.slice(size)], left - size or file_rows
     if count:
-        yield pa.concat_tables(waiting)
+        yield pa.concat_tables(waiting), (rows.batch + 1, 0)
 
 
-def _write(tables: Iterator[pa.Table], folder: Path, file_rows: int) -> tuple[list[Path], int, int]:
-    """Writes row groups to files of `file_rows` rows; returns these, the number of rows and the width of a feature."""
-    made: list[Path] = []
-    samples, width = 0, 0
-    with ExitStack() as files:
-        for table in tables:
-            if samples % file_rows == 0:
-                files.close()
-                made.append(folder / f"{len(made)}.parquet")
-                stream = files.enter_context(made[-1].open("xb"))
-                files.callback(os.fsync, stream.fileno())
-                files.callback(stream.flush)
-                writer = files.enter_context(pq.ParquetWriter(stream, table.schema, compression="zstd"))
-            writer.write_table(table, row_group_size=len(table))
-            samples, width = samples + len(table), table.schema.field("features").type.list_size
-    if not made:
-        raise ValueError("no sample of the split could be read, so there are no features")
-    return made, samples, width
+def _write(
+    batches: Iterator[_Rows], folder: Path, made: _Made, file_rows: int, dtype: FeatureType, about: Mapping[str, str]
+) -> _Made:
+    """Writes row groups to files of `file_rows` rows each, after those that are made."""
+    tables = _tables(batches, file_rows, dtype, about)
+    for first in tables:
+        path, rows = folder / f"{len(made.files):08d}.parquet", 0
+        with publishing(path) as stream, pq.ParquetWriter(stream, first[0].schema, compression="zstd") as writer:
+            for table, end in chain([first], tables):
+                writer.write_table(table, row_group_size=len(table))
+                rows, after = rows + len(table), end
+                if rows == file_rows:
+                    break
+            width = table.schema.field("features").type.list_size
+            writer.add_key_value_metadata({NEXT: f"{after[0]} {after[1]}", "width": str(width)})
+        made = _Made((*made.files, path), made.samples + rows, width, *after)
+    return made

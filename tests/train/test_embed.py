@@ -21,18 +21,19 @@ CPU = torch.device("cpu")
 def batches(sizes, width=3):
     """Batches of rows whose numbers say where they stand."""
     begin = 0
-    for size in sizes:
+    for number, size in enumerate(sizes):
         at = torch.arange(begin, begin + size)
-        yield [f"k{i}" for i in at.tolist()], at, at[:, None] + torch.arange(width) / 4
+        yield embed._Rows(number, [f"k{i}" for i in at.tolist()], at, at[:, None] + torch.arange(width) / 4, size)
         begin += size
 
 
 @pytest.mark.parametrize("file_rows", [1, 7, 10, 23, 24, 100])
 def test_rows_keep_their_order_in_files_and_groups_of_any_size(tmp_path, monkeypatch, file_rows):
     monkeypatch.setattr(embed, "GROUP_ROWS", 4)
-    tables = embed._tables(batches([5, 0, 1, 9, 8]), file_rows, "float16", {"recipe": "x"})
-    made, samples, width = embed._write(tables, tmp_path, file_rows)
-    assert (samples, width, len(made)) == (23, 3, -(-23 // file_rows))
+    done = embed._write(batches([5, 0, 1, 9, 8]), tmp_path, embed._Made(), file_rows, "float16", {"recipe": "x"})
+    made = done.files
+    assert (done.samples, done.width, len(made)) == (23, 3, -(-23 // file_rows))
+    assert embed._read_made(tmp_path, {"recipe": "x"}) == done
     assert [pq.read_metadata(one).num_rows for one in made[:-1]] == [file_rows] * (len(made) - 1)
     found = pa.concat_tables(pq.read_table(one) for one in made)
     assert found["key"].to_pylist() == [f"k{i}" for i in range(23)]
@@ -81,6 +82,49 @@ def model_data(run):
     from maskstream.train.core.run_folder import run_recipe
 
     return run_recipe(run).data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mae-tiny", "native-tiny"])
+def test_a_job_that_ended_anywhere_goes_on_with_the_same_rows(tmp_path, monkeypatch, name):
+    split = write_split("image", tmp_path / "data")
+    train(
+        name,
+        split,
+        tmp_path / "run",
+        steps=1,
+        set=CUTS["mae"] if name == "mae-tiny" else CUTS["native"],
+        device="cpu",
+        threads=1,
+        progress=False,
+    )
+    options = {"batch_size": 3, "file_rows": 4, "device": CPU}
+    whole = embed_run(tmp_path / "run", split, tmp_path / "whole.parquet", **options)
+    wanted, published = read_features(tmp_path / "whole.parquet"), embed.publishing
+    for ends_at in (0, len(whole.files) - 1):
+        out, begun = tmp_path / f"{ends_at}.parquet", []
+
+        def publish(path, begun=begun, ends_at=ends_at):
+            begun.append(path)
+            if len(begun) > ends_at:
+                raise KeyboardInterrupt
+            return published(path)
+
+        monkeypatch.setattr(embed, "publishing", publish)
+        with pytest.raises(KeyboardInterrupt):
+            embed_run(tmp_path / "run", split, out, **options)
+        monkeypatch.setattr(embed, "publishing", lambda path, begun=begun: (begun.append(path), published(path))[1])
+        assert not out.exists()
+        if ends_at:
+            with pytest.raises(ValueError, match=r"unfinished features of dtype float32, not float16"):
+                embed_run(tmp_path / "run", split, out, dtype="float16", **options)
+        again = embed_run(tmp_path / "run", split, out, **options)
+        assert len(begun) == len(whole.files) + 1
+        assert (again.samples, len(again.files)) == (whole.samples, len(whole.files))
+        found = read_features(out)
+        assert found[0] == wanted[0]
+        assert torch.equal(found[1], wanted[1])
+        assert not list(tmp_path.glob(".*.partial"))
 
 
 @pytest.mark.slow

@@ -201,14 +201,15 @@ def embed(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples that the encoder sees at once.")] = 64,
     file_rows: Annotated[
         int, typer.Option(min=1, help="The most samples of a file; a larger split is written to several.")
-    ] = 1 << 20,
+    ] = 1 << 16,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 for threads of this one.")] = 0,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Write the features of all samples of a split, in its order, as Parquet: key, label and a vector each.
 
-    Nothing is augmented and no token is hidden. `maskstream.train.embed.read_features` reads them.
+    Nothing is augmented and no token is hidden. The same command after a kill goes on where it was, but for one file.
+    `maskstream.train.embed.read_features` reads them.
     """
     from maskstream.pipelines.stream.topology import resolved_device
     from maskstream.train.embed import FeatureType, embed_run
