@@ -122,7 +122,7 @@ def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.fl
     if not torch.distributed.is_initialized():
         return
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     ranks = world_size()
     if ranks % replicas:
@@ -134,14 +134,18 @@ def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.fl
     for block in list_blocks(model):
         fully_shard(block, mesh=mesh, ignored_params=whole, mp_policy=half)
     fully_shard(model, mesh=mesh, ignored_params=whole)
+    setattr(model, "gather_root", lambda: None)  # noqa: B010
+    register_fsdp_forward_method(model, "gather_root")  # runs what comes before a forward pass, and no pass
 
 
 @contextmanager
 def gathered_root(model: nn.Module) -> Iterator[None]:
-    """A context in which what a divided model has outside its blocks is whole, so that its parts may be called."""
+    """A context in which what a divided model has outside its blocks is whole, so that its parts may be called, also
+    before its first forward pass.
+    """
     root: Any = model if isinstance(model, _Divided) else None
     if root is not None:
-        root.unshard()
+        root.gather_root()
     try:
         yield
     finally:
