@@ -60,6 +60,27 @@ def effective_rank(x: Tensor) -> float:
     return _exponential_entropy(torch.linalg.eigvalsh(gram).clamp_min(0))
 
 
+def lidar(x: Tensor, delta: float = 1e-4) -> float:
+    """LiDAR (Thilak et al., 2023, section 4) of q views of n samples, float (n, q, D): 1 to min(n - 1, D).
+
+    The exponential of the entropy of the eigenvalues of the covariance of samples in a space where that of the views of
+    a sample is one in all directions: in how many directions samples differ by more than their views do. delta is added
+    to the variance of views in each direction, as a share of the mean variance of a channel; the paper adds 1e-4 to
+    features of any scale, and takes 1,000 samples of 50 views. With fewer rows than channels views leave directions
+    free, which then count by their samples alone.
+    """
+    if x.ndim != 3 or min(x.shape) < 2:
+        raise ValueError(f"LiDAR is of features (n, q, D) of two views of two samples or more, got {tuple(x.shape)}")
+    x = x.detach().double()
+    means = x.mean(dim=1)
+    within, between = (x - means[:, None]).flatten(0, 1), means - means.mean(dim=0)
+    views, samples = (one.T @ one / len(one) for one in (within, between))
+    added = delta * (views + samples).diagonal().mean().clamp_min(TINY)
+    values, directions = torch.linalg.eigh(views)
+    whitened = between @ directions / (values.clamp_min(0) + added).sqrt()
+    return _exponential_entropy(torch.linalg.svdvals(whitened).square())
+
+
 def _exponential_entropy(values: Tensor) -> float:
     """The exponential of the entropy of values that are 0 or more, as shares of their sum; 1 if all are 0."""
     return float(torch.special.entr(values / values.sum().clamp_min(TINY)).sum().exp())

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maskstream.shards.errors import MaskstreamError
 
-from .collapse import Spread, effective_rank
+from .collapse import Spread, effective_rank, lidar
 from .distributed import sum_over_ranks, world_size
 from .model import Model
 from .parallel import gathered_root
@@ -66,16 +66,17 @@ class Guard:
     """Measures a model and counts how often in a row it lay below the line. Every rank calls it at the same steps.
 
     first: the measures before the first step, which draw the line; where there are none, the next measurement does.
+    views: how many rows of a batch each sample has; those that differ are what LiDAR compares.
     mode: what is done where it has collapsed; "auto" is "log" for models that may collapse (`Watched`), else "off".
     ValueError for another mode than "auto" and "off" of a model that gives no features.
     """
 
-    def __init__(self, model: Model[Any], mode: OnCollapse, every: int, device: torch.device) -> None:
+    def __init__(self, model: Model[Any], mode: OnCollapse, every: int, device: torch.device, views: int = 1) -> None:
         if mode == "auto":
             mode = "log" if isinstance(model, Watched) else "off"
         if mode != "off" and not isinstance(model, Watched | _GivesFeatures):
             raise ValueError(f"guard={mode!r} watches features, and a {type(model).__name__} gives none; use 'off'")
-        self.mode, self._model, self._every, self._device = mode, model, every, device
+        self.mode, self._model, self._every, self._device, self._views = mode, model, every, device, views
         self._below = 0
         self.first: Mapping[str, float] = {}
         self.why = ""
@@ -113,7 +114,8 @@ class Guard:
         model.train(training)
         if min(map(len, found.values())) < 3:
             return {}
-        named = {f"{of}: {name}": v for of, x in found.items() for name, v in _spread(x).items()}
+        samples = len(batch) // self._views if self._views > 1 else 0
+        named = {f"{of}: {name}": v for of, x in found.items() for name, v in _spread(x, samples).items()}
         shared = sum_over_ranks(torch.tensor([*named.values()], dtype=torch.float64, device=self._device))
         made = dict(zip(named, (shared / world_size()).tolist(), strict=True))
         if not self.first:
@@ -129,8 +131,14 @@ class Guard:
         return made
 
 
-def _spread(x: Tensor) -> dict[str, float]:
-    """The measures by name of the vectors of samples (B, D), or of tokens (B, N, D), whose mean is their sample's."""
-    if x.ndim < 3:
-        return Spread.of(x).to_dict()
-    return Spread.of(x.float().mean(dim=1)).to_dict() | {"token rank": effective_rank(x.flatten(0, 1))}
+def _spread(x: Tensor, samples: int) -> dict[str, float]:
+    """The measures by name of the vectors (B, D) of samples, or of tokens (B, N, D), whose mean is their sample's. The
+    rows of each of the samples follow one another; where their number is 0, all rows are samples.
+    """
+    rows = x if x.ndim < 3 else x.float().mean(dim=1)
+    found = Spread.of(rows).to_dict()
+    if x.ndim == 3:
+        found["token rank"] = effective_rank(x.flatten(0, 1))
+    if samples > 1 and len(rows) in range(2 * samples, len(rows) + 1, samples):
+        found["lidar"] = lidar(rows.reshape(samples, -1, rows.shape[1]))
+    return found

@@ -116,7 +116,8 @@ class Trainer:
                 dtype = self._dtype if half else torch.float32
                 divide(self.model, self.device, dtype, replicas=self.settings.replicas)
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
-            self._guard = Guard(self.model, self.settings.guard, self.settings.guard_every, self.device)
+            views, every = getattr(recipe.data, "views", 1), self.settings.guard_every
+            self._guard = Guard(self.model, self.settings.guard, every, self.device, views)
             decay = recipe.optimiser.average
             self.average = None if decay is None else Average(self.model, decay)
             self._validator = (

@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from maskstream.pipelines.masks import Linear
@@ -17,7 +18,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 from maskstream.train import Trainer, read_metrics
-from maskstream.train.core.collapse import Spread
+from maskstream.train.core.collapse import Spread, lidar
 from maskstream.train.core.guard import LEAST, MOST_ROLLBACKS, CollapseError, Guard, line_of
 from maskstream.train.evaluate.online import KNN, LINEAR, OnlineProbe
 from maskstream.train.papers.jepa.model import Jepa
@@ -67,6 +68,32 @@ def test_the_measures_do_not_depend_on_scale_and_see_collapse(shape):
     assert line.covariance == pytest.approx(1.0)
     with pytest.raises(ValueError, match="two samples or more"):
         Spread.of(x[:1])
+
+
+def test_lidar_is_the_rank_of_a_discriminant_analysis():
+    """scipy's generalised eigenvalues of scatters that are summed view by view."""
+    x = normal(60, 5).reshape(12, 5, 5) + 3 * normal(12, 5)[:, None]
+    means = x.mean(dim=1).numpy()
+    between = np.mean([np.outer(m, m) for m in means - means.mean(axis=0)], axis=0)
+    within = np.mean([np.outer(v - m, v - m) for m, views in zip(means, x.numpy(), strict=True) for v in views], axis=0)
+    added = 1e-4 * np.trace(between + within) / 5
+    p = scipy.linalg.eigh(between, within + added * np.eye(5), eigvals_only=True)
+    p = p / p.sum()
+    assert lidar(x) == pytest.approx(float(np.exp(-(p * np.log(p)).sum())), rel=1e-9)
+    assert lidar(1e3 * x) == pytest.approx(lidar(x))
+
+
+def test_lidar_counts_directions_in_which_samples_differ_by_more_than_their_views():
+    samples, noise = normal(200, 6), normal(1200, 6).reshape(200, 6, 6).roll(1, dims=0)
+    assert lidar(samples[:, None] + 0.1 * noise) > 5.5
+    scale = torch.tensor([10.0, 10.0, 1e-2, 1e-2, 1e-2, 1e-2])
+    of_two = samples[:, None] * scale + noise
+    assert lidar(of_two) < 2.1
+    assert Spread.of(normal(200, 6, rank=1)).effective_rank == pytest.approx(1.0)
+    assert lidar(normal(200, 6, rank=1)[:, None] + 1e-3 * noise) < 1.1
+    assert lidar(torch.ones(4, 2, 3)) == 1.0
+    with pytest.raises(ValueError, match="two views of two samples or more"):
+        lidar(samples[:, None])
 
 
 CUT = (*CUTS["ijepa"], "batch_size=4", "schedule.steps=8")
@@ -131,8 +158,25 @@ def test_tokens_along_one_line_are_seen_where_samples_differ():
     assert guard.why == "tokens: token rank is 1, below 2.31"
 
 
+def test_views_of_a_sample_are_compared_where_they_differ():
+    """Rows of a sample follow one another; a model that gives one row for all masks of a sample has no views."""
+    x = normal(24, 8).reshape(12, 2, 8)
+    guard = Guard(Tokens(x), "stop", 1, CPU, views=3)
+    found = guard.measure(Whole(12))
+    assert found["tokens: lidar"] == pytest.approx(lidar(x.float().mean(dim=1).reshape(4, 3, 8)))
+    guard._model.tokens = x[:4]
+    assert not any("lidar" in name for name in guard.measure(Whole(12)))
+    assert not any("lidar" in name for name in Guard(Tokens(x), "stop", 1, CPU).measure(Whole(12)))
+
+
 class Whole:
     """A batch that is on every device."""
+
+    def __init__(self, rows=1):
+        self.rows = rows
+
+    def __len__(self):
+        return self.rows
 
     def to(self, device, non_blocking=False):
         return self
@@ -212,7 +256,7 @@ def tinted(raw):
     return samples
 
 
-STEPS, SEEDS = 200, range(10)
+STEPS, SEEDS = 200, range(10, 20)
 """Of the runs of which docs/training.md says how many collapses were caught, and how many alarms were false."""
 
 
