@@ -18,7 +18,17 @@ from maskstream.shards.named import imported, named
 
 from .dataset import Dataset, in_archives, reads_media
 from .documents import jsonl, parquet_text
-from .folder import audio_folder, audiovisual_folder, folder, image_folder, mesh_folder, points_folder, pose_folder, txt
+from .folder import (
+    audio_folder,
+    audiovisual_folder,
+    folder,
+    image_folder,
+    mesh_folder,
+    points_folder,
+    pose_folder,
+    still_folder,
+    txt,
+)
 from .image_folders import image_text_folder, imagefolder
 from .knowledge_vqa import a_okvqa, infoseek, ok_vqa
 from .lerobot import lerobot
@@ -111,6 +121,7 @@ BY_MODALITY: Mapping[str, Mapping[str, Callable[[Path], Dataset]]] = {
         "rawframes": rawframes,
         "folder": folder,
         "parquet-video": parquet_video,
+        "still-folder": still_folder,
     },
 }
 """Datasets by modality and name."""

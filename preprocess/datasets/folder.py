@@ -15,19 +15,25 @@ Every other column becomes a field of the samples, of the type of its values, wh
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import cv2
+import numpy as np
 
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.encoder import Encoder
-from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES, ImageEncoder
+from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES, ImageEncoder, part, read_picture
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES
 from maskstream.preprocess.encode.points.encoder import POINT_SUFFIXES, TEXT_SUFFIX, PointEncoder
 from maskstream.preprocess.encode.pose.encoder import POSE_SUFFIXES, PoseEncoder
 from maskstream.preprocess.encode.text.encoder import TextEncoder
-from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.preprocess.encode.video.encoder import DrawnClip, VideoEncoder
+from maskstream.preprocess.encode.video.profile import BLOCK
 from maskstream.preprocess.raw.lists import LIST_SUFFIXES
+from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.named import first_few
 
@@ -127,6 +133,29 @@ def image_folder(root: Path, *, separator: str = "") -> Dataset:
     Raises DatasetError as `folder` does.
     """
     return folder(root, True, "image-folder", ImageEncoder(), IMAGE_SUFFIXES, separator=separator)
+
+
+@LISTS
+def still_folder(root: Path, *, separator: str = "") -> Dataset:
+    """Any folder of pictures, each as a video of one frame: one folder per class, or a list.
+
+    Clips repeat the frame, so a mixture of these with videos trains one model on both, as V-JEPA 2 does (Assran et al.,
+    2025, section 2). Raises DatasetError as `image_folder` does.
+    """
+    found = image_folder(root, separator=separator)
+    splits = {split: [replace(one, made_by=still) for one in sources] for split, sources in found.splits.items()}
+    return replace(found, name="still-folder", splits=splits, encoder=VideoEncoder())
+
+
+def still(source: Source) -> DrawnClip:
+    """The picture of a source as a clip of one frame, cut in its middle to whole blocks of the codec. RejectError if it
+    cannot be used.
+    """
+    pixels = read_picture(source.path).pixels
+    colours = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
+    height, width = (size // BLOCK * BLOCK or size for size in colours.shape[:2])
+    top, left = (colours.shape[0] - height) // 2, (colours.shape[1] - width) // 2
+    return DrawnClip(frames=[part(colours.astype(np.uint8, copy=False), left, top, width, height)], fps=1)
 
 
 _AS_MESH = "save meshes as PLY, OBJ or GLB (Blender, MeshLab and trimesh do)"

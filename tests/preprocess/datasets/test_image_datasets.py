@@ -1,11 +1,14 @@
 """Raw datasets of pictures as their publishers lay them out."""
 
+from contextlib import closing
 from importlib import import_module
 
 import cv2
 import numpy as np
 import pytest
 
+from maskstream.pipelines import VideoClip, video_loader
+from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets.folder import image_folder
 from maskstream.preprocess.datasets.image_folders import imagefolder
 from maskstream.shards.errors import DatasetError
@@ -35,6 +38,23 @@ def test_any_folder_of_pictures(tmp_path):
         "train": [("train/cat/a.JPEG", "cat"), ("train/dog/b.webp", "dog")],
         "val": [("val/cat/c.png", "cat")],
     }
+
+
+@pytest.mark.parametrize(("name", "channels"), [("a.png", 3), ("b.jpg", 1)])
+def test_pictures_become_videos_of_one_frame_which_clips_repeat(tmp_path, name, channels):
+    """Cut in their middle to whole blocks of 16 pixels, with their own colours."""
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (4, 5, channels), dtype=np.uint8), (87, 70), interpolation=cv2.INTER_CUBIC)
+    (tmp_path / "raw").mkdir()
+    cv2.imwrite(str(tmp_path / "raw" / name), smooth)
+    make_shards("still-folder", tmp_path / "raw", tmp_path / "out", workers=0, as_is=True)
+    clip = VideoClip(frames=4, stride=2, size=64)
+    with closing(video_loader(tmp_path / "out/train", clip=clip, batch_size=1, shuffle=False, threads=1)) as loader:
+        batch = next(iter(loader))
+    video = batch.video[0].numpy()
+    assert (video == video[:1]).all()
+    stored = cv2.imread(str(tmp_path / "raw" / name))[3:67, 3:83, ::-1]
+    assert np.abs(video[0] - stored[:, 8:72].astype(float)).mean() < 4
 
 
 def test_a_list_of_pictures(tmp_path):

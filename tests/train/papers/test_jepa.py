@@ -1,18 +1,23 @@
 """Joint-embedding prediction beside transformers and plain loops; its teacher in steps, checkpoints and resumes."""
 
+from contextlib import closing
 from dataclasses import asdict, replace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from maskstream.pipelines import Loader, Split, mix
 from maskstream.pipelines.masks import Linear, Random, TargetBlocks
 from maskstream.pipelines.masks.core import Draw, TokenGrid
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.modalities.image.batch import IMAGENET_MEAN, IMAGENET_STD, ImageBatch
 from maskstream.pipelines.stream.rng import Place
+from maskstream.preprocess import make_shards
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import ResumeError
 from maskstream.train import Trainer, load_model
@@ -289,3 +294,34 @@ def test_a_checkpoint_without_its_teacher_is_refused_by_name(split, tmp_path):
     (checkpoint / "state.json").write_bytes(add_checksum(state))
     with pytest.raises(ResumeError, match="has no teacher"):
         trained(split, tmp_path)
+
+
+@pytest.mark.slow
+def test_one_model_of_pictures_and_videos_whose_weights_follow_a_law_goes_on_bit_by_bit(tmp_path):
+    """V-JEPA 2's mixture: a picture is a clip that repeats it."""
+    steps, batch_size = 8, 4
+    (tmp_path / "raw").mkdir()
+    for i in range(6):
+        smooth = np.random.default_rng(i).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"raw/{i}.png"), cv2.resize(smooth, (96, 80), interpolation=cv2.INTER_CUBIC))
+    make_shards("still-folder", tmp_path / "raw", tmp_path / "stills", workers=0, as_is=True)
+    where = [str(tmp_path / "stills/train"), write_split("video", tmp_path / "video")]
+    recipe = chosen_recipe("vjepa2-tiny", CUTS["vjepa2"])
+    laws = (Linear(start=1.0, end=0.0), Linear(start=0.0, end=1.0))
+
+    def trained(out, until=None):
+        parts, seen = [recipe.data.source(Split.open(one, "video", seed=0)) for one in where], []
+        mixture = mix([*zip(parts, laws, strict=True)], batches=4)
+        with closing(Loader(mixture, batch_size=batch_size, steps=steps, threads=1, device="cpu")) as loader:
+            trainer = Trainer(recipe, loader, out, steps=steps, progress=False)
+            trainer.model.register_forward_pre_hook(lambda model, given: seen.append(given[0].key[::2]))
+            trainer.run(until)
+        return [sum("png" in key for key in keys) for keys in seen]
+
+    stills = trained(tmp_path / "whole")
+    assert (len(stills), sum(stills)) == (steps, steps * batch_size // 2), "laws that cross give each a half"
+    assert (stills[0], stills[-1]) == (batch_size, 0)
+    for until in (3, 5, None):
+        trained(tmp_path / "parts", until)
+    one, other = (load_model(tmp_path / n / "model.safetensors").state_dict() for n in ("whole", "parts"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
