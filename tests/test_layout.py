@@ -90,7 +90,15 @@ ROOMS = {
     "train/nn": ("shards", "pipelines/*", "train/core"),
     "train/evaluate": ("shards/*", "pipelines/*", "train/core", "train/nn"),
     "train/papers": ("shards/*", "pipelines", "pipelines/*", "train/core", "train/nn", "train/evaluate"),
-    "train": ("shards", "shards/stores", "shards/format", "pipelines/stream", "pipelines/modalities", "train/*"),
+    "train": (
+        "shards",
+        "shards/stores",
+        "shards/members",
+        "shards/format",
+        "pipelines/stream",
+        "pipelines/modalities",
+        "train/*",
+    ),
 }
 """Which rooms each room may import; a star stands for all of a folder's rooms, a folder alone for its own files."""
 

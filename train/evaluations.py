@@ -108,7 +108,7 @@ def evaluate_model(recipe: Recipe[Any], model: Model[Any], data: SplitLocation, 
     """
     for kind in type(recipe.model).__mro__:
         if kind in EVALUATIONS:
-            return EVALUATIONS[kind](model, recipe.data, data, shown)
+            return EVALUATIONS[kind](model, recipe.data.elsewhere(), data, shown)
     raise ValueError(
         f"there is no evaluation of a {type(recipe.model).__name__}; add it to EVALUATIONS of its paper's evaluate.py"
     )

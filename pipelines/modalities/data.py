@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, Unpack, cast, get_type_hints
@@ -10,18 +10,20 @@ from typing import Any, ClassVar, Generic, Self, Unpack, cast, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core import needed_cues
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.run_length import Counted
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
-from maskstream.shards.config import Config, check_type, check_types
+from maskstream.shards.config import Config, Json, check_type, check_types
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
 
 from .fields import FieldReader, Fields
 from .rows import PartT, PlanT, RowMaker, RowSampler, RowSource
 from .split import Options, Split, open_split
+from .targets import TARGETS, TargetReader
 
 
 class DataConfig(Config, ABC, Generic[BatchT]):
@@ -45,6 +47,10 @@ class DataConfig(Config, ABC, Generic[BatchT]):
 
     def whole(self) -> Self:
         """The config whose batches show all that their samples show; by default this one."""
+        return self
+
+    def elsewhere(self) -> Self:
+        """The config for another split than that which its targets are of; by default this one."""
         return self
 
     @abstractmethod
@@ -96,6 +102,16 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         """The values of a sample for `batch.fields`."""
         return ()
 
+    @property
+    def cycle(self) -> int | None:
+        """After how many epochs clips, crops and colours repeat; None: never."""
+        return None
+
+    @property
+    def targets(self) -> str | None:
+        """The folder of what a teacher makes of samples (see targets.py)."""
+        return None
+
     @abstractmethod
     def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
         """What makes the rows of a split; called on a resolved config."""
@@ -143,10 +159,43 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         """The source that a loader takes; another than that of mixtures where DALI makes it."""
         return self.source(split)
 
+    def elsewhere(self) -> Self:
+        """See DataConfig."""
+        changed: dict[str, Any] = {} if self.targets is None else {"targets": None}
+        return replace(self, **changed)
+
+    def alone(self) -> Self:
+        """The config of what is seen of samples, without masks, fields and targets, and of one view where all views see
+        the same.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {name: None for name, value in own.items() if isinstance(value, Mask)}
+        changed |= {name: value for name, value in _UNSEEN.items() if name in own}
+        if isinstance(own.get("augment"), SharedCrop | CenterCrop) and own.get("colour") is None:
+            changed["views"] = 1
+        return replace(self, **changed)
+
+    def geometry(self, rows: RowMaker[Any, Any], split: Split) -> Json:
+        """What decides what is seen of samples, besides which they are; called on a resolved config."""
+        how = {name: value for name, value in rows.identity(split).items() if name not in split.identity}
+        return {"data": self.alone().to_dict(identity=True), **how}
+
     def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
         fields = FieldReader.of(split.manifest, self.fields, self.fps(split.manifest))
+        targets = None
+        if self.targets is not None:
+            if TARGETS in fields.names:
+                raise ValueError(f"fields={fields.names}: {TARGETS} is the name of what targets= reads; leave one out")
+            targets = TargetReader.open(self.targets, self.geometry(rows, split), self.cycle, split)
         return RowSampler(
-            rows=rows, manifest=split.manifest, fields=fields, seed=split.seed, views=self.views, kept=split.kept
+            rows=rows,
+            manifest=split.manifest,
+            fields=fields,
+            seed=split.seed,
+            views=self.views,
+            kept=split.kept,
+            cycle=self.cycle if targets is None else targets.cycle,
+            targets=targets,
         )
 
     def _source(
@@ -160,13 +209,17 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
             sampler=sampler,
             finish=finish,
             samples=rows.samples(split),
-            identity={"data": self.to_dict(identity=True), **rows.identity(split)},
+            identity={
+                "data": self.to_dict(identity=True),
+                **rows.identity(split),
+                **({} if sampler.targets is None else {TARGETS: sampler.targets.identity}),
+            },
             visible=rows.visible,
             form={
                 **{name: attrgetter(name)(self) for name in ("views", *self.alike)},
                 **{one.field: one.mask for one in rows.masks},
                 **rows.form,
-                "fields": sampler.fields.names,
+                "fields": sampler.fields.names if sampler.targets is None else (*sampler.fields.names, TARGETS),
             },
         )
 
@@ -193,6 +246,16 @@ def check_settings(config: DataConfig[Any], views: int) -> None:
     check_types(config)
     if views < 1:
         raise ValueError(f"views={views}: it must be 1 or more")
+
+
+_UNSEEN: Mapping[str, Any] = {"fields": (), "targets": None, "cycle": None, "flow": "none"}
+"""The settings of data configs that do not change what is seen of a sample, with values that ask for nothing."""
+
+
+def check_cycle(cycle: int | None) -> None:
+    """ValueError for a number of epochs after which draws repeat that is none."""
+    if cycle is not None and cycle < 1:
+        raise ValueError(f"cycle={cycle}: it is the number of clips and crops of a sample, 1 or more, or None")
 
 
 @cache

@@ -35,6 +35,7 @@ from maskstream.shards.stores.base import Announcement, Range, Store, Together
 
 from .fields import FieldReader, Value
 from .split import Split
+from .targets import TARGETS, TargetReader
 
 NO_CUES = Cues()
 
@@ -72,7 +73,10 @@ class Draws(Protocol):
 
 
 class Item(NamedTuple):
-    """Sample `index` of a split, as it is shown in `epoch` at its place in the run; it makes all draws by name."""
+    """Sample `index` of a split, as it is shown in `epoch` at its place in the run; it makes all draws by name.
+
+    cycle: after how many epochs all draws but those of masks repeat, which then do not depend on the seed; None: never.
+    """
 
     manifest: Manifest
     seed: int
@@ -81,6 +85,12 @@ class Item(NamedTuple):
     epoch: int
     place: Place
     shown: Shown
+    cycle: int | None = None
+
+    @property
+    def cycled(self) -> tuple[int, int]:
+        """The seed and the epoch of all draws but those of masks."""
+        return (self.seed, self.epoch) if self.cycle is None else (0, self.epoch % self.cycle)
 
     @property
     def wanted(self) -> Wanted:
@@ -89,7 +99,7 @@ class Item(NamedTuple):
 
     def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
         """The generator of one decision for one view."""
-        return sample_rng(self.seed, self.epoch, self.shown.drawn, view, purpose)
+        return sample_rng(*self.cycled, self.shown.drawn, view, purpose)
 
     def rngs(self, purpose: str) -> list[np.random.Generator]:
         """The generators of one decision for all views."""
@@ -110,8 +120,16 @@ class Item(NamedTuple):
 def rngs_of(items: Sequence[Item], purpose: str, views: int | None = None) -> Iterator[np.random.Generator]:
     """The generators of one decision for `views` views of each item, by default all; each is valid until the next."""
     names = (
-        (item.epoch, item.shown.drawn, view) for item in items for view in range(item.views if views is None else views)
+        (item.cycled[1], item.shown.drawn, view)
+        for item in items
+        for view in range(item.views if views is None else views)
     )
+    return sample_rngs(items[0].cycled[0], names, purpose)
+
+
+def _mask_rngs_of(items: Sequence[Item], purpose: str) -> Iterator[np.random.Generator]:
+    """The same of masks, which do not repeat."""
+    names = ((item.epoch, item.shown.drawn, view) for item in items for view in range(item.views))
     return sample_rngs(items[0].seed, names, purpose)
 
 
@@ -193,11 +211,12 @@ class Masked(NamedTuple):
 
 
 class Planned(NamedTuple, Generic[PlanT]):
-    """An item, its plan, and where its fields lie."""
+    """An item, its plan, and where its fields lie; and its targets, in shards of their own."""
 
     item: Item
     plan: PlanT
     members: dict[str, Range]
+    target: Range | None = None
 
     @property
     def key(self) -> str:
@@ -322,7 +341,9 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
 
 @dataclass(kw_only=True, slots=True)
 class Draft(Generic[PlanT, HostT]):
-    """A batch that is being filled: per sample its rows, its plan and its fields, per mask and row its maps."""
+    """A batch that is being filled: per sample its rows, its plan and its fields, per mask and row its maps; and the
+    targets of the rows.
+    """
 
     batch: HostT
     own: list[SampleRows]
@@ -330,6 +351,7 @@ class Draft(Generic[PlanT, HostT]):
     planned: list[Planned[PlanT] | None]
     fields: list[dict[str, Value]]
     maps: dict[str, list[Maps | None]]
+    targets: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,7 +360,7 @@ class RowSampler(Generic[PlanT, HostT]):
 
     kept: int64 (n,), the samples of the split that are numbered here, None for all. early: the masks that are drawn
     before reading. late: those that need the content of a sample. needs: of each of these, the cues. follows: whether
-    something is drawn after the masks.
+    something is drawn after the masks. cycle: see `Item`. targets: reads those of samples into `fields`.
     """
 
     rows: RowMaker[PlanT, HostT]
@@ -347,6 +369,8 @@ class RowSampler(Generic[PlanT, HostT]):
     seed: int
     views: int = 1
     kept: npt.NDArray[np.int64] | None = None
+    cycle: int | None = None
+    targets: TargetReader | None = None
     early: tuple[Masked, ...] = field(init=False)
     late: tuple[Masked, ...] = field(init=False)
     needs: tuple[frozenset[str], ...] = field(init=False)
@@ -375,16 +399,25 @@ class RowSampler(Generic[PlanT, HostT]):
         """Makes the plans of samples; raises SampleError if one lacks what is read."""
         indexes = [one.index if self.kept is None else int(self.kept[one.index]) for one in wanted]
         items = [
-            Item(self.manifest, self.seed, self.views, index, one.epoch, one.place, shown)
+            Item(self.manifest, self.seed, self.views, index, one.epoch, one.place, shown, self.cycle)
             for one, index, shown in zip(wanted, indexes, self.rows.shown_all(self.manifest, indexes), strict=True)
         ]
         plans = self.rows.plan_all(items)
-        return [Planned(item, plan, self.fields.members(item.index)) for item, plan in zip(items, plans, strict=True)]
+        return [
+            Planned(item, plan, self.fields.members(item.index), self._target(item))
+            for item, plan in zip(items, plans, strict=True)
+        ]
+
+    def _target(self, item: Item) -> Range | None:
+        """Where the targets of a sample are."""
+        return None if self.targets is None else self.targets.place(self.manifest, item.index, item.epoch)
 
     def announce(self, request: Planned[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""
         own = self.manifest.store.announce(request.ranges)
         others = self.rows.other_ranges(request.plan)
+        if self.targets is not None and request.target is not None:
+            others = (*others, (self.targets.manifest.store, (request.target,)))
         return Together((own, *(store.announce(ranges) for store, ranges in others))) if others else own
 
     def allocate(self, requests: Sequence[Planned[PlanT]]) -> Draft[PlanT, HostT]:
@@ -398,6 +431,7 @@ class RowSampler(Generic[PlanT, HostT]):
             planned=[None] * len(requests),
             fields=[{} for _ in requests],
             maps={one.field: [None] * views for one in (*self.early, *self.late)},
+            targets=None if self.targets is None else memory(self.targets.dtype, *self.targets.shape[1:]),
         )
 
     def mask(self, request: Planned[PlanT], draft: Draft[PlanT, HostT], row: int) -> None:
@@ -416,9 +450,14 @@ class RowSampler(Generic[PlanT, HostT]):
         filling = [Filling(one.item, one.plan, draft.own[row]) for one, row in zip(requests, rows, strict=True)]
         self.rows.fill_all(filling, draft.batch, stats)
         items = [one.item for one in requests]
-        rngs = [rngs_of(items, mask_purpose(one.part)) for one in self.late]
+        rngs = [_mask_rngs_of(items, mask_purpose(one.part)) for one in self.late]
         for request, row in zip(requests, rows, strict=True):
             draft.planned[row] = request
+            if self.targets is not None and draft.targets is not None and request.target is not None:
+                with stats.stage("read"):
+                    found = self.targets.read(self.manifest, request.item.index, request.target)
+                draft.own[row].of(draft.targets)[:] = found  # one row may be that of all views
+                stats.read_bytes += request.target.size
             if self.late or self.follows or self.fields.fields:
                 self._complete(request, draft, row, rngs, stats)
 
@@ -457,6 +496,8 @@ class RowSampler(Generic[PlanT, HostT]):
         }
         if self.fields.fields:
             made["fields"] = self.fields.collated(draft.fields, self.views)
+        if draft.targets is not None:
+            made["fields"] = made.get("fields", {}) | {TARGETS: draft.targets}
         batch = self.rows.put(draft.batch, made) if made else draft.batch
         return self.rows.join(batch, planned)
 

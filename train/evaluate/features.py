@@ -51,8 +51,10 @@ AUGMENTATIONS: Mapping[str, object] = {
     "roll_gain": None,
     "spec_augment": None,
     "mixup": None,
+    "cycle": None,
+    "targets": None,
 }
-"""The fields of data configs that augment samples, with the values that do not."""
+"""The fields of data configs that augment samples, with the values that do not; and what goes with augmented ones."""
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """Images: their data config, which makes the rows of batches, and their loader."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
@@ -12,12 +12,13 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
@@ -45,6 +46,8 @@ class ImageSettings(Options, total=False):
     views: int
     component: str | None
     fields: Fields
+    cycle: int | None
+    targets: str | None
 
 
 def image_loader(location: str | Path, **settings: Unpack[ImageSettings]) -> Loader[ImageBatch]:
@@ -101,7 +104,8 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     default none.
     views: the number of views per sample; they share the decoded image and differ in crop, colours and mask. component:
     the image to read, such as "left.jpg"; None if a sample has only one, of any format. fields: other values of a
-    sample for `batch.fields` (see fields.py).
+    sample for `batch.fields` (see fields.py). cycle: after how many epochs crops and colours repeat, for every seed;
+    masks do not. targets: the folder of what a frozen teacher makes of them (see targets.py).
     """
 
     modality: ClassVar[str] = "image"
@@ -115,9 +119,12 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     views: int = 1
     component: str | None = None
     fields: Fields = ()
+    cycle: int | None = None
+    targets: str | None = field(default=None, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
+        check_cycle(self.cycle)
         check_cues(self.mask, "images", CUES)
         _ = self.grids
 

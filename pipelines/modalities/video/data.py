@@ -17,7 +17,7 @@ from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, FlowSource, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import missing_dali, wants_dali
-from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import RowMaker, RowSource
 from maskstream.pipelines.modalities.split import Options, Split
@@ -68,6 +68,8 @@ class VideoSettings(ClipSettings, Options, total=False):
     component: str | tuple[str, ...] | None
     shared_crops: bool
     fields: Fields
+    cycle: int | None
+    targets: str | None
     backend: VideoBackend
 
 
@@ -96,7 +98,9 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     one. Several, ("cam0.mp4", "cam1.mp4"), give the clips of the same instants of each (see `VideoBatch.cameras`), each
     with masks of its own, of the samples that have all; the first draws, and its frames are those of fields.
     shared_crops: whether the cameras of a sample share the draws of crop, flip and colour, whatever their sizes.
-    fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "cpu" is PyAV in threads
+    fields: other values of a sample for `batch.fields` (see fields.py). cycle: after how many epochs clips, crops and
+    colours repeat, for every seed; masks do not. targets: the folder of what a frozen teacher makes of them (see
+    targets.py), which PyAV's pixels alone go with. backend: the decoder; "cpu" is PyAV in threads
     or workers; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it is part of the identity;
     "torchcodec" is torchcodec's NVDEC, whose pixels are those of output="yuv" by PyAV, so it is not. "auto" is PyAV,
     but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why (decoders.py). output:
@@ -121,12 +125,15 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     tubelet: int = 2
     patch: int = 16
     fields: Fields = ()
+    cycle: int | None = None
+    targets: str | None = field(default=None, metadata=NOT_IDENTITY)
     backend: VideoBackend = field(default="auto", metadata=NOT_IDENTITY)
     output: OutputChoice = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         flow_named(self.flow)
         check_settings(self, self.views)
+        check_cycle(self.cycle)
         check_length(self.clip)
         check_cues(self.mask, "videos", CUES)
         if isinstance(self.component, Sequence) and not isinstance(self.component, str):
@@ -136,6 +143,10 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         if self.backend in HARDWARE and self.colour is not None:
             raise ValueError(
                 f"colour jitter is made on the CPU, and backend={self.backend!r} is not; leave colour or backend out"
+            )
+        if self.backend in HARDWARE and self.targets is not None:
+            raise ValueError(
+                f"targets= are of what PyAV decodes, and backend={self.backend!r} decodes otherwise; leave backend out"
             )
         if self.output not in get_args(OutputChoice):
             raise ValueError(f"output={self.output!r}; legal are {', '.join(map(repr, get_args(OutputChoice)))}")
@@ -335,7 +346,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         if needs := self._needs_rgb(self.flow):
             log.info("PyAV makes RGB in the loader for %s, because %s needs it there", split.device, needs)
             return "cpu"
-        if self.backend == "cpu":
+        if self.backend == "cpu" or self.targets is not None:
             return "cpu"
         facts = split.manifest.component(self.cameras[0]).facts
         return choose_decoder(

@@ -29,6 +29,7 @@ from .papers import generate, kbvqa, meshmask, moved, papers, roar
 from .runs import demo, embed, evaluate, export, finetune, probe, replay, report
 from .shards import shards
 from .splits import append, card, curate, erase, fetch, index, inspect, merge, remove, split, verify
+from .targets import targets
 from .terminal import INTERRUPTED, TERMINATED, console, errors, with_local_paths
 from .train import train
 
@@ -42,7 +43,7 @@ app = typer.Typer(
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make": (demo, shards, index, append, merge, split, curate, remove, erase, card, verify),
     "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, info),
-    "Train": (train, finetune, report, replay, export, embed),
+    "Train": (train, finetune, report, replay, export, embed, targets),
     "Measure": (evaluate, bench, doctor, probe),
     "Cluster": (fetch,),
 }

@@ -183,7 +183,7 @@ def evaluated_run(
         for split in splits:
             found = evaluate_model(recipe, model, split, min(clips, len(split)))
             keep_evaluation(run, recipe, weights, split, found)
-            figures = modality.figures(recipe.data, split)
+            figures = modality.figures(recipe.data.elsewhere(), split)
             made.append((found, make_sections(found.examples, figures, label_names(split.info))))
     return made
 

@@ -1,0 +1,118 @@
+"""Targets: what a frozen teacher or tokenizer makes of samples, read of shards instead of computed in each step.
+
+    maskstream targets RUN DATA --recipe NAME --cycle 4       writes them
+    --set data.targets=FOLDER                                 reads them into batch.fields["targets"]
+
+What a teacher makes of a clip depends on its frames and its crop, and no crop of its output is its output of a crop. So
+targets are made of clips, crops and colours that repeat: those of an epoch are those of `epoch % cycle`, whatever the
+seed of a run. A sample has an array (cycle, views, tokens, channels), or (cycle, views, tokens) of ids, and a batch
+takes one row of it. Views that differ in their masks alone have one row together. Masks do not repeat.
+
+The folder is a split of its own, whose samples have the keys of those that it is of. Its dataset.json says of which
+weights, clips and samples it is, and a loader with others refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from maskstream.shards.config import Json, differences
+from maskstream.shards.errors import DataError, StoreError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.sample import KEY_PATTERN
+from maskstream.shards.stores.base import Range
+
+from .split import Split
+
+TARGETS = "targets"
+"""The modality of such a split, the field of its settings that says what it is of, and the field of a batch."""
+ARRAY = "npy"
+"""The component of a sample that holds its targets."""
+
+
+def key_of_targets(key: str) -> str:
+    """The key of the targets of a sample: the same, or its hash, where foreign tars have keys that ours may not."""
+    return key if KEY_PATTERN.fullmatch(key) else xxhash.xxh3_128_hexdigest(key.encode())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetReader:
+    """Reads the targets of the samples of a split.
+
+    manifest: of the targets. rows: int64 (N,), where those of each sample are, -1 for a sample without. cycle: the
+    number of clips of a sample. shape: of the targets of one clip, (views, tokens, channels), or (views, tokens) of
+    ids. identity: what they were made of, which a resume compares.
+    """
+
+    manifest: Manifest
+    rows: npt.NDArray[np.int64]
+    cycle: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    identity: Json
+
+    @classmethod
+    def open(cls, location: str, geometry: Mapping[str, Any], cycle: int | None, split: Split) -> TargetReader:
+        """The reader of a folder of targets. geometry: what is seen of samples (`SplitConfig.geometry`).
+
+        ValueError for a folder that holds none, or those of other clips, crops, samples or numbers of clips.
+        """
+        manifest = Manifest.load(location)
+        facts = manifest.info["settings"].get(TARGETS)
+        again = f"make them with `maskstream targets RUN {split.manifest} --out FOLDER`"
+        if manifest.info["modality"] != TARGETS or not isinstance(facts, dict):
+            raise ValueError(f"targets={location!r} holds {manifest.info['modality']}, and no targets; {again}")
+        if changes := differences(facts["geometry"], geometry):
+            raise ValueError(
+                f"targets={location!r} are of other clips and crops ({'; '.join(changes)}); use the settings that they "
+                f"were made with, or {again}"
+            )
+        if cycle not in (None, facts["cycle"]):
+            raise ValueError(
+                f"targets={location!r} are of {facts['cycle']} clips of a sample, and cycle={cycle}; leave cycle out, "
+                f"or {again} and --cycle {cycle}"
+            )
+        if facts["fingerprint"] != split.manifest.fingerprint:
+            raise ValueError(
+                f"targets={location!r} are of version {facts['version']} of their split (fingerprint "
+                f"{facts['fingerprint']}), and {split.manifest} is open in version {split.manifest.version} "
+                f"({split.manifest.fingerprint}); {again}: shards that are the same are not made again"
+            )
+        found = {key: row for row, key in enumerate(manifest.keys(range(len(manifest))))}
+        keys = map(key_of_targets, split.manifest.keys(range(len(split.manifest))))
+        return cls(
+            manifest=manifest,
+            rows=np.fromiter((found.get(key, -1) for key in keys), np.int64, len(split.manifest)),
+            cycle=facts["cycle"],
+            shape=tuple(facts["shape"]),
+            dtype=np.dtype(facts["dtype"]),
+            identity=facts,
+        )
+
+    def place(self, split: Manifest, index: int, epoch: int) -> Range:
+        """Where the targets of sample `index` of a split are in an epoch; SampleError for one without."""
+        row = int(self.rows[index])
+        if row < 0:
+            raise split.sample_error(index, TARGETS, f"{self.manifest} has no targets of it")
+        member = self.manifest.member(row, ARRAY)
+        size = prod(self.shape) * self.dtype.itemsize
+        with split.reading(index, TARGETS):
+            begin = int(self.manifest.components[ARRAY].facts["data_offset"][row])
+            if begin + self.cycle * size != member.size:
+                raise DataError(f"{self.manifest} has {member.size} bytes of it, not {begin + self.cycle * size}")
+        return Range(member.name, member.offset + begin + epoch % self.cycle * size, size)
+
+    def read(self, split: Manifest, index: int, place: Range) -> npt.NDArray[Any]:
+        """The targets (views, tokens[, channels]) at a place; SampleError where they cannot be read."""
+        try:
+            data = self.manifest.store.read(*place)
+        except StoreError as error:
+            raise split.sample_error(index, TARGETS, str(error)) from error
+        return np.frombuffer(data, self.dtype).reshape(self.shape)

@@ -1,0 +1,363 @@
+"""The targets of a split: what a frozen teacher makes of its samples, or the ids of a tokenizer, as shards beside it.
+
+A task makes the targets of one shard: it draws the clips and crops that a run will see (see pipelines' targets.py),
+decodes them, and writes what the teacher makes of each. Any executor runs the tasks. A task's shard and its record
+appear whole or not at all, so a run that is killed continues, and one after new samples were appended makes theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xxhash
+from torch import Tensor
+
+from maskstream.pipelines.modalities.data import SplitConfig, check_cycle
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.targets import ARRAY, TARGETS, key_of_targets
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.config import Json
+from maskstream.shards.errors import ResumeError, SampleError, UnfinishedError
+from maskstream.shards.format.dataset import DATASET_JSON, finish_split, read_dataset_json
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.records import Records, ShardRecord
+from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.arrays import array_member
+from maskstream.shards.stores.block_sums import SUMS
+from maskstream.shards.stores.output import Location, Output, Sizes, folder_and_name, output_at, within
+from maskstream.shards.stores.url import local_path
+
+from .core.export import load_model, weights_sum
+from .core.model import Model
+from .core.recipe import Recipe, check_modality
+from .core.run_folder import run_recipe, run_weights
+from .evaluate.features import GivesTokens
+from .nn.quantiser import Quantiser
+
+TargetType = Literal["float32", "float16"]
+SHARD = "targets-{:06d}.tar"
+CPU = torch.device("cpu")
+
+
+def make_targets(model: Model[Any], batch: Any) -> Tensor:
+    """What a model makes of the tokens of a batch, none of them hidden: (B, N, D), or int32 (B, N) ids of a tokenizer.
+
+    ValueError for a model that makes neither.
+    """
+    quantiser = getattr(model, "quantiser", None)
+    with torch.no_grad():
+        if isinstance(quantiser, Quantiser):
+            return quantiser.ids(batch.video if hasattr(batch, "video") else batch.image).flatten(1).int()
+        if isinstance(model, GivesTokens):
+            return model.token_features(batch)
+    raise ValueError(f"a {type(model).__name__} makes neither a vector nor an id of each token, so it gives no targets")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetTask:
+    """The targets of one shard.
+
+    path: of the tar to write. weights: the teacher's file, and its checksum. split, version, shard: the number of the
+    shard of that split, with the checksum of its tar. config: the clips and crops, which repeat after `cycle` epochs.
+    dtype: of features. clips: how many the teacher sees at once. units: the samples.
+    """
+
+    path: Location
+    weights: Path
+    checksum: str
+    split: str
+    version: int
+    shard: int
+    sha256: str
+    config: SplitConfig[Any, Any]
+    cycle: int
+    dtype: str
+    clips: int
+    device: str
+    units: int
+
+    @property
+    def name(self) -> str:
+        """The file that it publishes."""
+        return SHARD.format(self.shard)
+
+    def crashed(self, unit: str, reason: str) -> Self:
+        """The same task: no sample is blamed for the end of a process."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenTargets:
+    """The record of a task: the shard, None where no sample has targets; the samples without; and the checksum of the
+    tar that they are of.
+    """
+
+    shard: ShardRecord | None
+    rejects: tuple[Reject, ...]
+    source: str
+
+    def to_parts(self) -> Sequence[Json]:
+        """See Record."""
+        shard = None if self.shard is None else self.shard.to_json()
+        return [{"source": self.source, "rejects": [asdict(one) for one in self.rejects]}, {"shard": shard}]
+
+    @classmethod
+    def from_parts(cls, parts: Sequence[Json]) -> Self:
+        """See Record."""
+        read, written = parts
+        shard = None if written["shard"] is None else ShardRecord.from_json(written["shard"])
+        return cls(shard=shard, rejects=tuple(Reject(**one) for one in read["rejects"]), source=read["source"])
+
+    def stands(self, sizes: Sizes) -> bool:
+        """Whether the tar is there in its size, with its idx and sums."""
+        if self.shard is None:
+            return True
+        stem = self.shard.name.removesuffix(".tar")
+        beside = all(sizes.size(f"{stem}{ending}") is not None for ending in (".idx", SUMS))
+        return beside and sizes.size(self.shard.name) == self.shard.size_bytes
+
+
+def write_targets(task: TargetTask, report: Callable[[str], object]) -> WrittenTargets:
+    """The work of a task, in one thread. A sample that cannot be read has no targets; `report` is told of each."""
+    rejects: list[Reject] = []
+    with _one_thread():
+        samples = _samples(task, rejects, report)
+        first = next(samples, None)
+        shard = None if first is None else write_shard(task.path, chain([first], samples))
+    return WrittenTargets(shard=shard, rejects=tuple(rejects), source=task.sha256)
+
+
+def _samples(task: TargetTask, rejects: list[Reject], report: Callable[[str], object]) -> Iterator[Sample]:
+    """The targets of the samples of a task, in the order of the split."""
+    split, model = _opened(task.split, task.version), _teacher(task.weights, task.checksum, task.device)
+    config = task.config.resolved(split)
+    maker = _Maker(task, replace(split, kept=None), config, model)
+    kept = config.chosen(split).kept
+    numbers = np.flatnonzero(split.manifest.shard == task.shard)
+    for index in numbers.tolist() if kept is None else np.intersect1d(numbers, kept).tolist():
+        key = split.manifest.key(index)
+        report(key)
+        try:
+            found = maker.make(index)
+        except SampleError as error:
+            rejects.append(Reject(source=key, stage=error.component, reason=error.reason))
+        else:
+            label = int(split.manifest.label[index])
+            yield Sample(key=key_of_targets(key), members={ARRAY: array_member(found)}, source=key, label=label)
+        report("")
+
+
+class _Maker:
+    """Makes the targets of one sample after the other; its clips are a batch, so no sample depends on others."""
+
+    def __init__(self, task: TargetTask, split: Split, config: SplitConfig[Any, Any], model: Model[Any]) -> None:
+        self._task, self._model = task, model
+        self._sampler, self._finish = config.sampler(split), config.finish(split)
+        self._cpu, self._device = split.device, torch.device(task.device)
+
+    def make(self, index: int) -> npt.NDArray[Any]:
+        """The targets of a sample, (cycle, views, tokens, channels) or of ids; SampleError if it cannot be read."""
+        task, made = self._task, []
+        for begin in range(0, task.cycle, task.clips):
+            wanted = [Wanted(index, epoch) for epoch in range(begin, min(begin + task.clips, task.cycle))]
+            requests = self._sampler.requests(wanted)
+            draft = self._sampler.allocate(requests)
+            self._sampler.fill(requests, draft, range(len(wanted)), Stats())
+            batch = self._finish(self._sampler.join(draft), self._cpu)
+            found = make_targets(self._model, batch.to(self._device)).cpu()
+            made.append(found.view(len(wanted), -1, *found.shape[1:]))
+        whole = torch.cat(made).numpy()
+        return whole if whole.dtype == np.int32 else whole.astype(task.dtype)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A context in which torch computes in one thread, since each task has a process of its own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _opened(location: str, version: int) -> Split:
+    """The split of the tasks of a process, which is opened once."""
+    manifest = Manifest.load(location, version=version)
+    return Split(manifest=manifest, device=CPU, threads=1)
+
+
+@lru_cache(maxsize=1)
+def _teacher(weights: Path, checksum: str, device: str) -> Model[Any]:
+    """The teacher of the tasks of a process, which is loaded once; ValueError for other weights than the job's."""
+    if (found := weights_sum(weights)[0]) != checksum:
+        raise ValueError(f"{weights} has the checksum {found}, and the job began with {checksum}; put that file back")
+    return load_model(weights).to(device)
+
+
+class TargetsJob:
+    """The job of a split, and the ledger of its tasks: `stands` and `record` are called while an executor runs them.
+
+    run: the folder of the teacher's run, or its model.safetensors. data: a split. out: the folder of the targets, by
+    default one beside the split, whose name has a digest of weights and clips. recipe: of the student, whose clips and
+    crops are drawn; None for the teacher's own. cycle: how many clips of each sample. dtype: of features; ids are
+    int32. clips: how many clips the teacher sees at once.
+
+    ValueError for a model without targets, a split of another modality, data that a teacher does not fit, or several
+    cameras; ResumeError for a folder with targets of other weights, clips or type.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        data: SplitLocation,
+        out: Location | None = None,
+        *,
+        recipe: Recipe[Any] | None = None,
+        cycle: int = 1,
+        dtype: TargetType = "float32",
+        clips: int = 16,
+        device: torch.device = CPU,
+    ) -> None:
+        if dtype not in get_args(TargetType):
+            raise ValueError(f"targets are {' or '.join(get_args(TargetType))}, got {dtype!r}")
+        if clips < 1:
+            raise ValueError(f"clips={clips}: the teacher sees 1 or more at once")
+        check_cycle(cycle)
+        path = local_path(run, "the run")
+        self.weights = path if path.suffix == ".safetensors" else run_weights(path)
+        self.checksum = weights_sum(self.weights)[0]
+        recipe = recipe or run_recipe(path if path.is_dir() else path.parent)
+        self.split = _opened(Manifest.load(data).location, Manifest.load(data).version)
+        check_modality(recipe, self.split.manifest)
+        self.config = _config(recipe, self.split)
+        model = _teacher(self.weights, self.checksum, str(device))
+        if model.grids != self.config.grids:
+            raise ValueError(
+                f"the teacher of {run} reads {dict(model.grids)}, and {recipe.name} has {dict(self.config.grids)}: a "
+                "teacher's tokens are those of its student; give a recipe (--recipe, --set) of the same grid"
+            )
+        rows = self.config.rows(self.split)
+        settings = {
+            "weights": self.checksum,
+            "geometry": self.config.geometry(rows, self.split),
+            "cycle": cycle,
+            "dtype": dtype,
+        }
+        self.settings: Json = json.loads(json.dumps(settings))
+        self.output: Output = output_at(_beside(self.split.manifest, self.settings) if out is None else out)
+        self._records = Records(self.output, WrittenTargets)
+        self._sizes: Sizes = self.output
+        manifest = self.split.manifest
+        samples = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
+        config = replace(self.config, **{"cycle": cycle})
+        self.tasks = [
+            TargetTask(
+                path=within(self.output.location, SHARD.format(number)),
+                weights=self.weights,
+                checksum=self.checksum,
+                split=manifest.location,
+                version=manifest.version,
+                shard=number,
+                sha256=facts.sha256,
+                config=config,
+                cycle=cycle,
+                dtype=dtype,
+                clips=clips,
+                device=str(device),
+                units=samples[number],
+            )
+            for number, facts in enumerate(manifest.shards())
+        ]
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A context in which the tasks may run, and which no other run is in; at its end the folder is a split.
+
+        BusyError if another run writes there, ResumeError if it holds something else.
+        """
+        with self.output.sole_writer():
+            self._records.check(self.settings)
+            if self._records.job() is None and self.output.size(DATASET_JSON) is not None:
+                raise ResumeError(f"{self.output.location} holds a split of something else; give another --out")
+            self._records.begin(self.settings)
+            self.output.remove_leftovers()
+            self._sizes = self.output.sizes()
+            if self.output.is_locked and not all(map(self.stands, self.tasks)):
+                self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
+            yield
+            self._finish()
+
+    def stands(self, task: TargetTask) -> WrittenTargets | None:
+        """The record of a task whose shard is there and is of the tar that the split has; None for others."""
+        found = self._records.stands(task, self._sizes)
+        return found if found is not None and found.source == task.sha256 else None
+
+    def record(self, task: TargetTask, done: WrittenTargets, restarts: int) -> None:
+        """Record a finished task."""
+        self._records.record(task, done)
+
+    def counts(self) -> dict[str, int]:
+        """The numbers of samples, shards, bytes and rejects of the finished folder."""
+        return dict(read_dataset_json(self.output.store)["counts"])
+
+    def _finish(self) -> None:
+        self._sizes = self.output.sizes()
+        found = [self.stands(task) for task in self.tasks]
+        shards = [one.shard for one in found if one is not None and one.shard is not None]
+        rejects = [reject for one in found if one is not None for reject in one.rejects]
+        if None in found:
+            raise UnfinishedError(f"{self.output.location}: {found.count(None)} shards are missing; run it again")
+        if not shards:
+            raise ValueError(
+                f"no sample of {self.split.manifest} could be read: {rejects[0].reason if rejects else ''}"
+            )
+        member = shards[0].rows[0].members[ARRAY]
+        manifest = self.split.manifest
+        facts = {
+            **self.settings,
+            "shape": member.lists["shape"].tolist()[1:],
+            "dtype": member.words["dtype"],
+            "fingerprint": manifest.fingerprint,
+            "version": manifest.version,
+        }
+        info = DatasetInfo(
+            dataset=manifest.info["dataset"],
+            split=manifest.info["split"],
+            modality=TARGETS,
+            profile=TARGETS,
+            label_names=tuple(manifest.info["label_names"]),
+            settings={TARGETS: facts},
+        )
+        finish_split(self.output, info, shards, rejects)
+        self._records.verified()
+
+
+def _config(recipe: Recipe[Any], split: Split) -> SplitConfig[Any, Any]:
+    """The clips and crops of a recipe, without masks."""
+    data = recipe.data
+    if not isinstance(data, SplitConfig) or "cycle" not in {f.name for f in fields(data)}:
+        raise ValueError(f"targets are of pictures and videos, and {recipe.name} loads {data.modality}")
+    if isinstance(several := getattr(data, "component", None), tuple):
+        raise ValueError(f"a teacher reads one video of a sample, and component={several} names {len(several)}")
+    return data.resolved(split).alone()
+
+
+def _beside(split: Manifest, settings: Json) -> Location:
+    """The folder beside a split whose name says which weights and clips its targets are of."""
+    folder, name = folder_and_name(split.location)
+    digest = xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())
+    return within(folder, f"{name}-targets-{digest[:8]}")
