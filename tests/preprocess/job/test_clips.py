@@ -12,6 +12,7 @@ import soundfile as sf
 import xxhash
 
 from maskstream.preprocess import make_shards
+from maskstream.preprocess.encode.video import scenes as module
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.scenes import find_scenes
 from maskstream.preprocess.job import clips
@@ -103,6 +104,23 @@ def test_stretches_find_what_the_whole_has(tmp_path, name):
     assert starts(whole.starts) == [(60 * n, n > 0, False) for n in range(8)]
     assert tuple(one for part in parts for one in part.starts) == whole.starts
     assert parts[-1].last_s == whole.last_s == 479 / RATE
+
+
+@pytest.mark.parametrize("gops", [{}, {"sc_threshold": "0"}, {"refs": "3", "x264-params": "open-gop=1"}])
+def test_frames_that_are_passed_over_hide_no_scene(tmp_path, monkeypatch, gops):
+    """As if all were decoded: with keyframes at cuts and elsewhere, open GOPs, and B-frames to which others refer."""
+    dark = [np.zeros((64, 96, 3), np.uint8)] * 9
+    scenes = [dark if seed == 2 else scene(seed, 30 + 9 * seed) for seed in range(6)]
+    options = {"g": "250", "bf": "3", "x264-params": "", **gops}
+    options["x264-params"] += ":b-pyramid=normal:b-adapt=0"
+    path = film(tmp_path / "a.mp4", [*scenes, faded(scene(10, 60)), scene(11, 40)], **options)
+    seen, own = [], module.shrunk
+    monkeypatch.setattr(module, "shrunk", lambda luma: seen.append(len(luma)) or own(luma))
+    sparse, decoded = find_scenes(path), len(seen)
+    monkeypatch.setattr(module, "_can_seek", lambda container: False)
+    assert find_scenes(path) == sparse
+    assert sum(one.hard for one in sparse.starts) == len(scenes) + 1
+    assert decoded < 0.8 * (len(seen) - decoded)
 
 
 def test_a_file_becomes_the_clips_of_its_scenes(tmp_path, monkeypatch):
