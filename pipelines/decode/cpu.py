@@ -170,19 +170,20 @@ def decode_frames(
     packets: Packets | None = None,
     vectors_of: Int64Array | None = None,
     stored: Mapping[int, KeyFlow] = MappingProxyType({}),
+    whole: int | None = None,
 ) -> DecodedFrames:
     """Decodes the frames `numbers` (display order in the whole video) from fragments that start at `first_frame`.
 
     header: `ftyp moov`, or the track that it describes. size: the width and height of all frames in pixels. packets:
-    those that the fragments list, where the bytes end with the last packet that is needed, or come from a container
-    that maskstream did not write; by default read from the fragments. vectors_of: the numbers of the frames whose
-    motion is wanted, which are decoded too; none by default.
+    those of bytes that come from a container that maskstream did not write; by default read from the fragments.
+    vectors_of: the numbers of the frames whose motion is wanted, which are decoded too; none by default. whole: the
+    size of the run of fragments, where the bytes end with the last packet that is needed; by default that of the bytes.
     stored: the flow of those frames that has been stored, by number.
 
     Errors: Mp4Error if the bytes are not such fragments, DecodeError if they do not decode to the frames.
     """
     return decode_coded(
-        find_coded(header, fragments, first_frame, numbers, packets, vectors_of), size=size, stored=stored
+        find_coded(header, fragments, first_frame, numbers, packets, vectors_of, whole), size=size, stored=stored
     )
 
 
@@ -205,15 +206,42 @@ def find_coded(
     numbers: Int64Array,
     packets: Packets | None = None,
     vectors_of: Int64Array | None = None,
+    whole: int | None = None,
 ) -> CodedFrames:
     """What `decode_frames` decodes, of the same arguments. Raises Mp4Error if the bytes are not such fragments."""
     track = track_of(header)
     moving = np.empty(0, dtype=np.int64) if vectors_of is None else vectors_of
-    packets = packets or read_fragments(fragments, track)
-    pts = wanted_pts(packets, first_frame, np.concatenate([numbers, moving]))
-    return CodedFrames(
-        track=track, packets=_needed_packets(track, fragments, packets, pts), pts=pts, moving=moving.tolist()
+    frames = np.concatenate([numbers, moving])
+    found = None if packets else _found_packets(fragments, track, whole, first_frame, frames)
+    if found is None:
+        packets = packets or read_fragments(fragments, track, whole)
+        pts = wanted_pts(packets, first_frame, frames)
+        needed = _needed_packets(track, fragments, packets, pts)
+    else:
+        needed, pts = found
+    return CodedFrames(track=track, packets=needed, pts=pts, moving=moving.tolist())
+
+
+def _found_packets(
+    fragments: memoryview, track: Track, whole: int | None, first_frame: int, frames: Int64Array
+) -> tuple[list[av.Packet[Stream]], Int64Array] | None:
+    """The packets to decode and the pts of the frames; None where no kernel says them."""
+    if track.codec != "h264" or len(track.extradata) < 5 or not fragments:
+        return None
+    from .packets import find_packets
+
+    data = np.frombuffer(fragments, np.uint8)
+    data.setflags(write=False)  # of all memory alike, because a kernel is compiled for each of both
+    rows, pts = find_packets(
+        data,
+        len(data) if whole is None else whole,
+        track.default_duration,
+        track.default_size,
+        (track.extradata[4] & 3) + 1,
+        first_frame,
+        frames,
     )
+    return (_made_packets(fragments, rows.tolist()), pts) if len(rows) else None
 
 
 def decode_coded(
@@ -251,9 +279,14 @@ def decode_keyframe(
 def _needed_packets(track: Track, data: memoryview, packets: Packets, pts: Int64Array) -> list[av.Packet[Stream]]:
     """The packets to decode for the frames shown at `pts`."""
     needed = wanted_packets(data, track, packets, pts)
-    columns = (packets.start[needed].tolist(), packets.size[needed].tolist(), packets.pts[needed].tolist())
+    columns = packets.start[needed], packets.size[needed], packets.pts[needed]
+    return _made_packets(data, np.stack(columns, axis=1).tolist())
+
+
+def _made_packets(data: memoryview, rows: list[list[int]]) -> list[av.Packet[Stream]]:
+    """The packets with these starts, sizes and pts."""
     made: list[av.Packet[Stream]] = []
-    for start, n_bytes, shown_at in zip(*columns, strict=True):
+    for start, n_bytes, shown_at in rows:
         packet = av.Packet(data[start : start + n_bytes])  # type: ignore[arg-type]
         packet.pts = shown_at
         made.append(packet)

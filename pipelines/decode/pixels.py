@@ -14,6 +14,7 @@ from numba.np.numpy_support import carray
 from maskstream.pipelines.jit import filled, instructions, kernel, load, picked, store, undefined, vector
 
 Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]
 """Of each of n outputs, the first input, int64 (n,), and the weights of the inputs from it on, int32 (n, k)."""
 Steps = tuple[npt.NDArray[np.int64], Bytes, npt.NDArray[np.int16]]
@@ -212,30 +213,25 @@ def resize(address: int, line: int, taps: PlaneTaps, parts: Parts, band: int, st
 @kernel
 def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], half: bool, out: Bytes) -> None:
     """Writes RGB (H, W, 3) of planes whose rows have room for a multiple of 16; `half` as in `rgb_of_planes`."""
-    (rows, columns), line = out.shape[:2], luma.shape[1]
-    red, green, blue = np.empty(line, dtype=np.uint8), np.empty(line, dtype=np.uint8), np.empty(line, dtype=np.uint8)
-    twice_u, twice_v = np.empty(line, dtype=np.uint8), np.empty(line, dtype=np.uint8)
-    of, r, g, b = colours.ctypes.data, red.ctypes.data, green.ctypes.data, blue.ctypes.data
-    step = 2 if half else 1
+    (rows, columns), line, step = out.shape[:2], luma.shape[1], 2 if half else 1
+    scratch = np.empty(2 * line + 128, dtype=np.uint8)
+    of, red, twice_u = colours.ctypes.data, scratch.ctypes.data, scratch.ctypes.data + 96
+    green, blue, last, twice_v = red + 16, red + 32, red + 48, twice_u + line + 16
     for row in range(rows):
-        y, own = luma.ctypes.data + row * line, row // step * line
+        y, own, to = luma.ctypes.data + row * line, row // step * line, out.ctypes.data + 3 * row * columns
         across, down = u.ctypes.data + own, v.ctypes.data + own
         if half:
-            if row % 2 == 0:
-                one, other = bytes_at(across, line), bytes_at(down, line)
-                for k in range(line // 2):
-                    twice_u[2 * k] = one[k]
-                    twice_u[2 * k + 1] = one[k]
-                    twice_v[2 * k] = other[k]
-                    twice_v[2 * k + 1] = other[k]
-            across, down = twice_u.ctypes.data, twice_v.ctypes.data
+            for k in range(0, line // 2 if row % 2 == 0 else 0, 16):
+                _double_sixteen(across + k, twice_u + 2 * k)
+                _double_sixteen(down + k, twice_v + 2 * k)
+            across, down = twice_u, twice_v
         for k in range(0, columns, 16):
-            _colour_sixteen(y + k, across + k, down + k, of, r + k, g + k, b + k)
-        pixels = bytes_at(out.ctypes.data + 3 * row * columns, 3 * columns)
-        for k in range(columns):
-            pixels[3 * k] = red[k]
-            pixels[3 * k + 1] = green[k]
-            pixels[3 * k + 2] = blue[k]
+            _colour_sixteen(y + k, across + k, down + k, of, red, green, blue)
+            _join_sixteen(red, green, blue, to + 3 * k if k + 16 <= columns else last)
+        if columns % 16:
+            pixels, made = bytes_at(to, 3 * columns), bytes_at(last, 48)
+            for k in range(3 * (columns - columns % 16), 3 * columns):
+                pixels[k] = made[k - 3 * (columns - columns % 16)]
 
 
 @kernel
@@ -389,6 +385,22 @@ def steps_of(taps: Taps, flip: bool) -> Steps:
             shares[k, 2 * one] = weights[of, 0]
             shares[k, 2 * one + 1] = weights[of, 1]
     return base, picks, shares
+
+
+@kernel
+def normalise(pixels: Bytes, mean: Floats, std: Floats, out: Floats) -> None:
+    """Writes (level / 255 - mean) / std of pixels (N, H, 3 W) to `out` (N, 3, H, W); mean, std: (3,), of the channels.
+
+    Vectors of divisions take two thirds of the time of looking each value up, and give the same.
+    """
+    most, (m, n, o), (s, t, u) = np.float32(255), (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    for one in range(len(pixels)):
+        for row in range(pixels.shape[1]):
+            of, r, g, b = pixels[one, row], out[one, 0, row], out[one, 1, row], out[one, 2, row]
+            for k in range(out.shape[3]):
+                r[k] = (np.float32(of[3 * k]) / most - m) / s
+                g[k] = (np.float32(of[3 * k + 1]) / most - n) / t
+                b[k] = (np.float32(of[3 * k + 2]) / most - o) / u
 
 
 @kernel

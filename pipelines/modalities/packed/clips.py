@@ -60,9 +60,14 @@ class ClipTokensPlan(AroundClip):
                 data = read_clip(item.manifest.store, clip.video, clip.numbers, clip.own)
             stats.read_bytes += data.size_bytes
             with stats.stage("decode"):
-                fragments, size = memoryview(data.fragments), (clip.video.width, clip.video.height)
                 decoded = decode_frames(
-                    data.header, fragments, data.first_frame, clip.numbers, size=size, packets=data.packets
+                    data.header,
+                    memoryview(data.fragments),
+                    data.first_frame,
+                    clip.numbers,
+                    size=(clip.video.width, clip.video.height),
+                    packets=data.table,
+                    whole=data.whole,
                 )
         with stats.stage("convert"):
             frames = np.empty((len(clip.numbers), h * side, w * side, 3), np.uint8)

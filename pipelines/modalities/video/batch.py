@@ -122,15 +122,18 @@ def normalised(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], 
     if device.type != "cpu":
         out = torch.empty(shape, dtype=dtype, device=device)
         return out.copy_(pixels.movedim(-1, -3)).div_(255.0).sub_(m).div_(s)
-    from maskstream.pipelines.decode.pixels import look_up
+    from maskstream.pipelines.decode.pixels import look_up, normalise
 
-    # A level has one of 256 values, so these are made once and their bits are copied.
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    levels = torch.arange(256).to(dtype).expand(channels, 1, 256).div(255.0).sub_(m).div_(s)
-    values = torch.from_numpy(empty(shape, f"i{dtype.itemsize}"))
     of = pixels.contiguous().view(-1, height, width * channels).numpy()
-    look_up(of, levels.view(bits).view(channels, 256).numpy(), values.view(-1, *shape[-3:]).numpy())
-    return values.view(dtype)
+    values = empty(shape, f"i{dtype.itemsize}")
+    rows = values.reshape(-1, *shape[-3:])
+    if dtype == torch.float32:
+        normalise(of, m.view(-1).numpy(), s.view(-1).numpy(), rows.view(np.float32))
+    else:  # a level has one of 256 values, so these are made once and their bits are copied
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+        levels = torch.arange(256).to(dtype).expand(channels, 1, 256).div(255.0).sub_(m).div_(s)
+        look_up(of, levels.view(bits).view(channels, 256).numpy(), rows)
+    return torch.from_numpy(values).view(dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

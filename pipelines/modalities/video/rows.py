@@ -49,7 +49,7 @@ from .energy import stored_energy
 from .flow import FLOW_CUES
 from .yuv import Output
 
-KERNELS = ("maskstream.pipelines.decode.pixels",)
+KERNELS = ("maskstream.pipelines.decode.packets", "maskstream.pipelines.decode.pixels")
 
 log = logging.getLogger(__name__)
 
@@ -367,8 +367,8 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 if self.sees_energy:
                     places = (self.grid.shape[1], self.grid.shape[2])
                     plan.energy = [stored_energy(notes, plan.numbers, crop, size, places) for crop in plan.crops]
-                fragments, packets = memoryview(data.fragments), data.packets
-                frames = find_coded(data.header, fragments, data.first_frame, plan.numbers, packets, moving)
+                fragments, first = memoryview(data.fragments), data.first_frame
+                frames = find_coded(data.header, fragments, first, plan.numbers, data.table, moving, data.whole)
         return Coded(frames, notes)
 
     def moving(self, plan: ClipPlan) -> Int64s:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import DecodeError, decode_frames, to_rgb, wanted_packets, yuv_to_rgb
+from maskstream.pipelines.decode.cpu import (
+    DecodeError,
+    decode_frames,
+    to_rgb,
+    wanted_packets,
+    wanted_pts,
+    yuv_to_rgb,
+)
+from maskstream.pipelines.decode.packets import find_packets
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
 from maskstream.shards.media.video_index import VideoIndex
@@ -82,6 +90,39 @@ def test_every_start_and_stride_gives_the_frames_of_a_plain_decode(encoded):
     assert compared > 500
 
 
+@pytest.mark.parametrize("damages", [0, 1, 2])
+def test_the_kernel_finds_the_packets_that_the_boxes_name(encoded, damages):
+    """It finds nothing where they are damaged or end too early, and never other packets."""
+    name, video = encoded
+    if name in ("copy-hevc", "copy-vp9"):
+        return  # it is not asked
+    draw, index, found = np.random.default_rng(damages), video.index, 0
+    track = read_header(video.data[: index.header_size])
+    for _ in range(200):
+        numbers = np.sort(draw.integers(0, 90, 6))
+        _, fragments, first = read_clip(video, numbers)
+        whole, data = len(fragments), np.frombuffer(fragments, np.uint8).copy()
+        data[draw.integers(0, min(800, whole), damages)] ^= 1 << draw.integers(0, 8, damages).astype(np.uint8)
+        data = data[: int(whole * draw.uniform(0.8, 1.1))]
+        data.setflags(write=False)
+        sizes = track.default_duration, track.default_size, (track.extradata[4] & 3) + 1
+        rows, pts = find_packets(data, whole, *sizes, first, numbers)
+        try:
+            packets = read_fragments(data.data, track, whole)
+            expected = wanted_pts(packets, first, numbers)
+            needed = wanted_packets(data.data, track, packets, expected)
+        except Mp4Error:
+            assert len(rows) == 0
+            continue
+        assert len(rows) > 0 or damages
+        if len(rows):
+            columns = packets.start[needed], packets.size[needed], packets.pts[needed]
+            assert np.array_equal(rows, np.stack(columns, axis=1))
+            assert np.array_equal(pts, expected)
+            found += 1
+    assert found > 20
+
+
 def test_open_gops_are_there_when_they_are_tested(encoded):
     name, video = encoded
     assert video.index.lead.any() == (name in ("copy-open", "copy-hevc"))
@@ -112,7 +153,7 @@ def test_a_clip_of_anchors_needs_no_byte_behind_its_last_packet(tmp_path, profil
             begin, end, limit = int(index.offset[first]), index.end_of(numbers, stop), int(index.size[first:stop].sum())
             fragments, at = memoryview(video.data)[begin:end], int(index.first_frame[first])
             packets = read_fragments(fragments, track, limit)
-            got = decode_frames(index.header, fragments, at, numbers, size=SIZE, packets=packets)
+            got = decode_frames(index.header, fragments, at, numbers, size=SIZE, whole=limit)
             for frame, number in zip(got.frames, numbers, strict=True):
                 assert np.array_equal(frame.to_ndarray(), whole[number].to_ndarray()), (start, last, number)
             shown = np.sort(packets.pts)[numbers - at]
@@ -120,7 +161,7 @@ def test_a_clip_of_anchors_needs_no_byte_behind_its_last_packet(tmp_path, profil
             assert needed <= len(fragments) <= needed + index.size[stop - 1] / 100 + 1
             saved += limit - len(fragments)
             with pytest.raises(Mp4Error, match="were read"):
-                decode_frames(index.header, fragments[: needed - 1], at, numbers, size=SIZE, packets=packets)
+                decode_frames(index.header, fragments[: needed - 1], at, numbers, size=SIZE, whole=limit)
     assert saved > 0
     end_of_gop = index.offset[0] + index.size[0]
     assert index.end_of(np.array([0, 4, 6]), 1) == end_of_gop

@@ -13,10 +13,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode import pixels
 from maskstream.pipelines.decode.cpu import HALF_CHROMA, colour_numbers, to_rgb, yuv_to_rgb
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, normalised
 
 COLOURS = [("bt601", False), ("bt709", False), ("bt601", True), ("bt709", True)]
 
@@ -246,3 +248,13 @@ def test_chosen_tokens_have_the_pixels_of_whole_frames(colours, frame, patch, gr
             pixels.tokens_of_planes(table, box, crop.flip, numbers, half, grid, chosen, out[:-1])
             assert (out[:-1] == tokens[chosen]).all()
             assert (out[-1] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_floats_have_the_bits_of_torch_arithmetic(dtype):
+    levels = torch.arange(256, dtype=torch.uint8)[torch.randperm(768, generator=torch.manual_seed(0)) % 256]
+    images = levels.view(2, 8, 16, 3)
+    for mean, std in [(IMAGENET_MEAN, IMAGENET_STD), ((0.5, 0.0, 1.0), (1.0, 0.5, 3.0))]:
+        m, s = (torch.tensor(of, dtype=dtype).view(3, 1, 1) for of in (mean, std))
+        expected = images.movedim(-1, 1).to(dtype).div(255.0).sub(m).div(s)
+        assert torch.equal(normalised(images, mean, std, dtype), expected)
