@@ -5,9 +5,8 @@ The classifier is the encoder of a masked autoencoder, the mean of its tokens, a
 smoothed. Other models that give features have a norm and a linear layer on these (`EncoderClassifier`), and what a
 paper tunes in a way of its own is in its finetune.py.
 
-Differs from the authors' code in: CutMix only with `--set model.cutmix=1.0`, and boxes of whole tokens; no RandAugment,
-no random erasing, and drop path only with `--set model.dropout.path=0.1`; the norm stands before the mean over tokens,
-not after it.
+Differs from the authors' code in: CutMix only with `--set model.cutmix=1.0`; no RandAugment, no random erasing, and
+drop path only with `--set model.dropout.path=0.1`; the norm stands before the mean over tokens, not after it.
 """
 
 from __future__ import annotations
@@ -21,9 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.fields import LABELS
+from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import with_set
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -46,7 +48,7 @@ from .evaluation import (
     trained_on,
 )
 from .features import GivesFeatures, has_label_lists, labelled_batches, no_masks, without_augmentation
-from .labels import LabelsConfig, draw_mixture, label_loss, need_labels
+from .labels import LabelsConfig, label_loss, mix_batch, need_labels
 
 HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
@@ -62,18 +64,10 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierConfig(LabelsConfig[BatchT]):
-    """of: the autoencoder whose encoder and tokens are used. mixup, cutmix: the parameters of the Beta distributions, 0
-    for no mixing; with both, each batch has one of them (labels.py).
-    """
+    """of: the autoencoder whose encoder and tokens are used."""
 
     of: AutoencoderConfig[BatchT]
     mixup: float = 0.8
-    cutmix: float = 0.0
-
-    def __post_init__(self) -> None:
-        LabelsConfig.__post_init__(self)
-        if min(self.mixup, self.cutmix) < 0:
-            raise ValueError(f"mixup and cutmix must be >= 0, got {self.mixup} and {self.cutmix}")
 
     def make(self, grids: Grids) -> Classifier[BatchT]:
         """See ModelConfig."""
@@ -94,15 +88,11 @@ class Classifier(Model[BatchT]):
 
     def scores(self, batch: BatchT) -> Tensor:
         """The score of each class, float32 (B, classes); the batch's masks hide nothing."""
-        return self._scores(self.token_inputs(batch))
+        return cast(Tensor, self.head(self.features(batch))).float()
 
     def loss(self, batch: BatchT) -> Losses:
-        """See `label_loss`; while it trains, samples and labels are mixed."""
-        inputs, labels = self.token_inputs(batch), need_labels(batch, self.config.several)
-        mixture = None
-        if self.training:
-            mixture = draw_mixture(batch, self.tokens.grid, self.config.mixup, self.config.cutmix)
-        return label_loss(self.config, self._scores(inputs if mixture is None else mixture.of(inputs)), labels, mixture)
+        """See `mixed_loss`."""
+        return mixed_loss(self, self.config, batch)
 
     def reconstructed(self, batch: BatchT) -> BatchT:
         """The batch as it is: nothing is hidden from a classifier."""
@@ -114,20 +104,21 @@ class Classifier(Model[BatchT]):
 
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch: (B, N, D)."""
-        return self._encoded(self.token_inputs(batch))
+        inputs = self.token_inputs(batch)
+        index = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[0], -1)
+        encoded = cast(Tensor, self.encoder(inputs, index))
+        return encoded[:, 1:] if self.config.of.class_token else encoded
 
     def features(self, batch: BatchT) -> Tensor:
         """The mean of the encoder's output over all tokens, float32 (B, D)."""
         return self.token_features(batch).float().mean(dim=1)
 
-    def _encoded(self, inputs: Tensor) -> Tensor:
-        index = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[0], -1)
-        encoded = cast(Tensor, self.encoder(inputs, index))
-        return encoded[:, 1:] if self.config.of.class_token else encoded
 
-    def _scores(self, inputs: Tensor) -> Tensor:
-        found: Tensor = self.head(self._encoded(inputs).float().mean(dim=1))
-        return found.float()
+def mixed_loss(model: AnyClassifier, config: LabelsConfig[BatchT], batch: BatchT) -> Losses:
+    """The loss of a classifier (`label_loss`); while it trains, samples and labels are mixed as its config says."""
+    mixup, cutmix = (config.mixup, config.cutmix) if model.training else (0.0, 0.0)
+    mixed, mixture = mix_batch(batch, mixup, cutmix)
+    return label_loss(config, model.scores(mixed), need_labels(batch, config.several), mixture)
 
 
 @runtime_checkable
@@ -190,8 +181,8 @@ class EncoderClassifier(Model[BatchT]):
         return cast(Tensor, self.head(self.norm(self.features(batch)))).float()
 
     def loss(self, batch: BatchT) -> Losses:
-        """See `label_loss`; nothing is mixed."""
-        return label_loss(self.config, self.scores(batch), need_labels(batch, self.config.several), None)
+        """See `mixed_loss`."""
+        return mixed_loss(self, self.config, batch)
 
     def reconstructed(self, batch: BatchT) -> BatchT:
         """The batch as it is: nothing is hidden from a classifier."""
@@ -245,18 +236,23 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
     """The tuning of an encoder by the labels of samples.
 
     50 epochs of AdamW with a learning rate of 1e-3 per 256 samples, betas (0.9, 0.999) and a weight decay of 0.05, as
-    VideoMAE's fine-tuning; of masked autoencoders of pixels and spectrograms it decays by 0.75 from block to block.
+    VideoMAE's fine-tuning; for pictures, clips and spectrograms it decays by 0.75 from block to block, and samples with
+    one label are mixed.
     ValueError if the run's model gives no features, or the split has fewer than two classes.
     """
     several, classes = has_label_lists(train), len(train.info["label_names"])
+    mixed = isinstance(base.data, ImageData | VideoData | AudioData)
     of: dict[str, Any] = {"of": base.model, "classes": classes, "several": several}
+    of["mixup"] = 0.8 if mixed and not several else 0.0
     changed: Any = {"fields": (LABELS,)} if several else {}
     changed |= {"views": 1} if "views" in {f.name for f in fields(base.data)} else {}
     changed |= {"packing": "row"} if isinstance(base.data, TextData) else {}
     changed |= no_masks(base.data)
-    optimiser = OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0, layer_decay=0.75)
+    optimiser = OptimiserConfig(
+        betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0, layer_decay=0.75 if mixed else 1.0
+    )
     if isinstance(base.model, AutoencoderConfig):
-        model: ModelConfig[Any] = ClassifierConfig(**of, mixup=0.0 if several else 0.8)
+        model: ModelConfig[Any] = ClassifierConfig(**of)
         initial = _stack_weights
     else:
         if not isinstance(base.build(), Encodes):
@@ -265,7 +261,6 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
                 "fine-tuned; give a run of a recipe whose model gives features, such as mae, siammae, bert or mpm"
             )
         model, initial = EncoderClassifierConfig(**of), body_weights
-        optimiser = replace(optimiser, layer_decay=1.0)
     recipe: Recipe[Any] = Recipe(
         name=f"{base.name}-classifier",
         batch_size=base.batch_size,

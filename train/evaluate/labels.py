@@ -1,9 +1,10 @@
 """What a classifier learns of the labels of a batch: weighted, smoothed, mixed.
 
 Mixup (Zhang et al., 2018) mixes two samples and their labels by a share from a Beta distribution. CutMix (Yun et al.,
-2019) puts a box of one into the other, and the share is that of the area which stays; here boxes are of whole tokens,
-at all times of a clip the same. One mixture serves a whole batch, whose samples are mixed with those of the batch in
-reverse order, as timm does. It is drawn from the keys of the batch, so a resumed run mixes the same.
+2019) puts a box of one into the other, and the share is that of the area which stays; a box is the same at all times of
+a clip. Pictures, clips and spectrograms are mixed before a model reads them; mixed pixels are rounded, as timm's are
+where a loader mixes. One mixture serves a whole batch, whose samples are mixed with those of the batch in reverse
+order, as timm does. It is drawn from the keys of the batch, so a resumed run mixes the same.
 
 Labels are smoothed as by Szegedy et al. (2016). Weights of classes multiply both the error of a sample and its share of
 the mean, as torch's cross-entropy has it.
@@ -11,8 +12,9 @@ the mean, as torch's cross-entropy has it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Generic
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +22,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.fields import LABELS
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.train.core.model import Losses, LossPart, ModelConfig
+
+MIXED: dict[type[Batch], tuple[str, int]] = {
+    ImageBatch: ("image", 1),
+    VideoBatch: ("video", 2),
+    AudioBatch: ("spectrogram", 1),
+}
+"""The batches that can be mixed: the field that is, and the first of the two axes that a box cuts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +45,8 @@ class LabelsConfig(ModelConfig[BatchT], Generic[BatchT]):
     """A classifier of samples. classes: their number. several: samples have lists of classes (the field `labels`), not
     one label. smoothing: the share of a label that is spread over all classes. class_weights: of the classes in the
     loss, () for equal ones; only for one label each. test_views: how often a sample is drawn for a test (see
-    `finetune.score_views`).
+    `finetune.score_views`). mixup, cutmix: the parameters of the Beta distributions, 0 for no mixing; with both, each
+    batch has one of them.
     """
 
     classes: int
@@ -41,6 +54,8 @@ class LabelsConfig(ModelConfig[BatchT], Generic[BatchT]):
     smoothing: float = 0.1
     class_weights: tuple[float, ...] = ()
     test_views: int = field(default=1, metadata=NOT_IDENTITY)
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         if self.classes < 2:
@@ -53,6 +68,8 @@ class LabelsConfig(ModelConfig[BatchT], Generic[BatchT]):
             )
         if self.class_weights and self.several:
             raise ValueError("class_weights are for samples with one label each, and these have lists of classes")
+        if min(self.mixup, self.cutmix) < 0:
+            raise ValueError(f"mixup and cutmix must be >= 0, got {self.mixup} and {self.cutmix}")
         if self.test_views < 1:
             raise ValueError(f"test_views must be at least 1, got {self.test_views}")
 
@@ -65,37 +82,53 @@ class LabelsConfig(ModelConfig[BatchT], Generic[BatchT]):
 @dataclass(frozen=True, slots=True)
 class LabelMixture:
     """The mixture of a batch with itself in reverse order. share: of each sample in its mixture. box: bool, over the
-    last two axes of the token grid, True where tokens are the other sample's; None where all are mixed by the share.
+    two axes that are cut, True where values are the other sample's; None where all are mixed by the share.
     """
 
     share: float
     box: npt.NDArray[np.bool_] | None = None
 
-    def of(self, inputs: Tensor) -> Tensor:
-        """The mixture of tokens (B, N, values)."""
-        if self.box is None:
-            return self.share * inputs + (1 - self.share) * inputs.flip(0)
-        cut = torch.from_numpy(self.box).to(inputs.device).flatten().repeat(inputs.shape[1] // self.box.size)
-        return torch.where(cut[:, None], inputs.flip(0), inputs)
+    def of(self, media: Tensor, axis: int) -> Tensor:
+        """The mixture of media (B, ...), in their dtype; a box cuts `axis` and the one after it."""
+        other = media.flip(0)
+        if self.box is not None:
+            box = torch.from_numpy(self.box).to(media.device)
+            return torch.where(box.reshape(*box.shape, *[1] * (media.ndim - axis - 2)), other, media)
+        mixed = other.float().lerp_(media.float(), self.share)
+        return mixed.to(media.dtype) if media.is_floating_point() else mixed.round_().to(media.dtype)
 
 
-def draw_mixture(batch: object, grid: tuple[int, ...], mixup: float, cutmix: float) -> LabelMixture | None:
+def mix_batch(batch: BatchT, mixup: float, cutmix: float) -> tuple[BatchT, LabelMixture | None]:
+    """A batch mixed with itself by mixup or CutMix, and how; as it is where both parameters are 0.
+
+    ValueError for a batch of which nothing can be mixed, such as texts.
+    """
+    if not mixup and not cutmix:
+        return batch, None
+    if type(batch) not in MIXED:
+        raise ValueError(f"a {type(batch).__name__} cannot be mixed; set model.mixup=0 and model.cutmix=0")
+    whole: Any = batch
+    name, axis = MIXED[type(batch)]
+    media: Tensor = getattr(whole, name)
+    mixture = draw_mixture(whole.key, (media.shape[axis], media.shape[axis + 1]), mixup, cutmix)
+    return replace(whole, **{name: mixture.of(media, axis)}), mixture
+
+
+def draw_mixture(key: Sequence[str], size: tuple[int, int], mixup: float, cutmix: float) -> LabelMixture:
     """The mixture of a batch, a function of its keys: of mixup or CutMix, by halves if both parameters are above 0.
 
-    grid: of the tokens. mixup, cutmix: the parameters of their Beta distributions; None is returned if both are 0.
+    size: of the axes that are cut. mixup, cutmix: the parameters of their Beta distributions, not both 0.
     """
-    keys = "\0".join(batch.key) if isinstance(batch, Batch) else ""
+    keys = "\0".join(key)
     draw = sample_rng(0, 0, keys, 0, "cutmix of labels")
     if cutmix and (not mixup or draw.random() < 0.5):
-        box = cut_box(grid[-2], grid[-1], float(draw.beta(cutmix, cutmix)), draw)
+        box = cut_box(*size, float(draw.beta(cutmix, cutmix)), draw)
         return LabelMixture(1 - float(box.mean()), box)
-    if not mixup:
-        return None
     return LabelMixture(float(sample_rng(0, 0, keys, 0, "mixup of labels").beta(mixup, mixup)))
 
 
 def cut_box(rows: int, columns: int, share: float, draw: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """A box whose sides are sqrt(1 - share) of the grid's, around a uniform place, without what lies beyond it."""
+    """A box whose sides are sqrt(1 - share) of the whole, around a uniform place, without what lies beyond it."""
     box = np.zeros((rows, columns), dtype=bool)
     spans = []
     for n in (rows, columns):

@@ -20,7 +20,6 @@ from maskstream.train.core.export import weights_sum
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.validation import BEST
 from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, score_views
-from maskstream.train.evaluate.labels import draw_mixture
 from maskstream.train.finetunes import finetune
 from maskstream.train.recipes import chosen_recipe, named_recipe
 
@@ -137,23 +136,6 @@ def test_scores_come_from_all_tokens_and_from_nothing_else(run: Path, splits: tu
         image = batch.image.clone()
         image[:, at, at] = 255 - image[:, at, at]
         assert not torch.equal(model.scores(replace(batch, image=image)), before)
-
-
-def test_a_mixture_has_the_loss_of_both_labels_by_their_shares(run: Path, splits: tuple[Path, Path]) -> None:
-    batch = replace(first_batch(run, splits[0]), label=torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
-    model = classifier(run, splits[0], "model.smoothing=0.0")
-    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
-    mixture = draw_mixture(batch, (4, 4), 0.8, 0.0)
-    assert mixture is not None
-    share = mixture.share
-    assert 0 < share < 1
-    inputs = model.token_inputs(batch)
-    mixed = share * inputs + (1 - share) * inputs.flip(0)
-    logits = model.head(model.encoder(mixed, torch.arange(16).expand(8, -1)).mean(dim=1))
-    loss = torch.nn.functional.cross_entropy
-    expected = share * loss(logits, batch.label) + (1 - share) * loss(logits, batch.label.flip(0))
-    torch.testing.assert_close(model.train()(batch).loss(), expected)
-    assert not torch.allclose(model.eval()(batch).loss(), expected)
 
 
 def test_a_class_token_is_no_part_of_the_mean(run: Path, splits: tuple[Path, Path]) -> None:

@@ -13,17 +13,11 @@ from torch import Tensor
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.train.evaluate.evaluation import count_confusions
-from maskstream.train.evaluate.finetune import ClassifierConfig
-from maskstream.train.evaluate.labels import balanced_weights, cut_box, draw_mixture, label_loss
+from maskstream.train.evaluate.finetune import ClassifierConfig, EncoderClassifierConfig
+from maskstream.train.evaluate.labels import balanced_weights, cut_box, draw_mixture, label_loss, mix_batch
 from maskstream.train.recipes import chosen_recipe
 
-from ..labelled_pictures import SMALL
-
-GRID = (4, 4)
-
-
-def of_keys(*keys: str) -> Batch:
-    return Batch(key=list(keys), label=torch.zeros(len(keys), dtype=torch.int64))
+from ..labelled_pictures import SET, SMALL
 
 
 def pictures(key: str) -> ImageBatch:
@@ -53,33 +47,48 @@ def test_weights_that_balance_give_each_class_the_same_sum() -> None:
         balanced_weights(labels, 4)
 
 
-def test_a_cut_has_the_loss_of_pictures_that_were_cut_and_of_both_labels_by_their_areas() -> None:
-    model = config(mixup=0.0, cutmix=1.0, smoothing=0.0).build(chosen_recipe("mae-tiny", SMALL).data.grids, seed=0)
+@pytest.mark.parametrize("recipe", ["mae-tiny", "ijepa-tiny", "cropmae-tiny"])
+@pytest.mark.parametrize("how", [{"cutmix": 1.0}, {"mixup": 0.8}])
+def test_a_mixture_has_the_loss_of_mixed_pictures_and_of_both_labels_by_their_shares(recipe, how) -> None:
+    base = chosen_recipe(recipe, SET if recipe == "ijepa-tiny" else SMALL)
+    kind = ClassifierConfig if recipe == "mae-tiny" else EncoderClassifierConfig
+    chosen = {"mixup": 0.0, "smoothing": 0.0, **how}
+    model = kind(of=base.model, classes=3, **chosen).build(base.data.grids, seed=0)
     torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
     seen = set()
     for key in "abcdef":
         batch = pictures(key)
-        mixture = draw_mixture(batch, GRID, 0.0, 1.0)
-        assert mixture is not None
-        assert mixture.box is not None
-        box = torch.from_numpy(np.kron(mixture.box, np.ones((4, 4), bool)))
-        own = 1 - float(box.float().mean())
-        cut = replace(batch, image=torch.where(box[..., None], batch.image.flip(0), batch.image))
-        scores = model.eval().scores(cut)
+        mixture = draw_mixture(batch.key, (16, 16), chosen["mixup"], how.get("cutmix", 0.0))
+        own, other = mixture.share, batch.image.flip(0)
+        if "cutmix" in how:
+            own = 1 - float(mixture.box.mean())
+            mixed = torch.where(torch.from_numpy(mixture.box)[..., None], other, batch.image)
+        else:
+            mixed = (own * batch.image.double() + (1 - own) * other.double()).round().to(torch.uint8)
+        scores = model.eval().scores(replace(batch, image=mixed))
         expected = own * F.cross_entropy(scores, batch.label) + (1 - own) * F.cross_entropy(scores, batch.label.flip(0))
         torch.testing.assert_close(model.train()(batch).loss(), expected)
+        assert torch.equal(model.eval()(batch).loss(), F.cross_entropy(model.scores(batch), batch.label))
         seen.add(own)
     assert len(seen) > 2
 
 
 def test_a_box_is_at_the_same_place_of_every_time_of_a_clip() -> None:
-    mixture = draw_mixture(of_keys("a", "b"), (3, 4, 5), 0.0, 1.0)
-    assert mixture is not None
-    assert mixture.box is not None
-    made = mixture.of(torch.arange(2.0)[:, None, None].expand(2, 60, 1)).view(2, 3, 4, 5)
+    video = torch.zeros(2, 3, 4, 5, 3, dtype=torch.uint8)
+    video[1] = 1
+    mixture = draw_mixture(["a", "b"], (4, 5), 0.0, 1.0)
+    made = mixture.of(video, 2)
     for time in range(3):
-        assert torch.equal(made[0, time], torch.from_numpy(mixture.box).float())
-        assert torch.equal(made[1, time], 1 - torch.from_numpy(mixture.box).float())
+        for channel in range(3):
+            assert torch.equal(made[0, time, ..., channel], torch.from_numpy(mixture.box).to(torch.uint8))
+            assert torch.equal(made[1, time, ..., channel], 1 - torch.from_numpy(mixture.box).to(torch.uint8))
+
+
+def test_texts_cannot_be_mixed() -> None:
+    batch = Batch(key=["a", "b"], label=torch.zeros(2, dtype=torch.int64))
+    assert mix_batch(batch, 0.0, 0.0) == (batch, None)
+    with pytest.raises(ValueError, match=r"a Batch cannot be mixed; set model\.mixup=0 and model\.cutmix=0"):
+        mix_batch(batch, 0.8, 0.0)
 
 
 def test_boxes_have_the_area_that_is_asked_for_except_beyond_the_edges() -> None:
@@ -94,14 +103,13 @@ def test_boxes_have_the_area_that_is_asked_for_except_beyond_the_edges() -> None
 
 def test_a_mixture_is_a_function_of_the_keys_and_half_are_cuts() -> None:
     def drawn(mixup: float, cutmix: float) -> list[tuple[float, bool]]:
-        found = [draw_mixture(of_keys(f"{n}", "x"), (8, 8), mixup, cutmix) for n in range(400)]
-        return [(one.share, one.box is not None) for one in found if one is not None]
+        found = [draw_mixture([f"{n}", "x"], (8, 8), mixup, cutmix) for n in range(400)]
+        return [(one.share, one.box is not None) for one in found]
 
     assert drawn(0.8, 1.0) == drawn(0.8, 1.0)
     assert sum(cut for _, cut in drawn(0.8, 1.0)) / 400 == pytest.approx(0.5, abs=0.08)
     assert {cut for _, cut in drawn(0.8, 0.0)} == {False}
     assert {cut for _, cut in drawn(0.0, 1.0)} == {True}
-    assert drawn(0.0, 0.0) == []
     shares = [share for share, _ in drawn(0.8, 0.0)]
     assert sum(shares) / 400 == pytest.approx(0.5, abs=0.06)
     assert min(shares) < 0.05
@@ -110,8 +118,7 @@ def test_a_mixture_is_a_function_of_the_keys_and_half_are_cuts() -> None:
 def test_lists_of_classes_are_mixed_class_by_class() -> None:
     scores = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
     lists = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
-    mixture = draw_mixture(of_keys("a", "b"), GRID, 0.8, 0.0)
-    assert mixture is not None
+    mixture = draw_mixture(["a", "b"], (4, 4), 0.8, 0.0)
     own = mixture.share
 
     def error(target: Tensor) -> Tensor:
