@@ -1,7 +1,7 @@
 """Which samples of a split stay: by rules on what was measured, without copies, and without what evaluation sets hold.
 
 Nothing is deleted: the rest is removed as a new version. Copies are found by an exact search of hashes of frames within
-a distance, by faiss; two samples are copies if half the frames of the shorter one are found in the other.
+a distance; two samples are copies if half the frames of the shorter one are found in the other, one behind the other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -34,8 +34,10 @@ Ints = npt.NDArray[np.int64]
 DISTANCES = (48, 16)
 """Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
 SHARE = 0.5
-"""Samples are copies if this share of the frames of the one with fewer is found in the other."""
-_AT_ONCE = 4096
+"""Samples are copies if this share of the frames of the one with fewer is found in the other, in the same order."""
+SPEEDS = (1.0, 1.1, 1 / 1.1, 1.25, 1 / 1.25, 1.5, 1 / 1.5, 2.0, 0.5)
+"""At which copies of clips may be played."""
+_CELL_S = 0.4
 SHARE_NAME = re.compile(r"p(\d{1,2}(?:_\d+)?)")
 _COMPARE: Mapping[type, Callable[[Any, Any], Bools]] = {
     ast.Lt: np.less,
@@ -113,7 +115,7 @@ def curate(
     It cannot be decoded; it does not meet the rule `keep`; a sample of a split of `against` is a copy of it; with
     `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, then the longer
     and the sharper one. mirrored: copies may be mirrored. For the others see `measure`. Raises ValueError for a rule
-    that cannot be understood, and where copies are searched for without faiss.
+    that cannot be understood.
     """
     if best not in SIGNALS:
         raise ValueError(f"best={best!r} is no signal{nearest(best, [*SIGNALS])}; they are {', '.join(SIGNALS)}")
@@ -290,36 +292,41 @@ def alike(own: Measures, theirs: Measures, *, mirrored: bool = False) -> Ints:
 
 
 def _pairs(own: Measures, theirs: Measures, ours: UInt8s, others: UInt8s) -> Ints:
-    """The pairs of samples of which enough frames are alike, int64 (P, 2)."""
-    if not len(ours) or not len(others):
-        return np.empty((0, 2), np.int64)
-    frames = np.concatenate([np.empty((0, 2), np.int64), *_near(ours, others)])
+    """The pairs of samples of which enough frames are alike and follow each other alike, int64 (P, 2).
+
+    Frames of a copy lie on a line: their times are those of the other, times a speed, plus a shift. Each pair of frames
+    votes for the shift that it would have at each of SPEEDS, in cells that overlap by half.
+    """
+    frames = _frames(ours, others)
     a, b = own.owner[frames[:, 0]], theirs.owner[frames[:, 1]]
-    codes = a * len(theirs) + b
-    # How many frames of each side of a pair of samples have a frame like them on the other.
-    shared = []
-    for side in (0, 1):
-        each = np.unique(np.stack([codes, frames[:, side]], 1), axis=0)
-        pairs, counts = np.unique(each[:, 0], return_counts=True)
-        shared.append(counts)
-    a, b = pairs // len(theirs), pairs % len(theirs)
+    if own is theirs:
+        frames, a, b = (one[a != b] for one in (frames, a, b))
     n_a, n_b = np.diff(own.start)[a], np.diff(theirs.start)[b]
-    share = np.where(n_a <= n_b, shared[0] / np.maximum(n_a, 1), shared[1] / np.maximum(n_b, 1))
-    return np.asarray(np.stack([a, b], 1)[share >= SHARE], np.int64)
+    codes, which = np.unique(a * len(theirs) + b, return_inverse=True)
+    shorter = np.where(n_a <= n_b, frames[:, 0], frames[:, 1])  # the frame of the sample that has fewer
+    most = np.zeros(len(codes), np.int64)
+    for speed in SPEEDS if len(own.whole) > len(own) or len(theirs.whole) > len(theirs) else SPEEDS[:1]:
+        shift = (theirs.times[frames[:, 1]] - speed * own.times[frames[:, 0]]) / _CELL_S
+        for of in (np.floor(shift), np.floor(shift + 0.5)):
+            cell = of.astype(np.int64) - int(of.min(initial=0))
+            across, length = int(cell.max(initial=0)) + 1, int(shorter.max(initial=0)) + 1
+            votes = np.unique((which * across + cell) * length + shorter) // length
+            cells, counts = np.unique(votes, return_counts=True)
+            np.maximum.at(most, cells // across, counts)
+    a, b = np.divmod(codes, max(len(theirs), 1))
+    fewer = np.minimum(np.diff(own.start)[a], np.diff(theirs.start)[b])
+    return np.asarray(np.stack([a, b], 1)[most >= SHARE * fewer], np.int64)
 
 
-def _near(ours: UInt8s, others: UInt8s) -> Iterator[Ints]:
-    """The pairs of frames that are alike, int64 (n, 2) at a time; some come twice."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ValueError("copies are searched for with faiss: pip install 'maskstream[curate]'") from error
-    for part, distance in enumerate(DISTANCES):
-        columns = slice(part * PART_BYTES, (part + 1) * PART_BYTES)
-        index = faiss.IndexBinaryFlat(8 * PART_BYTES)
-        index.add(np.ascontiguousarray(others[:, columns]))
-        for first in range(0, len(ours), _AT_ONCE):
-            some = np.ascontiguousarray(ours[first : first + _AT_ONCE, columns])
-            limits, _, found = index.range_search(some, distance + 1)
-            query = first + np.repeat(np.arange(len(some)), np.diff(limits.astype(np.int64)).astype(np.int64))
-            yield np.stack([query, found.astype(np.int64)], 1)
+def _frames(ours: UInt8s, others: UInt8s) -> Ints:
+    """The pairs of frames that are alike, int64 (P, 2)."""
+    from .near import near
+
+    found = []
+    for at, distance in enumerate(DISTANCES):
+        mine = np.ascontiguousarray(ours[:, at * PART_BYTES : (at + 1) * PART_BYTES])
+        found.append(
+            near(mine, mine if others is ours else others[:, at * PART_BYTES : (at + 1) * PART_BYTES], distance)
+        )
+    codes = np.unique(np.concatenate(found) @ np.array([len(others), 1]))
+    return np.asarray(np.stack(np.divmod(codes, max(len(others), 1)), 1), np.int64)

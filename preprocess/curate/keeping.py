@@ -56,4 +56,4 @@ def measured(members: Mapping[str, Member]) -> dict[str, float]:
     frames = list(islice(keyframes(own.data), MOST_FRAMES)) if is_clip else [picture(own.data)]
     seconds = int(own.facts["n_frames"]) / float(own.facts["fps"]) if is_clip else 0.0
     known = known_signals(int(own.facts["width"]), int(own.facts["height"]), len(own.data), seconds)
-    return {**known, **looks_of(frames)[0]}
+    return {**known, **looks_of(frames)}

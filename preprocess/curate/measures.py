@@ -1,8 +1,8 @@
 """What the samples of a split show, as numbers, and the perceptual hashes by which copies are found.
 
-Each sample is read once: a picture whole, of a clip its keyframes, which decode without the frames between them. What
-was measured is kept beside the split, a file a shard, so a killed run goes on, and a changed split is measured where it
-changed.
+A picture is read whole. Of a clip the keyframes are decoded for signals, and the frames that others are predicted from
+for hashes; both decode without the frames between them. What was measured is kept beside the split, a file a shard, so
+a killed run goes on, and a changed split is measured where it changed.
 
 A perceptual hash has two parts of 256 bits. Waves: whether 16 x 16 coefficients of the discrete cosine transform of a
 frame's luma at 64 x 64, without the constant ones, are above their median (as in PDQ: Facebook, The TMK+PDQF
@@ -55,7 +55,7 @@ SIGNALS: Mapping[str, str] = {
     "still": "share of the steps from keyframe to keyframe in which nothing changes; 0 of a picture",
 }
 """What is measured of each sample."""
-VERSION = 1
+VERSION = 2
 """It is raised when a signal or a hash changes."""
 PART_BYTES = 32
 _SIDE, _WAVES, _CELLS, _SLOPES = 64, 16, 12, 128
@@ -65,7 +65,7 @@ _MIDDLE = 0.05
 _FLAT = 4.0
 """Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""
 _DARK, _UNCHANGED = 24.0, 0.5
-_APART_S = 0.4
+_APART_S, _CLOSE_S = 0.4, 0.125
 MOST_FRAMES = 256
 
 
@@ -76,7 +76,8 @@ class Measures:
     index: int64 (N,), the samples' numbers in the manifest. components: of each, such as jpg or png. signals: float64
     (N,) by name, NaN of a sample that cannot be decoded, whose reason is in `unreadable` by its place. start: int64
     (N + 1,), where the frames of a sample begin.
-    whole, middle, mirrored: uint8 (F, 64), the waves and the slopes of each frame.
+    times: float64 (F,), in seconds from the beginning. whole, middle, mirrored: uint8 (F, 64), the waves and the slopes
+    of each frame.
     """
 
     manifest: Manifest
@@ -84,6 +85,7 @@ class Measures:
     components: Sequence[str]
     signals: Mapping[str, Floats]
     start: npt.NDArray[np.int64]
+    times: Floats
     whole: UInt8s
     middle: UInt8s
     mirrored: UInt8s
@@ -145,6 +147,7 @@ def measure(
         components=[names[at] for at in which],
         signals={signal: table.column(signal).to_numpy().astype(np.float64) for signal in SIGNALS},
         start=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+        times=np.frombuffer(b"".join(table.column("times").to_pylist()), np.float64),
         **{name: _hashes(table.column(name)) for name in _HASHES},
         unreadable={place: reason for place, reason in enumerate(reasons) if reason},
     )
@@ -156,7 +159,7 @@ _SCHEMA = pa.schema(
         ("key", pa.string()),
         *((signal, pa.float64()) for signal in SIGNALS),
         ("frames", pa.int64()),
-        *((name, pa.binary()) for name in _HASHES),
+        *((name, pa.binary()) for name in ("times", *_HASHES)),
         ("reason", pa.string()),
     ]
 )
@@ -227,23 +230,31 @@ def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     known = known_signals(width, height, int(component.size[number]), seconds)
     try:
         frames = _frames_of(manifest, number, name)
+        shown = _moments_of(manifest, number, name) if is_clip else [(0.0, _luma(frames[0]))]
     except SampleError as error:
-        return {"frames": 0, **dict.fromkeys(_HASHES, b""), "reason": error.reason}
-    signals, hashes = looks_of(frames)
-    return {**known, **signals, **hashes, "reason": ""}
+        return {"frames": 0, **dict.fromkeys(("times", *_HASHES), b""), "reason": error.reason}
+    hashed = [(time, *_hashes_of(luma)) for time, luma in shown if float(luma.std()) >= _FLAT]
+    times, *hashes = zip(*hashed, strict=True) if hashed else ((), *[()] * len(_HASHES))
+    columns = {name: b"".join(one) for name, one in zip(_HASHES, hashes, strict=True)}
+    return {
+        **known,
+        **looks_of(frames),
+        "frames": len(times),
+        "times": np.array(times).tobytes(),
+        **columns,
+        "reason": "",
+    }
 
 
-def looks_of(frames: Sequence[UInt8s]) -> tuple[dict[str, float], dict[str, object]]:
-    """The signals of a picture, or of keyframes, uint8 (H, W, 3), BGR; and how many have hashes, and these."""
+def looks_of(frames: Sequence[UInt8s]) -> dict[str, float]:
+    """The signals of a picture, or of keyframes, uint8 (H, W, 3), BGR."""
     looks = [_look(frame) for frame in frames]
     signals = {signal: float(np.median([look.signals[signal] for look in looks])) for signal in looks[0].signals}
     signals["dark"] = float(np.mean([look.signals["dark"] for look in looks]))
     changes = [float(np.abs(b.luma - a.luma).mean()) for a, b in pairwise(looks)]
     signals["motion"] = float(np.median(changes)) / 255 if changes else 0.0
     signals["still"] = float(np.mean(np.array(changes) < _UNCHANGED)) if changes else 0.0
-    told = [look for look in looks if look.hashes]
-    hashes = {name: b"".join(look.hashes[place] for look in told) for place, name in enumerate(_HASHES)}
-    return signals, {"frames": len(told), **hashes}
+    return signals
 
 
 def known_signals(width: int, height: int, size_bytes: int, seconds: float) -> dict[str, float]:
@@ -268,6 +279,13 @@ def _frames_of(manifest: Manifest, number: int, name: str, most: int = MOST_FRAM
     return frames
 
 
+def _moments_of(manifest: Manifest, number: int, name: str) -> list[tuple[float, UInt8s]]:
+    """The times of a clip's frames that others are predicted from, in seconds, and their luma, uint8 (H, W)."""
+    with manifest.reading(number, name):
+        (data,) = manifest.store.read_many([manifest.member(number, name)])
+        return list(islice(moments(data), MOST_FRAMES))
+
+
 def picture(data: bytes) -> UInt8s:
     """A picture, uint8 (H, W, 3), BGR."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -290,26 +308,36 @@ def keyframes(data: bytes) -> Iterator[UInt8s]:
             yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
 
 
+def moments(data: bytes) -> Iterator[tuple[float, UInt8s]]:
+    """Times in seconds and luma, uint8 (H, W), of the frames of a video that others are predicted from: those 1/8 s
+    apart or more, or further of a long one, so that they are MOST_FRAMES at most.
+    """
+    with open_media(data) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.skip_frame = "NONREF"
+        seconds = 0.0 if container.duration is None else container.duration / 1e6
+        apart, first, last = max(_CLOSE_S, seconds / MOST_FRAMES), 0.0, -np.inf
+        for number, frame in enumerate(container.decode(stream)):
+            time = number * apart if frame.time is None else frame.time
+            first = min(first, time) if number else time
+            if time >= last + apart - 1e-6:
+                last = time
+                yield time - first, _shrunk(np.asarray(frame.to_ndarray(format="gray"), np.uint8))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Look:
-    """The signals of a frame, its luma float32 (64, 64), and its hashes in the order of _HASHES; none of a flat
-    frame.
-    """
+    """The signals of a frame, and its luma float32 (64, 64)."""
 
     signals: Mapping[str, float]
     luma: npt.NDArray[np.float32]
-    hashes: Sequence[bytes]
 
 
 def _look(pixels: UInt8s) -> _Look:
     """Looks at a frame, uint8 (H, W, 3), BGR."""
-    height, width = pixels.shape[:2]
-    shrunk = min(1.0, 256 / min(height, width))
-    size = (max(1, round(width * shrunk)), max(1, round(height * shrunk)))
-    if shrunk < 1:
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    pixels = _shrunk(pixels)
     luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
-    small = _small(luma)
     high = pixels.max(2).astype(np.float32)
     counts = np.bincount(luma.reshape(-1) >> 2, minlength=64)
     shares = counts[counts > 0] / luma.size
@@ -324,9 +352,23 @@ def _look(pixels: UInt8s) -> _Look:
             "borders": _borders(luma),
             "dark": float(np.percentile(luma, 99) < _DARK),
         },
-        luma=small,
-        hashes=() if deviation < _FLAT else _hashes_of(luma, small),
+        luma=_small(luma),
     )
+
+
+def _shrunk(pixels: UInt8s) -> UInt8s:
+    """A frame whose short side is 256 at most."""
+    height, width = pixels.shape[:2]
+    scale = 256 / min(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _luma(pixels: UInt8s) -> UInt8s:
+    """The luma that hashes are of, uint8 (H, W)."""
+    return np.asarray(cv2.cvtColor(_shrunk(pixels), cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 def _small(luma: UInt8s) -> npt.NDArray[np.float32]:
@@ -334,9 +376,11 @@ def _small(luma: UInt8s) -> npt.NDArray[np.float32]:
     return np.asarray(cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _hashes_of(luma: UInt8s, small: npt.NDArray[np.float32]) -> tuple[bytes, bytes, bytes]:
+def _hashes_of(luma: UInt8s) -> tuple[bytes, bytes, bytes]:
+    """The hashes of a frame by its luma, in the order of _HASHES."""
     height, width = luma.shape[:2]
     top, left = round(height * _MIDDLE), round(width * _MIDDLE)
+    small = _small(luma)
     views = (small, _small(luma[top : height - top, left : width - left]), np.ascontiguousarray(small[:, ::-1]))
     whole, middle, mirrored = map(_hash, views)
     return whole, middle, mirrored

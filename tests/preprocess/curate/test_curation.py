@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +31,6 @@ from maskstream.shards.members.video import video_member
 
 from ...pipelines.every_modality import write_split
 
-pytest.importorskip("faiss")
 UInt8s = npt.NDArray[np.uint8]
 
 
@@ -321,13 +319,6 @@ def test_splits_of_other_media_are_refused(tmp_path: Path) -> None:
         match=r"pictures and clips of video are measured, and .*: no component is image or video; the split holds",
     ):
         measure(write_split("text", tmp_path))
-
-
-def test_without_faiss_it_is_said_what_to_install(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ValueError, match=r"with faiss: pip install 'maskstream\[curate\]'"):
-        curate(split, copies=True)
-    assert Manifest.load(split).version == 1
 
 
 def test_a_copy_of_a_copy_stays() -> None:
