@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .modalities.image_text.data import ImageTextData, image_text_loader
     from .modalities.mesh.batch import MeshBatch
     from .modalities.mesh.data import MeshData, MeshNoise, mesh_loader
+    from .modalities.mixture import DataMixture, MixtureSource
     from .modalities.packed.batch import PackedBatch, PackedMask
     from .modalities.packed.data import PackedData, packed_loader
     from .modalities.packed.mixture import mix_rows
@@ -82,6 +83,7 @@ else:
             "modalities.image_text.data": "ImageTextData image_text_loader",
             "modalities.mesh.batch": "MeshBatch",
             "modalities.mesh.data": "MeshData MeshNoise mesh_loader",
+            "modalities.mixture": "DataMixture MixtureSource",
             "modalities.packed.batch": "PackedBatch PackedMask",
             "modalities.packed.data": "PackedData packed_loader",
             "modalities.packed.mixture": "mix_rows",
@@ -117,6 +119,7 @@ __all__ = [
     "Cameras",
     "ClipDecoder",
     "CosineNoise",
+    "DataMixture",
     "Fbank",
     "Field",
     "Flow",
@@ -134,6 +137,7 @@ __all__ = [
     "MeshData",
     "MeshNoise",
     "MicrophoneLine",
+    "MixtureSource",
     "Mixup",
     "NoisyBatch",
     "NoisyData",

@@ -5,7 +5,6 @@ compared with the run's own. A folder appears whole, and only where they agree.
 """
 
 import json
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,10 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.url import local_path, split_name
 
+from .core.data import told_splits
 from .core.export import load_model
 from .core.recipe import Recipe, check_modality
-from .core.run_folder import DATA, run_recipe, run_settings, run_weights
+from .core.run_folder import run_recipe, run_weights
 from .evaluate.features import GivesFeatures, without_augmentation
 from .evaluations import kept_evaluations
 from .graphs import to_graph
@@ -101,13 +101,14 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
 
 
 def split_of_run(run: Path, data: SplitLocation | None = None) -> Manifest:
-    """The split at `data`, or else the version of the one that a run trained on. ValueError if it does not say."""
+    """The split at `data`, or else the version of the one that a run trained on, of a mixture the first. ValueError if
+    the run does not say.
+    """
     if data is not None:
         return Manifest.load(data)
-    told = run_settings(run).get(DATA)
-    if not isinstance(told, Mapping) or "location" not in told:
+    if not (told := told_splits(run)):
         raise ValueError(f"{run} does not say which split it was trained on; name one with --data")
-    return open_manifest(str(told["location"]), version=told.get("version"))
+    return open_manifest(str(told[0]["location"]), version=int(told[0]["version"]))
 
 
 def _sample_batch(recipe: Recipe[Any], split: Manifest, samples: int = SAMPLES) -> Batch:

@@ -9,11 +9,13 @@ from typing import Any, Unpack
 
 import torch
 
+from maskstream.pipelines.modalities.mixture import DataMixture
 from maskstream.pipelines.modalities.split import CACHE_GB
 from maskstream.shards.config import with_set
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.named import named
 
+from .core.data import tell_split
 from .core.process import LoopOptions
 from .core.recipe import Recipe, check_modality
 from .core.results import TrainResult
@@ -48,7 +50,7 @@ def chosen_recipe(
 
 def train(
     recipe: str | Recipe[Any],
-    data: str | Path,
+    data: str | Path | DataMixture,
     out: str | Path,
     *,
     set: Sequence[str] = (),
@@ -73,6 +75,7 @@ def train(
 ) -> TrainResult:
     """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
 
+    data: a folder or URL, or a `DataMixture` of several, whose samples share batches (docs/training.md#several-splits).
     set: fields of the recipe to change, such as "model.depth=6". data_version: of the split (default: the current one;
     a continued run stays with the samples that it began with). steps: the length of the run (default: the recipe's).
     initial: a model.safetensors, such as that of a pre-training, or weights of VideoMAE, MAE or BERT as transformers or
@@ -103,29 +106,38 @@ def train(
     )
 
 
-def _probe(recipe: Recipe[Any], data: str | Path, labelled: str | Path, every: int) -> Probe:
+def _probe(recipe: Recipe[Any], data: str | Path | DataMixture, labelled: str | Path, every: int) -> Probe:
     """The probe on the split `labelled`. ValueError for one of another modality or without labels."""
     from .evaluate.online import OnlineProbe
 
     split = Manifest.load(labelled)
     check_modality(recipe, split)
-    return OnlineProbe.of(recipe.data, data, split, every=every)
+    return OnlineProbe.of(recipe.data, _splits(data)[0], split, every=every)
 
 
 def _validation(
-    recipe: Recipe[Any], data: str | Path, val: str | Path, every: int, best: str | None, same_split: bool
+    recipe: Recipe[Any], data: str | Path | DataMixture, val: str | Path, every: int, best: str | None, same_split: bool
 ) -> Validation:
-    """The validation on the split `val`. ValueError for one of another modality or with samples of the split `data`."""
+    """The validation on the split `val`. ValueError for one of another modality, or with trained samples."""
     from .evaluate.unseen import check_unseen
     from .evaluations import evaluate_model  # imports the evaluations of all papers
 
     split = Manifest.load(val)
     check_modality(recipe, split)
-    check_unseen(split, train=Manifest.load(data), same_split=same_split)
-    about = {"location": split.location, "version": split.version, "fingerprint": split.fingerprint}
+    for train in _splits(data):
+        check_unseen(split, train=train, same_split=same_split)
     return Validation(
-        measure=lambda model: evaluate_model(recipe, model, split, 2).scores, every=every, best=best, data=about
+        measure=lambda model: evaluate_model(recipe, model, split, 2).scores,
+        every=every,
+        best=best,
+        data=tell_split(split),
     )
+
+
+def _splits(data: str | Path | DataMixture) -> list[Manifest]:
+    if not isinstance(data, DataMixture):
+        return [Manifest.load(data)]
+    return [Manifest.load(source.data, version=source.data_version) for source in data.sources]
 
 
 __all__ = ["RECIPES", "Recipe", "chosen_recipe", "named_recipe", "train"]

@@ -1,7 +1,7 @@
 """What every modality's data config is: all that decides a batch, apart from which samples it holds and their order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache
 from operator import attrgetter
@@ -14,6 +14,8 @@ from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core import needed_cues
 from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.mix import Weight, mix
+from maskstream.pipelines.stream.row_mix import Unit
 from maskstream.pipelines.stream.run_length import Counted
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
 from maskstream.shards.config import Config, Json, check_type, check_types
@@ -22,7 +24,7 @@ from maskstream.shards.named import nearest
 
 from .fields import FieldReader, Fields
 from .rows import PartT, PlanT, RowMaker, RowSampler, RowSource
-from .split import Options, Split, open_split
+from .split import OpenedOptions, Options, Split, open_split
 from .targets import TARGETS, TargetReader
 
 
@@ -60,6 +62,33 @@ class DataConfig(Config, ABC, Generic[BatchT]):
     @abstractmethod
     def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]:
         """A loader of the split at a location, or of one that is open; the options are those that all loaders take."""
+
+    def mixed(
+        self,
+        parts: Sequence[tuple[Split, Weight]],
+        *,
+        seed: int = 0,
+        unit: Unit = "samples",
+        epochs: Sequence[float | None] | None = None,
+    ) -> BatchSource[Any, Any, Any, BatchT]:
+        """The source of several splits that are mixed by weight (see `mix`); by default refused."""
+        raise ValueError(f"{type(self).__name__} loads one split alone; its splits cannot be mixed")
+
+    def mixed_loader(
+        self,
+        parts: Sequence[tuple[SplitLocation, Weight]],
+        *,
+        unit: Unit = "samples",
+        epochs: Sequence[float | None] | None = None,
+        **options: Unpack[Options],
+    ) -> Loader[BatchT]:
+        """The loader of several splits that are mixed by weight, each of the version that it is opened at."""
+        splits: list[tuple[Split, Weight]] = []
+        loading = OpenedOptions[BatchT]()
+        for location, weight in parts:
+            split, loading = open_split(location, self.modalities or self.modality, options)
+            splits.append((split, weight))
+        return Loader(self.mixed(splits, seed=options.get("seed", 0), unit=unit, epochs=epochs), **loading)
 
     @classmethod
     def opened(cls, location: SplitLocation, settings: Mapping[str, Any]) -> Loader[BatchT]:
@@ -154,6 +183,19 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         """The loader of a split."""
         split, loading = open_split(location, self.modality, options, self.loader)
         return Loader(self.loader_source(split), **loading)
+
+    def mixed(
+        self,
+        parts: Sequence[tuple[Split, Weight]],
+        *,
+        seed: int = 0,
+        unit: Unit = "samples",
+        epochs: Sequence[float | None] | None = None,
+    ) -> BatchSource[Any, Any, Any, BatchT]:
+        """See `DataConfig`; weights are shares of samples."""
+        if unit != "samples":
+            raise ValueError(f"unit={unit!r}: {self.modality} mixes samples; only packed rows count tokens")
+        return mix([(self.source(split), weight) for split, weight in parts], seed=seed, epochs=epochs)
 
     def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, BatchT]:
         """The source that a loader takes; another than that of mixtures where DALI makes it."""

@@ -84,13 +84,15 @@ class Batch(Movable):
 
     key: the sample keys, B strings. label: int64 (B,), -1 without a label. fields: the values that the loader's
     `fields` asked for, by name. weight: float32 (B,), 0 for a row that only pads the last batch of a validation; None
-    if every row counts.
+    if every row counts. source: int64 (B,), the number of the part of a mixture that each row comes from; None of one
+    split.
     """
 
     key: list[str]
     label: Tensor
     fields: dict[str, Tensor | list[str]] = field(default_factory=dict)
     weight: Tensor | None = None
+    source: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.key)

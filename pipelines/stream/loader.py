@@ -24,8 +24,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, SampleError
 
+from .mix import MixSamples
 from .order import ORDER_VERSION
 from .produce import BatchMaker, BatchPlan, Made, Threads, batches_from_threads, plans
+from .row_mix import RowMix
 from .run_length import BudgetOrder, budget_sizes, budgeted
 from .sampler import BatchSource, BatchT, BatchT_co, DraftT, Finish, HostT, RequestT, check_source
 from .samples import BatchOrder
@@ -213,8 +215,10 @@ class Loader(Generic[BatchT]):
         self._needs_steps = source.sampler.needs_progress and self.steps is None
         self._max_bad_fraction = settings.max_bad_fraction
         self._threads = settings.threads_each * max(settings.workers, 1)
+        mixed = source.samples if isinstance(source.samples, MixSamples | RowMix) else None
+        starts = None if mixed is None or len(mixed.parts) == 1 else mixed.starts
         self._production: Production[BatchT] = _Production(
-            BatchMaker(sampler=source.sampler, order=self.order), source.finish, self.device, settings
+            BatchMaker(sampler=source.sampler, order=self.order, starts=starts), source.finish, self.device, settings
         )
         self._at_version = at_version
         self._epoch, self._batch = 0, 0

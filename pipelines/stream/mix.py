@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Generic
 
 import numpy as np
@@ -45,7 +46,7 @@ class BySize(Config):
             raise ValueError(f"temperature={self.temperature}: it is a number above 0, or a schedule of such")
 
 
-Weight = int | Schedule | BySize
+Weight = int | float | Schedule | BySize
 """The weight of a part of a mixture, relative to those of the other parts."""
 
 
@@ -58,7 +59,7 @@ def mix(
 ) -> BatchSource[MixRequest[RequestT], DraftT, HostT, BatchT]:
     """A source that mixes sources of one modality by weight: `Loader(mix([(kinetics, 3), (ssv2, 1)]), batch_size=32)`.
 
-    A weight is a positive whole number, a schedule over the run, such as `masks.Linear(start=0.2, end=0.8)`, or
+    A weight is a number above 0, a schedule over the run, such as `masks.Linear(start=0.2, end=0.8)`, or
     `BySize`. With a schedule the loader needs `steps`. A mixture is a source too; the schedules of one inside another
     begin with its own first sample of the run and end with its last.
 
@@ -115,7 +116,7 @@ def weight_at(weight: Weight, size: int, progress: float) -> float:
 
 def points_of_change(weights: Sequence[Weight]) -> tuple[float, ...] | None:
     """The progress at which weights turn or jump, None where none changes."""
-    return points_of([one for weight in weights if not isinstance(weight, int) for one in schedules_in(weight)])
+    return points_of([one for weight in weights if isinstance(weight, Config) for one in schedules_in(weight)])
 
 
 def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> None:
@@ -123,10 +124,10 @@ def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | No
     for weight in weights:
         if isinstance(weight, Schedule | BySize):
             continue
-        if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < inf:
             raise ValueError(
-                f"weights are positive whole numbers, schedules such as masks.Linear, or BySize, got {weight!r}; for "
-                "0.7 and 0.3 use 7 and 3"
+                f"weights are numbers above 0, schedules such as masks.Linear, or BySize, got {weight!r}; leave out "
+                "what shall give nothing"
             )
     if epochs is None:
         return
@@ -217,7 +218,7 @@ class Proportions:
 def part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[str, Any]:
     """The settings of a part that a saved position depends on, JSON-able."""
     return {
-        "weight": weight if isinstance(weight, int) else weight.to_dict(identity=True),
+        "weight": weight.to_dict(identity=True) if isinstance(weight, Config) else weight,
         **({} if epochs is None else {"epochs": epochs}),
         **{name: value for name, value in part.identity().items() if name not in ("version", "global_batch")},
     }

@@ -151,10 +151,14 @@ class Made(NamedTuple, Generic[HostT]):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchMaker(Generic[RequestT, DraftT, HostT]):
-    """Makes the host batch of a plan. It holds only settings, so it can be sent to worker processes."""
+    """Makes the host batch of a plan. It holds only settings, so it can be sent to worker processes.
+
+    starts: of a mixture, the first sample index of each part and the number of all, int64 (parts + 1,).
+    """
 
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
+    starts: Int64Array | None = None
 
     def drawn(self, plan: BatchPlan) -> Announced[RequestT]:
         """Draws the requests of a batch, and announces what they will read."""
@@ -210,6 +214,10 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             batch = self.sampler.join(begun.draft)
         if not plan.weight.all():
             batch = batch.weighted(torch.from_numpy(plan.weight))
+        if self.starts is not None:  # a sample is replaced by one of its own part
+            shown = plan.indexes if plan.packed is None else np.concatenate([row.indexes for row in plan.packed])
+            parts = np.searchsorted(self.starts, shown, side="right") - 1
+            batch = replace(batch, source=torch.from_numpy(parts.repeat(len(batch) // max(len(shown), 1))))
         return Made(batch=batch, stats=stats, tried=tuple(tried for rows in filled for tried in rows.tried))
 
     def remade(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:

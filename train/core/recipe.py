@@ -11,9 +11,10 @@ from torch import Tensor
 
 from maskstream.pipelines.masks import ByClass, Feedback
 from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.mixture import OpenMixture, manifests_of
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.run_length import run_steps
+from maskstream.pipelines.stream.run_length import Counted, run_steps
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY, Config
 from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
@@ -62,17 +63,25 @@ class Recipe(Config, Generic[BatchT]):
             parameter.requires_grad_(False)
         return model
 
-    def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]:
-        """The loader of the recipe's batches on the split at a location, or on one that is open.
+    def loader(self, location: SplitLocation | OpenMixture, **options: Unpack[Options]) -> Loader[BatchT]:
+        """The loader of the recipe's batches on the split at a location, or on one or a mixture that is open.
 
         A token budget, or a mask that changes over the run, needs `steps` (see `run_length`). ValueError if the split
         has more labels or token ids than the model, or no label where they are all that the model learns.
         """
         if self.model.most_labels is not None or self.model.most_ids is not None:
-            self._check_fit(Manifest.load(location, version=options.get("version")))
+            if isinstance(location, OpenMixture):
+                splits = manifests_of(location)
+            else:
+                splits = (Manifest.load(location, version=options.get("version")),)
+            for split in splits:
+                self._check_fit(split)
         options.setdefault("batch_size", self.batch_size)
         options.setdefault("token_budget", self.token_budget)
-        return self.data.loader(location, **options)
+        if not isinstance(location, OpenMixture):
+            return self.data.loader(location, **options)
+        unit, epochs = location.mixture.unit, location.epochs
+        return self.data.mixed_loader(location.parts, unit=unit, epochs=epochs, **options)
 
     def _check_fit(self, split: Manifest) -> None:
         """ValueError if a split has labels or token ids that the model cannot take, or lacks the labels it learns."""
@@ -93,17 +102,26 @@ class Recipe(Config, Generic[BatchT]):
                 f"model.vocabulary={-(-ids // 64) * 64}"
             )
 
-    def run_length(self, location: SplitLocation, *, world_size: int = 1, version: int | None = None) -> int:
-        """The number of steps of a run on the split at a location, or on one that is open, or on a version of it.
+    def run_length(
+        self, location: SplitLocation | OpenMixture, *, world_size: int = 1, version: int | None = None
+    ) -> int:
+        """The number of steps of a run on the split at a location, or on one or a mixture that is open, or on a
+        version of a split.
 
-        It is the schedule's `steps`, or the number that shows every sample `epochs` times. With a token budget, where
-        the batch size changes over the run, it is the smallest number that shows enough samples.
+        It is the schedule's `steps`, or the number that shows as many samples as `epochs` times all have. With a token
+        budget, where the batch size changes over the run, it is the smallest number that shows enough samples.
         """
         if self.schedule.steps is not None:
             return self.schedule.steps
-        split = Split.open(location, self.data.modalities or self.data.modality, device="cpu", version=version)
+        kinds = self.data.modalities or self.data.modality
+        source: Counted
+        if isinstance(location, OpenMixture):
+            parts = [(Split.open(one, kinds, device="cpu"), weight) for one, weight in location.parts]
+            source = self.data.mixed(parts, unit=location.mixture.unit, epochs=location.epochs)
+        else:
+            source = self.data.source(Split.open(location, kinds, device="cpu", version=version))
         batches = run_steps(
-            self.data.source(split),
+            source,
             epochs=self.schedule.epochs,
             global_batch=self.batch_size * world_size,
             token_budget=self.token_budget,

@@ -7,24 +7,24 @@ checkpoint what they are compared with.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
-from maskstream.pipelines.modalities.split import open_manifest
+from maskstream.pipelines.modalities.mixture import RunData
 from maskstream.pipelines.stream.batch import Batch
-from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import SplitLocation
 from maskstream.shards.stores.url import local_path
 
-from .checkpoint import CHECKPOINTS, STATE, list_checkpoints
+from .checkpoint import CHECKPOINTS
+from .data import newest_state, open_data, told_mixture, told_splits
 from .metrics import StepMetrics
-from .recipe import Recipe, check_modality, find_channels, with_channel
-from .run_folder import DATA, run_recipe, run_settings
+from .recipe import Recipe, find_channels, with_channel
+from .run_folder import run_recipe, run_settings
 from .sample_losses import AROUND
 
 
@@ -33,7 +33,7 @@ class Replayed:
     """A step of a run: its batches, one for each accumulated one.
 
     step: from 1. epoch, batch: the position of its first batch, from 0. replaced: the samples that are unusable now, in
-    whose place others stand. manifest: the split that they come from.
+    whose place others stand. data: the split or the mixture that they come from.
     """
 
     step: int
@@ -41,7 +41,7 @@ class Replayed:
     batch: int
     batches: Sequence[Batch]
     replaced: int
-    manifest: Manifest
+    data: RunData
     recipe: Recipe[Any]
 
 
@@ -49,14 +49,15 @@ def replay(
     run: str | Path,
     step: int,
     *,
-    data: SplitLocation | None = None,
+    data: SplitLocation | Sequence[str | Path] | None = None,
     version: int | None = None,
     rank: int | None = None,
     threads: int | None = None,
 ) -> Replayed:
     """Makes the batches of a step of the run in the folder `run` again, on the CPU, with whatever topology it had.
 
-    data: where the split is now, by default where the run read it. version: by default the one that the run read last.
+    data: where the split is now, or all splits of a mixture, by default where the run read them. version: of one split,
+    by default the one that the run read last.
     rank: the part that one rank of the run had, by default that of all. Raises ValueError for a step or rank that the
     run has not, for a mask that followed the run's own losses, and for a run on a loader of one's own; ResumeError if
     the split or the settings are not those of the run's newest checkpoint; ShardError where the split is gone.
@@ -73,11 +74,10 @@ def replay(
             f"{recipe.name} has masks.ByClass, which follows the losses of the run; these are not recorded, so no step "
             "of it can be made again"
         )
-    manifest = _opened(folder, settings, data, version)
-    check_modality(recipe, manifest)
+    found = _opened(folder, recipe, data, version)
     world = 1 if rank is None else ranks
     loader = recipe.loader(
-        manifest,
+        found,
         batch_size=samples // recipe.accumulate // world,
         steps=planned * recipe.accumulate,
         seed=_number(folder, settings, "seed"),
@@ -88,7 +88,7 @@ def replay(
         max_bad_fraction=1.0,
     )
     with closing(loader):
-        state = _newest_state(folder)
+        state = newest_state(folder / CHECKPOINTS)
         if state is not None:
             loader.load_state_dict(state["loader"])
         first = (0 if state is None else int(state.get("first_batch", 0))) + (step - 1) * recipe.accumulate
@@ -103,7 +103,7 @@ def replay(
         batch=batch,
         batches=batches,
         replaced=int(str(replaced)),
-        manifest=manifest,
+        data=found,
         recipe=recipe,
     )
 
@@ -124,22 +124,25 @@ def worst_steps(metrics: Sequence[StepMetrics], count: int) -> list[tuple[StepMe
     return sorted(found, key=lambda one: -one[1])[:count]
 
 
-def _opened(folder: Path, settings: Json, data: SplitLocation | None, version: int | None) -> Manifest:
-    told = settings.get(DATA)
-    if not isinstance(told, Mapping) or not {"location", "version"} <= told.keys():
+def _opened(
+    folder: Path, recipe: Recipe[Any], data: SplitLocation | Sequence[str | Path] | None, version: int | None
+) -> RunData:
+    """The splits that the run read last, or others in their places."""
+    mixture, told = told_mixture(folder), told_splits(folder)
+    if not told:
         raise ValueError(
             f"{folder} does not say which split it was trained on, as a run on a loader of your own; move that loader "
             "with loader.seek(epoch, batch) instead"
         )
-    return open_manifest(data or str(told["location"]), version=int(told["version"]) if version is None else version)
-
-
-def _newest_state(folder: Path) -> Mapping[str, Any] | None:
-    """The state of the newest checkpoint whose state is whole; None if there is none."""
-    for checkpoint in list_checkpoints(folder / CHECKPOINTS):
-        with suppress(OSError, ValueError):
-            return read_checksummed((checkpoint / STATE).read_bytes())
-    return None
+    several = isinstance(data, Sequence) and not isinstance(data, str)
+    if mixture is not None:
+        if data is not None and not several:
+            raise ValueError(f"{folder} was trained on a mixture; give the places of all {len(told)} splits, or none")
+        return open_data(recipe, mixture if data is None else mixture.at(cast(Sequence[str], data)), None, version)
+    if several:
+        raise ValueError(f"{folder} was trained on one split, got {data}; give one")
+    place = told[0]["location"] if data is None else cast(SplitLocation, data)
+    return open_data(recipe, place, None, int(told[0]["version"]) if version is None else version)
 
 
 def _number(folder: Path, settings: Json, name: str) -> int:

@@ -21,7 +21,8 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import hash_keys
 from maskstream.shards.stores.folders import joined
 from maskstream.train.core.checkpoint import CHECKPOINTS, STATE, list_checkpoints
-from maskstream.train.core.run_folder import DATA, run_settings
+from maskstream.train.core.data import told_splits
+from maskstream.train.core.run_folder import run_settings
 
 TRAINED_ON = "trained_on"
 """What the metadata of a file of weights say: the splits that they were trained on, in JSON."""
@@ -110,9 +111,8 @@ def splits_trained_on(run: Path, later: frozenset[Path] = frozenset()) -> Iterat
 
 
 def _own_splits(run: Path) -> Iterator[tuple[str, str]]:
-    data = run_settings(run).get(DATA)
-    if isinstance(data, dict) and {"fingerprint", "location"} <= data.keys():
-        yield str(data["fingerprint"]), str(data["location"])
+    if told := told_splits(run):
+        yield from ((str(one["fingerprint"]), str(one["location"])) for one in told)
         return
     # a run of an earlier release, or of a loader of one's own
     for checkpoint in list_checkpoints(run / CHECKPOINTS):

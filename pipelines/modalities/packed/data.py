@@ -217,21 +217,16 @@ class PackedData(DataConfig[PackedBatch]):
             spectrogram=Spectrogram(features=self.features, frames=1, mean=mean, deviation=deviation),
         )
 
-    def mixed_loader(
+    def mixed(
         self,
-        parts: Sequence[tuple[str | Path, Weight]],
+        parts: Sequence[tuple[Split, Weight]],
         *,
+        seed: int = 0,
         unit: Unit = "samples",
         epochs: Sequence[float | None] | None = None,
-        **options: Unpack[Options],
-    ) -> Loader[PackedBatch]:
-        """The loader of rows that several splits share, by weight (see `mix_rows`); its batch_size is rows."""
-        pairs: list[tuple[PackedSource, Weight]] = []
-        for location, weight in parts:
-            split, loading = open_split(location, self.modalities, options, self.loader)
-            pairs.append((self.source(split), weight))
-        loading.pop("at_version", None)  # of one split, and here are several
-        return Loader(mix_rows(pairs, unit=unit, seed=options.get("seed", 0), epochs=epochs), **loading)
+    ) -> PackedSource:
+        """The source of rows that several splits share, by weight (see `mix_rows`)."""
+        return mix_rows([(self.source(split), weight) for split, weight in parts], unit=unit, seed=seed, epochs=epochs)
 
     def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[PackedBatch]:
         """The loader of a split; its batch_size is rows."""

@@ -425,7 +425,11 @@ def replay(
         int | None, typer.Option(min=0, help="The part of one rank [default: that of all]", show_default=False)
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Where the split is now [default: where the run read it]", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Where the split is now, once for each of a mixture [default: where the run read it]",
+            show_default=False,
+        ),
     ] = None,
     data_version: Annotated[
         int | None,
@@ -444,6 +448,7 @@ def replay(
     """
     from maskstream.modalities import modality_of
     from maskstream.pages.replay import write_replay
+    from maskstream.pipelines.modalities.mixture import manifests_of
     from maskstream.train.core.metrics import read_metrics
     from maskstream.train.core.replay import replay as made_again
     from maskstream.train.core.replay import worst_steps
@@ -459,23 +464,18 @@ def replay(
         raise ValueError("name a step with --step, or ask for some with --worst")
     largest = worst_samples(run, worst) if rank is None else []
     wanted = dict.fromkeys([*chosen, *(one for one, _, _ in largest)])
-    made = {one: made_again(run, one, data=data, version=data_version, rank=rank) for one in wanted}
+    places = data[0] if data and len(data) == 1 else data
+    made = {one: made_again(run, one, data=places, version=data_version, rank=rank) for one in wanted}
     found = [made[one] for one in chosen]
-    manifest = found[0].manifest
-    facts = {
-        "location": manifest.location,
-        "version": str(manifest.version),
-        "samples of": "all ranks" if rank is None else f"rank {rank}",
-    }
     by_step = {one.step: one for one in metrics}
     page = write_replay(
-        modality_of(manifest, data=found[0].recipe.data),
+        modality_of(manifests_of(found[0].data)[0], data=found[0].recipe.data),
         run,
         found,
         by_step,
         out or run / "replay.html",
         samples=samples,
-        facts=facts,
+        samples_of="all ranks" if rank is None else f"rank {rank}",
         worst=[(made[one], place, loss) for one, place, loss in largest],
     )
     keys = {one: [key for batch in made[one].batches for key in batch.key] for one in wanted}

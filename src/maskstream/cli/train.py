@@ -17,9 +17,19 @@ RecipeName = Annotated[
         show_default=False,
     ),
 ]
-TrainingSplit = Annotated[
+TrainingSplits = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The training split, a folder or a URL (docs/stores.md); repeatable, or a JSON file of a mixture "
+        "(docs/training.md#several-splits).",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
     str | None,
-    typer.Option(help="The training split, a folder or a URL (docs/stores.md).", show_default=False),
+    typer.Option(
+        help="The weights of several --data in their order, such as 0.7,0.3 [default: all alike]", show_default=False
+    ),
 ]
 DataVersion = Annotated[
     int | None,
@@ -147,7 +157,8 @@ Resume = Annotated[bool, typer.Option(help="Continue from the run's newest check
 
 def train(
     recipe: RecipeName,
-    data: TrainingSplit = None,
+    data: TrainingSplits = None,
+    weights: Weights = None,
     data_version: DataVersion = None,
     out: RunFolder = None,
     set_: Settings = None,
@@ -184,6 +195,7 @@ def train(
     resume: Resume = True,
 ) -> None:
     """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
+    from maskstream.pipelines.modalities.mixture import mixture_of
     from maskstream.train.recipes import chosen_recipe
     from maskstream.train.recipes import train as run
 
@@ -193,11 +205,11 @@ def train(
     if print_config:
         print(json.dumps(chosen.to_dict(defaults=True), indent=2))
         return
-    if data is None:
+    if not data:
         raise typer.BadParameter("give the training split, a folder or a URL", param_hint="--data")
     result = run(
         chosen,
-        data,
+        mixture_of(data, weights),
         out or Path("runs") / recipe.rpartition(":")[2],
         data_version=data_version,
         steps=steps,

@@ -157,10 +157,18 @@ def test_a_mixture_may_have_a_token_budget(uneven, split):
     assert Counter(key[0] for key in keys) == {"u": 15, "c": 5}
 
 
-@pytest.mark.parametrize("weight", [0, -1, 0.5, True])
-def test_weights_are_positive_whole_numbers(split, weight):
-    with pytest.raises(ValueError, match="positive whole numbers"):
+@pytest.mark.parametrize("weight", [0, -1, -0.5, float("inf"), float("nan"), True])
+def test_weights_are_positive_numbers(split, weight):
+    with pytest.raises(ValueError, match="weights are numbers above 0"):
         mix([(source(split), weight)])
+
+
+def test_fractions_are_shares_of_the_samples_before_any_batch():
+    order = order_of((20, 9, 7), (0.7, 0.2, 0.1), 6)
+    for samples in np.random.default_rng(0).integers(0, 10**9, 50).tolist():
+        counts = order.taken(samples)
+        assert counts.sum() == samples
+        assert np.abs(counts - samples * np.array([0.7, 0.2, 0.1])).max() <= 2
 
 
 def test_what_cannot_be_mixed_is_refused_with_the_reason(split):

@@ -199,7 +199,7 @@ def test_wrong_weights_and_epochs_are_refused(uneven, split):
         ((1, 1), (1,), "give one for each of 2 sources"),
         ((1, 1), (1, 2), "all sources end"),
         ((1, 1), (0, None), "a number above 0"),
-        ((0.5, 1), None, "positive whole numbers, schedules"),
+        ((-0.5, 1), None, "numbers above 0, schedules"),
     ]:
         with pytest.raises(ValueError, match=says):
             mix(list(zip((a, b), weights, strict=True)), epochs=epochs)

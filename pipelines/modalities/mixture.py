@@ -1,0 +1,171 @@
+"""Several splits as the data of one run: by which weights, and for how many epochs each."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from maskstream.pipelines.stream.mix import Weight
+from maskstream.pipelines.stream.row_mix import Unit
+from maskstream.shards.config import Config, check_types
+from maskstream.shards.format.manifest import Manifest
+
+SUFFIX = ".json"
+"""Of the file of a mixture, which no split has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureSource(Config):
+    """One split of a mixture.
+
+    data: its folder or URL. weight: a number, a schedule over the run such as `masks.Linear`, or `BySize` (see `mix`).
+    epochs: the most that it gives, None for any number. name: in metrics; by default the end of its location.
+    data_version: of the split; None for the current one.
+    """
+
+    data: str
+    weight: Weight = 1
+    epochs: float | None = None
+    name: str | None = None
+    data_version: int | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @property
+    def called(self) -> str:
+        """Its name, or the last two parts of its location, such as kinetics/train."""
+        return self.name or "/".join(self.data.rstrip("/").split("/")[-2:])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataMixture(Config):
+    """Two splits or more, whose samples are mixed in every batch by weight.
+
+    unit: what weights are shares of, where splits are packed into rows: "samples" or visible "tokens". ValueError for
+    fewer than two sources, or for two of one name.
+    """
+
+    sources: tuple[MixtureSource, ...]
+    unit: Unit = "samples"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if len(self.sources) < 2:
+            raise ValueError(f"a mixture has two sources or more, got {len(self.sources)}; give one split by itself")
+        names = self.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two sources are called {twice[0]!r}, and metrics tell them apart; give each a name")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What metrics call the sources."""
+        return tuple(source.called for source in self.sources)
+
+    @classmethod
+    def of(cls, data: Sequence[str | Path], weights: Sequence[float] | None = None) -> Self:
+        """The mixture of splits by numbers, by default all alike. ValueError unless there is a number for each."""
+        if weights is not None and len(weights) != len(data):
+            raise ValueError(f"{len(weights)} weights for {len(data)} splits; give one for each")
+        each = [1] * len(data) if weights is None else weights
+        return cls(sources=tuple(MixtureSource(data=str(d), weight=w) for d, w in zip(data, each, strict=True)))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """The mixture in a JSON file, as `to_dict` gives it. ValueError for a file that holds none."""
+        try:
+            made = json.loads(Path(path).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is no file of a mixture ({error}); docs/training.md#several-splits has one"
+            ) from error
+        try:
+            return cls.from_dict(made)
+        except ValueError as error:
+            raise ValueError(f"the mixture in {path}: {error}") from error
+
+    def at(self, locations: Sequence[str | Path]) -> Self:
+        """The same mixture of splits that have moved. ValueError unless there is a location for each."""
+        if len(locations) != len(self.sources):
+            raise ValueError(f"{len(locations)} locations for a mixture of {len(self.sources)}; give one for each")
+        pairs = zip(self.sources, self.names, locations, strict=True)
+        return replace(self, sources=tuple(replace(one, data=str(at), name=name) for one, name, at in pairs))
+
+    def with_versions(self, versions: Sequence[int | None]) -> Self:
+        """The same mixture with a version of each split."""
+        pairs = zip(self.sources, versions, strict=True)
+        return replace(self, sources=tuple(replace(one, data_version=version) for one, version in pairs))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenMixture:
+    """A mixture whose splits are open. ValueError for the same samples twice."""
+
+    mixture: DataMixture
+    manifests: tuple[Manifest, ...]
+
+    def __post_init__(self) -> None:
+        names, seen = self.mixture.names, dict[str, str]()
+        for name, manifest in zip(names, self.manifests, strict=True):
+            if (other := seen.setdefault(manifest.fingerprint, name)) != name:
+                raise ValueError(
+                    f"the sources {other} and {name} are the same split ({manifest}), which would show each sample "
+                    "twice at once; give it once, with the sum of both weights"
+                )
+
+    @property
+    def parts(self) -> list[tuple[Manifest, Weight]]:
+        """Each split with its weight, as `mix` takes them."""
+        return [(one, source.weight) for one, source in zip(self.manifests, self.mixture.sources, strict=True)]
+
+    @property
+    def epochs(self) -> list[float | None] | None:
+        """The most epochs of each split, as `mix` takes them."""
+        found = [source.epochs for source in self.mixture.sources]
+        return found if any(found) else None
+
+
+def mixture_of(data: Sequence[str], weights: str | None = None) -> str | DataMixture:
+    """What a command line's locations and weights mean: one location, a mixture of several, or that in a JSON file.
+
+    ValueError for weights of what they do not fit.
+    """
+    if len(data) > 1:
+        if files := [one for one in data if one.endswith(SUFFIX)]:
+            raise ValueError(
+                f"--data {files[0]} is a file of a mixture, and others stand beside it; write them into it"
+            )
+        return DataMixture.of(data, None if weights is None else _parsed(weights))
+    if weights is not None:
+        raise ValueError(f"--weights {weights} is of several splits, got one --data; give --data for each of them")
+    return DataMixture.read(data[0]) if data[0].endswith(SUFFIX) else data[0]
+
+
+def _parsed(text: str) -> list[float]:
+    """The numbers of "0.7,0.3"; whole ones stay whole. ValueError for other text."""
+    found = list[float]()
+    for word in text.split(","):
+        try:
+            number = float(word)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number > 0):
+            raise ValueError(
+                f"--weights {text}: {word.strip()!r} is no number above 0; give one for each --data, such as 0.7,0.3, "
+                "and for weights that change over the run a file of a mixture (docs/training.md#several-splits)"
+            )
+        found.append(int(number) if number.is_integer() else number)
+    return found
+
+
+RunData = Manifest | OpenMixture
+"""The open data of a run: a split, or several that are mixed."""
+
+
+def manifests_of(data: RunData) -> tuple[Manifest, ...]:
+    """The splits of a run's data, in their order."""
+    return data.manifests if isinstance(data, OpenMixture) else (data,)

@@ -1,0 +1,130 @@
+"""What a run trains on: its split, or the splits of its mixture, each of the version that the run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Unpack
+
+from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, manifests_of
+from maskstream.pipelines.modalities.split import StoreOptions, block_cache, open_manifest, version_of_state
+from maskstream.pipelines.stream.loader import DATASET_VERSION
+from maskstream.shards.checksummed import read_checksummed
+from maskstream.shards.config import Json
+from maskstream.shards.errors import ResumeError
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.stores.base import Store
+from maskstream.shards.stores.url import is_url
+
+from .checkpoint import STATE, list_checkpoints
+from .recipe import Recipe, check_modality
+from .run_folder import DATA, run_settings
+
+MIXTURE, SOURCES = "mixture", "sources"
+"""In what run.json says of a mixture: its settings, and the splits as they were opened."""
+
+_TOLD = {"location", "version", "fingerprint"}
+
+
+def newest_state(checkpoints: Path) -> Mapping[str, Any] | None:
+    """The state of the newest of a run's checkpoints whose state is whole; None if there is none."""
+    for checkpoint in list_checkpoints(checkpoints):
+        with suppress(OSError, ValueError):
+            return read_checksummed((checkpoint / STATE).read_bytes())
+    return None
+
+
+def open_data(
+    recipe: Recipe[Any],
+    data: SplitLocation | DataMixture,
+    checkpoints: Path | None,
+    asked: int | None = None,
+    **storing: Unpack[StoreOptions],
+) -> RunData:
+    """The data of a run, which are opened here and nowhere else: of a split the version `asked` for, or that of a
+    continued run, whose checkpoints lie in a folder; None for a run that begins anew.
+
+    ValueError for a split of another modality than the recipe's, and for a mixture of the same samples twice.
+    ResumeError if a split does not have the version any more, or if the version asked for has other samples.
+    """
+    state = None if checkpoints is None else newest_state(checkpoints)
+    position = {} if state is None else dict(state.get("loader") or {})
+    parts, given = position.get(SOURCES), len(data.sources) if isinstance(data, DataMixture) else None
+    if position and given != (had := len(parts) if isinstance(parts, list) else None):
+        raise ResumeError(
+            f"the run reads {_splits(had)}, and here is {_splits(given)}; give the same to continue, or start a "
+            "new run (--no-resume, or another folder)"
+        )
+    if not isinstance(data, DataMixture):
+        return _opened(recipe, data, position, asked, storing)
+    if asked is not None:
+        raise ValueError(f"data_version={asked} is of one split, and here are several; give it in the mixture's file")
+    states = [dict(part) for part in parts or [{}] * len(data.sources)]
+    folder, gb = storing.get("cache"), storing.get("cache_gb", 0.0)
+    if folder is not None and not any(is_url(source.data) for source in data.sources):
+        block_cache(data.sources[0].data, folder, gb)  # which says what is wrong
+    manifests = [
+        _opened(recipe, one.data, own, one.data_version, storing if is_url(one.data) else {})
+        for one, own in zip(data.sources, states, strict=True)
+    ]
+    return OpenMixture(mixture=data, manifests=tuple(manifests))
+
+
+def _splits(count: int | None) -> str:
+    return "one split" if count is None else f"a mixture of {count} splits"
+
+
+def _opened(
+    recipe: Recipe[Any], data: SplitLocation, position: Mapping[str, Any], asked: int | None, storing: StoreOptions
+) -> Manifest:
+    manifest = open_manifest(data, version=asked, **storing)
+    check_modality(recipe, manifest)
+    return Manifest.load(manifest, version=_needed(position, manifest.store, manifest.info, asked))
+
+
+def _needed(position: Mapping[str, Any], store: Store, info: Mapping[str, Any], asked: int | None) -> int | None:
+    """The version of a split that a loader's position needs; None for the current one.
+
+    info: the description of the version that is `asked` for, or of the current one.
+    """
+    if asked is None:
+        return version_of_state(store, info, position)
+    if isinstance(saved := position.get(DATASET_VERSION), int) and position.get("dataset") != info["fingerprint"]:
+        raise ResumeError(
+            f"the run has seen version {saved} of its split, and version {asked} of {store.location} has other samples "
+            "or another order; ask for no version to continue, or start a new run (--no-resume, or another folder)"
+        )
+    return asked
+
+
+def tell_split(split: Manifest) -> Json:
+    """What run.json says of a split."""
+    return {"location": split.location, "version": split.version, "fingerprint": split.fingerprint}
+
+
+def tell_data(data: RunData) -> Json:
+    """What run.json says of a run's data."""
+    splits = [tell_split(one) for one in manifests_of(data)]
+    if not isinstance(data, OpenMixture):
+        return splits[0]
+    named = zip(data.mixture.names, data.manifests, splits, strict=True)
+    told = [{"name": name, "samples": len(one), **split} for name, one, split in named]
+    return {MIXTURE: data.mixture.to_dict(), SOURCES: told}
+
+
+def told_splits(run: Path) -> list[Json]:
+    """What run.json says of the splits that a run was trained on; empty for a loader of one's own."""
+    told = run_settings(run).get(DATA)
+    found = told.get(SOURCES, [told]) if isinstance(told, dict) else []
+    return [one for one in found if isinstance(one, dict) and one.keys() >= _TOLD]
+
+
+def told_mixture(run: Path) -> DataMixture | None:
+    """The mixture that a run was trained on, of the splits and versions that it read last; None for one split."""
+    told = run_settings(run).get(DATA)
+    if not isinstance(told, dict) or MIXTURE not in told:
+        return None
+    splits = told_splits(run)
+    mixture = DataMixture.from_dict(told[MIXTURE]).at([str(one["location"]) for one in splits])
+    return mixture.with_versions([int(one["version"]) for one in splits])
