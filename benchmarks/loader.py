@@ -77,6 +77,8 @@ TARGETS = (
     Target(contest="train", one=OURS, other="floor", most=1.40),
     Target(contest="train", one=f"{OURS}, tube masks", other="floor", most=1.42),
     Target(contest="train", one=f"{OURS}, motion-guided masks", other=OURS, more=0.8),
+    Target(contest="train", one=f"{OURS}, a quarter of the tokens", other="floor", most=1.45),
+    Target(contest="train", one=f"{OURS}, by energy", other=OURS, more=15),
     Target(contest="train", one=f"{OURS}, float", other=OURS, most=1.12),
     Target(contest="train", one=OURS, other="SPDL without frames that none refers to", most=0.52),
     Target(contest="found", one=OURS, other="SPDL", most=0.58),

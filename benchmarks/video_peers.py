@@ -146,6 +146,8 @@ def _contest(variant: Variant, title: str) -> Contest:
         quarter = loader_of(variant, mask=masks.Tube(ratio=0.75), output="tokens")
         own(f"{OURS}, a quarter of the tokens", ours(quarter))
         own(f"{OURS}, motion-guided masks", ours(loader_of(variant, mask=masks.MotionGuided())))
+        own(f"{OURS}, by energy", ours(loader_of(variant, mask=masks.ByEnergy())))
+        own(f"{OURS}, a quarter by energy", ours(loader_of(variant, mask=masks.ByEnergy(), output="tokens")))
         own(f"{OURS}, planes for a card", _planes(variant.manifest))
         own(f"{OURS}, batches of 1 (cold requests)", ours(loader_of(variant, batch=1)))
     contest.add("torchcodec", "torchcodec.decoders torchvision", lambda: batched(with_torchcodec, BATCH))
