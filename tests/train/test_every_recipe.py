@@ -97,6 +97,10 @@ CUTS = {
         *SIZES,
         *DECODER,
     ),
+    "vjepa": (
+        *(*CLIP, "model.width=48", "model.depth=1", "model.heads=4", "model.predictor_width=24"),
+        *("model.predictor_depth=1", "model.predictor_heads=2"),
+    ),
     "vjepa2": (
         *(*CLIP, "model.width=48", "model.depth=1", "model.heads=4", "model.predictor_width=24"),
         *("model.predictor_depth=1", "model.predictor_heads=2"),

@@ -22,7 +22,8 @@ from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import ResumeError
 from maskstream.train import Trainer, load_model
 from maskstream.train.core.export import FileSum
-from maskstream.train.papers.jepa.model import ImageJepaConfig, VideoJepaConfig
+from maskstream.train.papers.jepa.clips import VideoJepaConfig
+from maskstream.train.papers.jepa.model import ImageJepaConfig
 from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split
@@ -195,6 +196,48 @@ def plain_encoder(encoder, inputs, tokens, heads):
     for block in encoder.stacks[0].blocks:
         x = plain_block(x, block, heads)
     return encoder.stacks[0].norm.of[0](x)
+
+
+def plain_places(grid, width):
+    """The places of V-JEPA by its formula, token by token: a third of the width each, in whole pairs, then cut."""
+    own, made = 2 * -(-width // 6), []
+    for place in np.ndindex(*grid):
+        angles = [np.array([one / 10000 ** (2 * i / own) for i in range(own // 2)]) for one in place]
+        made.append(np.concatenate([part(angle) for angle in angles for part in (np.sin, np.cos)])[:width])
+    return torch.from_numpy(np.array(made))
+
+
+def test_v_jepa_adds_places_and_has_a_mask_token_for_each_mask():
+    """Beside plain loops, whose blocks have no turns. So is the authors' own code (docs/papers/v-jepa-2.md)."""
+    c = VideoJepaConfig(
+        width=32, depth=2, heads=2, predictor_width=20, predictor_depth=2, predictor_heads=2, masks=2, places="added"
+    )
+    model = c.build({"video": CLIP})
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    model = model.double()
+    rng = torch.Generator().manual_seed(0)
+    cubes = torch.randn(2, 48, 96, dtype=torch.float64, generator=rng)
+    order = torch.stack([torch.randperm(48, generator=rng) for _ in range(2)])
+    seen, asked = order[:, :20], order[:, 25:]
+    with torch.no_grad():
+        context = model.encoder(cubes.gather(1, seen[..., None].expand(-1, -1, 96)), seen)
+        made = model.predictor([context], [seen], [asked])[0]
+        for row in range(2):
+            x = model.encoder.embed(cubes[row, seen[row]]) + plain_places(CLIP.shape, 32)[seen[row]]
+            for block in model.encoder.stack.blocks:
+                x = plain_block(x, block, 2)
+            x = model.encoder.stack.norm.of[0](x)
+            assert (x - context[row]).abs().max() < 1e-6, "places are float32"
+            places, p = plain_places(CLIP.shape, 20), model.predictor
+            x = torch.cat((p.bridge(x) + places[seen[row]], p.mask_tokens[row] + places[asked[row]]))
+            for block in p.stack.blocks:
+                x = plain_block(x, block, 2)
+            expected = p.head(p.stack.norm.of[0](x[20:]))
+            assert (expected - made[row]).abs().max() < 1e-6
+    assert made.std() > 0.1
 
 
 def plain_loss(model, batch):

@@ -42,8 +42,9 @@ from maskstream.train.evaluate.features import (
 from maskstream.train.evaluate.patches import nearest_visible
 from maskstream.train.nn.grid import gather_tokens
 
+from .clips import VideoJepaConfig
 from .lejepa import LeJepa, LeJepaConfig
-from .model import ImageJepaConfig, Jepa, VideoJepaConfig, blocks_of
+from .model import ImageJepaConfig, Jepa, blocks_of
 
 MEASURED, AT_ONCE = 256, 32
 """The largest number of samples whose predictions are measured, and how many are in a batch."""

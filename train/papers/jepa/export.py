@@ -14,7 +14,8 @@ from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.media_tokens import ImageTokens, VideoTokens
 from maskstream.train.nn.transformer import BlockSizes, Stack
 
-from .model import Jepa, RotaryEncoder, RotaryPredictor, VideoJepa
+from .clips import ClipEncoder, ClipPredictor, RotaryPlaces, VideoJepa
+from .model import Jepa
 
 _KINDS = ("weight", "bias")
 _ROTARY = {
@@ -52,12 +53,16 @@ def to_ijepa(model: Jepa[BatchT]) -> Counterpart:
 
 
 def to_vjepa2(model: VideoJepa) -> Counterpart:
-    """A model of video as VJEPA2Model, encoder and predictor. ValueError for clips that are not square."""
+    """A model of video as VJEPA2Model, encoder and predictor. ValueError for clips that are not square, and for
+    V-JEPA's added places.
+    """
     teacher, predictor, c = model.teacher, model.predictor, model.config
     tokens: object = model.tokens
-    assert isinstance(teacher, RotaryEncoder)
-    assert isinstance(predictor, RotaryPredictor)
+    assert isinstance(teacher, ClipEncoder)
+    assert isinstance(predictor, ClipPredictor)
     assert isinstance(tokens, VideoTokens)
+    if not isinstance(teacher.places, RotaryPlaces):
+        raise ValueError("transformers.VJEPA2Model turns queries and keys by their places, and V-JEPA adds places")
     side = _side("VJEPA2Model", tokens.extent[1:])
     state: dict[str, Tensor] = {}
     for of, stack in (("encoder", teacher.stack), ("predictor", predictor.stack)):

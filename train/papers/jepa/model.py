@@ -8,8 +8,9 @@ would leave no loss: such a run has collapsed.
 I-JEPA (Assran et al., 2023) predicts each block of targets by itself: the mask tokens of two blocks do not see each
 other. Masks without blocks are one block of all their targets.
 
-V-JEPA 2 (Assran et al., 2025) masks one clip several times, with one mask in each view, and predicts all targets of a
-mask at once. Its tokens have no position vectors: queries and keys of all blocks are turned by their places.
+V-JEPA (Bardes et al., 2024) masks one clip several times, with one mask in each view, and predicts all targets of a
+mask at once. V-JEPA 2 (Assran et al., 2025) does so too, but its tokens have no position vectors: queries and keys of
+all blocks are turned by their places.
 
 The teacher is a part of the model: it lies in its checkpoints, whose sums cover it, divided among ranks as all weights
 are, and in model.safetensors. It is the encoder that features come from, as in the authors' evaluations.
@@ -33,16 +34,15 @@ from maskstream.pipelines.masks import BlockMaskBatch, Linear, MaskBatch
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.distributed import local_rows, sum_over_ranks, world_size
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import TokenKind
-from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, VideoTokens
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
 from maskstream.train.nn.objectives import EPS
-from maskstream.train.nn.transformer import BlockSizes, Stack, TransformerBlock, Turns
+from maskstream.train.nn.transformer import BlockSizes, TransformerBlock
 
 Distance = Literal["smooth l1", "l1", "l2"]
 """How far a prediction is from its target, a mean over channels: Huber's with 1 as the bound, the absolute difference,
@@ -289,100 +289,3 @@ class ImageJepaConfig(JepaConfig[ImageBatch]):
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""
         return ImageTokens(grids["image"], "pixels", self.positions)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoJepaConfig(JepaConfig[VideoBatch]):
-    """The sizes of a JEPA of cubes of video, whose queries and keys are turned by time, row and column."""
-
-    def __post_init__(self) -> None:
-        JepaConfig.__post_init__(self)
-        for part in ("", "predictor_"):
-            channels = getattr(self, f"{part}width") // getattr(self, f"{part}heads")
-            if channels < 6 or channels % 2:
-                raise ValueError(f"a head turns an even number of 6 channels or more, got {channels}; use fewer heads")
-
-    def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
-        """Cubes on the grid "video"."""
-        return VideoTokens(grids["video"], "pixels")
-
-    def make(self, grids: Grids) -> VideoJepa:
-        """See ModelConfig."""
-        return VideoJepa(self, grids)
-
-
-class VideoJepa(Jepa[VideoBatch]):
-    """The model of V-JEPA 2."""
-
-    def _parts(self) -> tuple[nn.Module, nn.Module]:
-        return RotaryEncoder(self.config, self.tokens), RotaryPredictor(self.config, self.tokens)
-
-
-class RotaryEncoder(nn.Module):
-    """Encodes visible tokens: an embedding, then blocks whose queries and keys are turned by places."""
-
-    def __init__(self, config: JepaConfig[VideoBatch], tokens: TokenKind[VideoBatch]) -> None:
-        super().__init__()
-        c = config
-        self.embed = nn.Linear(tokens.n_inputs, c.width)
-        self.turns = RotaryPlaces(tokens.grid, c.width // c.heads)
-        self.stack = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps, rotary=True)
-
-    def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
-        """See VisibleEncoder."""
-        mask = None if valid is None else valid[:, None, None, :]
-        return cast(Tensor, self.stack(self.embed(inputs), mask, turns=self.turns(visible)))
-
-
-class RotaryPredictor(nn.Module):
-    """Predicts targets from the encoded visible tokens followed by mask tokens. Each mask of a clip has a mask token of
-    its own, which begins as 0.
-    """
-
-    TABLES: ClassVar[tuple[str, ...]] = ("mask_tokens",)
-
-    def __init__(self, config: JepaConfig[VideoBatch], tokens: TokenKind[VideoBatch]) -> None:
-        super().__init__()
-        c, width = config, config.predictor_width
-        self.bridge = nn.Linear(c.width, width)
-        self.mask_tokens = nn.Parameter(torch.zeros(c.masks, width))
-        self.turns = RotaryPlaces(tokens.grid, width // c.predictor_heads)
-        self.stack = Stack(c.predictor_depth, width, c.predictor_heads, c.mlp_ratio, c.eps, rotary=True)
-        self.head = nn.Linear(width, c.width)
-
-    def forward(
-        self, encoded: list[Tensor], visible: list[Tensor], target: list[Tensor], valid: Tensor | None = None
-    ) -> list[Tensor]:
-        """See TokenDecoder."""
-        seen, count = self.bridge(encoded[0]), target[0].shape[1]
-        which = torch.arange(len(seen), device=seen.device) % len(self.mask_tokens)
-        asked = self.mask_tokens[which].to(seen.dtype)[:, None].expand(-1, count, -1)
-        mask = None if valid is None else valid[:, None, None, :]
-        turns = self.turns(torch.cat((visible[0], target[0]), dim=1))
-        return [self.head(self.stack(torch.cat((seen, asked), dim=1), mask, last=count, turns=turns))]
-
-
-class RotaryPlaces(nn.Module):
-    """The turns of tokens of a grid (t, h, w), as in the code of V-JEPA 2: a third of a head's channels, rounded down
-    to an even number, for each axis, and none for those that are left over.
-
-    Channels 2i and 2i + 1 are turned in one plane, but by the entries 2i and 2i + 1 of a list of frequencies that is
-    there twice: an oversight of the authors' code, which says so, that all their weights were trained with.
-    """
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, grid: tuple[int, ...], channels: int) -> None:
-        super().__init__()
-        own = 2 * (channels // len(grid) // 2)
-        rates = torch.pow(10000.0, -torch.arange(own // 2, dtype=torch.float64) / (own / 2)).repeat(2)
-        places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in grid))
-        angles = (places[:, :, None] * rates).flatten(1)
-        angles = F.pad(angles, (0, channels - angles.shape[1]))
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
-
-    def forward(self, index: Tensor) -> Turns:
-        """The turns (B, 1, L, d) of the tokens `index` int64 (B, L)."""
-        return self.cos[index][:, None], self.sin[index][:, None]

@@ -1,0 +1,161 @@
+"""Joint-embedding prediction of clips: the encoder and the predictor of V-JEPA and V-JEPA 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.train.core.model import Grids
+from maskstream.train.nn.grid import axis_sinusoids
+from maskstream.train.nn.masked_autoencoder import TokenKind
+from maskstream.train.nn.media_tokens import VideoTokens
+from maskstream.train.nn.transformer import Stack, Turns
+
+from .model import Jepa, JepaConfig
+
+ClipPlaces = Literal["added", "turned"]
+"""How the time, row and column of a token get into a model of clips: as vectors that are "added" to its embedding, as
+in V-JEPA, or as angles by which queries and keys are "turned", as in V-JEPA 2.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoJepaConfig(JepaConfig[VideoBatch]):
+    """The sizes of a JEPA of cubes of video. places: see ClipPlaces."""
+
+    places: ClipPlaces = "turned"
+
+    def __post_init__(self) -> None:
+        JepaConfig.__post_init__(self)
+        self.need_choices(places=ClipPlaces)
+        for part in ("", "predictor_") if self.places == "turned" else ():
+            channels = getattr(self, f"{part}width") // getattr(self, f"{part}heads")
+            if channels < 6 or channels % 2:
+                raise ValueError(f"a head turns an even number of 6 channels or more, got {channels}; use fewer heads")
+
+    def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
+        """Cubes on the grid "video"."""
+        return VideoTokens(grids["video"], "pixels")
+
+    def make(self, grids: Grids) -> VideoJepa:
+        """See ModelConfig."""
+        return VideoJepa(self, grids)
+
+
+class VideoJepa(Jepa[VideoBatch]):
+    """The model of V-JEPA and V-JEPA 2."""
+
+    def _parts(self) -> tuple[nn.Module, nn.Module]:
+        config = self.config
+        assert isinstance(config, VideoJepaConfig)
+        return ClipEncoder(config, self.tokens), ClipPredictor(config, self.tokens)
+
+
+class ClipEncoder(nn.Module):
+    """Encodes visible tokens: an embedding, then blocks; places are added to the first or turn queries and keys."""
+
+    def __init__(self, config: VideoJepaConfig, tokens: TokenKind[VideoBatch]) -> None:
+        super().__init__()
+        c = config
+        self.embed = nn.Linear(tokens.n_inputs, c.width)
+        self.places = _places(c.places, tokens.grid, c.width, c.heads)
+        self.stack = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps, rotary=c.places == "turned")
+
+    def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
+        """See VisibleEncoder."""
+        mask = None if valid is None else valid[:, None, None, :]
+        return _at_places(self.stack, self.embed(inputs), self.places, visible, mask)
+
+
+class ClipPredictor(nn.Module):
+    """Predicts targets from the encoded visible tokens followed by mask tokens. Each mask of a clip has a mask token of
+    its own, which begins as 0.
+    """
+
+    TABLES: ClassVar[tuple[str, ...]] = ("mask_tokens",)
+
+    def __init__(self, config: VideoJepaConfig, tokens: TokenKind[VideoBatch]) -> None:
+        super().__init__()
+        c, width = config, config.predictor_width
+        self.bridge = nn.Linear(c.width, width)
+        self.mask_tokens = nn.Parameter(torch.zeros(c.masks, width))
+        self.places = _places(c.places, tokens.grid, width, c.predictor_heads)
+        turned = c.places == "turned"
+        self.stack = Stack(c.predictor_depth, width, c.predictor_heads, c.mlp_ratio, c.eps, rotary=turned)
+        self.head = nn.Linear(width, c.width)
+
+    def forward(
+        self, encoded: list[Tensor], visible: list[Tensor], target: list[Tensor], valid: Tensor | None = None
+    ) -> list[Tensor]:
+        """See TokenDecoder."""
+        seen, count = self.bridge(encoded[0]), target[0].shape[1]
+        which = torch.arange(len(seen), device=seen.device) % len(self.mask_tokens)
+        asked = self.mask_tokens[which].to(seen.dtype)[:, None].expand(-1, count, -1)
+        mask = None if valid is None else valid[:, None, None, :]
+        x, index = torch.cat((seen, asked), dim=1), torch.cat((visible[0], target[0]), dim=1)
+        return [self.head(_at_places(self.stack, x, self.places, index, mask, last=count))]
+
+
+def _places(kind: ClipPlaces, grid: tuple[int, ...], width: int, heads: int) -> AddedPlaces | RotaryPlaces:
+    return AddedPlaces(grid, width) if kind == "added" else RotaryPlaces(grid, width // heads)
+
+
+def _at_places(
+    stack: Stack,
+    x: Tensor,
+    places: nn.Module,
+    index: Tensor,
+    mask: Tensor | None,
+    last: int | None = None,
+) -> Tensor:
+    """What the blocks make of tokens (B, L, D) at the places `index` int64 (B, L)."""
+    if isinstance(places, RotaryPlaces):
+        return cast(Tensor, stack(x, mask, last=last, turns=places(index)))
+    return cast(Tensor, stack(x + places(index), mask, last=last))
+
+
+class AddedPlaces(nn.Module):
+    """The vectors of the tokens of a grid (t, h, w), as in the code of V-JEPA: the sinusoids of time, row and column,
+    each of a third of `width`, rounded up to an even number; what is too much is cut off at the end.
+    """
+
+    of: Tensor
+
+    def __init__(self, grid: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.register_buffer("of", axis_sinusoids(grid, 6 * -(-width // 6))[:, :width].clone(), persistent=False)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """The vectors (B, L, width) of the tokens `index` int64 (B, L)."""
+        return self.of[index]
+
+
+class RotaryPlaces(nn.Module):
+    """The turns of tokens of a grid (t, h, w), as in the code of V-JEPA 2: a third of a head's channels, rounded down
+    to an even number, for each axis, and none for those that are left over.
+
+    Channels 2i and 2i + 1 are turned in one plane, but by the entries 2i and 2i + 1 of a list of frequencies that is
+    there twice: an oversight of the authors' code, which says so, that all their weights were trained with.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, grid: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        own = 2 * (channels // len(grid) // 2)
+        rates = torch.pow(10000.0, -torch.arange(own // 2, dtype=torch.float64) / (own / 2)).repeat(2)
+        places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in grid))
+        angles = (places[:, :, None] * rates).flatten(1)
+        angles = F.pad(angles, (0, channels - angles.shape[1]))
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, index: Tensor) -> Turns:
+        """The turns (B, 1, L, d) of the tokens `index` int64 (B, L)."""
+        return self.cos[index][:, None], self.sin[index][:, None]
