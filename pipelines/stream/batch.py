@@ -97,6 +97,11 @@ class Batch(Movable):
     def __len__(self) -> int:
         return len(self.key)
 
+    @property
+    def error_rows(self) -> Tensor | None:
+        """The row of each error of a model's loss, int64, where they do not stand row by row; None where they do."""
+        return None
+
     def count_in(self, stats: Stats) -> None:
         """Adds what its loader found in it to the stats; by default nothing."""
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any, Generic, Protocol, TypedDict, Unpack, final
 
+import numpy as np
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -191,7 +192,8 @@ class Loader(Generic[BatchT]):
     another loop, the earlier iteration raises RuntimeError. Too many unusable samples raise SampleError.
 
     The settings are those of `LoaderOptions`. A batch is a function of its number and, for masks whose ratio changes
-    over the run, of `steps`; it never depends on rank, workers or threads.
+    over the run, of `steps`; it never depends on rank, workers or threads. source_sizes: the samples of each part of a
+    mixture, in the order of `batch.source`.
     """
 
     def __init__(
@@ -217,6 +219,7 @@ class Loader(Generic[BatchT]):
         self._threads = settings.threads_each * max(settings.workers, 1)
         mixed = source.samples if isinstance(source.samples, MixSamples | RowMix) else None
         starts = None if mixed is None or len(mixed.parts) == 1 else mixed.starts
+        self.source_sizes: tuple[int, ...] = () if starts is None else tuple(np.diff(starts).tolist())
         self._production: Production[BatchT] = _Production(
             BatchMaker(sampler=source.sampler, order=self.order, starts=starts), source.finish, self.device, settings
         )

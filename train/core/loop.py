@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
+from maskstream.pipelines.modalities.data import SplitConfig
 from maskstream.pipelines.stream.stats import summary
 from maskstream.shards.config import Json
 from maskstream.shards.errors import MaskstreamError
@@ -24,14 +25,15 @@ from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
 from .guard import MOST_ROLLBACKS, SLOWER, CollapseError, Guard
 from .metrics import TrainProgress
+from .model import TrainingBatch
 from .optimiser import Average, build_optimiser
 from .parallel import compile_parts, divide, gathered_root, over_ranks, recompute_blocks
 from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
 from .recipe import Recipe, find_channels, publish_scores
-from .results import Launched, Results, Rollback, Tally, TrainResult
+from .results import Launched, Results, Rollback, SourceCounts, Tally, TrainResult
 from .run_folder import DATA, RunWriter, run_settings
 from .sample_losses import SampleLosses
-from .step import Batches, EndlessBatches, Stepper, StepSettings, TrainingBatch
+from .step import Batches, Stepper, StepSettings, endless
 from .timing import StepProfile
 from .trackers import Trackers, check_trackers
 from .validation import Probe, Validation, Validator
@@ -51,8 +53,9 @@ class Trainer:
     steps: the length of the whole run, over which the learning rate is planned. initial: a file of initial weights (see
     `load_matching_weights`). seed: of the initial weights and of what the model draws in a step. data: what run.json
     says of the split that is read. validation: scores of the model while it trains, whose best weights stay in
-    best.safetensors. probe: of its features, whose scores stand beside these. options: see `LoopSettings`. A resumed
-    run continues from the newest checkpoint that is whole; on a CPU its weights equal, bit for bit, those of a run that
+    best.safetensors. probe: of its features, whose scores stand beside these. sources: of a mixture, what metrics call
+    each source, and how many samples it has, in the order of `batch.source`. options: see `LoopSettings`. A resumed run
+    continues from the newest checkpoint that is whole; on a CPU its weights equal, bit for bit, those of a run that
     never stopped, also with a teacher. With resume=False the folder's earlier run is overwritten.
 
     SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint, and so does an error of a rank's loader
@@ -79,6 +82,7 @@ class Trainer:
         data: Json | None = None,
         validation: Validation | None = None,
         probe: Probe | None = None,
+        sources: Mapping[str, int] | None = None,
         **options: Unpack[LoopOptions],
     ) -> None:
         if len(loader) == 0:
@@ -99,7 +103,7 @@ class Trainer:
         self._data = {} if data is None else {DATA: data}
         self._about_val: Json = {} if validation is None else {"val": validation.data}
         self._dtype = chosen_precision(self.settings.precision, self.device)
-        self._tally, self._probe = Tally(), probe
+        self._tally, self._probe, self._sources = Tally(), probe, {} if sources is None else dict(sources)
         self._folder = RunWriter(self.out, self.device)
         self._agreement = Agreement()
         with ExitStack() as undo:
@@ -135,7 +139,8 @@ class Trainer:
         self._trackers = Trackers(self.out, track, run_settings(self.out) if track else {}, self.step)
         metrics, most_skips = self._folder.metrics, self.settings.most_skips
         losses = SampleLosses(self.out, self.steps) if self.settings.losses and rank() == 0 else None
-        self._results = Results(metrics, self._bar, self._trackers, self._tally, most_skips, self.device, losses)
+        seen = SourceCounts(self._sources, recipe.data.views if isinstance(recipe.data, SplitConfig) else 1)
+        self._results = Results(metrics, self._bar, self._trackers, self._tally, most_skips, self.device, losses, seen)
         traced = self.settings.profile if rank() == 0 else None
         self._profile = None if traced is None else StepProfile(self.out, traced, self.device)
 
@@ -204,6 +209,7 @@ class Trainer:
                 may_skip=self.settings.on_nan == "skip",
                 steps=self.steps,
                 losses=self.settings.losses,
+                sources=len(self._sources),
             ),
             scale=self._tally.scale if self._dtype == torch.float16 else None,
             average=self.average,
@@ -226,7 +232,7 @@ class Trainer:
         """Trains up to step `goal`. Results are read one step late, so that a CUDA device always has a step queued."""
         lag = 1 if self.device.type == "cuda" else 0
         pending: deque[Launched] = deque()
-        batches = self._batches()
+        batches = endless(self.loader)
         stopped, first = False, self.step
         between_s: dict[str, float] = {}
         if self._guard.mode == "rollback" and not self.step:
@@ -285,7 +291,7 @@ class Trainer:
                 self._tally.best = best.best
             if fallen and self._act_on_collapse():
                 batches.close()
-                batches, clock, between_s = self._batches(), time.perf_counter(), {}
+                batches, clock, between_s = endless(self.loader), time.perf_counter(), {}
                 continue
             begun = time.perf_counter()
             save |= self._ended_early
@@ -384,15 +390,6 @@ class Trainer:
             made.append(batch)
             waited_s += more_s
         return epoch, made, waited_s
-
-    def _batches(self) -> Generator[tuple[int, TrainingBatch, float]]:
-        """Yields (epoch, batch, seconds spent waiting for it), without end."""
-        while True:
-            source = self.loader.repeat() if isinstance(self.loader, EndlessBatches) else iter(self.loader)
-            epoch, start = self.loader.epoch, time.perf_counter()
-            for batch in source:
-                yield epoch, batch, time.perf_counter() - start
-                epoch, start = self.loader.epoch, time.perf_counter()
 
     def _save(self, stop: StopRequest, loader: Json | None = None) -> None:
         """Begins a checkpoint, which a thread writes; the one before is then there.

@@ -51,7 +51,9 @@ class StepMetrics:
     grad_norms: of the parts of the model, by the first word of their parameters' names. seconds: of this rank, in the
     parts of the step: waiting for the data and moving them, forward, backward, optimiser; validation and checkpoint are
     those since the step before. spread: how the features of the step's samples differ, by name (guard.py); empty where
-    it was not measured. peak_bytes: the most memory that this process has had, of the host and of the device.
+    it was not measured. peak_bytes: the most memory that this process has had, of the host and of the device. sources:
+    of a mixture, by source: `samples`, those that all ranks have had since the run began, `epoch`, these divided by the
+    source's size, and `loss`, the mean of its samples of the step, each alone; without where it had none.
     """
 
     step: int
@@ -71,6 +73,7 @@ class StepMetrics:
     seconds: dict[str, float] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class MetricsLog:
@@ -196,6 +199,7 @@ def _row(line: bytes) -> StepMetrics | None:
             seconds=_results(values.pop("seconds", {})),
             spread=_results(values.pop("spread", {})),
             peak_bytes={str(name): int(value) for name, value in values.pop("peak_bytes", {}).items()},
+            sources={str(name): _results(own) for name, own in values.pop("sources", {}).items()},
             **numbers,
             **results,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, cast, get_args
+from typing import Any, ClassVar, Generic, Protocol, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,14 @@ from .process import seeded
 
 LEAST = 1e-12
 """The smallest divisor, so that a mean over no weight is 0."""
+
+
+class TrainingBatch(Protocol):
+    """The part of a batch that the trainer uses; the model uses the rest."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,17 +77,22 @@ class Losses:
         """The mean of each part, not multiplied by its share."""
         return {name: part.mean(None if weights is None else weights[name]) for name, part in self.parts.items()}
 
-    def of_samples(self, samples: int) -> Tensor:
+    def of_samples(self, samples: int, at: Tensor | None = None) -> Tensor:
         """The loss of each sample alone, float32 (samples,), without a graph: what `loss` would be of it.
 
-        Parts that compare samples have none. Raises ValueError if no part is a sum over samples.
+        at: the sample of each error of a part, int64, where they do not stand sample by sample. Parts that compare
+        samples have none. Raises ValueError if no part is a sum over samples.
         """
         whole: Tensor | None = None
+        count = samples if at is None else len(at)
         for part in self.parts.values():
-            if part.errors is None or part.errors[0].shape[:1] != (samples,):
+            if part.errors is None or part.errors[0].shape[:1] != (count,):
                 continue
-            error, weight = (values.detach().reshape(samples, -1) for values in part.errors)
-            one = part.share * (error * weight).sum(1).float() / weight.sum(1).float().clamp_min(LEAST)
+            error, weight = (values.detach().reshape(count, -1) for values in part.errors)
+            total, divisor = (error * weight).sum(1).float(), weight.sum(1).float()
+            if at is not None:
+                total, divisor = (sums.new_zeros(samples).index_add(0, at, sums) for sums in (total, divisor))
+            one = part.share * total / divisor.clamp_min(LEAST)
             whole = one if whole is None else whole + one
         if whole is None:
             raise ValueError(

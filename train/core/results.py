@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -53,7 +53,7 @@ class Tally:
     """began_unix_s: when the run began for the first time. useful_s: seconds of the steps that count, without waiting
     for data; steps that a restart repeats count once. skipped: steps that were left out. scale: of the loss in float16.
     best: of the validations, on rank 0. rollbacks: of the run; lr_factor: of the learning rate, after them. spread: of
-    the features before the first step, where they are guarded.
+    the features before the first step, where they are guarded. seen: the samples of each source of a mixture.
     """
 
     began_unix_s: float = field(default_factory=time.time)
@@ -64,6 +64,7 @@ class Tally:
     rollbacks: list[Rollback] = field(default_factory=list)
     lr_factor: float = 1.0
     spread: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
 
     @property
     def goodput(self) -> float:
@@ -89,7 +90,29 @@ class Tally:
             rollbacks=[Rollback(**one) for one in saved.get("rollbacks", [])],
             lr_factor=float(saved.get("lr_factor", 1.0)),
             spread={name: float(value) for name, value in saved.get("spread", {}).items()},
+            seen={name: int(value) for name, value in saved.get("seen", {}).items()},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCounts:
+    """The sources of a mixture: their sizes in samples by name, and the rows that a sample has in a batch."""
+
+    sizes: Mapping[str, int]
+    views: int = 1
+
+    def take(self, seen: dict[str, int], values: Sequence[float]) -> dict[str, dict[str, float]]:
+        """The metrics of each source after a step, whose samples are added to those that were seen; values: as in
+        `StepReport`. A source has no loss in a step that has none of its samples.
+        """
+        made: dict[str, dict[str, float]] = {}
+        losses, rows = values[: len(self.sizes)], values[len(self.sizes) :]
+        for (name, size), loss, own in zip(self.sizes.items(), losses, rows, strict=True):
+            seen[name] = seen.get(name, 0) + round(own / self.views)
+            made[name] = {"epoch": seen[name] / size, "samples": seen[name]}
+            if own and math.isfinite(loss):
+                made[name]["loss"] = loss / own
+        return made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,8 +149,9 @@ class Results:
         most_skips: int,
         device: torch.device,
         sample_losses: SampleLosses | None = None,
+        sources: SourceCounts = SourceCounts({}),
     ) -> None:
-        self._device, self._sample_losses = device, sample_losses
+        self._device, self._sample_losses, self._sources = device, sample_losses, sources
         self._log, self._bar, self._trackers, self.tally, self._most_skips = log, bar, trackers, tally, most_skips
         self._skipped_in_a_row = 0
         self.work: StepWork | None = None
@@ -141,6 +165,7 @@ class Results:
         """
         loss, norm, stop_requests, *rest = done.report.values.tolist()
         parts, groups = done.report.parts, done.report.groups
+        of_parts, of_groups = rest[: len(parts)], rest[len(parts) : len(parts) + len(groups)]
         timed = done.report.clock.seconds()
         timed["data"] = timed.get("data", 0.0) + done.waited_s
         timed |= done.between_s
@@ -151,10 +176,10 @@ class Results:
             step=done.step,
             epoch=done.epoch,
             loss=loss,
-            parts=dict(zip(parts, rest[: len(parts)], strict=True)),
+            parts=dict(zip(parts, of_parts, strict=True)),
             lr=done.lr,
             grad_norm=norm,
-            grad_norms=dict(zip(groups, rest[len(parts) :], strict=True)),
+            grad_norms=dict(zip(groups, of_groups, strict=True)),
             clips_per_s=done.clips / done.seconds,
             data_wait_share=min(done.waited_s / done.seconds, 1.0),
             goodput=self.tally.goodput,
@@ -165,6 +190,7 @@ class Results:
             spread=dict(done.spread),
             seconds={name: timed[name] for name in PARTS if name in timed},
             peak_bytes=peak_memory(self._device),
+            sources=self._sources.take(self.tally.seen, rest[len(parts) + len(groups) :]),
         )
         if self._sample_losses is not None and done.report.samples is not None:
             self._sample_losses.write(done.step, done.report.samples.cpu().numpy())

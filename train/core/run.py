@@ -7,8 +7,9 @@ from typing import Any, Unpack
 
 import torch
 
-from maskstream.pipelines.modalities.mixture import DataMixture
+from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData
 from maskstream.pipelines.modalities.split import CACHE_GB
+from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import SplitLocation
 
 from .checkpoint import CHECKPOINTS
@@ -29,6 +30,11 @@ class LoadingSettings:
     threads: int | None = None
     cache: str | Path | None = None
     cache_gb: float = CACHE_GB
+
+
+def _sizes(data: RunData, loader: Loader[Any]) -> dict[str, int]:
+    """The samples of each source of a mixture, by name."""
+    return dict(zip(data.mixture.names, loader.source_sizes, strict=True)) if isinstance(data, OpenMixture) else {}
 
 
 def train_recipe(
@@ -74,6 +80,7 @@ def train_recipe(
                 seed=seed,
                 device=own,
                 data=tell_data(found),
+                sources=_sizes(found, loader),
                 validation=validation,
                 probe=probe,
                 **options,

@@ -9,11 +9,11 @@ before.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +21,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .distributed import over_ranks_in_order, rank, sum_over_ranks, world_size
-from .model import LEAST, Losses, Model
+from .model import LEAST, Losses, Model, TrainingBatch
 from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_decay, set_lr
 from .parallel import share_rest, sharing
 from .process import seeded, step_seed
+from .sample_losses import losses_of_sources
 from .timing import StepClock
 
 log = logging.getLogger(__name__)
-
-
-class TrainingBatch(Protocol):
-    """The part of a batch that the trainer uses; the model uses the rest."""
-
-    def __len__(self) -> int: ...
-
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self: ...
 
 
 class Batches(Protocol):
@@ -60,6 +53,16 @@ class EndlessBatches(Protocol):
     """A loader that goes from one epoch to the next without a pause. The trainer uses `repeat` where there is one."""
 
     def repeat(self) -> Iterator[TrainingBatch]: ...
+
+
+def endless(loader: Batches) -> Generator[tuple[int, TrainingBatch, float]]:
+    """Yields (epoch, batch, seconds spent waiting for it), without end."""
+    while True:
+        source = loader.repeat() if isinstance(loader, EndlessBatches) else iter(loader)
+        epoch, start = loader.epoch, time.perf_counter()
+        for batch in source:
+            yield epoch, batch, time.perf_counter() - start
+            epoch, start = loader.epoch, time.perf_counter()
 
 
 GROWTH, BACKOFF, INTERVAL, FIRST = 2.0, 0.5, 2000, 65536.0
@@ -131,8 +134,9 @@ class StepReport:
     """The results of a step, which may not have arrived from the device yet.
 
     values: float32 (3 + parts + groups,) over all ranks: the loss, the norm of the gradient, the number of ranks that
-    were asked to stop, the mean of each part of the loss, and the norm of the gradient of each part of the model.
-    parts, groups: the names of these. skipped: no weight was changed. clock: of this rank. samples: the losses of
+    were asked to stop, the mean of each part of the loss, and the norm of the gradient of each part of the model; of a
+    mixture also the sum of the losses of each source's rows (NaN without), and the rows of each source. parts, groups:
+    the names of these. skipped: no weight was changed. clock: of this rank. samples: the losses of
     samples, float32, in the order of the whole step's batches; None where they are not asked for.
     """
 
@@ -148,7 +152,8 @@ class StepReport:
 class StepSettings:
     """How steps are computed. seed: of what the model draws. dtype: of matrix products. may_skip: leave out a step
     whose loss or gradient is not finite; a CUDA device is then waited for in every step. steps: of the whole run, over
-    which weight decay and teachers change. losses: keep the loss of each sample.
+    which weight decay and teachers change. losses: keep the loss of each sample. sources: of a mixture, how many
+    it has; 0 of one split.
     """
 
     device: torch.device
@@ -157,6 +162,7 @@ class StepSettings:
     may_skip: bool = False
     steps: int = 1
     losses: bool = False
+    sources: int = 0
 
 
 class Stepper:
@@ -188,13 +194,15 @@ class Stepper:
         clock.lap("data")
         set_lr(self._optimiser, lr)
         set_decay(self._optimiser, self._config, number / self._settings.steps)
-        own: list[Tensor] = []
-        parts, results = self._gradients(on_device, number, clock, own)
+        own, of_sources = list[Tensor](), list[Tensor]()
+        parts, results = self._gradients(on_device, number, clock, own, of_sources)
         samples = over_ranks_in_order(torch.stack(own)) if own else None
         norm, norms = limit_gradients(self._model, self._config)
         asked = norm.new_full((), float(asked_to_stop))
         shares = torch.stack([*norms.values()]) / world_size()
-        values = sum_over_ranks(torch.cat((torch.stack((results[0], norm / world_size(), asked)), results[1:], shares)))
+        first = torch.stack((results[0], norm / world_size(), asked))
+        mixed = [torch.stack(of_sources).sum(0)] if of_sources else []
+        values = sum_over_ranks(torch.cat((first, results[1:], shares, *mixed)))
         skipped = (self._settings.may_skip or self._scale is not None) and not bool(values[:2].isfinite().all())
         if not skipped:
             self._optimiser.step()
@@ -223,7 +231,12 @@ class Stepper:
         return StepWork(flops=flops, peak=peak_rate(self._device, self._dtype))
 
     def _gradients(
-        self, batches: Sequence[TrainingBatch], number: int, clock: StepClock, own: list[Tensor]
+        self,
+        batches: Sequence[TrainingBatch],
+        number: int,
+        clock: StepClock,
+        own: list[Tensor],
+        of_sources: list[Tensor],
     ) -> tuple[tuple[str, ...], Tensor]:
         """Makes the gradients of the step's loss, averaged over ranks.
 
@@ -231,7 +244,8 @@ class Stepper:
         (1 + parts,). The weights of the whole step divide the sums. They are known before the first backward pass if
         there is one micro-batch. If there are more, a loss of one part is divided by the first one's weight, and the
         gradients are corrected at the end; a loss of several parts is computed once more before, without gradients.
-        own: takes the losses of the samples of each micro-batch, where they are asked for.
+        own: takes the losses of the samples of each micro-batch, where they are asked for. of_sources: takes those of
+        each source of a mixture.
         """
         last = len(batches) - 1
         with sharing(self._module, now=last == 0):
@@ -242,7 +256,7 @@ class Stepper:
             clock.lap("forward")
             self._backward(losses, divisors)
             clock.lap("backward")
-        self._note(losses, batches[0], own)
+        self._note(losses, batches[0], own, of_sources)
         totals, weights = _totals(losses), first
         for i in range(1, len(batches)):
             with sharing(self._module, now=i == last):
@@ -250,7 +264,7 @@ class Stepper:
                 clock.lap("forward")
                 self._backward(losses, divisors)
                 clock.lap("backward")
-            self._note(losses, batches[i], own)
+            self._note(losses, batches[i], own, of_sources)
             totals, weights = totals + _totals(losses), weights + losses.weights()
         share_rest(self._module)
         whole = divisors if exact else sum_over_ranks(weights).clamp_min(LEAST)
@@ -261,9 +275,11 @@ class Stepper:
         shares = means.new_tensor([part.share for part in losses.parts.values()])
         return parts, torch.cat(((means * shares).sum()[None], means))
 
-    def _note(self, losses: Losses, batch: TrainingBatch, own: list[Tensor]) -> None:
+    def _note(self, losses: Losses, batch: TrainingBatch, own: list[Tensor], of_sources: list[Tensor]) -> None:
         if self._settings.losses:
             own.append(losses.of_samples(len(batch)))
+        if self._settings.sources:
+            of_sources.append(losses_of_sources(losses, batch, self._settings.sources))
 
     def _divisors(self, batches: Sequence[TrainingBatch], number: int, first: Tensor) -> Tensor:
         """The weight of each part over all micro-batches and ranks, of which the first batch's here is known.

@@ -105,6 +105,7 @@ def _numbers(metrics: StepMetrics) -> dict[str, float | None]:
         "MFU": metrics.mfu,
         **{f"val/{name}": value for name, value in metrics.val.items()},
         **{f"spread/{name}": value for name, value in metrics.spread.items()},
+        **{f"source {what}/{name}": value for name, own in metrics.sources.items() for what, value in own.items()},
         **{f"gradient norm/{name}": value for name, value in metrics.grad_norms.items()},
         **{f"seconds/{name}": value for name, value in metrics.seconds.items()},
         **{f"peak memory in GB/{name}": value / 1e9 for name, value in metrics.peak_bytes.items()},

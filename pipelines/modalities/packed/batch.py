@@ -72,6 +72,14 @@ class PackedBatch(Batch):
         return len(self.place) if self.mask is None else len(self.mask.visible)
 
     @property
+    def error_rows(self) -> Tensor | None:
+        """The sample of each target, int64 (M,)."""
+        if self.mask is None:
+            return None
+        counts = self.mask.cu_target.diff()
+        return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+
+    @property
     def is_sound(self) -> Tensor:
         """Which tokens are of sounds, bool (T,): the rows of `sounds` are these, those of `tokens` the others."""
         return (self.kind == SOUND).repeat_interleave(self.cu_seqlens.diff())

@@ -35,7 +35,7 @@ def test_one_line_of_json_a_step(tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert json.loads(lines[0]).keys() == {
         *("step", "epoch", "loss", "parts", "lr", "grad_norm", "clips_per_s", "data_wait_share"),
-        *("goodput", "flops", "mfu", "skipped", "val", "grad_norms", "seconds", "spread", "peak_bytes"),
+        *("goodput", "flops", "mfu", "skipped", "val", "grad_norms", "seconds", "spread", "peak_bytes", "sources"),
     }
     assert read_metrics(path) == [metrics(1), metrics(2)]
     assert whole == FileSum.of(path.read_bytes())

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from maskstream.cli import app
-from maskstream.pipelines import masks
+from maskstream.pipelines import DataMixture, masks
 from maskstream.pipelines.stream.batch import Batch, _mapped
 from maskstream.preprocess.versions import append, remove
 from maskstream.shards.errors import ResumeError
@@ -40,8 +40,10 @@ def digest(batch: Batch) -> str:
     return hashlib.sha256(pickle.dumps([whole, batch.key])).hexdigest()
 
 
-def train_noted(recipe: str, modality: str, folder: Path, cuts: tuple[str, ...], *parts: int) -> list[list[str]]:
-    """The digests of the batches of each step of a run in folder/run, in parts that end after these steps."""
+def train_noted(
+    recipe: str, data: Path | DataMixture, run: Path, cuts: tuple[str, ...], *parts: int, **options: Any
+) -> list[list[str]]:
+    """The digests of the batches of each step of a run, which is made in parts that end after these steps."""
     seen: list[list[str]] = []
     step = Stepper.step
 
@@ -49,11 +51,10 @@ def train_noted(recipe: str, modality: str, folder: Path, cuts: tuple[str, ...],
         seen.append([digest(batch) for batch in batches])
         return step(self, batches, **given)
 
-    split = write_split(modality, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stepper, "step", noted)
         for steps in parts:
-            train(recipe, split, folder / "run", steps=steps, **SETTINGS, set=cuts, save_every=2, seed=3)
+            train(recipe, data, run, steps=steps, **SETTINGS, set=cuts, save_every=2, seed=3, **options)
     return seen
 
 
@@ -61,8 +62,8 @@ def train_noted(recipe: str, modality: str, folder: Path, cuts: tuple[str, ...],
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[list[str]]]:
     """A run that was stopped once, its split, and the digests of the batches of each step."""
     folder = tmp_path_factory.mktemp("replay")
-    seen = train_noted("mae-tiny", "image", folder, (*CUTS, "accumulate=2"), 3, 6)
-    return folder / "run", folder / "split", seen
+    split = write_split("image", folder)
+    return folder / "run", split, train_noted("mae-tiny", split, folder / "run", (*CUTS, "accumulate=2"), 3, 6)
 
 
 @pytest.fixture
@@ -196,8 +197,8 @@ def test_losses_of_samples_are_those_of_each_alone(run: Path, tmp_path: Path) ->
 )
 def test_a_hundred_steps_of_three_kinds_of_runs(recipe: str, modality: str, tmp_path: Path) -> None:
     """Flow from the codec, packed text, and packed rows of pictures; after samples were appended and removed, too."""
-    seen = train_noted(recipe, modality, tmp_path, EVERY_CUTS[recipe.split("-")[0]], 20, 34)
-    split, run = tmp_path / "split", tmp_path / "run"
+    split, run = write_split(modality, tmp_path), tmp_path / "run"
+    seen = train_noted(recipe, split, run, EVERY_CUTS[recipe.split("-")[0]], 20, 34)
     assert len(seen) == 34
     assert [digests(run, step + 1) for step in range(34)] == seen
     other = shutil.copytree(split, tmp_path / "other")

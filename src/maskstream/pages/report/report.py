@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -136,6 +136,7 @@ def write_report(
         "device": str(settings.get("device", "unknown")),
         "seed": str(settings.get("seed", "unknown")),
         **_efficiency(metrics),
+        **_sources(metrics),
         "weights": f"step {weights_sum(run_weights(run))[1] or 'unknown'}",
         "shown below": str(data) if unseen is None else f"{data}, then {unseen}",
         **({} if reached is None else reached.facts()),
@@ -220,6 +221,16 @@ def _efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
 LAST_STEPS = 20
 
 
+def _sources(metrics: Sequence[StepMetrics]) -> dict[str, str]:
+    """Of a mixture, what each source has given, and the mean of its last losses."""
+    found = {}
+    for name, own in metrics[-1].sources.items():
+        losses = [row.sources[name]["loss"] for row in metrics if "loss" in row.sources.get(name, {})][-LAST_STEPS:]
+        loss = f", loss {sum(losses) / len(losses):.4g}" if losses else ""
+        found[f"source {name}"] = f"{plural(int(own['samples']), 'sample')}, {own['epoch']:.3g} epochs{loss}"
+    return found
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCurves:
     """The charts of a run, and the numbers that stand beside them.
@@ -227,7 +238,8 @@ class RunCurves:
     edge: losses above it are drawn at it; None where there are none. window: steps in the running mean of the loss.
     last_loss: mean of the last `last_steps` steps. of: the loss, and that of a trivial predictor; baseline_at: its
     position in the chart, from 0 (top) to 1. val: of each score of the validations while it trained. spread: of each
-    measure of the guard, with the place of the line below which a run has collapsed, None where it has none.
+    measure of the guard, with the place of the line below which a run has collapsed, None where it has none. sources:
+    of a mixture, the loss of each source.
     """
 
     steps: int
@@ -245,6 +257,7 @@ class RunCurves:
     mean_data_wait: float
     val: tuple[tuple[str, Chart], ...]
     spread: tuple[tuple[str, Chart, float | None, float | None], ...] = ()
+    sources: tuple[tuple[str, Chart], ...] = ()
 
 
 def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
@@ -276,19 +289,23 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
         median_clips_per_s=float(np.median(rate)),
         data_wait=_small(steps, 100.0 * wait, 0.0, 100.0),
         mean_data_wait=float(wait.mean()),
-        val=tuple((name, _small(*found)) for name, found in _measured(rows, "val")),
-        spread=tuple(_spread(name, *found) for name, found in _measured(rows, "spread")),
+        val=tuple((name, _small(*found)) for name, found in _measured([row.val for row in rows], steps)),
+        spread=tuple(_spread(name, *found) for name, found in _measured([row.spread for row in rows], steps)),
+        sources=tuple((name, _small(*found, of.value)) for name, found in _measured(_source_losses(rows), steps)),
     )
 
 
-def _measured(rows: Sequence[StepMetrics], of: Literal["val", "spread"]) -> list[tuple[str, tuple[Series, Series]]]:
-    """The steps and the values of each number that was measured while the model trained."""
-    names = dict.fromkeys(name for row in rows for name in getattr(row, of))
+def _source_losses(rows: Sequence[StepMetrics]) -> list[dict[str, float]]:
+    return [{name: own["loss"] for name, own in row.sources.items() if "loss" in own} for row in rows]
+
+
+def _measured(rows: Sequence[Mapping[str, float]], steps: Series) -> list[tuple[str, tuple[Series, Series]]]:
+    """The steps and the values of each number that was measured in some of the steps; rows: those of each step."""
     made = []
-    for name in names:
-        found = [(row.step, getattr(row, of)[name]) for row in rows if name in getattr(row, of)]
-        steps, values = np.array(found, dtype=np.float64).T
-        made.append((name, (steps, values)))
+    for name in dict.fromkeys(name for row in rows for name in row):
+        found = [(step, row[name]) for step, row in zip(steps, rows, strict=True) if name in row]
+        own, values = np.array(found, dtype=np.float64).T
+        made.append((name, (own, values)))
     return made
 
 
