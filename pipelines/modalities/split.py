@@ -157,6 +157,8 @@ def _of_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
 def _of_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
     if _JSON not in manifest.components:
         raise ValueError(f"weights={name!r}: the samples have no json; give a file of weights (.csv or .npy)")
+    if name in manifest.components[_JSON].facts:
+        return np.asarray(manifest.components[_JSON].facts[name], np.float64)
     values = np.empty(len(manifest))
     for first in range(0, len(values), _AT_ONCE):
         some = range(first, min(first + _AT_ONCE, len(values)))

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from av.video.reformatter import VideoReformatter
 
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.component import component_of
@@ -300,12 +301,12 @@ def keyframes(data: bytes) -> Iterator[UInt8s]:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         stream.codec_context.skip_frame = "NONKEY"
-        last = -np.inf
+        to_bgr, last = VideoReformatter(), -np.inf
         for frame in container.decode(stream):
             if frame.time is not None and frame.time < last + _APART_S:
                 continue
             last = last if frame.time is None else frame.time
-            yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+            yield np.asarray(to_bgr.reformat(frame, format="bgr24", threads=1).to_ndarray(), np.uint8)
 
 
 def moments(data: bytes) -> Iterator[tuple[float, UInt8s]]:
@@ -338,19 +339,23 @@ def _look(pixels: UInt8s) -> _Look:
     """Looks at a frame, uint8 (H, W, 3), BGR."""
     pixels = _shrunk(pixels)
     luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
-    high = pixels.max(2).astype(np.float32)
-    counts = np.bincount(luma.reshape(-1) >> 2, minlength=64)
+    blue, green, red = cv2.split(pixels)
+    high, low = cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red)
+    spread = cv2.divide(cv2.subtract(high, low), np.maximum(high, 1), dtype=cv2.CV_32F)
+    levels = cv2.calcHist([luma], [0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
+    counts = levels.reshape(64, 4).sum(1)
     shares = counts[counts > 0] / luma.size
-    deviation = float(luma.std())
+    mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(luma))
+    edges = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1]
     return _Look(
         signals={
-            "brightness": float(luma.mean()) / 255,
+            "brightness": mean / 255,
             "contrast": deviation / 255,
-            "saturation": float(((high - pixels.min(2)) / np.maximum(high, 1)).mean()),
+            "saturation": cv2.mean(spread)[0],
             "entropy": float(-(shares * np.log2(shares)).sum()),
-            "sharpness": float(cv2.Laplacian(luma, cv2.CV_32F).var()),
+            "sharpness": float(edges[0, 0]) ** 2,
             "borders": _borders(luma),
-            "dark": float(np.percentile(luma, 99) < _DARK),
+            "dark": float(_percentile(levels, 0.99) < _DARK),
         },
         luma=_small(luma),
     )
@@ -369,6 +374,14 @@ def _shrunk(pixels: UInt8s) -> UInt8s:
 def _luma(pixels: UInt8s) -> UInt8s:
     """The luma that hashes are of, uint8 (H, W)."""
     return np.asarray(cv2.cvtColor(_shrunk(pixels), cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def _percentile(counts: npt.NDArray[np.int64], share: float) -> float:
+    """The percentile of values of which `counts` says how often each is there, as `numpy.percentile` has it."""
+    until = np.cumsum(counts)
+    place = share * (int(until[-1]) - 1)
+    low, high = (int(np.searchsorted(until, at, side="right")) for at in (int(place), -int(-place // 1)))
+    return low + (high - low) * (place % 1)
 
 
 def _small(luma: UInt8s) -> npt.NDArray[np.float32]:

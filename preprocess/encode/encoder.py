@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
+
 from maskstream.preprocess.source import Source
 from maskstream.shards.config import Config, Json, with_set
 from maskstream.shards.members.member import Member
@@ -17,11 +20,17 @@ from .video.profile import PROFILES, VideoProfile
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """An encoded source: the members by component (without `json`), the contents of `json`, and sums as in `Sample`."""
+    """An encoded source: the members by component (without `json`), the contents of `json`, and sums as in `Sample`.
+
+    signals: what the encoder knows of it of `SIGNALS`. pixels: those of its picture, uint8 (H, W) or (H, W, 3), blue
+    first, where they were decoded.
+    """
 
     members: dict[str, Member]
     meta: dict[str, Any]
     sums: dict[str, list[float]] = field(default_factory=dict)
+    signals: dict[str, float] = field(default_factory=dict)
+    pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
 MadeT = TypeVar("MadeT")

@@ -11,7 +11,7 @@ from maskstream.preprocess.executors.base import Executor
 
 from .clips import Cutting
 from .judge import PAUSES_S
-from .plan import JobPart, Keep
+from .plan import JobPart, Keep, Measure
 from .progress import Progress
 from .report import MAX_REJECTS
 
@@ -66,6 +66,7 @@ class JobSettings(RunSettings, total=False):
     min_clip: float | None
     max_clip: float | None
     keep: Keep | None
+    measure: Measure | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +84,7 @@ class JobOptions(RunOptions):
     and all of its samples; "sample"; "folder"; or a field of the sources) and the seed `val_seed` (see division.py).
     clips: cut files into clips, at "scenes", after so many seconds ("10s") or by a list; min_clip, max_clip: their
     least and most seconds (`Cutting`). keep: the samples that are written (`curate.KeepRule`); the others are listed in
-    unkept.parquet.
+    unkept.parquet. measure: gives the signals of each sample (`curate.Signals`), which become columns of the manifest.
 
     The others edit the records of earlier runs, or which of them are this run's, before it writes what they lack:
 
@@ -115,6 +116,7 @@ class JobOptions(RunOptions):
     min_clip: float | None = None
     max_clip: float | None = None
     keep: Keep | None = None
+    measure: Measure | None = None
 
     def __post_init__(self) -> None:
         if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):

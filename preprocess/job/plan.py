@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.encode.encoder import Encoder
@@ -81,11 +83,25 @@ class Keep(Protocol):
         ...
 
 
+class Measure(Protocol):
+    """Measures samples as they are written. It is small and can be pickled."""
+
+    @property
+    def version(self) -> int:
+        """Which numbers it gives, as dataset.json has it."""
+        ...
+
+    def of(self, members: Mapping[str, Member], pixels: npt.NDArray[np.uint8] | None) -> dict[str, float]:
+        """Signals of a sample by the names of `SIGNALS`, of its members and the pixels of its picture, if known."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask(CrashableTask):
     """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
     seconds between attempts to read one, where their files are, and the sha256
-    in hex of the tar that this one replaces, if it is damaged. keep: says which samples are written.
+    in hex of the tar that this one replaces, if it is damaged. keep: says which samples are written. measure: gives
+    the signals of each.
     """
 
     path: Location
@@ -96,6 +112,7 @@ class ShardTask(CrashableTask):
     files: RawFiles = LOCAL
     sha256: str | None = None
     keep: Keep | None = None
+    measure: Measure | None = None
 
     @property
     def name(self) -> str:
@@ -128,6 +145,7 @@ def plan(
     pauses_s: Sequence[float] = PAUSES_S,
     files: RawFiles = LOCAL,
     keep: Keep | None = None,
+    measure: Measure | None = None,
 ) -> list[ShardTask]:
     """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
 
@@ -150,6 +168,7 @@ def plan(
             pauses_s=tuple(pauses_s),
             files=files,
             keep=keep,
+            measure=measure,
         )
         for number in range(-(-len(ordered) // samples_per_shard))
     ]

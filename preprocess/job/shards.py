@@ -340,9 +340,12 @@ def _split_job(
         settings=job_settings(sources, encoder, size, limits)
         | ({"val": options.division.to_dict()} if options.division and name in (TRAIN, VAL) else {})
         | ({"keep": options.keep.text} if options.keep else {})
+        | ({"signals": options.measure.version} if options.measure else {})
         | ({"clips": clips_settings(options.cutting)} if options.cutting else {}),
     )
-    tasks = plan(raw.name, folder, sources, encoder, size, limits, options.pauses_s, files, options.keep)
+    tasks = plan(
+        raw.name, folder, sources, encoder, size, limits, options.pauses_s, files, options.keep, options.measure
+    )
     return SplitJob(folder, info, tasks, raw.missing.get(name, []), attached_to(encoder), options)
 
 

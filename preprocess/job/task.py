@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from math import isfinite
 from pathlib import PurePosixPath
@@ -26,7 +26,7 @@ from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.output import Sizes
 
 from .judge import UNKEPT, Judge, Judged
-from .plan import ShardTask, sample_key
+from .plan import Measure, ShardTask, sample_key
 from .report import Effort, EffortClock
 
 
@@ -166,7 +166,7 @@ def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
     task.crashes.check(source.id)
     try:
         with limited(source.id, task.limits, report, size_bytes=_size(source)):
-            sample = encoded_sample(source, task.encoder)
+            sample = encoded_sample(source, task.encoder, task.measure)
             if task.keep is not None and (why := task.keep.why_not(sample.members)):
                 raise RejectError(UNKEPT, why)
             return sample
@@ -182,16 +182,20 @@ def _size(source: Source) -> int:
         return 0
 
 
-def encoded_sample(source: Source, encoder: Encoder) -> Sample:
-    """Encode a source into a sample: the encoder's members and `json`. Raises RejectError if that is impossible."""
+def encoded_sample(source: Source, encoder: Encoder, measure: Measure | None = None) -> Sample:
+    """Encode a source into a sample: the encoder's members and `json`, which has the signals that `measure` gives and
+    those of the encoder. Raises RejectError if that is impossible.
+    """
     encoded = encoder.encode(source)
     for name, values in encoded.sums.items():
         if not all(map(isfinite, values)):
             raise RejectError("check", f"its numbers are too large: the sums {name!r} over them are {values}")
-    meta = {"label": source.label, "source": source.id, **source.meta, **encoded.meta}
+    about = json_member({"label": source.label, "source": source.id, **source.meta, **encoded.meta})
+    if measure is not None:
+        about = replace(about, facts={**measure.of(encoded.members, encoded.pixels), **encoded.signals})
     return Sample(
         key=sample_key(source.id),
-        members={**encoded.members, "json": json_member(meta)},
+        members={**encoded.members, "json": about},
         source=source.id,
         label=source.label,
         sums=encoded.sums,

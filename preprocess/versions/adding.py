@@ -135,7 +135,9 @@ def add_sources(
     known = {} if options.division is None else _known(out)
     with listed(listing, root, options, known) as (raw, files):
         encoder = prepared(raw.encoder, raw.splits)
-        wanted = {"encoder": encoder.to_dict(defaults=True)}
+        wanted: dict[str, Any] = {"encoder": encoder.to_dict(defaults=True)}
+        if options.measure is not None:
+            wanted["signals"] = options.measure.version
         divided = {"val": options.division.to_dict()} if options.division else {}
         found = {
             name: _new(raw, name, within(out, name), wanted | (divided if name in (TRAIN, VAL) else {}), files)
@@ -193,7 +195,7 @@ def _new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], file
         )
     manifest = Manifest.load(output.store, whole=True)  # what was held out of it is no new source
     settings = manifest.info["settings"]
-    written = {name: settings[name] for name in ("encoder", "val") if name in settings}
+    written = {name: settings[name] for name in ("encoder", "signals", "val") if name in settings}
     if changes := "; ".join(differences(written, json.loads(json.dumps(wanted)))):
         raise DatasetError(f"{folder} was made with other settings ({changes}); use its settings")
     rejects = read_rejects(output.store, manifest.info)

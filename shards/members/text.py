@@ -1,5 +1,5 @@
-"""The kinds of texts: `json`, `text` and `bytes`, which have no columns, and `texts` and `tokens`, which are token ids
-in NPY of uint8, uint16 or uint32.
+"""The kinds of texts: `json`, whose columns are signals of the sample, `text` and `bytes`, which have none, and
+`texts` and `tokens`, which are token ids in NPY of uint8, uint16 or uint32.
 
 `texts` holds the ids of all texts of a sample, one text behind the other, (N,). Each text has a role. `lengths` and
 `roles` are columns, so a loader reads only the texts that it shows. `words.npy`, of the kind `tokens`, holds the number
@@ -41,7 +41,28 @@ def text_member(text: str) -> Member:
     return Member(kind=TEXT.name, data=text.encode())
 
 
-JSON = Kind(name="json", check=json_problems)
+SIGNALS = (
+    "brightness",
+    "contrast",
+    "saturation",
+    "entropy",
+    "sharpness",
+    "borders",
+    "dark",
+    "motion",
+    "still",
+    "cuts",
+    "black_s",
+    "frozen_s",
+    "loudness_db",
+    "clipped",
+    "silent",
+    "characters",
+    "symbols",
+    "repetition",
+)
+"""What may be measured of a sample while it is written, as columns of its `json` (docs/curation.md)."""
+JSON = Kind(name="json", facts=dict.fromkeys(SIGNALS, float), check=json_problems)
 TEXT = Kind(name="text")
 BYTES = Kind(name="bytes")
 

@@ -24,6 +24,8 @@ FRAME_SAMPLES = 4096
 LEVEL = 2
 """FLAC's compression level: its fixed predictors decode in 0.63 of level 5's time and take about 10 % more bytes."""
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
+SILENT_DB, BLOCK_S = -60.0, 0.02
+"""A block of so many seconds is silent if its root mean square is below this level; 0 dB is full scale."""
 _CHUNK = 1 << 20
 """How many samples are processed at a time."""
 _LOSSLESS_FLOAT = ("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be")
@@ -112,7 +114,25 @@ def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
         members={"flac": sound_member(data, gain=gain)},
         meta=meta,
         sums=fbank_sums(samples, scale, sound.sample_rate),
+        signals={
+            "loudness_db": _decibels(meta["rms"]),
+            "clipped": meta["at_full_scale"],
+            "silent": _silent(samples, float(scale), sound.sample_rate),
+        },
     )
+
+
+def _decibels(rms: float) -> float:
+    return float(20 * np.log10(max(rms, 1e-10)))
+
+
+def _silent(samples: npt.NDArray[np.int32], scale: float, rate: int) -> float:
+    """The share of blocks of BLOCK_S in which the root mean square of all channels is below SILENT_DB."""
+    length = max(1, round(BLOCK_S * rate))
+    blocks = samples[: max(len(samples) // length, 1) * length].astype(np.float32)
+    blocks = blocks.reshape(-1, min(length, len(samples)) * samples.shape[1])
+    power = np.einsum("ij,ij->i", blocks, blocks) / blocks.shape[1] * scale**2
+    return float((power < 10 ** (SILENT_DB / 10)).mean())
 
 
 def _quantised(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:

@@ -85,6 +85,7 @@ class AudioVisualEncoder(ProfiledEncoder):
             members={"mp4": video_member(video.data, video.index), "flac": flac},
             meta=meta,
             sums=audio.sums,
+            signals={**video.signals, **audio.signals},
         )
 
 

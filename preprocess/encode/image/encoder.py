@@ -328,6 +328,7 @@ class ImageEncoder(Config):
         return Encoded(
             members={form: image_member(data if kept else encoded(pixels, form, self.quality), width, height)},
             meta={"width": width, "height": height, "kept": kept},
+            pixels=pixels,
         )
 
     def _shrunk(self, pixels: UInt8s) -> UInt8s:

@@ -125,7 +125,7 @@ class VideoEncoder(ProfiledEncoder):
         else:
             part = source.span or source.window
             video = encode_video(source.path, self.video, part, damage=self.damage, least_whole=self.least_whole)
-        return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta)
+        return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta, signals=video.signals)
 
     def _drawn(self, clip: DrawnClip) -> EncodedVideo:
         with TemporaryDirectory() as folder:
@@ -160,7 +160,7 @@ class FramesEncoder(ProfiledEncoder):
             path = Path(folder) / "frames.mkv"
             _join(source.files, path, Fraction(self.fps).limit_denominator(1001))
             video = encode_video(path, self.video)
-        return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta)
+        return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta, signals=video.signals)
 
 
 def _join(frames: tuple[Path, ...], to: Path, rate: Fraction) -> None:

@@ -10,7 +10,7 @@ cells is what its motion vectors leave of it, as a codec would have to send it; 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import cv2
@@ -234,6 +234,10 @@ LIKE = 0.75
 """The correlation, as they are or along DIS flow, from which on two frames DISTANCE apart show one scene, whatever
 flashes between them.
 """
+BLACK = (24.0, 2.0)
+"""The mean and the standard deviation of luma below which a picture is black. Limited range has black at 16."""
+UNCHANGED = 0.5
+"""The mean difference of luma, in levels, below which a picture is as the one before."""
 LEAST_UNMOVED, LEAST_MOVED = 0.45, 0.7
 """At a cut neighbours correlate less, as they are and along DIS flow. Fast pans of few frames a second are kept apart
 by the first.
@@ -245,12 +249,15 @@ class SceneCuts:
     """The scene cuts of a video, from its frames in display order.
 
     starts: the numbers of the frames, of every DISTANCE-th, between which and the one DISTANCE before a scene begins.
-    seen: the numbers of those that were compared; 0 is among them.
+    seen: the numbers of those that were compared; 0 is among them. black, frozen: of each of these, whether it is
+    black, and whether it is as the one before.
     """
 
     starts: set[int] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
     _since: list[Luma] = field(default_factory=list)
+    black: list[bool] = field(default_factory=list)
+    frozen: list[bool] = field(default_factory=list)
     _last: Luma | None = None
 
     def add(self, number: int, luma: Luma) -> None:
@@ -264,7 +271,19 @@ class SceneCuts:
         picture = halved(shrunk(luma))
         if self._last is not None and likeness(self._last, picture) < LIKE and has_cut(list(map(shrunk, self._since))):
             self.starts.add(number)
+        mean, deviation = cv2.meanStdDev(picture)
+        self.black.append(bool(mean[0, 0] < BLACK[0] and deviation[0, 0] < BLACK[1]))
+        if self._last is not None:
+            self.frozen.append(cv2.norm(self._last, picture, cv2.NORM_L1) < UNCHANGED * picture.size)
         self._since, self._last = self._since[-1:], picture
+
+    def signals(self, fps: float) -> dict[str, float]:
+        """How many scene cuts there are, and the longest black and frozen spans in seconds, to DISTANCE frames."""
+        spans = {
+            name: DISTANCE / fps * max((sum(run) for _, run in groupby(shown)), default=0)
+            for name, shown in (("black_s", self.black), ("frozen_s", self.frozen))
+        }
+        return {"cuts": float(len(self.starts)), **spans}
 
 
 def has_cut(pictures: list[Luma]) -> bool:

@@ -27,6 +27,7 @@ from maskstream.preprocess.source import RejectError, explain
 from maskstream.shards.media.gop_notes import DISTANCE
 
 from .notes import (
+    BLACK,
     LEAST_MOVED,
     LEAST_UNMOVED,
     Luma,
@@ -54,10 +55,8 @@ _AROUND, _LONG_GOP = 8, 48
 """So many packets around a keyframe are decoded whole, if so many were between it and the keyframe before."""
 _PLANAR = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
 """Formats whose first plane is 8-bit luma."""
-_BLACK, _LIGHT = (24.0, 2.0), (32.0, 5.0)
-"""The mean and the standard deviation of luma below which a picture turns black, and above one of which it no longer
-is. Limited range has black at 16.
-"""
+_LIGHT = (32.0, 5.0)
+"""The mean and the standard deviation of luma above one of which a picture is no longer black."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def _mean_change(frames: list[_Seen]) -> float:
 
 
 def _is_black(shown: _Picture, *, was: bool) -> bool:
-    mean, deviation = _LIGHT if was else _BLACK
+    mean, deviation = _LIGHT if was else BLACK
     return shown.mean < mean and shown.deviation < deviation
 
 

@@ -5,7 +5,7 @@ H.264 is encoded by one thread, so the same frames give the same bytes.
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from math import ceil
@@ -125,13 +125,15 @@ _COPIED = ("h264", "hevc", "vp9", "av1")
 class EncodedVideo:
     """The `mp4` member of a sample, the index of its frames, and the contents of its `json` member.
 
-    start_s: time of the first frame on the source's clock; None if unknown (profile copy, or no time stamps).
+    start_s: time of the first frame on the source's clock; None if unknown (profile copy, or no time stamps). signals:
+    cuts, and the longest black and frozen spans in seconds; of the profiles `train` and `fast`.
     """
 
     data: bytes
     index: VideoIndex
     meta: dict[str, Any]
     start_s: float | None = None
+    signals: dict[str, float] = field(default_factory=dict)
 
 
 def encode_video(
@@ -195,6 +197,7 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | Span |
         index=index,
         meta=_meta(index, profile, facts, convert.first, vfr=facts.variable) | damage,
         start_s=first_time(times, None if facts.variable else facts.rate),
+        signals=notes.cuts.signals(float(rate)) if notes else {},
     )
 
 

@@ -171,6 +171,10 @@ KeepText = Annotated[
         show_default=False,
     ),
 ]
+MeasureSignals = Annotated[
+    bool,
+    typer.Option("--signals", help="Measure each sample, for weights and rules of loaders (docs/curation.md)."),
+]
 ExecutorName = Annotated[
     str,
     typer.Option(
@@ -242,6 +246,7 @@ def shards(
     min_clip: MinClip = None,
     max_clip: MaxClip = None,
     keep: KeepText = None,
+    signals: MeasureSignals = False,
     executor: ExecutorName = "local",
     address: Address = None,
     parts: Parts = None,
@@ -260,7 +265,7 @@ def shards(
     --finish (docs/cluster.md). A part that was killed is run again; N may change.
     """
     from maskstream.preprocess import PROFILES, make_shards
-    from maskstream.preprocess.curate import KeepRule
+    from maskstream.preprocess.curate import KeepRule, Signals
     from maskstream.preprocess.job.options import JobOptions
     from maskstream.preprocess.job.plan import JobPart
     from maskstream.preprocess.job.progress import Progress, ProgressBar, ProgressFile
@@ -296,6 +301,7 @@ def shards(
         min_clip=min_clip,
         max_clip=max_clip,
         keep=None if keep is None else KeepRule(keep),
+        measure=Signals() if signals else None,
     )
     if executor == "slurm":
         if metrics is not None:

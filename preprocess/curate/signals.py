@@ -1,0 +1,62 @@
+"""Signals of samples as they are written: what loaders may weigh by, in the manifest and not in the tars."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import cv2
+
+from maskstream.shards.members.image import IMAGE
+from maskstream.shards.members.member import Member
+from maskstream.shards.members.text import TEXT
+from maskstream.shards.members.video import VIDEO
+
+from .measures import MOST_FRAMES, UInt8s, keyframes, looks_of, picture
+
+_SYMBOL = re.compile(r"[^\w\s]|_")
+_WORDS = 4
+_OF_CLIPS = frozenset({"motion", "still"})
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Measures each sample as it is written: its picture or first video, by keyframes, and its first text."""
+
+    version: int = 1
+
+    def of(self, members: Mapping[str, Member], pixels: UInt8s | None) -> dict[str, float]:
+        """The signals of a sample by name. pixels: its picture, uint8 (H, W) or (H, W, 3), blue first, if decoded."""
+        found: dict[str, float] = {}
+        for kind in (IMAGE, VIDEO):
+            own = next((one for one in members.values() if one.kind == kind.name), None)
+            if own is None:
+                continue
+            if kind is VIDEO:
+                frames = list(islice(keyframes(own.data), MOST_FRAMES))
+            else:
+                frames = [_coloured(pixels) if pixels is not None else picture(own.data)]
+            looks = looks_of(frames) if frames else {}
+            found = {name: value for name, value in looks.items() if kind is VIDEO or name not in _OF_CLIPS}
+            break
+        text = next((one for one in members.values() if one.kind == TEXT.name), None)
+        return found if text is None else found | text_signals(text.data.decode())
+
+
+def _coloured(pixels: UInt8s) -> UInt8s:
+    """A picture that is not larger than signals need, uint8 (H, W, 3)."""
+    return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR).astype("uint8", copy=False)
+
+
+def text_signals(text: str) -> dict[str, float]:
+    """characters: how many; symbols: the share of them that are no letters, digits and spaces; repetition: the share of
+    sequences of four words that stand in the text before (Rae et al., Scaling Language Models, 2021, table A1).
+    """
+    words = text.split()
+    sequences = len(words) - _WORDS + 1
+    different = len(set(zip(*(words[n:] for n in range(_WORDS)), strict=False)))
+    return {
+        "characters": float(len(text)),
+        "symbols": len(_SYMBOL.findall(text)) / max(len(text), 1),
+        "repetition": 1 - different / sequences if sequences > 0 else 0.0,
+    }
