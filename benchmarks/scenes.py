@@ -57,9 +57,9 @@ def read_scenes(root: Path, side: int) -> list[list[UInt8s]]:
     return found
 
 
-def piece(scene: list[UInt8s], rng: np.random.Generator) -> list[UInt8s]:
+def piece(scene: list[UInt8s], rng: np.random.Generator, rate: int = RATE) -> list[UInt8s]:
     """A part of a scene, to and fro if it is short."""
-    length = int(rng.integers(2 * RATE, 12 * RATE))
+    length = int(rng.integers(2 * rate, 12 * rate))
     there = [*range(len(scene)), *range(len(scene) - 2, 0, -1)]
     first, mirrored = int(rng.integers(len(there))), -1 if rng.random() < 0.5 else 1
     levels = (255 * (np.arange(256) / 255) ** rng.uniform(0.7, 1.4)).astype(np.uint8)
@@ -69,15 +69,15 @@ def piece(scene: list[UInt8s], rng: np.random.Generator) -> list[UInt8s]:
     return made
 
 
-def film(scenes: list[list[UInt8s]], minutes: float, seed: int) -> Iterator[tuple[UInt8s, str]]:
+def film(scenes: list[list[UInt8s]], minutes: float, seed: int, *, rate: int = RATE) -> Iterator[tuple[UInt8s, str]]:
     """The frames of a film, each with what begins with it: CUT, FADE_OUT (the first black one), FADE_IN, or ""."""
     rng = np.random.default_rng(seed)
     black = np.zeros_like(scenes[0][0])
     ramp = [n / FADE for n in range(1, FADE + 1)]
     own, begins, n = -1, "", 0
-    while n < minutes * 60 * RATE:
+    while n < minutes * 60 * rate:
         own = int(rng.choice([one for one in range(len(scenes)) if one != own]))
-        shown = piece(scenes[own], rng)
+        shown = piece(scenes[own], rng, rate)
         if begins == FADE_IN:
             shown[:FADE] = [(one * share).astype(np.uint8) for one, share in zip(shown, ramp, strict=False)]
         ends = str(rng.choice([CUT, FADE_IN, "black"], p=[0.85, 0.1, 0.05]))
@@ -86,20 +86,22 @@ def film(scenes: list[list[UInt8s]], minutes: float, seed: int) -> Iterator[tupl
                 (one * share).astype(np.uint8) for one, share in zip(shown[-FADE:], ramp[::-1], strict=True)
             ]
         if ends != CUT:
-            shown += [black] * RATE
+            shown += [black] * rate
         for at, one in enumerate(shown):
-            first_black = ends != CUT and at == len(shown) - RATE
+            first_black = ends != CUT and at == len(shown) - rate
             yield one, begins if at == 0 else (FADE_OUT if ends == FADE_IN else CUT) if first_black else ""
         n += len(shown)
         begins = FADE_IN if ends == FADE_IN else CUT
 
 
-def write_film(path: Path, frames: Iterator[tuple[UInt8s, str]]) -> tuple[dict[str, list[int]], int]:
+def write_film(
+    path: Path, frames: Iterator[tuple[UInt8s, str]], *, rate: int = RATE
+) -> tuple[dict[str, list[int]], int]:
     """Write a film with noise as sound. Returns the numbers of the frames that begin things, and how many there are."""
     begins: dict[str, list[int]] = {CUT: [], FADE_OUT: [], FADE_IN: []}
     rng, number = np.random.default_rng(1), -1
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast", "crf": "23"})
+        video = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "23"})
         sound = container.add_stream("aac", rate=SOUND_RATE, layout="mono")
         video.codec_context.thread_count = 1
         for number, (picture, begin) in enumerate(frames):
@@ -109,11 +111,11 @@ def write_film(path: Path, frames: Iterator[tuple[UInt8s, str]]) -> tuple[dict[s
                 video.height, video.width = picture.shape[:2]
                 video.pix_fmt = "yuv420p"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, RATE)
-            wave = rng.normal(0, 0.02, (1, SOUND_RATE // RATE)).astype(np.float32)
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            wave = rng.normal(0, 0.02, (1, SOUND_RATE // rate)).astype(np.float32)
             block = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
             block.sample_rate, block.time_base = SOUND_RATE, Fraction(1, SOUND_RATE)
-            block.pts = number * SOUND_RATE // RATE
+            block.pts = number * (SOUND_RATE // rate)
             for packet in (*video.encode(frame), *sound.encode(block)):
                 container.mux(packet)
         for packet in (*video.encode(None), *sound.encode(None)):
