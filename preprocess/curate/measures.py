@@ -337,7 +337,7 @@ class _Look:
 
 def _look(pixels: UInt8s) -> _Look:
     """Looks at a frame, uint8 (H, W, 3), BGR."""
-    pixels = _shrunk(pixels)
+    pixels = _sized(pixels)
     luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
     blue, green, red = cv2.split(pixels)
     high, low = cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red)
@@ -359,6 +359,23 @@ def _look(pixels: UInt8s) -> _Look:
         },
         luma=_small(luma),
     )
+
+
+def _sized(pixels: UInt8s) -> UInt8s:
+    """A frame whose short side is 256 at most: averaged over whole pixels and then interpolated, which takes an eighth
+    of the time that an exact average does.
+    """
+    times = min(pixels.shape[:2]) // 256
+    if times > 1:
+        size = (pixels.shape[1] // times, pixels.shape[0] // times)
+        whole = pixels[: size[1] * times, : size[0] * times]
+        pixels = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
+    height, width = pixels.shape[:2]
+    if min(height, width) <= 256:
+        return pixels
+    scale = 256 / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _shrunk(pixels: UInt8s) -> UInt8s:

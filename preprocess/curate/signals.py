@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import cv2
+import numpy as np
 
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.member import Member
@@ -15,6 +16,7 @@ from maskstream.shards.members.video import VIDEO
 from .measures import MOST_FRAMES, UInt8s, keyframes, looks_of, picture
 
 _SYMBOL = re.compile(r"[^\w\s]|_")
+_ASCII_SYMBOLS = np.array([_SYMBOL.match(chr(code)) is not None for code in range(128)])
 _WORDS = 4
 _OF_CLIPS = frozenset({"motion", "still"})
 
@@ -57,6 +59,12 @@ def text_signals(text: str) -> dict[str, float]:
     different = len(set(zip(*(words[n:] for n in range(_WORDS)), strict=False)))
     return {
         "characters": float(len(text)),
-        "symbols": len(_SYMBOL.findall(text)) / max(len(text), 1),
+        "symbols": _symbols(text) / max(len(text), 1),
         "repetition": 1 - different / sequences if sequences > 0 else 0.0,
     }
+
+
+def _symbols(text: str) -> int:
+    if text.isascii():
+        return int(np.count_nonzero(_ASCII_SYMBOLS[np.frombuffer(text.encode(), np.uint8)]))
+    return len(_SYMBOL.findall(text))

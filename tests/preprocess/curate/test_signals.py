@@ -99,6 +99,7 @@ def test_of_texts_they_tell_symbols_and_repetition(tmp_path: Path) -> None:
     assert text_signals("") == {"characters": 0, "symbols": 0, "repetition": 0}
     assert text_signals("a b c d a b c d")["repetition"] == pytest.approx(1 / 5)
     assert text_signals("a, b! _")["symbols"] == pytest.approx(3 / 7)
+    assert text_signals("ä, b! _é¿")["symbols"] == pytest.approx(4 / 9)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/a.txt").write_text("one two three four five. " * 8)
     found = signals_of(run("txt", tmp_path / "raw", tmp_path / "out", settings=("tokenizer=train:bpe:300",)))
