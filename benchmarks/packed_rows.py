@@ -243,7 +243,7 @@ def main() -> None:
             describe_order(name, RowOrder(samples=samples_of(sizer, 20_000, 20, room), global_batch=4 * RANKS))
     describe_splits(options.split)
     if options.mix:
-        for row_tokens in (1024, 8192):
+        for row_tokens in (1024, 2048, 8192):
             describe_mixture(options.mix, row_tokens)
     measure_positions(options.rounds)
     measure_mixture(options.rounds)
