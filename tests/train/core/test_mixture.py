@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
+from maskstream.cli import app
 from maskstream.pages.report.report import _sources, run_curves
 from maskstream.pipelines import masks
 from maskstream.pipelines.modalities.mixture import DataMixture, MixtureSource, OpenMixture
@@ -66,17 +68,16 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_run_goes_on_exactly_and_only_as_itself(splits: tuple[Path, Path], tmp_path: Path) -> None:
     one, other = (shutil.copytree(split, tmp_path / split.parent.name / "split") for split in splits)
     mixture = fading(one, other)
-    train("mae-tiny", mixture, tmp_path / "whole", steps=6, **SETTINGS)
-    run = tmp_path / "run"
-    train("mae-tiny", mixture, run, steps=6, **SETTINGS, save_every=3, keep=9)
-    shutil.rmtree(run / "checkpoints" / "step-00000006")
-    (run / "model.safetensors").unlink()
-    train("mae-tiny", mixture, run, steps=6, **SETTINGS)
-    whole, again = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", run))
+    run, found = tmp_path / "run", []
+    for _ in range(2):
+        train("mae-tiny", mixture, run, steps=6, **SETTINGS, save_every=3, keep=9)
+        metrics = read_metrics(run / "metrics.jsonl")
+        found.append((load_file(run / "model.safetensors"), [(step.loss, step.sources) for step in metrics]))
+        shutil.rmtree(run / "checkpoints" / "step-00000006")
+        (run / "model.safetensors").unlink()
+    (whole, told), (again, told_again) = found
     assert all((whole[name] == again[name]).all() for name in whole)
-    assert [m.loss for m in read_metrics(run / "metrics.jsonl")] == [
-        m.loss for m in read_metrics(tmp_path / "whole" / "metrics.jsonl")
-    ]
+    assert told == told_again
     about = json.loads((run / "run.json").read_text())["data"]
     assert DataMixture.from_dict(about["mixture"]) == mixture
     assert [(one["name"], one["samples"]) for one in about["sources"]] == [("a/split", 15), ("b/split", 15)]
@@ -130,7 +131,12 @@ def test_what_cannot_be_mixed_is_refused(splits: tuple[Path, Path], tmp_path: Pa
     with pytest.raises(ValueError, match="all sources end"):
         train("mae-tiny", ended, new, **SETTINGS)
     assert not new.exists()
-    train("mae-tiny", mixture, new, steps=1, **SETTINGS)
+    words = ["train", "mae-tiny", "--data", str(one), "--data", str(other), "--weights", "0.7,0.3", "--steps", "1"]
+    words += ["--device", "cpu", "--out", str(new), *(word for cut in CUTS for word in ("--set", cut))]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    told = DataMixture.from_dict(json.loads((new / "run.json").read_text())["data"]["mixture"])
+    assert told == DataMixture.of(splits, [0.7, 0.3])
     for split in splits:
         with pytest.raises(ValueError, match=r"is the split that .* was trained on"):
             check_unseen(Manifest.load(split), runs=[new])
@@ -248,6 +254,19 @@ def test_a_hundred_steps_of_mixtures_again(recipe: str, modality: str, tmp_path:
     assert digests(run, 5, data=[one, tmp_path / "moved" / "split"]) == seen[4]
     with pytest.raises(ValueError, match="give the places of all 2 splits"):
         replay(run, 5, data=one)
+
+
+@pytest.mark.slow
+def test_worker_processes_say_the_sources_too(splits: tuple[Path, Path]) -> None:
+    opened = OpenMixture(mixture=fading(*splits), manifests=(Manifest.load(splits[0]), Manifest.load(splits[1])))
+    chosen, options = chosen_recipe("mae-tiny", CUTS), dict[str, Any](steps=6, seed=3, device="cpu", threads=1)
+    with (
+        closing(chosen.loader(opened, **options)) as alone,
+        closing(chosen.loader(opened, **options, workers=2)) as other,
+    ):
+        for one, same in zip(islice(alone.repeat(), 6), islice(other.repeat(), 6), strict=True):
+            assert one.source is not None
+            assert digest(one) == digest(same)
 
 
 @pytest.mark.slow
