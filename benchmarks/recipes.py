@@ -63,6 +63,7 @@ SETS = {
     "oneref-tiny": "scenes-referring",
     "roar-lstm-tiny": "vader",
     "roar-roberta-tiny": "vader",
+    "salt-tiny": "moving-fashion-mnist",
     "sparse-tiny": "moving-fashion-mnist",
     "spiking-mst-tiny": "fashion-mnist",
     "videomae-tiny": "moving-fashion-mnist",
@@ -77,6 +78,7 @@ answers need questions, rationales need reasons, what is referred to needs phras
 _GARMENTS = ("clip.stride=2", "data.colour=null", "data.augment.scale=[0.6,1.0]")
 SETTINGS = {
     "mgmae-tiny": _GARMENTS,
+    "salt-tiny": ("model.teacher=runs/videomae-tiny/model.safetensors",),
     "sparse-tiny": _GARMENTS,
     "videomae-tiny": (*_GARMENTS, "schedule.steps=2000"),
     "videomae2-tiny": (*_GARMENTS, "schedule.steps=2000"),

@@ -80,6 +80,21 @@ PAPERS = (
         data="moving-fashion-mnist",
     ),
     Paper(
+        name="SALT",
+        kind="video",
+        recipes=("salt-base", "salt-tiny"),
+        picture="mask-v-jepa.webp",
+        commands=(
+            "maskstream shards moving-fashion-mnist",
+            "maskstream train videomae-tiny --data data/shards/moving-fashion-mnist/train --out runs/videomae-tiny",
+            "maskstream targets runs/videomae-tiny data/shards/moving-fashion-mnist/train --recipe salt-tiny --cycle 2 "
+            "--out runs/targets",
+            "maskstream train salt-tiny --data data/shards/moving-fashion-mnist/train --out runs/salt-tiny "
+            "--set teacher=runs/videomae-tiny --set data.targets=runs/targets",
+            "maskstream report runs/salt-tiny --data data/shards/moving-fashion-mnist/val",
+        ),
+    ),
+    Paper(
         name="MaskViT",
         kind="video",
         schemes=("maskvit",),

@@ -105,6 +105,11 @@ CUTS = {
         *(*CLIP, "model.width=48", "model.depth=1", "model.heads=4", "model.predictor_width=24"),
         *("model.predictor_depth=1", "model.predictor_heads=2"),
     ),
+    "salt": (
+        *(*CLIP, "model.width=48", "model.depth=1", "model.heads=4", "model.predictor_width=24"),
+        *("model.predictor_depth=1", "model.predictor_heads=2", "model.teacher=null", "model.autoencoder.width=24"),
+        *("model.autoencoder.depth=1", "model.autoencoder.heads=2"),
+    ),
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
 }
 """What makes each family of recipes small: how many pixels, samples, tokens and layers."""

@@ -266,6 +266,15 @@ def load_model(path: str | Path) -> Model[Any]:
     return model.eval()
 
 
+def model_config(path: Path) -> ModelConfig[Any]:
+    """The config of the model that a file holds. ValueError for a file of another origin."""
+    with safe_open(find_files(path)[0], framework="pt") as file:
+        metadata = file.metadata() or {}
+    if "model" not in metadata:
+        raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
+    return ModelConfig.from_dict(json.loads(metadata["model"]))
+
+
 def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Loads the weights of a safetensors file whose names and shapes match those of the model.
 

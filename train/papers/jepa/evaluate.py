@@ -5,7 +5,7 @@ held-out samples by their nearest neighbours in the training split, where sample
 did not train and beside what the encoder reads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -45,6 +45,7 @@ from maskstream.train.nn.grid import gather_tokens
 from .clips import VideoJepaConfig
 from .lejepa import LeJepa, LeJepaConfig
 from .model import ImageJepaConfig, Jepa, blocks_of
+from .salt import Salt
 
 MEASURED, AT_ONCE = 256, 32
 """The largest number of samples whose predictions are measured, and how many are in a batch."""
@@ -65,6 +66,7 @@ DRAWN_READING = (
 def evaluate(model: Jepa[Any], config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
     """The classes of nearest neighbours, the distance of predictions on held-out samples, and neighbours to look at."""
     own = {f.name for f in fields(config)}
+    teacher = "a frozen teacher" if isinstance(model, Salt) else "its own moving average"
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own and name != "views"}
     measured = list(read_shuffled(replace(config, **changed), data, most=MEASURED, size=AT_ONCE))
     with torch.inference_mode():
@@ -90,8 +92,8 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: SplitLocation, sho
             value=predicted.baselines[MEAN],
         ),
         learns=(
-            "The encoder learns by predicting what its own moving average makes of the parts of a sample that it was "
-            "not shown. A low loss is no proof of good features: read the guard's curves and the probe's beside it."
+            f"The encoder learns by predicting what {teacher} makes of the parts of a sample that it was not shown. A "
+            "low loss is no proof of good features: read the guard's curves and the probe's beside it."
         ),
     )
 
@@ -130,6 +132,17 @@ def _measured(model: Jepa[Any], batches: Sequence[Any]) -> Score:
     )
 
 
+class _Teacher:
+    """The features of a student's teacher."""
+
+    def __init__(self, model: Salt) -> None:
+        self._model = model
+
+    def features(self, batch: Any) -> Tensor:
+        """float32 (B, D of the teacher)."""
+        return self._model.taught_features(batch)
+
+
 class _Inputs:
     """What an encoder reads, as features."""
 
@@ -148,11 +161,13 @@ def _by_class(model: Jepa[Any] | LeJepa, config: DataConfig[Any], data: SplitLoc
         return ()
     untrained = model.config.build(model.grids).eval()
     assert isinstance(untrained, Jepa | LeJepa)
-    encoders: Mapping[str, GivesFeatures] = {
+    encoders: dict[str, GivesFeatures] = {
         "": model,
         "an untrained encoder": untrained,
         "what the encoder reads": _Inputs(model),
     }
+    if isinstance(model, Salt):
+        encoders["its teacher"] = _Teacher(model)
     plain = without_augmentation(config, train)
     seen, unseen = (
         extract_features(

@@ -116,7 +116,11 @@ class Jepa(Model[BatchT]):
         self.encoder, self.predictor = self._parts()
         for part in (self.encoder, self.predictor):
             _init_weights(part, c.std)
-        self.teacher = deepcopy(self.encoder)
+        self.teacher = self._teacher()
+
+    def _teacher(self) -> nn.Module:
+        """The teacher, which is called as the encoder is; at first its copy."""
+        return deepcopy(self.encoder)
 
     def _parts(self) -> tuple[nn.Module, nn.Module]:
         """The encoder and the predictor, which are called as a VisibleEncoder and a TokenDecoder are."""
@@ -151,7 +155,7 @@ class Jepa(Model[BatchT]):
         """The mean distance of predictions from the teacher's output, over the tokens of a row, then over rows."""
         data, mask = self.tokens.of(batch)
         index, valid, weight = blocks_of(mask)
-        known = self.targets(data[:: self.config.masks]).repeat_interleave(self.config.masks, dim=0)
+        known = self.known(batch, data).repeat_interleave(self.config.masks, dim=0)
         error = self.distance(self.predict(data, mask), gather_tokens(known, index.flatten(1)))
         counts, real = (weight * valid).flatten(1), valid.flatten(1).sum(dim=1, keepdim=True)
         return Losses(parts={"prediction": weighted(error, counts.to(error.dtype) / real.clamp_min(1))})
@@ -163,6 +167,10 @@ class Jepa(Model[BatchT]):
             return F.smooth_l1_loss(made, wanted, reduction="none").mean(dim=2)
         apart = made - wanted
         return (apart.abs() if self.config.distance == "l1" else apart.square()).mean(dim=2)
+
+    def known(self, batch: BatchT, data: Tensor) -> Tensor:
+        """The targets of all tokens of a batch's samples, whose media are `data`: (B / masks, N, D)."""
+        return self.targets(data[:: self.config.masks])
 
     @torch.no_grad()
     def targets(self, data: Tensor) -> Tensor:
@@ -191,7 +199,7 @@ class Jepa(Model[BatchT]):
         if mask.n_visible is not None:
             read = torch.cat((mask.visible_valid.repeat_interleave(blocks, dim=0), valid.flatten(0, 1)), dim=1)
         made: list[Tensor] = self.predictor([encoded], [visible], [index.flatten(0, 1)], valid=read)
-        return made[0].reshape(len(seen), -1, self.config.width)
+        return made[0].reshape(len(seen), -1, made[0].shape[-1])
 
     @torch.no_grad()
     def reconstructed(self, batch: BatchT) -> BatchT:

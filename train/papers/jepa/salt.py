@@ -1,0 +1,165 @@
+"""SALT (Li et al., 2025): what a frozen teacher that learnt from pixels makes of hidden parts of a clip is predicted.
+
+The teacher is a masked autoencoder of video, which is trained first. The student is a JEPA of video with other targets:
+nothing moves the teacher, so nothing can collapse, and its output can lie in shards (`data.targets`) instead of being
+computed in each step. The loss is the same but for rounding.
+
+The teacher's encoder is a part of the model, so it lies in checkpoints, and a student needs its file only once. The
+student's own encoder is the one that features come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.targets import TARGETS
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.config import NOT_IDENTITY
+from maskstream.shards.format.dataset import is_split, read_dataset_json
+from maskstream.train.core.export import find_files, load_model, model_config, weights_sum
+from maskstream.train.core.model import Grids, widen
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoencoderConfig
+
+from .clips import ClipPredictor, VideoJepa, VideoJepaConfig
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaltConfig(VideoJepaConfig):
+    """The sizes of a student, and its teacher; `momentum` is of no use.
+
+    teacher: the run of a masked autoencoder of video, or its model.safetensors; None is a teacher of random weights.
+    weights: the checksum of the teacher's weights, and autoencoder: its sizes. Both are those of the file where one is
+    given and `weights` is not; so they are in the settings of a run, which a resume compares.
+    """
+
+    teacher: str | None = field(default="", metadata=NOT_IDENTITY)
+    weights: str = ""
+    autoencoder: VideoAutoencoderConfig = field(default_factory=VideoAutoencoderConfig)
+
+    def __post_init__(self) -> None:
+        VideoJepaConfig.__post_init__(self)
+        file = self.file
+        if file is None or self.weights:
+            return
+        found = model_config(file)
+        if not isinstance(found, VideoAutoencoderConfig):
+            raise ValueError(
+                f"the teacher {file} is a {type(found).__name__}, and SALT's is a masked autoencoder of video; train "
+                "one (maskstream train videomae-tiny) and set model.teacher to its run"
+            )
+        object.__setattr__(self, "autoencoder", found)
+        object.__setattr__(self, "weights", weights_sum(file)[0])
+
+    @property
+    def file(self) -> Path | None:
+        """The teacher's file; None where it is not there."""
+        if not self.teacher:
+            return None
+        path = Path(self.teacher)
+        path = path / WEIGHTS if path.is_dir() else path
+        return path if find_files(path)[0].is_file() else None
+
+    def check(self, data: DataConfig[VideoBatch]) -> None:
+        """See JepaConfig. ValueError also for targets in shards that another teacher made."""
+        VideoJepaConfig.check(self, data)
+        if not isinstance(data, VideoData) or data.targets is None or not is_split(data.targets):
+            return
+        facts = read_dataset_json(data.targets)["settings"].get(TARGETS, {})
+        if (found := facts.get("weights")) != self.weights:
+            raise ValueError(
+                f"data.targets={data.targets!r} were made by a teacher with the checksum {found}, and that of "
+                f"model.teacher={self.teacher!r} has {self.weights or 'none'}; set model.teacher to the teacher that "
+                "made them, or make others with `maskstream targets`"
+            )
+
+    def make(self, grids: Grids) -> Salt:
+        """See ModelConfig."""
+        return Salt(self, grids)
+
+
+class Salt(VideoJepa):
+    """The student and its teacher."""
+
+    loaded: Tensor
+    encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "encoder")
+
+    def __init__(self, config: SaltConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.register_buffer("loaded", torch.tensor(config.teacher is None))
+        self._missing = self._read()
+
+    @property
+    def salt(self) -> SaltConfig:
+        """Its config."""
+        assert isinstance(self.config, SaltConfig)
+        return self.config
+
+    def _parts(self) -> tuple[nn.Module, nn.Module]:
+        encoder, predictor = super()._parts()
+        assert isinstance(predictor, ClipPredictor)
+        predictor.head = nn.Linear(self.config.predictor_width, self.salt.autoencoder.width)
+        return encoder, predictor
+
+    def _teacher(self) -> nn.Module:
+        made = MaskedAutoencoder(self.salt.autoencoder, self.grids).encoder
+        return made.requires_grad_(False)
+
+    def _read(self) -> str:
+        """Takes the weights of the teacher's file. Returns why that was not possible, for the first use of them."""
+        c = self.salt
+        if c.teacher is None or self.loaded.is_meta:
+            return ""
+        if (file := c.file) is None:
+            given = f"the teacher {c.teacher} is missing" if c.teacher else "no teacher is given"
+            return (
+                f"{given}; train one (maskstream train videomae-tiny) and set model.teacher to its run, or to null "
+                "for a teacher of random weights"
+            )
+        if (found := weights_sum(file)[0]) != c.weights:
+            return f"the teacher {file} has the checksum {found}, and this model's had {c.weights}; put that file back"
+        model = load_model(file)
+        assert isinstance(model, MaskedAutoencoder)
+        if model.grids != self.grids:
+            return f"the teacher {file} reads {model.grids}, and the student {self.grids}; give both the same tokens"
+        self.teacher.load_state_dict(model.encoder.state_dict())
+        self.loaded.fill_(True)
+        return ""
+
+    def follow(self, step: int, steps: int) -> None:
+        """See Model: the teacher stays as it is."""
+
+    def targets(self, data: Tensor) -> Tensor:
+        """See Jepa. ValueError if the teacher's weights are missing or did not fit."""
+        if self._missing:
+            if not self.loaded:
+                raise ValueError(self._missing)
+            self._missing = ""
+        return super().targets(data)
+
+    def known(self, batch: VideoBatch, data: Tensor) -> Tensor:
+        """See Jepa: the targets in the batch, if the loader read some."""
+        stored = batch.fields.get(TARGETS)
+        if not isinstance(stored, Tensor):
+            return super().known(batch, data)
+        return self.normalised(widen(stored[:: self.config.masks]))
+
+    def token_features(self, batch: VideoBatch) -> Tensor:
+        """The student's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+        return self._encode(self.encoder, self.tokens.media(batch))
+
+    def taught_features(self, batch: VideoBatch) -> Tensor:
+        """The mean of the teacher's output over all tokens, float32 (B, D of the teacher)."""
+        return self._encode(self.teacher, self.tokens.media(batch)).float().mean(dim=1)
+
+    def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
+        made = super()._encode(encoder, data)
+        return made[:, 1:] if encoder is self.teacher and self.salt.autoencoder.class_token else made
