@@ -12,11 +12,27 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import getfile, signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from maskstream.shards.lazy import importing
+
+
+def _import_arrays() -> None:
+    """Imports what numba knows of arrays. It would import scipy's BLAS, which no kernel needs, to see whether there is
+    one: 0.2 s.
+    """
+    linalg: Any = import_module("numba.np.linalg")
+    look = linalg.ensure_blas
+    if find_spec("scipy"):
+        linalg.ensure_blas = lambda: None
+    try:
+        import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = look
+
 
 with importing():
     import numba
@@ -30,7 +46,7 @@ with importing():
 
     # The first call of a kernel needs these too; processes that are forked from this one have them then.
     import_module("numpy.ma")
-    import_module("numba.np.arrayobj")
+    _import_arrays()
     entrypoints.init_all()  # type: ignore[no-untyped-call]
     rtsys.initialize(cpu_target.target_context)
 

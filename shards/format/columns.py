@@ -267,19 +267,19 @@ class ColumnReader:
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A column of numbers; null becomes 0."""
         chunks = self.chunks(name, kind)
-        filled = ((chunk.fill_null(0) if chunk.null_count else chunk).to_numpy() for chunk in chunks)
+        filled = (_values(_filled(chunk, 0)) for chunk in chunks)
         return _joined(filled, self._file.metadata.num_rows, dtype)
 
     def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
         """The words of a dictionary-encoded column, and the number of each row's word; -1 for null."""
         chunks = pa.chunked_array(list(self.chunks(name, kind)), kind).unify_dictionaries().chunks
         words = chunks[0].dictionary.to_pylist() if chunks else []
-        numbers = (chunk.indices.fill_null(-1).to_numpy() for chunk in chunks)
+        numbers = (_values(_filled(chunk.indices, -1)) for chunk in chunks)
         return words, _joined(numbers, self._file.metadata.num_rows, np.int32)
 
     def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
         """A column of digests, uint8 (N, 16); null becomes 0."""
-        filled = (chunk.fill_null(bytes(DIGEST_BYTES)) for chunk in self.chunks(name, kind))
+        filled = (_filled(chunk, bytes(DIGEST_BYTES)) for chunk in self.chunks(name, kind))
         flat = (np.frombuffer(c.buffers()[1], np.uint8, len(c) * DIGEST_BYTES, c.offset * DIGEST_BYTES) for c in filled)
         return _joined(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8).reshape(-1, DIGEST_BYTES)
 
@@ -289,8 +289,8 @@ class ColumnReader:
         values: npt.NDArray[Any] = np.empty(self._most_values(name), np.int8)
         end = 0
         for chunk in self.chunks(name, pa.list_(kind)):
-            lengths.append(np.diff(chunk.offsets.to_numpy()))
-            flat = chunk.flatten().to_numpy()
+            lengths.append(np.diff(_values(chunk.offsets)))
+            flat = _values(chunk.flatten())
             bound = max(flat.max(initial=0), -1 - flat.min(initial=0))
             needed = np.min_scalar_type(-1 - int(bound))
             if needed.itemsize > values.itemsize:
@@ -347,6 +347,16 @@ class SelectedReader(ColumnReader):
         chosen = np.zeros(len(lengths), bool)
         chosen[self._rows] = True
         return lengths[self._rows], values[np.repeat(chosen, lengths)]
+
+
+def _filled(column: pa.Array, value: int | bytes) -> pa.Array:
+    return column.fill_null(value) if column.null_count else column
+
+
+def _values(column: pa.Array) -> npt.NDArray[Any]:
+    """A column of numbers without nulls. Its `to_numpy` imports pandas where that is installed, which takes 0.3 s."""
+    values: npt.NDArray[Any] = np.from_dlpack(column)
+    return values
 
 
 def _joined(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

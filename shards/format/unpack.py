@@ -167,13 +167,12 @@ class Unpacker:
         if twice := self._shard_names.intersection(names):
             raise ShardError(f"{reader.path} names the shard {min(twice)!r}, as an earlier part does; {REMEDY}")
         self._shard_names.update(names)
-        texts = pa.array(names, pa.large_string())
-        self._shards.name.append(texts)
-        self._shards.sha256.append(pa.array([shard.sha256 for shard in reader.shards], pa.large_string()))
+        self._shards.name.append(text_array(names))
+        self._shards.sha256.append(text_array([shard.sha256 for shard in reader.shards]))
         packets = [shard.packets_sha256 or "" for shard in reader.shards]
-        self._shards.packets_sha256.append(pa.array(packets, pa.large_string()))
+        self._shards.packets_sha256.append(text_array(packets))
         written = ["" if shard.written is None else "\n".join(shard.written) for shard in reader.shards]
-        self._shards.written.append(pa.array(written, pa.large_string()))
+        self._shards.written.append(text_array(written))
         self._shards.samples.append(np.array([shard.samples for shard in reader.shards], np.int64))
         self._shards.size_bytes.append(np.array([shard.size_bytes for shard in reader.shards], np.int64))
         return set(names)
@@ -341,3 +340,11 @@ def _starts(lengths: Spool) -> Iterator[Array]:
         ends = end + np.cumsum(chunk)
         end = int(ends[-1])
         yield ends
+
+
+def text_array(texts: Sequence[str]) -> pa.LargeStringArray:
+    """The texts as an array. `pa.array` would import pandas where that is installed, which takes 0.3 s."""
+    coded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, coded)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(coded))]
+    return pa.Array.from_buffers(pa.large_string(), len(coded), buffers)
