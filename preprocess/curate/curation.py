@@ -113,8 +113,9 @@ def curate(
     """Removes from a split, as a new version, what does not stay. Each sample goes for the first of these reasons.
 
     It cannot be decoded; it does not meet the rule `keep`; a sample of a split of `against` is a copy of it; with
-    `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, then the longer
-    and the sharper one. mirrored: copies may be mirrored. For the others see `measure`. Raises ValueError for a rule
+    `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, by default
+    pixels, then the longer and the sharper one, then that of most bytes. mirrored: copies may be mirrored, and sounds a
+    semitone higher or lower. For the others see `measure`. Raises ValueError for a rule
     that cannot be understood.
     """
     if best not in SIGNALS:
@@ -129,6 +130,11 @@ def curate(
             gone.setdefault(place, Gone(place=place, why="rule", of=keep or ""))
     for other in against:
         theirs = measure(other, component=component, threads=threads)
+        if theirs.media != own.media:
+            raise ValueError(
+                f"{own.manifest} holds {' and '.join(own.media)}, {theirs.manifest} {' and '.join(theirs.media)}: "
+                "a split has leaks of its own medium; name another component=, or leave it out of against="
+            )
         for place, there in _first_of(alike(own, theirs, mirrored=mirrored)).items():
             found = theirs.manifest.key(int(theirs.index[there]))
             gone.setdefault(
@@ -136,8 +142,9 @@ def curate(
             )
     groups: dict[int, list[int]] = {}
     if copies:
+        by = (best, "seconds", "sharpness", "bytes")
         left = [(a, b) for a, b in alike(own, own, mirrored=mirrored).tolist() if a not in gone and b not in gone]
-        groups = _grouped(left, [own.signals[name] for name in (best, "seconds", "sharpness")])
+        groups = _grouped(left, [np.nan_to_num(own.signals[name]) for name in by])
         for first, others in groups.items():
             found = own.manifest.key(int(own.index[first]))
             gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
@@ -285,6 +292,7 @@ def alike(own: Measures, theirs: Measures, *, mirrored: bool = False) -> Ints:
     found = [_pairs(own, theirs, own.whole, theirs.whole), _pairs(own, theirs, own.whole, theirs.middle)]
     found += [] if itself else [_pairs(own, theirs, own.middle, theirs.whole)]
     found += [_pairs(own, theirs, own.whole, theirs.mirrored)] if mirrored else []
+    found += [_pairs(own, theirs, own.mirrored, theirs.whole)] if mirrored and not itself else []
     pairs = np.concatenate(found)
     if itself:
         pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)

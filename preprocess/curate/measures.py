@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soxr
 from av.video.reformatter import VideoReformatter
 
 from maskstream.shards.errors import SampleError
@@ -32,9 +33,14 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.records import MEASURES
 from maskstream.shards.media.image_header import check_image
 from maskstream.shards.media.local_media import open_media
+from maskstream.shards.media.sound_packets import to_floats
 from maskstream.shards.members.image import IMAGE
+from maskstream.shards.members.sound import SOUND
+from maskstream.shards.members.text import TEXT
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.stores.local_files import publishing
+
+from .prints import MOST_SOUND_S, RATE, shown_levels, sound_hashes, text_hash
 
 UInt8s = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -43,8 +49,8 @@ SIGNALS: Mapping[str, str] = {
     "width": "pixels",
     "height": "pixels",
     "pixels": "width x height",
-    "bytes": "of the picture or video in its shard",
-    "seconds": "of a clip; 0 of a picture",
+    "bytes": "of the picture, video, sound or text in its shard",
+    "seconds": "of a clip or sound; 0 of a picture or text",
     "brightness": "mean luma, 0 (black) to 1; of a clip the median over its keyframes, as all that follow",
     "contrast": "standard deviation of luma, 0 to 0.5",
     "saturation": "mean of (largest - smallest) / largest of red, green and blue, 0 (grey) to 1",
@@ -56,7 +62,7 @@ SIGNALS: Mapping[str, str] = {
     "still": "share of the steps from keyframe to keyframe in which nothing changes; 0 of a picture",
 }
 """What is measured of each sample."""
-VERSION = 2
+VERSION = 3
 """It is raised when a signal or a hash changes."""
 PART_BYTES = 32
 _SIDE, _WAVES, _CELLS, _SLOPES = 64, 16, 12, 128
@@ -68,6 +74,7 @@ _FLAT = 4.0
 _DARK, _UNCHANGED = 24.0, 0.5
 _APART_S, _CLOSE_S = 0.4, 0.125
 MOST_FRAMES = 256
+_LETTERS = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -95,10 +102,27 @@ class Measures:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def media(self) -> set[str]:
+        """What the samples are: "pictures and clips", "sounds", "texts"."""
+        return {_MEDIA[self.manifest.components[name].kind] for name in set(self.components)}
+
+    def text(self, place: int) -> str | None:
+        """The beginning of a text, None of other samples."""
+        number, name = int(self.index[place]), self.components[place]
+        if self.manifest.components[name].kind != TEXT.name:
+            return None
+        (data,) = self.manifest.store.read_many([self.manifest.member(number, name)])
+        return data.decode(errors="replace")[:_LETTERS]
+
     def picture(self, place: int) -> UInt8s:
-        """The picture of a sample, or the first keyframe of a clip, uint8 (H, W, 3), RGB. SampleError if there is
-        none.
+        """The picture of a sample, the first keyframe of a clip, or the levels of a sound, uint8 (H, W, 3), RGB.
+        SampleError if there is none.
         """
+        number, name = int(self.index[place]), self.components[place]
+        if self.manifest.components[name].kind == SOUND.name:
+            with self.manifest.reading(number, name):
+                return shown_levels(_sound(self.manifest, number, name))
         (frame,) = _frames_of(self.manifest, int(self.index[place]), self.components[place], most=1)
         return np.ascontiguousarray(frame[:, :, ::-1])
 
@@ -116,7 +140,7 @@ def measure(
     threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Measures:
-    """Measures the samples of a split of pictures or clips that were not removed from it.
+    """Measures the samples of a split of pictures, clips, sounds or texts that were not removed from it.
 
     component: which of several. kept: the folder of what was measured, by default `.measures` in a local split; one at
     a URL, or whose tars lie in other splits, keeps nothing without it. Raises ValueError for a split of other media,
@@ -171,14 +195,26 @@ def _hashes(column: pa.ChunkedArray) -> UInt8s:
 
 
 def _names(manifest: Manifest, component: str | None) -> list[str]:
-    """The components that are measured: the one that is asked for, else pictures of any form, else the only video."""
+    """The components that are measured: the one that is asked for, else pictures of any form, else the only one of the
+    next kind.
+    """
     pictures = [name for name, one in manifest.components.items() if one.kind == IMAGE.name]
     if component is None and pictures:
         return pictures
+    kinds = [kind for kind in _MEDIA if any(one.kind == kind for one in manifest.components.values())]
     try:
-        return [component_of(manifest.components, (IMAGE.name, VIDEO.name), component).name]
+        return [component_of(manifest.components, [*_MEDIA] if component or not kinds else kinds[:1], component).name]
     except ValueError as error:
-        raise ValueError(f"pictures and clips of video are measured, and {manifest}: {error}") from error
+        raise ValueError(f"pictures, clips, sounds and texts are measured, and {manifest}: {error}") from error
+
+
+_MEDIA = {
+    IMAGE.name: "pictures and clips",
+    VIDEO.name: "pictures and clips",
+    SOUND.name: "sounds",
+    TEXT.name: "texts",
+}
+"""What samples of a kind are. Of several kinds in a split the first is measured."""
 
 
 def _beside(manifest: Manifest) -> Path | None:
@@ -224,16 +260,60 @@ def _read(path: Path) -> pa.Table:
 def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     """The row of a sample. One that cannot be decoded has no signals, but a reason."""
     component = manifest.components[name]
+    try:
+        if component.kind in (SOUND.name, TEXT.name):
+            return {**_of_print(manifest, number, name), "reason": ""}
+        return {**_of_frames(manifest, number, name), "reason": ""}
+    except SampleError as error:
+        return {"frames": 0, **dict.fromkeys(("times", *_HASHES), b""), "reason": error.reason}
+
+
+def _of_print(manifest: Manifest, number: int, name: str) -> dict[str, object]:
+    """The row of a sound or text: its size and length, and its hashes; it has no others in its middle."""
+    component = manifest.components[name]
+    size_bytes, seconds = int(component.size[number]), 0.0
+    lower = np.empty((0, PART_BYTES), np.uint8)
+    with manifest.reading(number, name):
+        if component.kind == SOUND.name:
+            facts = component.facts_of(number)
+            seconds = int(facts["n_samples"]) / float(facts["sample_rate"])
+            times, own, lower = sound_hashes(_sound(manifest, number, name))
+        else:
+            (data,) = manifest.store.read_many([manifest.member(number, name)])
+            own = text_hash(data.decode())
+            times = np.zeros(len(own))
+    # Both parts of a hash are the same: waves.
+    own, lower = (np.concatenate([one, one], axis=1) for one in (own, lower))
+    columns = {"times": times.tobytes(), "whole": own.tobytes(), "middle": b"", "mirrored": lower.tobytes()}
+    return {**known_signals(0, 0, size_bytes, seconds), "frames": len(own), **columns}
+
+
+def _sound(manifest: Manifest, number: int, name: str) -> Floats:
+    """The mean of the channels of a sound, float64 (N,), at RATE: of its first MOST_SOUND_S seconds."""
+    (data,) = manifest.store.read_many([manifest.member(number, name)])
+    with open_media(data) as container:
+        parts, seconds, rate = [], 0.0, 0
+        for frame in container.decode(audio=0):
+            rate = frame.sample_rate
+            parts.append(to_floats(frame).mean(1))
+            seconds += frame.samples / rate
+            if seconds >= MOST_SOUND_S:
+                break
+    if not parts:
+        raise ValueError("none of its samples can be decoded")
+    return np.asarray(soxr.resample(np.concatenate(parts), rate, RATE), np.float64)[: MOST_SOUND_S * RATE]
+
+
+def _of_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
+    """The row of a picture or clip."""
+    component = manifest.components[name]
     facts = component.facts_of(number)
     width, height = int(facts["width"]), int(facts["height"])
     is_clip = component.kind == VIDEO.name
     seconds = int(facts["n_frames"]) / float(facts["fps"]) if is_clip else 0.0
     known = known_signals(width, height, int(component.size[number]), seconds)
-    try:
-        frames = _frames_of(manifest, number, name)
-        shown = _moments_of(manifest, number, name) if is_clip else [(0.0, _luma(frames[0]))]
-    except SampleError as error:
-        return {"frames": 0, **dict.fromkeys(("times", *_HASHES), b""), "reason": error.reason}
+    frames = _frames_of(manifest, number, name)
+    shown = _moments_of(manifest, number, name) if is_clip else [(0.0, _luma(frames[0]))]
     hashed = [(time, *_hashes_of(luma)) for time, luma in shown if float(luma.std()) >= _FLAT]
     times, *hashes = zip(*hashed, strict=True) if hashed else ((), *[()] * len(_HASHES))
     columns = {name: b"".join(one) for name, one in zip(_HASHES, hashes, strict=True)}
@@ -243,7 +323,6 @@ def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
         "frames": len(times),
         "times": np.array(times).tobytes(),
         **columns,
-        "reason": "",
     }
 
 

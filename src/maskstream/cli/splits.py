@@ -201,7 +201,9 @@ def curate(
     copies: Annotated[
         bool, typer.Option("--copies", help="Of samples that are copies of each other one stays.")
     ] = False,
-    mirrored: Annotated[bool, typer.Option("--mirrored", help="Copies may be mirrored.")] = False,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="Copies may be mirrored, sounds a semitone off.")
+    ] = False,
     best: Annotated[str, typer.Option(help="The signal by which one of several copies stays.")] = "pixels",
     against: Annotated[
         list[str] | None,
@@ -216,7 +218,8 @@ def curate(
     ),
     as_json: Json = False,
 ) -> None:
-    """Remove blurred, still, dark or double pictures and clips, and those of evaluation sets, as a new version.
+    """Remove blurred, still, dark or double pictures and clips, double sounds and texts, and those of evaluation sets,
+    as a new version.
 
     Each sample is measured once, and what is measured is kept (docs/curation.md has the signals). The page shows what
     goes and why; the list beside it (.parquet) has each sample. Nothing is deleted: runs go on with their version.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section
+from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section, WordPieces
 from maskstream.pages.figures.pictures import data_uri, resize
 from maskstream.pages.figures.words import plural, short_key
 from maskstream.pages.page import page, write_page
@@ -90,10 +90,15 @@ def _leaks(found: Curated) -> list[Section]:
 
 
 def _card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
-    items, missing = [], []
+    items, said, missing = [], [], []
     for measures, place, words in samples:
         key = measures.manifest.key(int(measures.index[place]))
         try:
+            text = measures.text(place)
+            if text is not None:
+                title_of = f"{short_key(key)}: {words}"
+                said.append(WordPieces(pieces=tuple((word, "", True) for word in text.split()), title=title_of))
+                continue
             pixels = measures.picture(place)
         except SampleError as error:
             missing.append(f"{short_key(key)}: {error.reason}")
@@ -103,4 +108,6 @@ def _card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
         small = resize(pixels[None], max(1, round(height * scale)), max(1, round(width * scale)))[0]
         items.append(Picture(uri=data_uri(small), alt=key, caption=words))
     grids = tuple(PictureGrid(items=tuple(items[at : at + 3]), across=3) for at in range(0, len(items), 3))
-    return Card(key=title, title=title, words=plural(len(samples), "sample"), figures=grids, missing=tuple(missing))
+    return Card(
+        key=title, title=title, words=plural(len(samples), "sample"), figures=(*grids, *said), missing=tuple(missing)
+    )

@@ -1,0 +1,100 @@
+"""Hashes of sounds and texts, of 256 bits as those of pictures are, so that copies of all are searched alike.
+
+A sound is hashed by seconds that overlap: the signs of a cosine transform of its levels in halves of semitones, as of a
+picture.
+A text has one hash: each bit is a bit of the least of its pieces of five letters, in one of 256 orders (Li and König,
+b-Bit Minwise Hashing, 2010). Two texts that share a part J of their pieces differ in 128 (1 - J) bits.
+"""
+
+import re
+from functools import cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+UInt8s = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+RATE = 8000
+"""Of the sounds that are hashed, in hertz."""
+_HOP, _WINDOW, _LONG = 500, 2048, 16
+_LOWEST, _BANDS = 207.65, 96
+_STEP = 2
+MOST_SOUND_S = 512
+"""Of a longer sound the rest is not hashed."""
+_SILENT = 1e-5
+_LETTERS = 5
+
+
+def sound_hashes(samples: Floats) -> tuple[Floats, UInt8s, UInt8s]:
+    """The times, in seconds, of a sound's hashes; the hashes, uint8 (n, 32); and those of the sound as if it were a
+    semitone lower. samples: (N,) at RATE. A silent second has none.
+    """
+    levels = _levels(samples)
+    times, own, lower = [], [], []
+    for first in range(0, max(len(levels) - _LONG, 0) + 1, _STEP):
+        some = levels[first : first + _LONG]
+        if some.max(initial=0) > _SILENT:
+            times.append(first * _HOP / RATE)
+            own.append(_signs(some[:, :_BANDS]))
+            lower.append(_signs(some[:, 2:]))
+    shape = (len(times), 32)
+    return np.array(times), np.array(own, np.uint8).reshape(shape), np.array(lower, np.uint8).reshape(shape)
+
+
+def shown_levels(samples: Floats) -> UInt8s:
+    """A picture of the levels of a sound, uint8 (98, frames, 3), high pitches above."""
+    levels = _levels(samples[: 16 * RATE]).T[::-1]
+    grey = np.round(255 * levels / max(float(levels.max(initial=0)), 1e-9)).astype(np.uint8)
+    return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def _levels(samples: Floats) -> Floats:
+    """The roots of the power in each half of a semitone, (frames, 98), 16 frames a second."""
+    padded = np.concatenate([samples, np.zeros(max(_WINDOW + (_LONG - 1) * _HOP - len(samples), 0))])
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
+    found = []
+    for first in range(0, len(frames), 1024):
+        waves = np.fft.rfft(frames[first : first + 1024] * np.hanning(_WINDOW), axis=1)
+        found.append(np.sqrt(np.square(np.abs(waves)) @ _bank()) / _WINDOW)
+    return np.concatenate(found)
+
+
+@cache
+def _bank() -> Floats:
+    """How much of each frequency a band has, (frequencies, 98): a triangle from that below to that above."""
+    pitch = 24 * np.log2(np.maximum(np.fft.rfftfreq(_WINDOW, 1 / RATE), 1) / _LOWEST)
+    return np.asarray(np.maximum(1 - np.abs(pitch[:, None] - np.arange(_BANDS + 2)), 0))
+
+
+def _signs(levels: Floats) -> UInt8s:
+    """The hash of levels, (16, 96)."""
+    coefficients = cv2.dct(np.ascontiguousarray(levels, np.float32))[:4, 1:65]
+    return np.packbits(coefficients > np.median(coefficients))
+
+
+def text_hash(text: str) -> UInt8s:
+    """The hash of a text, uint8 (1, 32), whatever its case and spaces; (0, 32) of one without letters and digits."""
+    plain = " ".join(re.findall(r"\w+", text.lower()))
+    if not plain:
+        return np.empty((0, 32), np.uint8)
+    letters = np.frombuffer(plain.encode("utf-32-le"), np.uint32).astype(np.uint64)
+    letters = np.concatenate([letters, np.zeros(max(_LETTERS - len(letters), 0), np.uint64)])
+    pieces = np.lib.stride_tricks.sliding_window_view(letters, _LETTERS)
+    codes = np.unique(_mixed(pieces @ (np.uint64(0x100000001B3) ** np.arange(_LETTERS, dtype=np.uint64))))
+    seeds = _mixed(np.arange(1, 257, dtype=np.uint64))
+    least = np.full(256, np.iinfo(np.uint64).max, np.uint64)
+    for first in range(0, len(codes), 1024):
+        some = _mixed(codes[None, first : first + 1024] ^ seeds[:, None])
+        least = np.minimum(least, some.min(1))
+    return np.packbits(_mixed(least) & np.uint64(1))[None]
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Each word as one that looks drawn: splitmix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number
+    Generators, 2014).
+    """
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(words ^ (words >> np.uint64(31)), np.uint64)
