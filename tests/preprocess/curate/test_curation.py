@@ -316,9 +316,9 @@ def test_the_page_shows_what_goes(split: Path, tmp_path: Path) -> None:
 def test_splits_of_other_media_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"pictures and clips of video are measured, and .*: no component is image or video; the split holds",
+        match=r"pictures, clips, sounds and texts are measured, and .*: no component is .*; the split holds",
     ):
-        measure(write_split("text", tmp_path))
+        measure(write_split("pose", tmp_path))
 
 
 def test_a_copy_of_a_copy_stays() -> None:
