@@ -6,6 +6,7 @@ vector that was there is another or gone and `ORDER_VERSION` is still the same. 
 """
 
 import json
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,8 @@ def orders() -> Vectors:
         found[f"mixture by schedules, epoch {epoch}"] = stream(list(scheduled_mixture().batches(epoch)))
         found[f"budget, epoch {epoch}"] = stream(list(budget().batches(epoch)))
     found["mixture by schedules, counts"] = [scheduled_mixture().taken(n).tolist() for n in range(0, 64, 7)]
+    fractions = replace(mixture(), weights=(0.7, 0.3))
+    found["mixture by fractions, counts"] = [fractions.taken(n).tolist() for n in (1, 2, 7, 64, 1_000_003)]
     found["budget, sizes"] = budget().sizes().tolist()
     found["packed rows"] = packed_rows()
     found["packed rows of a mixture"] = mixed_rows()
