@@ -24,7 +24,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pyarrow.parquet as pq
-from scenes import CUT, FADE_IN, FADE_OUT, UInt8s, film, piece, read_scenes, told, write_film
+from scenes import CUT, FADE, FADE_IN, FADE_OUT, UInt8s, film, piece, read_scenes, told, write_film
 
 from maskstream.preprocess.encode.video.scenes import find_scenes
 
@@ -133,6 +133,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--ray", action="store_true")
     given = parser.parse_args()
+    if given.rate < FADE / 2:
+        parser.error(
+            f"--rate {given.rate}: scenes of 2 s must have the {FADE} frames of a fade; give {FADE // 2} or more"
+        )
     raw, facts = given.work / "raw", given.work / "facts.json"
     if not facts.exists():
         raw.mkdir(parents=True, exist_ok=True)
