@@ -33,6 +33,8 @@ Ints = npt.NDArray[np.int64]
 
 DISTANCES = (48, 16)
 """Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
+MIDDLE_DISTANCES = (40, 16)
+"""Of a frame and the middle of another: pictures of other scenes were 44 apart."""
 SHARE = 0.5
 """Samples are copies if this share of the frames of the one with fewer is found in the other, in the same order."""
 SPEEDS = (1.0, 1.1, 1 / 1.1, 1.25, 1 / 1.25, 1.5, 1 / 1.5, 2.0, 0.5)
@@ -289,8 +291,11 @@ def alike(own: Measures, theirs: Measures, *, mirrored: bool = False) -> Ints:
     Of measures beside themselves each pair comes once, the smaller place first.
     """
     itself = own is theirs
-    found = [_pairs(own, theirs, own.whole, theirs.whole), _pairs(own, theirs, own.whole, theirs.middle)]
-    found += [] if itself else [_pairs(own, theirs, own.middle, theirs.whole)]
+    found = [
+        _pairs(own, theirs, own.whole, theirs.whole),
+        _pairs(own, theirs, own.whole, theirs.middle, MIDDLE_DISTANCES),
+    ]
+    found += [] if itself else [_pairs(own, theirs, own.middle, theirs.whole, MIDDLE_DISTANCES)]
     found += [_pairs(own, theirs, own.whole, theirs.mirrored)] if mirrored else []
     found += [_pairs(own, theirs, own.mirrored, theirs.whole)] if mirrored and not itself else []
     pairs = np.concatenate(found)
@@ -299,13 +304,15 @@ def alike(own: Measures, theirs: Measures, *, mirrored: bool = False) -> Ints:
     return np.asarray(np.unique(pairs, axis=0), np.int64)
 
 
-def _pairs(own: Measures, theirs: Measures, ours: UInt8s, others: UInt8s) -> Ints:
+def _pairs(
+    own: Measures, theirs: Measures, ours: UInt8s, others: UInt8s, distances: tuple[int, int] = DISTANCES
+) -> Ints:
     """The pairs of samples of which enough frames are alike and follow each other alike, int64 (P, 2).
 
     Frames of a copy lie on a line: their times are those of the other, times a speed, plus a shift. Each pair of frames
     votes for the shift that it would have at each of SPEEDS, in cells that overlap by half.
     """
-    frames = _frames(ours, others)
+    frames = _frames(ours, others, distances)
     a, b = own.owner[frames[:, 0]], theirs.owner[frames[:, 1]]
     if own is theirs:
         frames, a, b = (one[a != b] for one in (frames, a, b))
@@ -326,12 +333,12 @@ def _pairs(own: Measures, theirs: Measures, ours: UInt8s, others: UInt8s) -> Int
     return np.asarray(np.stack([a, b], 1)[most >= SHARE * fewer], np.int64)
 
 
-def _frames(ours: UInt8s, others: UInt8s) -> Ints:
+def _frames(ours: UInt8s, others: UInt8s, distances: tuple[int, int]) -> Ints:
     """The pairs of frames that are alike, int64 (P, 2)."""
     from .near import near
 
     found = []
-    for at, distance in enumerate(DISTANCES):
+    for at, distance in enumerate(distances):
         mine = np.ascontiguousarray(ours[:, at * PART_BYTES : (at + 1) * PART_BYTES])
         found.append(
             near(mine, mine if others is ours else others[:, at * PART_BYTES : (at + 1) * PART_BYTES], distance)
