@@ -10,7 +10,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import remove
 from maskstream.shards.errors import MaskstreamError
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.members.text import JSON
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.local_files import publishing
 
@@ -39,7 +40,10 @@ SHARE = 0.5
 """Samples are copies if this share of the frames of the one with fewer is found in the other, in the same order."""
 SPEEDS = (1.0, 1.1, 1 / 1.1, 1.25, 1 / 1.25, 1.5, 1 / 1.5, 2.0, 0.5)
 """At which copies of clips may be played."""
+COSINE = 0.98
+"""Samples are copies by their features if these have this cosine."""
 _CELL_S = 0.4
+_AT_ONCE = 1024
 SHARE_NAME = re.compile(r"p(\d{1,2}(?:_\d+)?)")
 _COMPARE: Mapping[type, Callable[[Any, Any], Bools]] = {
     ast.Lt: np.less,
@@ -105,6 +109,9 @@ def curate(
     copies: bool = False,
     mirrored: bool = False,
     best: str = "pixels",
+    scores: str | Path | None = None,
+    features: str | Path | None = None,
+    cosine: float = COSINE,
     against: Sequence[SplitLocation] = (),
     dry_run: bool = False,
     component: str | None = None,
@@ -117,13 +124,28 @@ def curate(
     It cannot be decoded; it does not meet the rule `keep`; a sample of a split of `against` is a copy of it; with
     `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, by default
     pixels, then the longer and the sharper one, then that of most bytes. mirrored: copies may be mirrored, and sounds a
-    semitone higher or lower. For the others see `measure`. Raises ValueError for a rule
-    that cannot be understood.
+    semitone higher or lower. scores: a table in Parquet of a `key` and numbers, such as what a model makes of samples,
+    which the rule and `best` name as signals. features: a table of a `key` and `features`, as `maskstream embed` writes
+    them, for `copies`: samples whose features have a cosine of at least `cosine` are copies too; each is compared with
+    each, so it takes the square of their number. What `shards --signals` wrote are signals too. For the others see
+    `measure`. Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample.
     """
-    if best not in SIGNALS:
-        raise ValueError(f"best={best!r} is no signal{nearest(best, [*SIGNALS])}; they are {', '.join(SIGNALS)}")
-    rule = None if keep is None else Rule(keep)
-    own = measure(location, component=component, kept=kept, threads=threads, progress=progress)
+    if features is not None and not (copies and 0 < cosine <= 1):
+        raise ValueError(f"features= are for copies=True and cosine= in (0, 1], got copies={copies}, cosine={cosine}")
+    manifest = Manifest.load(location)
+    written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
+    table = None if scores is None else _table(scores)
+    numbers = {} if table is None else _numbers(table, scores, [*SIGNALS, *written])
+    names = dict.fromkeys([*SIGNALS, *written, *numbers])
+    if best not in names:
+        raise ValueError(f"best={best!r} is no signal{nearest(best, [*names])}; they are {', '.join(names)}")
+    rule = None if keep is None else Rule(keep, tuple(names))
+    own = measure(manifest, component=component, kept=kept, threads=threads, progress=progress)
+    known = {name: np.asarray(values[own.index], np.float64) for name, values in written.items()}
+    if table is not None:
+        rows = _rows(own, table, scores)
+        known |= {name: np.where(rows >= 0, values[rows], np.nan) for name, values in numbers.items()}
+    own = replace(own, signals={**known, **own.signals})
     gone = {place: Gone(place=place, why="unreadable", of=reason) for place, reason in own.unreadable.items()}
     failed: dict[str, int] = {}
     if rule is not None:
@@ -145,7 +167,10 @@ def curate(
     groups: dict[int, list[int]] = {}
     if copies:
         by = (best, "seconds", "sharpness", "bytes")
-        left = [(a, b) for a, b in alike(own, own, mirrored=mirrored).tolist() if a not in gone and b not in gone]
+        pairs = alike(own, own, mirrored=mirrored)
+        if features is not None:
+            pairs = np.unique(np.concatenate([pairs, _near_features(own, features, cosine)]), axis=0)
+        left = [(a, b) for a, b in pairs.tolist() if a not in gone and b not in gone]
         groups = _grouped(left, [np.nan_to_num(own.signals[name]) for name in by])
         for first, others in groups.items():
             found = own.manifest.key(int(own.index[first]))
@@ -163,6 +188,63 @@ def curate(
         rule=rule,
         failed=failed,
     )
+
+
+def _table(path: str | Path) -> pa.Table:
+    """A table in Parquet with the column key, also one of several files as `embed` names them."""
+    path = Path(path)
+    files = [path] if path.exists() else sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
+    if not files:
+        raise ValueError(f"there is no {path}; give a table in Parquet with a row for each key")
+    try:
+        table = pa.concat_tables(pq.read_table(one) for one in files)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is no table in Parquet ({error})") from error
+    if "key" not in table.column_names:
+        raise ValueError(f"{path} has no column key, but {', '.join(table.column_names)}")
+    return table
+
+
+def _rows(own: Measures, table: pa.Table, path: str | Path | None) -> Ints:
+    """The row of each sample, int64 (N,), -1 of those that cannot be decoded and have none."""
+    row = {key: at for at, key in enumerate(table["key"].to_pylist())}
+    keys = own.manifest.keys(own.index)
+    if lacking := [key for place, key in enumerate(keys) if key not in row and place not in own.unreadable]:
+        raise ValueError(f"{path} has no row for {len(lacking)} of {len(keys)} samples, such as {lacking[0]!r}")
+    return np.array([row.get(key, -1) for key in keys], np.int64)
+
+
+def _numbers(table: pa.Table, path: str | Path | None, taken: Sequence[str]) -> dict[str, Floats]:
+    """The columns of numbers of a table, by name."""
+    found = {}
+    for name in table.column_names:
+        kind = table.schema.field(name).type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            if name in taken or not name.isidentifier() or SHARE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{path}: the column {name!r} cannot be a signal; give it a name of letters, of its own"
+                )
+            found[name] = table[name].cast(pa.float64()).to_numpy()
+    if not found:
+        raise ValueError(f"{path} has no column of numbers beside key, but {', '.join(table.column_names)}")
+    return found
+
+
+def _near_features(own: Measures, path: str | Path, cosine: float) -> Ints:
+    """The pairs of samples whose features have at least this cosine, int64 (P, 2), the smaller place first."""
+    table = _table(path)
+    if "features" not in table.column_names:
+        raise ValueError(f"{path} has no column features, but {', '.join(table.column_names)}; give what embed wrote")
+    rows = _rows(own, table, path)
+    values = table["features"].combine_chunks().values.to_numpy(zero_copy_only=False).astype(np.float32)
+    vectors = values.reshape(len(table), -1)[rows]
+    vectors[rows < 0] = 0
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    found = [np.empty((0, 2), np.int64)]
+    for first in range(0, len(vectors), _AT_ONCE):
+        near = np.argwhere(vectors[first : first + _AT_ONCE] @ vectors[first:].T >= cosine) + first
+        found.append(near[near[:, 0] < near[:, 1]])
+    return np.concatenate(found)
 
 
 def _first_of(pairs: Ints) -> dict[int, int]:
@@ -189,13 +271,13 @@ def _grouped(pairs: list[tuple[int, int]] | list[list[int]], by: Sequence[Floats
 
 class Rule:
     """A condition on signals, such as RULES: comparisons with numbers, or with p10, the tenth percentile of the signal
-    that it is compared with, joined by and, or, not and brackets.
+    that it is compared with, joined by and, or, not and brackets. names: of the signals.
 
     Raises ValueError for what is none.
     """
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, names: Sequence[str] = tuple(SIGNALS)) -> None:
+        self.text, self.names = text, names
         try:
             self._tree = ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -220,8 +302,8 @@ class Rule:
             if isinstance(one, ast.Compare):
                 sides = [one.left, *one.comparators]
                 for a, b in pairwise(sides):
-                    name, other = (a, b) if _signal(a) else (b, a)
-                    found.append((_signal(name), float(np.max(self._value(other, _signal(name), signals)))))
+                    name, other = (a, b) if self._signal(a) else (b, a)
+                    found.append((self._signal(name), float(np.max(self._value(other, self._signal(name), signals)))))
         return found
 
     def _met(self, node: ast.expr, signals: Mapping[str, Floats]) -> Bools:
@@ -237,7 +319,7 @@ class Rule:
         sides = [node.left, *node.comparators]
         met = np.ones(len(next(iter(signals.values()))), bool)
         for a, op, b in zip(sides, node.ops, sides[1:], strict=False):
-            of = _signal(a) or _signal(b)
+            of = self._signal(a) or self._signal(b)
             met &= _COMPARE[type(op)](self._value(a, of, signals), self._value(b, of, signals))
         return met
 
@@ -262,27 +344,26 @@ class Rule:
                 raise self._error("compares otherwise than by <, <=, > and >=")
             for one in sides:
                 self._check_side(one)
-            if any(bool(_signal(a)) == bool(_signal(b)) for a, b in pairwise(sides)):
+            if any(bool(self._signal(a)) == bool(self._signal(b)) for a, b in pairwise(sides)):
                 raise self._error("compares other things than a signal with a number or a share such as p10")
         else:
             raise self._error(f"has {ast.unparse(node)!r}, which is no comparison")
 
     def _check_side(self, node: ast.expr) -> None:
         if isinstance(node, ast.Name):
-            if node.id not in SIGNALS and not SHARE_NAME.fullmatch(node.id):
-                raise self._error(f"has {node.id!r}, which is no signal{nearest(node.id, [*SIGNALS])}")
+            if node.id not in self.names and not SHARE_NAME.fullmatch(node.id):
+                raise self._error(f"has {node.id!r}, which is no signal{nearest(node.id, [*self.names])}")
             return
         number = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else node
         if not isinstance(number, ast.Constant) or type(number.value) not in (int, float):
             raise self._error(f"has {ast.unparse(node)!r}, which is neither a signal nor a number")
 
     def _error(self, what: str) -> ValueError:
-        return ValueError(f"the rule {self.text!r} {what}; a rule is like {RULES!r}, of {', '.join(SIGNALS)}")
+        return ValueError(f"the rule {self.text!r} {what}; a rule is like {RULES!r}, of {', '.join(self.names)}")
 
-
-def _signal(node: ast.expr) -> str:
-    """The signal that a node names, "" for none."""
-    return node.id if isinstance(node, ast.Name) and node.id in SIGNALS else ""
+    def _signal(self, node: ast.expr) -> str:
+        """The signal that a node names, "" for none."""
+        return node.id if isinstance(node, ast.Name) and node.id in self.names else ""
 
 
 def alike(own: Measures, theirs: Measures, *, mirrored: bool = False) -> Ints:

@@ -205,6 +205,17 @@ def curate(
         bool, typer.Option("--mirrored", help="Copies may be mirrored, sounds a semitone off.")
     ] = False,
     best: Annotated[str, typer.Option(help="The signal by which one of several copies stays.")] = "pixels",
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table in Parquet of key and numbers, such as a model's scores, as signals.", show_default=False
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="What `maskstream embed` wrote of DATA: copies are alike by it too.", show_default=False),
+    ] = None,
+    cosine: Annotated[float, typer.Option(help="The least cosine of features of copies.")] = 0.98,
     against: Annotated[
         list[str] | None,
         typer.Option(help="An evaluation split whose samples must not be in DATA; repeatable.", show_default=False),
@@ -237,6 +248,9 @@ def curate(
             copies=copies,
             mirrored=mirrored,
             best=best,
+            scores=scores,
+            features=features,
+            cosine=cosine,
             against=against or (),
             dry_run=dry_run,
             component=component,

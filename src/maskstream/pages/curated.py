@@ -58,7 +58,8 @@ def _near_thresholds(found: Curated) -> list[Section]:
             for side, places in (("below", below), ("from", above))
             if places
         ]
-        words = f"{SIGNALS[name][:1].upper()}{SIGNALS[name][1:]}. {plural(at, 'sample')} below {number:.4g}."
+        what = SIGNALS.get(name, f"{name}, of a table or of what was written")
+        words = f"{what[:1].upper()}{what[1:]}. {plural(at, 'sample')} below {number:.4g}."
         sections.append(Section(title=f"Around {name} = {number:.4g}", words=words, cards=tuple(cards)))
     return sections
 

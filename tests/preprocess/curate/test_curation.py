@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -326,3 +327,59 @@ def test_a_copy_of_a_copy_stays() -> None:
     size = np.array([1.0, 3, 2, 1, 0, 4, 4, 4])
     assert _grouped(pairs, [size, -np.arange(8.0)]) == {1: [0, 2], 5: [6, 7]}
     assert _grouped([], [size]) == {}
+
+
+def write_table(path: Path, columns: dict[str, object]) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_scores_of_a_table_and_what_was_written_are_signals(split: Path, tmp_path: Path) -> None:
+    keys = Manifest.load(split).keys(range(20))
+    known = [key for key in keys if key != "cut"]
+    score = {key: n / 10 for n, key in enumerate(known)}
+    table = write_table(tmp_path / "scores.parquet", {"key": known, "clip_score": [score[key] for key in known]})
+    found = curate(split, keep="clip_score>=0.45", scores=table, dry_run=True)
+    gone = {keys[one.place]: one.why for one in found.gone}
+    assert gone == {**{key: "rule" for key in known if score[key] < 0.45}, "cut": "unreadable"}
+    shared = curate(split, copies=True, best="clip_score", scores=table, dry_run=True)
+    assert {keys[one.place]: one.of for one in shared.gone if one.why == "copy"} == {"a10": "b"}
+    assert "clip_score" in pq.read_schema(found.write_list(tmp_path / "list.parquet")).names
+    for columns, said in (
+        ({"key": known[:-1], "clip_score": [0.0] * 18}, rf"has no row for 1 of 20 samples, such as '{known[-1]}'"),
+        ({"key": known, "motion": [0.0] * 19}, "the column 'motion' cannot be a signal"),
+        ({"key": known, "p10": [0.0] * 19}, "the column 'p10' cannot be a signal"),
+        ({"key": known, "caption": known}, "has no column of numbers beside key, but key, caption"),
+        ({"name": known}, "has no column key, but name"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            curate(split, keep="motion>=0", scores=write_table(tmp_path / "wrong.parquet", columns))
+    with pytest.raises(ValueError, match=r"there is no .*nowhere\.parquet"):
+        curate(split, keep="motion>=0", scores=tmp_path / "nowhere.parquet")
+    (tmp_path / "text.parquet").write_text("key,score")
+    with pytest.raises(ValueError, match="is no table in Parquet"):
+        curate(split, keep="motion>=0", scores=tmp_path / "text.parquet")
+
+
+def test_copies_may_be_those_whose_features_point_the_same_way(split: Path, tmp_path: Path) -> None:
+    keys = Manifest.load(split).keys(range(20))
+    vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
+    vectors[keys.index("a12")] = 3 * vectors[keys.index("a13")] + 0.01
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 16)
+    for part in range(2):
+        rows = slice(part * 10, part * 10 + 10)
+        write_table(tmp_path / f"f-0000{part}-of-00002.parquet", {"key": keys[rows], "features": lists[rows]})
+    options = {"copies": True, "features": tmp_path / "f.parquet", "dry_run": True}
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for cosine in (0.98, 0.3):
+        found = curate(split, cosine=cosine, **options)  # type: ignore[arg-type]
+        near = {(a, b) for a in range(20) for b in range(a + 1, 20) if unit[a] @ unit[b] >= cosine}
+        near |= {tuple(sorted((keys.index("a10"), keys.index("b"))))}
+        for one in found.gone:
+            if one.why == "copy":
+                assert tuple(sorted((one.place, keys.index(one.of)))) in near
+        stays = set(range(20)) - {one.place for one in found.gone}
+        assert not {pair for pair in near if set(pair) <= stays}
+    assert {keys[one.place] for one in curate(split, **options).gone if one.why == "copy"} >= {"a10"}  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"features= are for copies=True and cosine= in \(0, 1\]"):
+        curate(split, keep="motion>=0", features=tmp_path / "f.parquet")
