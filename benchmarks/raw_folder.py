@@ -3,7 +3,7 @@
     python benchmarks/raw_folder.py ROOT WORK [--minutes 120] [--files 200] [--kills 20] [--side 64] [--rate 12] [--ray]
 
 WORK gets a film of scenes of the sample clips below ROOT, with known cuts, fades, black spans and flashes (scenes.py),
-and short files of five containers and codecs, of which every tenth is cut off, damaged, empty or no video. Jobs of
+and short files of five containers and codecs, of which every eleventh is cut off, damaged, empty or no video. Jobs of
 `maskstream shards folder --clips scenes` on them run alone, in four parts, killed at random moments and run again, and
 on Ray. Printed are recall and precision of cuts, whether all wrote the same bytes, the rejects, and the most memory.
 """
@@ -69,8 +69,8 @@ def write_folder(raw: Path, scenes: list[list[UInt8s]], n_files: int) -> int:
         path = raw / f"{n:03d}.{ending}"
         own = [piece(scenes[int(rng.integers(len(scenes)))], rng)[:60] for _ in range(2)]
         write_short(path, codec, options, own[0] + own[1])
-        if n % 10 == 9:
-            break_file(path, BREAKS[n // 10 % len(BREAKS)])
+        if n % 11 == 10:  # no multiple of the number of forms, so that files of each are broken
+            break_file(path, BREAKS[n // 11 % len(BREAKS)])
             broken += 1
     return broken
 
