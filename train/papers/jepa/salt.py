@@ -162,4 +162,4 @@ class Salt(VideoJepa):
 
     def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
         made = super()._encode(encoder, data)
-        return made[:, 1:] if encoder is self.teacher and self.salt.autoencoder.class_token else made
+        return made[:, 1:] if encoder is not self.encoder and self.salt.autoencoder.class_token else made
