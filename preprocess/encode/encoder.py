@@ -30,7 +30,7 @@ class Encoded:
     meta: dict[str, Any]
     sums: dict[str, list[float]] = field(default_factory=dict)
     signals: dict[str, float] = field(default_factory=dict)
-    pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
 
 MadeT = TypeVar("MadeT")

@@ -21,9 +21,11 @@ SMALL = [
 @pytest.fixture
 def train(monkeypatch, tmp_path, shards):  # noqa: F811
     """The exit code of a small training, with more words on its command line."""
-    words = ["--data", shards[1] / "train", "--out", tmp_path / "run", "--device", "cpu", "--steps", 7]
+    words = ["--out", tmp_path / "run", "--device", "cpu", "--steps", 7]
     words += [word for assignment in SMALL for word in ("--set", assignment)]
-    return lambda *more: run(monkeypatch, "train", "videomae-tiny", *words, *more)
+    return lambda *more, data=shards[1] / "train": run(
+        monkeypatch, "train", "videomae-tiny", "--data", data, *words, *more
+    )
 
 
 def test_saving_and_keeping_are_options_and_damage_is_one_line(train, tmp_path, capsys, caplog):
@@ -56,7 +58,7 @@ def test_less_than_one_is_a_wrong_command_line(train, option):
 def test_a_split_at_a_url_trains_the_same_model(train, tmp_path, shards):  # noqa: F811
     assert train("--steps", 2) == 0
     with serving(shards[1]) as server:
-        assert train("--steps", 2, "--out", tmp_path / "url", "--data", f"{server.url}/train") == 0
+        assert train("--steps", 2, "--out", tmp_path / "url", data=f"{server.url}/train") == 0
     here, there = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "url"))
     assert here.keys() == there.keys()
     assert all(torch.equal(here[name], there[name]) for name in here)
