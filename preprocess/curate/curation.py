@@ -27,7 +27,8 @@ from maskstream.shards.members.text import JSON
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.local_files import publishing
 
-from .measures import PART_BYTES, SIGNALS, Floats, Measures, UInt8s, measure
+from .measures import SIGNALS, Floats, Measures, UInt8s, measure
+from .prints import PART_BYTES
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]

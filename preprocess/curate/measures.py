@@ -3,13 +3,6 @@
 A picture is read whole. Of a clip the keyframes are decoded for signals, and the frames that others are predicted from
 for hashes; both decode without the frames between them. What was measured is kept beside the split, a file a shard, so
 a killed run goes on, and a changed split is measured where it changed.
-
-A perceptual hash has two parts of 256 bits. Waves: whether 16 x 16 coefficients of the discrete cosine transform of a
-frame's luma at 64 x 64, without the constant ones, are above their median (as in PDQ: Facebook, The TMK+PDQF
-Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm, 2019). They hold when a frame is coded again. Slopes:
-whether luma at 12 x 12 rises from cell to cell, to the right and down. They hold when a part of it is covered. Each
-frame has three hashes: of the whole, of its middle (nine tenths of each side), which is that of a cropped copy,
-and of the mirrored whole.
 """
 
 import os
@@ -40,7 +33,16 @@ from maskstream.shards.members.text import TEXT
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.stores.local_files import publishing
 
-from .prints import MOST_SOUND_S, RATE, shown_levels, sound_hashes, text_hash
+from .prints import (
+    MOST_SOUND_S,
+    PART_BYTES,
+    RATE,
+    picture_hashes,
+    shown_levels,
+    small_luma,
+    sound_hashes,
+    text_hash,
+)
 
 UInt8s = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -64,11 +66,6 @@ SIGNALS: Mapping[str, str] = {
 """What is measured of each sample."""
 VERSION = 3
 """It is raised when a signal or a hash changes."""
-PART_BYTES = 32
-_SIDE, _WAVES, _CELLS, _SLOPES = 64, 16, 12, 128
-_STEEP, _STEEP_SHARE = 2.0, 0.5
-"""Where fewer slopes are this steep, in levels, they would be noise: the waves stand in their place."""
-_MIDDLE = 0.05
 _FLAT = 4.0
 """Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""
 _DARK, _UNCHANGED = 24.0, 0.5
@@ -314,7 +311,7 @@ def _of_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     known = known_signals(width, height, int(component.size[number]), seconds)
     frames = _frames_of(manifest, number, name)
     shown = _moments_of(manifest, number, name) if is_clip else [(0.0, _luma(frames[0]))]
-    hashed = [(time, *_hashes_of(luma)) for time, luma in shown if float(luma.std()) >= _FLAT]
+    hashed = [(time, *picture_hashes(luma)) for time, luma in shown if float(luma.std()) >= _FLAT]
     times, *hashes = zip(*hashed, strict=True) if hashed else ((), *[()] * len(_HASHES))
     columns = {name: b"".join(one) for name, one in zip(_HASHES, hashes, strict=True)}
     return {
@@ -436,7 +433,7 @@ def _look(pixels: UInt8s) -> _Look:
             "borders": _borders(luma),
             "dark": float(_percentile(levels, 0.99) < _DARK),
         },
-        luma=_small(luma),
+        luma=small_luma(luma),
     )
 
 
@@ -478,32 +475,6 @@ def _percentile(counts: npt.NDArray[np.int64], share: float) -> float:
     place = share * (int(until[-1]) - 1)
     low, high = (int(np.searchsorted(until, at, side="right")) for at in (int(place), -int(-place // 1)))
     return low + (high - low) * (place % 1)
-
-
-def _small(luma: UInt8s) -> npt.NDArray[np.float32]:
-    """Luma float32 (64, 64), averaged over area."""
-    return np.asarray(cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _hashes_of(luma: UInt8s) -> tuple[bytes, bytes, bytes]:
-    """The hashes of a frame by its luma, in the order of _HASHES."""
-    height, width = luma.shape[:2]
-    top, left = round(height * _MIDDLE), round(width * _MIDDLE)
-    small = _small(luma)
-    views = (small, _small(luma[top : height - top, left : width - left]), np.ascontiguousarray(small[:, ::-1]))
-    whole, middle, mirrored = map(_hash, views)
-    return whole, middle, mirrored
-
-
-def _hash(luma: npt.NDArray[np.float32]) -> bytes:
-    """The waves and the slopes of luma float32 (64, 64)."""
-    coefficients = cv2.dct(luma)[1 : _WAVES + 1, 1 : _WAVES + 1]
-    waves = np.packbits(coefficients > np.median(coefficients)).tobytes()
-    cells = np.asarray(cv2.resize(luma, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA))
-    slopes = np.stack([np.diff(cells, axis=axis).reshape(-1)[:_SLOPES] for axis in (1, 0)])
-    if (np.abs(slopes) > _STEEP).mean() < _STEEP_SHARE:
-        return waves + waves
-    return waves + np.packbits(slopes > 0).tobytes()
 
 
 def _borders(luma: UInt8s) -> float:

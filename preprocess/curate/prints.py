@@ -1,7 +1,15 @@
-"""Hashes of sounds and texts, of 256 bits as those of pictures are, so that copies of all are searched alike.
+"""Hashes of pictures, sounds and texts, of 256 bits, so that copies of all are searched alike.
+
+The hash of a picture has two parts of 256 bits. Waves: whether 16 x 16 coefficients of the discrete cosine transform of
+a frame's luma at 64 x 64, without the constant ones, are above their median (as in PDQ: Facebook, The TMK+PDQF
+Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm, 2019). They hold when a frame is coded again. Slopes:
+whether luma at 12 x 12 rises from cell to cell, to the right and down. They hold when a part of it is covered. Each
+frame has three hashes: of the whole, of its middle (nine tenths of each side), which is that of a cropped copy, and of
+the mirrored whole.
 
 A sound is hashed by seconds that overlap: the signs of a cosine transform of its levels in halves of semitones, as of a
 picture.
+
 A text has one hash: each bit is a bit of the least of its pieces of five letters, in one of 256 orders (Li and König,
 b-Bit Minwise Hashing, 2010). Two texts that share a part J of their pieces differ in 128 (1 - J) bits.
 """
@@ -16,6 +24,13 @@ import numpy.typing as npt
 UInt8s = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
+PART_BYTES = 32
+"""Of a part of a hash."""
+_SIDE, _WAVES, _CELLS, _SLOPES = 64, 16, 12, 128
+_STEEP, _STEEP_SHARE = 2.0, 0.5
+"""Where fewer slopes are this steep, in levels, they would be noise: the waves stand in their place."""
+_MIDDLE = 0.05
+
 RATE = 8000
 """Of the sounds that are hashed, in hertz."""
 _HOP, _WINDOW, _LONG = 500, 2048, 16
@@ -25,6 +40,32 @@ MOST_SOUND_S = 512
 """Of a longer sound the rest is not hashed."""
 _SILENT = 1e-5
 _LETTERS = 5
+
+
+def small_luma(luma: UInt8s) -> npt.NDArray[np.float32]:
+    """Luma float32 (64, 64), averaged over area."""
+    return np.asarray(cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def picture_hashes(luma: UInt8s) -> tuple[bytes, bytes, bytes]:
+    """The hashes of a frame by its luma, uint8 (H, W): of the whole, its middle and the mirrored whole."""
+    height, width = luma.shape[:2]
+    top, left = round(height * _MIDDLE), round(width * _MIDDLE)
+    small = small_luma(luma)
+    views = (small, small_luma(luma[top : height - top, left : width - left]), np.ascontiguousarray(small[:, ::-1]))
+    whole, middle, mirrored = map(_hash, views)
+    return whole, middle, mirrored
+
+
+def _hash(luma: npt.NDArray[np.float32]) -> bytes:
+    """The waves and the slopes of luma float32 (64, 64)."""
+    coefficients = cv2.dct(luma)[1 : _WAVES + 1, 1 : _WAVES + 1]
+    waves = np.packbits(coefficients > np.median(coefficients)).tobytes()
+    cells = np.asarray(cv2.resize(luma, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA))
+    slopes = np.stack([np.diff(cells, axis=axis).reshape(-1)[:_SLOPES] for axis in (1, 0)])
+    if (np.abs(slopes) > _STEEP).mean() < _STEEP_SHARE:
+        return waves + waves
+    return waves + np.packbits(slopes > 0).tobytes()
 
 
 def sound_hashes(samples: Floats) -> tuple[Floats, UInt8s, UInt8s]:

@@ -1,5 +1,6 @@
 """`maskstream targets`: what a frozen teacher makes of a split, as shards that a loader reads beside it."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -64,12 +65,8 @@ def targets(
         device=resolved_device(device),
     )
     runner = choose_executor(executor_named(executor, workers, address), workers)
-    with job.writing():
-        if as_json:
-            run_tasks(runner, write_targets, job.tasks, job, Progress(), phase="targets", unit="samples")
-        else:
-            with ProgressBar() as shown:
-                run_tasks(runner, write_targets, job.tasks, job, shown, phase="targets", unit="samples")
+    with job.writing(), nullcontext(Progress()) if as_json else ProgressBar() as shown:
+        run_tasks(runner, write_targets, job.tasks, job, shown, phase="targets", unit="samples")
     folder, counts = str(job.output.location), job.counts()
     line = f"wrote targets of {counts['samples']:,} samples to {folder}, {counts['bytes'] / 1e6:,.1f} MB"
     tell({"folder": folder, "weights": job.checksum, **counts}, [line], as_json)
