@@ -105,6 +105,10 @@ CUTS = {
         *(*CLIP, "model.width=48", "model.depth=1", "model.heads=4", "model.predictor_width=24"),
         *("model.predictor_depth=1", "model.predictor_heads=2"),
     ),
+    "vjepa21": (
+        *(*CLIP, "model.width=48", "model.depth=2", "model.levels=2", "model.heads=4", "model.predictor_width=24"),
+        *("model.predictor_depth=1", "model.predictor_heads=2"),
+    ),
     "salt": (
         *(*CLIP, "model.width=48", "model.depth=1", "model.heads=4", "model.predictor_width=24"),
         *("model.predictor_depth=1", "model.predictor_heads=2", "model.teacher=null", "model.autoencoder.width=24"),

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from maskstream.pipelines import Loader, Split, mix
-from maskstream.pipelines.masks import Linear, Random, TargetBlocks
+from maskstream.pipelines.masks import Linear, MultiBlock, Piecewise, Random, TargetBlocks
 from maskstream.pipelines.masks.core import Draw, TokenGrid
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.modalities.image.batch import IMAGENET_MEAN, IMAGENET_STD, ImageBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.rng import Place
 from maskstream.preprocess import make_shards
 from maskstream.shards.checksummed import add_checksum, read_checksummed
@@ -23,6 +24,7 @@ from maskstream.shards.errors import ResumeError
 from maskstream.train import Trainer, load_model
 from maskstream.train.core.export import FileSum
 from maskstream.train.papers.jepa.clips import VideoJepaConfig
+from maskstream.train.papers.jepa.dense import DenseJepaConfig
 from maskstream.train.papers.jepa.model import ImageJepaConfig
 from maskstream.train.recipes import chosen_recipe
 
@@ -368,3 +370,82 @@ def test_one_model_of_pictures_and_videos_whose_weights_follow_a_law_goes_on_bit
         trained(tmp_path / "parts", until)
     one, other = (load_model(tmp_path / n / "model.safetensors").state_dict() for n in ("whole", "parts"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def turned_in_pairs(x, places, grid):
+    """The channels of heads (heads, L, d) turned by the time, row and column of their tokens, as complex numbers."""
+    own = x.shape[-1] // len(grid) // 2
+    parts = []
+    for axis, place in enumerate(np.unravel_index(places.numpy(), grid)):
+        plane = torch.view_as_complex(
+            x[..., 2 * own * axis : 2 * own * (axis + 1)].unflatten(-1, (own, 2)).contiguous()
+        )
+        angle = torch.from_numpy(place).double()[:, None] * 10000.0 ** (-torch.arange(own).double() / own)
+        parts.append(torch.view_as_real(plane * torch.polar(torch.ones_like(angle), angle)).flatten(-2))
+    return torch.cat((*parts, x[..., 2 * own * len(grid) :]), dim=-1)
+
+
+def plain_turned_block(x, block, heads, places):
+    q, k, v = (
+        one.unflatten(1, (heads, -1)).transpose(0, 1) for one in block.attention.qkv(block.norm1.of[0](x)).chunk(3, 1)
+    )
+    q, k = (turned_in_pairs(one, places, CLIP.shape) for one in (q, k))
+    seen = torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1) @ v
+    x = x + block.attention.out(seen.transpose(0, 1).flatten(1))
+    return x + block.mlp.down(F.gelu(block.mlp.up(block.norm2.of[0](x))))
+
+
+def plain_levels(encoder, cubes, places, heads, every):
+    """What every `every`-th block makes of tokens, with norms of their own."""
+    x, made, norms = encoder.embed(cubes), [], [*encoder.norms, encoder.stack.norm]
+    for number, block in enumerate(encoder.stack.blocks):
+        x = plain_turned_block(x, block, heads, places)
+        if number % every == every - 1:
+            made.append(norms[len(made)].of[0](x))
+    return made
+
+
+def test_v_jepa_2_1_predicts_visible_tokens_too_by_their_distance():
+    """Beside plain loops over rows. So is the authors' own code (docs/papers/v-jepa-2.md)."""
+    c = DenseJepaConfig(
+        width=32, depth=4, heads=2, predictor_width=28, predictor_depth=2, predictor_heads=2, masks=2, levels=2,
+        distance="l1", context=Piecewise(points=((0.0, 0.0), (1.0, 0.5))),
+    )  # fmt: skip
+    model = c.build({"video": CLIP})
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    model = model.double()
+    rng = torch.Generator().manual_seed(0)
+    video = torch.randint(256, (1, 6, 16, 16, 3), dtype=torch.uint8, generator=rng).expand(2, -1, -1, -1, -1)
+    draws = [Draw.of(0, 0, f"sample {i}", 0, Place(), cues=Draw(rng=None).cues) for i in range(2)]
+    mask = Padded(mask=MultiBlock(blocks=2, scale=(0.3, 0.6))).draw(CLIP, draws)
+    assert len(set(mask.n_visible.tolist())) > 1, "rows of several lengths"
+    batch = VideoBatch(key=["a", "b"], label=torch.zeros(2), video=video, mask=mask, flow=None, pts_s=torch.zeros(2, 6))
+    model.follow(0, 2)
+    assert float(model.share) == 0.25
+    own, p, hidden, context = model.tokens.inputs(model.tokens.split(video)).double(), model.predictor, [], []
+    for row in range(2):
+        seen, asked = (~mask.masked[row]).nonzero()[:, 0], mask.target[row, : int(mask.n_target[row])]
+        with torch.no_grad():
+            known = plain_levels(model.teacher, own[row], torch.arange(48), 2, 2)
+            known = torch.cat([F.layer_norm(one, (32,)) for one in known], dim=1)
+        read = torch.cat(plain_levels(model.encoder, own[row, seen], seen, 2, 2), dim=1)
+        x = torch.cat((p.bridge(read), p.mask_tokens[row].expand(len(asked), -1)))
+        for block in p.stack.blocks:
+            x = plain_turned_block(x, block, 2, torch.cat((seen, asked)))
+        x = p.stack.norm.of[0](x)
+        hidden.append((p.head(x[len(seen) :]) - known[asked]).abs().mean())
+        at = np.stack(np.unravel_index(np.arange(48), CLIP.shape), axis=1)
+        far = torch.tensor([min(np.linalg.norm(at[i] - at[j]) for j in asked) for i in seen])
+        context.append(((p.own_head(x[: len(seen)]) - known[seen]).abs().mean(1) / far.sqrt()).mean())
+    found = model.loss(batch).loss()
+    expected = torch.stack(hidden).mean() + 0.25 * torch.stack(context).mean()
+    assert abs(found - expected) < 1e-6, "distances are float32"
+    names = [name for name, _ in model.named_parameters() if not name.startswith("teacher")]
+    ours, theirs = (torch.autograd.grad(one, [model.get_parameter(n) for n in names]) for one in (found, expected))
+    for name, one, other in zip(names, ours, theirs, strict=True):
+        assert (one - other).abs().max() < 1e-6, name
+    last = plain_levels(model.teacher, own[0], torch.arange(48), 2, 2)[-1]
+    assert (model.token_features(batch)[0] - last).abs().max() < 1e-9

@@ -18,9 +18,10 @@ from maskstream.train.nn.transformer import Stack, Turns
 
 from .model import Jepa, JepaConfig
 
-ClipPlaces = Literal["added", "turned"]
+ClipPlaces = Literal["added", "turned", "turned in pairs"]
 """How the time, row and column of a token get into a model of clips: as vectors that are "added" to its embedding, as
-in V-JEPA, or as angles by which queries and keys are "turned", as in V-JEPA 2.
+in V-JEPA, or as angles by which queries and keys are "turned", as in V-JEPA 2; "turned in pairs", as in V-JEPA 2.1, has
+one angle for both channels of a plane.
 """
 
 
@@ -33,7 +34,7 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
     def __post_init__(self) -> None:
         JepaConfig.__post_init__(self)
         self.need_choices(places=ClipPlaces)
-        for part in ("", "predictor_") if self.places == "turned" else ():
+        for part in () if self.places == "added" else ("", "predictor_"):
             channels = getattr(self, f"{part}width") // getattr(self, f"{part}heads")
             if channels < 6 or channels % 2:
                 raise ValueError(f"a head turns an even number of 6 channels or more, got {channels}; use fewer heads")
@@ -64,7 +65,7 @@ class ClipEncoder(nn.Module):
         c = config
         self.embed = nn.Linear(tokens.n_inputs, c.width)
         self.places = _places(c.places, tokens.grid, c.width, c.heads)
-        self.stack = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps, rotary=c.places == "turned")
+        self.stack = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps, rotary=c.places != "added")
 
     def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
         """See VisibleEncoder."""
@@ -82,10 +83,10 @@ class ClipPredictor(nn.Module):
     def __init__(self, config: VideoJepaConfig, tokens: TokenKind[VideoBatch]) -> None:
         super().__init__()
         c, width = config, config.predictor_width
-        self.bridge = nn.Linear(c.width, width)
+        self.bridge: nn.Module = nn.Linear(c.width, width)
         self.mask_tokens = nn.Parameter(torch.zeros(c.masks, width))
         self.places = _places(c.places, tokens.grid, width, c.predictor_heads)
-        turned = c.places == "turned"
+        turned = c.places != "added"
         self.stack = Stack(c.predictor_depth, width, c.predictor_heads, c.mlp_ratio, c.eps, rotary=turned)
         self.head = nn.Linear(width, c.width)
 
@@ -93,16 +94,24 @@ class ClipPredictor(nn.Module):
         self, encoded: list[Tensor], visible: list[Tensor], target: list[Tensor], valid: Tensor | None = None
     ) -> list[Tensor]:
         """See TokenDecoder."""
-        seen, count = self.bridge(encoded[0]), target[0].shape[1]
+        return [self.head(self._blocks(encoded[0], visible[0], target[0], valid, last=target[0].shape[1]))]
+
+    def _blocks(
+        self, encoded: Tensor, visible: Tensor, target: Tensor, valid: Tensor | None, last: int | None = None
+    ) -> Tensor:
+        """What the blocks make of visible tokens and targets, or of the last tokens alone."""
+        seen = self.bridge(encoded)
         which = torch.arange(len(seen), device=seen.device) % len(self.mask_tokens)
-        asked = self.mask_tokens[which].to(seen.dtype)[:, None].expand(-1, count, -1)
+        asked = self.mask_tokens[which].to(seen.dtype)[:, None].expand(-1, target.shape[1], -1)
         mask = None if valid is None else valid[:, None, None, :]
-        x, index = torch.cat((seen, asked), dim=1), torch.cat((visible[0], target[0]), dim=1)
-        return [self.head(_at_places(self.stack, x, self.places, index, mask, last=count))]
+        x, index = torch.cat((seen, asked), dim=1), torch.cat((visible, target), dim=1)
+        return _at_places(self.stack, x, self.places, index, mask, last=last)
 
 
 def _places(kind: ClipPlaces, grid: tuple[int, ...], width: int, heads: int) -> AddedPlaces | RotaryPlaces:
-    return AddedPlaces(grid, width) if kind == "added" else RotaryPlaces(grid, width // heads)
+    if kind == "added":
+        return AddedPlaces(grid, width)
+    return RotaryPlaces(grid, width // heads, pairs=kind == "turned in pairs")
 
 
 def _at_places(
@@ -140,16 +149,18 @@ class RotaryPlaces(nn.Module):
     to an even number, for each axis, and none for those that are left over.
 
     Channels 2i and 2i + 1 are turned in one plane, but by the entries 2i and 2i + 1 of a list of frequencies that is
-    there twice: an oversight of the authors' code, which says so, that all their weights were trained with.
+    there twice: an oversight of the authors' code, which says so, that all their weights were trained with. pairs: by
+    one frequency for both, as in the code of V-JEPA 2.1.
     """
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, grid: tuple[int, ...], channels: int) -> None:
+    def __init__(self, grid: tuple[int, ...], channels: int, *, pairs: bool = False) -> None:
         super().__init__()
         own = 2 * (channels // len(grid) // 2)
-        rates = torch.pow(10000.0, -torch.arange(own // 2, dtype=torch.float64) / (own / 2)).repeat(2)
+        rates = torch.pow(10000.0, -torch.arange(own // 2, dtype=torch.float64) / (own / 2))
+        rates = rates.repeat_interleave(2) if pairs else rates.repeat(2)
         places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in grid))
         angles = (places[:, :, None] * rates).flatten(1)
         angles = F.pad(angles, (0, channels - angles.shape[1]))

@@ -157,8 +157,8 @@ class Jepa(Model[BatchT]):
         index, valid, weight = blocks_of(mask)
         known = self.known(batch, data).repeat_interleave(self.config.masks, dim=0)
         error = self.distance(self.predict(data, mask), gather_tokens(known, index.flatten(1)))
-        counts, real = (weight * valid).flatten(1), valid.flatten(1).sum(dim=1, keepdim=True)
-        return Losses(parts={"prediction": weighted(error, counts.to(error.dtype) / real.clamp_min(1))})
+        counts = (weight * valid).flatten(1).to(error.dtype)
+        return Losses(parts={"prediction": weighted(error, counts / of_rows(valid.flatten(1)))})
 
     def distance(self, made: Tensor, wanted: Tensor) -> Tensor:
         """The distance of each token, float32 (B, M)."""
@@ -189,6 +189,11 @@ class Jepa(Model[BatchT]):
 
     def predict(self, data: Tensor, mask: MaskBatch) -> Tensor:
         """The predictions of the tokens of all blocks, one block after the other: (B, P * K, D)."""
+        made = self._predicted(data, mask)[0]
+        return made.reshape(len(mask.visible), -1, made.shape[-1])
+
+    def _predicted(self, data: Tensor, mask: MaskBatch) -> list[Tensor]:
+        """What the predictor makes of each block: (B * P, K, D) first."""
         index, valid, _ = blocks_of(mask)
         seen = gather_tokens(self.tokens.split(data), mask.visible)
         real = None if mask.n_visible is None else mask.visible_valid
@@ -198,8 +203,7 @@ class Jepa(Model[BatchT]):
         read = None
         if mask.n_visible is not None:
             read = torch.cat((mask.visible_valid.repeat_interleave(blocks, dim=0), valid.flatten(0, 1)), dim=1)
-        made: list[Tensor] = self.predictor([encoded], [visible], [index.flatten(0, 1)], valid=read)
-        return made[0].reshape(len(seen), -1, made[0].shape[-1])
+        return cast(list[Tensor], self.predictor([encoded], [visible], [index.flatten(0, 1)], valid=read))
 
     @torch.no_grad()
     def reconstructed(self, batch: BatchT) -> BatchT:
@@ -254,6 +258,11 @@ class Jepa(Model[BatchT]):
         """What an encoder makes of all tokens: (B, N, D)."""
         index = torch.arange(self.tokens.n_tokens, device=data.device).expand(data.shape[0], -1)
         return cast(Tensor, encoder(self.tokens.inputs(self.tokens.split(data)), index))
+
+
+def of_rows(valid: Tensor) -> Tensor:
+    """How many entries of each row of `valid` bool (B, M) are real, at least 1: (B, 1)."""
+    return valid.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 def blocks_of(mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:

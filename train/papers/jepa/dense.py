@@ -1,0 +1,151 @@
+"""V-JEPA 2.1 (Mur-Labadia et al., 2026): V-JEPA 2 that predicts visible tokens too, at several depths of the encoder.
+
+V-JEPA 2 asks nothing of what the encoder makes of visible tokens, so these need not say what stands at their places.
+Here the predictor says it as well, and a visible token counts the more, the nearer it is to a hidden one. Predictions
+and targets are those of several blocks of the encoder, not of the last alone.
+
+Shapes: B samples, N tokens, V of them visible, D the encoder's width, L levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from maskstream.pipelines.masks import MaskBatch, Piecewise
+from maskstream.pipelines.masks.laws.progress import ProgressLaw
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.train.core.model import Grids, Losses, weighted, widen
+from maskstream.train.nn.grid import gather_tokens
+from maskstream.train.nn.masked_autoencoder import TokenKind
+from maskstream.train.nn.transformer import Norms
+
+from .clips import ClipEncoder, ClipPlaces, ClipPredictor, RotaryPlaces, VideoJepa, VideoJepaConfig
+from .model import of_rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseJepaConfig(VideoJepaConfig):
+    """The sizes of a JEPA of clips that predicts all tokens.
+
+    levels: of how many blocks of the encoder features are predicted: the last of each of so many equal parts of its
+    depth. context: the factor of the loss of visible tokens, a law of the run's progress.
+    """
+
+    places: ClipPlaces = "turned in pairs"
+    levels: int = 4
+    context: ProgressLaw = field(default_factory=lambda: Piecewise(points=((0.05, 0.0), (0.1, 0.5))))
+
+    def __post_init__(self) -> None:
+        VideoJepaConfig.__post_init__(self)
+        self.need_least("levels")
+        if self.depth % self.levels:
+            raise ValueError(f"levels divide the depth of the encoder, got levels={self.levels} and depth={self.depth}")
+
+    def make(self, grids: Grids) -> DenseJepa:
+        """See ModelConfig."""
+        return DenseJepa(self, grids)
+
+
+class DenseJepa(VideoJepa):
+    """The model of V-JEPA 2.1."""
+
+    share: Tensor
+    """The factor of the loss of visible tokens in the next step, a float32 scalar."""
+    at: Tensor
+    """The time, row and column of each token, float32 (N, 3)."""
+
+    def __init__(self, config: DenseJepaConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.register_buffer("share", torch.tensor(float(config.context.at(0.0))))
+        places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float32) for n in self.tokens.grid))
+        self.register_buffer("at", places, persistent=False)
+
+    @property
+    def dense(self) -> DenseJepaConfig:
+        """Its config."""
+        assert isinstance(self.config, DenseJepaConfig)
+        return self.config
+
+    def _parts(self) -> tuple[nn.Module, nn.Module]:
+        return LevelEncoder(self.dense, self.tokens), LevelPredictor(self.dense, self.tokens)
+
+    def follow(self, step: int, steps: int) -> None:
+        """See Model: the teacher, and the factor of the next step."""
+        super().follow(step, steps)
+        self.share.fill_(self.dense.context.at(min((step + 1) / steps, 1.0)))
+
+    def loss(self, batch: VideoBatch) -> Losses:
+        """That of V-JEPA 2 at all levels, and that of visible tokens."""
+        data, mask = self.tokens.of(batch)
+        known = self.known(batch, data).repeat_interleave(self.config.masks, dim=0)
+        hidden, seen = self._predicted(data, mask)
+        error = self.distance(hidden, gather_tokens(known, mask.target))
+        counts = (mask.weight * mask.target_valid).to(error.dtype) / of_rows(mask.target_valid)
+        own = self.distance(seen, gather_tokens(known, mask.visible)) / self.apart(mask).sqrt()
+        real = mask.visible_valid.to(own.dtype) / of_rows(mask.visible_valid)
+        return Losses(parts={"prediction": weighted(error, counts), "context": weighted(own * self.share, real)})
+
+    def apart(self, mask: MaskBatch) -> Tensor:
+        """How far each visible token is from the nearest target, in tokens: float32 (B, V)."""
+        seen, asked = self.at[mask.visible], self.at[mask.target]
+        far = torch.cdist(seen, asked, compute_mode="donot_use_mm_for_euclid_dist")
+        return far.masked_fill(~mask.target_valid[:, None], torch.inf).amin(dim=2).clamp_min(1)
+
+    def normalised(self, found: Tensor) -> Tensor:
+        """See Jepa: each level by itself."""
+        return torch.cat([super(DenseJepa, self).normalised(one) for one in found.chunk(self.dense.levels, -1)], dim=-1)
+
+    @torch.no_grad()
+    def targets(self, data: Tensor) -> Tensor:
+        """What the teacher makes of all tokens at all levels, each normalised: (B, N, L * D)."""
+        return self.normalised(widen(super()._encode(self.teacher, data)))
+
+    def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
+        return super()._encode(encoder, data)[..., -self.config.width :]
+
+
+class LevelEncoder(ClipEncoder):
+    """A ClipEncoder that gives what several of its blocks make of tokens, each with a norm of its own: (B, V, L * D),
+    the last block's at the end.
+    """
+
+    def __init__(self, config: DenseJepaConfig, tokens: TokenKind[VideoBatch]) -> None:
+        super().__init__(config, tokens)
+        self.norms = nn.ModuleList(Norms(config.width, config.eps) for _ in range(config.levels - 1))
+
+    def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
+        """See VisibleEncoder."""
+        mask = None if valid is None else valid[:, None, None, :]
+        x, turns = self.embed(inputs), None
+        if isinstance(self.places, RotaryPlaces):
+            turns = self.places(visible)
+        else:
+            x = x + self.places(visible)
+        norms, made = [*self.norms, self.stack.norm], list[Tensor]()
+        for number, block in enumerate(self.stack.blocks, start=1):
+            x = block(x, mask, turns=turns)
+            if number % (len(self.stack.blocks) // len(norms)) == 0:
+                made.append(norms[len(made)](x))
+        return torch.cat(made, dim=-1)
+
+
+class LevelPredictor(ClipPredictor):
+    """Predicts all levels of targets (B, M, L * D), and of visible tokens (B, V, L * D) by a head of its own."""
+
+    def __init__(self, config: DenseJepaConfig, tokens: TokenKind[VideoBatch]) -> None:
+        super().__init__(config, tokens)
+        c, made = config, config.levels * config.width
+        if c.levels > 1:
+            self.bridge = nn.Sequential(nn.Linear(made, c.width), nn.GELU(), nn.Linear(c.width, c.predictor_width))
+        self.head, self.own_head = (nn.Linear(c.predictor_width, made) for _ in range(2))
+
+    def forward(
+        self, encoded: list[Tensor], visible: list[Tensor], target: list[Tensor], valid: Tensor | None = None
+    ) -> list[Tensor]:
+        """See TokenDecoder; the visible tokens after the targets."""
+        made = self._blocks(encoded[0], visible[0], target[0], valid)
+        seen, asked = made.tensor_split([visible[0].shape[1]], dim=1)
+        return [self.head(asked), self.own_head(seen)]
