@@ -104,37 +104,39 @@ def codec_flow(
     crop: Crop,
     *,
     source: tuple[int, int],
-    size: int,
+    size: int | tuple[int, int],
     cell: int = 8,
     steps: int = 1,
     frames: npt.NDArray[np.int64] | None = None,
     clip: npt.NDArray[np.uint8] | None = None,
     cuts: npt.NDArray[np.bool_] | None = None,
 ) -> ClipFlow:
-    """The backward flow of a clip of size x size pixels, in cells of about `cell` x `cell` pixels.
+    """The backward flow of a clip of size x size pixels, or of `size` = (height, width), in cells of about
+    `cell` x `cell` pixels.
 
     vectors: the result of `motion_vectors` for each of the T sampled frames (that of the first is unused), or the flow
     that is stored of it; with `steps` above 1 of all frames that lead to them, so many for each pair. crop: the clip's
     crop of frames of `source` = (width, height) pixels; the vectors are cropped, scaled and mirrored with it.
     frames: the T frame numbers; a frame that repeats the one before it has flow 0. clip: the clip's pixels, uint8
-    (T, size, size, 3). A pair without any vector gets DIS flow from these pixels; without `clip` it gets the flow of
+    (T, height, width, 3). A pair without any vector gets DIS flow from these pixels; without `clip` it gets the flow of
     the pair before it. cuts: bool (T-1,), the pairs between which a scene ends, as far as that is known; there is
     nothing to search. Raises ValueError if a vector or the crop lies outside `source`, or if shapes differ.
     """
     width, height = source
+    rows, columns = (size, size) if isinstance(size, int) else size
     pairs = (len(vectors) - 1) // steps
     if crop.x < 0 or crop.y < 0 or crop.x + crop.width > width or crop.y + crop.height > height:
         raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels; pass the frames' size as source")
-    if clip is not None and clip.shape[:3] != (pairs + 1, size, size):
-        raise ValueError(f"for these vectors clip is uint8 ({pairs + 1}, {size}, {size}, 3), got shape {clip.shape}")
-    flow = np.empty((pairs, *grid_shape(size, size, cell), 2), dtype=np.float32)
+    if clip is not None and clip.shape[:3] != (pairs + 1, rows, columns):
+        raise ValueError(f"for these vectors clip is uint8 ({pairs + 1}, {rows}, {columns}, 3), got shape {clip.shape}")
+    flow = np.empty((pairs, *grid_shape(rows, columns, cell), 2), dtype=np.float32)
     valid, known = np.empty(flow.shape[:3], dtype=np.bool_), np.empty(pairs, dtype=np.bool_)
     numbers = np.arange(pairs + 1) if frames is None else frames
     window = Window(
         grid=unit_grid(width, height),
         crop=(crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT),
         mirrored=crop.flip,
-        scale=(size / crop.width * (-1 if crop.flip else 1), size / crop.height),
+        scale=(columns / crop.width * (-1 if crop.flip else 1), rows / crop.height),
     )
     fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in vectors[1:]])
     stored, places = stored_planes(vectors[1:], window.grid)

@@ -203,7 +203,7 @@ class Codec(SampleFlow):
             clip.crop,
             steps=steps,
             source=clip.source,
-            size=clip.pixels.shape[1],
+            size=(clip.pixels.shape[1], clip.pixels.shape[2]),
             cell=self.cell,
             frames=clip.frames,
             clip=clip.pixels,

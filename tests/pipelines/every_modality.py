@@ -47,14 +47,13 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.kept import OwnMemory
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource
-from maskstream.preprocess.encode.image_text.encoder import ImageTokenEncoder
-from maskstream.preprocess.encode.text.encoder import TokenEncoder
+from maskstream.preprocess.encode.encoder import Encoder, attached_to
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 
 from .modalities.mesh.small_simulations import mesh_rows
-from .modalities.packed.small_kinds import video_sample
+from .modalities.packed.small_kinds import WITH_ENERGY, video_sample
 from .small_media import (
     SAMPLES,
     SHARD_SIZES,
@@ -86,7 +85,7 @@ class Modality:
     component: str
     source: Callable[[Split], BatchSource[Any, Any, Any, Any]]
     rows: Callable[[Any], list[list[Any]]] = sample_rows
-    encoder: Callable[[], TokenEncoder | ImageTokenEncoder] | None = None
+    encoder: Callable[[], Encoder] | None = None
     shards: str = ""
 
 
@@ -100,11 +99,11 @@ class Littered(OwnMemory):
 
 
 def write_split(modality: str, folder: Path, samples: Callable[[Path], list[Sample]] | None = None) -> Path:
-    """A finished split of the modality's samples, or of those that `samples` makes, in shards of odd sizes."""
+    """A finished split of the samples of LOADERS, or of those that `samples` makes, in shards of odd sizes."""
     raw, out = folder / "raw", folder / "split"
     raw.mkdir(parents=True)
     out.mkdir()
-    left = iter((samples or MODALITIES[modality].samples)(raw))
+    left = iter((samples or LOADERS[modality].samples)(raw))
     shards = [[next(left) for _ in range(size)] for size in SHARD_SIZES]
     records = [write_shard(out / f"t-{i:06d}.tar", shard) for i, shard in enumerate(shards)]
     finish_split(out, described(modality, out), records, [])
@@ -113,10 +112,11 @@ def write_split(modality: str, folder: Path, samples: Callable[[Path], list[Samp
 
 def described(modality: str, folder: Path) -> DatasetInfo:
     """What dataset.json says of a split in a folder, where the files that lie beside it are written."""
-    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
-    if (make := MODALITIES[modality].encoder) is None:
+    of, names = LOADERS[modality].shards or modality, ("a", "b")
+    info = DatasetInfo(dataset="t", split="train", modality=of, profile="train", label_names=names)
+    if (make := LOADERS[modality].encoder) is None:
         return info
-    for name, data in make().attached.items():
+    for name, data in attached_to(make()).items():
         (folder / name).write_bytes(data)
     return replace(info, settings={"encoder": make().to_dict(defaults=True)})
 
@@ -174,10 +174,10 @@ PACKED: dict[str, Any] = {
 
 PACKED_CLIPS: dict[str, Any] = {
     "native": augment.Native(patch=8, tubelet=2, least=16, most=64, scale=(0.5, 1.0)),
-    "mask": masks.Tube(ratio=0.75),
+    "mask": masks.ByEnergy(ratio=0.75, energy="stored"),
     "row_tokens": 16,
     "scaling": 0.2,
-    "clip": VideoClip(seconds=(0.5, 1), fps=8),
+    "clip": VideoClip(seconds=(0.8, 1.6), fps=2.5),
 }
 PACKED_SOUNDS: dict[str, Any] = {
     "native": augment.Native(patch=16, least=16, most=40),
@@ -360,6 +360,7 @@ LOADERS: dict[str, Modality] = {
         loader=open_packed_clips,
         source=PackedData(**PACKED_CLIPS).source,
         component="mp4",
+        encoder=lambda: WITH_ENERGY,
         rows=packed_rows,
         shards="video",
     ),

@@ -35,7 +35,7 @@ def kind(request, tmp_path_factory):
     """A modality and the folder of its split."""
     modality = LOADERS[request.param]
     folder = tmp_path_factory.mktemp(request.param)
-    return modality, write_split(modality.shards or request.param, folder, modality.samples)
+    return modality, write_split(request.param, folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,13 @@
 """By energy: tokens are chosen by what the frame before, moved along the flow, does not tell of them."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, Scheme, TokenGrid, as_law, check_rounding
+from maskstream.pipelines.masks.laws.random import UniformCount
 
 KERNELS = ("maskstream.pipelines.masks.patterns.token_energy",)
 Keep = Literal["most", "least"]
@@ -63,6 +64,10 @@ class ByEnergy(Mask):
         """The clip and its flow, or the stored energy, and what `first` needs."""
         own = frozenset({"frames", "flow", "cuts"} if self.energy == "online" else {"energy"})
         return own if self.first is None else own | self.first.needs
+
+    def hiding(self, count: int) -> Self:
+        """The same mask of so many hidden tokens, whatever the ratio."""
+        return replace(self, ratio=UniformCount(low=count, high=count))
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, *_ = grid.need("t", "h", "w", by="ByEnergy")

@@ -173,7 +173,8 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
         masks = (self.video_mask, self.audio_mask)
-        check_energy(self.video_mask, clip, split.manifest)
+        component = component_of(split.manifest.components, ("video",), self.component).name
+        check_energy(self.video_mask, clip, split.manifest, component)
         on_device = is_on_device(self.features, self.on_device, split.device, *masks) and self.spectrogram_noise is None
         return replace(
             self,
@@ -181,7 +182,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
             statistics=self.statistics or statistics_of(split, self.features),
             augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
             flow=flow_source(self.flow, self.video_mask, clip, profile) or NONE,
-            component=component_of(split.manifest.components, ("video",), self.component).name,
+            component=component,
             sound=find_sound(split.manifest, self.sound),
             on_device=on_device,
         )

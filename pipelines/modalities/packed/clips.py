@@ -10,20 +10,24 @@ import numpy.typing as npt
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.native import Int64Array
 from maskstream.pipelines.decode.cpu import PIXELS_VERSION, decode_frames, to_rgb
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.flow import SampleFlow
+from maskstream.pipelines.masks import Cues, TokenGrid
+from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.energy import stored_energy
 from maskstream.pipelines.modalities.video.rows import (
     AroundClip,
     ClipPlan,
     clip_ranges,
+    flow_of,
     indexed_video,
     on_chroma_grid,
     read_clip,
 )
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
+from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED, GopNotes
 from maskstream.shards.media.limits import MAX_PIXELS
 from maskstream.shards.stores.base import Range
 
@@ -32,13 +36,18 @@ from .native import NativeDraws, NativeSamples, Shape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipTokensPlan(AroundClip):
-    """The clip of a component to read, whose crop becomes `shape` tokens of `patch` pixels."""
+    """The clip of a component to read, whose crop becomes `shape` tokens of `patch` pixels.
+
+    energy: whether its mask follows the stored energy. flow: what makes the flow that its mask follows.
+    """
 
     clip: ClipPlan
     component: str
     shape: Shape
     patch: int
     colour: ColourJitter | None
+    energy: bool
+    flow: SampleFlow | None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -51,22 +60,28 @@ class ClipTokensPlan(AroundClip):
         t, h, w = self.shape
         return t * h * w
 
-    def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> None:
+    def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> Cues:
         """Writes the tokens of the clip, uint8 (t * h * w, tubelet * p * p * 3); SampleError if it is bad."""
         clip, side, (t, h, w) = self.clip, self.patch, self.shape
+        size, energy = (clip.video.width, clip.video.height), None
         stats.short += clip.short
         with item.manifest.reading(item.index, self.component):
             with stats.stage("read"):
                 data = read_clip(item.manifest.store, clip.video, clip.numbers, clip.own)
             stats.read_bytes += data.size_bytes
             with stats.stage("decode"):
+                notes = data.notes(size) if self.energy or self.flow is not None else GopNotes()
+                if self.energy:
+                    energy = stored_energy(notes, clip.numbers, clip.crops[0], size, (h, w))
                 decoded = decode_frames(
                     data.header,
                     memoryview(data.fragments),
                     data.first_frame,
                     clip.numbers,
-                    size=(clip.video.width, clip.video.height),
+                    size=size,
                     packets=data.table,
+                    vectors_of=None if self.flow is None else self.flow.vectors_of(clip.numbers),
+                    stored=notes.flows,
                     whole=data.whole,
                 )
         with stats.stage("convert"):
@@ -76,6 +91,11 @@ class ClipTokensPlan(AroundClip):
                 self.colour(frames.reshape(-1, w * side, 3), item.rng("colour"))  # one picture: the same for all frames
             cubes = frames.reshape(t, -1, h, side, w, side, 3).transpose(0, 2, 4, 1, 3, 5, 6)
             out.reshape(cubes.shape)[:] = cubes
+        if self.flow is None:
+            return Cues(energy=energy)
+        with stats.stage("flow"):
+            flow = flow_of(self.flow, clip, frames, clip.crops[0], decoded, notes)
+        return Cues(frames=read_only(frames), flow=flow.vectors, cuts=flow.cuts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +103,8 @@ class NativeClips(NativeSamples):
     """The clips of a split's videos: of their own aspect, and of a drawn length where `clip` draws it.
 
     clip: with `align` of the split's profile. profile: that of the split. longest: whether a clip is as long as it can
-    be, as in validation. Raises ValueError where no clip of the lengths has whole tubelets or few enough tokens.
+    be, as in validation. flow: what makes the flow that the mask follows. Raises ValueError where no clip of the
+    lengths has whole tubelets or few enough tokens.
     """
 
     kind: ClassVar[str] = "video"
@@ -91,6 +112,7 @@ class NativeClips(NativeSamples):
     profile: str
     longest: bool
     colour: ColourJitter | None
+    flow: SampleFlow | None = None
     steps: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,8 +159,8 @@ class NativeClips(NativeSamples):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The version of the arithmetic that makes pixels."""
-        return {"pixels": PIXELS_VERSION}
+        """The version of the arithmetic that makes pixels, and what makes flow."""
+        return {"pixels": PIXELS_VERSION, **({} if self.flow is None else {"flow": self.flow.title})}
 
     @property
     def token_size(self) -> int:
@@ -208,7 +230,15 @@ class NativeClips(NativeSamples):
             draws=(),
             short=int(numbers[-1] - numbers[0]) < int(clip.offsets(video.fps)[-1]),
         )
-        return ClipTokensPlan(clip=planned, component=component, shape=shape, patch=native.patch, colour=self.colour)
+        return ClipTokensPlan(
+            clip=planned,
+            component=component,
+            shape=shape,
+            patch=native.patch,
+            colour=self.colour,
+            energy=self.mask is not None and "energy" in self.mask.needs,
+            flow=self.flow,
+        )
 
 
 _FACTS = ("width", "height", "n_frames", "fps")

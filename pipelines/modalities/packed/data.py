@@ -7,7 +7,9 @@ from typing import ClassVar, Unpack
 
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.native import Native
-from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.pipelines.flow import SampleFlow
+from maskstream.pipelines.flow.choice import AUTO
+from maskstream.pipelines.masks import ByEnergy, Mask, TokenGrid
 from maskstream.pipelines.modalities.audio.data import statistics_of
 from maskstream.pipelines.modalities.audio.reader import AudioClip, find_sound
 from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrogram
@@ -17,7 +19,9 @@ from maskstream.pipelines.modalities.image.data import image_components
 from maskstream.pipelines.modalities.split import Options, Split, open_split
 from maskstream.pipelines.modalities.video.cameras import rates
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
-from maskstream.pipelines.modalities.video.rows import short_videos, without_short
+from maskstream.pipelines.modalities.video.energy import check_energy
+from maskstream.pipelines.modalities.video.flow import flow_source
+from maskstream.pipelines.modalities.video.rows import check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import Weight
 from maskstream.pipelines.stream.row_mix import RowMix, RowPart, Unit
@@ -92,10 +96,11 @@ class PackedData(DataConfig[PackedBatch]):
     """The data config of packed rows of images, of videos or of sounds. What is of another kind of samples than the
     split has is not used.
 
-    native: how a sample becomes patches. mask: a mask without cues whose ratio is a number, a schedule, or drawn for
-    each sample; None for visible tokens only. row_tokens: the visible tokens of a row. row_targets: the most targets of
-    a row, None for any number. scaling: by how much the visible tokens of a sample may be changed so that its row is
-    full, as a share of them; 0 leaves rows less full. Validation scales nothing.
+    native: how a sample becomes patches. mask: a mask without cues, or of clips `masks.ByEnergy`, whose ratio is a
+    number, a schedule, or drawn for each sample; None for visible tokens only. row_tokens: the visible tokens of a row.
+    row_targets: the most targets of a row, None for any number. scaling: by how much the visible tokens of a sample may
+    be changed so that its row is full, as a share of them; 0 leaves rows less full. Validation scales nothing.
+
 
     clip: the clips of videos, by default of 1 to 4 seconds, 8 frames a second, whose length is drawn. sound: the
     segments of sounds, which are as long as the sound, but no longer than `seconds`. seconds: the longest clips and
@@ -124,7 +129,9 @@ class PackedData(DataConfig[PackedBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, 1)
-        check_cues(self.mask, "packed rows")
+        # How many tokens a mask hides has to be known before a byte is read.
+        without = self.mask.first if isinstance(self.mask, ByEnergy) else self.mask
+        check_cues(without, "packed rows, but for masks.ByEnergy,")
         _ = self.room
 
     @property
@@ -168,6 +175,7 @@ class PackedData(DataConfig[PackedBatch]):
         )
 
     def _pictures(self, split: Split) -> NativePictures:
+        check_cues(self.mask, "packed rows of images")
         return NativePictures(
             manifest=split.manifest,
             components=image_components(split.manifest, self.component),
@@ -184,6 +192,11 @@ class PackedData(DataConfig[PackedBatch]):
         manifest = split.manifest
         name = component_of(manifest.components, ("video",), self.component).name
         clip = aligned(self.clip if split.shuffle else replace(self.clip, start="center"), manifest.info["profile"])
+        check_energy(self.mask, clip, manifest, name)
+        flow = flow_source(AUTO, self.mask, clip, manifest.info["profile"])
+        assert flow is None or isinstance(flow, SampleFlow)
+        if flow is not None:
+            check_one_clock(clip, "masks by energy")
         split = without_short(split, name, clip.shortest, lambda found: short_videos(found, name, clip.shortest))
         return NativeClips(
             manifest=manifest,
@@ -199,9 +212,11 @@ class PackedData(DataConfig[PackedBatch]):
             profile=manifest.info["profile"],
             longest=not split.shuffle,
             colour=self.colour,
+            flow=flow,
         )
 
     def _sounds(self, split: Split) -> NativeSounds:
+        check_cues(self.mask, "packed rows of sounds")
         mean, deviation = self.statistics or statistics_of(split, self.features)
         return NativeSounds(
             manifest=split.manifest,

@@ -2,7 +2,7 @@
 
     draw(samples)           their shapes and crops, by the manifest alone; so rows are planned
     plan(item, shape, ...)  what else is drawn of one, and the bytes to read
-    plan.fill(...)          reads and decodes it, and writes its tokens
+    plan.fill(...)          reads and decodes it, writes its tokens, and returns the cues of its mask
 
 A new kind is a subclass of `NativeSamples`, a plan, and its name in `KINDS`.
 """
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.augment.native import Native
-from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
+from maskstream.pipelines.masks import ByEnergy, Cues, Draw, Maps, Mask, TokenGrid
+from maskstream.pipelines.masks.patterns.random import adjusted
 from maskstream.pipelines.modalities.fields import FieldReader
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.stream.order import GlobalBatch, Int64Array
@@ -57,8 +58,10 @@ class NativePlan(Protocol):
     @property
     def held(self) -> int: ...
 
-    def fill(self, item: Item, out: npt.NDArray[Any], stats: Stats) -> None:
-        """Writes the tokens, (t * h * w, token_size) of the kind's dtype; SampleError if the sample is unusable."""
+    def fill(self, item: Item, out: npt.NDArray[Any], stats: Stats) -> Cues:
+        """Writes the tokens, (t * h * w, token_size) of the kind's dtype, and returns what its mask follows;
+        SampleError if the sample is unusable.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,9 +220,23 @@ class NativeSamples(ABC):
         return max(visible, 1), targets
 
     def _maps(self, grid: TokenGrid, seed: int, epoch: int, key: str, place: Place | None = None) -> Maps:
+        """Maps that have the counts of a sample's."""
         assert self.mask is not None
-        place = Place(progress=self.progress) if place is None else place
-        return self.mask.maps(grid, Draw.of(seed, epoch, key, 0, place, Cues()))
+        place, mask, cues = Place(progress=self.progress) if place is None else place, self.mask, Cues()
+        if isinstance(mask, ByEnergy):  # as if nothing moved: energy decides which tokens are hidden, not how many
+            (t, *places), (tubelet, *_) = grid.shape, grid.patch
+            mask = replace(mask, energy="stored", motion=0.0)
+            cues = Cues(energy=np.zeros((t * tubelet, *places), np.int64))
+        return mask.maps(grid, Draw.of(seed, epoch, key, 0, place, cues))
+
+    def maps(self, item: Item, shape: Shape, visible: int, cues: Cues) -> Maps:
+        """The mask of a sample of so many visible tokens."""
+        assert self.mask is not None
+        mask, grid = self.mask, self.grid(shape)
+        if isinstance(mask, ByEnergy) and mask.per == "clip" and mask.first is None:
+            mask = mask.hiding(grid.size - visible)
+        maps = mask.maps(grid, item.draw(0, cues))
+        return Maps(hidden=adjusted(maps.hidden, visible, item.rng("row mask")), target=maps.target)
 
 
 def _count(maps: Maps) -> Counts:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.augment.colour import ColourJitter
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks import Cues, TokenGrid
 from maskstream.pipelines.modalities.image.data import ImagePlan, held_image
 from maskstream.pipelines.modalities.image.decode import PIXELS_VERSION, show
 from maskstream.pipelines.modalities.rows import Item
@@ -39,7 +39,7 @@ class PicturePlan:
         """All tokens."""
         return self.shape[1] * self.shape[2]
 
-    def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> None:
+    def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> Cues:
         """Writes the tokens of the picture, uint8 (h * w, tubelet * p * p * 3); SampleError if it is bad."""
         side, (_, rows, columns) = self.patch, self.shape
         pixels = self.image.decoded(item, stats)
@@ -55,6 +55,7 @@ class PicturePlan:
                 self.colour(picture, item.rng("colour"))
             patches = picture.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4)
             out.reshape(rows, columns, -1, side, side, 3)[:] = patches[:, :, None]
+        return Cues()
 
 
 @dataclass(frozen=True, kw_only=True)

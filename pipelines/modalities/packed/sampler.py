@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.masks import Maps
-from maskstream.pipelines.masks.patterns.random import adjusted
 from maskstream.pipelines.modalities.fields import Value
 from maskstream.pipelines.modalities.rows import Item, Shown
 from maskstream.pipelines.stream.kept import empty
@@ -298,12 +297,10 @@ class PackedSampler:
     def _fill(self, slot: PackedSample, out: npt.NDArray[Any], stats: Stats) -> None:
         """Writes the tokens of a slot, and draws its mask."""
         item, native = slot.item, slot.native
-        slot.plan.fill(item, out, stats)
+        cues = slot.plan.fill(item, out, stats)
         if native.mask is not None:
             with stats.stage("mask"):
-                maps = native.mask.maps(native.grid(slot.shape), item.draw(0))
-                hidden = adjusted(maps.hidden, slot.visible, item.rng("row mask"))
-                slot.maps = Maps(hidden=hidden, target=maps.target)
+                slot.maps = native.maps(item, slot.shape, slot.visible, cues)
         slot.fields = native.fields.read(item.index, slot.plan, slot.members, stats)
 
     def _masks(self, slots: Sequence[PackedSample], starts: Int64s) -> PackedMask | None:

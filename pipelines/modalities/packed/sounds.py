@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks import Cues, TokenGrid
 from maskstream.pipelines.modalities.audio.reader import AudioClip, SoundPlan, SoundReader
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.rows import Item
@@ -39,7 +39,7 @@ class SoundTokensPlan:
         """The byte ranges of the segment."""
         return self.sound.ranges
 
-    def fill(self, item: Item, out: npt.NDArray[np.float32], stats: Stats) -> None:
+    def fill(self, item: Item, out: npt.NDArray[np.float32], stats: Stats) -> Cues:
         """Writes the tokens of the sound, float32 (t * f, p * p); SampleError if it is bad."""
         sound, side, (t, f, _) = self.reader.sound(self.sound, stats), self.patch, self.shape
         with stats.stage("convert"):
@@ -48,6 +48,7 @@ class SoundTokensPlan:
             made = self.spectrogram(waveform, torch.tensor([len(sound)]))
             tokens = made.view(t, side, f, side).transpose(1, 2)
             torch.from_numpy(out).view(t, f, side, side).copy_(tokens)
+        return Cues()
 
 
 @dataclass(frozen=True, kw_only=True)

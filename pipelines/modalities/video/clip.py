@@ -108,13 +108,13 @@ class VideoClip(Config):
         if not self.is_timed:
             steps *= self.stride
             return steps
-        unit = self._unit(fps)
+        unit = self.unit(fps)
         steps[:] = np.floor(steps * (self.step_s(fps) * fps / unit) + 0.5)
         steps *= unit
         return steps
 
-    def _unit(self, fps: float) -> int:
-        """What the offsets of a clip by time are multiples of."""
+    def unit(self, fps: float) -> int:
+        """What the offsets of a clip by time are multiples of, in a video of `fps` frames a second."""
         return self.align if isinstance(self.align, int) and self.step_s(fps) * fps >= self.align else 1
 
     def span(self, fps: float) -> int:
@@ -135,7 +135,7 @@ class VideoClip(Config):
 
     def _grid(self, fps: float) -> tuple[int, float]:
         """What offsets are multiples of, and the frames of the video from one to the next."""
-        return self._unit(fps), self.step_s(fps) * fps
+        return self.unit(fps), self.step_s(fps) * fps
 
     def too_long(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Of which of some videos the clip needs more frames than they have: bool (N,), of both (N,)."""
@@ -162,7 +162,7 @@ class VideoClip(Config):
         if self.short == "loop":
             return (start + offsets) % n_frames
         if self.is_timed:
-            reachable = (n_frames - 1 - start) // self._unit(fps) * self._unit(fps)
+            reachable = (n_frames - 1 - start) // self.unit(fps) * self.unit(fps)
         else:
             reachable = int(offsets[offsets < n_frames - start][-1])
         return np.minimum(offsets, reachable) + start

@@ -183,7 +183,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         else:
             component = component_of(components, ("video",), self.component).name
         one_rate = have_one_rate(split.manifest, component)
-        check_energy(self.mask, clip, split.manifest, one_rate=one_rate)
+        first = component if isinstance(component, str) else component[0]
+        check_energy(self.mask, clip, split.manifest, first, one_rate=one_rate)
         flow = flow_source(self.flow, self.mask, clip, profile, one_rate=one_rate) or NONE
         if self.output == "yuv" and split.device.type == "cpu":
             raise ValueError(

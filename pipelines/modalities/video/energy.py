@@ -23,10 +23,13 @@ Int64s = npt.NDArray[np.int64]
 _ENERGIES = energies_of_codes()
 
 
-def check_energy(mask: Mask | None, clip: VideoClip, manifest: Manifest, *, one_rate: bool = True) -> None:
+def check_energy(
+    mask: Mask | None, clip: VideoClip, manifest: Manifest, component: str, *, one_rate: bool = True
+) -> None:
     """ValueError where a mask follows stored energy, and the shards have none, or none of the frames of such clips.
 
-    clip: with `align` of the split's profile. one_rate: whether all cameras of a sample have the same frames a second.
+    clip: with `align` of the split's profile. component: the video. one_rate: whether all cameras of a sample have the
+    same frames a second.
     """
     if mask is None or "energy" not in mask.needs:
         return
@@ -40,10 +43,19 @@ def check_energy(mask: Mask | None, clip: VideoClip, manifest: Manifest, *, one_
     if not one_rate or clip.short == "loop":
         reason = "VideoClip(short='loop') goes back in time" if one_rate else "the cameras of a sample have other rates"
         raise ValueError(f"{mask} follows stored energy, which has one clock, and {reason}; use energy='online'")
-    if clip.is_timed or clip.stride % ANCHOR_STRIDE or start_multiple(clip, profile) % ANCHOR_STRIDE:
+    told, legal = clip.spacing, f"a stride that is a multiple of {ANCHOR_STRIDE}"
+    whole = not (clip.stride % ANCHOR_STRIDE or start_multiple(clip, profile) % ANCHOR_STRIDE)
+    if clip.is_timed:
+        video = manifest.component(component)
+        rates = np.unique(video.facts["fps"][video.present].astype(np.float64))
+        rates = rates[rates > 0]
+        whole = all(clip.unit(rate) % ANCHOR_STRIDE == 0 for rate in rates.tolist())
+        told = f"{clip.spacing}, of videos of {rates.min(initial=np.inf):g}"
+        legal = f"at most {rates.min(initial=np.inf) / ANCHOR_STRIDE:g} frames a second without align"
+    if not whole:
         raise ValueError(
-            f"{mask} follows stored energy, which every {ANCHOR_STRIDE}th frame has, and a clip has {clip.spacing}, "
-            f"align {clip.align}; give a stride that is a multiple of {ANCHOR_STRIDE}, or use energy='online'"
+            f"{mask} follows stored energy, which every {ANCHOR_STRIDE}th frame has, and a clip has {told}, "
+            f"align {clip.align}; give {legal}, or use energy='online'"
         )
 
 

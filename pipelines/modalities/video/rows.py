@@ -408,16 +408,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             if flow:
                 flows = []
                 for crop, pixels in zip(plan.crops, views, strict=True):
-                    clip = DecodedClip(
-                        pixels=pixels,
-                        crop=crop,
-                        source=(plan.video.width, plan.video.height),
-                        frames=plan.numbers,
-                        vectors=decoded.vectors,
-                        starts=notes.starts,
-                    )
-                    found = flow.of_clip(clip)
-                    flows.append(with_cuts(found, flow.cuts(clip, found)))
+                    flows.append(flow_of(flow, plan, pixels, crop, decoded, notes))
                 plan.flows = flows
 
     def cues(self, item: Draws, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
@@ -480,6 +471,22 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             if self.colour is not None:
                 picture = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
                 self.colour(picture, item.rng(self._purpose("colour"), view))
+
+
+def flow_of(
+    flow: SampleFlow, plan: ClipPlan, pixels: UInt8Array, crop: Crop, decoded: DecodedFrames, notes: GopNotes
+) -> ClipFlow:
+    """The flow of a view of a clip, uint8 (T, H, W, 3), with its scene cuts."""
+    clip = DecodedClip(
+        pixels=pixels,
+        crop=crop,
+        source=(plan.video.width, plan.video.height),
+        frames=plan.numbers,
+        vectors=decoded.vectors,
+        starts=notes.starts,
+    )
+    found = flow.of_clip(clip)
+    return with_cuts(found, flow.cuts(clip, found))
 
 
 def tokens_of(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:

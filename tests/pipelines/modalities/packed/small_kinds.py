@@ -1,5 +1,6 @@
 """Small splits of clips and of sounds of many sizes, for the tests of packed rows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -9,6 +10,7 @@ import numpy as np
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.preprocess.source import Source as Raw
 from maskstream.shards.format.dataset import finish_split
@@ -18,10 +20,12 @@ from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 
 RATES = (10, 25, 30)
+WITH_ENERGY = VideoEncoder(video=replace(PROFILES["train"], energy=True))
+"""What encodes the clips."""
 
 
 def video_sample(raw: Path, i: int) -> Sample:
-    """A moving picture of other sides, length and rate for each i, whose shortest ones have 0.4 seconds."""
+    """A moving picture of other sides, length and rate for each i, from 0.4 seconds on; with energy."""
     rng = np.random.default_rng(i)
     width, height = (2 * int(side) for side in rng.integers(20, 60, 2))
     rate = RATES[i % 3]
@@ -34,7 +38,7 @@ def video_sample(raw: Path, i: int) -> Sample:
             picture = np.ascontiguousarray(np.roll(whole, (k, 2 * k), (0, 1))[:height, :width])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    video = encode_video(path, PROFILES["train"])
+    video = encode_video(path, WITH_ENERGY.video)
     members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
     return Sample(key=f"v{i}", members=members, source=f"{i}", label=i % 2)
 
@@ -67,6 +71,13 @@ def written(folder: Path, modality: str, samples: list[Sample], per_shard: int =
         write_shard(folder / f"t-{first:06d}.tar", samples[first : first + per_shard])
         for first in range(0, len(samples), per_shard)
     ]
-    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
+    info = DatasetInfo(
+        dataset="t",
+        split="train",
+        modality=modality,
+        profile="train",
+        label_names=("a", "b"),
+        settings={"encoder": WITH_ENERGY.to_dict(defaults=True)} if modality == "video" else {},
+    )
     finish_split(folder, info, records, [])
     return folder
