@@ -1,29 +1,36 @@
-"""Processor time of a training step of tiny recipes, as JSON; `before_after.py` compares it between two checkouts.
+"""Processor time of a training step of tiny recipes, in one checkout or in two that take turns.
 
     python benchmarks/every_step.py mae-tiny bert-tiny
-    python benchmarks/before_after.py --before ../old --after . -- $PWD/benchmarks/every_step.py mae-tiny bert-tiny
+    python benchmarks/every_step.py --before ../old --rounds 15 [RECIPE ...]
 
 A step is that of a Trainer, with one thread, on the same batches, which the loader has made before. The split is the
-small one that the tests write, with the recipe's own sizes but four samples a step.
+small one that the tests write, with the recipe's own sizes but four samples a step. Without names it takes every tiny
+recipe that both checkouts have. A checkout has one process, which runs in its folder with its code; in every round
+each recipe is measured in one and then in the other, and the first of the two changes. Printed are the medians over the
+rounds in ms, that of the ratios within a round, and the ratio's quartiles.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
 
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.train import Trainer
-from maskstream.train.recipes import chosen_recipe
+from maskstream.train.recipes import RECIPES, chosen_recipe
 
 WARM, TIMED = 3, 6
 """The steps before and in the figure, together fewer than those after which the loop counts a step's work."""
@@ -31,6 +38,8 @@ SAMPLES = 4
 """Those of a step: the split is small."""
 NEEDS = ("model.vq", "model.teacher")
 """What a recipe takes from another run, and does without here."""
+FITS = {"mesh": ("model.channels=2", "model.dims=2")}
+"""What fits a recipe to the small split of its modality, by the modality."""
 
 
 class Repeated:
@@ -63,28 +72,109 @@ class Repeated:
 
 
 def measure(name: str, folder: Path) -> float:
-    """The median processor time of a step in ms."""
+    """The median processor time of a step in ms; the splits that it writes into the folder are kept."""
     sys.path.insert(0, str(Path.cwd()))
     from tests.pipelines.every_modality import write_split
 
     recipe = chosen_recipe(name)
     fields = recipe.to_dict(defaults=True)["model"]
+    modality = recipe.data.modality
     absent = [f"{need}=null" for need in NEEDS if need.partition(".")[2] in fields]
-    recipe = chosen_recipe(name, [*absent, f"batch_size={SAMPLES}"])
-    split = write_split(recipe.data.modality, folder / name / "split")
-    with closing(recipe.loader(split, steps=8, seed=0, device="cpu", threads=1)) as loader:
+    recipe = chosen_recipe(name, [*absent, *FITS.get(modality, ()), f"batch_size={SAMPLES}"])
+    split = folder / modality / "split"
+    if not split.exists():
+        write_split(modality, split.parent)
+    with (
+        tempfile.TemporaryDirectory() as run,
+        closing(recipe.loader(split, steps=8, seed=0, device="cpu", threads=1)) as loader,
+    ):
         repeated = Repeated(list(islice(loader.repeat(), 2)))
-    Trainer(recipe, repeated, folder / name / "run", steps=WARM + TIMED + 1, progress=False).run()
+        Trainer(recipe, repeated, Path(run) / "run", steps=WARM + TIMED + 1, progress=False).run()
     seconds = [b - a for a, b in zip(repeated.asked_s, repeated.asked_s[1:], strict=False)]
     return 1000 * median(seconds[WARM:])
 
 
+class Checkout:
+    """A process that measures a checkout's recipes, one at a time."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, str(Path(__file__).resolve()), "--serve"],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(folder.resolve() / "src")},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(self.process.kill)
+        self.names = self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)["answer"]
+        raise SystemExit("a checkout's process has ended; its error is above")
+
+    def measure(self, name: str) -> float:
+        """The processor time of a step of the recipe in ms, or inf if it cannot be made."""
+        assert self.process.stdin is not None
+        print(name, file=self.process.stdin, flush=True)
+        return float(self._answer())
+
+
+def serve() -> None:
+    """Says the tiny recipes of this checkout, then measures each that is named on a line."""
+    print(json.dumps({"answer": [name for name in RECIPES if "-tiny" in name]}), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for line in sys.stdin:
+            try:
+                answer = measure(line.strip(), Path(folder))
+            except Exception as error:
+                print(f"{Path.cwd()}: {line.strip()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                answer = float("inf")
+            print(json.dumps({"answer": answer}), flush=True)
+
+
+def compare(before: Path, names: list[str], rounds: int) -> None:
+    """Prints a table of two checkouts' steps."""
+    with ExitStack() as stack:
+        checkouts = [Checkout(before, stack), Checkout(Path.cwd(), stack)]
+        names = names or [name for name in checkouts[0].names if name in checkouts[1].names]
+        found: dict[str, list[list[float]]] = {name: [] for name in names}
+        for number in range(-1, rounds):
+            for name in names:
+                turn = [1, 0] if number % 2 else [0, 1]
+                ms = {n: checkouts[n].measure(name) for n in turn}
+                if number >= 0:
+                    found[name].append([ms[0], ms[1]])
+            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    print("| recipe | before, ms | after, ms | ratio | quartiles |\n| --- | ---: | ---: | ---: | --- |")
+    for name, rows in found.items():
+        ratios = [b / a for a, b in rows]
+        low, _, high = quantiles(ratios) if len(ratios) > 1 else (ratios[0], 0, ratios[0])
+        a, b = (median(column) for column in zip(*rows, strict=True))
+        print(f"| `{name}` | {a:.1f} | {b:.1f} | {median(ratios):.2f} | {low:.2f} to {high:.2f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("recipes", nargs="+", help="names of recipes that the small split of their modality fits")
+    parser.add_argument("recipes", nargs="*", help="names of recipes; all tiny ones of both checkouts by default")
+    parser.add_argument("--before", type=Path, help="another checkout to compare this folder's with")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps({name: {"cpu ms": measure(name, Path(folder))} for name in parser.parse_args().recipes}))
+    if args.serve:
+        serve()
+    elif args.before:
+        compare(args.before, args.recipes, args.rounds)
+    else:
+        names = args.recipes or [name for name in RECIPES if "-tiny" in name]
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps({name: {"cpu ms": measure(name, Path(folder))} for name in names}))
 
 
 if __name__ == "__main__":

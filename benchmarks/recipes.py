@@ -79,11 +79,11 @@ answers need questions, rationales need reasons, what is referred to needs phras
 
 _GARMENTS = ("clip.stride=2", "data.colour=null", "data.augment.scale=[0.6,1.0]")
 SETTINGS = {
-    "mgmae-tiny": _GARMENTS,
+    "mgmae-tiny": (*_GARMENTS, "schedule.steps=1450"),
     "salt-tiny": ("model.teacher=runs/videomae-tiny/model.safetensors",),
     "sparse-tiny": _GARMENTS,
     "videomae-tiny": (*_GARMENTS, "schedule.steps=2000"),
-    "videomae2-tiny": (*_GARMENTS, "schedule.steps=2000"),
+    "videomae2-tiny": (*_GARMENTS, "schedule.steps=2300"),
 }
 """What is set of a recipe, as `maskstream train --set` takes it: grey garments of 40 frames need no colours."""
 
