@@ -204,11 +204,13 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
     """The sizes of a model. Sizes that the data decide, such as the number of tokens, come with the grids.
 
     dropout: what it drops in training. needs_labels: whether labels are all that the model learns. reads_cameras:
-    whether it reads the clips of several cameras of a sample (`VideoBatch.cameras`).
+    whether it reads the clips of several cameras of a sample (`VideoBatch.cameras`). reads_targets: whether it reads
+    what a frozen teacher makes of samples (`batch.fields['targets']`).
     """
 
     needs_labels: ClassVar[bool] = False
     reads_cameras: ClassVar[bool] = False
+    reads_targets: ClassVar[bool] = False
 
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
 

@@ -54,6 +54,12 @@ class Recipe(Config, Generic[BatchT]):
                 f"{len(several)}; name one, such as --component {several[0]}, or set reads_cameras = True in a model "
                 "of your own that reads batch.cameras"
             )
+        targets = getattr(self.data, "targets", None)
+        if targets is not None and not self.model.reads_targets:
+            raise ValueError(
+                f"{type(self.model).__name__} reads no targets, got data.targets={targets!r}; leave it out, or set "
+                "reads_targets = True in a model of your own that reads batch.fields['targets']"
+            )
         self.model.check(self.data)
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:

@@ -41,6 +41,8 @@ class SaltConfig(VideoJepaConfig):
     given and `weights` is not; so they are in the settings of a run, which a resume compares.
     """
 
+    reads_targets: ClassVar[bool] = True
+
     teacher: str | None = field(default="", metadata=NOT_IDENTITY)
     weights: str = ""
     autoencoder: VideoAutoencoderConfig = field(default_factory=VideoAutoencoderConfig)
