@@ -154,7 +154,7 @@ class Trainer:
             stack.enter_context(self._profile or nullcontext())
             with StopRequest() as stop, self._bar, self._trackers, self._folder.metrics:
                 if self.step >= self.steps:
-                    self._bar.note(f"{self.out} has made its {self.steps} steps; more --steps go on, --no-resume begins")
+                    self._bar.note(f"{self.out} has its {self.steps} steps; more --steps go on, --no-resume begins")
                 self._advance(goal, stop)
                 with stop.saving():
                     self._writer.finish()
