@@ -60,64 +60,76 @@ def _mix_four(b: ir.IRBuilder, mixed: ir.Value, picks: ir.Value, weights: ir.Val
     store(b, b.trunc(b.lshr(sums, filled(vector(32, 4), 22)), vector(8, 4)), out)
 
 
-@instructions(types.void)
-def _colour_sixteen(
-    b: ir.IRBuilder,
-    y: ir.Value,
-    u: ir.Value,
-    v: ir.Value,
-    colours: ir.Value,
-    red: ir.Value,
-    green: ir.Value,
-    blue: ir.Value,
-) -> None:
-    """Converts 16 pixels, as `colour_numbers` says, from 16 bytes each at y, u and v to those at red, green and blue.
-    `colours` is the address of its six int16.
-    """
+def _share(b: ir.IRBuilder, value: ir.Value, colours: ir.Value, n: int) -> ir.Value:
+    """The upper 16 bits of the products of 16 int16 and one of the six numbers at `colours`."""
     wide, wider = vector(16, 16), vector(32, 16)
+    product = b.mul(b.sext(value, wider), b.sext(_spread(b, colours, n), wider))
+    return b.trunc(b.lshr(product, filled(wider, 16)), wide)
 
-    def number(n: int) -> ir.Value:
-        one = b.insert_element(
-            undefined(wide), load(b, b.add(colours, ir.Constant(colours.type, 2 * n)), wide.element), _number(0)
-        )
-        return b.shuffle_vector(one, undefined(wide), filled(vector(32, 16), 0))
 
-    def levels(address: ir.Value, black: ir.Value) -> ir.Value:
-        return b.sub(b.zext(load(b, address, vector(8, 16)), wide), black)
+def _spread(b: ir.IRBuilder, colours: ir.Value, n: int) -> ir.Value:
+    """One of the six int16 at `colours` in 16 lanes."""
+    wide = vector(16, 16)
+    one = load(b, b.add(colours, ir.Constant(colours.type, 2 * n)), wide.element)
+    one.set_metadata("invariant.load", b.module.add_metadata([]))  # or each store of pixels may seem to change it
+    return b.shuffle_vector(
+        b.insert_element(undefined(wide), one, _number(0)), undefined(wide), filled(vector(32, 16), 0)
+    )
 
-    def times(value: ir.Value, n: int) -> ir.Value:
-        product = b.mul(b.sext(value, wider), b.sext(number(n), wider))
-        return b.trunc(b.lshr(product, filled(wider, 16)), wide)
+
+def _chroma(b: ir.IRBuilder, u: ir.Value, v: ir.Value, colours: ir.Value) -> list[ir.Value]:
+    """What 16 bytes each of U and V add to red, green and blue."""
+    wide = vector(16, 16)
+    across, down = (b.shl(b.sub(b.zext(of, wide), filled(wide, 128)), filled(wide, 8)) for of in (u, v))
+    green = b.add(_share(b, across, colours, 3), _share(b, down, colours, 4))
+    return [_share(b, down, colours, 2), green, _share(b, across, colours, 5)]
+
+
+def _write_sixteen(b: ir.IRBuilder, y: ir.Value, chroma: list[ir.Value], colours: ir.Value, out: ir.Value) -> None:
+    """Writes the 48 bytes of 16 RGB pixels at `out`, of 16 bytes at y and what `_chroma` adds to them."""
+    wide = vector(16, 16)
 
     def bounded(value: ir.Value, order: str, bound: int) -> ir.Value:
         return b.select(b.icmp_signed(order, value, filled(wide, bound)), value, filled(wide, bound))
 
-    luma = b.shl(bounded(levels(y, number(0)), ">", 0), filled(wide, 7))
-    across, down = (b.shl(levels(chroma, filled(wide, 128)), filled(wide, 8)) for chroma in (u, v))
-    light = b.add(times(luma, 1), filled(wide, 17))  # half of 32, and what the products' truncation takes off
-    channels = (
-        b.add(light, times(down, 2)),
-        b.add(light, b.add(times(across, 3), times(down, 4))),
-        b.add(light, times(across, 5)),
+    level = b.sub(b.zext(load(b, y, vector(8, 16)), wide), _spread(b, colours, 0))
+    luma = b.shl(bounded(level, ">", 0), filled(wide, 7))
+    light = b.add(_share(b, luma, colours, 1), filled(wide, 17))  # half of 32, and what the products lose
+    red, green, blue = (
+        b.trunc(bounded(bounded(b.ashr(b.add(light, own), filled(wide, 5)), ">", 0), "<", 255), vector(8, 16))
+        for own in chroma
     )
-    for value, out in zip(channels, (red, green, blue), strict=True):
-        level = bounded(bounded(b.ashr(value, filled(wide, 5)), ">", 0), "<", 255)
-        store(b, b.trunc(level, vector(8, 16)), out)
-
-
-@instructions(types.void)
-def _join_sixteen(b: ir.IRBuilder, red: ir.Value, green: ir.Value, blue: ir.Value, out: ir.Value) -> None:
-    """Writes the 48 bytes of 16 RGB pixels at `out`, of 16 bytes each of their channels."""
-    first, second, third = (load(b, channel, vector(8, 16)) for channel in (red, green, blue))
-    two, one = picked(b, first, second, range(32)), picked(b, third, third, range(32))
+    two, one = picked(b, red, green, range(32)), picked(b, blue, blue, range(32))
     store(b, picked(b, two, one, [n // 3 + 16 * (n % 3) for n in range(48)]), out)
 
 
 @instructions(types.void)
-def _double_sixteen(b: ir.IRBuilder, values: ir.Value, out: ir.Value) -> None:
-    """Writes each of 16 bytes at `values` twice, at `out`."""
-    one = load(b, values, vector(8, 16))
-    store(b, picked(b, one, one, [n // 2 for n in range(32)]), out)
+def _colour_sixteen(b: ir.IRBuilder, y: ir.Value, u: ir.Value, v: ir.Value, colours: ir.Value, out: ir.Value) -> None:
+    """Writes 16 RGB pixels at `out`, as `colour_numbers` says, of 16 bytes each at y, u and v.
+
+    `colours` is the address of its six int16.
+    """
+    across, down = (load(b, of, vector(8, 16)) for of in (u, v))
+    _write_sixteen(b, y, _chroma(b, across, down, colours), colours, out)
+
+
+@instructions(types.void)
+def _colour_pairs(
+    b: ir.IRBuilder,
+    y: ir.Value,
+    below: ir.Value,
+    u: ir.Value,
+    v: ir.Value,
+    colours: ir.Value,
+    out: ir.Value,
+    out_below: ir.Value,
+) -> None:
+    """The same of 16 bytes at y and 16 at `below`, of which pairs share the 8 bytes at u and at v."""
+    of = (load(b, address, vector(8, 8)) for address in (u, v))
+    across, down = (picked(b, one, one, [n // 2 for n in range(16)]) for one in of)
+    chroma = _chroma(b, across, down, colours)
+    _write_sixteen(b, y, chroma, colours, out)
+    _write_sixteen(b, below, chroma, colours, out_below)
 
 
 @kernel
@@ -214,24 +226,20 @@ def resize(address: int, line: int, taps: PlaneTaps, parts: Parts, band: int, st
 def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], half: bool, out: Bytes) -> None:
     """Writes RGB (H, W, 3) of planes whose rows have room for a multiple of 16; `half` as in `rgb_of_planes`."""
     (rows, columns), line, step = out.shape[:2], luma.shape[1], 2 if half else 1
-    scratch = np.empty(2 * line + 128, dtype=np.uint8)
-    of, red, twice_u = colours.ctypes.data, scratch.ctypes.data, scratch.ctypes.data + 96
-    green, blue, last, twice_v = red + 16, red + 32, red + 48, twice_u + line + 16
-    for row in range(rows):
+    scratch, of, rest = np.empty(96, dtype=np.uint8), colours.ctypes.data, 3 * (columns % 16)
+    for row in range(0, rows, step):
         y, own, to = luma.ctypes.data + row * line, row // step * line, out.ctypes.data + 3 * row * columns
-        across, down = u.ctypes.data + own, v.ctypes.data + own
-        if half:
-            for k in range(0, line // 2 if row % 2 == 0 else 0, 16):
-                _double_sixteen(across + k, twice_u + 2 * k)
-                _double_sixteen(down + k, twice_v + 2 * k)
-            across, down = twice_u, twice_v
+        across, down, last = u.ctypes.data + own, v.ctypes.data + own, scratch.ctypes.data + 0  # signed, as others
         for k in range(0, columns, 16):
-            _colour_sixteen(y + k, across + k, down + k, of, red, green, blue)
-            _join_sixteen(red, green, blue, to + 3 * k if k + 16 <= columns else last)
-        if columns % 16:
-            pixels, made = bytes_at(to, 3 * columns), bytes_at(last, 48)
-            for k in range(3 * (columns - columns % 16), 3 * columns):
-                pixels[k] = made[k - 3 * (columns - columns % 16)]
+            one, other = (to + 3 * k, to + 3 * (columns + k)) if k + 16 <= columns else (last, last + 48)
+            if half:
+                _colour_pairs(y + k, y + line + k, across + k // 2, down + k // 2, of, one, other)
+            else:
+                _colour_sixteen(y + k, across + k, down + k, of, one)
+        for n in range(step if rest else 0):
+            pixels, made = bytes_at(to + 3 * (n + 1) * columns - rest, rest), bytes_at(last + 48 * n, rest)
+            for k in range(rest):
+                pixels[k] = made[k]
 
 
 @kernel
@@ -257,17 +265,22 @@ def tokens_of_planes(
     u, v = np.empty_like(luma), np.empty_like(luma)
     luma_taps = plane_taps(high, wide, rows, columns, flip)
     chroma_taps = plane_taps((high + 1) // 2, (wide + 1) // 2, rows // step, columns // step, flip)
+    known, start, stop = -1, 0, 0
+    places = chosen[:0]
+    parts = parts_of(places, grid, patch, 1), parts_of(places, grid, patch, step)
     for n in range(len(frames)):
         to, at, at_u, at_v, line, line_u, line_v = frames[n]
-        start = np.searchsorted(chosen, to // tubelet * of_step)
-        stop = np.searchsorted(chosen, (to // tubelet + 1) * of_step)
+        time = to // tubelet
+        if time != known:  # frames of a step show the same tokens
+            known = time
+            start, stop = np.searchsorted(chosen, time * of_step), np.searchsorted(chosen, (time + 1) * of_step)
+            places = chosen[start:stop] - time * of_step
+            parts = parts_of(places, grid, patch, 1), parts_of(places, grid, patch, step)
         if start == stop:
             continue
-        places = chosen[start:stop] - to // tubelet * of_step
-        resize(at + y * line + x, line, luma_taps, parts_of(places, grid, patch, 1), patch, 1, luma)
-        parts = parts_of(places, grid, patch, step)
-        resize(at_u + y // 2 * line_u + x // 2, line_u, chroma_taps, parts, patch, step, u)
-        resize(at_v + y // 2 * line_v + x // 2, line_v, chroma_taps, parts, patch, step, v)
+        resize(at + y * line + x, line, luma_taps, parts[0], patch, 1, luma)
+        resize(at_u + y // 2 * line_u + x // 2, line_u, chroma_taps, parts[1], patch, step, u)
+        resize(at_v + y // 2 * line_v + x // 2, line_v, chroma_taps, parts[1], patch, step, v)
         convert_tokens(luma, u, v, colours, half, places, grid[1], out[start:stop, to % tubelet])
 
 
@@ -305,30 +318,30 @@ def convert_tokens(
 
     places: of each token, its number in a frame of `across` tokens a row.
     """
-    patch, line = out.shape[1], luma.shape[1]
-    scratch = np.empty(5 * patch + 256, dtype=np.uint8)
-    red = scratch.ctypes.data
-    green, blue, joined = red + 16, red + 32, red + 48
-    all_u = joined + 3 * patch + 48
-    all_v = all_u + patch + 64
-    made, of, step = bytes_at(joined, 3 * patch), colours.ctypes.data, 2 if half else 1
+    patch, line, of = out.shape[1], luma.shape[1], colours.ctypes.data
+    room, halved = 3 * patch + 96, 1 if half else 0
+    rows = 2 if half and patch % 2 == 0 else 1  # that have the same chroma
+    direct, scratch = patch % 16 == 0, np.empty(2 * room, dtype=np.uint8)
     for n in range(len(places)):
         top, left = places[n] // across * patch, places[n] % across * patch
-        for row in range(patch):
-            y, own = luma.ctypes.data + (top + row) * line + left, (top + row) // step * line + left // step
+        begin = left >> halved << halved  # in a token of odd sides, chroma may begin between two pixels
+        for row in range(0, patch, rows):
+            y, own = luma.ctypes.data + (top + row) * line + begin, (top + row >> halved) * line + (left >> halved)
             one_u, one_v = u.ctypes.data + own, v.ctypes.data + own
-            if half:
-                if row == 0 or (top + row) % 2 == 0:
-                    for k in range(0, patch // 2 + 1, 16):
-                        _double_sixteen(one_u + k, all_u + 2 * k)
-                        _double_sixteen(one_v + k, all_v + 2 * k)
-                one_u, one_v = all_u + left % 2, all_v + left % 2
-            for k in range(0, patch, 16):
-                _colour_sixteen(y + k, one_u + k, one_v + k, of, red, green, blue)
-                _join_sixteen(red, green, blue, joined + 3 * k)
-            pixels = bytes_at(out.ctypes.data + (n * out.strides[0] + row * out.strides[1]), 3 * patch)
-            for k in range(3 * patch):
-                pixels[k] = made[k]
+            y_below = y + (rows - 1) * line
+            to = out.ctypes.data + (n * out.strides[0] + row * out.strides[1])
+            to_below = to + (rows - 1) * out.strides[1]
+            if not direct:
+                to, to_below = scratch.ctypes.data + 0, scratch.ctypes.data + (rows - 1) * room
+            for k in range(0, patch + left - begin, 16):
+                if half:
+                    _colour_pairs(y + k, y_below + k, one_u + k // 2, one_v + k // 2, of, to + 3 * k, to_below + 3 * k)
+                else:
+                    _colour_sixteen(y + k, one_u + k, one_v + k, of, to + 3 * k)
+            for below in range(0 if direct else rows):
+                pixels, made = out[n, row + below], below * room + 3 * (left - begin)
+                for k in range(3 * patch):
+                    pixels[k] = scratch[made + k]
 
 
 @kernel

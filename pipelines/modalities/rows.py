@@ -253,8 +253,8 @@ def read_all(filling: Sequence[Filling[PlanT]], component: str, stats: Stats) ->
 class RowMaker(ABC, Generic[PlanT, HostT]):
     """Makes the rows of a batch. It holds only settings, so it can be sent to worker processes.
 
-    Where many samples cost less together, `plan_all` and `fill_all` say how; an error of theirs makes each sample be
-    tried alone.
+    Where many samples cost less together, `plan_all` and `fill_all`, or `fill_each`, say how; an error of theirs makes
+    each sample be tried alone.
     """
 
     __slots__ = ()
@@ -293,6 +293,13 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         """Writes the rows of some samples; SampleError if one of them is unusable."""
         for one in filling:
             self.fill(one.item, one.plan, batch, one.own, stats)
+
+    def fill_each(self, filling: Sequence[Filling[PlanT]], batch: HostT, stats: Stats) -> Iterator[None]:
+        """The same, with a pause after each sample: then its masks are drawn, and what follows them; by default after
+        all.
+        """
+        self.fill_all(filling, batch, stats)
+        yield from (None for _ in filling)
 
     def shown_all(self, manifest: Manifest, indexes: Sequence[int]) -> list[Shown]:
         """What a batch says of some samples."""
@@ -448,10 +455,10 @@ class RowSampler(Generic[PlanT, HostT]):
         Fields are read last, so that of a sample with several faults the one of its media is told.
         """
         filling = [Filling(one.item, one.plan, draft.own[row]) for one, row in zip(requests, rows, strict=True)]
-        self.rows.fill_all(filling, draft.batch, stats)
         items = [one.item for one in requests]
         rngs = [_mask_rngs_of(items, mask_purpose(one.part)) for one in self.late]
-        for request, row in zip(requests, rows, strict=True):
+        filled = self.rows.fill_each(filling, draft.batch, stats)
+        for request, row, _ in zip(requests, rows, filled, strict=True):
             draft.planned[row] = request
             if self.targets is not None and draft.targets is not None and request.target is not None:
                 with stats.stage("read"):
