@@ -81,7 +81,8 @@ def compare(args: argparse.Namespace, computed: list[str], stored: list[str]) ->
     optimisers = [torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]) for model in models]
     losses: list[list[float]] = [[], []]
     ratios = []
-    loaders = [recipe.loader(args.data, seed=0, device="cpu", threads=1) for recipe in recipes]
+    steps = args.steps * (args.rounds + 1)
+    loaders = [recipe.loader(args.data, seed=0, device="cpu", threads=1, steps=steps) for recipe in recipes]
     with closing(loaders[0]), closing(loaders[1]):
         batches = [iter(loader) for loader in loaders]
         for number in range(args.rounds + 1):

@@ -25,6 +25,7 @@ import xxhash
 
 from maskstream.shards.config import Json, differences
 from maskstream.shards.errors import DataError, StoreError
+from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import KEY_PATTERN
 from maskstream.shards.stores.base import Range
@@ -40,6 +41,21 @@ ARRAY = "npy"
 def key_of_targets(key: str) -> str:
     """The key of the targets of a sample: the same, or its hash, where foreign tars have keys that ours may not."""
     return key if KEY_PATTERN.fullmatch(key) else xxhash.xxh3_128_hexdigest(key.encode())
+
+
+def check_targets(location: str | None, weights: str, model: str) -> None:
+    """ValueError for targets at a location, if there are any, that a model with another checksum than `weights` made.
+
+    model: what names it, such as "model.teacher='runs/videomae-tiny'".
+    """
+    if location is None or not is_split(location):
+        return
+    found = read_dataset_json(location)["settings"].get(TARGETS, {}).get("weights")
+    if found != weights:
+        raise ValueError(
+            f"targets={location!r} were made by a model with the checksum {found}, and that of {model} has "
+            f"{weights or 'none'}; name the model that made them, or make others with `maskstream targets`"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

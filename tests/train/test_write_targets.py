@@ -34,6 +34,7 @@ from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.masked_autoencoder import VideoAutoencoderConfig
 from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.papers.mage.model import GenerativeEncoderConfig
 from maskstream.train.papers.vq.model import ImageVQConfig
 from maskstream.train.write_targets import TargetsJob, write_targets
 
@@ -140,6 +141,18 @@ def test_ids_of_a_tokenizer(tmp_path):
             assert found.dtype == torch.int32
             assert torch.equal(found.long(), model.quantiser.ids(batch.image).flatten(1))
     assert len(found.unique()) > 2
+    masked = replace(data, mask=masks.Random(ratio=0.5), targets=str(tmp_path / "ids"))
+    mage = GenerativeEncoderConfig(
+        vq=str(weights), quantiser=vq.quantiser, width=24, depth=1, heads=2, decoder_depth=1, decoder_heads=2
+    )
+    learner = recipe_of(masked, mage).build()
+    batch = shown(masked, split)[0][0]
+    with torch.no_grad():
+        losses = [learner.loss(one).loss() for one in (batch, replace(batch, fields={}))]
+        assert losses[0] == losses[1]
+        assert learner.loss(replace(batch, fields={TARGETS: 0 * batch.fields[TARGETS]})).loss() != losses[0]
+    with pytest.raises(ValueError, match=r"made by a model with the checksum .* model.vq"):
+        recipe_of(masked, replace(mage, vq=str(taught(tmp_path, data, vq, seed=1))))
 
 
 @pytest.mark.parametrize(

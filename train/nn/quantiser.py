@@ -20,20 +20,23 @@ Its weights belong to the model: they are in every checkpoint and in model.safet
 that it began with, whatever has become of the file, and a trained model needs no other file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskstream.pipelines.modalities.data import DataConfig, SplitConfig
+from maskstream.pipelines.modalities.targets import TARGETS, check_targets
 from maskstream.shards.config import Config
-from maskstream.train.core.export import load_model
+from maskstream.train.core.export import load_model, weights_sum
 from maskstream.train.core.model import Grids
 
+NO_FIELDS: Mapping[str, object] = {}
 GROUPS = 8
 """The groups of channels of a norm."""
 
@@ -195,6 +198,12 @@ def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
         )
 
 
+def check_ids(data: DataConfig[Any], vq: str | None) -> None:
+    """ValueError for ids in shards (`data.targets`) that another quantiser made than that of the file `vq`."""
+    if isinstance(data, SplitConfig) and vq is not None and Path(vq).is_file():
+        check_targets(data.targets, weights_sum(Path(vq))[0], f"model.vq={vq!r}")
+
+
 BASE = QuantiserConfig(levels=(8, 8, 4, 4), stem=1, widths=(128, 128, 256, 256, 512), rounds=2)
 """The size of MAGE's VQGAN."""
 
@@ -216,12 +225,15 @@ class FrozenQuantiser(nn.Module):
         self.register_buffer("loaded", torch.tensor(path is None))
         self._missing = "" if path is None else self._read(Path(path))
 
-    def ids(self, pixels: Tensor) -> Tensor:
-        """The ids of the cells of pixels uint8 (B, [T,] H, W, 3): int64 (B, [T,] h, w), from 0 to codes - 1.
+    def ids(self, pixels: Tensor, fields: Mapping[str, object] = NO_FIELDS) -> Tensor:
+        """The ids of the cells of pixels uint8 (B, [T,] H, W, 3): int64 (B, [T,] h, w), from 0 to codes - 1; those that
+        the loader read into the batch's `fields` if there are any (`data.targets`), int64 (B, N).
 
         ValueError if the weights are missing or did not fit.
         """
         self._check()
+        if isinstance(stored := fields.get(TARGETS), Tensor):
+            return stored.long()
         with torch.no_grad():
             return self.quantiser.ids(pixels)
 

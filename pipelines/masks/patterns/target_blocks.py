@@ -72,11 +72,11 @@ class TargetBlocks(Mask):
     share `context`. The sizes are one for all targets, and by default for all samples of a batch (`scope`); places are
     drawn for each view. A context that keeps fewer than `least` tokens is drawn again.
 
-    The counts of visible tokens differ from sample to sample (see `Padded`). The grid's axes are (h, w). Source: I-JEPA
-    (Assran et al. 2023, section 3 and appendix A.1). As in its code, one number gives a block's area and its aspect,
-    and a block is smaller than the plane in h and in w. Differs from it: a block may also touch the last row and the
-    last column, theirs never does; the published collator cuts all contexts of a batch to the shortest
-    (`MaskBatch.cut`); after 20 draws in vain theirs drops a target from what the context must avoid.
+    The counts of visible tokens differ from sample to sample (see `Padded`). The grid's axes are (h, w), or (time,
+    freq). Source: I-JEPA (Assran et al. 2023, section 3 and appendix A.1). As in its code, one number gives a block's
+    area and its aspect, and a block is smaller than the plane in h and in w. Differs from it: a block may also touch
+    the last row and the last column, theirs never does; the published collator cuts all contexts of a batch to the
+    shortest (`MaskBatch.cut`); after 20 draws in vain theirs drops a target from what the context must avoid.
     """
 
     blocks: int = 4
@@ -101,7 +101,7 @@ class TargetBlocks(Mask):
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> BlockMaps:
-        h, w = grid.need("h", "w", by="TargetBlocks")
+        h, w = grid.need(*(("time", "freq") if "freq" in grid.axes else ("h", "w")), by="TargetBlocks")
         if min(h, w) < 2:
             raise ValueError(f"TargetBlocks needs a plane of 2 x 2 tokens or more, got {h} x {w}")
         of_targets, of_context = draw.generator(self.scope, "size of target blocks").random(2).tolist()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from maskstream.pipelines.masks import Block, BlockMaskBatch, MultiBlock, Padded, TargetBlocks, UniformCount
+from maskstream.pipelines.masks.core import TokenGrid
 from maskstream.pipelines.masks.core.scheme import square
 
 from .mask_table import CLIP, IMAGE, draws_of
@@ -145,3 +146,12 @@ def test_every_plane_shows_a_token(side: int) -> None:
 def test_blocks_of_several_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="blocks of a batch have one size"):
         Padded(mask=TargetBlocks(scope="view")).draw(IMAGE, draws_of(IMAGE, [str(i) for i in range(20)]))
+
+
+def test_blocks_of_a_spectrogram_are_those_of_a_picture_of_its_tokens() -> None:
+    sounds = TokenGrid(axes=("time", "freq"), shape=IMAGE.shape, patch=IMAGE.patch)
+    one, other = (Padded(mask=TargetBlocks()).draw(grid, draws_of(IMAGE, ["a", "b"])) for grid in (IMAGE, sounds))
+    assert isinstance(one, BlockMaskBatch)
+    assert isinstance(other, BlockMaskBatch)
+    assert one.blocks.equal(other.blocks)
+    assert one.masked.equal(other.masked)

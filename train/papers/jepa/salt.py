@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.targets import TARGETS
+from maskstream.pipelines.modalities.targets import TARGETS, check_targets
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.config import NOT_IDENTITY
-from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.train.core.export import find_files, load_model, model_config, weights_sum
 from maskstream.train.core.model import Grids, widen
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoencoderConfig
@@ -73,15 +72,8 @@ class SaltConfig(VideoJepaConfig):
     def check(self, data: DataConfig[VideoBatch]) -> None:
         """See JepaConfig. ValueError also for targets in shards that another teacher made."""
         VideoJepaConfig.check(self, data)
-        if not isinstance(data, VideoData) or data.targets is None or not is_split(data.targets):
-            return
-        facts = read_dataset_json(data.targets)["settings"].get(TARGETS, {})
-        if (found := facts.get("weights")) != self.weights:
-            raise ValueError(
-                f"data.targets={data.targets!r} were made by a teacher with the checksum {found}, and that of "
-                f"model.teacher={self.teacher!r} has {self.weights or 'none'}; set model.teacher to the teacher that "
-                "made them, or make others with `maskstream targets`"
-            )
+        if isinstance(data, VideoData):
+            check_targets(data.targets, self.weights, f"model.teacher={self.teacher!r}")
 
     def make(self, grids: Grids) -> Salt:
         """See ModelConfig."""

@@ -24,7 +24,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.grid import gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.objectives import matching
-from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
+from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells, check_ids
 from maskstream.train.nn.token_layers import TokenHead, TokenIds
 from maskstream.train.nn.transformer import Stack, init_linear, init_normal
 
@@ -72,7 +72,8 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
             )
 
     def check(self, data: DataConfig[ImageBatch]) -> None:
-        """ValueError where contrast has no second views."""
+        """ValueError where contrast has no second views, and for ids in shards of another quantiser."""
+        check_ids(data, self.vq)
         if self.contrast and isinstance(data, ImageData) and data.views != 2:
             raise ValueError(f"model.contrast={self.contrast} compares two views, got data.views={data.views}; use 2")
 
@@ -128,7 +129,7 @@ class GenerativeEncoder(Model[ImageBatch]):
 
     def ids(self, batch: ImageBatch) -> Tensor:
         """The ids of a batch's cells, int64 (B, N)."""
-        return self.vq.ids(batch.image).flatten(1)
+        return self.vq.ids(batch.image, batch.fields).flatten(1)
 
     def encode(self, ids: Tensor, visible: Tensor, blank: Tensor | None = None) -> Tensor:
         """The encoder's output (B, 1 + V, D), that of the class token first, for the cells `visible` (B, V) of ids int

@@ -23,7 +23,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.grid import LearntPositions, from_windows, gather_tokens, to_windows
-from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells
+from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells, check_ids
 from maskstream.train.nn.token_layers import TokenHead
 from maskstream.train.nn.transformer import TransformerBlock, init_normal
 
@@ -52,7 +52,10 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
         self.need_least("depth", "mlp_ratio", "window", "context")
 
     def check(self, data: DataConfig[VideoBatch]) -> None:
-        """ValueError where the mask leaves other frames visible than the context."""
+        """ValueError where the mask leaves other frames visible than the context, and for ids in shards of another
+        quantiser.
+        """
+        check_ids(data, self.vq)
         mask = data.mask if isinstance(data, VideoData) else None
         inner = mask.mask if isinstance(mask, Padded) else mask
         if isinstance(inner, Context) and inner.frames != self.context:
@@ -98,7 +101,7 @@ class FrameIdsModel(Model[VideoBatch]):
 
     def ids(self, batch: VideoBatch) -> Tensor:
         """The ids of the cells of all frames, int64 (B, N)."""
-        return self.vq.ids(batch.video).flatten(1)
+        return self.vq.ids(batch.video, batch.fields).flatten(1)
 
     def predicted(self, ids: Tensor, hidden: Tensor, target: Tensor) -> Tensor:
         """The logits (B, M, K) of the cells `target` int64 (B, M); the cells `hidden` bool (B, N) of the ids int64 (B,
