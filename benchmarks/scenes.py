@@ -21,10 +21,12 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import VideoReformatter
+from av.video.frame import PictureType
 
-from maskstream.preprocess import PROFILES, make_shards
+from maskstream.preprocess import PROFILES, VideoProfile, make_shards
+from maskstream.preprocess.encode.video.convert import Converter
 from maskstream.preprocess.encode.video.scenes import find_scenes
+from maskstream.preprocess.encode.video.video import _x264_options
 
 UInt8s = npt.NDArray[np.uint8]
 
@@ -123,25 +125,22 @@ def write_film(
     return begins, number + 1
 
 
-def encode_plainly(path: Path, to: Path, short_side: int) -> None:
-    """Decode a film and encode it again with the options of the profile `train`, as `ffmpeg -vf scale` would."""
-    train = PROFILES["train"]
+def encode_plainly(path: Path, to: Path, profile: VideoProfile) -> None:
+    """Decode a film and encode it again as the profile does: one x264 with its options, of frames that are converted
+    by the same filters; nothing is cut, checked or noted.
+    """
     with av.open(str(path)) as source, av.open(str(to), "w") as target:
         stream = source.streams.video[0]
         stream.codec_context.thread_count = 1
-        scale = min(1.0, short_side / min(stream.width, stream.height))
-        options = {
-            "preset": train.preset,
-            "crf": str(train.crf),
-            "tune": "fastdecode",
-            "x264-params": train.x264_params,
-        }
-        made = target.add_stream("libx264", rate=RATE, options=options)
-        made.width, made.height = (round(side * scale / 2) * 2 for side in (stream.width, stream.height))
+        made = target.add_stream("libx264", rate=RATE, options=_x264_options(profile))
         made.pix_fmt, made.codec_context.thread_count = "yuv420p", 1
-        scaler = VideoReformatter()
-        for frame in source.decode(stream):
-            small = scaler.reformat(frame, made.width, made.height, "yuv420p", threads=1)
+        convert = Converter(profile.short_side, None)
+        for number, frame in enumerate(source.decode(stream)):
+            small = convert(frame)
+            if number == 0:
+                made.width, made.height = convert.size
+            small.pts, small.time_base = number, Fraction(1, RATE)
+            small.pict_type = PictureType.NONE
             target.mux(made.encode(small))
         target.mux(made.encode(None))
 
@@ -189,7 +188,7 @@ def main() -> None:
         print(
             f"most memory of writing the film and finding {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MB"
         )
-        plain = spent(lambda: encode_plainly(path, Path(folder) / "plain.mp4", PROFILES["train"].short_side))
+        plain = spent(lambda: encode_plainly(path, Path(folder) / "plain.mp4", PROFILES["train"]))
         print(f"CPU s: finding {finding:.1f}, encoding alone {plain:.1f}")
         whole = spent(lambda: print(job(path.parent, Path(folder) / "out")))
         print(f"a job with --clips scenes {whole:.1f}, {whole / plain:.2f} times the encoding")

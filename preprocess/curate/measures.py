@@ -55,8 +55,10 @@ SIGNALS: Mapping[str, str] = {
     "seconds": "of a clip or sound; 0 of a picture or text",
     "brightness": "mean luma, 0 (black) to 1; of a clip the median over its keyframes, as all that follow",
     "contrast": "standard deviation of luma, 0 to 0.5",
-    "saturation": "mean of (largest - smallest) / largest of red, green and blue, 0 (grey) to 1",
-    "entropy": "of luma in 64 levels, in bits, 0 (flat) to 6",
+    "saturation": "mean of (largest - smallest) / largest of red, green and blue, 0 (grey) to 1, over a grid of "
+    "pixels, 128 or fewer along the short side",
+    "entropy": "of luma in 64 levels, in bits, 0 (flat) to 6, over every second row if the short side is longer "
+    "than 128",
     "sharpness": "variance of the Laplacian of luma, at a short side of 256 or less, in levels squared; low if blurred",
     "borders": "share of the picture in dark rows and columns at its edges, as of a letterbox",
     "dark": "share of the frames that are almost black, 0 or 1 of a picture",
@@ -64,11 +66,11 @@ SIGNALS: Mapping[str, str] = {
     "still": "share of the steps from keyframe to keyframe in which nothing changes; 0 of a picture",
 }
 """What is measured of each sample."""
-VERSION = 3
+VERSION = 4
 """It is raised when a signal or a hash changes."""
 _FLAT = 4.0
 """Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""
-_DARK, _UNCHANGED = 24.0, 0.5
+_DARK, _UNCHANGED = 24, 0.5
 _APART_S, _CLOSE_S = 0.4, 0.125
 MOST_FRAMES = 256
 _LETTERS = 300
@@ -325,12 +327,14 @@ def _of_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
 
 def looks_of(frames: Sequence[UInt8s]) -> dict[str, float]:
     """The signals of a picture, or of keyframes, uint8 (H, W, 3), BGR."""
-    looks = [_look(frame) for frame in frames]
-    signals = {signal: float(np.median([look.signals[signal] for look in looks])) for signal in looks[0].signals}
-    signals["dark"] = float(np.mean([look.signals["dark"] for look in looks]))
-    changes = [float(np.abs(b.luma - a.luma).mean()) for a, b in pairwise(looks)]
-    signals["motion"] = float(np.median(changes)) / 255 if changes else 0.0
-    signals["still"] = float(np.mean(np.array(changes) < _UNCHANGED)) if changes else 0.0
+    looks, lumas = zip(*map(_look, frames), strict=True)
+    if len(looks) == 1:
+        return {**looks[0], "motion": 0.0, "still": 0.0}
+    signals = {signal: float(np.median([look[signal] for look in looks])) for signal in looks[0]}
+    signals["dark"] = float(np.mean([look["dark"] for look in looks]))
+    changes = [float(np.abs(b - a).mean()) for a, b in pairwise(map(small_luma, lumas))]
+    signals["motion"] = float(np.median(changes)) / 255
+    signals["still"] = float(np.mean(np.array(changes) < _UNCHANGED))
     return signals
 
 
@@ -403,55 +407,52 @@ def moments(data: bytes) -> Iterator[tuple[float, UInt8s]]:
                 yield time - first, _shrunk(np.asarray(frame.to_ndarray(format="gray"), np.uint8))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Look:
-    """The signals of a frame, and its luma float32 (64, 64)."""
-
-    signals: Mapping[str, float]
-    luma: npt.NDArray[np.float32]
-
-
-def _look(pixels: UInt8s) -> _Look:
-    """Looks at a frame, uint8 (H, W, 3), BGR."""
-    pixels = _sized(pixels)
-    luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
-    blue, green, red = cv2.split(pixels)
-    high, low = cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red)
-    spread = cv2.divide(cv2.subtract(high, low), np.maximum(high, 1), dtype=cv2.CV_32F)
-    levels = cv2.calcHist([luma], [0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
-    counts = levels.reshape(64, 4).sum(1)
-    shares = counts[counts > 0] / luma.size
+def _look(pixels: UInt8s) -> tuple[dict[str, float], UInt8s]:
+    """The signals of a frame, uint8 (H, W, 3), BGR, and the luma that they are of, uint8 (h, w)."""
+    luma = _sized(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8))
+    some = luma[:: -(-min(luma.shape) // 128)]
+    levels = cv2.calcHist([some], [0], None, [256], [0, 256])
+    counts = cv2.reduce(levels.reshape(64, 4), 1, cv2.REDUCE_SUM).reshape(-1)
+    shares = counts[counts > 0] / some.size
     mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(luma))
-    edges = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1]
-    return _Look(
-        signals={
-            "brightness": mean / 255,
-            "contrast": deviation / 255,
-            "saturation": cv2.mean(spread)[0],
-            "entropy": float(-(shares * np.log2(shares)).sum()),
-            "sharpness": float(edges[0, 0]) ** 2,
-            "borders": _borders(luma),
-            "dark": float(_percentile(levels, 0.99) < _DARK),
-        },
-        luma=small_luma(luma),
-    )
+    edges = cv2.Laplacian(luma, cv2.CV_16S)
+    signals = {
+        "brightness": mean / 255,
+        "contrast": deviation / 255,
+        "saturation": _saturation(pixels),
+        "entropy": float(-shares @ np.log2(shares)),
+        "sharpness": cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - cv2.mean(edges)[0] ** 2,
+        "borders": _borders(luma),
+        "dark": float(cv2.norm(levels[:_DARK], cv2.NORM_L1) >= 0.99 * some.size),
+    }
+    return signals, luma
 
 
-def _sized(pixels: UInt8s) -> UInt8s:
-    """A frame whose short side is 256 at most: averaged over whole pixels and then interpolated, which takes an eighth
-    of the time that an exact average does.
+def _saturation(pixels: UInt8s) -> float:
+    """The mean of (largest - smallest) / largest over pixels of a grid, whose short side is 128 at most."""
+    step = -(-min(pixels.shape[:2]) // 128)
+    size = (-(-pixels.shape[1] // step), -(-pixels.shape[0] // step))
+    some = pixels if step == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
+    blue, green, red = cv2.split(some)
+    high, low = cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red)
+    return cv2.mean(cv2.divide(cv2.subtract(high, low), cv2.max(high, 1), dtype=cv2.CV_32F))[0]
+
+
+def _sized(luma: UInt8s) -> UInt8s:
+    """Luma whose short side is 256 at most: averaged over whole pixels and then interpolated, which takes an eighth of
+    the time that an exact average does.
     """
-    times = min(pixels.shape[:2]) // 256
+    times = min(luma.shape) // 256
     if times > 1:
-        size = (pixels.shape[1] // times, pixels.shape[0] // times)
-        whole = pixels[: size[1] * times, : size[0] * times]
-        pixels = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
-    height, width = pixels.shape[:2]
+        size = (luma.shape[1] // times, luma.shape[0] // times)
+        whole = luma[: size[1] * times, : size[0] * times]
+        luma = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
+    height, width = luma.shape
     if min(height, width) <= 256:
-        return pixels
+        return luma
     scale = 256 / min(height, width)
     size = (round(width * scale), round(height * scale))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _shrunk(pixels: UInt8s) -> UInt8s:
@@ -469,18 +470,12 @@ def _luma(pixels: UInt8s) -> UInt8s:
     return np.asarray(cv2.cvtColor(_shrunk(pixels), cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def _percentile(counts: npt.NDArray[np.int64], share: float) -> float:
-    """The percentile of values of which `counts` says how often each is there, as `numpy.percentile` has it."""
-    until = np.cumsum(counts)
-    place = share * (int(until[-1]) - 1)
-    low, high = (int(np.searchsorted(until, at, side="right")) for at in (int(place), -int(-place // 1)))
-    return low + (high - low) * (place % 1)
-
-
 def _borders(luma: UInt8s) -> float:
     """The share of a picture in dark rows and columns at its edges."""
     left = 1.0
-    for axis in (0, 1):
+    for axis, edges in ((0, luma[:: max(len(luma) - 1, 1)]), (1, luma[:, :: max(luma.shape[1] - 1, 1)])):
+        if edges.max(1 - axis).min() >= _DARK:
+            continue
         empty = luma.max(1 - axis) < _DARK
         if empty.all():
             return 1.0

@@ -25,7 +25,7 @@ _OF_CLIPS = frozenset({"motion", "still"})
 class Signals:
     """Measures each sample as it is written: its picture or first video, by keyframes, and its first text."""
 
-    version: int = 1
+    version: int = 2  # 2: saturation and entropy of a part of the pixels
 
     def of(self, members: Mapping[str, Member], pixels: UInt8s | None) -> dict[str, float]:
         """The signals of a sample by name. pixels: its picture, uint8 (H, W) or (H, W, 3), blue first, if decoded."""
