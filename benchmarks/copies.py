@@ -1,15 +1,19 @@
 """How many changed copies of clips or pictures `maskstream curate --copies` finds, and how many pairs it makes up.
 
-    python benchmarks/copies.py SPLIT [SPLIT ...] [--most 200]
+    python benchmarks/copies.py SPLIT [SPLIT ...] [--most 200] [--moving] [--peers PYTHON]
 
 Each sample of the splits is decoded, changed in each way, and encoded again as `maskstream shards` does it. It prints,
 for each change, the share of copies that are found among all samples, and the pairs of other samples; samples of the
-splits that are alike already count as one.
+splits that are alike already count as one. With --moving the samples of a split of pictures are clips of a window that
+moves over them. With --peers the same clips are hashed by imagehash and videohash (copies_peers.py says how to have
+them), each at the largest distance that makes at most 1e-4 of the pairs up.
 """
 
 import argparse
 import io
+import json
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -92,6 +96,21 @@ def picture(clip: Clip, quality: int) -> Sample:
     return Sample(key="x", members={"jpg": image_member(data, width, height)}, source="x")
 
 
+def moving(drawing: UInt8s, number: int) -> Clip:
+    """40 frames, uint8 (128, 160, 3), of a window that moves by a quarter of itself at most over a picture."""
+    rng, (height, width) = np.random.default_rng(number), drawing.shape[:2]
+    wide = rng.uniform(0.5, 0.75) * min(width, height * 1.25)
+    free = np.array([width - wide, height - 0.8 * wide])
+    begin = rng.uniform(0, free)
+    end = np.clip(begin + rng.uniform(-0.25, 0.25, 2) * wide, 0, free)
+    made = []
+    for share in np.linspace(0, 1, 40):
+        left, top = begin + share * (end - begin)
+        place, how = np.array([[wide / 160, 0, left], [0, wide / 160, top]]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        made.append(np.asarray(cv2.warpAffine(drawing, place, (160, 128), flags=how)))
+    return made
+
+
 def every_frame(data: bytes) -> Clip:
     """All frames of a video, 300 at most, uint8 (H, W, 3), BGR."""
     with av.open(io.BytesIO(data), "r") as container:
@@ -103,6 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("splits", nargs="+")
     parser.add_argument("--most", type=int, default=200, help="the most samples of a split")
+    parser.add_argument("--moving", action="store_true", help="make clips of pictures")
+    parser.add_argument("--peers", help="a Python that has imagehash and videohash")
+    parser.add_argument("--videohash", type=int, default=40, help="how many originals videohash is given")
     asked = parser.parse_args()
     changes, clips, samples, sources = dict(CHANGES), [], [], []
     kinds: set[str] = set()
@@ -122,8 +144,9 @@ def main() -> None:
                     (data,) = manifest.store.read_many([manifest.member(number, component)])
                     clips.append((every_frame(data), manifest.video(number, component).fps))
                 else:
-                    clips.append((_frames_of(manifest, number, component), 0.0))
-        if kinds == {VIDEO.name}:
+                    (drawing,) = _frames_of(manifest, number, component)
+                    clips.append((moving(drawing, number), 25.0) if asked.moving else ([drawing], 0.0))
+        if asked.moving or kinds == {VIDEO.name}:
             changes |= OF_CLIPS
         spent = time.process_time()
         for change in ("as it is", *changes):
@@ -135,7 +158,9 @@ def main() -> None:
                 samples.append(Sample(key=key, members=one.members, source=key))
         print(f"{len(samples)} samples made in {time.process_time() - spent:.0f} CPU s")
         modality = "video" if clips[0][1] else "image"
-        report(write(folder / "split", samples, modality), ["as it is", *changes], sources)
+        scenes = report(write(folder / "split", samples, modality), ["as it is", *changes], sources)
+        if asked.peers:
+            report_peers(asked.peers, asked.videohash, samples, folder / "files", scenes)
 
 
 def write(out: Path, samples: Sequence[Sample], modality: str) -> Path:
@@ -148,8 +173,9 @@ def write(out: Path, samples: Sequence[Sample], modality: str) -> Path:
     return out
 
 
-def report(split: Path, names: Sequence[str], sources: Sequence[str]) -> None:
-    """Prints recall by change, pairs that are none, and CPU time; samples are numbered change by change.
+def report(split: Path, names: Sequence[str], sources: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Prints recall by change, pairs that are none, and CPU time; samples are numbered change by change. Returns the
+    scene of each original.
 
     sources: of the originals. Parts of one file may show the same, so pairs of one source are not counted as wrong.
     """
@@ -161,16 +187,47 @@ def report(split: Path, names: Sequence[str], sources: Sequence[str]) -> None:
     originals = len(sources)
     right = {(a, b) for a, b in pairs.tolist() if a % originals == b % originals}
     of = np.unique(np.array(sources), return_inverse=True)[1]
-    for a, b in pairs[pairs.max(1) < originals].tolist():
+    before = pairs[pairs.max(1) < originals].tolist()
+    for a, b in before:
         of[of == of[b]] = of[a]  # originals that are alike before they are changed
     wrong = int((of[pairs[:, 0] % originals] != of[pairs[:, 1] % originals]).sum())
     others = len(found) * (len(found) - 1) // 2
-    print(f"{originals} originals of {len(set(of.tolist()))} scenes")
+    apart = [(sources[a], sources[b]) for a, b in before if sources[a] != sources[b]]
+    print(f"{originals} originals of {len(set(of.tolist()))} scenes; of other sources and alike: {apart}")
     for at, name in enumerate(names[1:], start=1):
         hits = sum((n, at * originals + n) in right for n in range(originals))
         print(f"  {name:<22} {hits / originals:.3f}")
     print(f"pairs of other scenes: {wrong} of {others} ({wrong / others:.1e})")
     print(f"CPU ms a sample: measured {1e3 * measured / len(found):.1f}, searched {1e3 * searched / len(found):.2f}")
+    return of
+
+
+def report_peers(python: str, most: int, samples: Sequence[Sample], folder: Path, of: npt.NDArray[np.int64]) -> None:
+    """Prints the same of the hashes of peers, which are given the samples as files. of: the scene of each original."""
+    for sample in samples:
+        path = folder / f"{sample.key}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(sample.members["mp4"].data)
+    script = Path(__file__).with_name("copies_peers.py")
+    made = subprocess.run([python, script, folder, str(most)], check=True, capture_output=True, text=True)
+    for peer, found in json.loads(made.stdout).items():
+        hashes = found["hashes"]
+        changes = np.array([name.split("/")[0] for name in hashes])
+        numbers = np.array([int(Path(name).stem) for name in hashes])
+        bits = np.unpackbits(np.array([list(bytes.fromhex(one)) for one in hashes.values()], np.uint8), axis=1)
+        signs = 2 * bits.astype(np.float32) - 1
+        apart = np.rint((bits.shape[1] - signs @ signs.T) / 2).astype(np.int64)
+        other = np.triu(of[numbers][:, None] != of[numbers][None], 1)
+        false = np.bincount(apart[other], minlength=bits.shape[1] + 1).cumsum()
+        pairs = len(hashes) * (len(hashes) - 1) // 2
+        limit = int(np.searchsorted(false, 1e-4 * pairs, side="right")) - 1
+        print(f"{peer}: {len(hashes)} samples, at most {limit} of {bits.shape[1]} bits, {false[max(limit, 0)]} false")
+        whole = {number: place for place, number in enumerate(numbers) if changes[place] == "as-it-is"}
+        for change in dict.fromkeys(changes):
+            places = np.flatnonzero(changes == change)
+            hits = [apart[place, whole[numbers[place]]] <= limit for place in places]
+            print(f"  {change:<22} {np.mean(hits):.3f}")
+        print(f"CPU ms a sample: {1e3 * found['seconds'] / len(hashes):.1f}")
 
 
 if __name__ == "__main__":

@@ -435,7 +435,7 @@ def _saturation(pixels: UInt8s) -> float:
     some = pixels if step == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
     blue, green, red = cv2.split(some)
     high, low = cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red)
-    return cv2.mean(cv2.divide(cv2.subtract(high, low), cv2.max(high, 1), dtype=cv2.CV_32F))[0]
+    return cv2.mean(cv2.divide(cv2.subtract(high, low), np.maximum(high, 1), dtype=cv2.CV_32F))[0]
 
 
 def _sized(luma: UInt8s) -> UInt8s:

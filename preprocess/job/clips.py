@@ -1,4 +1,4 @@
-"""Cuts long files into clips before shards are planned: at scenes, after so many seconds, or as a list says.
+"""Cuts long files into clips before shards are planned: at scenes or pauses, after so many seconds, or as a list says.
 
 Files are looked at, and stretches of a minute or two of them compared frame by frame, in tasks of an executor. Each
 task publishes what it found in OUT/.clips, without names, so a run that is killed goes on, and the parts of a job use
@@ -21,6 +21,7 @@ import xxhash
 
 from maskstream.preprocess.datasets import Dataset
 from maskstream.preprocess.datasets.listed import MediaList, listed_sources, time_word
+from maskstream.preprocess.encode.audio.pauses import find_pauses
 from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
 from maskstream.preprocess.encode.video.scenes import SceneStart, find_scenes
@@ -41,7 +42,7 @@ from .progress import Progress
 
 CLIPS = ".clips"
 """The folder in OUT that has what was found."""
-SCENES = "scenes"
+SCENES, SILENCE = "scenes", "silence"
 STRETCH_S = 120.0
 """How much of a file a task compares, and how much of short files together."""
 _LOOKED_AT = 64
@@ -54,9 +55,9 @@ _MOST_BYTES = 1 << 26
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cutting:
-    """How files are cut. by: "scenes", a number of seconds such as "10s", or the path of a list with the columns path,
-    start and end. min_s: a shorter clip is left out, by default one of less than 2 s, or than half of `by`. max_s:
-    a longer scene is cut into equal clips.
+    """How files are cut. by: "scenes", "silence" (sounds, at their pauses), a number of seconds such as "10s", or the
+    path of a list with the columns path, start and end. min_s: a shorter clip is left out, by default one of less than
+    2 s, or than half of `by`. max_s: a longer scene, or sound between pauses, is cut into equal clips.
     """
 
     by: str
@@ -65,7 +66,7 @@ class Cutting:
 
     def __post_init__(self) -> None:
         if (
-            self.by != SCENES
+            not self.is_found
             and self.every_s is None
             and Path(self.by).suffix.lower()
             not in (
@@ -76,20 +77,25 @@ class Cutting:
             )
         ):
             raise ValueError(
-                f"clips={self.by!r} is not 'scenes', a number of seconds such as '10s', or a list (.csv, .tsv, .jsonl, "
-                ".parquet) with the columns path, start and end"
+                f"clips={self.by!r} is not 'scenes', 'silence', a number of seconds such as '10s', or a list (.csv, "
+                ".tsv, .jsonl, .parquet) with the columns path, start and end"
             )
         if self.every_s is not None and not 0.1 <= self.every_s <= 86400:
             raise ValueError(f"clips={self.by!r} must be from 0.1s to 86400s")
-        if self.by != SCENES and self.max_s is not None:
-            raise ValueError("max_clip divides long scenes; it belongs to clips='scenes'")
-        if not (self.by == SCENES or self.every_s) and self.min_s is not None:
+        if not self.is_found and self.max_s is not None:
+            raise ValueError("max_clip divides long scenes and sounds; it belongs to clips='scenes' and 'silence'")
+        if not (self.is_found or self.every_s) and self.min_s is not None:
             raise ValueError("min_clip leaves out short scenes and rests; a list says itself which clips there are")
         if not 0 <= self.least_s <= self.most_s / 2:
             raise ValueError(
                 f"min_clip={self.least_s:g} and max_clip={self.most_s:g} do not fit: min_clip must be at most half of "
                 "max_clip, for a scene that is a little longer than max_clip becomes two clips"
             )
+
+    @property
+    def is_found(self) -> bool:
+        """Whether it is looked for in the files where clips begin."""
+        return self.by in (SCENES, SILENCE)
 
     @property
     def every_s(self) -> float | None:
@@ -162,7 +168,9 @@ def _scanned(task: ScanTask, part: _Part, hand: Hand, report: Report) -> dict[st
             if here.path != part.source.path:
                 hand.read(here.path)
             with limited(part.unit, task.limits, report):
-                return _looked_at(here.path, task.modality) if task.is_look else _scenes(here.path, part)
+                if task.is_look:
+                    return _looked_at(here.path, task.modality)
+                return _scenes(here.path, part) if task.modality in _VIDEO else _sounds(here.path)
         except BaseException as error:
             reject = verdict_on(error, part.source.path)
             return {"reject": [reject.stage, reject.reason]}
@@ -195,6 +203,12 @@ def _whole_s(duration: int | None) -> float | None:
 def _scenes(path: Path, part: _Part) -> dict[str, Any]:
     found = find_scenes(path, part.begin_s, part.stop_s)
     return {"last_s": found.last_s, "starts": [[one.time_s, one.hard, one.black] for one in found.starts]}
+
+
+def _sounds(path: Path) -> dict[str, Any]:
+    """As `_scenes`; pauses are what is black of a film."""
+    starts, end_s = find_pauses(path)
+    return {"last_s": end_s, "starts": [[time_s, False, is_pause] for time_s, is_pause in starts]}
 
 
 class _Found:
@@ -238,14 +252,14 @@ class Cutter:
         """The dataset with its clips as sources. A file that cannot be opened, or of which nothing can be decoded, is
         among its missing ones. Raises DatasetError for a modality that has no clips, and for a list of other files.
         """
-        legal = _VIDEO if self.clips.by == SCENES else _TIMED
+        legal = {SCENES: _VIDEO, SILENCE: ("audio",)}.get(self.clips.by, _TIMED)
         if raw.modality not in legal:
             raise DatasetError(
                 f"clips={self.clips.by!r} cuts {', '.join(legal)}, but {raw.name} is {raw.modality}; leave --clips out"
             )
         if strange := next((s for own in raw.splits.values() for s in own if _is_no_file(s)), None):
             raise DatasetError(f"{raw.name}: {strange.id!r} is no whole file, so --clips cannot cut it; leave it out")
-        if self.clips.by != SCENES and self.clips.every_s is None:
+        if not self.clips.is_found and self.clips.every_s is None:
             return _by_list(raw, root, Path(self.clips.by))
         splits: dict[str, list[Source]] = {}
         missing = {name: [*rejects] for name, rejects in raw.missing.items()}
@@ -254,7 +268,7 @@ class Cutter:
             missing.setdefault(name, []).extend(rejects)
             if left_out:
                 self.progress.say(
-                    f"{name}: {left_out} stretches shorter than {self.clips.least_s:g} s, or black, are left out"
+                    f"{name}: {left_out} stretches shorter than {self.clips.least_s:g} s, black or silent, are left out"
                 )
             if not splits[name]:
                 reasons = first_few([f"{one.source} ({one.stage}: {one.reason})" for one in rejects])
@@ -274,7 +288,7 @@ class Cutter:
         bad = {one.unit: look["reject"] for one, look in looks if "reject" in look}
         ends = {one.unit: look["end_s"] for one, look in looks if "reject" not in look}
         found: dict[str, list[SceneStart]] = {}
-        if self.clips.by == SCENES:
+        if self.clips.is_found:
             seeks = {one.unit: look["seeks"] for one, look in looks if "reject" not in look}
             stretches = [
                 stretch

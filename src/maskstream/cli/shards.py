@@ -138,8 +138,8 @@ ClipsBy = Annotated[
     typer.Option(
         "--clips",
         metavar="HOW",
-        help="Cut long files into clips: at scenes (videos), after so many seconds, such as 10s, or by a list (.csv) "
-        "with the columns path, start and end (docs/data.md).",
+        help="Cut long files into clips: at scenes (videos), at silence (sounds), after so many seconds, such as 10s, "
+        "or by a list (.csv) with the columns path, start and end (docs/data.md).",
         show_default=False,
     ),
 ]
@@ -157,7 +157,7 @@ MaxClip = Annotated[
     typer.Option(
         metavar="SECONDS",
         min=0,
-        help="With --clips scenes: longer scenes become several clips [default: 20]",
+        help="With --clips scenes or silence: longer scenes and sounds become several clips [default: 20]",
         show_default=False,
     ),
 ]

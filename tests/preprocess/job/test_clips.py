@@ -216,10 +216,39 @@ def test_sound_stays_in_step(tmp_path):
         assert heard == pytest.approx(shown, abs=0.01)
 
 
+def test_sounds_are_cut_at_pauses(tmp_path):
+    """In the noise of a room; a pause is half a second or more, of which a tenth stays at each side."""
+    rate, rng = 8000, np.random.default_rng(0)
+    loud, room = (lambda s, level=level: rng.normal(0, level, round(s * rate)) for level in (0.1, 0.0005))
+    (tmp_path / "raw").mkdir()
+    sf.write(tmp_path / "raw/a.wav", np.concatenate([loud(3), room(1), loud(4), room(0.3), loud(3), room(2)]), rate)
+    sf.write(tmp_path / "raw/b.flac", np.concatenate([room(2), loud(0.5), room(0.7), loud(2.4)]), rate)
+    sf.write(tmp_path / "raw/c.wav", np.zeros(3 * rate), rate)
+
+    def cut(out, **given):
+        how = {"clips": "silence", "workers": 0, "as_is": True, **given}
+        make_shards("audio-folder", tmp_path / "raw", tmp_path / out, **how)
+        return sources(tmp_path / out / "train")
+
+    assert cut("out") == ["a.wav:0-3.1", "a.wav:3.9-11.4", "b.flac:3.1-"]
+    assert cut("short", max_clip=5, min_clip=0.6) == [
+        *("a.wav:0-3.1", "a.wav:3.9-7.65", "a.wav:7.65-11.4"),
+        *("b.flac:1.9-2.6", "b.flac:3.1-"),
+    ]
+    manifest = Manifest.load(tmp_path / "out/train")
+    (place,) = [n for n, one in enumerate(manifest.sources().to_pylist()) if one.startswith("b.flac")]
+    (data,) = manifest.store.read_many([manifest.member(place, "flac")])
+    whole = sf.read(tmp_path / "raw/b.flac")[0]
+    np.testing.assert_array_equal(sf.read(io.BytesIO(bytes(data)))[0], whole[round(3.1 * rate) :])
+    film(tmp_path / "raw/d.mp4", [scene(0, 30)])
+    with pytest.raises(DatasetError, match="cuts audio, but folder is video; leave --clips out"):
+        run(tmp_path / "raw", tmp_path / "films", clips="silence")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"by": "film"}, "is not 'scenes', a number of seconds such as '10s', or a list"),
+        ({"by": "film"}, "is not 'scenes', 'silence', a number of seconds such as '10s', or a list"),
         ({"by": "0s"}, "from 0.1s to 86400s"),
         ({"by": "10s", "max_s": 4}, "belongs to clips='scenes'"),
         ({"by": "a.csv", "min_s": 4}, "a list says itself"),

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.pipelines import DataMixture, masks
 from maskstream.pipelines.stream.batch import Batch, _mapped
+from maskstream.preprocess.curate import curate
 from maskstream.preprocess.versions import append, remove
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest
@@ -219,3 +220,32 @@ def test_the_worst_samples_stand_out_from_the_steps_around(tmp_path: Path) -> No
     assert [(step, place) for step, place, _ in found] == [(5001, 1), (4097, 2), (31, 3)]
     assert found[1][2] == np.float32(losses[4096, 2])
     assert worst_samples(tmp_path / "none", 3) == []
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_its_split_was_curated(tmp_path: Path) -> None:
+    """In the version that it began with as if nothing had been, and in the new one as a run that began there."""
+    split = write_split("image", tmp_path)
+
+    def goes_on(folder: str, *parts: int, **options: Any) -> list[list[str]]:
+        if (tmp_path / "begun").exists():
+            shutil.copytree(tmp_path / "begun", tmp_path / folder)
+        return train_noted("mae-tiny", split, tmp_path / folder, CUTS, *parts, **options)
+
+    whole, fresh = tmp_path / "whole", tmp_path / "fresh"
+    before = train_noted("mae-tiny", split, whole, CUTS, 8)
+    assert goes_on("begun", 3) == before[:3]
+    curated = curate(split, keep="brightness>p40")
+    assert curated.version == Manifest.load(split).version == 2
+    after = train_noted("mae-tiny", split, fresh, CUTS, 8)
+    assert after[3:] != before[3:]
+    assert goes_on("old", 5, 8, data_version=1) == before[3:]
+    assert goes_on("new", 5, 8, data_version=2) == goes_on("unasked", 8) == after[3:]
+    manifest = curated.measures.manifest
+    gone = {*manifest.keys([int(curated.measures.index[one.place]) for one in curated.gone])}
+    shown = [
+        {key for step in range(4, 9) for one in replay(run, step).batches for key in one.key}
+        for run in (whole, tmp_path / "new")
+    ]
+    assert shown[0] & gone
+    assert not shown[1] & gone
