@@ -1,16 +1,18 @@
 """How many scenes of a long video `maskstream shards --clips scenes` finds, and what they and their clips cost.
 
-    python benchmarks/scenes.py ROOT [--minutes 30] [--side 360] [--seed 0]
+    python benchmarks/scenes.py ROOT [--minutes 30] [--side 360] [--seed 0] [--peers PYTHON]
 
 Scenes of the sample clips below ROOT (`maskstream shards sample --root ROOT` downloads them) are joined to one film
 with sound: pieces of 1 to 12 s, mirrored or not, of other gamma, some with a flash of two frames, joined by hard cuts,
 by fades through black and by black spans. It prints recall and precision of hard cuts, to the frame, and of fades; the
-processor time of finding and of a whole job, beside that of FFmpeg's x264 for the same film; and the most memory.
+processor time of finding and of a whole job, beside that of FFmpeg's x264 for the same film; and the most memory. With
+--peers it only finds, and so do the detectors of PySceneDetect (scenes_peers.py).
 """
 
 import argparse
 import json
 import resource
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--side", type=int, default=360)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peers", help="a Python that has PySceneDetect")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "raw/film.mp4"
@@ -188,10 +191,29 @@ def main() -> None:
         print(
             f"most memory of writing the film and finding {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MB"
         )
+        if given.peers:
+            print(f"finding takes {1e3 * finding / n_frames:.3f} CPU ms a frame")
+            peers_find(given.peers, path, begins, n_frames)
+            return
         plain = spent(lambda: encode_plainly(path, Path(folder) / "plain.mp4", PROFILES["train"]))
         print(f"CPU s: finding {finding:.1f}, encoding alone {plain:.1f}")
         whole = spent(lambda: print(job(path.parent, Path(folder) / "out")))
         print(f"a job with --clips scenes {whole:.1f}, {whole / plain:.2f} times the encoding")
+
+
+def peers_find(python: str, path: Path, begins: dict[str, list[int]], n_frames: int) -> None:
+    """Print what PySceneDetect's detectors find of a film: hard cuts to the frame, and of what else they find the share
+    that are begins and ends of fades, within half a second.
+    """
+    script = Path(__file__).with_name("scenes_peers.py")
+    made = subprocess.run([python, script, path], check=True, capture_output=True, text=True)
+    fades = {*begins[FADE_OUT], *begins[FADE_IN]}
+    for name, found in json.loads(made.stdout).items():
+        starts = {*found["starts"]}
+        near = {one for one in starts if any(abs(one - other) <= FADE for other in fades)}
+        told(f"{name}, hard cuts", starts - near, {*begins[CUT]})
+        told(f"{name}, fades", near, fades, near=FADE)
+        print(f"{name}: {1e3 * found['seconds'] / n_frames:.3f} CPU ms a frame")
 
 
 def job(raw: Path, out: Path) -> str:
