@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=200, help="the most samples of a split")
     parser.add_argument("--moving", action="store_true", help="make clips of pictures")
     parser.add_argument("--peers", help="a Python that has imagehash and videohash")
-    parser.add_argument("--videohash", type=int, default=40, help="how many originals videohash is given")
+    parser.add_argument("--videohash", type=int, default=6, help="how many originals videohash is given")
     asked = parser.parse_args()
     changes, clips, samples, sources = dict(CHANGES), [], [], []
     kinds: set[str] = set()

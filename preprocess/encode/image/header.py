@@ -4,7 +4,6 @@ OpenCV decodes, but says nothing of animation and of colour spaces, and takes a 
 guess the rest; so the structure of JPEG, PNG and WebP is walked here. Sources: ITU-T T.81 B.1, PNG 5, RFC 9649.
 """
 
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import Literal
 
 from maskstream.preprocess.source import RejectError
 
-_SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # the marker after entropy-coded data; 00 and RSTn belong to it
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ORIENTATION = 0x0112
 
@@ -72,13 +70,25 @@ def _jpeg(data: bytes) -> Header:
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
             orientation = _orientation(body[6:])
         elif marker == 0xDA:
-            found = _SCAN_END.search(data, at)
-            at = len(data) if found is None else found.end() - 2
+            at = _scan_end(data, at)
     else:
         raise RejectError("decode", "is truncated: the JPEG data has no end")
     if header is None:
         raise RejectError("open", "is no JPEG file: it has no frame")
     return replace(header, orientation=orientation)
+
+
+def _scan_end(data: bytes, at: int) -> int:
+    """Where the marker after entropy-coded data is, to which 00 and RSTn belong; the length if there is none.
+
+    `find` is eight times as fast as a regular expression.
+    """
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
+        code = data[at + 1]
+        if code and code != 0xFF and not 0xD0 <= code <= 0xD7:
+            return at
+        at += 1
+    return len(data)
 
 
 def _png(data: bytes) -> Header:
