@@ -139,13 +139,17 @@ def main() -> None:
                 number, component = int(found.index[place]), found.components[place]
                 kind = manifest.components[component].kind
                 kinds.add(kind)
-                sources.append(re.split("[#:]", str(own[number]))[0])
                 if kind == VIDEO.name:
                     (data,) = manifest.store.read_many([manifest.member(number, component)])
-                    clips.append((every_frame(data), manifest.video(number, component).fps))
+                    clip, fps = every_frame(data), manifest.video(number, component).fps
                 else:
-                    (drawing,) = _frames_of(manifest, number, component)
-                    clips.append((moving(drawing, number), 25.0) if asked.moving else ([drawing], 0.0))
+                    clip, fps = _frames_of(manifest, number, component), 0.0
+                if asked.moving:
+                    clip, fps = moving(clip[0], number), 25.0
+                    if max(float(frame.mean(2).std()) for frame in clip) < 4:
+                        continue  # a window on empty paper, as flat as what has no hash
+                sources.append(re.split("[#:]", str(own[number]))[0])
+                clips.append((clip, fps))
         if asked.moving or kinds == {VIDEO.name}:
             changes |= OF_CLIPS
         spent = time.process_time()
