@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, reduce
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, Unpack, cast, get_type_hints
 
@@ -23,6 +23,7 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
 
 from .fields import FieldReader, Fields
+from .phases import OverRun, PhasedSampler, PhasedVisible, phases_of
 from .rows import PartT, PlanT, RowMaker, RowSampler, RowSource
 from .split import OpenedOptions, Options, Split, open_split
 from .targets import TARGETS, TargetReader
@@ -116,10 +117,13 @@ class DataConfig(Config, ABC, Generic[BatchT]):
 
 
 class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
-    """A data config whose rows are made by `rows`. alike: the settings that the parts of a mixture must share."""
+    """A data config whose rows are made by `rows`. alike: the settings that the parts of a mixture must share.
+    changing: those that may change over the run.
+    """
 
     __slots__ = ()
     alike: ClassVar[tuple[str, ...]]
+    changing: ClassVar[tuple[str, ...]] = ()
 
     @property
     def views(self) -> int:
@@ -174,10 +178,48 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         own = self.resolved(split)
         return own._sampler(own.rows(split), split)
 
-    def source(self, split: Split) -> RowSource[PlanT, BatchT, BatchT]:
-        """The source of a split, for a loader or a mixture."""
+    @property
+    def over_run(self) -> OverRun:
+        """The settings that change over the run, such as "clip.frames", each with its schedule."""
+        return {}
+
+    @property
+    def phases(self) -> list[tuple[float, Self]]:
+        """The settings in each phase of the run, and the progress at which it begins; ValueError for illegal ones."""
+        if not self.over_run:
+            return [(0.0, self)]
+        if self.targets is not None:
+            raise ValueError("targets= are of samples of one size, and over_run changes it; leave one out")
+        changed: dict[str, Any] = {"over_run": {}}
+        return phases_of(replace(self, **changed), self.over_run, self.changing)
+
+    def source(self, split: Split) -> BatchSource[Any, Any, BatchT, BatchT]:
+        """The source of a split, for a loader or a mixture. A validation has the settings of the run's end."""
         own = self.resolved(split)
-        return own._source(own.rows(split), own.finish(split), split)
+        source = own._source(own.rows(split), own.finish(split), split)
+        return own._phased(source, split) if self.over_run and split.shuffle else source
+
+    def _phased(self, source: RowSource[PlanT, BatchT, BatchT], split: Split) -> BatchSource[Any, Any, BatchT, BatchT]:
+        """The source whose batches have the settings of their phase; called on a resolved config."""
+        starts, each = zip(*((start, one.resolved(split)) for start, one in self.phases), strict=True)
+        splits = [one.chosen(split) for one in each]
+        kept = [one.kept for one in splits if one.kept is not None]
+        split = replace(split, kept=reduce(np.intersect1d, kept) if kept else None)
+        if any(one.finish(split) != source.finish for one in each):
+            raise ValueError(
+                f"over_run={dict(self.over_run)}: what is left to do on the device depends on the phase; let the "
+                "loader's threads do it, by on_device=False of sounds, or flow='codec' or 'dis' of clips"
+            )
+        sources = [one._source(one.rows(split), source.finish, split) for one in each]
+        seen = [one.visible for one in sources if one.visible is not None]
+        return BatchSource(
+            sampler=PhasedSampler(starts=starts, samplers=tuple(one.sampler for one in sources)),
+            finish=source.finish,
+            samples=sources[-1].samples,
+            identity=source.identity,
+            visible=PhasedVisible(starts=starts, each=tuple(seen)) if len(seen) == len(sources) else None,
+            form={**source.form, "over_run": self.over_run},
+        )
 
     def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]:
         """The loader of a split."""

@@ -205,12 +205,14 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
 
     dropout: what it drops in training. needs_labels: whether labels are all that the model learns. reads_cameras:
     whether it reads the clips of several cameras of a sample (`VideoBatch.cameras`). reads_targets: whether it reads
-    what a frozen teacher makes of samples (`batch.fields['targets']`).
+    what a frozen teacher makes of samples (`batch.fields['targets']`). takes_sizes: whether it takes samples of fewer
+    tokens than those of the grids, as they are while their size changes over the run.
     """
 
     needs_labels: ClassVar[bool] = False
     reads_cameras: ClassVar[bool] = False
     reads_targets: ClassVar[bool] = False
+    takes_sizes: ClassVar[bool] = False
 
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
 

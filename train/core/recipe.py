@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from maskstream.pipelines.masks import ByClass, Feedback
-from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.data import DataConfig, SplitConfig
 from maskstream.pipelines.modalities.mixture import OpenMixture, manifests_of
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
@@ -60,7 +60,26 @@ class Recipe(Config, Generic[BatchT]):
                 f"{type(self.model).__name__} reads no targets, got data.targets={targets!r}; leave it out, or set "
                 "reads_targets = True in a model of your own that reads batch.fields['targets']"
             )
+        if isinstance(self.data, SplitConfig) and self.data.over_run:
+            self._check_sizes(self.data)
         self.model.check(self.data)
+
+    def _check_sizes(self, data: SplitConfig[Any, BatchT]) -> None:
+        """ValueError where the model cannot take all sizes that samples have over the run."""
+        changed = ", ".join(data.over_run)
+        if not self.model.takes_sizes:
+            raise ValueError(
+                f"{type(self.model).__name__} takes samples of one size, and data.over_run changes {changed}; leave it "
+                "out, or take a recipe of V-JEPA 2, such as vjepa2-tiny; a model of your own says takes_sizes = True"
+            )
+        for start, phase in data.phases:
+            for name, grid in phase.grids.items():
+                if any(n > most for n, most in zip(grid.shape, data.grids[name].shape, strict=True)):
+                    raise ValueError(
+                        f"data.over_run changes {changed}, and from progress {start:g} on a sample has {grid.shape} "
+                        f"tokens, more than at the run's end, {data.grids[name].shape}, which the model is made for; "
+                        "begin with fewer"
+                    )
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:
         """The model on the CPU; `seed` alone decides its initial weights."""

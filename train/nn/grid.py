@@ -117,6 +117,16 @@ class LearntPositions(nn.Module):
         return (self.time[:, None] + self.space).flatten(0, 1)
 
 
+def within(index: Tensor, grid: Sequence[int], whole: Sequence[int]) -> Tensor:
+    """The numbers that tokens `index`, int64, of a grid have on a larger one, `whole`, whose first corner it is."""
+    if tuple(grid) == tuple(whole):
+        return index
+    place, stride = torch.zeros_like(index), 1
+    for own, most in zip(reversed(grid), reversed(whole), strict=True):
+        place, index, stride = place + index % own * stride, index // own, stride * most
+    return place
+
+
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """Selects the tokens at `index` int64 (B, K) from each row of tokens (B, N, ...): (B, K, ...).
 

@@ -39,15 +39,23 @@ class VideoTokens(nn.Module):
     Cubes stay uint8 until they have been gathered, so only those that the encoder or the decoder uses are converted.
     Channels come first within a cube, so the moments of a channel are sums over contiguous values. target: see
     VideoTargets. places: see Positions; on a line they are VideoMAE's sinusoids, on the axes those of `grid_positions`.
+    smaller: whether clips may also have fewer tokens along any axis.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, grid: TokenGrid, target: VideoTargets = "normalised", places: Positions = "line") -> None:
+    def __init__(
+        self,
+        grid: TokenGrid,
+        target: VideoTargets = "normalised",
+        places: Positions = "line",
+        *,
+        smaller: bool = False,
+    ) -> None:
         super().__init__()
         grid.need("t", "h", "w", by="a model of video")
-        self.target, self.places = target, places
+        self.target, self.places, self.smaller = target, places, smaller
         self.grid, self.patch = grid.shape, grid.patch
         self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
         self.n_tokens = grid.size
@@ -81,18 +89,26 @@ class VideoTokens(nn.Module):
         video, mask = self.of(batch)
         return replace(batch, video=self.paint(video, mask.target, predicted), tokens=None)
 
-    def split(self, video: Tensor) -> Tensor:
-        """Splits video uint8 (B, T, H, W, 3) into cubes uint8 (B, N, n_inputs); cubes are returned as they are."""
-        (t, h, w), (pt, ph, pw) = self.grid, self.patch
-        if video.shape[1:] == (self.n_tokens, self.n_inputs):
-            return video
-        if video.shape[1:] != (*self.extent, 3):
+    def grid_of(self, video: Tensor) -> tuple[int, ...]:
+        """The tokens (t, h, w) of clips (B, T, H, W, 3), or of cubes; ValueError for others than the model takes."""
+        if video.shape[1:] in ((self.n_tokens, self.n_inputs), (*self.extent, 3)):
+            return self.grid
+        sides = zip(video.shape[1:4], self.extent, self.patch, strict=False)
+        fits = video.ndim == 5 and all(0 < n <= most and n % step == 0 for n, most, step in sides)
+        if not self.smaller or not fits:
             raise ValueError(
                 f"video has the shape {tuple(video.shape)}, the model takes (B, {', '.join(map(str, self.extent))}, 3);"
                 " use the same clip for the loader and the model"
             )
+        return tuple(n // step for n, step in zip(video.shape[1:4], self.patch, strict=True))
+
+    def split(self, video: Tensor) -> Tensor:
+        """Splits video uint8 (B, T, H, W, 3) into cubes uint8 (B, N, n_inputs); cubes are returned as they are."""
+        (t, h, w), (pt, ph, pw) = self.grid_of(video), self.patch
+        if video.ndim == 3:
+            return video
         cubes = video.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
-        return cubes.reshape(-1, self.n_tokens, self.n_inputs)
+        return cubes.reshape(len(video), -1, self.n_inputs)
 
     def inputs(self, cubes: Tensor) -> Tensor:
         """Converts uint8 cubes (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
@@ -120,7 +136,7 @@ class VideoTokens(nn.Module):
         A prediction of a normalised cube is scaled by the mean and deviation of the true cube. A prediction of pixels
         is painted as it is. A prediction of a frame is scaled so and painted into all frames of its cube.
         """
-        (t, h, w), (pt, ph, pw) = self.grid, self.patch
+        (t, h, w), (pt, ph, pw) = self.grid_of(video), self.patch
         cubes = self.split(video)
         if self.target == "frame":
             pixels = self._with_frame(gather_tokens(cubes, index), predicted.float())
@@ -131,7 +147,7 @@ class VideoTokens(nn.Module):
             pixels = (predicted.float().reshape(*index.shape, 3, self.n_pixels) * deviation + mean).flatten(2)
         cubes = put_tokens(cubes, index, pixels.round_().clamp_(0, 255))
         painted = cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4)
-        return painted.reshape(-1, *self.extent, 3)
+        return painted.reshape(-1, t * pt, h * ph, w * pw, 3)
 
     def positions(self, width: int) -> Tensor:
         """Fixed position embeddings float32 (N, width). ValueError if the width does not suit them."""

@@ -10,6 +10,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import Backend, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
@@ -38,6 +39,7 @@ class AudioSettings(Options, total=False):
     views: int
     component: str | None
     fields: Fields
+    over_run: OverRun
     on_device: bool | Literal["auto"]
     backend: Backend
 
@@ -95,11 +97,13 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by default none. views: the number of views per
     sample; they share the decoded sound and differ in augmentation and mask. component: the sound to read, such as
     "flac"; None if a sample has only one. fields: other values of a sample for `batch.fields` (see fields.py); with
-    mixup, of the sample's own sound.
+    mixup, of the sample's own sound. over_run: settings that change over the run, such as {"clip.seconds": ...} (see
+    phases.py).
     """
 
     modality: ClassVar[str] = "audio"
     alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.channels", "features", "patch")
+    changing: ClassVar[tuple[str, ...]] = ("clip.seconds",)
 
     clip: AudioClip = field(default_factory=AudioClip)
     mask: Mask | None = None
@@ -112,12 +116,14 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     views: int = 1
     component: str | None = None
     fields: Fields = ()
+    over_run: OverRun = field(default_factory=dict)
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
     backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
         check_cues(self.mask, "sounds", CUES)
+        _ = self.phases
         if self.features.sample_rate != self.clip.sample_rate:
             raise ValueError(
                 f"clip has sample_rate={self.clip.sample_rate} and features have sample_rate="
@@ -140,12 +146,14 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
 
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
+        # What the device makes of whole batches has one length.
+        on_device = False if self.over_run and self.on_device == "auto" else self.on_device
         return replace(
             self,
             clip=_in_order(self.clip, split),
             statistics=self.statistics or statistics_of(split, self.features),
             component=find_sound(split.manifest, self.component),
-            on_device=self.backend == "dali" or is_on_device(self.features, self.on_device, split.device, self.mask),
+            on_device=self.backend == "dali" or is_on_device(self.features, on_device, split.device, self.mask),
         )
 
     def spectrogram(self, split: Split) -> Spectrogram:

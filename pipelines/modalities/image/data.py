@@ -14,6 +14,7 @@ from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
@@ -48,6 +49,7 @@ class ImageSettings(Options, total=False):
     fields: Fields
     cycle: int | None
     targets: str | None
+    over_run: OverRun
 
 
 def image_loader(location: str | Path, **settings: Unpack[ImageSettings]) -> Loader[ImageBatch]:
@@ -106,10 +108,13 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     the image to read, such as "left.jpg"; None if a sample has only one, of any format. fields: other values of a
     sample for `batch.fields` (see fields.py). cycle: after how many epochs crops and colours repeat, for every seed;
     masks do not. targets: the folder of what a frozen teacher makes of them (see targets.py).
+    over_run: settings that change over the run, such as {"size": masks.Piecewise(points=((0, 128), (0.8, 128),
+    (0.8, 224)))} (see phases.py).
     """
 
     modality: ClassVar[str] = "image"
     alike: ClassVar[tuple[str, ...]] = ("size", "patch")
+    changing: ClassVar[tuple[str, ...]] = ("size",)
 
     size: int = 224
     patch: int = 16
@@ -121,9 +126,11 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     fields: Fields = ()
     cycle: int | None = None
     targets: str | None = field(default=None, metadata=NOT_IDENTITY)
+    over_run: OverRun = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
+        _ = self.phases
         check_cycle(self.cycle)
         check_cues(self.mask, "images", CUES)
         _ = self.grids

@@ -19,6 +19,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import missing_dali, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.rows import RowMaker, RowSource
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
@@ -65,6 +66,7 @@ class VideoSettings(ClipSettings, Options, total=False):
     """The fields of `VideoData`, with its defaults, and the options of all loaders."""
 
     clip: VideoClip
+    over_run: OverRun
     component: str | tuple[str, ...] | None
     shared_crops: bool
     fields: Fields
@@ -100,7 +102,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     shared_crops: whether the cameras of a sample share the draws of crop, flip and colour, whatever their sizes.
     fields: other values of a sample for `batch.fields` (see fields.py). cycle: after how many epochs clips, crops and
     colours repeat, for every seed; masks do not. targets: the folder of what a frozen teacher makes of them (see
-    targets.py), which PyAV's pixels alone go with. backend: the decoder; "cpu" is PyAV in threads
+    targets.py), which PyAV's pixels alone go with. over_run: settings that change over the run, such as
+    {"clip.frames": ...} (see phases.py). backend: the decoder; "cpu" is PyAV in threads
     or workers; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it is part of the identity;
     "torchcodec" is torchcodec's NVDEC, whose pixels are those of output="yuv" by PyAV, so it is not. "auto" is PyAV,
     but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why (decoders.py). output:
@@ -113,6 +116,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     modality: ClassVar[str] = "video"
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch")
+    changing: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "clip.stride", "clip.fps", "clip.seconds")
 
     clip: VideoClip = field(default_factory=VideoClip)
     mask: Mask | None = None
@@ -127,6 +131,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     fields: Fields = ()
     cycle: int | None = None
     targets: str | None = field(default=None, metadata=NOT_IDENTITY)
+    over_run: OverRun = field(default_factory=dict)
     backend: VideoBackend = field(default="auto", metadata=NOT_IDENTITY)
     output: OutputChoice = field(default="auto", metadata=NOT_IDENTITY)
 
@@ -135,6 +140,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         check_settings(self, self.views)
         check_cycle(self.cycle)
         check_length(self.clip)
+        _ = self.phases
         check_cues(self.mask, "videos", CUES)
         if isinstance(self.component, Sequence) and not isinstance(self.component, str):
             object.__setattr__(self, "component", tuple(self.component))
@@ -159,6 +165,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             raise ValueError(
                 "output='yuv' leaves the conversion to RGB to the device, where neither colour jitter nor DALI is; use "
                 "output='rgb'"
+            )
+        if self.over_run and (self.backend in HARDWARE or self.output not in ("auto", "rgb")):
+            raise ValueError(
+                f"over_run changes the size of batches, and backend={self.backend!r}, output={self.output!r} make one "
+                "size; leave them out"
             )
         _ = self.grids
 
@@ -209,6 +220,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         """What the sampler makes."""
         if self.output != "auto":
             return self.output
+        if self.over_run:
+            return "rgb"
         return "yuv" if device.type == "cuda" and not self._needs_rgb(flow) and self.backend != "dali" else "rgb"
 
     def _needs_rgb(self, flow: FlowChoice) -> str:
@@ -322,7 +335,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         planes = PlanesFinish(size=self.clip.size)
         return planes if flow is None else Composed(planes, flow)
 
-    def source(self, split: Split) -> RowSource[ClipPlan, VideoBatch, VideoBatch]:
+    def source(self, split: Split) -> BatchSource[Any, Any, VideoBatch, VideoBatch]:
         """The source of a split that PyAV decodes, for a loader or a mixture; ValueError for other backends."""
         if self.backend in HARDWARE:
             raise ValueError(f"backend={self.backend!r} serves loaders of one split, and no mixture; leave backend out")
@@ -333,6 +346,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         if self.output == "rgb" and self.backend == "torchcodec":
             raise ValueError("backend='torchcodec' makes planes, and output='rgb' asks for RGB; leave output out")
         own = self.resolved(split)
+        if self.over_run:
+            return own.source(split)
         if wants_dali(self.backend, "torchcodec") or self.backend == "torchcodec":
             return own._packed(split, self.backend)
         if self.output != "auto":

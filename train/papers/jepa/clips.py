@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.train.core.model import Grids
-from maskstream.train.nn.grid import axis_sinusoids
+from maskstream.train.nn.grid import axis_sinusoids, within
 from maskstream.train.nn.masked_autoencoder import TokenKind
 from maskstream.train.nn.media_tokens import VideoTokens
 from maskstream.train.nn.transformer import Stack, Turns
@@ -29,6 +29,8 @@ one angle for both channels of a plane.
 class VideoJepaConfig(JepaConfig[VideoBatch]):
     """The sizes of a JEPA of cubes of video. places: see ClipPlaces."""
 
+    takes_sizes: ClassVar[bool] = True
+
     places: ClipPlaces = "turned"
 
     def __post_init__(self) -> None:
@@ -41,7 +43,7 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
 
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
         """Cubes on the grid "video"."""
-        return VideoTokens(grids["video"], "pixels")
+        return VideoTokens(grids["video"], "pixels", smaller=self.takes_sizes)
 
     def make(self, grids: Grids) -> VideoJepa:
         """See ModelConfig."""
@@ -49,7 +51,13 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
 
 
 class VideoJepa(Jepa[VideoBatch]):
-    """The model of V-JEPA and V-JEPA 2."""
+    """The model of V-JEPA and V-JEPA 2. A shorter or smaller clip has the first places of the grid along each axis."""
+
+    def placed(self, index: Tensor, data: Tensor) -> Tensor:
+        """See Jepa."""
+        tokens = self.tokens
+        assert isinstance(tokens, VideoTokens)
+        return within(index, tokens.grid_of(data), tokens.grid)
 
     def _parts(self) -> tuple[nn.Module, nn.Module]:
         config = self.config

@@ -10,6 +10,7 @@ Shapes: B samples, N tokens, V of them visible, D the encoder's width, L levels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class DenseJepaConfig(VideoJepaConfig):
     levels: of how many blocks of the encoder features are predicted: the last of each of so many equal parts of its
     depth. context: the factor of the loss of visible tokens, a law of the run's progress.
     """
+
+    takes_sizes: ClassVar[bool] = False
 
     places: ClipPlaces = "turned in pairs"
     levels: int = 4

@@ -197,9 +197,10 @@ class Jepa(Model[BatchT]):
         index, valid, _ = blocks_of(mask)
         seen = gather_tokens(self.tokens.split(data), mask.visible)
         real = None if mask.n_visible is None else mask.visible_valid
-        encoded = cast(Tensor, self.encoder(self.tokens.inputs(seen), mask.visible, valid=real))
+        visible, index = self.placed(mask.visible, data), self.placed(index, data)
+        encoded = cast(Tensor, self.encoder(self.tokens.inputs(seen), visible, valid=real))
         blocks = index.shape[1]
-        encoded, visible = (one.repeat_interleave(blocks, dim=0) for one in (encoded, mask.visible))
+        encoded, visible = (one.repeat_interleave(blocks, dim=0) for one in (encoded, visible))
         read = None
         if mask.n_visible is not None:
             read = torch.cat((mask.visible_valid.repeat_interleave(blocks, dim=0), valid.flatten(0, 1)), dim=1)
@@ -256,8 +257,13 @@ class Jepa(Model[BatchT]):
 
     def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
         """What an encoder makes of all tokens: (B, N, D)."""
-        index = torch.arange(self.tokens.n_tokens, device=data.device).expand(data.shape[0], -1)
-        return cast(Tensor, encoder(self.tokens.inputs(self.tokens.split(data)), index))
+        tokens = self.tokens.split(data)
+        index = torch.arange(tokens.shape[1], device=data.device).expand(data.shape[0], -1)
+        return cast(Tensor, encoder(self.tokens.inputs(tokens), self.placed(index, data)))
+
+    def placed(self, index: Tensor, data: Tensor) -> Tensor:
+        """The numbers on the model's grid of the tokens `index`, int64, of media; by default the same."""
+        return index
 
 
 def of_rows(valid: Tensor) -> Tensor:

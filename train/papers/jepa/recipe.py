@@ -116,9 +116,10 @@ def vjepa2_large() -> Recipe[VideoBatch]:
 
     Differs from the authors' code in: visible tokens and targets are padded to the longest of a batch, theirs are cut
     to the shortest; a clip's two rows count alike, theirs the two masks of a batch; the learning rate of warm-up begins
-    at 0, theirs at a fifth of the peak; no second phase of longer clips at more pixels; one split of videos, theirs is
-    a weighted mixture of three with pictures; mask tokens do not decay, theirs do; bf16 where the device gains by it,
-    theirs is bf16 with loss scaling. Encoder and predictor equal transformers' VJEPA2 in float64, with its frequencies.
+    at 0, theirs at a fifth of the peak; no second phase of longer clips at more pixels, which data.over_run makes; one
+    split of videos, theirs is a weighted mixture of three with pictures; mask tokens do not decay, theirs do; bf16
+    where the device gains by it, theirs is bf16 with loss scaling. Encoder and predictor equal transformers' VJEPA2 in
+    float64, with its frequencies.
     """
     return Recipe(
         name="vjepa2-large",

@@ -41,6 +41,7 @@ class SaltConfig(VideoJepaConfig):
     """
 
     reads_targets: ClassVar[bool] = True
+    takes_sizes: ClassVar[bool] = False
 
     teacher: str | None = field(default="", metadata=NOT_IDENTITY)
     weights: str = ""
