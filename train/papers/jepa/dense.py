@@ -127,7 +127,8 @@ class LevelEncoder(ClipEncoder):
             turns = self.places(visible)
         else:
             x = x + self.places(visible)
-        norms, made = [*self.norms, self.stack.norm], list[Tensor]()
+        norms: list[nn.Module] = [*self.norms, self.stack.norm]
+        made: list[Tensor] = []  # not list[Tensor](), which torch.compile cannot trace
         for number, block in enumerate(self.stack.blocks, start=1):
             x = block(x, mask, turns=turns)
             if number % (len(self.stack.blocks) // len(norms)) == 0:
