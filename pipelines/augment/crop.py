@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import exp, log, sqrt
 
 import numpy as np
@@ -81,15 +82,19 @@ class MultiScaleCrop(Augmentation):
             raise ValueError(f"max_distort is 0 (square crops only) or more, got {self.max_distort}")
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        short = min(width, height)
-        lengths = [max(int(short * scale), 1) for scale in self.scales]
-        lengths = [min(size, short) if abs(length - size) < 3 else length for length in lengths]
-        steps = range(len(lengths))
-        pairs = [(i, j) for i in steps for j in steps if abs(i - j) <= self.max_distort]
-        i, j = pairs[rng.integers(len(pairs))]
+        pairs = _sides_of(min(width, height), size, tuple(self.scales), self.max_distort)
+        wide, high = pairs[rng.integers(len(pairs))]
         column, row = PLACES[rng.integers(len(PLACES))]
-        x, y = (width - lengths[i]) // 4 * column, (height - lengths[j]) // 4 * row
-        return x, y, lengths[i], lengths[j]
+        return (width - wide) // 4 * column, (height - high) // 4 * row, wide, high
+
+
+@lru_cache(maxsize=256)
+def _sides_of(short: int, size: int, scales: tuple[float, ...], max_distort: int) -> tuple[tuple[int, int], ...]:
+    """The widths and heights of a MultiScaleCrop in frames whose shorter side is given."""
+    lengths = [max(int(short * scale), 1) for scale in scales]
+    lengths = [min(size, short) if abs(length - size) < 3 else length for length in lengths]
+    steps = range(len(lengths))
+    return tuple((lengths[i], lengths[j]) for i in steps for j in steps if abs(i - j) <= max_distort)
 
 
 PLACES = (

@@ -123,13 +123,14 @@ class VideoIndex:
 
     def gops_of(self, frames: Int64s) -> tuple[int, int]:
         """The run of GOPs [start, stop) whose bytes hold `frames` (n,), numbers in display order, not empty."""
-        first, last = int(frames.min()), int(frames.max())
+        numbers = frames.tolist()
+        first, last = min(numbers), max(numbers)
         if first < 0 or last >= self.n_frames:
             raise ValueError(
                 f"frames {first} to {last} do not exist; the video has {self.n_frames} (0 to {self.n_frames - 1})"
             )
-        start = int(np.searchsorted(self.first_frame, first, side="right")) - 1
-        stop = int(np.searchsorted(self.first_frame, last, side="right"))
+        start = int(self.first_frame.searchsorted(first, side="right")) - 1
+        stop = int(self.first_frame.searchsorted(last, side="right"))
         if stop < len(self.lead) and self.lead[stop] and last >= int(self.first_frame[stop]) - int(self.lead[stop]):
             stop += 1
         return start, stop

@@ -119,7 +119,7 @@ class VideoClip(Config):
 
     def span(self, fps: float) -> int:
         """The number of video frames from the first to the last frame of the clip, both included."""
-        return int(self.offsets(fps)[-1]) + 1
+        return int(self.offsets(fps)[-1]) + 1 if self.is_timed else (self.frames - 1) * self.stride + 1
 
     def most_frames(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> Int64s:
         """How many frames a clip of this spacing has from a video's first one to its end, int64 (N,), in videos of
@@ -159,6 +159,8 @@ class VideoClip(Config):
         else:
             starts = range(0, latest + 1, self.align or 1)
         start = starts[int(rng.integers(len(starts))) if self.start == "random" else (len(starts) - 1) // 2]
+        if start + int(offsets[-1]) < n_frames:
+            return offsets + start
         if self.short == "loop":
             return (start + offsets) % n_frames
         if self.is_timed:

@@ -246,7 +246,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     """Makes rows of clips. The views of a sample share the clip; each view has its own crop and mask.
 
     camera: the name of another camera than the first, which has masks of its own. shared: whether it shares the draws
-    of crop and colour. together: how many samples one thread fills at once.
+    of crop and colour. together: how many samples one thread fills at once. needs: the cues of the mask.
     """
 
     component: str
@@ -260,21 +260,26 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     camera: str = ""
     shared: bool = True
     together: int = 1
+    needs: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once, because Mask.needs walks the fields of the mask at each call.
+        object.__setattr__(self, "needs", frozenset() if self.mask is None else self.mask.needs)
 
     @property
     def finish_draws(self) -> bool:
         """Whether a finish draws the masks, because they follow the flow of the whole batch."""
-        return isinstance(self.flow, BatchFlow) and self.mask is not None and bool(self.mask.needs & FLOW_CUES)
+        return isinstance(self.flow, BatchFlow) and bool(self.needs & FLOW_CUES)
 
     @property
     def sees_frames(self) -> bool:
         """Whether masks follow frames while a sample is made, so that its pixels are made on the CPU."""
-        return self.mask is not None and "frames" in self.mask.needs and not self.finish_draws
+        return "frames" in self.needs and not self.finish_draws
 
     @property
     def sees_energy(self) -> bool:
         """Whether masks follow the stored energy."""
-        return self.mask is not None and "energy" in self.mask.needs
+        return "energy" in self.needs
 
     @property
     def makes_tokens(self) -> bool:
@@ -315,7 +320,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             crops=[on_chroma_grid(crop, video.width, video.height) for crop in crops],
             own=own,
             draws=tuple(item.draw(view, part=self.camera) for view in range(item.views)) if self.finish_draws else (),
-            short=int(numbers[-1] - numbers[0]) < int(self.clip.offsets(video.fps)[-1]),
+            short=int(numbers[-1] - numbers[0]) < self.clip.span(video.fps) - 1,
         )
 
     def layout(self, memory: Memory[ClipPlan]) -> VideoBatch:
