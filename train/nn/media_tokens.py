@@ -108,7 +108,7 @@ class VideoTokens(nn.Module):
         if video.ndim == 3:
             return video
         cubes = video.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
-        return cubes.reshape(len(video), -1, self.n_inputs)
+        return cubes.reshape(-1, t * h * w, self.n_inputs)
 
     def inputs(self, cubes: Tensor) -> Tensor:
         """Converts uint8 cubes (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""

@@ -32,8 +32,20 @@ from .killed_forks import killed_fork
 from .small_splits import contents
 from .test_erasing import everything
 
-SECRET = "zyxwvut quokkamarsupial Zürich-4711"
-FRAGMENTS = ("zyx", "xwv", "wvut", "quokk", "kkam", "marsup", "zürich", "4711", "Zürich", "ürich", "ürich".encode())
+SECRET = "zyxwvut quokkamarsupial Zürich-47115082"
+FRAGMENTS = (
+    "zyx",
+    "xwv",
+    "wvut",
+    "quokk",
+    "kkam",
+    "marsup",
+    "zürich",
+    "47115082",
+    "Zürich",
+    "ürich",
+    "ürich".encode(),
+)
 KINDS = ("wordpiece", "bpe")
 
 

@@ -44,6 +44,8 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     weights of the logits. eps: of all layer norms except the head's, whose epsilon is head_eps.
     """
 
+    reads_targets: ClassVar[bool] = True
+
     vq: str | None = "runs/vq-tiny/model.safetensors"
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     width: int = 768

@@ -37,6 +37,8 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
     of frames that are never hidden.
     """
 
+    reads_targets: ClassVar[bool] = True
+
     vq: str | None = "runs/vqframes-tiny/model.safetensors"
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     width: int = 768
