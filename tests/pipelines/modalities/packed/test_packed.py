@@ -321,7 +321,7 @@ def test_what_workers_are_sent_is_small(split: Path) -> None:
         ),
         ({"native": replace(NATIVE, most=masks.Linear(start=64.0, end=2.0)), "steps": 9}, "got least=4, most="),
         ({"mask": masks.Random(ratio=1.0)}, "hides all .* raise `least` of Native, or hide fewer"),
-        ({"mask": masks.MotionGuided()}, "needs flow, and packed rows have no cues"),
+        ({"mask": masks.MotionGuided()}, "needs flow, and packed rows, but for masks.ByEnergy, have no cues"),
     ],
 )
 def test_impossible_settings_are_refused_before_training_starts(
