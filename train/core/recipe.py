@@ -54,18 +54,19 @@ class Recipe(Config, Generic[BatchT]):
                 f"{len(several)}; name one, such as --component {several[0]}, or set reads_cameras = True in a model "
                 "of your own that reads batch.cameras"
             )
-        targets = getattr(self.data, "targets", None)
-        if targets is not None and not self.model.reads_targets:
-            raise ValueError(
-                f"{type(self.model).__name__} reads no targets, got data.targets={targets!r}; leave it out, or set "
-                "reads_targets = True in a model of your own that reads batch.fields['targets']"
-            )
-        if isinstance(self.data, SplitConfig) and self.data.over_run:
-            self._check_sizes(self.data)
+        if isinstance(self.data, SplitConfig):
+            self._check_split(self.data)
         self.model.check(self.data)
 
-    def _check_sizes(self, data: SplitConfig[Any, BatchT]) -> None:
-        """ValueError where the model cannot take all sizes that samples have over the run."""
+    def _check_split(self, data: SplitConfig[Any, BatchT]) -> None:
+        """ValueError where the model reads no targets that there are, or cannot take all sizes over the run."""
+        if data.targets is not None and not self.model.reads_targets:
+            raise ValueError(
+                f"{type(self.model).__name__} reads no targets, got data.targets={data.targets!r}; leave it out, or "
+                "set reads_targets = True in a model of your own that reads batch.fields['targets']"
+            )
+        if not data.over_run:
+            return
         changed = ", ".join(data.over_run)
         if not self.model.takes_sizes:
             raise ValueError(

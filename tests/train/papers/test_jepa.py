@@ -37,7 +37,11 @@ SMALL = ImageJepaConfig(width=32, depth=3, heads=4, predictor_width=16, predicto
 
 def model_of(config=SMALL, seed=0):
     """The model in float64, with random biases and norms too."""
-    model = config.build({"image": GRID}, seed=seed)
+    return spread(config.build({"image": GRID}, seed=seed), seed)
+
+
+def spread(model, seed):
+    """The model in float64, all of its parameters drawn anew."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for parameter in model.parameters():
@@ -120,12 +124,7 @@ def test_encoder_and_predictor_of_clips_are_those_of_transformers():
     c = VideoJepaConfig(
         width=64, depth=2, heads=4, predictor_width=40, predictor_depth=2, predictor_heads=2, masks=2, distance="l1"
     )
-    model = c.build({"video": CLIP})
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        for parameter in model.parameters():
-            nn.init.normal_(parameter, std=0.2)
-    model = model.double()
+    model = spread(c.build({"video": CLIP}), 2)
     config = transformers.VJEPA2Config(
         patch_size=4, crop_size=16, frames_per_clip=6, tubelet_size=2, hidden_size=64, num_hidden_layers=2,
         num_attention_heads=4, mlp_ratio=4, pred_hidden_size=40, pred_num_hidden_layers=2, pred_num_attention_heads=2,
@@ -214,12 +213,7 @@ def test_v_jepa_adds_places_and_has_a_mask_token_for_each_mask():
     c = VideoJepaConfig(
         width=32, depth=2, heads=2, predictor_width=20, predictor_depth=2, predictor_heads=2, masks=2, places="added"
     )
-    model = c.build({"video": CLIP})
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        for parameter in model.parameters():
-            nn.init.normal_(parameter, std=0.2)
-    model = model.double()
+    model = spread(c.build({"video": CLIP}), 4)
     rng = torch.Generator().manual_seed(0)
     cubes = torch.randn(2, 48, 96, dtype=torch.float64, generator=rng)
     order = torch.stack([torch.randperm(48, generator=rng) for _ in range(2)])
@@ -411,12 +405,7 @@ def test_v_jepa_2_1_predicts_visible_tokens_too_by_their_distance():
         width=32, depth=4, heads=2, predictor_width=28, predictor_depth=2, predictor_heads=2, masks=2, levels=2,
         distance="l1", context=Piecewise(points=((0.0, 0.0), (1.0, 0.5))),
     )  # fmt: skip
-    model = c.build({"video": CLIP})
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        for parameter in model.parameters():
-            nn.init.normal_(parameter, std=0.2)
-    model = model.double()
+    model = spread(c.build({"video": CLIP}), 5)
     rng = torch.Generator().manual_seed(0)
     video = torch.randint(256, (1, 6, 16, 16, 3), dtype=torch.uint8, generator=rng).expand(2, -1, -1, -1, -1)
     draws = [Draw.of(0, 0, f"sample {i}", 0, Place(), cues=Draw(rng=None).cues) for i in range(2)]
