@@ -12,7 +12,6 @@ Memory is the most that Python and numpy had at once, beyond the manifest.
 import argparse
 import time
 import tracemalloc
-from collections.abc import Iterable
 from itertools import chain, count, islice
 from statistics import median, quantiles
 from typing import Any
@@ -31,6 +30,8 @@ from maskstream.pipelines.stream.stats import Stats
 
 PATCH = 16
 RANKS = 4
+BALANCE = 8
+"""Batches of a window, as by default."""
 SETTINGS: dict[str, Any] = {
     "native": Native(tubelet=2, least=16, most=2048),
     "clip": VideoClip(seconds=(1, 4), fps=8),
@@ -78,9 +79,10 @@ def shapes(n: int, *, photos: bool) -> tuple[np.ndarray, np.ndarray]:
     return width.astype(np.int16), height.astype(np.int16)
 
 
-def samples_of(sizer: Sizer, n: int, shards: int, room: Room) -> RowSamples:
+def samples_of(sizer: Sizer, n: int, shards: int, room: Room, balance: int = BALANCE) -> RowSamples:
     """The samples of n pictures in so many shards."""
-    return RowSamples(split=SplitSamples(shard_sizes=(n // shards,) * shards, seed=0), sizer=sizer, room=room)
+    split = SplitSamples(shard_sizes=(n // shards,) * shards, seed=0)
+    return RowSamples(split=split, sizer=sizer, room=room, balance=balance)
 
 
 def quartiles(values: list[float]) -> str:
@@ -120,7 +122,7 @@ def measure_mixture(rounds: int, n: int = 10_000_000) -> None:
     )
 
     def found(number: int) -> None:
-        order = RowMix(parts=parts, room=Room(tokens=8192), unit="tokens").order(32, 200_000)
+        order = RowMix(parts=parts, room=Room(tokens=8192), unit="tokens", balance=BALANCE).order(32, 200_000)
         next(order.batches(*divmod(number, order.n_batches)))
 
     seconds = []
@@ -154,29 +156,27 @@ def describe_mixture(splits: list[str], row_tokens: int) -> None:
         visible = np.concatenate([row.visible for row in rows])
         of = np.searchsorted(order.samples.starts, np.concatenate([row.indexes for row in rows]), side="right") - 1
         shares = np.bincount(of, weights=visible, minlength=len(splits)) / visible.sum()
-        pixels = np.zeros(len(visible))
-        for k, part in enumerate(order.samples.parts):
-            own = np.flatnonzero(of == k)
-            indexes, epochs = (np.concatenate([getattr(row, f) for row in rows])[own] for f in ("indexes", "epochs"))
-            some = GlobalBatch(indexes=indexes - order.samples.starts[k], epochs=epochs)
-            pixels[own] = part.sizer.at(0.0).sizes(some).pixels
-        ends = np.cumsum([len(row.indexes) for row in rows])
-        cost = np.add.reduceat(pixels, [0, *ends[:-1]]).reshape(len(batches), 4, -1).sum(axis=2)
-        balance = cost.max(axis=1) / cost.mean(axis=1)
+        balance = uneven(batches)
         empty = 1 - visible.sum() / (len(rows) * row_tokens)
         given = ", ".join(f"{share:.0%}" for share in shares)
         print(f"| {name} | {len(rows)} | {given} | {empty:.2%} | {np.median(balance):.3f} | {balance.max():.3f} |")
 
 
-def describe(name: str, tokens: int, sizer: Sizer, batches: Iterable[GlobalBatch]) -> None:
+def uneven(batches: list[GlobalBatch]) -> np.ndarray:
+    """What the rank with the most decodes of each batch, over the mean of the ranks."""
+    pixels = np.array([[row.pixels for row in batch.packed or ()] for batch in batches])
+    cost = pixels.reshape(len(batches), RANKS, -1).sum(axis=2)
+    ratio: np.ndarray = cost.max(axis=1) / cost.mean(axis=1)
+    return ratio
+
+
+def describe(name: str, tokens: int, sizer: Sizer, batches: list[GlobalBatch]) -> None:
     """Prints how full the rows of some batches are, by how much counts were scaled, and what ranks decode."""
-    shown = [batch.packed or () for batch in batches]
-    rows = [row for batch in shown for row in batch]
+    rows = [row for batch in batches for row in batch.packed or ()]
     seen = np.concatenate([row.visible for row in rows])
     parts = [sizer.sizes(GlobalBatch(indexes=row.indexes, epochs=row.epochs)) for row in rows]
     change = np.abs(seen / np.concatenate([part.visible for part in parts]) - 1)
-    cost = np.array([part.pixels.sum() for part in parts]).reshape(len(shown), RANKS, -1).sum(axis=2)
-    balance = cost.max(axis=1) / cost.mean(axis=1)
+    balance = uneven(batches)
     print(
         f"| {name} | {len(rows)} | {1 - seen.sum() / (len(rows) * tokens):.2%} | {np.median(change):.1%} | "
         f"{np.quantile(change, 0.95):.1%} | {np.median(balance):.3f} | {balance.max():.3f} |",
@@ -202,7 +202,7 @@ def describe_splits(splits: list[str]) -> None:
             mixed = mix_rows([(PackedData(**SETTINGS, scaling=scaling).source(opened), 1)], batches=40)
             if isinstance(mixed.samples, RowMix):
                 sizer, batches = mixed.samples.parts[0].sizer.at(0.0), mixed.samples.order(4 * RANKS).batches(0)
-                describe(f"{split}, scaling={scaling:g}", mixed.samples.room.tokens, sizer, batches)
+                describe(f"{split}, scaling={scaling:g}", mixed.samples.room.tokens, sizer, [*batches])
                 print(" |")
     for split in splits:
         measure_decoding(split)

@@ -372,6 +372,9 @@ class Loader(Generic[BatchT]):
         if was != here:
             where = ", which needs a CUDA device" if was == "dali" else ""
             return f"Pass backend={was!r}{where} (in a training, --set data.backend={was})"
+        if state.get("balance", 1) != self._identity.get("balance", 1) and "row_tokens" in state:
+            was = state.get("balance", 1)
+            return f"Pass balance={was} (in a training, --set data.balance={was})"
         return "Use the same settings, dataset, seed, lanes, block, steps and batch_size x world_size"
 
     def _check_bad(self) -> None:

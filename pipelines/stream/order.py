@@ -92,14 +92,15 @@ class PackedRow:
     """The S samples that share a row of tokens (see row_order.py).
 
     indexes, epochs: int64 (S,), as in `GlobalBatch`. shape: int64 (S, 3), the tokens of each sample along t, h and w.
-    visible: int64 (S,), how many of them the encoder sees. progress: where in the run they are drawn, of rows whose
-    samples change over it; None of others.
+    visible: int64 (S,), how many of them the encoder sees. pixels: what is decoded for the row. progress: where in the
+    run they are drawn, of rows whose samples change over it; None of others.
     """
 
     indexes: Int64Array
     epochs: Int64Array
     shape: Int64Array
     visible: Int64Array
+    pixels: int
     progress: float | None = None
 
 

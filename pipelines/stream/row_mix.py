@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -21,7 +20,17 @@ import numpy as np
 from .mix import Weight, check_weights, find_part, most_samples, part_identity, points_of_change, weight_at
 from .order import ORDER_VERSION, GlobalBatch, Int64Array, Order, PackedRow
 from .rng import sample_rng
-from .row_order import BLOCK_ROWS, Room, RowSizes, Sizer, balanced, rows_of, spread
+from .row_order import (
+    BLOCK_ROWS,
+    Room,
+    RowSizes,
+    Sizer,
+    balance_identity,
+    check_balance,
+    in_windows,
+    rows_of,
+    spread,
+)
 from .samples import SplitSamples
 from .shares import Shares
 
@@ -73,18 +82,20 @@ class RowPart:
 class RowMix:
     """The samples of several splits, which share packed rows. The sample indexes of part k begin at `starts[k]`.
 
-    unit: whether weights are shares of samples or of visible tokens. length: the batches of an epoch; None for as many
-    as all samples of all parts fill at the start of the run. ValueError for weights and epochs that are not legal, and
-    for parts that are not shuffled in one lane.
+    unit: whether weights are shares of samples or of visible tokens. balance: as of `RowSamples`. length: the batches
+    of an epoch; None for as many as all samples of all parts fill at the start of the run. ValueError for weights and
+    epochs that are not legal, and for parts that are not shuffled in one lane.
     """
 
     parts: tuple[RowPart, ...]
     room: Room
     unit: Unit = "samples"
+    balance: int = 1
     seed: int = 0
     length: int | None = None
 
     def __post_init__(self) -> None:
+        check_balance(self.balance)
         if self.length is not None and self.length < 1:
             raise ValueError(f"batches={self.length}: an epoch needs at least one batch")
         if self.unit not in get_args(Unit):
@@ -145,7 +156,8 @@ class RowMix:
         """The settings that a saved position depends on, JSON-able."""
         room = {"row_tokens": self.room.tokens, "row_targets": self.room.targets, "scaling": self.room.scaling}
         parts = [part_identity(part.weight, part.epochs, part.split.stream()) for part in self.parts]
-        return {"version": ORDER_VERSION, "seed": self.seed, **room, "unit": self.unit, "parts": parts}
+        unit = {"unit": self.unit, **balance_identity(self.balance)}
+        return {"version": ORDER_VERSION, "seed": self.seed, **room, **unit, "parts": parts}
 
     @property
     def _sizes(self) -> list[int]:
@@ -226,8 +238,8 @@ class RowMixOrder:
             grain=BLOCK_ROWS,
         )
 
-    def rows(self, first: int = 0) -> Iterator[tuple[PackedRow, int]]:
-        """The rows of the run from number `first` on, without end, each with the pixels that are decoded for it."""
+    def rows(self, first: int = 0) -> Iterator[PackedRow]:
+        """The rows of the run from number `first` on, without end, of batches without windows."""
         mixed = self.samples
         readers = [part.split.stream().reader() for part in mixed.parts]
         block, skipped = divmod(first, BLOCK_ROWS)
@@ -247,10 +259,17 @@ class RowMixOrder:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch, from number `first` on."""
-        size, start = self.global_batch, epoch * self.n_batches
-        rows = self.rows((start + first) * size)
-        for batch in range(first, self.n_batches):
-            yield balanced([*islice(rows, size)], epoch, batch * size)
+        begin = epoch * self.n_batches
+        yield from in_windows(
+            self.rows,
+            range(begin + first, begin + self.n_batches),
+            size=self.global_batch,
+            window=self.samples.balance,
+            begin=0,
+            end=None,
+            seed=self.samples.seed,
+            epoch=epoch,
+        )
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
         """The same row again, since a row replaces its unusable samples itself."""

@@ -8,13 +8,14 @@ are left at the end of a block go where there is room. One that fits nowhere is 
 large as lets them hold all samples of an epoch. Rows are counted through all epochs: those that fill no batch at the
 end of an epoch begin the next one.
 
-Rows differ in what they cost to decode. In a global batch they are ordered so that each half, third or quarter of it
-costs about as much, and no rank waits for another.
+Rows differ in what they cost to decode, and no rank shall wait for another. In a window of batches the dearest rows
+share a batch; in a batch, rows are ordered so that each half, third or quarter of it costs about as much. A window is
+of one epoch, so an epoch has the same rows with windows and without. Those of mixtures go on over the ends of epochs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -29,6 +30,8 @@ from .samples import SplitSamples
 
 BLOCK_ROWS = 64
 """The most rows of a block. More rows even out the sizes of samples; a seek makes up to one block for nothing."""
+DEAR = 1.5
+"""How many times the mean a row costs at most before the dearest rows of a window share a batch."""
 _MEASURED = 1 << 14  # samples that are looked at to find how many fill a row
 
 
@@ -192,10 +195,8 @@ def scaled(sizes: RowSizes, room: Room) -> Int64Array:
 
 def rows_of(
     samples: GlobalBatch, sizes: RowSizes, room: Room, rows: int | None = None, progress: float | None = None
-) -> list[tuple[PackedRow, int]]:
-    """The packed rows of some samples, each with the pixels that are decoded for it; `rows` as in `divided`, `progress`
-    as in `PackedRow`.
-    """
+) -> list[PackedRow]:
+    """The packed rows of some samples; `rows` as in `divided`, `progress` as in `PackedRow`."""
     made = []
     for own in divided(sizes, room, rows)[0]:
         part = RowSizes(
@@ -209,9 +210,10 @@ def rows_of(
             epochs=samples.epochs[own],
             shape=part.shape,
             visible=scaled(part, room),
+            pixels=int(part.pixels.sum()),
             progress=progress,
         )
-        made.append((row, int(part.pixels.sum())))
+        made.append(row)
     return made
 
 
@@ -220,17 +222,21 @@ class RowSamples:
     """The samples of a split, packed into rows; `order` gives the batches of rows.
 
     Without shuffling, as in validation, rows take every sample once, in the split's order and with unscaled counts, and
-    samples are drawn as in epoch 0, so that each epoch has the same rows. progress: as in `PackedRow`.
+    samples are drawn as in epoch 0, so that each epoch has the same rows. balance: the batches of a window in which the
+    dearest rows share batches; 1 for none, as in validation. progress: as in `PackedRow`.
     """
 
     split: SplitSamples
     sizer: Sizer
     room: Room
+    balance: int = 1
     progress: float | None = None
 
     def __post_init__(self) -> None:
+        check_balance(self.balance)
         if not self.split.shuffle:
             object.__setattr__(self, "room", replace(self.room, scaling=0.0))
+            object.__setattr__(self, "balance", 1)
 
     @property
     def n_samples(self) -> int:
@@ -276,8 +282,8 @@ class RowSamples:
         return (self.split.order(size), -rows) if size and change <= self.room.scaling / 4 else None
 
     @cached_property
-    def in_order(self) -> list[tuple[PackedRow, int]]:
-        """The rows of a validation, which has every sample once, each with its pixels."""
+    def in_order(self) -> list[PackedRow]:
+        """The rows of a validation, which has every sample once."""
         numbers = np.arange(self.n_samples)
         whole = GlobalBatch(indexes=numbers, epochs=np.zeros_like(numbers))
         return rows_of(whole, self.sizer.sizes(whole), self.room, progress=self.progress)
@@ -303,7 +309,7 @@ class RowSamples:
         """The settings that a saved position depends on, JSON-able."""
         own = {name: value for name, value in self._single.identity().items() if name != "global_batch"}
         room = {"row_tokens": self.room.tokens, "row_targets": self.room.targets, "scaling": self.room.scaling}
-        return {**own, **room}
+        return {**own, **room, **balance_identity(self.balance)}
 
     @cached_property
     def _single(self) -> Order:
@@ -370,8 +376,8 @@ class RowOrder:
         order, rows = self.samples.blocks
         return order.n_batches * rows // self.global_batch
 
-    def rows(self, first: int) -> Iterator[tuple[PackedRow, int]]:
-        """The rows from number `first` on, counted through all epochs, each with the pixels that are decoded for it.
+    def rows(self, first: int) -> Iterator[PackedRow]:
+        """The rows from number `first` on, counted through all epochs, of batches without windows.
 
         When shuffled they have no end; in a validation each epoch has the same.
         """
@@ -389,10 +395,17 @@ class RowOrder:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
-        size, start = self.global_batch, self._first(epoch, first)
-        rows = self.rows(start)
-        for batch in range(first, self.n_batches):
-            yield balanced([*islice(rows, size)], epoch, start + (batch - first) * size)
+        n, begin = self.n_batches, epoch * self.n_batches if self.shuffle else 0
+        yield from in_windows(
+            self.rows,
+            range(begin + first, begin + n),
+            size=self.global_batch,
+            window=-(-n // -(-n // self.samples.balance)) if n else 1,  # so that the last one is about as long
+            begin=begin,
+            end=begin + n,
+            seed=self.samples.split.seed,
+            epoch=epoch,
+        )
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
         """The same row again, since a row replaces its unusable samples itself."""
@@ -411,17 +424,78 @@ class RowOrder:
         return ((epoch * self.n_batches if self.shuffle else 0) + batch) * self.global_batch
 
 
-def balanced(rows: list[tuple[PackedRow, int]], epoch: int, first: int) -> GlobalBatch:
-    """The global batch of some rows, ordered so that equal parts of it cost about as much to decode."""
+def check_balance(balance: int) -> None:
+    """ValueError for a window without batches."""
+    if balance < 1:
+        raise ValueError(f"balance={balance}: a window has at least 1 batch, which leaves rows in their order")
+
+
+def balance_identity(balance: int) -> dict[str, int]:
+    """What a saved position says of windows: nothing without them."""
+    return {"balance": balance} if balance > 1 else {}
+
+
+def in_windows(
+    rows: Callable[[int], Iterator[PackedRow]],
+    batches: range,
+    *,
+    size: int,
+    window: int,
+    begin: int,
+    end: int | None,
+    seed: int,
+    epoch: int,
+) -> Iterator[GlobalBatch]:
+    """Batches of `size` rows, by their numbers in the run; `epoch` is what they are told to be of.
+
+    rows(number): the rows from a number on. window: the batches of one. begin, end: the numbers of the batches at which
+    the first window begins and the last one ends, which may be shorter; None: windows go on.
+    """
+    if not batches:
+        return
+    first = begin + (batches.start - begin) // window * window
+    left = rows(first * size)
+    while first < batches.stop:
+        stop = first + window if end is None else min(first + window, end)
+        own = [*islice(left, (stop - first) * size)]
+        shared = [np.arange(len(own))]
+        if stop - first > 1:
+            shared = shared_by_cost(np.array([row.pixels for row in own]), size)
+            # The dearest batches come anywhere in the window, so costs do not fall over it.
+            order = sample_rng(seed, 0, f"window {first}", 0, "order").permutation(len(shared))
+            shared = [shared[one] for one in order.tolist()]
+        for part in shared[max(batches.start - first, 0) : batches.stop - first]:
+            chosen = part[balanced([own[row].pixels for row in part.tolist()])]
+            yield GlobalBatch(
+                indexes=chosen + first * size,
+                epochs=np.full(len(chosen), epoch, np.int64),
+                packed=tuple(own[row] for row in chosen.tolist()),
+            )
+        first = stop
+
+
+def shared_by_cost(costs: Int64Array, size: int) -> list[Int64Array]:
+    """The rows of each batch of a window, int64 (size,), of rows that cost `costs`.
+
+    A row that costs more than a rank's share of a batch makes the other ranks wait, unless they have such rows too. So
+    the dearest rows share a batch, as long as one is dear among those that are left. The others stay in their order.
+    """
+    left, batches = np.arange(len(costs)), []
+    while len(left) > size and costs[left].max() > DEAR * costs[left].mean():
+        dearest = np.sort(np.argsort(-costs[left], kind="stable")[:size])
+        batches.append(left[dearest])
+        left = np.delete(left, dearest)
+    return [*batches, *left.reshape(-1, size)]
+
+
+def balanced(costs: Sequence[int]) -> Int64Array:
+    """The order of the rows of a batch, int64 (n,), in which equal parts of it cost about as much to decode."""
     # The cheapest row goes with the dearest, the second with the second dearest, and so on: pairs cost about as much.
     # The pairs are then spread, so that a part of whatever size has pairs of all kinds.
-    n = len(rows)
-    by_cost = sorted(range(n), key=lambda row: (rows[row][1], row))
+    n = len(costs)
+    by_cost = sorted(range(n), key=lambda row: (costs[row], row))
     pairs = [by_cost[k : k + 1] + by_cost[n - 1 - k : n - k][: n - 1 - 2 * k] for k in range((n + 1) // 2)]
-    chosen = [row for k in sorted(range(len(pairs)), key=_reversed_bits) for row in pairs[k]]
-    indexes = np.array(chosen, np.int64) + first
-    packed = tuple(rows[row][0] for row in chosen)
-    return GlobalBatch(indexes=indexes, epochs=np.full(n, epoch, np.int64), packed=packed)
+    return np.array([row for k in sorted(range(len(pairs)), key=_reversed_bits) for row in pairs[k]], np.int64)
 
 
 def _reversed_bits(number: int) -> int:

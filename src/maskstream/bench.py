@@ -3,10 +3,11 @@
 import os
 import time
 from collections.abc import Mapping
-from itertools import islice
+from itertools import chain, count, islice
 from statistics import median
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +15,7 @@ from maskstream.pipelines.stream.stats import limit, shares
 
 from .modality import RUN_STEPS, Modality
 from .pipelines.modalities.data import DataConfig
-from .pipelines.stream.order import GlobalBatch
+from .pipelines.stream.row_mix import RowMixOrder
 from .pipelines.stream.row_order import RowOrder
 from .pipelines.stream.stats import WAITS
 from .pipelines.stream.topology import default_threads
@@ -68,29 +69,28 @@ def measure(
             break
     loader.close()
     order, rows = loader.order, {}
-    if isinstance(order, RowOrder):
+    if isinstance(order, RowOrder | RowMixOrder):
         rows = {"empty": loader.stats()["empty"], "decode_balance": decode_balance(order, RANKS)}
     return _result(modality, spent, wall, workers) | rows
 
 
-def decode_balance(order: RowOrder, ranks: int, most: int = 16) -> float | None:
+def decode_balance(order: RowOrder | RowMixOrder, ranks: int, most: int = 64) -> dict[str, float] | None:
     """What the rank with the most work decodes of a batch of packed rows, over the mean of `ranks` ranks with the rows
-    of a batch of `order` each, in pixels of the source: the median over `most` batches. None where the split gives no
-    such batch.
+    of a batch of `order` each, in pixels of the source: the median ("median") and the largest ("worst") over `most`
+    batches. None where the split gives no such batch.
     """
     try:
-        wide = order.samples.order(order.global_batch * ranks)
+        wide = order.samples.order(order.global_batch * ranks, RUN_STEPS)
     except ValueError:
         return None
-    found = []
-    for batch in islice(wide.batches(0), most):
-        cost = [
-            int(order.samples.sizer.sizes(GlobalBatch(indexes=row.indexes, epochs=row.epochs)).pixels.sum())
-            for row in batch.packed or ()
-        ]
-        of = [sum(cost[rank * order.global_batch : (rank + 1) * order.global_batch]) for rank in range(ranks)]
-        found.append(max(of) * ranks / max(sum(of), 1))
-    return round(median(found), 4) if found else None
+    batches = islice(chain.from_iterable(map(wide.batches, count())), most if wide.n_batches else 0)
+    rows = [batch.packed or () for batch in batches]
+    cost = np.array([[row.pixels for row in own] for own in rows if len(own) == wide.global_batch])
+    if not cost.size:
+        return None
+    of = cost.reshape(len(cost), ranks, -1).sum(axis=2)
+    uneven = of.max(axis=1) * ranks / np.maximum(of.sum(axis=1), 1)
+    return {"median": round(float(np.median(uneven)), 4), "worst": round(float(uneven.max()), 4)}
 
 
 def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +197,12 @@ def _of_rows(result: Mapping[str, Any]) -> list[str]:
     if result.get("empty") is None:
         return []
     balance = result["decode_balance"]
-    even = "" if balance is None else f"; of {RANKS} ranks the one with the most decodes {balance:.2f} times the mean"
+    even = ""
+    if balance is not None:
+        even = (
+            f"; of {RANKS} ranks the one with the most decodes {balance['median']:.2f} times the mean, "
+            f"{balance['worst']:.2f} times in the worst batch"
+        )
     return [f"rows are {result['empty']:.2%} empty{even}"]
 
 

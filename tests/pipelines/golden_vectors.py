@@ -7,7 +7,7 @@ vector that was there is another or gone and `ORDER_VERSION` is still the same. 
 
 import json
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ def orders() -> Vectors:
     found["budget, sizes"] = budget().sizes().tolist()
     found["packed rows"] = packed_rows()
     found["packed rows of a mixture"] = mixed_rows()
+    found["packed rows in windows"] = rows_in_windows()
     found["packed clips"], found["packed sounds"] = (draws_of_kind(of) for of in (packed_clips(), packed_sounds()))
     rng = rng_of("reserve")
     found["reserve"] = [Order(shard_sizes=SIZES, global_batch=4).reserve(0, rng), mixture().reserve(21, rng)]
@@ -158,6 +159,16 @@ def mixed_rows() -> list[Any]:
     order = RowMix(parts=parts, room=Room(tokens=40), unit="tokens", seed=SEED).order(2, 200)
     rows = [row for b in islice(order.batches(EPOCH, 2), 3) for row in b.packed or ()]
     return [[row.indexes.tolist(), row.epochs.tolist(), row.visible.tolist(), row.progress] for row in rows]
+
+
+def rows_in_windows() -> list[Any]:
+    """The number and the cost of each packed row, where the dearest of four batches share batches."""
+    split = SplitSamples(shard_sizes=(60, 40), seed=SEED)
+    order = RowSamples(split=split, sizer=Pictures(), room=Room(tokens=20), balance=4).order(2)
+    return [
+        [[int(number), row.pixels] for number, row in zip(batch.indexes, batch.packed or (), strict=True)]
+        for batch in islice(chain.from_iterable(map(order.batches, count())), 8)
+    ]
 
 
 def packed_rows() -> list[Any]:

@@ -25,9 +25,10 @@ from maskstream.pipelines.modalities.video.rows import check_one_clock, short_vi
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import Weight
 from maskstream.pipelines.stream.row_mix import RowMix, RowPart, Unit
-from maskstream.pipelines.stream.row_order import Room, RowSamples
+from maskstream.pipelines.stream.row_order import Room, RowSamples, check_balance
 from maskstream.pipelines.stream.sampler import BatchSource, Unchanged
 from maskstream.pipelines.stream.shares import Schedule
+from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import SplitLocation
 from maskstream.shards.media.fbank import Fbank
@@ -49,6 +50,7 @@ class PackedSettings(Options, total=False):
     row_tokens: int
     row_targets: int | None
     scaling: float
+    balance: int
     clip: VideoClip
     sound: AudioClip
     features: Features
@@ -73,7 +75,7 @@ def packed_loader(
     location: a folder, or (folder, weight) pairs of several, whose samples share rows by weight. unit: what weights are
     shares of, "samples" or visible "tokens". epochs: the most epochs of each folder (see `mix_rows`, which also takes
     sources of different settings). rows: the rows of a batch, per rank. settings: the fields of `PackedData` (native,
-    mask, row_tokens, row_targets, scaling, clip, sound, ...) and the options of all loaders (`Options`: seed, shuffle,
+    mask, row_tokens, row_targets, scaling, balance, ...) and the options of all loaders (`Options`: seed, shuffle,
     workers, ...) but batch_size.
 
     Errors: TypeError for an unknown setting, ValueError for an illegal value and for samples that are larger than a
@@ -99,8 +101,9 @@ class PackedData(DataConfig[PackedBatch]):
     native: how a sample becomes patches. mask: a mask without cues, or of clips `masks.ByEnergy`, whose ratio is a
     number, a schedule, or drawn for each sample; None for visible tokens only. row_tokens: the visible tokens of a row.
     row_targets: the most targets of a row, None for any number. scaling: by how much the visible tokens of a sample may
-    be changed so that its row is full, as a share of them; 0 leaves rows less full. Validation scales nothing.
-
+    be changed so that its row is full, as a share of them; 0 leaves rows less full. Validation scales nothing. balance:
+    at most so many batches are a window, in which the rows that cost most to decode share batches, so that no rank
+    waits for another; 1 leaves all rows in their order, as validation does.
 
     clip: the clips of videos, by default of 1 to 4 seconds, 8 frames a second, whose length is drawn. sound: the
     segments of sounds, which are as long as the sound, but no longer than `seconds`. seconds: the longest clips and
@@ -118,6 +121,7 @@ class PackedData(DataConfig[PackedBatch]):
     row_tokens: int = 8192
     row_targets: int | None = None
     scaling: float = 0.1
+    balance: int = field(default=8, metadata=NOT_IDENTITY)  # the order's own identity has it
     clip: VideoClip = field(default_factory=lambda: VideoClip(seconds=(1.0, 4.0), fps=8.0))
     sound: AudioClip = field(default_factory=AudioClip)
     features: Features = field(default_factory=Fbank)
@@ -132,6 +136,7 @@ class PackedData(DataConfig[PackedBatch]):
         # How many tokens a mask hides has to be known before a byte is read.
         without = self.mask.first if isinstance(self.mask, ByEnergy) else self.mask
         check_cues(without, "packed rows, but for masks.ByEnergy,")
+        check_balance(self.balance)
         _ = self.room
 
     @property
@@ -158,17 +163,20 @@ class PackedData(DataConfig[PackedBatch]):
         split = replace(split, kept=native.kept)
         samples: RowSamples | RowMix
         if native.points_of_change is not None and split.shuffle:
-            samples = RowMix(parts=(RowPart(split=split.samples, sizer=native),), room=self.room, seed=split.seed)
+            parts = (RowPart(split=split.samples, sizer=native),)
+            samples = RowMix(parts=parts, room=self.room, balance=self.balance, seed=split.seed)
         else:
             progress = None if native.points_of_change is None else 1.0  # a validation sees samples as the run ends
-            samples = RowSamples(split=split.samples, sizer=native.at(1.0), room=self.room, progress=progress)
+            samples = RowSamples(
+                split=split.samples, sizer=native.at(1.0), room=self.room, balance=self.balance, progress=progress
+            )
         return BatchSource(
             sampler=PackedSampler(natives=(native,), samples=samples),
             finish=Unchanged(),
             samples=samples,
             identity={"data": self.to_dict(identity=True), **native.identity, **split.identity},
             form={
-                **{name: getattr(self, name) for name in ("row_tokens", "row_targets", "scaling", "fields")},
+                **{name: getattr(self, name) for name in ("row_tokens", "row_targets", "scaling", "balance", "fields")},
                 **{f"native.{name}": getattr(self.native, name) for name in ("patch", "tubelet")},
                 "mask": "no" if self.mask is None else "yes",
             },

@@ -49,6 +49,7 @@ def mix_rows(
         ),
         room=samplers[0].samples.room,
         unit=unit,
+        balance=samplers[0].samples.balance,
         seed=seed,
         length=batches,
     )

@@ -236,6 +236,7 @@ class PackedSampler:
             epochs=one.epochs,
             shape=sizes.shape,
             visible=sizes.visible,
+            pixels=int(sizes.pixels.sum()),
             progress=progress,
         )
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskstream.pipelines.stream.order import GlobalBatch, Weights
-from maskstream.pipelines.stream.row_order import Room, RowOrder, RowSamples, RowSizes, divided, scaled
+from maskstream.pipelines.stream.row_order import DEAR, Room, RowOrder, RowSamples, RowSizes, divided, scaled
 from maskstream.pipelines.stream.samples import SplitSamples
 
 
@@ -148,13 +148,14 @@ def as_lists(batches: list[GlobalBatch]) -> list[list[list[list[int]]]]:
     ]
 
 
+@pytest.mark.parametrize("balance", [1, 8])
 @pytest.mark.parametrize("options", [{}, {"lanes": 2}, {"block": 3}, {"shuffle": False}])
-def test_any_position_gives_what_the_whole_epoch_does(options: dict[str, object]) -> None:
-    order = samples_of(3000, room=Room(tokens=2048), **options).order(3)
+def test_any_position_gives_what_the_whole_epoch_does(options: dict[str, object], balance: int) -> None:
+    order = replace(samples_of(3000, room=Room(tokens=2048), **options), balance=balance).order(3)
     for epoch in (0, 1):
         whole = as_lists(list(order.batches(epoch)))
         assert len(whole) == order.n_batches
-        for first in {1, order.n_batches // 2, order.n_batches - 1}:
+        for first in {1, 8, 9, order.n_batches // 2, order.n_batches - 1}:
             assert as_lists(list(islice(order.batches(epoch, first), 2))) == whole[first : first + 2]
 
 
@@ -197,6 +198,60 @@ def test_parts_of_a_batch_cost_about_as_much_to_decode() -> None:
     assert max(shares) < 1.1
 
 
+class Uneven(Shapes):
+    """The same, of which one in 50 costs 40 times as much to decode."""
+
+    def sizes(self, samples: GlobalBatch) -> RowSizes:
+        sizes = super().sizes(samples)
+        return replace(sizes, pixels=sizes.pixels * np.where(samples.indexes % 50 == 0, 40, 1))
+
+
+def numbered(order: RowOrder, epoch: int) -> list[list[tuple[int, int]]]:
+    """The number of each row and what it costs, batch by batch."""
+    return [
+        [(int(n), row.pixels) for n, row in zip(batch.indexes, batch.packed or (), strict=True)]
+        for batch in order.batches(epoch)
+    ]
+
+
+def test_dear_rows_of_a_window_share_batches() -> None:
+    plain = replace(samples_of(20_000, room=Room(tokens=1024)), sizer=Uneven(20_000))
+    worst, late = {}, []
+    for balance in (1, 8):
+        order = replace(plain, balance=balance).order(16)
+        epochs = [numbered(order, epoch) for epoch in range(3)]
+        costs = np.array([[cost for _, cost in batch] for epoch in epochs for batch in epoch])
+        ranks = costs.reshape(len(costs), 4, 4).sum(axis=2)
+        worst[balance] = np.sort(ranks.max(axis=1) / ranks.mean(axis=1))
+        if balance == 1:
+            in_order = epochs
+            continue
+        assert order.identity() == {**replace(plain, balance=1).order(16).identity(), "balance": 8}
+        for mine, theirs in zip(epochs, in_order, strict=True):
+            n = len(mine)
+            length = -(-n // -(-n // balance))
+            for first in range(0, n, length):
+                window = [mine[first : first + length], theirs[first : first + length]]
+                flat = [[row for batch in some for row in batch] for some in window]
+                assert sorted(flat[0]) == sorted(flat[1])  # a window has the same rows
+                of = [sum(cost for _, cost in batch) for batch in window[0]]
+                late.append(int(np.argmax(of)) / length)
+    assert np.quantile(worst[1], 0.9) > 1.3
+    assert np.quantile(worst[8], 0.9) < 1.1
+    assert min(late) < 0.2 < 0.6 < max(late)  # the dearest batch has no place of its own
+
+
+def test_rows_that_cost_about_as_much_stay_in_their_batches() -> None:
+    plain = samples_of(20_000)  # rows of many samples
+    costs = [row.pixels for batch in plain.order(16).batches(0) for row in batch.packed or ()]
+    assert max(costs) < DEAR * min(costs)
+    of = [
+        {frozenset(n for n, _ in batch) for batch in numbered(replace(plain, balance=balance).order(16), 0)}
+        for balance in (1, 8)
+    ]
+    assert of[0] == of[1]
+
+
 def test_weights_say_how_often_samples_come() -> None:
     weights = np.ones(2000)
     weights[:1000] = 3
@@ -236,13 +291,15 @@ def test_other_impossible_settings_are_refused() -> None:
         Room(tokens=1, targets=0)
     with pytest.raises(ValueError, match=r"scaling=1.5"):
         Room(tokens=1, scaling=1.5)
+    with pytest.raises(ValueError, match="balance=0"):
+        replace(samples_of(500), balance=0)
     with pytest.raises(ValueError, match="packed rows are batches already"):
         samples_of(500).stream()
 
 
 @pytest.mark.slow
 def test_any_position_of_ten_million_samples_takes_little_memory() -> None:
-    samples = samples_of(10_000_000, shards=1000)
+    samples = replace(samples_of(10_000_000, shards=1000), balance=8)
     tracemalloc.start()
     order = RowOrder(samples=samples, global_batch=16)
     batch = next(order.batches(3, order.n_batches - 1))

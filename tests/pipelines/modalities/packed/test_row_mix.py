@@ -206,9 +206,14 @@ def test_a_mixture_that_changes_resumes_at_any_topology(splits: tuple[Path, Path
         ({"unit": "samples"}, "unit: saved tokens, here samples"),
         ({"native": replace(NATIVE, most=16)}, r"data\.native\.most"),
         ({"mask": masks.Random(ratio=Linear(start=0.6, end=0.5))}, "start: saved 0.7, here 0.6"),
+        ({"balance": 1}, "balance: saved 8, here nothing.* Pass balance=8"),
     ]:
         with pytest.raises(ResumeError, match=says):
             opened(splits, **changes).load_state_dict(state)
+    without = {name: value for name, value in state.items() if name != "balance"}  # as before there were windows
+    with pytest.raises(ResumeError, match=r"balance: saved nothing, here 8.* Pass balance=1"):
+        opened(splits).load_state_dict(without)
+    opened(splits, balance=1).load_state_dict(without)
 
 
 def test_sizes_and_ratios_are_those_of_the_phase(splits: tuple[Path, Path]) -> None:
@@ -338,7 +343,7 @@ def test_clips_and_sounds_grow_longer_over_the_run(kinds: tuple[Path, Path, Path
     order = loader.order
     assert isinstance(order, RowMixOrder)
     longest: dict[tuple[int, bool], int] = {}
-    for number in (0, 10, 40, 60):
+    for number in (0, 10, 40, 41, 42, 43, 60):
         epoch, batch = divmod(number, len(loader))
         loader.seek(epoch, batch)
         rows = next(order.batches(epoch, batch)).packed or ()
@@ -380,6 +385,7 @@ def test_what_cannot_share_rows_is_refused(splits: tuple[Path, Path]) -> None:
         (source(large, row_tokens=65), "row_tokens: 64 and 65"),
         (source(large, native=replace(data.native, patch=16)), "native.patch: 8 and 16"),
         (source(large, mask=None), "mask: yes and no"),
+        (source(large, balance=1), "balance: 8 and 1"),
         (source(replace(large, shuffle=False)), "shuffle=True"),
         (mix_rows([(one, 1), (one, 1)]), "of one split each"),
     ]:
