@@ -120,16 +120,22 @@ def _encode(path: Path, pictures: Iterator[UInt8Array], form: Form) -> None:
 
 
 def _variant(profile: str, folder: Path, found: Path) -> Variant:
-    report = make_shards("folder", found, folder / profile, profile=PROFILES[profile], as_is=True, overwrite=True)
-    manifest = Manifest.load(report.splits["train"].folder)
-    originals = [found / Path(source).name for source in manifest.sources().to_pylist()]
-    if profile == "copy":
-        return Variant(name=profile, manifest=manifest, files=originals)
-    plain = folder / profile / "files"
-    plain.mkdir(exist_ok=True)
-    for i, original in enumerate(originals):
-        _remux(manifest.store.read(*manifest.member(i, "mp4")), plain / original.name)
-    return Variant(name=profile, manifest=manifest, files=[plain / original.name for original in originals])
+    make_shards("folder", found, folder / profile, profile=PROFILES[profile], as_is=True, overwrite=True)
+    variant = built(folder, profile)
+    if profile != "copy":
+        variant.files[0].parent.mkdir(exist_ok=True)
+        for i, file in enumerate(variant.files):
+            _remux(variant.manifest.store.read(*variant.manifest.member(i, "mp4")), file)
+    return variant
+
+
+def built(folder: Path, profile: str) -> Variant:
+    """A profile that `build` has made."""
+    manifest = Manifest.load(folder / profile / "train")
+    plain = folder / "found" if profile == "copy" else folder / profile / "files"
+    return Variant(
+        name=profile, manifest=manifest, files=[plain / Path(source).name for source in manifest.sources().to_pylist()]
+    )
 
 
 def _indexed(folder: Path, copy: Variant) -> Variant:

@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
+from turns import compare, serve
 
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.train import Trainer
@@ -94,71 +93,6 @@ def measure(name: str, folder: Path) -> float:
     return 1000 * median(seconds[WARM:])
 
 
-class Checkout:
-    """A process that measures a checkout's recipes, one at a time."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.process = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, str(Path(__file__).resolve()), "--serve"],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(folder.resolve() / "src")},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-        stack.callback(self.process.kill)
-        self.names = self._answer()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)["answer"]
-        raise SystemExit("a checkout's process has ended; its error is above")
-
-    def measure(self, name: str) -> float:
-        """The processor time of a step of the recipe in ms, or inf if it cannot be made."""
-        assert self.process.stdin is not None
-        print(name, file=self.process.stdin, flush=True)
-        return float(self._answer())
-
-
-def serve() -> None:
-    """Says the tiny recipes of this checkout, then measures each that is named on a line."""
-    print(json.dumps({"answer": [name for name in RECIPES if "-tiny" in name]}), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for line in sys.stdin:
-            try:
-                answer = measure(line.strip(), Path(folder))
-            except Exception as error:
-                print(f"{Path.cwd()}: {line.strip()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-                answer = float("inf")
-            print(json.dumps({"answer": answer}), flush=True)
-
-
-def compare(before: Path, names: list[str], rounds: int) -> None:
-    """Prints a table of two checkouts' steps."""
-    with ExitStack() as stack:
-        checkouts = [Checkout(before, stack), Checkout(Path.cwd(), stack)]
-        names = names or [name for name in checkouts[0].names if name in checkouts[1].names]
-        found: dict[str, list[list[float]]] = {name: [] for name in names}
-        for number in range(-1, rounds):
-            for name in names:
-                turn = [1, 0] if number % 2 else [0, 1]
-                ms = {n: checkouts[n].measure(name) for n in turn}
-                if number >= 0:
-                    found[name].append([ms[0], ms[1]])
-            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    print("| recipe | before, ms | after, ms | ratio | quartiles |\n| --- | ---: | ---: | ---: | --- |")
-    for name, rows in found.items():
-        ratios = [b / a for a, b in rows]
-        low, _, high = quantiles(ratios) if len(ratios) > 1 else (ratios[0], 0, ratios[0])
-        a, b = (median(column) for column in zip(*rows, strict=True))
-        print(f"| `{name}` | {a:.1f} | {b:.1f} | {median(ratios):.2f} | {low:.2f} to {high:.2f} |")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("recipes", nargs="*", help="names of recipes; all tiny ones of both checkouts by default")
@@ -167,13 +101,15 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.serve:
-        serve()
-    elif args.before:
-        compare(args.before, args.recipes, args.rounds)
-    else:
-        names = args.recipes or [name for name in RECIPES if "-tiny" in name]
-        with tempfile.TemporaryDirectory() as folder:
+    tiny = [name for name in RECIPES if "-tiny" in name]
+    if args.before:
+        compare(Path(__file__), args.before, args.recipes, args.rounds, "recipe")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if args.serve:
+            serve(tiny, lambda name: measure(name, Path(folder)))
+        else:
+            names = args.recipes or tiny
             print(json.dumps({name: {"cpu ms": measure(name, Path(folder))} for name in names}))
 
 

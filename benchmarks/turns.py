@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Self
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Self
 
 Maker = Callable[..., AbstractContextManager[Callable[[], float]]]
 
@@ -66,3 +72,91 @@ def _serve(pipe: Connection, make: Maker, about: tuple[object, ...]) -> None:
     with make(*about) as work, suppress(EOFError):
         while pipe.recv():
             pipe.send(work())
+
+
+class Checkout:
+    """A process in a checkout's folder, with its code, in which a script `serve`s: it measures works by name.
+
+    about: what else the script is told.
+    """
+
+    def __init__(self, folder: Path, script: Path, about: Sequence[str], stack: ExitStack) -> None:
+        self.process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, str(script.resolve()), "--serve", *about],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(folder.resolve() / "src")},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(self.process.kill)
+        self.names: list[str] = self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)["answer"]
+        raise SystemExit("a checkout's process has ended; its error is above")
+
+    def measure(self, name: str) -> float:
+        """The processor time of the work in ms, or inf if it cannot be done."""
+        assert self.process.stdin is not None
+        print(name, file=self.process.stdin, flush=True)
+        return float(self._answer())
+
+
+def serve(names: Sequence[str], measure: Callable[[str], float]) -> None:
+    """Says the works of this checkout, then measures each that is named on a line."""
+    print(json.dumps({"answer": list(names)}), flush=True)
+    for line in sys.stdin:
+        try:
+            answer = measure(line.strip())
+        except Exception as error:
+            print(f"{Path.cwd()}: {line.strip()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            answer = float("inf")
+        print(json.dumps({"answer": answer}), flush=True)
+
+
+def compare(
+    script: Path,
+    before: Path,
+    names: Sequence[str],
+    rounds: int,
+    what: str,
+    *,
+    about: Sequence[str] = (),
+    pairs: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Prints a table of works in another checkout and in this folder's, by default of those that both have; and of
+    pairs of works, the ratio of the first to the second within a round.
+    """
+    with ExitStack() as stack:
+        checkouts = [Checkout(folder, script, about, stack) for folder in (before, Path.cwd())]
+        names = names or [name for name in checkouts[0].names if name in checkouts[1].names]
+        found: dict[str, list[list[float]]] = {name: [] for name in names}
+        for number in range(-1, rounds):
+            for name in names:
+                turn = [1, 0] if number % 2 else [0, 1]
+                ms = {n: checkouts[n].measure(name) for n in turn}
+                if number >= 0:
+                    found[name].append([ms[0], ms[1]])
+            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    print(f"| {what} | before, ms | after, ms | ratio | quartiles |\n| --- | ---: | ---: | ---: | --- |")
+    for name, rows in found.items():
+        a, b = (median(column) for column in zip(*rows, strict=True))
+        print(f"| `{name}` | {a:.2f} | {b:.2f} | {_quartiles([b / a for a, b in rows])} |")
+    pairs = [pair for pair in pairs if found.keys() >= {*pair}]
+    for one, other in pairs:
+        both = zip(found[one], found[other], strict=True)
+        ratios = zip(*([a / b for a, b in zip(*of, strict=True)] for of in both), strict=True)
+        old, new = (_quartiles(own).replace(" | ", ", ") for own in ratios)
+        print(f"`{one}` / `{other}`: before {old}; after {new}")
+
+
+def _quartiles(ratios: Sequence[float]) -> str:
+    """The median, and behind it the lower and the upper quartile."""
+    low, middle, high = quantiles(ratios) if len(ratios) > 1 else ratios * 3
+    return f"{middle:.2f} | {low:.2f} to {high:.2f}"

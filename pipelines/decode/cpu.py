@@ -189,13 +189,16 @@ def decode_frames(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodedFrames:
-    """The `packets` of a track that hold the frames at `pts`, int64: those of a clip, then those whose numbers are
-    `moving`.
+    """The `packets` of a track that hold the frames at `pts`: those of a clip, whose times in seconds are `pts_s`,
+    float64 (T,), then those whose numbers are `moving`.
+
+    All that decoding needs is made before the first clip is decoded: see `ClipRowMaker.fill_each`.
     """
 
     track: Track
     packets: list[av.Packet[Stream]]
-    pts: Int64Array
+    pts: list[int]
+    pts_s: npt.NDArray[np.float64]
     moving: list[int]
 
 
@@ -219,7 +222,13 @@ def find_coded(
         needed = _needed_packets(track, fragments, packets, pts)
     else:
         needed, pts = found
-    return CodedFrames(track=track, packets=needed, pts=pts, moving=moving.tolist())
+    return CodedFrames(
+        track=track,
+        packets=needed,
+        pts=pts.tolist(),
+        pts_s=pts[: len(numbers)] / track.timescale,
+        moving=moving.tolist(),
+    )
 
 
 def _found_packets(
@@ -248,15 +257,16 @@ def decode_coded(
     coded: CodedFrames, *, size: tuple[int, int], stored: Mapping[int, KeyFlow] = MappingProxyType({})
 ) -> DecodedFrames:
     """Decodes what `find_coded` found, as `decode_frames` does. Raises DecodeError."""
-    n, pts = len(coded.pts) - len(coded.moving), coded.pts
-    by_pts, _ = _decode(coded.track, coded.packets, pts, size, motion_vectors=len(coded.moving) > 0)
-    frames = [by_pts[p] for p in pts.tolist()]
+    by_pts, _ = _decode(coded.track, coded.packets, coded.pts, size, motion_vectors=len(coded.moving) > 0)
+    frames = [by_pts[p] for p in coded.pts]
     vectors: dict[int, Motion] = {}
+    n = len(coded.pts_s)
     for number, frame in zip(coded.moving, frames[n:], strict=True):
         motion = stored.get(number) or motion_vectors_of(frame)
         if motion is not None:
             vectors[number] = motion
-    return DecodedFrames(frames=frames[:n], pts_s=pts[:n] / coded.track.timescale, vectors=vectors)
+    del frames[n:]
+    return DecodedFrames(frames=frames, pts_s=coded.pts_s, vectors=vectors)
 
 
 def decode_keyframe(
@@ -271,7 +281,7 @@ def decode_keyframe(
         start=packets.start[own], size=packets.size[own], pts=packets.pts[own], keyframe=np.ones(1, dtype=np.bool_)
     )
     by_pts, coded = _decode(
-        track, _needed_packets(track, data, alone, alone.pts), alone.pts, size, motion_vectors=False
+        track, _needed_packets(track, data, alone, alone.pts), alone.pts.tolist(), size, motion_vectors=False
     )
     return by_pts[int(alone.pts[0])], coded
 
@@ -294,17 +304,23 @@ def _made_packets(data: memoryview, rows: list[list[int]]) -> list[av.Packet[Str
 
 
 def _decode(
-    track: Track, packets: list[av.Packet[Stream]], pts: Int64Array, size: tuple[int, int], motion_vectors: bool
+    track: Track, packets: list[av.Packet[Stream]], pts: list[int], size: tuple[int, int], motion_vectors: bool
 ) -> tuple[dict[int, VideoFrame], tuple[int, int]]:
     """The wanted frames by pts, and the width and height that are coded, with what is not shown."""
-    wanted = set(pts.tolist())
+    wanted = set(pts)
+    width, height = size
     found: dict[int, VideoFrame] = {}
-    most = most_pixels(*size)
+    most = most_pixels(width, height)
     decoder = _decoders.take(track, motion_vectors, most)
     try:
-        for packet in packets:
-            _keep(decoder.decode(packet), wanted, size, found)
-        _keep(decoder.decode(None), wanted, size, found)
+        for packet in (*packets, None):
+            for frame in decoder.decode(packet):
+                if frame.width != width or frame.height != height:
+                    raise DecodeError(f"has a frame of {frame.width}x{frame.height} pixels, not {width}x{height}")
+                if (shown_at := frame.pts) in wanted:
+                    if frame.is_corrupt:
+                        raise DecodeError(f"the decoder marked the frame at pts {shown_at} as corrupt")
+                    found[shown_at] = frame
     except av.error.FFmpegError as error:
         raise DecodeError(f"{track.codec} decoder: {error}") from error
     missing = wanted - found.keys()
@@ -313,16 +329,6 @@ def _decode(
     coded = decoder.coded_width, decoder.coded_height
     _decoders.give_back(track, motion_vectors, most, decoder)
     return found, coded
-
-
-def _keep(frames: list[VideoFrame], wanted: set[int], size: tuple[int, int], found: dict[int, VideoFrame]) -> None:
-    for frame in frames:
-        if (frame.width, frame.height) != size:
-            raise DecodeError(f"has a frame of {frame.width}x{frame.height} pixels, not {size[0]}x{size[1]}")
-        if frame.pts in wanted:
-            if frame.is_corrupt:
-                raise DecodeError(f"the decoder marked the frame at pts {frame.pts} as corrupt")
-            found[frame.pts] = frame
 
 
 def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:

@@ -36,7 +36,7 @@ class Lists:
     values: npt.NDArray[np.signedinteger]
 
     def __getitem__(self, i: int) -> Int64s:
-        return self.values[int(self.start[i]) : int(self.start[i + 1])].astype(np.int64)
+        return self.values[self.start.item(i) : self.start.item(i + 1)].astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +61,11 @@ class Component:
         """The xxh3_128 of each sample's data, uint8 (N, 16), read from disk on first use; 0 if a sample lacks it."""
         return self.read_digest()
 
+    @cached_property
+    def checked(self) -> npt.NDArray[np.bool_]:
+        """Of which samples this process has found that their columns do not contradict each other, bool (N,)."""
+        return np.zeros(len(self.offset), dtype=np.bool_)
+
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """Which samples have the component, bool (N,). No data is at offset 0, where a tar has a header."""
@@ -68,7 +73,7 @@ class Component:
 
     def facts_of(self, i: int) -> dict[str, int | float]:
         """The facts of sample i."""
-        return {name: values[i].item() for name, values in self.facts.items()}
+        return {name: values.item(i) for name, values in self.facts.items()}
 
     def word(self, name: str, i: int) -> str:
         """A word of sample i; "" if it has none."""

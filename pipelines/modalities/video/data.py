@@ -259,8 +259,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     def rows(self, split: Split) -> RowMaker[ClipPlan, VideoBatch]:
         """What makes the rows of a split."""
         output = self._output(self.flow, split.device)
-        # The frames of clips that become tokens are kept until their masks are drawn.
-        clips = self._clips(output, 1 if output in TOKEN_OUTPUTS else max(1, _TOGETHER // split.threads))
+        clips = self._clips(output, max(1, _TOGETHER // split.threads))
         if not isinstance(self.component, tuple):
             return clips
         others = (replace(clips, component=one, camera=one, shared=self.shared_crops) for one in self.component[1:])

@@ -31,7 +31,17 @@ from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSour
 from maskstream.pipelines.flow.base import Flow, with_cuts
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.rows import Draws, Filling, Item, Masked, Memory, Planned, RowMaker, SampleRows
+from maskstream.pipelines.modalities.rows import (
+    Draws,
+    Filling,
+    Item,
+    Masked,
+    Memory,
+    Planned,
+    RowMaker,
+    SampleRows,
+    rngs_of,
+)
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
@@ -96,12 +106,14 @@ class ClipBytes:
 
 def indexed_video(item: Item, component: str) -> tuple[VideoIndex, Range]:
     """The index of a sample's video, and where its bytes are; SampleError if it is missing or contradicts itself."""
-    manifest = item.manifest
-    member = manifest.member(item.index, component)
-    with manifest.reading(item.index, component):
-        video = manifest.video(item.index, component)
-        if problem := next(table_problems(video, member.size), None):
-            raise DataError(problem)
+    manifest, index = item.manifest, item.index
+    member = manifest.member(index, component)
+    with manifest.reading(index, component):
+        video = manifest.video(index, component)
+        if not (checked := manifest.components[component].checked)[index]:
+            if problem := next(table_problems(video, member.size), None):
+                raise DataError(problem)
+            checked[index] = True
     return video, member
 
 
@@ -303,17 +315,41 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def plan(self, item: Item) -> ClipPlan:
         """Draws the clip and the crops of a sample, and finds the byte ranges to read."""
-        return self.plan_of(item, self.numbers)
+        return self.plan_all([item])[0]
 
-    def plan_of(self, item: Item, numbers_of: Callable[[Item, VideoIndex], Int64s]) -> ClipPlan:
-        """The plan of a clip whose frame numbers, int64 (T,), are drawn by `numbers_of`."""
+    def plan_all(self, items: Sequence[Item]) -> list[ClipPlan]:
+        """The plans of some samples; SampleError if the video of one is missing or contradicts itself."""
+        clips, crops = rngs_of(items, "clip", views=1), rngs_of(items, self._purpose("crop"), views=1)
+
+        def numbers(item: Item, video: VideoIndex) -> Int64s:
+            return self.clip.numbers(video.n_frames, next(clips), video.first_frame, fps=video.fps)
+
+        return [self.plan_of(item, numbers, [next(crops)] if item.views == 1 else None) for item in items]
+
+    def plan_of(
+        self,
+        item: Item,
+        numbers_of: Callable[[Item, VideoIndex], Int64s],
+        crop_rngs: Sequence[np.random.Generator] | None = None,
+    ) -> ClipPlan:
+        """The plan of a clip whose frame numbers, int64 (T,), `numbers_of` draws. crop_rngs: as in `plan_video`."""
         video, member = indexed_video(item, self.component)
         numbers = numbers_of(item, video)
-        return self.plan_video(item, video, numbers, clip_ranges(video, numbers, member))
+        return self.plan_video(item, video, numbers, clip_ranges(video, numbers, member), crop_rngs)
 
-    def plan_video(self, item: Draws, video: VideoIndex, numbers: Int64s, own: tuple[Range, ...] = ()) -> ClipPlan:
-        """The plan of the frames `numbers`, int64 (T,), of a video, which are read of the ranges `own`."""
-        crops = self.augment.views(video.width, video.height, self.clip.size, item.rngs(self._purpose("crop")))
+    def plan_video(
+        self,
+        item: Draws,
+        video: VideoIndex,
+        numbers: Int64s,
+        own: tuple[Range, ...] = (),
+        crop_rngs: Sequence[np.random.Generator] | None = None,
+    ) -> ClipPlan:
+        """The plan of the frames `numbers`, int64 (T,), of a video, which are read of the ranges `own`. crop_rngs:
+        those of the crops of all views, where they are made already.
+        """
+        rngs = item.rngs(self._purpose("crop")) if crop_rngs is None else crop_rngs
+        crops = self.augment.views(video.width, video.height, self.clip.size, rngs)
         return ClipPlan(
             video=video,
             numbers=numbers,
@@ -414,8 +450,8 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             else:
                 self._to_rgb(item, plan, decoded.frames, views)
         own.of(batch.pts_s)[:] = decoded.pts_s
-        with stats.stage("flow"):
-            if flow:
+        if flow is not None:
+            with stats.stage("flow"):
                 flows = []
                 for crop, pixels in zip(plan.crops, views, strict=True):
                     flows.append(flow_of(flow, plan, pixels, crop, decoded, notes))

@@ -1,12 +1,18 @@
-"""A header that the manifest has is not read: the clip is one range, and the same clip."""
+"""A header that the manifest has is not read: the clip is one range, and the same clip. And tables are checked."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from maskstream.pipelines import VideoClip, video_loader
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.shards.errors import SampleError
 from maskstream.shards.format.columns import SHARED_BY
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
@@ -48,3 +54,17 @@ def test_the_clips_are_the_same_in_half_the_ranges(uneven: Path, tmp_path: Path)
         assert torch.equal(ours.video, theirs.video)
     headers = sum(manifest.video(i).header_size for i in range(len(manifest)))
     assert known.stats()["read_bytes"] == read.stats()["read_bytes"] - headers
+
+
+def test_a_table_is_checked_once_and_a_wrong_one_each_time(uneven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Split.open(Manifest.load(uneven, cached=False), "video", device="cpu", threads=1, seed=0)
+    sampler, component = VideoData(clip=CLIP, mask=None).sampler(split), split.manifest.components["mp4"]
+    first_frames = component.lists["gop_first_frame"]
+    wrong = first_frames.values.copy()
+    wrong[first_frames.start[1]] = 1  # that of sample 1
+    monkeypatch.setitem(component.lists, "gop_first_frame", replace(first_frames, values=wrong))
+    for epoch in range(2):
+        sampler.requests([Wanted(index=0, epoch=epoch)])
+        with pytest.raises(SampleError, match="do not ascend from 0"):
+            sampler.requests([Wanted(index=0, epoch=epoch), Wanted(index=1, epoch=epoch)])
+    assert component.checked[:3].tolist() == [True, False, False]
