@@ -17,8 +17,9 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypedDict, Unpack
 
@@ -36,6 +37,7 @@ from maskstream.shards.config import check_type
 from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.rejects import read_curated, read_removed
 from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.base import Store
@@ -175,41 +177,80 @@ def _of_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
     return values
 
 
-def version_of_state(store: Store, info: Mapping[str, Any], state: Mapping[str, Any]) -> int | None:
-    """The version to open for a saved position of a loader, if it is not the current one; a warning says which.
+def manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Manifest:
+    """The split as a saved position of a loader needs it; a warning says so, if it is not the current version.
 
-    It is the newest version with the samples and the order of the position's: samples that were removed or erased since
-    stay away. None if the current version has them too, or if the position is not of this split, as far as its version
-    tells, so that the error of the resume says what differs.
+    It has the samples and the order of the position's version. What a curation left out since stays, what was removed
+    or erased since does not. The result is `manifest` if that has them too, or if the position is not of this split, as
+    far as its version tells, so that the error of the resume says what differs.
 
-    info: the description of the current version. Raises ResumeError if the split does not have the version any more.
+    manifest: the current version. Raises ResumeError if the split does not have the version any more.
     """
-    saved, fingerprint = state.get(DATASET_VERSION), state.get("dataset")
-    if fingerprint == info["fingerprint"] or not isinstance(saved, int) or not 0 < saved < info["version"]:
-        return None
-    gone = None
-    for version in range(info["version"] - 1, saved - 1, -1):
+    saved, info = state.get(DATASET_VERSION), manifest.info
+    if not isinstance(saved, int) or not 0 < saved < manifest.version:
+        return manifest
+    found, gone = dict[int, dict[str, Any]](), None
+    for version in range(manifest.version, saved - 1, -1):
         try:
-            found = read_dataset_json(store, version)
+            one = info if version == manifest.version else read_dataset_json(manifest.store, version)
         except ShardError as error:
             gone = error
             continue
-        if found["fingerprint"] == fingerprint:
-            log.warning(
-                "the position was saved with version %d of %s, and version %d is current: version %d is opened, which "
-                "has the same samples in the same order; a new run reads the current one",
-                saved,
-                store.location,
-                info["version"],
-                version,
-            )
-            return version
-    if gone is not None:
+        if one["fingerprint"] == state.get("dataset"):
+            found[version] = one
+    if not found:
+        if gone is None:
+            return manifest
         raise ResumeError(
-            f"the position was saved with version {saved} of {store.location}, which cannot be opened any more "
+            f"the position was saved with version {saved} of {manifest.location}, which cannot be opened any more "
             f"({gone}). Put the files of that version back, or start a new run on the current version"
         ) from gone
-    return None
+    if saved not in found:
+        log.warning(
+            "version %d of %s, which the position was saved with, cannot be opened any more (%s); version %d has its "
+            "samples in the same order, but perhaps not all of them",
+            saved,
+            manifest.location,
+            gone,
+            min(found),
+        )
+    first = found[min(found)]
+    removed = np.union1d(read_removed(manifest.store, first), _removed_since(manifest.store, info, first))
+    alike = (at for at, one in found.items() if np.array_equal(read_removed(manifest.store, one), removed))
+    version = next(alike, min(found))
+    if version == manifest.version:
+        return manifest
+    opened = Manifest.load(manifest, version=version)
+    own = opened.whole_numbers(np.arange(len(opened)))
+    log.warning(
+        "the position was saved with version %d of %s, and version %d is current: version %d is opened, which has the "
+        "same samples in the same order, without %d that were removed; a new run reads the current one",
+        saved,
+        manifest.location,
+        manifest.version,
+        version,
+        len(removed),
+    )
+    return replace(opened, removed=np.flatnonzero(np.isin(own, removed, assume_unique=True)))
+
+
+def _removed_since(store: Store, current: Mapping[str, Any], earlier: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """The numbers, in an earlier version of a split, of the samples that are removed, and not curated, in the current
+    one.
+    """
+    numbers = np.setdiff1d(read_removed(store, current), read_curated(store, current), assume_unique=True)
+    begins = dict(zip((part["name"] for part in earlier["parts"]), _starts(earlier), strict=True))
+    found = [np.empty(0, np.int64)]
+    for part, start in zip(current["parts"], _starts(current), strict=True):
+        if part["name"] in begins:
+            within = numbers[(numbers >= start) & (numbers < start + part["samples"])]
+            found.append(within - start + begins[part["name"]])
+    return np.concatenate(found)
+
+
+def _starts(info: Mapping[str, Any]) -> list[int]:
+    """The number of the first sample of each part."""
+    return [0, *accumulate(part["samples"] for part in info["parts"])][:-1]
 
 
 class SplitOptions(TypedDict, total=False):
@@ -339,10 +380,22 @@ def open_manifest(
 ) -> Manifest:
     """The manifest of a split, for several readers of it. See `VersionOptions` and `StoreOptions`.
 
-    Raises ShardError where there is no finished split, ValueError for a cache of what is local or open already.
+    A warning says how many samples of an earlier version, if it is named, were removed since. Raises ShardError where
+    there is no finished split, ValueError for a cache of what is local or open already.
     """
     if not isinstance(location, Manifest):
-        return Manifest.load(location, version=version, cache=block_cache(location, cache, cache_gb))
+        manifest = Manifest.load(location, version=version, cache=block_cache(location, cache, cache_gb))
+        if version is not None and (current := read_dataset_json(manifest.store))["version"] > version:
+            since = _removed_since(manifest.store, current, manifest.info)
+            if count := len(np.setdiff1d(since, read_removed(manifest.store, manifest.info))):
+                log.warning(
+                    "version %d of %s has %d samples that were removed since, and they are read, as the version is "
+                    "named; `maskstream erase` destroys samples in all versions",
+                    version,
+                    manifest.location,
+                    count,
+                )
+        return manifest
     if cache is not None:
         raise ValueError(f"cache={str(cache)!r}: {location} is open already; open it with the cache")
     return Manifest.load(location, version=version)
@@ -365,16 +418,17 @@ def open_split(
         filled(split.manifest, split.manifest.cache, split.lanes, rank, world_size)
     loading = OpenedOptions[BatchT](**theirs)  # type: ignore[typeddict-item]
     if open_ is not None and not isinstance(location, Manifest) and options.get("version") is None:
-        loading["at_version"] = partial(_at_version, open_, split.manifest, location, options)
+        loading["at_version"] = partial(_at_version, open_, split.manifest, options)
     return split, loading
 
 
 def _at_version(
-    open_: OpenLoader[BatchT], manifest: Manifest, location: str | Path, options: Options, state: Mapping[str, Any]
+    open_: OpenLoader[BatchT], manifest: Manifest, options: Options, state: Mapping[str, Any]
 ) -> Loader[BatchT] | None:
-    """A loader of the version that a saved position needs; None if it is that of the manifest, or another split."""
-    version = version_of_state(manifest.store, manifest.info, state)
-    return None if version is None else open_(location, **(options | {"version": version}))
+    """A loader of the split as a saved position needs it; None if it is as the manifest says, or another split."""
+    needed = manifest_of_state(manifest, state)
+    others = {name: value for name, value in options.items() if name not in _OF_MANIFEST}
+    return None if needed is manifest else open_(needed, **others)  # type: ignore[arg-type]
 
 
 _OF_BOTH = ("device", "workers", "threads")

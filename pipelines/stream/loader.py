@@ -252,12 +252,12 @@ class Loader(Generic[BatchT]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a saved position; raises ResumeError if this loader would not make the same batches.
 
-        A position of an earlier version of the split, to which samples were added since, opens that version, if no
-        version was asked for; the log says so.
+        A position of an earlier version of the split, to which samples were added since, or which was curated, opens
+        that version, if no version was asked for; the log says so.
         """
         if not isinstance(state, Mapping) or not {"epoch", "batch"} <= state.keys():
             raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; give that")
-        differs = state.get("dataset") != self._identity.get("dataset")
+        differs = any(state.get(name) != self._identity.get(name) for name in ("dataset", DATASET_VERSION))
         if differs and self._at_version is not None and (other := self._at_version(state)) is not None:
             self._become(other)
         position = self.order.position(0, 0)

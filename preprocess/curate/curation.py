@@ -180,7 +180,8 @@ def curate(
     if gone and not dry_run:
         if len(gone) == len(own.index):
             raise MaskstreamError(f"none of the {len(own)} samples of {own.manifest} would stay; nothing was changed")
-        version = remove(own.manifest.location, own.manifest.keys([int(own.index[place]) for place in gone])).version
+        keys = own.manifest.keys([int(own.index[place]) for place in gone])
+        version = remove(own.manifest.location, keys, curated=True).version
     return Curated(
         measures=own,
         gone=tuple(gone[place] for place in sorted(gone)),

@@ -33,8 +33,10 @@ from maskstream.shards.format.rejects import (
     SELECTED,
     is_erased_key,
     numbers_bytes,
+    read_curated,
     read_removed,
     read_selected,
+    removed_counts,
     removed_name,
     selected_name,
 )
@@ -105,7 +107,8 @@ def divide(
             entries = [one for one in info.get(HELD_OUT, ()) if one["folder"] != folder]
             own = np.setdiff1d(own, held, assume_unique=True)
             removed = np.intersect1d(whole.removed, own, assume_unique=True)
-            info = _publish(output, info | {HELD_OUT: [*entries, made]}, whole, own, removed)
+            curated = read_curated(output.store, info)
+            info = _publish(output, info | {HELD_OUT: [*entries, made]}, whole, own, removed, curated)
     return Divided(
         version=info["version"],
         samples=info["counts"]["samples"],
@@ -274,7 +277,8 @@ def _publish_held_out(
     files[name] = facts_of(rejects)
     for tokenizer, data in tokenizer_files(whole.store, info).items():
         other.publish(tokenizer, data)
-    return _publish(other, described | {"rejects": name}, whole, held, removed)
+    curated = np.empty(0, np.int64) if current is None else read_curated(other.store, current)
+    return _publish(other, described | {"rejects": name}, whole, held, removed, np.setdiff1d(curated, erased))
 
 
 def _is_same(other: Output, current: dict[str, Any], described: dict[str, Any], held: Int64s, removed: Int64s) -> bool:
@@ -288,21 +292,22 @@ def _is_same(other: Output, current: dict[str, Any], described: dict[str, Any], 
     )
 
 
-def _publish(output: Output, info: dict[str, Any], whole: Manifest, own: Int64s, removed: Int64s) -> dict[str, Any]:
+def _publish(
+    output: Output, info: dict[str, Any], whole: Manifest, own: Int64s, removed: Int64s, curated: Int64s
+) -> dict[str, Any]:
     """Make the version after that of a description current, which has the samples `own` of the parts, without the
-    `removed` ones; returns its description.
+    `removed` ones; returns its description. curated: what curations alone left out, of these and perhaps others.
     """
+    curated = np.intersect1d(curated, removed, assume_unique=True)
     version, counts = info["version"] + 1, {"rejects": 0} | info["counts"] | {"samples": len(own)}
+    counts = removed_counts(counts, removed, curated)
     old = {info.get(SELECTED), info.get(REMOVED)}
     described = {name: value for name, value in info.items() if name not in (SELECTED, REMOVED)}
     files = {name: facts for name, facts in info["files"].items() if name not in old}
     found = {SELECTED: (selected_name(version), own), REMOVED: (removed_name(version), removed)}
-    counts.pop(REMOVED, None)
-    if len(removed):
-        counts[REMOVED] = len(removed)
     for what, (name, numbers) in found.items():
         if what == SELECTED or len(numbers):
-            data = numbers_bytes(numbers)
+            data = numbers_bytes(numbers, curated if what == REMOVED else None)
             output.publish(name, data)
             described[what], files[name] = name, facts_of(data)
     if videos := [one for one in whole.components.values() if one.kind == VIDEO.name]:

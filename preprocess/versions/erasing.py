@@ -27,7 +27,14 @@ from maskstream.shards.format.dataset import (
 )
 from maskstream.shards.format.manifest import Manifest, forget_index
 from maskstream.shards.format.records import MEASURES, RECORDS
-from maskstream.shards.format.rejects import REMOVED, numbers_bytes, read_removed, removed_name
+from maskstream.shards.format.rejects import (
+    REMOVED,
+    numbers_bytes,
+    read_curated,
+    read_removed,
+    removed_counts,
+    removed_name,
+)
 from maskstream.shards.format.verify import SplitCheck
 from maskstream.shards.named import first_few
 from maskstream.shards.stores.folders import folder_name, is_elsewhere, joined
@@ -51,12 +58,13 @@ class Removal:
     removed_in_all: int
 
 
-def remove(split: Location | Output, keys: Iterable[str]) -> Removal:
+def remove(split: Location | Output, keys: Iterable[str], *, curated: bool = False) -> Removal:
     """Make a version of the split at a location without the samples with these keys.
 
     No tar is touched; `erase` destroys samples. The order of the others stays, and a loader replaces a removed sample
     by another as one that cannot be used, so a run that was saved in the version before resumes exactly. Keys that were
-    removed before change nothing.
+    removed before change nothing. curated: they are left out by choice, so runs that were begun before keep them; once
+    they are removed without it, such runs lose them too.
 
     Raises ValueError, before anything is written, for keys that the split does not have; ShardError if the split
     cannot be read, BusyError if another run writes to it.
@@ -67,18 +75,21 @@ def remove(split: Location | Output, keys: Iterable[str]) -> Removal:
     with output.sole_writer():
         manifest = Manifest.load(output.store)
         found = find_numbers(manifest, wanted)
-        removed = np.union1d(read_removed(output.store, manifest.info), manifest.whole_numbers(found))
-        fresh = len(removed) - len(manifest.removed)
-        if fresh == 0:
+        numbers = manifest.whole_numbers(found)
+        before, chosen = read_removed(output.store, manifest.info), read_curated(output.store, manifest.info)
+        removed = np.union1d(before, numbers)
+        left_out = np.union1d(chosen, np.setdiff1d(numbers, before)) if curated else np.setdiff1d(chosen, numbers)
+        fresh = len(removed) - len(before)
+        if not fresh and len(left_out) == len(chosen):
             return Removal(version=manifest.version, removed=0, removed_in_all=len(removed))
         if len(removed) == len(manifest):
             raise ValueError(f"{manifest.location} has no other samples than these; delete the split instead")
         version = manifest.version + 1
-        data, name = numbers_bytes(removed), removed_name(version)
+        data, name = numbers_bytes(removed, left_out), removed_name(version)
         output.publish(name, data)
         info = manifest.info
         files = {file: facts for file, facts in info["files"].items() if file != info.get(REMOVED)}
-        counts = info["counts"] | {"removed": len(removed)}
+        counts = removed_counts(info["counts"], removed, left_out)
         publish_version(
             output,
             info | {"version": version, "counts": counts, REMOVED: name, "files": files | {name: facts_of(data)}},

@@ -34,6 +34,7 @@ from maskstream.shards.format.rejects import (
     REMOVED,
     SELECTED,
     numbers_bytes,
+    read_curated,
     read_rejects,
     read_selected,
     removed_name,
@@ -92,11 +93,12 @@ def publish_rejects_and_removed(
     ]
     rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
     removed, selected = join_numbers(splits, [split.removed for split in splits]), join_selected(splits)
+    curated = join_numbers(splits, [read_curated(split.store, split.info) for split in splits])
     names = {"rejects": f"rejects-{version:06d}.parquet"}
     written = {names["rejects"]: parquet_bytes(rejects_table(rejects))}
     if len(removed):
         names[REMOVED] = removed_name(version)
-        written[names[REMOVED]] = numbers_bytes(removed)
+        written[names[REMOVED]] = numbers_bytes(removed, curated)
     if selected is not None:
         names[SELECTED] = selected_name(version)
         written[names[SELECTED]] = numbers_bytes(selected)

@@ -24,9 +24,11 @@ from maskstream.shards.format.rejects import (
     SELECTED,
     erased_key,
     numbers_bytes,
+    read_curated,
     read_rejects,
     read_removed,
     read_selected,
+    removed_counts,
 )
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, erased_tokenizer_name
@@ -193,8 +195,9 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
 
     if len(gone):
         removed = np.union1d(read_removed(output.store, info), gone)
-        write(REMOVED, numbers_bytes(removed))
-        counts["removed"] = len(removed)
+        curated = np.setdiff1d(read_curated(output.store, info), gone)
+        write(REMOVED, numbers_bytes(removed, curated))
+        counts = removed_counts(counts, removed, curated)
     rejects = read_rejects(output.store, info)
     kept = [reject for reject in rejects if not names_one(reject, erasure.keys, erasure.sources)]
     if len(kept) < len(rejects):

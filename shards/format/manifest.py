@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -199,7 +199,7 @@ class Manifest:
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
         if starts_a_process():
             return _received, (self.info, self.store, self._index.for_a_new_process(), self.removed, self.whole)
-        return _loaded, (self.store, self.version, self.whole)
+        return _loaded, (self.store, self.version, self.whole, self.removed)
 
     @property
     def location(self) -> str:
@@ -352,8 +352,8 @@ def read_info(location: SplitLocation) -> dict[str, Any]:
     return location.info if isinstance(location, Manifest) else read_dataset_json(location)
 
 
-def _loaded(store: Store, version: int, whole: bool) -> Manifest:
-    return Manifest.load(store, version=version, whole=whole)
+def _loaded(store: Store, version: int, whole: bool, removed: Int64s) -> Manifest:
+    return replace(Manifest.load(store, version=version, whole=whole), removed=removed)
 
 
 def _received(info: dict[str, Any], store: Store, descriptor: Any, removed: Int64s, whole: bool) -> Manifest:

@@ -33,6 +33,8 @@ Int64s = npt.NDArray[np.int64]
 
 REMOVED, SELECTED = "removed", "selected"
 """The fields of dataset.json that name the files, if samples were removed, or are not all of the parts' samples."""
+CURATED = "curated"
+"""The column that says which removed samples only a curation left out, and how many they are, in the counts."""
 _COLUMN = "sample"
 
 
@@ -46,9 +48,19 @@ def selected_name(version: int) -> str:
     return f"selected-{version:06d}.parquet"
 
 
-def numbers_bytes(samples: Int64s) -> bytes:
-    """The file with these numbers of samples."""
-    return parquet_bytes(pa.table({_COLUMN: samples}, metadata={FORMAT_KEY: FORMAT.encode()}))
+def numbers_bytes(samples: Int64s, curated: Int64s | None = None) -> bytes:
+    """The file with these numbers of samples. curated: those of them that only a curation left out."""
+    columns: dict[str, npt.NDArray[Any]] = {_COLUMN: samples}
+    if curated is not None and len(curated):
+        columns[CURATED] = np.isin(samples, curated)
+    return parquet_bytes(pa.table(columns, metadata={FORMAT_KEY: FORMAT.encode()}))
+
+
+def removed_counts(counts: Mapping[str, int], removed: Int64s, curated: Int64s) -> dict[str, int]:
+    """The counts of a version with these removed samples, of which a curation alone left out some."""
+    others = {name: count for name, count in counts.items() if name not in (REMOVED, CURATED)}
+    found = {REMOVED: len(removed), CURATED: len(curated)}
+    return others | {name: count for name, count in found.items() if count}
 
 
 def samples_of_parts(info: Mapping[str, Any]) -> int:
@@ -62,6 +74,16 @@ def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
     """
     found = _read_numbers(store, info, REMOVED)
     return np.empty(0, np.int64) if found is None else found
+
+
+def read_curated(store: Store, info: Mapping[str, Any]) -> Int64s:
+    """Those of the removed samples that only a curation left out, sorted, int64: earlier versions may show them."""
+    if not info["counts"].get(CURATED):
+        return np.empty(0, np.int64)
+    data = read_checked(store, info[REMOVED], info["files"])
+    with parsing(f"{store.location}/{info[REMOVED]}"), pq.ParquetFile(pa.BufferReader(data)) as file:
+        flags = file.read([CURATED], use_threads=False).column(CURATED).to_numpy()
+        return read_removed(store, info)[flags.astype(bool, casting="equiv")]
 
 
 def read_selected(store: Store, info: Mapping[str, Any]) -> Int64s | None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
 from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, manifests_of
-from maskstream.pipelines.modalities.split import StoreOptions, block_cache, open_manifest, version_of_state
+from maskstream.pipelines.modalities.split import StoreOptions, block_cache, manifest_of_state, open_manifest
 from maskstream.pipelines.stream.loader import DATASET_VERSION
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.url import is_url
 
 from .checkpoint import STATE, list_checkpoints
 from .recipe import Recipe, check_modality
 from .run_folder import DATA, run_settings
+
+log = logging.getLogger(__name__)
 
 MIXTURE, SOURCES = "mixture", "sources"
 """In what run.json says of a mixture: its settings, and the splits as they were opened."""
@@ -80,22 +82,26 @@ def _opened(
 ) -> Manifest:
     manifest = open_manifest(data, version=asked, **storing)
     check_modality(recipe, manifest)
-    return Manifest.load(manifest, version=_needed(position, manifest.store, manifest.info, asked))
+    return manifest_of_state(manifest, position) if asked is None else _moved(manifest, position)
 
 
-def _needed(position: Mapping[str, Any], store: Store, info: Mapping[str, Any], asked: int | None) -> int | None:
-    """The version of a split that a loader's position needs; None for the current one.
+def _moved(manifest: Manifest, position: Mapping[str, Any]) -> Manifest:
+    """The version of a split that was asked for, which a run goes on in; the log says so if it was in another.
 
-    info: the description of the version that is `asked` for, or of the current one.
+    Raises ResumeError if it has other samples than the one that the run has seen.
     """
-    if asked is None:
-        return version_of_state(store, info, position)
-    if isinstance(saved := position.get(DATASET_VERSION), int) and position.get("dataset") != info["fingerprint"]:
+    saved, asked = position.get(DATASET_VERSION), manifest.version
+    if isinstance(saved, int) and position.get("dataset") != manifest.fingerprint:
         raise ResumeError(
-            f"the run has seen version {saved} of its split, and version {asked} of {store.location} has other samples "
-            "or another order; ask for no version to continue, or start a new run (--no-resume, or another folder)"
+            f"the run has seen version {saved} of its split, and version {asked} of {manifest.location} has other "
+            "samples or another order; ask for no version to continue, or start a new run (--no-resume, or another "
+            "folder)"
         )
-    return asked
+    if isinstance(saved, int) and saved != asked:
+        log.warning(
+            "the run was in version %d of %s, and goes on in version %d as asked", saved, manifest.location, asked
+        )
+    return manifest
 
 
 def tell_split(split: Manifest) -> Json:

@@ -35,7 +35,7 @@ DataVersion = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="The version of the split [default: the current one; a run that is continued stays with its samples]",
+        help="The version of the split [default: the current one; a run that is continued stays in its version]",
         show_default=False,
     ),
 ]

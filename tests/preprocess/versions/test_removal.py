@@ -111,6 +111,49 @@ def test_a_run_resumes_exactly_across_a_removal(kind: str, workers: int, tmp_pat
     assert after.state_dict()["dataset_version"] == 2
 
 
+@pytest.mark.parametrize(
+    "kind", [one if one == "image" else pytest.param(one, marks=pytest.mark.slow) for one in MODALITIES]
+)
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_position_keeps_what_is_curated_and_not_what_is_removed(
+    kind: str, workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, modality = write_split(kind, tmp_path), MODALITIES[kind]
+    settings = {"batch_size": 4, "device": "cpu", "threads": 1, "seed": 5, "workers": workers, "rank": 0}
+    begun = modality.loader(folder, world_size=1, **settings)
+    state = json.loads(json.dumps(begun.state_dict()))
+    rows = list(map(str, chain.from_iterable(map(modality.rows, begun))))
+    begun.close()
+    shown = begun.order.epoch(0).tolist()
+
+    def changed(**options: int) -> tuple[set[int], int]:
+        """The samples in whose slots others stand, and the version in the state."""
+        loader = modality.loader(folder, world_size=1, **settings, **options)
+        loader.load_state_dict(state)
+        found = list(map(str, chain.from_iterable(map(modality.rows, loader))))
+        loader.close()
+        assert loader.stats()["bad"] == 0
+        differ = {index for index, new, old in zip(shown, found, rows, strict=True) if new != old}
+        return differ, loader.state_dict()["dataset_version"]
+
+    curated, removed = shown[-1], shown[-2]
+    keys = Manifest.load(folder).keys(range(len(shown)))
+    assert remove(folder, [keys[curated]], curated=True).version == 2
+    assert changed() == (set(), 1)
+    assert "version 1 is opened" in caplog.text
+    assert changed(version=2) == ({curated}, 2)
+    assert remove(folder, [keys[removed]]).version == 3
+    assert changed() == ({removed}, 1)
+    assert changed(version=3) == ({curated, removed}, 3)
+    caplog.clear()
+    assert changed(version=1) == (set(), 1)
+    assert "has 1 samples that were removed since" in caplog.text
+    assert remove(folder, [keys[curated]]) == Removal(version=4, removed=0, removed_in_all=2)
+    assert changed() == ({curated, removed}, 4)
+    assert Manifest.load(folder).info["counts"]["removed"] == 2
+    assert verify(folder).ok
+
+
 SCRIPT = """
 import sys
 from maskstream.preprocess.versions import remove

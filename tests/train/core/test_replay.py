@@ -22,6 +22,7 @@ from maskstream.preprocess.versions import append, remove
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import read_metrics, replay, train
+from maskstream.train.core.data import told_splits
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.replay import worst_steps
 from maskstream.train.core.sample_losses import SAMPLE_LOSSES, worst_samples
@@ -223,8 +224,10 @@ def test_the_worst_samples_stand_out_from_the_steps_around(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_after_its_split_was_curated(tmp_path: Path) -> None:
-    """In the version that it began with as if nothing had been, and in the new one as a run that began there."""
+def test_a_run_goes_on_after_its_split_was_curated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the version that it began with as if nothing had been, or in the new one as a run that began there, if it is
+    asked for. What is removed later goes from both.
+    """
     split = write_split("image", tmp_path)
 
     def goes_on(folder: str, *parts: int, **options: Any) -> list[list[str]]:
@@ -239,8 +242,12 @@ def test_a_run_goes_on_after_its_split_was_curated(tmp_path: Path) -> None:
     assert curated.version == Manifest.load(split).version == 2
     after = train_noted("mae-tiny", split, fresh, CUTS, 8)
     assert after[3:] != before[3:]
-    assert goes_on("old", 5, 8, data_version=1) == before[3:]
-    assert goes_on("new", 5, 8, data_version=2) == goes_on("unasked", 8) == after[3:]
+    assert goes_on("unasked", 5, 8) == goes_on("old", 5, 8, data_version=1) == before[3:]
+    assert told_splits(tmp_path / "unasked")[0]["version"] == 1
+    caplog.clear()
+    assert goes_on("new", 5, data_version=2) == after[3:5]
+    assert "goes on in version 2 as asked" in caplog.text
+    assert train_noted("mae-tiny", split, tmp_path / "new", CUTS, 8) == after[5:]
     manifest = curated.measures.manifest
     gone = {*manifest.keys([int(curated.measures.index[one.place]) for one in curated.gone])}
     shown = [
@@ -249,3 +256,9 @@ def test_a_run_goes_on_after_its_split_was_curated(tmp_path: Path) -> None:
     ]
     assert shown[0] & gone
     assert not shown[1] & gone
+    keys = [{key for one in replay(whole, step).batches for key in one.key} for step in range(4, 9)]
+    removed = min(shown[0] & gone)
+    assert remove(split, [removed]).version == 3
+    without = goes_on("without", 8)
+    assert [new != old for new, old in zip(without, before[3:], strict=True)] == [removed in step for step in keys]
+    assert told_splits(tmp_path / "without")[0]["version"] == 1
