@@ -143,7 +143,7 @@ test-python:  ## PYTHON=python3.13: the wheel in an empty environment of another
 # The newest releases that pyproject.toml allows, or the lowest, as the index has them, without builds of this machine.
 # uv finds the lowest in seconds, pip not in an hour. On the lowest no tests of transformers, which wants newer tokenizers.
 NUMERICS := test_readme.py pipelines shards train/nn train/papers preprocess/encode
-LOWEST := archives audio coco curate meshes medical notes points tensorboard
+LOWEST := archives audio coco languages meshes medical notes points tensorboard
 UV = runs/$*/bin/uv pip install -q --python runs/$*/bin/python --only-binary :all:
 test-newest: RESOLUTION := highest  ## [PYTHON=python3.13]: the numerics and what reads and writes data, with the newest releases that pyproject.toml allows
 test-newest: TOOLS := -r pyproject.toml --group dev --extra gpu --extra metaworld --extra walks

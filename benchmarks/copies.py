@@ -46,11 +46,14 @@ def each(change: Callable[[UInt8s], cv2.typing.MatLike]) -> Change:
     return lambda clip: [np.ascontiguousarray(change(frame)).astype(np.uint8) for frame in clip]
 
 
-def cropped(frame: UInt8s) -> UInt8s:
-    """Without a twentieth of it at each side."""
-    height, width = frame.shape[:2]
-    top, left = round(height / 20), round(width / 20)
-    return frame[top : height - top, left : width - left]
+def cropped(share: float) -> Change:
+    """Without this share of each side, half of it at each end."""
+
+    def middle(frame: UInt8s) -> UInt8s:
+        top, left = (round(side * share / 2) for side in frame.shape[:2])
+        return frame[top : frame.shape[0] - top, left : frame.shape[1] - left]
+
+    return each(middle)
 
 
 def with_logo(frame: UInt8s) -> UInt8s:
@@ -63,7 +66,9 @@ def with_logo(frame: UInt8s) -> UInt8s:
 
 CHANGES: dict[str, Change] = {
     "coded again": lambda clip: clip,
-    "cropped 10 %": each(cropped),
+    "cropped 5 %": cropped(0.05),
+    "cropped 10 %": cropped(0.1),
+    "cropped 15 %": cropped(0.15),
     "scaled by half": each(lambda f: cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)),
     "with a logo": each(with_logo),
     "brighter": each(lambda f: np.clip(f.astype(np.float32) * 1.15 + 8, 0, 255)),

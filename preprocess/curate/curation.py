@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from maskstream.preprocess.versions import remove
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.members.text import JSON
+from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.local_files import publishing
 
+from .languages import language_signals, named_languages
 from .measures import SIGNALS, Floats, Measures, UInt8s, measure
 from .prints import PART_BYTES
 
@@ -35,8 +36,8 @@ Ints = npt.NDArray[np.int64]
 
 DISTANCES = (48, 16)
 """Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
-MIDDLE_DISTANCES = (40, 16)
-"""Of a frame and the middle of another: pictures of other scenes were 44 apart."""
+WINDOW_DISTANCE = 40
+"""Of the waves of a frame and those of a window of another: pictures of other scenes were 44 apart."""
 SHARE = 0.5
 """Samples are copies if this share of the frames of the one with fewer is found in the other, in the same order."""
 SPEEDS = (1.0, 1.1, 1 / 1.1, 1.25, 1 / 1.25, 1.5, 1 / 1.5, 2.0, 0.5)
@@ -126,7 +127,8 @@ def curate(
     `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, by default
     pixels, then the longer and the sharper one, then that of most bytes. mirrored: copies may be mirrored, and sounds a
     semitone higher or lower. scores: a table in Parquet of a `key` and numbers, such as what a model makes of samples,
-    which the rule and `best` name as signals. features: a table of a `key` and `features`, as `maskstream embed` writes
+    which the rule and `best` name as signals. Of texts they also name languages, as
+    language_en (see `language_signals`). features: a table of a `key` and `features`, as `maskstream embed` writes
     them, for `copies`: samples whose features have a cosine of at least `cosine` are copies too; each is compared with
     each, so it takes the square of their number. What `shards --signals` wrote are signals too. For the others see
     `measure`. Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample.
@@ -137,7 +139,8 @@ def curate(
     written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
     table = None if scores is None else _table(scores)
     numbers = {} if table is None else _numbers(table, scores, [*SIGNALS, *written])
-    names = dict.fromkeys([*SIGNALS, *written, *numbers])
+    spoken = [one for one in named_languages(f"{keep} {best}") if f"{LANGUAGE}{one}" not in written | numbers]
+    names = dict.fromkeys([*SIGNALS, *written, *numbers, *(f"{LANGUAGE}{one}" for one in spoken)])
     if best not in names:
         raise ValueError(f"best={best!r} is no signal{nearest(best, [*names])}; they are {', '.join(names)}")
     rule = None if keep is None else Rule(keep, tuple(names))
@@ -146,6 +149,8 @@ def curate(
     if table is not None:
         rows = _rows(own, table, scores)
         known |= {name: np.where(rows >= 0, values[rows], np.nan) for name, values in numbers.items()}
+    if spoken:
+        known |= _languages_of(own, spoken)
     own = replace(own, signals={**known, **own.signals})
     gone = {place: Gone(place=place, why="unreadable", of=reason) for place, reason in own.unreadable.items()}
     failed: dict[str, int] = {}
@@ -190,6 +195,24 @@ def curate(
         rule=rule,
         failed=failed,
     )
+
+
+def _languages_of(own: Measures, languages: Sequence[str]) -> dict[str, Floats]:
+    """How likely each text is in these languages, float64 (N,) by the names of signals."""
+    language_signals("", languages)  # which says what is wrong with them
+    if own.media != {"texts"}:
+        raise ValueError(
+            f"{LANGUAGE}{languages[0]} is of texts, and of {own.manifest} its {' and '.join(own.media)} are measured; "
+            "leave it out, or name a component= of texts"
+        )
+    found = {f"{LANGUAGE}{one}": np.full(len(own), np.nan) for one in languages}
+    for first in range(0, len(own), _AT_ONCE):
+        places = [place for place in range(first, min(first + _AT_ONCE, len(own))) if place not in own.unreadable]
+        members = [own.manifest.member(int(own.index[place]), own.components[place]) for place in places]
+        for place, data in zip(places, own.manifest.store.read_many(members), strict=True):
+            for name, value in language_signals(data.decode(errors="replace"), languages).items():
+                found[name][place] = value
+    return found
 
 
 def _table(path: str | Path) -> pa.Table:
@@ -374,28 +397,23 @@ def alike(own: Measures, theirs: Measures, *, mirrored: bool = False) -> Ints:
     Of measures beside themselves each pair comes once, the smaller place first.
     """
     itself = own is theirs
-    found = [
-        _pairs(own, theirs, own.whole, theirs.whole),
-        _pairs(own, theirs, own.whole, theirs.middle, MIDDLE_DISTANCES),
-    ]
-    found += [] if itself else [_pairs(own, theirs, own.middle, theirs.whole, MIDDLE_DISTANCES)]
-    found += [_pairs(own, theirs, own.whole, theirs.mirrored)] if mirrored else []
-    found += [_pairs(own, theirs, own.mirrored, theirs.whole)] if mirrored and not itself else []
-    pairs = np.concatenate(found)
+    frames = [_frames(own.whole, theirs.whole), _cropped_frames(own.whole, theirs.windows)]
+    frames += [] if itself else [_cropped_frames(theirs.whole, own.windows)[:, ::-1]]
+    frames += [_frames(own.whole, theirs.mirrored)] if mirrored else []
+    frames += [_frames(own.mirrored, theirs.whole)] if mirrored and not itself else []
+    pairs = np.concatenate([_pairs(own, theirs, one) for one in frames])
     if itself:
         pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
     return np.asarray(np.unique(pairs, axis=0), np.int64)
 
 
-def _pairs(
-    own: Measures, theirs: Measures, ours: UInt8s, others: UInt8s, distances: tuple[int, int] = DISTANCES
-) -> Ints:
-    """The pairs of samples of which enough frames are alike and follow each other alike, int64 (P, 2).
+def _pairs(own: Measures, theirs: Measures, frames: Ints) -> Ints:
+    """The pairs of samples of which enough frames are alike and follow each other alike, int64 (P, 2). frames: the
+    pairs of frames that are alike, int64 (F, 2).
 
     Frames of a copy lie on a line: their times are those of the other, times a speed, plus a shift. Each pair of frames
     votes for the shift that it would have at each of SPEEDS, in cells that overlap by half.
     """
-    frames = _frames(ours, others, distances)
     a, b = own.owner[frames[:, 0]], theirs.owner[frames[:, 1]]
     if own is theirs:
         frames, a, b = (one[a != b] for one in (frames, a, b))
@@ -416,12 +434,24 @@ def _pairs(
     return np.asarray(np.stack([a, b], 1)[most >= SHARE * fewer], np.int64)
 
 
-def _frames(ours: UInt8s, others: UInt8s, distances: tuple[int, int]) -> Ints:
+def _cropped_frames(whole: UInt8s, windows: UInt8s) -> Ints:
+    """The pairs of frames, int64 (P, 2), of which the first is like a window of the second."""
+    from .near import near
+
+    waves, found = np.ascontiguousarray(whole[:, :PART_BYTES]), [np.empty((0, 2), np.int64)]
+    for at in range(windows.shape[1]):
+        some = np.flatnonzero(windows[:, at].any(1))
+        pairs = near(waves, windows[some, at], WINDOW_DISTANCE)
+        found.append(np.stack([pairs[:, 0], some[pairs[:, 1]]], 1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _frames(ours: UInt8s, others: UInt8s) -> Ints:
     """The pairs of frames that are alike, int64 (P, 2)."""
     from .near import near
 
     found = []
-    for at, distance in enumerate(distances):
+    for at, distance in enumerate(DISTANCES):
         mine = np.ascontiguousarray(ours[:, at * PART_BYTES : (at + 1) * PART_BYTES])
         found.append(
             near(mine, mine if others is ours else others[:, at * PART_BYTES : (at + 1) * PART_BYTES], distance)

@@ -37,6 +37,7 @@ from .prints import (
     MOST_SOUND_S,
     PART_BYTES,
     RATE,
+    WINDOWS,
     picture_hashes,
     shown_levels,
     small_luma,
@@ -66,7 +67,7 @@ SIGNALS: Mapping[str, str] = {
     "still": "share of the steps from keyframe to keyframe in which nothing changes; 0 of a picture",
 }
 """What is measured of each sample."""
-VERSION = 4
+VERSION = 5
 """It is raised when a signal or a hash changes."""
 _FLAT = 4.0
 """Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""
@@ -83,8 +84,8 @@ class Measures:
     index: int64 (N,), the samples' numbers in the manifest. components: of each, such as jpg or png. signals: float64
     (N,) by name, NaN of a sample that cannot be decoded, whose reason is in `unreadable` by its place. start: int64
     (N + 1,), where the frames of a sample begin.
-    times: float64 (F,), in seconds from the beginning. whole, middle, mirrored: uint8 (F, 64), the waves and the slopes
-    of each frame.
+    times: float64 (F,), in seconds from the beginning. whole, mirrored: uint8 (F, 64), the waves and the slopes of each
+    frame. windows: uint8 (F, 11, 32), the waves of its WINDOWS, zeros for none; of sounds and texts (0, 11, 32).
     """
 
     manifest: Manifest
@@ -94,7 +95,7 @@ class Measures:
     start: npt.NDArray[np.int64]
     times: Floats
     whole: UInt8s
-    middle: UInt8s
+    windows: UInt8s
     mirrored: UInt8s
     unreadable: Mapping[int, str] = field(default_factory=dict)
 
@@ -172,12 +173,13 @@ def measure(
         signals={signal: table.column(signal).to_numpy().astype(np.float64) for signal in SIGNALS},
         start=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
         times=np.frombuffer(b"".join(table.column("times").to_pylist()), np.float64),
-        **{name: _hashes(table.column(name)) for name in _HASHES},
+        **{name: _hashes(table.column(name), shape) for name, shape in _HASHES.items()},
         unreadable={place: reason for place, reason in enumerate(reasons) if reason},
     )
 
 
-_HASHES = ("whole", "middle", "mirrored")
+_HASHES = {"whole": (2 * PART_BYTES,), "windows": (len(WINDOWS), PART_BYTES), "mirrored": (2 * PART_BYTES,)}
+"""The shapes of a frame's."""
 _SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -189,8 +191,8 @@ _SCHEMA = pa.schema(
 )
 
 
-def _hashes(column: pa.ChunkedArray) -> UInt8s:
-    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, 2 * PART_BYTES)
+def _hashes(column: pa.ChunkedArray, shape: tuple[int, ...]) -> UInt8s:
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, *shape)
 
 
 def _names(manifest: Manifest, component: str | None) -> list[str]:
@@ -268,7 +270,7 @@ def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
 
 
 def _of_print(manifest: Manifest, number: int, name: str) -> dict[str, object]:
-    """The row of a sound or text: its size and length, and its hashes; it has no others in its middle."""
+    """The row of a sound or text: its size and length, and its hashes; it has no windows."""
     component = manifest.components[name]
     size_bytes, seconds = int(component.size[number]), 0.0
     lower = np.empty((0, PART_BYTES), np.uint8)
@@ -283,7 +285,7 @@ def _of_print(manifest: Manifest, number: int, name: str) -> dict[str, object]:
             times = np.zeros(len(own))
     # Both parts of a hash are the same: waves.
     own, lower = (np.concatenate([one, one], axis=1) for one in (own, lower))
-    columns = {"times": times.tobytes(), "whole": own.tobytes(), "middle": b"", "mirrored": lower.tobytes()}
+    columns = {"times": times.tobytes(), "whole": own.tobytes(), "windows": b"", "mirrored": lower.tobytes()}
     return {**known_signals(0, 0, size_bytes, seconds), "frames": len(own), **columns}
 
 
@@ -313,7 +315,7 @@ def _of_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     known = known_signals(width, height, int(component.size[number]), seconds)
     frames = _frames_of(manifest, number, name)
     shown = _moments_of(manifest, number, name) if is_clip else [(0.0, _luma(frames[0]))]
-    hashed = [(time, *picture_hashes(luma)) for time, luma in shown if float(luma.std()) >= _FLAT]
+    hashed = [(time, *picture_hashes(luma, of_clip=is_clip)) for time, luma in shown if float(luma.std()) >= _FLAT]
     times, *hashes = zip(*hashed, strict=True) if hashed else ((), *[()] * len(_HASHES))
     columns = {name: b"".join(one) for name, one in zip(_HASHES, hashes, strict=True)}
     return {

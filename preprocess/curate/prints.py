@@ -4,8 +4,8 @@ The hash of a picture has two parts of 256 bits. Waves: whether 16 x 16 coeffici
 a frame's luma at 64 x 64, without the constant ones, are above their median (as in PDQ: Facebook, The TMK+PDQF
 Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm, 2019). They hold when a frame is coded again. Slopes:
 whether luma at 12 x 12 rises from cell to cell, to the right and down. They hold when a part of it is covered. Each
-frame has three hashes: of the whole, of its middle (nine tenths of each side), which is that of a cropped copy, and of
-the mirrored whole.
+frame has both of the whole and of the mirrored whole, and waves of windows of its middle, which are those of cropped
+copies: a copy is found whose sides differ from a window's by up to 2.5 % of the frame's.
 
 A sound is hashed by seconds that overlap: the signs of a cosine transform of its levels in halves of semitones, as of a
 picture.
@@ -15,6 +15,7 @@ b-Bit Minwise Hashing, 2010). Two texts that share a part J of their pieces diff
 """
 
 import re
+from collections.abc import Iterator
 from functools import cache
 
 import cv2
@@ -27,9 +28,18 @@ Floats = npt.NDArray[np.float64]
 PART_BYTES = 32
 """Of a part of a hash."""
 _SIDE, _WAVES, _CELLS, _SLOPES = 64, 16, 12, 128
+_COSINES = np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * np.arange(1, _WAVES + 1)[:, None] / (2 * _SIDE)).astype(
+    np.float32
+)
+_MIDST = _WAVES * _WAVES // 2 - 1
 _STEEP, _STEEP_SHARE = 2.0, 0.5
 """Where fewer slopes are this steep, in levels, they would be noise: the waves stand in their place."""
-_MIDDLE = 0.05
+_CROPS, _CUTS = (0.95, 0.9, 0.85), (0.96, 0.92)
+WINDOWS = (*((side, side) for side in _CROPS), *((cut * side, side) for side in (1.0, *_CROPS) for cut in _CUTS))
+"""The shares of the long and of the short side that windows have. Clips are stored with sides that are multiples of 16,
+for which up to a tenth of the long side of small ones is cut off: these have all windows, all else the first three."""
+_SMALL = 256
+"""Clips whose sides are below it, in pixels, have all windows; of others the waves of the rest are zero."""
 
 RATE = 8000
 """Of the sounds that are hashed, in hertz."""
@@ -47,20 +57,34 @@ def small_luma(luma: UInt8s) -> npt.NDArray[np.float32]:
     return np.asarray(cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def picture_hashes(luma: UInt8s) -> tuple[bytes, bytes, bytes]:
-    """The hashes of a frame by its luma, uint8 (H, W): of the whole, its middle and the mirrored whole."""
-    height, width = luma.shape[:2]
-    top, left = round(height * _MIDDLE), round(width * _MIDDLE)
+def picture_hashes(luma: UInt8s, *, of_clip: bool) -> tuple[bytes, bytes, bytes]:
+    """The hashes of a frame by its luma, uint8 (H, W): of the whole, the waves of its windows, and of the mirrored
+    whole.
+    """
     small = small_luma(luma)
-    views = (small, small_luma(luma[top : height - top, left : width - left]), np.ascontiguousarray(small[:, ::-1]))
-    whole, middle, mirrored = map(_hash, views)
-    return whole, middle, mirrored
+    windows = b"".join(_waves(small_luma(one)) if one.size else bytes(PART_BYTES) for one in _windows(luma, of_clip))
+    return _hash(small), windows, _hash(np.ascontiguousarray(small[:, ::-1]))
+
+
+def _windows(luma: UInt8s, of_clip: bool) -> Iterator[UInt8s]:
+    """The windows of a frame, uint8 (h, w), without pixels where it has none."""
+    height, width = luma.shape[:2]
+    for at, (long, short) in enumerate(WINDOWS):
+        across, down = (long, short) if width >= height else (short, long)
+        left, top = round(width * (1 - across) / 2), round(height * (1 - down) / 2)
+        has = at < len(_CROPS) or (of_clip and max(height, width) < _SMALL)
+        yield luma[top : height - top, left : width - left] if has else luma[:0]
+
+
+def _waves(luma: npt.NDArray[np.float32]) -> bytes:
+    """The waves of luma float32 (64, 64)."""
+    coefficients = _COSINES @ luma @ _COSINES.T  # a sixth of the time of cv2.dct, which makes all 64 x 64
+    return np.packbits(coefficients > np.partition(coefficients.reshape(-1), _MIDST)[_MIDST]).tobytes()
 
 
 def _hash(luma: npt.NDArray[np.float32]) -> bytes:
     """The waves and the slopes of luma float32 (64, 64)."""
-    coefficients = cv2.dct(luma)[1 : _WAVES + 1, 1 : _WAVES + 1]
-    waves = np.packbits(coefficients > np.median(coefficients)).tobytes()
+    waves = _waves(luma)
     cells = np.asarray(cv2.resize(luma, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA))
     slopes = np.stack([np.diff(cells, axis=axis).reshape(-1)[:_SLOPES] for axis in (1, 0)])
     if (np.abs(slopes) > _STEEP).mean() < _STEEP_SHARE:

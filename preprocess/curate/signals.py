@@ -13,6 +13,7 @@ from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import TEXT
 from maskstream.shards.members.video import VIDEO
 
+from .languages import language_signals
 from .measures import MOST_FRAMES, UInt8s, keyframes, looks_of, picture
 
 _SYMBOL = re.compile(r"[^\w\s]|_")
@@ -23,9 +24,22 @@ _OF_CLIPS = frozenset({"motion", "still"})
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Measures each sample as it is written: its picture or first video, by keyframes, and its first text."""
+    """Measures each sample as it is written: its picture or first video, by keyframes, and its first text.
 
-    version: int = 2  # 2: saturation and entropy of a part of the pixels
+    languages: by their codes (ISO 639), those of which it is told how likely a text is in each. ValueError for one that
+    is not known, and without py3langid.
+    """
+
+    languages: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.languages:
+            language_signals("", self.languages)
+
+    @property
+    def version(self) -> object:
+        """Which numbers it gives; 2: saturation and entropy of a part of the pixels."""
+        return {"version": 2, "languages": [*self.languages]} if self.languages else 2
 
     def of(self, members: Mapping[str, Member], pixels: UInt8s | None) -> dict[str, float]:
         """The signals of a sample by name. pixels: its picture, uint8 (H, W) or (H, W, 3), blue first, if decoded."""
@@ -42,7 +56,11 @@ class Signals:
             found = {name: value for name, value in looks.items() if kind is VIDEO or name not in _OF_CLIPS}
             break
         text = next((one for one in members.values() if one.kind == TEXT.name), None)
-        return found if text is None else found | text_signals(text.data.decode())
+        if text is None:
+            return found
+        words = text.data.decode()
+        spoken = language_signals(words, self.languages) if self.languages else {}
+        return found | text_signals(words) | spoken
 
 
 def _coloured(pixels: UInt8s) -> UInt8s:

@@ -87,8 +87,8 @@ class Measure(Protocol):
     """Measures samples as they are written. It is small and can be pickled."""
 
     @property
-    def version(self) -> int:
-        """Which numbers it gives, as dataset.json has it."""
+    def version(self) -> object:
+        """Which numbers it gives, as dataset.json has it: of JSON."""
         ...
 
     def of(self, members: Mapping[str, Member], pixels: npt.NDArray[np.uint8] | None) -> dict[str, float]:

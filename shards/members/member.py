@@ -39,11 +39,13 @@ def no_problems(member: Member) -> Iterator[str]:
 class Kind:
     """A kind of member: its possible facts (int or float), words and lists, and its checks.
 
-    check: compares tables and headers. decode: decodes the member and compares its contents.
+    family: what further facts may begin with, which are floats. check: compares tables and headers. decode: decodes the
+    member and compares its contents.
     """
 
     name: str
     facts: Mapping[str, type[int] | type[float]] = field(default_factory=dict)
+    family: str = ""
     words: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     check: Check = no_problems

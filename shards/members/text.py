@@ -62,7 +62,9 @@ SIGNALS = (
     "repetition",
 )
 """What may be measured of a sample while it is written, as columns of its `json` (docs/curation.md)."""
-JSON = Kind(name="json", facts=dict.fromkeys(SIGNALS, float), check=json_problems)
+LANGUAGE = "language_"
+"""Begins the name of the signal that says how likely a text is in a language, as language_en."""
+JSON = Kind(name="json", facts=dict.fromkeys(SIGNALS, float), family=LANGUAGE, check=json_problems)
 TEXT = Kind(name="text")
 BYTES = Kind(name="bytes")
 

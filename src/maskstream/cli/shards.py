@@ -175,6 +175,14 @@ MeasureSignals = Annotated[
     bool,
     typer.Option("--signals", help="Measure each sample, for weights and rules of loaders (docs/curation.md)."),
 ]
+Languages = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODES",
+        help="With --signals: how likely a text is in each of these languages, such as en,de (docs/curation.md).",
+        show_default=False,
+    ),
+]
 ExecutorName = Annotated[
     str,
     typer.Option(
@@ -247,6 +255,7 @@ def shards(
     max_clip: MaxClip = None,
     keep: KeepText = None,
     signals: MeasureSignals = False,
+    languages: Languages = None,
     executor: ExecutorName = "local",
     address: Address = None,
     parts: Parts = None,
@@ -277,6 +286,9 @@ def shards(
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}{close}")
     folder = dataset.rpartition(":")[2]
     root, out = root or f"data/raw/{folder}", out or f"data/shards/{folder}"
+    if languages is not None and not signals:
+        raise ValueError("--languages are signals of texts; give --signals too, or leave them out")
+    spoken = tuple(code.strip() for code in (languages or "").split(",") if code.strip())
     options = JobOptions(
         profile=PROFILES[profile],
         settings=settings or [],
@@ -301,7 +313,7 @@ def shards(
         min_clip=min_clip,
         max_clip=max_clip,
         keep=None if keep is None else KeepRule(keep),
-        measure=Signals() if signals else None,
+        measure=Signals(languages=spoken) if signals else None,
     )
     if executor == "slurm":
         if metrics is not None:
