@@ -83,7 +83,8 @@ def read_curated(store: Store, info: Mapping[str, Any]) -> Int64s:
     data = read_checked(store, info[REMOVED], info["files"])
     with parsing(f"{store.location}/{info[REMOVED]}"), pq.ParquetFile(pa.BufferReader(data)) as file:
         flags = file.read([CURATED], use_threads=False).column(CURATED).to_numpy()
-        return read_removed(store, info)[flags.astype(bool, casting="equiv")]
+        curated: Int64s = read_removed(store, info)[flags.astype(bool, casting="equiv")]
+    return curated
 
 
 def read_selected(store: Store, info: Mapping[str, Any]) -> Int64s | None:
