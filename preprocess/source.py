@@ -53,7 +53,7 @@ class Source:
     `computed` is made from `meta` alone, and `path` is no file.
     `made_by` is a function of the source, which a worker can import, for what its encoder does not read itself: it
     simulates, draws or reads what the encoder encodes. Its errors are the source's. `cut_from` is the id of the file
-    that a job cut it from.
+    that a job cut it from, `kept` a file that may have its video as it was encoded when it was cut.
     """
 
     id: str
@@ -66,6 +66,7 @@ class Source:
     computed: bool = False
     made_by: Callable[[Source], object] | None = None
     cut_from: str = ""
+    kept: Path | None = field(default=None, compare=False)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -3,6 +3,8 @@
 Files are looked at, and stretches of a minute or two of them compared frame by frame, in tasks of an executor. Each
 task publishes what it found in OUT/.clips, without names, so a run that is killed goes on, and the parts of a job use
 what others found. A part begins with its own share and takes what nobody has done yet; whoever does it finds the same.
+The clips of scenes that lie in a stretch are encoded from the same frames and kept there until their shards are written
+(`encode/video/kept.py`), but for those of the shares of others.
 Clips are sources with a span of their own, and all else is as with files that a list cuts (`datasets/listed.py`).
 """
 
@@ -22,10 +24,14 @@ import xxhash
 from maskstream.preprocess.datasets import Dataset
 from maskstream.preprocess.datasets.listed import MediaList, listed_sources, time_word
 from maskstream.preprocess.encode.audio.pauses import find_pauses
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
-from maskstream.preprocess.encode.video.scenes import SceneStart, find_scenes
-from maskstream.preprocess.encode.video.source import SEEKABLE, open_video
+from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.preprocess.encode.video.kept import encoding_scenes, kept_video
+from maskstream.preprocess.encode.video.profile import VideoProfile
+from maskstream.preprocess.encode.video.scenes import SceneStart, can_seek, find_scenes
+from maskstream.preprocess.encode.video.source import open_video
 from maskstream.preprocess.executors.base import Again, Executor, Report
 from maskstream.preprocess.raw.files import LOCAL, Hand, RawFiles
 from maskstream.preprocess.source import RejectError, Source, Span
@@ -33,21 +39,23 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.media.local_media import open_media
 from maskstream.shards.named import first_few
-from maskstream.shards.stores.output import Output
+from maskstream.shards.stores.output import LocalOutput, Output
 
 from .judge import PAUSES_S, retried, verdict_on
-from .ledger import CrashableTask, run_tasks
+from .ledger import CrashableTask, InEnvironment, libraries, run_tasks
 from .plan import JobPart
 from .progress import Progress
 
 CLIPS = ".clips"
 """The folder in OUT that has what was found."""
+KEPT = f"{CLIPS}/clip-"
+"""How the names of the clips begin that are kept there."""
 SCENES, SILENCE = "scenes", "silence"
 STRETCH_S = 120.0
 """How much of a file a task compares, and how much of short files together."""
 _LOOKED_AT = 64
 """How many files a task looks at."""
-_VERSION = 1
+_VERSION = 2  # 2: all frames are decoded, as encoders do
 _EVERY = re.compile(r"(\d+(?:\.\d+)?)s")
 _VIDEO, _TIMED = ("video", "audiovisual"), ("video", "audiovisual", "audio")
 _MOST_BYTES = 1 << 26
@@ -128,13 +136,53 @@ class _Part:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Keep:
+    """How clips of scenes are encoded that are kept in `output`. settings: all that decides their bytes, besides their
+    file.
+    """
+
+    clips: Cutting
+    profile: VideoProfile
+    settings: str
+    output: LocalOutput
+
+    def at(self, source: Source, span: Span) -> str:
+        """The name of a clip."""
+        facts = f"{source.id}\t{span.start_s}\t{span.stop_s}\t{self.settings}"
+        return f"{KEPT}{xxhash.xxh3_128_hexdigest(facts.encode('utf-8', 'surrogateescape'))}"
+
+
+@dataclass(frozen=True, slots=True)
+class _ClipFiles:
+    """The files of the clips of a source (`ClipFiles`)."""
+
+    keep: _Keep
+    source: Source
+
+    def spans(self, begin_s: float, stop_s: float, *, is_last: bool) -> list[Span]:
+        edges = _divided(self.keep.clips, begin_s, stop_s, is_last=is_last)
+        return [Span(start_s=first, stop_s=stop) for first, stop in edges]
+
+    def has(self, span: Span) -> bool:
+        kept = self.keep.output.folder / self.keep.at(self.source, span)
+        return kept_video(replace(self.source, kept=kept)) is not None
+
+    def put(self, span: Span, data: bytes) -> None:
+        self.keep.output.publish(self.keep.at(self.source, span), data)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScanTask(CrashableTask):
-    """Some files to look at, or some stretches of files to find scenes in; `name` is that of their record."""
+    """Some files to look at, or some stretches of files to find scenes in; `name` is that of their record in `output`.
+    keep: how the clips of scenes are kept, if they are.
+    """
 
     name: str
     parts: tuple[_Part, ...]
     is_look: bool
     modality: str
+    output: Output
+    keep: _Keep | None = None
     files: RawFiles = LOCAL
     limits: Limits = DEFAULT
     pauses_s: tuple[float, ...] = PAUSES_S
@@ -149,6 +197,9 @@ def scan(task: ScanTask, report: Report) -> list[dict[str, Any]]:
     """What is found in each part of a task: how long a file is and whether it can be sought in, or scenes; or the
     reject that it is. Raises OutageError if a file cannot be read.
     """
+    done = _Found(task.output).stands(task)
+    if done is not None:  # another part was faster
+        return done
     found = []
     with task.files.at_hand() as hand:
         for part, following in zip(task.parts, (*task.parts[1:], None), strict=True):
@@ -170,7 +221,7 @@ def _scanned(task: ScanTask, part: _Part, hand: Hand, report: Report) -> dict[st
             with limited(part.unit, task.limits, report):
                 if task.is_look:
                     return _looked_at(here.path, task.modality)
-                return _scenes(here.path, part) if task.modality in _VIDEO else _sounds(here.path)
+                return _scenes(here.path, part, task) if task.modality in _VIDEO else _sounds(here.path)
         except BaseException as error:
             reject = verdict_on(error, part.source.path)
             return {"reject": [reject.stage, reject.reason]}
@@ -184,7 +235,7 @@ def _looked_at(path: Path, modality: str) -> dict[str, Any]:
     """When a file ends, in seconds as `Span` counts, None if it does not say so; and whether it can be sought in."""
     if modality in _VIDEO:
         with open_video(path) as (container, stream):
-            seeks = bool({*SEEKABLE} & {*container.format.name.split(",")})
+            seeks = can_seek(container)
             if stream.duration is not None and stream.time_base is not None:
                 begin_s = (stream.start_time or 0) * stream.time_base - (container.start_time or 0) / av.time_base
                 return {"end_s": float(begin_s + stream.duration * stream.time_base), "seeks": seeks}
@@ -200,8 +251,15 @@ def _whole_s(duration: int | None) -> float | None:
     return None if duration is None else duration / av.time_base
 
 
-def _scenes(path: Path, part: _Part) -> dict[str, Any]:
-    found = find_scenes(path, part.begin_s, part.stop_s)
+def _scenes(path: Path, part: _Part, task: ScanTask) -> dict[str, Any]:
+    """The scenes of a stretch, whose clips are kept: but of a file that was fetched, and of a stretch that ended a
+    process, which may be the encoder's fault.
+    """
+    if task.keep is None or path != part.source.path or part.unit in task.crashes.suspects:
+        found = find_scenes(path, part.begin_s, part.stop_s)
+    else:
+        with encoding_scenes(path, task.keep.profile, _ClipFiles(task.keep, part.source)) as frames:
+            found = find_scenes(path, part.begin_s, part.stop_s, frames)
     return {"last_s": found.last_s, "starts": [[one.time_s, one.hard, one.black] for one in found.starts]}
 
 
@@ -282,6 +340,7 @@ class Cutter:
         self, sources: Sequence[Source], encoder: Encoder, files: RawFiles
     ) -> tuple[list[Source], list[Reject], int]:
         """The clips of some files, the rejects among these, and how many stretches are left out."""
+        keep = self._keep(encoder)
         whole = [_Part(source) for source in sorted(sources, key=lambda one: one.id)]
         groups = [whole[at : at + _LOOKED_AT] for at in range(0, len(whole), _LOOKED_AT)]
         looks = self._run(groups, encoder, files, is_look=True)
@@ -321,11 +380,22 @@ class Cutter:
                 continue
             edges, skipped = _edges(self.clips, found.get(source.id), end_s)
             left_out += skipped
-            made += (_clip(source, begin_s, stop_s) for begin_s, stop_s in edges)
+            made += (_clip(source, begin_s, stop_s, keep) for begin_s, stop_s in edges)
         rejects = [
             Reject(source=one.id, stage=bad[one.id][0], reason=bad[one.id][1]) for one in sources if one.id in bad
         ]
         return made, rejects, left_out
+
+    def _keep(self, encoder: Encoder) -> _Keep | None:
+        """How clips are kept: in a folder on a disk, as the encoder of whole videos makes them."""
+        if not isinstance(encoder, VideoEncoder | AudioVisualEncoder) or encoder.video.name == "copy":
+            return None
+        if isinstance(encoder, VideoEncoder) and encoder.damage != "reject":
+            return None
+        if self.clips.by != SCENES or not isinstance(self.output, LocalOutput):
+            return None
+        settings = json.dumps([encoder.to_dict(defaults=True), libraries(encoder.modality)], sort_keys=True)
+        return _Keep(clips=self.clips, profile=encoder.video, settings=settings, output=self.output)
 
     def _run(
         self, groups: Sequence[Sequence[_Part]], encoder: Encoder, files: RawFiles, *, is_look: bool
@@ -337,19 +407,24 @@ class Cutter:
                 parts=tuple(group),
                 is_look=is_look,
                 modality=encoder.modality,
+                output=self.output,
+                keep=None if is_look else self._keep(encoder),
                 files=files,
                 limits=self.limits,
                 pauses_s=self.pauses_s,
             )
             for group in groups
         ]
+        work = InEnvironment(scan, encoder.modality, libraries(encoder.modality))
         self.output.make()
         ledger = _Found(self.output)
         first, count = (1, 1) if self.part is None else (self.part.number, self.part.count)
         for number in range(first, first + count):
             share = JobPart((number - 1) % count + 1, count).of(tasks)
+            if number != first:
+                share = [replace(task, keep=None) for task in share]
             what, unit = ("files", "files") if is_look else ("scenes", "stretches")
-            run_tasks(self.executor, scan, share, ledger, self.progress, phase=what, unit=unit)
+            run_tasks(self.executor, work, share, ledger, self.progress, phase=what, unit=unit)
         return [pair for task in tasks for pair in zip(task.parts, ledger.of(task), strict=True)]
 
 
@@ -411,19 +486,26 @@ def _edges(
     for n, begin_s in enumerate(times):
         is_last = n + 1 == len(times)
         stop_s = end_s if is_last else times[n + 1]
-        if black[n] or stop_s - begin_s < clips.least_s - 1e-6:
-            skipped += 1
-            continue
-        count = 1 if starts is None else ceil((stop_s - begin_s) / clips.most_s - 1e-6)
-        inner = [round(begin_s + (stop_s - begin_s) * number / count, 3) for number in range(count)]
-        found += zip(inner, [*inner[1:], None if is_last else round(stop_s, 3)], strict=True)
+        own = [] if black[n] else _divided(clips, begin_s, stop_s, is_last=is_last)
+        skipped += not own
+        found += own
     return found, skipped
 
 
-def _clip(source: Source, begin_s: float, stop_s: float | None) -> Source:
+def _divided(clips: Cutting, begin_s: float, stop_s: float, *, is_last: bool) -> list[tuple[float, float | None]]:
+    """Begin and stop of each clip of a scene, or of a part of a fixed length; none of a short one."""
+    if stop_s - begin_s < clips.least_s - 1e-6:
+        return []
+    count = ceil((stop_s - begin_s) / clips.most_s - 1e-6) if clips.is_found else 1
+    inner = [round(begin_s + (stop_s - begin_s) * number / count, 3) for number in range(count)]
+    return list(zip(inner, [*inner[1:], None if is_last else round(stop_s, 3)], strict=True))
+
+
+def _clip(source: Source, begin_s: float, stop_s: float | None, keep: _Keep | None) -> Source:
     span = Span(start_s=begin_s, stop_s=stop_s)
     meta = {**source.meta, "start": begin_s} | ({} if stop_s is None else {"end": stop_s})
-    return replace(source, id=f"{source.id}:{time_word(span)}", span=span, meta=meta, cut_from=source.id)
+    kept = None if keep is None else keep.output.folder / keep.at(source, span)
+    return replace(source, id=f"{source.id}:{time_word(span)}", span=span, meta=meta, cut_from=source.id, kept=kept)
 
 
 def _by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
@@ -461,6 +543,12 @@ def _by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
     if empty := [name for name, own in splits.items() if not own]:
         raise DatasetError(f"{path} names no file of the split {empty[0]!r}. {obtain}")
     return replace(raw, splits=splits)
+
+
+def forget_kept(output: Output) -> None:
+    """Delete clips that were kept and are in no shard, as those that other settings wanted."""
+    if isinstance(output, LocalOutput):
+        output.remove(output.names(KEPT))
 
 
 Cut = Callable[[Dataset, Path, RawFiles], Dataset]

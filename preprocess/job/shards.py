@@ -46,7 +46,7 @@ from maskstream.shards.reach import Reach, stays_inside
 from maskstream.shards.stores.output import Location, output_at, within
 from maskstream.shards.stores.url import is_url
 
-from .clips import CLIPS, Cut, Cutter, Cutting, clips_settings
+from .clips import CLIPS, Cut, Cutter, Cutting, clips_settings, forget_kept
 from .ledger import run_splits
 from .options import JobOptions, JobSettings
 from .plan import JobPart, default_samples_per_shard, job_settings, plan
@@ -78,14 +78,13 @@ def listed(
     sources_of, words = chosen_dataset(dataset, options.settings)
     lists = declared(sources_of).in_archives or ()
     with raw_tree(root, lists=lists, outside_root=options.outside_root, damaged=options.damage == KEEP) as tree:
-        raw = _chosen(sources_of, tree, options, decided, cut)
+        raw = _chosen(sources_of, tree, options, decided)
         words = [*words, *damage_settings(raw.encoder, options.damage)]
-        yield replace(raw, encoder=with_settings(in_profile(raw.encoder, options.profile), words)), tree.files
+        raw = replace(raw, encoder=with_settings(in_profile(raw.encoder, options.profile), words))
+        yield raw if cut is None else cut(raw, tree.folder, tree.files), tree.files
 
 
-def _chosen(
-    sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: Mapping[str, str] | None, cut: Cut | None
-) -> Dataset:
+def _chosen(sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: Mapping[str, str] | None) -> Dataset:
     """The chosen splits. Where files are missing they are listed twice, as a folder may have been away for a moment."""
     whole = dataset_in(tree, sources_of)
     if options.division is None:
@@ -99,7 +98,7 @@ def _chosen(
             f"{raw.name}: other files are below {tree.root} each time that they are listed; wait until nothing changes "
             "there and run the same command again"
         )
-    return raw if cut is None else cut(raw, tree.folder, tree.files)
+    return raw
 
 
 def dataset_in(tree: RawTree, sources_of: SourcesOf) -> Dataset:
@@ -286,6 +285,8 @@ def make_shards(
         for split in todo.values() if options.part is None else ():
             split.finish()
             split.verify(executor, progress)
+        if options.cutting is not None and options.part is None:
+            forget_kept(output_at(out))
     return JobReport(
         dataset=raw.name,
         profile=encoder.profile,

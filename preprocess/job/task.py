@@ -114,6 +114,9 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
         if first is None and task.sha256 is not None:
             raise ShardError(f"{task.name}: none of its sources can be used now, so the damaged shard is not replaced")
         shard = None if first is None else write_shard(task.path, chain([first], samples), task.sha256)
+    for source in task.sources:
+        if source.kept is not None:
+            source.kept.unlink(missing_ok=True)
     return WrittenShard(
         shard=shard,
         rejects=tuple(one for one in rejects if one.stage != UNKEPT),

@@ -18,6 +18,7 @@ from maskstream.preprocess.encode.audio.encoder import LEVEL, check_sound, encod
 from maskstream.preprocess.encode.audio.sound import Sound, frame_samples, integers, sample_format
 from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder
 from maskstream.preprocess.encode.limits import check_sound_values, in_force
+from maskstream.preprocess.encode.video.kept import kept_video
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, explain
 from maskstream.shards.media.local_media import MediaError, open_media
@@ -55,7 +56,7 @@ class AudioVisualEncoder(ProfiledEncoder):
 
     def encode(self, source: Source) -> Encoded:
         """Encode the video, or its window in frames or span, and its sound."""
-        video = encode_video(source.path, self.video, source.span or source.window)
+        video = kept_video(source) or encode_video(source.path, self.video, source.span or source.window)
         if video.start_s is None:
             raise RejectError("decode", "its frames have no ordered time stamps, so sound cannot be aligned with them")
         duration_s = video.index.n_frames / video.index.fps

@@ -83,6 +83,11 @@ class Converter:
         """Width and height of the output; (0, 0) before the first frame."""
         return self.fit.stored
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all frames until now had one size, format and orientation."""
+        return len(self._graphs) < 2
+
     def __call__(self, frame: VideoFrame) -> VideoFrame:
         """Convert one frame; one that is so already is returned as it is."""
         if self.first is None:

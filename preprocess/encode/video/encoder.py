@@ -31,6 +31,7 @@ from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 
 from .fragments import cut_out
+from .kept import kept_video
 from .profile import BLOCK, VideoProfile
 from .source import DAMAGES, Damage
 from .video import EncodedVideo, encode_video
@@ -124,7 +125,9 @@ class VideoEncoder(ProfiledEncoder):
             video = self._drawn(drawn)
         else:
             part = source.span or source.window
-            video = encode_video(source.path, self.video, part, damage=self.damage, least_whole=self.least_whole)
+            video = kept_video(source) or encode_video(
+                source.path, self.video, part, damage=self.damage, least_whole=self.least_whole
+            )
         return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta, signals=video.signals)
 
     def _drawn(self, clip: DrawnClip) -> EncodedVideo:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
+from math import sqrt
 from typing import Any
 
 import cv2
@@ -309,10 +310,15 @@ def moved_likeness(before: Luma, now: Luma) -> float:
 
 def likeness(before: Luma, now: Luma) -> float:
     """The correlation of two pictures, -1 to 1, and 1 of two without contrast."""
-    one, other = (picture.astype(np.float32).ravel() for picture in (before, now))
-    one, other = one - one.mean(), other - other.mean()
-    product, first, second = (float(a @ b) / len(one) for a, b in ((one, other), (one, one), (other, other)))
-    return (product + 1) / float(np.sqrt((first + 1) * (second + 1)))
+    (mean, first), (other, second) = (_moments(picture) for picture in (before, now))
+    apart = cv2.norm(before, now, cv2.NORM_L2SQR) / now.size - (mean - other) ** 2
+    return ((first + second - apart) / 2 + 1) / sqrt((first + 1) * (second + 1))
+
+
+def _moments(picture: Luma) -> tuple[float, float]:
+    """The mean and the variance of a picture."""
+    mean, deviation = cv2.meanStdDev(picture)
+    return float(mean[0, 0]), float(deviation[0, 0]) ** 2
 
 
 def seen_likeness(before: Luma, now: Luma, weights: npt.NDArray[np.float32]) -> float:

@@ -4,10 +4,15 @@ If so, each GOP decodes alone exactly as in a decode of the whole file, and noth
 answer is no to whatever is not certain: GOPs are then decoded alone and compared (`check.exact_entries`).
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from av.packet import Packet
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 
 from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps
 from maskstream.shards.media.mp4 import read_fragments, read_header
@@ -47,6 +52,24 @@ def restarts_at_keyframes(parsed: Fragments) -> bool:
         )
     except (KeyError, IndexError, UnknownSpsError):
         return False
+
+
+def restart_rule(context: VideoCodecContext) -> Callable[[Packet[Stream]], bool]:
+    """Whether a packet of a stream that is being read agrees with a restart at every keyframe; never of codecs and
+    containers for which that is not known.
+    """
+    try:
+        rule = _RULES[context.codec.canonical_name](bytes(context.extradata or b""), True)
+    except (KeyError, IndexError, UnknownSpsError):
+        return lambda packet: False
+
+    def agrees(packet: Packet[Stream]) -> bool:
+        try:
+            return not packet.size or rule(memoryview(packet), packet.is_keyframe)
+        except IndexError:
+            return False
+
+    return agrees
 
 
 def _units(packet: memoryview, length_size: int) -> Iterator[memoryview]:

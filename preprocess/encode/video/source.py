@@ -338,7 +338,7 @@ SEEKABLE = ("mov", "matroska")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
+class Part:
     """A part of a video. facts: those of the part. first: the time stamp of the frame that it begins with, which is
     shown from the stamp `begin` on. stop: no frame has this stamp or a later one. window: the numbers of its frames
     instead, [first, stop), where they have no time stamps.
@@ -374,7 +374,7 @@ def part_of(path: Path, span: Span, damage: Damage = "reject") -> tuple[SourceFa
     return part.facts, _shown(decode(path, damage, part.first), part)
 
 
-def _shown(frames: Iterator[VideoFrame], part: _Part) -> Iterator[VideoFrame]:
+def _shown(frames: Iterator[VideoFrame], part: Part) -> Iterator[VideoFrame]:
     """The frames of a part, of those from its first one on."""
     for frame in frames:
         if frame.pts is not None and part.stop is not None and frame.pts >= part.stop:
@@ -384,26 +384,33 @@ def _shown(frames: Iterator[VideoFrame], part: _Part) -> Iterator[VideoFrame]:
         yield frame
 
 
-def _found_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> _Part | None:
+def _found_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> Part | None:
     """A part by the packets from the keyframe before it on, or from the first one on. None if it `seeks` that keyframe,
     and the container has no such place.
     """
     with open_video(path) as (container, stream):
-        if seeks and not (span.start_s and set(SEEKABLE) & {*container.format.name.split(",")}):
-            return None
-        unit, origin = stream.time_base or Fraction(1, av.time_base), Fraction(container.start_time or 0, av.time_base)
-        begin = ceil((origin + Fraction(span.start_s) - ROUNDING_S) / unit)
-        stop = None if span.stop_s is None else ceil((origin + Fraction(span.stop_s) - ROUNDING_S) / unit)
-        packets, hidden, ended = _part_packets(container, stream, damage, begin if seeks else None, stop)
-        if seeks and not (packets and packets[0][1] and packets[0][0] is not None and packets[0][0] <= begin):
-            return None
-        shown = [packets[n][0] for n in decodable(packets) if n not in hidden]
-        if None in shown:
-            return None if seeks else _numbered(_facts(stream, shown), span)
-        stamps = sorted(pts for pts in shown if pts is not None and (stop is None or pts < stop))
-        if not stamps:
-            raise RejectError("check", f"has no frame in the part from {span}")
-        facts = _facts(stream, [*stamps])
+        return found_part(path, container, stream, span, damage, seeks=seeks)
+
+
+def found_part(
+    path: Path, container: InputContainer, stream: VideoStream, span: Span, damage: Damage = "reject", *, seeks: bool
+) -> Part | None:
+    """The same of an open file, which is newly opened unless it `seeks`."""
+    if seeks and not (span.start_s and set(SEEKABLE) & {*container.format.name.split(",")}):
+        return None
+    unit, origin = stream.time_base or Fraction(1, av.time_base), Fraction(container.start_time or 0, av.time_base)
+    begin = ceil((origin + Fraction(span.start_s) - ROUNDING_S) / unit)
+    stop = None if span.stop_s is None else ceil((origin + Fraction(span.stop_s) - ROUNDING_S) / unit)
+    packets, hidden, ended = _part_packets(container, stream, damage, begin if seeks else None, stop)
+    if seeks and not (packets and packets[0][1] and packets[0][0] is not None and packets[0][0] <= begin):
+        return None
+    shown = [packets[n][0] for n in decodable(packets) if n not in hidden]
+    if None in shown:
+        return None if seeks else _numbered(_facts(stream, shown), span)
+    stamps = sorted(pts for pts in shown if pts is not None and (stop is None or pts < stop))
+    if not stamps:
+        raise RejectError("check", f"has no frame in the part from {span}")
+    facts = _facts(stream, [*stamps])
     if facts.variable:  # its rate is that of the file, whatever the part
         facts = probe(path, damage)
     if ended:
@@ -419,7 +426,7 @@ def _found_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> _Part
     if facts.variable and not ended and stop is not None:
         facts = replace(facts, last_interval=(stop - max(inside[-1], begin)) * unit)
     facts = replace(facts, n_frames=len(inside), n_expected=len(inside))
-    return _Part(facts=facts, first=first, begin=max(first, begin), stop=stop)
+    return Part(facts=facts, first=first, begin=max(first, begin), stop=stop)
 
 
 def _part_packets(
@@ -451,7 +458,7 @@ def _part_packets(
     return packets, hidden, True
 
 
-def _numbered(facts: SourceFacts, span: Span) -> _Part:
+def _numbered(facts: SourceFacts, span: Span) -> Part:
     """The part of a video at a constant rate whose frames have no time stamps."""
     span.check_end(float(facts.n_frames / facts.rate))
     first = max(0, ceil((Fraction(span.start_s) - ROUNDING_S) * facts.rate))
@@ -460,7 +467,7 @@ def _numbered(facts: SourceFacts, span: Span) -> _Part:
         stop = min(stop, ceil((Fraction(span.stop_s) - ROUNDING_S) * facts.rate))
     if first >= stop:
         raise RejectError("check", f"has no frame in the part from {span}")
-    return _Part(facts=replace(facts, n_frames=stop - first, n_expected=stop - first), window=(first, stop))
+    return Part(facts=replace(facts, n_frames=stop - first, n_expected=stop - first), window=(first, stop))
 
 
 def orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:

@@ -96,8 +96,7 @@ def _set_up(context: VideoCodecContext, picture: VideoFrame, rate: Fraction) -> 
 def recorded_times(frames: Iterator[VideoFrame], times: list[float | None]) -> Iterator[VideoFrame]:
     """Pass the frames on and append the time stamp of each, in seconds, to `times`."""
     for frame in frames:
-        pts, unit = frame.pts, frame.time_base
-        times.append(None if pts is None or unit is None else pts * unit.numerator / unit.denominator)
+        times.append(frame.time)
         yield frame
 
 
@@ -167,12 +166,24 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | Span |
     if isinstance(window, Span):
         facts, shown = part_of(path, window, ending.damage)
         shown = ending.of(shown)
-        most = 2 * facts.n_frames + 32 + ceil(max(0, (window.stop_s or 0) - window.start_s) * facts.rate)
     else:
         facts = _probed(path, window, ending.damage)
         shown = windowed(ending.of(decode(path, ending.damage)), window)
-        most = 2 * facts.n_frames + 32
-    convert = Converter(profile.short_side, facts.pixel_aspect)
+    return encode_frames(facts, shown, profile, window, Converter(profile.short_side, facts.pixel_aspect), ending)
+
+
+def encode_frames(
+    facts: SourceFacts,
+    shown: Iterator[VideoFrame],
+    profile: VideoProfile,
+    window: tuple[int, int] | Span | None,
+    convert: Converter,
+    ending: Ending,
+) -> EncodedVideo:
+    """Encode the frames of a video, or of a part of it, of which facts are known. Raises as `encode_video`."""
+    most = 2 * facts.n_frames + 32
+    if isinstance(window, Span):
+        most += ceil(max(0, (window.stop_s or 0) - window.start_s) * facts.rate)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
     times: list[float | None] = []
     frames = deinterlaced(recorded_times(shown, times))

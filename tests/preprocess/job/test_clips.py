@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from fractions import Fraction
 
 import av
@@ -12,14 +13,16 @@ import soundfile as sf
 import xxhash
 
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.encode.video import scenes as module
+from maskstream.preprocess.encode.video import encoder, kept
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
+from maskstream.preprocess.encode.video.kept import encoding_scenes, kept_video
 from maskstream.preprocess.encode.video.scenes import find_scenes
+from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.job import clips
 from maskstream.preprocess.job.clips import Cutting
 from maskstream.preprocess.job.plan import plan
 from maskstream.preprocess.job.progress import Progress
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import Source, Span
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
@@ -106,23 +109,6 @@ def test_stretches_find_what_the_whole_has(tmp_path, name):
     assert parts[-1].last_s == whole.last_s == 479 / RATE
 
 
-@pytest.mark.parametrize("gops", [{}, {"sc_threshold": "0"}, {"refs": "3", "x264-params": "open-gop=1"}])
-def test_frames_that_are_passed_over_hide_no_scene(tmp_path, monkeypatch, gops):
-    """As if all were decoded: with keyframes at cuts and elsewhere, open GOPs, and B-frames to which others refer."""
-    dark = [np.zeros((64, 96, 3), np.uint8)] * 9
-    scenes = [dark if seed == 2 else scene(seed, 30 + 9 * seed) for seed in range(6)]
-    options = {"g": "250", "bf": "3", "x264-params": "", **gops}
-    options["x264-params"] += ":b-pyramid=normal:b-adapt=0"
-    path = film(tmp_path / "a.mp4", [*scenes, faded(scene(10, 60)), scene(11, 40)], **options)
-    seen, own = [], module.shrunk
-    monkeypatch.setattr(module, "shrunk", lambda luma: seen.append(len(luma)) or own(luma))
-    sparse, decoded = find_scenes(path), len(seen)
-    monkeypatch.setattr(module, "_can_seek", lambda container: False)
-    assert find_scenes(path) == sparse
-    assert sum(one.hard for one in sparse.starts) == len(scenes) + 1
-    assert decoded < 0.8 * (len(seen) - decoded)
-
-
 def test_a_file_becomes_the_clips_of_its_scenes(tmp_path, monkeypatch):
     """In one run and in parts that find scenes each for themselves and for others; a broken file costs no other."""
     monkeypatch.setattr(clips, "STRETCH_S", 4.0)
@@ -148,16 +134,21 @@ def test_a_file_becomes_the_clips_of_its_scenes(tmp_path, monkeypatch):
 
 
 class Stops(Progress):
-    """Interrupts the run when stretches were compared."""
+    """Interrupts the run when so many units of a phase are done, or before any is."""
 
-    phase_name, left = "", 2
+    phase_name = ""
+
+    def __init__(self, at="scenes", left=2):
+        self.at, self.left = at, left
 
     def phase(self, name, total, done=0, unit="sources"):
         self.phase_name = name
+        if (name, self.left) == (self.at, 0):
+            raise KeyboardInterrupt
 
     def advance(self, units):
-        self.left -= self.phase_name == "scenes"
-        if not self.left:
+        self.left -= self.phase_name == self.at
+        if (self.phase_name, self.left) == (self.at, 0):
             raise KeyboardInterrupt
 
 
@@ -177,6 +168,94 @@ def test_an_interrupted_run_looks_at_no_stretch_again_and_worker_processes_write
     run(tmp_path / "raw", tmp_path / "other", clips="scenes", workers=2)
     assert contents(tmp_path / "other") == contents(tmp_path / "out")
     assert sources(tmp_path / "out/train") == ["a.mp4:0-2.4", "a.mp4:2.4-4.8", "a.mp4:4.8-7.2", "a.mp4:7.2-"]
+
+
+class Clips:
+    """Keeps the clips of scenes: all of each scene."""
+
+    def __init__(self):
+        self.found = {}
+
+    def spans(self, begin_s, stop_s, *, is_last):
+        return [Span(start_s=begin_s, stop_s=None if is_last else stop_s)]
+
+    def has(self, span):
+        return False
+
+    def put(self, span, data):
+        self.found[span] = data
+
+
+def kept_of(path, begin_s=0.0, stop_s=None):
+    clips = Clips()
+    with encoding_scenes(path, FAST, clips) as frames:
+        find_scenes(path, begin_s, stop_s, frames)
+    return clips.found
+
+
+@pytest.mark.parametrize(
+    ("name", "gops"),
+    [
+        ("a.mp4", {}),
+        ("a.mkv", {"sc_threshold": "0", "bf": "3"}),
+        ("a.mp4", {"x264-params": "b-pyramid=normal:bframes=3"}),
+    ],
+)
+def test_clips_that_are_encoded_while_scenes_are_found_are_those_of_their_spans(tmp_path, name, gops):
+    """Also of stretches that begin and end within scenes, which are left to others, as is what is black."""
+    dark = [np.zeros((64, 96, 3), np.uint8)] * 20
+    path = film(tmp_path / name, [scene(1, 50), scene(2, 40), dark, scene(3, 60), scene(4, 30)], **{"g": "250"} | gops)
+    assert [one.start_s for one in kept_of(path, 1.0, 5.0)] == [2.0]
+    found = kept_of(path)
+    assert [(one.start_s, one.stop_s) for one in found] == [(0, 2), (2, 3.6), (4.4, 6.8), (6.8, None)]
+    for span, data in found.items():
+        (tmp_path / "kept").write_bytes(data)
+        kept = kept_video(Source(id="a", path=path, span=span, kept=tmp_path / "kept"))
+        assert repr(kept) == repr(encode_video(path, FAST, span))
+        assert kept.data == encode_video(path, FAST, span).data
+    (tmp_path / "kept").write_bytes(data[:-1])
+    assert kept_video(Source(id="a", path=path, kept=tmp_path / "kept")) is None
+    (tmp_path / "kept").write_bytes(data)
+    os.utime(path, ns=(0, 0))
+    assert kept_video(Source(id="a", path=path, kept=tmp_path / "kept")) is None
+
+
+def test_no_clip_is_kept_that_might_have_other_bytes(tmp_path, monkeypatch):
+    """Where decoders do not start afresh at keyframes or that is not known, and of more frames than are held."""
+    scenes = [scene(1, 50), scene(2, 50)]
+    assert not kept_of(
+        film(tmp_path / "open.mp4", scenes, **{"g": "20", "x264-params": "open-gop=1:bframes=2:b-adapt=0"})
+    )
+    assert not kept_of(film(tmp_path / "a.ts", scenes))
+    path = film(tmp_path / "a.mp4", scenes)
+    damaged = bytearray(path.read_bytes())
+    at = damaged.index(b"mdat") + 3000
+    damaged[at : at + 400] = bytes(400)
+    (tmp_path / "b.mp4").write_bytes(damaged)
+    assert not kept_of(tmp_path / "b.mp4")
+    assert len(kept_of(path)) == 2
+    monkeypatch.setattr(kept, "MOST_BYTES", 40 * 96 * 64 * 3 // 2)
+    assert not kept_of(path)
+
+
+def test_a_run_goes_on_with_the_clips_that_are_kept(tmp_path, monkeypatch):
+    """Of two that are kept, one is damaged; that and the one of two stretches are encoded from the file."""
+    monkeypatch.setattr(clips, "STRETCH_S", 4.0)
+    (tmp_path / "raw").mkdir()
+    film(tmp_path / "raw/a.mp4", [scene(1, 60), scene(2, 60), scene(3, 80)])
+    run(tmp_path / "raw", tmp_path / "whole", clips="scenes")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "raw", tmp_path / "out", clips="scenes", progress=Stops("encode", 0))
+    first, second = (tmp_path / "out/.clips").glob("clip-*")
+    first.write_bytes(second.read_bytes()[:-1])
+    encoded, real = [], encoder.encode_video
+    monkeypatch.setattr(
+        encoder, "encode_video", lambda *given, **more: encoded.append(given[2]) or real(*given, **more)
+    )
+    run(tmp_path / "raw", tmp_path / "out", clips="scenes")
+    assert len(encoded) == 2
+    assert Span(start_s=2.4, stop_s=4.8) in encoded
+    assert contents(tmp_path / "whole") == contents(tmp_path / "out")
 
 
 def test_files_are_cut_after_seconds_and_by_a_list(tmp_path):
