@@ -76,8 +76,8 @@ def texts(data: Path, media: Path) -> Iterator[Contest]:
         return torch.from_numpy(out)
 
     def loader(**settings: Any) -> Make:
-        settings = {"packing": "row", "windows": False, **settings}
-        return ours(text_loader(split, length=LENGTH, batch_size=TEXT_BATCH, **ONE, **settings))
+        settings = {**ONE, "packing": "row", "windows": False, **settings}
+        return ours(text_loader(split, length=LENGTH, batch_size=TEXT_BATCH, **settings))
 
     def webdataset() -> Make:
         members = ((f"{i:06d}.npy", npy_of(one)) for i, one in enumerate(ids))
@@ -130,11 +130,11 @@ def texts(data: Path, media: Path) -> Iterator[Contest]:
         difference=lambda one, other: float((torch.from_numpy(one) != other).float().mean()),
         most=0.0,
     )
-    contest.add("maskstream", "", loader)
-    contest.add(
-        "maskstream, 30 % masked", "", lambda: loader(mask=masks.Padded(mask=masks.Tokens(ratio=0.3))), same=False
-    )
-    contest.add("maskstream, packed rows", "", lambda: loader(packing="pack"), same=False)
+    hidden = masks.Padded(mask=masks.Tokens(ratio=0.3))
+    contest.add("maskstream", "", lambda: loader(threads=0))
+    contest.add("maskstream, 30 % masked", "", lambda: loader(threads=0, mask=hidden), same=False)
+    contest.add("maskstream, packed rows", "", lambda: loader(threads=0, packing="pack"), same=False)
+    contest.add("maskstream, made ahead in a thread", "", loader, same=False)
     contest.add("HF datasets (Arrow, batches)", "datasets", hf_datasets)
     contest.add("MDS, random access", "streaming", lambda: mds(stream=False))
     contest.add("MDS, in order", "streaming", lambda: mds(stream=True), in_order=True)

@@ -348,7 +348,7 @@ class Split:
             manifest=manifest,
             device=resolved_device(device),
             workers=workers,
-            threads=threads or default_threads(workers),
+            threads=default_threads(workers) if threads is None else max(threads, 1),
             **(options | {"seed": int(seed)}),
         )
 

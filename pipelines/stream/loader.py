@@ -70,7 +70,8 @@ class LoaderOptions(TypedDict, total=False):
     workers: int
     """Worker processes that make batches; 0 (the default) makes them in threads of this process."""
     threads: int | None
-    """Threads per process that make samples; by default the cores, divided among the workers."""
+    """Threads per process that make samples; by default the cores, divided among the workers. 0, without workers: the
+    thread that iterates makes each batch when it is asked for, and nothing is made ahead."""
     prefetch: int
     """Batches made ahead, per worker if there are workers; by default 3."""
     worker_timeout: float
@@ -102,10 +103,12 @@ class LoaderSettings:
     max_bad_fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        ones = ("batch_size", "steps", "token_budget", "threads", "prefetch")
-        for name, least in ({"workers": 0} | dict.fromkeys(ones, 1)).items():
+        ones = ("batch_size", "steps", "token_budget", "prefetch")
+        for name, least in ({"workers": 0, "threads": 0} | dict.fromkeys(ones, 1)).items():
             if (count := getattr(self, name)) is not None and count < least:
                 raise ValueError(f"{name}={count}: it must be at least {least}")
+        if self.threads == 0 < self.workers:
+            raise ValueError(f"threads=0: the {self.workers} workers have at least one each; give threads=1, or none")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction={self.max_bad_fraction}: it is a share of the samples, from 0 to 1")
         if not self.worker_timeout > 0:
@@ -113,8 +116,8 @@ class LoaderSettings:
 
     @property
     def threads_each(self) -> int:
-        """The threads of this process, or of each worker."""
-        return self.threads or default_threads(self.workers)
+        """The threads of this process, or of each worker; 0 for none but the caller's."""
+        return default_threads(self.workers) if self.threads is None else self.threads
 
 
 class Production(Protocol[BatchT_co]):
@@ -159,7 +162,8 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         if not settings.workers:
             if self._own is None or self._own[0] != os.getpid():  # a fork has none of the threads
                 self._own = os.getpid(), Threads.of(settings.threads_each)
-            return batches_from_threads(self._maker, plans, self._own[1], settings.prefetch)
+            ahead = settings.prefetch if settings.threads_each else 1
+            return batches_from_threads(self._maker, plans, self._own[1], ahead)
         if self.pool is None:
             self.pool = WorkerPool(
                 self._maker,
@@ -216,7 +220,7 @@ class Loader(Generic[BatchT]):
         }
         self._needs_steps = source.sampler.needs_progress and self.steps is None
         self._max_bad_fraction = settings.max_bad_fraction
-        self._threads = settings.threads_each * max(settings.workers, 1)
+        self._threads = max(settings.threads_each, 1) * max(settings.workers, 1)
         mixed = source.samples if isinstance(source.samples, MixSamples | RowMix) else None
         starts = None if mixed is None or len(mixed.parts) == 1 else mixed.starts
         self.source_sizes: tuple[int, ...] = () if starts is None else tuple(np.diff(starts).tolist())

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Generic, NamedTuple
+from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ from .stats import Stats
 from .topology import compute_alone
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _TRIES = 16
 AHEAD = 4
@@ -318,6 +321,20 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted]
     return sampler.join(draft)
 
 
+class InCaller(Executor):
+    """Does what is submitted at once, in the calling thread."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """The result of the call, or its error, as a future that is done."""
+        done: Future[T] = Future()
+        try:
+            with torch.inference_mode(False):
+                done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
 class Threads(NamedTuple):
     """The threads of this process that make rows, and the one that joins them to batches; a batch whose rows are one
     task is joined by the former.
@@ -326,12 +343,14 @@ class Threads(NamedTuple):
     threads for each epoch would be a leak of 2 kB an epoch.
     """
 
-    rows: ThreadPoolExecutor
-    batches: ThreadPoolExecutor
+    rows: Executor
+    batches: Executor
 
     @classmethod
     def of(cls, threads: int) -> Threads:
-        """So many threads for rows. They end with the last reference."""
+        """So many threads for rows, 0 for the caller alone. They end with the last reference."""
+        if not threads:
+            return cls(InCaller(), InCaller())
         return cls(
             rows=ThreadPoolExecutor(threads, thread_name_prefix="maskstream", initializer=compute_alone),
             batches=ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch"),

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -20,7 +20,7 @@ from maskstream.shards.errors import MaskstreamError, SampleError, WorkerDiedErr
 from maskstream.shards.spawn import picklable
 
 from .kept import keep_in
-from .produce import Announced, BatchMaker, BatchPlan, Begun, Made
+from .produce import Announced, BatchMaker, BatchPlan, Begun, InCaller, Made
 from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
 from .shared_memory import Channel
 
@@ -202,21 +202,17 @@ def _failed(error: Exception) -> Failed:
     return Failed(error) if isinstance(error, MaskstreamError) else Failed(picklable(error), traceback.format_exc())
 
 
-class _RowByRow(Executor):
-    """Fills each row as it is submitted, in the calling thread."""
+class _RowByRow(InCaller):
+    """Fills each row as it is submitted, in the calling thread, and notes which."""
 
     def __init__(self, progress: WorkerProgress) -> None:
         self._progress, self._rows = progress, 0
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """The result of the call, or its error, as a future that is done."""
-        done: Future[T] = Future()
         self._progress.begin(self._rows)
         self._rows += 1
-        try:
-            done.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            done.set_exception(error)
+        done = super().submit(fn, *args, **kwargs)
         self._progress.begin(None)
         return done
 

@@ -267,20 +267,19 @@ class ColumnReader:
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A column of numbers; null becomes 0."""
         chunks = self.chunks(name, kind)
-        filled = (_values(_filled(chunk, 0)) for chunk in chunks)
+        filled = (_filled(chunk, 0) for chunk in chunks)
         return _joined(filled, self._file.metadata.num_rows, dtype)
 
     def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
         """The words of a dictionary-encoded column, and the number of each row's word; -1 for null."""
         chunks = pa.chunked_array(list(self.chunks(name, kind)), kind).unify_dictionaries().chunks
         words = chunks[0].dictionary.to_pylist() if chunks else []
-        numbers = (_values(_filled(chunk.indices, -1)) for chunk in chunks)
+        numbers = (_filled(chunk.indices, -1) for chunk in chunks)
         return words, _joined(numbers, self._file.metadata.num_rows, np.int32)
 
     def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
         """A column of digests, uint8 (N, 16); null becomes 0."""
-        filled = (_filled(chunk, bytes(DIGEST_BYTES)) for chunk in self.chunks(name, kind))
-        flat = (np.frombuffer(c.buffers()[1], np.uint8, len(c) * DIGEST_BYTES, c.offset * DIGEST_BYTES) for c in filled)
+        flat = (_digests(chunk).reshape(-1) for chunk in self.chunks(name, kind))
         return _joined(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8).reshape(-1, DIGEST_BYTES)
 
     def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
@@ -289,8 +288,9 @@ class ColumnReader:
         values: npt.NDArray[Any] = np.empty(self._most_values(name), np.int8)
         end = 0
         for chunk in self.chunks(name, pa.list_(kind)):
-            lengths.append(np.diff(_values(chunk.offsets)))
-            flat = _values(chunk.flatten())
+            offsets = _values(chunk.offsets)
+            lengths.append(np.diff(offsets))
+            flat = _values(chunk.values)[offsets[0] : offsets[-1]]
             bound = max(flat.max(initial=0), -1 - flat.min(initial=0))
             needed = np.min_scalar_type(-1 - int(bound))
             if needed.itemsize > values.itemsize:
@@ -326,7 +326,7 @@ class SelectedReader(ColumnReader):
 
     def strings(self, name: str) -> pa.LargeStringArray:
         """A column of texts without nulls."""
-        return super().strings(name).take(pa.array(self._rows))
+        return super().strings(name).take(_indices(self._rows))
 
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A column of numbers; null becomes 0."""
@@ -349,14 +349,43 @@ class SelectedReader(ColumnReader):
         return lengths[self._rows], values[np.repeat(chosen, lengths)]
 
 
-def _filled(column: pa.Array, value: int | bytes) -> pa.Array:
-    return column.fill_null(value) if column.null_count else column
+def _filled(column: pa.Array, value: int) -> npt.NDArray[Any]:
+    """A column of numbers, with `value` in place of null."""
+    if not column.null_count:
+        return _values(column)
+    itemsize = column.type.bit_width // 8
+    values = _raw(column, itemsize).view(column.type.to_pandas_dtype())
+    filled: npt.NDArray[Any] = np.where(_is_valid(column), values, values.dtype.type(value))
+    return filled
 
 
 def _values(column: pa.Array) -> npt.NDArray[Any]:
     """A column of numbers without nulls. Its `to_numpy` imports pandas where that is installed, which takes 0.3 s."""
     values: npt.NDArray[Any] = np.from_dlpack(column)
     return values
+
+
+def _indices(rows: npt.NDArray[np.int64]) -> pa.Array:
+    """Numbers of rows for `take`; `pa.array` would import pandas."""
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])
+
+
+def _raw(column: pa.Array, itemsize: int) -> npt.NDArray[np.uint8]:
+    """The bytes of a column of values of equal size; any bytes where it is null."""
+    return np.frombuffer(column.buffers()[1], np.uint8, len(column) * itemsize, column.offset * itemsize)
+
+
+def _digests(column: pa.Array) -> npt.NDArray[np.uint8]:
+    digests = _raw(column, DIGEST_BYTES).reshape(-1, DIGEST_BYTES)
+    return np.where(_is_valid(column)[:, None], digests, np.uint8(0)) if column.null_count else digests
+
+
+def _is_valid(column: pa.Array) -> npt.NDArray[np.bool_]:
+    """Where a column with nulls has a value. pyarrow's own functions are in a module that takes 0.05 s to import, and
+    make pandas be imported for a scalar.
+    """
+    bits = np.unpackbits(np.frombuffer(column.buffers()[0], np.uint8), bitorder="little")
+    return bits[column.offset : column.offset + len(column)].view(np.bool_)
 
 
 def _joined(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

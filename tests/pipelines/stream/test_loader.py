@@ -197,7 +197,8 @@ def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(split, tmp_
     assert run.stats()["bad"] == 1
     assert "'clip3' in t-000000.tar" in caplog.text
     assert got[3][0] != "clip3"
-    assert contents(loader(broken, max_bad_fraction=0.5, shuffle=False, threads=1)) == got
+    for threads in (0, 1):
+        assert contents(loader(broken, max_bad_fraction=0.5, shuffle=False, threads=threads)) == got
     strict = loader(broken, max_bad_fraction=0.0, shuffle=False)
     with pytest.raises(SampleError, match="max_bad_fraction"):
         list(strict)
@@ -226,6 +227,21 @@ def test_epochs_share_the_threads_of_a_loader_which_end_with_it(split):
     until = time.monotonic() + 30
     while set(threading.enumerate()) - before and time.monotonic() < until:
         time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
+
+
+def test_without_threads_the_caller_makes_each_batch_as_it_asks_for_it(split):
+    mask = masks.MotionGuided(ratio=0.75)
+    wanted = contents(loader(split, mask=mask, threads=1))
+    before = set(threading.enumerate())
+    run = loader(split, mask=mask, threads=0)
+    with torch.inference_mode():
+        batches = iter(run)
+        first = next(batches)
+        assert run.stats()["samples"] == len(first)
+        assert contents([first, *batches]) == wanted
+    assert not first.video.is_inference()
+    assert not first.mask.visible.is_inference()
     assert set(threading.enumerate()) <= before
 
 
