@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.modalities import WAYS, modality_of
+from maskstream.modalities.native import NATIVE
 from maskstream.pages.figures.packed import ACROSS, CELL_PX, EMPTY, PackedFigures, _colour, _frames, _montage
 from maskstream.pipelines import masks, packed_loader
 from maskstream.pipelines.augment import Native
@@ -171,3 +172,11 @@ def test_the_same_recipe_trains_on_clips(tmp_path):
     recipe = named_recipe("native-tiny")
     with pytest.raises(ValueError, match=r"is for image or video or audio, but .* holds text"):
         check_modality(recipe, write_split("text", tmp_path / "texts"))
+
+
+def test_masks_by_name_are_those_of_pictures_and_of_clips():
+    chosen = NATIVE.chosen(["mask.energy=stored"], ["by-energy"])
+    assert chosen.mask == masks.ByEnergy(ratio=0.75, energy="stored")
+    assert {"mae", "tube", "by-energy"} <= set(NATIVE.masks[0].legal())
+    with pytest.raises(ValueError, match=r"tokens of native, which have no flow; legal are .*by-energy"):
+        NATIVE.chosen(masks=["motion-guided"])

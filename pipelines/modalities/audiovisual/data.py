@@ -27,8 +27,9 @@ from maskstream.pipelines.modalities.audio.spectrogram import (
 )
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.split import Options, Split
-from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_length
+from maskstream.pipelines.modalities.video.clip import CHANGING, VideoClip, aligned, check_length
 from maskstream.pipelines.modalities.video.energy import check_energy
 from maskstream.pipelines.modalities.video.flow import CUES, flow_source
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
@@ -68,6 +69,7 @@ class AudioVisualSettings(Options, total=False):
     component: str | None
     sound: str | None
     fields: Fields
+    over_run: OverRun
     on_device: bool | Literal["auto"]
 
 
@@ -97,9 +99,9 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     component, sound: the video and the sound to read, such as "cam0.mp4"; None if a sample has only one of each.
 
     video_mask (axes t, h, w) and audio_mask (axes time, freq) are drawn independently; each may follow the frames and
-    the sound. noise: a noise schedule, for
-    diffusion models; the loader draws noise and a time for the targets of both masks (see `AudioVisualBatch`). A token
-    budget counts the visible tokens of both masks.
+    the sound. noise: a noise schedule, for diffusion models; the loader draws noise and a time for the targets of both
+    masks (see `AudioVisualBatch`). A token budget counts the visible tokens of both masks. over_run: settings that
+    change over the run, such as {"clip.frames": ..., "seconds": ...} (see phases.py).
     """
 
     modality: ClassVar[str] = "audiovisual"
@@ -113,6 +115,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         "audio_patch",
         "noise",
     )
+    changing: ClassVar[tuple[str, ...]] = (*CHANGING, "seconds")
 
     clip: VideoClip = field(default_factory=VideoClip)
     seconds: float = 10.24
@@ -132,6 +135,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     component: str | None = None
     sound: str | None = None
     fields: Fields = ()
+    over_run: OverRun = field(default_factory=dict)
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
@@ -152,7 +156,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
             )
         check_on_device(self.features, self.on_device, self.video_mask, self.audio_mask)
         check_one_clock(self.clip, "sounds")
-        _ = self.grids
+        _ = self.grids, self.phases
 
     @property
     def frames(self) -> int:
@@ -175,7 +179,9 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         masks = (self.video_mask, self.audio_mask)
         component = component_of(split.manifest.components, ("video",), self.component).name
         check_energy(self.video_mask, clip, split.manifest, component)
-        on_device = is_on_device(self.features, self.on_device, split.device, *masks) and self.spectrogram_noise is None
+        # What the device makes of whole batches has one length.
+        wanted = False if self.over_run and self.on_device == "auto" else self.on_device
+        on_device = is_on_device(self.features, wanted, split.device, *masks) and self.spectrogram_noise is None
         return replace(
             self,
             clip=clip,

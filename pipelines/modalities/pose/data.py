@@ -12,6 +12,7 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, read_all, rngs_of
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
@@ -165,6 +166,7 @@ class PoseSettings(Options, total=False):
     views: int
     component: str | None
     fields: Fields
+    over_run: OverRun
 
 
 def pose_loader(location: str | Path, **settings: Unpack[PoseSettings]) -> Loader[PoseBatch]:
@@ -198,11 +200,12 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
     mask of `maskstream.pipelines.masks` on (frame, joint) that needs no cues, or None; it is drawn for 2-D and for 3-D
     poses apart. views: the number of views per sample; they share the frames and differ in camera, flip and masks.
     component: the motion to read; None if a sample has only one. fields: other values of a sample for `batch.fields`
-    (see fields.py).
+    (see fields.py). over_run: settings that change over the run, such as {"clip.frames": ...} (see phases.py).
     """
 
     modality: ClassVar[str] = "pose"
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "joints")
+    changing: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.stride")
 
     clip: PoseClip = field(default_factory=PoseClip)
     joints: int = 17
@@ -212,6 +215,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
     views: int = 1
     component: str | None = None
     fields: Fields = ()
+    over_run: OverRun = field(default_factory=dict)
 
     @property
     def together(self) -> int:
@@ -225,7 +229,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         if self.flip is not None and not 0 <= self.flip <= 1:
             raise ValueError(f"flip={self.flip}: it is a probability, 0 to 1, or None")
         check_cues(self.mask, "poses")
-        _ = self.grids
+        _ = self.grids, self.phases
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

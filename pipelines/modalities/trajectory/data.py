@@ -13,8 +13,9 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.split import Options, Split
-from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_length
+from maskstream.pipelines.modalities.video.clip import CHANGING, VideoClip, aligned, check_length
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.errors import ShardError
@@ -41,6 +42,7 @@ class TrajectorySettings(Options, total=False):
     tubelet: int
     patch: int
     fields: Fields
+    over_run: OverRun
 
 
 def trajectory_loader(location: str | Path, **settings: Unpack[TrajectorySettings]) -> Loader[TrajectoryBatch]:
@@ -62,11 +64,13 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
     clip, views, tubelet, patch, colour, fields: as in `VideoData`. ahead_s: how far ahead the waypoint is, in seconds;
     clips are drawn from the frames before. depth: whether depth is read. mask: a mask of `maskstream.pipelines.masks`
     on (t, h, w) that needs no cues but frames and depth, or None; it is one for colours and depth. augment: by default
-    the centre crop, with a flip of 0.5 when shuffled; a flip mirrors depth, poses and waypoint too.
+    the centre crop, with a flip of 0.5 when shuffled; a flip mirrors depth, poses and waypoint too. over_run: settings
+    that change over the run, such as {"clip.frames": ...} (see phases.py).
     """
 
     modality: ClassVar[str] = "trajectory"
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch", "depth")
+    changing: ClassVar[tuple[str, ...]] = CHANGING
     version: ClassVar[int] = 2  # 2: poses have the quaternion with w >= 0
 
     clip: VideoClip = field(default_factory=lambda: VideoClip(frames=4, stride=4))
@@ -79,6 +83,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
     tubelet: int = 1
     patch: int = 16
     fields: Fields = ()
+    over_run: OverRun = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
@@ -87,7 +92,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
             raise ValueError(f"ahead_s={self.ahead_s} must be above 0 seconds")
         check_cues(self.mask, *(("walks", CUES) if self.depth else ("walks that are read with depth=False", FRAMES)))
         check_one_clock(self.clip, "poses and waypoints")
-        _ = self.grids
+        _ = self.grids, self.phases
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

@@ -14,6 +14,8 @@ from maskstream.shards.named import nearest
 
 Int64s = npt.NDArray[np.int64]
 
+CHANGING = ("clip.frames", "clip.size", "clip.stride", "clip.fps", "clip.seconds")
+"""What may change of the clips of a data config over a run."""
 _SHORT = ["repeat", "loop", "skip", "error"]
 
 

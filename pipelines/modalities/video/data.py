@@ -30,7 +30,7 @@ from maskstream.shards.format.manifest import Manifest
 
 from .batch import TOKEN_OUTPUTS, VideoBatch
 from .cameras import CamerasRowMaker, EachCamera, frames_of_all, have_one_rate, lacking, rates, with_all_cameras
-from .clip import VideoClip, aligned, check_length
+from .clip import CHANGING, VideoClip, aligned, check_length
 from .decoders import agree, choose_decoder, dali_threads
 from .energy import check_energy
 from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
@@ -116,7 +116,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     modality: ClassVar[str] = "video"
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch")
-    changing: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "clip.stride", "clip.fps", "clip.seconds")
+    changing: ClassVar[tuple[str, ...]] = CHANGING
 
     clip: VideoClip = field(default_factory=VideoClip)
     mask: Mask | None = None

@@ -1,12 +1,13 @@
 """Packed rows: samples of other modalities at their own size and aspect."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from maskstream.modality import Demo, MaskField, Modality
 from maskstream.pages.figures.card import label_names
 from maskstream.pages.figures.packed import PackedFigures
 from maskstream.pipelines.augment import Native
-from maskstream.pipelines.masks import MASKS
+from maskstream.pipelines.masks import MASKS, ByEnergy, Mask
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.pipelines.modalities.packed.data import PackedData
@@ -15,12 +16,25 @@ from maskstream.shards.format.manifest import SplitLocation, read_info
 from maskstream.shards.members.image import IMAGE as KIND
 
 from .image import IMAGE
-from .video import VIDEO
+from .video import CLIP, VIDEO
 
 
 def figures(data: DataConfig[Any], location: SplitLocation) -> PackedFigures:
     """Figures of packed rows."""
     return PackedFigures(label_names=label_names(read_info(location)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativeMask(MaskField):
+    """The mask of packed rows: what pictures or clips can have without cues, and of clips `ByEnergy`."""
+
+    def misfit(self, mask: Mask) -> str:
+        """See MaskField."""
+        without = mask.first if isinstance(mask, ByEnergy) else mask
+        if without is None:
+            return ""
+        picture = MaskField.misfit(self, without)
+        return picture if MaskField(grid=CLIP).misfit(without) else ""
 
 
 NATIVE = Modality(
@@ -31,7 +45,7 @@ NATIVE = Modality(
     kinds=(KIND.name,),
     encoder=ImageEncoder,
     data=PackedData(native=Native(most=256), mask=MASKS["mae"](), row_tokens=256),
-    masks=(MaskField(grid=image_grid(224, 16)),),
+    masks=(NativeMask(grid=image_grid(224, 16)),),
     figures=figures,
     demo=Demo(recipe="native-tiny", dataset="sample-image"),
     stages=IMAGE.stages,

@@ -1,4 +1,4 @@
-"""Sizes and lengths that change over the run, in loaders of pictures, clips and sounds."""
+"""Sizes and lengths that change over the run, in the loaders of all modalities that have phases."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskstream.pipelines import AudioClip, AudioData, ImageData, VideoClip, VideoData, masks, mix
+from maskstream.pipelines import (
+    AudioClip,
+    AudioData,
+    AudioVisualData,
+    ImageData,
+    PoseClip,
+    PoseData,
+    TrajectoryData,
+    VideoClip,
+    VideoData,
+    masks,
+    mix,
+)
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.errors import ResumeError
@@ -52,10 +64,42 @@ PHASED: dict[str, Any] = {
         HALVES,
         [{"clip": AudioClip(seconds=0.32)}, {"clip": AudioClip(seconds=0.64)}],
     ),
+    "audiovisual": (
+        AudioVisualData(
+            clip=VideoClip(frames=4, stride=4, size=32), seconds=0.64, patch=8,
+            video_mask=masks.MotionGuided(ratio=0.75), audio_mask=masks.Random(ratio=0.75),
+            over_run={"clip.frames": by_steps((0, 2), (0.3, 4)), "seconds": by_steps((0, 0.32), (0.7, 0.64))},
+        ),
+        THIRDS,
+        [
+            {"clip": VideoClip(frames=2, stride=4, size=32), "seconds": 0.32},
+            {"clip": VideoClip(frames=4, stride=4, size=32), "seconds": 0.32},
+            {},
+        ],
+    ),
+    "pose": (
+        PoseData(
+            clip=PoseClip(frames=12), mask=masks.Joints(frames=0.5, joints=5),
+            over_run={"clip.frames": by_steps((0, 4), (0.5, 12)), "clip.stride": by_steps((0, 1), (0.5, 2))},
+        ),
+        HALVES,
+        [{"clip": PoseClip(frames=4, stride=1)}, {}],
+    ),
+    "trajectory": (
+        TrajectoryData(
+            clip=VideoClip(frames=2, stride=4, size=32), ahead_s=0.5, patch=8, mask=masks.Tube(ratio=0.75),
+            over_run={"clip.size": by_steps((0, 16), (0.5, 32))},
+        ),
+        HALVES,
+        [{"clip": VideoClip(frames=2, stride=4, size=16)}, {}],
+    ),
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=list(PHASED))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name == "audiovisual" else []) for name in PHASED],
+)
 def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return write_split(request.param, tmp_path_factory.mktemp(request.param)), PHASED[request.param]
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,18 +15,22 @@ from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.shards.errors import ResumeError
 from maskstream.train import replay, train
+from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.papers.jepa.clips import VideoJepaConfig
+from maskstream.train.papers.jepa.dense import DenseJepaConfig
 from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split
 from ..test_every_recipe import CUTS
 from .test_replay import SETTINGS, digests, train_noted
+from .test_torchrun import torchrun
 
 SIZES: dict[str, Any] = {"width": 48, "depth": 2, "heads": 4, "predictor_width": 24, "predictor_depth": 1}
 CONFIGS = {
     "turned": VideoJepaConfig(**SIZES, predictor_heads=2),
     "added": VideoJepaConfig(**SIZES, predictor_heads=2, places="added"),
+    "dense": DenseJepaConfig(**SIZES, predictor_heads=2, levels=2, context=masks.Linear(start=0.5, end=1.0)),
 }
 
 
@@ -102,3 +107,32 @@ def test_a_run_goes_on_and_is_made_again_across_a_change_of_phase(tmp_path: Path
     other = (*cuts[:-1], grown("clip.frames", (0, 2), (0.75, small.frames)))
     with pytest.raises(ResumeError, match="over_run"):
         train("vjepa2-tiny", split, run, steps=8, **SETTINGS, set=other, seed=3)
+
+
+@pytest.mark.slow
+def test_ranks_of_torchrun_change_phase_together(eleven: Path, tmp_path: Path) -> None:
+    """Two ranks train as one does, and a run that goes on from before the change ends with the same weights."""
+    cuts = (*CUTS["vjepa21"], grown("clip.frames", (0, 2), (0.5, 4)), "clip.frames=4")
+    settings = [word for cut in cuts for word in ("--set", cut)]
+
+    def trained(ranks: int, out: Path) -> None:
+        words = ("--device", "cpu", "--steps", 6, "--seed", 3, "--save-every", 2)
+        command = ("-m", "maskstream", "train", "vjepa21-large", "--data", eleven, "--out", out)
+        status, output = torchrun(ranks, *command, "--batch-size", 4 // ranks, *words, *settings)
+        assert status == 0, output
+
+    for ranks in (1, 2):
+        trained(ranks, tmp_path / f"{ranks}")
+    one, two = (
+        [(line.loss, line.parts["context"]) for line in read_metrics(tmp_path / f"{ranks}" / "metrics.jsonl")]
+        for ranks in (1, 2)
+    )
+    assert len(one) == 6
+    assert np.array(one) == pytest.approx(np.array(two), rel=1e-3)
+    again = shutil.copytree(tmp_path / "2", tmp_path / "again")
+    (again / "model.safetensors").unlink()
+    for step in (4, 6):
+        shutil.rmtree(again / "checkpoints" / f"step-{step:08d}")
+    trained(2, again)
+    whole, found = (load_file(folder / "model.safetensors") for folder in (tmp_path / "2", again))
+    assert all(torch.equal(whole[name], found[name]) for name in whole)

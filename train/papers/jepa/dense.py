@@ -10,7 +10,6 @@ Shapes: B samples, N tokens, V of them visible, D the encoder's width, L levels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +33,6 @@ class DenseJepaConfig(VideoJepaConfig):
     levels: of how many blocks of the encoder features are predicted: the last of each of so many equal parts of its
     depth. context: the factor of the loss of visible tokens, a law of the run's progress.
     """
-
-    takes_sizes: ClassVar[bool] = False
 
     places: ClipPlaces = "turned in pairs"
     levels: int = 4
@@ -87,13 +84,13 @@ class DenseJepa(VideoJepa):
         hidden, seen = self._predicted(data, mask)
         error = self.distance(hidden, gather_tokens(known, mask.target))
         counts = (mask.weight * mask.target_valid).to(error.dtype) / of_rows(mask.target_valid)
-        own = self.distance(seen, gather_tokens(known, mask.visible)) / self.apart(mask).sqrt()
+        own = self.distance(seen, gather_tokens(known, mask.visible)) / self.apart(mask, data).sqrt()
         real = mask.visible_valid.to(own.dtype) / of_rows(mask.visible_valid)
         return Losses(parts={"prediction": weighted(error, counts), "context": weighted(own * self.share, real)})
 
-    def apart(self, mask: MaskBatch) -> Tensor:
-        """How far each visible token is from the nearest target, in tokens: float32 (B, V)."""
-        seen, asked = self.at[mask.visible], self.at[mask.target]
+    def apart(self, mask: MaskBatch, data: Tensor) -> Tensor:
+        """How far each visible token of the clips `data` is from the nearest target, in tokens: float32 (B, V)."""
+        seen, asked = (self.at[self.placed(index, data)] for index in (mask.visible, mask.target))
         far = torch.cdist(seen, asked, compute_mode="donot_use_mm_for_euclid_dist")
         return far.masked_fill(~mask.target_valid[:, None], torch.inf).amin(dim=2).clamp_min(1)
 
