@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -357,8 +356,8 @@ def _positions(
         return flat.reshape(samples, len(flat) // max(samples, 1)) - first[:, None], None
     width = -(-int(counts.max(initial=0)) // ragged) * ragged
     padded = np.zeros((samples, width), dtype=np.int64)
-    for i, (start, stop) in enumerate(pairwise([0, *stops.tolist()])):
-        np.subtract(flat[start:stop], i * n, out=padded[i, : stop - start])
+    before = np.arange(samples) * width - stops + counts  # what a place in `flat` lacks to one in `padded`
+    padded.reshape(-1)[np.arange(len(flat)) + np.repeat(before, counts)] = flat - np.repeat(first, counts)
     return padded, counts
 
 

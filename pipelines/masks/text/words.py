@@ -27,7 +27,6 @@ from maskstream.pipelines.masks.core import (
 from maskstream.pipelines.masks.laws.progress import RatioDecay
 from maskstream.pipelines.masks.laws.random import UniformCount
 from maskstream.pipelines.masks.patterns.padded import Padded
-from maskstream.pipelines.masks.patterns.random import random_tokens
 
 KERNELS = ("maskstream.pipelines.masks.text.word_loop",)
 
@@ -74,11 +73,11 @@ class Tokens(MaskOfWords):
             ratio = self.ratio_law().draw(draw)
             chances: npt.NDArray[np.bool_] = draw.rng.random(len(words)) < ratio
             return chances & (words >= 0)
-        length = len(words) - int((words == PADDING).sum())
-        places = np.flatnonzero(words >= 0)
+        length = len(words) - int(np.count_nonzero(words == PADDING))
+        (places,) = (words >= 0).nonzero()
         visible = len(places) - min(as_law(self.ratio).count(length, draw, self.rounding), len(places))
         hidden = np.zeros(len(words), dtype=np.bool_)
-        hidden[places] = random_tokens(len(places), visible, draw.rng)
+        hidden[places[draw.rng.permutation(len(places))[visible:]]] = True
         return hidden
 
 

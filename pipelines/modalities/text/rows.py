@@ -40,11 +40,12 @@ class Piece(NamedTuple):
 
 
 class FilledRow(NamedTuple):
-    """A filled row of `TextBatch`, int32 (L,) each, and uint8 (L,) its classes."""
+    """A filled row as masks want it: int64 (L,), its words, `SPECIAL` and `PADDING` among them; int32 (L,), its tokens,
+    and uint8 (L,), its classes, as the batch has them.
+    """
 
+    words: npt.NDArray[np.int64]
     tokens: npt.NDArray[np.int32]
-    documents: npt.NDArray[np.int32]
-    words: npt.NDArray[np.int32]
     classes: npt.NDArray[np.uint8] | None
 
 
@@ -191,12 +192,17 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             for array, none in zip(whole, empty, strict=True):
                 array[rows] = none
             self._write(rows, pieces, np.array([len(one.plan.pieces) for one in filling]), values, whole)
-            for one in filling:
-                for array in whole if one.item.views > 1 else ():
+            for one in filling if filling[0].item.views > 1 else ():
+                for array in whole:
                     array[one.own.start + 1 : one.own.stop] = array[one.own.start]
-                if self.mask is not None:
-                    tokens, documents, words, *classes = (array[one.own.start] for array in whole)
-                    one.plan.row = FilledRow(tokens, documents, words, classes[0] if classes else None)
+            if self.mask is not None:
+                tokens, documents, numbers, *classes = whole
+                words = numbers[rows].astype(np.int64)
+                np.copyto(words, SPECIAL, where=words < 0)
+                np.copyto(words, PADDING, where=documents[rows] < 0)
+                words.flags.writeable = False  # the views of a sample share them
+                for one, own, row in zip(filling, words, rows.tolist(), strict=True):
+                    one.plan.row = FilledRow(own, tokens[row], classes[0][row] if classes else None)
 
     def _write(
         self,
@@ -228,19 +234,18 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
                 tokens[at], documents[at] = token, number
 
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
-        """The words, classes, scores and tokens of a row."""
+        """The words, classes, scores and tokens of a row, the latter where a mask needs them."""
         assert plan.row is not None
-        words = plan.row.words.astype(np.int64)
-        np.copyto(words, SPECIAL, where=words < 0)
-        np.copyto(words, PADDING, where=plan.row.documents < 0)
-        classes = scores = None
-        if plan.row.classes is not None:
+        classes = scores = tokens = None
+        if plan.row.classes is not None and "classes" in needs:
             classes = plan.row.classes.astype(np.int64)
             classes[classes == NO_CLASS] = -1
         if self.scores is not None:
             begin = len(self.ends[0])
             scores = self.scores.in_row(item.shown.key, begin, plan.pieces[0].tokens, self.grid.size)
-        return Cues(words=words, classes=classes, scores=scores, tokens=plan.row.tokens.astype(np.int64))
+        if "tokens" in needs:
+            tokens = plan.row.tokens.astype(np.int64)
+        return Cues(words=plan.row.words, classes=classes, scores=scores, tokens=tokens)
 
     def join(self, batch: TextBatch, planned: Sequence[Planned[TextPlan]]) -> TextBatch:
         """The batch with its lengths, and without padding."""
