@@ -39,7 +39,7 @@ class Signals:
     @property
     def version(self) -> object:
         """Which numbers it gives; 2: saturation and entropy of a part of the pixels."""
-        return {"version": 2, "languages": [*self.languages]} if self.languages else 2
+        return {"version": 3, "languages": [*self.languages]} if self.languages else 3
 
     def of(self, members: Mapping[str, Member], pixels: UInt8s | None) -> dict[str, float]:
         """The signals of a sample by name. pixels: its picture, uint8 (H, W) or (H, W, 3), blue first, if decoded."""
