@@ -10,6 +10,7 @@ from torch import nn
 
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import Context, Padded, PerFrame, Uniform
+from maskstream.pipelines.modalities.targets import TARGETS
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train import named_recipe
@@ -69,6 +70,17 @@ def test_the_loss_is_the_cross_entropy_of_the_hidden_ids():
     logits = model.predicted(ids, hidden, everywhere)
     expected = F.cross_entropy(logits[hidden], ids[hidden])
     assert model(batch).loss().item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_ids_that_lie_in_shards_give_the_loss_of_those_that_the_quantiser_makes():
+    model, batch = exact(), clips()
+    ids = model.vq.ids(batch.video, {})
+    stored = replace(batch, fields={TARGETS: ids.flatten(1).to(torch.int32)})
+    with torch.no_grad():
+        made = model.loss(batch).loss()
+        assert model.loss(stored).loss() == made
+        assert model.loss(replace(stored, video=torch.zeros_like(batch.video))).loss() == made
+        assert model.loss(replace(batch, fields={TARGETS: 0 * ids.flatten(1)})).loss() != made
 
 
 def test_predictions_depend_on_visible_ids_alone():
