@@ -69,6 +69,7 @@ SETS = {
     "sparse-tiny": "moving-fashion-mnist",
     "spiking-mst-tiny": "fashion-mnist",
     "videomae-tiny": "moving-fashion-mnist",
+    "videolejepa-tiny": "moving-fashion-mnist",
     "videomae2-tiny": "moving-fashion-mnist",
     "vqa-tiny": "easy-vqa",
     "vqframes-tiny": "metaworld",
@@ -82,6 +83,7 @@ SETTINGS = {
     "mgmae-tiny": (*_GARMENTS, "schedule.steps=1450"),
     "salt-tiny": ("model.teacher=runs/videomae-tiny/model.safetensors",),
     "sparse-tiny": _GARMENTS,
+    "videolejepa-tiny": ("clip.stride=2",),
     "videomae-tiny": (*_GARMENTS, "schedule.steps=2000"),
     "videomae2-tiny": (*_GARMENTS, "schedule.steps=2300"),
 }

@@ -92,6 +92,7 @@ CUTS = {
         *("data.size=32", "data.patch=8", "batch_size=4", *SIZES),
         *("model.hidden=16", "model.embedding=8", "model.slices=8"),
     ),
+    "videolejepa": (*CLIP, *SIZES, "batch_size=4", "model.hidden=16", "model.embedding=8", "model.slices=8"),
     "native": (
         *("data.native.patch=8", "model.patch=8", "data.native.most=48", "data.row_tokens=12", "batch_size=2"),
         *SIZES,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.train.papers.jepa.lejepa import LeJepaConfig, epps_pulley
 from maskstream.train.recipes import chosen_recipe
 
@@ -50,10 +51,20 @@ def test_the_statistic_is_about_one_of_gaussians_and_grows_with_what_is_none():
         assert (epps_pulley(torch.from_numpy(x)) > highest) == (name != "gaussian"), name
 
 
-def test_the_loss_is_the_distance_of_views_and_sigreg():
-    model = chosen_recipe("lejepa-tiny", CUTS["lejepa"]).build().double()
-    pictures = torch.from_numpy(RNG.integers(256, size=(8, 32, 32, 3), dtype=np.uint8))
-    batch = ImageBatch(image=pictures, mask=None, key=[""] * 8, label=torch.zeros(8, dtype=torch.int64))
+def pictures():
+    image = torch.from_numpy(RNG.integers(256, size=(8, 32, 32, 3), dtype=np.uint8))
+    return ImageBatch(image=image, mask=None, key=[""] * 8, label=torch.zeros(8, dtype=torch.int64))
+
+
+def clips():
+    video = torch.from_numpy(RNG.integers(256, size=(8, 4, 32, 32, 3), dtype=np.uint8))
+    times = torch.zeros(8, 4, dtype=torch.float64)
+    return VideoBatch(video=video, mask=None, flow=None, pts_s=times, key=[""] * 8, label=torch.zeros(8).long())
+
+
+@pytest.mark.parametrize(("family", "media"), [("lejepa", pictures), ("videolejepa", clips)])
+def test_the_loss_is_the_distance_of_views_and_sigreg(family, media):
+    model, batch = chosen_recipe(f"{family}-tiny", CUTS[family]).build().double(), media()
     with torch.random.fork_rng():
         torch.manual_seed(3)
         found = model.loss(batch)

@@ -43,7 +43,7 @@ from maskstream.train.evaluate.patches import nearest_visible
 from maskstream.train.nn.grid import gather_tokens
 
 from .clips import VideoJepaConfig
-from .lejepa import LeJepa, LeJepaConfig
+from .lejepa import ClipLeJepaConfig, LeJepa, LeJepaConfig
 from .model import ImageJepaConfig, Jepa, blocks_of
 from .salt import Salt
 
@@ -146,7 +146,7 @@ class _Teacher:
 class _Inputs:
     """What an encoder reads, as features."""
 
-    def __init__(self, model: Jepa[Any] | LeJepa) -> None:
+    def __init__(self, model: Jepa[Any] | LeJepa[Any]) -> None:
         self._model = model
 
     def features(self, batch: Any) -> Tensor:
@@ -154,7 +154,7 @@ class _Inputs:
         return self._model.token_inputs(batch).flatten(1)
 
 
-def _by_class(model: Jepa[Any] | LeJepa, config: DataConfig[Any], data: SplitLocation) -> tuple[Score, ...]:
+def _by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: SplitLocation) -> tuple[Score, ...]:
     """The share of held-out samples whose neighbours say their class; nothing where samples have no label each."""
     train = trained_on(data)
     if train is data or has_label_lists(data) or not (Manifest.load(data).label >= 0).any():
@@ -203,7 +203,7 @@ def _pictures(batch: ImageBatch | VideoBatch) -> Tensor:
     return batch.image if isinstance(batch, ImageBatch) else batch.video[:, 0]
 
 
-def evaluate_views(model: LeJepa, config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
+def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
     """The classes of nearest neighbours, the distance of a sample's views on held-out samples, and neighbours to look
     at.
     """
@@ -237,4 +237,9 @@ def evaluate_views(model: LeJepa, config: DataConfig[Any], data: SplitLocation, 
     )
 
 
-EVALUATIONS = {ImageJepaConfig: evaluate, VideoJepaConfig: evaluate, LeJepaConfig: evaluate_views}
+EVALUATIONS = {
+    ImageJepaConfig: evaluate,
+    VideoJepaConfig: evaluate,
+    LeJepaConfig: evaluate_views,
+    ClipLeJepaConfig: evaluate_views,
+}

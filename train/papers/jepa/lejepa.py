@@ -1,4 +1,4 @@
-"""LeJEPA (Balestriero and LeCun, 2025): views of a picture are drawn together, and their embeddings to a Gaussian.
+"""LeJEPA (Balestriero and LeCun, 2025): views of a sample are drawn together, and their embeddings to a Gaussian.
 
 There is no teacher, no predictor and no stop-gradient. What keeps the embeddings apart is SIGReg, sketched isotropic
 Gaussian regularisation: along random directions they are compared with a standard Gaussian by the statistic of Epps and
@@ -9,6 +9,7 @@ Shapes: B samples of V views, D the encoder's width, P that of an embedding, S d
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, cast
@@ -19,10 +20,13 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.distributed import world_size
 from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, widen
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
-from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
+from maskstream.train.nn.masked_autoencoder import TokenKind
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, VideoTokens
 from maskstream.train.nn.objectives import rows_of_all_ranks
 from maskstream.train.nn.transformer import BlockSizes
 
@@ -44,12 +48,12 @@ def epps_pulley(x: Tensor, farthest: float = FARTHEST, points: int = POINTS) -> 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LeJepaConfig(ModelConfig[ImageBatch]):
-    """The sizes of encoder and projector; the defaults are those of ViT-B.
+class LeJepaSizes(ModelConfig[BatchT]):
+    """The sizes of encoder and projector over any `TokenKind` module; the defaults are those of ViT-B.
 
     hidden: the width of the projector's two hidden layers. embedding: that of what it makes. slices: how many random
     directions a step takes. share: that of SIGReg in the loss; the rest is the distance of views. views: how many of a
-    sample are compared. eps: of all layer norms. positions: see ImagePositions.
+    sample are compared. eps: of all layer norms.
     """
 
     width: int = 768
@@ -57,7 +61,6 @@ class LeJepaConfig(ModelConfig[ImageBatch]):
     heads: int = 12
     mlp_ratio: int = 4
     eps: float = 1e-6
-    positions: ImagePositions = "columns"
     hidden: int = 2048
     embedding: int = 128
     slices: int = 1024
@@ -67,31 +70,58 @@ class LeJepaConfig(ModelConfig[ImageBatch]):
     def __post_init__(self) -> None:
         self.need_heads(of=2)
         self.need_least("depth", "mlp_ratio", "hidden", "embedding", "slices")
-        self.need_choices(positions=ImagePositions)
         if self.views < 2:
             raise ValueError(f"views are compared with each other, so 2 or more, got views={self.views}")
         if not 0 < self.share < 1:
             raise ValueError(f"share is that of SIGReg in the loss, between 0 and 1, got {self.share}")
 
-    def check(self, data: DataConfig[ImageBatch]) -> None:
+    @abstractmethod
+    def tokens(self, grids: Grids) -> TokenKind[BatchT]:
+        """The `TokenKind` module for the data's grid."""
+
+    def check(self, data: DataConfig[BatchT]) -> None:
         """ValueError for data with another number of views."""
         if (views := getattr(data, "views", 1)) != self.views:
             raise ValueError(f"model.views={self.views} of a sample are compared, got data.views={views}; set both")
 
-    def make(self, grids: Grids) -> LeJepa:
+    def make(self, grids: Grids) -> LeJepa[BatchT]:
         """See ModelConfig."""
         return LeJepa(self, grids)
 
 
-class LeJepa(Model[ImageBatch]):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeJepaConfig(LeJepaSizes[ImageBatch]):
+    """The sizes of a LeJEPA of patches of pictures. positions: see ImagePositions."""
+
+    positions: ImagePositions = "columns"
+
+    def __post_init__(self) -> None:
+        LeJepaSizes.__post_init__(self)
+        self.need_choices(positions=ImagePositions)
+
+    def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
+        """Patches on the grid "image"."""
+        return ImageTokens(grids["image"], "pixels", self.positions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipLeJepaConfig(LeJepaSizes[VideoBatch]):
+    """The sizes of a LeJEPA of cubes of video."""
+
+    def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
+        """Cubes on the grid "video"."""
+        return VideoTokens(grids["video"], "pixels", "grid")
+
+
+class LeJepa(Model[BatchT]):
     """The encoder, and the projector that training alone needs."""
 
     whole_graph = True
 
-    def __init__(self, config: LeJepaConfig, grids: Grids) -> None:
+    def __init__(self, config: LeJepaSizes[BatchT], grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config
-        self.tokens = ImageTokens(grids["image"], "pixels", c.positions)
+        self.tokens = config.tokens(grids)
         self.encoder = VisibleEncoder(
             [self.tokens.n_inputs], [self.tokens.positions(c.width)], BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps)
         )
@@ -103,7 +133,7 @@ class LeJepa(Model[ImageBatch]):
         ]
         self.projector = nn.Sequential(*layers, nn.Linear(c.hidden, c.embedding))
 
-    def loss(self, batch: ImageBatch) -> Losses:
+    def loss(self, batch: BatchT) -> Losses:
         """The squared distance of each view's embedding from the mean of its sample's, and SIGReg of each view; both of
         the samples of all ranks, whose statistics the projector also takes.
         """
@@ -117,7 +147,7 @@ class LeJepa(Model[ImageBatch]):
             }
         )
 
-    def embeddings(self, batch: ImageBatch) -> Tensor:
+    def embeddings(self, batch: BatchT) -> Tensor:
         """What the projector makes of the views of each sample, float32 (B, V, P); in training of all ranks."""
         rows = self.features(batch)
         if self.training and world_size() > 1:
@@ -133,21 +163,21 @@ class LeJepa(Model[ImageBatch]):
                 dist.broadcast(directions, 0)
             return epps_pulley(found @ (directions / directions.norm(dim=0))).mean()
 
-    def reconstructed(self, batch: ImageBatch) -> ImageBatch:
+    def reconstructed(self, batch: BatchT) -> BatchT:
         """The batch as it is: no part of it is hidden, and embeddings have no pixels."""
         return batch
 
-    def token_inputs(self, batch: ImageBatch) -> Tensor:
+    def token_inputs(self, batch: BatchT) -> Tensor:
         """All tokens of a batch as the encoder reads them, float32 (B * V, N, n_inputs)."""
         return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
 
-    def token_features(self, batch: ImageBatch) -> Tensor:
+    def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch: (B * V, N, D)."""
         inputs = self.token_inputs(batch)
         index = torch.arange(self.tokens.n_tokens, device=inputs.device).expand(len(inputs), -1)
         return cast(Tensor, self.encoder(inputs, index))
 
-    def watched(self, batch: ImageBatch) -> dict[str, Tensor]:
+    def watched(self, batch: BatchT) -> dict[str, Tensor]:
         """What the encoder makes of all tokens of each view: (B * V, N, D)."""
         return {"features": self.token_features(batch).float()}
 
@@ -159,6 +189,6 @@ class LeJepa(Model[ImageBatch]):
         """The width of `features`."""
         return self.config.width
 
-    def features(self, batch: ImageBatch) -> Tensor:
+    def features(self, batch: BatchT) -> Tensor:
         """The mean of the encoder's output over all tokens, float32 (B * V, D)."""
         return widen(self.token_features(batch)).mean(dim=1)

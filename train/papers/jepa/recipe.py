@@ -17,7 +17,7 @@ from maskstream.train.nn.masked_autoencoder import VideoAutoencoderConfig
 
 from .clips import VideoJepaConfig
 from .dense import DenseJepaConfig
-from .lejepa import LeJepaConfig
+from .lejepa import ClipLeJepaConfig, LeJepaConfig
 from .model import ImageJepaConfig
 from .salt import SaltConfig
 
@@ -248,6 +248,25 @@ def lejepa_tiny() -> Recipe[ImageBatch]:
             width=96, depth=3, heads=4, positions="grid", hidden=256, embedding=32, slices=256, share=0.1, views=2
         ),
         schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-6, warmup=0.1, steps=300),
+    )
+
+
+def videolejepa_tiny() -> Recipe[VideoBatch]:
+    """LeJEPA of clips, which its paper does not have: two crops of the same 8 frames of 8 clips, 256 tokens a view, and
+    the encoder of `videomae-tiny`.
+    """
+    return Recipe(
+        name="videolejepa-tiny",
+        batch_size=8,
+        data=VideoData(
+            clip=VideoClip(frames=8, stride=4, size=64),
+            augment=RandomResizedCrop(scale=(0.3, 1.0), flip=0.5),
+            views=2,
+            patch=8,
+        ),
+        model=ClipLeJepaConfig(width=128, depth=4, heads=4, hidden=256, embedding=32, slices=256, share=0.1, views=2),
+        optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.05),
+        schedule=ScheduleConfig(base_lr=16e-3, min_lr=16e-6, warmup=0.1, steps=600),
     )
 
 
