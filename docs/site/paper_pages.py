@@ -138,7 +138,12 @@ PAPERS = (
         recipes=("ijepa-base", "ijepa-tiny"),
         data="fashion-mnist",
     ),
-    Paper(name="LeJEPA", kind="images", recipes=("lejepa-base", "lejepa-tiny"), data="fashion-mnist"),
+    Paper(
+        name="LeJEPA",
+        kind="images, video",
+        recipes=("lejepa-base", "lejepa-tiny", "videolejepa-tiny"),
+        data="fashion-mnist",
+    ),
     Paper(
         name="CropMAE",
         kind="images, video",
