@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from maskstream.pipelines.masks import MaskedDiffusion, Padded, Replace
+from maskstream.pipelines.masks import MaskedDiffusion, Padded, Replace, Uniform
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.train.core.dropout import DropoutConfig
@@ -11,8 +11,10 @@ from maskstream.train.core.recipe import Recipe
 
 from .model import DiffusionLanguageConfig
 
-_MASK = Padded(mask=Replace(mask=MaskedDiffusion(), keep=0.0, random=0.0))
-"""Each token becomes [MASK] with a chance that is drawn for the text."""
+
+def _hidden(diffusion: MaskedDiffusion) -> Padded:
+    """Each token becomes [MASK] with a chance that is drawn for the text."""
+    return Padded(mask=Replace(mask=diffusion, keep=0.0, random=0.0))
 
 
 def mdlm_base() -> Recipe[TextBatch]:
@@ -31,7 +33,7 @@ def mdlm_base() -> Recipe[TextBatch]:
     return Recipe(
         name="mdlm-base",
         batch_size=64,
-        data=TextData(length=128, packing="row", mask=_MASK),
+        data=TextData(length=128, packing="row", mask=_hidden(MaskedDiffusion())),
         model=DiffusionLanguageConfig(norm="pre", positions="rotary", eps=1e-5, dropout=DropoutConfig(hidden=0.1)),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0, average=0.9999),
         schedule=ScheduleConfig(base_lr=3e-4 / 2, warmup=0.0025, steps=1_000_000, shape="constant"),
@@ -39,19 +41,20 @@ def mdlm_base() -> Recipe[TextBatch]:
 
 
 def mdlm_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: 800 steps of 32 rows of up to 64 tokens, 2 pre-norm layers of width 128.
+    """The same method for two CPU cores: 2,000 steps of 32 rows of up to 64 tokens, 2 pre-norm layers of width 128.
 
-    Differs from the authors' code as `mdlm_base` does, and in a rate that falls along a cosine, and no average of the
-    weights, since the run is short.
+    Differs from the authors' code as `mdlm_base` does, and in times from 0.1, since a token that counts a thousandfold
+    is noise in so small a batch; a rate that falls along a cosine; and no average of the weights, since the run is
+    short.
     """
     return replace(
         mdlm_base(),
         name="mdlm-tiny",
         batch_size=32,
-        data=TextData(length=64, packing="row", mask=_MASK),
+        data=TextData(length=64, packing="row", mask=_hidden(MaskedDiffusion(ratio=Uniform(low=0.1, high=1.0)))),
         model=DiffusionLanguageConfig(
             vocabulary=8192, width=128, depth=2, heads=4, norm="pre", positions="rotary", eps=1e-6
         ),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=24e-3, warmup=0.1, steps=800),
+        schedule=ScheduleConfig(base_lr=24e-3, warmup=0.1, steps=2000),
     )
