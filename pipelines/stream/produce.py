@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -32,6 +33,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TRIES = 16
+_THREADS = "maskstream"
+"""Begins the names of the threads that make batches."""
 AHEAD = 4
 """For how many batches behind those that are made the ranges are announced."""
 
@@ -352,8 +355,8 @@ class Threads(NamedTuple):
         if not threads:
             return cls(InCaller(), InCaller())
         return cls(
-            rows=ThreadPoolExecutor(threads, thread_name_prefix="maskstream", initializer=compute_alone),
-            batches=ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch"),
+            rows=ThreadPoolExecutor(threads, thread_name_prefix=_THREADS, initializer=compute_alone),
+            batches=ThreadPoolExecutor(1, thread_name_prefix=f"{_THREADS}-batch"),
         )
 
 
@@ -399,5 +402,7 @@ def batches_from_threads(
             for batch, joined in begun:
                 batch.cancel()
                 joined.cancel()
-            wait([rows for batch, _ in begun for rows in batch.rows])
-            wait([joined for _, joined in begun])
+            # Garbage is collected in any thread: one of these would wait for itself.
+            if not threading.current_thread().name.startswith(_THREADS):
+                wait([rows for batch, _ in begun for rows in batch.rows])
+                wait([joined for _, joined in begun])

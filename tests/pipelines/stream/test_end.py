@@ -1,10 +1,15 @@
 """What is alive when a script ends: no thread of a library, which could abort the process (docs/robustness.md)."""
 
+import gc
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from maskstream.pipelines import VideoClip, video_loader
+from maskstream.pipelines.stream.produce import BatchMaker
 
 SCRIPT = """
 import os, sys, threading
@@ -28,3 +33,31 @@ def test_a_loader_leaves_no_thread_but_those_that_the_interpreter_joins(split):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", SCRIPT, split], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "0 []\n")
+
+
+def test_a_thread_that_collects_an_iteration_of_its_own_does_not_wait_for_itself(split, monkeypatch):
+    """One that is garbage within a cycle ends in whatever thread collects it, also one that makes its rows."""
+    fill, filled, dropped = BatchMaker._fill_one, [], threading.Event()
+
+    def collecting(self, *given):
+        filled.append(given)
+        if len(filled) > 2:
+            dropped.wait(30)
+            gc.collect()
+        return fill(self, *given)
+
+    monkeypatch.setattr(BatchMaker, "_fill_one", collecting)
+    loader = video_loader(split, clip=VideoClip(frames=2, stride=1, size=32), batch_size=2, threads=1, device="cpu")
+    gc.disable()
+    try:
+        cycle = [loader.repeat()]
+        next(cycle[0])
+        cycle.append(cycle)
+        del cycle
+        dropped.set()
+        again = threading.Thread(target=lambda: next(loader.repeat()), daemon=True)
+        again.start()
+        again.join(60)
+        assert not again.is_alive()
+    finally:
+        gc.enable()

@@ -4,6 +4,7 @@ import io
 import json
 import os
 from fractions import Fraction
+from itertools import count as count_from
 
 import av
 import cv2
@@ -26,8 +27,10 @@ from maskstream.preprocess.source import Source, Span
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.stores.local_files import LOCK
 
 from ...flash_and_beep import flashes, onsets, write
+from ..versions.killed_forks import killed_fork
 from .folder_job import FAST, contents
 
 RATE = 25
@@ -322,6 +325,38 @@ def test_sounds_are_cut_at_pauses(tmp_path):
     film(tmp_path / "raw/d.mp4", [scene(0, 30)])
     with pytest.raises(DatasetError, match="cuts audio, but folder is video; leave --clips out"):
         run(tmp_path / "raw", tmp_path / "films", clips="silence")
+
+
+@pytest.mark.slow
+def test_pauses_are_the_same_in_parts_in_processes_and_after_kills(tmp_path):
+    """Parts look at files for each other; a run that is killed at any step goes on to the same bytes."""
+    rate, rng = 8000, np.random.default_rng(1)
+    (tmp_path / "raw").mkdir()
+    for number in range(5):
+        spans = [rng.normal(0, level, round(s * rate)) for s in rng.uniform(1, 4, 4) for level in (0.1, 0.0005)]
+        sf.write(tmp_path / f"raw/{number}.wav", np.concatenate(spans), rate)
+    (tmp_path / "raw/bad.wav").write_bytes((tmp_path / "raw/0.wav").read_bytes()[:30])
+    how = {"clips": "silence", "min_clip": 1, "as_is": True, "max_rejects": 0.5, "samples_per_shard": 3}
+
+    def cut(out, workers=0, **given):
+        return make_shards("audio-folder", tmp_path / "raw", tmp_path / out, workers=workers, **how, **given)
+
+    cut("one")
+    assert len(sources(tmp_path / "one/train")) > 12
+    for count in (1, 4):
+        for number in range(count, 0, -1):
+            cut(f"parts-{count}", part=(number, count))
+        cut(f"parts-{count}", finish=True)
+        assert contents(tmp_path / f"parts-{count}") == contents(tmp_path / "one")
+    cut("processes", workers=2)
+    assert contents(tmp_path / "processes") == contents(tmp_path / "one")
+    for kills in count_from(0):
+        assert kills < 60
+        if killed_fork(1 + kills // 2, lambda: cut("killed")) == 0:
+            break
+    assert kills >= 10
+    (tmp_path / "killed/train" / LOCK).unlink()  # a killed run leaves it
+    assert contents(tmp_path / "killed") == contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
