@@ -111,8 +111,10 @@ class Browser:
                 if wide := page.evaluate(_WIDE):
                     found.append(f"overflow at {width} px: {wide}")
                 found += [f"{line} ({width} px, {scheme})" for line in self._axe(page)]
-            page.set_viewport_size({"width": WIDTHS[0], "height": 900})
-            found += _keyboard(page, tabs) if tabs else []
+            for width in WIDTHS if tabs else ():
+                page.set_viewport_size({"width": width, "height": 900})
+                page.reload(wait_until="load")  # so that Tab begins at the top
+                found += [f"{line} ({width} px)" for line in _keyboard(page, tabs)]
         return list(dict.fromkeys(found))
 
     def _axe(self, page: Any) -> list[str]:

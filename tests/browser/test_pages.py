@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES, modality_of
+from maskstream.pages.curated import write_curated
 from maskstream.pages.figures.words import short_key
 from maskstream.pages.flow import flow_page
 from maskstream.pages.gallery import gallery_page, own_gallery
@@ -24,8 +25,11 @@ from maskstream.pages.report.compared import compare_runs
 from maskstream.pages.report.report import write_report
 from maskstream.pages.report.rollout_report import compare_rollouts
 from maskstream.pages.roar import roar_page
+from maskstream.preprocess.curate import curate
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
+from maskstream.preprocess.versions import remove
 from maskstream.shards.format import sample
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
 from maskstream.train import train
 from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Prompt, Question, Replied
@@ -36,7 +40,7 @@ from ..pipelines.every_modality import MODALITIES as EVERY
 from ..pipelines.every_modality import write_split
 from ..train.test_every_recipe import CUTS
 from ..with_new_checksum import renew_checksum
-from .look import PLANT, Browser, plays, url_of
+from .look import PLANT, WIDTHS, Browser, plays, url_of
 
 pytestmark = [pytest.mark.services, pytest.mark.filterwarnings("ignore::UserWarning")]
 
@@ -150,6 +154,38 @@ def test_the_gallery(browser: Browser, tmp_path: Path) -> None:
         link.focus()
         opened.keyboard.press("Enter")
         assert opened.evaluate("() => document.querySelector(location.hash).getBoundingClientRect().top") < 900
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
+def test_a_curation(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Thresholds, copies and leaks, each of which is reached from the contents by Tab and Enter."""
+    monkeypatch.setattr(sample, "KEY_PATTERN", re.compile(".*"))
+
+    def doubled(raw: Path) -> list[Sample]:
+        made = [*EVERY[name].samples(raw)]
+        half = len(made) // 2
+        twice = [("a", one) for one in made[:half]] + [("b", one) for one in made[: len(made) - half]]
+        return [replace(one, key=f"{PLANT} {again} {one.key}") for again, one in twice]
+
+    split = write_split(name, tmp_path / "split", doubled)
+    exam = write_split(name, tmp_path / "exam")
+    remove(exam, Manifest.load(exam).keys(range(4, len(Manifest.load(exam)))))
+    found = curate(split, keep="bytes>p20", copies=True, against=[exam], dry_run=True)
+    assert {*found.counts} == {"rule", "leak", "copy"}
+    url = url_of(write_curated(found, tmp_path / "curated.html"))
+    best = found.measures.manifest.key(int(found.measures.index[found.copies[0][0]]))
+    assert browser.faults(url, [short_key(best)]) == []
+    with browser.opened(url) as page:
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            sections = page.locator(".contents a").all()
+            assert len(sections) == 3
+            for link in sections:
+                page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0) }")
+                link.focus()
+                page.keyboard.press("Enter")
+                reached = "document.getElementById(decodeURIComponent(location.hash.slice(1)))"
+                assert page.evaluate(f"() => {reached}.getBoundingClientRect().top") < 900
 
 
 def test_rollouts(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
