@@ -50,7 +50,7 @@ CLIPS = ".clips"
 """The folder in OUT that has what was found."""
 KEPT = f"{CLIPS}/clip-"
 """How the names of the clips begin that are kept there."""
-SCENES, SILENCE = "scenes", "silence"
+SCENES, TRANSNET, SILENCE = "scenes", "transnetv2", "silence"
 STRETCH_S = 120.0
 """How much of a file a task compares, and how much of short files together."""
 _LOOKED_AT = 64
@@ -63,9 +63,10 @@ _MOST_BYTES = 1 << 26
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cutting:
-    """How files are cut. by: "scenes", "silence" (sounds, at their pauses), a number of seconds such as "10s", or the
-    path of a list with the columns path, start and end. min_s: a shorter clip is left out, by default one of less than
-    2 s, or than half of `by`. max_s: a longer scene, or sound between pauses, is cut into equal clips.
+    """How files are cut. by: "scenes", "transnetv2" (scenes as that network tells them), "silence" (sounds, at their
+    pauses), a number of seconds such as "10s", or the path of a list with the columns path, start and end. min_s: a
+    shorter clip is left out, by default one of less than 2 s, or than half of `by`. max_s: a longer scene, or sound
+    between pauses, is cut into equal clips.
     """
 
     by: str
@@ -85,8 +86,8 @@ class Cutting:
             )
         ):
             raise ValueError(
-                f"clips={self.by!r} is not 'scenes', 'silence', a number of seconds such as '10s', or a list (.csv, "
-                ".tsv, .jsonl, .parquet) with the columns path, start and end"
+                f"clips={self.by!r} is not 'scenes', 'transnetv2', 'silence', a number of seconds such as '10s', or a "
+                "list (.csv, .tsv, .jsonl, .parquet) with the columns path, start and end"
             )
         if self.every_s is not None and not 0.1 <= self.every_s <= 86400:
             raise ValueError(f"clips={self.by!r} must be from 0.1s to 86400s")
@@ -103,7 +104,7 @@ class Cutting:
     @property
     def is_found(self) -> bool:
         """Whether it is looked for in the files where clips begin."""
-        return self.by in (SCENES, SILENCE)
+        return self.by in (SCENES, TRANSNET, SILENCE)
 
     @property
     def every_s(self) -> float | None:
@@ -180,6 +181,7 @@ class ScanTask(CrashableTask):
     name: str
     parts: tuple[_Part, ...]
     is_look: bool
+    by: str
     modality: str
     output: Output
     keep: _Keep | None = None
@@ -255,7 +257,11 @@ def _scenes(path: Path, part: _Part, task: ScanTask) -> dict[str, Any]:
     """The scenes of a stretch, whose clips are kept: but of a file that was fetched, and of a stretch that ended a
     process, which may be the encoder's fault.
     """
-    if task.keep is None or path != part.source.path or part.unit in task.crashes.suspects:
+    if task.by == TRANSNET:
+        from .transnet import find_shots  # which imports torch
+
+        found = find_shots(path, part.begin_s, part.stop_s)
+    elif task.keep is None or path != part.source.path or part.unit in task.crashes.suspects:
         found = find_scenes(path, part.begin_s, part.stop_s)
     else:
         with encoding_scenes(path, task.keep.profile, _ClipFiles(task.keep, part.source)) as frames:
@@ -310,7 +316,7 @@ class Cutter:
         """The dataset with its clips as sources. A file that cannot be opened, or of which nothing can be decoded, is
         among its missing ones. Raises DatasetError for a modality that has no clips, and for a list of other files.
         """
-        legal = {SCENES: _VIDEO, SILENCE: ("audio",)}.get(self.clips.by, _TIMED)
+        legal = {SCENES: _VIDEO, TRANSNET: _VIDEO, SILENCE: ("audio",)}.get(self.clips.by, _TIMED)
         if raw.modality not in legal:
             raise DatasetError(
                 f"clips={self.clips.by!r} cuts {', '.join(legal)}, but {raw.name} is {raw.modality}; leave --clips out"
@@ -401,11 +407,13 @@ class Cutter:
         self, groups: Sequence[Sequence[_Part]], encoder: Encoder, files: RawFiles, *, is_look: bool
     ) -> list[tuple[_Part, dict[str, Any]]]:
         """What is found in each part; in a part of the job, its own tasks come first, then those of the next parts."""
+        shots = "shots" if self.clips.by == TRANSNET else "scenes"
         tasks = [
             ScanTask(
-                name=f"{CLIPS}/{'files' if is_look else 'scenes'}-{_digest(group)}.json",
+                name=f"{CLIPS}/{'files' if is_look else shots}-{_digest(group)}.json",
                 parts=tuple(group),
                 is_look=is_look,
+                by=self.clips.by,
                 modality=encoder.modality,
                 output=self.output,
                 keep=None if is_look else self._keep(encoder),

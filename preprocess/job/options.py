@@ -82,10 +82,10 @@ class JobOptions(RunOptions):
     they can be, with a reject that names each. max_rejects: the largest share of sources that may be rejected or
     missing. val: the share of the split train that becomes a split val, by the groups `val_by` ("source": a raw file
     and all of its samples; "sample"; "folder"; or a field of the sources) and the seed `val_seed` (see division.py).
-    clips: cut files into clips, at "scenes" or "silence", after so many seconds ("10s") or by a list; min_clip,
-    max_clip: their least and most seconds (`Cutting`). keep: the samples that are written (`curate.KeepRule`); the
-    others are listed in unkept.parquet. measure: gives the signals of each sample (`curate.Signals`), which become
-    columns of the manifest.
+    clips: cut files into clips, at "scenes", "transnetv2" or "silence", after so many seconds ("10s") or by a list;
+    min_clip, max_clip: their least and most seconds (`Cutting`). keep: the samples that are written
+    (`curate.KeepRule`); the others are listed in unkept.parquet. measure: gives the signals of each sample
+    (`curate.Signals`), which become columns of the manifest.
 
     The others edit the records of earlier runs, or which of them are this run's, before it writes what they lack:
 

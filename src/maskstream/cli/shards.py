@@ -138,8 +138,8 @@ ClipsBy = Annotated[
     typer.Option(
         "--clips",
         metavar="HOW",
-        help="Cut long files into clips: at scenes (videos), at silence (sounds), after so many seconds, such as 10s, "
-        "or by a list (.csv) with the columns path, start and end (docs/data.md).",
+        help="Cut long files into clips: at scenes or, by a network, transnetv2 (videos), at silence (sounds), after "
+        "so many seconds, such as 10s, or by a list (.csv) with the columns path, start and end (docs/data.md).",
         show_default=False,
     ),
 ]
