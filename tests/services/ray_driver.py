@@ -2,6 +2,7 @@
 
 python -m tests.services.ray_driver events ADDRESS KIND,KIND ...
 python -m tests.services.ray_driver shards ADDRESS N_NODES ROOT OUT
+python -m tests.services.ray_driver pauses ADDRESS ROOT OUT
 """
 
 import importlib
@@ -55,6 +56,17 @@ def shards(address, n_nodes, root, out):
     made(RayExecutor(), root, out, Clock())
 
 
+def pauses(address, root, out):
+    """Cut sounds at their pauses."""
+    ray.init(address=address, log_to_driver=False)
+    cut(RayExecutor(), root, out)
+
+
+def cut(executor, root, out):
+    """The job of sounds."""
+    return make_shards("audio-folder", root, out, clips="silence", min_clip=1, as_is=True, executor=executor)
+
+
 def made(executor, root, out, progress=None):
     """The job of the tests."""
     return make_shards(
@@ -71,4 +83,4 @@ def made(executor, root, out, progress=None):
 
 if __name__ == "__main__":
     do, *words = sys.argv[1:]
-    {"events": events, "shards": shards}[do](*words)
+    {"events": events, "shards": shards, "pauses": pauses}[do](*words)

@@ -9,8 +9,10 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile as sf
 
 from maskstream.preprocess import LocalExecutor
 from maskstream.shards.format.verify import verify
@@ -20,7 +22,7 @@ pytest.importorskip("ray", reason="Ray is not installed; `make test-services` in
 from ..attacks.shard_kills import contents
 from .poison_pictures import write_pictures
 from .ray_cluster import ENV, RayCluster, ray_cluster
-from .ray_driver import made
+from .ray_driver import cut, made
 
 pytestmark = pytest.mark.services
 
@@ -68,6 +70,18 @@ def test_events_blame_and_errors_are_those_of_a_local_run(cluster: RayCluster):
     assert [text in error[1] for text, error in zip(texts, errors, strict=True)] == [True] * 4
     assert "local_work.py" in errors[0][2][0]
     assert "on the node" in errors[0][2][-1]
+
+
+def test_sounds_are_cut_at_the_same_pauses(cluster: RayCluster, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "raw").mkdir()
+    for number in range(3):
+        spans = [rng.normal(0, level, round(s * 8000)) for s in rng.uniform(1, 3, 3) for level in (0.1, 0.0005)]
+        sf.write(tmp_path / f"raw/{number}.wav", np.concatenate(spans), 8000)
+    cut(LocalExecutor(workers=1), tmp_path / "raw", tmp_path / "local")
+    said(started(cluster, "tests.services.ray_driver", "pauses", cluster.address, tmp_path / "raw", tmp_path / "ray"))
+    assert len(contents(tmp_path / "local")) > 5
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
 def test_poison_costs_one_reject_each_and_the_rest_is_as_always(cluster: RayCluster, tmp_path: Path):
