@@ -8,8 +8,10 @@ import threading
 
 import pytest
 
-from maskstream.pipelines import VideoClip, video_loader
+from maskstream.pipelines import image_loader
 from maskstream.pipelines.stream.produce import BatchMaker
+
+from ..every_modality import write_split
 
 SCRIPT = """
 import os, sys, threading
@@ -35,7 +37,7 @@ def test_a_loader_leaves_no_thread_but_those_that_the_interpreter_joins(split):
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "0 []\n")
 
 
-def test_a_thread_that_collects_an_iteration_of_its_own_does_not_wait_for_itself(split, monkeypatch):
+def test_a_thread_that_collects_an_iteration_of_its_own_does_not_wait_for_itself(tmp_path, monkeypatch):
     """One that is garbage within a cycle ends in whatever thread collects it, also one that makes its rows."""
     fill, filled, dropped = BatchMaker._fill_one, [], threading.Event()
 
@@ -47,7 +49,8 @@ def test_a_thread_that_collects_an_iteration_of_its_own_does_not_wait_for_itself
         return fill(self, *given)
 
     monkeypatch.setattr(BatchMaker, "_fill_one", collecting)
-    loader = video_loader(split, clip=VideoClip(frames=2, stride=1, size=32), batch_size=2, threads=1, device="cpu")
+    split = write_split("image", tmp_path)
+    loader = image_loader(split, size=32, patch=8, batch_size=2, threads=1, device="cpu")
     gc.disable()
     try:
         cycle = [loader.repeat()]
@@ -59,5 +62,6 @@ def test_a_thread_that_collects_an_iteration_of_its_own_does_not_wait_for_itself
         again.start()
         again.join(60)
         assert not again.is_alive()
+        assert len(filled) > 2
     finally:
         gc.enable()
