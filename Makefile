@@ -52,7 +52,7 @@ $(VENV)/.done: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.done $(VENV)/.pip
 	@echo "installing what the tests and checks need"
-	@$(PIP) install -q --group dev -e '.[$(or $(EXTRA),gpu),archives,audio,curate,meshes,metaworld,notes,points,walks]' && touch $@
+	@$(PIP) install -q --group dev -e '.[$(or $(EXTRA),gpu),archives,audio,meshes,metaworld,notes,points,walks]' && touch $@
 
 $(VENV)/.services: $(VENV)/.dev tests/services/install.sh
 	@echo "installing the servers of the tests"
