@@ -141,7 +141,7 @@ PAPERS = (
     Paper(
         name="LeJEPA",
         kind="images, video",
-        recipes=("lejepa-base", "lejepa-tiny", "videolejepa-tiny"),
+        recipes=("lejepa-base", "videolejepa-tiny", "lejepa-tiny"),
         data="fashion-mnist",
     ),
     Paper(
