@@ -228,6 +228,7 @@ class Loader(Generic[BatchT]):
             BatchMaker(sampler=source.sampler, order=self.order, starts=starts), source.finish, self.device, settings
         )
         self._at_version = at_version
+        self._opened_for: tuple[object, ...] | None = None  # the split of the position that another version was for
         self._epoch, self._batch = 0, 0
         self._iteration, self._process = 0, os.getpid()
         self._stats = Stats()
@@ -261,9 +262,12 @@ class Loader(Generic[BatchT]):
         """
         if not isinstance(state, Mapping) or not {"epoch", "batch"} <= state.keys():
             raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; give that")
-        differs = any(state.get(name) != self._identity.get(name) for name in ("dataset", DATASET_VERSION))
-        if differs and self._at_version is not None and (other := self._at_version(state)) is not None:
-            self._become(other)
+        theirs, own = (tuple(one.get(name) for name in ("dataset", DATASET_VERSION)) for one in (state, self._identity))
+        if theirs not in (own, self._opened_for) and self._at_version is not None:
+            other = self._at_version(state)
+            if other is not None:
+                self._become(other)
+                self._opened_for = theirs
         position = self.order.position(0, 0)
         saved = {name: value for name, value in state.items() if name not in position}
         if wrong := differences(_compared(saved), _compared(self._identity)):

@@ -27,15 +27,15 @@ SMALL = {
 FEW = {"batch_size": 2, "device": "cpu"}
 STAGES = {
     "audio": {"read", "decode", "convert", "mask", "collate", "finish"},
-    "audiovisual": {"read", "decode", "convert", "flow", "mask", "collate", "finish"},
+    "audiovisual": {"read", "decode", "convert", "mask", "collate", "finish"},
     "image": {"read", "decode", "convert", "mask", "collate", "finish"},
     "image-text": {"read", "decode", "convert", "mask", "collate", "finish"},
     "mesh": {"read", "convert", "mask", "collate", "finish"},
     "points": {"read", "convert", "mask", "collate", "finish"},
     "pose": {"read", "convert", "mask", "collate", "finish"},
     "text": {"read", "convert", "mask", "collate", "finish"},
-    "trajectory": {"read", "decode", "convert", "flow", "mask", "collate", "finish"},
-    "video": {"read", "decode", "convert", "flow", "mask", "collate", "finish"},
+    "trajectory": {"read", "decode", "convert", "mask", "collate", "finish"},
+    "video": {"read", "decode", "convert", "mask", "collate", "finish"},
 }
 UNITS = {
     "audio": "sounds",
