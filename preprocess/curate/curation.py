@@ -36,8 +36,10 @@ Ints = npt.NDArray[np.int64]
 
 DISTANCES = (48, 16)
 """Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
-WINDOW_DISTANCE = 40
-"""Of the waves of a frame and those of a window of another: pictures of other scenes were 44 apart."""
+WINDOW_DISTANCES = (40, 28)
+"""Of the waves of a frame and those of a window of another: of clips, and where one of both samples is a picture, since
+few of many frames agree by chance.
+"""
 SHARE = 0.5
 """Samples are copies if this share of the frames of the one with fewer is found in the other, in the same order."""
 SPEEDS = (1.0, 1.1, 1 / 1.1, 1.25, 1 / 1.25, 1.5, 1 / 1.5, 2.0, 0.5)
@@ -397,8 +399,8 @@ def alike(own: Measures, theirs: Measures, *, mirrored: bool = False) -> Ints:
     Of measures beside themselves each pair comes once, the smaller place first.
     """
     itself = own is theirs
-    frames = [_frames(own.whole, theirs.whole), _cropped_frames(own.whole, theirs.windows)]
-    frames += [] if itself else [_cropped_frames(theirs.whole, own.windows)[:, ::-1]]
+    frames = [_frames(own.whole, theirs.whole), _cropped_frames(own, theirs)]
+    frames += [] if itself else [_cropped_frames(theirs, own)[:, ::-1]]
     frames += [_frames(own.whole, theirs.mirrored)] if mirrored else []
     frames += [_frames(own.mirrored, theirs.whole)] if mirrored and not itself else []
     pairs = np.concatenate([_pairs(own, theirs, one) for one in frames])
@@ -434,14 +436,15 @@ def _pairs(own: Measures, theirs: Measures, frames: Ints) -> Ints:
     return np.asarray(np.stack([a, b], 1)[most >= SHARE * fewer], np.int64)
 
 
-def _cropped_frames(whole: UInt8s, windows: UInt8s) -> Ints:
+def _cropped_frames(copies: Measures, others: Measures) -> Ints:
     """The pairs of frames, int64 (P, 2), of which the first is like a window of the second."""
     from .near import near
 
-    waves, found = np.ascontiguousarray(whole[:, :PART_BYTES]), [np.empty((0, 2), np.int64)]
-    for at in range(windows.shape[1]):
-        some = np.flatnonzero(windows[:, at].any(1))
-        pairs = near(waves, windows[some, at], WINDOW_DISTANCE)
+    distance = WINDOW_DISTANCES[any(len(one.whole) <= len(one) for one in (copies, others))]
+    waves, found = np.ascontiguousarray(copies.whole[:, :PART_BYTES]), [np.empty((0, 2), np.int64)]
+    for at in range(others.windows.shape[1]):
+        some = np.flatnonzero(others.windows[:, at].any(1))
+        pairs = near(waves, others.windows[some, at], distance)
         found.append(np.stack([pairs[:, 0], some[pairs[:, 1]]], 1))
     return np.unique(np.concatenate(found), axis=0)
 

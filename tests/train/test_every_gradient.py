@@ -22,8 +22,9 @@ CONTRASTS_BATCHES = {"avsiam", "diffmavil", "lejepa", "videolejepa"}
 DRAWS_BATCHES = {"ijepa", "salt", "vjepa2"}
 """Recipes whose blocks have one size in a batch, which each micro-batch draws anew."""
 
-OWN_DRAWS = {"mage": ("data.mask.ratio=0.75",), "mpm": ("data.mask.scope=view",)}
-"""Families that draw a ratio or a mask for a batch, so one for each micro-batch, and what gives samples their own."""
+OWN_DRAWS = {"mage": ("data.mask.ratio=0.75",), "mpm": ("data.mask.scope=view",), "native": ("data.balance=1",)}
+"""Families that draw a ratio or a mask for a batch, so one for each micro-batch, and what gives samples their own; and
+windows in which rows are shared out to the batches of a loader, which micro-batches are."""
 
 
 def own_draws(name):

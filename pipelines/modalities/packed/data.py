@@ -103,7 +103,8 @@ class PackedData(DataConfig[PackedBatch]):
     row_targets: the most targets of a row, None for any number. scaling: by how much the visible tokens of a sample may
     be changed so that its row is full, as a share of them; 0 leaves rows less full. Validation scales nothing. balance:
     at most so many batches are a window, in which the rows that cost most to decode share batches, so that no rank
-    waits for another; 1 leaves all rows in their order, as validation does.
+    waits for another; 1 leaves all rows in their order, as validation does. Batches are those of the loader: with
+    others, as when a training accumulates them, other rows share one.
 
     clip: the clips of videos, by default of 1 to 4 seconds, 8 frames a second, whose length is drawn. sound: the
     segments of sounds, which are as long as the sound, but no longer than `seconds`. seconds: the longest clips and
