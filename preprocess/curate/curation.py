@@ -36,9 +36,9 @@ Ints = npt.NDArray[np.int64]
 
 DISTANCES = (48, 16)
 """Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
-WINDOW_DISTANCES = (40, 28)
-"""Of the waves of a frame and those of a window of another: of clips, and where one of both samples is a picture, since
-few of many frames agree by chance.
+CLIP_WINDOW_DISTANCE, WINDOW_DISTANCE = 40, 28
+"""Of the waves of a frame and those of a window of another: among clips, of which half the frames do not agree by
+chance, and where one of both is a picture.
 """
 SHARE = 0.5
 """Samples are copies if this share of the frames of the one with fewer is found in the other, in the same order."""
@@ -129,11 +129,12 @@ def curate(
     `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, by default
     pixels, then the longer and the sharper one, then that of most bytes. mirrored: copies may be mirrored, and sounds a
     semitone higher or lower. scores: a table in Parquet of a `key` and numbers, such as what a model makes of samples,
-    which the rule and `best` name as signals. Of texts they also name languages, as
-    language_en (see `language_signals`). features: a table of a `key` and `features`, as `maskstream embed` writes
-    them, for `copies`: samples whose features have a cosine of at least `cosine` are copies too; each is compared with
-    each, so it takes the square of their number. What `shards --signals` wrote are signals too. For the others see
-    `measure`. Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample.
+    which the rule and `best` name as signals. Of texts they also name languages, as language_en (see
+    `language_signals`). features: a table of a `key` and `features`, as `maskstream embed` writes them, for `copies`:
+    samples whose features have a cosine of at least `cosine` are copies too; each is compared with each, so it takes
+    the square of their number. What `shards --signals` wrote are signals too. For the others see `measure`.
+
+    Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample.
     """
     if features is not None and not (copies and 0 < cosine <= 1):
         raise ValueError(f"features= are for copies=True and cosine= in (0, 1], got copies={copies}, cosine={cosine}")
@@ -440,7 +441,8 @@ def _cropped_frames(copies: Measures, others: Measures) -> Ints:
     """The pairs of frames, int64 (P, 2), of which the first is like a window of the second."""
     from .near import near
 
-    distance = WINDOW_DISTANCES[any(len(one.whole) <= len(one) for one in (copies, others))]
+    clips = all(len(one.whole) > len(one) for one in (copies, others))
+    distance = CLIP_WINDOW_DISTANCE if clips else WINDOW_DISTANCE
     waves, found = np.ascontiguousarray(copies.whole[:, :PART_BYTES]), [np.empty((0, 2), np.int64)]
     for at in range(others.windows.shape[1]):
         some = np.flatnonzero(others.windows[:, at].any(1))

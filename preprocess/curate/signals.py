@@ -38,7 +38,7 @@ class Signals:
 
     @property
     def version(self) -> object:
-        """Which numbers it gives; 2: saturation and entropy of a part of the pixels."""
+        """Which numbers it gives; 3: sharpness of luma averaged over whole pixels, saturation in 8 bits."""
         return {"version": 3, "languages": [*self.languages]} if self.languages else 3
 
     def of(self, members: Mapping[str, Member], pixels: UInt8s | None) -> dict[str, float]:

@@ -30,8 +30,8 @@ from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.kept import encoding_scenes, kept_video
 from maskstream.preprocess.encode.video.profile import VideoProfile
-from maskstream.preprocess.encode.video.scenes import SceneStart, can_seek, find_scenes
-from maskstream.preprocess.encode.video.source import open_video
+from maskstream.preprocess.encode.video.scenes import SceneStart, find_scenes
+from maskstream.preprocess.encode.video.source import can_seek, open_video
 from maskstream.preprocess.executors.base import Again, Executor, Report
 from maskstream.preprocess.raw.files import LOCAL, Hand, RawFiles
 from maskstream.preprocess.source import RejectError, Source, Span
@@ -408,6 +408,7 @@ class Cutter:
     ) -> list[tuple[_Part, dict[str, Any]]]:
         """What is found in each part; in a part of the job, its own tasks come first, then those of the next parts."""
         shots = "shots" if self.clips.by == TRANSNET else "scenes"
+        keep = None if is_look else self._keep(encoder)
         tasks = [
             ScanTask(
                 name=f"{CLIPS}/{'files' if is_look else shots}-{_digest(group)}.json",
@@ -416,7 +417,7 @@ class Cutter:
                 by=self.clips.by,
                 modality=encoder.modality,
                 output=self.output,
-                keep=None if is_look else self._keep(encoder),
+                keep=keep,
                 files=files,
                 limits=self.limits,
                 pauses_s=self.pauses_s,

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from maskstream.preprocess.encode.video.scenes import SceneStart, SceneStarts, can_seek
-from maskstream.preprocess.encode.video.source import open_video
+from maskstream.preprocess.encode.video.scenes import SceneStart, SceneStarts
+from maskstream.preprocess.encode.video.source import can_seek, open_video
 
 _WIDTH, _HEIGHT = 48, 27
 _SEEN, _JUDGED = 100, 50

@@ -38,7 +38,7 @@ from .notes import (
     shrunk,
 )
 from .restarts import restart_rule
-from .source import SEEKABLE, open_video, read_packets
+from .source import can_seek, open_video, read_packets
 
 CONTEXT_S = 2
 """So much before and behind a stretch is decoded too, so that neighbouring stretches see the same frames."""
@@ -144,11 +144,6 @@ def find_scenes(
         if frames is not None and stop_s is None and last_s is not None:
             frames.end(last_s, is_whole=reader.is_whole)
     return SceneStarts(tuple(starts), last_s)
-
-
-def can_seek(container: Any) -> bool:
-    """Whether a time is found in the container without reading all that is before it."""
-    return bool({*SEEKABLE} & {*container.format.name.split(",")})
 
 
 def _neighbours(pictures: Iterator[_Seen]) -> Iterator[tuple[list[_Seen], _Seen, list[_Seen]]]:

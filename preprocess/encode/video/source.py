@@ -333,8 +333,12 @@ def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> It
     raise RejectError("decode", f"has {n} frames, but the window is frames {window[0]} to {window[1]}")
 
 
-SEEKABLE = ("mov", "matroska")
-"""Containers in which a time is found without reading all that is before it."""
+_SEEKABLE = ("mov", "matroska")
+
+
+def can_seek(container: InputContainer) -> bool:
+    """Whether a time is found in the container without reading all that is before it."""
+    return not {*_SEEKABLE}.isdisjoint(container.format.name.split(","))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -396,7 +400,7 @@ def found_part(
     path: Path, container: InputContainer, stream: VideoStream, span: Span, damage: Damage = "reject", *, seeks: bool
 ) -> Part | None:
     """The same of an open file, which is newly opened unless it `seeks`."""
-    if seeks and not (span.start_s and set(SEEKABLE) & {*container.format.name.split(",")}):
+    if seeks and not (span.start_s and can_seek(container)):
         return None
     unit, origin = stream.time_base or Fraction(1, av.time_base), Fraction(container.start_time or 0, av.time_base)
     begin = ceil((origin + Fraction(span.start_s) - ROUNDING_S) / unit)
