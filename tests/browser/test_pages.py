@@ -38,6 +38,8 @@ from maskstream.train.papers.roar.roar import RoarCurve, RoarResult
 from ..pages.pages import made_up_media
 from ..pipelines.every_modality import MODALITIES as EVERY
 from ..pipelines.every_modality import write_split
+from ..pipelines.modalities.packed.small_kinds import video_sample
+from ..pipelines.small_media import SAMPLES
 from ..train.test_every_recipe import CUTS
 from ..with_new_checksum import renew_checksum
 from .look import PLANT, WIDTHS, Browser, plays, url_of
@@ -161,14 +163,17 @@ def test_a_curation(browser: Browser, tmp_path: Path, monkeypatch: pytest.Monkey
     """Thresholds, copies and leaks, each of which is reached from the contents by Tab and Enter."""
     monkeypatch.setattr(sample, "KEY_PATTERN", re.compile(".*"))
 
+    def different(raw: Path) -> list[Sample]:
+        return [video_sample(raw, i) for i in range(SAMPLES)] if name == "video" else EVERY[name].samples(raw)
+
     def doubled(raw: Path) -> list[Sample]:
-        made = [*EVERY[name].samples(raw)]
+        made = different(raw)
         half = len(made) // 2
         twice = [("a", one) for one in made[:half]] + [("b", one) for one in made[: len(made) - half]]
         return [replace(one, key=f"{PLANT} {again} {one.key}") for again, one in twice]
 
     split = write_split(name, tmp_path / "split", doubled)
-    exam = write_split(name, tmp_path / "exam")
+    exam = write_split(name, tmp_path / "exam", different)
     remove(exam, Manifest.load(exam).keys(range(4, len(Manifest.load(exam)))))
     found = curate(split, keep="bytes>p20", copies=True, against=[exam], dry_run=True)
     assert {*found.counts} == {"rule", "leak", "copy"}
