@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from maskstream.cli import app
-from maskstream.cli.runs import held_out
+from maskstream.cli.measured import held_out
 from maskstream.modalities import modality_of
 from maskstream.pages.report.drawn import make_sections
 from maskstream.shards.errors import ShardError

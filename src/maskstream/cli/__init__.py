@@ -24,9 +24,10 @@ from maskstream.shards.printable import PrintableFormatter
 
 from .catalogue import datasets, info, masks, recipes
 from .look import bench, doctor, flow, gallery, preview
+from .measured import evaluate, probe
 from .options import DataCommand
 from .papers import generate, kbvqa, meshmask, moved, papers, roar
-from .runs import demo, embed, evaluate, export, finetune, probe, replay, report
+from .runs import demo, embed, export, finetune, replay, report
 from .shards import shards
 from .splits import append, card, curate, erase, fetch, index, inspect, merge, remove, split, verify
 from .targets import targets

@@ -232,7 +232,7 @@ def _compare_masks(
     from maskstream.train.core.run_folder import run_recipe
     from maskstream.train.evaluate.unseen import splits_trained_on
 
-    from .runs import compared_runs
+    from .measured import compared_runs
 
     if runs and (names or len(runs) < len(places)):
         raise ValueError(f"got runs ({', '.join(map(str, runs))}) and also masks or splits; compare one or the other")

@@ -1,4 +1,4 @@
-"""Commands about runs: `maskstream evaluate`, `finetune`, `probe`, `report`, and `demo`, which makes one."""
+"""Commands about runs: `maskstream finetune`, `export`, `embed`, `report`, `replay`, and `demo`, which makes one."""
 
 from __future__ import annotations
 
@@ -6,67 +6,17 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from maskstream.shards.named import nearest
 
+from .measured import SameSplit
 from .terminal import INTERRUPTED, Device, Json, say, show, tabulate, tell
-
-if TYPE_CHECKING:
-    from maskstream.train.evaluate.probe import ProbeResult
-    from maskstream.train.evaluations import RunEvaluation
-
-
-SameSplit = Annotated[
-    bool,
-    typer.Option("--same-split", help="Measure on samples that were trained on too, which else are refused."),
-]
-
-
-def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/demo.", show_default=False)],
-    data: Annotated[
-        str, typer.Option(help="The split that is measured, preferably for validation.", show_default=False)
-    ],
-    again: Annotated[bool, typer.Option("--again", help="Measure also what evaluation.json has already.")] = False,
-    same_split: SameSplit = False,
-    as_json: Json = False,
-) -> None:
-    """Measure what runs reach on a split, beside predictions that need no training (docs/training.md#evaluate).
-
-    The numbers are kept in RUN/evaluation.json; `report` writes the same there. Several runs are compared.
-    """
-    from maskstream.shards.format.manifest import Manifest
-    from maskstream.train.evaluations import evaluate_run
-
-    split = Manifest.load(data)
-    found = [evaluate_run(run, split, again=again, same_split=same_split) for run in runs]
-    lines = tabulate_scores([str(run) for run in runs], found, compared_runs(runs) if len(runs) > 1 else None)
-    tell({"evaluations": [one.to_dict() for one in found]}, lines, as_json)
-
-
-def tabulate_scores(
-    names: Sequence[str], found: Sequence[RunEvaluation], differing: Mapping[str, Sequence[str]] | None = None
-) -> list[str]:
-    """The lines of a table: what differs among the runs, and under each score those of its baselines, in a column for
-    each run.
-    """
-    from maskstream.pages.report.evaluated import Cells, number, score_name
-
-    cells = Cells(len(found))
-    for column, one in enumerate(found):
-        for score in one.scores:
-            for name, value in {"": score.value, **score.baselines}.items():
-                cells.put(score_name(score), name, column, number(value, score.unit))
-        for name, value in one.notes.items():
-            cells.put(name, "", column, number(value, ""))
-    steps = [f"step {one.step}" for one in found]
-    return tabulate(names, [*(differing or {}).items(), ("", steps), *cells.rows()])
 
 
 def finetune(
@@ -229,134 +179,6 @@ def embed(
     named = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     facts = {"files": files, "samples": done.samples, "width": done.width, "skipped": done.skipped}
     tell(facts, [f"wrote {done.samples:,} features of {done.width} numbers to {named}"], as_json)
-
-
-def probe(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Folders of runs: seeds of one recipe, or of several recipes that are compared.", show_default=False
-        ),
-    ],
-    data: Annotated[str, typer.Option(help="The labelled split that probes are trained on.", show_default=False)],
-    test: Annotated[str, typer.Option(help="The labelled split that they are tested on.", show_default=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The JSON file [default: probe.json in the first run of each recipe]", show_default=False),
-    ] = None,
-    probes: Annotated[
-        str, typer.Option(help="The probes, with commas between: knn10, knn20, linear, attentive.")
-    ] = "knn10,knn20,linear,attentive",
-    seeds: Annotated[int, typer.Option(min=1, help="How many untrained encoders are compared.")] = 3,
-    samples: Annotated[int, typer.Option(min=1, help="The most samples of each split.")] = 10_000,
-    device: Device = "auto",
-    same_split: SameSplit = False,
-    as_json: Json = False,
-) -> None:
-    """Measure what can be read from the frozen features that runs give of labelled samples.
-
-    It compares them with untrained encoders of the same recipe and with raw inputs (docs/probes.md). Runs of one recipe
-    are its seeds. Runs of several recipes, such as with different masks, are compared: a column for each recipe, below
-    what differs. An encoder sees whole samples, so the masks of training do not matter here.
-    """
-    from maskstream.pipelines.stream.topology import resolved_device
-    from maskstream.train.evaluate.probe import PROBE, compare_probes
-
-    found = compare_probes(
-        runs,
-        data,
-        test,
-        probes=[name.strip() for name in probes.split(",") if name.strip()],
-        seeds=seeds,
-        samples=samples,
-        device=resolved_device(device),
-        same_split=same_split,
-    )
-    first = next(iter(found.values()))
-    differing = compared_runs([some[0] for some in found])
-    together = first.to_dict()
-    if len(found) > 1:
-        told = [{"runs": list(map(str, some)), **result.to_dict()} for some, result in found.items()]
-        together = {"differs": differing, "probes": told}
-    each = {some[0] / PROBE: result.to_dict() for some, result in found.items()} if out is None else {out: together}
-    for path, content in each.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n")
-    table = tabulate_probes(first) if len(found) == 1 else tabulate_compared(found, differing)
-    tell(together, chain(table, held_out(runs), [f"wrote {path}" for path in each]), as_json)
-
-
-def compared_runs(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """What differs among the recipes of runs: by setting, its value in each."""
-    from maskstream.shards.config import compare
-    from maskstream.train.core.run_folder import run_recipe
-
-    return compare([run_recipe(run).to_dict(identity=True) for run in runs])
-
-
-def held_out(runs: Sequence[Path]) -> Iterator[str]:
-    """What the runs reach on held-out samples, a line each, of what their evaluation.json has."""
-    from maskstream.pages.report.evaluated import margin, number, score_name
-    from maskstream.train.evaluations import kept_evaluations
-
-    for run in runs:
-        for one in kept_evaluations(run):
-            score = one.scores[0]
-            beside = f", {margin(score)}" if score.baselines else ""
-            value = number(score.value, score.unit)
-            yield f"{run} on {one.data.location}: {score_name(score)} {value}{beside}"
-
-
-def tabulate_probes(result: ProbeResult) -> list[str]:
-    """The lines of a table: a row per kind of encoder, a column per probe, each with its mean and spread."""
-    names = list(dict.fromkeys(one.probe for one in result.reached))
-    kinds = list(dict.fromkeys(one.encoder for one in result.reached))
-    width = max(map(len, ["majority", "margin", *kinds]))
-
-    def row(head: str, cells: list[str]) -> str:
-        return "  ".join([head.ljust(width), *(cell.rjust(15) for cell in cells)]).rstrip()
-
-    lines = [
-        f"{result.recipe}: {result.metric} on {result.test} samples of {result.classes} classes, probes trained on "
-        f"{result.train}; mean and (largest - smallest) over seeds",
-        row("", names),
-    ]
-    for kind in kinds:
-        found = [result.of(kind, name) for name in names]
-        lines.append(row(kind, ["" if one is None else f"{one.mean:.3f} ({one.spread:.3f})" for one in found]))
-    margins = [result.margin(name) for name in names]
-    lines.append(row("margin", ["" if one is None else f"{one[0]:+.3f} ({one[1]:.3f})" for one in margins]))
-    lines.append(row("majority", [f"{result.majority:.3f}"]))
-    return lines
-
-
-def tabulate_compared(
-    found: Mapping[tuple[Path, ...], ProbeResult], differing: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """The lines of a table: a column for the runs of each recipe, below what differs among these."""
-    from maskstream.train.evaluate.probe import TRAINED
-
-    results = list(found.values())
-    first, rows = results[0], [(setting, values) for setting, values in differing.items()]
-    rows.append(("seeds", [", ".join(map(str, one.seeds[TRAINED])) for one in results]))
-    for name in dict.fromkeys(one.probe for one in first.reached):
-        rows.append((f"{name} probe", [""] * len(results)))
-        for kind in dict.fromkeys(one.encoder for result in results for one in result.reached):
-            cells = [result.of(kind, name) for result in results]
-            if any(cells):
-                rows.append(
-                    (f"  {kind}", ["" if one is None else f"{one.mean:.3f} ({one.spread:.3f})" for one in cells])
-                )
-        margins = [result.margin(name) for result in results]
-        if any(margins):
-            rows.append(("  margin", ["" if one is None else f"{one[0]:+.3f} ({one[1]:.3f})" for one in margins]))
-    rows.append(("majority", [f"{result.majority:.3f}" for result in results]))
-    names = [f"{some[0]}{f' and {len(some) - 1} more' if len(some) > 1 else ''}" for some in found]
-    return [
-        f"{first.metric} on {first.test} samples of {first.classes} classes, probes trained on {first.train}; mean and "
-        "(largest - smallest) over seeds",
-        *tabulate(names, rows),
-    ]
 
 
 def report(
