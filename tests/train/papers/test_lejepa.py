@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.pipelines.masks import MaskBatch, Padded, TargetBlocks
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.train.papers.jepa.lejepa import LeJepaConfig, epps_pulley
@@ -86,10 +87,28 @@ def test_the_loss_is_the_distance_of_views_and_sigreg(family, media):
     assert found.loss().item() == pytest.approx(0.9 * near + 0.1 * sigreg, rel=1e-6)
 
 
+@pytest.mark.parametrize(("family", "media"), [("lejepa", pictures), ("videolejepa", clips)])
+def test_a_view_with_a_mask_is_its_visible_tokens(family, media):
+    model, batch = chosen_recipe(f"{family}-tiny", CUTS[family]).build().double().eval(), media()
+    (grid,) = model.grids.values()
+    order = torch.from_numpy(RNG.permuted(np.tile(np.arange(grid.size), (8, 1)), axis=1))
+    visible, target = order[:, :5].sort().values, order[:, 5:].sort().values
+    hidden = torch.ones(8, grid.size, dtype=torch.bool).scatter(1, visible, value=False)
+    mask = MaskBatch(grid=grid, masked=hidden, visible=visible, target=target, weight=torch.ones(target.shape))
+    with torch.no_grad():
+        inputs = model.token_inputs(batch).double()
+        rows = [model.encoder(one[None, at], at[None]).mean(dim=1) for one, at in zip(inputs, visible, strict=True)]
+        masked = replace(batch, mask=mask)
+        torch.testing.assert_close(model.embeddings(masked), model.projector(torch.cat(rows)).reshape(4, 2, 8))
+        torch.testing.assert_close(model.features(masked), model.features(batch), msg="a probe reads all tokens")
+
+
 def test_what_does_not_fit_is_refused():
     recipe = chosen_recipe("lejepa-tiny", CUTS["lejepa"])
     with pytest.raises(ValueError, match=r"model.views=2 of a sample are compared, got data.views=1"):
         recipe.model.check(replace(recipe.data, views=1))
+    with pytest.raises(ValueError, match="take a mask with an exact count"):
+        recipe.model.check(replace(recipe.data, mask=Padded(mask=TargetBlocks())))
     with pytest.raises(ValueError, match="between 0 and 1, got 1"):
         LeJepaConfig(share=1)
     with pytest.raises(ValueError, match="2 or more, got views=1"):

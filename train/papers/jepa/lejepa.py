@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from maskstream.pipelines.masks import Padded
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
@@ -25,6 +27,7 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.distributed import world_size
 from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, widen
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
+from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import TokenKind
 from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, VideoTokens
 from maskstream.train.nn.objectives import rows_of_all_ranks
@@ -53,7 +56,7 @@ class LeJepaSizes(ModelConfig[BatchT]):
 
     hidden: the width of the projector's two hidden layers. embedding: that of what it makes. slices: how many random
     directions a step takes. share: that of SIGReg in the loss; the rest is the distance of views. views: how many of a
-    sample are compared. eps: of all layer norms.
+    sample are compared; where the data have a mask, a view is its visible tokens. eps: of all layer norms.
     """
 
     width: int = 768
@@ -80,7 +83,9 @@ class LeJepaSizes(ModelConfig[BatchT]):
         """The `TokenKind` module for the data's grid."""
 
     def check(self, data: DataConfig[BatchT]) -> None:
-        """ValueError for data with another number of views."""
+        """ValueError for data with another number of views, or whose views differ in how many tokens they show."""
+        if isinstance(mask := getattr(data, "mask", None), Padded):
+            raise ValueError(f"views show equally many tokens, and {mask} pads them; take a mask with an exact count")
         if (views := getattr(data, "views", 1)) != self.views:
             raise ValueError(f"model.views={self.views} of a sample are compared, got data.views={views}; set both")
 
@@ -149,11 +154,18 @@ class LeJepa(Model[BatchT]):
 
     def embeddings(self, batch: BatchT) -> Tensor:
         """What the projector makes of the views of each sample, float32 (B, V, P); in training of all ranks."""
-        rows = self.features(batch)
+        masked = isinstance(batch, ImageBatch | VideoBatch | AudioBatch) and batch.mask is not None
+        rows = self._visible_features(batch) if masked else self.features(batch)
         if self.training and world_size() > 1:
             rows = rows_of_all_ranks(rows)
         made = widen(self.projector(rows))
         return made.reshape(-1, self.config.views, made.shape[1])
+
+    def _visible_features(self, batch: BatchT) -> Tensor:
+        """The mean of what the encoder makes of the visible tokens of each view, float32 (B * V, D)."""
+        data, mask = self.tokens.of(batch)
+        inputs = self.tokens.inputs(gather_tokens(self.tokens.split(data), mask.visible))
+        return widen(cast(Tensor, self.encoder(inputs, mask.visible))).mean(dim=1)
 
     def sigreg(self, found: Tensor) -> Tensor:
         """The mean of the statistic over views and random directions, of embeddings (B, V, P)."""
