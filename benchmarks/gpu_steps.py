@@ -48,10 +48,10 @@ from maskstream.pipelines.modalities.audio.dali import mel_graph
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.rows import RowSampler
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video.clip_plan import read_clip
 from maskstream.pipelines.modalities.video.dali import clip_graph
 from maskstream.pipelines.modalities.video.data import HARDWARE
 from maskstream.pipelines.modalities.video.packing import PackedRowMaker
-from maskstream.pipelines.modalities.video.rows import read_clip
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest

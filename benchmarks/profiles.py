@@ -41,7 +41,7 @@ from maskstream.pipelines.flow import Codec, Dis, codec_flow
 from maskstream.pipelines.flow.codec import trail
 from maskstream.pipelines.flow.source import DecodedClip
 from maskstream.pipelines.modalities.video.clip import VideoClip
-from maskstream.pipelines.modalities.video.rows import ClipBytes, clip_ranges
+from maskstream.pipelines.modalities.video.clip_plan import ClipBytes, clip_ranges
 from maskstream.preprocess.encode.video.convert import Converter
 from maskstream.preprocess.encode.video.fragments import parsed_output, video_index
 from maskstream.preprocess.encode.video.profile import PROFILES, VideoProfile

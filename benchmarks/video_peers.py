@@ -31,8 +31,8 @@ from maskstream.pipelines.augment import Crop, MultiScaleCrop
 from maskstream.pipelines.decode.cpu import wanted_packets, wanted_pts
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.modalities.video.clip_plan import read_clip
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.rows import read_clip
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest

@@ -9,7 +9,7 @@ from maskstream.preprocess.encode.limits import Limits
 from maskstream.preprocess.encode.video.profile import VideoProfile
 from maskstream.preprocess.executors.base import Executor
 
-from .clips import Cutting
+from .cutting import Cutting
 from .judge import PAUSES_S
 from .plan import JobPart, Keep, Measure
 from .progress import Progress

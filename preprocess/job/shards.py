@@ -46,12 +46,14 @@ from maskstream.shards.reach import Reach, stays_inside
 from maskstream.shards.stores.output import Location, output_at, within
 from maskstream.shards.stores.url import is_url
 
-from .clips import CLIPS, Cut, Cutter, Cutting, clips_settings, forget_kept
+from .clips import Cut, Cutter
+from .cutting import Cutting, clips_settings
 from .ledger import run_splits
 from .options import JobOptions, JobSettings
 from .plan import JobPart, default_samples_per_shard, job_settings, plan
 from .progress import Progress
 from .report import ARCHIVE
+from .scan import CLIPS, forget_kept
 from .split import SplitJob
 from .task import write_task
 

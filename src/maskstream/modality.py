@@ -11,8 +11,7 @@ from .pages.figures.figures import Figures
 from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
 from .pipelines.masks.core import maps_of, needed_cues
 from .pipelines.modalities.data import DataConfig
-from .pipelines.modalities.video.clip import VideoClip, aligned
-from .pipelines.modalities.video.rows import short_videos
+from .pipelines.modalities.video.clip import VideoClip, aligned, short_videos
 from .preprocess.encode.encoder import Encoder
 from .shards.config import with_set
 from .shards.format.manifest import Manifest, SplitLocation

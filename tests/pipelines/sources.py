@@ -7,8 +7,8 @@ from typing import Any
 from maskstream.pipelines.modalities.rows import RowSampler, RowSource
 from maskstream.pipelines.modalities.split import Split, open_split
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.clip_plan import ClipPlan
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.rows import ClipPlan
 
 SETTINGS = tuple(f.name for f in fields(VideoData))
 

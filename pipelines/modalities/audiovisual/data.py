@@ -29,10 +29,18 @@ from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.split import Options, Split
-from maskstream.pipelines.modalities.video.clip import CHANGING, VideoClip, aligned, check_length
+from maskstream.pipelines.modalities.video.clip import (
+    CHANGING,
+    VideoClip,
+    aligned,
+    check_length,
+    check_one_clock,
+    short_videos,
+    without_short,
+)
 from maskstream.pipelines.modalities.video.energy import check_energy
 from maskstream.pipelines.modalities.video.flow import CUES, flow_source
-from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY

@@ -22,7 +22,9 @@ from maskstream.pipelines.modalities.audio.rows import CUES as SOUND_CUES
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
-from maskstream.pipelines.modalities.video.rows import AroundClip, ClipPlan, ClipRowMaker, Int64s, join_flow
+from maskstream.pipelines.modalities.video.clip import Int64s
+from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan, join_flow
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError

@@ -15,16 +15,9 @@ from maskstream.pipelines.masks import Cues, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan, clip_ranges, indexed_video, read_clip
 from maskstream.pipelines.modalities.video.energy import stored_energy
-from maskstream.pipelines.modalities.video.rows import (
-    AroundClip,
-    ClipPlan,
-    clip_ranges,
-    flow_of,
-    indexed_video,
-    on_chroma_grid,
-    read_clip,
-)
+from maskstream.pipelines.modalities.video.rows import flow_of, on_chroma_grid
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED, GopNotes

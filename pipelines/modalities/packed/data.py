@@ -18,10 +18,9 @@ from maskstream.pipelines.modalities.fields import FieldReader, Fields
 from maskstream.pipelines.modalities.image.data import image_components
 from maskstream.pipelines.modalities.split import Options, Split, open_split
 from maskstream.pipelines.modalities.video.cameras import rates
-from maskstream.pipelines.modalities.video.clip import VideoClip, aligned
+from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_one_clock, short_videos, without_short
 from maskstream.pipelines.modalities.video.energy import check_energy
 from maskstream.pipelines.modalities.video.flow import flow_source
-from maskstream.pipelines.modalities.video.rows import check_one_clock, short_videos, without_short
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import Weight
 from maskstream.pipelines.stream.row_mix import RowMix, RowPart, Unit

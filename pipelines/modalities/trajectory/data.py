@@ -15,8 +15,16 @@ from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.split import Options, Split
-from maskstream.pipelines.modalities.video.clip import CHANGING, VideoClip, aligned, check_length
-from maskstream.pipelines.modalities.video.rows import ClipRowMaker, check_one_clock, short_videos, without_short
+from maskstream.pipelines.modalities.video.clip import (
+    CHANGING,
+    VideoClip,
+    aligned,
+    check_length,
+    check_one_clock,
+    short_videos,
+    without_short,
+)
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest

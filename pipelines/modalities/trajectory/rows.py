@@ -10,7 +10,9 @@ from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.masks import Cues
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
-from maskstream.pipelines.modalities.video.rows import AroundClip, ClipPlan, ClipRowMaker, Int64s
+from maskstream.pipelines.modalities.video.clip import Int64s
+from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint

@@ -22,7 +22,9 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.video_index import VideoIndex
 
 from .batch import VideoBatch
-from .rows import Bools, ClipPlan, ClipRowMaker, Int64s
+from .clip import Bools, Int64s
+from .clip_plan import ClipPlan
+from .rows import ClipRowMaker
 
 log = logging.getLogger(__name__)
 

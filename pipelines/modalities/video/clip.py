@@ -1,18 +1,24 @@
-"""The config of a clip: its frames, their stride and their size."""
+"""The config of a clip: its frames, their stride and their size; and the samples whose video is too short for it."""
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.pipelines.modalities.split import Split
 from maskstream.shards.config import Config, check_types
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 from maskstream.shards.named import nearest
 
+log = logging.getLogger(__name__)
+
 Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 CHANGING = ("clip.frames", "clip.size", "clip.stride", "clip.fps", "clip.seconds")
 """What may change of the clips of a data config over a run."""
@@ -194,3 +200,49 @@ def aligned(clip: VideoClip, profile: str) -> VideoClip:
         return clip
     anchored = profile in ANCHORED and (clip.is_timed or clip.stride % ANCHOR_STRIDE == 0)
     return replace(clip, align=ANCHOR_STRIDE if anchored else 1)
+
+
+def short_videos(manifest: Manifest, component: str, clip: VideoClip, ahead: Int64s | None = None) -> Bools:
+    """Which samples have a video with too few frames for the clip, by the manifest alone: bool (N,). Removed samples
+    have none.
+
+    ahead: int64 (N,), frames of each video that must follow the clip.
+    """
+    video = manifest.component(component)
+    n_frames = video.facts["n_frames"].astype(np.int64) - (0 if ahead is None else ahead)
+    short: Bools = video.present & clip.too_long(n_frames, video.facts["fps"].astype(np.float64))
+    short[manifest.removed] = False
+    return short
+
+
+def without_short(split: Split, component: str, clip: VideoClip, short_of: Callable[[Manifest], Bools]) -> Split:
+    """The split without the samples whose video is too short for the clip, where the clip skips these.
+
+    short_of: which samples these are, bool (N,). Raises ValueError where the clip makes such samples an error, or where
+    all are too short.
+    """
+    if clip.short not in ("skip", "error"):
+        return split
+    manifest = split.manifest
+    short, n_frames = short_of(manifest), manifest.component(component).facts["n_frames"]
+    if not short.any():
+        return split
+    shortest = int(np.argmin(np.where(short, n_frames, np.iinfo(np.int64).max)))
+    told = (
+        f"{short.sum()} of {len(short)} videos of {manifest.location} are shorter than the clip ({clip.frames} frames, "
+        f"{clip.spacing}), the shortest {manifest.key(shortest)!r} with {n_frames[shortest]} frames"
+    )
+    if clip.short == "error":
+        raise ValueError(f"{told}; give a shorter clip, or short='repeat', 'loop' or 'skip' (--set clip.short=skip)")
+    if short.all():
+        raise ValueError(f"{told}, so short='skip' leaves none; give a shorter clip, or short='repeat' or 'loop'")
+    log.warning("%s; they are left out (short='skip'): an epoch has %d samples", told, (~short).sum())
+    return replace(split, kept=np.flatnonzero(~short) if split.kept is None else split.kept[~short[split.kept]])
+
+
+def check_one_clock(clip: VideoClip, what: str) -> None:
+    """Raise ValueError for a clip that loops. what: what lies beside it on the same clock."""
+    if clip.short == "loop":
+        raise ValueError(
+            f"VideoClip(short='loop') goes back in time, and {what} do not; legal here are 'repeat', 'skip' and 'error'"
+        )

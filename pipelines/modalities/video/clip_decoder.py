@@ -32,8 +32,9 @@ from maskstream.shards.media.local_media import MediaError, regular_size
 
 from .batch import VideoBatch
 from .clip import VideoClip
+from .clip_plan import ClipPlan
 from .data import ClipSettings, VideoData
-from .rows import ClipPlan, ClipRowMaker
+from .rows import ClipRowMaker
 
 VideoFile = bytes | bytearray | memoryview | str | Path | BinaryIO
 """The bytes of a video file, its path, or a binary file that can seek."""

@@ -30,8 +30,8 @@ from maskstream.pipelines.stream.topology import compute_alone, cores_of_rank
 from maskstream.shards.errors import SampleError
 
 from .batch import PlaneBatch, VideoBatch
+from .clip_plan import ClipPlan
 from .packing import EncodedBatch, EncodedClip, Refusal
-from .rows import ClipPlan
 from .yuv import planes_to_rgb
 
 log = logging.getLogger(__name__)

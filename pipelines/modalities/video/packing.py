@@ -45,7 +45,8 @@ from maskstream.shards.media.mp4 import Int64Array, Packets, boxes, read_header
 from maskstream.shards.stores.base import Range
 
 from .batch import PlaneBatch, VideoBatch
-from .rows import AroundClip, ClipBytes, ClipPlan, ClipRowMaker
+from .clip_plan import AroundClip, ClipBytes, ClipPlan
+from .rows import ClipRowMaker
 
 LOOK = 16
 """The side of the grid of pixels by which frames are compared."""

@@ -1,8 +1,7 @@
-"""Rows of clips: draws clips, finds and reads the bytes of their GOPs, decodes, crops, and makes flow."""
+"""Rows of clips: plans and reads clips, decodes and crops them, and makes flow, tokens and cues of masks."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import (
     PIXELS_VERSION,
     CodedFrames,
-    CropPlanes,
     DecodedFrames,
     UInt8Array,
     crop_planes,
@@ -25,11 +23,10 @@ from maskstream.pipelines.decode.cpu import (
     find_coded,
     to_rgb,
     to_tokens,
-    wanted_pts,
 )
-from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
-from maskstream.pipelines.flow.base import Flow, with_cuts
-from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
+from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow
+from maskstream.pipelines.flow.base import with_cuts
+from maskstream.pipelines.masks import Cues, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import (
     Draws,
@@ -45,144 +42,18 @@ from maskstream.pipelines.modalities.rows import (
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.errors import DataError
-from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.media.gop_notes import GopNotes, gop_notes
-from maskstream.shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
-from maskstream.shards.media.video_index import RECORD, VideoIndex, locate_records, packets_name, read_table
-from maskstream.shards.members.video import table_problems
-from maskstream.shards.stores.base import Range, Store
+from maskstream.shards.media.gop_notes import GopNotes
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.stores.base import Range
 
 from .batch import TOKEN_OUTPUTS, PlaneBatch, TokenRoom, VideoBatch, ViewTokens, chosen_tokens
-from .clip import VideoClip
+from .clip import Int64s, VideoClip
+from .clip_plan import ClipBytes, ClipPlan, ForTokens, clip_ranges, indexed_video, join_flow, read_clip
 from .energy import stored_energy
 from .flow import FLOW_CUES
 from .yuv import Output
 
 KERNELS = ("maskstream.pipelines.decode.packets", "maskstream.pipelines.decode.pixels")
-
-log = logging.getLogger(__name__)
-
-Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClipBytes:
-    """The header and the fragments that hold a clip; `first_frame` is the number of their first frame.
-
-    The fragments have `whole` bytes, and `fragments` may end with the last packet needed. header_known: whether the
-    header is the manifest's, so it was not read. In foreign tars, `fragments` is a stretch of the member that ends with
-    the last packet needed, and `table` lists the packets in it.
-    """
-
-    header: bytes
-    fragments: bytes
-    first_frame: int
-    whole: int
-    table: Packets | None = None
-    header_known: bool = False
-
-    @property
-    def packets(self) -> Packets:
-        """The packets of the GOPs that hold the clip; raises Mp4Error if the bytes are no such fragments."""
-        if self.table is not None:
-            return self.table
-        return read_fragments(memoryview(self.fragments), read_header(self.header), self.whole)
-
-    def notes(self, size: tuple[int, int]) -> GopNotes:
-        """What is stored of GOPs of frames of size = (width, height); nothing in foreign tars."""
-        return GopNotes() if self.table is not None else gop_notes(memoryview(self.fragments), *size, self.whole)
-
-    @property
-    def size_bytes(self) -> int:
-        """The number of bytes read."""
-        return (
-            (0 if self.header_known else len(self.header))
-            + len(self.fragments)
-            + (0 if self.table is None else RECORD.itemsize * len(self.table.start))
-        )
-
-
-def indexed_video(item: Item, component: str) -> tuple[VideoIndex, Range]:
-    """The index of a sample's video, and where its bytes are; SampleError if it is missing or contradicts itself."""
-    manifest, index = item.manifest, item.index
-    member = manifest.member(index, component)
-    with manifest.reading(index, component):
-        video = manifest.video(index, component)
-        if not (checked := manifest.components[component].checked)[index]:
-            if problem := next(table_problems(video, member.size), None):
-                raise DataError(problem)
-            checked[index] = True
-    return video, member
-
-
-def clip_ranges(video: VideoIndex, numbers: Int64s, member: Range) -> tuple[Range, ...]:
-    """The byte ranges to read for the frames `numbers` of a video in the range `member`.
-
-    They are the fragments that hold the clip, up to its last packet where the manifest has its end, after the header if
-    the manifest does not have it, in one range if they are contiguous. In foreign tars: the header, the clip's records
-    of the packet table, and its GOPs.
-    """
-    # A clip needs whole GOPs: from the GOP of its first frame to that of its last one. Header, GOPs and packet table
-    # have offsets of their own, so what is contiguous in the tar becomes one range, and one request.
-    shard, base, _ = member
-    first, stop = video.gops_of(numbers)
-    begin, end = int(video.offset[first]), video.end_of(numbers, stop)
-    span = Range(shard, base + begin, end - begin)
-    if video.foreign:
-        table = packets_name(shard)
-        header = Range(table, video.table_offset or 0, video.header_size)
-        return header, Range(table, *locate_records(video, first, stop)), span
-    if video.header is not None:
-        return (span,)
-    if begin == video.header_size:
-        return (Range(shard, base, end),)
-    return Range(shard, base, video.header_size), span
-
-
-def read_clip(store: Store, video: VideoIndex, numbers: Int64s, ranges: tuple[Range, ...]) -> ClipBytes:
-    """Reads the header and the GOPs that hold the frames `numbers` from their ranges."""
-    if video.foreign:
-        return _read_foreign(store, video, numbers, ranges)
-    first, stop = video.gops_of(numbers)
-    first_frame, whole = int(video.first_frame[first]), int(video.size[first:stop].sum())
-    head, *rest = store.read_many(ranges)
-    if video.header is not None:
-        return ClipBytes(header=video.header, fragments=head, first_frame=first_frame, whole=whole, header_known=True)
-    size = video.header_size
-    fragments = rest[0] if rest else head[size:]
-    return ClipBytes(header=head[:size], fragments=fragments, first_frame=first_frame, whole=whole)
-
-
-def _read_foreign(store: Store, video: VideoIndex, numbers: Int64s, ranges: tuple[Range, ...]) -> ClipBytes:
-    """Reads a clip of a foreign tar; the packet table gives the end of the last packet needed."""
-    header, records, span = ranges
-    first, _ = video.gops_of(numbers)
-    begin, first_frame = int(video.offset[first]), int(video.first_frame[first])
-    # The packets of a foreign video lie among those of other tracks, and only the table tells them apart. It is read
-    # first; the last packet that a wanted frame needs says where reading may stop.
-    head, table = store.read_many((header, records))
-    packets = read_table(table, begin)
-    last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, numbers)))[-1]
-    size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
-    if max(size, int(packets.size.sum())) > span.size:
-        raise Mp4Error(
-            f"the packet table names {size} bytes of GOPs of {span.size} bytes; run `maskstream index` again"
-        )
-    data = store.read(span.name, span.offset, size)
-    return ClipBytes(header=head, fragments=data, first_frame=first_frame, whole=size, table=packets)
-
-
-class ForTokens(NamedTuple):
-    """The decoded frames, the clips uint8 (views, T, size, size, 3) where something needed them whole, the room of the
-    batch and the first row of the sample.
-    """
-
-    frames: list[VideoFrame]
-    clips: UInt8Array | None
-    room: TokenRoom
-    row: int
 
 
 class Coded(NamedTuple):
@@ -190,67 +61,6 @@ class Coded(NamedTuple):
 
     frames: CodedFrames
     notes: GopNotes
-
-
-@dataclass(kw_only=True, slots=True)
-class ClipPlan:
-    """Frame numbers, int64 (T,), and one crop per view.
-
-    own: its ranges, as in `clip_ranges`. draws: one per view, of masks that a finish draws. short: whether the video
-    has too few frames for the clip. others: those of the same instants of other cameras. flows, energy, planes, tokens:
-    those of the views, once they are made; of clips without them none. decoded: what the tokens are made of once the
-    masks are known.
-    """
-
-    video: VideoIndex
-    numbers: Int64s
-    crops: list[Crop]
-    own: tuple[Range, ...]
-    draws: tuple[Draw, ...]
-    short: bool
-    others: tuple[ClipPlan, ...] = ()
-    flows: list[ClipFlow] = field(default_factory=list)
-    energy: list[Int64s] = field(default_factory=list)
-    planes: list[CropPlanes] = field(default_factory=list)
-    tokens: list[ViewTokens] = field(default_factory=list)
-    decoded: ForTokens | None = None
-
-    @property
-    def ranges(self) -> tuple[Range, ...]:
-        """All that is read, of all cameras."""
-        return (*self.own, *(one for other in self.others for one in other.own))
-
-    @property
-    def n_frames(self) -> int:
-        """The number of frames of the whole video."""
-        return self.video.n_frames
-
-    @property
-    def fps(self) -> float:
-        """The frames a second of the video."""
-        return self.video.fps
-
-
-class AroundClip:
-    """A plan around that of a clip, whose fields over time are those of the clip (see `fields.OverTime`)."""
-
-    __slots__ = ()
-    clip: ClipPlan
-
-    @property
-    def numbers(self) -> Int64s:
-        """The frame numbers of the clip."""
-        return self.clip.numbers
-
-    @property
-    def n_frames(self) -> int:
-        """The number of frames of the whole video."""
-        return self.clip.n_frames
-
-    @property
-    def fps(self) -> float:
-        """The frames a second of the video."""
-        return self.clip.fps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -292,11 +102,6 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def sees_energy(self) -> bool:
         """Whether masks follow the stored energy."""
         return "energy" in self.needs
-
-    @property
-    def makes_tokens(self) -> bool:
-        """Whether only tokens are made."""
-        return self.output in TOKEN_OUTPUTS
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -371,7 +176,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             flow=None,
             pts_s=memory(np.float64, frames),
             planes=planes,
-            room=TokenRoom(memory.rows, (*self.grid.patch, 3)) if self.makes_tokens else None,
+            room=TokenRoom(memory.rows, (*self.grid.patch, 3)) if self.output in TOKEN_OUTPUTS else None,
             key=memory.key,
             label=memory.label,
         )
@@ -539,58 +344,6 @@ def tokens_of(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:
     """A view of a clip uint8 (T, H, W, 3) as its tokens, (t, h, w, tubelet, p, p, 3)."""
     (t, h, w), (tubelet, p, q) = grid.shape, grid.patch
     return clip.reshape(t, tubelet, h, p, w, q, 3).transpose(0, 2, 4, 1, 3, 5, 6)
-
-
-def short_videos(manifest: Manifest, component: str, clip: VideoClip, ahead: Int64s | None = None) -> Bools:
-    """Which samples have a video with too few frames for the clip, by the manifest alone: bool (N,). Removed samples
-    have none.
-
-    ahead: int64 (N,), frames of each video that must follow the clip.
-    """
-    video = manifest.component(component)
-    n_frames = video.facts["n_frames"].astype(np.int64) - (0 if ahead is None else ahead)
-    short: Bools = video.present & clip.too_long(n_frames, video.facts["fps"].astype(np.float64))
-    short[manifest.removed] = False
-    return short
-
-
-def without_short(split: Split, component: str, clip: VideoClip, short_of: Callable[[Manifest], Bools]) -> Split:
-    """The split without the samples whose video is too short for the clip, where the clip skips these.
-
-    short_of: which samples these are, bool (N,). Raises ValueError where the clip makes such samples an error, or where
-    all are too short.
-    """
-    if clip.short not in ("skip", "error"):
-        return split
-    manifest = split.manifest
-    short, n_frames = short_of(manifest), manifest.component(component).facts["n_frames"]
-    if not short.any():
-        return split
-    shortest = int(np.argmin(np.where(short, n_frames, np.iinfo(np.int64).max)))
-    told = (
-        f"{short.sum()} of {len(short)} videos of {manifest.location} are shorter than the clip ({clip.frames} frames, "
-        f"{clip.spacing}), the shortest {manifest.key(shortest)!r} with {n_frames[shortest]} frames"
-    )
-    if clip.short == "error":
-        raise ValueError(f"{told}; give a shorter clip, or short='repeat', 'loop' or 'skip' (--set clip.short=skip)")
-    if short.all():
-        raise ValueError(f"{told}, so short='skip' leaves none; give a shorter clip, or short='repeat' or 'loop'")
-    log.warning("%s; they are left out (short='skip'): an epoch has %d samples", told, (~short).sum())
-    return replace(split, kept=np.flatnonzero(~short) if split.kept is None else split.kept[~short[split.kept]])
-
-
-def check_one_clock(clip: VideoClip, what: str) -> None:
-    """Raise ValueError for a clip that loops. what: what lies beside it on the same clock."""
-    if clip.short == "loop":
-        raise ValueError(
-            f"VideoClip(short='loop') goes back in time, and {what} do not; legal here are 'repeat', 'skip' and 'error'"
-        )
-
-
-def join_flow(plans: Sequence[ClipPlan]) -> Flow | None:
-    """The flow of a batch of filled clips; None without flow."""
-    flows = [flow for plan in plans for flow in plan.flows]
-    return stack_flow(flows) if flows else None
 
 
 def on_chroma_grid(crop: Crop, width: int, height: int) -> Crop:

@@ -100,7 +100,7 @@ def without_starts(data: memoryview, *rest) -> GopNotes:
 )
 def test_every_source_finds_every_cut_and_no_other(joined: Path, source: str, stored: bool, monkeypatch) -> None:
     if not stored:
-        monkeypatch.setattr("maskstream.pipelines.modalities.video.rows.gop_notes", without_starts)
+        monkeypatch.setattr("maskstream.pipelines.modalities.video.clip_plan.gop_notes", without_starts)
     elif source == "codec":
         monkeypatch.setattr("maskstream.pipelines.flow.source.clip_cuts", None)  # nothing is looked for
     batch, stats = batch_of(joined, flow=source)

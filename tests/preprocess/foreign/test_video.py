@@ -15,8 +15,8 @@ from webdataset import TarWriter
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.decode.cpu import decode_frames
+from maskstream.pipelines.modalities.video.clip_plan import clip_ranges, read_clip
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.rows import clip_ranges, read_clip
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.foreign.video import decoded, demuxed_video, exact_entries, index_video
 from maskstream.preprocess.source import RejectError

@@ -19,8 +19,8 @@ from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.kept import encoding_scenes, kept_video
 from maskstream.preprocess.encode.video.scenes import find_scenes
 from maskstream.preprocess.encode.video.video import encode_video
-from maskstream.preprocess.job import clips
-from maskstream.preprocess.job.clips import Cutting
+from maskstream.preprocess.job import scan
+from maskstream.preprocess.job.cutting import Cutting
 from maskstream.preprocess.job.plan import plan
 from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.source import Source, Span
@@ -114,7 +114,7 @@ def test_stretches_find_what_the_whole_has(tmp_path, name):
 
 def test_a_file_becomes_the_clips_of_its_scenes(tmp_path, monkeypatch):
     """In one run and in parts that find scenes each for themselves and for others; a broken file costs no other."""
-    monkeypatch.setattr(clips, "STRETCH_S", 4.0)
+    monkeypatch.setattr(scan, "STRETCH_S", 4.0)
     (tmp_path / "raw").mkdir()
     film(tmp_path / "raw/a.mp4", [scene(1, 50), scene(2, 20), scene(3, 130), faded(scene(4, 60)), scene(5, 40)])
     film(tmp_path / "raw/b.mkv", [scene(6, 60)])
@@ -157,7 +157,7 @@ class Stops(Progress):
 
 @pytest.mark.slow
 def test_an_interrupted_run_looks_at_no_stretch_again_and_worker_processes_write_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(clips, "STRETCH_S", 2.0)
+    monkeypatch.setattr(scan, "STRETCH_S", 2.0)
     (tmp_path / "raw").mkdir()
     film(tmp_path / "raw/a.mp4", [scene(n, 60) for n in range(4)])
     with pytest.raises(KeyboardInterrupt):
@@ -243,7 +243,7 @@ def test_no_clip_is_kept_that_might_have_other_bytes(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_with_the_clips_that_are_kept(tmp_path, monkeypatch):
     """Of two that are kept, one is damaged; that and the one of two stretches are encoded from the file."""
-    monkeypatch.setattr(clips, "STRETCH_S", 4.0)
+    monkeypatch.setattr(scan, "STRETCH_S", 4.0)
     (tmp_path / "raw").mkdir()
     film(tmp_path / "raw/a.mp4", [scene(1, 60), scene(2, 60), scene(3, 80)])
     run(tmp_path / "raw", tmp_path / "whole", clips="scenes")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.preprocess.job import clips
+from maskstream.preprocess.job import scan
 from maskstream.preprocess.job.transnet import _network, find_shots
 
 from .test_clips import RATE, film, run, scene, sources
@@ -36,7 +36,7 @@ def test_scenes_are_cut_where_the_network_says(tmp_path, monkeypatch):
     begins = np.cumsum([0, *LENGTHS])
     assert [round(one.time_s * RATE) for one in found.starts] == begins[:-1].tolist()
     assert round(found.last_s * RATE) == begins[-1] - 1
-    monkeypatch.setattr(clips, "STRETCH_S", 4.0)
+    monkeypatch.setattr(scan, "STRETCH_S", 4.0)
     run(tmp_path / "raw", tmp_path / "one", clips="transnetv2", min_clip=1)
     assert sources(tmp_path / "one/train") == ["a.mp4:0-1.6", "a.mp4:1.6-3.2", "a.mp4:3.2-4.8", "a.mp4:4.8-"]
 

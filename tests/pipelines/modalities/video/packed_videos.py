@@ -9,10 +9,11 @@ from maskstream.pipelines.augment import RandomResizedCrop
 from maskstream.pipelines.masks import TokenGrid, Tube
 from maskstream.pipelines.modalities.fields import FieldReader
 from maskstream.pipelines.modalities.rows import RowSampler
+from maskstream.pipelines.modalities.video.clip_plan import ClipBytes
 from maskstream.pipelines.modalities.video.dali import DaliDecoder
 from maskstream.pipelines.modalities.video.hardware import HardwareFinish
 from maskstream.pipelines.modalities.video.packing import PackedRowMaker
-from maskstream.pipelines.modalities.video.rows import ClipBytes, ClipRowMaker
+from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video

@@ -1,0 +1,105 @@
+"""The settings of how files are cut into clips, and where the clips begin and end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from maskstream.preprocess.encode.video.scenes import SceneStart
+
+SCENES, TRANSNET, SILENCE = "scenes", "transnetv2", "silence"
+_EVERY = re.compile(r"(\d+(?:\.\d+)?)s")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cutting:
+    """How files are cut. by: "scenes", "transnetv2" (scenes as that network tells them), "silence" (sounds, at their
+    pauses), a number of seconds such as "10s", or the path of a list with the columns path, start and end. min_s: a
+    shorter clip is left out, by default one of less than 2 s, or than half of `by`. max_s: a longer scene, or sound
+    between pauses, is cut into equal clips.
+    """
+
+    by: str
+    min_s: float | None = None
+    max_s: float | None = None
+
+    def __post_init__(self) -> None:
+        is_list = Path(self.by).suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet")
+        if not (self.is_found or is_list) and self.every_s is None:
+            raise ValueError(
+                f"clips={self.by!r} is not 'scenes', 'transnetv2', 'silence', a number of seconds such as '10s', or a "
+                "list (.csv, .tsv, .jsonl, .parquet) with the columns path, start and end"
+            )
+        if self.every_s is not None and not 0.1 <= self.every_s <= 86400:
+            raise ValueError(f"clips={self.by!r} must be from 0.1s to 86400s")
+        if not self.is_found and self.max_s is not None:
+            raise ValueError("max_clip divides long scenes and sounds; it belongs to clips='scenes' and 'silence'")
+        if not (self.is_found or self.every_s) and self.min_s is not None:
+            raise ValueError("min_clip leaves out short scenes and rests; a list says itself which clips there are")
+        if not 0 <= self.least_s <= self.most_s / 2:
+            raise ValueError(
+                f"min_clip={self.least_s:g} and max_clip={self.most_s:g} do not fit: min_clip must be at most half of "
+                "max_clip, for a scene that is a little longer than max_clip becomes two clips"
+            )
+
+    @property
+    def is_found(self) -> bool:
+        """Whether it is looked for in the files where clips begin."""
+        return self.by in (SCENES, TRANSNET, SILENCE)
+
+    @property
+    def every_s(self) -> float | None:
+        """The seconds of a clip; None if it is cut otherwise."""
+        found = _EVERY.fullmatch(self.by)
+        return float(found[1]) if found else None
+
+    @property
+    def least_s(self) -> float:
+        """The least seconds of a clip."""
+        return min(2.0, (self.every_s or 4.0) / 2) if self.min_s is None else self.min_s
+
+    @property
+    def most_s(self) -> float:
+        """The most seconds of a clip of a scene."""
+        return (self.every_s or 20.0) * (2 if self.every_s else 1) if self.max_s is None else self.max_s
+
+
+def clips_settings(clips: Cutting) -> dict[str, Any]:
+    """What dataset.json says of how files were cut; of a list its name only, for the sources have the rest."""
+    return {**asdict(clips), "min_s": clips.least_s, "max_s": clips.most_s, "by": Path(clips.by).name}
+
+
+def clip_edges(
+    clips: Cutting, starts: Sequence[SceneStart] | None, end_s: float
+) -> tuple[list[tuple[float, float | None]], int]:
+    """Begin and stop of each clip of a file that ends at `end_s`, None where it ends with the file; and how many
+    stretches are black or too short.
+    """
+    if starts is None:
+        every_s = clips.every_s or end_s
+        times = [number * every_s for number in range(max(1, ceil(end_s / every_s - 1e-6)))]
+        black = [False] * len(times)
+    else:
+        times, black = [one.time_s for one in starts], [one.black for one in starts]
+    found: list[tuple[float, float | None]] = []
+    skipped = 0
+    for n, begin_s in enumerate(times):
+        is_last = n + 1 == len(times)
+        stop_s = end_s if is_last else times[n + 1]
+        own = [] if black[n] else scene_edges(clips, begin_s, stop_s, is_last=is_last)
+        skipped += not own
+        found += own
+    return found, skipped
+
+
+def scene_edges(clips: Cutting, begin_s: float, stop_s: float, *, is_last: bool) -> list[tuple[float, float | None]]:
+    """Begin and stop of each clip of a scene, or of a part of a fixed length; none of a short one."""
+    if stop_s - begin_s < clips.least_s - 1e-6:
+        return []
+    count = ceil((stop_s - begin_s) / clips.most_s - 1e-6) if clips.is_found else 1
+    inner = [round(begin_s + (stop_s - begin_s) * number / count, 3) for number in range(count)]
+    return list(zip(inner, [*inner[1:], None if is_last else round(stop_s, 3)], strict=True))

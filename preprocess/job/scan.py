@@ -1,0 +1,264 @@
+"""Looks for scenes and pauses in files, in tasks of an executor, and encodes clips of scenes from the same frames.
+
+A task looks at some files, or compares stretches of a minute or two frame by frame, and publishes what it found in
+OUT/.clips, without names, so a run that is killed goes on, and the parts of a job use what others found. The clips of
+scenes that lie in a stretch are kept there until their shards are written (`encode/video/kept.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import xxhash
+
+from maskstream.preprocess.encode.audio.pauses import find_pauses
+from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
+from maskstream.preprocess.encode.video.kept import encoding_scenes, kept_video
+from maskstream.preprocess.encode.video.profile import VideoProfile
+from maskstream.preprocess.encode.video.scenes import find_scenes
+from maskstream.preprocess.encode.video.source import can_seek, open_video
+from maskstream.preprocess.executors.base import Again, Report
+from maskstream.preprocess.raw.files import LOCAL, Hand, RawFiles
+from maskstream.preprocess.source import RejectError, Source, Span
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.media.local_media import open_media
+from maskstream.shards.stores.output import LocalOutput, Output
+
+from .cutting import TRANSNET, Cutting, scene_edges
+from .judge import PAUSES_S, retried, verdict_on
+from .ledger import CrashableTask
+
+CLIPS = ".clips"
+"""The folder in OUT that has what was found."""
+_KEPT = f"{CLIPS}/clip-"
+"""How the names of the clips begin that are kept there."""
+STRETCH_S = 120.0
+"""How much of a file a task compares, and how much of short files together."""
+VIDEO = ("video", "audiovisual")
+_VERSION = 2  # 2: all frames are decoded, as encoders do
+_MOST_BYTES = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPart:
+    """A file, or the stretch [begin_s, stop_s) of one; None is its end."""
+
+    source: Source
+    begin_s: float = 0.0
+    stop_s: float | None = None
+
+    @property
+    def unit(self) -> str:
+        return f"{self.source.id}:{self.begin_s:g}" if self.begin_s else self.source.id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keeping:
+    """How clips of scenes are encoded that are kept in `output`. settings: all that decides their bytes, besides their
+    file.
+    """
+
+    clips: Cutting
+    profile: VideoProfile
+    settings: str
+    output: LocalOutput
+
+    def at(self, source: Source, span: Span) -> str:
+        """The name of a clip."""
+        facts = f"{source.id}\t{span.start_s}\t{span.stop_s}\t{self.settings}"
+        return f"{_KEPT}{xxhash.xxh3_128_hexdigest(facts.encode('utf-8', 'surrogateescape'))}"
+
+
+@dataclass(frozen=True, slots=True)
+class _ClipFiles:
+    """The files of the clips of a source (`ClipFiles`)."""
+
+    keep: Keeping
+    source: Source
+
+    def spans(self, begin_s: float, stop_s: float, *, is_last: bool) -> list[Span]:
+        edges = scene_edges(self.keep.clips, begin_s, stop_s, is_last=is_last)
+        return [Span(start_s=first, stop_s=stop) for first, stop in edges]
+
+    def has(self, span: Span) -> bool:
+        kept = self.keep.output.folder / self.keep.at(self.source, span)
+        return kept_video(replace(self.source, kept=kept)) is not None
+
+    def put(self, span: Span, data: bytes) -> None:
+        self.keep.output.publish(self.keep.at(self.source, span), data)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanTask(CrashableTask):
+    """Some files to look at, or some stretches of files to find scenes in; `name` is that of their record in `output`.
+    keep: how the clips of scenes are kept, if they are.
+    """
+
+    name: str
+    parts: tuple[ScanPart, ...]
+    is_look: bool
+    by: str
+    modality: str
+    output: Output
+    keep: Keeping | None = None
+    files: RawFiles = LOCAL
+    limits: Limits = DEFAULT
+    pauses_s: tuple[float, ...] = PAUSES_S
+
+    @property
+    def units(self) -> int:
+        """The number of files or stretches."""
+        return len(self.parts)
+
+
+def scan(task: ScanTask, report: Report) -> list[dict[str, Any]]:
+    """What is found in each part of a task: how long a file is and whether it can be sought in, or scenes; or the
+    reject that it is. Raises OutageError if a file cannot be read.
+    """
+    done = ScanLedger(task.output).stands(task)
+    if done is not None:  # another part was faster
+        return done
+    found = []
+    with task.files.at_hand() as hand:
+        for part, following in zip(task.parts, (*task.parts[1:], None), strict=True):
+            report(part.unit)
+            found.append(_scanned(task, part, hand, report))
+            hand.release(part.source, None if following is None else following.source)
+            report("")
+    return found
+
+
+def _scanned(task: ScanTask, part: ScanPart, hand: Hand, report: Report) -> dict[str, Any]:
+    here = hand.located(part.source)
+
+    def attempt() -> dict[str, Any]:
+        try:
+            task.crashes.check(part.unit)
+            if here.path != part.source.path:
+                hand.read(here.path)
+            with limited(part.unit, task.limits, report):
+                if task.is_look:
+                    return _looked_at(here.path, task.modality)
+                return _scenes(here.path, part, task) if task.modality in VIDEO else _sounds(here.path)
+        except BaseException as error:
+            reject = verdict_on(error, part.source.path)
+            return {"reject": [reject.stage, reject.reason]}
+        finally:
+            report(part.unit)
+
+    return retried(f"the source {part.source.id!r}", attempt, task.pauses_s, lambda why: report(Again(why)))
+
+
+def _looked_at(path: Path, modality: str) -> dict[str, Any]:
+    """When a file ends, in seconds as `Span` counts, None if it does not say so; and whether it can be sought in."""
+    if modality in VIDEO:
+        with open_video(path) as (container, stream):
+            seeks = can_seek(container)
+            if stream.duration is not None and stream.time_base is not None:
+                begin_s = (stream.start_time or 0) * stream.time_base - (container.start_time or 0) / av.time_base
+                return {"end_s": float(begin_s + stream.duration * stream.time_base), "seeks": seeks}
+            return {"end_s": _whole_s(container.duration), "seeks": seeks}
+    try:
+        with open_media(path) as container:
+            return {"end_s": _whole_s(container.duration), "seeks": False}
+    except (av.FFmpegError, ValueError) as error:
+        raise RejectError("open", f"is no sound that FFmpeg can open ({error})") from error
+
+
+def _whole_s(duration: int | None) -> float | None:
+    return None if duration is None else duration / av.time_base
+
+
+def _scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
+    """The scenes of a stretch, whose clips are kept: but of a file that was fetched, and of a stretch that ended a
+    process, which may be the encoder's fault.
+    """
+    if task.by == TRANSNET:
+        from .transnet import find_shots  # which imports torch
+
+        found = find_shots(path, part.begin_s, part.stop_s)
+    elif task.keep is None or path != part.source.path or part.unit in task.crashes.suspects:
+        found = find_scenes(path, part.begin_s, part.stop_s)
+    else:
+        with encoding_scenes(path, task.keep.profile, _ClipFiles(task.keep, part.source)) as frames:
+            found = find_scenes(path, part.begin_s, part.stop_s, frames)
+    return {"last_s": found.last_s, "starts": [[one.time_s, one.hard, one.black] for one in found.starts]}
+
+
+def _sounds(path: Path) -> dict[str, Any]:
+    """As `_scenes`; pauses are what is black of a film."""
+    starts, end_s = find_pauses(path)
+    return {"last_s": end_s, "starts": [[time_s, False, is_pause] for time_s, is_pause in starts]}
+
+
+class ScanLedger:
+    """The ledger of scans, whose records are files in OUT."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+
+    def stands(self, task: ScanTask) -> list[dict[str, Any]] | None:
+        data = self.output.whole(task.name, _MOST_BYTES)
+        try:
+            found = None if data is None else json.loads(data)
+        except ValueError:
+            return None
+        return found if isinstance(found, list) and len(found) == len(task.parts) else None
+
+    def record(self, task: ScanTask, done: list[dict[str, Any]], restarts: int) -> None:
+        self.output.publish(task.name, json.dumps(done).encode())
+
+    def of(self, task: ScanTask) -> list[dict[str, Any]]:
+        """The record of a task that was run."""
+        found = self.stands(task)
+        if found is None:
+            raise DatasetError(f"{task.name} in {self.output.location} is gone; run the same command again")
+        return found
+
+
+def stretches_of(source: Source, end_s: float | None, *, may_seek: bool) -> list[ScanPart]:
+    """The stretches of a file that are compared apart; the last one has what is behind the end that it declares."""
+    if end_s is None or not may_seek or end_s < 1.5 * STRETCH_S:
+        return [ScanPart(source)]
+    count = int(end_s // STRETCH_S)
+    stops = [*(number * STRETCH_S for number in range(1, count)), None]
+    return [ScanPart(source, number * STRETCH_S, stop_s) for number, stop_s in enumerate(stops)]
+
+
+def grouped(stretches: Sequence[ScanPart], ends: dict[str, float | None]) -> list[list[ScanPart]]:
+    """Stretches of short files together, of long ones alone."""
+    groups: list[list[ScanPart]] = []
+    held_s = STRETCH_S
+    for one in stretches:
+        stop_s = one.stop_s or ends[one.source.id]
+        length_s = STRETCH_S if stop_s is None else stop_s - one.begin_s
+        if held_s + length_s > STRETCH_S:
+            groups.append([])
+            held_s = 0.0
+        groups[-1].append(one)
+        held_s += length_s
+    return groups
+
+
+def digest_of(group: Sequence[ScanPart]) -> str:
+    """A word for some stretches of files as they are: another size or age has another word."""
+    digest = xxhash.xxh3_128(f"{_VERSION}\n".encode())
+    for one in group:
+        try:
+            found = one.source.path.stat()
+            state = f"{found.st_size}\t{found.st_mtime_ns}"
+        except OSError:  # a member of an archive
+            state = ""
+        digest.update(f"{one.source.id}\t{one.begin_s}\t{one.stop_s}\t{state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def forget_kept(output: Output) -> None:
+    """Delete clips that were kept and are in no shard, as those that other settings wanted."""
+    if isinstance(output, LocalOutput):
+        output.remove(output.names(_KEPT))
