@@ -21,7 +21,9 @@ from PIL import Image
 
 
 def three_frames(path: Path) -> list[Image.Image]:
-    """The frames at a quarter, half and three quarters."""
+    """The frames of a clip at a quarter, half and three quarters, or the picture of another file."""
+    if path.suffix != ".mp4":
+        return [Image.open(path).convert("RGB")]
     file, frames = cv2.VideoCapture(str(path)), []
     while True:
         there, frame = file.read()
@@ -33,17 +35,21 @@ def three_frames(path: Path) -> list[Image.Image]:
 
 def main() -> None:
     folder, most = Path(sys.argv[1]), int(sys.argv[2])
-    paths = sorted(folder.glob("*/*.mp4"))
+    paths = sorted(folder.glob("*/*.*"))
     cv2.setNumThreads(1)
-    found: dict[str, dict[str, object]] = {}
-    begun = time.process_time()
-    shown = {path: three_frames(path) for path in paths}
-    reading = time.process_time() - begun
-    for name, hashed in (("imagehash, phash", imagehash.phash), ("imagehash, dhash", imagehash.dhash)):
+    hashers = {"imagehash, phash": imagehash.phash, "imagehash, dhash": imagehash.dhash}
+    seconds = dict.fromkeys(hashers, 0.0)
+    hashes: dict[str, dict[str, str]] = {name: {} for name in hashers}
+    for path in paths:
         begun = time.process_time()
-        of = {str(path.relative_to(folder)): "".join(str(hashed(one)) for one in own) for path, own in shown.items()}
-        found[name] = {"seconds": reading + time.process_time() - begun, "hashes": of}
-    if most:
+        shown = three_frames(path)
+        reading = time.process_time() - begun
+        for name, hashed in hashers.items():
+            begun = time.process_time()
+            hashes[name][str(path.relative_to(folder))] = "".join(str(hashed(one)) for one in shown)
+            seconds[name] += reading + time.process_time() - begun
+    found: dict[str, dict[str, object]] = {name: {"seconds": seconds[name], "hashes": hashes[name]} for name in hashers}
+    if most and paths[0].suffix == ".mp4":
         found["videohash"] = by_videohash(folder, [path for path in paths if int(path.stem) < most])
     print(json.dumps(found))
 

@@ -34,7 +34,7 @@ from .prints import PART_BYTES
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-DISTANCES = (48, 16)
+DISTANCES = (48, 18)
 """Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
 CLIP_WINDOW_DISTANCE, WINDOW_DISTANCE = 40, 28
 """Of the waves of a frame and those of a window of another: among clips, of which half the frames do not agree by

@@ -25,6 +25,8 @@ Ints = npt.NDArray[np.int64]
 _BANDS, _BAND = 16, 16
 _FEW = 1 << 16
 _AT_ONCE = 1 << 13
+_CHANCE = 3
+"""So many bits more are let leave a band as it is, for that each band has one is unlikely: 4e-5 of 18 in 16 bands."""
 _PLACES = np.random.default_rng(0).permutation(_BANDS * _BAND)
 
 
@@ -38,7 +40,7 @@ def near(ours: UInt8s, others: UInt8s, distance: int, *, threads: int | None = N
     order = np.stack([np.argsort(bands[:, band], kind="stable").astype(np.int32) for band in range(_BANDS)])
     counts = np.stack([np.bincount(bands[:, band], minlength=1 << _BAND) for band in range(_BANDS)])
     starts = np.concatenate([np.zeros((_BANDS, 1), np.int32), counts.cumsum(1, dtype=np.int32)], axis=1)
-    most = min(distance // (_BANDS + 1), 2 if len(others) < _FEW else 1)
+    most = min(max(distance - _CHANCE, 0) // (_BANDS + 1), 2 if len(others) < _FEW else 1)
     bits = [1 << bit for bit in range(_BAND)]
     flips = np.array([sum(some) for count in range(most + 1) for some in combinations(bits, count)], np.uint16)
 

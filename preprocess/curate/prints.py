@@ -32,8 +32,14 @@ _COSINES = np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * np.arange(1, _WAVES + 1)[
     np.float32
 )
 _MIDST = _WAVES * _WAVES // 2 - 1
-_STEEP, _STEEP_SHARE = 2.0, 0.5
-"""Where fewer slopes are this steep, in levels, they would be noise: the waves stand in their place."""
+_FAR = 3.0
+"""Luma further from the mean than so many deviations is cut off: the waves of a faint picture with a white logo would
+be those of the logo.
+"""
+_STEEP, _STEEP_SHARE, _TURNS = 0.5, 0.5, 16
+"""Where fewer slopes are this steep, in levels, they would be noise, and where fewer than _TURNS go against most of
+their direction, as in a sky, those of any gradient: the waves stand in their place.
+"""
 _CROPS, _CUTS = (0.95, 0.9, 0.85), (0.96, 0.92)
 WINDOWS = (*((side, side) for side in _CROPS), *((cut * side, side) for side in (1.0, *_CROPS) for cut in _CUTS))
 """The shares of the long and of the short side that windows have. Clips are stored with sides that are multiples of 16,
@@ -78,6 +84,8 @@ def _windows(luma: UInt8s, of_clip: bool) -> Iterator[UInt8s]:
 
 def _waves(luma: npt.NDArray[np.float32]) -> bytes:
     """The waves of luma float32 (64, 64)."""
+    mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(luma))
+    luma = np.clip(luma, mean - _FAR * deviation, mean + _FAR * deviation)
     coefficients = _COSINES @ luma @ _COSINES.T  # a sixth of the time of cv2.dct, which makes all 64 x 64
     return np.packbits(coefficients > np.partition(coefficients.reshape(-1), _MIDST)[_MIDST]).tobytes()
 
@@ -87,9 +95,11 @@ def _hash(luma: npt.NDArray[np.float32]) -> bytes:
     waves = _waves(luma)
     cells = np.asarray(cv2.resize(luma, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA))
     slopes = np.stack([np.diff(cells, axis=axis).reshape(-1)[:_SLOPES] for axis in (1, 0)])
-    if (np.abs(slopes) > _STEEP).mean() < _STEEP_SHARE:
+    rises = slopes > 0
+    up = rises.sum(1)
+    if (np.abs(slopes) > _STEEP).mean() < _STEEP_SHARE or np.minimum(up, _SLOPES - up).sum() < _TURNS:
         return waves + waves
-    return waves + np.packbits(slopes > 0).tobytes()
+    return waves + np.packbits(rises).tobytes()
 
 
 def sound_hashes(samples: Floats) -> tuple[Floats, UInt8s, UInt8s]:

@@ -94,6 +94,18 @@ def test_changed_copies_are_found_and_nothing_else(tmp_path: Path, change: str) 
     assert pairs == [[n, 60 + n] for n in range(40)]
 
 
+def test_faint_pictures_with_a_logo_are_copies_of_their_own_and_skies_of_none(tmp_path: Path) -> None:
+    def with_word(picture: UInt8s) -> UInt8s:
+        return np.asarray(cv2.putText(picture.copy(), "LOGO", (168, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.8, [255] * 3, 2))
+
+    faint = [(0.13 * (scene(seed).astype(np.float32) - 128) + 90).astype(np.uint8) for seed in range(20)]
+    rise = np.linspace(60, 140, 180)[:, None, None] + np.linspace(0, 8, 240)[None, :, None]
+    skies = [rise + np.random.default_rng(seed).normal(0, 3, (180, 240, 3)) for seed in range(5)]
+    made = {f"a{n:02d}": one for n, one in enumerate([*faint, *(sky.astype(np.uint8) for sky in skies)])}
+    made |= {f"b{n:02d}": with_word(one) for n, one in enumerate(faint)}
+    assert alike(*2 * [measure(pictures_of(tmp_path / "split", made))]).tolist() == [[n, 25 + n] for n in range(20)]
+
+
 def test_mirrored_copies_are_found_when_asked_for(tmp_path: Path) -> None:
     scenes = [scene(seed) for seed in range(40)]
     one = measure(pictures_of(tmp_path / "one", {f"a{n}": s for n, s in enumerate(scenes)}))

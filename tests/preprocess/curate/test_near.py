@@ -25,7 +25,7 @@ def compared(ours: UInt8s, others: UInt8s, distance: int) -> set[tuple[int, int]
     return set(zip(*(one.tolist() for one in np.nonzero(differing <= distance)), strict=True))
 
 
-@pytest.mark.parametrize("distance", [0, 15, 16, 31, 47])
+@pytest.mark.parametrize("distance", [0, 15, 16, 18, 31, 47])
 def test_near_hashes_are_those_of_all_comparisons(distance: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_AT_ONCE", 100)
     ours, others = hashes(250, 0), np.concatenate([hashes(250, 0)[::-1], hashes(90, 1)])
