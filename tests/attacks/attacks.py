@@ -85,7 +85,13 @@ ATTACKS = {
     "part-kills": Attack(module="part_kills", few=4, ends=("exact",), cost=20, slow=True, executors=EXECUTORS),
     "reach": Attack(module="reach", few=60, ends=("finished", "refused"), slow=True),
     "shard-kills": Attack(
-        module="shard_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az"), executors=("local", "ray")
+        module="shard_kills",
+        few=8,
+        ends=("exact",),
+        cost=10,
+        slow=True,
+        stores=("local", "s3", "az"),
+        executors=("local", "ray"),
     ),
     "slow-servers": Attack(module="slow_servers", few=10, ends=("exact", "outage"), cost=20, slow=True, timed=True),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray"), slow=True),

@@ -27,12 +27,9 @@ from ..with_new_checksum import renew_checksum
 from .forge import FORGED, few_samples, modality_of, write_forged
 from .forged import GOOD, attack
 
-QUICK = ("video",)
 
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FORGED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORGED)
 def test_forged_splits_give_right_samples_bad_samples_or_a_refusal(name: str, tmp_path: Path) -> None:
     ends = attack(6, 1, tmp_path, names=(name,))
     assert ends.total() == 6

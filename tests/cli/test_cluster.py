@@ -40,24 +40,32 @@ def test_what_is_no_part_is_a_wrong_command(monkeypatch, capsys, raw, part):
     assert "legal are 1/N to N/N" in " ".join(capsys.readouterr().err.split())
 
 
+SLURM = ("--executor", "slurm", "--sbatch", "--partition=x --time=8:00:00", "--workers", 1, "--retry-rejects")
+
+
 def test_slurm_gets_the_words_of_the_command(monkeypatch, capsys, raw, tmp_path):
-    """The scripts that are written for Slurm, run by hand, make what one command makes."""
     monkeypatch.setattr("shutil.which", lambda name: None)
-    given = ("--executor", "slurm", "--sbatch", "--partition=x --time=8:00:00", "--workers", 1, "--retry-rejects")
-    assert run(monkeypatch, *WORDS, "--out", "out", *given) == 0
+    assert run(monkeypatch, *WORDS, "--out", "out", *SLURM) == 0
     assert "--array=1-6" in capsys.readouterr().out
-    assert run(monkeypatch, *WORDS, "--out", "out", *given, "--parts", 2) == 0
+    assert run(monkeypatch, *WORDS, "--out", "out", *SLURM, "--parts", 2) == 0
     said = capsys.readouterr().out
     assert "sbatch --dependency=afterok:$(sbatch --parsable slurm-image-folder/parts.sh)" in said
     assert "# slurm-image-folder/parts.sh\n#!/bin/sh\n#SBATCH" in said
     assert "#SBATCH --partition=x" in said
     assert "--array=1-2" in said
-    parts, finish = (tmp_path / "slurm-image-folder" / name for name in ("parts.sh", "finish.sh"))
+    parts = tmp_path / "slurm-image-folder/parts.sh"
     words = shlex.split(parts.read_text().splitlines()[-1])
     own = ["--part", "$SLURM_ARRAY_TASK_ID/2", "--workers", "1"]
     assert words[4:6] == ["shards", "image-folder"]
     assert sorted(words[4:-4]) == sorted([*map(str, WORDS), "--out", "out", "--retry-rejects"])
     assert words[-4:] == own
+
+
+@pytest.mark.slow
+def test_the_scripts_for_slurm_make_what_one_command_makes(monkeypatch, raw, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert run(monkeypatch, *WORDS, "--out", "out", *SLURM, "--parts", 2) == 0
+    parts, finish = (tmp_path / "slurm-image-folder" / name for name in ("parts.sh", "finish.sh"))
     for part in (2, 1):
         subprocess.run([parts], env={**os.environ, "SLURM_ARRAY_TASK_ID": str(part)}, check=True)
     subprocess.run([finish], check=True)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import atexit, ctypes, sys, threading
 libc = ctypes.CDLL(None)

@@ -25,6 +25,7 @@ print(*sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_names_are_imported_when_they_are_asked_for():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     package, loader = (HEAVY & set(line.split()) for line in done.stdout.splitlines())

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LOADER = """
 import sys
 from maskstream.pipelines import VideoClip, masks, video_loader
@@ -37,7 +39,7 @@ def script(tmp_path):
     return tmp_path / "script.py"
 
 
-@pytest.mark.parametrize("stdin", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stdin", [True, False])
 def test_a_loader_has_workers_in_a_script_without_a_guard_and_from_stdin(split, script, stdin):
     script.write_text(LOADER.format(own="", guard=NO_GUARD, mask=RANDOM))
     out, err, code = ran(script, split, stdin=stdin)

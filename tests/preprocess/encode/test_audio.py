@@ -246,6 +246,7 @@ def test_the_member_is_a_flac_that_ffmpeg_seeks_in(tmp_path):
     assert (np.diff(header.points[:, 0]) == header.points[1, 0]).all()
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
     put(tmp_path / "raw", [f"train/{'ab'[i % 2]}/{i}.wav" for i in range(5)])
     for workers in (0, 2):

@@ -7,6 +7,8 @@ import pytest
 
 from maskstream.shards.format.manifest import Manifest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 from dataclasses import replace
@@ -50,7 +52,7 @@ def made(make_video, tmp_path):
 
 @pytest.mark.parametrize(
     ("own", "guard", "stdin"),
-    [("", NO_GUARD, False), ("", NO_GUARD, True), pytest.param(OWN, GUARD, False, marks=pytest.mark.slow)],
+    [("", NO_GUARD, False), ("", NO_GUARD, True), (OWN, GUARD, False)],
 )
 def test_shards_are_made_in_any_script(made, tmp_path, own, guard, stdin):
     assert made(own, guard, stdin=stdin) == ("done\n", "", 0)

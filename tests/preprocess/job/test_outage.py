@@ -176,6 +176,7 @@ def test_the_root_is_away_at_ten_moments(make_video, tmp_path):
     assert ends["OutageError"], ends
 
 
+@pytest.mark.slow
 def test_the_root_is_away_while_processes_work(make_video, tmp_path):
     for number in range(24):
         make_video(f"raw/train/{'ab'[number % 2]}/{number}.mp4", 30, width=160, height=120)

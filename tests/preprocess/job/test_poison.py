@@ -44,6 +44,7 @@ def made(dataset, raw, out, workers):
     return report.splits["train"].folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason"), [("segfault", "killed its process by SIGSEGV, twice"), ("hang", "took longer than 2 s, twice")]
 )

@@ -95,10 +95,6 @@ def check_kills(raw, tmp_path, workers, kills):
     assert not shared_memory(name)
 
 
-def test_killed_workers_leave_nothing(raw, tmp_path):
-    check_kills(raw, tmp_path, workers=2, kills=3)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kills"), [(1, 16), (2, 17), (5, 17)])
 def test_fifty_killed_workers_leave_nothing(raw, tmp_path, workers, kills):
