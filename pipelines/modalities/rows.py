@@ -421,7 +421,7 @@ class RowSampler(Generic[PlanT, HostT]):
 
     def announce(self, request: Planned[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""
-        own = self.manifest.store.announce(request.ranges)
+        own = self.manifest.store.announce(_each(request))
         others = self.rows.other_ranges(request.plan)
         if self.targets is not None and request.target is not None:
             others = (*others, (self.targets.manifest.store, (request.target,)))
@@ -507,6 +507,11 @@ class RowSampler(Generic[PlanT, HostT]):
             made["fields"] = made.get("fields", {}) | {TARGETS: draft.targets}
         batch = self.rows.put(draft.batch, made) if made else draft.batch
         return self.rows.join(batch, planned)
+
+
+def _each(request: Planned[PlanT]) -> Iterator[Range]:
+    """The ranges of a request, which are not made for a local store, since it does not ask for them."""
+    yield from request.ranges
 
 
 RowSource = BatchSource[Planned[PlanT], Draft[PlanT, HostT], HostT, BatchT]

@@ -363,6 +363,8 @@ def rank_share(batch: Int64Array, rank: int, world_size: int) -> tuple[Int64Arra
     A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples at
     weight 0, so that all ranks have the same number of samples and of steps.
     """
+    if world_size == 1:
+        return batch, np.ones(len(batch), np.float32)
     # np.resize repeats the batch from its beginning until all ranks have as many; what it repeats weighs nothing.
     share = -(-len(batch) // world_size)
     padded = np.resize(batch, share * world_size)

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from maskstream.shards.errors import RemovedError, SampleError
-from maskstream.shards.stores.base import Together
+from maskstream.shards.stores.base import UNHEEDED, Together
 
 from .order import Int64Array, PackedRow, rank_share
 from .rng import Place, run_progress, sample_rng
@@ -60,8 +60,7 @@ class BatchPlan:
     def wanted(self) -> list[Wanted]:
         """The sample that each row shall show."""
         packed = self.packed or (None,) * len(self.places)
-        rows = zip(self.indexes.tolist(), self.epochs.tolist(), self.places, packed, strict=True)
-        return [Wanted(index=index, epoch=epoch, place=place, packed=own) for index, epoch, place, own in rows]
+        return [*map(Wanted, self.indexes.tolist(), self.epochs.tolist(), self.places, packed)]
 
 
 def plans(
@@ -87,7 +86,7 @@ def plans(
                 number=(epoch, b),
                 indexes=whole.indexes[mine],
                 epochs=whole.epochs[mine],
-                places=[Place(step=step, row=r, rows=len(whole.indexes), progress=progress) for r in mine.tolist()],
+                places=[Place(step, row, len(whole.indexes), progress) for row in mine.tolist()],
                 weight=weight,
                 packed=None if whole.packed is None else tuple(whole.packed[r] for r in mine.tolist()),
             )
@@ -170,7 +169,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         """Draws the requests of a batch, and announces what they will read."""
         wanted = plan.wanted
         requests, tries = self._first_requests(wanted, plan.tried)
-        announced = Together(tuple(map(self.sampler.announce, requests)))
+        announced = Together(tuple(one for one in map(self.sampler.announce, requests) if one is not UNHEEDED))
         return Announced(wanted=wanted, requests=requests, tries=tries, announced=announced)
 
     def drawn_ahead(self, plan: BatchPlan) -> Announced[RequestT] | None:
@@ -198,7 +197,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     def _started(self, pool: Executor, drawn: Announced[RequestT], together: int) -> Begun[DraftT]:
         sampler, stats, n = self.sampler, Stats(), len(drawn.requests)
         # The caller may be in inference mode, while the threads that fill these tensors are not.
-        with torch.inference_mode(False):
+        with _no_inference():
             draft = sampler.allocate(drawn.requests)
             with stats.stage("mask"):
                 for row, request in enumerate(drawn.requests):
@@ -234,7 +233,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 raise error
         tried = tuple(count + (row in bad) for row, count in enumerate(made.tried))
         plan = replace(plan, tried=tried)
-        with torch.inference_mode(False), ThreadPoolExecutor(1, initializer=compute_alone) as pool:
+        with _no_inference(), ThreadPoolExecutor(1, initializer=compute_alone) as pool:
             other = self.join(plan, self.start(pool, plan))
         stats = other.stats
         samples, replaced = stats.samples, stats.bad
@@ -324,6 +323,11 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted]
     return sampler.join(draft)
 
 
+def _no_inference() -> AbstractContextManager[object]:
+    """Leaves inference mode, which takes as long as a small row also where the caller is in none."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
 class InCaller(Executor):
     """Does what is submitted at once, in the calling thread."""
 
@@ -331,7 +335,7 @@ class InCaller(Executor):
         """The result of the call, or its error, as a future that is done."""
         done: Future[T] = Future()
         try:
-            with torch.inference_mode(False):
+            with _no_inference():
                 done.set_result(fn(*args, **kwargs))
         except Exception as error:
             done.set_exception(error)

@@ -7,7 +7,7 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from weakref import WeakSet
 
@@ -71,13 +71,15 @@ class LocalStore:
         """Read the ranges; those that share blocks, or whose blocks touch, at once."""
         if len(ranges) < 2:
             return [self.read(*each) for each in ranges]
-        found = [b""] * len(ranges)
+        found, file, opened = [b""] * len(ranges), None, None
         try:
             for run in runs_of_blocks(ranges):
                 name, first, size = ranges[run[0]]
                 if len(run) > 1:
                     size = max([ranges[n].offset + ranges[n].size for n in run]) - first
-                data, begin = _blocks(self._open(name), first, size)
+                if file is None or name != opened:
+                    file, opened = self._open(name), name
+                data, begin = _blocks(file, first, size)
                 for n in run:
                     _, offset, size = ranges[n]
                     if size < 0:
@@ -125,7 +127,7 @@ class LocalStore:
         """This store, or one whose files may be outside; sizes are asked of the files themselves."""
         return self if outside == self.outside else LocalStore(self.folder, outside=outside)
 
-    def announce(self, ranges: Sequence[Range]) -> Together:
+    def announce(self, ranges: Iterable[Range]) -> Together:
         """Nothing is read ahead of a local file."""
         return UNHEEDED
 
@@ -220,12 +222,14 @@ def _blocks(file: _File, offset: int, size: int) -> tuple[bytes, int]:
         return _range(file, offset, size), offset
     begin, end = blocks_around(offset, size, file.size_bytes)
     data = _range(file, begin, end - begin)
-    check_blocks(file.path, begin, data, _sums(file, file.sums, begin, len(data)))
+    at, size_bytes = sums_range(begin, end - begin)
+    kept = file.kept_sums
+    sums = _sums(file, file.sums, at, size_bytes) if kept is None else kept[at : at + size_bytes]
+    check_blocks(file.path, begin, data, sums)
     return data, begin
 
 
-def _sums(file: _File, descriptor: int, begin: int, size: int) -> bytes:
-    at, size_bytes = sums_range(begin, size)
+def _sums(file: _File, descriptor: int, at: int, size_bytes: int) -> bytes:
     try:
         if sums_bytes(file.size_bytes) > _KEPT_SUMS:
             return os.pread(descriptor, size_bytes, at)

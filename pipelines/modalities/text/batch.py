@@ -1,7 +1,6 @@
 """A batch of texts, padded and without padding."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.stream.batch import Batch, Movable
+from maskstream.pipelines.stream.kept import empty
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,28 +27,24 @@ class Unpadded(Movable):
     cu_seqlens: Tensor
     longest: int
 
-    @classmethod
-    def of(cls, tokens: npt.NDArray[np.int32], documents: npt.NDArray[np.int32]) -> Self:
-        """The unpadded form of rows: tokens int32 (B, L), documents int32 (B, L) as in `TextBatch`."""
-        valid = documents >= 0
-        index, number = np.flatnonzero(valid), documents[valid]
-        new = np.ones(len(index) + 1, np.bool_)
-        np.not_equal(number[1:], number[:-1], out=new[1:-1])
-        new[np.cumsum(np.count_nonzero(valid, axis=1))] = True  # a row begins with a document of its own
-        edges = np.flatnonzero(new).astype(np.int32)
-        lengths = np.diff(edges)
-        positions = np.arange(len(index), dtype=np.int32) - np.repeat(edges[:-1], lengths)
-        return cls(
-            tokens=torch.from_numpy(tokens[valid]),
-            index=torch.from_numpy(index),
-            positions=torch.from_numpy(positions),
-            cu_seqlens=torch.from_numpy(edges),
-            longest=int(lengths.max(initial=0)),
-        )
-
     def gathered(self, rows: Tensor) -> Tensor:
         """What `rows` (B, L, ...) hold of the T tokens: (T, ...)."""
         return rows.flatten(0, 1).index_select(0, self.index)
+
+
+def unpadded(tokens: npt.NDArray[np.int32], documents: npt.NDArray[np.int32]) -> tuple[Tensor, Unpadded]:
+    """The `lengths` of a `TextBatch` and the unpadded form of its rows: tokens, documents int32 (B, L)."""
+    from .kernels import count_tokens, unpad
+
+    tokens, documents = np.ascontiguousarray(tokens), np.ascontiguousarray(documents)
+    lengths = np.empty(len(documents), np.int32)
+    total, found = count_tokens(documents, lengths)
+    ids, index, positions = (empty((total,), kind) for kind in (np.int32, np.int64, np.int32))
+    edges = np.empty(found + 1, np.int32)
+    longest = unpad(tokens, documents, ids, index, positions, edges)
+    arrays = {"tokens": ids, "index": index, "positions": positions, "cu_seqlens": edges}
+    made = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return torch.from_numpy(lengths), Unpadded(**made, longest=longest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,14 +95,15 @@ def text_batch(
     mask: TextMaskBatch | None = None,
 ) -> TextBatch:
     """The batch of rows in host memory, with what follows from them; the arguments are the fields of `TextBatch`."""
+    lengths, whole = unpadded(tokens, documents)
     return TextBatch(
         tokens=torch.from_numpy(tokens),
-        lengths=torch.from_numpy((documents >= 0).sum(1, dtype=np.int32)),
+        lengths=lengths,
         documents=torch.from_numpy(documents),
         words=torch.from_numpy(words),
         classes=None if classes is None else torch.from_numpy(classes),
         mask=mask,
-        unpadded=Unpadded.of(tokens, documents),
+        unpadded=whole,
         label=torch.from_numpy(np.full(len(key), -1, np.int64) if label is None else label),
         key=key,
     )

@@ -7,6 +7,7 @@ where the values of a piece lie.
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,23 +133,24 @@ def token_range(manifest: Manifest, sample: int, name: str, first: int, count: i
     return Range(where, offset + begin + first * itemsize, count * itemsize)
 
 
-def token_ranges(manifest: Manifest, samples: Int64s, name: str, first: Int64s, count: Int64s) -> list[Range]:
-    """`token_range` of many samples, none of them removed; SampleError for the first that has none."""
-    component = manifest.components[name]
-    words, facts = component.words["dtype"], component.facts
-    sizes = np.array([*(np.dtype(word).itemsize if word in TOKEN_TYPES else 0 for word in words.names), 0])
-    itemsize, offset, size = sizes[words.code[samples]], component.offset[samples], component.size[samples]
-    n, begin = facts["n_tokens"][samples].astype(np.int64), facts["data_offset"][samples].astype(np.int64)
-    # Nothing overflows where each of these holds.
-    fits = (offset > 0) & (itemsize > 0) & (n >= 0) & (n <= size) & (begin >= 0) & (begin <= size)
-    fits &= (first >= 0) & (count > 0) & (count <= n) & (first <= n - count)
-    if not fits.all() or not (begin + n * itemsize == size).all():
-        places = zip(samples.tolist(), first.tolist(), count.tolist(), strict=True)
-        return [token_range(manifest, sample, name, *piece) for sample, *piece in places]
-    names = manifest.shard_names
-    shards, starts = manifest.shard[samples].tolist(), (offset + begin + first * itemsize).tolist()
-    places = zip(shards, starts, (count * itemsize).tolist(), strict=True)
-    return [Range(names[shard], start, length) for shard, start, length in places]
+def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], first: Int64s, count: Int64s) -> Int64s:
+    """The columns of pieces, parts of samples that were not removed, as kernels.py has them: int64 (P, `RANGES` + 2 a
+    component); SampleError for the first whose numbers in the manifest contradict each other.
+    """
+    from .kernels import RANGES, place_values
+
+    pieces = np.empty((len(samples), RANGES + 2 * len(names)), np.int64)
+    pieces.T[:RANGES] = samples, count, manifest.shard[samples]
+    for at, component in enumerate(manifest.components[name] for name in names):
+        words, facts = component.words["dtype"], component.facts
+        widths = np.array([*(np.dtype(word).itemsize if word in TOKEN_TYPES else 0 for word in words.names), 0])
+        columns = (component.offset, component.size, facts["n_tokens"], facts["data_offset"])
+        numbers = (column.astype(np.int64, copy=False) for column in columns)
+        if not place_values(pieces, RANGES + 2 * at, first, words.code, widths, *numbers):
+            for sample, *piece in zip(samples.tolist(), first.tolist(), count.tolist(), strict=True):
+                for name in names:
+                    token_range(manifest, sample, name, *piece)
+    return pieces
 
 
 def token_dtype(manifest: Manifest, sample: int, name: str) -> np.dtype[np.unsignedinteger]:

@@ -1,8 +1,9 @@
 """Rows of texts: finds the documents of a row, reads their tokens, words and classes, and gives the mask its cues."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,6 @@ import torch
 
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.text.replace import TextMaps
-from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
 from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, Planned, RowMaker, SampleRows, Shown
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.rng import sample_rngs
@@ -22,21 +22,17 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
 from maskstream.shards.stores.base import Range
 
-from .batch import N_CLASSES, NO_CLASS, TextBatch, Unpadded
-from .packing import Int64s, Packing, token_range, token_ranges
+from .batch import N_CLASSES, NO_CLASS, TextBatch, Unpadded, unpadded
+from .packing import Int64s, Packing, place_pieces, token_dtype
 from .token_scores import TokenScores
 
 TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
-NONE = Unpadded.of(np.empty((0, 1), np.int32), np.empty((0, 1), np.int32))
+KERNELS = ("maskstream.pipelines.modalities.text.kernels",)
+_NOTHING = torch.zeros(0, dtype=torch.int32)
+NONE = Unpadded(tokens=_NOTHING, index=_NOTHING.long(), positions=_NOTHING, cu_seqlens=torch.zeros(1), longest=0)
 """No tokens, before `join` finds those of a batch."""
-
-
-class Piece(NamedTuple):
-    """A part of a document: its sample, the number of its tokens, and where the values of each component lie."""
-
-    sample: int
-    tokens: int
-    ranges: tuple[Range, ...]
+SAMPLE, COUNT, FILE, RANGES = range(4)
+"""The columns of pieces; see kernels.py, which is imported late."""
 
 
 class FilledRow(NamedTuple):
@@ -49,21 +45,27 @@ class FilledRow(NamedTuple):
     classes: npt.NDArray[np.uint8] | None
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class TextPlan:
-    """The pieces of a row, in order, and the row that `fill` made of them: cues read it there, since `Tensor.numpy`
-    costs more than a row of numbers.
+    """The pieces of a row, parts of documents, in order, int64 (P, `RANGES` + 2 a component); the names of the files;
+    and the row that `fill` made of them: cues read it there, since `Tensor.numpy` costs more than a row of numbers.
     """
 
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: Int64s
+    names: Sequence[str]
     row: FilledRow | None = None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
         """All that is read."""
-        if len(self.pieces) == 1:
-            return self.pieces[0].ranges
-        return tuple(one for piece in self.pieces for one in piece.ranges)
+        return tuple(ranges_of(self.pieces, self.names))
+
+
+def ranges_of(pieces: Int64s, names: Sequence[str]) -> Iterator[Range]:
+    """What is read of pieces, piece after piece, each component by component."""
+    for piece in pieces.tolist():
+        for at in range(RANGES, len(piece), 2):
+            yield Range(names[piece[FILE]], piece[at], piece[at + 1])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,17 +148,9 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             first = first.copy()
             first[long] += self._windows(items, row[long].tolist(), sample[long].tolist(), count[long] - most + 1)
         count = np.minimum(count, most)
-        try:
-            found = [token_ranges(manifest, sample, name, first, count) for name in self.components]
-        except SampleError:
-            for piece in zip(sample.tolist(), first.tolist(), count.tolist(), strict=True):
-                self._check_piece(manifest, *piece)
-            raise
-        ranges = zip(*found, strict=True)
-        plans = [TextPlan() for _ in items]
-        for at, *made in zip(row.tolist(), sample.tolist(), count.tolist(), ranges, strict=True):
-            plans[at].pieces.append(Piece(*made))
-        return plans
+        pieces = place_pieces(manifest, sample, self.components, first, count)
+        edges = np.searchsorted(row, np.arange(len(items) + 1)).tolist()
+        return [TextPlan(pieces[begin:end], manifest.shard_names) for begin, end in pairwise(edges)]
 
     def layout(self, memory: Memory[TextPlan]) -> TextBatch:
         """The empty batch; `join` makes what follows from the tokens."""
@@ -180,58 +174,36 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     def fill_all(self, filling: Sequence[Filling[TextPlan]], batch: TextBatch, stats: Stats) -> None:
         """Reads the documents of rows, the same for all views; raises SampleError if one is unusable."""
         manifest, own = filling[0].item.manifest, filling[0].own
-        pieces = [piece for one in filling for piece in one.plan.pieces]
-        values = self._values(manifest, pieces, stats)
+        pieces = np.concatenate([one.plan.pieces for one in filling])
+        read = self._read(manifest, pieces, stats)
         with stats.stage("convert"):
-            whole = [own.whole(one) for one in (batch.tokens, batch.documents, batch.words)]
-            empty = [self.tokenizer.pad or 0, -1, -1]
-            if batch.classes is not None:
-                whole.append(own.whole(batch.classes))
-                empty.append(NO_CLASS)
-            rows = np.array([one.own.start for one in filling])
-            for array, none in zip(whole, empty, strict=True):
-                array[rows] = none
-            self._write(rows, pieces, np.array([len(one.plan.pieces) for one in filling]), values, whole)
+            from .kernels import write_rows
+
+            tokens, documents, numbers = map(own.whole, (batch.tokens, batch.documents, batch.words))
+            classes = np.empty((0, 0), np.uint8) if batch.classes is None else own.whole(batch.classes)
+            rows = [one.own.start for one in filling]
+            words = np.empty((0, 0) if self.mask is None else (len(rows), self.grid.size), np.int64)
+            sizes = np.array([len(one.plan.pieces) for one in filling])
+            data = np.frombuffer(b"".join(read), np.uint8)
+            if not write_rows(
+                pieces, sizes, np.array(rows), self._legal(), data, tokens, documents, numbers, classes, words
+            ):
+                self._check_each(manifest, pieces)
+                raise manifest.sample_error(int(pieces[0, SAMPLE]), TOKENS, "its bytes changed while they were read")
             for one in filling if filling[0].item.views > 1 else ():
-                for array in whole:
+                for array in (tokens, documents, numbers, *(() if batch.classes is None else (classes,))):
                     array[one.own.start + 1 : one.own.stop] = array[one.own.start]
             if self.mask is not None:
-                tokens, documents, numbers, *classes = whole
-                words = numbers[rows].astype(np.int64)
-                np.copyto(words, SPECIAL, where=words < 0)
-                np.copyto(words, PADDING, where=documents[rows] < 0)
                 words.flags.writeable = False  # the views of a sample share them
-                for one, own, row in zip(filling, words, rows.tolist(), strict=True):
-                    one.plan.row = FilledRow(own, tokens[row], classes[0][row] if classes else None)
+                for one, row, at in zip(filling, words, rows, strict=True):
+                    one.plan.row = FilledRow(row, tokens[at], None if batch.classes is None else classes[at])
 
-    def _write(
-        self,
-        rows: Int64s,
-        pieces: Sequence[Piece],
-        sizes: Int64s,
-        values: Mapping[str, npt.NDArray[Any]],
-        whole: Sequence[npt.NDArray[Any]],
-    ) -> None:
-        """Writes pieces to empty rows, of which each has `sizes` pieces, with their special tokens."""
-        (begin, end), counts = self.ends, np.array([piece.tokens for piece in pieces])
-        of_row = np.repeat(np.cumsum(sizes) - sizes, sizes)  # the first piece of each one's row
-        taken = counts + len(begin) + len(end)
-        before = np.cumsum(taken) - taken
-        # Places in the flattened rows: those of each piece's first token, and of all tokens.
-        first = before - before[of_row] + len(begin) + np.repeat(rows * self.grid.size, sizes)
-        starts = np.cumsum(counts) - counts
-        places = np.repeat(first - starts, counts) + np.arange(starts[-1] + counts[-1])
-        tokens, documents, words, *classes = (array.reshape(-1) for array in whole)
-        number = np.arange(len(pieces), dtype=np.int32) - of_row.astype(np.int32)
-        # Numbers of another type are written in three times the time.
-        tokens[places] = values[TOKENS].astype(np.int32)
-        documents[places] = np.repeat(number, counts)
-        words[places] = _in_rows(values.get(WORDS), counts, of_row).astype(np.int32)
-        for array in classes:
-            array[places] = values[CLASSES]
-        for special, at in ((begin, first - 1), (end, first + counts)):
-            for token in special:  # one or none
-                tokens[at], documents[at] = token, number
+    def _legal(self) -> Int64s:
+        """What the kernel must know of the tokens and the components."""
+        begin, end = (-1 if token is None else token for token in (self.tokenizer.begin, self.tokenizer.end))
+        places = [self.components.index(name) if name in self.components else -1 for name in (WORDS, CLASSES)]
+        vocabulary = self.tokenizer.vocabulary
+        return np.array([begin, end, self.tokenizer.pad or 0, vocabulary, N_CLASSES, NO_CLASS, *places])
 
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The words, classes, scores and tokens of a row, the latter where a mask needs them."""
@@ -242,21 +214,15 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             classes[classes == NO_CLASS] = -1
         if self.scores is not None:
             begin = len(self.ends[0])
-            scores = self.scores.in_row(item.shown.key, begin, plan.pieces[0].tokens, self.grid.size)
+            scores = self.scores.in_row(item.shown.key, begin, int(plan.pieces[0, COUNT]), self.grid.size)
         if "tokens" in needs:
             tokens = plan.row.tokens.astype(np.int64)
         return Cues(words=plan.row.words, classes=classes, scores=scores, tokens=tokens)
 
     def join(self, batch: TextBatch, planned: Sequence[Planned[TextPlan]]) -> TextBatch:
         """The batch with its lengths, and without padding."""
-        documents = batch.documents.numpy()
-        lengths = torch.from_numpy((documents >= 0).sum(1, dtype=np.int32))
-        return replace(batch, lengths=lengths, unpadded=Unpadded.of(batch.tokens.numpy(), documents))
-
-    def _check_piece(self, manifest: Manifest, sample: int, first: int, count: int) -> None:
-        """SampleError if the numbers of a piece contradict each other."""
-        for name in self.components:
-            token_range(manifest, sample, name, first, count)
+        lengths, whole = unpadded(batch.tokens.numpy(), batch.documents.numpy())
+        return replace(batch, lengths=lengths, unpadded=whole)
 
     def _windows(self, items: Sequence[Item], rows: list[int], samples: list[int], most: Int64s) -> Int64s:
         """Draws the first token of windows, each below its `most`; rows: the places of their items."""
@@ -265,70 +231,35 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         rngs = sample_rngs(items[0].seed, names, "window")
         return np.array([rng.integers(one) for rng, one in zip(rngs, most.tolist(), strict=True)])
 
-    def _values(self, manifest: Manifest, pieces: Sequence[Piece], stats: Stats) -> dict[str, npt.NDArray[Any]]:
-        """The values of pieces by component, piece after piece; SampleError if one of them is unusable."""
+    def _read(self, manifest: Manifest, pieces: Int64s, stats: Stats) -> list[bytes]:
+        """The bytes of pieces, piece after piece, component by component; SampleError if one of them is unusable."""
+        sample, ranges = int(pieces[0, SAMPLE]), [*ranges_of(pieces, manifest.shard_names)]
         try:
-            return self._read(manifest, pieces, stats)
+            with manifest.reading(sample, self.components[0]), stats.stage("read"):
+                read = manifest.store.read_many(ranges)
         except SampleError:
-            for piece in pieces if len(pieces) > 1 else ():
-                self._read(manifest, [piece], Stats())  # raises the error of the first that has one
+            if len(pieces) > 1:
+                self._check_each(manifest, pieces)
             raise
-
-    def _read(self, manifest: Manifest, pieces: Sequence[Piece], stats: Stats) -> dict[str, npt.NDArray[Any]]:
-        """The same, with an error that names the sample where there is only one."""
-        sample = pieces[0].sample
-        with manifest.reading(sample, self.components[0]), stats.stage("read"):
-            read = manifest.store.read_many([one for piece in pieces for one in piece.ranges])
         stats.read_bytes += sum(map(len, read))
-        values = {}
-        with stats.stage("convert"):
-            starts = np.cumsum([piece.tokens for piece in pieces[:-1]], dtype=np.int64)
-            for n, name in enumerate(self.components):
+        return read
+
+    def _check_each(self, manifest: Manifest, pieces: Int64s) -> None:
+        """Reads pieces alone; raises the SampleError of the first that has one."""
+        for at in range(len(pieces)):
+            sample, read = int(pieces[at, SAMPLE]), self._read(manifest, pieces[at : at + 1], Stats())
+            for name, data in zip(self.components, read, strict=True):
                 with manifest.reading(sample, name):
-                    values[name] = self._joined(manifest, pieces, name, read[n :: len(self.components)])
-                    self._check(name, values[name], starts)
-        return values
+                    self._check(name, np.frombuffer(data, token_dtype(manifest, sample, name)))
 
-    def _joined(
-        self, manifest: Manifest, pieces: Sequence[Piece], name: str, read: Sequence[bytes]
-    ) -> npt.NDArray[Any]:
-        """The values of a component of pieces, those that are subtracted as int64; their types may differ."""
-        words = manifest.components[name].words["dtype"]
-        codes = words.code[[piece.sample for piece in pieces]].tolist()
-        if len({*codes}) == 1:
-            values = np.frombuffer(b"".join(read), words.names[codes[0]])
-        else:
-            values = np.concatenate(
-                [np.frombuffer(one, words.names[code]) for one, code in zip(read, codes, strict=True)]
-            )
-        return values.astype(np.int64) if name == WORDS else values
-
-    def _check(self, name: str, values: npt.NDArray[Any], starts: Int64s) -> None:
-        """DataError for values that are none; starts: where pieces begin, but for the first."""
+    def _check(self, name: str, values: npt.NDArray[np.unsignedinteger]) -> None:
+        """DataError for values that are none."""
         if name == TOKENS and values.max() >= self.tokenizer.vocabulary:
             raise DataError(f"has the id {values.max()}; its tokenizer has {self.tokenizer.vocabulary}")
-        if name == WORDS:
-            steps = np.diff(values)
-            steps[starts - 1] = 0
-            if (steps & ~1).any():  # neither 0 nor 1
-                raise DataError("has words whose numbers do not ascend by one")
+        if name == WORDS and not np.isin(np.diff(values.astype(np.int64)), (0, 1)).all():
+            raise DataError("has words whose numbers do not ascend by one")
         if name == CLASSES and (wrong := values[(values >= N_CLASSES) & (values != NO_CLASS)]).size:
             raise DataError(f"has the class {wrong[0]}; legal are 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
-
-
-def _in_rows(words: Int64s | None, counts: Int64s, of_row: Int64s) -> Int64s:
-    """The numbers of the words of pieces of `counts` tokens within their rows: int64 (tokens,).
-
-    words: their numbers within documents; None numbers tokens. of_row: the first piece of each one's row.
-    """
-    starts = np.cumsum(counts) - counts
-    if words is None:
-        words = np.arange(starts[-1] + counts[-1])
-    first = words[starts]
-    spans = words[starts + counts - 1] - first + 1
-    before = np.cumsum(spans) - spans
-    numbers: Int64s = words + np.repeat(before - before[of_row] - first, counts)
-    return numbers
 
 
 def _given(token: int | None) -> tuple[int, ...]:
