@@ -62,7 +62,7 @@ def test_an_epoch_is_fetched_once(
     assert rows(modality, url, cache=tmp_path / "cache", workers=workers) == wanted
     server.requests.clear()
     assert rows(modality, url, cache=tmp_path / "cache") == wanted
-    assert rows(modality, url, cache=str(tmp_path / "cache"), workers=1) == wanted
+    assert rows(modality, url, cache=str(tmp_path / "cache"), workers=workers) == wanted
     assert asked(server) == []
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from torch._dynamo.variables.constant import ConstantVariable
-from torch._dynamo.variables.tensor import TensorVariable
 
 from maskstream.train import Trainer
 from maskstream.train.core import loop, parallel
@@ -43,6 +41,9 @@ def as_on_a_card(backend="eager", *, flash=False):
 
     DDP has many small buckets, at whose bounds torch divides a graph. flash: whether the card has FlashAttention.
     """
+    from torch._dynamo.variables.constant import ConstantVariable  # 1 s, in each process that collects tests
+    from torch._dynamo.variables.tensor import TensorVariable
+
     compile_with, compile_parts, of_ddp = torch.compile, parallel.compile_parts, parallel._without_buffers()
     with ExitStack() as stack:
         for owner, name, stand_in in (

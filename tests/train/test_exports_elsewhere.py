@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from maskstream.train.exports import _sample_batch, export_run
 from ..pipelines.every_modality import write_split
 from .test_every_recipe import CUTS
 
-for library in ("transformers", "timm", "onnxscript", "onnxruntime"):
-    pytest.importorskip(library, reason="pip install 'maskstream[export]'")
-pytestmark = pytest.mark.slow
+LIBRARIES = ("transformers", "timm", "onnxscript", "onnxruntime")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not all(map(find_spec, LIBRARIES)), reason="pip install 'maskstream[export]'"),
+]
 
 CASES = {
     "videomae-base": ("video", ("hf",)),

@@ -119,9 +119,10 @@ def test_flow_and_masks_are_those_of_dis_at_every_topology(split, of_batch, glob
         pytest.param(masks.Uniform(low=0.5, high=0.9, scope="batch"), marks=pytest.mark.slow),
     ],
 )
-def test_the_place_in_the_run_reaches_the_mask(split, of_batch, law):
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_place_in_the_run_reaches_the_mask(split, of_batch, law, workers):
     mask = masks.MotionGuided(ratio=law)
-    drawn = assert_equals_dis(split, of_batch, global_batch=4, ranks=2, workers=2, mask=mask)
+    drawn = assert_equals_dis(split, of_batch, global_batch=4, ranks=2, workers=workers, mask=mask)
     assert len({sum(hidden) for hidden in drawn}) > 1, "the ratio changes"
 
 
@@ -221,9 +222,10 @@ def test_a_resume_is_exact_and_refused_by_name_with_another_source(split, own, o
 
 
 @pytest.mark.parametrize("mask", [masks.Tube(ratio=0.75), None])
-def test_a_mask_that_follows_no_flow_is_drawn_before_it(split, of_batch, mask):
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_mask_that_follows_no_flow_is_drawn_before_it(split, of_batch, mask, workers):
     wanted = [contents(batch) for batch in loader(split, "dis", mask=mask)]
-    assert [contents(batch) for batch in loader(split, of_batch, mask=mask, workers=1)] == wanted
+    assert [contents(batch) for batch in loader(split, of_batch, mask=mask, workers=workers)] == wanted
     sampler = source_of(split, **SETTINGS | {"flow": of_batch, "mask": mask}).sampler
     assert not sampler.rows.finish_draws
 

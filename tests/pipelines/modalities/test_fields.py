@@ -120,6 +120,7 @@ def test_views_repeat_the_fields_of_their_sample(described):
     assert one.fields["caption"][2:] == ["a horn", "a horn", "-", "-"]
 
 
+@pytest.mark.slow
 def test_worker_processes_and_other_topologies_give_the_same_fields(described):
     names = ("labels", "action", "box", "loud")
     here = batch(described, *names).fields

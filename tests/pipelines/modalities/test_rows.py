@@ -213,6 +213,7 @@ def rows_of(batch: SizeBatch) -> list[tuple[str, list[object]]]:
     return [(key, [list(map(str, column))[n] for column in columns]) for n, key in enumerate(batch.key)]
 
 
+@pytest.mark.slow
 def test_a_worker_makes_the_same_batches(images: Path) -> None:
     options = {"batch_size": 4, "device": "cpu", "seed": 6}
     here = SizeData().loader(images, threads=1, **options)

@@ -30,6 +30,7 @@ print(len(of_libraries() - before), daemons)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_a_loader_leaves_no_thread_but_those_that_the_interpreter_joins(split):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

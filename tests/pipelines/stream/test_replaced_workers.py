@@ -109,6 +109,7 @@ def check(numbered, caplog, workers, moments, batches):
     pool.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_or_hangs_in_the_middle_of_a_batch_makes_it_again(numbered, tmp_path, caplog):
     wanted = undisturbed(numbered, 10)
     third, seventh = (plan.indexes.tolist() for plan in islice(plans_of(numbered.maker()), 2, 7, 4))

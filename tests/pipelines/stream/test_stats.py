@@ -37,7 +37,7 @@ def test_a_stage_that_fails_is_counted_too():
     assert stats.seconds["decode"] > 0
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_loader_counts_every_stage(split, workers):
     loader = video_loader(split, **SETTINGS, mask=masks.MotionGuided(ratio=0.75), workers=workers, threads=1)
     for _ in loader:

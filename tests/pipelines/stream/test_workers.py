@@ -157,6 +157,7 @@ def test_workers_stay_for_epochs_end_on_close_and_come_again(uneven):
     assert all(gone(pid) for pid in again)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_is_what_it_is_in_a_thread_and_ends_the_workers(uneven, tmp_path):
     shutil.copytree(uneven, tmp_path, dirs_exist_ok=True)
     for tar in tmp_path.glob("*.tar"):
@@ -231,6 +232,7 @@ def test_what_a_worker_is_sent_is_small_and_whole(split):
     assert [b.indexes.tolist() for b in back.order.batches(1)] == [b.indexes.tolist() for b in order.batches(1)]
 
 
+@pytest.mark.slow
 def test_loading_leaves_torchs_random_state_alone(uneven):
     before = torch.random.get_rng_state()
     run = loader(uneven, workers=1)

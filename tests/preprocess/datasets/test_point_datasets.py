@@ -232,7 +232,7 @@ def test_a_folder_of_all_kinds_becomes_shards_and_rejects(tmp_path):
     tile(root, "train/b/tile.laz", 50)
     put(root, "train/b/one.npy", np.ones((1, 3)))
     assert len(points_folder(root).splits["train"]) == 4
-    report = make_shards("points-folder", root, tmp_path / "out", workers=1, max_rejects=1)
+    report = make_shards("points-folder", root, tmp_path / "out", workers=0, max_rejects=1)
     assert report.splits["train"].counts["rejects"] == 1
     manifest = Manifest.load(tmp_path / "out" / "train")
     assert sorted(manifest.component("points.npy").facts["n_points"].tolist()) == [20, 50, 8192]

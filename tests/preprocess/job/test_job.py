@@ -74,6 +74,7 @@ def test_interrupted_and_continued(raw, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed_anywhere(raw, tmp_path):
     """SIGKILL to the command and its workers; what stays behind goes on to the same bytes."""
     run(raw, tmp_path / "whole", profile=PROFILES["train"])
@@ -112,6 +113,7 @@ class Sabotaged:
             yield event
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing(raw, tmp_path):
     run(raw, tmp_path / "whole")
     told, executor = Told(), Sabotaged()

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {"torch", "webdataset", "numba", "scipy", "soxr"}
 """Packages that take a processor a second or more in all to import, or that only some encoders need."""
 SCRIPT = """
@@ -22,6 +24,7 @@ def test_a_worker_imports_no_datasets_and_no_encoders():
     assert rooms == {"executors"}
 
 
+@pytest.mark.slow
 def test_shards_of_videos_are_made_without_torch(make_video, tmp_path):
     make_video("raw/train/a/one.mp4", 12)
     script = tmp_path / "script.py"

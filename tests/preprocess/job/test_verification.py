@@ -104,6 +104,7 @@ def crash(task, report):
     return check_shard(task, report)
 
 
+@pytest.mark.slow
 def test_a_crash_of_a_check_costs_one_problem(split, monkeypatch):
     monkeypatch.setattr(verification, "check_shard", crash)
     report = verify_split(split, workers=2)

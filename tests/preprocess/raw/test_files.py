@@ -87,7 +87,7 @@ def fetched(server):
     return {name: names.count(name) for name in names}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_bytes_are_those_of_the_folder(raw, server, whole, tmp_path, workers):
     out = tmp_path / "remote"
     report = run(f"{server.url}/", out, limits=LIMITS, workers=workers)
@@ -226,6 +226,7 @@ def test_what_cannot_be_listed_is_refused(raw, server, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_file(raw, server, whole, tmp_path, patience):
     """SIGKILL at any moment: its temporary folders are deleted by the next run, which writes the same bytes."""
     script = tmp_path / "script.py"

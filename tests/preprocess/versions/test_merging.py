@@ -210,8 +210,8 @@ def test_urls_are_named_from_urls(home: str, target: str, folder: str, back: str
     assert joined(home, folder) == (back or target)
 
 
-@pytest.mark.parametrize("kind", ["points", pytest.param("video", marks=pytest.mark.slow)])
-def test_a_loader_reads_it_from_folders_and_urls_with_a_cache(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "workers"), [("points", 0), pytest.param("video", 1, marks=pytest.mark.slow)])
+def test_a_loader_reads_it_from_folders_and_urls_with_a_cache(kind: str, workers: int, tmp_path: Path) -> None:
     modality = MODALITIES[kind]
     served = tmp_path / "served"
     one = write_split(kind, served)
@@ -235,7 +235,7 @@ def test_a_loader_reads_it_from_folders_and_urls_with_a_cache(kind: str, tmp_pat
         assert rows(f"{server.url}/all") == wanted
         cache = tmp_path / "cache"
         merge(tmp_path / "here", urls)
-        assert rows(tmp_path / "here", cache=cache, workers=1) == wanted
+        assert rows(tmp_path / "here", cache=cache, workers=workers) == wanted
         server.requests.clear()
         assert rows(tmp_path / "here", cache=cache) == wanted
         tars = {r.name for r in server.requests if r.name.endswith(".tar")}

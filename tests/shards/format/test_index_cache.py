@@ -53,6 +53,7 @@ def unpack_numbers(new_file: Callable[[], BinaryIO], stream: BinaryIO) -> None:
     writer.finish({"key": KEY})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_new_process_maps_the_same_file(

@@ -1,6 +1,7 @@
 """transformers' VideoMAE and ViTMAE against this package's model, in float64, and their files read and written."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -10,9 +11,6 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train.models import from_hf, load_hf, to_hf, to_hf_config
 from maskstream.train.nn.foreign import export_hf
-
-transformers = pytest.importorskip("transformers")
-vit_mae = pytest.importorskip("transformers.models.vit_mae.modeling_vit_mae")
 
 SIZES = {
     "image_size": 32,
@@ -26,10 +24,23 @@ SIZES = {
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 64,
 }
-VIDEO = transformers.VideoMAEConfig(num_frames=4, tubelet_size=2, use_mean_pooling=False, **SIZES)
-IMAGE = transformers.ViTMAEConfig(norm_pix_loss=True, **SIZES)
 LOSS, GRADIENT = 1e-9, 1e-7
 """How far loss and gradients may be off in float64; the latter relative to the norm of the gradient."""
+
+
+def hf():
+    """transformers, which takes 3 s: imported by the process that runs a test, not by all that collect it."""
+    return pytest.importorskip("transformers")
+
+
+@cache
+def of_videos():
+    return hf().VideoMAEConfig(num_frames=4, tubelet_size=2, use_mean_pooling=False, **SIZES)
+
+
+@cache
+def of_images():
+    return hf().ViTMAEConfig(norm_pix_loss=True, **SIZES)
 
 
 def drawn(model_type, config, dtype=torch.float64):
@@ -38,7 +49,7 @@ def drawn(model_type, config, dtype=torch.float64):
         torch.set_default_dtype(dtype)
         try:
             model = model_type(config)
-            if isinstance(model, transformers.ViTMAEForPreTraining):
+            if isinstance(model, hf().ViTMAEForPreTraining):
                 place(model.vit.embeddings.position_embeddings)
                 place(model.decoder.decoder_pos_embed)
             for parameter in model.parameters():
@@ -52,7 +63,9 @@ def drawn(model_type, config, dtype=torch.float64):
 def place(embeddings):
     """Writes MAE's positions, which this version of transformers leaves at 0 in a model without a checkpoint."""
     side, width = round((embeddings.shape[1] - 1) ** 0.5), embeddings.shape[2]
-    table = vit_mae.build_2d_sinusoidal_position_embedding(side, side, width, cls_token=True)
+    table = hf().models.vit_mae.modeling_vit_mae.build_2d_sinusoidal_position_embedding(
+        side, side, width, cls_token=True
+    )
     embeddings.data.copy_(torch.cat(table.chunk(2, dim=1)[::-1], dim=1)[None])
 
 
@@ -80,7 +93,7 @@ def check_gradients(ours, theirs):
 
 @pytest.fixture
 def theirs():
-    return drawn(transformers.VideoMAEForPreTraining, VIDEO)
+    return drawn(hf().VideoMAEForPreTraining, of_videos())
 
 
 @pytest.fixture
@@ -110,7 +123,7 @@ def test_a_batch_goes_straight_into_transformers_and_both_agree(theirs, syntheti
 @pytest.mark.parametrize("normalised", [True, False])
 def test_pictures_and_their_gradients_are_those_of_vit_mae(pictures, normalised):
     batch, noise = pictures
-    theirs = drawn(transformers.ViTMAEForPreTraining, transformers.ViTMAEConfig(norm_pix_loss=normalised, **SIZES))
+    theirs = drawn(hf().ViTMAEForPreTraining, hf().ViTMAEConfig(norm_pix_loss=normalised, **SIZES))
     ours = in_float64(theirs)
     made = theirs(batch.pixel_values(dtype=torch.float64), noise=noise.double())
     assert torch.equal(made.mask.bool(), batch.mask.masked)
@@ -130,7 +143,7 @@ def test_dual_masks_are_the_same_model_with_fewer_queries(theirs, synthetic_load
 
 def test_weights_survive_the_way_there_and_back(recipe):
     ours = recipe.build(seed=1)
-    copied = transformers.VideoMAEForPreTraining(transformers.VideoMAEConfig(**to_hf_config(ours)))
+    copied = hf().VideoMAEForPreTraining(hf().VideoMAEConfig(**to_hf_config(ours)))
     copied.load_state_dict(to_hf(ours))
     back = from_hf(copied.config.to_dict(), copied.state_dict())
     for name, tensor in ours.state_dict().items():
@@ -140,23 +153,23 @@ def test_weights_survive_the_way_there_and_back(recipe):
 def test_an_export_is_what_from_pretrained_reads(recipe, batch, tmp_path):
     ours = recipe.build(seed=1)
     export_hf(ours, tmp_path / "export")
-    theirs = transformers.VideoMAEForPreTraining.from_pretrained(tmp_path / "export")
+    theirs = hf().VideoMAEForPreTraining.from_pretrained(tmp_path / "export")
     their_loss = theirs(batch.pixel_values(), bool_masked_pos=batch.mask.masked).loss
     assert ours(batch).loss().item() == pytest.approx(their_loss.item(), abs=1e-4)
 
 
 def test_an_export_of_pictures_is_what_from_pretrained_reads(pictures, tmp_path):
     batch, noise = pictures
-    ours = from_hf(IMAGE.to_dict(), drawn(transformers.ViTMAEForPreTraining, IMAGE, torch.float32).state_dict())
+    ours = from_hf(of_images().to_dict(), drawn(hf().ViTMAEForPreTraining, of_images(), torch.float32).state_dict())
     export_hf(ours, tmp_path / "export")
-    theirs = transformers.ViTMAEForPreTraining.from_pretrained(tmp_path / "export")
+    theirs = hf().ViTMAEForPreTraining.from_pretrained(tmp_path / "export")
     their_loss = theirs(batch.pixel_values(), noise=noise).loss
     assert ours(batch).loss().item() == pytest.approx(their_loss.item(), abs=1e-5)
 
 
 def test_a_saved_video_model_has_the_same_features(batch, tmp_path):
-    drawn(transformers.VideoMAEForPreTraining, VIDEO, torch.float32).save_pretrained(tmp_path)
-    ours, theirs = load_hf(tmp_path), transformers.VideoMAEModel.from_pretrained(tmp_path)
+    drawn(hf().VideoMAEForPreTraining, of_videos(), torch.float32).save_pretrained(tmp_path)
+    ours, theirs = load_hf(tmp_path), hf().VideoMAEModel.from_pretrained(tmp_path)
     every = torch.arange(32).expand(len(batch), -1)
     features = theirs(batch.pixel_values()).last_hidden_state
     assert torch.allclose(ours.encode(batch.video, every), features, atol=1e-5)
@@ -164,8 +177,8 @@ def test_a_saved_video_model_has_the_same_features(batch, tmp_path):
 
 def test_saved_pictures_have_the_same_features(pictures, tmp_path):
     batch, noise = pictures
-    drawn(transformers.ViTMAEForPreTraining, IMAGE, torch.float32).save_pretrained(tmp_path)
-    ours, theirs = load_hf(tmp_path), transformers.ViTMAEForPreTraining.from_pretrained(tmp_path).vit
+    drawn(hf().ViTMAEForPreTraining, of_images(), torch.float32).save_pretrained(tmp_path)
+    ours, theirs = load_hf(tmp_path), hf().ViTMAEForPreTraining.from_pretrained(tmp_path).vit
     order = noise.argsort(dim=1)[:, :4]
     features = theirs(batch.pixel_values(), noise=noise).last_hidden_state
     assert torch.allclose(ours.encode(batch.image, order), features[:, 1:], atol=1e-5)

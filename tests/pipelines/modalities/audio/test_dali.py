@@ -205,6 +205,7 @@ def test_dali_serves_only_where_it_is_asked_for_also_in_a_mixture(split):
     assert type(mixed.finish) is DaliSpectrograms
 
 
+@pytest.mark.slow
 def test_workers_read_for_dali(split):
     fast, slow = loader(split, "dali", workers=1, threads=1), loader(split, "dali")
     for batch, expected in zip(fast, slow, strict=True):

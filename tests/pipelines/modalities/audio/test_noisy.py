@@ -1,5 +1,6 @@
 """The noisy loader: the drawn signal-to-noise ratio, the plane wave at the microphones, channels cut alike."""
 
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -104,11 +105,16 @@ def test_batches_are_independent_of_the_topology_and_noise_belongs_to_the_identi
         for a, b in pairs
     ]
     assert head + tail == wanted
-    spawned = loader(clean, **settings, workers=1)
-    assert contents(islice(spawned.repeat(), 4)) == wanted
-    spawned.close()
     with pytest.raises(ResumeError, match="dataset"):
         loader(clean).load_state_dict(run.state_dict())
+
+
+@pytest.mark.slow
+def test_a_worker_makes_the_same_mixtures(splits):
+    clean, noise, _ = splits
+    settings = {"noise": noise, "line": MicrophoneLine(count=2)}
+    with closing(loader(clean, **settings, workers=1)) as run:
+        assert contents(islice(run.repeat(), 4)) == contents(islice(loader(clean, **settings).repeat(), 4))
 
 
 def test_all_channels_of_a_recording_are_cut_alike(splits):

@@ -83,7 +83,7 @@ def test_odd_sizes(tmp_path):
     assert_pixels_agree(batch.video, expected.video)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_loader_gives_the_same_batches(vp9, workers):
     settings = {"clip": CLIP, "mask": Tube(), "batch_size": 2, "device": "cpu", "augment": CenterCrop(), "seed": 5}
     slow = video_loader(vp9, backend="cpu", **settings)
@@ -224,7 +224,7 @@ def test_the_decoder_belongs_to_the_identity(vp9):
     fast, slow = (video_loader(vp9, backend=backend, **settings) for backend in ("dali", "cpu"))
     with pytest.raises(ResumeError, match="backend: saved nothing, here dali"):
         fast.load_state_dict(json.loads(json.dumps(slow.state_dict())))
-    again = video_loader(vp9, backend="dali", workers=1, **settings)
+    again = video_loader(vp9, backend="dali", **settings)
     again.load_state_dict(json.loads(json.dumps(fast.state_dict())))
     assert torch.equal(next(iter(fast)).video, next(iter(again)).video)
     again.close()

@@ -139,7 +139,7 @@ def assert_same_clips(batch, expected):
     assert torch.equal(batch.mask.visible, expected.mask.visible)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_loader_gives_the_same_clips(split, workers, monkeypatch):
     monkeypatch.setattr(kept, "LARGE", 1)
     monkeypatch.setattr(kept, "_kept", Littered())
