@@ -15,6 +15,7 @@ from maskstream.train.recipes import chosen_recipe
 
 from ..test_every_recipe import CUTS
 
+TWO = ("data.views=2", "model.views=2")
 RNG = np.random.default_rng(7)
 N = 300
 SAMPLES = {
@@ -65,7 +66,7 @@ def clips():
 
 @pytest.mark.parametrize(("family", "media"), [("lejepa", pictures), ("videolejepa", clips)])
 def test_the_loss_is_the_distance_of_views_and_sigreg(family, media):
-    model, batch = chosen_recipe(f"{family}-tiny", CUTS[family]).build().double(), media()
+    model, batch = chosen_recipe(f"{family}-tiny", (*CUTS[family], *TWO)).build().double(), media()
     with torch.random.fork_rng():
         torch.manual_seed(3)
         found = model.loss(batch)
@@ -82,14 +83,15 @@ def test_the_loss_is_the_distance_of_views_and_sigreg(family, media):
         for s in range(8)
     ]
     sigreg = 4 * np.mean([np.trapezoid(one * np.exp(-(t**2) / 2), t) for one in apart])
+    share = model.config.share
     assert found.parts["views"].mean().item() == pytest.approx(near)
     assert found.parts["sigreg"].mean().item() == pytest.approx(sigreg, rel=1e-6)
-    assert found.loss().item() == pytest.approx(0.9 * near + 0.1 * sigreg, rel=1e-6)
+    assert found.loss().item() == pytest.approx((1 - share) * near + share * sigreg, rel=1e-6)
 
 
 @pytest.mark.parametrize(("family", "media"), [("lejepa", pictures), ("videolejepa", clips)])
 def test_a_view_with_a_mask_is_its_visible_tokens(family, media):
-    model, batch = chosen_recipe(f"{family}-tiny", CUTS[family]).build().double().eval(), media()
+    model, batch = chosen_recipe(f"{family}-tiny", (*CUTS[family], *TWO)).build().double().eval(), media()
     (grid,) = model.grids.values()
     order = torch.from_numpy(RNG.permuted(np.tile(np.arange(grid.size), (8, 1)), axis=1))
     visible, target = order[:, :5].sort().values, order[:, 5:].sort().values
@@ -104,7 +106,7 @@ def test_a_view_with_a_mask_is_its_visible_tokens(family, media):
 
 
 def test_what_does_not_fit_is_refused():
-    recipe = chosen_recipe("lejepa-tiny", CUTS["lejepa"])
+    recipe = chosen_recipe("lejepa-tiny", (*CUTS["lejepa"], *TWO))
     with pytest.raises(ValueError, match=r"model.views=2 of a sample are compared, got data.views=1"):
         recipe.model.check(replace(recipe.data, views=1))
     with pytest.raises(ValueError, match="take a mask with an exact count"):
