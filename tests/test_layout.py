@@ -272,6 +272,7 @@ def test_no_pickle_and_no_global_random_state():
 
 PACKAGE, USER, RUN, DATA = "this package", "the command line or the caller", "a run's folder", "data"
 NAMES_CODE = {
+    "shards/jit.py": {"import_module": PACKAGE},
     "shards/lazy.py": {"import_module": PACKAGE},
     "preprocess/datasets/__init__.py": {"import_module": PACKAGE, "imported": PACKAGE, "named": USER},
     "shards/config/assignments.py": {"find_class": USER, "type(config).from_dict": USER},
@@ -279,7 +280,6 @@ NAMES_CODE = {
     "shards/format/tokenizer.py": {"TokenizerFacts.from_data": DATA},
     "shards/named.py": {"import_module": USER, "imported": USER},
     "pipelines/flow/choice.py": {"imported": USER},
-    "pipelines/jit.py": {"import_module": PACKAGE},
     "pipelines/modalities/mixture.py": {"cls.from_dict": USER},
     "train/core/checkpoint.py": {"FileSum.from_dict": RUN},
     "train/core/data.py": {"DataMixture.from_dict": RUN},

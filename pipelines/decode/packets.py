@@ -7,7 +7,7 @@ would raise an error, and where it meets boxes that shards do not have, it finds
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.jit import kernel
+from maskstream.shards.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]

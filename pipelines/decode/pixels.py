@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.np.numpy_support import carray
 
-from maskstream.pipelines.jit import filled, instructions, kernel, load, picked, store, undefined, vector
+from maskstream.shards.jit import filled, instructions, kernel, load, picked, store, undefined, vector
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

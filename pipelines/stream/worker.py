@@ -108,7 +108,7 @@ def serve(
     channel, progress = Channel(pipe), WorkerProgress(words)
     keep_in(channel.ring)
     batches = _Batches(maker, threads, progress)
-    if (jit := sys.modules.get("maskstream.pipelines.jit")) is not None:  # else the modality has no kernels
+    if (jit := sys.modules.get("maskstream.shards.jit")) is not None:  # else the modality has no kernels
         jit.watch(progress.compile)
     progress.step()
     tasks: deque[BatchTask] = deque()

@@ -1,9 +1,25 @@
 """Curation: what pictures and clips show, copies among them, and the version of a split without what is unwanted."""
 
-from .card import Told, write_card
-from .curation import Curated, curate
-from .keeping import KeepRule
-from .measures import SIGNALS, Measures, measure
-from .signals import Signals
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .card import Told, write_card
+    from .curation import Curated, curate
+    from .keeping import KeepRule
+    from .measures import SIGNALS, Measures, measure
+    from .signals import Signals
+else:
+    from maskstream.shards.lazy import lazy_names
+
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "card": "Told write_card",
+            "curation": "Curated curate",
+            "keeping": "KeepRule",
+            "measures": "SIGNALS Measures measure",
+            "signals": "Signals",
+        },
+    )
 
 __all__ = ["SIGNALS", "Curated", "KeepRule", "Measures", "Signals", "Told", "curate", "measure", "write_card"]

@@ -57,9 +57,8 @@ SIGNALS: Mapping[str, str] = {
     "brightness": "mean luma, 0 (black) to 1; of a clip the median over its keyframes, as all that follow",
     "contrast": "standard deviation of luma, 0 to 0.5",
     "saturation": "mean of (largest - smallest) / largest of red, green and blue, 0 (grey) to 1, over a grid of "
-    "pixels, 128 or fewer along the short side",
-    "entropy": "of luma in 64 levels, in bits, 0 (flat) to 6, over every second row if the short side is longer "
-    "than 128",
+    "pixels, 32 or fewer along the short side",
+    "entropy": "of luma in 64 levels, in bits, 0 (flat) to 6",
     "sharpness": "variance of the Laplacian of luma, averaged over whole pixels to a short side of 256 or less, in "
     "levels squared; low if blurred",
     "borders": "share of the picture in dark rows and columns at its edges, as of a letterbox",
@@ -72,7 +71,7 @@ VERSION = 7
 """It is raised when a signal or a hash changes."""
 _FLAT = 4.0
 """Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""
-_DARK, _UNCHANGED = 24, 0.5
+_UNCHANGED = 0.5
 _APART_S, _CLOSE_S = 0.4, 0.125
 MOST_FRAMES = 256
 _LETTERS = 300
@@ -330,12 +329,14 @@ def _of_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
 
 def looks_of(frames: Sequence[UInt8s]) -> dict[str, float]:
     """The signals of a picture, or of keyframes, uint8 (H, W, 3), BGR."""
-    looks, lumas = zip(*map(_look, frames), strict=True)
+    from .looks import averaged_luma, look  # kernels: 0.2 s, which sounds and texts do not need
+
+    looks = [look(frame) for frame in frames]
     if len(looks) == 1:
         return {**looks[0], "motion": 0.0, "still": 0.0}
-    signals = {signal: float(np.median([look[signal] for look in looks])) for signal in looks[0]}
-    signals["dark"] = float(np.mean([look["dark"] for look in looks]))
-    changes = [float(np.abs(b - a).mean()) for a, b in pairwise(map(small_luma, lumas))]
+    signals = {signal: float(np.median([one[signal] for one in looks])) for signal in looks[0]}
+    signals["dark"] = float(np.mean([one["dark"] for one in looks]))
+    changes = [float(np.abs(b - a).mean()) for a, b in pairwise(small_luma(averaged_luma(frame)) for frame in frames)]
     signals["motion"] = float(np.median(changes)) / 255
     signals["still"] = float(np.mean(np.array(changes) < _UNCHANGED))
     return signals
@@ -410,45 +411,6 @@ def moments(data: bytes) -> Iterator[tuple[float, UInt8s]]:
                 yield time - first, _shrunk(np.asarray(frame.to_ndarray(format="gray"), np.uint8))
 
 
-def _look(pixels: UInt8s) -> tuple[dict[str, float], UInt8s]:
-    """The signals of a frame, uint8 (H, W, 3), BGR, and the luma that they are of, uint8 (h, w)."""
-    luma = _sized(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8))
-    some = luma[:: -(-min(luma.shape) // 128)]
-    levels = cv2.calcHist([some], [0], None, [256], [0, 256])
-    counts = cv2.reduce(levels.reshape(64, 4), 1, cv2.REDUCE_SUM).reshape(-1)
-    shares = counts[counts > 0] / some.size
-    mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(luma))
-    edges = cv2.Laplacian(luma, cv2.CV_16S)
-    signals = {
-        "brightness": mean / 255,
-        "contrast": deviation / 255,
-        "saturation": _saturation(pixels),
-        "entropy": float(-shares @ np.log2(shares)),
-        "sharpness": cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - cv2.mean(edges)[0] ** 2,
-        "borders": _borders(luma),
-        "dark": float(cv2.norm(levels[:_DARK], cv2.NORM_L1) >= 0.99 * some.size),
-    }
-    return signals, luma
-
-
-def _saturation(pixels: UInt8s) -> float:
-    """The mean of (largest - smallest) / largest over pixels of a grid, whose short side is 128 at most."""
-    step = -(-min(pixels.shape[:2]) // 128)
-    size = (-(-pixels.shape[1] // step), -(-pixels.shape[0] // step))
-    some = pixels if step == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
-    return cv2.mean(cv2.cvtColor(some, cv2.COLOR_BGR2HSV))[1] / 255
-
-
-def _sized(luma: UInt8s) -> UInt8s:
-    """Luma whose short side is 256 at most, averaged over whole pixels: an exact average at 256 takes eight times as
-    long.
-    """
-    times = -(-min(luma.shape) // 256)
-    size = (luma.shape[1] // times, luma.shape[0] // times)
-    whole = luma[: size[1] * times, : size[0] * times]
-    return whole if times == 1 else np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def _shrunk(pixels: UInt8s) -> UInt8s:
     """A frame whose short side is 256 at most."""
     height, width = pixels.shape[:2]
@@ -462,16 +424,3 @@ def _shrunk(pixels: UInt8s) -> UInt8s:
 def _luma(pixels: UInt8s) -> UInt8s:
     """The luma that hashes are of, uint8 (H, W)."""
     return np.asarray(cv2.cvtColor(_shrunk(pixels), cv2.COLOR_BGR2GRAY), np.uint8)
-
-
-def _borders(luma: UInt8s) -> float:
-    """The share of a picture in dark rows and columns at its edges."""
-    left = 1.0
-    for axis, edges in ((0, luma[:: max(len(luma) - 1, 1)]), (1, luma[:, :: max(luma.shape[1] - 1, 1)])):
-        if edges.max(1 - axis).min() >= _DARK:
-            continue
-        empty = luma.max(1 - axis) < _DARK
-        if empty.all():
-            return 1.0
-        left *= 1 - (int(np.argmin(empty)) + int(np.argmin(empty[::-1]))) / len(empty)
-    return 1 - left

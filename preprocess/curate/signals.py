@@ -19,7 +19,6 @@ from .measures import MOST_FRAMES, UInt8s, keyframes, looks_of, picture
 _SYMBOL = re.compile(r"[^\w\s]|_")
 _ASCII_SYMBOLS = np.array([_SYMBOL.match(chr(code)) is not None for code in range(128)])
 _WORDS = 4
-_OF_CLIPS = frozenset({"motion", "still"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +37,28 @@ class Signals:
 
     @property
     def version(self) -> object:
-        """Which numbers it gives; 3: sharpness of luma averaged over whole pixels, saturation in 8 bits."""
-        return {"version": 3, "languages": [*self.languages]} if self.languages else 3
+        """Which numbers it gives; 4: those of larger frames are of half of the rows."""
+        return {"version": 4, "languages": [*self.languages]} if self.languages else 4
 
     def of(self, members: Mapping[str, Member], pixels: UInt8s | None) -> dict[str, float]:
         """The signals of a sample by name. pixels: its picture, uint8 (H, W) or (H, W, 3), blue first, if decoded."""
+        kinds = {member.kind: member for member in [*members.values()][::-1]}
         found: dict[str, float] = {}
-        for kind in (IMAGE, VIDEO):
-            own = next((one for one in members.values() if one.kind == kind.name), None)
-            if own is None:
-                continue
-            if kind is VIDEO:
-                frames = list(islice(keyframes(own.data), MOST_FRAMES))
-            else:
-                frames = [_coloured(pixels) if pixels is not None else picture(own.data)]
-            looks = looks_of(frames) if frames else {}
-            found = {name: value for name, value in looks.items() if kind is VIDEO or name not in _OF_CLIPS}
-            break
-        text = next((one for one in members.values() if one.kind == TEXT.name), None)
-        if text is None:
+        if IMAGE.name in kinds:
+            from .looks import look
+
+            found = look(_coloured(pixels) if pixels is not None else picture(kinds[IMAGE.name].data))
+        elif VIDEO.name in kinds and (frames := list(islice(keyframes(kinds[VIDEO.name].data), MOST_FRAMES))):
+            found = looks_of(frames)
+        if TEXT.name not in kinds:
             return found
-        words = text.data.decode()
+        words = kinds[TEXT.name].data.decode()
         spoken = language_signals(words, self.languages) if self.languages else {}
         return found | text_signals(words) | spoken
 
 
 def _coloured(pixels: UInt8s) -> UInt8s:
-    """A picture that is not larger than signals need, uint8 (H, W, 3)."""
+    """A picture, uint8 (H, W, 3)."""
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR).astype("uint8", copy=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import chain
 from math import isfinite
 from pathlib import PurePosixPath
@@ -193,9 +193,8 @@ def encoded_sample(source: Source, encoder: Encoder, measure: Measure | None = N
     for name, values in encoded.sums.items():
         if not all(map(isfinite, values)):
             raise RejectError("check", f"its numbers are too large: the sums {name!r} over them are {values}")
-    about = json_member({"label": source.label, "source": source.id, **source.meta, **encoded.meta})
-    if measure is not None:
-        about = replace(about, facts={**measure.of(encoded.members, encoded.pixels), **encoded.signals})
+    signals = {} if measure is None else {**measure.of(encoded.members, encoded.pixels), **encoded.signals}
+    about = json_member({"label": source.label, "source": source.id, **source.meta, **encoded.meta}, signals)
     return Sample(
         key=sample_key(source.id),
         members={**encoded.members, "json": about},

@@ -11,7 +11,7 @@ word, `classes.npy` the class of that word.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,9 @@ from .arrays import of_header
 from .member import Kind, Member
 
 
-def json_member(value: Any) -> Member:
-    """A JSON value as a member."""
-    return Member(kind=JSON.name, data=json.dumps(value).encode())
+def json_member(value: Any, signals: Mapping[str, float] | None = None) -> Member:
+    """A JSON value as a member, with the `SIGNALS` of its sample, if they were measured."""
+    return Member(kind=JSON.name, data=json.dumps(value).encode(), facts={**(signals or {})})
 
 
 def json_problems(member: Member) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.jit import kernel
+from maskstream.shards.jit import kernel
 
 from .torch_maps import MotionDraws
 

@@ -8,7 +8,7 @@ tokens by it, are the same on every machine.
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.jit import kernel
+from maskstream.shards.jit import kernel
 
 Int64s = npt.NDArray[np.int64]
 

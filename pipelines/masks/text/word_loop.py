@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.jit import kernel
+from maskstream.shards.jit import kernel
 
 _U = np.uint64
 _STEP, _FIRST, _SECOND = _U(0x9E37_79B9_7F4A_7C15), _U(0xBF58_476D_1CE4_E5B9), _U(0x94D0_49BB_1331_11EB)

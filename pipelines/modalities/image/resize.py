@@ -13,7 +13,7 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 
-from maskstream.pipelines.jit import filled, instructions, kernel, load, picked, store, undefined, vector
+from maskstream.shards.jit import filled, instructions, kernel, load, picked, store, undefined, vector
 
 UInt8s = npt.NDArray[np.uint8]
 Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]

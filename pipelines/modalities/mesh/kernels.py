@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.jit import kernel
+from maskstream.shards.jit import kernel
 
 _SMALL = 24
 """Rows of neighbours up to this length use insertion sort."""

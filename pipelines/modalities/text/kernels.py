@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.jit import kernel
 from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
+from maskstream.shards.jit import kernel
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]

@@ -8,9 +8,9 @@ import torch
 from numba.core import event
 from numbered import NumberRequest, Numbers, maker
 
-from maskstream.pipelines import jit
 from maskstream.pipelines.stream.produce import BatchMaker
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards import jit
 
 LONG_S = 4.0
 assert jit.watch  # a worker watches what is imported when it begins

@@ -63,7 +63,7 @@ def test_they_are_written_as_signals_by_which_loaders_weigh(tmp_path: Path) -> N
     found = signals_of(split)
     assert {name.removesuffix(".txt") for name, of in found.items() if of["language_de"] > 0.5} == {"de"}
     assert {name.removesuffix(".txt") for name, of in found.items() if of["language_ja"] > 0.5} == {"ja"}
-    assert Manifest.load(split).info["settings"]["signals"] == {"version": 3, "languages": ["de", "ja"]}
+    assert Manifest.load(split).info["settings"]["signals"] == {"version": 4, "languages": ["de", "ja"]}
     assert curate(split, keep="language_de>0.5", dry_run=True).failed == {"language_de > 0.5": 6}
 
 

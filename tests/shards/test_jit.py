@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numba.core.caching import CacheImpl
 
-from maskstream.pipelines import jit
+from maskstream.shards import jit
 
 SOURCE = """
-from maskstream.pipelines.jit import kernel
+from maskstream.shards.jit import kernel
 LATER = 5
 
 @kernel
