@@ -64,10 +64,11 @@ def cropped(share: float) -> Change:
 
 
 def with_logo(frame: UInt8s) -> UInt8s:
-    """With a white word in a corner."""
+    """With a white word with a black edge in a corner."""
     made, width = frame.copy(), frame.shape[1]
-    at = (round(0.7 * width), round(0.12 * frame.shape[0]))
-    cv2.putText(made, "LOGO", at, cv2.FONT_HERSHEY_SIMPLEX, width / 300, (255, 255, 255), max(1, width // 120))
+    at, thick = (round(0.7 * width), round(0.12 * frame.shape[0])), max(1, width // 120)
+    for colour, edge in ((0, thick + 2), (255, thick)):
+        cv2.putText(made, "LOGO", at, cv2.FONT_HERSHEY_SIMPLEX, width / 300, (colour,) * 3, edge)
     return made
 
 

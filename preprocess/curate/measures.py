@@ -67,7 +67,7 @@ SIGNALS: Mapping[str, str] = {
     "still": "share of the steps from keyframe to keyframe in which nothing changes; 0 of a picture",
 }
 """What is measured of each sample."""
-VERSION = 7
+VERSION = 8
 """It is raised when a signal or a hash changes."""
 _FLAT = 4.0
 """Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""

@@ -36,9 +36,12 @@ _FAR = 3.0
 """Luma further from the mean than so many deviations is cut off: the waves of a faint picture with a white logo would
 be those of the logo.
 """
-_STEEP, _STEEP_SHARE, _TURNS = 0.5, 0.5, 16
-"""Where fewer slopes are this steep, in levels, they would be noise, and where fewer than _TURNS go against most of
-their direction, as in a sky, those of any gradient: the waves stand in their place.
+_STEEP = 0.5
+"""A slope rises by more than this, in levels."""
+_OF_PICTURES, _OF_CLIPS = (0.5, 16), (0.15, 24)
+"""Which share of the slopes is steep at least, up or down, and how many go against the most of their direction: the
+others would be those of any sky that grows darker, or of any line on paper, and the waves stand in their place. Half
+the frames of two clips do not agree by chance, so these may have fewer.
 """
 _CROPS, _CUTS = (0.95, 0.9, 0.85), (0.96, 0.92)
 WINDOWS = (*((side, side) for side in _CROPS), *((cut * side, side) for side in (1.0, *_CROPS) for cut in _CUTS))
@@ -69,7 +72,7 @@ def picture_hashes(luma: UInt8s, *, of_clip: bool) -> tuple[bytes, bytes, bytes]
     """
     small = small_luma(luma)
     windows = b"".join(_waves(small_luma(one)) if one.size else bytes(PART_BYTES) for one in _windows(luma, of_clip))
-    return _hash(small), windows, _hash(np.ascontiguousarray(small[:, ::-1]))
+    return _hash(small, of_clip), windows, _hash(np.ascontiguousarray(small[:, ::-1]), of_clip)
 
 
 def _windows(luma: UInt8s, of_clip: bool) -> Iterator[UInt8s]:
@@ -90,14 +93,15 @@ def _waves(luma: npt.NDArray[np.float32]) -> bytes:
     return np.packbits(coefficients > np.partition(coefficients.reshape(-1), _MIDST)[_MIDST]).tobytes()
 
 
-def _hash(luma: npt.NDArray[np.float32]) -> bytes:
+def _hash(luma: npt.NDArray[np.float32], of_clip: bool) -> bytes:
     """The waves and the slopes of luma float32 (64, 64)."""
     waves = _waves(luma)
     cells = np.asarray(cv2.resize(luma, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA))
     slopes = np.stack([np.diff(cells, axis=axis).reshape(-1)[:_SLOPES] for axis in (1, 0)])
-    rises = slopes > 0
+    rises = slopes > _STEEP
     up = rises.sum(1)
-    if (np.abs(slopes) > _STEEP).mean() < _STEEP_SHARE or np.minimum(up, _SLOPES - up).sum() < _TURNS:
+    share, against = _OF_CLIPS if of_clip else _OF_PICTURES
+    if (np.abs(slopes) > _STEEP).mean() < share or np.minimum(up, _SLOPES - up).sum() < against:
         return waves + waves
     return waves + np.packbits(rises).tobytes()
 
