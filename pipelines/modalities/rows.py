@@ -31,7 +31,8 @@ from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.base import Announcement, Range, Store, Together
+from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Store, Together
+from maskstream.shards.stores.local import LocalStore
 
 from .fields import FieldReader, Value
 from .split import Split
@@ -367,7 +368,8 @@ class RowSampler(Generic[PlanT, HostT]):
 
     kept: int64 (n,), the samples of the split that are numbered here, None for all. early: the masks that are drawn
     before reading. late: those that need the content of a sample. needs: of each of these, the cues. follows: whether
-    something is drawn after the masks. cycle: see `Item`. targets: reads those of samples into `fields`.
+    something is drawn after the masks. unheeded: whether all is read of a local folder, which heeds no announcement;
+    then no ranges are made for one. cycle: see `Item`. targets: reads those of samples into `fields`.
     """
 
     rows: RowMaker[PlanT, HostT]
@@ -382,6 +384,7 @@ class RowSampler(Generic[PlanT, HostT]):
     late: tuple[Masked, ...] = field(init=False)
     needs: tuple[frozenset[str], ...] = field(init=False)
     follows: bool = field(init=False)
+    unheeded: bool = field(init=False)
 
     def __post_init__(self) -> None:
         # Once, because Mask.needs and grids walk and make objects at each call.
@@ -391,6 +394,8 @@ class RowSampler(Generic[PlanT, HostT]):
         object.__setattr__(self, "late", tuple(late))
         object.__setattr__(self, "needs", tuple(needed_cues(one.mask) for one in late if one.mask is not None))
         object.__setattr__(self, "follows", type(self.rows).after_masks is not RowMaker.after_masks)
+        alone = self.targets is None and type(self.rows).other_ranges is RowMaker.other_ranges
+        object.__setattr__(self, "unheeded", alone and type(self.manifest.store) is LocalStore)
 
     @property
     def needs_progress(self) -> bool:
@@ -410,6 +415,8 @@ class RowSampler(Generic[PlanT, HostT]):
             for one, index, shown in zip(wanted, indexes, self.rows.shown_all(self.manifest, indexes), strict=True)
         ]
         plans = self.rows.plan_all(items)
+        if not self.fields.fields and self.targets is None:
+            return [Planned(item, plan, {}) for item, plan in zip(items, plans, strict=True)]
         return [
             Planned(item, plan, self.fields.members(item.index), self._target(item))
             for item, plan in zip(items, plans, strict=True)
@@ -421,7 +428,9 @@ class RowSampler(Generic[PlanT, HostT]):
 
     def announce(self, request: Planned[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""
-        own = self.manifest.store.announce(_each(request))
+        if self.unheeded:
+            return UNHEEDED
+        own = self.manifest.store.announce(request.ranges)
         others = self.rows.other_ranges(request.plan)
         if self.targets is not None and request.target is not None:
             others = (*others, (self.targets.manifest.store, (request.target,)))
@@ -507,11 +516,6 @@ class RowSampler(Generic[PlanT, HostT]):
             made["fields"] = made.get("fields", {}) | {TARGETS: draft.targets}
         batch = self.rows.put(draft.batch, made) if made else draft.batch
         return self.rows.join(batch, planned)
-
-
-def _each(request: Planned[PlanT]) -> Iterator[Range]:
-    """The ranges of a request, which are not made for a local store, since it does not ask for them."""
-    yield from request.ranges
 
 
 RowSource = BatchSource[Planned[PlanT], Draft[PlanT, HostT], HostT, BatchT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -99,7 +99,7 @@ class Store(Protocol):
         """
         ...
 
-    def announce(self, ranges: Iterable[Range]) -> Announcement:
+    def announce(self, ranges: Sequence[Range]) -> Announcement:
         """Says that these ranges will be read soon. A hint: what is read, and its errors, are the same without it."""
         ...
 

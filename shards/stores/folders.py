@@ -12,7 +12,7 @@ import posixpath
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from maskstream.shards.errors import ShardError, StoreError
@@ -156,7 +156,7 @@ class FoldersStore:
         """The sorted names of the folders in the split's own folder."""
         return self._home.folders()
 
-    def announce(self, ranges: Iterable[Range]) -> Announcement:
+    def announce(self, ranges: Sequence[Range]) -> Announcement:
         """Says to the store of each folder that its ranges will be read soon."""
         return Together(tuple(store.announce(own) for store, _, own in self._grouped(ranges)))
 
@@ -195,7 +195,7 @@ class FoldersStore:
 
         return ReadAhead(RemoteStore(folder, shards=shards, cache=self._cache, sums=self._home))
 
-    def _grouped(self, ranges: Iterable[Range]) -> list[tuple[Store, list[int], list[Range]]]:
+    def _grouped(self, ranges: Sequence[Range]) -> list[tuple[Store, list[int], list[Range]]]:
         """The ranges by store: their numbers in `ranges`, and the ranges with the names of that store."""
         groups: dict[int, tuple[Store, list[int], list[Range]]] = {}
         for number, one in enumerate(ranges):

@@ -7,7 +7,7 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from weakref import WeakSet
 
@@ -127,7 +127,7 @@ class LocalStore:
         """This store, or one whose files may be outside; sizes are asked of the files themselves."""
         return self if outside == self.outside else LocalStore(self.folder, outside=outside)
 
-    def announce(self, ranges: Iterable[Range]) -> Together:
+    def announce(self, ranges: Sequence[Range]) -> Together:
         """Nothing is read ahead of a local file."""
         return UNHEEDED
 

@@ -112,7 +112,7 @@ class ReadAhead:
         """The store behind this one with these shards, read ahead as this one."""
         return _reading_ahead(self._store.of_split(shards, outside=outside), self._threads, self._most_bytes)
 
-    def announce(self, ranges: Iterable[Range]) -> Announcement:
+    def announce(self, ranges: Sequence[Range]) -> Announcement:
         """Fetches the ranges soon, and keeps them until the announcement is dropped."""
         if self._process != os.getpid():
             self._begin()

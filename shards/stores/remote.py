@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import NamedTuple
 
@@ -162,7 +162,7 @@ class RemoteStore:
         """The contents of a file of at most `most` bytes."""
         return self._files.whole(name, most)
 
-    def announce(self, ranges: Iterable[Range]) -> Announcement:
+    def announce(self, ranges: Sequence[Range]) -> Announcement:
         """What is read is fetched when it is read; `ReadAhead` fetches it before."""
         return UNHEEDED
 

@@ -1,6 +1,6 @@
 """Rows of texts: finds the documents of a row, reads their tokens, words and classes, and gives the mask its cues."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -61,11 +61,10 @@ class TextPlan:
         return tuple(ranges_of(self.pieces, self.names))
 
 
-def ranges_of(pieces: Int64s, names: Sequence[str]) -> Iterator[Range]:
+def ranges_of(pieces: Int64s, names: Sequence[str]) -> list[Range]:
     """What is read of pieces, piece after piece, each component by component."""
-    for piece in pieces.tolist():
-        for at in range(RANGES, len(piece), 2):
-            yield Range(names[piece[FILE]], piece[at], piece[at + 1])
+    places = range(RANGES, pieces.shape[1], 2)
+    return [Range(names[piece[FILE]], piece[at], piece[at + 1]) for piece in pieces.tolist() for at in places]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,7 +232,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def _read(self, manifest: Manifest, pieces: Int64s, stats: Stats) -> list[bytes]:
         """The bytes of pieces, piece after piece, component by component; SampleError if one of them is unusable."""
-        sample, ranges = int(pieces[0, SAMPLE]), [*ranges_of(pieces, manifest.shard_names)]
+        sample, ranges = int(pieces[0, SAMPLE]), ranges_of(pieces, manifest.shard_names)
         try:
             with manifest.reading(sample, self.components[0]), stats.stage("read"):
                 read = manifest.store.read_many(ranges)
