@@ -11,18 +11,24 @@ UInt8s = npt.NDArray[np.uint8]
 
 
 def hashes(count: int, seed: int) -> UInt8s:
-    """Hashes of which neighbours differ in 0 to 60 bits; some share most of their bits with all others."""
+    """Hashes of which neighbours differ in 0 to 60 bits; some share most of their bits with all others, and some all
+    of them.
+    """
     rng = np.random.default_rng(seed)
     made = rng.integers(0, 256, (count, 32), dtype=np.uint8)
     made[: count // 4, 8:] = 0
     for at in range(1, count, 2):
         made[at] = made[at - 1] ^ np.packbits(rng.permutation(256) < rng.integers(0, 61))
+    made[-count // 8 :] = made[-1]
     return made
 
 
-def compared(ours: UInt8s, others: UInt8s, distance: int) -> set[tuple[int, int]]:
-    differing = np.bitwise_count(ours[:, None] ^ others[None]).sum(2)
-    return set(zip(*(one.tolist() for one in np.nonzero(differing <= distance)), strict=True))
+def compared(ours: UInt8s, others: UInt8s, distance: int, most: int = 16) -> set[tuple[int, int]]:
+    """The pairs that differ in at most `distance` bits and have a band of 16 bits that differs in `most` or fewer."""
+    one, two = (np.unpackbits(some, axis=1)[:, searching._PLACES] for some in (ours, others))
+    differing = (one[:, None] != two[None]).reshape(len(one), len(two), 16, 16).sum(3)
+    met = (differing.sum(2) <= distance) & (differing <= most).any(2)
+    return set(zip(*(some.tolist() for some in np.nonzero(met)), strict=True))
 
 
 @pytest.mark.parametrize("distance", [0, 15, 16, 18, 31, 47])
@@ -40,13 +46,20 @@ def test_near_hashes_are_those_of_all_comparisons(distance: int, monkeypatch: py
     assert len(itself) == len(set(map(tuple, itself)))
 
 
-def test_among_many_those_of_31_bits_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "_FEW", 0)
-    ours = hashes(400, 2)
-    found = set(map(tuple, near(ours, ours, 48).tolist()))
-    all_of_them = {(a, b) for a, b in compared(ours, ours, 48) if a < b}
-    assert {(a, b) for a, b in compared(ours, ours, 31) if a < b} <= found <= all_of_them
-    assert len(found) >= 0.95 * len(all_of_them)
+@pytest.mark.parametrize(("many", "most"), [(0, 1), (1 << 20, 2)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_each_pair_with_a_near_band_is_found_once(
+    many: int, most: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "_MANY", many)
+    monkeypatch.setattr(searching, "_AT_ONCE", 37)
+    ours, others = hashes(400, 2), np.concatenate([hashes(400, 2)[::2], hashes(50, 3)])
+    wanted = compared(ours, others, 48, most)
+    assert len(wanted) > len(compared(ours, others, 48, most - 1))
+    assert sorted(map(tuple, near(ours, others, 48, threads=threads).tolist())) == sorted(wanted)
+    wanted = {(a, b) for a, b in compared(ours, ours, 48, most) if a < b}
+    assert sorted(map(tuple, near(ours, ours, 48, threads=threads).tolist())) == sorted(wanted)
+    assert len(wanted) >= 0.95 * sum(a < b for a, b in compared(ours, ours, 48))
 
 
 def test_nothing_is_near_none() -> None:
