@@ -3,8 +3,8 @@
     python benchmarks/million_prints.py SPLIT [SPLIT ...] [--count 1000000] [--planted 10000] [--seed 0]
 
 The splits are of pictures. Each of the million is one of these pictures shown through another, half to four fifths of
-it: hashes are thresholds of linear transforms, so those of the mixture are made from the two's coefficients, and have
-the uneven bits that pictures have. The skew that is printed is how many hashes share a band of 16 bits, or one that
+it: hashes are thresholds of linear transforms, but for luma far from the mean, so those of the mixture are made from the
+two's coefficients, and have the uneven bits that pictures have. The skew that is printed is how many hashes share a band of 16 bits, or one that
 differs in a bit, over how many would if bits were drawn. `planted` more are copies of which up to 48 bits of the waves
 differ. Of 300 hashes all that are near are found by a comparison with all.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.curate import prints
-from maskstream.preprocess.curate.curation import DISTANCES, alike
+from maskstream.preprocess.curate.curation import DISTANCES, _copies, alike
 from maskstream.preprocess.curate.measures import SIGNALS, Measures, _frames_of, _luma
 from maskstream.preprocess.curate.near import _bands
 from maskstream.shards.format.manifest import Manifest
@@ -34,7 +34,9 @@ def coefficients(luma: UInt8s) -> Floats:
     windows = [prints.small_luma(one) for one in prints._windows(luma, of_clip=False) if one.size]
     cells = np.asarray(cv2.resize(small, (prints._CELLS, prints._CELLS), interpolation=cv2.INTER_AREA))
     slopes = [np.diff(cells, axis=axis).reshape(-1)[: prints._SLOPES] for axis in (1, 0)]
-    waves = [(prints._COSINES @ one @ prints._COSINES.T).reshape(-1) for one in (small, *windows)]
+    mean, far = zip(*((float(one.mean()), prints._FAR * float(one.std())) for one in (small, *windows)), strict=True)
+    clipped = [np.clip(one, m - f, m + f) for one, m, f in zip((small, *windows), mean, far, strict=True)]
+    waves = [(prints._COSINES @ one @ prints._COSINES.T).reshape(-1) for one in clipped]
     return np.stack([*waves, np.concatenate(slopes)])
 
 
@@ -43,7 +45,9 @@ def hashes(values: Floats) -> UInt8s:
     limit = np.partition(values[:, :4], prints._MIDST, axis=2)[:, :, prints._MIDST]
     limit = np.concatenate([limit, np.zeros((len(values), 1), np.float32)], axis=1)
     made = np.packbits(values > limit[:, :, None], axis=2)
+    up = (values[:, 4] > 0).reshape(-1, 2, prints._SLOPES).sum(2)
     flat = (np.abs(values[:, 4]) > prints._STEEP).mean(1) < prints._STEEP_SHARE
+    flat |= np.minimum(up, prints._SLOPES - up).sum(1) < prints._TURNS
     made[flat, 4] = made[flat, 0]
     return made
 
@@ -116,10 +120,14 @@ def main() -> None:
     del made, copies
     print(f"made in {time.process_time() - begun:.0f} CPU s; {peak()} MB with the hashes")
     begun, began = time.process_time(), time.monotonic()
+    groups = _copies(own, np.arange(len(own)), np.empty((0, 2), np.int64), False)
+    seconds = f"{time.process_time() - begun:.0f} CPU s, {time.monotonic() - began:.0f} s"
+    print(f"{sum(map(len, groups.values()))} copies of {len(groups)} that stay in {seconds}; {peak()} MB", flush=True)
+    del groups
+    begun, began = time.process_time(), time.monotonic()
     pairs = alike(own, own)
-    print(
-        f"{len(pairs)} pairs in {time.process_time() - begun:.0f} CPU s, {time.monotonic() - began:.0f} s; {peak()} MB"
-    )
+    seconds = f"{time.process_time() - begun:.0f} CPU s, {time.monotonic() - began:.0f} s"
+    print(f"all {len(pairs)} pairs in {seconds}; {peak()} MB", flush=True)
     found, first = pairs @ [len(own), 1], len(own) - asked.planted
     for low, high in ((0, 31), (32, 40), (41, 47), (48, 48)):
         those = np.flatnonzero((low <= bits) & (bits <= high))

@@ -12,12 +12,14 @@ a look elsewhere in memory for each would take ten times as long.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import combinations, repeat
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.lazy import importing
 
 with importing():
@@ -29,12 +31,15 @@ Ints = npt.NDArray[np.int64]
 
 _BANDS, _BAND = 16, 16
 _MANY = 1 << 20
+_SMALL = 1 << 10
+"""As few as these are compared with all others, which takes less than sorting those."""
+_MOST = 1 << 26
+"""Pairs, of 16 bytes, of which a search that finds more is refused."""
 _AT_ONCE = 1 << 13
 _CHANCE = 3
 """So many bits more are let leave a band as it is, for that each band has one is unlikely: 4e-5 of 18 in 16 bands."""
 _BLOCK = 1 << 10
 """Hashes of other buckets that stay in the cache while a bucket is compared with them."""
-_PLACES = np.random.default_rng(0).permutation(_BANDS * _BAND)
 
 
 class _Sorted(NamedTuple):
@@ -50,47 +55,72 @@ class _Sorted(NamedTuple):
 def near(ours: UInt8s, others: UInt8s, distance: int, *, threads: int | None = None) -> Ints:
     """The pairs of hashes, uint8 (n, 32) and (m, 32), that differ in at most `distance` bits: int64 (P, 2), places in
     `ours` and in `others`. Hashes beside themselves (`others is ours`) give each pair once, the smaller place first.
+
+    MaskstreamError for more than 67 million pairs.
     """
     if not len(ours) or not len(others):
         return np.empty((0, 2), np.int64)
     itself = others is ours
-    mine = _bands(ours)
-    theirs = mine if itself else _bands(others)
+    small = min(len(ours), len(others)) <= _SMALL  # then all are in one bucket
+    mine = np.ascontiguousarray(ours).view(np.uint16) if small else _bands(ours)
+    theirs = mine if itself else np.ascontiguousarray(others).view(np.uint16) if small else _bands(others)
     most = min(max(distance - _CHANCE, 0) // (_BANDS + 1), 1 if max(len(ours), len(others)) > _MANY else 2)
     bits = [1 << bit for bit in range(_BAND)]
-    flips = np.array([sum(some) for count in range(most + 1) for some in combinations(bits, count)], np.uint16)
-    found: list[Ints] = []
+    flips = [sum(some) for count in range(most + 1) for some in combinations(bits, count)]
+    bands, keys, their_keys = _BANDS, mine, theirs
+    if small:
+        bands, flips, keys, their_keys = 1, [0], np.zeros_like(mine), np.zeros_like(theirs)
+    found, total = [np.empty((0, 2), np.int64)], 0
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        for band in range(_BANDS):
-            own = _sort(mine, band)
-            other = own if itself else _sort(theirs, band)
+        for band in range(bands):
+            own = _sort(keys, mine, band)
+            other = own if itself else _sort(their_keys, theirs, band)
             firsts = range(0, len(ours), _AT_ONCE)
             lasts = (min(first + _AT_ONCE, len(ours)) for first in firsts)
-            same = (mine, own, theirs, other, band, flips, most, distance, itself)
-            found += pool.map(_join, firsts, lasts, *map(repeat, same))
+            same = (keys, own, their_keys, other, band, np.array(flips, np.uint16), most, distance, itself, _MOST + 1)
+            for some in pool.map(_join, firsts, lasts, *map(repeat, same)):
+                found.append(some)
+                total += len(some)
+                if total > _MOST:
+                    raise MaskstreamError(
+                        f"more than {_MOST} pairs of {len(ours)} and {len(others)} frames are alike, so most samples "
+                        "show the same; leave those out first by a rule (--keep), such as entropy>1 or still<0.9"
+                    )
     return np.concatenate(found)
 
 
 def _bands(hashes: UInt8s) -> UInt16s:
     """The bands of hashes, uint16 (n, 16): their bits in another order."""
-    made = np.empty((len(hashes), _BANDS), np.uint16)
+    made, places = np.empty((len(hashes), _BANDS), np.uint16), _places()
     for first in range(0, len(hashes), _AT_ONCE):
-        bits = np.unpackbits(hashes[first : first + _AT_ONCE], axis=1)[:, _PLACES]
-        made[first : first + len(bits)] = np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint16)
+        some, words = hashes[first : first + _AT_ONCE], made[first : first + _AT_ONCE].view(np.uint64)
+        np.take(places[0], some[:, 0], axis=0, out=words)
+        for byte in range(1, hashes.shape[1]):
+            words |= places[byte].take(some[:, byte], axis=0)
     return made
 
 
-def _sort(bands: UInt16s, band: int) -> _Sorted:
-    """Hashes by their bands, uint16 (n, 16), in the order of one."""
-    order = np.argsort(bands[:, band], kind="stable")
-    starts = np.searchsorted(bands[order, band], np.arange((1 << _BAND) + 1))
+@cache
+def _places() -> npt.NDArray[np.uint64]:
+    """Where the bits of a hash go by the byte that they stand in and its value: uint64 (32, 256, 4)."""
+    order = np.random.default_rng(0).permutation(_BANDS * _BAND)
+    alone = np.eye(32, dtype=np.uint8)[:, None] * np.arange(256, dtype=np.uint8)[:, None]
+    return np.packbits(np.unpackbits(alone, axis=2)[:, :, order], axis=2).view(np.uint64)
+
+
+def _sort(keys: UInt16s, bands: UInt16s, band: int) -> _Sorted:
+    """Hashes, by their bands, in the order of a column of keys; both uint16 (n, 16)."""
+    order = np.argsort(keys[:, band], kind="stable")
+    starts = np.searchsorted(keys[order, band], np.arange((1 << _BAND) + 1))
     return _Sorted(order.astype(np.int32), starts, bands.view(np.uint64)[order])
 
 
 @numba.njit(nogil=True, cache=True)
-def _join(first, last, ours, own, others, other, band, flips, most, distance, itself):  # type: ignore[no-untyped-def]
+def _join(  # type: ignore[no-untyped-def]
+    first, last, ours, own, others, other, band, flips, most, distance, itself, limit
+):
     """The pairs, int64 (P, 2), of the hashes from `first` to `last` in the order of a band: those which no earlier band
-    brings.
+    brings, `limit` at most.
     """
     found = np.empty((1024, 2), np.int64)
     count = 0
@@ -117,8 +147,10 @@ def _join(first, last, ours, own, others, other, band, flips, most, distance, it
                             before += 1
                         if before < band:
                             continue
+                        if count == limit:
+                            return found
                         if count == len(found):
-                            found = np.concatenate((found, np.empty_like(found)))
+                            found = np.concatenate((found, np.empty_like(found)))[:limit]
                         found[count, 0] = min(one, two) if itself else one
                         found[count, 1] = max(one, two) if itself else two
                         count += 1

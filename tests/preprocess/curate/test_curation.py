@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -19,7 +20,8 @@ from maskstream.cli import app
 from maskstream.pipelines import image_loader
 from maskstream.preprocess.curate import SIGNALS, curate, measure
 from maskstream.preprocess.curate import measures as measuring
-from maskstream.preprocess.curate.curation import Rule, _grouped, alike
+from maskstream.preprocess.curate.curation import Rule, _copies, _grouped, _leaks, alike
+from maskstream.preprocess.curate.measures import Measures
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.preprocess.versions import divide, erase, remove
 from maskstream.shards.errors import MaskstreamError
@@ -336,10 +338,10 @@ def test_splits_of_other_media_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_a_copy_stays() -> None:
-    pairs = [[0, 1], [1, 2], [2, 3], [5, 6], [6, 7], [5, 7]]
-    size = np.array([1.0, 3, 2, 1, 0, 4, 4, 4])
-    assert _grouped(pairs, [size, -np.arange(8.0)]) == {1: [0, 2], 5: [6, 7]}
-    assert _grouped([], [size]) == {}
+    pairs = np.array([[0, 1], [1, 2], [2, 3], [5, 6], [6, 7], [5, 7]])
+    best_first = np.array([5, 6, 7, 1, 2, 0, 3, 4])
+    assert _grouped(pairs, best_first) == {1: [0, 2], 5: [6, 7]}
+    assert _grouped(pairs[:0], best_first) == _grouped(pairs[:0], best_first[:0]) == {}
 
 
 def write_table(path: Path, columns: dict[str, object]) -> Path:
@@ -396,3 +398,78 @@ def test_copies_may_be_those_whose_features_point_the_same_way(split: Path, tmp_
     assert {keys[one.place] for one in curate(split, **options).gone if one.why == "copy"} >= {"a10"}  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"features= are for copies=True and cosine= in \(0, 1\]"):
         curate(split, keep="motion>=0", features=tmp_path / "f.parquet")
+
+
+def made_of(found: Measures, counts: npt.NDArray[np.int64], kinds: int, seed: int) -> Measures:
+    """Measures of samples of so many frames, each a span of one of `kinds` films, some of whose bits differ."""
+    rng, frames = np.random.default_rng(seed), int(counts.sum())
+    films = rng.integers(0, 256, (kinds, 16, 64), dtype=np.uint8)
+    begins = np.repeat(rng.integers(0, 4, len(counts)), counts)
+    start = np.concatenate([[0], np.cumsum(counts)])
+    at = begins + np.arange(frames) - np.repeat(start[:-1], counts)
+    hashes = films[np.repeat(rng.integers(kinds, size=len(counts)), counts), at]
+    bits = rng.random((frames, 1)) * 0.12
+    whole, mirrored = (hashes ^ np.packbits(rng.random((frames, 512)) < bits, axis=1) for _ in range(2))
+    windows = np.repeat(hashes[:, None, :32], 11, axis=1) ^ np.packbits(rng.random((frames, 11, 256)) < 0.12, axis=2)
+    return replace(
+        found,
+        index=np.arange(len(counts)),
+        components=["jpg"] * len(counts),
+        start=start,
+        times=at * 0.125,
+        whole=whole,
+        windows=windows,
+        mirrored=mirrored,
+    )
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("most", [1, 9])
+def test_of_many_copies_only_what_stays_is_compared(tmp_path: Path, most: int, mirrored: bool) -> None:
+    found = measure(pictures_of(tmp_path / "split", {"a": scene(0)}))
+    rng = np.random.default_rng(1)
+    own = made_of(found, rng.integers(1, most + 1, 300), 20, 0)
+    theirs = made_of(found, rng.integers(1, most + 1, 50), 20, 0)
+    order = rng.permutation(300)[:290]
+    pairs = alike(own, own, mirrored=mirrored)
+    left = pairs[np.isin(pairs, order).all(1)]
+    assert 150 < len(left) < 300 * 299 / 4
+    more = np.array([[order[0], order[1]], [order[7], order[2]]])
+    assert _copies(own, order, more, mirrored) == _grouped(np.concatenate([left, more]), order)
+    some, among = order[:30], np.sort(order[:200])
+    met = np.isin(pairs, some).any(1) & np.isin(pairs, among).all(1)
+    np.testing.assert_array_equal(alike(own, own, mirrored=mirrored, ours=some, among=among), pairs[met])
+    leaks = alike(own, theirs, mirrored=mirrored)
+    assert dict(_leaks(own, theirs, range(300), mirrored)) == dict(leaks[::-1].tolist())
+    met = np.isin(leaks[:, 0], some) & (leaks[:, 1] < 20)
+    among = np.arange(20)
+    np.testing.assert_array_equal(alike(own, theirs, mirrored=mirrored, ours=some, among=among), leaks[met])
+
+
+def test_a_hundred_thousand_equal_pictures_are_one_group(tmp_path: Path) -> None:
+    found = measure(pictures_of(tmp_path / "split", {"a": scene(0)}))
+    own = replace(
+        found,
+        index=np.arange(100_000),
+        components=["jpg"] * 100_000,
+        start=np.arange(100_001),
+        times=np.zeros(100_000),
+        **{name: np.repeat(getattr(found, name), 100_000, axis=0) for name in ("whole", "windows", "mirrored")},
+    )
+    assert _copies(own, np.arange(100_000)[::-1], np.empty((0, 2), np.int64), False) == {99_999: [*range(99_999)]}
+    assert [*_leaks(own, replace(own, whole=own.whole.copy()), range(100_000), False)] == [
+        (place, 0) for place in range(100_000)
+    ]
+
+
+def test_windows_of_pictures_among_clips_are_compared_as_those_of_pictures(tmp_path: Path) -> None:
+    found = measure(pictures_of(tmp_path / "split", {"a": scene(0)}))
+    own = made_of(found, np.array([1, 1, 3, 3]), 1, 0)
+    whole = np.random.default_rng(2).integers(0, 256, own.whole.shape, dtype=np.uint8)
+    windows = np.zeros_like(own.windows)
+    for frame, other in ((0, 1), (2, 5), (3, 6), (4, 7)):
+        windows[other, 0] = whole[frame, :32] ^ np.packbits(np.arange(256) < 35)
+    own = replace(own, whole=whole, windows=windows, times=np.array([0, 0, *2 * [0, 0.125, 0.25]]))
+    assert alike(own, own).tolist() == [[2, 3]]
+    pictures = replace(own, start=np.arange(9), index=np.arange(8), components=["jpg"] * 8)
+    assert alike(pictures, pictures).tolist() == []

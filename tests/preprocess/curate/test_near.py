@@ -6,6 +6,7 @@ import pytest
 
 from maskstream.preprocess.curate import near as searching
 from maskstream.preprocess.curate.near import near
+from maskstream.shards.errors import MaskstreamError
 
 UInt8s = npt.NDArray[np.uint8]
 
@@ -25,15 +26,18 @@ def hashes(count: int, seed: int) -> UInt8s:
 
 def compared(ours: UInt8s, others: UInt8s, distance: int, most: int = 16) -> set[tuple[int, int]]:
     """The pairs that differ in at most `distance` bits and have a band of 16 bits that differs in `most` or fewer."""
-    one, two = (np.unpackbits(some, axis=1)[:, searching._PLACES] for some in (ours, others))
+    places = np.random.default_rng(0).permutation(256)
+    one, two = (np.unpackbits(some, axis=1)[:, places] for some in (ours, others))
     differing = (one[:, None] != two[None]).reshape(len(one), len(two), 16, 16).sum(3)
     met = (differing.sum(2) <= distance) & (differing <= most).any(2)
     return set(zip(*(some.tolist() for some in np.nonzero(met)), strict=True))
 
 
+@pytest.mark.parametrize("small", [0, 1 << 10])
 @pytest.mark.parametrize("distance", [0, 15, 16, 18, 31, 47])
-def test_near_hashes_are_those_of_all_comparisons(distance: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_near_hashes_are_those_of_all_comparisons(distance: int, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_AT_ONCE", 100)
+    monkeypatch.setattr(searching, "_SMALL", small)
     ours, others = hashes(250, 0), np.concatenate([hashes(250, 0)[::-1], hashes(90, 1)])
     wanted = compared(ours, others, distance)
     if distance == 47:
@@ -51,6 +55,7 @@ def test_near_hashes_are_those_of_all_comparisons(distance: int, monkeypatch: py
 def test_each_pair_with_a_near_band_is_found_once(
     many: int, most: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(searching, "_SMALL", 0)
     monkeypatch.setattr(searching, "_MANY", many)
     monkeypatch.setattr(searching, "_AT_ONCE", 37)
     ours, others = hashes(400, 2), np.concatenate([hashes(400, 2)[::2], hashes(50, 3)])
@@ -65,3 +70,14 @@ def test_each_pair_with_a_near_band_is_found_once(
 def test_nothing_is_near_none() -> None:
     none = np.empty((0, 32), np.uint8)
     assert near(none, hashes(4, 0), 8).shape == near(hashes(4, 0), none, 8).shape == (0, 2)
+
+
+@pytest.mark.parametrize("small", [0, 1 << 10])
+def test_too_many_pairs_are_refused(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "_SMALL", small)
+    monkeypatch.setattr(searching, "_MOST", 4950)
+    same = np.repeat(hashes(1, 4), 101, axis=0)
+    hundred = same[1:]
+    assert len(near(hundred, hundred, 48)) == 4950
+    with pytest.raises(MaskstreamError, match="more than 4950 pairs of 101 and 101 frames are alike"):
+        near(same, same, 48)
