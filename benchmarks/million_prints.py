@@ -2,11 +2,11 @@
 
     python benchmarks/million_prints.py SPLIT [SPLIT ...] [--count 1000000] [--planted 10000] [--seed 0]
 
-The splits are of pictures. Each of the million is one of these pictures shown through another, half to four fifths of
-it: hashes are thresholds of linear transforms, but for luma far from the mean, so those of the mixture are made from the
-two's coefficients, and have the uneven bits that pictures have. The skew that is printed is how many hashes share a band of 16 bits, or one that
-differs in a bit, over how many would if bits were drawn. `planted` more are copies of which up to 48 bits of the waves
-differ. Of 300 hashes all that are near are found by a comparison with all.
+The splits are of pictures. Each of the million is one of these pictures shown through another, half to two thirds of
+it. Hashes are thresholds of linear transforms, but for luma far from the mean, so those of the mixture are made from
+the two's coefficients, and have the uneven bits that pictures have. The skew that is printed is how many hashes share
+a band of 16 bits, or one that differs in a bit, over how many would if bits were drawn. `planted` more are copies of
+which up to 48 bits of the waves differ. Of 300 hashes all that are near are found by a comparison with all.
 """
 
 import argparse
