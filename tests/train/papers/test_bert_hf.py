@@ -9,25 +9,29 @@ from maskstream.train.papers.retromae.model import RetroModelConfig
 
 from ..text_batches import LENGTHS, VOCABULARY, made_up
 
-transformers = pytest.importorskip("transformers")
-CONFIG = transformers.BertConfig(
-    vocab_size=VOCABULARY,
-    hidden_size=32,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=64,
-    max_position_embeddings=24,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
+CONFIG = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 24,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 ONE_EACH = tuple((sum(row),) for row in LENGTHS)
+
+
+def hf():
+    """transformers, which takes 3 s: imported by the process that runs a test, not by all that collect it."""
+    return pytest.importorskip("transformers")
 
 
 @pytest.fixture
 def theirs():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        model = transformers.BertForMaskedLM(CONFIG).double().eval()
+        model = hf().BertForMaskedLM(hf().BertConfig(**CONFIG)).double().eval()
         for parameter in model.parameters():
             parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
     return model
@@ -71,7 +75,7 @@ def test_an_export_is_what_from_pretrained_reads_and_comes_back_the_same(tmp_pat
     ours = TokenModelConfig(vocabulary=VOCABULARY, width=16, depth=2, heads=2).build(grids, seed=1)
     assert isinstance(ours, TokenModel)
     export_bert(ours, tmp_path)
-    theirs = transformers.BertForMaskedLM.from_pretrained(tmp_path).eval()
+    theirs = hf().BertForMaskedLM.from_pretrained(tmp_path).eval()
     batch = made_up(ONE_EACH)
     assert theirs(**arguments(batch)).loss.item() == pytest.approx(ours(batch).loss().item(), abs=1e-5)
     back = from_bert(theirs.config.to_dict(), theirs.state_dict())

@@ -13,8 +13,6 @@ from maskstream.train.recipes import named_recipe
 
 from ..text_batches import VOCABULARY, made_up
 
-transformers = pytest.importorskip("transformers")
-modeling = pytest.importorskip("transformers.models.modernbert.modeling_modernbert")
 SIZES = {"vocabulary": VOCABULARY, "width": 32, "depth": 5, "heads": 4, "hidden": 40, "window": 8}
 CONFIG = {
     "vocab_size": VOCABULARY,
@@ -34,9 +32,14 @@ CONFIG = {
 ONE_EACH = ((12,), (48,), (5,), (20,))
 
 
+def modeling():
+    """Of transformers, which takes 3 s: imported by the process that runs a test, not by all that collect it."""
+    return pytest.importorskip("transformers.models.modernbert.modeling_modernbert")
+
+
 def rotated_in_double(q, k, cosine, sine, unsqueeze_dim=1):
     """What transformers does in float32."""
-    half = modeling.rotate_half
+    half = modeling().rotate_half
     cosine, sine = cosine.unsqueeze(unsqueeze_dim), sine.unsqueeze(unsqueeze_dim)
     return q * cosine + half(q) * sine, k * cosine + half(k) * sine
 
@@ -53,11 +56,11 @@ def turned_in_double(self, x, position_ids, layer_type):
 
 @pytest.fixture
 def theirs(monkeypatch):
-    monkeypatch.setattr(modeling, "apply_rotary_pos_emb", rotated_in_double)
-    monkeypatch.setattr(modeling.ModernBertRotaryEmbedding, "forward", turned_in_double)
+    monkeypatch.setattr(modeling(), "apply_rotary_pos_emb", rotated_in_double)
+    monkeypatch.setattr(modeling().ModernBertRotaryEmbedding, "forward", turned_in_double)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**CONFIG)).double().eval()
+        model = modeling().ModernBertForMaskedLM(modeling().ModernBertConfig(**CONFIG)).double().eval()
         for parameter in model.parameters():
             parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
     return model
