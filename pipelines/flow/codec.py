@@ -26,10 +26,11 @@ import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags2
 from av.sidedata.motionvectors import MotionVectors
-from av.sidedata.sidedata import SideDataContainer, Type
+from av.sidedata.sidedata import Type
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, CELL, KeyFlow
+from maskstream.shards.media.local_media import side_data
 
 from .base import UNIT, ClipFlow, Window, grid_shape
 from .dis import dis_flow
@@ -94,8 +95,7 @@ def ask_for_vectors(context: av.VideoCodecContext) -> None:
 
 def motion_vectors(frame: av.VideoFrame) -> MotionVectors | None:
     """The motion vectors of a decoded frame, or None. They share the frame's memory and keep it alive."""
-    # frame.side_data would make a reference cycle with the frame, which only a full garbage collection frees.
-    found = SideDataContainer(frame).get(Type.MOTION_VECTORS)  # type: ignore[call-arg]
+    found = side_data(frame, Type.MOTION_VECTORS)
     return found if isinstance(found, MotionVectors) else None
 
 

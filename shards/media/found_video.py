@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
 from maskstream.shards.errors import DataError
@@ -24,7 +25,7 @@ from maskstream.shards.errors import DataError
 from .gop_notes import GopNotes, gop_notes
 from .gops import average_rate, candidates, index_of_packets
 from .h264_sps import UnknownSpsError, read_sps
-from .local_media import MediaError, open_media
+from .local_media import MediaError, open_media, side_data
 from .mp4 import (
     CODECS,
     DECODERS,
@@ -415,7 +416,7 @@ def _first_size(data: bytes) -> tuple[int, int]:
     """The width and height of the first frame. Raises DataError where no frames can be shown as they are."""
     with open_media(data, "matroska" if data.startswith(_EBML) else "mov") as container:
         for frame in container.decode(video=0):
-            if frame.interlaced_frame or "DISPLAYMATRIX" in frame.side_data:
+            if frame.interlaced_frame or side_data(frame, Type.DISPLAYMATRIX) is not None:
                 what = "interlaced" if frame.interlaced_frame else "rotated by its metadata"
                 raise DataError(f"is {what}, which is not corrected here; {_UNSUPPORTED}")
             return frame.width, frame.height

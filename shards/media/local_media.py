@@ -13,6 +13,8 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.frame import Frame
+from av.sidedata.sidedata import SideDataContainer, Type
 
 from maskstream.shards.errors import MaskstreamError
 
@@ -45,6 +47,15 @@ _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
 class MediaError(MaskstreamError):
     """FFmpeg cannot read the file, whatever its contents; the message says why and reads on after its name."""
+
+
+def side_data(frame: Frame, kind: Type) -> object:
+    """The side data of a frame that are of a kind, or None. They share the frame's memory and keep it alive.
+
+    Its attribute `side_data` would make a reference cycle with the frame, which only a full collection of garbage
+    frees: a process would hold hundreds of frames that it is done with.
+    """
+    return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
 
 
 def open_media(source: Path | bytes, container: str | None = None, **options: str) -> InputContainer:

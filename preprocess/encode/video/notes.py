@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from av.sidedata.motionvectors import MotionVectors
-from av.sidedata.sidedata import SideDataContainer, Type
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 
 from maskstream.shards.media.gop_notes import (
@@ -35,6 +35,7 @@ from maskstream.shards.media.gop_notes import (
     starts_payload,
     with_box,
 )
+from maskstream.shards.media.local_media import side_data
 
 from .fragments import Fragments, parse_fragments
 
@@ -215,7 +216,7 @@ def cell_motion(flow: KeyFlow | None, frame: VideoFrame) -> npt.NDArray[np.float
         return flow.vectors.transpose(1, 2, 0).astype(np.float32) / np.float32(QUARTERS)
     rows, columns = flow_grid(frame.width, frame.height)
     motion = np.zeros((2 * rows, 2 * columns, 2), dtype=np.float32)
-    found = SideDataContainer(frame).get(Type.MOTION_VECTORS)  # type: ignore[call-arg]
+    found = side_data(frame, Type.MOTION_VECTORS)
     if isinstance(found, MotionVectors):
         vectors = found.to_ndarray()
         scale = vectors["motion_scale"].astype(np.float32)

@@ -19,6 +19,7 @@ import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -26,7 +27,7 @@ from av.video.stream import VideoStream
 from maskstream.preprocess.encode.limits import check_frame_size, check_frames, in_force, lasts
 from maskstream.preprocess.source import ROUNDING_S, DamageError, RejectError, Span, explain
 from maskstream.shards.media.gops import frame_rate
-from maskstream.shards.media.local_media import MediaError, open_media
+from maskstream.shards.media.local_media import MediaError, open_media, side_data
 
 FrameT = TypeVar("FrameT")
 
@@ -479,7 +480,7 @@ def orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
     The matrix maps (x, y) to (a x + c y, b x + d y). Other angles are rounded to the nearest quarter turn.
     """
-    raw = frame.side_data.get("DISPLAYMATRIX")
+    raw = side_data(frame, Type.DISPLAYMATRIX)
     if not isinstance(raw, Buffer):
         return False, False, False
     a, b, _, c, d, *_ = np.frombuffer(memoryview(raw), np.int32, 9).astype(np.float64)

@@ -1,5 +1,6 @@
 """Frames keep their colours, whatever matrix and range they come with."""
 
+import gc
 from fractions import Fraction
 
 import av
@@ -54,6 +55,19 @@ def test_the_matrix_is_converted_on_the_small_frame(matrix, name, full):
         ours = np.array([plane.mean() for plane in planes])
         want, got = rgb_of(colour.astype(float), WEIGHTS[matrix], full=full), rgb_of(ours, WEIGHTS[6], full=False)
         assert np.abs(want - got).max() * 255 < 3.5, (colour, want, got)
+
+
+def test_frames_are_freed_without_a_collection():
+    converter = Converter(64, Fraction(1))
+    gc.collect()
+    gc.disable()
+    try:
+        made = [converter(av.VideoFrame(192, 128, "yuv420p")) for _ in range(9)]
+        living = [one for one in gc.get_objects() if type(one) is av.VideoFrame and one.width == 192]
+    finally:
+        gc.enable()
+    assert len(made) == 9
+    assert living == [converter.first] or living == []
 
 
 def picture(matrix, *, full):
