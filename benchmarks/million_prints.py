@@ -43,11 +43,12 @@ def coefficients(luma: UInt8s) -> Floats:
 def hashes(values: Floats) -> UInt8s:
     """The hashes of coefficients (n, 5, 256): uint8 (n, 5, 32)."""
     limit = np.partition(values[:, :4], prints._MIDST, axis=2)[:, :, prints._MIDST]
-    limit = np.concatenate([limit, np.zeros((len(values), 1), np.float32)], axis=1)
+    limit = np.concatenate([limit, np.full((len(values), 1), prints._STEEP, np.float32)], axis=1)
     made = np.packbits(values > limit[:, :, None], axis=2)
-    up = (values[:, 4] > 0).reshape(-1, 2, prints._SLOPES).sum(2)
-    flat = (np.abs(values[:, 4]) > prints._STEEP).mean(1) < prints._STEEP_SHARE
-    flat |= np.minimum(up, prints._SLOPES - up).sum(1) < prints._TURNS
+    share, against = prints._OF_PICTURES
+    up = (values[:, 4] > prints._STEEP).reshape(-1, 2, prints._SLOPES).sum(2)
+    flat = (np.abs(values[:, 4]) > prints._STEEP).mean(1) < share
+    flat |= np.minimum(up, prints._SLOPES - up).sum(1) < against
     made[flat, 4] = made[flat, 0]
     return made
 

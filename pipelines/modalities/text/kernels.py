@@ -8,14 +8,11 @@ import numpy.typing as npt
 from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
 from maskstream.shards.jit import kernel
 
+from .packing import COUNT, RANGES, SAMPLE
+
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 UInt8s = npt.NDArray[np.uint8]
-
-
-COUNT, RANGES = 1, 3
-"""The columns of pieces, parts of documents: first the sample, then the number of tokens, that of the file, and of each
-component from `RANGES` on the first byte and the number of bytes."""
 
 
 @kernel
@@ -36,7 +33,7 @@ def place_values(
     widths: the bytes of a value for each code, 0 for no type of tokens, and for none, which has the code -1.
     """
     for piece in range(len(pieces)):
-        sample, count = pieces[piece, 0], pieces[piece, COUNT]
+        sample, count = pieces[piece, SAMPLE], pieces[piece, COUNT]
         width, begin, n, most = widths[code[sample]], data_offset[sample], n_tokens[sample], size[sample]
         # Nothing overflows where each of these holds.
         if offset[sample] == 0 or width == 0 or not 0 <= n <= most or not 0 <= begin <= most:

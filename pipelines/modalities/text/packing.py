@@ -7,7 +7,6 @@ where the values of a piece lie.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,11 @@ from maskstream.shards.members.text import TOKEN_TYPES
 from maskstream.shards.stores.base import Range
 
 Int64s = npt.NDArray[np.int64]
+
+SAMPLE, COUNT, FILE, RANGES = range(4)
+"""The columns of pieces, parts of documents: the sample, the number of tokens, that of the file, and of each component
+from `RANGES` on the first byte and the number of bytes.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -131,26 +135,6 @@ def token_range(manifest: Manifest, sample: int, name: str, first: int, count: i
                 f"{first + count - 1} are read"
             )
     return Range(where, offset + begin + first * itemsize, count * itemsize)
-
-
-def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], first: Int64s, count: Int64s) -> Int64s:
-    """The columns of pieces, parts of samples that were not removed, as kernels.py has them: int64 (P, `RANGES` + 2 a
-    component); SampleError for the first whose numbers in the manifest contradict each other.
-    """
-    from .kernels import RANGES, place_values
-
-    pieces = np.empty((len(samples), RANGES + 2 * len(names)), np.int64)
-    pieces.T[:RANGES] = samples, count, manifest.shard[samples]
-    for at, component in enumerate(manifest.components[name] for name in names):
-        words, facts = component.words["dtype"], component.facts
-        widths = np.array([*(np.dtype(word).itemsize if word in TOKEN_TYPES else 0 for word in words.names), 0])
-        columns = (component.offset, component.size, facts["n_tokens"], facts["data_offset"])
-        numbers = (column.astype(np.int64, copy=False) for column in columns)
-        if not place_values(pieces, RANGES + 2 * at, first, words.code, widths, *numbers):
-            for sample, *piece in zip(samples.tolist(), first.tolist(), count.tolist(), strict=True):
-                for name in names:
-                    token_range(manifest, sample, name, *piece)
-    return pieces
 
 
 def token_dtype(manifest: Manifest, sample: int, name: str) -> np.dtype[np.unsignedinteger]:

@@ -20,10 +20,11 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError, SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
+from maskstream.shards.members.text import TOKEN_TYPES
 from maskstream.shards.stores.base import Range
 
 from .batch import N_CLASSES, NO_CLASS, TextBatch, Unpadded, unpadded
-from .packing import Int64s, Packing, place_pieces, token_dtype
+from .packing import COUNT, FILE, RANGES, SAMPLE, Int64s, Packing, token_dtype, token_range
 from .token_scores import TokenScores
 
 TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
@@ -31,8 +32,6 @@ KERNELS = ("maskstream.pipelines.modalities.text.kernels",)
 _NOTHING = torch.zeros(0, dtype=torch.int32)
 NONE = Unpadded(tokens=_NOTHING, index=_NOTHING.long(), positions=_NOTHING, cu_seqlens=torch.zeros(1), longest=0)
 """No tokens, before `join` finds those of a batch."""
-SAMPLE, COUNT, FILE, RANGES = range(4)
-"""The columns of pieces; see kernels.py, which is imported late."""
 
 
 class FilledRow(NamedTuple):
@@ -59,6 +58,28 @@ class TextPlan:
     def ranges(self) -> tuple[Range, ...]:
         """All that is read."""
         return tuple(ranges_of(self.pieces, self.names))
+
+
+def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], first: Int64s, count: Int64s) -> Int64s:
+    """The columns of pieces, the values [first, first + count) of samples that were not removed: int64 (P, `RANGES` + 2
+    a component). SampleError for the first whose numbers in the manifest contradict each other.
+    """
+    from .kernels import place_values
+
+    pieces = np.empty((len(samples), RANGES + 2 * len(names)), np.int64)
+    pieces.T[:RANGES] = samples, count, manifest.shard[samples]
+    for at, component in enumerate(manifest.components[name] for name in names):
+        words, facts = component.words["dtype"], component.facts
+        widths = np.array([*(np.dtype(word).itemsize if word in TOKEN_TYPES else 0 for word in words.names), 0])
+        columns = (component.offset, component.size, facts["n_tokens"], facts["data_offset"])
+        numbers = (column.astype(np.int64, copy=False) for column in columns)
+        if not place_values(pieces, RANGES + 2 * at, first, words.code, widths, *numbers):
+            for number, (sample, *piece) in enumerate(
+                zip(*(one.tolist() for one in (samples, first, count)), strict=True)
+            ):
+                pieces[number, RANGES:] = [n for name in names for n in token_range(manifest, sample, name, *piece)[1:]]
+            break
+    return pieces
 
 
 def ranges_of(pieces: Int64s, names: Sequence[str]) -> list[Range]:

@@ -7,7 +7,8 @@ import pytest
 
 from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
 from maskstream.pipelines.modalities.text.batch import NO_CLASS, unpadded
-from maskstream.pipelines.modalities.text.kernels import RANGES, write_rows
+from maskstream.pipelines.modalities.text.kernels import write_rows
+from maskstream.pipelines.modalities.text.packing import RANGES
 
 LENGTH, VOCABULARY, N_CLASSES, PAD = 24, 70_000, 17, 3
 

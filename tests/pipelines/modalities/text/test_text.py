@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines import Loader, Split, masks, mix, text_loader
+from maskstream.pipelines.modalities.text import kernels, rows
 from maskstream.pipelines.modalities.text.batch import NO_CLASS
 from maskstream.pipelines.modalities.text.data import TextData, with_ids
 from maskstream.pipelines.modalities.text.token_scores import TokenScores
@@ -63,6 +64,16 @@ def test_packed_rows_hold_every_token_of_an_epoch_once(split, stored):
     whole = sorted(chain.from_iterable(seen["pieces"]))
     assert whole == sorted(chain.from_iterable(tokens.tolist() for tokens, *_ in stored.values()))
     assert len(seen["pieces"]) >= SAMPLES
+
+
+def test_pieces_are_placed_one_by_one_as_by_the_kernel(split, monkeypatch):
+    manifest = Manifest.load(split)
+    numbers = np.arange(len(manifest))
+    count = manifest.components[rows.TOKENS].facts["n_tokens"][numbers].astype(np.int64) - 1
+    places = (manifest, numbers, (rows.TOKENS, rows.WORDS), np.ones_like(count), count)
+    whole = rows.place_pieces(*places)
+    monkeypatch.setattr(kernels, "place_values", lambda *_: False)
+    np.testing.assert_array_equal(rows.place_pieces(*places), whole)
 
 
 def test_rows_are_padded_at_the_end_and_numbered(split):
