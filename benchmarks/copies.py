@@ -27,7 +27,7 @@ import numpy.typing as npt
 import soxr
 
 from maskstream.preprocess.curate import measure
-from maskstream.preprocess.curate.curation import alike
+from maskstream.preprocess.curate.copies import alike
 from maskstream.preprocess.curate.measures import _frames_of
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.curate import prints
-from maskstream.preprocess.curate.curation import DISTANCES, _copies, alike
+from maskstream.preprocess.curate.copies import DISTANCES, alike, find_copies
 from maskstream.preprocess.curate.measures import SIGNALS, Measures, _frames_of, _luma
 from maskstream.preprocess.curate.near import _bands
 from maskstream.shards.format.manifest import Manifest
@@ -121,7 +121,7 @@ def main() -> None:
     del made, copies
     print(f"made in {time.process_time() - begun:.0f} CPU s; {peak()} MB with the hashes")
     begun, began = time.process_time(), time.monotonic()
-    groups = _copies(own, np.arange(len(own)), np.empty((0, 2), np.int64), False)
+    groups = find_copies(own, np.arange(len(own)), np.empty((0, 2), np.int64), False)
     seconds = f"{time.process_time() - begun:.0f} CPU s, {time.monotonic() - began:.0f} s"
     print(f"{sum(map(len, groups.values()))} copies of {len(groups)} that stay in {seconds}; {peak()} MB", flush=True)
     del groups

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .card import Told, write_card
     from .curation import Curated, curate
-    from .keeping import KeepRule
     from .measures import SIGNALS, Measures, measure
+    from .rules import KeepRule
     from .signals import Signals
 else:
     from maskstream.shards.lazy import lazy_names
@@ -16,8 +16,8 @@ else:
         {
             "card": "Told write_card",
             "curation": "Curated curate",
-            "keeping": "KeepRule",
             "measures": "SIGNALS Measures measure",
+            "rules": "KeepRule",
             "signals": "Signals",
         },
     )

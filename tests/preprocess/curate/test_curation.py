@@ -20,8 +20,9 @@ from maskstream.cli import app
 from maskstream.pipelines import image_loader
 from maskstream.preprocess.curate import SIGNALS, curate, measure
 from maskstream.preprocess.curate import measures as measuring
-from maskstream.preprocess.curate.curation import Rule, _copies, _grouped, _leaks, alike
+from maskstream.preprocess.curate.copies import _grouped, alike, find_copies, find_leaks
 from maskstream.preprocess.curate.measures import Measures
+from maskstream.preprocess.curate.rules import Rule
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.preprocess.versions import divide, erase, remove
 from maskstream.shards.errors import MaskstreamError
@@ -435,12 +436,12 @@ def test_of_many_copies_only_what_stays_is_compared(tmp_path: Path, most: int, m
     left = pairs[np.isin(pairs, order).all(1)]
     assert 150 < len(left) < 300 * 299 / 4
     more = np.array([[order[0], order[1]], [order[7], order[2]]])
-    assert _copies(own, order, more, mirrored) == _grouped(np.concatenate([left, more]), order)
+    assert find_copies(own, order, more, mirrored) == _grouped(np.concatenate([left, more]), order)
     some, among = order[:30], np.sort(order[:200])
     met = np.isin(pairs, some).any(1) & np.isin(pairs, among).all(1)
     np.testing.assert_array_equal(alike(own, own, mirrored=mirrored, ours=some, among=among), pairs[met])
     leaks = alike(own, theirs, mirrored=mirrored)
-    assert dict(_leaks(own, theirs, range(300), mirrored)) == dict(leaks[::-1].tolist())
+    assert dict(find_leaks(own, theirs, range(300), mirrored)) == dict(leaks[::-1].tolist())
     met = np.isin(leaks[:, 0], some) & (leaks[:, 1] < 20)
     among = np.arange(20)
     np.testing.assert_array_equal(alike(own, theirs, mirrored=mirrored, ours=some, among=among), leaks[met])
@@ -456,8 +457,8 @@ def test_a_hundred_thousand_equal_pictures_are_one_group(tmp_path: Path) -> None
         times=np.zeros(100_000),
         **{name: np.repeat(getattr(found, name), 100_000, axis=0) for name in ("whole", "windows", "mirrored")},
     )
-    assert _copies(own, np.arange(100_000)[::-1], np.empty((0, 2), np.int64), False) == {99_999: [*range(99_999)]}
-    assert [*_leaks(own, replace(own, whole=own.whole.copy()), range(100_000), False)] == [
+    assert find_copies(own, np.arange(100_000)[::-1], np.empty((0, 2), np.int64), False) == {99_999: [*range(99_999)]}
+    assert [*find_leaks(own, replace(own, whole=own.whole.copy()), range(100_000), False)] == [
         (place, 0) for place in range(100_000)
     ]
 

@@ -13,7 +13,7 @@ import soxr
 
 from maskstream.pages.curated import write_curated
 from maskstream.preprocess.curate import curate, measure
-from maskstream.preprocess.curate.curation import alike
+from maskstream.preprocess.curate.copies import alike
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.format.dataset import finish_split

@@ -1,0 +1,198 @@
+"""Which samples of a split are copies, of each other or of samples of another.
+
+An exact search of hashes of frames within a distance: two samples are copies if half the frames of the shorter one are
+found in the other, one behind the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from .measures import Measures, UInt8s
+from .prints import PART_BYTES
+
+Ints = npt.NDArray[np.int64]
+
+DISTANCES = (48, 18)
+"""Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
+CLIP_WINDOW_DISTANCE, WINDOW_DISTANCE = 40, 28
+"""Of the waves of a frame and those of a window of another: among clips, of which half the frames do not agree by
+chance, and where one of both is a picture.
+"""
+SHARE = 0.5
+"""Samples are copies if this share of the frames of the one with fewer is found in the other, in the same order."""
+SPEEDS = (1.0, 1.1, 1 / 1.1, 1.25, 1 / 1.25, 1.5, 1 / 1.5, 2.0, 0.5)
+"""At which copies of clips may be played."""
+_CELL_S = 0.4
+
+
+def alike(
+    own: Measures,
+    theirs: Measures,
+    *,
+    mirrored: bool = False,
+    ours: Ints | None = None,
+    among: Ints | None = None,
+) -> Ints:
+    """The pairs of samples that are copies of each other, int64 (P, 2): places in `own` and in `theirs`, sorted.
+
+    Of measures beside themselves each pair comes once, the smaller place first. ours, among: which samples of `own` and
+    of `theirs` are compared, all by default; of measures beside themselves `ours` are some of `among`.
+    """
+    itself, all_of_them = own is theirs, ours is None and among is None
+    mine, others = _frames_in(own, ours), _frames_in(theirs, among)
+    frames = [_frames(own.whole, mine, theirs.whole, others)]
+    frames.append(_cropped_frames(own, mine, theirs, others))
+    frames += [_frames(own.whole, mine, theirs.mirrored, others)] if mirrored else []
+    if not (itself and all_of_them):
+        back = [_cropped_frames(theirs, others, own, mine)]
+        back += [_frames(theirs.whole, others, own.mirrored, mine)] if mirrored else []
+        frames += back if itself else [one[:, ::-1] for one in back]
+    pairs = np.concatenate([_pairs(own, theirs, one) for one in frames])
+    if itself:
+        pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
+    return _unique(pairs)
+
+
+def _unique(pairs: Ints) -> Ints:
+    """Pairs int64 (P, 2), each once, sorted."""
+    length = int(pairs.max(initial=0)) + 1  # one number each, for numpy takes 30 times as long for rows
+    return np.stack(np.divmod(np.unique(pairs @ [length, 1]), length), 1)
+
+
+def _pairs(own: Measures, theirs: Measures, frames: Ints) -> Ints:
+    """The pairs of samples of which enough frames are alike and follow each other alike, int64 (P, 2). frames: the
+    pairs of frames that are alike, int64 (F, 2).
+
+    Frames of a copy lie on a line: their times are those of the other, times a speed, plus a shift. Each pair of frames
+    votes for the shift that it would have at each of SPEEDS, in cells that overlap by half. One frame needs one vote.
+    """
+    a, b = own.owner[frames[:, 0]], theirs.owner[frames[:, 1]]
+    if own is theirs:
+        frames, a, b = (one[a != b] for one in (frames, a, b))
+    n_a, n_b, all_codes = np.diff(own.start)[a], np.diff(theirs.start)[b], a * len(theirs) + b
+    of_one = np.minimum(n_a, n_b) == 1
+    at_once, frames, n_a, n_b = np.unique(all_codes[of_one]), frames[~of_one], n_a[~of_one], n_b[~of_one]
+    codes, which = np.unique(all_codes[~of_one], return_inverse=True)
+    shorter = np.where(n_a <= n_b, frames[:, 0], frames[:, 1])  # the frame of the sample that has fewer
+    most = np.zeros(len(codes), np.int64)
+    for speed in SPEEDS:
+        shift = (theirs.times[frames[:, 1]] - speed * own.times[frames[:, 0]]) / _CELL_S
+        for of in (np.floor(shift), np.floor(shift + 0.5)):
+            cell = of.astype(np.int64) - int(of.min(initial=0))
+            across, length = int(cell.max(initial=0)) + 1, int(shorter.max(initial=0)) + 1
+            votes = np.unique((which * across + cell) * length + shorter) // length
+            cells, counts = np.unique(votes, return_counts=True)
+            np.maximum.at(most, cells // across, counts)
+    a, b = np.divmod(codes, max(len(theirs), 1))
+    fewer = np.minimum(np.diff(own.start)[a], np.diff(theirs.start)[b])
+    met = np.concatenate([at_once, codes[most >= SHARE * fewer]])
+    return np.asarray(np.stack(np.divmod(met, max(len(theirs), 1)), 1), np.int64)
+
+
+def _frames_in(of: Measures, samples: Ints | None) -> Ints:
+    """The frames of samples, all of None: int64 (F,)."""
+    chosen = np.ones(len(of), bool)
+    if samples is not None:
+        chosen[:] = False
+        chosen[samples] = True
+    return np.flatnonzero(np.repeat(chosen, np.diff(of.start)))
+
+
+def _cropped_frames(copies: Measures, some: Ints, others: Measures, among: Ints) -> Ints:
+    """The pairs of the frames `some` and `among`, int64 (P, 2), of which the first is like a window of the second."""
+    from .near import near
+
+    in_clip, of_clip = (np.repeat(counts > 1, counts) for counts in (np.diff(one.start) for one in (copies, others)))
+    clips = in_clip[some].any() and of_clip[among].any()
+    waves, found = copies.whole[some, :PART_BYTES], [np.empty((0, 2), np.int64)]
+    for at in range(others.windows.shape[1]):
+        has = among[others.windows[among, at].any(1)] if len(others.windows) else among[:0]
+        windows = others.windows[has, at]
+        pairs = near(waves, windows, CLIP_WINDOW_DISTANCE if clips else WINDOW_DISTANCE)
+        frames = np.stack([some[pairs[:, 0]], has[pairs[:, 1]]], 1)
+        if clips:
+            differing = np.bitwise_count(waves[pairs[:, 0]] ^ windows[pairs[:, 1]]).sum(1)
+            frames = frames[(differing <= WINDOW_DISTANCE) | (in_clip[frames[:, 0]] & of_clip[frames[:, 1]])]
+        found.append(frames)
+    return _unique(np.concatenate(found))
+
+
+def _frames(ours: UInt8s, some: Ints, others: UInt8s, among: Ints) -> Ints:
+    """The pairs of the frames `some` and `among` that are alike, int64 (P, 2): of hashes beside themselves once, the
+    first frame first.
+    """
+    from .near import near
+
+    found, itself = [], others is ours
+    for at, distance in enumerate(DISTANCES):
+        part = slice(at * PART_BYTES, (at + 1) * PART_BYTES)
+        mine = ours[some, part]
+        pairs = near(mine, mine if itself and len(some) == len(among) else others[among, part], distance)
+        one, two = some[pairs[:, 0]], among[pairs[:, 1]]
+        if itself:
+            one, two = (way(one, two)[one != two] for way in (np.minimum, np.maximum))
+        found.append(one * len(others) + two)
+    codes = np.unique(np.concatenate(found))
+    return np.stack(np.divmod(codes, max(len(others), 1)), 1)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Slices of `count` places, each 16 times as long as the one before: of many that are alike the first few tell, so
+    that not each is compared with each.
+    """
+    first, size = 0, 1
+    while first < count:
+        yield slice(first, first + size)
+        first, size = first + size, size * 16
+
+
+def _grouped(pairs: Ints, order: Ints) -> dict[int, list[int]]:
+    """For each sample that stays, those that go as copies of it, by pairs of samples that are alike, int64 (P, 2).
+    order: as of `find_copies`.
+    """
+    rank = np.zeros(int(order.max(initial=-1)) + 1, np.int64)
+    rank[order] = np.arange(len(order))
+    better, worse = np.divmod(np.unique(np.sort(rank[pairs], axis=1) @ [len(order), 1]), max(len(order), 1))
+    ones, starts = np.unique(better, return_index=True)
+    groups: dict[int, list[int]] = {}
+    taken = np.zeros(len(order), bool)
+    for one, (begin, end) in zip(ones.tolist(), pairwise([*starts.tolist(), len(worse)]), strict=True):
+        others = worse[begin:end][~taken[worse[begin:end]]]
+        if not taken[one] and len(others):
+            groups[int(order[one])] = sorted(order[others].tolist())
+            taken[others] = True
+    return groups
+
+
+def find_leaks(own: Measures, theirs: Measures, left: Sequence[int], mirrored: bool) -> Iterator[tuple[int, int]]:
+    """Those of the samples `left` that are copies of samples of `theirs`, each with the first of these."""
+    some = np.array(left, np.int64)
+    for part in _parts(len(theirs)):
+        pairs = alike(own, theirs, mirrored=mirrored, ours=some, among=np.arange(len(theirs))[part])
+        places, at = np.unique(pairs[:, 0], return_index=True)
+        yield from zip(places.tolist(), pairs[at, 1].tolist(), strict=True)
+        some = np.setdiff1d(some, places)
+
+
+def find_copies(own: Measures, order: Ints, more: Ints, mirrored: bool) -> dict[int, list[int]]:
+    """For each sample that stays, those that go as copies of it: the best come first, and a sample goes if it is alike
+    to one that stays. So what is only a copy of a copy stays.
+
+    order: int64 (n,), the samples, the best first. more: pairs that are alike besides, int64 (P, 2).
+    """
+    groups: dict[int, list[int]] = {}
+    left = np.zeros(len(own), bool)
+    left[order] = True
+    for part in _parts(len(order)):
+        some = order[part][left[order[part]]]
+        pairs = alike(own, own, mirrored=mirrored, ours=some, among=np.flatnonzero(left))
+        of = np.isin(more, some).any(1) & left[more].all(1)
+        groups |= _grouped(np.concatenate([pairs, more[of]]), order)
+        gone = [place for others in groups.values() for place in others]
+        left[some] = left[gone] = False
+    return groups

@@ -1,0 +1,172 @@
+"""Rules: comparisons of signals, read and never run, that say which samples of a split stay, or are written at all."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.members.image import IMAGE
+from maskstream.shards.members.member import Member
+from maskstream.shards.members.video import VIDEO
+from maskstream.shards.named import nearest
+
+from .measures import MOST_FRAMES, SIGNALS, Floats, keyframes, known_signals, looks_of, picture
+
+Bools = npt.NDArray[np.bool_]
+
+SHARE_NAME = re.compile(r"p(\d{1,2}(?:_\d+)?)")
+_COMPARE: Mapping[type, Callable[[Any, Any], Bools]] = {
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+}
+RULES = "motion>0.02 and (sharpness>=p10 or seconds<2)"
+
+
+class Rule:
+    """A condition on signals, such as RULES: comparisons with numbers, or with p10, the tenth percentile of the signal
+    that it is compared with, joined by and, or, not and brackets. names: of the signals.
+
+    Raises ValueError for what is none.
+    """
+
+    def __init__(self, text: str, names: Sequence[str] = tuple(SIGNALS)) -> None:
+        self.text, self.names = text, names
+        try:
+            self._tree = ast.parse(text, mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise self._error(f"cannot be understood ({error.args[0] if error.args else error})") from None
+        self._check(self._tree)
+
+    def apply(self, signals: Mapping[str, Floats]) -> tuple[Bools, dict[str, int]]:
+        """Which samples meet it, bool (N,), and how many fail each of its comparisons; a signal that is NaN meets
+        none.
+        """
+        failed = {
+            ast.unparse(one): int((~self._compared(one, signals)).sum())
+            for one in ast.walk(self._tree)
+            if isinstance(one, ast.Compare)
+        }
+        return self._met(self._tree, signals), failed
+
+    def thresholds(self, signals: Mapping[str, Floats]) -> list[tuple[str, float]]:
+        """Each signal with the number that it is compared with, in the order of the text."""
+        found = []
+        for one in ast.walk(self._tree):
+            if isinstance(one, ast.Compare):
+                sides = [one.left, *one.comparators]
+                for a, b in pairwise(sides):
+                    name, other = (a, b) if self._signal(a) else (b, a)
+                    found.append((self._signal(name), float(np.max(self._value(other, self._signal(name), signals)))))
+        return found
+
+    def _met(self, node: ast.expr, signals: Mapping[str, Floats]) -> Bools:
+        if isinstance(node, ast.BoolOp):
+            parts = [self._met(one, signals) for one in node.values]
+            return np.asarray(np.all(parts, 0) if isinstance(node.op, ast.And) else np.any(parts, 0))
+        if isinstance(node, ast.UnaryOp):
+            return ~self._met(node.operand, signals)
+        assert isinstance(node, ast.Compare)
+        return self._compared(node, signals)
+
+    def _compared(self, node: ast.Compare, signals: Mapping[str, Floats]) -> Bools:
+        sides = [node.left, *node.comparators]
+        met = np.ones(len(next(iter(signals.values()))), bool)
+        for a, op, b in zip(sides, node.ops, sides[1:], strict=False):
+            of = self._signal(a) or self._signal(b)
+            met &= _COMPARE[type(op)](self._value(a, of, signals), self._value(b, of, signals))
+        return met
+
+    def _value(self, node: ast.expr, of: str, signals: Mapping[str, Floats]) -> Floats | float:
+        if isinstance(node, ast.Name):
+            share = SHARE_NAME.fullmatch(node.id)
+            if share is None:
+                return signals[node.id]
+            known = signals[of][np.isfinite(signals[of])]
+            return float(np.percentile(known, float(share[1].replace("_", ".")))) if len(known) else np.nan
+        return float(ast.literal_eval(node))
+
+    def _check(self, node: ast.expr) -> None:
+        if isinstance(node, ast.BoolOp):
+            for one in node.values:
+                self._check(one)
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            self._check(node.operand)
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(type(op) not in _COMPARE for op in node.ops):
+                raise self._error("compares otherwise than by <, <=, > and >=")
+            for one in sides:
+                self._check_side(one)
+            if any(bool(self._signal(a)) == bool(self._signal(b)) for a, b in pairwise(sides)):
+                raise self._error("compares other things than a signal with a number or a share such as p10")
+        else:
+            raise self._error(f"has {ast.unparse(node)!r}, which is no comparison")
+
+    def _check_side(self, node: ast.expr) -> None:
+        if isinstance(node, ast.Name):
+            if node.id not in self.names and not SHARE_NAME.fullmatch(node.id):
+                raise self._error(f"has {node.id!r}, which is no signal{nearest(node.id, [*self.names])}")
+            return
+        number = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else node
+        if not isinstance(number, ast.Constant) or type(number.value) not in (int, float):
+            raise self._error(f"has {ast.unparse(node)!r}, which is neither a signal nor a number")
+
+    def _error(self, what: str) -> ValueError:
+        return ValueError(f"the rule {self.text!r} {what}; a rule is like {RULES!r}, of {', '.join(self.names)}")
+
+    def _signal(self, node: ast.expr) -> str:
+        """The signal that a node names, "" for none."""
+        return node.id if isinstance(node, ast.Name) and node.id in self.names else ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRule:
+    """Samples that meet the rule `text` are written. It compares signals with numbers, for a percentile is known only
+    when all samples are. Raises ValueError for what is no such rule.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        Rule(self.text)
+        if shares := [name for name in self._names() if SHARE_NAME.fullmatch(name)]:
+            raise ValueError(
+                f"keep={self.text!r} compares with {shares[0]}, a percentile, which is not known before all "
+                "samples are written; give a number, or use `maskstream curate --keep` afterwards"
+            )
+
+    def _names(self) -> list[str]:
+        found = (one.id for one in ast.walk(ast.parse(self.text, mode="eval")) if isinstance(one, ast.Name))
+        return list(dict.fromkeys(found))
+
+    def why_not(self, members: Mapping[str, Member]) -> str:
+        """The signals of the rule, if the sample does not meet it, else "". The sample has a picture, or a video; else
+        DatasetError.
+        """
+        signals = measured(members)
+        met, _ = Rule(self.text).apply({name: np.array([value]) for name, value in signals.items()})
+        if met[0]:
+            return ""
+        return ", ".join(f"{name}={signals[name]:.6g}" for name in self._names()) + f", not {self.text}"
+
+
+def measured(members: Mapping[str, Member]) -> dict[str, float]:
+    """The signals of the picture of a sample, or of its first video, as `measure` finds them in shards."""
+    own = next((one for kind in (IMAGE, VIDEO) for one in members.values() if one.kind == kind.name), None)
+    if own is None:
+        raise DatasetError("keep measures pictures and clips of video, but the samples have none; leave --keep out")
+    is_clip = own.kind == VIDEO.name
+    frames = list(islice(keyframes(own.data), MOST_FRAMES)) if is_clip else [picture(own.data)]
+    seconds = int(own.facts["n_frames"]) / float(own.facts["fps"]) if is_clip else 0.0
+    known = known_signals(int(own.facts["width"]), int(own.facts["height"]), len(own.data), seconds)
+    return {**known, **looks_of(frames)}
