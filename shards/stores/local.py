@@ -9,9 +9,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from weakref import WeakSet
 
-from maskstream.shards.errors import MissingFileError, StoreError
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.shards.errors import MissingFileError, OutageError, StoreError
 
 from .base import UNHEEDED, Range, ShardFile, Store, Together
 from .block_sums import (
@@ -25,6 +29,9 @@ from .block_sums import (
     sums_range,
 )
 from .local_files import make_error, open_regular, read_regular
+
+Int64s = npt.NDArray[np.int64]
+UInt8s = npt.NDArray[np.uint8]
 
 _OPEN_FILES, _FEWEST = 64, 8
 """How many files a store keeps open at most, and how many all stores of a process may keep whatever its limit is."""
@@ -88,6 +95,26 @@ class LocalStore:
         except StoreError:
             return [self.read(*each) for each in ranges]  # raises the error of the first range that has one
         return found
+
+    def read_joined(self, names: Sequence[str], numbers: Int64s, ranges: Int64s) -> UInt8s | None:
+        """The bytes of ranges one behind the other, by compiled code; None where anything is not in order or a file has
+        no sums: `read_many` reads it or tells why not.
+
+        numbers: int64 (P,), of the file in `names` of each row of ranges. ranges: int64 (P, 2 K), the first byte and
+        the number of bytes of K ranges of it.
+        """
+        from .checked_reads import read_ranges
+
+        places: dict[int, int] = {}
+        which = np.array([places.setdefault(number, len(places)) for number in numbers.tolist()])
+        try:
+            files = [self._open(names[number]).for_kernels() for number in places]
+        except (StoreError, OutageError, OSError):
+            return None
+        if not all(file.legal for file in files):
+            return None
+        found = read_ranges(which, np.ascontiguousarray(ranges), np.array([file.row for file in files]))
+        return found if len(found) else None
 
     def unchecked(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset` as they are."""
@@ -240,6 +267,16 @@ def _sums(file: _File, descriptor: int, at: int, size_bytes: int) -> bytes:
         raise make_error(f"the {SUMS} file of {file.path}", error) from error
 
 
+class _ForKernels(NamedTuple):
+    """A file for `read_ranges`: its row, whether its sums are there and as many as they should be, and those that are
+    kept, whose address the row has.
+    """
+
+    row: tuple[int, int, int, int]
+    legal: bool
+    sums: UInt8s
+
+
 class _File:
     """Descriptors of a file and, if it exists, of its sums file. They are closed with the last reference.
 
@@ -252,6 +289,7 @@ class _File:
         self.descriptor = self._open(path, None if outside else folder)
         self.size_bytes = os.fstat(self.descriptor).st_size
         self.kept_sums: bytes | None = None
+        self._for_kernels: _ForKernels | None = None
         self.sums: int | None = None
         if (sums := sums_name(path.name)) is not None:
             try:
@@ -263,6 +301,17 @@ class _File:
         descriptor = open_regular(path, within)
         self._opened.append(descriptor)
         return descriptor
+
+    def for_kernels(self) -> _ForKernels:
+        """What a kernel must know of it; the caller keeps that, and this file, until the kernel is done."""
+        if self._for_kernels is None:
+            sums, size = -1 if self.sums is None else self.sums, sums_bytes(self.size_bytes)
+            if self.kept_sums is None and sums >= 0 and size <= _KEPT_SUMS:
+                self.kept_sums = os.pread(sums, _KEPT_SUMS, 0)
+            kept = np.frombuffer(self.kept_sums or b"", np.uint8)
+            row = (self.descriptor, self.size_bytes, kept.ctypes.data if len(kept) else 0, sums)
+            self._for_kernels = _ForKernels(row, sums >= 0 and (len(kept) >= size or not len(kept)), kept)
+        return self._for_kernels
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         for descriptor in self._opened:

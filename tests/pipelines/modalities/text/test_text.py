@@ -19,6 +19,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.members.text import tokens_member
+from maskstream.shards.stores.local import LocalStore
 
 from ....with_new_checksum import renew_checksum
 from ...every_modality import MODALITIES, write_split
@@ -298,3 +299,28 @@ def test_a_class_beyond_the_parts_of_speech_is_a_bad_sample(tmp_path):
     keys = [key for batch in loader for key in batch.key]
     assert loader.stats()["bad"] == 1
     assert "s3" not in keys
+
+
+@pytest.mark.parametrize("packing", ["pack", "row"])
+def test_compiled_reads_change_no_batch_and_no_bad_sample(tmp_path, monkeypatch, caplog, packing):
+    split = write_split("text", tmp_path)
+    manifest = Manifest.load(split)
+    name, offset, _ = manifest.member(5, rows.TOKENS)
+    data = bytearray((split / name).read_bytes())
+    data[offset + 200] ^= 1
+    (split / name).write_bytes(data)
+
+    def made():
+        caplog.clear()
+        loader = opened(split, packing=packing, batch_size=4, max_bad_fraction=1)
+        batches = list(islice(loader.repeat(), 2 * len(loader)))
+        counts = {name: loader.stats()[name] for name in ("samples", "bad", "read_bytes")}
+        return batches, counts, sorted(caplog.messages)
+
+    batches, *told = made()
+    monkeypatch.setattr(LocalStore, "read_joined", lambda *_: None)
+    others, *wanted = made()
+    assert told == wanted
+    assert told[0]["bad"] > 0
+    assert "are not those that were written" in told[1][0]
+    assert [text_rows(one) for one in batches] == [text_rows(one) for one in others]
