@@ -56,6 +56,7 @@ Row = dict[str, Any]
 
 
 SETS = {
+    "ajepa-tiny": "gm-notes-pitch",
     "ijepa-tiny": "fashion-mnist",
     "lejepa-tiny": "fashion-mnist",
     "maskvit-tiny": "metaworld",

@@ -110,6 +110,9 @@ PAPERS = (
         data="sample-audio",
     ),
     Paper(
+        name="A-JEPA", kind="sound", schemes=("a-jepa",), recipes=("ajepa-base", "ajepa-tiny"), data="gm-notes-pitch"
+    ),
+    Paper(
         name="Channel-Attention Dense U-Net",
         kind="sound",
         recipes=("ca-dense-unet-tiny",),

@@ -43,10 +43,11 @@ from .core import (
     visible_count,
 )
 from .laws import LAWS
-from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine
+from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine, SquareRoot
 from .laws.random import MaskGIT, MultiRatio, Stratified, TruncatedNormal, Uniform, UniformCount
 from .patterns import (
     block,
+    curriculum,
     dual,
     energy,
     frames,
@@ -61,6 +62,7 @@ from .patterns import (
     views,
 )
 from .patterns.block import Block, Box
+from .patterns.curriculum import Curriculum
 from .patterns.dual import DropAndMask, Dual, PartDecoded, RunningCell
 from .patterns.energy import ByEnergy
 from .patterns.frames import Context, Frames, PerFrame, Tube
@@ -89,6 +91,7 @@ SCHEMES: tuple[Scheme, ...] = (
     *dual.SCHEMES,
     *multi_block.SCHEMES,
     *target_blocks.SCHEMES,
+    *curriculum.SCHEMES,
     *block.SCHEMES,
     *views.SCHEMES,
     *strips.SCHEMES,
@@ -123,6 +126,7 @@ __all__ = [
     "Complementary",
     "Context",
     "Cues",
+    "Curriculum",
     "DecoderRows",
     "Draw",
     "DropAndMask",
@@ -161,6 +165,7 @@ __all__ = [
     "Scope",
     "ScoredFirst",
     "Shared",
+    "SquareRoot",
     "SquaredCosine",
     "Stratified",
     "Strips",

@@ -88,6 +88,10 @@ CUTS = {
         *("data.size=32", "data.patch=4", "batch_size=2", *SIZES),
         *(f"model.predictor_{part}" for part in ("width=16", "depth=1", "heads=2")),
     ),
+    "ajepa": (
+        *(*SPECTROGRAM, *SIZES, "batch_size=2"),
+        *(f"model.predictor_{part}" for part in ("width=16", "depth=1", "heads=2")),
+    ),
     "lejepa": (
         *("data.size=32", "data.patch=8", "batch_size=4", *SIZES),
         *("model.hidden=16", "model.embedding=8", "model.slices=8"),

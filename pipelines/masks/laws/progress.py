@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from math import cos, isfinite, pi
+from math import cos, isfinite, pi, sqrt
 from operator import itemgetter
 from typing import Literal, get_args
 
@@ -162,6 +162,24 @@ class Piecewise(ProgressLaw):
         return (high - low) / (right - left) * (progress - left) + low
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SquareRoot(ProgressLaw):
+    """min(1, sqrt(s (1 - c^2)) + c^2) at progress s, with c = `start`: it rises fast at first, and ends at 1.
+
+    A-JEPA (Fei et al., 2023) chooses its harder mask with this chance, at c = 0.01. In the paper that it takes the
+    curve from (Platanios et al., 2019, competence-based curriculum learning) c^2 stands under the root, so that c is
+    the value at the start.
+    """
+
+    start: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_ratio(self.start, "the start of the curve")
+
+    def at(self, progress: float) -> float:
+        return min(1.0, sqrt(progress * (1 - self.start**2)) + self.start**2)
+
+
 def check_finite(*values: float) -> None:
     """ValueError for a value that is no finite number."""
     if wrong := [value for value in values if not isfinite(value)]:
@@ -197,5 +215,12 @@ LAWS = (
         section="its second schedule",
         title="Piecewise",
         note="The ratio follows straight lines between points (`points=`).",
+    ),
+    PaperLaw(
+        law=SquareRoot(),
+        paper="A-JEPA",
+        section="curriculum masking",
+        title="Square root",
+        note="It rises fast at first, to 1 at the end: the chance of the harder mask of `masks.Curriculum`.",
     ),
 )

@@ -72,6 +72,11 @@ class TargetBlocks(Mask):
     share `context`. The sizes are one for all targets, and by default for all samples of a batch (`scope`); places are
     drawn for each view. A context that keeps fewer than `least` tokens is drawn again.
 
+    strips: the context is also without the whole rows and columns of the targets, so that nothing beside a target in
+    time or in frequency tells of it. stretched: aspects are those of blocks on a square plane, which is then stretched
+    to the grid, so that a share of 0.85 of 64 x 8 tokens is possible; by default the long side of a grid has no block
+    that is much longer than the short side.
+
     The counts of visible tokens differ from sample to sample (see `Padded`). The grid's axes are (h, w), or (time,
     freq). Source: I-JEPA (Assran et al. 2023, section 3 and appendix A.1). As in its code, one number gives a block's
     area and its aspect, and a block is smaller than the plane in h and in w. Differs from it: a block may also touch
@@ -84,6 +89,8 @@ class TargetBlocks(Mask):
     aspect: Interval = (0.75, 1.5)
     context: Interval = (0.85, 1.0)
     least: int = 11
+    strips: bool = False
+    stretched: bool = False
     scope: Scope = "batch"
 
     def __post_init__(self) -> None:
@@ -105,12 +112,13 @@ class TargetBlocks(Mask):
         if min(h, w) < 2:
             raise ValueError(f"TargetBlocks needs a plane of 2 x 2 tokens or more, got {h} x {w}")
         of_targets, of_context = draw.generator(self.scope, "size of target blocks").random(2).tolist()
-        size = _size(h, w, self.scale, self.aspect, of_targets)
+        stretch = h / w if self.stretched else 1.0
+        size = _size(h, w, self.scale, self.aspect, stretch, of_targets)
         tokens = np.arange(h * w).reshape(h, w)
         blocks = np.stack([tokens[_place(h, w, size, draw.rng)].reshape(-1) for _ in range(self.blocks)])
         target = np.zeros(h * w, dtype=np.bool_)
         target[blocks] = True
-        large = _size(h, w, self.context, (1.0, 1.0), of_context)
+        large = _size(h, w, self.context, (1.0, 1.0), stretch, of_context)
         return BlockMaps(hidden=~self._seen(target.reshape(h, w), large, draw.rng), target=target, blocks=blocks)
 
     def _seen(
@@ -118,11 +126,13 @@ class TargetBlocks(Mask):
     ) -> npt.NDArray[np.bool_]:
         """The tokens of the context, bool (N,): one at least."""
         h, w = target.shape
+        rows, columns = target.any(axis=1, keepdims=True), target.any(axis=0, keepdims=True)
+        barred = rows | columns if self.strips else target
         best = np.zeros(target.size, dtype=np.bool_)
         for _ in range(ATTEMPTS):
             seen = np.zeros_like(target)
             seen[_place(h, w, size, rng)] = True
-            seen &= ~target
+            seen &= ~barred
             if seen.sum() > best.sum():
                 best = seen.reshape(-1)
             if best.sum() >= self.least:
@@ -133,10 +143,12 @@ class TargetBlocks(Mask):
         return best
 
 
-def _size(h: int, w: int, share: Interval, aspect: Interval, number: float) -> tuple[int, int]:
-    """The rows and columns of a block; `number` in [0, 1) gives the place in both intervals."""
+def _size(h: int, w: int, share: Interval, aspect: Interval, stretch: float, number: float) -> tuple[int, int]:
+    """The rows and columns of a block, whose aspect is times `stretch`; `number` in [0, 1) gives the place in both
+    intervals.
+    """
     area, ratio = (low + number * (high - low) for low, high in (share, aspect))
-    tokens = int(h * w * area)
+    tokens, ratio = int(h * w * area), ratio * stretch
     rows, columns = round(sqrt(tokens * ratio)), round(sqrt(tokens / ratio))
     return min(max(rows, 1), h - 1), min(max(columns, 1), w - 1)
 

@@ -93,6 +93,7 @@ CLIP = grid_of(8, 14, 14, axes="t h w")
 TEXT = grid_of(128, axes="token")
 
 SCHEMES = [
+    Scheme(name="a-jepa", grid=grid_of(64, 8, axes="time freq"), visible=None, target=-1),
     Scheme(name="audio-mae", grid=grid_of(64, 8, axes="time freq"), visible=102),
     Scheme(name="audio-mae-strips", grid=grid_of(64, 8, axes="time freq"), visible=19 * 5),
     Scheme(name="avsiam-audio", grid=grid_of(8, 64, axes="freq time"), visible=None),

@@ -23,6 +23,7 @@ from maskstream.pipelines.masks import (
     Piecewise,
     RatioDecay,
     SquaredCosine,
+    SquareRoot,
     TruncatedNormal,
     Uniform,
     UniformCount,
@@ -210,6 +211,11 @@ def test_lmds_ramps() -> None:
     assert [lines.at(s) for s in places] == pytest.approx([0.15, 0.275, 0.4, 0.4, 0.4, 0.575, 0.75, 0.75])
 
 
+def test_a_jepas_curve() -> None:
+    assert [SquareRoot().at(s) for s in (0.0, 0.25, 1.0)] == pytest.approx([1e-4, 0.5 * 0.9999**0.5 + 1e-4, 1.0])
+    assert SquareRoot(start=0.5).at(0.5) == pytest.approx(0.375**0.5 + 0.25)
+
+
 def test_linear_ends_are_exact() -> None:
     law = Linear(start=0.9, end=0.8)
     assert [law.draw(draw_of(progress=s)) for s in (0.0, 0.5, 1.0)] == [0.9, 0.85, 0.8]
@@ -217,7 +223,7 @@ def test_linear_ends_are_exact() -> None:
     assert not Uniform().needs_progress
 
 
-ALL = [*RANDOM, UniformCount(), MultiRatio(), Linear(), RatioDecay(), SquaredCosine(), Piecewise()]
+ALL = [*RANDOM, UniformCount(), MultiRatio(), Linear(), RatioDecay(), SquaredCosine(), Piecewise(), SquareRoot()]
 
 
 @pytest.mark.parametrize("law", ALL, ids=repr)
@@ -249,6 +255,8 @@ def test_laws_pickle_and_their_repr_rebuilds_them(law: Law) -> None:
         (lambda: Piecewise(points=()), "pairs with rising progress"),
         (lambda: Piecewise(points=((0.5, 0.1), (0.4, 0.2))), "pairs with rising progress"),
         (lambda: masks.Tube(ratio=Piecewise(points=((0.0, 1.1),))), "got 1.1"),
+        (lambda: SquareRoot(start=1.1), r"the start of the curve lies in \[0, 1\], got 1.1"),
+        (lambda: masks.Curriculum(share=Linear(end=1.5)), r"the ratio at the end lies in \[0, 1\], got 1.5"),
         (lambda: Linear(end=float("inf")), "finite, got inf"),
     ],
 )

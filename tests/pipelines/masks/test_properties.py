@@ -21,6 +21,7 @@ from maskstream.pipelines.masks import (
     Piecewise,
     RatioDecay,
     SquaredCosine,
+    SquareRoot,
     TokenGrid,
     TruncatedNormal,
     Uniform,
@@ -45,6 +46,7 @@ LAWS: list[Law] = [
     *(RatioDecay(shape=s) for s in ("cosine", "square_below", "triangle", "warmup_decay")),
     SquaredCosine(),
     Piecewise(),
+    SquareRoot(),
 ]
 """Laws whose number a test can draw again, because it does not come from the view's own generator."""
 

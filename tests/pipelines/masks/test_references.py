@@ -1,20 +1,21 @@
-"""Block masks against independent code: BEiT's generator as Hugging Face ships it for FLAVA, and a slow V-JEPA."""
+"""Block masks against independent code: BEiT's generator as Hugging Face ships it for FLAVA, and slow JEPAs."""
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from maskstream.pipelines.masks import Block, BlockMaskBatch, MultiBlock, Padded, TargetBlocks, UniformCount
+from maskstream.pipelines.masks import Block, BlockMaskBatch, Curriculum, MultiBlock, Padded, TargetBlocks, UniformCount
 from maskstream.pipelines.masks.core import TokenGrid
 from maskstream.pipelines.masks.core.scheme import square
 
-from .mask_table import CLIP, IMAGE, draws_of
+from .mask_table import CLIP, IMAGE, draws_of, grid_of
 
-COUNT = 1200
+COUNT, STEPS = 1200, 100
 Maps = npt.NDArray[np.float64]
 
 
@@ -86,39 +87,81 @@ def test_multi_block_is_v_jepas(restored: None, blocks: int, scale: float) -> No
     assert 0.6 < maps.mean() < 0.95
 
 
-def slow_target_blocks(rng: np.random.Generator, number: float, of_context: float) -> tuple[Maps, Maps]:
-    """The targets and the context of I-JEPA's collator (section 3), token by token, at every place of the plane."""
+def slow_target_blocks(
+    rng: np.random.Generator, number: float, of_context: float, mask: TargetBlocks, h: int, w: int
+) -> tuple[Maps, Maps]:
+    """The targets and the context of I-JEPA's collator (section 3), token by token, at every place of the plane; blocks
+    are stretched with it. `strips`: the context has no row and no column of a target.
+    """
 
     def block(low: float, high: float, narrow: float, wide: float, u: float) -> tuple[int, int]:
-        area, aspect = int(196 * (low + u * (high - low))), narrow + u * (wide - narrow)
-        return min(round(sqrt(area * aspect)), 13), min(round(sqrt(area / aspect)), 13)
+        area, aspect = int(h * w * (low + u * (high - low))), (narrow + u * (wide - narrow)) * h / w
+        return min(round(sqrt(area * aspect)), h - 1), min(round(sqrt(area / aspect)), w - 1)
 
     def filled(size: tuple[int, int]) -> set[tuple[int, int]]:
-        top, left = int(rng.integers(14 - size[0] + 1)), int(rng.integers(14 - size[1] + 1))
+        top, left = int(rng.integers(h - size[0] + 1)), int(rng.integers(w - size[1] + 1))
         return {(top + i, left + j) for i in range(size[0]) for j in range(size[1])}
 
-    targets = set[tuple[int, int]]().union(*(filled(block(0.15, 0.2, 0.75, 1.5, number)) for _ in range(4)))
-    while len(seen := filled(block(0.85, 1.0, 1.0, 1.0, of_context)) - targets) <= 10:
+    size = block(*mask.scale, *mask.aspect, number)
+    targets = set[tuple[int, int]]().union(*(filled(size) for _ in range(mask.blocks)))
+    barred = targets
+    if mask.strips:
+        rows, columns = {i for i, _ in targets}, {j for _, j in targets}
+        barred = {(i, j) for i in range(h) for j in range(w) if i in rows or j in columns}
+    while len(seen := filled(block(*mask.context, 1.0, 1.0, of_context)) - barred) < mask.least:
         pass
-    made = np.zeros((2, 14, 14))
+    made = np.zeros((2, h, w))
     for plane, tokens in zip(made, (targets, seen), strict=True):
         for token in tokens:
             plane[token] = 1
     return made[0], made[1]
 
 
-def test_target_blocks_are_i_jepas() -> None:
-    mask, rng = TargetBlocks(scope="view"), np.random.default_rng(3)
-    drawn = [mask.maps(IMAGE, draw) for draw in draws_of(IMAGE, [str(i) for i in range(COUNT)])]
-    slow = [slow_target_blocks(rng, *rng.random(2)) for _ in range(COUNT)]
+A_JEPAS = Curriculum()
+SOUND = grid_of(16, 12, axes="time freq")
+
+
+@pytest.mark.parametrize(
+    ("mask", "grid"),
+    [
+        (TargetBlocks(scope="view"), IMAGE),
+        (replace(A_JEPAS.easy, scope="view"), SOUND),
+        (replace(A_JEPAS.hard, scope="view", least=1), SOUND),
+    ],
+    ids=["I-JEPA", "A-JEPA, easy", "A-JEPA, hard"],
+)
+def test_target_blocks_are_those_of_plain_loops(mask: TargetBlocks, grid: TokenGrid) -> None:
+    rng = np.random.default_rng(3)
+    drawn = [mask.maps(grid, draw) for draw in draws_of(grid, [str(i) for i in range(COUNT)])]
+    slow = [slow_target_blocks(rng, *rng.random(2), mask, *grid.shape) for _ in range(COUNT)]
     check_alike(
-        np.stack([one.target for one in drawn if one.target is not None]).reshape(COUNT, 14, 14).astype(float),
+        np.stack([one.target for one in drawn if one.target is not None]).reshape(COUNT, *grid.shape).astype(float),
         np.stack([one[0] for one in slow]),
     )
     check_alike(
-        np.stack([~one.hidden for one in drawn]).reshape(COUNT, 14, 14).astype(float),
+        np.stack([~one.hidden for one in drawn]).reshape(COUNT, *grid.shape).astype(float),
         np.stack([one[1] for one in slow]),
     )
+
+
+def test_a_curriculum_goes_from_blocks_to_strips_with_whole_batches() -> None:
+    grid, mask = grid_of(64, 8, axes="time freq"), Padded(mask=A_JEPAS)
+    for progress in (0.0, 0.1, 0.5, 1.0):
+        hard = 0
+        for step in range(STEPS):
+            one, other = (
+                mask.draw(grid, draws_of(grid, keys, progress=progress, step=step)) for keys in (["a", "b"], ["c"])
+            )
+            assert isinstance(one, BlockMaskBatch)
+            assert isinstance(other, BlockMaskBatch)
+            assert one.blocks.shape[1:] == other.blocks.shape[1:], "the same for samples of another rank"
+            hidden, hard = one.masked[0].view(64, 8), hard + (one.blocks.shape[1] == 3)
+            for block in one.blocks[0]:
+                assert bool(hidden.flatten()[block].all())
+                if one.blocks.shape[1] == 3:
+                    assert bool(hidden[block // 8].all() & hidden[:, block % 8].all()), "neither a time nor a frequency"
+        chance = min(1.0, sqrt(progress * (1 - 0.01**2)) + 0.01**2)
+        assert abs(hard / STEPS - chance) <= 4 * sqrt(chance * (1 - chance) / STEPS) + 1 / STEPS
 
 
 def test_the_blocks_of_a_batch_have_one_size_and_its_contexts_none_of_their_tokens() -> None:

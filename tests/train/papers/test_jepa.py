@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from maskstream.pipelines import Loader, Split, mix
-from maskstream.pipelines.masks import Linear, MultiBlock, Piecewise, Random, TargetBlocks
+from maskstream.pipelines.masks import Curriculum, Linear, MultiBlock, Piecewise, Random, TargetBlocks
 from maskstream.pipelines.masks.core import Draw, TokenGrid
 from maskstream.pipelines.masks.patterns.padded import Padded
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import IMAGENET_MEAN, IMAGENET_STD, ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.rng import Place
@@ -25,7 +26,7 @@ from maskstream.train import Trainer, load_model
 from maskstream.train.core.export import FileSum
 from maskstream.train.papers.jepa.clips import VideoJepaConfig
 from maskstream.train.papers.jepa.dense import DenseJepaConfig
-from maskstream.train.papers.jepa.model import ImageJepaConfig
+from maskstream.train.papers.jepa.model import ImageJepaConfig, SpectrogramJepaConfig
 from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split
@@ -59,7 +60,7 @@ def batch_of(mask, samples=3):
 def transformers_encoder(model):
     """The model's encoder as an IJepaModel of transformers with the same weights."""
     transformers = pytest.importorskip("transformers")
-    c = model.config
+    c, channels = model.config, model.tokens.n_inputs // 16
     config = transformers.IJepaConfig(
         hidden_size=c.width,
         num_hidden_layers=c.depth,
@@ -67,13 +68,14 @@ def transformers_encoder(model):
         intermediate_size=c.width * c.mlp_ratio,
         image_size=24,
         patch_size=4,
+        num_channels=channels,
         layer_norm_eps=c.eps,
         attn_implementation="sdpa",
     )
     theirs = transformers.IJepaModel(config).double().eval()
     ours, own = model.encoder, {}
     own["embeddings.position_embeddings"] = ours.positions()[None].double()
-    weight = ours.embed[0].weight.view(c.width, 4, 4, 3).permute(0, 3, 1, 2)
+    weight = ours.embed[0].weight.view(c.width, 4, 4, channels).permute(0, 3, 1, 2)
     own |= {
         f"embeddings.patch_embeddings.projection.{n}": p for n, p in (("weight", weight), ("bias", ours.embed[0].bias))
     }
@@ -99,6 +101,36 @@ def test_the_encoder_is_that_of_transformers():
     model.tokens.std = (torch.tensor(IMAGENET_STD).double() * 255).repeat(16)
     with torch.no_grad():
         expected = theirs(pixels.permute(0, 3, 1, 2)).last_hidden_state
+        found = model.token_features(batch)
+    assert expected.std() > 0.1
+    assert (found - expected).abs().max() < 1e-9
+
+
+SOUNDS = TokenGrid(axes=("time", "freq"), shape=(6, 6), patch=(4, 4))
+SMALL_SOUNDS = SpectrogramJepaConfig(
+    **{one: getattr(SMALL, one) for one in ("width", "depth", "heads")},
+    **{f"predictor_{one}": getattr(SMALL, f"predictor_{one}") for one in ("width", "depth", "heads")},
+    distance="l2",
+)
+
+
+def sounds_of(mask, progress):
+    """Three spectrograms in a batch, masked at a progress of the run."""
+    draws = [Draw.of(0, 0, f"sample {i}", 0, Place(progress=progress), cues=Draw(rng=None).cues) for i in range(3)]
+    values = torch.randn(3, 24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    keys, nothing = [str(i) for i in range(3)], torch.zeros(3)
+    return AudioBatch(
+        key=keys, label=nothing, waveform=nothing[:, None, None], length=nothing, spectrogram=values,
+        mask=mask.draw(SOUNDS, draws), start_s=nothing,
+    )  # fmt: skip
+
+
+def test_the_encoder_of_spectrograms_is_that_of_transformers():
+    model, batch = spread(SMALL_SOUNDS.build({"audio": SOUNDS}), 0), sounds_of(Random(ratio=0.5), 0.0)
+    theirs = transformers_encoder(model)
+    model.teacher.load_state_dict(model.encoder.state_dict())
+    with torch.no_grad():
+        expected = theirs(batch.spectrogram[:, None]).last_hidden_state
         found = model.token_features(batch)
     assert expected.std() > 0.1
     assert (found - expected).abs().max() < 1e-9
@@ -241,7 +273,7 @@ def plain_loss(model, batch):
     c, p = model.config, model.predictor
     errors = []
     for i in range(len(batch)):
-        inputs = model.tokens.inputs(model.tokens.split(batch.image))[i].double()
+        inputs = model.token_inputs(batch)[i].double()
         context = (~batch.mask.masked[i]).nonzero()[:, 0]
         with torch.no_grad():
             wanted = plain_encoder(model.teacher, inputs, torch.arange(GRID.size), c.heads)
@@ -260,9 +292,8 @@ def plain_loss(model, batch):
     return torch.cat(errors).mean()
 
 
-@pytest.mark.parametrize("distance", ["smooth l1", "l1", "l2"])
-def test_loss_and_gradients_are_those_of_plain_loops(distance):
-    model, batch = model_of(replace(SMALL, distance=distance)), batch_of(Padded(mask=TargetBlocks(least=3)))
+def check_loss(model, batch):
+    """Loss and gradients are those of plain loops."""
     assert len(set(batch.mask.n_visible.tolist())) > 1, "contexts of several lengths"
     found, expected = model.loss(batch).loss(), plain_loss(model, batch)
     assert abs(found - expected) < 1e-9
@@ -271,6 +302,18 @@ def test_loss_and_gradients_are_those_of_plain_loops(distance):
     theirs = torch.autograd.grad(expected, [model.get_parameter(n) for n in names])
     for name, one, other in zip(names, ours, theirs, strict=True):
         assert (one - other).abs().max() < 1e-9, name
+
+
+@pytest.mark.parametrize("distance", ["smooth l1", "l1", "l2"])
+def test_loss_and_gradients_are_those_of_plain_loops(distance):
+    check_loss(model_of(replace(SMALL, distance=distance)), batch_of(Padded(mask=TargetBlocks(least=3))))
+
+
+@pytest.mark.parametrize(("progress", "blocks"), [(0.0, 4), (1.0, 3)])
+def test_a_jepas_loss_and_gradients_are_those_of_plain_loops_at_both_ends_of_its_curriculum(progress, blocks):
+    batch = sounds_of(Padded(mask=Curriculum()), progress)
+    assert batch.mask.blocks.shape[1] == blocks
+    check_loss(spread(SMALL_SOUNDS.build({"audio": SOUNDS}), 3), batch)
 
 
 def test_the_teacher_gets_no_gradient_and_drops_nothing():

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("teacher_ranks.py")
 STEPS, SAMPLES = 6, 6
-RECIPES = {"ijepa-tiny": "image", "vjepa2-tiny": "video"}
+RECIPES = {"ajepa-tiny": "audio", "ijepa-tiny": "image", "vjepa2-tiny": "video"}
 LAW = ("model.momentum.start=0.5", "model.momentum.end=0.9")
 """A teacher that moves far in six steps."""
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
@@ -44,7 +45,7 @@ from maskstream.train.nn.grid import gather_tokens
 
 from .clips import VideoJepaConfig
 from .lejepa import ClipLeJepaConfig, LeJepa, LeJepaConfig
-from .model import ImageJepaConfig, Jepa, blocks_of
+from .model import ImageJepaConfig, Jepa, SpectrogramJepaConfig, blocks_of
 from .salt import Salt
 
 MEASURED, AT_ONCE = 256, 32
@@ -198,8 +199,14 @@ def _neighbours(features: Tensor, pictures: Tensor, shown: int) -> dict[str, Ten
     return {f"Sample {i + 1}": pictures[order[i, : 1 + SHOWN]] for i in range(min(shown, len(features)))}
 
 
-def _pictures(batch: ImageBatch | VideoBatch) -> Tensor:
-    """A picture of each sample, uint8 (B, H, W, 3): of a clip the first frame."""
+def _pictures(batch: ImageBatch | VideoBatch | AudioBatch) -> Tensor:
+    """A picture of each sample, uint8 (B, H, W, 3): of a clip the first frame, of a sound the spectrogram, grey, with
+    time to the right and frequency upwards; three deviations around the mean are seen, which are 0.5 each.
+    """
+    if isinstance(batch, AudioBatch):
+        assert batch.spectrogram is not None
+        grey = (batch.spectrogram / 3 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return grey.transpose(1, 2).flip(1)[..., None].expand(-1, -1, -1, 3)
     return batch.image if isinstance(batch, ImageBatch) else batch.video[:, 0]
 
 
@@ -240,6 +247,7 @@ def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: SplitLocat
 EVALUATIONS = {
     ImageJepaConfig: evaluate,
     VideoJepaConfig: evaluate,
+    SpectrogramJepaConfig: evaluate,
     LeJepaConfig: evaluate_views,
     ClipLeJepaConfig: evaluate_views,
 }

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import BlockMaskBatch, Linear, MaskBatch
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.sampler import BatchT
@@ -40,7 +41,7 @@ from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weigh
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import TokenKind
-from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, SpectrogramTokens
 from maskstream.train.nn.objectives import EPS
 from maskstream.train.nn.transformer import BlockSizes, TransformerBlock
 
@@ -312,3 +313,12 @@ class ImageJepaConfig(JepaConfig[ImageBatch]):
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""
         return ImageTokens(grids["image"], "pixels", self.positions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrogramJepaConfig(JepaConfig[AudioBatch]):
+    """The sizes of a JEPA of patches of spectrograms."""
+
+    def tokens(self, grids: Grids) -> TokenKind[AudioBatch]:
+        """Patches on the grid "audio"."""
+        return SpectrogramTokens(grids["audio"])
