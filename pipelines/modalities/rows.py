@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -25,8 +26,9 @@ from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import maps_of, mask_purpose, needed_cues
 from maskstream.pipelines.masks.core.visible import visible_tokens
 from maskstream.pipelines.stream.kept import empty
+from maskstream.pipelines.stream.order import Int64Array
 from maskstream.pipelines.stream.rng import Place, sample_rng, sample_rngs
-from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Visible, Wanted
+from maskstream.pipelines.stream.sampler import BatchPlan, BatchSource, BatchT, HostT, Visible, Wanted
 from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
@@ -132,6 +134,15 @@ def _mask_rngs_of(items: Sequence[Item], purpose: str) -> Iterator[np.random.Gen
     """The same of masks, which do not repeat."""
     names = ((item.epoch, item.shown.drawn, view) for item in items for view in range(item.views))
     return sample_rngs(items[0].seed, names, purpose)
+
+
+class Many(NamedTuple):
+    """Samples of a split that are shown once each in a batch, as an `Item` says of one: indexes, epochs: int64 (n,)."""
+
+    manifest: Manifest
+    seed: int
+    indexes: Int64Array
+    epochs: Int64Array
 
 
 Arrays = dict[int, tuple[Tensor, npt.NDArray[Any]]]
@@ -302,6 +313,12 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         self.fill_all(filling, batch, stats)
         yield from (None for _ in filling)
 
+    def make_batch(self, items: Many, stats: Stats) -> HostT | None:
+        """The host batch of some samples in one view, by arrays, where they are small and all of them are in order; by
+        default None: then `plan_all` and `fill_each` make it, or tell why not.
+        """
+        return None
+
     def shown_all(self, manifest: Manifest, indexes: Sequence[int]) -> list[Shown]:
         """What a batch says of some samples."""
         labels = manifest.label[np.array(indexes, np.int64)].tolist()
@@ -369,7 +386,8 @@ class RowSampler(Generic[PlanT, HostT]):
     kept: int64 (n,), the samples of the split that are numbered here, None for all. early: the masks that are drawn
     before reading. late: those that need the content of a sample. needs: of each of these, the cues. follows: whether
     something is drawn after the masks. unheeded: whether all is read of a local folder, which heeds no announcement;
-    then no ranges are made for one. cycle: see `Item`. targets: reads those of samples into `fields`.
+    then no ranges are made for one. at_once: whether `make_batch` makes batches. cycle: see `Item`. targets: reads
+    those of samples into `fields`.
     """
 
     rows: RowMaker[PlanT, HostT]
@@ -385,6 +403,7 @@ class RowSampler(Generic[PlanT, HostT]):
     needs: tuple[frozenset[str], ...] = field(init=False)
     follows: bool = field(init=False)
     unheeded: bool = field(init=False)
+    at_once: bool = field(init=False)
 
     def __post_init__(self) -> None:
         # Once, because Mask.needs and grids walk and make objects at each call.
@@ -396,6 +415,9 @@ class RowSampler(Generic[PlanT, HostT]):
         object.__setattr__(self, "follows", type(self.rows).after_masks is not RowMaker.after_masks)
         alone = self.targets is None and type(self.rows).other_ranges is RowMaker.other_ranges
         object.__setattr__(self, "unheeded", alone and type(self.manifest.store) is LocalStore)
+        more = self.views > 1 or own or self.follows or self.fields.fields
+        makes = type(self.rows).make_batch is not RowMaker.make_batch
+        object.__setattr__(self, "at_once", makes and self.unheeded and not more)
 
     @property
     def needs_progress(self) -> bool:
@@ -421,6 +443,13 @@ class RowSampler(Generic[PlanT, HostT]):
             Planned(item, plan, self.fields.members(item.index), self._target(item))
             for item, plan in zip(items, plans, strict=True)
         ]
+
+    def make_batch(self, plan: BatchPlan, stats: Stats) -> HostT | None:
+        """The host batch of a plan; None where `requests` and `fill` have to make it, or tell why not."""
+        indexes = plan.indexes if self.kept is None else self.kept[plan.indexes]
+        with suppress(SampleError):
+            return self.rows.make_batch(Many(self.manifest, self.seed, indexes, plan.epochs), stats)
+        return None
 
     def _target(self, item: Item) -> Range | None:
         """Where the targets of a sample are."""

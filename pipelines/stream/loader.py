@@ -27,10 +27,10 @@ from maskstream.shards.errors import ResumeError, SampleError
 
 from .mix import MixSamples
 from .order import ORDER_VERSION
-from .produce import BatchMaker, BatchPlan, Made, Threads, batches_from_threads, plans
+from .produce import BatchMaker, Made, Threads, batches_from_threads, plans
 from .row_mix import RowMix
 from .run_length import BudgetOrder, budget_sizes, budgeted
-from .sampler import BatchSource, BatchT, BatchT_co, DraftT, Finish, HostT, RequestT, check_source
+from .sampler import BatchPlan, BatchSource, BatchT, BatchT_co, DraftT, Finish, HostT, RequestT, check_source
 from .samples import BatchOrder
 from .stats import Stats
 from .topology import check_device, default_threads, resolved_device, resolved_ranks

@@ -9,20 +9,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from maskstream.shards.errors import RemovedError, SampleError
 from maskstream.shards.stores.base import UNHEEDED, Together
 
-from .order import Int64Array, PackedRow, rank_share
+from .order import Int64Array, rank_share
 from .rng import Place, run_progress, sample_rng
-from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
+from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted, WholeSampler
 from .samples import BatchOrder
 from .stats import Stats
 from .topology import compute_alone
@@ -37,30 +36,6 @@ _THREADS = "maskstream"
 """Begins the names of the threads that make batches."""
 AHEAD = 4
 """For how many batches behind those that are made the ranges are announced."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchPlan:
-    """One rank's part of global batch `number` = (epoch, batch).
-
-    indexes, epochs: int64 (B,). places: B places in the run. weight: float32 (B,), 0 for padding. tried: per row, the
-    number of candidates known to be unusable, the sample itself being the first candidate; empty if there are none.
-    packed: the contents of B packed rows, None where a row is a sample.
-    """
-
-    number: tuple[int, int]
-    indexes: Int64Array
-    epochs: Int64Array
-    places: list[Place]
-    weight: npt.NDArray[np.float32]
-    tried: tuple[int, ...] = ()
-    packed: tuple[PackedRow, ...] | None = None
-
-    @property
-    def wanted(self) -> list[Wanted]:
-        """The sample that each row shall show."""
-        packed = self.packed or (None,) * len(self.places)
-        return [*map(Wanted, self.indexes.tolist(), self.epochs.tolist(), self.places, packed)]
 
 
 def plans(
@@ -86,7 +61,8 @@ def plans(
                 number=(epoch, b),
                 indexes=whole.indexes[mine],
                 epochs=whole.epochs[mine],
-                places=[Place(step, row, len(whole.indexes), progress) for row in mine.tolist()],
+                rows=mine,
+                first=Place(step, 0, len(whole.indexes), progress),
                 weight=weight,
                 packed=None if whole.packed is None else tuple(whole.packed[r] for r in mine.tolist()),
             )
@@ -95,11 +71,14 @@ def plans(
         epoch, first = epoch + 1, 0
 
 
-class Filled(NamedTuple):
-    """The stats of some rows, and per row the number of its candidates that were unusable."""
+class Filled(NamedTuple, Generic[HostT]):
+    """The stats of some rows, and per row the number of its candidates that were unusable; and the batch where they are
+    all of its rows and it is joined.
+    """
 
     stats: Stats
     tried: list[int]
+    batch: HostT | None = None
 
 
 class Tries(NamedTuple):
@@ -131,11 +110,14 @@ class Announced(Generic[RequestT]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Begun(Generic[DraftT]):
-    """A batch whose rows are being filled; the ranges of its requests are announced until `announced` is dropped."""
+class Begun(Generic[DraftT, HostT]):
+    """A batch whose rows are being filled; the ranges of its requests are announced until `announced` is dropped.
 
-    draft: DraftT
-    rows: list[Future[Filled]]
+    draft: the memory of the rows; None where one task makes the whole batch.
+    """
+
+    draft: DraftT | None
+    rows: list[Future[Filled[HostT]]]
     stats: Stats
     announced: Together
 
@@ -164,6 +146,12 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
     starts: Int64Array | None = None
+    _whole: WholeSampler[HostT] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sampler = self.sampler  # asked once, for a protocol is slow to ask
+        whole = sampler if isinstance(sampler, WholeSampler) and sampler.at_once else None
+        object.__setattr__(self, "_whole", whole)
 
     def drawn(self, plan: BatchPlan) -> Announced[RequestT]:
         """Draws the requests of a batch, and announces what they will read."""
@@ -173,7 +161,11 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         return Announced(wanted=wanted, requests=requests, tries=tries, announced=announced)
 
     def drawn_ahead(self, plan: BatchPlan) -> Announced[RequestT] | None:
-        """The same for a batch that is started later; None for an error, which `start` will raise."""
+        """The same for a batch that is started later; None for an error, which `start` will raise, and where nothing is
+        drawn ahead.
+        """
+        if self._whole is not None:
+            return None
         try:
             return self.drawn(plan)
         except Exception:
@@ -181,12 +173,16 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 
     def start(
         self, pool: Executor, plan: BatchPlan, drawn: Announced[RequestT] | None = None, *, row_by_row: bool = False
-    ) -> Begun[DraftT]:
+    ) -> Begun[DraftT, HostT]:
         """Draws the masks that need no content, then submits the rows to `pool`; draws the requests if need be.
 
         Masks are drawn for all rows before decoding starts, while their data is in the processor's cache. row_by_row:
-        each row is submitted by itself, also where the sampler fills many together.
+        each row is submitted by itself, also where the sampler fills many together. A sampler that makes a batch at
+        once does so in one task.
         """
+        if self._whole is not None and not (row_by_row or plan.tried):
+            whole = pool.submit(self._at_once, self._whole, plan)
+            return Begun(draft=None, rows=[whole], stats=Stats(), announced=UNHEEDED)
         drawn = drawn or self.drawn(plan)
         try:
             return self._started(pool, drawn, 1 if row_by_row else self.sampler.together)
@@ -194,7 +190,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             drawn.announced.drop()
             raise
 
-    def _started(self, pool: Executor, drawn: Announced[RequestT], together: int) -> Begun[DraftT]:
+    def _started(self, pool: Executor, drawn: Announced[RequestT], together: int) -> Begun[DraftT, HostT]:
         sampler, stats, n = self.sampler, Stats(), len(drawn.requests)
         # The caller may be in inference mode, while the threads that fill these tensors are not.
         with _no_inference():
@@ -206,8 +202,16 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         rows = [pool.submit(self._fill, drawn, draft, range(at, min(at + together, n))) for at in range(0, n, together)]
         return Begun(draft=draft, rows=rows, stats=stats, announced=drawn.announced)
 
-    def join(self, plan: BatchPlan, begun: Begun[DraftT]) -> Made[HostT]:
-        """Waits for all rows; returns the host batch and its stats."""
+    def _at_once(self, sampler: WholeSampler[HostT], plan: BatchPlan) -> Filled[HostT]:
+        """The whole batch; row by row where anything of it is not in order."""
+        stats = Stats(samples=len(plan.indexes))
+        if (batch := sampler.make_batch(plan, stats)) is not None:
+            return Filled(stats, [0] * stats.samples, batch)
+        batch, stats, tried = self._joined(self._started(InCaller(), self.drawn(plan), self.sampler.together))
+        return Filled(stats, tried, batch)
+
+    def _joined(self, begun: Begun[DraftT, HostT]) -> tuple[HostT, Stats, list[int]]:
+        """Waits for all rows; the batch, its stats, and per row the number of unusable candidates."""
         stats = begun.stats
         try:
             filled = [rows.result() for rows in begun.rows]
@@ -215,15 +219,23 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             begun.announced.drop()
         for rows in filled:
             stats.add(rows.stats)
-        with stats.stage("collate"):
-            batch = self.sampler.join(begun.draft)
+        batch = filled[0].batch if filled else None
+        if batch is None:
+            assert begun.draft is not None
+            with stats.stage("collate"):
+                batch = self.sampler.join(begun.draft)
+        return batch, stats, [tried for rows in filled for tried in rows.tried]
+
+    def join(self, plan: BatchPlan, begun: Begun[DraftT, HostT]) -> Made[HostT]:
+        """Waits for all rows; returns the host batch and its stats."""
+        batch, stats, tried = self._joined(begun)
         if not plan.weight.all():
             batch = batch.weighted(torch.from_numpy(plan.weight))
         if self.starts is not None:  # a sample is replaced by one of its own part
             shown = plan.indexes if plan.packed is None else np.concatenate([row.indexes for row in plan.packed])
             parts = np.searchsorted(self.starts, shown, side="right") - 1
             batch = replace(batch, source=torch.from_numpy(parts.repeat(len(batch) // max(len(shown), 1))))
-        return Made(batch=batch, stats=stats, tried=tuple(tried for rows in filled for tried in rows.tried))
+        return Made(batch=batch, stats=stats, tried=tuple(tried))
 
     def remade(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
         """The batch `made` anew with the next candidates in the rows `bad`; its stats are the sum of both."""
@@ -265,7 +277,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 tries, error = tries.plus(lacking), lacking
         raise error or ValueError(f"all {tries.unusable} candidates of a row are unusable; a row has at most {_TRIES}")
 
-    def _fill(self, drawn: Announced[RequestT], draft: DraftT, rows: Sequence[int]) -> Filled:
+    def _fill(self, drawn: Announced[RequestT], draft: DraftT, rows: Sequence[int]) -> Filled[HostT]:
         """Fills some rows together; if a sample is unusable, each by itself."""
         tries = [drawn.tries[row] for row in rows]
         if len(rows) > 1:
@@ -373,7 +385,7 @@ def batches_from_threads(
     """
     began = os.getpid()
     plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Announced[RequestT] | None]]()
-    begun: deque[tuple[Begun[DraftT], Future[Made[HostT]]]] = deque()
+    begun: deque[tuple[Begun[DraftT, HostT], Future[Made[HostT]]]] = deque()
     # Drawing beside a thread that fills small rows makes both wait for the interpreter again and again.
     before = maker.sampler.together > 1
 

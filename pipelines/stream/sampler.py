@@ -12,8 +12,10 @@ that reads a second one keeps its ranges apart.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from maskstream.shards.config import check_type
@@ -34,6 +36,34 @@ class Wanted(NamedTuple):
     epoch: int
     place: Place = START
     packed: PackedRow | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPlan:
+    """One rank's part of global batch `number` = (epoch, batch).
+
+    indexes, epochs: int64 (B,). rows: int64 (B,), those of the global batch, whose row 0 has the place `first` in the
+    run. weight: float32 (B,), 0 for padding. tried: per row, the
+    number of candidates known to be unusable, the sample itself being the first candidate; empty if there are none.
+    packed: the contents of B packed rows, None where a row is a sample.
+    """
+
+    number: tuple[int, int]
+    indexes: Int64Array
+    epochs: Int64Array
+    rows: Int64Array
+    first: Place
+    weight: npt.NDArray[np.float32]
+    tried: tuple[int, ...] = ()
+    packed: tuple[PackedRow, ...] | None = None
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """The sample that each row shall show."""
+        packed = self.packed or (None,) * len(self.rows)
+        step, _, of, progress = self.first
+        places = [Place(step, row, of, progress) for row in self.rows.tolist()]
+        return [*map(Wanted, self.indexes.tolist(), self.epochs.tolist(), places, packed)]
 
 
 class Request(Protocol):
@@ -99,6 +129,20 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     def fill(self, requests: Sequence[RequestT], draft: DraftT, rows: Sequence[int], stats: Stats) -> None: ...
 
     def join(self, draft: DraftT) -> HostT_co: ...
+
+
+@runtime_checkable
+class WholeSampler(Protocol[HostT_co]):
+    """A sampler that can make a batch of small rows without an object for each.
+
+    at_once: whether it does, with its settings. make_batch: the host batch, counted; None where anything is not in
+    order: then the batch is made as by any other sampler, which also tells what is wrong.
+    """
+
+    @property
+    def at_once(self) -> bool: ...
+
+    def make_batch(self, plan: BatchPlan, stats: Stats) -> HostT_co | None: ...
 
 
 class Finish(Protocol[HostT_contra, BatchT_co]):

@@ -7,8 +7,8 @@ from typing import Any, Generic
 
 import torch
 
-from .produce import BatchMaker, BatchPlan, Made
-from .sampler import BadRowsError, BatchT, DraftT, Finish, HostT, RequestT
+from .produce import BatchMaker, Made
+from .sampler import BadRowsError, BatchPlan, BatchT, DraftT, Finish, HostT, RequestT
 from .stats import Stats
 
 

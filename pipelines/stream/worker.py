@@ -20,8 +20,8 @@ from maskstream.shards.errors import MaskstreamError, SampleError, WorkerDiedErr
 from maskstream.shards.spawn import picklable
 
 from .kept import keep_in
-from .produce import Announced, BatchMaker, BatchPlan, Begun, InCaller, Made
-from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
+from .produce import Announced, BatchMaker, Begun, InCaller, Made
+from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted
 from .shared_memory import Channel
 
 OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
@@ -158,10 +158,10 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
     def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int, progress: WorkerProgress) -> None:
         self._maker, self._progress = maker, progress
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream")
-        self._begun: Begun[DraftT] | None = None
+        self._begun: Begun[DraftT, HostT] | None = None
         self._drawn: dict[tuple[int, int], Announced[RequestT]] = {}
 
-    def begun(self, task: BatchTask) -> Begun[DraftT] | Failed:
+    def begun(self, task: BatchTask) -> Begun[DraftT, HostT] | Failed:
         """The batch of a task, whose rows are being filled, or the error."""
         ahead, self._begun = self._begun, None
         try:
@@ -177,7 +177,9 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         if (drawn := self._maker.drawn_ahead(task.plan)) is not None:
             self._drawn[number] = drawn
 
-    def made(self, task: BatchTask, begun: Begun[DraftT] | Failed, then: BatchTask | None) -> Made[HostT] | Failed:
+    def made(
+        self, task: BatchTask, begun: Begun[DraftT, HostT] | Failed, then: BatchTask | None
+    ) -> Made[HostT] | Failed:
         """The host batch and its stats, or the error; then: the next task, if it is known."""
         if isinstance(begun, Failed):
             return begun
@@ -189,7 +191,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         except Exception as error:
             return _failed(error)
 
-    def _start(self, task: BatchTask) -> Begun[DraftT]:
+    def _start(self, task: BatchTask) -> Begun[DraftT, HostT]:
         pool = _RowByRow(self._progress) if task.row_by_row else self._pool
         drawn = self._drawn.pop(task.plan.number, None)
         begun = self._maker.start(pool, task.plan, drawn, row_by_row=task.row_by_row)

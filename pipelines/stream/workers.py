@@ -34,8 +34,8 @@ from maskstream.shards.errors import OutageError
 from maskstream.shards.forked import ForkedProcess
 from maskstream.shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
 
-from .produce import BatchMaker, BatchPlan, Made
-from .sampler import DraftT, HostT, RequestT
+from .produce import BatchMaker, Made
+from .sampler import BatchPlan, DraftT, HostT, RequestT
 from .shared_memory import Channel
 from .topology import cores
 from .worker import OF_THE_PARENT, BatchTask, Failed, SampleNames, WorkerProgress, serve

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,17 @@ import torch
 
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.text.replace import TextMaps
-from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, Planned, RowMaker, SampleRows, Shown
+from maskstream.pipelines.modalities.rows import (
+    Filling,
+    Item,
+    Many,
+    Masked,
+    Memory,
+    Planned,
+    RowMaker,
+    SampleRows,
+    Shown,
+)
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.rng import sample_rngs
 from maskstream.pipelines.stream.sampler import Visible
@@ -28,6 +38,7 @@ from .batch import N_CLASSES, NO_CLASS, TextBatch, Unpadded, unpadded
 from .packing import COUNT, FILE, RANGES, SAMPLE, Int64s, Packing, token_dtype, token_range
 from .token_scores import TokenScores
 
+Int32s = npt.NDArray[np.int32]
 UInt8s = npt.NDArray[np.uint8]
 
 TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
@@ -158,22 +169,27 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def plan_all(self, items: Sequence[Item]) -> list[TextPlan]:
         """Finds the documents of rows and their byte ranges; raises SampleError if none of a row's is there."""
-        manifest = items[0].manifest
-        row, number = self.packing.rows(np.array([item.index for item in items]))
-        sample, first, count = self.packing.sample[number], self.packing.first[number], self.packing.count[number]
+        numbers = np.array([(item.index, item.epoch) for item in items]).T
+        pieces, edges = self._pieces(Many(items[0].manifest, items[0].seed, *numbers))
+        names = items[0].manifest.shard_names
+        return [TextPlan(pieces[begin:end], names) for begin, end in pairwise(edges.tolist())]
+
+    def _pieces(self, items: Many) -> tuple[Int64s, Int64s]:
+        """The pieces of rows, row after row, and where those of each begin and end, int64 (n + 1,)."""
+        manifest, packing, n = items.manifest, self.packing, len(items.indexes)
+        row, number = self.packing.rows(items.indexes) if self.shares else (np.arange(n), items.indexes)
+        sample, first, count = packing.sample[number], packing.first[number], packing.count[number]
         if len(manifest.removed):
             there = ~np.isin(sample, manifest.removed)
-            for gone in np.setdiff1d(np.arange(len(items)), row[there]).tolist():
+            for gone in np.setdiff1d(np.arange(n), row[there]).tolist():
                 raise manifest.sample_error(int(sample[row == gone][-1]), self.components[0], "it was removed")
             row, sample, first, count = row[there], sample[there], first[there], count[there]
         most = self.grid.size - sum(map(len, self.ends))
         if self.windows and (long := np.flatnonzero(count > most)).size:
             first = first.copy()
-            first[long] += self._windows(items, row[long].tolist(), sample[long].tolist(), count[long] - most + 1)
-        count = np.minimum(count, most)
-        pieces = place_pieces(manifest, sample, self.components, first, count)
-        edges = np.searchsorted(row, np.arange(len(items) + 1)).tolist()
-        return [TextPlan(pieces[begin:end], manifest.shard_names) for begin, end in pairwise(edges)]
+            first[long] += self._windows(items, row[long], sample[long], count[long] - most + 1)
+        pieces = place_pieces(manifest, sample, self.components, first, np.minimum(count, most))
+        return pieces, np.searchsorted(row, np.arange(n + 1)) if self.shares else np.arange(n + 1)
 
     def layout(self, memory: Memory[TextPlan]) -> TextBatch:
         """The empty batch; `join` makes what follows from the tokens."""
@@ -198,27 +214,62 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         """Reads the documents of rows, the same for all views; raises SampleError if one is unusable."""
         manifest, own = filling[0].item.manifest, filling[0].own
         pieces = np.concatenate([one.plan.pieces for one in filling])
+        sizes = np.array([len(one.plan.pieces) for one in filling])
+        rows = np.array([one.own.start for one in filling])
+        arrays = self._arrays(batch, own)
+        words = self._write(manifest, pieces, sizes, rows, arrays, stats)
+        for one in filling if filling[0].item.views > 1 else ():
+            for array in arrays:
+                if len(array):  # else the split has no classes
+                    array[one.own.start + 1 : one.own.stop] = array[one.own.start]
+        if self.mask is not None:
+            tokens, _, _, classes = arrays
+            for one, row, at in zip(filling, words, rows.tolist(), strict=True):
+                one.plan.row = FilledRow(row, tokens[at], None if batch.classes is None else classes[at])
+
+    def _arrays(self, batch: TextBatch, own: SampleRows) -> tuple[Int32s, Int32s, Int32s, UInt8s]:
+        """The tokens, documents, words and classes of a batch; without classes these are (0, 0)."""
+        classes = np.empty((0, 0), np.uint8) if batch.classes is None else own.whole(batch.classes)
+        return own.whole(batch.tokens), own.whole(batch.documents), own.whole(batch.words), classes
+
+    def _write(
+        self,
+        manifest: Manifest,
+        pieces: Int64s,
+        sizes: Int64s,
+        rows: Int64s,
+        arrays: tuple[Int32s, Int32s, Int32s, UInt8s],
+        stats: Stats,
+    ) -> Int64s:
+        """Reads pieces and writes them to rows, of which `rows[i]` gets the next `sizes[i]`; the words for the mask,
+        read-only, (rows, L), or (0, 0) without one. SampleError if one is unusable.
+        """
         read = self._read(manifest, pieces, stats)
         with stats.stage("convert"):
             from .kernels import write_rows
 
-            tokens, documents, numbers = map(own.whole, (batch.tokens, batch.documents, batch.words))
-            classes = np.empty((0, 0), np.uint8) if batch.classes is None else own.whole(batch.classes)
-            rows = [one.own.start for one in filling]
             words = np.empty((0, 0) if self.mask is None else (len(rows), self.grid.size), np.int64)
-            sizes = np.array([len(one.plan.pieces) for one in filling])
-            if not write_rows(
-                pieces, sizes, np.array(rows), self._legal(), read, tokens, documents, numbers, classes, words
-            ):
+            if not write_rows(pieces, sizes, rows, self._legal(), read, *arrays, words):
                 self._check_each(manifest, pieces)
                 raise manifest.sample_error(int(pieces[0, SAMPLE]), TOKENS, "its bytes changed while they were read")
-            for one in filling if filling[0].item.views > 1 else ():
-                for array in (tokens, documents, numbers, *(() if batch.classes is None else (classes,))):
-                    array[one.own.start + 1 : one.own.stop] = array[one.own.start]
-            if self.mask is not None:
-                words.flags.writeable = False  # the views of a sample share them
-                for one, row, at in zip(filling, words, rows, strict=True):
-                    one.plan.row = FilledRow(row, tokens[at], None if batch.classes is None else classes[at])
+            words.flags.writeable = False  # the views of a sample share them
+            return words
+
+    def make_batch(self, items: Many, stats: Stats) -> TextBatch | None:
+        """The batch of rows that are read by one kernel and written by another."""
+        manifest, n = items.manifest, len(items.indexes)
+        if self.shares and len(manifest.removed):  # a row's key may be that of another document
+            return None
+        pieces, edges = self._pieces(items)
+        memory = Memory[TextPlan]([], n)
+        batch = self.layout(memory)
+        own = SampleRows(0, n, memory.arrays)
+        self._write(manifest, pieces, np.diff(edges), np.arange(n), self._arrays(batch, own), stats)
+        samples = pieces[edges[:-1], SAMPLE]
+        with stats.stage("collate"):
+            batch.key[:] = manifest.keys(samples)
+            own.whole(batch.label)[:] = -1 if self.shares else manifest.label[samples]
+            return self.join(batch, [])
 
     def _legal(self) -> Int64s:
         """What the kernel must know of the tokens and the components."""
@@ -246,11 +297,10 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         lengths, whole = unpadded(batch.tokens.numpy(), batch.documents.numpy())
         return replace(batch, lengths=lengths, unpadded=whole)
 
-    def _windows(self, items: Sequence[Item], rows: list[int], samples: list[int], most: Int64s) -> Int64s:
+    def _windows(self, items: Many, rows: Int64s, samples: Int64s, most: Int64s) -> Int64s:
         """Draws the first token of windows, each below its `most`; rows: the places of their items."""
-        keys = items[0].manifest.keys(samples) if self.shares else [items[row].shown.key for row in rows]
-        names = ((items[row].epoch, key, 0) for row, key in zip(rows, keys, strict=True))
-        rngs = sample_rngs(items[0].seed, names, "window")
+        names = zip(items.epochs[rows].tolist(), items.manifest.keys(samples), repeat(0))
+        rngs = sample_rngs(items.seed, names, "window")
         return np.array([rng.integers(one) for rng, one in zip(rngs, most.tolist(), strict=True)])
 
     def _read(self, manifest: Manifest, pieces: Int64s, stats: Stats) -> UInt8s:

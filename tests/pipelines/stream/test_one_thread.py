@@ -9,9 +9,10 @@ import torch
 
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.produce import BatchMaker, BatchPlan, batches_from_threads
+from maskstream.pipelines.stream.produce import BatchMaker, batches_from_threads
 from maskstream.pipelines.stream.produce import Threads as LoaderThreads
 from maskstream.pipelines.stream.rng import START
+from maskstream.pipelines.stream.sampler import BatchPlan
 from maskstream.pipelines.stream.topology import compute_alone
 from maskstream.shards.stores.base import UNHEEDED
 
@@ -69,7 +70,8 @@ def test_a_loader_s_threads_do(two_threads):
         number=(0, 0),
         indexes=np.arange(4),
         epochs=np.zeros(4, np.int64),
-        places=[START] * 4,
+        rows=np.arange(4),
+        first=START,
         weight=np.ones(4, np.float32),
     )
     (made,) = batches_from_threads(maker, [plan], threads=LoaderThreads.of(2), prefetch=1)

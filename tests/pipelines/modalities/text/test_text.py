@@ -2,11 +2,12 @@
 
 import json
 import logging
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from itertools import chain, islice
 
 import numpy as np
 import pytest
+import torch
 
 from maskstream.pipelines import Loader, Split, masks, mix, text_loader
 from maskstream.pipelines.modalities.text import kernels, rows
@@ -301,26 +302,70 @@ def test_a_class_beyond_the_parts_of_speech_is_a_bad_sample(tmp_path):
     assert "s3" not in keys
 
 
-@pytest.mark.parametrize("packing", ["pack", "row"])
-def test_compiled_reads_change_no_batch_and_no_bad_sample(tmp_path, monkeypatch, caplog, packing):
-    split = write_split("text", tmp_path)
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    split = write_split("text", tmp_path_factory.mktemp("damaged"))
     manifest = Manifest.load(split)
     name, offset, _ = manifest.member(5, rows.TOKENS)
     data = bytearray((split / name).read_bytes())
     data[offset + 200] ^= 1
     (split / name).write_bytes(data)
+    return split
+
+
+@pytest.mark.parametrize("settings", [{"packing": "pack"}, {"packing": "row"}, {"packing": "row", "shuffle": False}])
+@pytest.mark.parametrize("mask", [MASK, None])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_is_made_at_once_is_made_row_by_row_too(split, damaged, monkeypatch, caplog, settings, mask, whole):
+    """With compiled reads and without, and so are the samples that are bad, their counts and what is told of them."""
+    folder = split if whole else damaged
 
     def made():
         caplog.clear()
-        loader = opened(split, packing=packing, batch_size=4, max_bad_fraction=1)
-        batches = list(islice(loader.repeat(), 2 * len(loader)))
+        loader = opened(folder, **settings, mask=mask, length=20, batch_size=4, max_bad_fraction=1)
+        batches = [fields_of(batch) for batch in islice(loader.repeat(), 2 * len(loader))]
         counts = {name: loader.stats()[name] for name in ("samples", "bad", "read_bytes")}
-        return batches, counts, sorted(caplog.messages)
+        return batches, counts, {*caplog.messages}  # batches that are made ahead repeat them
 
-    batches, *told = made()
+    batches, counts, told = made()
+    assert (counts["bad"] > 0) == ("are not those that were written" in "".join(told)) == (not whole)
+    monkeypatch.setattr(rows.TextRowMaker, "make_batch", lambda *_: None)
+    assert made() == (batches, counts, told)
     monkeypatch.setattr(LocalStore, "read_joined", lambda *_: None)
-    others, *wanted = made()
-    assert told == wanted
-    assert told[0]["bad"] > 0
-    assert "are not those that were written" in told[1][0]
-    assert [text_rows(one) for one in batches] == [text_rows(one) for one in others]
+    assert made() == (batches, counts, told)
+
+
+def fields_of(part):
+    """What a batch holds, for comparison."""
+    if isinstance(part, torch.Tensor):
+        return [part.dtype, part.tolist()]
+    if is_dataclass(part):
+        return [fields_of(getattr(part, field.name)) for field in fields(part)]
+    return part
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [({}, 2), ({"threads": 0}, 2), ({"views": 2}, 0), ({"mask": MASK}, 0)]
+)
+def test_batches_are_made_at_once_where_they_can_be(split, monkeypatch, settings, expected):
+    made, make_batch = [], rows.TextRowMaker.make_batch
+    monkeypatch.setattr(
+        rows.TextRowMaker, "make_batch", lambda self, *rest: made.append(make_batch(self, *rest)) or made[-1]
+    )
+    loader = opened(split, **{"mask": None, "prefetch": 1} | settings)
+    list(islice(loader.repeat(), 2))
+    assert len([batch for batch in made if batch is not None]) == expected
+    loader.close()
+
+
+def test_rows_of_removed_documents_are_those_that_are_made_one_by_one(tmp_path, monkeypatch):
+    split = write_split("text", tmp_path)
+    remove(split, ["s3", "s4"])
+
+    def made(packing):
+        loader = opened(split, mask=None, packing=packing, max_bad_fraction=1)
+        return [fields_of(batch) for batch in islice(loader.repeat(), 2 * len(loader))], loader.stats()["bad"]
+
+    at_once = [made(packing) for packing in ("pack", "row")]
+    monkeypatch.setattr(rows.TextRowMaker, "make_batch", lambda *_: None)
+    assert [made(packing) for packing in ("pack", "row")] == at_once
