@@ -353,8 +353,8 @@ def _filled(column: pa.Array, value: int) -> npt.NDArray[Any]:
     """A column of numbers, with `value` in place of null."""
     if not column.null_count:
         return _values(column)
-    itemsize = column.type.bit_width // 8
-    values = _raw(column, itemsize).view(column.type.to_pandas_dtype())
+    kind = _values(column[:0]).dtype  # `to_pandas_dtype` of pyarrow 17 needs pandas
+    values = _raw(column, kind.itemsize).view(kind)
     filled: npt.NDArray[Any] = np.where(_is_valid(column), values, values.dtype.type(value))
     return filled
 

@@ -48,9 +48,9 @@ def packed(tubelet: int = 1) -> PackedBatch:
 
 
 def test_siglip2_gets_what_its_processor_makes() -> None:
-    from transformers import Siglip2ImageProcessor
+    transformers = pytest.importorskip("transformers")
 
-    processor: Any = Siglip2ImageProcessor(do_resize=False, patch_size=PATCH, max_num_patches=30)
+    processor: Any = transformers.Siglip2ImageProcessor(do_resize=False, patch_size=PATCH, max_num_patches=30)
     wanted = processor(pictures(), return_tensors="pt")
     made = siglip2(packed(), length=30)
     assert list(made) == list(wanted)
@@ -61,9 +61,11 @@ def test_siglip2_gets_what_its_processor_makes() -> None:
 
 @pytest.mark.parametrize("tubelet", [1, 2])
 def test_qwen_vl_gets_what_its_processor_makes(tubelet: int) -> None:
-    from transformers import Qwen2VLImageProcessor
+    transformers = pytest.importorskip("transformers")
 
-    processor: Any = Qwen2VLImageProcessor(do_resize=False, patch_size=PATCH, temporal_patch_size=tubelet, merge_size=2)
+    processor: Any = transformers.Qwen2VLImageProcessor(
+        do_resize=False, patch_size=PATCH, temporal_patch_size=tubelet, merge_size=2
+    )
     wanted = processor(pictures(), return_tensors="pt")
     made = qwen_vl(packed(tubelet))
     assert list(made) == list(wanted)
