@@ -42,6 +42,52 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
+@dataclass(frozen=True, slots=True)
+class RaggedRows:
+    """Rows of different lengths as one list of T tokens, each at its place in B rows that end with the longest, W.
+
+    at: int64 (T,), the place of each token among those of the rows that it was taken of, one row after the other.
+    slot: int64 (T,), the same in the B * W places. valid: bool (B, 1, 1, W), a mask of keys; None where all rows are
+    of one length.
+    """
+
+    at: Tensor
+    slot: Tensor
+    valid: Tensor | None
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, valid: Tensor) -> "RaggedRows":
+        """That of the tokens which are `valid` bool (B, L), in their order. It waits for the device."""
+        counts = valid.sum(dim=1)
+        longest = int(counts.max())
+        real = torch.arange(longest, device=valid.device) < counts[:, None]
+        at, slot = (one.flatten().nonzero()[:, 0] for one in (valid, real))
+        padded = len(slot) < real.numel()
+        return cls(at, slot, real[:, None, None] if padded else None, (len(valid), longest))
+
+    def listed(self, x: Tensor) -> Tensor:
+        """The tokens of rows (B, L, ...): (T, ...)."""
+        return x.flatten(0, 1).index_select(0, self.at)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The rows (B, W, ...) of tokens (T, ...), 0 where a row has none."""
+        if self.valid is None:
+            return x.reshape(*self.shape, *x.shape[1:])
+        batch, longest = self.shape
+        rows = x.new_zeros(batch * longest, *x.shape[1:]).index_copy(0, self.slot, x)
+        return rows.view(batch, longest, *x.shape[1:])
+
+    def padded(self, x: Tensor, length: int) -> Tensor:
+        """The rows of `length` places that tokens (T, ...) were taken of, 0 where there was none: (B, length, ...)."""
+        rows = x.new_zeros(self.shape[0] * length, *x.shape[1:]).index_copy(0, self.at, x)
+        return rows.view(-1, length, *x.shape[1:])
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """The tokens (T, ...) of such rows (B, W, ...)."""
+        return x.flatten(0, 1) if self.valid is None else x.flatten(0, 1).index_select(0, self.slot)
+
+
 class Attention(Dropping):
     """Self-attention over tokens (..., L, D), with a bias for query and value and none for key.
 
@@ -58,19 +104,25 @@ class Attention(Dropping):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, last: int | None = None) -> Tensor:
-        """mask: see `attend`. last: only the last `last` tokens ask, and only they are returned (..., last, D)."""
-        if last is None or last == x.shape[-2]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, last: int | None = None, rows: RaggedRows | None = None
+    ) -> Tensor:
+        """mask: see `attend`. last: only the last `last` tokens ask, and only they are returned (..., last, D). rows:
+        the tokens (T, D) are those of such rows, without mask and `last`.
+        """
+        if rows is not None or last is None or last == x.shape[-2]:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-            q, k, v = self._heads(F.linear(x, self.qkv.weight, bias), 3).unbind(0)
+            made = F.linear(x, self.qkv.weight, bias)
+            q, k, v = self._heads(made if rows is None else rows.rows(made), 3).unbind(0)
         else:
             width = len(self.q_bias)
             of_query, of_rest = torch.split(self.qkv.weight, [width, 2 * width])
             (q,) = self._heads(F.linear(x[..., -last:, :], of_query, self.q_bias), 1).unbind(0)
             bias = torch.cat((torch.zeros_like(self.v_bias), self.v_bias))
             k, v = self._heads(F.linear(x, of_rest, bias), 2).unbind(0)
-        seen = attend(q, k, v, _of_last(mask, last), self.rate_now)
-        return cast(Tensor, self.out(seen.transpose(-3, -2).flatten(-2)))
+        mask = _of_last(mask, last) if rows is None else rows.valid
+        seen = attend(q, k, v, mask, self.rate_now).transpose(-3, -2).flatten(-2)
+        return cast(Tensor, self.out(seen if rows is None else rows.of_rows(seen)))
 
     def _heads(self, x: Tensor, parts: int) -> Tensor:
         """Splits (..., L, parts * D) into (parts, ..., heads, L, d)."""
@@ -78,7 +130,9 @@ class Attention(Dropping):
 
 
 Turns = tuple[Tensor, Tensor]
-"""The cosines and the sines by which the channels of queries and keys are turned, (..., L, d) each."""
+"""The cosines and the sines by which the channels of queries and keys are turned, (..., L, d) each; the sine of the
+first channel of a plane is negative.
+"""
 
 
 class RotaryAttention(Dropping):
@@ -92,20 +146,30 @@ class RotaryAttention(Dropping):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None, turns: Turns, *, last: int | None = None) -> Tensor:
-        """See `Attention`."""
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        turns: Turns,
+        *,
+        last: int | None = None,
+        rows: RaggedRows | None = None,
+    ) -> Tensor:
+        """See `Attention`; turns are those of the rows."""
         made = self.qkv(x)
-        q, k, v = made.reshape(*made.shape[:-1], 3, self.heads, -1).movedim(-3, 0).transpose(-3, -2)
-        q, k = (_turned(one, turns) for one in (q, k))
+        if rows is not None:
+            made, mask = rows.rows(made), rows.valid
+        split = made.reshape(*made.shape[:-1], 3, self.heads, -1).movedim(-3, 0).transpose(-3, -2)
+        (q, k), v = _turned(split[:2], turns), split[2]
         q, mask = (q, mask) if last is None else (q[..., -last:, :], _of_last(mask, last))
-        return cast(Tensor, self.out(attend(q, k, v, mask, self.rate_now).transpose(-3, -2).flatten(-2)))
+        seen = attend(q, k, v, mask, self.rate_now).transpose(-3, -2).flatten(-2)
+        return cast(Tensor, self.out(seen if rows is None else rows.of_rows(seen)))
 
 
 def _turned(x: Tensor, turns: Turns) -> Tensor:
-    """Channels 2i and 2i + 1 of x (..., L, d), turned in their plane."""
+    """Channels 2i and 2i + 1 of x (..., L, d), turned in their plane; the sines of channels 2i are negative."""
     cos, sin = (one.to(x.dtype) for one in turns)
-    first, second = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
-    return x * cos + torch.stack((-second, first), dim=-1).flatten(-2) * sin
+    return x * cos + x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2) * sin
 
 
 def _of_last(mask: Tensor | None, last: int | None) -> Tensor | None:
@@ -194,9 +258,11 @@ class TransformerBlock(ResidualBlock):
         seen: Tensor | None = None,
         last: int | None = None,
         turns: Turns | None = None,
+        rows: RaggedRows | None = None,
     ) -> Tensor:
         """mask: the attention mask (see `attend`). kind: selects the norms. seen: keys of `cross`. last: return only
-        the last `last` tokens, which attend to all; the others are not computed. turns: of `rotary`.
+        the last `last` tokens, which attend to all; the others are not computed. turns: of `rotary`. rows: of tokens
+        (T, D), for self-attention.
         """
         if self.post:
             x = self.norm1(self.joined(x, self.attention(x, mask)), kind)
@@ -210,9 +276,10 @@ class TransformerBlock(ResidualBlock):
             if turns is None:
                 raise ValueError("a block of rotary attention needs the turns of its tokens, got none")
             own = x if last is None else x[..., -last:, :]
-            x = self.joined(own, self.attention(normed, mask, turns, last=last))
+            x = self.joined(own, self.attention(normed, mask, turns, last=last, rows=rows))
         else:
-            x = self.joined(x if last is None else x[..., -last:, :], self.attention(normed, mask, last=last))
+            own = x if last is None else x[..., -last:, :]
+            x = self.joined(own, self.attention(normed, mask, last=last, rows=rows))
         return self.joined(x, self.mlp(self.norm2(x, kind)))
 
 
@@ -274,13 +341,14 @@ class Stack(nn.Module):
         last: int | None = None,
         place: Tensor | None = None,
         turns: Turns | None = None,
+        rows: RaggedRows | None = None,
     ) -> Tensor:
         """last: return only the last `last` tokens (B, last, D); the last block computes no others. place: position
-        vectors that are added before each block. turns: of rotary attention.
+        vectors that are added before each block. turns: of rotary attention. rows: of tokens (T, D).
         """
         for i, block in enumerate(self.blocks):
             only = last if i + 1 == len(self.blocks) else None
-            x = block(x if place is None else x + place, mask, kind=kind, seen=seen, last=only, turns=turns)
+            x = block(x if place is None else x + place, mask, kind=kind, seen=seen, last=only, turns=turns, rows=rows)
         return cast(Tensor, self.norm(x if last is None else x[:, -last:], kind))
 
 

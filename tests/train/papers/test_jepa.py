@@ -481,3 +481,27 @@ def test_v_jepa_2_1_predicts_visible_tokens_too_by_their_distance():
         assert (one - other).abs().max() < 1e-6, name
     last = plain_levels(model.teacher, own[0], torch.arange(48), 2, 2)[-1]
     assert (model.token_features(batch)[0] - last).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("places", ["added", "turned"])
+def test_padding_of_clips_is_not_computed_and_changes_nothing(places, monkeypatch):
+    sizes = {"width": 32, "heads": 2, "predictor_width": 24, "predictor_depth": 2, "predictor_heads": 2}
+    model = spread(VideoJepaConfig(**sizes, depth=2, masks=2, places=places).build({"video": CLIP}), 6)
+    rng = torch.Generator().manual_seed(0)
+    video = torch.randint(256, (2, 6, 16, 16, 3), dtype=torch.uint8, generator=rng)
+    draws = [Draw.of(0, 0, f"sample {i}", 0, Place(), cues=Draw(rng=None).cues) for i in range(2)]
+    mask = Padded(mask=MultiBlock(blocks=2, scale=(0.3, 0.6))).draw(CLIP, draws)
+    batch = VideoBatch(key=["a", "b"], label=torch.zeros(2), video=video, mask=mask, flow=None, pts_s=torch.zeros(2, 6))
+    read = []
+    for block in (model.encoder.stack.blocks[0], model.predictor.stack.blocks[0]):
+        block.mlp.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].shape[:-1].numel()))
+    parameters = [p for name, p in model.named_parameters() if not name.startswith("teacher")]
+    found = model.loss(batch).loss()
+    assert read == [int(mask.n_visible.sum()), 2 * 48], "each token of a clip is seen or asked"
+    gradients = torch.autograd.grad(found, parameters)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    padded = model.loss(batch).loss()
+    assert read[2:] == [mask.visible.numel(), mask.visible.numel() + mask.target.numel()]
+    assert abs(found - padded) < 1e-9
+    for one, other in zip(gradients, torch.autograd.grad(padded, parameters), strict=True):
+        assert (one - other).abs().max() < 1e-9

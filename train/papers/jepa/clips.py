@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -14,7 +15,7 @@ from maskstream.train.core.model import Grids
 from maskstream.train.nn.grid import axis_sinusoids, within
 from maskstream.train.nn.masked_autoencoder import TokenKind
 from maskstream.train.nn.media_tokens import VideoTokens
-from maskstream.train.nn.transformer import Stack, Turns
+from maskstream.train.nn.transformer import RaggedRows, Stack, Turns
 
 from .model import Jepa, JepaConfig
 
@@ -77,8 +78,11 @@ class ClipEncoder(nn.Module):
 
     def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
         """See VisibleEncoder."""
-        mask = None if valid is None else valid[:, None, None, :]
-        return _at_places(self.stack, self.embed(inputs), self.places, visible, mask)
+        return _at_places(self._blocks, inputs, self.places, visible, valid, embed=self.embed)
+
+    def _blocks(self, x: Tensor, mask: Tensor | None, turns: Turns | None, rows: RaggedRows | None) -> Tensor:
+        """What the blocks make of tokens."""
+        return cast(Tensor, self.stack(x, mask, turns=turns, rows=rows))
 
 
 class ClipPredictor(nn.Module):
@@ -111,9 +115,13 @@ class ClipPredictor(nn.Module):
         seen = self.bridge(encoded)
         which = torch.arange(len(seen), device=seen.device) % len(self.mask_tokens)
         asked = self.mask_tokens[which].to(seen.dtype)[:, None].expand(-1, target.shape[1], -1)
-        mask = None if valid is None else valid[:, None, None, :]
         x, index = torch.cat((seen, asked), dim=1), torch.cat((visible, target), dim=1)
-        return _at_places(self.stack, x, self.places, index, mask, last=last)
+
+        def blocks(x: Tensor, mask: Tensor | None, turns: Turns | None, rows: RaggedRows | None) -> Tensor:
+            return cast(Tensor, self.stack(x, mask, last=last if rows is None else None, turns=turns, rows=rows))
+
+        made = _at_places(blocks, x, self.places, index, valid)
+        return made if last is None else made[:, -last:]
 
 
 def _places(kind: ClipPlaces, grid: tuple[int, ...], width: int, heads: int) -> AddedPlaces | RotaryPlaces:
@@ -123,17 +131,31 @@ def _places(kind: ClipPlaces, grid: tuple[int, ...], width: int, heads: int) -> 
 
 
 def _at_places(
-    stack: Stack,
+    blocks: Callable[[Tensor, Tensor | None, Turns | None, RaggedRows | None], Tensor],
     x: Tensor,
     places: nn.Module,
     index: Tensor,
-    mask: Tensor | None,
-    last: int | None = None,
+    valid: Tensor | None,
+    embed: nn.Module | None = None,
 ) -> Tensor:
-    """What the blocks make of tokens (B, L, D) at the places `index` int64 (B, L)."""
+    """What `blocks` make of the embedded tokens x (B, L, D) at the places `index` int64 (B, L).
+
+    valid: bool (B, L), which of them are no padding. On a CPU, padding is not computed at all, but is 0 in what is
+    made; elsewhere that would wait for the device, and a compiled graph has no such lengths.
+    """
+    mask, rows, length = None, None, x.shape[1]
+    if valid is not None and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        rows = RaggedRows.of(valid)
+        x, index = rows.listed(x), rows.listed(index)
+    elif valid is not None:
+        mask = valid[:, None, None, :]
+    x, turns = x if embed is None else embed(x), None
     if isinstance(places, RotaryPlaces):
-        return cast(Tensor, stack(x, mask, last=last, turns=places(index)))
-    return cast(Tensor, stack(x + places(index), mask, last=last))
+        turns = places(index if rows is None else rows.rows(index))
+    else:
+        x = x + places(index)
+    made = blocks(x, mask, turns, rows)
+    return made if rows is None else rows.padded(made, length)
 
 
 class AddedPlaces(nn.Module):
@@ -173,7 +195,9 @@ class RotaryPlaces(nn.Module):
         angles = (places[:, :, None] * rates).flatten(1)
         angles = F.pad(angles, (0, channels - angles.shape[1]))
         self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        sin = angles.sin()
+        sin[:, ::2].neg_()
+        self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, index: Tensor) -> Turns:
         """The turns (B, 1, L, d) of the tokens `index` int64 (B, L)."""

@@ -20,9 +20,9 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.train.core.model import Grids, Losses, weighted, widen
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import TokenKind
-from maskstream.train.nn.transformer import Norms
+from maskstream.train.nn.transformer import Norms, RaggedRows, Turns
 
-from .clips import ClipEncoder, ClipPlaces, ClipPredictor, RotaryPlaces, VideoJepa, VideoJepaConfig
+from .clips import ClipEncoder, ClipPlaces, ClipPredictor, VideoJepa, VideoJepaConfig
 from .model import of_rows
 
 
@@ -116,18 +116,11 @@ class LevelEncoder(ClipEncoder):
         super().__init__(config, tokens)
         self.norms = nn.ModuleList(Norms(config.width, config.eps) for _ in range(config.levels - 1))
 
-    def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
-        """See VisibleEncoder."""
-        mask = None if valid is None else valid[:, None, None, :]
-        x, turns = self.embed(inputs), None
-        if isinstance(self.places, RotaryPlaces):
-            turns = self.places(visible)
-        else:
-            x = x + self.places(visible)
+    def _blocks(self, x: Tensor, mask: Tensor | None, turns: Turns | None, rows: RaggedRows | None) -> Tensor:
         norms: list[nn.Module] = [*self.norms, self.stack.norm]
         made: list[Tensor] = []  # not list[Tensor](), which torch.compile cannot trace
         for number, block in enumerate(self.stack.blocks, start=1):
-            x = block(x, mask, turns=turns)
+            x = block(x, mask, turns=turns, rows=rows)
             if number % (len(self.stack.blocks) // len(norms)) == 0:
                 made.append(norms[len(made)](x))
         return torch.cat(made, dim=-1)
