@@ -207,28 +207,27 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         stats = Stats(samples=len(plan.indexes))
         if (batch := sampler.make_batch(plan, stats)) is not None:
             return Filled(stats, [0] * stats.samples, batch)
-        batch, stats, tried = self._joined(self._started(InCaller(), self.drawn(plan), self.sampler.together))
-        return Filled(stats, tried, batch)
+        return self._joined(self._started(InCaller(), self.drawn(plan), self.sampler.together))
 
-    def _joined(self, begun: Begun[DraftT, HostT]) -> tuple[HostT, Stats, list[int]]:
-        """Waits for all rows; the batch, its stats, and per row the number of unusable candidates."""
+    def _joined(self, begun: Begun[DraftT, HostT]) -> Filled[HostT]:
+        """Waits for all rows, and joins them to a batch."""
         stats = begun.stats
         try:
             filled = [rows.result() for rows in begun.rows]
         finally:
             begun.announced.drop()
+        if begun.draft is None:
+            return filled[0]
         for rows in filled:
             stats.add(rows.stats)
-        batch = filled[0].batch if filled else None
-        if batch is None:
-            assert begun.draft is not None
-            with stats.stage("collate"):
-                batch = self.sampler.join(begun.draft)
-        return batch, stats, [tried for rows in filled for tried in rows.tried]
+        with stats.stage("collate"):
+            batch = self.sampler.join(begun.draft)
+        return Filled(stats, [tried for rows in filled for tried in rows.tried], batch)
 
     def join(self, plan: BatchPlan, begun: Begun[DraftT, HostT]) -> Made[HostT]:
         """Waits for all rows; returns the host batch and its stats."""
-        batch, stats, tried = self._joined(begun)
+        stats, tried, batch = self._joined(begun)
+        assert batch is not None
         if not plan.weight.all():
             batch = batch.weighted(torch.from_numpy(plan.weight))
         if self.starts is not None:  # a sample is replaced by one of its own part

@@ -56,8 +56,9 @@ class Texts:
 
     def many(self, numbers: Int64s) -> list[str]:
         """The texts of some numbers, int64 (n,); IndexError for one that there is not."""
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise IndexError(f"texts are numbered 0 to {len(self) - 1}, got {numbers.min()} to {numbers.max()}")
+        few = numbers.tolist()  # for numpy takes longer to find the least of a batch
+        if few and not 0 <= min(few) <= max(few) < len(self):
+            raise IndexError(f"texts are numbered 0 to {len(self) - 1}, got {min(few)} to {max(few)}")
         text = self.text.data
         edges = zip(self.start[numbers].tolist(), self.start[numbers + 1].tolist(), strict=True)
         return [str(text[begin:end], "utf-8") for begin, end in edges]

@@ -16,7 +16,7 @@ UInt8s = npt.NDArray[np.uint8]
 
 BLOCK, SUM = 4096, 8
 """As block_sums.py has them; a kernel knows only numbers of its own file."""
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 15
 """So many bytes may be read by one call for several ranges that lie one behind the other."""
 _SHORT = 240
 _SECRET = bytes.fromhex(

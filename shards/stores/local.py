@@ -108,7 +108,7 @@ class LocalStore:
         places: dict[int, int] = {}
         which = np.array([places.setdefault(number, len(places)) for number in numbers.tolist()])
         try:
-            files = [self._open(names[number]).for_kernels() for number in places]
+            files = [file.for_kernels() for file in self._open_many([names[number] for number in places])]
         except (StoreError, OutageError, OSError):
             return None
         if not all(file.legal for file in files):
@@ -157,6 +157,14 @@ class LocalStore:
     def announce(self, ranges: Sequence[Range]) -> Together:
         """Nothing is read ahead of a local file."""
         return UNHEEDED
+
+    def _open_many(self, names: Sequence[str]) -> list[_File]:
+        with _KEPT.lock:
+            if self._files.keys() >= {*names}:
+                for name in names:
+                    self._files.move_to_end(name)
+                return [self._files[name] for name in names]
+        return [self._open(name) for name in names]
 
     def _open(self, name: str) -> _File:
         with _KEPT.lock:

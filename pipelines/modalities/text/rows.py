@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise, repeat
 from typing import NamedTuple
 
@@ -84,16 +85,21 @@ def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], firs
     pieces.T[:RANGES] = samples, count, manifest.shard[samples]
     for at, component in enumerate(manifest.components[name] for name in names):
         words, facts = component.words["dtype"], component.facts
-        widths = np.array([*(np.dtype(word).itemsize if word in TOKEN_TYPES else 0 for word in words.names), 0])
         columns = (component.offset, component.size, facts["n_tokens"], facts["data_offset"])
         numbers = (column.astype(np.int64, copy=False) for column in columns)
-        if not place_values(pieces, RANGES + 2 * at, first, words.code, widths, *numbers):
+        if not place_values(pieces, RANGES + 2 * at, first, words.code, _widths(*words.names), *numbers):
             for number, (sample, *piece) in enumerate(
                 zip(*(one.tolist() for one in (samples, first, count)), strict=True)
             ):
                 pieces[number, RANGES:] = [n for name in names for n in token_range(manifest, sample, name, *piece)[1:]]
             break
     return pieces
+
+
+@cache
+def _widths(*names: str) -> Int64s:
+    """The bytes of a value of some dtypes, 0 for one that no tokens have, and behind them 0 for none."""
+    return np.array([*(np.dtype(name).itemsize if name in TOKEN_TYPES else 0 for name in names), 0])
 
 
 def ranges_of(pieces: Int64s, names: Sequence[str]) -> list[Range]:
@@ -264,12 +270,13 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         memory = Memory[TextPlan]([], n)
         batch = self.layout(memory)
         own = SampleRows(0, n, memory.arrays)
-        self._write(manifest, pieces, np.diff(edges), np.arange(n), self._arrays(batch, own), stats)
+        arrays = self._arrays(batch, own)
+        self._write(manifest, pieces, edges[1:] - edges[:-1], np.arange(n), arrays, stats)
         samples = pieces[edges[:-1], SAMPLE]
         with stats.stage("collate"):
             batch.key[:] = manifest.keys(samples)
             own.whole(batch.label)[:] = -1 if self.shares else manifest.label[samples]
-            return self.join(batch, [])
+            return self._joined(batch, *arrays[:2])
 
     def _legal(self) -> Int64s:
         """What the kernel must know of the tokens and the components."""
@@ -294,7 +301,10 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def join(self, batch: TextBatch, planned: Sequence[Planned[TextPlan]]) -> TextBatch:
         """The batch with its lengths, and without padding."""
-        lengths, whole = unpadded(batch.tokens.numpy(), batch.documents.numpy())
+        return self._joined(batch, batch.tokens.numpy(), batch.documents.numpy())
+
+    def _joined(self, batch: TextBatch, tokens: Int32s, documents: Int32s) -> TextBatch:
+        lengths, whole = unpadded(tokens, documents)
         return replace(batch, lengths=lengths, unpadded=whole)
 
     def _windows(self, items: Many, rows: Int64s, samples: Int64s, most: Int64s) -> Int64s:
