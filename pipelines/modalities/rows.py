@@ -137,12 +137,15 @@ def _mask_rngs_of(items: Sequence[Item], purpose: str) -> Iterator[np.random.Gen
 
 
 class Many(NamedTuple):
-    """Samples of a split that are shown once each in a batch, as an `Item` says of one: indexes, epochs: int64 (n,)."""
+    """Samples of a split that are shown in one view each, as an `Item` says of one: indexes, epochs, int64 (n,), and
+    the plan that says their places in the run, None where masks are drawn elsewhere.
+    """
 
     manifest: Manifest
     seed: int
     indexes: Int64Array
     epochs: Int64Array
+    plan: BatchPlan | None = None
 
 
 Arrays = dict[int, tuple[Tensor, npt.NDArray[Any]]]
@@ -314,8 +317,8 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         yield from (None for _ in filling)
 
     def make_batch(self, items: Many, stats: Stats) -> HostT | None:
-        """The host batch of some samples in one view, by arrays, where they are small and all of them are in order; by
-        default None: then `plan_all` and `fill_each` make it, or tell why not.
+        """The host batch of some samples with its masks, by arrays, where they are small and all of them are in order;
+        by default None: then `plan_all` and `fill_each` make it, or tell why not.
         """
         return None
 
@@ -415,7 +418,7 @@ class RowSampler(Generic[PlanT, HostT]):
         object.__setattr__(self, "follows", type(self.rows).after_masks is not RowMaker.after_masks)
         alone = self.targets is None and type(self.rows).other_ranges is RowMaker.other_ranges
         object.__setattr__(self, "unheeded", alone and type(self.manifest.store) is LocalStore)
-        more = self.views > 1 or own or self.follows or self.fields.fields
+        more = self.views > 1 or self.follows or self.fields.fields
         makes = type(self.rows).make_batch is not RowMaker.make_batch
         object.__setattr__(self, "at_once", makes and self.unheeded and not more)
 
@@ -448,7 +451,7 @@ class RowSampler(Generic[PlanT, HostT]):
         """The host batch of a plan; None where `requests` and `fill` have to make it, or tell why not."""
         indexes = plan.indexes if self.kept is None else self.kept[plan.indexes]
         with suppress(SampleError):
-            return self.rows.make_batch(Many(self.manifest, self.seed, indexes, plan.epochs), stats)
+            return self.rows.make_batch(Many(self.manifest, self.seed, indexes, plan.epochs, plan), stats)
         return None
 
     def _target(self, item: Item) -> Range | None:

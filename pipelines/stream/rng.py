@@ -68,6 +68,13 @@ def sample_rngs(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str
         yield rng
 
 
+def sample_keys(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str) -> npt.NDArray[np.uint64]:
+    """The keys of the generators that `sample_rngs` makes, uint64 (n, 2), for kernels that draw what these would."""
+    digest = xxhash.xxh3_128_digest
+    keys = [digest(f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode()) for epoch, key, view in samples]
+    return np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2)[:, ::-1].astype(np.uint64)
+
+
 def _philox(number: int) -> np.random.Philox:
     """Philox at its beginning with a number as key."""
     return np.random.Philox(_Key(number))  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """The parts of every mask: its grid, its input, its laws and roundings, its batch, and the settings of papers."""
 
 from .base import DeviceMask, Maps, Mask, MaskBatch, batch_of, maps_of, mask_batch, needed_cues, placed
-from .draw import Cues, Draw, Scope, TokenGrid, check_scope, mask_purpose, read_only, sized
+from .draw import Cues, Draw, Scope, TextDraws, TokenGrid, check_scope, mask_purpose, read_only, sized
 from .ratio import (
     Fixed,
     Law,
@@ -38,6 +38,7 @@ __all__ = [
     "Scheme",
     "Scope",
     "Shot",
+    "TextDraws",
     "TokenGrid",
     "as_law",
     "as_ratio_law",

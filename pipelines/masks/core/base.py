@@ -19,7 +19,7 @@ from maskstream.pipelines.stream.rng import Place
 from maskstream.shards.config import Config
 from maskstream.shards.named import nearest
 
-from .draw import Cues, Draw, TokenGrid, WatchedCues
+from .draw import Cues, Draw, TextDraws, TokenGrid, WatchedCues
 from .ratio import Law
 
 
@@ -176,6 +176,12 @@ class Mask(Config, ABC):
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         """The maps of one view. A pattern that also chooses targets or mask tokens overrides this."""
         return Maps(hidden=self.hide(grid, draw))
+
+    def hide_texts(self, grid: TokenGrid, draws: TextDraws) -> npt.NDArray[np.bool_] | None:
+        """What `maps` hides of each of many texts, bool (B, N), where the pattern draws them together and chooses
+        neither targets nor what models read; by default None.
+        """
+        return None
 
     def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
         """The masks of len(draws) views, on the CPU. A generator stands for a draw without cues at a run's start.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from math import prod
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -220,3 +220,12 @@ class Draw:
         if scope == "sample":
             return sample_rng(self.seed, self.epoch, self.key, 0, f"all views {purpose}")
         return sample_rng(self.seed, 0, f"batch {self.place.step}", 0, purpose)
+
+
+class TextDraws(NamedTuple):
+    """The draws of B texts, each in one view. keys: uint64 (B, 2), of their generators (see `sample_keys`). words: the
+    cue of each, int64 (B, N), read-only.
+    """
+
+    keys: npt.NDArray[np.uint64]
+    words: npt.NDArray[np.int64]

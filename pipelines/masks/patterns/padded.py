@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core import Draw, Maps, Mask, MaskBatch, TokenGrid, batch_of
+from maskstream.pipelines.masks.core import Draw, Maps, Mask, MaskBatch, TextDraws, TokenGrid, batch_of
 from maskstream.shards.config import Config
 
 
@@ -30,6 +30,9 @@ class Padded(Mask):
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         return self.mask.maps(grid, draw)
+
+    def hide_texts(self, grid: TokenGrid, draws: TextDraws) -> npt.NDArray[np.bool_] | None:
+        return self.mask.hide_texts(grid, draws) if type(self) is Padded else None  # others may draw differently
 
     def batched(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
         return batch_of(maps, grid, ragged=self.bucket)

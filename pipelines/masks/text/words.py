@@ -11,6 +11,7 @@ import numpy.typing as npt
 from maskstream.pipelines.masks.core import (
     TEXT,
     Draw,
+    Fixed,
     Law,
     Mask,
     Ratio,
@@ -18,17 +19,19 @@ from maskstream.pipelines.masks.core import (
     Rounding,
     Scheme,
     Shot,
+    TextDraws,
     TokenGrid,
     as_law,
     as_ratio_law,
     check_rounding,
+    hidden_count,
     sized,
 )
 from maskstream.pipelines.masks.laws.progress import RatioDecay
 from maskstream.pipelines.masks.laws.random import UniformCount
 from maskstream.pipelines.masks.patterns.padded import Padded
 
-KERNELS = ("maskstream.pipelines.masks.text.word_loop",)
+KERNELS = ("maskstream.pipelines.masks.text.token_draws", "maskstream.pipelines.masks.text.word_loop")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +82,16 @@ class Tokens(MaskOfWords):
         hidden = np.zeros(len(words), dtype=np.bool_)
         hidden[places[draw.rng.permutation(len(places))[visible:]]] = True
         return hidden
+
+    def hide_texts(self, grid: TokenGrid, draws: TextDraws) -> npt.NDArray[np.bool_] | None:
+        law = as_law(self.ratio)
+        if type(self) is not Tokens or type(law) is not Fixed or self.each:
+            return None
+        from .token_draws import hide_tokens, text_lengths
+
+        grid.need("token", by="Tokens")
+        counts = [hidden_count(n, law.ratio, self.rounding) for n in text_lengths(draws.words).tolist()]
+        return hide_tokens(draws.keys, draws.words, np.array(counts, np.int64))
 
 
 SPECIAL = -1

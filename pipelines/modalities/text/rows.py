@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
+from maskstream.pipelines.masks.core import TextDraws, maps_of, mask_purpose, needed_cues
 from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.modalities.rows import (
     Filling,
@@ -24,7 +25,7 @@ from maskstream.pipelines.modalities.rows import (
     Shown,
 )
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.stream.rng import sample_rngs
+from maskstream.pipelines.stream.rng import sample_keys, sample_rngs
 from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
@@ -271,12 +272,45 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         batch = self.layout(memory)
         own = SampleRows(0, n, memory.arrays)
         arrays = self._arrays(batch, own)
-        self._write(manifest, pieces, edges[1:] - edges[:-1], np.arange(n), arrays, stats)
-        samples = pieces[edges[:-1], SAMPLE]
+        words = self._write(manifest, pieces, edges[1:] - edges[:-1], np.arange(n), arrays, stats)
+        begins = pieces[edges[:-1]]
+        keys = batch.key[:] = manifest.keys(begins[:, SAMPLE])
+        own.whole(batch.label)[:] = -1 if self.shares else manifest.label[begins[:, SAMPLE]]
+        if self.mask is not None:
+            with stats.stage("mask"):
+                maps = self._maps(self.mask, items, keys, begins[:, COUNT], words, arrays)
+                batch = self.put(batch, {"mask": self.mask.batched(self.grid, maps)})
         with stats.stage("collate"):
-            batch.key[:] = manifest.keys(samples)
-            own.whole(batch.label)[:] = -1 if self.shares else manifest.label[samples]
             return self._joined(batch, *arrays[:2])
+
+    def _maps(
+        self,
+        mask: Mask,
+        items: Many,
+        keys: list[str],
+        counts: Int64s,
+        words: Int64s,
+        arrays: tuple[Int32s, Int32s, Int32s, UInt8s],
+    ) -> list[TextMaps]:
+        """The masks of rows, of which `counts` tokens are of the first document; the other arguments as in `_write`."""
+        assert items.plan is not None
+        drawn = keys
+        if self.shares:
+            first = self.packing.first[self.packing.start[items.indexes]].tolist()
+            drawn = [f"{key} {number}" for key, number in zip(keys, first, strict=True)]
+        named = [*zip(items.epochs.tolist(), drawn, repeat(0, len(keys)), strict=True)]
+        hidden = mask.hide_texts(self.grid, TextDraws(sample_keys(items.seed, named, mask_purpose("")), words))
+        if hidden is not None:
+            return [TextMaps(hidden=row) for row in hidden]
+        tokens, _, _, classes = arrays
+        needs, maps, wanted = needed_cues(mask), [], items.plan.wanted
+        for n, rng in enumerate(sample_rngs(items.seed, named, mask_purpose(""))):
+            row = FilledRow(words[n], tokens[n], classes[n] if len(classes) else None)
+            cues = self._cues(row, keys[n], int(counts[n]), needs)
+            epoch, key, view = named[n]
+            draw = Draw.of(items.seed, epoch, key, view, wanted[n].place, cues, rng=rng)
+            maps.append(TextMaps.of(maps_of(mask, self.grid, draw)))
+        return maps
 
     def _legal(self) -> Int64s:
         """What the kernel must know of the tokens and the components."""
@@ -288,16 +322,18 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The words, classes, scores and tokens of a row, the latter where a mask needs them."""
         assert plan.row is not None
+        return self._cues(plan.row, item.shown.key, int(plan.pieces[0, COUNT]), needs)
+
+    def _cues(self, row: FilledRow, key: str, count: int, needs: frozenset[str]) -> Cues:
         classes = scores = tokens = None
-        if plan.row.classes is not None and "classes" in needs:
-            classes = plan.row.classes.astype(np.int64)
+        if row.classes is not None and "classes" in needs:
+            classes = row.classes.astype(np.int64)
             classes[classes == NO_CLASS] = -1
         if self.scores is not None:
-            begin = len(self.ends[0])
-            scores = self.scores.in_row(item.shown.key, begin, int(plan.pieces[0, COUNT]), self.grid.size)
+            scores = self.scores.in_row(key, len(self.ends[0]), count, self.grid.size)
         if "tokens" in needs:
-            tokens = plan.row.tokens.astype(np.int64)
-        return Cues(words=plan.row.words, classes=classes, scores=scores, tokens=tokens)
+            tokens = row.tokens.astype(np.int64)
+        return Cues(words=row.words, classes=classes, scores=scores, tokens=tokens)
 
     def join(self, batch: TextBatch, planned: Sequence[Planned[TextPlan]]) -> TextBatch:
         """The batch with its lengths, and without padding."""

@@ -1,7 +1,7 @@
 """Masks of text: counts of the published rules, whole words, what replaces tokens, the rows of RetroMAE's decoder."""
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import floor
 
 import numpy as np
@@ -32,8 +32,9 @@ from maskstream.pipelines.masks import (
     WholeWords,
     class_weights,
 )
+from maskstream.pipelines.masks.core import TextDraws
 from maskstream.pipelines.masks.text.words import TextWords
-from maskstream.pipelines.stream.rng import Place
+from maskstream.pipelines.stream.rng import Place, sample_keys
 
 from .texts import groups, published_rows, shuffled, splitmix, text, token_grid, words_in_turn
 
@@ -362,3 +363,32 @@ def test_parts_of_two_grids_are_not_joined() -> None:
     assert MaskBatch.concatenated(parts[:2]).masked.shape == (4, 20)
     with pytest.raises(ValueError, match="same grid"):
         MaskBatch.concatenated([replace(p, masked=p.masked[:, :20], visible=p.visible[:, :20]) for p in parts])
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 300), st.sampled_from([0.0, 0.15, 0.3, 0.99, 1.0]), st.integers(0, 2**40))
+def test_texts_that_are_drawn_together_are_those_that_are_drawn_alone(n, ratio, seed):
+    rng = np.random.default_rng(seed)
+    mask, keys = Padded(mask=Tokens(ratio=ratio)), [f"text {i}" for i in range(4)]
+    words = np.stack([text(n, rng, padding=int(rng.integers(n))).words for _ in keys])
+    draws = TextDraws(sample_keys(seed, [(3, key, 0) for key in keys], "mask"), words)
+    alone = [mask.hide(token_grid(n), draw_of(seed, key, row)) for key, row in zip(keys, words, strict=True)]
+    assert mask.hide_texts(token_grid(n), draws).tolist() == [row.tolist() for row in alone]
+
+
+def draw_of(seed, key, words):
+    return Draw.of(seed, 3, key, 0, Place(), Cues(words=words))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastTokens(Tokens):
+    def hide(self, grid, draw):
+        return draw.cues.words == draw.cues.words.max()
+
+
+@pytest.mark.parametrize(
+    "mask", [LastTokens(), Tokens(each=True), Tokens(ratio=UniformCount()), WholeWords(), Replace(mask=Tokens())]
+)
+def test_masks_with_draws_of_their_own_are_not_drawn_together(mask):
+    draws = TextDraws(np.zeros((1, 2), np.uint64), np.zeros((1, 8), np.int64))
+    assert Padded(mask=mask).hide_texts(token_grid(8), draws) is None

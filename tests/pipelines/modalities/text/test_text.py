@@ -29,6 +29,7 @@ from ...small_texts import text_rows
 
 LENGTH = 48
 MASK = masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3)))
+TOKENS = masks.Padded(mask=masks.Tokens(ratio=0.3))
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +315,7 @@ def damaged(tmp_path_factory):
 
 
 @pytest.mark.parametrize("settings", [{"packing": "pack"}, {"packing": "row"}, {"packing": "row", "shuffle": False}])
-@pytest.mark.parametrize("mask", [MASK, None])
+@pytest.mark.parametrize("mask", [MASK, TOKENS, None])
 @pytest.mark.parametrize("whole", [True, False])
 def test_what_is_made_at_once_is_made_row_by_row_too(split, damaged, monkeypatch, caplog, settings, mask, whole):
     """With compiled reads and without, and so are the samples that are bad, their counts and what is told of them."""
@@ -345,7 +346,7 @@ def fields_of(part):
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"), [({}, 2), ({"threads": 0}, 2), ({"views": 2}, 0), ({"mask": MASK}, 0)]
+    ("settings", "expected"), [({}, 2), ({"threads": 0}, 2), ({"views": 2}, 0), ({"mask": MASK}, 2)]
 )
 def test_batches_are_made_at_once_where_they_can_be(split, monkeypatch, settings, expected):
     made, make_batch = [], rows.TextRowMaker.make_batch
@@ -356,6 +357,21 @@ def test_batches_are_made_at_once_where_they_can_be(split, monkeypatch, settings
     list(islice(loader.repeat(), 2))
     assert len([batch for batch in made if batch is not None]) == expected
     loader.close()
+
+
+def test_masks_that_follow_classes_and_the_run_are_the_same(split, monkeypatch):
+    decaying = masks.Padded(mask=masks.Tokens(ratio=masks.RatioDecay(ratio=0.3), each=True))
+    classes = masks.Padded(mask=masks.ByClass(ratio=0.4, scores=tuple(map(float, range(17)))))
+
+    def made():
+        return [
+            [fields_of(batch) for batch in islice(opened(split, mask=mask, steps=9).repeat(), 5)]
+            for mask in (decaying, classes)
+        ]
+
+    at_once = made()
+    monkeypatch.setattr(rows.TextRowMaker, "make_batch", lambda *_: None)
+    assert made() == at_once
 
 
 def test_rows_of_removed_documents_are_those_that_are_made_one_by_one(tmp_path, monkeypatch):
