@@ -142,9 +142,10 @@ test-python:  ## PYTHON=python3.13: the wheel in an empty environment of another
 
 # The newest releases that pyproject.toml allows, or the lowest, as the index has them, without builds of this machine.
 # uv finds the lowest in seconds, pip not in an hour. On the lowest no tests of transformers, which wants newer tokenizers.
+# jsonpath-rw, which mlcroissant needs, has no wheel.
 NUMERICS := test_readme.py pipelines shards train/nn train/papers preprocess/encode
 LOWEST := archives audio coco languages meshes medical notes points tensorboard
-UV = runs/$*/bin/uv pip install -q --python runs/$*/bin/python --only-binary :all:
+UV = runs/$*/bin/uv pip install -q --python runs/$*/bin/python --only-binary :all: --no-binary jsonpath-rw
 test-newest: RESOLUTION := highest  ## [PYTHON=python3.13]: the numerics and what reads and writes data, with the newest releases that pyproject.toml allows
 test-newest: TOOLS := -r pyproject.toml --group dev --extra gpu --extra metaworld --extra walks
 test-oldest: RESOLUTION := lowest-direct  ## [PYTHON=python3.13]: the same with its lower bounds
