@@ -4,14 +4,19 @@ A function is captured once for each shape of its inputs. Its graph keeps addres
 of its own, results are copied out, and constants (`constants`, and what `functools.cache` keeps) are never freed.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from maskstream.pipelines.stream.tensors import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +53,11 @@ class Captured:
         self._graphs: dict[tuple[tuple[torch.Size, torch.dtype, torch.device], ...], _Graph] = {}
         self._lock, self._works = Lock(), True
 
-    @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._called(inputs)
+
+    def _called(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if not (self._works and is_on_card(inputs[0])):
             return self._function(*inputs)
         key = tuple((one.shape, one.dtype, one.device) for one in inputs)

@@ -53,36 +53,41 @@ class _Server(forkserver.ForkServer):
 
 
 class _Servers:
-    """The server of this process; another after something changed that processes inherit."""
+    """The servers of this process: one for each value of `ForkedProcess.also`, since what a server has imported takes
+    memory; others after something changed that processes inherit.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inherited: tuple[object, ...] = ()
-        self._server = _Server()
+        self._servers: dict[tuple[str, ...], _Server] = {}
         self._left: list[int] = []
 
-    def connect(self, files: list[int], modules: Sequence[str]) -> tuple[int, int]:
-        """A process forked from the server: the end of the pipe to read its id and exit code from, and that to write.
+    def connect(self, files: list[int], also: tuple[str, ...], modules: Sequence[str]) -> tuple[int, int]:
+        """A process forked from a server: the end of the pipe to read its id and exit code from, and that to write.
 
-        modules: what a new server imports, with the `KERNELS` that they name: modules that they import when they need
-        them.
+        also, modules: what a new server imports, with the `KERNELS` that they name: modules that they import when they
+        need them. A server is for one `also`.
         """
         with self._lock:
             if self._inherited != (now := _inherited()):
-                self._left = [pid for pid in (*self._left, self._server.pid) if pid and not _has_ended(pid)]
-                self._inherited, self._server = now, _Server()
+                pids = [*self._left, *(server.pid for server in self._servers.values())]
+                self._left = [pid for pid in pids if pid and not _has_ended(pid)]
+                self._inherited, self._servers = now, {}
+            if (server := self._servers.get(also)) is None:
+                server = self._servers[also] = _Server()
                 kernels = [name for module in modules for name in getattr(sys.modules[module], "KERNELS", ())]
-                self._server.set_forkserver_preload([f"{__package__}.server", *modules, *kernels])
-            server = self._server
+                server.set_forkserver_preload([f"{__package__}.server", *also, *modules, *kernels])
         return server.connect_to_new_process(files)
 
-    def forget(self) -> None:
+    def forget(self, also: tuple[str, ...] = ()) -> None:
         """Starts a new server next time; the one that did not answer is killed, with its processes."""
         with self._lock:
-            self._inherited = ()
-            if self._server.pid:
+            server = self._servers.pop(also, None)
+            if server is not None and server.pid:
+                self._left.append(server.pid)
                 with suppress(OSError):
-                    os.kill(self._server.pid, signal.SIGKILL)
+                    os.kill(server.pid, signal.SIGKILL)
 
 
 def _has_ended(pid: int) -> bool:
@@ -113,7 +118,9 @@ class _Popen(popen_forkserver.Popen):
     def __init__(self, process_obj: BaseProcess) -> None:
         # What the process needs is known when it is pickled, and then it asks for the server.
         ours = SimpleNamespace(
-            connect_to_new_process=lambda files: _SERVERS.connect(files, vars(process_obj)["modules"]),
+            connect_to_new_process=lambda files: _SERVERS.connect(
+                files, _also(process_obj), vars(process_obj)["modules"]
+            ),
             read_signed=_read_id,
         )
         changed = vars(popen_forkserver) | {"spawn": SPAWN_WITHOUT_MAIN, "forkserver": ours}
@@ -143,7 +150,12 @@ def _read_id(file: int) -> int:
 
 
 class ForkedProcess(Process):
-    """A process that is forked from a server, or spawned where that is not possible."""
+    """A process that is forked from a server, or spawned where that is not possible.
+
+    also: what the server has imported besides the modules that the arguments need.
+    """
+
+    also: tuple[str, ...] = ()
 
     def _streams(self) -> dict[int, Any]:
         if not isinstance(get_spawning_popen(), _Popen):
@@ -157,8 +169,12 @@ class ForkedProcess(Process):
                 return _Popen(process_obj)
             except (EOFError, OSError) as error:
                 log.warning("the server of worker processes is gone (%r); a new one is started", error)
-                _SERVERS.forget()
+                _SERVERS.forget(_also(process_obj))
         return Process._Popen(process_obj)
+
+
+def _also(process: BaseProcess) -> tuple[str, ...]:
+    return process.also if isinstance(process, ForkedProcess) else ()
 
 
 def _is_open(number: int) -> bool:

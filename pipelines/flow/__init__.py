@@ -12,15 +12,35 @@ A loader's `flow=` takes them by word or as configs, and a `SampleFlow` or `Batc
 choice.py). `codec_flow` and `dis_flow` are the functions behind the first two.
 """
 
-from .base import ClipFlow, grid_shape, stack_flow
-from .choice import FLOWS, FlowChoice
-from .codec import ask_for_vectors, codec_flow, motion_vectors, steps_between
-from .dis import dis_flow
-from .lk import Lk
-from .ofa import Ofa
-from .picture import flow_to_image, read_flo, read_kitti, write_flo, write_kitti
-from .raft import Raft
-from .source import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import ClipFlow, grid_shape, stack_flow
+    from .choice import FLOWS, FlowChoice
+    from .codec import ask_for_vectors, codec_flow, motion_vectors, steps_between
+    from .dis import dis_flow
+    from .lk import Lk
+    from .ofa import Ofa
+    from .picture import flow_to_image, read_flo, read_kitti, write_flo, write_kitti
+    from .raft import Raft
+    from .source import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
+else:
+    from maskstream.shards.lazy import lazy_names
+
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "base": "ClipFlow grid_shape stack_flow",
+            "choice": "FLOWS FlowChoice",
+            "codec": "ask_for_vectors codec_flow motion_vectors steps_between",
+            "dis": "dis_flow",
+            "lk": "Lk",
+            "ofa": "Ofa",
+            "picture": "flow_to_image read_flo read_kitti write_flo write_kitti",
+            "raft": "Raft",
+            "source": "BatchFlow Codec DecodedClip Dis FlowSource SampleFlow",
+        },
+    )
 
 __all__ = [
     "FLOWS",

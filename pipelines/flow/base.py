@@ -1,16 +1,20 @@
 """The types of flow of a clip and of a batch, and the flow grid."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskstream.pipelines.stream.batch import Movable
+from maskstream.pipelines.stream.tensors import tensor_of, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNIT = 8
 """The side in pixels of a unit of the source grid, which is the smallest block that H.264 decoders export."""
@@ -80,10 +84,10 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
         )
     known = [clip.confidence for clip in clips if clip.confidence is not None]
     return Flow(
-        vectors=torch.from_numpy(np.stack([clip.vectors for clip in clips])),
-        valid=torch.from_numpy(np.stack([clip.valid for clip in clips])),
-        cuts=torch.from_numpy(np.stack([_known_cuts(clip) for clip in clips])),
-        confidence=torch.from_numpy(np.stack(known)) if len(known) == len(clips) else None,
+        vectors=tensor_of(np.stack([clip.vectors for clip in clips])),
+        valid=tensor_of(np.stack([clip.valid for clip in clips])),
+        cuts=tensor_of(np.stack([_known_cuts(clip) for clip in clips])),
+        confidence=tensor_of(np.stack(known)) if len(known) == len(clips) else None,
     )
 
 

@@ -8,19 +8,23 @@ found, and what stays behind something that comes in. Codec flow has another sig
 at the pixels of other pairs: at a cut hardly any block has a vector.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate, pad, unfold
 
 from maskstream.pipelines.capture import Captured, constants
+from maskstream.pipelines.stream.tensors import torch
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
 
 from .base import pixel_places
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIDE = 64
 """About the side in pixels of the pictures that are compared; each pixel is one of the frame's."""
@@ -128,7 +132,7 @@ def _patches(pictures: Tensor, side: int, step: int) -> tuple[Tensor, Tensor]:
     """The blocks of pictures (N, 3, h, w), each colour without its mean and all divided by the norm: (N, 3 side side,
     L); and their deviations in levels, (N, L).
     """
-    all_ = torch.unflatten(unfold(pictures, side, stride=step), 1, (3, side * side))
+    all_ = torch.unflatten(torch.nn.functional.unfold(pictures, side, stride=step), 1, (3, side * side))
     centred = (all_ - all_.mean(2, keepdim=True)).flatten(1, 2)
     norm = centred.norm(dim=1, keepdim=True)
     return centred / norm.clamp(min=1e-6), norm[:, 0] / centred.shape[1] ** 0.5
@@ -136,7 +140,9 @@ def _patches(pictures: Tensor, side: int, step: int) -> tuple[Tensor, Tensor]:
 
 def pictures(clips: Tensor) -> Tensor:
     """Small pictures of clips (B, T, H, W, 3), which are compared: float32 (B, T, 3, h, w)."""
-    return torch.unflatten(avg_pool2d(thinned(clips).flatten(0, 1).movedim(3, 1), 2), 0, clips.shape[:2])
+    return torch.unflatten(
+        torch.nn.functional.avg_pool2d(thinned(clips).flatten(0, 1).movedim(3, 1), 2), 0, clips.shape[:2]
+    )
 
 
 def likeness(clips: Tensor, flow: Tensor) -> Tensor:
@@ -148,12 +154,14 @@ def likeness(clips: Tensor, flow: Tensor) -> Tensor:
     pairs = pictures(clips)
     rows, columns = pairs.shape[-2:]
     scale = constants(flow.device, columns / width, rows / height)
-    step = interpolate((flow * scale).flatten(0, 1).movedim(3, 1), (rows, columns), mode="bilinear")
+    step = torch.nn.functional.interpolate((flow * scale).flatten(0, 1).movedim(3, 1), (rows, columns), mode="bilinear")
     place, sides = pixel_places(rows, columns, flow.device) + step, constants(flow.device, columns, rows)[:, None, None]
     within = (place > -1) & (place < sides)
     inside = (within[:, :1] & within[:, 1:]).float()
     there = ((2 * place + 1) / sides - 1).movedim(1, -1)
-    before = grid_sample(pairs[:, :-1].flatten(0, 1), there, padding_mode="border", align_corners=False)
+    before = torch.nn.functional.grid_sample(
+        pairs[:, :-1].flatten(0, 1), there, padding_mode="border", align_corners=False
+    )
     now, weight = pairs[:, 1:].flatten(0, 1), inside / inside.mean((2, 3), keepdim=True).clamp(min=1e-6)
     before = before - (before * weight).mean((2, 3), keepdim=True)
     now = now - (now * weight).mean((2, 3), keepdim=True)
@@ -166,7 +174,9 @@ def histogram_distance(clips: Tensor) -> Tensor:
     """The share of the pixels that changed their bin, from frame to frame: float32 (B, T-1), mean of colours."""
     seen = thinned(clips).flatten(2, 3)
     bounds = constants(clips.device, *(256 * n / BINS for n in range(1, BINS)))
-    counts = pad(pad((seen[..., None] >= bounds).float().mean(2), (1, 0), value=1.0), (0, 1))
+    counts = torch.nn.functional.pad(
+        torch.nn.functional.pad((seen[..., None] >= bounds).float().mean(2), (1, 0), value=1.0), (0, 1)
+    )
     shares = counts[..., :-1] - counts[..., 1:]
     return (shares[:, 1:] - shares[:, :-1]).abs().sum(-1).mean(-1) / 2
 

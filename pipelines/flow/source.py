@@ -7,16 +7,16 @@ A source is a config, as a mask is, so your own is set, saved and compared like 
 cannot serve a profile, stride and align.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.config import Config
@@ -26,6 +26,10 @@ from .base import ClipFlow, grid_shape
 from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail
 from .cuts import clip_cuts, stored_cuts
 from .dis import Preset, check_search, dis_flow
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 KERNELS = ("maskstream.pipelines.flow.cells",)
 

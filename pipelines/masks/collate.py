@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
-from torch.utils.data import default_collate
 
 from maskstream.pipelines.stream.rng import Place
+from maskstream.pipelines.stream.tensors import torch
 
 from .core import Cues, Draw, Mask, TokenGrid, maps_of
 from .text.replace import TextMaps
 from .text.words import SPECIAL
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Gives = Literal["bool_masked_pos", "noise", "input_values"]
 UNLABELLED = -100
@@ -70,7 +70,7 @@ class Collate:
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The batch of some samples."""
         keys = [_key_of(sample, self.key) for sample in samples]
-        batch: dict[str, Any] = default_collate(
+        batch: dict[str, Any] = torch.utils.data.default_collate(
             [{name: value for name, value in sample.items() if name != self.key} for sample in samples]
         )
         mask = self.mask.of_keys(self.grid, keys, seed=self.seed, epoch=self.epoch)
@@ -88,8 +88,8 @@ class Collate:
     def _filled(self, values: object, places: Tensor) -> Tensor:
         """Spectrograms, float (B, time, freq), whose hidden patches, bool (B, t, f), are filled."""
         wanted = tuple(n * step for n, step in zip(self.grid.shape, self.grid.patch, strict=True))
-        if not isinstance(values, Tensor) or values.shape[1:] != wanted:
-            got = f"{tuple(values.shape)}" if isinstance(values, Tensor) else f"{values!r}"
+        if not isinstance(values, torch.Tensor) or values.shape[1:] != wanted:
+            got = f"{tuple(values.shape)}" if isinstance(values, torch.Tensor) else f"{values!r}"
             raise ValueError(
                 f"input_values of {self.grid} are floats of the shape (samples, {wanted[0]}, {wanted[1]}), got {got}"
             )
@@ -121,7 +121,9 @@ class TextCollate:
         longest = max(len(tokens) for tokens, _ in rows)
         lengths = torch.tensor([len(tokens) for tokens, _ in rows])
         tokens, labels = (
-            torch.stack([pad(row[column], (0, longest - len(row[column])), value=value) for row in rows])
+            torch.stack(
+                [torch.nn.functional.pad(row[column], (0, longest - len(row[column])), value=value) for row in rows]
+            )
             for column, value in enumerate((self.pad_id, UNLABELLED))
         )
         return {

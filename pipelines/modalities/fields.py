@@ -27,19 +27,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.pipelines.stream.tensors import tensor_of
 from maskstream.shards.config import Config, check_types
 from maskstream.shards.errors import SampleError, ShardError, StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.stores.base import Range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 JSON, TEXT = "json", "text"
 LABELS = "labels"
@@ -347,12 +349,12 @@ def _collated(name: str, values: Sequence[Value], classes: int) -> dict[str, Ten
     if kind == "text":
         return {name: [str(value) for value in values]}
     if kind == "a number":
-        return {name: torch.tensor(values, dtype=torch.float64 if _has_fraction(values) else torch.int64)}
+        return {name: tensor_of(np.array(values, dtype=np.float64 if _has_fraction(values) else np.int64))}
     if kind == "a list of classes":
-        hot = torch.zeros(len(values), classes)
+        hot = np.zeros((len(values), classes), np.float32)
         for row, value in enumerate(cast(Sequence[frozenset[int]], values)):
             hot[row, sorted(value)] = 1
-        return {name: hot}
+        return {name: tensor_of(hot)}
     return _padded(name, cast(Sequence[Array], values))
 
 
@@ -375,9 +377,9 @@ def _padded(name: str, arrays: Sequence[Array]) -> dict[str, Tensor | list[str]]
         shapes = " and ".join(sorted({str(one.shape) for one in full}))
         raise ShardError(f"field {name!r} has arrays of the shapes {shapes}; only their first axis may differ")
     if full[0].ndim == 0:
-        return {name: torch.from_numpy(np.stack(arrays))}
+        return {name: tensor_of(np.stack(arrays))}
     length = [len(one) if one.size else 0 for one in arrays]
     padded = np.zeros((len(arrays), max(length), *full[0].shape[1:]), dtype=np.result_type(*arrays))
     for row, one in enumerate(arrays):
         padded[row, : length[row]] = one[: length[row]]
-    return {name: torch.from_numpy(padded), f"{name}.length": torch.tensor(length)}
+    return {name: tensor_of(padded), f"{name}.length": tensor_of(np.array(length, np.int64))}

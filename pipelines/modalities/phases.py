@@ -120,6 +120,11 @@ class PhasedSampler(Generic[RequestT, DraftT, HostT]):
         return True
 
     @property
+    def needs_torch(self) -> bool:
+        """Whether a phase is made with torch."""
+        return any(sampler.needs_torch for sampler in self.samplers)
+
+    @property
     def together(self) -> int:
         """As many rows as the phase with the fewest."""
         return min(sampler.together for sampler in self.samplers)

@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import maps_of, mask_purpose, needed_cues
@@ -31,14 +29,19 @@ from maskstream.pipelines.stream.rng import Place, sample_rng, sample_rngs
 from maskstream.pipelines.stream.sampler import BatchPlan, BatchSource, BatchT, HostT, Visible, Wanted
 from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.pipelines.stream.tensors import tensor_of
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Store, Together
 from maskstream.shards.stores.local import LocalStore
 
 from .fields import FieldReader, Value
-from .split import Split
 from .targets import TARGETS, TargetReader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .split import Split
 
 NO_CUES = Cues()
 
@@ -148,7 +151,7 @@ class Many(NamedTuple):
     plan: BatchPlan | None = None
 
 
-Arrays = dict[int, tuple[Tensor, npt.NDArray[Any]]]
+Arrays = dict[int, tuple["Tensor", npt.NDArray[Any]]]
 """The tensors of a batch and their arrays, which share memory, by the tensor's `id`."""
 
 
@@ -167,7 +170,7 @@ class Memory(Generic[PlanT]):
     def __call__(self, dtype: npt.DTypeLike, *shape: int) -> Tensor:
         """A new tensor (rows, *shape) of any content."""
         array = empty((self.rows, *shape), dtype)
-        tensor = torch.from_numpy(array)
+        tensor = tensor_of(array)
         self.arrays[id(tensor)] = tensor, array
         return tensor
 
@@ -278,6 +281,11 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
     def together(self) -> int:
         """How many samples one thread fills at once; by default one, as where a sample takes long."""
         return 1
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether worker processes make the rows with torch; by default they do (see `Sampler`)."""
+        return True
 
     @property
     @abstractmethod
@@ -426,6 +434,11 @@ class RowSampler(Generic[PlanT, HostT]):
     def needs_progress(self) -> bool:
         """Whether a mask depends on the progress of the run."""
         return any(one.mask is not None and one.mask.needs_progress for one in self.rows.masks)
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether the rows are made with torch."""
+        return self.rows.needs_torch
 
     @property
     def together(self) -> int:

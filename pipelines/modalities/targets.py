@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,8 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import KEY_PATTERN
 from maskstream.shards.stores.base import Range
 
-from .split import Split
+if TYPE_CHECKING:
+    from .split import Split
 
 TARGETS = "targets"
 """The modality of such a split, the field of its settings that says what it is of, and the field of a batch."""

@@ -1,13 +1,16 @@
 """The base class of all batches: moving to a device, pinning, weighting, concatenating."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from .stats import Stats
+from .tensors import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Movable:
@@ -55,7 +58,7 @@ class Movable:
 
 def _concatenated(name: str, values: Sequence[Any]) -> Any:
     """The value of one field in the whole batch, from its values in the parts."""
-    if all(isinstance(value, Tensor) for value in values):
+    if all(isinstance(value, torch.Tensor) for value in values):
         return torch.cat(list(values))
     if all(isinstance(value, list) for value in values):
         return [one for value in values for one in value]
@@ -69,7 +72,7 @@ def _concatenated(name: str, values: Sequence[Any]) -> Any:
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
+    if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, Movable):
         return value._map(function)

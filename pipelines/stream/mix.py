@@ -425,6 +425,11 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         return self.changes or any(sampler.needs_progress for sampler in self.samplers)
 
     @property
+    def needs_torch(self) -> bool:
+        """Whether a part is made with torch."""
+        return any(sampler.needs_torch for sampler in self.samplers)
+
+    @property
     def together(self) -> int:
         """As many rows as the part with the most."""
         return max(sampler.together for sampler in self.samplers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,6 @@ from itertools import islice
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
-import torch
 
 from maskstream.shards.errors import RemovedError, SampleError
 from maskstream.shards.stores.base import UNHEEDED, Together
@@ -24,6 +24,7 @@ from .rng import Place, run_progress, sample_rng
 from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted, WholeSampler
 from .samples import BatchOrder
 from .stats import Stats
+from .tensors import tensor_of, torch
 from .topology import compute_alone
 
 log = logging.getLogger(__name__)
@@ -229,11 +230,11 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         stats, tried, batch = self._joined(begun)
         assert batch is not None
         if not plan.weight.all():
-            batch = batch.weighted(torch.from_numpy(plan.weight))
+            batch = batch.weighted(tensor_of(plan.weight))
         if self.starts is not None:  # a sample is replaced by one of its own part
             shown = plan.indexes if plan.packed is None else np.concatenate([row.indexes for row in plan.packed])
             parts = np.searchsorted(self.starts, shown, side="right") - 1
-            batch = replace(batch, source=torch.from_numpy(parts.repeat(len(batch) // max(len(shown), 1))))
+            batch = replace(batch, source=tensor_of(parts.repeat(len(batch) // max(len(shown), 1))))
         return Made(batch=batch, stats=stats, tried=tuple(tried))
 
     def remade(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
@@ -336,7 +337,8 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted]
 
 def _no_inference() -> AbstractContextManager[object]:
     """Leaves inference mode, which takes as long as a small row also where the caller is in none."""
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    is_in_it = "torch" in sys.modules and torch.is_inference_mode_enabled()
+    return torch.inference_mode(False) if is_in_it else nullcontext()
 
 
 class InCaller(Executor):

@@ -10,13 +10,14 @@ A request's ranges belong to the sampler's own dataset: the shards of two datase
 that reads a second one keeps its ranges apart.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from maskstream.shards.config import check_type
 from maskstream.shards.errors import SampleError
@@ -27,6 +28,9 @@ from .order import Int64Array, PackedRow
 from .rng import START, Place
 from .samples import Samples
 from .stats import Stats
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Wanted(NamedTuple):
@@ -105,8 +109,9 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     sample alone; the row of one that is unusable is requested, masked and filled with another sample, whose request
     `allocate` did not see.
 
-    seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run. together: how
-    many rows one thread fills at once, 1 where a row takes long.
+    seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run. needs_torch:
+    whether a worker process makes them with torch, which it then shares with the others; else its batches are of arrays
+    until they are received (tensors.py). together: how many rows one thread fills at once, 1 where a row takes long.
     """
 
     @property
@@ -114,6 +119,9 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
     @property
     def needs_progress(self) -> bool: ...
+
+    @property
+    def needs_torch(self) -> bool: ...
 
     @property
     def together(self) -> int: ...

@@ -14,6 +14,8 @@ object lies in a file if it is large, and so does each array of `LARGE` bytes or
 seen come along as descriptors.
 """
 
+from __future__ import annotations
+
 import errno
 import io
 import mmap
@@ -21,6 +23,7 @@ import os
 import pickle
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -29,13 +32,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .kept import LARGE, AnyArray, Covers, KeptMemory, Slot
+from .tensors import HostArray, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _HEADER = struct.Struct("!5I")
 """The bytes of the pickled object, or 0 if the first part holds it; how many parts there are, new files, files that are
@@ -295,21 +300,46 @@ def _drained(numbers: deque[int]) -> Iterator[int]:
 
 
 def _address(memory: memoryview | AnyArray) -> int:
-    address: int = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
+    return _address_of(np.frombuffer(memory, np.uint8))
+
+
+def _address_of(array: AnyArray) -> int:
+    address: int = array.__array_interface__["data"][0]
     return address
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors as buffers, views and all: tensors that share memory share it at the receiver."""
+    """Pickles tensors as buffers, views and all: tensors that share memory share it at the receiver. A `HostArray`
+    becomes a tensor there.
+    """
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is Tensor and obj.device.type == "cpu" and obj.layout is torch.strided and not _is_lazy(obj):
+        if type(obj) is HostArray:
+            return _reduced(obj)
+        if "torch" not in sys.modules:
+            return NotImplemented
+        if type(obj) is torch.Tensor and obj.device.type == "cpu" and obj.layout is torch.strided and not _is_lazy(obj):
             place = obj.storage_offset(), tuple(obj.size()), obj.stride()
             return _tensor, (obj.untyped_storage(), obj.dtype, *place)
         if type(obj) is torch.UntypedStorage:
             view: Buffer = torch.empty(0, dtype=torch.uint8).set_(obj).numpy().data
             return _storage, (pickle.PickleBuffer(view) if len(view) else b"",)
         return NotImplemented
+
+
+def _reduced(array: HostArray) -> tuple[Any, ...]:
+    """How an array is pickled: the whole memory that it lies in, and its place there."""
+    own = whole = array.numpy()
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    whole = whole.view(np.ndarray) if isinstance(whole, HostArray) else whole
+    if not whole.flags.c_contiguous:
+        own = whole = np.ascontiguousarray(own)
+    return _tensor_at, (whole, own.dtype.str, _address_of(own) - _address_of(whole), own.shape, own.strides)
+
+
+def _tensor_at(whole: AnyArray, dtype: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(np.ndarray(shape, dtype, whole, offset, strides))
 
 
 def _is_lazy(tensor: Tensor) -> bool:

@@ -1,11 +1,16 @@
 """Rank, world size, device and thread count of a loader."""
 
-import os
-import threading
+from __future__ import annotations
 
-import torch
-import torch.distributed
-from torch.distributed.device_mesh import DeviceMesh
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from .tensors import torch
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def resolved_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | None = None) -> tuple[int, int]:
@@ -84,7 +89,7 @@ def compute_alone() -> None:
     torch keeps a thread count per thread, and a default for new threads. `set_num_threads` changes both, so another
     thread restores the default. Without this, n loading threads would start n pools of one thread per core.
     """
-    before = torch.get_num_threads()
+    before = torch.get_num_threads() if "torch" in sys.modules else 1
     if before > 1:
         torch.set_num_threads(1)
         other = threading.Thread(target=torch.set_num_threads, args=(before,), name="maskstream-threads")

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Generic, ParamSpec, TypeVar
 
-import torch
-
 from maskstream.shards.errors import MaskstreamError, SampleError, WorkerDiedError
 from maskstream.shards.spawn import picklable
 
@@ -23,6 +21,7 @@ from .kept import keep_in
 from .produce import Announced, BatchMaker, Begun, InCaller, Made
 from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted
 from .shared_memory import Channel
+from .tensors import keep_arrays, torch
 
 OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
 """The signals that workers ignore: schedulers and terminals send them to every process of a job, but the parent may
@@ -133,7 +132,11 @@ def _settle() -> None:
     import cv2
 
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        torch.set_num_threads(1)
+    else:
+        keep_arrays()
+        os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should something need it after all
     for number in OF_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
     with suppress(ImportError, ValueError, OSError):  # the limit also holds for files that are sent and not received

@@ -228,7 +228,7 @@ class _Worker(Generic[HostT]):
     wanted any more. answers: those that were not handed out yet.
     """
 
-    def __init__(self, what: tuple[object, int], prefetch: int, timeout_s: float) -> None:
+    def __init__(self, what: tuple[BatchMaker[Any, Any, HostT], int], prefetch: int, timeout_s: float) -> None:
         self._what, self._prefetch, self._timeout_s = what, prefetch, timeout_s
         self.process: Process | None = None
         self._unsent: deque[Assignment] = deque()
@@ -288,6 +288,7 @@ class _Worker(Generic[HostT]):
             words = SPAWN.RawArray("q", 3)
             self._progress = WorkerProgress(words)
             process = ForkedProcess(target=serve, args=(*self._what, theirs, words), daemon=True)
+            process.also = ("torch",) if self._what[0].sampler.needs_torch else ()
             resource_tracker.ensure_running()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
             try:

@@ -21,6 +21,7 @@ def tell(pipe):
         "cores": os.sched_getaffinity(0),
         "collects": (gc.isenabled(), gc.get_freeze_count() > 10_000),
         "pytest": "_pytest.runner" in sys.modules,
+        "tabnanny": "tabnanny" in sys.modules,
     }
     print(f"written by {os.getpid()}", file=sys.stderr, flush=True)
     pipe.send(said)

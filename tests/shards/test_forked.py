@@ -37,10 +37,11 @@ def ends():
     forked._SERVERS.forget()
 
 
-def started(ends, target):
+def started(ends, target, also=()):
     """A process, and the first thing that it sends."""
     ours, theirs = SPAWN.Pipe()
     process = forked.ForkedProcess(target=target, args=(theirs,), daemon=True)
+    process.also = also
     process.start()
     ends.callback(process.kill)
     assert ours.poll(60)
@@ -77,6 +78,14 @@ def test_forks_see_what_has_changed_since_the_server_started(ends, monkeypatch, 
     _, third = started(ends, tell)
     assert third["ppid"] != first["ppid"]
     assert (first["env"], third["env"]) == (None, "now")
+
+
+def test_what_some_processes_need_is_imported_by_a_server_of_theirs(ends, monkeypatch):
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "")
+    ends.callback(forked._SERVERS.forget, ("tabnanny",))
+    said = [started(ends, tell, also)[1] for also in ((), ("tabnanny",), (), ("tabnanny",))]
+    assert [one["tabnanny"] for one in said] == [False, True, False, True]
+    assert said[0]["ppid"] == said[2]["ppid"] != said[1]["ppid"] == said[3]["ppid"]
 
 
 def test_a_server_that_is_killed_ends_its_processes_and_the_next_has_another(ends):

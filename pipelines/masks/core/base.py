@@ -6,21 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
 from maskstream.pipelines.stream.batch import Movable
 from maskstream.pipelines.stream.rng import Place
+from maskstream.pipelines.stream.tensors import tensor_of, torch
 from maskstream.shards.config import Config
 from maskstream.shards.named import nearest
 
 from .draw import Cues, Draw, TextDraws, TokenGrid, WatchedCues
 from .ratio import Law
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,9 +112,9 @@ class MaskBatch(Movable):
         visible, target = (max(getattr(p, name).shape[1] for p in parts) for name in ("visible", "target"))
         return replace(
             self,
-            visible=pad(self.visible, (0, visible - self.visible.shape[1])),
-            target=pad(self.target, (0, target - self.target.shape[1])),
-            weight=pad(self.weight, (0, target - self.weight.shape[1])),
+            visible=torch.nn.functional.pad(self.visible, (0, visible - self.visible.shape[1])),
+            target=torch.nn.functional.pad(self.target, (0, target - self.target.shape[1])),
+            weight=torch.nn.functional.pad(self.weight, (0, target - self.weight.shape[1])),
         )
 
 
@@ -329,13 +330,13 @@ def mask_batch(
         weight[i, count:] = 0
     return MaskBatch(
         grid=grid,
-        masked=torch.from_numpy(masked),
-        visible=torch.from_numpy(visible),
-        target=torch.from_numpy(targets),
-        weight=torch.from_numpy(weight),
-        n_visible=None if n_visible is None else torch.from_numpy(n_visible),
-        n_target=None if n_target is None else torch.from_numpy(n_target),
-        mask_token=None if mask_token is None else torch.from_numpy(mask_token),
+        masked=tensor_of(masked),
+        visible=tensor_of(visible),
+        target=tensor_of(targets),
+        weight=tensor_of(weight),
+        n_visible=None if n_visible is None else tensor_of(n_visible),
+        n_target=None if n_target is None else tensor_of(n_target),
+        mask_token=None if mask_token is None else tensor_of(mask_token),
     )
 
 

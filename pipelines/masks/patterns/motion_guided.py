@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from maskstream.pipelines.capture import Captured
 from maskstream.pipelines.masks.core import CLIP, DeviceMask, Draw, MaskBatch, Scheme, TokenGrid, placed, sized
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
 
 from .torch_maps import Draws, DrawTensors, Floats, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps, send_draws
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from maskstream.pipelines.capture import Captured
 
 KERNELS = ("maskstream.pipelines.masks.patterns.maps",)
 
@@ -174,6 +177,8 @@ class CarrySettings(TypedDict):
 @cache
 def captured_ranking(mask: MotionGuided, grid: TokenGrid) -> Captured:
     """The function that ranks the tokens of flow and the tensors of its draws."""
+    from maskstream.pipelines.capture import Captured
+
     return Captured(lambda flow, *draws: mask.ranked_on_device(grid, flow, DrawTensors(*draws)))
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskstream.pipelines.masks.core import PICTURE, Draw, Maps, Mask, MaskBatch, Scheme, Scope, TokenGrid, check_scope
+from maskstream.pipelines.stream.tensors import tensor_of
 
 from .padded import Padded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Interval = tuple[float, float]
 
@@ -60,7 +62,7 @@ class BlockMaps(Maps):
             weight=batch.weight,
             n_visible=batch.n_visible,
             n_target=batch.n_target,
-            blocks=torch.from_numpy(np.array([m.blocks for m in maps])),
+            blocks=tensor_of(np.array([m.blocks for m in maps])),
         )
 
 

@@ -7,17 +7,21 @@ before is computed for all frames at once, on a CPU for so many as its caches ho
 frame, whatever the number of clips; on CUDA all of them are one graph (pipelines/capture.py).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskstream.pipelines.capture import constants
+from maskstream.pipelines.stream.tensors import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
 Draws = TypeVar("Draws", contravariant=True)

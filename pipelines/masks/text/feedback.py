@@ -12,18 +12,23 @@ prefetch. Each rank has its own channel. To have one set of scores, reduce the l
 the same scores on each.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.context import assert_spawning
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import xxhash
-from torch import Tensor
+
+from maskstream.pipelines.stream.tensors import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TRIES = 1000
 
@@ -69,7 +74,7 @@ class Feedback:
         """
         if os.getpid() != self._owner:
             raise RuntimeError("only the process that made the channel publishes, such as the trainer's")
-        checked = self._checked(scores.detach().cpu().numpy() if isinstance(scores, Tensor) else scores)
+        checked = self._checked(scores.detach().cpu().numpy() if isinstance(scores, torch.Tensor) else scores)
         with self._lock:
             version = self.read().version + 1
             self._write(version, checked)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskstream.pipelines.masks.core import TEXT, Draw, Maps, Mask, MaskBatch, Ratio, Scheme, TokenGrid, as_law, sized
 from maskstream.pipelines.masks.patterns.padded import Padded
+from maskstream.pipelines.stream.tensors import tensor_of
 
 from .words import PADDING, TextWords, WholeWords
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +80,7 @@ def _stacked(
         return None
     if len(given) < len(values):
         raise ValueError(f"all texts of a batch have {name} or none has, got {len(given)} of {len(values)}")
-    return torch.from_numpy(np.array(given))
+    return tensor_of(np.array(given))
 
 
 OF_THE_SPLIT = -1

@@ -111,6 +111,11 @@ class PackedSampler:
         return isinstance(self.samples, RowMix) and self.samples.points_of_change is not None
 
     @property
+    def needs_torch(self) -> bool:
+        """Rows are put together by torch."""
+        return True
+
+    @property
     def together(self) -> int:
         """One row at a time: it has many samples."""
         return 1

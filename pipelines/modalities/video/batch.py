@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from threading import Lock
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import HALF_CHROMA, CropPlanes, UInt8Array, colour_numbers, plane_memory
@@ -22,6 +19,10 @@ from maskstream.pipelines.masks.core import Maps
 from maskstream.pipelines.stream.batch import Batch, Movable
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.pipelines.stream.tensors import tensor_of, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +62,8 @@ class PlaneBatch(Movable):
         """Memory for clips of these crops, into which each clip is written, so that joining copies nothing."""
         height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
         luma, chroma = plane_memory((rows, frames), height, width, empty)
-        colours = torch.empty(rows, 6, dtype=torch.int32)
-        return cls(luma=torch.from_numpy(luma), chroma=torch.from_numpy(chroma), clips=(), colours=colours)
+        colours = tensor_of(np.empty((rows, 6), np.int32))
+        return cls(luma=tensor_of(luma), chroma=tensor_of(chroma), clips=(), colours=colours)
 
     def room(self, row: int, crop: Crop) -> tuple[UInt8Array, UInt8Array]:
         """Where the luma (T, h, w) and the chroma (T, 2, ceil(h / 2), ceil(w / 2)) of a clip are written.
@@ -92,10 +93,10 @@ def _described(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[CropPlanes]
     """The batch of planes that hold these clips."""
     colours = np.stack([colour_numbers(clip.standard, clip.full_range) for clip in clips])
     return PlaneBatch(
-        luma=torch.from_numpy(luma),
-        chroma=torch.from_numpy(chroma),
+        luma=tensor_of(luma),
+        chroma=tensor_of(chroma),
         clips=tuple(map(PlaneClip.of, clips)),
-        colours=torch.from_numpy(colours.astype(np.int32)),
+        colours=tensor_of(colours.astype(np.int32)),
     )
 
 
@@ -167,9 +168,10 @@ class TokenBatch(Movable):
         self,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """The tokens as floats of the same shape, scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        dtype = dtype or torch.float32
         m, s = (torch.tensor(of, dtype=dtype, device=self.pixels.device) for of in (mean, std))
         clips, count, values = self.pixels.shape
         return self.pixels.view(clips, count, values // 3, 3).to(dtype).div_(255.0).sub_(m).div_(s).flatten(2)
@@ -182,13 +184,19 @@ class TokenBatch(Movable):
             return super(TokenBatch, cls).concatenated(parts)
         counts = [part.real.sum(dim=1) for part in parts]
         return cls(
-            pixels=torch.cat([pad(part.pixels, (0, 0, 0, most - part.pixels.shape[1])) for part in parts]),
-            index=torch.cat([pad(part.index, (0, most - part.index.shape[1])) for part in parts]),
+            pixels=torch.cat(
+                [torch.nn.functional.pad(part.pixels, (0, 0, 0, most - part.pixels.shape[1])) for part in parts]
+            ),
+            index=torch.cat([torch.nn.functional.pad(part.index, (0, most - part.index.shape[1])) for part in parts]),
             n_real=torch.cat(counts),
             targets=all(part.targets for part in parts),
         )
 
 
+Output = Literal["rgb", "yuv", "tokens", "tokens+targets"]
+"""What a sampler makes: RGB clips, the planes of which a finish makes them, or only tokens of them."""
+OutputChoice = Literal["auto", "rgb", "yuv", "tokens", "tokens+targets"]
+"""The same, or what suits the device."""
 TOKEN_OUTPUTS = ("tokens", "tokens+targets")
 """Of `Output`, those that make only tokens: the visible ones, or also those that are reconstructed."""
 
@@ -241,9 +249,9 @@ class TokenRoom:
             if moved:
                 whole[row, :count], whole[row, count:] = one.pixels, 0
         return TokenBatch(
-            pixels=torch.from_numpy(whole.reshape(len(tokens), most, prod(self._shape))),
-            index=torch.from_numpy(index),
-            n_real=torch.tensor(counts) if min(counts) < most else None,
+            pixels=tensor_of(whole.reshape(len(tokens), most, prod(self._shape))),
+            index=tensor_of(index),
+            n_real=tensor_of(np.array(counts, np.int64)) if min(counts) < most else None,
             targets=output == TOKEN_OUTPUTS[1],
         )
 
@@ -311,7 +319,7 @@ class VideoBatch(Batch):
         self,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """The clips as float (B, T, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
-        return normalised(self.video, mean, std, dtype)
+        return normalised(self.video, mean, std, dtype or torch.float32)

@@ -4,18 +4,18 @@ The clock is the time since the start of each video. The first camera draws the 
 videos have; of every other camera come the frames that are nearest in time, by its own rate.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
-from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Finish
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
@@ -25,6 +25,11 @@ from .batch import VideoBatch
 from .clip import Bools, Int64s
 from .clip_plan import ClipPlan
 from .rows import ClipRowMaker
+
+if TYPE_CHECKING:
+    import torch
+
+    from maskstream.pipelines.modalities.split import Split
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +110,11 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     first: ClipRowMaker
     others: tuple[ClipRowMaker, ...]
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether the clips of a camera are made with torch."""
+        return any(one.needs_torch for one in (self.first, *self.others))
 
     @property
     def masks(self) -> tuple[Masked, ...]:

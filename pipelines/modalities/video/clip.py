@@ -1,19 +1,23 @@
 """The config of a clip: its frames, their stride and their size; and the samples whose video is too short for it."""
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.modalities.split import Split
 from maskstream.shards.config import Config, check_types
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 from maskstream.shards.named import nearest
+
+if TYPE_CHECKING:
+    from maskstream.pipelines.modalities.split import Split
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,9 @@ from maskstream.shards.stores.base import Range, Store
 from .batch import TokenRoom, ViewTokens
 from .clip import Int64s
 
+FLOW_CUES = frozenset({"flow", "cuts"})
+"""What masks may follow of flow."""
+
 
 class ForTokens(NamedTuple):
     """The decoded frames, the clips uint8 (views, T, size, size, 3) where something needed them whole, the room of the

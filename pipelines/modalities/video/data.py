@@ -28,18 +28,18 @@ from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
-from .batch import TOKEN_OUTPUTS, VideoBatch
+from .batch import TOKEN_OUTPUTS, Output, OutputChoice, VideoBatch
 from .cameras import CamerasRowMaker, EachCamera, frames_of_all, have_one_rate, lacking, rates, with_all_cameras
 from .clip import CHANGING, VideoClip, aligned, check_length, check_one_clock, short_videos, without_short
-from .clip_plan import ClipPlan
+from .clip_plan import FLOW_CUES, ClipPlan
 from .decoders import agree, choose_decoder, dali_threads
 from .energy import check_energy
-from .flow import CUES, FLOW_CUES, FlowFinish, flow_source
+from .flow import CUES, FlowFinish, flow_source
 from .hardware import BatchDecoder, HardwareFinish
 from .packing import EncodedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipRowMaker
 from .torchcodec import TorchcodecDecoder
-from .yuv import Output, OutputChoice, PlanesFinish
+from .yuv import PlanesFinish
 
 log = logging.getLogger(__name__)
 

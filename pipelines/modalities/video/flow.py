@@ -20,8 +20,8 @@ from maskstream.pipelines.masks.core import DeviceMask, MaskBatch, maps_of, read
 
 from .batch import VideoBatch
 from .clip import VideoClip, start_multiple
+from .clip_plan import FLOW_CUES
 
-FLOW_CUES = frozenset({"flow", "cuts"})
 CUES = frozenset({"frames", "energy"}) | FLOW_CUES
 """What masks of clips may follow."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from maskstream.pipelines.decode.cpu import (
     to_rgb,
     to_tokens,
 )
-from maskstream.pipelines.flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow
+from maskstream.pipelines.flow import BatchFlow, ClipFlow, Codec, DecodedClip, FlowSource, SampleFlow
 from maskstream.pipelines.flow.base import with_cuts
 from maskstream.pipelines.masks import Cues, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
@@ -39,21 +39,31 @@ from maskstream.pipelines.modalities.rows import (
     SampleRows,
     rngs_of,
 )
-from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.config import Config
 from maskstream.shards.media.gop_notes import GopNotes
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.stores.base import Range
 
-from .batch import TOKEN_OUTPUTS, PlaneBatch, TokenRoom, VideoBatch, ViewTokens, chosen_tokens
+from .batch import TOKEN_OUTPUTS, Output, PlaneBatch, TokenRoom, VideoBatch, ViewTokens, chosen_tokens
 from .clip import Int64s, VideoClip
-from .clip_plan import ClipBytes, ClipPlan, ForTokens, clip_ranges, indexed_video, join_flow, read_clip
+from .clip_plan import FLOW_CUES, ClipBytes, ClipPlan, ForTokens, clip_ranges, indexed_video, join_flow, read_clip
 from .energy import stored_energy
-from .flow import FLOW_CUES
-from .yuv import Output
+
+if TYPE_CHECKING:
+    from maskstream.pipelines.modalities.split import Split
 
 KERNELS = ("maskstream.pipelines.decode.packets", "maskstream.pipelines.decode.pixels")
+
+
+def is_of_package(value: object) -> bool:
+    """Whether a config, or each of some, and all in it are of this package."""
+    if isinstance(value, tuple):
+        return all(map(is_of_package, value))
+    if not isinstance(value, Config):
+        return True
+    return ":" not in value.kind() and all(is_of_package(getattr(value, f.name)) for f in fields(value))
 
 
 class Coded(NamedTuple):
@@ -102,6 +112,12 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def sees_energy(self) -> bool:
         """Whether masks follow the stored energy."""
         return "energy" in self.needs
+
+    @property
+    def needs_torch(self) -> bool:
+        """Cuts of scenes are looked for by torch, but `Codec` reads them; and what others wrote may import it."""
+        looks = isinstance(self.flow, SampleFlow) and not isinstance(self.flow, Codec)
+        return looks or not is_of_package((self.augment, self.colour, self.mask, self.flow))
 
     @property
     def masks(self) -> tuple[Masked, ...]:

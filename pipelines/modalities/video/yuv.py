@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,11 +18,6 @@ from .batch import PlaneBatch, VideoBatch
 
 if TYPE_CHECKING:
     from maskstream.pipelines.decode.pixels import Taps
-
-Output = Literal["rgb", "yuv", "tokens", "tokens+targets"]
-"""What a sampler makes: RGB clips, the planes of which a finish makes them, or only tokens of them."""
-OutputChoice = Literal["auto", "rgb", "yuv", "tokens", "tokens+targets"]
-"""The same, or what suits the device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,6 +48,7 @@ class Texts:
     pattern: Mask
     seed: int = 0
     needs_progress: bool = False
+    needs_torch: bool = True
     together: int = 1
 
     def requests(self, wanted: Sequence[Wanted]) -> list[TextRequest]:

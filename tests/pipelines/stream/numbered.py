@@ -46,6 +46,7 @@ class Numbers:
     once: Path | None = None
     seed: int = 0
     needs_progress: bool = False
+    needs_torch: bool = True
     together: int = 1
 
     def requests(self, wanted: Sequence[Wanted]) -> list[NumberRequest]:

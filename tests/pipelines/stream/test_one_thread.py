@@ -43,7 +43,7 @@ def test_only_the_thread_itself_computes_alone(two_threads):
 class Threads:
     """A sampler whose labels are the number of torch's threads where rows are filled."""
 
-    seed, needs_progress, together = 0, False, 1
+    seed, needs_progress, needs_torch, together = 0, False, True, 1
 
     def requests(self, wanted):
         return wanted

@@ -13,6 +13,7 @@ import torch
 
 from maskstream.pipelines.stream import kept, shared_memory
 from maskstream.pipelines.stream.shared_memory import Channel
+from maskstream.pipelines.stream.tensors import HostArray
 
 from .test_kept import HOLDERS
 
@@ -61,6 +62,33 @@ def test_tensors_arrive_with_their_values_and_strides(ends, tensor):
     got = sent(ends, tensor)
     assert (got.dtype, got.stride()) == (tensor.dtype, tensor.stride())
     assert torch.equal(got, tensor)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(3),
+        np.arange(200_000).reshape(1000, 200).T,
+        np.linspace(0, 1, 30_000, dtype=np.float32).reshape(100, 300)[::3, 5:],
+        np.asfortranarray(np.arange(12).reshape(3, 4))[1:],
+        np.zeros(70_000, np.bool_),
+        np.array(2.5),
+        np.empty((2, 0, 3), np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype} {array.shape}",
+)
+def test_arrays_of_a_process_without_torch_arrive_as_the_tensors_that_they_stand_for(ends, array):
+    got = sent(ends, array.view(HostArray))
+    assert (type(got), got.dtype, got.shape) == (torch.Tensor, torch.from_numpy(array).dtype, array.shape)
+    assert torch.equal(got, torch.from_numpy(array))
+
+
+def test_what_is_computed_of_such_an_array_arrives_as_a_tensor_and_shares_memory_with_its_views(ends):
+    whole = (np.arange(100_000) * 2).view(HostArray)
+    one, other, doubled, twice = sent(ends, [whole, whole[5:], whole * 2, whole[:3].repeat_interleave(2)])
+    one[5] = -1
+    assert (other[0], doubled[5], twice.tolist()) == (-1, 20, [0, 0, 2, 2, 4, 4])
+    assert whole.numpy()[5] == 10
 
 
 @pytest.mark.parametrize("size", [10, 100_000])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, is_dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,12 +18,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from maskstream.pipelines import VideoClip, masks, mix, video_loader
+from maskstream.pipelines import Field, Loader, VideoClip, masks, mix, video_loader
 from maskstream.pipelines.stream.produce import BatchMaker
 from maskstream.shards.errors import SampleError
 
 from ..sources import source_of
 from .test_replaced_workers import left_in_memory
+
+
+class OwnMask(masks.Random):
+    """A mask that this package does not know, which may use torch."""
+
 
 SETTINGS = {
     "clip": VideoClip(frames=2, stride=4, size=32),
@@ -117,6 +123,68 @@ def test_there_are_no_named_semaphores_that_a_killed_group_would_leave(running):
     lines = [line for pid in (process.pid, *workers) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
     assert any("/memfd:maskstream" in line for line in lines)
     assert [line for line in lines if "/dev/shm" in line and not line.endswith("(deleted)")] == []
+
+
+def tensors_of(batch, name="batch"):
+    """The tensors in a batch by their paths, and what else is in it."""
+    if is_dataclass(batch):
+        batch = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    if isinstance(batch, dict):
+        return {path: one for key, own in batch.items() for path, one in tensors_of(own, f"{name}.{key}").items()}
+    return {name: batch}
+
+
+def assert_same(batch, expected):
+    got, wanted = tensors_of(batch), tensors_of(expected)
+    assert got.keys() == wanted.keys()
+    for name, one in wanted.items():
+        assert type(got[name]) is type(one), name
+        if isinstance(one, torch.Tensor):
+            assert (got[name].dtype, got[name].stride()) == (one.dtype, one.stride()), name
+            assert torch.equal(got[name], one), name
+        else:
+            assert got[name] == one, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "has_torch"),
+    [
+        ({}, False),
+        ({"mask": masks.MotionGuided(ratio=0.75), "views": 2}, False),
+        ({"mask": masks.Padded(mask=masks.Random(ratio=masks.Uniform(low=0.3, high=0.8))), "output": "tokens"}, False),
+        (
+            {"shuffle": False, "rank": 1, "world_size": 2, "batch_size": 5, "fields": (Field(name="n", default=1),)},
+            False,
+        ),
+        ({"flow": "dis"}, True),
+        ({"mask": OwnMask(ratio=0.75)}, True),
+    ],
+    ids=["random", "motion", "tokens", "weights and fields", "dis", "a mask of one's own"],
+)
+def test_workers_import_torch_only_where_their_loader_needs_it_and_make_the_same_batches(split, changes, has_torch):
+    run = loader(split, workers=2, **changes)
+    for batch, expected in zip(run, loader(split, **changes), strict=True):
+        assert_same(batch, expected)
+    assert ["libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in pids(run)] == [has_torch] * 2
+    run.close()
+
+
+@pytest.mark.slow
+def test_a_mixture_needs_torch_where_a_part_does(split):
+    def mixed(*flows):
+        settings = {name: SETTINGS[name] for name in ("clip", "mask", "patch")}
+        return mix([(source_of(split, **settings, flow=flow, seed=n), n + 1) for n, flow in enumerate(flows)])
+
+    alone, run = (
+        Loader(mixed("codec", "codec"), batch_size=4, workers=workers, threads=1, device="cpu") for workers in (0, 1)
+    )
+    for batch, expected in zip(run, alone, strict=True):
+        assert_same(batch, expected)
+    assert batch.source.unique().tolist() == [0, 1]
+    assert "libtorch" not in Path(f"/proc/{pids(run)[0]}/maps").read_text()
+    run.close()
+    assert mixed("codec", "dis").sampler.needs_torch
 
 
 @pytest.mark.slow
