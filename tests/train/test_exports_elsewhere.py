@@ -32,6 +32,7 @@ CASES = {
     "ijepa-base": ("image", ("hf", "timm")),
     "vjepa2-large": ("video", ("hf",)),
     "audiomae-tiny": ("audio", ("timm", "onnx")),
+    "ajepa-tiny": ("audio", ("timm",)),
     "bert-base": ("text", ("hf",)),
     "modernbert-base": ("text", ("hf", "torch", "onnx")),
     "mosaicbert-tiny": ("text", ("torch",)),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.nn.counterpart import Counterpart, TimmCounterpart, encoder_state, timm_counterpart
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
-from maskstream.train.nn.media_tokens import ImageTokens, VideoTokens
+from maskstream.train.nn.media_tokens import ImageTokens, SpectrogramTokens, VideoTokens
 from maskstream.train.nn.transformer import BlockSizes, Stack
 
 from .clips import ClipEncoder, ClipPredictor, RotaryPlaces, VideoJepa
@@ -29,11 +29,14 @@ _ROTARY = {
 
 
 def to_ijepa(model: Jepa[BatchT]) -> Counterpart:
-    """A model of pictures as IJepaModel, which has no predictor. ValueError for pictures that are not square."""
+    """A model of pictures as IJepaModel, which has no predictor. ValueError for pictures that are not square, and for
+    sounds.
+    """
     teacher, c = model.teacher, model.config
     tokens: object = model.tokens
     assert isinstance(teacher, VisibleEncoder)
-    assert isinstance(tokens, ImageTokens)
+    if not isinstance(tokens, ImageTokens):
+        raise ValueError("transformers.IJepaModel takes pictures, got a model of spectrograms")
     side = _side("IJepaModel", tokens.extent)
     state = encoder_state(teacher, tokens.patch, hf=True)
     state["embeddings.position_embeddings"] = teacher.positions().detach()[None].clone()
@@ -104,10 +107,10 @@ def to_vjepa2(model: VideoJepa) -> Counterpart:
 
 
 def to_timm(model: Jepa[BatchT]) -> TimmCounterpart:
-    """The teacher of a model of pictures as timm has it."""
+    """The teacher of a model of pictures or of spectrograms as timm has it."""
     teacher, tokens, c = model.teacher, cast(object, model.tokens), model.config
     assert isinstance(teacher, VisibleEncoder)
-    assert isinstance(tokens, ImageTokens)
+    assert isinstance(tokens, ImageTokens | SpectrogramTokens)
     return timm_counterpart(teacher, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
 
 

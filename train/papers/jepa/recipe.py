@@ -92,7 +92,7 @@ def ajepa_base() -> Recipe[AudioBatch]:
 
 
 def ajepa_tiny() -> Recipe[AudioBatch]:
-    """The same method for two CPU cores: 64 tokens of 1.28 s, the encoder of `audiomae-tiny`, 300 steps of 32 sounds.
+    """The same method for two CPU cores: 64 tokens of 1.28 s, the encoder of `audiomae-tiny`, 150 steps of 32 sounds.
     The context keeps 4 tokens or more. Initial weights are three times as large as I-JEPA's, with which what a token
     shows is little beside where it is.
     """
@@ -114,7 +114,7 @@ def ajepa_tiny() -> Recipe[AudioBatch]:
             distance="l2",
         ),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.04, last_weight_decay=0.4, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=2e-3, min_lr=2e-6, warmup=0.1, steps=300),
+        schedule=ScheduleConfig(base_lr=2e-3, min_lr=2e-6, warmup=0.1, steps=150),
     )
 
 
