@@ -72,8 +72,8 @@ class LoaderOptions(TypedDict, total=False):
     threads: int | None
     """Threads per process that make samples; by default the cores, divided among the workers. 0, without workers: the
     thread that iterates makes each batch when it is asked for, and nothing is made ahead."""
-    prefetch: int
-    """Batches made ahead, per worker if there are workers; by default 3."""
+    prefetch: int | None
+    """Batches made ahead, per worker if there are workers; by default 3, and 2 per worker."""
     worker_timeout: float
     """Seconds; a worker whose batch is awaited and which finishes no sample for so long is replaced; by default 60."""
     max_bad_fraction: float
@@ -98,7 +98,7 @@ class LoaderSettings:
     device: str | torch.device = "auto"
     workers: int = 0
     threads: int | None = None
-    prefetch: int = 3
+    prefetch: int | None = None
     worker_timeout: float = TIMEOUT_S
     max_bad_fraction: float = 0.01
 
@@ -113,6 +113,12 @@ class LoaderSettings:
             raise ValueError(f"max_bad_fraction={self.max_bad_fraction}: it is a share of the samples, from 0 to 1")
         if not self.worker_timeout > 0:
             raise ValueError(f"worker_timeout={self.worker_timeout}: it is in seconds and must be above 0, such as 60")
+
+    @property
+    def ahead(self) -> int:
+        """The batches that are made ahead, by this process or by each worker, which keeps the memory of one more."""
+        usual = 2 if self.workers else 3 if self.threads_each else 1
+        return self.prefetch if self.prefetch is not None and self.threads_each else usual
 
     @property
     def threads_each(self) -> int:
@@ -162,14 +168,13 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         if not settings.workers:
             if self._own is None or self._own[0] != os.getpid():  # a fork has none of the threads
                 self._own = os.getpid(), Threads.of(settings.threads_each)
-            ahead = settings.prefetch if settings.threads_each else 1
-            return batches_from_threads(self._maker, plans, self._own[1], ahead)
+            return batches_from_threads(self._maker, plans, self._own[1], settings.ahead)
         if self.pool is None:
             self.pool = WorkerPool(
                 self._maker,
                 workers=settings.workers,
                 threads=settings.threads_each,
-                prefetch=settings.prefetch,
+                prefetch=settings.ahead,
                 timeout_s=settings.worker_timeout,
             )
         return self.pool.batches(plans)
