@@ -344,7 +344,10 @@ def check_cycle(cycle: int | None) -> None:
 
 @cache
 def _option_hints() -> dict[str, Any]:
-    return get_type_hints(Options)
+    import torch
+    from torch.distributed.device_mesh import DeviceMesh
+
+    return get_type_hints(Options, localns={"torch": torch, "DeviceMesh": DeviceMesh})
 
 
 _NAMED_ELSEWHERE = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -30,6 +30,7 @@ from maskstream.pipelines.stream.sampler import BatchPlan, BatchSource, BatchT, 
 from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.tensors import tensor_of
+from maskstream.shards.config import Config
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Store, Together
@@ -266,6 +267,15 @@ def read_all(filling: Sequence[Filling[PlanT]], component: str, stats: Stats) ->
             read_all([one], component, Stats())
         raise
     return [list(islice(found, len(one.plan.ranges))) for one in filling]
+
+
+def is_of_package(value: object) -> bool:
+    """Whether a config, or each of some, and all in it are of this package."""
+    if isinstance(value, tuple):
+        return all(map(is_of_package, value))
+    if not isinstance(value, Config):
+        return True
+    return ":" not in value.kind() and all(is_of_package(getattr(value, f.name)) for f in fields(value))
 
 
 class RowMaker(ABC, Generic[PlanT, HostT]):

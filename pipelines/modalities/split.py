@@ -21,11 +21,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import xxhash
 
 from maskstream.pipelines.stream.loader import DATASET_VERSION, Loader, LoaderOptions
@@ -43,6 +42,9 @@ from maskstream.shards.named import nearest
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.block_cache import BlockCache, CacheFilling
 from maskstream.shards.stores.url import is_url
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,9 @@ from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Generic, Protocol, TypedDict, Unpack, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, Unpack, final
 
 import numpy as np
-import torch
-from torch.distributed.device_mesh import DeviceMesh
 
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, SampleError
@@ -34,9 +32,14 @@ from .sampler import BatchPlan, BatchSource, BatchT, BatchT_co, DraftT, Finish, 
 from .samples import BatchOrder
 from .stats import Stats
 from .topology import check_device, default_threads, resolved_device, resolved_ranks
-from .torch_dataset import BatchDataset
 from .transfer import Delivery
 from .workers import TIMEOUT_S, WorkerPool
+
+if TYPE_CHECKING:
+    import torch
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from .torch_dataset import BatchDataset
 
 _LEAST_SEEN = 100  # with fewer samples, max_bad_fraction is taken of this number
 
@@ -312,6 +315,8 @@ class Loader(Generic[BatchT]):
         convert: a function that maps each batch, for example to a dict of a model's arguments. repeat: iterate without
         end.
         """
+        from .torch_dataset import BatchDataset
+
         return BatchDataset(self, convert, repeat)
 
     def close(self) -> None:

@@ -1,15 +1,16 @@
 """Moves batches to their device and finishes them there, one batch ahead of the consumer on CUDA."""
 
+from __future__ import annotations
+
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic
 
-import torch
-
 from .produce import BatchMaker, Made
 from .sampler import BadRowsError, BatchPlan, BatchT, DraftT, Finish, HostT, RequestT
 from .stats import Stats
+from .tensors import torch
 
 
 @dataclass(frozen=True, kw_only=True)

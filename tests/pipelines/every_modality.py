@@ -77,7 +77,8 @@ class Modality:
     """samples(folder) makes SAMPLES samples with raw files in `folder`; loader opens a split with the options that all
     loaders take; source is of a Split, with the same settings; component is the member that holds the
     data; rows are the comparable values of each sample of a batch; encoder is the one that made the samples, where a
-    split says more of it than its name. shards: the modality of its split, where that is another one's.
+    split says more of it than its name. shards: the modality of its split, where that is another one's. torch: whether
+    worker processes have torch.
     """
 
     samples: Callable[[Path], list[Sample]]
@@ -87,6 +88,7 @@ class Modality:
     rows: Callable[[Any], list[list[Any]]] = sample_rows
     encoder: Callable[[], Encoder] | None = None
     shards: str = ""
+    torch: bool = True
 
 
 class Littered(OwnMemory):
@@ -295,6 +297,7 @@ MODALITIES: dict[str, Modality] = {
         loader=open_image,
         source=ImageData(**IMAGE).source,
         component="jpg",
+        torch=False,
     ),
     "image-text": Modality(
         samples=image_text_samples,
@@ -322,6 +325,7 @@ MODALITIES: dict[str, Modality] = {
         loader=open_pose,
         source=PoseData(**POSE).source,
         component="poses.npy",
+        torch=False,
     ),
     "text": Modality(
         samples=text_samples,
@@ -336,12 +340,14 @@ MODALITIES: dict[str, Modality] = {
         loader=open_trajectory,
         source=TrajectoryData(**TRAJECTORY).source,
         component="depth.mp4",
+        torch=False,
     ),
     "video": Modality(
         samples=video_samples,
         loader=open_video,
         source=VideoData(**VIDEO).source,
         component="mp4",
+        torch=False,
     ),
 }
 

@@ -7,6 +7,7 @@ import shutil
 from collections import deque
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +74,9 @@ def test_the_same_global_batches_at_every_topology(kind, uninterrupted, ranks, w
     got = together(kind, [islice(each.repeat(), EPOCHS * len(each)) for each in loaders])
     assert got == uninterrupted
     assert len({json.dumps(each.state_dict()) for each in loaders}) == 1
+    pids = [pid for each in loaders if workers for pid in each._production.pool.pids]
+    have_torch = {"libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in pids}
+    assert have_torch == ({kind[0].torch} if workers else set())
     for each in loaders:
         each.close()
 

@@ -1,13 +1,17 @@
 """A batch of images."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, normalised
 from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.tensors import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +29,7 @@ class ImageBatch(Batch):
         self,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """The images as float (B, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
-        return normalised(self.image, mean, std, dtype)
+        return normalised(self.image, mean, std, dtype or torch.float32)

@@ -15,7 +15,7 @@ from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows, is_of_package
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -139,6 +139,11 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     def grids(self) -> Mapping[str, TokenGrid]:
         """The token grid of "image", with the axes (h, w)."""
         return {"image": image_grid(self.size, self.patch)}
+
+    @property
+    def needs_torch(self) -> bool:
+        """What others wrote may import it."""
+        return not is_of_package(self)
 
     @property
     def masks(self) -> tuple[Masked, ...]:

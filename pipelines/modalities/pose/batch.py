@@ -1,11 +1,15 @@
 """A batch of clips of poses."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.stream.batch import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,16 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, read_all, rngs_of
+from maskstream.pipelines.modalities.rows import (
+    Filling,
+    Item,
+    Masked,
+    Memory,
+    SampleRows,
+    is_of_package,
+    read_all,
+    rngs_of,
+)
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -235,6 +244,11 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
     def grids(self) -> Mapping[str, TokenGrid]:
         """The token grid of "pose", with the axes (frame, joint)."""
         return {"pose": pose_grid(self.clip.frames, self.joints)}
+
+    @property
+    def needs_torch(self) -> bool:
+        """What others wrote may import it."""
+        return not is_of_package(self)
 
     @property
     def masks(self) -> tuple[Masked, ...]:

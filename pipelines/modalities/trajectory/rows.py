@@ -72,6 +72,11 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
     ahead_s: float
 
     @property
+    def needs_torch(self) -> bool:
+        """Whether the clips are made with torch."""
+        return self.clips.needs_torch
+
+    @property
     def masks(self) -> tuple[Masked, ...]:
         """The mask of the clip."""
         return self.clips.masks

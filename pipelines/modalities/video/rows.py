@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -37,11 +37,11 @@ from maskstream.pipelines.modalities.rows import (
     Planned,
     RowMaker,
     SampleRows,
+    is_of_package,
     rngs_of,
 )
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.config import Config
 from maskstream.shards.media.gop_notes import GopNotes
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.stores.base import Range
@@ -55,15 +55,6 @@ if TYPE_CHECKING:
     from maskstream.pipelines.modalities.split import Split
 
 KERNELS = ("maskstream.pipelines.decode.packets", "maskstream.pipelines.decode.pixels")
-
-
-def is_of_package(value: object) -> bool:
-    """Whether a config, or each of some, and all in it are of this package."""
-    if isinstance(value, tuple):
-        return all(map(is_of_package, value))
-    if not isinstance(value, Config):
-        return True
-    return ":" not in value.kind() and all(is_of_package(getattr(value, f.name)) for f in fields(value))
 
 
 class Coded(NamedTuple):
