@@ -4,7 +4,7 @@ Samples come from the loader of the recipe: without augmentation, each once, in 
 
 A probe is neighbours, a linear layer, or a query that attends to tokens. Neighbours by cosine vote for a class,
 weighted by exp(cosine / 0.07) (k-NN: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance
-Discrimination, 2018, section 3.4).
+Discrimination, 2018, section 3.4), of features as they are or whitened.
 
 The linear probe is logistic regression with an L2 penalty that is chosen by cross-validation on the training samples.
 A fold holds neighbours: samples are in the order of their keys, and those of one source, which are often alike, follow
@@ -256,6 +256,21 @@ def knn_scores(train: Tensor, has: Tensor, test: Tensor, k: int) -> Tensor:
         weight = ((near - near[:, :1]) / TEMPERATURE).exp()
         votes.append((weight[..., None] * has[index]).sum(dim=1) / weight.sum(dim=1, keepdim=True))
     return torch.cat(votes)
+
+
+def whiten(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """PCA whitening: both, float32 (n, R) and (m, R), turned to the R principal components of `train` (n, D), each with
+    deviation 1 over it. Components without a spread but for rounding are left out.
+
+    Features often vary along a few directions, which then decide which are near; here all directions count alike. So
+    n should be several times D: of n <= D samples all would be equally far apart.
+    """
+    mean = train.double().mean(dim=0)
+    centred = train.double() - mean
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(train))
+    kept = values > 1e-9 * values[-1]
+    scale = vectors[:, kept] / values[kept].sqrt()
+    return (centred @ scale).float(), ((test.double() - mean) @ scale).float()
 
 
 def linear_scores(

@@ -31,11 +31,14 @@ from .features import (
     knn_scores,
     labelled_batches,
     linear_scores,
+    whiten,
     without_augmentation,
 )
 from .unseen import check_unseen
 
 TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"
+WHITENED = "whitened10"
+"""The probe of neighbours whose features are whitened first; it is made where it is named."""
 PROBES = ("knn10", "knn20", "linear", "attentive")
 PROBE = "probe.json"
 """The file of a result in the folder of a run."""
@@ -202,9 +205,10 @@ def compare_probes(
     features, for splits with different classes, and for a test that has samples which the probes or the runs were
     trained on (see unseen.py).
     """
-    if unknown := [name for name in probes if name not in PROBES]:
-        close = nearest(unknown[0], list(PROBES))
-        raise ValueError(f"there is no probe {unknown[0]!r}{close}; legal are {', '.join(PROBES)}")
+    legal = (*PROBES, WHITENED)
+    if unknown := [name for name in probes if name not in legal]:
+        close = nearest(unknown[0], list(legal))
+        raise ValueError(f"there is no probe {unknown[0]!r}{close}; legal are {', '.join(legal)}")
     groups = group_runs(runs)
     train, test = Manifest.load(train), Manifest.load(test)
     labels, *_ = [_classes(group.recipe, train, test) for group in groups]
@@ -300,7 +304,9 @@ def _scores(name: str, encoder: str, seen: Labelled, unseen: Labelled, classes: 
     if name == "linear":
         return linear_scores(train, seen.labels, test, classes)
     has = F.one_hot(seen.labels, classes).float() if seen.labels.ndim == 1 else seen.labels
-    return knn_scores(train, has, test, int(name.removeprefix("knn")))
+    if name == WHITENED:
+        train, test = whiten(train, test)
+    return knn_scores(train, has, test, int(name.removeprefix("whitened").removeprefix("knn")))
 
 
 def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,7 +77,7 @@ def probe(
         typer.Option(help="The JSON file [default: probe.json in the first run of each recipe]", show_default=False),
     ] = None,
     probes: Annotated[
-        str, typer.Option(help="The probes, with commas between: knn10, knn20, linear, attentive.")
+        str, typer.Option(help="The probes, with commas between: knn10, knn20, whitened10, linear, attentive.")
     ] = "knn10,knn20,linear,attentive",
     seeds: Annotated[int, typer.Option(min=1, help="How many untrained encoders are compared.")] = 3,
     samples: Annotated[int, typer.Option(min=1, help="The most samples of each split.")] = 10_000,

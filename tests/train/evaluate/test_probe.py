@@ -169,9 +169,11 @@ def test_fewer_samples_are_drawn_from_the_whole_split(splits: tuple[Path, Path])
 def test_lists_of_classes_give_map(runs: list[Path], tmp_path: Path) -> None:
     train_split = write_split(tmp_path / "train", 40, 2, several=True)
     test_split = write_split(tmp_path / "test", 31, 3, several=True)
-    found = probe(runs[:1], train_split, test_split, probes=("knn10", "linear", "attentive"), seeds=1, device=CPU)
+    found = probe(
+        runs[:1], train_split, test_split, probes=("knn10", "whitened10", "linear", "attentive"), seeds=1, device=CPU
+    )
     assert (found.metric, found.train, found.test) == ("mAP", 40, 31)
-    for name in ("linear", "attentive"):
+    for name in ("whitened10", "linear", "attentive"):
         own = found.of(TRAINED, name)
         assert own is not None
         assert own.mean > found.majority

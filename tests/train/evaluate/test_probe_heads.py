@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from maskstream.train.evaluate.evaluation import accuracy, majority, mean_average_precision
-from maskstream.train.evaluate.features import FOLDS, assign_folds, attentive_scores, fit, knn_scores, linear_scores
+from maskstream.train.evaluate.features import (
+    FOLDS,
+    assign_folds,
+    attentive_scores,
+    fit,
+    knn_scores,
+    linear_scores,
+    whiten,
+)
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:
@@ -33,6 +41,31 @@ def test_votes_are_weighted_by_the_exponential_of_the_cosine() -> None:
     train, has = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2)
     (votes,) = knn_scores(train, has, torch.tensor([[1.0, 0.0]]), k=2)
     assert float(votes[0] / votes[1]) == pytest.approx(np.exp(0.4 / 0.07), rel=1e-4)
+
+
+def test_whitening_is_that_of_scikit_learn_and_leaves_out_what_does_not_vary() -> None:
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    x, _ = blobs(90, 3, seed=1)
+    x = torch.cat((x * torch.tensor([1.0, 10, 1, 1e-2, 1, 3]), x[:, :1]), dim=1)  # the last repeats the first
+    pca = decomposition.PCA(whiten=True).fit(x.double().numpy())
+    own, other = whiten(x, x[:7] + 1)
+    assert own.shape == (90, 6)
+    for found, of in ((own, x), (other, x[:7] + 1)):
+        expected = pca.transform(of.double().numpy())[:, :6] * (90 / 89) ** 0.5
+        np.testing.assert_allclose(found.flip(1).abs().numpy(), np.abs(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_whitened_neighbours_see_what_varies_little() -> None:
+    label = torch.arange(200) % 2
+    x = torch.cat((100 * draws(200, 4, seed=1), label[:, None] + 0.1 * draws(200, 1, seed=2)), dim=1)
+    x = x @ torch.linalg.qr(draws(5, 5, seed=3))[0]
+    has = torch.nn.functional.one_hot(label).float()
+    known, asked = x[:150], x[150:]
+    plain, whitened = (
+        accuracy(knn_scores(a, has[:150], b, 10), label[150:]) for a, b in ((known, asked), whiten(known, asked))
+    )
+    assert plain < 0.7
+    assert whitened > 0.9
 
 
 def test_logistic_regression_is_that_of_scikit_learn() -> None:
