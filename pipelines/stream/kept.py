@@ -8,7 +8,6 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -100,22 +99,26 @@ class KeptMemory(ABC, Generic[SlotT]):
         """Takes out one of about `size` bytes, if possible one that may still be in the processor's cache."""
         self._asked += 1
         found, others = None, list[SlotT]()
-        with suppress(IndexError):
+        try:  # `suppress` takes as long as the rest, and each array of a batch comes here
             while found is None:
                 slot = self._idle.pop()
                 if size <= len(slot.view) <= _SLACK * size:
                     found = slot
                 else:
                     others.append(slot)
+        except IndexError:
+            pass
         self._idle.extend(reversed(others))
         return found
 
     def _take_old(self) -> list[SlotT]:
         """Takes out those that were idle for long."""
         old = list[SlotT]()
-        with suppress(IndexError):
+        try:
             while self._asked - self._idle[0].idle_since > _AGE:
                 old.append(self._idle.popleft())
+        except IndexError:
+            pass
         return old
 
 

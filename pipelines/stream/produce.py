@@ -227,7 +227,22 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 
     def join(self, plan: BatchPlan, begun: Begun[DraftT, HostT]) -> Made[HostT]:
         """Waits for all rows; returns the host batch and its stats."""
-        stats, tried, batch = self._joined(begun)
+        return self._made(plan, self._joined(begun))
+
+    def begin(
+        self, threads: Threads, plan: BatchPlan, drawn: Announced[RequestT] | None
+    ) -> tuple[Begun[DraftT, HostT], Future[Made[HostT]]]:
+        """Starts a batch, and what joins it; one task does both where the sampler makes batches at once."""
+        if self._whole is not None and not plan.tried:
+            nothing: Begun[DraftT, HostT] = Begun(draft=None, rows=[], stats=Stats(), announced=UNHEEDED)
+            whole = self._whole
+            return nothing, threads.rows.submit(lambda: self._made(plan, self._at_once(whole, plan)))
+        begun = self.start(threads.rows, plan, drawn)
+        joining = threads.rows if len(begun.rows) == 1 else threads.batches
+        return begun, joining.submit(self.join, plan, begun)
+
+    def _made(self, plan: BatchPlan, filled: Filled[HostT]) -> Made[HostT]:
+        stats, tried, batch = filled
         assert batch is not None
         if not plan.weight.all():
             batch = batch.weighted(tensor_of(plan.weight))
@@ -402,9 +417,7 @@ def batches_from_threads(
                 plan, drawn = soon.popleft() if soon else (next(plans_left, None), None)
                 if plan is None:
                     break
-                batch = maker.start(threads.rows, plan, drawn)
-                joining = threads.rows if len(batch.rows) == 1 else threads.batches
-                begun.append((batch, joining.submit(maker.join, plan, batch)))
+                begun.append(maker.begin(threads, plan, drawn))
             draw(AHEAD)
             if not begun:
                 return

@@ -111,9 +111,10 @@ class LocalStore:
             files = [file.for_kernels() for file in self._open_many([names[number] for number in places])]
         except (StoreError, OutageError, OSError):
             return None
-        if not all(file.legal for file in files):
+        rows = [file.row for file in files if file.legal]
+        if len(rows) < len(files):
             return None
-        found = read_ranges(which, np.ascontiguousarray(ranges), np.array([file.row for file in files]))
+        found = read_ranges(which, np.ascontiguousarray(ranges), np.array(rows))
         return found if len(found) else None
 
     def unchecked(self, name: str, offset: int, size: int) -> bytes:

@@ -39,12 +39,17 @@ def unpadded(tokens: npt.NDArray[np.int32], documents: npt.NDArray[np.int32]) ->
     tokens, documents = np.ascontiguousarray(tokens), np.ascontiguousarray(documents)
     lengths = np.empty(len(documents), np.int32)
     total, found = count_tokens(documents, lengths)
-    ids, index, positions = (empty((total,), kind) for kind in (np.int32, np.int64, np.int32))
+    ids, index, positions = empty((total,), np.int32), empty((total,), np.int64), empty((total,), np.int32)
     edges = np.empty(found + 1, np.int32)
     longest = unpad(tokens, documents, ids, index, positions, edges)
-    arrays = {"tokens": ids, "index": index, "positions": positions, "cu_seqlens": edges}
-    made = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return torch.from_numpy(lengths), Unpadded(**made, longest=longest)
+    whole = Unpadded(
+        tokens=torch.from_numpy(ids),
+        index=torch.from_numpy(index),
+        positions=torch.from_numpy(positions),
+        cu_seqlens=torch.from_numpy(edges),
+        longest=longest,
+    )
+    return torch.from_numpy(lengths), whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

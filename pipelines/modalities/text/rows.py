@@ -83,7 +83,7 @@ def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], firs
     from .kernels import place_values
 
     pieces = np.empty((len(samples), RANGES + 2 * len(names)), np.int64)
-    pieces.T[:RANGES] = samples, count, manifest.shard[samples]
+    pieces[:, SAMPLE], pieces[:, COUNT], pieces[:, FILE] = samples, count, manifest.shard[samples]
     for at, component in enumerate(manifest.components[name] for name in names):
         words, facts = component.words["dtype"], component.facts
         columns = (component.offset, component.size, facts["n_tokens"], facts["data_offset"])
