@@ -76,7 +76,7 @@ PAPERS = (
         name="V-JEPA 2",
         kind="video",
         schemes=("v-jepa",),
-        recipes=("vjepa-large", "vjepa2-large", "vjepa21-large", "vjepa2-tiny"),
+        recipes=("vjepa-large", "vjepa2-large", "vjepa21-large", "vjepa2-tiny", "vjepa21-tiny"),
         data="moving-fashion-mnist",
     ),
     Paper(

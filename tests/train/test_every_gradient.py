@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("gradients_of_ranks.py")
 TINY = tuple(name for name in RECIPES if "tiny" in name)
 CONTRASTS_BATCHES = {"avsiam", "diffmavil", "lejepa", "videolejepa"}
 """Recipes that compare the samples of a batch with each other, of which two micro-batches have fewer."""
-DRAWS_BATCHES = {"ajepa", "ijepa", "salt", "vjepa2"}
+DRAWS_BATCHES = {"ajepa", "ijepa", "salt", "vjepa2", "vjepa21"}
 """Recipes whose blocks have one size in a batch, which each micro-batch draws anew."""
 
 OWN_DRAWS = {"mage": ("data.mask.ratio=0.75",), "mpm": ("data.mask.scope=view",), "native": ("data.balance=1",)}

@@ -260,6 +260,29 @@ def vjepa21_large() -> Recipe[VideoBatch]:
     )
 
 
+def vjepa21_tiny() -> Recipe[VideoBatch]:
+    """The same method for two CPU cores: 256 tokens of 8 frames at 64 pixels, the encoder of `videomae-tiny`, features
+    of two of its four blocks, 150 steps of 8 clips.
+    """
+    return replace(
+        vjepa2_tiny(),
+        name="vjepa21-tiny",
+        model=DenseJepaConfig(
+            width=128,
+            depth=4,
+            heads=4,
+            predictor_width=64,
+            predictor_depth=2,
+            predictor_heads=4,
+            momentum=Linear(start=0.99, end=0.99),
+            distance="l1",
+            masks=2,
+            levels=2,
+        ),
+        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=0.0, warmup=0.1, steps=150, shape="constant"),
+    )
+
+
 def lejepa_base() -> Recipe[ImageBatch]:
     """LeJEPA (Balestriero and LeCun, 2025) of ViT-B/16: four views of a picture, a projector of 2048, 2048 and 128
     channels, SIGReg along 1024 directions with a share of 0.02; drop path 0.1, one rate of 5e-4 that falls to a
