@@ -46,8 +46,8 @@ WHY = {
     "ijepa-tiny": "500 steps of a teacher that moves slowly teach little; it is 9 points above an untrained encoder",
     "salt-tiny": "100 steps of 8 clips teach little; it is 2 points above an untrained encoder, and its teacher has "
     "20.1",
-    "vjepa21-tiny": "150 steps of 8 clips teach nothing that neighbours see, and 600 hardly more: an untrained encoder has "
-    "9.6",
+    "vjepa21-tiny": "150 steps of 8 clips teach nothing that neighbours see, and 600 hardly more: an untrained encoder "
+    "has 9.6",
     "lejepa-tiny": "pixels of garments that are centred and drawn at one size are hard to beat; it is 12 points above "
     "an untrained encoder",
     "videolejepa-tiny": "600 steps of 8 clips teach little; it is 9 points above an untrained encoder",
