@@ -356,15 +356,18 @@ def _positions(
     flat = np.flatnonzero(chosen)
     first = np.arange(samples) * n
     stops = np.searchsorted(flat, first + n)
-    counts = np.diff(stops, prepend=0)
+    counts = stops.copy()
+    counts[1:] -= stops[:-1]
     if ragged is None:
         if (counts != counts[:1]).any():
             raise unequal(what, int(counts.min()), int(counts.max()))
         return flat.reshape(samples, len(flat) // max(samples, 1)) - first[:, None], None
     width = -(-int(counts.max(initial=0)) // ragged) * ragged
     padded = np.zeros((samples, width), dtype=np.int64)
-    before = np.arange(samples) * width - stops + counts  # what a place in `flat` lacks to one in `padded`
-    padded.reshape(-1)[np.arange(len(flat)) + np.repeat(before, counts)] = flat - np.repeat(first, counts)
+    real = np.arange(width) < counts[:, None]
+    padded[real] = flat
+    padded -= first[:, None]
+    padded *= real
     return padded, counts
 
 
