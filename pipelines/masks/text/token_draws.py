@@ -91,3 +91,16 @@ def hide_tokens(keys: UInt64s, words: Int64s, counts: Int64s) -> npt.NDArray[np.
         if visible == 0 and n > 0:
             hidden[row, order[0]] = True
     return hidden
+
+
+@kernel
+def hide_each(keys: UInt64s, words: Int64s, chance: float) -> npt.NDArray[np.bool_]:
+    """Hides each token of each text that is a word with a chance of its own: bool (B, N); the rest as above."""
+    hidden, block = np.zeros(words.shape, np.bool_), np.empty(4, np.uint64)
+    for row in range(len(words)):
+        for place in range(words.shape[1]):
+            if place % 4 == 0:
+                _fill_block(np.uint64(place // 4 + 1), keys[row], block)
+            uniform = np.float64(block[place % 4] >> np.uint64(11)) * 2.0**-53
+            hidden[row, place] = uniform < chance and words[row, place] >= 0
+    return hidden

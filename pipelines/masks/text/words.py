@@ -85,11 +85,13 @@ class Tokens(MaskOfWords):
 
     def hide_texts(self, grid: TokenGrid, draws: TextDraws) -> npt.NDArray[np.bool_] | None:
         law = as_law(self.ratio)
-        if type(self) is not Tokens or type(law) is not Fixed or self.each:
+        if type(self) is not Tokens or type(law) is not Fixed:
             return None
-        from .token_draws import hide_tokens, text_lengths
+        from .token_draws import hide_each, hide_tokens, text_lengths
 
         grid.need("token", by="Tokens")
+        if self.each:
+            return hide_each(draws.keys, draws.words, float(law.ratio))
         counts = [hidden_count(n, law.ratio, self.rounding) for n in text_lengths(draws.words).tolist()]
         return hide_tokens(draws.keys, draws.words, np.array(counts, np.int64))
 

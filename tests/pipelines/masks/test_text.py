@@ -366,10 +366,10 @@ def test_parts_of_two_grids_are_not_joined() -> None:
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 300), st.sampled_from([0.0, 0.15, 0.3, 0.99, 1.0]), st.integers(0, 2**40))
-def test_texts_that_are_drawn_together_are_those_that_are_drawn_alone(n, ratio, seed):
+@given(st.integers(1, 300), st.sampled_from([0.0, 0.15, 0.3, 0.99, 1.0]), st.booleans(), st.integers(0, 2**40))
+def test_texts_that_are_drawn_together_are_those_that_are_drawn_alone(n, ratio, each, seed):
     rng = np.random.default_rng(seed)
-    mask, keys = Padded(mask=Tokens(ratio=ratio)), [f"text {i}" for i in range(4)]
+    mask, keys = Padded(mask=Tokens(ratio=ratio, each=each)), [f"text {i}" for i in range(4)]
     words = np.stack([text(n, rng, padding=int(rng.integers(n))).words for _ in keys])
     draws = TextDraws(sample_keys(seed, [(3, key, 0) for key in keys], "mask"), words)
     alone = [mask.hide(token_grid(n), draw_of(seed, key, row)) for key, row in zip(keys, words, strict=True)]
@@ -386,9 +386,7 @@ class LastTokens(Tokens):
         return draw.cues.words == draw.cues.words.max()
 
 
-@pytest.mark.parametrize(
-    "mask", [LastTokens(), Tokens(each=True), Tokens(ratio=UniformCount()), WholeWords(), Replace(mask=Tokens())]
-)
+@pytest.mark.parametrize("mask", [LastTokens(), Tokens(ratio=UniformCount()), WholeWords(), Replace(mask=Tokens())])
 def test_masks_with_draws_of_their_own_are_not_drawn_together(mask):
     draws = TextDraws(np.zeros((1, 2), np.uint64), np.zeros((1, 8), np.int64))
     assert Padded(mask=mask).hide_texts(token_grid(8), draws) is None

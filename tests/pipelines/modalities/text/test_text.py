@@ -366,7 +366,7 @@ def test_masks_that_follow_classes_and_the_run_are_the_same(split, monkeypatch):
     def made():
         return [
             [fields_of(batch) for batch in islice(opened(split, mask=mask, steps=9).repeat(), 5)]
-            for mask in (decaying, classes)
+            for mask in (decaying, classes, masks.Padded(mask=masks.Tokens(ratio=0.3, each=True)))
         ]
 
     at_once = made()
