@@ -72,7 +72,8 @@ def ajepa_base() -> Recipe[AudioBatch]:
     """A-JEPA (Fei et al., 2023) of ViT-B/16 on 10.24 s of sound, 64 x 8 tokens of 16 frames and 16 of 128 mel bands:
     I-JEPA whose masks follow a curriculum, by a predictor of 16 blocks 512 wide; the squared distance of features, 24
     epochs of AudioSet, a batch of 512 (64 ranks of 8) with a rate of 2e-4. No code was published. The numbers are those
-    of two independent summaries of the paper, which agree.
+    of two independent summaries of the paper, which agree; the aspects, the size of the context, the predictor's width
+    and the gain stand in one of them alone, and neither says whether the rate is for that batch, as is taken here.
 
     Not in them, and so as in I-JEPA: the teacher's momentum along a line from 0.996 to 1, weight decay from 0.04 to
     0.4, targets normalised over channels, at least 11 tokens of context, initial weights; as in Audio-MAE: 3 epochs of
