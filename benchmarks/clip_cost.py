@@ -20,7 +20,7 @@ from turns import least_ms
 from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.decode import cpu
-from maskstream.pipelines.modalities.rows import RowSampler
+from maskstream.pipelines.modalities.row_sampler import RowSampler
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video import rows
 from maskstream.pipelines.modalities.video.data import VideoData

@@ -46,7 +46,7 @@ from maskstream.pipelines.decode.nvdec import missing_libraries
 from maskstream.pipelines.flow.ofa import Ofa, flow_graph
 from maskstream.pipelines.modalities.audio.dali import mel_graph
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
-from maskstream.pipelines.modalities.rows import RowSampler
+from maskstream.pipelines.modalities.row_sampler import RowSampler
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.clip_plan import read_clip
 from maskstream.pipelines.modalities.video.dali import clip_graph

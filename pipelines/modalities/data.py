@@ -24,7 +24,8 @@ from maskstream.shards.named import nearest
 
 from .fields import FieldReader, Fields
 from .phases import OverRun, PhasedSampler, PhasedVisible, phases_of
-from .rows import PartT, PlanT, RowMaker, RowSampler, RowSource
+from .row_sampler import RowSampler, RowSource
+from .rows import PartT, PlanT, RowMaker
 from .split import OpenedOptions, Options, Split, open_split
 from .targets import TARGETS, TargetReader
 

@@ -47,9 +47,9 @@ class BatchPlan:
     """One rank's part of global batch `number` = (epoch, batch).
 
     indexes, epochs: int64 (B,). rows: int64 (B,), those of the global batch, whose row 0 has the place `first` in the
-    run. weight: float32 (B,), 0 for padding. tried: per row, the
-    number of candidates known to be unusable, the sample itself being the first candidate; empty if there are none.
-    packed: the contents of B packed rows, None where a row is a sample.
+    run. weight: float32 (B,), 0 for padding. tried: per row, the number of candidates known to be unusable, the sample
+    itself being the first candidate; empty if there are none. packed: the contents of B packed rows, None where a row
+    is a sample.
     """
 
     number: tuple[int, int]

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from maskstream.pipelines.modalities.rows import RowSampler, RowSource
+from maskstream.pipelines.modalities.row_sampler import RowSampler, RowSource
 from maskstream.pipelines.modalities.split import Split, open_split
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.clip_plan import ClipPlan

@@ -20,7 +20,8 @@ from maskstream.pipelines.modalities.backend import missing_dali, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.rows import RowMaker, RowSource
+from maskstream.pipelines.modalities.row_sampler import RowSource
+from maskstream.pipelines.modalities.rows import RowMaker
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, Unchanged

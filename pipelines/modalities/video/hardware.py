@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.modalities.rows import RowSampler
+from maskstream.pipelines.modalities.row_sampler import RowSampler
 from maskstream.pipelines.stream.sampler import BadRowsError
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.topology import compute_alone, cores_of_rank

@@ -8,7 +8,7 @@ from maskstream.pipelines import VideoClip
 from maskstream.pipelines.augment import RandomResizedCrop
 from maskstream.pipelines.masks import TokenGrid, Tube
 from maskstream.pipelines.modalities.fields import FieldReader
-from maskstream.pipelines.modalities.rows import RowSampler
+from maskstream.pipelines.modalities.row_sampler import RowSampler
 from maskstream.pipelines.modalities.video.clip_plan import ClipBytes
 from maskstream.pipelines.modalities.video.dali import DaliDecoder
 from maskstream.pipelines.modalities.video.hardware import HardwareFinish
