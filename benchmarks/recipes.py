@@ -43,9 +43,9 @@ WHY = {
     "vjepa2-tiny": "ten held-out clips tell little of classes, its features lie nearly along one line (effective rank "
     "1.2), and its predictions are 19% worse than the mean feature: 36 clips of few scenes are too few, and its "
     "settings were not searched",
-    "ijepa-tiny": "500 steps of a teacher that moves slowly teach little; it is 9 points above an untrained encoder",
-    "salt-tiny": "100 steps of 8 clips teach little; it is 2 points above an untrained encoder, and its teacher has "
-    "20.1",
+    "ijepa-tiny": "500 steps of a teacher that moves slowly teach little; it is 11 points above an untrained encoder",
+    "salt-tiny": "100 steps of 8 clips teach nothing: the most frequent class has 10.5, an untrained encoder 9.1, and "
+    "its teacher 15.4",
     "vjepa21-tiny": "150 steps of 8 clips teach nothing that neighbours see, and 600 hardly more: an untrained encoder "
     "has 9.6",
     "lejepa-tiny": "pixels of garments that are centred and drawn at one size are hard to beat; it is 12 points above "
