@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from maskstream.pipelines import AudioClip, VideoClip, video_loader
 from maskstream.pipelines.augment import MultiScaleCrop
@@ -58,7 +60,9 @@ def test_every_modality_has_settings() -> None:
 
 @pytest.mark.parametrize(("data", "settings"), SETTINGS)
 def test_the_settings_of_a_loader_are_its_fields(data: type[DataConfig[Any]], settings: Any) -> None:
-    given = {name: hint for name, hint in get_type_hints(settings).items() if name not in Options.__annotations__}
+    known = {"torch": torch, "DeviceMesh": DeviceMesh}  # workers import the module of Options without torch
+    hints = get_type_hints(settings, localns=known)
+    given = {name: hint for name, hint in hints.items() if name not in Options.__annotations__}
     wanted = {f.name: get_type_hints(data)[f.name] for f in fields(data)}
     if data is NoisyData:  # the loader takes a path, of which the config holds the words
         assert (given.pop("noise"), wanted.pop("noise")) == (str | Path | None, str | None)
