@@ -8,53 +8,64 @@ cache folder if that is not writable; other processes load it from there in some
 each process compiles for itself. NUMBA_CACHE_DIR sets another folder.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from importlib import import_module
-from importlib.util import find_spec
 from inspect import getfile, signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from maskstream.shards.lazy import importing
 
-
-def _import_arrays() -> None:
-    """Imports what numba knows of arrays. It would import scipy's BLAS, which no kernel needs, to see whether there is
-    one: 0.2 s.
-    """
-    linalg: Any = import_module("numba.np.linalg")
-    look = linalg.ensure_blas
-    if find_spec("scipy"):
-        linalg.ensure_blas = lambda: None
-    try:
-        import_module("numba.np.arraymath")
-    finally:
-        linalg.ensure_blas = look
-
-
 with importing():
     import numba
     from llvmlite import ir
+    from llvmlite.binding import add_symbol
     from numba import types
-    from numba.core import entrypoints, event
+    from numba.core import entrypoints, environment, event
     from numba.core.caching import FunctionCache, IndexDataCacheFile
     from numba.core.registry import cpu_target
-    from numba.core.runtime.nrt import rtsys
     from numba.extending import intrinsic
 
     # The first call of a kernel needs these too; processes that are forked from this one have them then.
     import_module("numpy.ma")
-    _import_arrays()
     entrypoints.init_all()  # type: ignore[no-untyped-call]
-    rtsys.initialize(cpu_target.target_context)
+    _ = cpu_target.target_context
+
+# What the memory management in compiled kernels calls. numba names these addresses when it compiles that management,
+# which takes a tenth of the time of importing numba and touches a third of LLVM: kernels that are loaded have it.
+for _name, _of in import_module("numba.core.runtime._nrt_python").c_helpers.items():
+    add_symbol(_name if _name.startswith("_") else f"NRT_{_name}", _of)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _CONSTANTS = (int, float, tuple)
 _ONLY = "kernel"
+
+
+class _Environment:
+    """What the code of a function that a kernel calls knows of Python, as it is kept: constants, since kernels run
+    without it. With what numba keeps, a process that loads it imports the function's module, of which there are many.
+    """
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _environment, (self._of.globals["__name__"], self._of.consts, self._of.env_name)
+
+
+def _environment(module: str, constants: list[object], name: str) -> object:
+    of: Any = environment
+    if module in sys.modules or of.lookup_environment(name) is not None:
+        return of._rebuild_env(module, constants, name)
+    made = of.Environment({"__name__": module})
+    made.consts[:], made.env_name = constants, name
+    of.Environment._memo[name] = made
+    return made
 
 
 class _Cache(FunctionCache):
@@ -86,7 +97,8 @@ class _Cache(FunctionCache):
                 self._impl.locator.ensure_cache_path()
                 file = self._file(sig, data.codegen)
                 file.flush()  # it may be damaged
-                file.save(_ONLY, self._impl.reduce(data))
+                *kept, called = self._impl.reduce(data)
+                file.save(_ONLY, (*kept, tuple(map(_Environment, called))))
 
     def _file(self, sig: Sequence[object], codegen: Any) -> Any:
         key = sha256(repr((tuple(sig), codegen.magic_tuple(), self._source)).encode()).hexdigest()[:16]

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from math import cos, pi, sin
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.shards.config import Config
 
+KERNELS = ("cv2",)  # for the server of workers, which share it
 Matrix = npt.NDArray[np.float64]
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -47,6 +47,8 @@ class ColourJitter(Config):
         """Changes the colours of `image`, uint8 (H, W, 3), RGB, in place."""
         if rng.random() >= self.share:
             return
+        import cv2
+
         mean = image.reshape(-1, 3).mean(axis=0)
         cv2.transform(image, self.matrix(mean, rng), dst=image)
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -45,6 +44,8 @@ def confidence(
     clip: uint8 (T, H, W, 3), RGB; vectors and valid as in `ClipFlow`. It is 1 minus the mean difference in grey, as a
     share of the cell's contrast, and 0 where the source had no vector.
     """
+    import cv2
+
     height, width = clip.shape[1:3]
     rows, columns = valid.shape[1:]
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip]).astype(np.float32)

@@ -129,9 +129,9 @@ def serve(
 
 def _settle() -> None:
     """One thread for OpenCV and torch, and no signals of the parent."""
-    import cv2
-
-    cv2.setNumThreads(1)
+    if (cv2 := sys.modules.get("cv2")) is not None:
+        cv2.setNumThreads(1)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # for OpenCV, should it be imported later
     if "torch" in sys.modules:
         torch.set_num_threads(1)
     else:

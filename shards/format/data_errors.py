@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
-
 from maskstream.shards.errors import DataError, MaskstreamError, OutageError, ShardError, StoreError
 from maskstream.shards.stores.local_files import NEVER_OF_BYTES
 
@@ -63,7 +61,6 @@ _FOREIGN = (
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
-    cv2.error,
 )
 
 
@@ -81,12 +78,12 @@ def data_reason(error: Exception) -> str | None:
     """What an error says of the data that were read, on one line; None if it is not the data's."""
     if isinstance(error, _OWN):
         return str(error)
-    if isinstance(error, MemoryError) or not isinstance(error, (*_FOREIGN, *_ffmpeg())):
+    if isinstance(error, MemoryError) or not isinstance(error, (*_FOREIGN, *_of_decoders())):
         return None
     return f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
 
-def _ffmpeg() -> tuple[type[Exception], ...]:
-    """The errors of FFmpeg, once a decoder is in use."""
-    av = sys.modules.get("av")
-    return () if av is None else (av.FFmpegError,)
+def _of_decoders() -> tuple[type[Exception], ...]:
+    """The errors of FFmpeg and OpenCV, once they are in use."""
+    used = (("av", "FFmpegError"), ("cv2", "error"))
+    return tuple(getattr(sys.modules[module], name) for module, name in used if module in sys.modules)

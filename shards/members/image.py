@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 
 from maskstream.shards.errors import DataError
@@ -24,6 +23,8 @@ def image_problems(member: Member) -> Iterator[str]:
 
 def image_decode_problems(member: Member) -> Iterator[str]:
     """A picture that does not decode, or not to the size that the facts say."""
+    import cv2
+
     width, height = int(member.facts["width"]), int(member.facts["height"])
     try:
         check_image(member.data, width, height)
