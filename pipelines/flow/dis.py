@@ -1,21 +1,20 @@
 """Flow computed from the pixels by OpenCV's dense inverse search (DIS)."""
 
-import threading
-from typing import Any, Literal
+from __future__ import annotations
 
-import cv2
+import threading
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
 import numpy as np
 import numpy.typing as npt
 
 from .base import ClipFlow, grid_shape
 
+if TYPE_CHECKING:
+    import cv2
+
 Preset = Literal["ultrafast", "fast", "medium"]
 
-_PRESETS = {
-    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
-    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
-    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
-}
 _LEAST_SIDE = 12
 _USUAL_SIDE = 64
 _kept = threading.local()
@@ -32,6 +31,8 @@ def dis_flow(
     an unknown preset, a scale outside (0, 1], and frames that are too small for the search. Source: Kroeger et al.
     2016.
     """
+    import cv2
+
     check_search(preset, scale)
     frames, height, width, _ = clip.shape
     work = min(_USUAL_SIDE / min(height, width), 1.0) if scale is None else scale
@@ -58,8 +59,8 @@ def dis_flow(
 
 def check_search(preset: str, scale: float | None) -> None:
     """Raises ValueError for settings that `dis_flow` does not take."""
-    if preset not in _PRESETS:
-        raise ValueError(f"preset is one of {', '.join(_PRESETS)}, got {preset!r}")
+    if preset not in (presets := get_args(Preset)):
+        raise ValueError(f"preset is one of {', '.join(presets)}, got {preset!r}")
     if scale is not None and not 0 < scale <= 1:
         raise ValueError(f"scale is the finest level as a share of the clip's size, in (0, 1], or None, got {scale}")
 
@@ -70,7 +71,9 @@ def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:
     """
     search: cv2.DISOpticalFlow | None = getattr(_kept, preset, None)
     if search is None:
-        search = cv2.DISOpticalFlow.create(_PRESETS[preset])
+        import cv2
+
+        search = cv2.DISOpticalFlow.create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
         search.setFinestScale(0)
         setattr(_kept, preset, search)
     return search
@@ -78,6 +81,8 @@ def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:
 
 def _shrunk(grey: npt.NDArray[np.uint8], height: int, width: int) -> Any:
     """The frame reduced by area averaging; exact halvings come first, since OpenCV does them much faster."""
+    import cv2
+
     while grey.shape[0] % 2 == grey.shape[1] % 2 == 0 and grey.shape[0] >= 2 * height and grey.shape[1] >= 2 * width:
         half = (grey.shape[1] // 2, grey.shape[0] // 2)
         grey = cv2.resize(grey, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
