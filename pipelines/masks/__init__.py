@@ -16,13 +16,12 @@ text/. Some patterns are made of others: `Dual`, `PartDecoded`, `Padded` for cou
 `Complementary`, `Replace`, `DecoderRows`, and `Joint` for samples of several parts.
 
 A new pattern is a subclass of `Mask` with one method, `hide`, which says for one view of a sample which tokens are
-hidden. Its file declares the schemes of papers that it draws (see core/scheme.py); its line in `SCHEMES` gives them to
-the command line, the gallery, docs/masks.md and the benchmark.
+hidden. Its file declares the schemes of papers that it draws (see core/scheme.py); its line in schemes.py gives them
+to the command line, the gallery, docs/masks.md and the benchmark.
 """
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from .collate import Collate, TextCollate
 from .core import (
     Cues,
     Draw,
@@ -42,71 +41,66 @@ from .core import (
     mask_batch,
     visible_count,
 )
-from .laws import LAWS
-from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine, SquareRoot
-from .laws.random import MaskGIT, MultiRatio, Stratified, TruncatedNormal, Uniform, UniformCount
-from .patterns import (
-    block,
-    curriculum,
-    dual,
-    energy,
-    frames,
-    joints,
-    motion_guided,
-    multi_block,
-    random,
-    shapes,
-    strips,
-    target_blocks,
-    top_scores,
-    views,
-)
-from .patterns.block import Block, Box
-from .patterns.curriculum import Curriculum
-from .patterns.dual import DropAndMask, Dual, PartDecoded, RunningCell
-from .patterns.energy import ByEnergy
-from .patterns.frames import Context, Frames, PerFrame, Tube
-from .patterns.joints import H36M_LIMB_PAIRS, H36M_LIMBS, Joints, Limbs
-from .patterns.motion_guided import MotionGuided
-from .patterns.multi_block import MultiBlock
-from .patterns.padded import Joint, Padded
-from .patterns.random import Random
-from .patterns.shapes import MeshNodes, Submesh, VoxelAware, submesh
-from .patterns.strips import FilledStrips, Strips
-from .patterns.target_blocks import BlockMaskBatch, TargetBlocks
-from .patterns.top_scores import TopScores
-from .patterns.views import ByView, Complementary, Shared
-from .text import by_class, diffusion, replace, words
-from .text.by_class import ByClass, ScoredFirst, class_weights
-from .text.diffusion import MaskedDiffusion
-from .text.feedback import Feedback, smoothed
-from .text.replace import DecoderRows, Replace, TextMaskBatch
-from .text.words import PADDING, SPECIAL, Tokens, WholeWords
 
-SCHEMES: tuple[Scheme, ...] = (
-    *frames.SCHEMES,
-    *random.SCHEMES,
-    *motion_guided.SCHEMES,
-    *energy.SCHEMES,
-    *dual.SCHEMES,
-    *multi_block.SCHEMES,
-    *target_blocks.SCHEMES,
-    *curriculum.SCHEMES,
-    *block.SCHEMES,
-    *views.SCHEMES,
-    *strips.SCHEMES,
-    *shapes.SCHEMES,
-    *joints.SCHEMES,
-    *words.SCHEMES,
-    *replace.SCHEMES,
-    *diffusion.SCHEMES,
-    *by_class.SCHEMES,
-    *top_scores.SCHEMES,
-)
-"""The schemes of the papers, as the files of the patterns declare them: a new file is a line here."""
+if TYPE_CHECKING:
+    from .collate import Collate, TextCollate
+    from .laws import LAWS
+    from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine, SquareRoot
+    from .laws.random import MaskGIT, MultiRatio, Stratified, TruncatedNormal, Uniform, UniformCount
+    from .patterns.block import Block, Box
+    from .patterns.curriculum import Curriculum
+    from .patterns.dual import DropAndMask, Dual, PartDecoded, RunningCell
+    from .patterns.energy import ByEnergy
+    from .patterns.frames import Context, Frames, PerFrame, Tube
+    from .patterns.joints import H36M_LIMB_PAIRS, H36M_LIMBS, Joints, Limbs
+    from .patterns.motion_guided import MotionGuided
+    from .patterns.multi_block import MultiBlock
+    from .patterns.padded import Joint, Padded
+    from .patterns.random import Random
+    from .patterns.shapes import MeshNodes, Submesh, VoxelAware, submesh
+    from .patterns.strips import FilledStrips, Strips
+    from .patterns.target_blocks import BlockMaskBatch, TargetBlocks
+    from .patterns.top_scores import TopScores
+    from .patterns.views import ByView, Complementary, Shared
+    from .schemes import MASKS, SCHEMES
+    from .text.by_class import ByClass, ScoredFirst, class_weights
+    from .text.diffusion import MaskedDiffusion
+    from .text.feedback import Feedback, smoothed
+    from .text.replace import DecoderRows, Replace, TextMaskBatch
+    from .text.words import PADDING, SPECIAL, Tokens, WholeWords
+else:
+    from maskstream.shards.lazy import lazy_names
 
-MASKS: dict[str, Callable[[], Mask]] = {s.name: s.make for s in sorted(SCHEMES, key=lambda s: s.name) if s.name}
-"""Masks by name, each with its paper's settings."""
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "collate": "Collate TextCollate",
+            "laws": "LAWS",
+            "laws.progress": "Linear Piecewise RatioDecay SquaredCosine SquareRoot",
+            "laws.random": "MaskGIT MultiRatio Stratified TruncatedNormal Uniform UniformCount",
+            "patterns.block": "Block Box",
+            "patterns.curriculum": "Curriculum",
+            "patterns.dual": "DropAndMask Dual PartDecoded RunningCell",
+            "patterns.energy": "ByEnergy",
+            "patterns.frames": "Context Frames PerFrame Tube",
+            "patterns.joints": "H36M_LIMB_PAIRS H36M_LIMBS Joints Limbs",
+            "patterns.motion_guided": "MotionGuided",
+            "patterns.multi_block": "MultiBlock",
+            "patterns.padded": "Joint Padded",
+            "patterns.random": "Random",
+            "patterns.shapes": "MeshNodes Submesh VoxelAware submesh",
+            "patterns.strips": "FilledStrips Strips",
+            "patterns.target_blocks": "BlockMaskBatch TargetBlocks",
+            "patterns.top_scores": "TopScores",
+            "patterns.views": "ByView Complementary Shared",
+            "schemes": "MASKS SCHEMES",
+            "text.by_class": "ByClass ScoredFirst class_weights",
+            "text.diffusion": "MaskedDiffusion",
+            "text.feedback": "Feedback smoothed",
+            "text.replace": "DecoderRows Replace TextMaskBatch",
+            "text.words": "PADDING SPECIAL Tokens WholeWords",
+        },
+    )
 
 __all__ = [
     "H36M_LIMBS",

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import maskstream.pipelines
+import maskstream.pipelines.masks
 import maskstream.preprocess
 import maskstream.shards
 
@@ -22,15 +23,20 @@ import maskstream.pipelines, maskstream.shards
 print(*sys.modules)
 from maskstream.pipelines import VideoClip, masks, video_loader
 print(*sys.modules)
+masks.Tube
+print(*sys.modules)
 """
 
 
 @pytest.mark.slow
 def test_names_are_imported_when_they_are_asked_for():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    package, loader = (HEAVY & set(line.split()) for line in done.stdout.splitlines())
-    assert package == set()
-    assert loader == OF_A_LOADER
+    package, loader, mask = (set(line.split()) for line in done.stdout.splitlines())
+    assert HEAVY & package == set()
+    assert HEAVY & loader == OF_A_LOADER
+    masks = "maskstream.pipelines.masks."
+    assert not any(name.startswith((f"{masks}patterns.", f"{masks}text.")) for name in loader)
+    assert f"{masks}patterns.frames" in mask
 
 
 @pytest.mark.slow
@@ -59,7 +65,9 @@ print(*made, texts.to_pylist() == ["a", "", "b\u00e9"])
     assert done.stdout.splitlines() == ["[False, False, False, False]", "[1, -1, 2] [1, 2, 300] 0 True"]
 
 
-@pytest.mark.parametrize("package", [maskstream.pipelines, maskstream.preprocess, maskstream.shards])
+@pytest.mark.parametrize(
+    "package", [maskstream.pipelines, maskstream.pipelines.masks, maskstream.preprocess, maskstream.shards]
+)
 def test_the_names_that_are_imported_late_are_those_that_are_typed(package):
     tree = ast.parse(Path(package.__file__).read_text())
     typed = {alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level for alias in n.names}
