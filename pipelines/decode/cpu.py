@@ -262,9 +262,10 @@ def decode_coded(
     vectors: dict[int, Motion] = {}
     n = len(coded.pts_s)
     for number, frame in zip(coded.moving, frames[n:], strict=True):
-        motion = stored.get(number) or motion_vectors_of(frame)
-        if motion is not None:
-            vectors[number] = motion
+        if (flow := stored.get(number)) is not None:
+            vectors[number] = flow
+        elif (motion := motion_vectors_of(frame)) is not None:
+            vectors[number] = bytes(motion)  # a copy, so that the frame can go
     del frames[n:]
     return DecodedFrames(frames=frames, pts_s=coded.pts_s, vectors=vectors)
 

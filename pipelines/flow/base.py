@@ -56,7 +56,7 @@ class ClipFlow(NamedTuple):
 
     vectors: float32 (T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
     p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` was filled in. cuts: bool (T-1,), whether
-    a scene ends between the frames of a pair; `of_clip` of a source leaves it out, and the loader adds it. confidence:
+    a scene ends between the frames of a pair; where `of_clip` of a source leaves it out, the loader adds it. confidence:
     float32 (T-1, h, w) or None.
     """
 

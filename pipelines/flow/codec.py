@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate, pairwise
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -38,8 +38,8 @@ from .dis import dis_flow
 if TYPE_CHECKING:
     from .cells import Fields
 
-Vectors = MotionVectors | npt.NDArray[np.uint8]
-"""FFmpeg's AVMotionVector structs: PyAV's object, or their bytes (K, 40), laid out as VECTOR."""
+Vectors = MotionVectors | npt.NDArray[np.uint8] | bytes
+"""FFmpeg's AVMotionVector structs: PyAV's object, or their bytes, as an array (K, 40) or not, laid out as VECTOR."""
 
 VECTOR = np.dtype(
     {
@@ -81,11 +81,13 @@ def trail(frames: npt.NDArray[np.int64], vectors: Mapping[int, Motion], steps: i
 
     The first is None, and so are those of frames that repeat the one before.
     """
-    made: list[Motion | None] = [None]
-    for before, now in pairwise(frames.tolist()):
-        through = range(before + ANCHOR_STRIDE, now + 1, ANCHOR_STRIDE)
-        made += [vectors.get(number) for number in through] if now > before else [None] * steps
-    return made
+    before_first = ANCHOR_STRIDE * (steps - 1)
+    through = (
+        vectors.get(number) if now > before else None
+        for before, now in pairwise(frames.tolist())
+        for number in range(now - before_first, now + 1, ANCHOR_STRIDE)
+    )
+    return [None, *through]
 
 
 def ask_for_vectors(context: av.VideoCodecContext) -> None:
@@ -160,8 +162,8 @@ def stored_planes(
     planes: list[npt.NDArray[np.int8]] = []
     for number, step in enumerate(steps):
         if isinstance(step, KeyFlow):
-            if step.kept.shape != cells:
-                raise ValueError(f"a stored flow has {step.kept.shape} cells; pass the frames' size as source")
+            if step.planes.shape[1:] != cells:
+                raise ValueError(f"a stored flow has {step.planes.shape[1:]} cells; pass the frames' size as source")
             places[number] = len(planes)
             planes.append(step.planes)
     return np.array(planes, dtype=np.int8).reshape(-1, 3, *cells), places
@@ -177,9 +179,9 @@ def kernels() -> ModuleType:
 
 def concatenated(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
     """The vectors of all frames, concatenated, and the end of each frame's vectors, int64 (K,)."""
-    parts: list[Any] = [b"" if vectors is None else vectors for vectors in frames]
+    parts = [b"" if vectors is None else vectors if isinstance(vectors, bytes) else bytes(vectors) for vectors in frames]
     octets = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, VECTOR.itemsize)
-    ends = np.array(list(accumulate(0 if vectors is None else len(vectors) for vectors in frames)), dtype=np.int64)
+    ends = np.array([*accumulate(map(len, parts))], dtype=np.int64) // VECTOR.itemsize
     return (octets.view(np.int32), octets.view(np.int16), octets), ends
 
 

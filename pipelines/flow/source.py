@@ -21,7 +21,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.config import Config
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 
-from .base import ClipFlow, grid_shape
+from .base import ClipFlow, grid_shape, with_cuts
 from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail
 from .cuts import clip_cuts, stored_cuts
 from .dis import Preset, check_search, dis_flow
@@ -180,11 +180,9 @@ class Codec(SampleFlow):
         )
 
     def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
-        """What is stored, bool (T-1,); else only pairs in which hardly any cell has a vector are looked at, along DIS
-        flow.
+        """Of clips without stored ones, bool (T-1,): only pairs in which hardly any cell has a vector are looked at,
+        along DIS flow.
         """
-        if (stored := stored_cuts(clip.frames, clip.starts)) is not None:
-            return stored
         found = np.zeros(len(flow.vectors), dtype=np.bool_)
         for pair in np.flatnonzero(flow.valid.mean((1, 2)) < VANISHED).tolist():
             pixels, vectors = clip.pixels[pair : pair + 2], flow.vectors[pair : pair + 1]
@@ -194,26 +192,25 @@ class Codec(SampleFlow):
         return found
 
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
-        """The flow of one view."""
-        steps = steps_between(clip.frames)
-        found = self._joined(clip, steps) if steps else dis_flow(clip.pixels, cell=self.cell)
-        if not self.confidence:
-            return found
-        return found._replace(confidence=confidence(clip.pixels, found.vectors, found.valid))
-
-    def _joined(self, clip: DecodedClip, steps: int) -> ClipFlow:
-        """The flow of one view whose frames `steps` vectors lead from one to the one before."""
-        return codec_flow(
-            trail(clip.frames, clip.vectors, steps),
-            clip.crop,
-            steps=steps,
-            source=clip.source,
-            size=(clip.pixels.shape[1], clip.pixels.shape[2]),
-            cell=self.cell,
-            frames=clip.frames,
-            clip=clip.pixels,
-            cuts=stored_cuts(clip.frames, clip.starts),
-        )
+        """The flow of one view, with its cuts where they are stored."""
+        steps, cuts = steps_between(clip.frames), stored_cuts(clip.frames, clip.starts)
+        if steps:
+            found = codec_flow(
+                trail(clip.frames, clip.vectors, steps),
+                clip.crop,
+                steps=steps,
+                source=clip.source,
+                size=(clip.pixels.shape[1], clip.pixels.shape[2]),
+                cell=self.cell,
+                frames=clip.frames,
+                clip=clip.pixels,
+                cuts=cuts,
+            )
+        else:
+            found = dis_flow(clip.pixels, cell=self.cell)
+        if self.confidence:
+            found = found._replace(confidence=confidence(clip.pixels, found.vectors, found.valid))
+        return found if cuts is None else with_cuts(found, cuts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

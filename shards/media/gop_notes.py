@@ -86,19 +86,22 @@ _FLOW_VERSION = 1
 class KeyFlow:
     """Backward flow of frame number `frame` to the one `distance` before it.
 
-    vectors: int8 (2, rows, columns), x and y in quarters of a pixel. kept: uint8 (rows, columns), 255 where the earlier
-    frame explains the later one, 0 where it does not.
+    planes: int8 (3, rows, columns), the vectors and the bytes of what is kept.
     """
 
     frame: int
-    vectors: npt.NDArray[np.int8]
-    kept: npt.NDArray[np.uint8]
+    planes: npt.NDArray[np.int8]
     distance: int = DISTANCE
 
     @property
-    def planes(self) -> npt.NDArray[np.int8]:
-        """vectors and the bytes of kept, int8 (3, rows, columns)."""
-        return np.concatenate([self.vectors, self.kept.view(np.int8)[None]])
+    def vectors(self) -> npt.NDArray[np.int8]:
+        """x and y in quarters of a pixel, int8 (2, rows, columns)."""
+        return self.planes[:2]
+
+    @property
+    def kept(self) -> npt.NDArray[np.uint8]:
+        """255 where the earlier frame explains the later one, 0 where it does not: uint8 (rows, columns)."""
+        return self.planes[2].view(np.uint8)
 
 
 def flow_grid(width: int, height: int) -> tuple[int, int]:
@@ -108,7 +111,7 @@ def flow_grid(width: int, height: int) -> tuple[int, int]:
 
 def flow_payload(flow: KeyFlow) -> bytes:
     """The flow as the payload of a box."""
-    rows, columns = flow.kept.shape
+    _, rows, columns = flow.planes.shape
     return _FLOW_HEAD.pack(FLOW_ID, _FLOW_VERSION, flow.distance, rows, columns, flow.frame) + flow.planes.tobytes()
 
 
@@ -124,7 +127,7 @@ def parsed_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
             f"bytes; version {_FLOW_VERSION}, distance {DISTANCE} and {grid[0]} x {grid[1]} cells fit the video"
         )
     planes = np.frombuffer(body, dtype=np.int8, offset=_FLOW_HEAD.size).reshape(3, rows, columns)
-    return KeyFlow(frame=frame, vectors=planes[:2], kept=planes[2].view(np.uint8), distance=distance)
+    return KeyFlow(frame=frame, planes=planes, distance=distance)
 
 
 ENERGY_ID = bytes.fromhex("6d61736b73747265616d20656e657267")  # "maskstream energ"

@@ -17,7 +17,7 @@ from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan, clip_ranges, indexed_video, read_clip
 from maskstream.pipelines.modalities.video.energy import stored_energy
-from maskstream.pipelines.modalities.video.rows import flow_of, on_chroma_grid
+from maskstream.pipelines.modalities.video.rows import ClipMotion, flow_of, on_chroma_grid
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED, GopNotes
@@ -87,7 +87,8 @@ class ClipTokensPlan(AroundClip):
         if self.flow is None:
             return Cues(energy=energy)
         with stats.stage("flow"):
-            flow = flow_of(self.flow, clip, frames, clip.crops[0], decoded, notes)
+            motion = ClipMotion(clip, frames[None], decoded.vectors, notes.starts)
+            flow = flow_of(self.flow, motion, clip.crops[0], frames)
         return Cues(frames=read_only(frames), flow=flow.vectors, cuts=flow.cuts)
 
 

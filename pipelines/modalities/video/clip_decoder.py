@@ -100,7 +100,7 @@ class ClipDecoder:
         batch, own = rows.layout(memory), SampleRows(0, item.views, memory.arrays)
         memory.key[:] = [item.key] * item.views
         memory.label.fill_(-1)
-        rows.write(item, plan, decoded, notes, batch, own, stats)
+        rows.add_flow([rows.write(item, plan, decoded, notes, batch, own, stats)], stats)
         (masked,) = rows.masks
         drawn = masked.mask is not None and masked.by_sampler
         needs = masked.mask.needs if masked.mask is not None else frozenset[str]()

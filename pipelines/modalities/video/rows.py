@@ -26,6 +26,7 @@ from maskstream.pipelines.decode.cpu import (
 )
 from maskstream.pipelines.flow import BatchFlow, ClipFlow, Codec, DecodedClip, FlowSource, SampleFlow
 from maskstream.pipelines.flow.base import with_cuts
+from maskstream.pipelines.flow.codec import Motion
 from maskstream.pipelines.masks import Cues, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import (
@@ -62,6 +63,17 @@ class Coded(NamedTuple):
 
     frames: CodedFrames
     notes: GopNotes
+
+
+class ClipMotion(NamedTuple):
+    """The views of a decoded clip, uint8 (views, T, H, W, 3), by frame number the motion of its frames, and whether a
+    scene begins there, as in `DecodedClip`.
+    """
+
+    plan: ClipPlan
+    views: UInt8Array
+    vectors: Mapping[int, Motion]
+    starts: Mapping[int, bool]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,17 +212,22 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def fill_each(self, filling: Sequence[Filling[ClipPlan]], batch: VideoBatch, stats: Stats) -> Iterator[None]:
         """The same of some clips, with a pause after each, in which its frames are still there.
 
-        The packets of all are found before the first is decoded, because a decoder drives Python's code out of the
-        processor's cache, and then it takes twice the time.
+        The packets of all are found before the first is decoded, and the flow of all is made after the last, because a
+        decoder drives Python's code out of the processor's cache, and then it takes twice the time. Tokens are made of
+        frames, so the clips of these are filled one by one.
         """
         coded = [self._coded(one.item, one.plan, stats) for one in filling]
+        filled: list[ClipMotion] = []
         for (item, plan, own), (frames, notes) in zip(filling, coded, strict=True):
             size = plan.video.width, plan.video.height
             with item.manifest.reading(item.index, self.component), stats.stage("decode"):
                 decoded = decode_coded(frames, size=size, stored=notes.flows)
-            self.write(item, plan, decoded, notes, batch, own, stats)
+            filled.append(self.write(item, plan, decoded, notes, batch, own, stats))
             del decoded  # so that the next clip is decoded into the memory of these frames
-            yield
+            if batch.room is not None or len(filled) == len(filling):
+                self.add_flow(filled, stats)
+                yield from (None for _ in filled)
+                filled.clear()
 
     def _coded(self, item: Item, plan: ClipPlan, stats: Stats) -> Coded:
         """Reads a clip, and finds its packets and what is stored of its GOPs."""
@@ -242,12 +259,11 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         batch: VideoBatch,
         own: SampleRows,
         stats: Stats,
-    ) -> None:
-        """Writes the views of a decoded clip, and assigns their flow to the plan."""
-        flow = self.flow if isinstance(self.flow, SampleFlow) else None
+    ) -> ClipMotion:
+        """Writes the views of a decoded clip; returns what `add_flow` makes their flow of."""
         views = own.of(batch.video)
         if batch.room is not None:
-            whole = self.sees_frames or flow is not None or self.colour is not None
+            whole = self.sees_frames or isinstance(self.flow, SampleFlow) or self.colour is not None
             size, frames = self.clip.size, len(decoded.frames)
             views = empty((len(plan.crops), frames, size, size, 3), np.uint8) if whole else views
             plan.decoded = ForTokens(decoded.frames, views if whole else None, batch.room, own.start)
@@ -262,12 +278,15 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             else:
                 self._to_rgb(item, plan, decoded.frames, views)
         own.of(batch.pts_s)[:] = decoded.pts_s
-        if flow is not None:
+        return ClipMotion(plan, views, decoded.vectors, notes.starts)
+
+    def add_flow(self, clips: Sequence[ClipMotion], stats: Stats) -> None:
+        """Assigns the flow of the views of some clips to their plans."""
+        if isinstance(self.flow, SampleFlow):
             with stats.stage("flow"):
-                flows = []
-                for crop, pixels in zip(plan.crops, views, strict=True):
-                    flows.append(flow_of(flow, plan, pixels, crop, decoded, notes))
-                plan.flows = flows
+                for clip in clips:
+                    views = zip(clip.plan.crops, clip.views, strict=True)
+                    clip.plan.flows = [flow_of(self.flow, clip, crop, pixels) for crop, pixels in views]
 
     def cues(self, item: Draws, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The frames, the flow and the stored energy of a view."""
@@ -331,20 +350,19 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 self.colour(picture, item.rng(self._purpose("colour"), view))
 
 
-def flow_of(
-    flow: SampleFlow, plan: ClipPlan, pixels: UInt8Array, crop: Crop, decoded: DecodedFrames, notes: GopNotes
-) -> ClipFlow:
+def flow_of(flow: SampleFlow, motion: ClipMotion, crop: Crop, pixels: UInt8Array) -> ClipFlow:
     """The flow of a view of a clip, uint8 (T, H, W, 3), with its scene cuts."""
+    video = motion.plan.video
     clip = DecodedClip(
         pixels=pixels,
         crop=crop,
-        source=(plan.video.width, plan.video.height),
-        frames=plan.numbers,
-        vectors=decoded.vectors,
-        starts=notes.starts,
+        source=(video.width, video.height),
+        frames=motion.plan.numbers,
+        vectors=motion.vectors,
+        starts=motion.starts,
     )
     found = flow.of_clip(clip)
-    return with_cuts(found, flow.cuts(clip, found))
+    return with_cuts(found, flow.cuts(clip, found)) if found.cuts is None else found
 
 
 def tokens_of(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:

@@ -136,11 +136,9 @@ def key_flow(number: int, later: Plane, earlier: Plane) -> KeyFlow:
     kept = np.clip(1 - error / (contrast + _CONTRAST), 0, 1)
     vectors = np.rint(2 * QUARTERS * _on_cells(dense).transpose(2, 0, 1))
     kept = np.where((np.abs(vectors) <= LIMIT).all(0), kept, 0)
-    return KeyFlow(
-        frame=number,
-        vectors=np.clip(vectors, -LIMIT, LIMIT).astype(np.int8),
-        kept=np.rint(255 * kept).astype(np.uint8),
-    )
+    planes = np.empty((3, *kept.shape), np.int8)
+    planes[:2], planes[2] = np.clip(vectors, -LIMIT, LIMIT), np.rint(255 * kept).astype(np.uint8).view(np.int8)
+    return KeyFlow(frame=number, planes=planes)
 
 
 def _search(later: Plane, earlier: Plane) -> Plane:

@@ -212,7 +212,7 @@ def test_a_damaged_flow_is_refused_and_reported(videos: dict[str, EncodedVideo])
         with pytest.raises(Mp4Error, match="9 x 12 cells fit the video"):
             gop_notes(memoryview(broken), WIDTH, HEIGHT)
     box = note_box(
-        flow_payload(KeyFlow(frame=8, vectors=np.zeros((2, 9, 12), np.int8), kept=np.zeros((9, 12), np.uint8)))
+        flow_payload(KeyFlow(frame=8, planes=np.zeros((3, 9, 12), np.int8)))
     )
     short = bytearray(box[:30])
     short[:4] = (30).to_bytes(4, "big")
@@ -224,11 +224,7 @@ def test_a_damaged_flow_is_refused_and_reported(videos: dict[str, EncodedVideo])
 
 def test_a_box_comes_back() -> None:
     rng = np.random.default_rng(0)
-    flow = KeyFlow(
-        frame=96,
-        vectors=rng.integers(-127, 128, (2, 9, 12), dtype=np.int8),
-        kept=rng.integers(0, 256, (9, 12), dtype=np.uint8),
-    )
+    flow = KeyFlow(frame=96, planes=rng.integers(-128, 128, (3, 9, 12), dtype=np.int8))
     back = gop_notes(memoryview(note_box(flow_payload(flow))), WIDTH, HEIGHT).flows[96]
     assert np.array_equal(back.vectors, flow.vectors)
     assert np.array_equal(back.kept, flow.kept)
