@@ -404,16 +404,19 @@ def steps_of(taps: Taps, flip: bool) -> Steps:
 def normalise(pixels: Bytes, mean: Floats, std: Floats, out: Floats) -> None:
     """Writes (level / 255 - mean) / std of pixels (N, H, 3 W) to `out` (N, 3, H, W); mean, std: (3,), of the channels.
 
-    Vectors of divisions take two thirds of the time of looking each value up, and give the same.
+    Vectors of divisions take two thirds of the time of looking each value up, and give the same. So do two products in
+    place of the first: a level times the first 24 bits of 1 / 255, which is exact, and times what is left of it.
     """
-    most, (m, n, o), (s, t, u) = np.float32(255), (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    high, low = np.float32(65_793 / 2**24), np.float32(1 / 255 / 2**24)
+    (m, n, o), (s, t, u) = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
     for one in range(len(pixels)):
         for row in range(pixels.shape[1]):
             of, r, g, b = pixels[one, row], out[one, 0, row], out[one, 1, row], out[one, 2, row]
             for k in range(out.shape[3]):
-                r[k] = (np.float32(of[3 * k]) / most - m) / s
-                g[k] = (np.float32(of[3 * k + 1]) / most - n) / t
-                b[k] = (np.float32(of[3 * k + 2]) / most - o) / u
+                x, y, z = np.float32(of[3 * k]), np.float32(of[3 * k + 1]), np.float32(of[3 * k + 2])
+                r[k] = (x * high + x * low - m) / s
+                g[k] = (y * high + y * low - n) / t
+                b[k] = (z * high + z * low - o) / u
 
 
 @kernel
