@@ -47,7 +47,8 @@ class Contest:
 
     items(epoch): what the first reader shows in an epoch, in the order of the set; each has a `key`. rows_of(batch):
     the rows of a batch of the first reader to compare, in the order of its keys. difference(ours, theirs) of a row must
-    be at most `most`. wall: whether wall time is measured instead of CPU time.
+    be at most `most`. wall: whether wall time is measured instead of CPU time. ahead: how many batches at either end of
+    a turn do not count, so that readers that make batches ahead begin with as many as they end with.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Contest:
     difference: Callable[[Any, Any], float]
     most: float
     wall: bool = False
+    ahead: int = 0
     readers: list[Reader] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     taken: dict[str, list[float]] = field(default_factory=dict)
@@ -100,10 +102,15 @@ class Contest:
         mixed = [items[i] for i in rng.permutation(len(items))]
         for reader in self.readers[number % len(self.readers) :] + self.readers[: number % len(self.readers)]:
             gc.collect()
-            start = self._now()
+            times = [self._now()]
             for batch in reader.make(items if reader.in_order else mixed):
                 del batch
-            self.taken.setdefault(reader.name, []).append((self._now() - start) / len(items) * SCALE[self.unit])
+                times.append(self._now())
+            times[-1] = self._now()  # with what ends a turn
+            counted = times[self.ahead : len(times) - self.ahead]
+            share = (len(counted) - 1) / (len(times) - 1)
+            taken = (counted[-1] - counted[0]) / (len(items) * share)
+            self.taken.setdefault(reader.name, []).append(taken * SCALE[self.unit])
 
     def _now(self) -> float:
         return time.perf_counter() if self.wall else time.process_time()
