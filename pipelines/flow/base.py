@@ -20,19 +20,6 @@ UNIT = 8
 """The side in pixels of a unit of the source grid, which is the smallest block that H.264 decoders export."""
 
 
-class Window(NamedTuple):
-    """What a clip shows of its frames.
-
-    grid: rows and columns of a frame's units. crop: x, y, width and height, in units. mirrored: from left to right.
-    scale: clip pixels per source pixel in x and y, below 0 in x where it is mirrored.
-    """
-
-    grid: tuple[int, int]
-    crop: tuple[float, float, float, float]
-    mirrored: bool
-    scale: tuple[float, float]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flow(Movable):
     """Backward flow between the sampled frames of a clip.
@@ -56,8 +43,8 @@ class ClipFlow(NamedTuple):
 
     vectors: float32 (T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
     p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` was filled in. cuts: bool (T-1,), whether
-    a scene ends between the frames of a pair; where `of_clip` of a source leaves it out, the loader adds it. confidence:
-    float32 (T-1, h, w) or None.
+    a scene ends between the frames of a pair; where `of_clip` of a source leaves it out, the loader adds it.
+    confidence: float32 (T-1, h, w) or None.
     """
 
     vectors: npt.NDArray[np.float32]

@@ -5,13 +5,17 @@ import numpy.typing as npt
 
 from maskstream.shards.jit import kernel
 
-from .base import UNIT, Window
+from .base import UNIT
 
 Floats = npt.NDArray[np.float32]
 Sides = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats]
 """Along one axis: the two units around each cell's centre, and the interpolation weight of the second."""
 Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
 """AVMotionVector structs of 40 bytes, as three views of one memory: int32 (N, 10), int16 (N, 20), uint8 (N, 40)."""
+Window = tuple[tuple[int, int], tuple[float, float, float, float], bool, tuple[float, float]]
+"""What a clip shows of its frames: rows and columns of a frame's units; x, y, width and height of its crop, in units;
+whether it is mirrored from left to right; and clip pixels per source pixel in x and y, below 0 in x where it is.
+"""
 
 _SOURCE, _MOTION_X, _MOTION_Y = 0, 6, 7  # columns of int32
 _DST_X, _DST_Y, _MOTION_SCALE = 5, 6, 16  # columns of int16
@@ -69,6 +73,34 @@ def cell_flow(
             known[k] = fill(flow[k], valid[k], sums)
             unknown += not known[k]
     return unknown
+
+
+@kernel
+def cell_flows(
+    fields: Fields,
+    ends: npt.NDArray[np.int64],
+    stored: npt.NDArray[np.int8],
+    places: npt.NDArray[np.int64],
+    numbers: npt.NDArray[np.int64],
+    grid: tuple[int, int],
+    windows: npt.NDArray[np.float64],
+    flow: Floats,
+    valid: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_],
+    unknown: npt.NDArray[np.int64],
+) -> None:
+    """Does for each of n clips what `cell_flow` does: every array but `fields` and `stored` has them as its first axis.
+
+    windows (n, 6): of each the crop and the scales of `Window`. unknown (n,): set to what `cell_flow` returns.
+    """
+    first = 0
+    for n in range(len(flow)):
+        x, y, width, height, across, down = windows[n]
+        end = ends[n, ends.shape[1] - 1] if ends.shape[1] > 0 else first
+        own = (fields[0][first:end], fields[1][first:end], fields[2][first:end])
+        window = (grid, (x, y, width, height), across < 0.0, (across, down))
+        unknown[n] = cell_flow(own, ends[n] - first, stored, places[n], numbers[n], window, flow[n], valid[n], known[n])
+        first = end
 
 
 @kernel

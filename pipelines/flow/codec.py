@@ -32,7 +32,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, CELL, KeyFlow
 from maskstream.shards.media.local_media import side_data
 
-from .base import UNIT, ClipFlow, Window, grid_shape
+from .base import UNIT, ClipFlow, grid_shape
 from .dis import dis_flow
 
 if TYPE_CHECKING:
@@ -124,31 +124,79 @@ def codec_flow(
     the pair before it. cuts: bool (T-1,), the pairs between which a scene ends, as far as that is known; there is
     nothing to search. Raises ValueError if a vector or the crop lies outside `source`, or if shapes differ.
     """
+    numbers = np.arange((len(vectors) - 1) // steps + 1) if frames is None else frames
+    (found,) = codec_flows(
+        [vectors], [crop], [numbers], [clip], [cuts], source=source, size=size, cell=cell, steps=steps
+    )
+    return found
+
+
+def codec_flows(
+    vectors: Sequence[Sequence[Motion | None]],
+    crops: Sequence[Crop],
+    frames: Sequence[npt.NDArray[np.int64]],
+    clips: Sequence[npt.NDArray[np.uint8] | None],
+    cuts: Sequence[npt.NDArray[np.bool_] | None],
+    *,
+    source: tuple[int, int],
+    size: int | tuple[int, int],
+    cell: int = 8,
+    steps: int = 1,
+) -> list[ClipFlow]:
+    """What `codec_flow` makes of each of some clips of one length, which costs less together."""
     width, height = source
     rows, columns = (size, size) if isinstance(size, int) else size
-    pairs = (len(vectors) - 1) // steps
-    if crop.x < 0 or crop.y < 0 or crop.x + crop.width > width or crop.y + crop.height > height:
-        raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels; pass the frames' size as source")
-    if clip is not None and clip.shape[:3] != (pairs + 1, rows, columns):
-        raise ValueError(f"for these vectors clip is uint8 ({pairs + 1}, {rows}, {columns}, 3), got shape {clip.shape}")
-    flow = np.empty((pairs, *grid_shape(rows, columns, cell), 2), dtype=np.float32)
-    valid, known = np.empty(flow.shape[:3], dtype=np.bool_), np.empty(pairs, dtype=np.bool_)
-    numbers = np.arange(pairs + 1) if frames is None else frames
-    window = Window(
-        grid=unit_grid(width, height),
-        crop=(crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT),
-        mirrored=crop.flip,
-        scale=(columns / crop.width * (-1 if crop.flip else 1), rows / crop.height),
+    pairs = (len(vectors[0]) - 1) // steps
+    for crop, clip in zip(crops, clips, strict=True):
+        if crop.x < 0 or crop.y < 0 or crop.x + crop.width > width or crop.y + crop.height > height:
+            raise ValueError(
+                f"{crop} reaches out of a frame of {width} x {height} pixels; pass the frames' size as source"
+            )
+        if clip is not None and clip.shape[:3] != (pairs + 1, rows, columns):
+            raise ValueError(
+                f"for these vectors clip is uint8 ({pairs + 1}, {rows}, {columns}, 3), got shape {clip.shape}"
+            )
+    flow = np.empty((len(crops), pairs, *grid_shape(rows, columns, cell), 2), dtype=np.float32)
+    valid, known = np.empty(flow.shape[:4], dtype=np.bool_), np.empty(flow.shape[:2], dtype=np.bool_)
+    grid, unknown = unit_grid(width, height), np.empty(len(crops), dtype=np.int64)
+    windows = [
+        (
+            crop.x / UNIT,
+            crop.y / UNIT,
+            crop.width / UNIT,
+            crop.height / UNIT,
+            columns / crop.width * (-1 if crop.flip else 1),
+            rows / crop.height,
+        )
+        for crop in crops
+    ]
+    through = [step for own in vectors for step in own[1:]]
+    fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in through])
+    stored, places = stored_planes(through, grid)
+    each = (len(crops), pairs * steps)
+    kernels().cell_flows(
+        fields,
+        ends.reshape(each),
+        stored,
+        places.reshape(each),
+        np.stack(frames),
+        grid,
+        np.array(windows),
+        flow,
+        valid,
+        known,
+        unknown,
     )
-    fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in vectors[1:]])
-    stored, places = stored_planes(vectors[1:], window.grid)
-    unknown = kernels().cell_flow(fields, ends, stored, places, numbers, window, flow, valid, known)
-    if unknown < 0:
-        raise _outside(width, height)
-    if unknown and cuts is not None:
-        known |= cuts
-        unknown = pairs - int(known.sum())
-    return ClipFlow(with_missing_filled(flow, known, cell, clip) if unknown else flow, valid)
+    made = []
+    for n, left in enumerate(unknown.tolist()):
+        if left < 0:
+            raise _outside(width, height)
+        own, of = flow[n], cuts[n]
+        if left and of is not None:
+            known[n] |= of
+            left = pairs - int(known[n].sum())
+        made.append(ClipFlow(with_missing_filled(own, known[n], cell, clips[n]) if left else own, valid[n]))
+    return made
 
 
 def stored_planes(
@@ -179,7 +227,7 @@ def kernels() -> ModuleType:
 
 def concatenated(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
     """The vectors of all frames, concatenated, and the end of each frame's vectors, int64 (K,)."""
-    parts = [b"" if vectors is None else vectors if isinstance(vectors, bytes) else bytes(vectors) for vectors in frames]
+    parts = [b"" if one is None else one if isinstance(one, bytes) else bytes(one) for one in frames]
     octets = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, VECTOR.itemsize)
     ends = np.array([*accumulate(map(len, parts))], dtype=np.int64) // VECTOR.itemsize
     return (octets.view(np.int32), octets.view(np.int16), octets), ends

@@ -10,7 +10,7 @@ cannot serve a profile, stride and align.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +22,7 @@ from maskstream.shards.config import Config
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 
 from .base import ClipFlow, grid_shape, with_cuts
-from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail
+from .codec import STRIDES, VANISHED, Motion, codec_flows, steps_between, trail
 from .cuts import clip_cuts, stored_cuts
 from .dis import Preset, check_search, dis_flow
 
@@ -118,6 +118,10 @@ class SampleFlow(FlowSource):
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
         """The backward flow of one view."""
 
+    def of_each(self, clips: Sequence[DecodedClip]) -> list[ClipFlow]:
+        """The backward flow of each of some views; by default one after the other."""
+        return [self.of_clip(clip) for clip in clips]
+
     def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
         """Whether a scene ends between the frames of each pair, bool (T-1,): what cuts.py finds, unless a source knows.
 
@@ -193,24 +197,35 @@ class Codec(SampleFlow):
 
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
         """The flow of one view, with its cuts where they are stored."""
-        steps, cuts = steps_between(clip.frames), stored_cuts(clip.frames, clip.starts)
+        return self.of_each([clip])[0]
+
+    def of_each(self, clips: Sequence[DecodedClip]) -> list[ClipFlow]:
+        """The same of some views: that of clips of one kind is made at once, which costs less."""
+        kinds = {(clip.source, clip.pixels.shape, steps_between(clip.frames)) for clip in clips}
+        if len(kinds) > 1:
+            return [self.of_clip(clip) for clip in clips]
+        ((source, (_, *size, _), steps),) = kinds
+        cuts = [stored_cuts(clip.frames, clip.starts) for clip in clips]
         if steps:
-            found = codec_flow(
-                trail(clip.frames, clip.vectors, steps),
-                clip.crop,
-                steps=steps,
-                source=clip.source,
-                size=(clip.pixels.shape[1], clip.pixels.shape[2]),
+            made = codec_flows(
+                [trail(clip.frames, clip.vectors, steps) for clip in clips],
+                [clip.crop for clip in clips],
+                [clip.frames for clip in clips],
+                [clip.pixels for clip in clips],
+                cuts,
+                source=source,
+                size=(size[0], size[1]),
                 cell=self.cell,
-                frames=clip.frames,
-                clip=clip.pixels,
-                cuts=cuts,
+                steps=steps,
             )
         else:
-            found = dis_flow(clip.pixels, cell=self.cell)
+            made = [dis_flow(clip.pixels, cell=self.cell) for clip in clips]
         if self.confidence:
-            found = found._replace(confidence=confidence(clip.pixels, found.vectors, found.valid))
-        return found if cuts is None else with_cuts(found, cuts)
+            made = [
+                flow._replace(confidence=confidence(clip.pixels, flow.vectors, flow.valid))
+                for clip, flow in zip(clips, made, strict=True)
+            ]
+        return [flow if of is None else with_cuts(flow, of) for flow, of in zip(made, cuts, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -101,7 +101,8 @@ class KeyFlow:
     @property
     def kept(self) -> npt.NDArray[np.uint8]:
         """255 where the earlier frame explains the later one, 0 where it does not: uint8 (rows, columns)."""
-        return self.planes[2].view(np.uint8)
+        kept: npt.NDArray[np.uint8] = self.planes[2].view(np.uint8)
+        return kept
 
 
 def flow_grid(width: int, height: int) -> tuple[int, int]:

@@ -87,8 +87,7 @@ class ClipTokensPlan(AroundClip):
         if self.flow is None:
             return Cues(energy=energy)
         with stats.stage("flow"):
-            motion = ClipMotion(clip, frames[None], decoded.vectors, notes.starts)
-            flow = flow_of(self.flow, motion, clip.crops[0], frames)
+            (flow,) = flow_of(self.flow, [ClipMotion(clip, frames[None], decoded.vectors, notes.starts)])
         return Cues(frames=read_only(frames), flow=flow.vectors, cuts=flow.cuts)
 
 

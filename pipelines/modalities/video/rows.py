@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -284,9 +285,9 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """Assigns the flow of the views of some clips to their plans."""
         if isinstance(self.flow, SampleFlow):
             with stats.stage("flow"):
+                flows = iter(flow_of(self.flow, clips))
                 for clip in clips:
-                    views = zip(clip.plan.crops, clip.views, strict=True)
-                    clip.plan.flows = [flow_of(self.flow, clip, crop, pixels) for crop, pixels in views]
+                    clip.plan.flows = list(islice(flows, len(clip.plan.crops)))
 
     def cues(self, item: Draws, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The frames, the flow and the stored energy of a view."""
@@ -350,19 +351,24 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 self.colour(picture, item.rng(self._purpose("colour"), view))
 
 
-def flow_of(flow: SampleFlow, motion: ClipMotion, crop: Crop, pixels: UInt8Array) -> ClipFlow:
-    """The flow of a view of a clip, uint8 (T, H, W, 3), with its scene cuts."""
-    video = motion.plan.video
-    clip = DecodedClip(
-        pixels=pixels,
-        crop=crop,
-        source=(video.width, video.height),
-        frames=motion.plan.numbers,
-        vectors=motion.vectors,
-        starts=motion.starts,
-    )
-    found = flow.of_clip(clip)
-    return with_cuts(found, flow.cuts(clip, found)) if found.cuts is None else found
+def flow_of(flow: SampleFlow, clips: Sequence[ClipMotion]) -> list[ClipFlow]:
+    """The flow of all views of some clips, with their scene cuts."""
+    views = [
+        DecodedClip(
+            pixels=pixels,
+            crop=crop,
+            source=(clip.plan.video.width, clip.plan.video.height),
+            frames=clip.plan.numbers,
+            vectors=clip.vectors,
+            starts=clip.starts,
+        )
+        for clip in clips
+        for crop, pixels in zip(clip.plan.crops, clip.views, strict=True)
+    ]
+    return [
+        with_cuts(found, flow.cuts(view, found)) if found.cuts is None else found
+        for view, found in zip(views, flow.of_each(views), strict=True)
+    ]
 
 
 def tokens_of(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:

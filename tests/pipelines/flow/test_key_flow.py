@@ -211,9 +211,7 @@ def test_a_damaged_flow_is_refused_and_reported(videos: dict[str, EncodedVideo])
         assert any("the flow of a GOP has" in p for p in video_problems(video_member(bytes(broken), video.index)))
         with pytest.raises(Mp4Error, match="9 x 12 cells fit the video"):
             gop_notes(memoryview(broken), WIDTH, HEIGHT)
-    box = note_box(
-        flow_payload(KeyFlow(frame=8, planes=np.zeros((3, 9, 12), np.int8)))
-    )
+    box = note_box(flow_payload(KeyFlow(frame=8, planes=np.zeros((3, 9, 12), np.int8))))
     short = bytearray(box[:30])
     short[:4] = (30).to_bytes(4, "big")
     with pytest.raises(Mp4Error, match="less than its 26 bytes of header"):
