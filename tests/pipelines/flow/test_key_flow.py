@@ -1,6 +1,7 @@
 """The flow into GOPs, from preprocessing to the loader, and vectors joined over two and three frames."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,36 @@ def flow_of(video: EncodedVideo, numbers: np.ndarray, *, old: bool = False) -> C
     to_rgb(found.frames, CROP, (112, 112), pixels)
     kept = {n: v for n, v in found.vectors.items() if not (old and isinstance(v, KeyFlow))}
     return source.of_clip(DecodedClip(pixels=pixels, crop=CROP, source=(WIDTH, HEIGHT), frames=numbers, vectors=kept))
+
+
+@pytest.mark.parametrize("last", [4, 8], ids=["one kind", "two kinds"])
+def test_clips_together_have_the_flow_that_each_has_alone(videos: dict[str, EncodedVideo], last: int) -> None:
+    pan, zoom = (videos[motion] for motion in MOTIONS)
+    plain, repeating, cut = np.arange(0, 24, 4), np.array([4, 8, 12, 12, 16, 20]), last * np.arange(1, 7)
+    clips = []
+    for video, numbers, flip in ((pan, plain, False), (zoom, repeating, True), (pan, cut, False)):
+        found = decoded(video, numbers, Codec().vectors_of(numbers))
+        pixels = np.empty((len(numbers), 112, 112, 3), dtype=np.uint8)
+        to_rgb(found.frames, CROP, (112, 112), pixels)
+        ends = {number: number == cut[2] for number in range(0, FRAMES, 4)} if numbers is cut else {}
+        clips.append(
+            DecodedClip(
+                pixels=pixels,
+                crop=replace(CROP, flip=flip),
+                source=(WIDTH, HEIGHT),
+                frames=numbers,
+                vectors={n: own for n, own in found.vectors.items() if numbers is not cut or n != cut[1]},
+                starts=ends,
+            )
+        )
+    for together, clip in zip(Codec().of_each(clips), clips, strict=True):
+        alone = Codec().of_clip(clip)
+        np.testing.assert_array_equal(together.vectors, alone.vectors)
+        np.testing.assert_array_equal(together.valid, alone.valid)
+        assert together.valid.any()
+        assert (None if together.cuts is None else together.cuts.tolist()) == (
+            [False, True, False, False, False] if clip.frames is cut else None
+        )
 
 
 def errors(flow: ClipFlow, motion: str, stride: int) -> np.ndarray:
