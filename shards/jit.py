@@ -188,3 +188,45 @@ def load(b: ir.IRBuilder, address: ir.Value, of: ir.Type) -> ir.Value:
 def store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
     """Writes a value to an address of any alignment."""
     b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1
+
+
+LANES = 8
+"""So many float32 `mix_neighbours` and `mix_four` write."""
+
+
+@instructions(types.void)
+def mix_neighbours(b: ir.IRBuilder, line: ir.Value, cells: ir.Value, share: ir.Value, out: ir.Value) -> None:
+    """Writes the linear means of the float32 of a line at LANES cells, which are int32, and those next to them, of
+    which `share` is the weight. All are addresses.
+    """
+    one, other = _neighbours(b, line, cells)
+    store(b, _mix(b, one, other, share), out)
+
+
+@instructions(types.void)
+def mix_four(
+    b: ir.IRBuilder, line: ir.Value, below: ir.Value, cells: ir.Value, along: ir.Value, across: ir.Value, out: ir.Value
+) -> None:
+    """Like `mix_neighbours`, with the weights `along`, of a line and of the one below it, whose weight is `across`."""
+    means = []
+    for own in (line, below):
+        one, other = _neighbours(b, own, cells)
+        means.append(_mix(b, one, other, along))
+    store(b, _mix(b, means[0], means[1], across), out)
+
+
+def _mix(b: ir.IRBuilder, one: ir.Value, other: ir.Value, share: ir.Value) -> ir.Value:
+    return b.fadd(one, b.fmul(b.fsub(other, one), load(b, share, one.type)))
+
+
+def _neighbours(b: ir.IRBuilder, line: ir.Value, cells: ir.Value) -> list[ir.Value]:
+    """The float32 at LANES cells, and those next to them. Each cell and the next are loaded together."""
+    parts = []
+    for n in range(LANES):
+        cell = load(b, b.add(cells, ir.Constant(cells.type, 4 * n)), ir.IntType(32))
+        place = b.mul(b.sext(cell, cells.type), ir.Constant(cells.type, 4))
+        parts.append(load(b, b.add(line, place), ir.VectorType(ir.FloatType(), 2)))
+    while len(parts) > 1:
+        both = range(2 * parts[0].type.count)
+        parts = [picked(b, one, other, both) for one, other in zip(parts[::2], parts[1::2], strict=True)]
+    return [picked(b, parts[0], parts[0], range(first, 2 * LANES, 2)) for first in range(2)]

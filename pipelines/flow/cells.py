@@ -3,13 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.jit import kernel
+from maskstream.shards.jit import LANES, kernel, mix_neighbours
 
 from .base import UNIT
 
 Floats = npt.NDArray[np.float32]
-Sides = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats]
-"""Along one axis: the two units around each cell's centre, and the interpolation weight of the second."""
+Sides = tuple[npt.NDArray[np.int32], Floats]
+"""Along one axis: the unit before each cell's centre, and the interpolation weight of the next. The sizes are multiples
+of LANES.
+"""
 Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
 """AVMotionVector structs of 40 bytes, as three views of one memory: int32 (N, 10), int16 (N, 20), uint8 (N, 40)."""
 Window = tuple[tuple[int, int], tuple[float, float, float, float], bool, tuple[float, float]]
@@ -17,6 +19,7 @@ Window = tuple[tuple[int, int], tuple[float, float, float, float], bool, tuple[f
 whether it is mirrored from left to right; and clip pixels per source pixel in x and y, below 0 in x where it is.
 """
 
+_U = np.uint64
 _SOURCE, _MOTION_X, _MOTION_Y = 0, 6, 7  # columns of int32
 _DST_X, _DST_Y, _MOTION_SCALE = 5, 6, 16  # columns of int16
 _WIDTH, _HEIGHT = 4, 5  # columns of uint8
@@ -48,7 +51,7 @@ def cell_flow(
     down = sides(y + height / rows / 2 - 0.5, height / rows, rows, grid[0], False)
     units = np.empty((3, grid[0], grid[1]), dtype=np.float32)
     before = np.empty((3, grid[0], grid[1]), dtype=np.float32)
-    mixed = np.empty((3, grid[1]), dtype=np.float32)
+    mixed = np.zeros((3, grid[1] + 1), dtype=np.float32), np.empty((3, across[0].size), dtype=np.float32)
     sums = np.zeros((rows + 1, columns + 1, 3), dtype=np.float64)
     steps = len(ends) // len(flow)
     first = unknown = 0
@@ -141,23 +144,26 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
     """
     numbers, halves, octets = fields
     _, rows, columns = units.shape
-    xs, ys, weights = units.reshape(3, -1)
-    for n in range(xs.size):
-        xs[n], ys[n], weights[n] = 0.0, 0.0, 0.0
+    flat = units.reshape(-1)
+    for n in range(flat.size):
+        flat[n] = 0.0
+    ys, weights = _U(rows * columns), _U(2 * rows * columns)
     for n in range(first, end):
-        width, height = np.int64(octets[n, _WIDTH]), np.int64(octets[n, _HEIGHT])
-        left, top = (halves[n, _DST_X] - (width >> 1)) >> 3, (halves[n, _DST_Y] - (height >> 1)) >> 3
-        right, bottom = left + np.int64(width > UNIT), top + np.int64(height > UNIT)
-        if left < 0 or top < 0 or right >= columns or bottom >= rows:
+        at = _U(n)  # unsigned, so that numba omits the branch for negative indexes
+        width, height = np.int64(octets[at, _WIDTH]), np.int64(octets[at, _HEIGHT])
+        left, top = (halves[at, _DST_X] - (width >> 1)) >> 3, (halves[at, _DST_Y] - (height >> 1)) >> 3
+        wide, high = np.int64(width > UNIT), np.int64(height > UNIT)
+        if left < 0 or top < 0 or left + wide >= columns or top + high >= rows:
             return False
-        if numbers[n, _SOURCE] >= 0:
+        if numbers[at, _SOURCE] >= 0:
             continue
-        x = np.float32(numbers[n, _MOTION_X] / halves[n, _MOTION_SCALE])
-        y = np.float32(numbers[n, _MOTION_Y] / halves[n, _MOTION_SCALE])
-        for row in range(top, bottom + 1):
-            for place in range(row * columns + left, row * columns + right + 1):
-                cell = np.uint64(place)  # unsigned, so that numba omits the branch for negative indexes
-                xs[cell], ys[cell], weights[cell] = x, y, 1.0
+        x = np.float32(numbers[at, _MOTION_X] / halves[at, _MOTION_SCALE])
+        y = np.float32(numbers[at, _MOTION_Y] / halves[at, _MOTION_SCALE])
+        one = _U(top * columns + left)
+        other, right = one + _U(high * columns), _U(wide)
+        # Of small blocks some are the same: writing them again is faster than branches that no processor foresees.
+        for cell in (one, one + right, other, other + right):
+            flat[cell], flat[ys + cell], flat[weights + cell] = x, y, 1.0
     return True
 
 
@@ -184,30 +190,41 @@ def resample(
     across: Sides,
     down: Sides,
     scale: tuple[float, float],
-    mixed: Floats,
+    mixed: tuple[Floats, Floats],
     flow: Floats,
     valid: npt.NDArray[np.bool_],
 ) -> None:
     """Writes the bilinear mean of the units around each cell's centre; valid where units with vectors weigh >= 0.5.
 
-    `mixed` (3, columns) is scratch memory.
+    `mixed` (3, columns + 1) and (3, the size of across) is scratch memory.
     """
-    left, right, along = across
-    top, bottom, share = down
-    xs, ys, weights = mixed
+    (height, width), (_, rows, columns) = valid.shape, units.shape
+    (left, along), (above, share), (line, means) = across, down, mixed
     scale_x, scale_y = np.float32(scale[0]), np.float32(scale[1])
-    for r in range(top.size):
+    first, last = min(left[0], left[width - 1]), max(left[0], left[width - 1]) + 1
+    stop = min(first + -(-(last + 1 - first) // LANES) * LANES, columns)  # no single units after those of vectors
+    for r in range(height):
+        top, bottom, part = above[r], min(above[r] + 1, rows - 1), share[r]
         for plane in range(3):
-            line, high, low, part = mixed[plane], units[plane, top[r]], units[plane, bottom[r]], share[r]
-            for c in range(line.size):
-                line[c] = high[c] + (low[c] - high[c]) * part
+            for c in range(first, stop):
+                at = _U(c)
+                high = units[plane, top, at]
+                line[plane, at] = high + (units[plane, bottom, at] - high) * part
+            if last == columns:
+                line[plane, columns] = line[plane, columns - 1]
+            source, target = line[plane].ctypes.data, means[plane].ctypes.data
+            for n in range(0, 4 * left.size, 4 * LANES):
+                mix_neighbours(source, left.ctypes.data + n, along.ctypes.data + n, target + n)
         for c in range(left.size):
-            i, j, part = left[c], right[c], along[c]
-            weight = weights[i] + (weights[j] - weights[i]) * part
-            each = np.float32(1.0) / max(weight, np.float32(1e-6))
-            flow[r, c, 0] = (xs[i] + (xs[j] - xs[i]) * part) * (each * scale_x)
-            flow[r, c, 1] = (ys[i] + (ys[j] - ys[i]) * part) * (each * scale_y)
-            valid[r, c] = weight >= np.float32(0.5)
+            at = _U(c)
+            each = np.float32(1.0) / max(means[2, at], np.float32(1e-6))
+            means[0, at] *= each * scale_x
+            means[1, at] *= each * scale_y
+        for c in range(width):
+            valid[r, c] = means[2, _U(c)] >= np.float32(0.5)
+        for c in range(width):
+            at = _U(c)
+            flow[r, at, 0], flow[r, at, 1] = means[0, at], means[1, at]
 
 
 @kernel
@@ -221,42 +238,50 @@ def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float6
     holes = 0
     for r in range(height):
         for c in range(width):
-            if not valid[r, c]:
-                holes += 1
-                flow[r, c, 0], flow[r, c, 1] = 0.0, 0.0
-    if holes == 0 or holes == height * width:
-        return holes == 0
+            holes += not valid[r, c]
+    if holes == 0:
+        return True
+    if holes == height * width:
+        flow[:] = 0.0
+        return False
     for r in range(height):
         x, y, count = 0.0, 0.0, 0.0
         for c in range(width):
-            if valid[r, c]:
-                x, y, count = x + flow[r, c, 0], y + flow[r, c, 1], count + 1
+            at, has = _U(c), valid[r, c]
+            x += float(flow[r, at, 0]) if has else 0.0
+            y += float(flow[r, at, 1]) if has else 0.0
+            count += 1.0 if has else 0.0
             # Sums over all cells above and to the left, this one included.
-            sums[r + 1, c + 1, 0] = sums[r, c + 1, 0] + x
-            sums[r + 1, c + 1, 1] = sums[r, c + 1, 1] + y
-            sums[r + 1, c + 1, 2] = sums[r, c + 1, 2] + count
+            below = at + _U(1)
+            sums[r + 1, below, 0] = sums[r, below, 0] + x
+            sums[r + 1, below, 1] = sums[r, below, 1] + y
+            sums[r + 1, below, 2] = sums[r, below, 2] + count
+    places = np.empty(width + 1, dtype=np.int64)
     for r in range(height):
+        holes = 0
         for c in range(width):
+            places[_U(holes)] = c
+            holes += not valid[r, c]
+        for c in places[:holes]:
             radius, count = 1, 0.0
-            while not valid[r, c] and count == 0:
-                top, bottom = max(r - radius, 0), min(r + radius + 1, height)
-                left, right = max(c - radius, 0), min(c + radius + 1, width)
-                a, b, above, over = sums[bottom, right], sums[top, left], sums[top, right], sums[bottom, left]
-                count = np.rint(a[2] + b[2] - above[2] - over[2])
-                if count > 0:
-                    flow[r, c, 0] = (a[0] + b[0] - above[0] - over[0]) / count
-                    flow[r, c, 1] = (a[1] + b[1] - above[1] - over[1]) / count
+            while count == 0.0:
+                top, bottom = _U(max(r - radius, 0)), _U(min(r + radius + 1, height))
+                left, right = _U(max(c - radius, 0)), _U(min(c + radius + 1, width))
+                count = sums[bottom, right, 2] + sums[top, left, 2] - sums[top, right, 2] - sums[bottom, left, 2]
                 radius *= 2
+            x = sums[bottom, right, 0] + sums[top, left, 0] - sums[top, right, 0] - sums[bottom, left, 0]
+            y = sums[bottom, right, 1] + sums[top, left, 1] - sums[top, right, 1] - sums[bottom, left, 1]
+            flow[r, c, 0], flow[r, c, 1] = x / count, y / count
     return True
 
 
 @kernel
 def sides(first: float, step: float, cells: int, units: int, mirrored: bool) -> Sides:
     """The units around the `cells` positions first, first + step, ..., clamped to an axis of `units` units."""
-    before, behind = np.empty(cells, dtype=np.uint64), np.empty(cells, dtype=np.uint64)
-    share = np.empty(cells, dtype=np.float32)
+    size = -(-cells // LANES) * LANES
+    before, share = np.zeros(size, dtype=np.int32), np.zeros(size, dtype=np.float32)
     for n in range(cells):
         place = min(max(first + step * n, 0.0), units - 1.0)
         unit, at = int(place), cells - 1 - n if mirrored else n
-        before[at], behind[at], share[at] = unit, min(unit + 1, units - 1), place - unit
-    return before, behind, share
+        before[at], share[at] = unit, place - unit
+    return before, share

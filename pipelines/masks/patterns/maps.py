@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.jit import kernel
+from maskstream.shards.jit import LANES, kernel, mix_four, mix_neighbours
 
 from .torch_maps import MotionDraws
 
@@ -44,160 +44,155 @@ def inverse(flow: Floats) -> Floats:
     Fixed-point iteration p <- q - flow(p), which converges where the flow changes by less than a cell from cell to
     cell; flow outside the frame is that of its border.
     """
-    planes = np.empty((len(flow), 2, *flow.shape[1:3]), dtype=np.float32)
-    invert(flow, 1.0, 1.0, planes)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    inverted = np.empty(flow.shape, dtype=np.float32)
+    invert(flow, 1.0, 1.0, inverted)
+    return inverted
 
 
 @kernel
 def invert(flow: Floats, scale_x: float, scale_y: float, inverted: Floats) -> None:
-    """The inverse of fields (K, h, w, 2) times (scale_x, scale_y), all in cells of the field: planes (K, 2, h, w)."""
+    """The inverse of fields (K, h, w, 2) times (scale_x, scale_y), all in cells of the field: (K, h, w, 2)."""
     fields, rows, columns, _ = flow.shape
     cells = rows * columns
-    field = np.empty((2, cells), dtype=_F)
-    to = np.empty((2, cells), dtype=_F)
-    whole, share = np.empty((2, cells), dtype=_I), np.empty((2, cells), dtype=_F)
-    places = positions(rows, columns, _F(0.0))
-    right, down = min(columns - 1, 1), min(rows - 1, 1) * columns
+    field = np.empty((2, rows + 1, columns + 1), dtype=_F)
+    to, shares = np.empty((2, padded(cells)), dtype=_F), np.zeros((2, padded(cells)), dtype=_F)
+    places, starts = np.zeros(padded(cells), dtype=_I), np.empty((2, cells), dtype=_F)
+    for r in range(rows):
+        for c in range(columns):
+            starts[0, r * columns + c], starts[1, r * columns + c] = c, r
     for k in range(fields):
-        for r in range(rows):
-            for c in range(columns):
-                field[0, r * columns + c] = flow[k, r, c, 0] * _F(scale_x)
-                field[1, r * columns + c] = flow[k, r, c, 1] * _F(scale_y)
-        for axis in range(2):
-            for n in range(cells):
-                to[axis, n] = -field[axis, n]
-        for _ in range(INVERSION_STEPS - 1):
-            cells_and_shares(places[0], to[0], columns - 1, whole[0], share[0])
-            cells_and_shares(places[1], to[1], rows - 1, whole[1], share[1])
-            for axis in range(2):
-                sample(field[axis], columns, right, down, whole, share, to[axis])
-                for n in range(cells):
-                    to[axis, n] = -to[axis, n]
+        scale(flow[k], _F(scale_x), _F(scale_y), field)
         for axis in range(2):
             for r in range(rows):
                 for c in range(columns):
-                    inverted[k, axis, r, c] = to[axis, r * columns + c]
+                    to[axis, r * columns + c] = -field[axis, r, c]
+        for _ in range(INVERSION_STEPS - 1):
+            for n in range(cells):
+                column, shares[0, n] = cell_and_share(starts[0, n] + to[0, n], columns - 1)
+                row, shares[1, n] = cell_and_share(starts[1, n] + to[1, n], rows - 1)
+                places[n] = row * _I(columns + 1) + column
+            for axis in range(2):
+                sample(field[axis], columns + 1, places, shares, to[axis])
+                for n in range(cells):
+                    to[axis, n] = -to[axis, n]
+        for r in range(rows):
+            for c in range(columns):
+                inverted[k, r, c, 0], inverted[k, r, c, 1] = to[0, r * columns + c], to[1, r * columns + c]
+
+
+@kernel
+def scale(flow: Floats, x: np.float32, y: np.float32, scaled: Floats) -> None:
+    """Writes flow (h, w, 2) times x and y to scaled (2, h + 1, w + 1), whose last row and column repeat the border."""
+    rows, columns, _ = flow.shape
+    for r in range(rows + 1):
+        row = min(r, rows - 1)
+        for c in range(columns):
+            scaled[0, r, c], scaled[1, r, c] = flow[row, c, 0] * x, flow[row, c, 1] * y
+        scaled[0, r, columns], scaled[1, r, columns] = scaled[0, r, columns - 1], scaled[1, r, columns - 1]
 
 
 @kernel
 def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bool, compat: bool) -> None:
-    """Fills `maps` (T, H, W) from that of frame `base`; (x, y) goes from pixels to map cells."""
+    """Fills `maps` (T, H, W) from that of frame `base`; (x, y) goes from pixels to map cells.
+
+    Each map is made row by row, so that all scratch memory stays in the nearest cache.
+    """
     frames, height, width = maps.shape
     rows, columns = flow.shape[1:3]
-    steps = np.empty((frames - 1, 2, rows, columns), dtype=_F)
     inverted = 0 if compat else base
-    invert(flow[:inverted], x * columns / width, y * rows / height, steps)
-    for k in range(frames - 1):
-        scale_x, scale_y = _F(width / columns), _F(height / rows)
-        for r in range(rows):
-            for c in range(columns):
-                if k < inverted:
-                    steps[k, 0, r, c] *= scale_x
-                    steps[k, 1, r, c] *= scale_y
-                else:
-                    steps[k, 0, r, c] = flow[k, r, c, 0] * _F(x)
-                    steps[k, 1, r, c] = flow[k, r, c, 1] * _F(y)
-    points, places = np.empty((2, height * width), dtype=_F), positions(height, width, _F(1.0))
-    whole, share = np.empty(points.shape, dtype=_I), np.empty(points.shape, dtype=_F)
-    framed = np.zeros((height + 2, width + 2), dtype=_F)  # with the zeros outside
-    across = around(columns, width)
-    above = around(rows, height)
-    wide = np.empty((rows, width), dtype=_F)
-    first = maps[base].reshape(-1)
+    inverses = np.empty((inverted, rows, columns, 2), dtype=_F)
+    invert(flow[:inverted], x * columns / width, y * rows / height, inverses)
+    across, above = around(columns, width), around(rows, height)
+    field, wide = np.empty((2, rows + 1, columns + 1), dtype=_F), np.empty((2, rows + 1, padded(width)), dtype=_F)
+    places, shares = np.zeros(padded(width), dtype=_I), np.zeros((2, padded(width)), dtype=_F)
+    line, starts = np.empty(padded(width), dtype=_F), np.empty(width, dtype=_F)
+    for c in range(width):
+        starts[c] = c + 1
+    framed, moved = np.zeros((height + 2, width + 2), dtype=_F), np.zeros((height + 2, width + 2), dtype=_F)
+    outside = maps[base] if fill else np.zeros((height, width), dtype=_F)
     for n in range(frames - 1):
-        frame, pair, neighbour = n + 1, n, n
-        if n < base:
-            frame, pair, neighbour = base - 1 - n, base - 1 - n, base - n
+        frame, pair = (base - 1 - n, base - 1 - n) if n < base else (n + 1, n)
+        if n == 0 or n == base:
+            for r in range(height):
+                for c in range(width):
+                    framed[r + 1, _U(c + 1)] = maps[base, r, c]
+        if pair < inverted:
+            scale(inverses[pair], _F(width / columns), _F(height / rows), field)
+        else:
+            scale(flow[pair], _F(x), _F(y), field)
         for axis in range(2):
-            enlarge(steps[pair, axis], across, above, wide, points[axis])
-        cells_and_shares(places[0], points[0], width + 1, whole[0], share[0])
-        cells_and_shares(places[1], points[1], height + 1, whole[1], share[1])
+            for r in range(rows + 1):
+                sample_row(field[axis, r], across, wide[axis, r])
         for r in range(height):
+            top, part, start = above[0][r], above[1][r], _F(r) + _F(1.0)
             for c in range(width):
-                framed[r + 1, c + 1] = maps[neighbour, r, c]
-        moved = maps[frame].reshape(-1)
-        sample(framed.reshape(-1), width + 2, 1, width + 2, whole, share, moved)
-        if fill:
-            for place in range(moved.size):
-                moved[place] = moved[place] if moved[place] != _F(0.0) else first[place]
+                a, b = wide[0, top, c], wide[1, top, c]
+                step_x = a + (wide[0, top + 1, c] - a) * part
+                step_y = b + (wide[1, top + 1, c] - b) * part
+                column, shares[0, c] = cell_and_share(starts[c] + step_x, width + 1)
+                row, shares[1, c] = cell_and_share(start + step_y, height + 1)
+                places[c] = row * _I(width + 2) + column
+            sample(framed, width + 2, places, shares, line)
+            for c in range(width):
+                at = _U(c)
+                seen, own = line[at], outside[r, at]
+                seen = seen if seen != _F(0.0) else own
+                maps[frame, r, at], moved[r + 1, at + _U(1)] = seen, seen
+        framed, moved = moved, framed
 
 
 @kernel
-def positions(height: int, width: int, offset: np.float32) -> Floats:
-    """Each cell's column and row plus `offset`: (2, height * width)."""
-    places = np.empty((2, height * width), dtype=_F)
-    for r in range(height):
-        for c in range(width):
-            places[0, r * width + c] = _F(c) + offset
-            places[1, r * width + c] = _F(r) + offset
-    return places
+def padded(size: int) -> int:
+    """The least multiple of LANES that is not below `size`."""
+    return -(-size // LANES) * LANES
 
 
 @kernel
-def around(cells: int, pixels: int) -> tuple[Places, Places, Floats]:
-    """For each of `pixels` along an axis of `cells`: the cells before and behind it, and its place between them."""
-    before, behind = np.empty(pixels, dtype=_U), np.empty(pixels, dtype=_U)
-    share = np.empty(pixels, dtype=_F)
+def around(cells: int, pixels: int) -> tuple[Ints, Floats]:
+    """For each of `pixels` along an axis of `cells`: the cell before it, and its place between it and the next.
+
+    Both are padded with zeros. The last cell goes on behind the axis.
+    """
+    before, share = np.zeros(padded(pixels), dtype=_I), np.zeros(padded(pixels), dtype=_F)
     for p in range(pixels):
         place = min(max((p + 0.5) * cells / pixels - 0.5, 0.0), cells - 1.0)
-        cell = int(place)
-        before[p], behind[p], share[p] = cell, min(cell + 1, cells - 1), place - cell
-    return before, behind, share
+        before[p], share[p] = int(place), place - int(place)
+    return before, share
 
 
 @kernel
-def enlarge(
-    plane: Floats,
-    across: tuple[Places, Places, Floats],
-    above: tuple[Places, Places, Floats],
-    wide: Floats,
-    out: Floats,
-) -> None:
-    """`plane` (h, w), bilinearly on the W x H places of `across` and `above`: out (H * W); `wide` (h, W) is scratch."""
-    left, right, along = across
-    top, bottom, down = above
-    width = left.size
-    for r in range(plane.shape[0]):
-        line, row = wide[r], plane[r]
-        for c in range(width):
-            a = row[left[c]]
-            line[c] = a + (row[right[c]] - a) * along[c]
-    for r in range(top.size):
-        line, high, low, share = out[r * width : (r + 1) * width], wide[top[r]], wide[bottom[r]], down[r]
-        for c in range(width):
-            line[c] = high[c] + (low[c] - high[c]) * share
+def cell_and_share(place: np.float32, last: int) -> tuple[np.int32, np.float32]:
+    """Where `place` lies on an axis from 0 to `last`: the cell before it, and how far behind it in [0, 1].
 
-
-@kernel
-def cells_and_shares(places: Floats, steps: Floats, last: int, whole: Ints, share: Floats) -> None:
-    """Where places + steps lie on an axis from 0 to `last`: the cell before each, and how far behind it in [0, 1].
-
-    What lies outside, or is not a number, is moved to an end.
+    What lies outside, or is not a number, is moved to an end. All integers are of 32 bits, as wide as the shares.
     """
     end, before_last = _F(last * _PARTS), _I(max(last - 1, 0))
-    for n in range(places.size):
-        part = (places[n] + steps[n]) * _F(_PARTS) + _F(0.5)
-        part = part if part > _F(0.0) else _F(0.0)
-        part = part if part < end else end
-        parts = _I(part)
-        cell = min(parts >> _BITS, before_last)
-        whole[n] = cell
-        share[n] = _F(parts - (cell << _BITS)) * _F(1 / _PARTS)
+    part = place * _F(_PARTS) + _F(0.5)
+    part = part if part > _F(0.0) else _F(0.0)
+    part = part if part < end else end
+    parts = _I(part)
+    cell = min(_I(parts >> _BITS), before_last)
+    return cell, _F(_I(parts - (cell << _BITS))) * _F(1 / _PARTS)
 
 
 @kernel
-def sample(image: Floats, stride: int, right: int, down: int, whole: Ints, share: Floats, out: Floats) -> None:
-    """`image`, flat, bilinearly between the cells `whole` and the next, which are `right` and `down` from them."""
-    columns, rows = whole
-    along, across = share
-    for n in range(out.size):
-        place = _U(rows[n] * _I(stride) + columns[n])
-        a, b = image[place], image[place + _U(right)]
-        c, d = image[place + _U(down)], image[place + _U(down) + _U(right)]
-        a += (b - a) * along[n]
-        c += (d - c) * along[n]
-        out[n] = a + (c - a) * across[n]
+def sample(image: Floats, columns: int, places: Ints, shares: Floats, out: Floats) -> None:
+    """`image`, rows of `columns` cells, bilinearly between the cells `places` and the next in both directions.
+
+    The sizes of places, shares (2, N) and out are multiples of LANES.
+    """
+    first, cells, to = image.ctypes.data, places.ctypes.data, out.ctypes.data
+    along, across = shares[0].ctypes.data, shares[1].ctypes.data
+    for n in range(0, 4 * places.size, 4 * LANES):
+        mix_four(first, first + 4 * columns, cells + n, along + n, across + n, to + n)
+
+
+@kernel
+def sample_row(row: Floats, across: tuple[Ints, Floats], out: Floats) -> None:
+    """`row`, linearly between the cells `across[0]` and the next; their sizes are multiples of LANES."""
+    first, cells, share, to = row.ctypes.data, across[0].ctypes.data, across[1].ctypes.data, out.ctypes.data
+    for n in range(0, 4 * out.size, 4 * LANES):
+        mix_neighbours(first, cells + n, share + n, to + n)
 
 
 @kernel
@@ -207,18 +202,22 @@ def highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], fa
     A patch's bump is a row of down (h, H) times a row of across (w, W); patches are numbered row by row.
     """
     patches, height, width = len(across), down.shape[1], across.shape[1]
-    mixed = np.zeros((height, width), dtype=np.float32)
+    mixed, before = np.zeros((height, width), dtype=np.float32), np.zeros((height, width), dtype=np.float32)
     for patch in chosen:
-        rows, column = down[patch // patches], across[patch % patches]
+        # LLVM would store a maximum with what is there already by slow masked stores.
+        mixed, before = before, mixed
+        row, column = patch // patches, across[patch % patches]
         for r in range(height):
-            line, row = mixed[r], rows[r]
             for c in range(width):
-                line[c] = max(line[c], row * column[c])
-    flat, greatest = mixed.reshape(-1), np.float32(0.0)
+                at = _U(c)
+                bump, so_far = down[row, r] * column[at], before[r, at]
+                mixed[r, at] = bump if bump > so_far else so_far
+    bits, greatest = mixed.view(np.int32).reshape(-1), _I(0)  # in the order of the floats, none of which is below 0
+    for n in range(bits.size):
+        greatest = max(greatest, bits[n])
+    flat, top = mixed.reshape(-1), np.array([greatest], dtype=np.int32).view(np.float32)[0]
     for n in range(flat.size):
-        greatest = max(greatest, flat[n])
-    for n in range(flat.size):
-        flat[n] = max(flat[n] / greatest, faint)
+        flat[n] = max(flat[n] / top, faint)
     return mixed
 
 
@@ -227,7 +226,7 @@ def token_sums(maps: Floats, tubelet: int, cells: int) -> Floats:
     """The sums of maps (T, H, W) over tokens of `tubelet` frames and cells x cells cells: (T / tubelet, N)."""
     frames, height, width = maps.shape
     h, w = height // cells, width // cells
-    sums = np.zeros((frames // tubelet, h * w), dtype=np.float32)
+    sums = np.empty((frames // tubelet, h * w), dtype=np.float32)
     line = np.empty(width, dtype=np.float32)
     for t in range(frames // tubelet):
         for row in range(h):
@@ -237,8 +236,11 @@ def token_sums(maps: Floats, tubelet: int, cells: int) -> Floats:
                 for r in range(row * cells, (row + 1) * cells):
                     for c in range(width):
                         line[c] += maps[frame, r, c]
-            for c in range(width):
-                sums[t, row * w + c // cells] += line[c]
+            for column in range(w):
+                total = _F(0.0)
+                for c in range(column * cells, (column + 1) * cells):
+                    total += line[_U(c)]
+                sums[t, row * w + column] = total
     return sums
 
 
