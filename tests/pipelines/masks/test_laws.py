@@ -229,7 +229,7 @@ ALL = [*RANDOM, UniformCount(), MultiRatio(), Linear(), RatioDecay(), SquaredCos
 @pytest.mark.parametrize("law", ALL, ids=repr)
 def test_laws_pickle_and_their_repr_rebuilds_them(law: Law) -> None:
     assert pickle.loads(pickle.dumps(law)) == law
-    assert eval(repr(law), dict(vars(masks))) == law
+    assert eval(repr(law), {name: getattr(masks, name) for name in masks.__all__}) == law
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_one_key_has_one_mask_in_every_batch(scheme: Scheme) -> None:
 def test_schemes_pickle_and_their_repr_rebuilds_them(scheme: Scheme) -> None:
     mask = MASKS[scheme.name]()
     assert pickle.loads(pickle.dumps(mask)) == mask
-    assert eval(repr(mask), dict(vars(masks))) == mask
+    assert eval(repr(mask), {name: getattr(masks, name) for name in masks.__all__}) == mask
 
 
 @patterns
