@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -33,6 +34,18 @@ def test_actionlint_finds_a_job_that_is_not_there(tmp_path: Path) -> None:
     done = linted(tmp_path / "publish.yml")
     assert done.returncode == 1
     assert '"built"' in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "said"), [("0", "1 skipped"), ("inf", "1 passed")])
+def test_no_test_begins_when_the_time_of_a_run_is_over(end: str, said: str) -> None:
+    one = f"{__file__}::test_actionlint_passes"
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", one]
+    env = {**os.environ, "TESTS_END": end}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout
+    assert ("the time of this run is over" in done.stdout) == (end == "0")
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
