@@ -211,11 +211,11 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             pass
 
     def fill_each(self, filling: Sequence[Filling[ClipPlan]], batch: VideoBatch, stats: Stats) -> Iterator[None]:
-        """The same of some clips, with a pause after each, in which its frames are still there.
+        """The same of some clips, with a pause for each once its flow is made.
 
         The packets of all are found before the first is decoded, and the flow of all is made after the last, because a
         decoder drives Python's code out of the processor's cache, and then it takes twice the time. Tokens are made of
-        frames, so the clips of these are filled one by one.
+        frames once the masks are known, so the pause of such a clip is before the next is decoded.
         """
         coded = [self._coded(one.item, one.plan, stats) for one in filling]
         filled: list[ClipMotion] = []
