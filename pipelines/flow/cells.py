@@ -14,68 +14,11 @@ of LANES.
 """
 Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
 """AVMotionVector structs of 40 bytes, as three views of one memory: int32 (N, 10), int16 (N, 20), uint8 (N, 40)."""
-Window = tuple[tuple[int, int], tuple[float, float, float, float], bool, tuple[float, float]]
-"""What a clip shows of its frames: rows and columns of a frame's units; x, y, width and height of its crop, in units;
-whether it is mirrored from left to right; and clip pixels per source pixel in x and y, below 0 in x where it is.
-"""
 
 _U = np.uint64
 _SOURCE, _MOTION_X, _MOTION_Y = 0, 6, 7  # columns of int32
 _DST_X, _DST_Y, _MOTION_SCALE = 5, 6, 16  # columns of int16
 _WIDTH, _HEIGHT = 4, 5  # columns of uint8
-
-
-@kernel
-def cell_flow(
-    fields: Fields,
-    ends: npt.NDArray[np.int64],
-    stored: npt.NDArray[np.int8],
-    places: npt.NDArray[np.int64],
-    numbers: npt.NDArray[np.int64],
-    window: Window,
-    flow: Floats,
-    valid: npt.NDArray[np.bool_],
-    known: npt.NDArray[np.bool_],
-) -> int:
-    """Computes flow (K, h, w, 2) and valid (K, h, w) of K pairs from the blocks of K m frames, and fills holes.
-
-    ends (K m,): the end of each frame's blocks in `fields`. stored (S, 3, rows, columns): stored flows
-    (`KeyFlow.planes`) of frames that have no blocks; places (K m,): where those of each frame are, or -1. The m frames
-    of a pair are joined. numbers (K + 1,): frame numbers; a frame that repeats the one before has flow 0. known (K,):
-    set to whether any cell is valid. Returns the number of pairs without a valid cell, or -1 if a block lies outside
-    the frame.
-    """
-    rows, columns = flow.shape[1:3]
-    grid, (x, y, width, height), mirrored, scale = window
-    across = sides(x + width / columns / 2 - 0.5, width / columns, columns, grid[1], mirrored)
-    down = sides(y + height / rows / 2 - 0.5, height / rows, rows, grid[0], False)
-    units = np.empty((3, grid[0], grid[1]), dtype=np.float32)
-    before = np.empty((3, grid[0], grid[1]), dtype=np.float32)
-    mixed = np.zeros((3, grid[1] + 1), dtype=np.float32), np.empty((3, across[0].size), dtype=np.float32)
-    sums = np.zeros((rows + 1, columns + 1, 3), dtype=np.float64)
-    steps = len(ends) // len(flow)
-    first = unknown = 0
-    for k in range(len(flow)):
-        for step in range(k * steps, (k + 1) * steps):
-            if step > k * steps:
-                units, before = before, units  # so far, the way from the frame before to the pair's first
-            if places[step] >= 0:
-                spread(stored[places[step]], units)
-            elif not rasterise(fields, first, ends[step], units):
-                return -1
-            first = ends[step]
-            if step > k * steps:
-                join(units, before)
-        if numbers[k + 1] == numbers[k]:
-            for r in range(rows):
-                for c in range(columns):
-                    flow[k, r, c, 0], flow[k, r, c, 1], valid[k, r, c] = 0.0, 0.0, True
-            known[k] = True
-        else:
-            resample(units, across, down, scale, mixed, flow[k], valid[k])
-            known[k] = fill(flow[k], valid[k], sums)
-            unknown += not known[k]
-    return unknown
 
 
 @kernel
@@ -90,20 +33,47 @@ def cell_flows(
     flow: Floats,
     valid: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
-    unknown: npt.NDArray[np.int64],
-) -> None:
-    """Does for each of n clips what `cell_flow` does: every array but `fields` and `stored` has them as its first axis.
+) -> bool:
+    """Computes flow (n, K, h, w, 2) and valid (n, K, h, w) of K pairs of each of n clips, and fills holes.
 
-    windows (n, 6): of each the crop and the scales of `Window`. unknown (n,): set to what `cell_flow` returns.
+    The m frames of a pair are joined. ends (n, K m): the end of each frame's blocks in `fields`. stored (S, 3, rows,
+    columns): stored flows (`KeyFlow.planes`) of frames that have no blocks; places (n, K m): where those of each frame
+    are, or -1. numbers (n, K + 1): frame numbers; a frame that repeats the one before has flow 0. grid: rows and
+    columns of a frame's units. windows (n, 6): x, y, width and height of a clip's crop, in units, and clip pixels per
+    source pixel in x and y, below 0 in x where it is mirrored. known (n, K): set to whether any cell is valid. Returns
+    False if a block lies outside the frame.
     """
+    clips, pairs, rows, columns = flow.shape[:4]
+    units = np.empty((3, grid[0], grid[1]), dtype=np.float32)
+    before = np.empty((3, grid[0], grid[1]), dtype=np.float32)
+    sums = np.zeros((rows + 1, columns + 1, 3), dtype=np.float64)
+    steps = ends.shape[1] // max(pairs, 1)
     first = 0
-    for n in range(len(flow)):
-        x, y, width, height, across, down = windows[n]
-        end = ends[n, ends.shape[1] - 1] if ends.shape[1] > 0 else first
-        own = (fields[0][first:end], fields[1][first:end], fields[2][first:end])
-        window = (grid, (x, y, width, height), across < 0.0, (across, down))
-        unknown[n] = cell_flow(own, ends[n] - first, stored, places[n], numbers[n], window, flow[n], valid[n], known[n])
-        first = end
+    for n in range(clips):
+        x, y, width, height, scale_x, scale_y = windows[n]
+        across = sides(x + width / columns / 2 - 0.5, width / columns, columns, grid[1], scale_x < 0.0)
+        down = sides(y + height / rows / 2 - 0.5, height / rows, rows, grid[0], False)
+        mixed = np.zeros((3, grid[1] + 1), dtype=np.float32), np.empty((3, across[0].size), dtype=np.float32)
+        for k in range(pairs):
+            for step in range(k * steps, (k + 1) * steps):
+                if step > k * steps:
+                    units, before = before, units  # so far, the way from the frame before to the pair's first
+                if places[n, step] >= 0:
+                    spread(stored[places[n, step]], units)
+                elif not rasterise(fields, first, ends[n, step], units):
+                    return False
+                first = ends[n, step]
+                if step > k * steps:
+                    join(units, before)
+            if numbers[n, k + 1] == numbers[n, k]:
+                for r in range(rows):
+                    for c in range(columns):
+                        flow[n, k, r, c, 0], flow[n, k, r, c, 1], valid[n, k, r, c] = 0.0, 0.0, True
+                known[n, k] = True
+            else:
+                resample(units, across, down, (scale_x, scale_y), mixed, flow[n, k], valid[n, k])
+                known[n, k] = fill(flow[n, k], valid[n, k], sums)
+    return True
 
 
 @kernel

@@ -158,7 +158,7 @@ def codec_flows(
             )
     flow = np.empty((len(crops), pairs, *grid_shape(rows, columns, cell), 2), dtype=np.float32)
     valid, known = np.empty(flow.shape[:4], dtype=np.bool_), np.empty(flow.shape[:2], dtype=np.bool_)
-    grid, unknown = unit_grid(width, height), np.empty(len(crops), dtype=np.int64)
+    grid = unit_grid(width, height)
     windows = [
         (
             crop.x / UNIT,
@@ -174,7 +174,7 @@ def codec_flows(
     fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in through])
     stored, places = stored_planes(through, grid)
     each = (len(crops), pairs * steps)
-    kernels().cell_flows(
+    if not kernels().cell_flows(
         fields,
         ends.reshape(each),
         stored,
@@ -185,12 +185,10 @@ def codec_flows(
         flow,
         valid,
         known,
-        unknown,
-    )
+    ):
+        raise _outside(width, height)
     made = []
-    for n, left in enumerate(unknown.tolist()):
-        if left < 0:
-            raise _outside(width, height)
+    for n, left in enumerate((pairs - known.sum(axis=1)).tolist()):
         own, of = flow[n], cuts[n]
         if left and of is not None:
             known[n] |= of
