@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.masks import Maps
 from maskstream.pipelines.masks.core import mask_purpose, needed_cues
+from maskstream.pipelines.stream.order import Int64Array
 from maskstream.pipelines.stream.sampler import BatchPlan, BatchSource, BatchT, HostT, Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
@@ -49,7 +50,7 @@ class RowSampler(Generic[PlanT, HostT]):
     kept: int64 (n,), the samples of the split that are numbered here, None for all. early: the masks that are drawn
     before reading. late: those that need the content of a sample. needs: of each of these, the cues. follows: whether
     something is drawn after the masks. unheeded: whether all is read of a local folder, which heeds no announcement;
-    then no ranges are made for one. at_once: whether `make_batch` makes batches. cycle: see `Item`. targets: reads
+    then no ranges are made for one. at_once: whether `fill_many` fills rows. cycle: see `Item`. targets: reads
     those of samples into `fields`.
     """
 
@@ -79,8 +80,8 @@ class RowSampler(Generic[PlanT, HostT]):
         alone = self.targets is None and type(self.rows).other_ranges is RowMaker.other_ranges
         object.__setattr__(self, "unheeded", alone and type(self.manifest.store) is LocalStore)
         more = self.views > 1 or self.follows or self.fields.fields
-        makes = type(self.rows).make_batch is not RowMaker.make_batch
-        object.__setattr__(self, "at_once", makes and self.unheeded and not more)
+        fills = type(self.rows).fill_many is not RowMaker.fill_many
+        object.__setattr__(self, "at_once", fills and self.unheeded and not more)
 
     @property
     def needs_progress(self) -> bool:
@@ -112,12 +113,22 @@ class RowSampler(Generic[PlanT, HostT]):
             for item, plan in zip(items, plans, strict=True)
         ]
 
-    def make_batch(self, plan: BatchPlan, stats: Stats) -> HostT | None:
-        """The host batch of a plan; None where `requests` and `fill` have to make it, or tell why not."""
+    def room(self, rows: int) -> Draft[PlanT, HostT]:
+        """The memory of a batch of samples that `fill_many` writes, each in one view."""
+        memory = Memory[PlanT]([], rows)
+        return self._draft(memory, [SampleRows(0, rows, memory.arrays)], 0)
+
+    def fill_many(self, plan: BatchPlan, draft: Draft[PlanT, HostT], rows: Int64Array, stats: Stats) -> bool:
+        """Fills rows with the samples of a plan; False where `requests` and `fill` have to, or tell why not."""
         indexes = plan.indexes if self.kept is None else self.kept[plan.indexes]
+        many = Many(self.manifest, self.seed, indexes, plan.epochs, plan)
+        found = None
         with suppress(SampleError):
-            return self.rows.make_batch(Many(self.manifest, self.seed, indexes, plan.epochs, plan), stats)
-        return None
+            found = self.rows.fill_many(many, draft.batch, draft.own[0], rows, stats)
+        for name, maps in (found or {}).items():
+            for row, own in zip(rows.tolist(), maps, strict=True):
+                draft.maps[name][row] = own
+        return found is not None
 
     def _target(self, item: Item) -> Range | None:
         """Where the targets of a sample are."""
@@ -137,13 +148,17 @@ class RowSampler(Generic[PlanT, HostT]):
         """The memory of the batch of some requests."""
         views = len(requests) * self.views
         memory = Memory([request.plan for request in requests], views)
+        own = [SampleRows(at, at + self.views, memory.arrays) for at in range(0, views, self.views)]
+        return self._draft(memory, own, len(requests))
+
+    def _draft(self, memory: Memory[PlanT], own: list[SampleRows], planned: int) -> Draft[PlanT, HostT]:
         return Draft(
             batch=self.rows.layout(memory),
-            own=[SampleRows(at, at + self.views, memory.arrays) for at in range(0, views, self.views)],
+            own=own,
             labels=memory.arrays[id(memory.label)][1],
-            planned=[None] * len(requests),
-            fields=[{} for _ in requests],
-            maps={one.field: [None] * views for one in (*self.early, *self.late)},
+            planned=[None] * planned,
+            fields=[{} for _ in range(planned)],
+            maps={one.field: [None] * memory.rows for one in (*self.early, *self.late)},
             targets=None if self.targets is None else memory(self.targets.dtype, *self.targets.shape[1:]),
         )
 
@@ -199,9 +214,10 @@ class RowSampler(Generic[PlanT, HostT]):
     def join(self, draft: Draft[PlanT, HostT]) -> HostT:
         """The host batch; the views of a sample are consecutive rows."""
         planned = [one for one in draft.planned if one is not None]
-        shown = [one.item.shown for one in planned for _ in range(self.views)]
-        draft.labels[:] = [one.label for one in shown]
-        draft.batch.key[:] = [one.key for one in shown]
+        if planned:  # else `fill_many` has written them
+            shown = [one.item.shown for one in planned for _ in range(self.views)]
+            draft.labels[:] = [one.label for one in shown]
+            draft.batch.key[:] = [one.key for one in shown]
         made: dict[str, Any] = {
             one.field: one.mask.batched(one.grid, [own for own in draft.maps[one.field] if own is not None])
             for one in (*self.early, *self.late)

@@ -329,9 +329,12 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         self.fill_all(filling, batch, stats)
         yield from (None for _ in filling)
 
-    def make_batch(self, items: Many, stats: Stats) -> HostT | None:
-        """The host batch of some samples with its masks, by arrays, where they are small and all of them are in order;
-        by default None: then `plan_all` and `fill_each` make it, or tell why not.
+    def fill_many(
+        self, items: Many, batch: HostT, own: SampleRows, rows: Int64Array, stats: Stats
+    ) -> Mapping[str, Sequence[Maps]] | None:
+        """Writes the rows `rows`, int64 (n,), of n samples with their keys and labels, by arrays, where they are small
+        and all of them are in order; their maps, by field. By default None: then `plan_all` and `fill_each` make
+        them, or tell why not. own: finds the arrays of the batch.
         """
         return None
 

@@ -25,7 +25,20 @@ from maskstream.shards.stores.base import Announcement, Range
 
 from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
-from .sampler import BatchSource, BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted, check_alike, check_source
+from .sampler import (
+    BatchPlan,
+    BatchSource,
+    BatchT,
+    DraftT,
+    HostT,
+    HostT_co,
+    RequestT,
+    Sampler,
+    Wanted,
+    WholeSampler,
+    check_alike,
+    check_source,
+)
 from .samples import Samples, Stream
 from .shares import Cycle, Schedule, Shares, points_of, schedules_in
 from .stats import Stats
@@ -418,6 +431,17 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
     starts: Int64Array
     seed: int
     changes: bool = False
+    _whole: tuple[WholeSampler[DraftT, HostT_co], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once, for a protocol is slow to ask.
+        whole = tuple(one for one in self.samplers if isinstance(one, WholeSampler) and one.at_once)
+        object.__setattr__(self, "_whole", whole if len(whole) == len(self.samplers) else ())
+
+    @property
+    def at_once(self) -> bool:
+        """Whether all parts fill many rows at once."""
+        return bool(self._whole)
 
     @property
     def needs_progress(self) -> bool:
@@ -461,6 +485,19 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         for part, places in _by_part([request.part for request in requests]).items():
             of_part = [requests[place].of_part for place in places]
             self.samplers[part].fill(of_part, draft, [rows[place] for place in places], stats)
+
+    def room(self, rows: int) -> DraftT:
+        """The draft of the first part, which all parts share."""
+        return self._whole[0].room(rows)
+
+    def fill_many(self, plan: BatchPlan, draft: DraftT, rows: Int64Array, stats: Stats) -> bool:
+        """Fills the rows of each part with its sampler; False where one of them cannot."""
+        of = np.searchsorted(self.starts, plan.indexes, side="right") - 1
+        for part, (sampler, start) in enumerate(zip(self._whole, self.starts[:-1].tolist(), strict=True)):
+            own = np.flatnonzero(of == part)
+            if len(own) and not sampler.fill_many(plan.part(own, start), draft, rows[own], stats):
+                return False
+        return True
 
     def join(self, draft: DraftT) -> HostT_co:
         """The host batch, made by the sampler of the first part."""

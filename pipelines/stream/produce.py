@@ -147,7 +147,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
     starts: Int64Array | None = None
-    _whole: WholeSampler[HostT] | None = field(init=False, repr=False, compare=False)
+    _whole: WholeSampler[DraftT, HostT] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         sampler = self.sampler  # asked once, for a protocol is slow to ask
@@ -203,11 +203,13 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         rows = [pool.submit(self._fill, drawn, draft, range(at, min(at + together, n))) for at in range(0, n, together)]
         return Begun(draft=draft, rows=rows, stats=stats, announced=drawn.announced)
 
-    def _at_once(self, sampler: WholeSampler[HostT], plan: BatchPlan) -> Filled[HostT]:
+    def _at_once(self, sampler: WholeSampler[DraftT, HostT], plan: BatchPlan) -> Filled[HostT]:
         """The whole batch; row by row where anything of it is not in order."""
-        stats = Stats(samples=len(plan.indexes))
-        if (batch := sampler.make_batch(plan, stats)) is not None:
-            return Filled(stats, [0] * stats.samples, batch)
+        n = len(plan.indexes)
+        stats, draft = Stats(samples=n), sampler.room(n)
+        if sampler.fill_many(plan, draft, np.arange(n), stats):
+            with stats.stage("collate"):
+                return Filled(stats, [0] * n, sampler.join(draft))
         return self._joined(self._started(InCaller(), self.drawn(plan), self.sampler.together))
 
     def _joined(self, begun: Begun[DraftT, HostT]) -> Filled[HostT]:

@@ -13,7 +13,7 @@ that reads a second one keeps its ranges apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -68,6 +68,16 @@ class BatchPlan:
         step, _, of, progress = self.first
         places = [Place(step, row, of, progress) for row in self.rows.tolist()]
         return [*map(Wanted, self.indexes.tolist(), self.epochs.tolist(), places, packed)]
+
+    def part(self, chosen: Int64Array, start: int) -> BatchPlan:
+        """The plan of the rows `chosen`, int64 (n,), in a dataset whose first sample has the index `start` here."""
+        return replace(
+            self,
+            indexes=self.indexes[chosen] - start,
+            epochs=self.epochs[chosen],
+            rows=self.rows[chosen],
+            weight=self.weight[chosen],
+        )
 
 
 class Request(Protocol):
@@ -140,17 +150,22 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
 
 @runtime_checkable
-class WholeSampler(Protocol[HostT_co]):
-    """A sampler that can make a batch of small rows without an object for each.
+class WholeSampler(Protocol[DraftT, HostT_co]):
+    """A sampler that can fill many small rows without an object for each.
 
-    at_once: whether it does, with its settings. make_batch: the host batch, counted; None where anything is not in
-    order: then the batch is made as by any other sampler, which also tells what is wrong.
+    at_once: whether it does, with its settings. room: the draft of so many rows. fill_many: fills the rows `rows`,
+    int64 (n,), of a draft with the n samples of a plan, draws their masks and counts them; False where anything is not
+    in order: then the batch is made as by any other sampler, which also tells what is wrong.
     """
 
     @property
     def at_once(self) -> bool: ...
 
-    def make_batch(self, plan: BatchPlan, stats: Stats) -> HostT_co | None: ...
+    def room(self, rows: int) -> DraftT: ...
+
+    def fill_many(self, plan: BatchPlan, draft: DraftT, rows: Int64Array, stats: Stats) -> bool: ...
+
+    def join(self, draft: DraftT) -> HostT_co: ...
 
 
 class Finish(Protocol[HostT_contra, BatchT_co]):

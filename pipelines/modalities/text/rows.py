@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
+from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import TextDraws, maps_of, mask_purpose, needed_cues
 from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.modalities.rows import (
@@ -262,26 +262,25 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             words.flags.writeable = False  # the views of a sample share them
             return words
 
-    def make_batch(self, items: Many, stats: Stats) -> TextBatch | None:
-        """The batch of rows that are read by one kernel and written by another."""
-        manifest, n = items.manifest, len(items.indexes)
+    def fill_many(
+        self, items: Many, batch: TextBatch, own: SampleRows, rows: Int64s, stats: Stats
+    ) -> Mapping[str, Sequence[Maps]] | None:
+        """One kernel reads the rows, and another writes them."""
+        manifest = items.manifest
         if self.shares and len(manifest.removed):  # a row's key may be that of another document
             return None
         pieces, edges = self._pieces(items)
-        memory = Memory[TextPlan]([], n)
-        batch = self.layout(memory)
-        own = SampleRows(0, n, memory.arrays)
         arrays = self._arrays(batch, own)
-        words = self._write(manifest, pieces, edges[1:] - edges[:-1], np.arange(n), arrays, stats)
+        words = self._write(manifest, pieces, edges[1:] - edges[:-1], rows, arrays, stats)
         begins = pieces[edges[:-1]]
-        keys = batch.key[:] = manifest.keys(begins[:, SAMPLE])
-        own.whole(batch.label)[:] = -1 if self.shares else manifest.label[begins[:, SAMPLE]]
-        if self.mask is not None:
-            with stats.stage("mask"):
-                maps = self._maps(self.mask, items, keys, begins[:, COUNT], words, arrays)
-                batch = self.put(batch, {"mask": self.mask.batched(self.grid, maps)})
-        with stats.stage("collate"):
-            return self._joined(batch, *arrays[:2])
+        keys = manifest.keys(begins[:, SAMPLE])
+        for row, key in zip(rows.tolist(), keys, strict=True):
+            batch.key[row] = key
+        own.whole(batch.label)[rows] = -1 if self.shares else manifest.label[begins[:, SAMPLE]]
+        if self.mask is None:
+            return {}
+        with stats.stage("mask"):
+            return {"mask": self._maps(self.mask, items, keys, begins[:, COUNT], words, rows, arrays)}
 
     def _maps(
         self,
@@ -290,6 +289,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         keys: list[str],
         counts: Int64s,
         words: Int64s,
+        rows: Int64s,
         arrays: tuple[Int32s, Int32s, Int32s, UInt8s],
     ) -> list[TextMaps]:
         """The masks of rows, of which `counts` tokens are of the first document; the other arguments as in `_write`."""
@@ -303,9 +303,9 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         if hidden is not None:
             return [TextMaps(hidden=row) for row in hidden]
         tokens, _, _, classes = arrays
-        needs, maps, wanted = needed_cues(mask), [], items.plan.wanted
+        needs, maps, wanted, places = needed_cues(mask), [], items.plan.wanted, rows.tolist()
         for n, rng in enumerate(sample_rngs(items.seed, named, mask_purpose(""))):
-            row = FilledRow(words[n], tokens[n], classes[n] if len(classes) else None)
+            row = FilledRow(words[n], tokens[places[n]], classes[places[n]] if len(classes) else None)
             cues = self._cues(row, keys[n], int(counts[n]), needs)
             epoch, key, view = named[n]
             draw = Draw.of(items.seed, epoch, key, view, wanted[n].place, cues, rng=rng)
@@ -337,10 +337,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     def join(self, batch: TextBatch, planned: Sequence[Planned[TextPlan]]) -> TextBatch:
         """The batch with its lengths, and without padding."""
-        return self._joined(batch, batch.tokens.numpy(), batch.documents.numpy())
-
-    def _joined(self, batch: TextBatch, tokens: Int32s, documents: Int32s) -> TextBatch:
-        lengths, whole = unpadded(tokens, documents)
+        lengths, whole = unpadded(batch.tokens.numpy(), batch.documents.numpy())
         return replace(batch, lengths=lengths, unpadded=whole)
 
     def _windows(self, items: Many, rows: Int64s, samples: Int64s, most: Int64s) -> Int64s:

@@ -330,10 +330,38 @@ def test_what_is_made_at_once_is_made_row_by_row_too(split, damaged, monkeypatch
 
     batches, counts, told = made()
     assert (counts["bad"] > 0) == ("are not those that were written" in "".join(told)) == (not whole)
-    monkeypatch.setattr(rows.TextRowMaker, "make_batch", lambda *_: None)
+    monkeypatch.setattr(rows.TextRowMaker, "fill_many", lambda *_: None)
     assert made() == (batches, counts, told)
     monkeypatch.setattr(LocalStore, "read_joined", lambda *_: None)
     assert made() == (batches, counts, told)
+
+
+@pytest.mark.parametrize("mask", [MASK, TOKENS, None])
+@pytest.mark.parametrize("packing", ["pack", "row"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_mixture_is_made_at_once_and_row_by_row_too(split, damaged, monkeypatch, caplog, mask, packing, whole):
+    """Also a mixture inside a mixture; a part with a damaged document is told of as alone."""
+    other = split if whole else damaged
+
+    def source(folder, length=20):
+        data = TextData(length=length, mask=mask, packing=packing)
+        return data.loader_source(Split.open(folder, "text", device="cpu", threads=1, seed=5))
+
+    def made(mixture):
+        caplog.clear()
+        loader = Loader(mixture, batch_size=6, device="cpu", threads=1, max_bad_fraction=1)
+        batches = [fields_of(batch) for batch in islice(loader.repeat(), 4)]
+        counts = {name: loader.stats()[name] for name in ("samples", "bad", "read_bytes")}
+        loader.close()
+        return batches, counts, {*caplog.messages}
+
+    one, two = source(split), source(other)
+    mixtures = mix([(one, 2), (two, 1)], seed=3), mix([(mix([(one, 1), (two, 2)]), 1), (one, 1)])
+    assert all(mixture.sampler.at_once for mixture in mixtures)
+    found = [made(mixture) for mixture in mixtures]
+    assert any(counts["bad"] for _, counts, _ in found) == (not whole)
+    monkeypatch.setattr(rows.TextRowMaker, "fill_many", lambda *_: None)
+    assert [made(mixture) for mixture in mixtures] == found
 
 
 def fields_of(part):
@@ -349,9 +377,9 @@ def fields_of(part):
     ("settings", "expected"), [({}, 2), ({"threads": 0}, 2), ({"views": 2}, 0), ({"mask": MASK}, 2)]
 )
 def test_batches_are_made_at_once_where_they_can_be(split, monkeypatch, settings, expected):
-    made, make_batch = [], rows.TextRowMaker.make_batch
+    made, fill_many = [], rows.TextRowMaker.fill_many
     monkeypatch.setattr(
-        rows.TextRowMaker, "make_batch", lambda self, *rest: made.append(make_batch(self, *rest)) or made[-1]
+        rows.TextRowMaker, "fill_many", lambda self, *rest: made.append(fill_many(self, *rest)) or made[-1]
     )
     loader = opened(split, **{"mask": None, "prefetch": 1} | settings)
     list(islice(loader.repeat(), 2))
@@ -370,7 +398,7 @@ def test_masks_that_follow_classes_and_the_run_are_the_same(split, monkeypatch):
         ]
 
     at_once = made()
-    monkeypatch.setattr(rows.TextRowMaker, "make_batch", lambda *_: None)
+    monkeypatch.setattr(rows.TextRowMaker, "fill_many", lambda *_: None)
     assert made() == at_once
 
 
@@ -383,5 +411,5 @@ def test_rows_of_removed_documents_are_those_that_are_made_one_by_one(tmp_path, 
         return [fields_of(batch) for batch in islice(loader.repeat(), 2 * len(loader))], loader.stats()["bad"]
 
     at_once = [made(packing) for packing in ("pack", "row")]
-    monkeypatch.setattr(rows.TextRowMaker, "make_batch", lambda *_: None)
+    monkeypatch.setattr(rows.TextRowMaker, "fill_many", lambda *_: None)
     assert [made(packing) for packing in ("pack", "row")] == at_once
