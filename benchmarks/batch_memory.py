@@ -12,13 +12,13 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from machine import facts
-from turns import in_turns
+from turns import in_turns, quartiles
 
 from maskstream.pipelines import VideoClip, video_loader
 from maskstream.pipelines.modalities.video.batch import VideoBatch
@@ -124,7 +124,7 @@ def main() -> None:
         rows[name] = {
             "cpu_ms": round(median(values), 2),
             "faults": round(median(faults[name]), 1),
-            "ratio": [round(q, 3) for q in quantiles(ratios, n=4)],
+            "ratio": [round(q, 3) for q in quartiles(ratios)],
         }
     print(json.dumps({"clips": rows, **facts(("maskstream", "av", "numpy", "torch"))}, indent=1))
 

@@ -21,9 +21,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from turns import quartiles
 
 NAMES = ("contest", "reader")
 """The fields of a row that name it, in tables like loader.py's."""
@@ -77,7 +79,7 @@ def main() -> None:
         one, two = ([r[name] / r.get(arguments.per, 1.0) for r in rounds[when]] for when in ("before", "after"))
         if all(one) and all(two):
             ratios = [b / a for a, b in zip(one, two, strict=True)]
-            low, middle, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+            low, middle, high = quartiles(ratios)
             print(f"{median(one):10.3f} {median(two):10.3f} {middle:7.3f} [{low:.3f} {high:.3f}]  {name}")
 
 

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import numpy as np
 from libraries import why_missing
+from turns import quartiles
 
 from maskstream.pipelines.stream.loader import Loader
 
@@ -154,11 +155,6 @@ class Contest:
             )
         notes = [f"- {note}" for note in (*self.notes, *(f"Missing: {reason}." for reason in self.missing))]
         return "\n".join([*lines, *(["", *notes] if notes else []), ""])
-
-
-def quartiles(values: Sequence[float]) -> list[float]:
-    """The lower quartile, the median and the upper quartile."""
-    return quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
 
 
 def shown(value: float) -> str:

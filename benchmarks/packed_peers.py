@@ -19,7 +19,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any, NamedTuple
 
 import cv2
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from array_peers import ONE, made
 from packed_rows import Drawn, samples_of, shapes
+from turns import quartiles
 
 from maskstream.pipelines import masks, packed_loader
 from maskstream.pipelines.augment import Native
@@ -201,8 +202,8 @@ def compare(title: str, loaders: dict[str, Epoch], sizes: np.ndarray, rounds: in
     print(f"\n| {title} | 1,000 tokens a CPU second | padding | correlation | neighbours of one shard | spread |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, values in speeds.items():
-        low, _, high = quantiles(values, n=4)
-        speed = f"{median(values) / 1e3:.0f} ({low / 1e3:.0f} to {high / 1e3:.0f})"
+        low, middle, high = quartiles(values)
+        speed = f"{middle / 1e3:.0f} ({low / 1e3:.0f} to {high / 1e3:.0f})"
         print(f"| {name} | {speed} | {1 - real[name] / computed[name]:.1%} | {order_cells(orders[name], sizes, SHARD)}")
 
 

@@ -13,10 +13,11 @@ import argparse
 import time
 import tracemalloc
 from itertools import chain, count, islice
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import numpy as np
+from turns import quartiles
 
 from maskstream.pipelines import PackedData, VideoClip, masks, mix_rows, packed_loader
 from maskstream.pipelines.augment import Native
@@ -85,10 +86,10 @@ def samples_of(sizer: Sizer, n: int, shards: int, room: Room, balance: int = BAL
     return RowSamples(split=split, sizer=sizer, room=room, balance=balance)
 
 
-def quartiles(values: list[float]) -> str:
+def shown(values: list[float]) -> str:
     """The median, and the quartiles behind it."""
-    low, _, high = quantiles(values, n=4)
-    return f"{median(values):.2f} ({low:.2f} to {high:.2f})"
+    low, middle, high = quartiles(values)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def measure_positions(rounds: int, n: int = 10_000_000) -> None:
@@ -105,7 +106,7 @@ def measure_positions(rounds: int, n: int = 10_000_000) -> None:
     next(order.batches(0, order.n_batches // 2))
     memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    print(f"{n} samples, any position: {quartiles(seconds)} s CPU, {memory / 1e6:.0f} MB")
+    print(f"{n} samples, any position: {shown(seconds)} s CPU, {memory / 1e6:.0f} MB")
 
 
 def measure_mixture(rounds: int, n: int = 10_000_000) -> None:
@@ -134,7 +135,7 @@ def measure_mixture(rounds: int, n: int = 10_000_000) -> None:
     found(123_456)
     memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    print(f"{n} samples in a mixture by schedules, any position: {quartiles(seconds)} s CPU, {memory / 1e6:.0f} MB")
+    print(f"{n} samples in a mixture by schedules, any position: {shown(seconds)} s CPU, {memory / 1e6:.0f} MB")
 
 
 def describe_mixture(splits: list[str], row_tokens: int) -> None:

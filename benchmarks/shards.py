@@ -22,13 +22,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
 import clips
 import machine
+from turns import quartiles
 
 from maskstream.preprocess.encode.video import convert, video
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
@@ -121,7 +122,7 @@ def measured(files: list[Path], n: int, profile: str, form: clips.Form, folder: 
         "clips": n,
         "files": min(n, len(files)),
         "cpu_s": {name: round(median(values), 4) for name, values in used.items()},
-        "over": {name: [round(q, 3) for q in quantiles(values, n=4)] for name, values in ratios.items()},
+        "over": {name: [round(q, 3) for q in quartiles(values)] for name, values in ratios.items()},
     }
 
 

@@ -13,14 +13,14 @@ import argparse
 import shutil
 import time
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import cv2
 import machine
 import numpy as np
 import soundfile as sf
-from turns import in_turns
+from turns import in_turns, quartiles
 
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.curate import Signals
@@ -106,7 +106,7 @@ def main() -> None:
         }
         found = in_turns(works, arguments.rounds)
         ratios = [a / b for a, b in zip(found["with"], found["without"], strict=True)]
-        quarters = " to ".join(f"{q:.3f}" for q in quantiles(ratios, n=4)[::2])
+        quarters = " to ".join(f"{q:.3f}" for q in quartiles(ratios)[::2])
         seconds = ", ".join(f"{name} {median(values):.3f} s" for name, values in found.items())
         print(f"{kind}: {seconds}; with / without {median(ratios):.3f} ({quarters})", flush=True)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from libraries import start_with_pyav_libraries
 from machine import facts
-from turns import in_turns
+from turns import in_turns, quartiles
 
 END = """
 import resource, time
@@ -152,7 +152,7 @@ def main() -> None:
     print("| | CPU s | quartiles | MB | wall s |\n| --- | ---: | ---: | ---: | ---: |")
     for name, rounds in found.items():
         seconds, memory, *wall = zip(*rounds[1:], strict=True)
-        low, median, high = statistics.quantiles(seconds, n=4)
+        low, median, high = quartiles(seconds)
         words = [f"{statistics.median(values):.1f}" for values in wall]
         print(
             f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {statistics.median(memory):.0f} | {''.join(words)} |"

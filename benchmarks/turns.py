@@ -156,7 +156,12 @@ def compare(
         print(f"`{one}` / `{other}`: before {old}; after {new}")
 
 
+def quartiles(values: Sequence[float]) -> list[float]:
+    """The lower quartile, the median and the upper quartile; of one value, that value."""
+    return quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+
+
 def _quartiles(ratios: Sequence[float]) -> str:
     """The median, and behind it the lower and the upper quartile."""
-    low, middle, high = quantiles(ratios) if len(ratios) > 1 else ratios * 3
+    low, middle, high = quartiles(ratios)
     return f"{middle:.2f} | {low:.2f} to {high:.2f}"
