@@ -1,6 +1,6 @@
 """What a process costs before it computes: imports, a first batch, and worker processes.
 
-    python benchmarks/start.py DATA [--rounds 9]
+    python benchmarks/start.py DATA [--rounds 9] [--ranks 8]
 
 DATA is a split of videos, such as data/shards/sample/train. Each step is a process of its own with one thread of BLAS,
 and steps take turns. What is compiled, of Python and of kernels, is kept from a round before that does not count.
@@ -8,7 +8,9 @@ and steps take turns. What is compiled, of Python and of kernels, is kept from a
 CPU time is that of the process at the end of the step, with the interpreter's own start; memory is its peak. Workers:
 memory is that of the process, its workers and what they need after five batches. What they share counts once, as in
 PSS; so does each page of a file, also where others here have it, and a batch that waits in shared memory which nobody
-has mapped. `torchcodec, two workers` is torch's DataLoader, which forks this process, on the same videos.
+has mapped. `torchcodec, two workers` is torch's DataLoader, which forks this process, on the same videos. With --ranks
+so many processes with two workers each run at once, as on a machine with as many cards, and the PSS of one is printed:
+pages of files are shared there.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
 from libraries import start_with_pyav_libraries
 from machine import facts
+from processes import family, pss_mb
 from turns import in_turns, quartiles
 
 END = """
@@ -41,50 +46,26 @@ batches = run.repeat()
 next(batches)
 """
 WORKERS = """
-import os, re, sys, time
-from contextlib import suppress
-from pathlib import Path
-
-def children(pid):
-    own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [*own, *(deep for one in own for deep in children(one))]
-
-def of_processes(pid):
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(re.search(rf"Pss_{kind}: +([0-9]+)", rollup)[1]) for kind in ("Anon", "Shmem")) / 1024
-
-def of_files(pids, page=os.sysconf("SC_PAGE_SIZE")):
-    pages, mapped, waiting = set(), set(), {}
-    for pid in pids:
-        with open(f"/proc/{pid}/pagemap", "rb") as table:
-            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-                span, _, offset, device, inode = line.split()[:5]
-                mapped.add(int(inode))
-                start, stop = (int(end, 16) // page for end in span.split("-"))
-                if device != "00:00" and inode != "0" and "memfd:" not in line and "/dev/shm/" not in line:
-                    table.seek(8 * start)
-                    found = memoryview(table.read(8 * (stop - start))).cast("Q")  # bits 63, 61: there, of the file
-                    first = int(offset, 16) // page
-                    pages.update((device, inode, first + n) for n, one in enumerate(found) if one >> 61 & 5 == 5)
-        for file in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # the folder itself
-                if os.readlink(file).startswith(("/dev/shm/", "/memfd:")):
-                    waiting[file.stat().st_ino] = file.stat().st_blocks * 512
-    return (len(pages) * page + sum(size for inode, size in waiting.items() if inode not in mapped)) / 2**20
-
-def cpu(pid):
-    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13])) / 100
-
+import os, sys, time
+from processes import cpu_s, family, memory_mb
 begun = time.perf_counter()
 LOADER
 wall = time.perf_counter() - begun
 for _ in range(4):
     next(batches)
 time.sleep(1)
-pids = [os.getpid(), *children(os.getpid())]
-print(sum(map(cpu, workers)) / 2, sum(map(of_processes, pids)) + of_files(pids), wall)
+print(sum(map(cpu_s, workers)) / 2, memory_mb(family(os.getpid())), wall)
+"""
+RANK = """
+import sys
+LOADER
+for _ in range(4):
+    next(batches)
+print("ready", flush=True)
+sys.stdin.read()
 """
 OF_TORCHCODEC = """
+from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torchcodec.decoders import VideoDecoder
@@ -126,37 +107,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a process costs before it computes.")
     parser.add_argument("data", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--ranks", type=int, default=0, help="how many processes with two workers also run at once")
     arguments = parser.parse_args()
     scripts = {name: script + END for name, script in STEPS.items() if find_spec(PACKAGES.get(name, "torch"))}
     two = LOADER.format(mask="Tube(ratio=0.9)", workers=2) + "workers = run._production.pool.pids"
-    scripts["two workers"] = WORKERS.replace("LOADER", two)
+    with_workers = {"two workers": two}
     if find_spec("torchcodec"):
         start_with_pyav_libraries(Path("runs/libraries"))
-        scripts[PEER] = WORKERS.replace("LOADER", OF_TORCHCODEC)
+        with_workers[PEER] = OF_TORCHCODEC
+    scripts |= {name: WORKERS.replace("LOADER", script) for name, script in with_workers.items()}
     found: dict[str, list[list[float]]] = {name: [] for name in scripts}
     with tempfile.TemporaryDirectory() as kept:
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPYCACHEPREFIX": kept}
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPYCACHEPREFIX": kept,
+            "PYTHONPATH": str(Path(__file__).parent),
+        }
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         for part in arguments.data.glob("*.tar"):
             with tarfile.open(part) as members:
                 members.extractall(f"{kept}/videos", filter="data")
 
+        def command(script: str) -> list[str]:
+            return [sys.executable, "-c", script, str(arguments.data), f"{kept}/videos"]
+
         def step(name: str) -> float:
-            command = [sys.executable, "-c", scripts[name], str(arguments.data), f"{kept}/videos"]
-            said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+            said = subprocess.run(command(scripts[name]), env=env, capture_output=True, text=True, check=True).stdout
             found[name].append([float(word) for word in said.split()])
             return found[name][-1][0]
 
         in_turns({name: lambda name=name: step(name) for name in scripts}, arguments.rounds)
-    print(json.dumps(facts(("torch", "numba", *PACKAGES.values()))))
-    print("| | CPU s | quartiles | MB | wall s |\n| --- | ---: | ---: | ---: | ---: |")
-    for name, rounds in found.items():
-        seconds, memory, *wall = zip(*rounds[1:], strict=True)
-        low, median, high = quartiles(seconds)
-        words = [f"{statistics.median(values):.1f}" for values in wall]
-        print(
-            f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {statistics.median(memory):.0f} | {''.join(words)} |"
-        )
+        print(json.dumps(facts(("torch", "numba", *PACKAGES.values()))))
+        print("| | CPU s | quartiles | MB | wall s |\n| --- | ---: | ---: | ---: | ---: |")
+        for name, rounds in found.items():
+            seconds, memory, *wall = zip(*rounds[1:], strict=True)
+            low, median, high = quartiles(seconds)
+            cells = [f"{statistics.median(memory):.0f}", *(f"{statistics.median(values):.1f}" for values in wall)]
+            print(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {' | '.join(cells)} |{' |' * (not wall)}")
+        for name, script in with_workers.items() if arguments.ranks else ():
+            memory = pss_of_ranks(command(RANK.replace("LOADER", script)), arguments.ranks, env)
+            print(f"{name}: one of {arguments.ranks} such processes at once has a PSS of {memory:.0f} MB")
+
+
+def pss_of_ranks(command: list[str], ranks: int, env: dict[str, str]) -> float:
+    """The PSS in MB of one of the ranks that run at once, with its workers."""
+    with ExitStack() as running:
+        started = [
+            running.enter_context(subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            for _ in range(ranks)
+        ]
+        for one in started:
+            if one.stdout is None or not one.stdout.readline():
+                raise SystemExit("a rank ended before it had made five batches; its error is above")
+        time.sleep(1)
+        return sum(pss_mb(family(one.pid)) for one in started) / ranks
 
 
 if __name__ == "__main__":
