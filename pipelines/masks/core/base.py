@@ -178,9 +178,9 @@ class Mask(Config, ABC):
         """The maps of one view. A pattern that also chooses targets or mask tokens overrides this."""
         return Maps(hidden=self.hide(grid, draw))
 
-    def hide_texts(self, grid: TokenGrid, draws: TextDraws) -> npt.NDArray[np.bool_] | None:
-        """What `maps` hides of each of many texts, bool (B, N), where the pattern draws them together and chooses
-        neither targets nor what models read; by default None.
+    def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[Maps] | None:
+        """The maps of each of many texts, where the pattern draws them together; by default None, and then nothing is
+        drawn.
         """
         return None
 

@@ -223,9 +223,19 @@ class Draw:
 
 
 class TextDraws(NamedTuple):
-    """The draws of B texts, each in one view. keys: uint64 (B, 2), of their generators (see `sample_keys`). words: the
-    cue of each, int64 (B, N), read-only.
+    """The draws of B texts, each in one view. streams: uint64 (B, 10), their generators as kernels have them
+    (masks/text/token_draws.py), which move on as masks draw. words: the cue of each, int64 (B, N), read-only. tokens:
+    those of each, int32 (B, N). goes_on: whether more is drawn after the mask, so that all of its draws count.
     """
 
-    keys: npt.NDArray[np.uint64]
+    streams: npt.NDArray[np.uint64]
     words: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int32]
+    goes_on: bool = False
+
+    @classmethod
+    def of(cls, keys: npt.NDArray[np.uint64], words: npt.NDArray[np.int64], tokens: npt.NDArray[np.int32]) -> TextDraws:
+        """The draws of generators with these keys, uint64 (B, 2) (see `sample_keys`), before the first number."""
+        streams = np.zeros((len(keys), 10), np.uint64)
+        streams[:, :2], streams[:, 3] = keys, 4  # all four numbers of the block are taken
+        return cls(streams, words, tokens)

@@ -31,8 +31,8 @@ class Padded(Mask):
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         return self.mask.maps(grid, draw)
 
-    def hide_texts(self, grid: TokenGrid, draws: TextDraws) -> npt.NDArray[np.bool_] | None:
-        return self.mask.hide_texts(grid, draws) if type(self) is Padded else None  # others may draw differently
+    def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[Maps] | None:
+        return self.mask.maps_of_texts(grid, draws) if type(self) is Padded else None  # others may draw differently
 
     def batched(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
         return batch_of(maps, grid, ragged=self.bucket)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core import TEXT, Draw, Maps, Mask, MaskBatch, Ratio, Scheme, TokenGrid, as_law, sized
+from maskstream.pipelines.masks.core import (
+    TEXT,
+    Draw,
+    Maps,
+    Mask,
+    MaskBatch,
+    Ratio,
+    Scheme,
+    TextDraws,
+    TokenGrid,
+    as_law,
+    sized,
+)
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.stream.tensors import tensor_of
 
@@ -136,6 +148,18 @@ class Replace(Mask):
         random = places[(chance >= self.keep) & (chance < self.keep + self.random)]
         tokens[random] = draw.rng.integers(self.vocabulary, size=len(random))
         return replace(TextMaps.of(maps), tokens=tokens)
+
+    def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[TextMaps] | None:
+        if type(self) is not Replace or not 0 < self.vocabulary < 1 << 32:
+            return None
+        if (found := self.mask.maps_of_texts(grid, draws._replace(goes_on=True))) is None:
+            return None
+        from .token_draws import replace_hidden
+
+        hidden, tokens = np.stack([maps.hidden for maps in found]), draws.tokens.astype(np.int64)
+        changed = self.keep + self.random
+        replace_hidden(draws.streams, hidden, tokens, self.keep, changed, self.mask_id, self.vocabulary)
+        return [replace(TextMaps.of(maps), tokens=row) for maps, row in zip(found, tokens, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

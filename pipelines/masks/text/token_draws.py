@@ -1,8 +1,11 @@
-"""The draws of many texts at once, compiled: numpy's Philox and the end of its permutation, number by number.
+"""The draws of many texts at once, compiled: numpy's Philox, permutations and bounded integers, number by number.
 
 `Tokens` draws a permutation of a text's tokens and hides the last ones. numpy shuffles from the end (Fisher and Yates),
 so what is hidden is known after as many steps as tokens are hidden. A place below a bound is drawn by the bits that can
-hold it, again and again until it fits. Philox4x64-10: Salmon et al. 2011.
+hold it, again and again until it fits. Philox4x64-10: Salmon et al. 2011. Integers below a bound: Lemire 2019.
+
+A generator is a row of `TextDraws.streams`: Philox's key, its counter, the place in its last block, whether half a
+number of 64 bits is left and that half, and the block.
 """
 
 import numpy as np
@@ -14,11 +17,15 @@ from maskstream.shards.jit import instructions, kernel
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
 
 _PADDING = -2  # as words.py has it; a kernel knows only numbers of its own file
+_COUNTER, _AT, _HAS_HALF, _LEFT, _BLOCK = 2, 3, 4, 5, 6
 _FIRST, _SECOND = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 _STEP, _OTHER = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+_MIX, _MIX_AGAIN = 0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB
 _LOW, _HALF = 0xFFFF_FFFF, 32
+_U = np.uint64
 
 
 @instructions(types.uint64)
@@ -30,16 +37,52 @@ def _high(b: ir.IRBuilder, one: ir.Value, other: ir.Value) -> ir.Value:
 
 
 @kernel
-def _fill_block(counter: np.uint64, key: UInt64s, block: UInt64s) -> None:
-    """Writes the four numbers of Philox for a counter below 2^64 and a key, uint64 (2,)."""
-    zero = np.uint64(0)
-    a, b, c, d, one, other = np.uint64(counter), zero, zero, zero, key[0], key[1]
-    for _ in range(10):
-        up, down = _high(np.uint64(_FIRST), a), np.uint64(_FIRST) * a
-        left, right = _high(np.uint64(_SECOND), c), np.uint64(_SECOND) * c
-        a, b, c, d = left ^ b ^ one, right, up ^ d ^ other, down
-        one, other = one + np.uint64(_STEP), other + np.uint64(_OTHER)
-    block[0], block[1], block[2], block[3] = a, b, c, d
+def _next(stream: UInt64s) -> np.uint64:
+    """The next 64 bits of a generator."""
+    if stream[_AT] == _U(4):
+        stream[_COUNTER] += _U(1)
+        a, b, c, d, one, other = stream[_COUNTER], _U(0), _U(0), _U(0), stream[0], stream[1]
+        for _ in range(10):
+            up, down = _high(_U(_FIRST), a), _U(_FIRST) * a
+            left, right = _high(_U(_SECOND), c), _U(_SECOND) * c
+            a, b, c, d = left ^ b ^ one, right, up ^ d ^ other, down
+            one, other = one + _U(_STEP), other + _U(_OTHER)
+        stream[_BLOCK], stream[_BLOCK + 1], stream[_BLOCK + 2], stream[_BLOCK + 3] = a, b, c, d
+        stream[_AT] = _U(0)
+    drawn: np.uint64 = stream[_U(_BLOCK) + stream[_AT]]
+    stream[_AT] += _U(1)
+    return drawn
+
+
+@kernel
+def _next_half(stream: UInt64s) -> np.uint64:
+    """The next 32 bits, the upper half of a number after its lower one."""
+    if stream[_HAS_HALF]:
+        stream[_HAS_HALF] = _U(0)
+        left: np.uint64 = stream[_LEFT]
+        return left
+    drawn = _next(stream)
+    stream[_HAS_HALF], stream[_LEFT] = _U(1), drawn >> _U(_HALF)
+    return drawn & _U(_LOW)
+
+
+@kernel
+def _next_uniform(stream: UInt64s) -> float:
+    """The next number in [0, 1)."""
+    return float(_next(stream) >> _U(11)) * 2.0**-53
+
+
+@kernel
+def _next_below(stream: UInt64s, bound: int) -> np.uint64:
+    """The next integer below a bound of 1 to 2^32 - 1."""
+    if bound == 1:
+        return _U(0)
+    product = _next_half(stream) * _U(bound)
+    if product & _U(_LOW) < _U(bound):
+        least = (_U(_LOW) - _U(bound - 1)) % _U(bound)
+        while product & _U(_LOW) < least:
+            product = _next_half(stream) * _U(bound)
+    return product >> _U(_HALF)
 
 
 @kernel
@@ -53,54 +96,122 @@ def text_lengths(words: Int64s) -> Int64s:
 
 
 @kernel
-def hide_tokens(keys: UInt64s, words: Int64s, counts: Int64s) -> npt.NDArray[np.bool_]:
+def hide_tokens(streams: UInt64s, words: Int64s, counts: Int64s, goes_on: bool) -> Bools:
     """Hides `counts` (B,) tokens of each text, at most all that are words: bool (B, N).
 
-    keys: uint64 (B, 2), of the Philox of each text. words: the cue, (B, N).
+    streams: uint64 (B, 10), the generator of each text. words: the cue, (B, N). goes_on: whether the whole permutation
+    is drawn, also behind the last token that is hidden.
     """
-    hidden, order, block = np.zeros(words.shape, np.bool_), np.empty(words.shape[1], np.int64), np.empty(4, np.uint64)
-    low, half = np.uint64(_LOW), np.uint64(_HALF)
+    hidden, order = np.zeros(words.shape, np.bool_), np.empty(words.shape[1], np.int64)
     for row in range(len(words)):
-        n = 0
+        n, stream = 0, streams[row]
         for place in range(words.shape[1]):
             if words[row, place] >= 0:
                 order[n] = place
                 n += 1
         visible = n - min(counts[row], n)
-        counter, at, spare, is_spare = np.uint64(0), 4, np.uint64(0), False
-        for i in range(n - 1, max(visible, 1) - 1, -1):
-            mask = np.uint64(i)  # the bits of the least number of ones that covers i
+        for i in range(n - 1, (1 if goes_on else max(visible, 1)) - 1, -1):
+            mask = _U(i)  # the bits of the least number of ones that covers i
             for shift in (1, 2, 4, 8, 16):
-                mask |= mask >> np.uint64(shift)
-            while True:
-                if is_spare:
-                    drawn = spare
-                else:
-                    if at == 4:
-                        counter += np.uint64(1)
-                        _fill_block(counter, keys[row], block)
-                        at = 0
-                    drawn, spare = block[at] & low, block[at] >> half
-                    at += 1
-                is_spare = not is_spare
-                j = np.int64(drawn & mask)
-                if j <= i:
-                    break
-            hidden[row, order[j]] = True
-            order[i], order[j] = order[j], order[i]
+                mask |= mask >> _U(shift)
+            j = np.int64(_next_half(stream) & mask)
+            while j > i:
+                j = np.int64(_next_half(stream) & mask)
+            if i >= visible:
+                hidden[row, order[j]] = True
+                order[i], order[j] = order[j], order[i]
         if visible == 0 and n > 0:
             hidden[row, order[0]] = True
     return hidden
 
 
 @kernel
-def hide_each(keys: UInt64s, words: Int64s, chance: float) -> npt.NDArray[np.bool_]:
+def hide_each(streams: UInt64s, words: Int64s, chance: float) -> Bools:
     """Hides each token of each text that is a word with a chance of its own: bool (B, N); the rest as above."""
-    hidden, block = np.zeros(words.shape, np.bool_), np.empty(4, np.uint64)
+    hidden = np.zeros(words.shape, np.bool_)
     for row in range(len(words)):
+        stream = streams[row]
         for place in range(words.shape[1]):
-            if place % 4 == 0:
-                _fill_block(np.uint64(place // 4 + 1), keys[row], block)
-            uniform = np.float64(block[place % 4] >> np.uint64(11)) * 2.0**-53
-            hidden[row, place] = uniform < chance and words[row, place] >= 0
+            hidden[row, place] = (_next_uniform(stream) < chance) & (words[row, place] >= 0)
     return hidden
+
+
+@kernel
+def hide_words(streams: UInt64s, words: Int64s, counts: Int64s, chance: float) -> Bools:
+    """Hides words of each text that have `counts` (B,) tokens together, or each with a chance of its own, which is
+    below 0 without: bool (B, N); the rest as above.
+    """
+    texts, n = words.shape
+    hidden, number = np.zeros(words.shape, np.bool_), np.empty(n, np.int64)
+    lengths, candidates, taken = np.empty(n, np.int64), np.arange(n), np.empty((1, n), np.bool_)
+    for row in range(texts):
+        found, last, stream = 0, np.int64(-1), streams[row]
+        for place in range(n):
+            word = words[row, place]
+            if word >= 0:
+                if word != last:
+                    lengths[found] = 0
+                    found += 1
+                    last = word
+                lengths[found - 1] += 1
+                number[place] = found - 1
+        taken[:] = False
+        if chance >= 0.0:
+            for word in range(found):
+                taken[0, word] = _next_uniform(stream) < chance
+        else:
+            take_words(lengths, candidates[:found], counts[row], _next(stream), taken)
+        for place in range(n):
+            hidden[row, place] = words[row, place] >= 0 and taken[0, number[place]]
+    return hidden
+
+
+@kernel
+def take_words(lengths: Int64s, candidates: Int64s, count: int, seed: np.uint64, taken: Bools) -> None:
+    """Fills each row of `taken` (rows, W), all False: tries the candidates, numbers of words, in a random order.
+
+    A word is taken unless the row would then have more than `count` tokens. The orders are drawn by Fisher and Yates's
+    shuffle, no further than needed, from SplitMix64 (Steele et al. 2014) that starts at `seed`.
+    """
+    rows, _ = taken.shape
+    n = len(candidates)
+    order = candidates.copy()
+    state = seed
+    for row in range(rows):
+        room = count
+        for i in range(n):
+            if room == 0:
+                break
+            state += _U(_STEP)
+            bits = (state ^ (state >> _U(30))) * _U(_MIX)
+            bits = (bits ^ (bits >> _U(27))) * _U(_MIX_AGAIN)
+            bits ^= bits >> _U(31)
+            j = i + np.int64(((bits >> _U(32)) * _U(n - i)) >> _U(32))
+            word = order[j]
+            order[j] = order[i]
+            order[i] = word
+            if lengths[word] <= room:
+                taken[row, word] = True
+                room -= lengths[word]
+
+
+@kernel
+def replace_hidden(
+    streams: UInt64s, hidden: Bools, tokens: Int64s, keep: float, changed: float, mask_id: int, vocabulary: int
+) -> None:
+    """Replaces the hidden ones of `tokens` (B, N): each stays with the chance `keep`, is random below `vocabulary` up
+    to the chance `changed`, and else becomes `mask_id`.
+    """
+    random = np.empty(hidden.shape[1], np.int64)
+    for row in range(len(hidden)):
+        n, stream = 0, streams[row]
+        for place in range(hidden.shape[1]):
+            if hidden[row, place]:
+                chance = _next_uniform(stream)
+                if chance >= keep:
+                    tokens[row, place] = mask_id
+                    if chance < changed:
+                        random[n] = place
+                        n += 1
+        for place in random[:n]:
+            tokens[row, place] = _next_below(stream, vocabulary)

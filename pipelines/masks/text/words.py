@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from maskstream.pipelines.masks.core import (
     Draw,
     Fixed,
     Law,
+    Maps,
     Mask,
     Ratio,
     RatioLaw,
@@ -31,7 +33,7 @@ from maskstream.pipelines.masks.laws.progress import RatioDecay
 from maskstream.pipelines.masks.laws.random import UniformCount
 from maskstream.pipelines.masks.patterns.padded import Padded
 
-KERNELS = ("maskstream.pipelines.masks.text.token_draws", "maskstream.pipelines.masks.text.word_loop")
+KERNELS = ("maskstream.pipelines.masks.text.token_draws",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +57,13 @@ class MaskOfWords(Mask):
     def ratio_law(self) -> RatioLaw:
         """The law of the chance of each. Raises ValueError for a law of counts."""
         return as_ratio_law(self.ratio, by=f"{type(self).__name__}(each=True)")
+
+    def counts(self, law: Fixed, words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many tokens `law` hides of each text, int64 (B,), by the cue `words` (B, N)."""
+        from .token_draws import text_lengths
+
+        lengths = text_lengths(words).tolist()
+        return np.array([hidden_count(n, law.ratio, self.rounding) for n in lengths], np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,17 +92,18 @@ class Tokens(MaskOfWords):
         hidden[places[draw.rng.permutation(len(places))[visible:]]] = True
         return hidden
 
-    def hide_texts(self, grid: TokenGrid, draws: TextDraws) -> npt.NDArray[np.bool_] | None:
+    def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[Maps] | None:
         law = as_law(self.ratio)
         if type(self) is not Tokens or type(law) is not Fixed:
             return None
-        from .token_draws import hide_each, hide_tokens, text_lengths
+        from .token_draws import hide_each, hide_tokens
 
         grid.need("token", by="Tokens")
         if self.each:
-            return hide_each(draws.keys, draws.words, float(law.ratio))
-        counts = [hidden_count(n, law.ratio, self.rounding) for n in text_lengths(draws.words).tolist()]
-        return hide_tokens(draws.keys, draws.words, np.array(counts, np.int64))
+            hidden = hide_each(draws.streams, draws.words, float(law.ratio))
+        else:
+            hidden = hide_tokens(draws.streams, draws.words, self.counts(law, draws.words), draws.goes_on)
+        return [Maps(hidden=row) for row in hidden]
 
 
 SPECIAL = -1
@@ -125,6 +135,17 @@ class WholeWords(MaskOfWords):
             return words.spread(draw.rng.random(len(words.lengths)) < self.ratio_law().draw(draw))
         count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
         return words.spread(words.taken(1, count, draw.rng)[0])
+
+    def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[Maps] | None:
+        law = as_law(self.ratio)
+        if type(self) is not WholeWords or type(law) is not Fixed:
+            return None
+        from .token_draws import hide_words
+
+        grid.need("token", by="WholeWords")
+        chance = float(law.ratio) if self.each else -1.0
+        hidden = hide_words(draws.streams, draws.words, self.counts(law, draws.words), chance)
+        return [Maps(hidden=row) for row in hidden]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +190,7 @@ class TextWords:
 
         A word that would make it more is skipped. candidates: the words that are tried, by default all.
         """
-        from .word_loop import take_words
+        from .token_draws import take_words
 
         taken = np.zeros((rows, len(self.lengths)), dtype=np.bool_)
         tried = np.arange(len(self.lengths)) if candidates is None else candidates

@@ -299,10 +299,10 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             first = self.packing.first[self.packing.start[items.indexes]].tolist()
             drawn = [f"{key} {number}" for key, number in zip(keys, first, strict=True)]
         named = [*zip(items.epochs.tolist(), drawn, repeat(0, len(keys)), strict=True)]
-        hidden = mask.hide_texts(self.grid, TextDraws(sample_keys(items.seed, named, mask_purpose("")), words))
-        if hidden is not None:
-            return [TextMaps(hidden=row) for row in hidden]
         tokens, _, _, classes = arrays
+        keyed = sample_keys(items.seed, named, mask_purpose(""))
+        if (found := mask.maps_of_texts(self.grid, TextDraws.of(keyed, words, tokens[rows]))) is not None:
+            return [*map(TextMaps.of, found)]
         needs, maps, wanted, places = needed_cues(mask), [], items.plan.wanted, rows.tolist()
         for n, rng in enumerate(sample_rngs(items.seed, named, mask_purpose(""))):
             row = FilledRow(words[n], tokens[places[n]], classes[places[n]] if len(classes) else None)

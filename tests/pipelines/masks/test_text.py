@@ -33,6 +33,7 @@ from maskstream.pipelines.masks import (
     class_weights,
 )
 from maskstream.pipelines.masks.core import TextDraws
+from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.masks.text.words import TextWords
 from maskstream.pipelines.stream.rng import Place, sample_keys
 
@@ -365,19 +366,41 @@ def test_parts_of_two_grids_are_not_joined() -> None:
         MaskBatch.concatenated([replace(p, masked=p.masked[:, :20], visible=p.visible[:, :20]) for p in parts])
 
 
-@settings(max_examples=30)
-@given(st.integers(1, 300), st.sampled_from([0.0, 0.15, 0.3, 0.99, 1.0]), st.booleans(), st.integers(0, 2**40))
-def test_texts_that_are_drawn_together_are_those_that_are_drawn_alone(n, ratio, each, seed):
+def together(seed):
+    """Masks of fixed ratios, which are drawn of many texts at once; ids of one, of some and of very many words."""
+    ratio = st.sampled_from([0.0, 0.15, 0.3, 0.99, 1.0])
+    plain = st.builds(lambda kind, ratio, each: kind(ratio=ratio, each=each), seed, ratio, st.booleans())
+    shares = st.sampled_from([(0.1, 0.1), (0.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+    ids = st.sampled_from([1, 2, 3, 30522, 3_000_000_000, 2**32 - 1])
+    replaced = st.builds(
+        lambda mask, share, ids: Replace(mask=mask, mask_id=7, vocabulary=ids, keep=share[0], random=share[1]),
+        plain,
+        shares,
+        ids,
+    )
+    return st.one_of(plain, replaced, st.builds(lambda mask: Padded(mask=mask), replaced))
+
+
+@settings(max_examples=150)
+@given(st.integers(1, 300), together(st.sampled_from([Tokens, WholeWords])), st.integers(0, 2**40))
+def test_texts_that_are_drawn_together_are_those_that_are_drawn_alone(n, mask, seed):
     rng = np.random.default_rng(seed)
-    mask, keys = Padded(mask=Tokens(ratio=ratio, each=each)), [f"text {i}" for i in range(4)]
+    keys = [f"text {i}" for i in range(4)]
     words = np.stack([text(n, rng, padding=int(rng.integers(n))).words for _ in keys])
-    draws = TextDraws(sample_keys(seed, [(3, key, 0) for key in keys], "mask"), words)
-    alone = [mask.hide(token_grid(n), draw_of(seed, key, row)) for key, row in zip(keys, words, strict=True)]
-    assert mask.hide_texts(token_grid(n), draws).tolist() == [row.tolist() for row in alone]
+    tokens = rng.integers(2**31 - 1, size=words.shape).astype(np.int32)
+    draws = TextDraws.of(sample_keys(seed, [(3, key, 0) for key in keys], "mask"), words, tokens)
+    found = mask.maps_of_texts(token_grid(n), draws)
+    for key, *row, maps in zip(keys, words, tokens, found, strict=True):
+        alone = mask.maps(token_grid(n), draw_of(seed, key, *row))
+        assert type(maps) is type(alone)
+        assert maps.hidden.tolist() == alone.hidden.tolist()
+        if isinstance(alone, TextMaps):
+            assert maps.tokens.dtype == alone.tokens.dtype
+            assert maps.tokens.tolist() == alone.tokens.tolist()
 
 
-def draw_of(seed, key, words):
-    return Draw.of(seed, 3, key, 0, Place(), Cues(words=words))
+def draw_of(seed, key, words, tokens):
+    return Draw.of(seed, 3, key, 0, Place(), Cues(words=words, tokens=tokens))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -386,7 +409,20 @@ class LastTokens(Tokens):
         return draw.cues.words == draw.cues.words.max()
 
 
-@pytest.mark.parametrize("mask", [LastTokens(), Tokens(ratio=UniformCount()), WholeWords(), Replace(mask=Tokens())])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        LastTokens(),
+        Tokens(ratio=UniformCount()),
+        WholeWords(ratio=UniformCount()),
+        Replace(mask=Tokens()),
+        Replace(mask=Tokens(), mask_id=1, vocabulary=2**32),
+        Replace(mask=LastTokens(), mask_id=1, vocabulary=9),
+    ],
+)
 def test_masks_with_draws_of_their_own_are_not_drawn_together(mask):
-    draws = TextDraws(np.zeros((1, 2), np.uint64), np.zeros((1, 8), np.int64))
-    assert Padded(mask=mask).hide_texts(token_grid(8), draws) is None
+    row = np.zeros((1, 8), np.int64)
+    draws = TextDraws.of(np.zeros((1, 2), np.uint64), row, row.astype(np.int32))
+    before = draws.streams.copy()
+    assert Padded(mask=mask).maps_of_texts(token_grid(8), draws) is None
+    assert (draws.streams == before).all()
