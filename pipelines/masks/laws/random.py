@@ -81,7 +81,11 @@ class Uniform(RandomLaw):
         check_interval(self.low, self.high)
 
     def sample(self, rng: np.random.Generator) -> float:
-        return self.low + (self.high - self.low) * rng.random()
+        return self.between(rng.random())
+
+    def between(self, share: float) -> float:
+        """The ratio at a share, in [0, 1), of the way from low to high."""
+        return self.low + (self.high - self.low) * share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,24 @@
 """The forward process of masked diffusion: a ratio that is drawn anew for each text, and kept for its loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import floor
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core import TEXT, Draw, Mask, Ratio, Scheme, Shot, TokenGrid, as_ratio_law
+from maskstream.pipelines.masks.core import (
+    TEXT,
+    Draw,
+    Mask,
+    Ratio,
+    Scheme,
+    Shot,
+    TextDraws,
+    TokenGrid,
+    as_ratio_law,
+    tidy,
+)
 from maskstream.pipelines.masks.laws.random import Uniform
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.masks.patterns.random import random_tokens
@@ -54,6 +66,17 @@ class MaskedDiffusion(Mask):
         hidden = np.zeros(len(words), dtype=np.bool_)
         hidden[places] = random_tokens(n, n - count, draw.rng)
         return TextMaps(hidden=hidden, ratio=np.float32(count / max(n, 1)))
+
+    def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[TextMaps] | None:
+        law = as_ratio_law(self.ratio, by="MaskedDiffusion")
+        if self.exact or type(self) is not MaskedDiffusion or type(law) is not Uniform or law.scope != "view":
+            return None
+        from .token_draws import hide_each, next_uniforms
+
+        grid.need("token", by="MaskedDiffusion")
+        t = [tidy(law.between(share)) for share in next_uniforms(draws.streams).tolist()]
+        hidden = hide_each(draws.streams, draws.words, np.array(t))
+        return [TextMaps(hidden=row, ratio=np.float32(one)) for row, one in zip(hidden, t, strict=True)]
 
 
 SCHEMES = (

@@ -17,6 +17,7 @@ from maskstream.shards.jit import instructions, kernel
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
+Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 _PADDING = -2  # as words.py has it; a kernel knows only numbers of its own file
@@ -86,6 +87,15 @@ def _next_below(stream: UInt64s, bound: int) -> np.uint64:
 
 
 @kernel
+def next_uniforms(streams: UInt64s) -> Float64s:
+    """The next number in [0, 1) of each generator, float64 (B,)."""
+    drawn = np.empty(len(streams), np.float64)
+    for row in range(len(streams)):
+        drawn[row] = _next_uniform(streams[row])
+    return drawn
+
+
+@kernel
 def text_lengths(words: Int64s) -> Int64s:
     """The tokens of each text that are not padding, int64 (B,), by the cue `words` (B, N)."""
     lengths = np.zeros(len(words), np.int64)
@@ -126,13 +136,15 @@ def hide_tokens(streams: UInt64s, words: Int64s, counts: Int64s, goes_on: bool) 
 
 
 @kernel
-def hide_each(streams: UInt64s, words: Int64s, chance: float) -> Bools:
-    """Hides each token of each text that is a word with a chance of its own: bool (B, N); the rest as above."""
+def hide_each(streams: UInt64s, words: Int64s, chances: Float64s) -> Bools:
+    """Hides each token of each text that is a word by itself, with the chance `chances` (B,): bool (B, N); the rest as
+    above.
+    """
     hidden = np.zeros(words.shape, np.bool_)
     for row in range(len(words)):
         stream = streams[row]
         for place in range(words.shape[1]):
-            hidden[row, place] = (_next_uniform(stream) < chance) & (words[row, place] >= 0)
+            hidden[row, place] = (_next_uniform(stream) < chances[row]) & (words[row, place] >= 0)
     return hidden
 
 

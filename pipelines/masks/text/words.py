@@ -100,7 +100,7 @@ class Tokens(MaskOfWords):
 
         grid.need("token", by="Tokens")
         if self.each:
-            hidden = hide_each(draws.streams, draws.words, float(law.ratio))
+            hidden = hide_each(draws.streams, draws.words, np.full(len(draws.words), float(law.ratio)))
         else:
             hidden = hide_tokens(draws.streams, draws.words, self.counts(law, draws.words), draws.goes_on)
         return [Maps(hidden=row) for row in hidden]

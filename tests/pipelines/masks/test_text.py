@@ -28,6 +28,7 @@ from maskstream.pipelines.masks import (
     Stratified,
     TextMaskBatch,
     Tokens,
+    Uniform,
     UniformCount,
     WholeWords,
     class_weights,
@@ -378,7 +379,10 @@ def together(seed):
         shares,
         ids,
     )
-    return st.one_of(plain, replaced, st.builds(lambda mask: Padded(mask=mask), replaced))
+    diffusion = st.builds(
+        lambda low: MaskedDiffusion(ratio=Uniform(low=low, high=1.0)), ratio.filter(lambda low: low < 1)
+    )
+    return st.one_of(plain, replaced, st.builds(lambda mask: Padded(mask=mask), replaced), diffusion)
 
 
 @settings(max_examples=150)
@@ -395,8 +399,9 @@ def test_texts_that_are_drawn_together_are_those_that_are_drawn_alone(n, mask, s
         assert type(maps) is type(alone)
         assert maps.hidden.tolist() == alone.hidden.tolist()
         if isinstance(alone, TextMaps):
-            assert maps.tokens.dtype == alone.tokens.dtype
-            assert maps.tokens.tolist() == alone.tokens.tolist()
+            assert maps.ratio == alone.ratio
+            assert np.array_equal(maps.tokens, alone.tokens)
+            assert type(maps.tokens) is type(alone.tokens)
 
 
 def draw_of(seed, key, words, tokens):
@@ -415,6 +420,8 @@ class LastTokens(Tokens):
         LastTokens(),
         Tokens(ratio=UniformCount()),
         WholeWords(ratio=UniformCount()),
+        MaskedDiffusion(exact=True),
+        MaskedDiffusion(ratio=Uniform(low=0.0, high=1.0, scope="sample")),
         Replace(mask=Tokens()),
         Replace(mask=Tokens(), mask_id=1, vocabulary=2**32),
         Replace(mask=LastTokens(), mask_id=1, vocabulary=9),
