@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maskstream.train import Trainer
 from maskstream.train.core import loop, parallel
@@ -57,6 +58,8 @@ def as_on_a_card(backend="eager", *, flash=False):
             (torch.distributed, "_DEFAULT_FIRST_BUCKET_BYTES", 1000),
         ):
             stack.enter_context(patch.object(owner, name, stand_in))
+        if flash:  # torch 2.15 asks a card for cuDNN's attention first
+            stack.enter_context(sdpa_kernel(SDPBackend.FLASH_ATTENTION))
         torch._dynamo.reset()
         yield
         torch._dynamo.reset()
