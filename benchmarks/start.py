@@ -122,7 +122,7 @@ def main() -> None:
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "PYTHONPYCACHEPREFIX": kept,
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         for part in arguments.data.glob("*.tar"):
