@@ -1,6 +1,6 @@
 """Claims of the papers of pictures in direction: small models, three seeds, whatever comes out.
 
-    python benchmarks/claims_images.py teacher --data data/shards/sample-image --labelled data/shards/wesnoth-terrain
+    python benchmarks/claims_images.py teacher --data data/shards/sample-image --labelled data/shards/fashion-mnist
     python benchmarks/claims_images.py pairs   --data data/shards/metaworld --labelled data/shards/metaworld-frames
 
 teacher: DMAE with the model of --teacher, a run of mae-tiny on the same --data, and the same student without one.

@@ -1,7 +1,7 @@
 """Claims of the papers of text in direction: small models, three seeds, whatever comes out.
 
     python benchmarks/claims_text.py masks     --data data/shards/sample-text-classes --out runs/claims
-    python benchmarks/claims_text.py retrieval --data data/shards/gcide  --out runs/claims
+    python benchmarks/claims_text.py retrieval --data data/shards/sample-text --out runs/claims
 
 --data is the folder with the splits train and val; `masks` needs parts of speech in them. All variants are measured on
 the same held-out documents with the same masks; OUT/NAME.json has the runs, and the table is printed (see claims.py).

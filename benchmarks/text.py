@@ -1,6 +1,6 @@
 """Training steps of masked language models: without padding, and as transformers' BERT with padding.
 
-    python benchmarks/text.py data/shards/foldoc/train [--length 512] [--batch 16] [--rounds 7] [--json FILE]
+    python benchmarks/text.py data/shards/sample-text/train [--length 512] [--batch 16] [--rounds 7] [--json FILE]
 
 Both models have the same sizes, weights, documents, masks and optimiser. Documents are padded to the longest of their
 batch, as transformers' collator does. One thread; a step of each is measured in turn, round after round; CPU time.

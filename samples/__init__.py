@@ -12,17 +12,14 @@ SAMPLE_SETS: Mapping[str, Mapping[str, str]] = {
     "audio": {
         "gm-notes": "maskstream.samples.audio.gm_notes:gm_notes",
         "sample-audio": "maskstream.samples.audio.sample_audio:sample_audio",
-        "sonic-pi": "maskstream.samples.audio.sonic_pi:sonic_pi",
     },
     "audiovisual": {
         "sample-audiovisual": "maskstream.samples.audiovisual.sample_audiovisual:sample_audiovisual",
     },
     "image": {
-        "emoji": "maskstream.samples.image.emoji:emoji",
         "fashion-mnist": "maskstream.samples.image.fashion_mnist:fashion_mnist",
         "openclipart": "maskstream.samples.image.openclipart:openclipart",
         "sample-image": "maskstream.samples.image.sample_image:sample_image",
-        "wesnoth-terrain": "maskstream.samples.image.wesnoth_terrain:wesnoth_terrain",
     },
     "image-text": {
         "easy-vqa": "maskstream.samples.image_text.easy_vqa:easy_vqa",
@@ -42,31 +39,21 @@ SAMPLE_SETS: Mapping[str, Mapping[str, str]] = {
         "sample-points": "maskstream.samples.points.sample_points:sample_points",
     },
     "pose": {
-        "0ad": "maskstream.samples.pose.zero_ad:zero_ad",
-        "lugaru": "maskstream.samples.pose.lugaru:lugaru",
-        "pybullet-motions": "maskstream.samples.pose.pybullet_motions:pybullet_motions",
         "sample-pose": "maskstream.samples.pose.sample_pose:sample_pose",
     },
     "text": {
-        "foldoc": "maskstream.samples.text.dictionaries:foldoc",
-        "gcide": "maskstream.samples.text.dictionaries:gcide",
-        "linux-doc": "maskstream.samples.text.linux_doc:linux_doc",
         "sample-text": "maskstream.samples.text.shakespeare:shakespeare",
         "shakespeare": "maskstream.samples.text.shakespeare:shakespeare",
-        "spam-assassin": "maskstream.samples.text.spam_assassin:spam_assassin",
         "vader": "maskstream.samples.text.vader:vader",
     },
     "trajectory": {
-        "miniworld-walks": "maskstream.samples.trajectory.miniworld_walks:miniworld_walks",
         "sample-trajectory": "maskstream.samples.trajectory.sample_trajectory:sample_trajectory",
         "vizdoom-walks": "maskstream.samples.trajectory.vizdoom_walks:vizdoom_walks",
     },
     "video": {
-        "fluent-emoji": "maskstream.samples.video.fluent_emoji:fluent_emoji",
         "metaworld": "maskstream.samples.video.metaworld:metaworld",
         "moving-fashion-mnist": "maskstream.samples.video.moving_fashion_mnist:moving_fashion_mnist",
         "sample": "maskstream.samples.video.sample:sample",
-        "wesnoth-units": "maskstream.samples.video.wesnoth_units:wesnoth_units",
     },
 }
 """The function of each sample set by modality and short name."""

@@ -14,27 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.limits import check_source_file
-from maskstream.preprocess.encode.pose.encoder import FORMAT, PoseEncoder
+from maskstream.preprocess.encode.pose.encoder import FORMAT
 from maskstream.preprocess.encode.pose.motion_files import Motion, upright
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.debian import debian_folder
 from maskstream.shards.errors import DatasetError
 
-from .actions import LABELS, action_label
-from .held_out_motions import held_out_motions
+from .actions import action_label
 
 PACKAGE, INSIDE = "lugaru-data", "usr/share/games/lugaru/Animations"
 _LEFT_OUT = {"Tempanim"}
 """A single pose."""
-
-
-def lugaru(root: Path) -> Dataset:
-    """The splits, downloaded into `root`. Raises DatasetError if the download fails."""
-    encoder = PoseEncoder()
-    splits = held_out_motions(lugaru_sources(root), encoder)
-    return Dataset(name="lugaru", label_names=LABELS, splits=splits, encoder=encoder)
 
 
 def lugaru_sources(root: Path) -> list[Source]:

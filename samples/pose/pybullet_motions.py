@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.limits import check_source_file
-from maskstream.preprocess.encode.pose.encoder import FORMAT, PoseEncoder
+from maskstream.preprocess.encode.pose.encoder import FORMAT
 from maskstream.preprocess.encode.pose.motion_files import Floats, Motion, upright
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.packages import Package, fetch_folder
 
-from .actions import LABELS, action_label
-from .held_out_motions import held_out_motions
+from .actions import action_label
 
 PYBULLET = Package(
     name="pybullet",
@@ -32,13 +30,6 @@ PYBULLET = Package(
     wheel_of=("311", "manylinux_2_17_x86_64"),
 )
 INSIDE = "pybullet_data/data/motions"
-
-
-def pybullet_motions(root: Path) -> Dataset:
-    """The splits, downloaded into `root`. Raises DatasetError if the download fails."""
-    encoder = PoseEncoder()
-    splits = held_out_motions(pybullet_sources(root), encoder)
-    return Dataset(name="pybullet-motions", label_names=LABELS, splits=splits, encoder=encoder)
 
 
 def pybullet_sources(root: Path) -> list[Source]:

@@ -1,22 +1,18 @@
 """Sets of motions: labels of names, and motions that share poses share a split."""
 
-import zipfile
-from importlib import import_module
-
 import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets import named_dataset
-from maskstream.preprocess.encode.pose.motion_files import BIPED
+from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.samples.pose.actions import LABELS, action_label
-from maskstream.samples.pose.held_out_motions import alike, faced, shared
+from maskstream.samples.pose.held_out_motions import alike, faced, held_out_motions, shared
+from maskstream.samples.pose.lugaru import lugaru_sources
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.h36m import MIRRORED
 
 from ..pipelines.small_media import random_motion
-from ..preprocess.encode.motion_files import lugaru_bytes, psa_bytes
-
-zero_ad = import_module("maskstream.samples.pose.zero_ad")
+from ..preprocess.encode.motion_files import lugaru_bytes
 
 
 def turned(poses, degrees):
@@ -69,37 +65,17 @@ def test_lugaru_is_split_by_what_is_alike_and_damaged_files_are_for_training(tmp
         write_lugaru(folder, f"Kick{'ABCDEFGHIJ'[i]}", seed=i // 2)
     (folder / "Broken").write_bytes(b"x")
     write_lugaru(folder, "Tempanim", seed=99)
-    made = named_dataset("lugaru")(tmp_path)
-    where = {source.id: split for split, sources in made.splits.items() for source in sources}
+    splits = held_out_motions(lugaru_sources(tmp_path), PoseEncoder())
+    where = {source.id: split for split, sources in splits.items() for source in sources}
     assert len(where) == 11
     assert where["lugaru/Broken"] == "train"
     for first, second in ("AB", "CD", "EF", "GH", "IJ"):
         assert where[f"lugaru/Kick{first}"] == where[f"lugaru/Kick{second}"]
     assert {"train", "val"} == set(where.values())
-    assert named_dataset("lugaru")(tmp_path).splits == made.splits
-
-
-def test_0ad_is_unpacked_once(tmp_path):
-    archive = tmp_path / zero_ad.PACKAGE / zero_ad.ARCHIVE
-    archive.parent.mkdir()
-    with zipfile.ZipFile(archive, "w") as file:
-        for i in range(4):
-            places = np.random.default_rng(i).normal(size=(5, len(BIPED), 3))
-            file.writestr(f"{zero_ad.MOTIONS}infantry/attack_{i}.dae.cached.psa", psa_bytes(places))
-        file.writestr(f"{zero_ad.MOTIONS}../../../evil.psa", b"")
-        file.writestr("art/animation/horse/walk.psa", b"")
-    for _ in range(2):
-        made = named_dataset("0ad")(tmp_path)
-        ids = sorted(source.id for sources in made.splits.values() for source in sources)
-        assert ids == [f"infantry/attack_{i}" for i in range(4)]
-        archive.unlink(missing_ok=True)
-    assert not list(tmp_path.parent.rglob("evil.psa"))
+    assert held_out_motions(lugaru_sources(tmp_path), PoseEncoder()) == splits
 
 
 def test_a_folder_without_motions_is_refused(tmp_path):
-    (tmp_path / "motions").mkdir()
-    with pytest.raises(DatasetError, match="no motions"):
-        named_dataset("0ad")(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="pose-folder"):
         named_dataset("pose-folder")(tmp_path / "empty")

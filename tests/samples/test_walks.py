@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +21,9 @@ from maskstream.preprocess.encode.trajectory.encoder import (
 )
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.source import RejectError
-from maskstream.samples.trajectory import miniworld, vizdoom
+from maskstream.samples.trajectory import vizdoom, vizdoom_walks
 from maskstream.samples.trajectory.explorer import Explorer, StuckError
 from maskstream.samples.trajectory.floor_plan import FloorPlan
-from maskstream.samples.trajectory.miniworld import MiniworldWalk
 from maskstream.samples.trajectory.vizdoom import VizdoomWalk
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.camera_pose import heading, seen_from, turned
@@ -191,31 +189,15 @@ def test_the_floor_of_a_map_ends_at_walls_high_steps_and_low_ceilings() -> None:
     assert 16 - body - 1 < y.max() < 16 - body
 
 
-@pytest.mark.parametrize(("module", "name"), [(vizdoom, "vizdoom"), (miniworld, "miniworld")])
-def test_without_the_package_the_error_says_how_to_install_it(
-    module: Any, name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "VERSION", "99.0")
-    with pytest.raises(DatasetError, match=rf"{name} 99\.0, .* is installed: pip install 'maskstream\[walks\]'"):
-        named_dataset(f"{name}-walks")(tmp_path)
+def test_without_the_package_the_error_says_how_to_install_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vizdoom, "VERSION", "99.0")
+    with pytest.raises(DatasetError, match=r"vizdoom 99\.0, .* is installed: pip install 'maskstream\[walks\]'"):
+        named_dataset("vizdoom-walks")(tmp_path)
 
 
-def test_where_nothing_can_be_drawn_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniworld, "check_miniworld", lambda: None)
-
-    def drawn(_: object) -> None:
-        raise RuntimeError("no display")
-
-    monkeypatch.setattr(miniworld, "_drawn", drawn)
-    with pytest.raises(DatasetError, match=r"cannot draw here \(RuntimeError: no display\); .* libegl1"):
-        MiniworldWalk(maze=0, seed=0).record()
-
-
-@pytest.mark.parametrize("name", ["vizdoom-walks", "miniworld-walks", "sample-trajectory"])
+@pytest.mark.parametrize("name", ["vizdoom-walks", "sample-trajectory"])
 def test_no_map_is_in_two_splits(name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("vizdoom", "miniworld"):
-        listed = import_module(f"maskstream.samples.trajectory.{module}_walks")
-        monkeypatch.setattr(listed, f"check_{module}", lambda: None)
+    monkeypatch.setattr(vizdoom_walks, "check_vizdoom", lambda: None)
     splits = named_dataset(name)(tmp_path).splits
     maps = {split: {source.meta["map"] for source in sources} for split, sources in splits.items()}
     assert not maps["train"] & maps["val"]
@@ -224,17 +206,12 @@ def test_no_map_is_in_two_splits(name: str, tmp_path: Any, monkeypatch: pytest.M
     assert len({source.id for source in every}) == len({source.meta["walk"]["seed"] for source in every}) == len(every)
 
 
-SMALL: dict[str, Any] = {
-    "vizdoom": VizdoomWalk(wad="freedoom2", map="MAP01", seed=2, frames=24),
-    "miniworld": MiniworldWalk(maze=2, seed=1, frames=24, rooms=3),
-}
-
-
-@pytest.fixture(params=list(SMALL))
-def recorded(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Walk]]:
-    """A walk by each simulator; skips where it is not installed or nothing can be drawn."""
+@pytest.fixture
+def recorded() -> Iterator[tuple[VizdoomWalk, Walk]]:
+    """A trajectory of the simulator; skips where it is not installed."""
+    walk = VizdoomWalk(wad="freedoom2", map="MAP01", seed=2, frames=24)
     try:
-        yield SMALL[request.param], SMALL[request.param].record()
+        yield walk, walk.record()
     except DatasetError as error:
         pytest.skip(str(error))
 

@@ -113,7 +113,7 @@ MISTAKES = (
     (f"{FOLDER} words", "soon", "seconds", "line 2"),
     (f"{FOLDER} several", "a;b", "one class", "separator=;"),
     (f"{FOLDER} overlap", "0.mp4", "overlap", "--as-is"),
-    ("shards foldr --root raw", "'foldr' is no dataset", "legal are 0ad", "did you mean 'folder'?"),
+    ("shards foldr --root raw", "'foldr' is no dataset", "legal are a-okvqa", "did you mean 'folder'?"),
     ("shards audio-folder --root raw", "raw holds no audio", "ROOT/train/CLASS/*.wav", "list them in ROOT/list.csv"),
     ("shards image-folder --root raw", "raw holds no image", "ROOT/train/CLASS/*.jpg", "list them in ROOT/list.csv"),
     ("shards points-folder --root raw", "raw holds no points", "ROOT/train/CLASS", "list them in ROOT/list.csv"),

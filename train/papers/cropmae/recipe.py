@@ -40,7 +40,7 @@ def cropmae_small() -> Recipe[ImageBatch]:
 def cropmae_tiny() -> Recipe[ImageBatch]:
     """The same method for two CPU cores: 64 patches of 8 pixels, 2 of them visible, a 1.1 M parameter model.
 
-    With a decoder whose blocks began with self-attention, the loss on the 517 held-out tiles of `wesnoth-terrain` (256
+    With a decoder whose blocks began with self-attention, the loss on the 517 held-out tiles of Wesnoth's terrain (256
     of them measured) was 0.27 after 300 steps (67 s of processor time, one seed), 50 % below a copy of the same place
     in the first view (0.55); the mean of every patch has 0.995.
     """
