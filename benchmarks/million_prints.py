@@ -121,7 +121,7 @@ def main() -> None:
     del made, copies
     print(f"made in {time.process_time() - begun:.0f} CPU s; {peak()} MB with the hashes")
     begun, began = time.process_time(), time.monotonic()
-    groups = find_copies(own, np.arange(len(own)), np.empty((0, 2), np.int64), False)
+    groups = find_copies(own, np.arange(len(own)), False)
     seconds = f"{time.process_time() - begun:.0f} CPU s, {time.monotonic() - began:.0f} s"
     print(f"{sum(map(len, groups.values()))} copies of {len(groups)} that stay in {seconds}; {peak()} MB", flush=True)
     del groups

@@ -16,6 +16,7 @@ from .measures import Measures, UInt8s
 from .prints import PART_BYTES
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 DISTANCES = (48, 18)
 """Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
@@ -28,6 +29,8 @@ SHARE = 0.5
 SPEEDS = (1.0, 1.1, 1 / 1.1, 1.25, 1 / 1.25, 1.5, 1 / 1.5, 2.0, 0.5)
 """At which copies of clips may be played."""
 _CELL_S = 0.4
+_AT_ONCE = 1024
+"""Samples whose features are compared with each other at once."""
 
 
 def alike(
@@ -179,11 +182,18 @@ def find_leaks(own: Measures, theirs: Measures, left: Sequence[int], mirrored: b
         some = np.setdiff1d(some, places)
 
 
-def find_copies(own: Measures, order: Ints, more: Ints, mirrored: bool) -> dict[int, list[int]]:
+def find_copies(
+    own: Measures,
+    order: Ints,
+    mirrored: bool,
+    features: npt.NDArray[np.float32] | None = None,
+    cosine: float = 1.0,
+) -> dict[int, list[int]]:
     """For each sample that stays, those that go as copies of it: the best come first, and a sample goes if it is alike
     to one that stays. So what is only a copy of a copy stays.
 
-    order: int64 (n,), the samples, the best first. more: pairs that are alike besides, int64 (P, 2).
+    order: int64 (n,), the samples, the best first. features: float32 (N, D), of each sample a vector of length 1, or of
+    zeros; samples are also alike if their vectors have at least this cosine.
     """
     groups: dict[int, list[int]] = {}
     left = np.zeros(len(own), bool)
@@ -191,8 +201,41 @@ def find_copies(own: Measures, order: Ints, more: Ints, mirrored: bool) -> dict[
     for part in _parts(len(order)):
         some = order[part][left[order[part]]]
         pairs = alike(own, own, mirrored=mirrored, ours=some, among=np.flatnonzero(left))
-        of = np.isin(more, some).any(1) & left[more].all(1)
-        groups |= _grouped(np.concatenate([pairs, more[of]]), order)
-        gone = [place for others in groups.values() for place in others]
-        left[some] = left[gone] = False
+        for found in (
+            [_grouped(pairs, order)] if features is None else _blocks(some, left, order, pairs, features, cosine)
+        ):
+            groups |= found
+            left[[place for others in found.values() for place in others]] = False
+        left[some] = False
     return groups
+
+
+def _blocks(
+    some: Ints, left: Bools, order: Ints, pairs: Ints, features: npt.NDArray[np.float32], cosine: float
+) -> Iterator[dict[int, list[int]]]:
+    """The groups of a step of `find_copies`, which marks what goes in `left` before the next block of `some` is looked
+    at. Memory is bounded also where all vectors are alike: a block gives the pairs within it, and to each other sample
+    only the first of those of the block that stay.
+    """
+    rank = np.zeros(len(left), np.int64)
+    rank[order] = np.arange(len(order))
+    pairs = np.take_along_axis(pairs, np.argsort(rank[pairs], axis=1), axis=1)  # the better sample first
+    pairs = pairs[np.argsort(rank[pairs[:, 0]])]
+    ranks = rank[pairs[:, 0]]
+    for first in range(0, len(some), _AT_ONCE):
+        block = some[first : first + _AT_ONCE]
+        hashed = pairs[slice(*np.searchsorted(ranks, (rank[block[0]], rank[block[-1]] + 1)))]
+        block = block[left[block]]
+        within = np.argwhere(np.triu(features[block] @ features[block].T >= cosine, 1))
+        inside = np.concatenate([hashed[left[hashed].all(1)], block[within]])
+        goes = np.array([place for others in _grouped(inside, order).values() for place in others], np.int64)
+        stays = np.setdiff1d(block, goes)
+        stays, claimed = stays[np.argsort(rank[stays])], [inside]
+        left[block] = False
+        others = np.flatnonzero(left)
+        for begin in range(0, len(others), _AT_ONCE):
+            rest = others[begin : begin + _AT_ONCE]
+            near = features[rest] @ features[stays].T >= cosine
+            met = near.any(1)
+            claimed.append(np.stack([stays[near[met].argmax(1)], rest[met]], 1))
+        yield _grouped(np.concatenate(claimed), order)

@@ -5,7 +5,9 @@ Nothing is deleted: the rest is removed as a new version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import remove
@@ -28,10 +31,14 @@ from .measures import SIGNALS, Floats, Measures, measure
 from .rules import SHARE_NAME, Rule
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+log = logging.getLogger(__name__)
 
 COSINE = 0.98
 """Samples are copies by their features if these have this cosine."""
 _AT_ONCE = 1024
+_COLLAPSED = 0.1
+"""Features of which a larger share of all pairs would be copies have collapsed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +134,8 @@ def curate(
     known = {name: np.asarray(values[own.index], np.float64) for name, values in written.items()}
     if table is not None:
         rows = _rows(own, table, scores)
+        for name in numbers.keys() & {*re.findall(r"\w+", f"{keep} {best}")}:
+            _check_known(own, (rows >= 0) & np.isfinite(numbers[name])[rows], scores, name)
         known |= {name: np.where(rows >= 0, values[rows], np.nan) for name, values in numbers.items()}
     if spoken:
         known |= _languages_of(own, spoken)
@@ -153,8 +162,8 @@ def curate(
     if copies:
         by = (best, "seconds", "sharpness", "bytes")
         order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
-        more = np.empty((0, 2), np.int64) if features is None else _near_features(own, features, cosine)
-        groups = find_copies(own, order[~np.isin(order, [*gone])], more, mirrored)
+        vectors = None if features is None else _near_features(own, features, cosine)
+        groups = find_copies(own, order[~np.isin(order, [*gone])], mirrored, vectors, cosine)
         for first, others in groups.items():
             found = own.manifest.key(int(own.index[first]))
             gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
@@ -209,11 +218,33 @@ def _table(path: str | Path) -> pa.Table:
 
 def _rows(own: Measures, table: pa.Table, path: str | Path | None) -> Ints:
     """The row of each sample, int64 (N,), -1 of those that cannot be decoded and have none."""
-    row = {key: at for at, key in enumerate(table["key"].to_pylist())}
+    keys = table["key"].to_pylist()
+    row = {key: at for at, key in enumerate(keys)}
+    if len(row) < len(keys):
+        twice = next(key for at, key in enumerate(keys) if row[key] != at)
+        raise ValueError(
+            f"{path} has {len(keys) - len(row)} keys more than once, such as {twice!r}; give one row a key"
+        )
     keys = own.manifest.keys(own.index)
-    if lacking := [key for place, key in enumerate(keys) if key not in row and place not in own.unreadable]:
-        raise ValueError(f"{path} has no row for {len(lacking)} of {len(keys)} samples, such as {lacking[0]!r}")
+    lacking = [key for place, key in enumerate(keys) if key not in row and place not in own.unreadable]
+    if lacking:
+        raise ValueError(f"{path} has no row for {_such_as(lacking, keys)}")
     return np.array([row.get(key, -1) for key in keys], np.int64)
+
+
+def _such_as(names: Sequence[str], among: Sized) -> str:
+    return f"{len(names)} of {len(among)} samples, such as {names[0]!r}"
+
+
+def _check_known(own: Measures, known: Bools, path: str | Path | None, what: str) -> None:
+    """ValueError, which names one, if samples that can be decoded have no numbers. known: bool (N,)."""
+    lacking = [place for place in np.flatnonzero(~known).tolist() if place not in own.unreadable]
+    if lacking:
+        keys = own.manifest.keys(own.index[lacking])
+        raise ValueError(
+            f"{path}: {what} is null, NaN or infinite for {_such_as(keys, own.index)}; give each sample a number, or "
+            "remove such samples first (`maskstream remove`)"
+        )
 
 
 def _numbers(table: pa.Table, path: str | Path | None, taken: Sequence[str]) -> dict[str, Floats]:
@@ -232,18 +263,53 @@ def _numbers(table: pa.Table, path: str | Path | None, taken: Sequence[str]) -> 
     return found
 
 
-def _near_features(own: Measures, path: str | Path, cosine: float) -> Ints:
-    """The pairs of samples whose features have at least this cosine, int64 (P, 2), the smaller place first."""
+def _near_features(own: Measures, path: str | Path, cosine: float) -> npt.NDArray[np.float32]:
+    """The features of a table as vectors of length 1, float32 (N, D), of zeros for samples that cannot be decoded.
+
+    ValueError for a table without a list of so many finite numbers for each sample. A warning says if so many pairs
+    have this cosine that the features tell little.
+    """
     table = _table(path)
-    if "features" not in table.column_names:
-        raise ValueError(f"{path} has no column features, but {', '.join(table.column_names)}; give what embed wrote")
     rows = _rows(own, table, path)
-    values = table["features"].combine_chunks().values.to_numpy(zero_copy_only=False).astype(np.float32)
-    vectors = values.reshape(len(table), -1)[rows]
-    vectors[rows < 0] = 0
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    found = [np.empty((0, 2), np.int64)]
-    for first in range(0, len(vectors), _AT_ONCE):
-        near = np.argwhere(vectors[first : first + _AT_ONCE] @ vectors[first:].T >= cosine) + first
-        found.append(near[near[:, 0] < near[:, 1]])
-    return np.concatenate(found)
+    kind = table.schema.field("features").type if "features" in table.column_names else pa.null()
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
+        raise ValueError(
+            f"{path} has no column features of lists of numbers, but {', '.join(table.column_names)}; give a table "
+            "that `maskstream embed` wrote"
+        )
+    column = table["features"]
+    valid: Bools = np.asarray(column.is_valid().to_numpy(), np.bool_)
+    _check_known(own, (rows >= 0) & valid[rows], path, "features")
+    lists = column.drop_null()
+    lengths = np.unique(pc.list_value_length(lists).to_numpy())
+    if len(lengths) != 1 or not lengths[0]:
+        found = " and ".join(map(str, lengths[:2].tolist())) or "no"
+        raise ValueError(f"{path} has features of {found} numbers; give each sample equally many, as one model does")
+    values = pc.list_flatten(lists).combine_chunks().to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32).reshape(len(lists), -1)
+    vectors: npt.NDArray[np.float32] = values[np.cumsum(valid)[rows] - 1]
+    vectors[(rows < 0) | ~valid[rows]] = 0
+    finite = np.isfinite(vectors).all(1)
+    _check_known(own, finite, path, "features")
+    vectors[~finite] = 0
+    vectors /= np.maximum(np.abs(vectors).max(1, keepdims=True), 1e-30)  # whose squares are finite
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    _warn_of_collapse(vectors, path, cosine)
+    return vectors
+
+
+def _warn_of_collapse(vectors: npt.NDArray[np.float32], path: str | Path, cosine: float) -> None:
+    """Warn if a tenth of the pairs among a thousand samples would be copies."""
+    some = vectors[np.unique(np.linspace(0, len(vectors) - 1, _AT_ONCE).astype(np.int64))] if len(vectors) else vectors
+    alike = some @ some.T >= cosine
+    share = float(alike[~np.eye(len(some), dtype=bool)].mean()) if len(some) > 1 else 0.0
+    if share > _COLLAPSED:
+        log.warning(
+            "%s: %.0f %% of all pairs of samples have a cosine of %g or more, so these features have collapsed or come "
+            "from a model that has hardly been trained; use another model, or raise --cosine",
+            path,
+            100 * share,
+            cosine,
+        )

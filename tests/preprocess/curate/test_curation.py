@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.pipelines import image_loader
 from maskstream.preprocess.curate import SIGNALS, curate, measure
+from maskstream.preprocess.curate import copies as copying
 from maskstream.preprocess.curate import measures as measuring
 from maskstream.preprocess.curate.copies import _grouped, alike, find_copies, find_leaks
 from maskstream.preprocess.curate.measures import Measures
@@ -401,6 +402,74 @@ def test_copies_may_be_those_whose_features_point_the_same_way(split: Path, tmp_
         curate(split, keep="motion>=0", features=tmp_path / "f.parquet")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda rows: rows.__setitem__(slice(2, 6), [None] * 4),
+            r"features is null.* for 4 of 20 samples, such as 'a02'",
+        ),
+        (
+            lambda rows: rows[3].__setitem__(1, float("nan")),
+            r"features is null, NaN .* for 1 of 20 samples, such as 'a03'",
+        ),
+        (lambda rows: rows[3].__setitem__(1, None), "features is null, NaN or infinite for 1 of 20 samples"),
+        (lambda rows: rows[3].__setitem__(1, 1e300), "features is null, NaN or infinite for 1 of 20 samples"),
+        (lambda rows: rows[3].append(1.0), "has features of 4 and 5 numbers"),
+        (lambda rows: [row.clear() for row in rows], "has features of 0 numbers"),
+    ],
+)
+def test_features_that_a_sample_lacks_are_refused_by_name(split: Path, tmp_path: Path, change, said: str) -> None:  # type: ignore[no-untyped-def]
+    keys = Manifest.load(split).keys(range(20))
+    rows: list[list[float] | None] = np.random.default_rng(0).standard_normal((20, 4)).tolist()
+    change(rows)
+    table = write_table(tmp_path / "f.parquet", {"key": keys, "features": pa.array(rows, pa.list_(pa.float64()))})
+    with pytest.raises(ValueError, match=said):
+        curate(split, copies=True, features=table, dry_run=True)
+
+
+def test_scores_that_a_sample_lacks_are_refused_by_name(split: Path, tmp_path: Path) -> None:
+    keys = Manifest.load(split).keys(range(20))
+    scores = [None, float("nan"), *np.linspace(0, 1, 17).tolist(), None]  # the last sample cannot be decoded
+    table = write_table(tmp_path / "s.parquet", {"key": keys, "score": scores, "other": [1.0] * 20})
+    assert curate(split, keep="other>0", scores=table, dry_run=True).counts == {"unreadable": 1}
+    with pytest.raises(ValueError, match=r"score is null, NaN or infinite for 2 of 20 samples, such as 'a00'"):
+        curate(split, keep="not score<0.1", scores=table, dry_run=True)
+    twice = write_table(tmp_path / "t.parquet", {"key": [*keys, "a03"], "score": [0.5] * 21})
+    with pytest.raises(ValueError, match="has 1 keys more than once, such as 'a03'"):
+        curate(split, keep="score>0", scores=twice, dry_run=True)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_features_give_the_groups_that_all_pairs_together_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    found = measure(pictures_of(tmp_path / "split", {"a": scene(0)}))
+    own = made_of(found, np.ones(300, np.int64), 60, 0)
+    rng = np.random.default_rng(1)
+    vectors = rng.standard_normal((300, 3)).astype(np.float32)
+    vectors[::7] = 0
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    order = rng.permutation(300)[:290]
+    near = np.argwhere(np.triu(vectors @ vectors.T >= 0.97, 1))
+    pairs = np.concatenate([alike(own, own), near])
+    if not many:
+        monkeypatch.setattr(copying, "_AT_ONCE", 16)
+    got = find_copies(own, order, False, vectors, 0.97)
+    assert got == _grouped(pairs[np.isin(pairs, order).all(1)], order)
+    assert sum(map(len, got.values())) > 150
+
+
+def test_collapsed_features_are_named(split: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = Manifest.load(split).keys(range(20))
+    rng = np.random.default_rng(0)
+    for spread, warned in ((1.0, 0), (0.01, 1)):
+        rows = (1 + rng.normal(0, spread, (20, 16))).tolist()
+        table = write_table(tmp_path / "f.parquet", {"key": keys, "features": rows})
+        curate(split, copies=True, features=table, dry_run=True)
+        assert caplog.text.count("f.parquet: 100 % of all pairs of samples have a cosine of 0.98 or more") == warned
+
+
 def made_of(found: Measures, counts: npt.NDArray[np.int64], kinds: int, seed: int) -> Measures:
     """Measures of samples of so many frames, each a span of one of `kinds` films, some of whose bits differ."""
     rng, frames = np.random.default_rng(seed), int(counts.sum())
@@ -435,8 +504,7 @@ def test_of_many_copies_only_what_stays_is_compared(tmp_path: Path, most: int, m
     pairs = alike(own, own, mirrored=mirrored)
     left = pairs[np.isin(pairs, order).all(1)]
     assert 150 < len(left) < 300 * 299 / 4
-    more = np.array([[order[0], order[1]], [order[7], order[2]]])
-    assert find_copies(own, order, more, mirrored) == _grouped(np.concatenate([left, more]), order)
+    assert find_copies(own, order, mirrored) == _grouped(left, order)
     some, among = order[:30], np.sort(order[:200])
     met = np.isin(pairs, some).any(1) & np.isin(pairs, among).all(1)
     np.testing.assert_array_equal(alike(own, own, mirrored=mirrored, ours=some, among=among), pairs[met])
@@ -457,7 +525,7 @@ def test_a_hundred_thousand_equal_pictures_are_one_group(tmp_path: Path) -> None
         times=np.zeros(100_000),
         **{name: np.repeat(getattr(found, name), 100_000, axis=0) for name in ("whole", "windows", "mirrored")},
     )
-    assert find_copies(own, np.arange(100_000)[::-1], np.empty((0, 2), np.int64), False) == {99_999: [*range(99_999)]}
+    assert find_copies(own, np.arange(100_000)[::-1], False) == {99_999: [*range(99_999)]}
     assert [*find_leaks(own, replace(own, whole=own.whole.copy()), range(100_000), False)] == [
         (place, 0) for place in range(100_000)
     ]
