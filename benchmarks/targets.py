@@ -23,7 +23,7 @@ from maskstream.pipelines.modalities.data import SplitConfig
 from maskstream.pipelines.modalities.split import Split
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.job.ledger import run_tasks
-from maskstream.preprocess.job.progress import Progress
+from maskstream.shards.progress import Progress
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.recipes import chosen_recipe
 from maskstream.train.write_targets import TargetsJob, write_targets

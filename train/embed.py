@@ -19,6 +19,7 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.progress import SILENT, Progress
 from maskstream.shards.stores.local_files import publishing, remove_leftovers, sole_writer, sync_folder
 from maskstream.shards.stores.url import local_path
 
@@ -82,6 +83,7 @@ def embed_run(
     file_rows: int = FILE_ROWS,
     device: torch.device,
     workers: int = 0,
+    progress: Progress = SILENT,
 ) -> Embedded:
     """Writes the features that a run's encoder gives of all samples of a split, in the split's order, to `out`.
 
@@ -90,7 +92,7 @@ def embed_run(
     The order does not depend on batch size, workers or device. Nothing is augmented, no token is hidden. At most some
     thousand samples are in memory. Files get their names when all are whole; until then they are in `.features.partial`
     beside `out`, and the same call after a kill goes on after the last whole one. Their metadata say which weights and
-    which version of the split they are of.
+    which version of the split they are of. progress: what shows how far it is.
 
     ValueError for a model without features, a split of another modality, an `out` that is there or is no .parquet, and
     for unfinished files of other weights, samples or options.
@@ -123,8 +125,9 @@ def embed_run(
         made = _read_made(folder, about)
         if made.files:
             log.info("%s has %d of %d samples; the job goes on after these", folder, made.samples, len(split))
+        progress.phase(f"embedding {split.location}", len(split), made.samples, "samples")
         with compute_threads(device), closing(_rows(model, config, split, batch_size, device, workers, made)) as rows:
-            made = _write(rows, folder, made, file_rows, dtype, about)
+            made = _write(_counted(rows, progress), folder, made, file_rows, dtype, about)
         files = [out.parent / part_name(out.name, part, len(made.files)) for part in range(len(made.files))]
         for path, name in reversed(list(zip(made.files, files, strict=True))):  # what a kill leaves are the first ones
             path.replace(name)
@@ -203,6 +206,13 @@ def _rows(
                 found = model.features(batch.to(device)).float().cpu()
             end, kept, begin = len(kept), kept[begin:], 0
             yield _Rows(number, [batch.key[row] for row in kept], batch.label[kept], found[kept], end)
+
+
+def _counted(batches: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
+    """The same batches; the progress counts their samples once they are written."""
+    for rows in batches:
+        yield rows
+        progress.advance(len(rows.keys))
 
 
 def _tables(

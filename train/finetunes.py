@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskstream.shards.config import Json, with_set
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import publish
 
 from .core.distributed import rank, world_size
@@ -132,6 +133,8 @@ def finetune(
     )
     if not trained.finished:
         return None
+    if isinstance(shown := options.get("progress"), Progress):
+        shown.phase(f"testing on {test.location}")
     weights = trained.out / (MODEL if val is None else BEST)
     with compute_threads(device):
         tested = tuning.measure(load_model(weights).to(device), recipe, train, test, device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
+from maskstream.shards.progress import SILENT, Progress
 from maskstream.shards.stores.local_files import publishing
 
 from .copies import find_copies, find_leaks
@@ -104,7 +105,7 @@ def curate(
     component: str | None = None,
     kept: str | Path | None = None,
     threads: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Progress = SILENT,
 ) -> Curated:
     """Removes from a split, as a new version, what does not stay. Each sample goes for the first of these reasons.
 
@@ -147,7 +148,8 @@ def curate(
         for place in np.flatnonzero(~stays).tolist():
             gone.setdefault(place, Gone(place=place, why="rule", of=keep or ""))
     for other in against:
-        theirs = measure(other, component=component, threads=threads)
+        theirs = measure(other, component=component, threads=threads, progress=progress)
+        progress.phase(f"comparing with {theirs.manifest.location}")
         if theirs.media != own.media:
             raise ValueError(
                 f"{own.manifest} holds {' and '.join(own.media)}, {theirs.manifest} {' and '.join(theirs.media)}: "
@@ -160,6 +162,7 @@ def curate(
             gone[place] = Gone(place=place, why="leak", of=f"{found} of {theirs.manifest}", like=(theirs, there))
     groups: dict[int, list[int]] = {}
     if copies:
+        progress.phase("comparing samples with each other")
         by = (best, "seconds", "sharpness", "bytes")
         order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
         vectors = None if features is None else _near_features(own, features, cosine)

@@ -6,7 +6,7 @@ a killed run goes on, and a changed split is measured where it changed.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
@@ -31,6 +31,7 @@ from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.sound import SOUND
 from maskstream.shards.members.text import TEXT
 from maskstream.shards.members.video import VIDEO
+from maskstream.shards.progress import SILENT, Progress
 from maskstream.shards.stores.local_files import publishing
 
 from .prints import (
@@ -138,7 +139,7 @@ def measure(
     component: str | None = None,
     kept: str | Path | None = None,
     threads: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Progress = SILENT,
 ) -> Measures:
     """Measures the samples of a split of pictures, clips, sounds or texts that were not removed from it.
 
@@ -152,7 +153,8 @@ def measure(
     numbers = np.setdiff1d(np.arange(len(manifest)), manifest.removed)
     present = np.stack([manifest.components[name].offset[numbers] > 0 for name in names])
     numbers, which = numbers[present.any(0)], present.argmax(0)[present.any(0)]
-    tables, done = [], 0
+    tables: list[pa.Table] = []
+    progress.phase(f"measuring {manifest.location}", len(numbers), unit="samples")
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
         for shard, facts in enumerate(manifest.shards()):
             mine = manifest.shard[numbers] == shard
@@ -161,8 +163,7 @@ def measure(
                 path = None if folder is None else folder / file
                 own = [names[at] for at in which[mine]]
                 tables.append(_of_shard(manifest, own, numbers[mine], path, pool))
-                done += len(own)
-                progress(done, len(numbers))
+                progress.advance(len(own))
     table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
     counts = table.column("frames").to_numpy()
     reasons = table.column("reason").to_pylist()

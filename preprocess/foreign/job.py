@@ -21,7 +21,6 @@ from maskstream.preprocess.encode.limits import Limits
 from maskstream.preprocess.executors.local import choose_executor
 from maskstream.preprocess.job.ledger import libraries, run_splits
 from maskstream.preprocess.job.options import RunOptions, RunSettings
-from maskstream.preprocess.job.progress import Progress
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.columns import FORMAT
 from maskstream.shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, finish_split
@@ -30,6 +29,7 @@ from maskstream.shards.format.records import Records, Row, ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.ustar import idx_text
 from maskstream.shards.media.video_index import sidecar_name
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.output import Location, Output, last_parts, output_at
 from maskstream.shards.stores.url import is_url
 

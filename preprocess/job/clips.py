@@ -27,13 +27,13 @@ from maskstream.preprocess.source import Source, Span
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.named import first_few
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.output import LocalOutput, Output
 
 from .cutting import SCENES, SILENCE, TRANSNET, Cutting, clip_edges
 from .judge import PAUSES_S
 from .ledger import InEnvironment, libraries, run_tasks
 from .plan import JobPart
-from .progress import Progress
 from .scan import CLIPS, VIDEO, Keeping, ScanLedger, ScanPart, ScanTask, digest_of, grouped, scan, stretches_of
 
 _LOOKED_AT = 64

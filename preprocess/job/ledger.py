@@ -47,8 +47,7 @@ from maskstream.preprocess.source import RejectError
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.records import READERS
-
-from .progress import Progress
+from maskstream.shards.progress import Progress
 
 _DICOM = ("pillow", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
 _PACKAGES: dict[str, tuple[str, ...]] = {

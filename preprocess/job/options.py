@@ -8,11 +8,11 @@ from maskstream.preprocess.datasets.division import SOURCE, Division
 from maskstream.preprocess.encode.limits import Limits
 from maskstream.preprocess.encode.video.profile import VideoProfile
 from maskstream.preprocess.executors.base import Executor
+from maskstream.shards.progress import Progress
 
 from .cutting import Cutting
 from .judge import PAUSES_S
 from .plan import JobPart, Keep, Measure
-from .progress import Progress
 from .report import MAX_REJECTS
 
 

@@ -42,6 +42,7 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.named import first_few
+from maskstream.shards.progress import Progress
 from maskstream.shards.reach import Reach, stays_inside
 from maskstream.shards.stores.output import Location, output_at, within
 from maskstream.shards.stores.url import is_url
@@ -51,7 +52,6 @@ from .cutting import Cutting, clips_settings
 from .ledger import run_splits
 from .options import JobOptions, JobSettings
 from .plan import JobPart, default_samples_per_shard, job_settings, plan
-from .progress import Progress
 from .report import ARCHIVE
 from .scan import CLIPS, forget_kept
 from .split import SplitJob

@@ -35,6 +35,7 @@ from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
 from maskstream.shards.format.writer import mended
 from maskstream.shards.named import first_few
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.local_files import may_run, this_run
 from maskstream.shards.stores.output import Location, Sizes, output_at
@@ -42,7 +43,6 @@ from maskstream.shards.stores.output import Location, Sizes, output_at
 from .ledger import libraries
 from .options import JobOptions
 from .plan import ShardTask
-from .progress import Progress
 from .report import Effort, check_rejects, make_report
 from .task import WrittenShard, recorded_rejects, recorded_sources, recorded_unkept, shard_files
 from .verification import about, verify_split

@@ -23,11 +23,11 @@ from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.verify import SplitCheck, VerifyReport, unreadable
 from maskstream.shards.format.writer import mended, mended_files
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.folders import is_elsewhere
 from maskstream.shards.stores.output import Location, Output, output_at
 
 from .ledger import CrashableTask, run_tasks
-from .progress import Progress
 from .task import WrittenShard
 
 SMALL_BYTES = 64 << 20

@@ -102,7 +102,7 @@ def test_shards_shows_a_bar_and_tells_facts(monkeypatch, capfd, shards, tmp_path
     assert run(monkeypatch, *words) == 1
     said = " ".join(capfd.readouterr().err.split())
     assert "encode" in said
-    assert f"{4 + len(bad)}/{4 + len(bad)}" in said
+    assert f"encode: {4 + len(bad)} of {4 + len(bad)} sources" in said
     assert f"{len(bad)} of {4 + len(bad)} sources" in said
     assert "--max-rejects 0.56" in said
     words += ["--max-rejects", 0.56]
@@ -122,7 +122,7 @@ def test_a_finished_split_is_not_made_again(monkeypatch, capsys, shards):
     assert json.loads(capsys.readouterr().out)["train"]["state"] == "already finished"
     assert run(monkeypatch, "shards", "folder", "--root", root, "--out", out, "--max-rejects", 1) == 0
     captured = capsys.readouterr()
-    assert captured.err == ""
+    assert captured.err == f"reading {root}\n"
     assert "already finished" in captured.out
     assert (out / "train" / "dataset.json").stat().st_mtime_ns == before
 

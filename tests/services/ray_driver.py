@@ -14,7 +14,7 @@ from pathlib import Path
 import ray
 
 from maskstream.preprocess import Limits, RayExecutor, make_shards
-from maskstream.preprocess.job.progress import Progress
+from maskstream.shards.progress import Progress
 
 from . import poison_pictures
 

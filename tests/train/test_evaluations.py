@@ -89,7 +89,7 @@ evaluated = partial(evaluate_run, same_split=True)
 def said(*words):
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, f"{done.output} {done.exception}"
-    return done.output
+    return done.stdout
 
 
 def test_the_command_prints_the_json_that_the_run_keeps(run, splits):

@@ -24,10 +24,10 @@ from maskstream.pipelines.modalities.targets import TARGETS
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.job.ledger import run_tasks
-from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.versions import append, remove
 from maskstream.shards import ResumeError, verify
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.progress import Progress
 from maskstream.train import load_model
 from maskstream.train.core.export import save_model
 from maskstream.train.core.optimiser import ScheduleConfig

@@ -16,6 +16,7 @@ from maskstream.pipelines.modalities.data import SplitConfig
 from maskstream.pipelines.stream.stats import summary
 from maskstream.shards.config import Json
 from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.progress import SILENT, Progress, ProgressBar
 from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
 
@@ -133,8 +134,7 @@ class Trainer:
             self._stepper = self._made_stepper(seed)
             self._writer = CheckpointWriter(self._folder.checkpoints, self.device, self.settings.keep)
             undo.pop_all()
-        shown = self.settings.progress and rank() == 0
-        self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=shown)
+        self._bar = TrainProgress(self._shown(), recipe.name, step=self.step, steps=self.steps)
         track = self.settings.track if rank() == 0 else ()
         self._trackers = Trackers(self.out, track, run_settings(self.out) if track else {}, self.step)
         metrics, most_skips = self._folder.metrics, self.settings.most_skips
@@ -169,6 +169,11 @@ class Trainer:
     @property
     def _ended_early(self) -> bool:
         return self._validator is not None and self._validator.is_in_vain(self.step)
+
+    def _shown(self) -> Progress:
+        """What shows the progress: that of the settings, on rank 0."""
+        shown = self.settings.progress if rank() == 0 else False
+        return shown if isinstance(shown, Progress) else ProgressBar() if shown else SILENT
 
     def _begin(self) -> None:
         """Continues from the newest checkpoint, or begins."""

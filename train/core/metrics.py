@@ -6,23 +6,19 @@ import json
 import logging
 import math
 import os
-import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import xxhash
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.printable import DataConsole
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import space_for
 
 from .export import NO_BYTES, FileSum
@@ -228,38 +224,25 @@ def _is_torn(line: bytes) -> bool:
 
 
 WINDOW = 20
-LINE_EVERY_S = 15.0
 
 
 class TrainProgress:
-    """Loss, samples per second and the share of time spent waiting for data, over the last 20 steps, on stderr."""
+    """Shows steps with their loss, samples per second and the share of time spent waiting for data, means of the last
+    20. step: of `steps`, after which the run continues.
+    """
 
-    def __init__(self, name: str, *, step: int, steps: int, shown: bool = True) -> None:
+    def __init__(self, progress: Progress, name: str, *, step: int, steps: int) -> None:
         self._recent: deque[StepMetrics] = deque(maxlen=WINDOW)
-        self._steps = steps
-        self._name = name
-        self._shown = shown
-        self._begun: tuple[int, float] | None = None
-        self._next_line = time.monotonic()
-        console = DataConsole(file=sys.stderr)
-        self._bar = shown and console.is_terminal
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not self._bar,
-        )
-        self._task = self._progress.add_task(name, total=steps, completed=step, figures="")
+        self._progress, self._name, self._step, self._steps = progress, name, step, steps
 
     def __enter__(self) -> TrainProgress:
-        self._progress.start()
+        self._progress.phase(self._name, self._steps, self._step, "steps")
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.__exit__(kind, error, traceback)
 
     def update(self, metrics: StepMetrics) -> None:
         """Shows a step."""
@@ -268,30 +251,17 @@ class TrainProgress:
             self.note(
                 f"step {metrics.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.val.items())
             )
-        if self._bar:
-            self._progress.update(self._task, completed=metrics.step, figures=self._figures())
-        elif self._shown and (time.monotonic() >= self._next_line or metrics.step == self._steps):
-            self._next_line = time.monotonic() + LINE_EVERY_S
-            line = f"{self._name} step {metrics.step}/{self._steps}  {self._figures()}{self._left(metrics.step)}"
-            print(line, file=sys.stderr, flush=True)
+        self._progress.note(self._figures())
+        self._progress.advance(metrics.step - self._step)  # below 0 where the run went back to a checkpoint
+        self._step = metrics.step
 
     def note(self, text: str) -> None:
-        """Prints a line above the bar."""
-        if self._shown:
-            self._progress.console.print(text, highlight=False)
-
-    def _left(self, step: int) -> str:
-        """How long the steps to come take at the mean pace since the first line, whose step also started the loader."""
-        now = time.monotonic()
-        if self._begun is None or step == self._steps:
-            self._begun = step, now
-            return ""
-        first, start = self._begun
-        return f"  {timedelta(seconds=round((now - start) * (self._steps - step) / (step - first)))} left"
+        """Prints a line."""
+        self._progress.say(text)
 
     def _figures(self) -> str:
         n = len(self._recent)
         loss = sum(m.loss for m in self._recent) / n
         wait = sum(m.data_wait_share for m in self._recent) / n
         pace = n / sum(1 / m.clips_per_s for m in self._recent)
-        return f"loss {loss:.4f}  {pace:.1f} samples/s  {wait:.0%} waiting for data"
+        return f"loss {loss:.4f}; {pace:.1f} samples/s; {wait:.0%} waiting for data"

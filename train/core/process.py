@@ -20,6 +20,8 @@ from typing import Any, Literal, TypedDict, get_args
 import torch
 import xxhash
 
+from maskstream.shards.progress import Progress
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -68,7 +70,7 @@ class LoopOptions(TypedDict, total=False):
     save_every: int
     keep: int
     resume: bool
-    progress: bool
+    progress: Progress | bool
     track: Sequence[str]
     losses: bool
     profile: tuple[int, int] | None
@@ -86,9 +88,10 @@ class LoopSettings:
     row; more end the run. guard: what is done where features have collapsed (guard.py): "log" a warning, "stop", or
     "rollback" to the last sound checkpoint with a lower learning rate; "auto" is "log" for models that may collapse.
     guard_every: steps between its measurements. save_every: steps between checkpoints. keep: how many of the newest
-    stay. resume: continue from the newest whole checkpoint. progress: show it on stderr. track: also give
-    metrics to these `TRACKERS` (trackers.py). losses: record the loss of each sample of each step. profile: the first
-    and the last step, counted from 1, of which torch's profiler writes a trace into the folder `profile` of the run.
+    stay. resume: continue from the newest whole checkpoint. progress: what shows it; True for a bar or lines on stderr.
+    track: also give metrics to these `TRACKERS` (trackers.py). losses: record the loss of each sample of each step.
+    profile: the first and the last step, counted from 1, of which torch's profiler writes a trace into the folder
+    `profile` of the run.
     """
 
     precision: Precision = "auto"
@@ -103,7 +106,7 @@ class LoopSettings:
     save_every: int = 500
     keep: int = 2
     resume: bool = True
-    progress: bool = True
+    progress: Progress | bool = True
     track: Sequence[str] = ()
     losses: bool = False
     profile: tuple[int, int] | None = None

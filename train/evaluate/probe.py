@@ -14,6 +14,7 @@ from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
+from maskstream.shards.progress import SILENT, Progress
 from maskstream.train.core.export import load_model
 from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
@@ -194,6 +195,7 @@ def compare_probes(
     samples: int = 10_000,
     device: torch.device,
     same_split: bool = False,
+    progress: Progress = SILENT,
 ) -> dict[tuple[Path, ...], ProbeResult]:
     """Probes the encoders of runs on two labelled splits: a result for the runs of each recipe, by these runs.
 
@@ -201,9 +203,9 @@ def compare_probes(
     see the same samples, and the untrained encoders and the inputs are one measurement.
 
     seeds: how many untrained encoders of a recipe are compared, with the seeds of the runs and those after them.
-    samples: the most of each split. same_split: test also on what was trained on. ValueError for a model that gives no
-    features, for splits with different classes, and for a test that has samples which the probes or the runs were
-    trained on (see unseen.py).
+    samples: the most of each split. same_split: test also on what was trained on. progress: what shows it. ValueError
+    for a model that gives no features, for splits with different classes, and for a test that has samples which the
+    probes or the runs were trained on (see unseen.py).
     """
     legal = (*PROBES, WHITENED)
     if unknown := [name for name in probes if name not in legal]:
@@ -220,7 +222,7 @@ def compare_probes(
         alike.setdefault(json.dumps(about, sort_keys=True), []).append(group)
     found: dict[tuple[Path, ...], ProbeResult] = {}
     for some in alike.values():
-        found |= _probe_alike(some, train, test, labels, probes, seeds, samples, device)
+        found |= _probe_alike(some, train, test, labels, probes, seeds, samples, device, progress)
     return {group.runs: found[group.runs] for group in groups}
 
 
@@ -233,6 +235,7 @@ def _probe_alike(
     seeds: int,
     samples: int,
     device: torch.device,
+    progress: Progress,
 ) -> dict[tuple[Path, ...], ProbeResult]:
     """The results of runs whose encoders see the same samples and are alike before training; labels: as `_classes`."""
     recipe, (classes, several) = groups[0].recipe, labels
@@ -255,7 +258,10 @@ def _probe_alike(
     data = without_augmentation(recipe.data, train)
 
     def batches(of: Manifest) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-        return labelled_batches(data, of, size=_AT_ONCE, samples=samples, several=several)
+        progress.phase(f"features of {of.location}", min(len(of), samples), unit="samples")
+        for batch, rows, own in labelled_batches(data, of, size=_AT_ONCE, samples=samples, several=several):
+            yield batch, rows, own
+            progress.advance(len(rows))
 
     with compute_threads(device):
         first = next(iter(models.values()))
@@ -266,11 +272,15 @@ def _probe_alike(
         )
 
         def reached(kind: str, of: str) -> list[Reached]:
-            return [
-                Reached(encoder=kind, probe=name, values=tuple(_values(name, of, seen, unseen, classes)))
-                for name in probes
-                if any(one.startswith(of) for one in (seen.tokens if name == "attentive" else seen.vectors))
-            ]
+            found = []
+            for name in probes:
+                if any(one.startswith(of) for one in (seen.tokens if name == "attentive" else seen.vectors)):
+                    progress.note(f"{name} of {kind} features")
+                    values = tuple(_values(name, of, seen, unseen, classes))
+                    found.append(Reached(encoder=kind, probe=name, values=values))
+            return found
+
+        progress.phase("fitting probes")
 
         shared = [*reached(UNTRAINED, UNTRAINED), *reached(INPUTS, INPUTS)]
         return {

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress
 
 from .options import Component, Components, Frames, Masks, Own, Set, Size, Stride, Views, settings
-from .terminal import Cache, CacheGB, Data, Device, Json, console, errors, say, tabulate, tell
+from .terminal import Cache, CacheGB, Data, Device, Json, console, errors, say, tabulate, tell, working
 
 
 def preview(
@@ -206,9 +205,9 @@ def doctor(
     moments = clinic.Moments.of(clinic.labelled_frames(data[0], pictures, samples=samples))
     wanted = clinic.make_shapes(pictures.clip.size, None if shapes is None else shapes.split(","))
     tried = _numbers(ratios)
-    with Progress(console=errors, transient=True, disable=as_json) as bar:
-        task = bar.add_task("scoring masks", total=len(wanted) * len(tried))
-        findings = clinic.examine(moments, wanted, tried, exact=exact, progress=lambda: bar.advance(task))
+    with working(f"scoring masks on {data[0]}", as_json) as shown:
+        shown.phase("scoring masks", len(wanted) * len(tried), unit="masks")
+        findings = clinic.examine(moments, wanted, tried, exact=exact, progress=lambda: shown.advance(1))
     if as_json:
         print(json.dumps({"samples": moments.count, "findings": [asdict(f) for f in findings]}))
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terminal import Device, Json, tabulate, tell
+from .terminal import Device, Json, tabulate, tell, working
 
 if TYPE_CHECKING:
     from maskstream.train.evaluate.probe import ProbeResult
@@ -35,11 +35,15 @@ def evaluate(
 
     The numbers are kept in RUN/evaluation.json; `report` writes the same there. Several runs are compared.
     """
-    from maskstream.shards.format.manifest import Manifest
-    from maskstream.train.evaluations import evaluate_run
+    with working(f"opening {', '.join(map(str, runs))} and {data}", as_json) as shown:
+        from maskstream.shards.format.manifest import Manifest
+        from maskstream.train.evaluations import evaluate_run
 
-    split = Manifest.load(data)
-    found = [evaluate_run(run, split, again=again, same_split=same_split) for run in runs]
+        split = Manifest.load(data)
+        found = []
+        for run in runs:
+            shown.phase(f"measuring {run} on {data}")
+            found.append(evaluate_run(run, split, again=again, same_split=same_split))
     lines = tabulate_scores([str(run) for run in runs], found, compared_runs(runs) if len(runs) > 1 else None)
     tell({"evaluations": [one.to_dict() for one in found]}, lines, as_json)
 
@@ -91,19 +95,21 @@ def probe(
     are its seeds. Runs of several recipes, such as with different masks, are compared: a column for each recipe, below
     what differs. An encoder sees whole samples, so the masks of training do not matter here.
     """
-    from maskstream.pipelines.stream.topology import resolved_device
-    from maskstream.train.evaluate.probe import PROBE, compare_probes
+    with working(f"opening {', '.join(map(str, runs))}, {data} and {test}", as_json) as shown:
+        from maskstream.pipelines.stream.topology import resolved_device
+        from maskstream.train.evaluate.probe import PROBE, compare_probes
 
-    found = compare_probes(
-        runs,
-        data,
-        test,
-        probes=[name.strip() for name in probes.split(",") if name.strip()],
-        seeds=seeds,
-        samples=samples,
-        device=resolved_device(device),
-        same_split=same_split,
-    )
+        found = compare_probes(
+            runs,
+            data,
+            test,
+            probes=[name.strip() for name in probes.split(",") if name.strip()],
+            seeds=seeds,
+            samples=samples,
+            device=resolved_device(device),
+            same_split=same_split,
+            progress=shown,
+        )
     first = next(iter(found.values()))
     differing = compared_runs([some[0] for some in found])
     together = first.to_dict()

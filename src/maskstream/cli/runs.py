@@ -16,7 +16,7 @@ import typer
 from maskstream.shards.named import nearest
 
 from .measured import SameSplit
-from .terminal import INTERRUPTED, Device, Json, say, show, tabulate, tell
+from .terminal import INTERRUPTED, Device, Json, say, show, tabulate, tell, working
 
 
 def finetune(
@@ -69,29 +69,31 @@ def finetune(
 
     It writes what `maskstream train` writes, and finetune.json, into the folder.
     """
-    from maskstream.pipelines.stream.topology import resolved_device
-    from maskstream.train.finetunes import finetune as train
-
     folder = out or run / "finetune"
-    result = train(
-        run,
-        data,
-        test,
-        folder,
-        set=set_ or (),
-        points=points,
-        steps=steps,
-        scratch=scratch,
-        seed=seed,
-        val=val,
-        every=every,
-        patience=patience,
-        balanced=balanced,
-        device=resolved_device(device),
-        save_every=save_every,
-        resume=resume,
-        same_split=same_split,
-    )
+    with working(f"opening {run} and {data}", as_json) as shown:
+        from maskstream.pipelines.stream.topology import resolved_device
+        from maskstream.train.finetunes import finetune as train
+
+        result = train(
+            run,
+            data,
+            test,
+            folder,
+            set=set_ or (),
+            points=points,
+            steps=steps,
+            scratch=scratch,
+            seed=seed,
+            val=val,
+            every=every,
+            patience=patience,
+            balanced=balanced,
+            device=resolved_device(device),
+            save_every=save_every,
+            resume=resume,
+            same_split=same_split,
+            progress=shown,
+        )
     if result is None:
         raise typer.Exit(INTERRUPTED)
     (folder / "finetune.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
@@ -132,9 +134,10 @@ def export(
     The folder is read again by the library that it is for, and its features of 8 samples are compared with the run's.
     `maskstream recipes NAME` says which targets have the model of a recipe.
     """
-    from maskstream.train.exports import export_run
+    with working(f"exporting {run} to {out}", as_json):
+        from maskstream.train.exports import export_run
 
-    done = export_run(run, out, data, to=to)
+        done = export_run(run, out, data, to=to)
     line = (
         f"wrote {out} for {done.reader}; the features of {done.samples} samples differ by {done.difference:.1e} of "
         "their norm"
@@ -161,20 +164,22 @@ def embed(
     Nothing is augmented and no token is hidden. The same command after a kill goes on where it was, but for one file.
     `maskstream.train.embed.read_features` reads them.
     """
-    from maskstream.pipelines.stream.topology import resolved_device
-    from maskstream.train.embed import FeatureType, embed_run
+    with working(f"opening {run} and {data}", as_json) as shown:
+        from maskstream.pipelines.stream.topology import resolved_device
+        from maskstream.train.embed import FeatureType, embed_run
 
-    kind = cast(FeatureType, dtype)  # which embed_run checks
-    done = embed_run(
-        run,
-        data,
-        out,
-        dtype=kind,
-        batch_size=batch_size,
-        file_rows=file_rows,
-        device=resolved_device(device),
-        workers=workers,
-    )
+        kind = cast(FeatureType, dtype)  # which embed_run checks
+        done = embed_run(
+            run,
+            data,
+            out,
+            dtype=kind,
+            batch_size=batch_size,
+            file_rows=file_rows,
+            device=resolved_device(device),
+            workers=workers,
+            progress=shown,
+        )
     files = [str(path) for path in done.files]
     named = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     facts = {"files": files, "samples": done.samples, "width": done.width, "skipped": done.skipped}
@@ -210,28 +215,31 @@ def report(
     It prints what the run reaches on these samples beside trivial predictors. Several runs are compared on one page:
     what differs in their recipes first, then their figures, a column for each.
     """
-    from maskstream.modalities import modality_of
-    from maskstream.pages.report.compared import compare_runs
-    from maskstream.pages.report.report import write_report
-    from maskstream.shards.format.manifest import Manifest
-    from maskstream.train.core.run_folder import run_recipe
+    with working(f"opening {', '.join(map(str, runs))} and {data}"):
+        from maskstream.modalities import modality_of
+        from maskstream.pages.report.compared import compare_runs
+        from maskstream.pages.report.report import write_report
+        from maskstream.shards.format.manifest import Manifest
+        from maskstream.train.core.run_folder import run_recipe
 
-    split = Manifest.load(data)
-    run, *others = runs
-    modality = modality_of(split, data=run_recipe(run).data)
-    if others:
-        if unseen is not None:
-            raise ValueError(f"--unseen {unseen} is for the report of one run, got {len(runs)} runs; leave it out")
-        found = compare_runs(modality, runs, split, out, same_split=same_split)
-        none = [""] * len(runs)
-        lines = [[(title, none), *((f"  {name}", cells) for name, cells in some)] for title, some in found.rows.items()]
-        for line in tabulate(found.names, list(chain.from_iterable(lines))):
-            say(line)
-        say(f"wrote {found.page}")
-        return
-    written = write_report(modality, run, split, out, unseen=unseen, same_split=same_split)
-    show(written.facts, as_json=False)
-    say(f"wrote {written.page}")
+        split = Manifest.load(data)
+        run, *others = runs
+        modality = modality_of(split, data=run_recipe(run).data)
+        if others:
+            if unseen is not None:
+                raise ValueError(f"--unseen {unseen} is for the report of one run, got {len(runs)} runs; leave it out")
+            found = compare_runs(modality, runs, split, out, same_split=same_split)
+            none = [""] * len(runs)
+            lines = [
+                [(title, none), *((f"  {name}", cells) for name, cells in some)] for title, some in found.rows.items()
+            ]
+            for line in tabulate(found.names, list(chain.from_iterable(lines))):
+                say(line)
+            say(f"wrote {found.page}")
+            return
+        written = write_report(modality, run, split, out, unseen=unseen, same_split=same_split)
+        show(written.facts, as_json=False)
+        say(f"wrote {written.page}")
 
 
 def replay(
@@ -268,38 +276,43 @@ def replay(
     They are made from the run's settings and the split, so the run need not have kept them, and the topology may be
     another. `maskstream.train.replay(run, step)` gives the batches in Python.
     """
-    from maskstream.modalities import modality_of
-    from maskstream.pages.replay import write_replay
-    from maskstream.pipelines.modalities.mixture import manifests_of
-    from maskstream.train.core.metrics import read_metrics
-    from maskstream.train.core.replay import replay as made_again
-    from maskstream.train.core.replay import worst_steps
-    from maskstream.train.core.sample_losses import worst_samples
+    with working(f"opening {run}", as_json) as shown:
+        from maskstream.modalities import modality_of
+        from maskstream.pages.replay import write_replay
+        from maskstream.pipelines.modalities.mixture import manifests_of
+        from maskstream.train.core.metrics import read_metrics
+        from maskstream.train.core.replay import replay as made_again
+        from maskstream.train.core.replay import worst_steps
+        from maskstream.train.core.sample_losses import worst_samples
 
-    metrics = read_metrics(run / "metrics.jsonl")
-    if worst and not metrics:
-        raise ValueError(
-            f"{run} has no metrics.jsonl with a step in it, so no loss stands out; name a step with --step"
+        metrics = read_metrics(run / "metrics.jsonl")
+        if worst and not metrics:
+            raise ValueError(
+                f"{run} has no metrics.jsonl with a step in it, so no loss stands out; name a step with --step"
+            )
+        chosen = list(dict.fromkeys([*(step or ()), *(one.step for one, _ in worst_steps(metrics, worst))]))
+        if not chosen:
+            raise ValueError("name a step with --step, or ask for some with --worst")
+        largest = worst_samples(run, worst) if rank is None else []
+        wanted = dict.fromkeys([*chosen, *(one for one, _, _ in largest)])
+        places = data[0] if data and len(data) == 1 else data
+        shown.phase("making batches again", len(wanted), unit="steps")
+        made = {}
+        for one in wanted:
+            made[one] = made_again(run, one, data=places, version=data_version, rank=rank)
+            shown.advance(1)
+        found = [made[one] for one in chosen]
+        by_step = {one.step: one for one in metrics}
+        page = write_replay(
+            modality_of(manifests_of(found[0].data)[0], data=found[0].recipe.data),
+            run,
+            found,
+            by_step,
+            out or run / "replay.html",
+            samples=samples,
+            samples_of="all ranks" if rank is None else f"rank {rank}",
+            worst=[(made[one], place, loss) for one, place, loss in largest],
         )
-    chosen = list(dict.fromkeys([*(step or ()), *(one.step for one, _ in worst_steps(metrics, worst))]))
-    if not chosen:
-        raise ValueError("name a step with --step, or ask for some with --worst")
-    largest = worst_samples(run, worst) if rank is None else []
-    wanted = dict.fromkeys([*chosen, *(one for one, _, _ in largest)])
-    places = data[0] if data and len(data) == 1 else data
-    made = {one: made_again(run, one, data=places, version=data_version, rank=rank) for one in wanted}
-    found = [made[one] for one in chosen]
-    by_step = {one.step: one for one in metrics}
-    page = write_replay(
-        modality_of(manifests_of(found[0].data)[0], data=found[0].recipe.data),
-        run,
-        found,
-        by_step,
-        out or run / "replay.html",
-        samples=samples,
-        samples_of="all ranks" if rank is None else f"rank {rank}",
-        worst=[(made[one], place, loss) for one, place, loss in largest],
-    )
     keys = {one: [key for batch in made[one].batches for key in batch.key] for one in wanted}
     samples_seen = [{"step": one, "key": keys[one][place], "loss": loss} for one, place, loss in largest]
     seen = [

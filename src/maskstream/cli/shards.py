@@ -14,7 +14,7 @@ import typer
 from maskstream.shards.named import nearest
 
 from .options import Address, MaxPixels, MemoryLimit, TimeLimit, Workers, chosen_limits, executor_named
-from .terminal import Json, say, show
+from .terminal import Json, say, show, working
 
 if TYPE_CHECKING:
     from maskstream.preprocess import JobReport
@@ -277,7 +277,7 @@ def shards(
     from maskstream.preprocess.curate import KeepRule, Signals
     from maskstream.preprocess.job.options import JobOptions
     from maskstream.preprocess.job.plan import JobPart
-    from maskstream.preprocess.job.progress import Progress, ProgressBar, ProgressFile
+    from maskstream.preprocess.job.progress import ProgressFile
     from maskstream.preprocess.versions import add_sources
 
     own = None if part is None else JobPart.parse(part)
@@ -323,7 +323,7 @@ def shards(
     if parts or sbatch:
         raise ValueError("--parts and --sbatch belong to --executor slurm")
     with ExitStack() as stack:
-        shown: Progress | None = None if as_json else stack.enter_context(ProgressBar())
+        shown = stack.enter_context(working(f"reading {root}", as_json))
         if metrics is not None:
             shown = stack.enter_context(ProgressFile(metrics, folder, shown))
         report = (add_sources if append else make_shards)(dataset, root, out, replace(options, progress=shown))

@@ -3,14 +3,12 @@
 """
 
 import json
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from maskstream.pages.figures.words import plural
 
@@ -25,7 +23,7 @@ from .options import (
     chosen_limits,
     executor_named,
 )
-from .terminal import CacheGB, Data, Json, console, errors, say, show, tell
+from .terminal import CacheGB, Data, Json, console, errors, say, show, tell, working
 
 
 def inspect(
@@ -73,11 +71,10 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
-    from maskstream.preprocess.job.progress import ProgressBar
-    from maskstream.preprocess.job.verification import RepairReport, repair_split, verify_split
+    with working(f"opening {data}", as_json) as shown:
+        from maskstream.preprocess.job.verification import RepairReport, repair_split, verify_split
 
-    mended = repair_split(data) if repair else RepairReport()
-    with nullcontext() if as_json else ProgressBar() as shown:
+        mended = repair_split(data) if repair else RepairReport()
         result = verify_split(data, decode=decode, workers=workers, progress=shown)
     if as_json:
         print(json.dumps(asdict(result) | {"ok": result.ok} | (asdict(mended) if repair else {})))
@@ -235,13 +232,12 @@ def curate(
     Each sample is measured once, and what is measured is kept (docs/curation.md has the signals). The page shows what
     goes and why; the list beside it (.parquet) has each sample. Nothing is deleted: runs go on with their version.
     """
-    from maskstream.pages.curated import WHY, write_curated
-    from maskstream.preprocess.curate import curate as curated
-
     if keep is None and not copies and not against:
         raise typer.BadParameter("give --keep RULE, --copies or --against SPLIT")
-    with Progress(console=errors, transient=True, disable=as_json) as bar:
-        task = bar.add_task("measuring", total=None)
+    with working(f"opening {data}", as_json) as shown:
+        from maskstream.pages.curated import WHY, write_curated
+        from maskstream.preprocess.curate import curate as curated
+
         found = curated(
             data,
             keep=keep,
@@ -254,10 +250,11 @@ def curate(
             against=against or (),
             dry_run=dry_run,
             component=component,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=shown,
         )
-    page = write_curated(found, out)
-    listed = found.write_list(out.with_suffix(".parquet"))
+        shown.phase("writing the page")
+        page = write_curated(found, out)
+        listed = found.write_list(out.with_suffix(".parquet"))
     stays = len(found.measures) - len(found.gone)
     told = {"samples": len(found.measures), "stay": stays, "gone": found.counts, "version": found.version}
     lines = [
@@ -419,10 +416,9 @@ def index(
     rejects.parquet with the reason.
     """
     from maskstream.preprocess import index_tars
-    from maskstream.preprocess.job.progress import ProgressBar
 
     limits = chosen_limits(max_pixels, time_limit, memory_limit)
-    with nullcontext() if as_json else ProgressBar() as shown:
+    with working(f"opening {', '.join(tars)}", as_json) as shown:
         report = index_tars(
             tars,
             out,
@@ -471,8 +467,7 @@ def fetch(
             f"{len(names)} shards have {total / 1e9:.3g} GB, more than a cache of {cache_gb:g} GB holds; raise "
             "--cache-gb, or choose lanes"
         )
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=errors) as bar:
-        task = bar.add_task(plural(len(names), "shard"), total=total)
-        fill(manifest.store, names, lambda size: bar.advance(task, size))
+    with working(f"fetching {plural(len(names), 'shard')} of {data}") as shown:
+        shown.phase(f"fetching {plural(len(names), 'shard')}", round(total / 1e6), unit="MB")
+        fill(manifest.store, names, lambda size: shown.advance(size / 1e6))
     say(f"{cache}: {plural(len(names), 'shard')} of {data}, {total / 1e6:.1f} MB")

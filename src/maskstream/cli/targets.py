@@ -1,13 +1,12 @@
 """`maskstream targets`: what a frozen teacher makes of a split, as shards that a loader reads beside it."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from .options import Address, ExecutorName, Workers, executor_named
-from .terminal import Data, Device, Json, tell
+from .terminal import Data, Device, Json, tell, working
 
 
 def targets(
@@ -45,28 +44,28 @@ def targets(
     See docs/training.md#targets-in-shards. `--set data.targets=OUT` of `maskstream train` then reads them instead of
     computing them. A run that is stopped continues; one after samples were appended writes theirs.
     """
-    from maskstream.pipelines.stream.topology import resolved_device
-    from maskstream.preprocess.executors.local import choose_executor
-    from maskstream.preprocess.job.ledger import run_tasks
-    from maskstream.preprocess.job.progress import Progress, ProgressBar
-    from maskstream.train.core.run_folder import run_recipe
-    from maskstream.train.recipes import chosen_recipe
-    from maskstream.train.write_targets import TargetsJob, TargetType, write_targets
+    with working(f"opening {run} and {data}", as_json) as shown:
+        from maskstream.pipelines.stream.topology import resolved_device
+        from maskstream.preprocess.executors.local import choose_executor
+        from maskstream.preprocess.job.ledger import run_tasks
+        from maskstream.train.core.run_folder import run_recipe
+        from maskstream.train.recipes import chosen_recipe
+        from maskstream.train.write_targets import TargetsJob, TargetType, write_targets
 
-    named = recipe or run_recipe(run if run.is_dir() else run.parent)
-    job = TargetsJob(
-        run,
-        data,
-        out,
-        recipe=chosen_recipe(named, set_ or ()),
-        cycle=cycle,
-        dtype=cast(TargetType, dtype),  # which the job checks
-        clips=clips,
-        device=resolved_device(device),
-    )
-    runner = choose_executor(executor_named(executor, workers, address), workers)
-    with job.writing(), nullcontext(Progress()) if as_json else ProgressBar() as shown:
-        run_tasks(runner, write_targets, job.tasks, job, shown, phase="targets", unit="samples")
+        named = recipe or run_recipe(run if run.is_dir() else run.parent)
+        job = TargetsJob(
+            run,
+            data,
+            out,
+            recipe=chosen_recipe(named, set_ or ()),
+            cycle=cycle,
+            dtype=cast(TargetType, dtype),  # which the job checks
+            clips=clips,
+            device=resolved_device(device),
+        )
+        runner = choose_executor(executor_named(executor, workers, address), workers)
+        with job.writing():
+            run_tasks(runner, write_targets, job.tasks, job, shown, phase="targets", unit="samples")
     folder, counts = str(job.output.location), job.counts()
     line = f"wrote targets of {counts['samples']:,} samples to {folder}, {counts['bytes'] / 1e6:,.1f} MB"
     tell({"folder": folder, "weights": job.checksum, **counts}, [line], as_json)

@@ -1,6 +1,7 @@
 """The parts that commands share: the consoles of both streams, common arguments, and output as lines or JSON."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from maskstream.shards.printable import DataConsole
+from maskstream.shards.progress import SILENT, Progress, ProgressBar
 from maskstream.shards.stores.url import local_path, spoilt_url
 
 console = DataConsole()
@@ -35,6 +37,15 @@ Cache = Annotated[
 CacheGB = Annotated[float, typer.Option("--cache-gb", min=0.001, help="The most that the cache may take, in GB.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+
+
+def working(what: str, as_json: bool = False) -> Progress:
+    """The progress of a command on stderr, which begins with `what` it does, before torch is imported; nothing beside
+    JSON, and on ranks other than 0. Commands enter it while they work.
+    """
+    shown = SILENT if as_json or os.environ.get("RANK", "0") != "0" else ProgressBar(errors)
+    shown.phase(what)
+    return shown
 
 
 def say(text: str) -> None:

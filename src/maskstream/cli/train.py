@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from .options import Components, settings
-from .terminal import INTERRUPTED, Cache, CacheGB, Device
+from .terminal import INTERRUPTED, Cache, CacheGB, Device, working
 
 RecipeName = Annotated[
     str,
@@ -195,51 +195,53 @@ def train(
     resume: Resume = True,
 ) -> None:
     """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
-    from maskstream.pipelines.modalities.mixture import mixture_of
-    from maskstream.train.recipes import chosen_recipe
-    from maskstream.train.recipes import train as run
+    with working(f"opening {', '.join(data or ())} for {recipe}", as_json=print_config) as shown:
+        from maskstream.pipelines.modalities.mixture import mixture_of
+        from maskstream.train.recipes import chosen_recipe
+        from maskstream.train.recipes import train as run
 
-    chosen = chosen_recipe(
-        recipe, settings(set_, **{"data.component": component}), batch_size=batch_size, accumulate=accumulate
-    )
-    if print_config:
-        print(json.dumps(chosen.to_dict(defaults=True), indent=2))
-        return
-    if not data:
-        raise typer.BadParameter("give the training split, a folder or a URL", param_hint="--data")
-    result = run(
-        chosen,
-        mixture_of(data, weights),
-        out or Path("runs") / recipe.rpartition(":")[2],
-        data_version=data_version,
-        steps=steps,
-        initial=initial,
-        seed=seed,
-        device=device,
-        workers=workers,
-        cache=cache,
-        cache_gb=cache_gb,
-        precision=precision,
-        compile=compile_,
-        checkpoint_blocks=checkpoint_blocks,
-        parallel=parallel,
-        replicas=replicas,
-        on_nan=on_nan,
-        guard=guard,
-        guard_every=guard_every,
-        val=val,
-        every=every,
-        best=best,
-        same_split=same_split,
-        probe=probe,
-        probe_every=probe_every,
-        track=track or (),
-        losses=losses,
-        profile=None if profile is None else _steps(profile),
-        save_every=save_every,
-        keep=keep,
-        resume=resume,
-    )
+        chosen = chosen_recipe(
+            recipe, settings(set_, **{"data.component": component}), batch_size=batch_size, accumulate=accumulate
+        )
+        if print_config:
+            print(json.dumps(chosen.to_dict(defaults=True), indent=2))
+            return
+        if not data:
+            raise typer.BadParameter("give the training split, a folder or a URL", param_hint="--data")
+        result = run(
+            chosen,
+            mixture_of(data, weights),
+            out or Path("runs") / recipe.rpartition(":")[2],
+            data_version=data_version,
+            steps=steps,
+            initial=initial,
+            seed=seed,
+            device=device,
+            workers=workers,
+            cache=cache,
+            cache_gb=cache_gb,
+            precision=precision,
+            compile=compile_,
+            checkpoint_blocks=checkpoint_blocks,
+            parallel=parallel,
+            replicas=replicas,
+            on_nan=on_nan,
+            guard=guard,
+            guard_every=guard_every,
+            val=val,
+            every=every,
+            best=best,
+            same_split=same_split,
+            probe=probe,
+            probe_every=probe_every,
+            track=track or (),
+            losses=losses,
+            profile=None if profile is None else _steps(profile),
+            save_every=save_every,
+            keep=keep,
+            resume=resume,
+            progress=shown,
+        )
     if not result.finished:
         raise typer.Exit(INTERRUPTED)
 

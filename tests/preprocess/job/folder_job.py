@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import replace
 
 from maskstream.preprocess import PROFILES, make_shards
-from maskstream.preprocess.job.progress import Progress
 from maskstream.shards.format.records import RECORDS
+from maskstream.shards.progress import Progress
 
 FAST = replace(PROFILES["train"], preset="ultrafast")
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess import JobReport, make_shards
-from maskstream.preprocess.job.progress import Progress
 from maskstream.shards.errors import DatasetError, ResumeError, ShardError, UnfinishedError
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import JOB, RECORDS
 from maskstream.shards.format.verify import verify
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.output import Location, output_at, within
 from maskstream.shards.stores.remote_output import PROBE, RemoteOutput
 

@@ -22,11 +22,11 @@ from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.job import scan
 from maskstream.preprocess.job.cutting import Cutting
 from maskstream.preprocess.job.plan import plan
-from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.source import Source, Span
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import LOCK
 
 from ...flash_and_beep import flashes, onsets, write

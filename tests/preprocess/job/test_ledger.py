@@ -6,7 +6,7 @@ import pytest
 
 from maskstream.preprocess.executors.base import Finished, Progressed, Restarted
 from maskstream.preprocess.job.ledger import run_tasks
-from maskstream.preprocess.job.progress import Progress
+from maskstream.shards.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ import soundfile as sf
 
 from maskstream.preprocess import DATASETS, PROFILES, make_shards
 from maskstream.preprocess.executors.base import Finished
-from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject
+from maskstream.shards.progress import Progress
 
 from ... import flash_and_beep
 
@@ -37,7 +37,7 @@ import resource, sys
 from pathlib import Path
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.executors.base import Finished
-from maskstream.preprocess.job.progress import Progress
+from maskstream.shards.progress import Progress
 from maskstream.shards.errors import OutageError
 
 

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from maskstream.preprocess.job.plan import JobPart
-from maskstream.preprocess.job.progress import Progress
 from maskstream.shards.errors import BusyError, ResumeError, UnfinishedError
 from maskstream.shards.format.records import RECORDS
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import LOCK, joint_writer
 
 from ...attacks.shard_kills import contents, pictures

@@ -6,12 +6,12 @@ import shutil
 import pytest
 
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.job.verification import RepairReport, repair_split
 from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local import LocalStore
 
 from ...attacks.shard_kills import N_IMAGES, contents, pictures

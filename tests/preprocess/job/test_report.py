@@ -8,12 +8,12 @@ import pytest
 
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.job import ledger
-from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.job.report import Effort, make_report
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw import files as raw_files
 from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.sample import DatasetInfo, Reject
+from maskstream.shards.progress import Progress
 
 from ...attacks.shard_kills import N_IMAGES, pictures
 from .picture_job import run

@@ -9,9 +9,9 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.executors.base import Attempt
 from maskstream.preprocess.job import verification
 from maskstream.preprocess.job.ledger import Crashes
-from maskstream.preprocess.job.progress import Progress
 from maskstream.preprocess.job.verification import CheckTask, check_shard, verify_split
 from maskstream.shards.format.verify import verify
+from maskstream.shards.progress import Progress
 
 from ...attacks.shard_kills import pictures
 

@@ -1,14 +1,15 @@
 import errno
+import io
 import json
 import os
-import time
-from dataclasses import asdict
-from datetime import timedelta
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from maskstream.shards.errors import ResumeError, StoreError
+from maskstream.shards.progress import SILENT, ProgressBar
 from maskstream.train.core.export import NO_BYTES, FileSum, RunFileError
 from maskstream.train.core.metrics import MetricsLog, StepMetrics, TrainProgress, read_metrics
 
@@ -153,25 +154,18 @@ def test_a_log_without_a_path_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_terminal_progress_is_a_line_now_and_then(capsys, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with TrainProgress("run", step=0, steps=62) as progress:
-        for step in range(1, 63):
-            clock[0] += 100 if step == 1 else 2  # the first step also starts the loader
-            progress.update(metrics(step))
-    shown = capsys.readouterr().err.splitlines()
-    assert shown[0] == "run step 1/62  loss 1.0000  8.0 samples/s  25% waiting for data"
-    steps = [int(line.split("/")[0].rpartition(" ")[2]) for line in shown]
-    assert [line.rpartition("data")[2] for line in shown[1:-1]] == [
-        f"  {timedelta(seconds=2 * (62 - step))} left" for step in steps[1:-1]
-    ]
-    assert steps[-1] == 62
-    assert shown[-1].endswith("waiting for data")
-    assert 3 <= len(shown) <= 15
+def test_progress_is_shown_with_the_figures_of_the_last_steps() -> None:
+    said = io.StringIO()
+    with TrainProgress(ProgressBar(Console(file=said, width=40)), "run", step=40, steps=62) as progress:
+        for step in (*range(41, 50), *range(45, 63)):  # it went back to a checkpoint
+            progress.update(replace(metrics(step), val={"accuracy": 0.5} if step == 62 else {}))
+    begun, scores, ended = said.getvalue().splitlines()
+    assert (begun, scores) == ("run", "step 62: accuracy 0.5")
+    assert ended.startswith("run: 62 of 62 steps; ")
+    assert ended.endswith("; loss 0.0190; 8.0 samples/s; 25% waiting for data")
 
 
-def test_hidden_progress_is_silent(capsys):
-    with TrainProgress("run", step=0, steps=1, shown=False) as progress:
+def test_silent_progress_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainProgress(SILENT, "run", step=0, steps=1) as progress:
         progress.update(metrics(1))
     assert capsys.readouterr().err == ""

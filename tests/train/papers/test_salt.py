@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.job.ledger import run_tasks
-from maskstream.preprocess.job.progress import Progress
 from maskstream.shards import ResumeError
+from maskstream.shards.progress import Progress
 from maskstream.train import Trainer, load_model
 from maskstream.train.core.export import save_model, weights_sum
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, VideoAutoencoderConfig
