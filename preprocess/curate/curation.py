@@ -6,8 +6,11 @@ Nothing is deleted: the rest is removed as a new version.
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Mapping, Sequence, Sized
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +23,16 @@ import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import remove
 from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.format.dataset import CURATIONS, read_dataset_json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.rejects import read_removed, samples_of_parts
 from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
 from maskstream.shards.progress import SILENT, Progress
 from maskstream.shards.stores.local_files import publishing
 
 from .copies import find_copies, find_leaks
+from .kept import table_sum
 from .languages import language_signals, named_languages
 from .measures import SIGNALS, Floats, Measures, measure
 from .rules import SHARE_NAME, Rule
@@ -37,6 +43,8 @@ log = logging.getLogger(__name__)
 
 COSINE = 0.98
 """Samples are copies by their features if these have this cosine."""
+MAX_REMOVED = 0.5
+"""The share of the samples that a curation may remove without being told."""
 _AT_ONCE = 1024
 _COLLAPSED = 0.1
 """Features of which a larger share of all pairs would be copies have collapsed."""
@@ -58,19 +66,29 @@ class Gone:
 class Curated:
     """What a curation found. gone: by place. copies: the places of samples that are alike, the one that stays first.
 
-    version: the version that was made, None of a dry run or where all stay. failed: how many samples fail each
-    comparison of the rule.
+    version: the version that was made, None of a dry run or where all stay. repeated: whether the same curation made it
+    before, so that nothing was changed. failed: how many samples fail each comparison of the rule.
     """
 
     measures: Measures
     gone: tuple[Gone, ...]
     copies: tuple[tuple[int, ...], ...] = ()
     version: int | None = None
+    repeated: bool = False
     rule: Rule | None = None
     failed: Mapping[str, int] = field(default_factory=dict)
 
     def write_list(self, path: Path) -> Path:
         """Writes key, why, of, and the signals of each sample that does not stay as Parquet; returns `path`."""
+        with self.writing_list(path):
+            return path
+
+    @contextmanager
+    def writing_list(self, path: Path) -> Iterator[None]:
+        """Writes the list, which appears when the block ends without an error. ValueError for a file that is there and
+        is no such list.
+        """
+        check_list(path)
         own, places = self.measures, [one.place for one in self.gone]
         columns: dict[str, Any] = {
             "key": own.manifest.keys([int(own.index[place]) for place in places]),
@@ -81,13 +99,29 @@ class Curated:
         path.parent.mkdir(parents=True, exist_ok=True)
         with publishing(path) as stream:
             pq.write_table(pa.table(columns), stream)
-        return path
+            stream.flush()
+            yield
 
     @property
     def counts(self) -> dict[str, int]:
         """How many do not stay, by why."""
         whys = [one.why for one in self.gone]
         return {why: whys.count(why) for why in dict.fromkeys(whys)}
+
+
+def check_list(path: Path) -> None:
+    """ValueError for a file that is there and is no list of a curation."""
+    if not path.exists():
+        return
+    try:
+        names = pq.read_schema(path).names
+    except (OSError, pa.ArrowException):
+        names = []
+    if names[:3] != ["key", "why", "of"]:
+        raise ValueError(
+            f"{path} is not a list of what a curation left out, so it is not overwritten; give another --out, or "
+            "delete the file"
+        )
 
 
 def curate(
@@ -101,11 +135,13 @@ def curate(
     features: str | Path | None = None,
     cosine: float = COSINE,
     against: Sequence[SplitLocation] = (),
+    max_removed: float = MAX_REMOVED,
     dry_run: bool = False,
     component: str | None = None,
     kept: str | Path | None = None,
     threads: int | None = None,
     progress: Progress = SILENT,
+    writing: Callable[[Curated], AbstractContextManager[object]] = nullcontext,
 ) -> Curated:
     """Removes from a split, as a new version, what does not stay. Each sample goes for the first of these reasons.
 
@@ -118,10 +154,17 @@ def curate(
     samples whose features have a cosine of at least `cosine` are copies too; each is compared with each, so it takes
     the square of their number. What `shards --signals` wrote are signals too. For the others see `measure`.
 
-    Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample.
+    The version records what was asked and the version that it began with. The same call again finds that and changes
+    nothing, until samples are added to the split; percentiles are always of the version that it began with. writing: a
+    context with what was found, in which the version is made. What it writes should appear when it is left.
+
+    Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample; MaskstreamError if a
+    larger share of the samples than `max_removed` would go, and BusyError if the split was changed meanwhile.
     """
     if features is not None and not (copies and 0 < cosine <= 1):
         raise ValueError(f"features= are for copies=True and cosine= in (0, 1], got copies={copies}, cosine={cosine}")
+    if not 0 <= max_removed <= 1:
+        raise ValueError(f"max_removed={max_removed} must be a share of the samples, from 0 to 1")
     manifest = Manifest.load(location)
     written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
     table = None if scores is None else _table(scores)
@@ -131,6 +174,19 @@ def curate(
     if best not in names:
         raise ValueError(f"best={best!r} is no signal{nearest(best, [*names])}; they are {', '.join(names)}")
     rule = None if keep is None else Rule(keep, tuple(names))
+    exams = [Manifest.load(one) for one in against]
+    asked: dict[str, Any] = {
+        "keep": keep,
+        "copies": copies and {"best": best},
+        "mirrored": mirrored,
+        "scores": None if table is None else table_sum(table),
+        "features": None if features is None else {"cosine": cosine, "sum": table_sum(_table(features))},
+        "against": [one.fingerprint for one in exams],
+        "component": component,
+    }
+    repeated = _repeated(manifest, asked)
+    if repeated:
+        manifest = Manifest.load(manifest, version=repeated["began"])
     own = measure(manifest, component=component, kept=kept, threads=threads, progress=progress)
     known = {name: np.asarray(values[own.index], np.float64) for name, values in written.items()}
     if table is not None:
@@ -147,7 +203,7 @@ def curate(
         stays, failed = rule.apply(own.signals)
         for place in np.flatnonzero(~stays).tolist():
             gone.setdefault(place, Gone(place=place, why="rule", of=keep or ""))
-    for other in against:
+    for other in exams:
         theirs = measure(other, component=component, threads=threads, progress=progress)
         progress.phase(f"comparing with {theirs.manifest.location}")
         if theirs.media != own.media:
@@ -165,24 +221,58 @@ def curate(
         progress.phase("comparing samples with each other")
         by = (best, "seconds", "sharpness", "bytes")
         order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
-        vectors = None if features is None else _near_features(own, features, cosine)
-        groups = find_copies(own, order[~np.isin(order, [*gone])], mirrored, vectors, cosine)
+        unit = None if features is None else _near_features(own, features, cosine)
+        groups = find_copies(own, order[~np.isin(order, [*gone])], mirrored, unit, cosine)
         for first, others in groups.items():
             found = own.manifest.key(int(own.index[first]))
             gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
     version = None
-    if gone and not dry_run:
-        if len(gone) == len(own.index):
-            raise MaskstreamError(f"none of the {len(own)} samples of {own.manifest} would stay; nothing was changed")
-        keys = own.manifest.keys([int(own.index[place]) for place in gone])
-        version = remove(own.manifest.location, keys, curated=True).version
-    return Curated(
+    if repeated:
+        version = repeated["made"]
+        left_out = read_removed(manifest.store, read_dataset_json(manifest.store, version))
+        is_out = np.isin(manifest.whole_numbers(own.index), left_out)
+        gone = {place: one for place, one in gone.items() if is_out[place]}
+    elif gone and not dry_run:
+        _check_share(own, gone, max_removed, keep)
+        version = manifest.version + 1
+    curated = Curated(
         measures=own,
         gone=tuple(gone[place] for place in sorted(gone)),
         copies=tuple((first, *others) for first, others in sorted(groups.items())),
         version=version,
+        repeated=repeated is not None,
         rule=rule,
         failed=failed,
+    )
+    with writing(curated):
+        if version is not None and not repeated:
+            samples = samples_of_parts(manifest.info)
+            record = {"asked": asked, "began": manifest.version, "samples": samples, "made": version}
+            keys = own.manifest.keys([int(own.index[place]) for place in gone])
+            remove(own.manifest.location, keys, curation=record)
+    return curated
+
+
+def _repeated(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The record of the same curation of the same samples, None if there is none."""
+    samples = samples_of_parts(manifest.info)
+    records = manifest.info.get(CURATIONS, ())
+    return next((one for one in records if one["asked"] == asked and one["samples"] == samples), None)
+
+
+def _check_share(own: Measures, gone: Mapping[int, Gone], most: float, keep: str | None) -> None:
+    """MaskstreamError if more than this share of the samples would go, or all."""
+    if len(gone) == len(own):
+        raise MaskstreamError(f"none of the {len(own)} samples of {own.manifest} would stay; nothing was changed")
+    if len(gone) <= most * len(own):
+        return
+    counts = Counter(one.why for one in gone.values())
+    words = {"rule": f"do not meet {keep!r}", "copy": "are copies", "leak": "are leaks", "unreadable": "are unreadable"}
+    needed = math.ceil(100 * len(gone) / len(own)) / 100
+    raise MaskstreamError(
+        f"{len(gone)} of {len(own)} samples of {own.manifest} would be removed, more than max_removed={most:g} allows: "
+        f"{', '.join(f'{count} {words[why]}' for why, count in counts.items())}. Nothing was changed; look at them "
+        f"with --dry-run, or allow it with --max-removed {needed:g}"
     )
 
 
@@ -294,7 +384,7 @@ def _near_features(own: Measures, path: str | Path, cosine: float) -> npt.NDArra
         values = values.astype(np.float32).reshape(len(lists), -1)
     vectors: npt.NDArray[np.float32] = values[np.cumsum(valid)[rows] - 1]
     vectors[(rows < 0) | ~valid[rows]] = 0
-    finite = np.isfinite(vectors).all(1)
+    finite = np.asarray(np.isfinite(vectors).all(1))
     _check_known(own, finite, path, "features")
     vectors[~finite] = 0
     vectors /= np.maximum(np.abs(vectors).max(1, keepdims=True), 1e-30)  # whose squares are finite

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.errors import DatasetError
+from maskstream.shards.errors import BusyError, DatasetError
 from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.dataset import (
+    CURATIONS,
     FOREIGN,
     HELD_OUT_OF,
     is_split,
@@ -58,27 +59,33 @@ class Removal:
     removed_in_all: int
 
 
-def remove(split: Location | Output, keys: Iterable[str], *, curated: bool = False) -> Removal:
+def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[str, Any] | None = None) -> Removal:
     """Make a version of the split at a location without the samples with these keys.
 
     No tar is touched; `erase` destroys samples. The order of the others stays, and a loader replaces a removed sample
     by another as one that cannot be used, so a run that was saved in the version before resumes exactly. Keys that were
-    removed before change nothing. curated: they are left out by choice, so runs that were begun before keep them; once
-    they are removed without it, such runs lose them too.
+    removed before change nothing. curation: the record of a curation (`CURATIONS`), which the version gets: the samples
+    are left out by choice, so runs that were begun before keep them; once they are removed without it, such runs lose
+    them too.
 
     Raises ValueError, before anything is written, for keys that the split does not have; ShardError if the split
-    cannot be read, BusyError if another run writes to it.
+    cannot be read, BusyError if another run writes to it, or has made a version since the curation began.
     """
     output = output_at(split)
     wanted = set(keys)
     read_dataset_json(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
         manifest = Manifest.load(output.store)
+        if curation is not None and manifest.version != curation["began"]:
+            raise BusyError(
+                f"{manifest.location} got version {manifest.version} while version {curation['began']} was curated, so "
+                "nothing was removed; run the same command again"
+            )
         found = find_numbers(manifest, wanted)
         numbers = manifest.whole_numbers(found)
         before, chosen = read_removed(output.store, manifest.info), read_curated(output.store, manifest.info)
         removed = np.union1d(before, numbers)
-        left_out = np.union1d(chosen, np.setdiff1d(numbers, before)) if curated else np.setdiff1d(chosen, numbers)
+        left_out = np.union1d(chosen, np.setdiff1d(numbers, before)) if curation else np.setdiff1d(chosen, numbers)
         fresh = len(removed) - len(before)
         if not fresh and len(left_out) == len(chosen):
             return Removal(version=manifest.version, removed=0, removed_in_all=len(removed))
@@ -90,10 +97,10 @@ def remove(split: Location | Output, keys: Iterable[str], *, curated: bool = Fal
         info = manifest.info
         files = {file: facts for file, facts in info["files"].items() if file != info.get(REMOVED)}
         counts = removed_counts(info["counts"], removed, left_out)
-        publish_version(
-            output,
-            info | {"version": version, "counts": counts, REMOVED: name, "files": files | {name: facts_of(data)}},
-        )
+        changed = {"version": version, "counts": counts, REMOVED: name, "files": files | {name: facts_of(data)}}
+        if curation is not None:
+            changed[CURATIONS] = [*info.get(CURATIONS, ()), dict(curation)]
+        publish_version(output, info | changed)
     return Removal(version=version, removed=fresh, removed_in_all=len(removed))
 
 

@@ -47,6 +47,10 @@ HELD_OUT, HELD_OUT_OF = "held_out", "held_out_of"
 """The fields of dataset.json of a split that was divided: what was held out; and of what was held out: its folder."""
 FEW = "few"
 """The field of dataset.json of a split of few samples of each label: how many of each, and the seed of the choice."""
+CURATIONS = "curations"
+"""The field of dataset.json of a split that was curated: for each curation what was asked, the version that it began
+with, the number of samples of all parts, and the version that it made.
+"""
 MAX_JSON_BYTES = 1 << 28
 """The largest dataset.json that is read; that of ten million samples has 50 kB."""
 
@@ -60,6 +64,7 @@ _TEXTS = ("dataset", "split", "modality", "profile", "fingerprint", "rejects")
 _KEYS = (*_TEXTS, "version", "settings", "label_names", "counts", "files", "parts")
 _COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "bytes"), int)
 _PART: dict[str, type] = {"name": str, "samples": int, "shards": int}
+_CURATION: dict[str, type] = {"asked": dict, "began": int, "samples": int, "made": int}
 _FILE: dict[str, type] = {SIZE_BYTES: int, SUM: str}
 
 
@@ -236,7 +241,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
     parts = info["parts"] if isinstance(info["parts"], list) else [None]
     files = info["files"] if isinstance(info["files"], dict) else {}
     names = info["label_names"] if isinstance(info["label_names"], list) else [None]
-    sums = info.get("sums", {})
+    sums, curations = info.get("sums", {}), info.get(CURATIONS, [])
     named = [part["name"] for part in parts if isinstance(part, dict) and _has_shape(part, _PART)]
     used = {info["rejects"], *(info[name] for name in ("removed", "selected", TOKENIZER) if name in info)}
     forms = {
@@ -247,6 +252,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
         "settings": isinstance(info["settings"], dict) and isinstance(info["settings"].get("encoder", {}), dict),
         "label_names": all(isinstance(name, str) for name in names),
         "sums": isinstance(sums, dict) and all(_are_finite(values) for values in sums.values()),
+        CURATIONS: isinstance(curations, list) and all(_has_shape(one, _CURATION) for one in curations),
         **{name: isinstance(info[name], str) for name in _TEXTS},
     }
     if wrong := [name for name, has_form in forms.items() if not has_form]:

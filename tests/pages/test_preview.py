@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.modalities import MODALITIES
 from maskstream.pages.figures.words import short_key
-from maskstream.pages.page import write_page
+from maskstream.pages.page import render, write_page
 from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.errors import ShardError
@@ -238,16 +238,24 @@ def test_preview_of_video_shows_flow_with_any_mask(split, tmp_path):
 
 
 def test_a_page_replaces_the_old_one_whole(tmp_path):
-    out = tmp_path / "deep" / "page.html"
-    assert write_page("one ≥", out) == out
+    out, ours = tmp_path / "deep" / "page.html", '<p class="product">maskstream <span>preview</span></p>'
+    assert write_page(f"one ≥ {ours}", out) == out
     write_page("two", out)
     assert out.read_text(encoding="utf-8") == "two"
     assert os.listdir(out.parent) == ["page.html"]
+    with pytest.raises(ValueError, match=r"page\.html is not a page of maskstream, so it is not overwritten"):
+        write_page("three", out)
+    assert out.read_text(encoding="utf-8") == "two"
+
+
+def test_every_page_is_known_as_ours(tmp_path):
+    text = render("base.html.j2", title="t", facts={})
+    assert write_page(text, write_page(text, tmp_path / "page.html")).read_text(encoding="utf-8") == text
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "page.html").mkdir()
-    with pytest.raises(OSError, match=r"page\.html"):
+    with pytest.raises(ValueError, match=r"page\.html cannot be overwritten \(is a folder, not a regular file\)"):
         write_page("x", tmp_path / "page.html")
     assert os.listdir(tmp_path) == ["page.html"]
 

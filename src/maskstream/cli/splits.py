@@ -3,6 +3,7 @@
 """
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -217,6 +218,9 @@ def curate(
         list[str] | None,
         typer.Option(help="An evaluation split whose samples must not be in DATA; repeatable.", show_default=False),
     ] = None,
+    max_removed: Annotated[
+        float, typer.Option(help="Stop, and change nothing, if a larger fraction of the samples would be removed.")
+    ] = 0.5,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the page and the list, and change nothing.")
     ] = False,
@@ -230,13 +234,21 @@ def curate(
     as a new version.
 
     Each sample is measured once, and what is measured is kept (docs/curation.md has the signals). The page shows what
-    goes and why; the list beside it (.parquet) has each sample. Nothing is deleted: runs go on with their version.
+    goes and why; the list beside it (.parquet) has each sample. Nothing is deleted: runs go on with their version. The
+    same command again changes nothing.
     """
     if keep is None and not copies and not against:
         raise typer.BadParameter("give --keep RULE, --copies or --against SPLIT")
     with working(f"opening {data}", as_json) as shown:
-        from maskstream.pages.curated import WHY, write_curated
+        from maskstream.pages.curated import WHY, list_beside, writing_curated
+        from maskstream.preprocess.curate import Curated
         from maskstream.preprocess.curate import curate as curated
+
+        listed = list_beside(out)
+
+        def writing(found: Curated) -> AbstractContextManager[None]:
+            shown.phase("writing the page")
+            return writing_curated(found, out)
 
         found = curated(
             data,
@@ -248,23 +260,37 @@ def curate(
             features=features,
             cosine=cosine,
             against=against or (),
+            max_removed=max_removed,
             dry_run=dry_run,
             component=component,
             progress=shown,
+            writing=writing,
         )
-        shown.phase("writing the page")
-        page = write_curated(found, out)
-        listed = found.write_list(out.with_suffix(".parquet"))
     stays = len(found.measures) - len(found.gone)
-    told = {"samples": len(found.measures), "stay": stays, "gone": found.counts, "version": found.version}
+    told = {
+        "samples": len(found.measures),
+        "stay": stays,
+        "gone": found.counts,
+        "version": found.version,
+        "repeated": found.repeated,
+    }
+    began = found.measures.manifest.version
+    if found.version is None:
+        made = "nothing was changed"
+    elif found.repeated:
+        made = f"nothing was changed: this curation of version {began} was made before, as version {found.version}"
+    else:
+        made = f"version {found.version} is without them"
+    too_many = len(found.gone) > max_removed * len(found.measures)
     lines = [
         f"{data}: {stays:,} of {plural(len(found.measures), 'sample')} stay",
         *(f"  {number:,} {WHY[why]}" for why, number in found.counts.items()),
         *(f"  {number:,} fail {what}" for what, number in found.failed.items()),
-        f"wrote {page} and {listed}",
-        "nothing was changed" if found.version is None else f"version {found.version} is without them",
+        f"wrote {out} and {listed}",
+        made,
+        *([f"--max-removed {max_removed:g} does not allow to remove so many"] if dry_run and too_many else []),
     ]
-    tell({**told, "page": str(page), "list": str(listed)}, lines, as_json)
+    tell({**told, "page": str(out), "list": str(listed)}, lines, as_json)
 
 
 def card(

@@ -1,6 +1,7 @@
 """The page of a curation: how many samples go and why, what is near each threshold, copies and leaks side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy as np
 from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section, WordPieces
 from maskstream.pages.figures.pictures import data_uri, resize
 from maskstream.pages.figures.words import plural, short_key
-from maskstream.pages.page import page, write_page
+from maskstream.pages.page import check_page, page, write_page, writing_page
 from maskstream.preprocess.curate import SIGNALS, Curated, Measures
+from maskstream.preprocess.curate.curation import check_list
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.url import split_name
 
@@ -24,16 +26,37 @@ _NEAR, _GROUPS, _SIDE = 6, 12, 160
 
 def write_curated(found: Curated, out: str | Path) -> Path:
     """Writes the page to `out` and returns it."""
+    return write_page(_page(found), out)
+
+
+def list_beside(out: str | Path) -> Path:
+    """Where the list of a page lies. ValueError if the page or the list would overwrite something else."""
+    path = check_page(out)
+    if path.suffix == ".parquet":
+        raise ValueError(f"--out {out} is the name of the list beside the page; name a page, such as curated.html")
+    check_list(listed := path.with_suffix(".parquet"))
+    return listed
+
+
+@contextmanager
+def writing_curated(found: Curated, out: str | Path) -> Iterator[None]:
+    """Writes the page and the list beside it, which appear when the block ends without an error."""
+    with found.writing_list(list_beside(out)), writing_page(_page(found), out):
+        yield
+
+
+def _page(found: Curated) -> str:
     own, counts = found.measures, found.counts
     left = len(own) - len(found.gone)
     location = split_name(own.manifest.location, own.manifest.info["split"])
     made = "nothing was changed" if found.version is None else f"version {found.version} is without the others"
-    text = page(
+    return page(
         kind="curation",
         title=f"{left:,} of {plural(len(own), 'sample')} of {location} stay",
         lede=f"What is near each threshold, and what is double; {made}.",
         facts={
             "location": own.manifest.location,
+            "version": str(own.manifest.version),
             **{WHY[why]: f"{number:,}" for why, number in counts.items()},
             **({"rule": found.rule.text} if found.rule else {}),
             **{f"fail {what}": f"{number:,}" for what, number in found.failed.items()},
@@ -41,7 +64,6 @@ def write_curated(found: Curated, out: str | Path) -> Path:
         sections=[*_near_thresholds(found), *_copies(found), *_leaks(found)],
         by_section=True,
     )
-    return write_page(text, out)
 
 
 def _near_thresholds(found: Curated) -> list[Section]:

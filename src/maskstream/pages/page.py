@@ -1,19 +1,21 @@
 """The parts that all pages share: templates, text for numbers, and atomic writing of files."""
 
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from maskstream.shards.stores.local_files import publishing, read_regular
 from maskstream.shards.stores.url import local_path
 
 from .figures.card import Section
 from .figures.pictures import data_uri, wheel
 from .figures.words import count, percent, plural, short_key, span, times
+
+_MOST_BYTES = 1 << 32
 
 
 @cache
@@ -79,20 +81,42 @@ def page(
     )
 
 
-def write_page(page: str, out: str | Path) -> Path:
-    """Writes `page` to `out` through a temporary file in the same folder, so no reader sees half of it; returns it.
+_OURS = b'<p class="product">maskstream '
+"""Every page has it."""
 
-    Bytes of names that are no UTF-8 are written as escapes such as \\udcff.
+
+def write_page(page: str, out: str | Path) -> Path:
+    """Writes `page` to `out`, which appears whole; returns it. See `writing_page`."""
+    with writing_page(page, out) as path:
+        return path
+
+
+@contextmanager
+def writing_page(page: str, out: str | Path) -> Iterator[Path]:
+    """Writes `page`, which appears at `out` when the block ends without an error.
+
+    Bytes of names that are no UTF-8 are written as escapes such as \\udcff. ValueError for a file that is there and is
+    no page of this package.
     """
-    out = local_path(out, "the page")
+    out = check_page(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    with publishing(out) as stream:
+        stream.write(page.encode(errors="backslashreplace"))
+        stream.flush()
+        yield out
+
+
+def check_page(out: str | Path) -> Path:
+    """The path of a page that may be written. ValueError for one that is not local, or has something else."""
+    out = local_path(out, "the page")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, out)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        is_ours = _OURS in read_regular(out, _MOST_BYTES)
+    except FileNotFoundError:
+        return out
+    except OSError as error:
+        raise ValueError(f"{out} cannot be overwritten ({error.strerror}); give another --out") from error
+    if not is_ours:
+        raise ValueError(
+            f"{out} is not a page of maskstream, so it is not overwritten; give another --out, or delete it"
+        )
     return out

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,21 +19,22 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pipelines import image_loader
-from maskstream.preprocess.curate import SIGNALS, curate, measure
+from maskstream.preprocess.curate import SIGNALS, Curated, curate, measure
 from maskstream.preprocess.curate import copies as copying
 from maskstream.preprocess.curate import measures as measuring
 from maskstream.preprocess.curate.copies import _grouped, alike, find_copies, find_leaks
 from maskstream.preprocess.curate.measures import Measures
 from maskstream.preprocess.curate.rules import Rule
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.preprocess.versions import divide, erase, remove
-from maskstream.shards.errors import MaskstreamError
+from maskstream.preprocess.versions import append, divide, erase, remove
+from maskstream.shards.errors import BusyError, MaskstreamError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.image import image_member
 from maskstream.shards.members.video import video_member
+from maskstream.shards.progress import Progress
 
 from ...pipelines.every_modality import write_split
 
@@ -329,6 +331,103 @@ def test_the_page_shows_what_goes(split: Path, tmp_path: Path) -> None:
     assert "version 2 is without them" in plain.output
     nothing = CliRunner().invoke(app, ["curate", str(split)])
     assert nothing.exit_code == 2
+
+
+def fails_at_the_end(found: Curated) -> AbstractContextManager[None]:
+    """What is left to write fails when the version is there."""
+
+    @contextmanager
+    def writing() -> Iterator[None]:
+        yield
+        raise OSError("pulled out")
+
+    return writing()
+
+
+def fails_at_once(found: Curated) -> AbstractContextManager[None]:
+    raise OSError("no room")
+
+
+def test_the_same_curation_again_finds_its_version(split: Path) -> None:
+    rule = {"keep": "sharpness>=p30", "copies": True}
+    with pytest.raises(OSError, match="no room"):
+        curate(split, **rule, writing=fails_at_once)  # type: ignore[arg-type]
+    assert Manifest.load(split).version == 1
+    with pytest.raises(OSError, match="pulled out"):
+        curate(split, **rule, writing=fails_at_the_end)  # type: ignore[arg-type]
+    assert Manifest.load(split).version == 2
+    first = curate(split, **rule)  # type: ignore[arg-type]
+    assert (first.version, first.repeated, first.measures.manifest.version) == (2, True, 1)
+    gone = {*Manifest.load(split).keys(Manifest.load(split).removed)}
+    assert {first.measures.manifest.key(int(first.measures.index[one.place])) for one in first.gone} == gone
+    remove(split, [key := next(key for key in Manifest.load(split).keys(range(20)) if key not in gone)])
+    for dry_run in (True, False):
+        again = curate(split, **rule, dry_run=dry_run)  # type: ignore[arg-type]
+        assert (again.version, again.repeated, again.counts) == (2, True, first.counts)
+    other = curate(split, keep="sharpness>=p31", copies=True)
+    assert (other.version, other.repeated) == (4, False)
+    assert curate(split, **rule).version == 2  # type: ignore[arg-type]
+    assert Manifest.load(split).version == 4
+    erase(split, [key])
+    erased = curate(split, **rule)  # type: ignore[arg-type]
+    assert (erased.version, Manifest.load(split).version) == (2, 5)
+    left_out = Manifest.load(split, version=2)
+    assert {one.place for one in erased.gone} <= {*np.flatnonzero(np.isin(erased.measures.index, left_out.removed))}
+    records = Manifest.load(split).info["curations"]
+    assert [(one["began"], one["made"], one["asked"]["keep"]) for one in records] == [
+        (1, 2, "sharpness>=p30"),
+        (3, 4, "sharpness>=p31"),
+    ]
+
+
+def test_after_new_samples_the_same_curation_begins_with_these(split: Path, tmp_path: Path) -> None:
+    assert curate(split, keep="sharpness>=p30").version == 2
+    append(split, pictures_of(tmp_path / "more", {f"c{n}": scene(60 + n) for n in range(6)}))
+    again = curate(split, keep="sharpness>=p30")
+    assert (again.version, again.repeated, again.measures.manifest.version) == (4, False, 3)
+    assert curate(split, keep="sharpness>=p30").repeated
+
+
+def test_a_split_that_changes_meanwhile_is_left_alone(split: Path) -> None:
+    class Removes(Progress):
+        def advance(self, units: float) -> None:
+            remove(split, ["a03"])
+
+    with pytest.raises(BusyError, match=r"got version 2 while version 1 was curated, so nothing was removed"):
+        curate(split, keep="sharpness>=p30", progress=Removes())
+    assert len(Manifest.load(split).removed) == 1
+
+
+def test_more_than_half_goes_only_if_it_is_allowed(split: Path) -> None:
+    said = r"13 of 20 samples of .* max_removed=0\.5 allows: 1 are unreadable, 12 do not meet 'sharpness>=p65'.*0\.65"
+    with pytest.raises(MaskstreamError, match=said):
+        curate(split, keep="sharpness>=p65")
+    assert Manifest.load(split).version == 1
+    assert len(curate(split, keep="sharpness>=p65", dry_run=True).gone) == 13
+    assert curate(split, keep="sharpness>=p65", max_removed=0.65).version == 2
+    assert curate(split, keep="sharpness>=p65").repeated
+    with pytest.raises(ValueError, match=r"max_removed=2 must be a share"):
+        curate(split, keep="sharpness>=p65", max_removed=2)
+
+
+def test_nothing_of_others_is_overwritten(split: Path, tmp_path: Path) -> None:
+    keys = Manifest.load(split).keys(range(20))
+    table = write_table(tmp_path / "train.parquet", {"key": keys, "score": [1.0] * 20})
+    page = tmp_path / "page.html"
+    page.write_text("<p>mine</p>")
+    before = table.read_bytes()
+    for out, said in (
+        ("train.html", "is not a list of what a curation left out"),
+        ("page.html", "is not a page of maskstream"),
+        ("other.parquet", "is the name of the list beside the page"),
+        ("train.parquet/a.html", "cannot be overwritten"),
+    ):
+        words = ["curate", str(split), "--keep", "score>0.5", "--scores", str(table), "--out", str(tmp_path / out)]
+        done = CliRunner().invoke(app, words)
+        assert isinstance(done.exception, ValueError)
+        assert said in str(done.exception)
+    assert (table.read_bytes(), page.read_text(), Manifest.load(split).version) == (before, "<p>mine</p>", 1)
+    assert not (split / ".measures").exists()
 
 
 def test_splits_of_other_media_are_refused(tmp_path: Path) -> None:

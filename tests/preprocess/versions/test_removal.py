@@ -139,7 +139,7 @@ def test_a_position_keeps_what_is_curated_and_not_what_is_removed(
 
     curated, removed = shown[-1], shown[-2]
     keys = Manifest.load(folder).keys(range(len(shown)))
-    assert remove(folder, [keys[curated]], curated=True).version == 2
+    assert remove(folder, [keys[curated]], curation={"began": 1, "asked": {}, "samples": 9, "made": 2}).version == 2
     assert changed() == (set(), 1)
     assert "version 1 is opened" in caplog.text
     assert changed(version=2) == ({curated}, 2)
