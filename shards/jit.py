@@ -5,7 +5,8 @@ functions. `KERNELS`, in a module of classes that workers are sent, names those 
 
 A kernel is compiled at its first call (about 10 s for all of flow and masks) and kept beside its file, or in the user's
 cache folder if that is not writable; other processes load it from there in some milliseconds. If neither is writable,
-each process compiles for itself. NUMBA_CACHE_DIR sets another folder.
+each process compiles for itself. NUMBA_CACHE_DIR sets another folder. What is kept is code, so it is read only from
+`__pycache__`, whose files Python runs too, and from a folder to which nobody else may write.
 """
 
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from maskstream.shards.lazy import importing
+from maskstream.shards.own_folder import own_folder
 
 with importing():
     import numba
@@ -79,7 +81,14 @@ class _Cache(FunctionCache):
         super().__init__(function)  # type: ignore[no-untyped-call]
         texts = [Path(file).read_bytes() for file in (getfile(function), __file__)]
         constants = [(name, value) for name, value in function.__globals__.items() if isinstance(value, _CONSTANTS)]
+        folder = Path(super().cache_path)
+        self._folder = folder if folder.name == "__pycache__" else own_folder(folder)
         self._source = sha256(repr((texts, sorted(constants))).encode()).hexdigest()  # constants may come from others
+
+    @property
+    def cache_path(self) -> str:
+        """The folder of the files."""
+        return str(self._folder)
 
     def load_overload(self, sig: Sequence[object], target_context: Any) -> Any:
         """The compiled code for a signature; None if there is none, or its file is damaged.
@@ -94,7 +103,6 @@ class _Cache(FunctionCache):
         """Keeps compiled code, unless the disk is full."""
         if self._impl.check_cachable(data):
             with suppress(OSError):
-                self._impl.locator.ensure_cache_path()
                 file = self._file(sig, data.codegen)
                 file.flush()  # it may be damaged
                 *kept, called = self._impl.reduce(data)

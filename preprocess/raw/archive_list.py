@@ -19,6 +19,7 @@ import xxhash
 
 from maskstream.shards.errors import DatasetError, OutageError, StoreError
 from maskstream.shards.format.index_cache import CACHE, cache_folder
+from maskstream.shards.own_folder import own_folder
 from maskstream.shards.stores.local_files import publishing
 
 from .archive import Archive, pieces
@@ -140,7 +141,9 @@ def listed_archive(path: Path) -> Listed:
             found = archive.contents()
             return Listed(found.members, None, found.damage)
     with _reading(path):
-        base = cache_folder() / "archives" / _key(path)
+        key = _key(path)
+    with _kept_by(path):
+        base = own_folder(cache_folder() / "archives") / key
     index, members = base.with_suffix(".gzindex"), base.with_suffix(".json")
     if (known := _known(members, index)) is not None:
         return known
@@ -216,7 +219,6 @@ def _kept_by(path: Path) -> Iterator[None]:
 @contextmanager
 def _alone(base: Path) -> Iterator[None]:
     """Waits until no other process lists the same archive. Where there are no locks, several may do the same."""
-    base.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(base.with_suffix(".lock"), "ab") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

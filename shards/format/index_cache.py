@@ -32,6 +32,7 @@ from platformdirs import user_cache_path
 
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import MaskstreamError, StoreError
+from maskstream.shards.own_folder import own_folder
 from maskstream.shards.stores.local_files import publishing
 
 from .data_errors import described
@@ -214,11 +215,11 @@ def cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
     if size_bytes <= SMALL_BYTES:
         return in_memory(unpack)
     folder = cache_folder() / "indexes"
-    path = folder / f"{key}.index"
-    if (index := _whole(path, key)) is not None:
-        return index
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = own_folder(folder)
+        path = folder / f"{key}.index"
+        if (index := _whole(path, key)) is not None:
+            return index
         with _alone(folder):
             if (index := _whole(path, key)) is not None:  # another process unpacked it meanwhile
                 return index
@@ -244,7 +245,7 @@ def cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
 def forget(key: str) -> None:
     """Delete the index file with this name; processes that have mapped it keep it."""
     with suppress(OSError):
-        (cache_folder() / "indexes" / f"{key}.index").unlink(missing_ok=True)
+        (own_folder(cache_folder() / "indexes") / f"{key}.index").unlink(missing_ok=True)
 
 
 def in_memory(unpack: Unpack) -> IndexFile:

@@ -22,6 +22,7 @@ from pathlib import Path
 import xxhash
 
 from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.own_folder import own_folder
 
 from .base import Range, Store
 from .block_sums import BLOCK_BYTES, SUM_BYTES, sum_blocks
@@ -47,6 +48,8 @@ _TOUCH_S = 10.0
 class BlockCache:
     """Keeps up to `limit_bytes` of remote files in `folder`, which other processes may use as well.
 
+    If others may write to the folder, its files are in a folder of this user in it (`own_folder`).
+
     A file is named by all that its contents depend on: its location and its sha256, so other contents never mix. What
     was not used for longest is removed, whole files at a time. A disk that is full or cannot be written only stops the
     caching, with one warning. Threads may share a cache, and a pickled copy uses the same folder.
@@ -61,7 +64,7 @@ class BlockCache:
         self._again_s = 0.0
         self._warned = False
         with self._writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder = own_folder(self.folder)
 
     def __reduce__(self) -> tuple[Callable[..., BlockCache], tuple[Path, int]]:
         return BlockCache, (self.folder, self.limit_bytes)
