@@ -203,6 +203,12 @@ def test_words_of_the_glossary_are_in_the_code() -> None:
     words = [word for row in rows if row != "in code" for word in re.findall(r"`([^`]+)`", row)]
     assert len(words) > 50
     assert [word for word in words if word.rstrip("=").rpartition(".")[2] not in names] == []
+    imported = [word for word in words if word.partition(".")[0] in ("maskstream", "shards", "preprocess", "pipelines")]
+    assert len(imported) > 7
+    for word in imported:
+        package, _, name = f"maskstream.{word.removeprefix('maskstream.')}".rpartition(".")
+        found = importlib.import_module(package)
+        assert hasattr(found, name) or importlib.util.find_spec(f"{package}.{name}"), f"{word} cannot be imported"
 
 
 @pytest.mark.slow

@@ -279,6 +279,7 @@ NAMES_CODE = {
     "shards/config/base.py": {"find_class": USER, "cls.from_dict": USER, "imported": USER},
     "shards/format/tokenizer.py": {"TokenizerFacts.from_data": DATA},
     "shards/named.py": {"import_module": USER, "imported": USER},
+    "pipelines/augment/transform.py": {"imported": USER},
     "pipelines/flow/choice.py": {"imported": USER},
     "pipelines/modalities/mixture.py": {"cls.from_dict": USER},
     "train/core/checkpoint.py": {"FileSum.from_dict": RUN},

@@ -1,6 +1,6 @@
 """Plain torch with FSDP2: parameters lie in parts on the ranks, and the loader has nothing to do with that.
 
-torchrun --nproc-per-node 2 fsdp2.py DATA OUT
+torchrun --nproc-per-node 2 fsdp2.py DATA OUT     # pip install transformers
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Hugging Face's Trainer lets a class bring its own loader; the position lies beside each of its checkpoints.
 
-torchrun --nproc-per-node 2 hf_trainer.py DATA OUT     # or python, for one process
+torchrun --nproc-per-node 2 hf_trainer.py DATA OUT     # or python, for one process; pip install transformers accelerate
 """
 
 from __future__ import annotations

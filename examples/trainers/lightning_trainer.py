@@ -1,6 +1,6 @@
 """Lightning takes the loader itself, and its checkpoints hold the loader's position: they resume within an epoch.
 
-torchrun --nproc-per-node 2 lightning_trainer.py DATA OUT     # or python, for one process
+torchrun --nproc-per-node 2 lightning_trainer.py DATA OUT     # pip install lightning transformers; or one process
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from .crop import Augmentation, CenterCrop, Crop, MultiScaleCrop, NestedCrop, RandomResizedCrop, SharedCrop
 from .native import Native
+from .transform import Transform
 
 AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "center": CenterCrop,
@@ -26,4 +27,5 @@ __all__ = [
     "NestedCrop",
     "RandomResizedCrop",
     "SharedCrop",
+    "Transform",
 ]

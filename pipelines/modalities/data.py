@@ -256,7 +256,8 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {name: None for name, value in own.items() if isinstance(value, Mask)}
         changed |= {name: value for name, value in _UNSEEN.items() if name in own}
-        if isinstance(own.get("augment"), SharedCrop | CenterCrop) and own.get("colour") is None:
+        same_pixels = own.get("colour") is None and own.get("transform") is None
+        if isinstance(own.get("augment"), SharedCrop | CenterCrop) and same_pixels:
             changed["views"] = 1
         return replace(self, **changed)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
+from inspect import isabstract
 from itertools import pairwise
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -51,11 +52,15 @@ def check_type(before: str, value: Any, hint: Any, after: str = "", *, remedy: s
 
 
 def _meant(value: Any, hint: Any) -> str:
-    """What is to be given instead of a class, of the name of one, or of a word alone; "" for other values."""
+    """What is to be given instead of a class, of the name of one, of a word alone, or of an object of a class that only
+    looks like the one that is wanted; "" for other values.
+    """
     if isinstance(value, type) and _fits_class(value, hint):
         return f"; give one of it, {value.__name__}(...)"
     if not isinstance(value, str):
-        return ""
+        bases = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and isabstract(one)]
+        own = "" if type(value).__module__ == "builtins" else type(value).__name__
+        return f"; make {own} a subclass of {bases[0].__module__}.{bases[0].__name__}" if bases and own else ""
     if _fits((value,), hint):
         return f"; write ({value!r},)"
     kinds = {one.kind().lower(): one.kind() for one in known_configs() if _fits_class(one, hint)}

@@ -1,7 +1,8 @@
-"""A package outside the repository brings a dataset, a mask and a recipe, which the commands take by name."""
+"""The package of docs/own-parts.md brings a part of each kind, which the commands and loaders take by name."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,69 +11,40 @@ import pytest
 
 from ..conftest import write_moving_texture
 
-DATASET = '''
-from maskstream.preprocess.source import Source
-from maskstream.preprocess.datasets import Dataset
+PAGE = (Path(__file__).parents[2] / "docs/own-parts.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+FILES = {head[1]: code for code in BLOCKS if (head := re.match(r"# ownparts/(\w+\.py)\n", code))}
+IMPORTS, LOADER = (code for code in BLOCKS if not code.startswith("# ownparts/"))
+DATASET, RECIPE = FILES["data.py"], FILES["recipes.py"]
 
-def mine(root):
-    """Files called by their class and number, such as cat-1.mp4."""
-    paths = sorted(root.glob("*.mp4"))
-    names = tuple(sorted({path.stem.split("-")[0] for path in paths}))
-    sources = [Source(id=path.stem, path=path, label=names.index(path.stem.split("-")[0])) for path in paths]
-    return Dataset(name="mine", label_names=names, splits={"train": sources})
-'''
-MASK = '''
-from dataclasses import dataclass
 
-import numpy as np
-
-from maskstream.pipelines.masks import Mask
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Checkers(Mask):
-    """Every `step`-th token stays visible."""
-
-    step: int = 2
-
-    def hide(self, grid, draw):
-        return np.arange(grid.size) % self.step > 0
-'''
-
-RECIPE = """
-from maskstream.shards.config import with_set
-from maskstream.train.recipes import named_recipe
-
-SMALL = [
-    *("clip.frames=4", "clip.size=32", "patch=8", "batch_size=2", "name=small"),
-    *("model.width=16", "model.depth=1", "model.heads=2"),
-    *("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2"),
-]
-
-def small():
-    return with_set(named_recipe("videomae-tiny"), [*SMALL, "mask.kind=ownparts.masks:Checkers", "mask.step=4"])
+COMMANDS = re.findall(r"^maskstream (.+)$", PAGE, re.MULTILINE)
+LOADED = """
+batch = next(iter(loader))
+loader.close()
+print(tuple(batch.video.shape))
+assert issubclass(LeftHalf, Augmentation) and issubclass(Solarize, Transform)
 """
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A folder with the package `ownparts`, and raw videos."""
-    package = tmp_path / "ownparts"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "data.py").write_text(DATASET)
-    (package / "masks.py").write_text(MASK)
-    (package / "recipes.py").write_text(RECIPE)
-    (tmp_path / "raw").mkdir()
+    (tmp_path / "ownparts").mkdir()
+    for name, code in FILES.items():
+        (tmp_path / "ownparts" / name).write_text(code)
+    raw = tmp_path / "data/raw/mine"
+    raw.mkdir(parents=True)
     for number in range(4):
-        write_moving_texture(tmp_path / f"raw/{'cat' if number % 2 else 'dog'}-{number}.mp4", seed=number, frames=40)
+        write_moving_texture(raw / f"{'cat' if number % 2 else 'dog'}-{number}.mp4", seed=number, frames=40)
     return tmp_path
 
 
-def maskstream(own: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """The command, run where the package is."""
+def run(own: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Python, run where the package is."""
     path = os.pathsep.join([str(own), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
-        [sys.executable, "-m", "maskstream", *map(str, words)],
+        [sys.executable, *map(str, words)],
         cwd=own,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -81,19 +53,35 @@ def maskstream(own: Path, *words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def maskstream(own: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """The command, run where the package is."""
+    return run(own, "-m", "maskstream", *words)
+
+
 def make_shards(own: Path) -> subprocess.CompletedProcess[str]:
-    return maskstream(own, "shards", "ownparts.data:mine", "--root", "raw", "--out", "shards", "--workers", 1)
+    return maskstream(own, *COMMANDS[0].split(), "--workers", 1)
+
+
+def test_the_package_of_the_page_runs_in_a_loader(own: Path) -> None:
+    made = make_shards(own)
+    assert made.returncode == 0, made.stderr
+    script = own / "script.py"
+    script.write_text(f"{IMPORTS}\n{LOADER}\n{LOADED}")
+    shown = run(own, script)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == "(2, 4, 64, 64, 3)\n"
 
 
 @pytest.mark.slow
-def test_the_commands_take_ones_own_parts(own: Path) -> None:
-    made = make_shards(own)
-    assert made.returncode == 0, made.stderr
-    small = ["--frames", 4, "--size", 32, "--samples", 1, "--out", "page.html"]
-    shown = maskstream(own, "preview", "shards/train", "--mask", "ownparts.masks:Checkers", *small)
-    assert shown.returncode == 0, shown.stderr
+def test_the_commands_of_the_page_take_its_parts(own: Path) -> None:
+    small = {"preview": ["--frames", 4, "--size", 32, "--samples", 1, "--out", "page.html"]}
+    small["train"] = ["--steps", 2, "--device", "cpu"]
+    assert [command.split()[0] for command in COMMANDS] == ["shards", "preview", "train"]
+    for command in COMMANDS:
+        done = maskstream(own, *command.split(), *small.get(command.split()[0], []))
+        assert done.returncode == 0, done.stderr
     assert "Checkers" in (own / "page.html").read_text()
-    wrong = maskstream(own, "preview", "shards/train", "--mask", "ownparts.masks:Chequers", *small)
+    wrong = maskstream(own, "preview", "data/shards/mine/train", "--mask", "ownparts.masks:Chequers")
     assert wrong.returncode == 2
     assert "ownparts.masks has no 'Chequers'" in " ".join(wrong.stderr.split())
 
@@ -101,28 +89,30 @@ def test_the_commands_take_ones_own_parts(own: Path) -> None:
 @pytest.mark.slow
 def test_a_run_of_ones_own_recipe_goes_on_unless_its_parts_changed(own: Path) -> None:
     def trained(steps: int) -> subprocess.CompletedProcess[str]:
-        words = ["--data", "shards/train", "--steps", steps, "--device", "cpu"]
+        words = ["--data", "data/shards/mine/train", "--steps", steps, "--device", "cpu"]
         return maskstream(own, "train", "ownparts.recipes:small", *words)
 
     assert make_shards(own).returncode == 0
     first = trained(2)
     assert first.returncode == 0, first.stderr
     about = json.loads((own / "runs/small/run.json").read_text())
-    assert {"kind": "ownparts.masks:Checkers", "step": 4} in (
-        about["recipe"].get("mask"),
-        about["recipe"].get("data", {}).get("mask"),
-    )
+    data = about["recipe"]["data"]
+    assert data["mask"] == {"kind": "ownparts.masks:Checkers", "step": 4}
+    assert data["augment"] == {"kind": "ownparts.crops:LeftHalf"}
+    assert data["transform"] == {"kind": "ownparts.transforms:Solarize"}
     assert trained(3).returncode == 0
     (own / "ownparts/recipes.py").write_text(RECIPE.replace("mask.step=4", "mask.step=8"))
     again = trained(4)
     assert again.returncode == 1
     assert "mask.step: saved 4, here 8" in " ".join(again.stderr.split())
     (own / "ownparts/recipes.py").write_text(
-        RECIPE.replace("ownparts.masks:Checkers", "Tube").replace(', "mask.step=4"', "")
+        RECIPE.replace("ownparts.masks:Checkers", "Tube").replace('"mask.step=4"', "")
     )
     assert "mask: saved ownparts.masks:Checkers(step=4), here Tube(ratio=0.75)" in " ".join(trained(4).stderr.split())
     (own / "ownparts/recipes.py").write_text(RECIPE)
-    reported = maskstream(own, "report", "runs/small", "--data", "shards/train", "--out", "report.html", "--same-split")
+    reported = maskstream(
+        own, "report", "runs/small", "--data", "data/shards/mine/train", "--out", "report.html", "--same-split"
+    )
     assert reported.returncode == 0, reported.stderr
 
 

@@ -18,6 +18,7 @@ import xxhash
 from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCrop, Native, RandomResizedCrop
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.augment.transform import NO_CHANGES
 from maskstream.pipelines.masks import MASKS, ByEnergy, Cues, Draw, Linear, Piecewise, Random, TextMaskBatch, TokenGrid
 from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.modalities.audio.reader import AudioClip
@@ -212,7 +213,7 @@ def packed_clips() -> NativeClips:
         clip=VideoClip(seconds=(1, 4), fps=8, align=4),
         profile="train",
         longest=False,
-        colour=None,
+        changes=NO_CHANGES,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.augment.transform import TransformChoice, named_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import Backend, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
@@ -35,6 +36,7 @@ class AudioSettings(Options, total=False):
     roll_gain: RollGain | None
     spec_augment: SpecAugment | None
     mixup: Mixup | None
+    transform: TransformChoice
     patch: tuple[int, int]
     views: int
     component: str | None
@@ -94,7 +96,8 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     or a mask that needs the spectrogram.
 
     backend: what makes the spectrograms of whole batches: torch ("auto", "cpu") or a DALI graph of `LogMel` ("dali").
-    roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by default none. views: the number of views per
+    roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by default none. transform: a change of
+    waveforms of your own (see augment/transform.py), after them but before strips. views: the number of views per
     sample; they share the decoded sound and differ in augmentation and mask. component: the sound to read, such as
     "flac"; None if a sample has only one. fields: other values of a sample for `batch.fields` (see fields.py); with
     mixup, of the sample's own sound. over_run: settings that change over the run, such as {"clip.seconds": ...} (see
@@ -112,6 +115,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     roll_gain: RollGain | None = None
     spec_augment: SpecAugment | None = None
     mixup: Mixup | None = None
+    transform: TransformChoice = None
     patch: tuple[int, int] = (16, 16)
     views: int = 1
     component: str | None = None
@@ -121,6 +125,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "transform", named_transform(self.transform, waveform=True))
         check_settings(self, self.views)
         check_cues(self.mask, "sounds", CUES)
         _ = self.phases
@@ -173,6 +178,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
             roll_gain=self.roll_gain,
             spec_augment=self.spec_augment,
             mixup=self.mixup,
+            transform=named_transform(self.transform, waveform=True),
             on_device=self.on_device is True,
         )
 

@@ -5,6 +5,7 @@ sound is mixed with noise at a drawn signal-to-noise ratio.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.augment.transform import Transform, change_waveform
 from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
@@ -57,8 +59,9 @@ class AudioPlan:
 class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
     """Makes rows of sounds.
 
-    The views of a sample share the segment; each view has its own shift, gain, mixup partner, strips and mask.
-    on_device: leaves the spectrograms to the finish. part: as in `Draw`, for a sound that is one part of a sample.
+    The views of a sample share the segment; each view has its own shift, gain, transform, mixup partner, strips
+    and mask. on_device: leaves the spectrograms to the finish. part: as in `Draw`, for a sound that is one part of a
+    sample.
     """
 
     sounds: SoundReader
@@ -67,6 +70,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
     mask: Mask | None
     spec_augment: SpecAugment | None
     roll_gain: RollGain | None = None
+    transform: Transform | None = None
     mixup: Mixup | None = None
     on_device: bool = False
     part: str = ""
@@ -165,12 +169,14 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             return None
 
     def _write(self, item: Item, room: Floats, sounds: list[Floats]) -> None:
-        """Applies roll and gain to the views' sounds, float32 (n, C), and writes them to `room`, float32 (views, C, n).
+        """Applies roll, gain and transform to the views' sounds, float32 (n, C), and writes them to `room`, float32
+        (views, C, n).
 
         The rest of `room` is filled with zeros.
         """
         for view, (sound, to) in enumerate(zip(sounds, room, strict=True)):
             moved = sound if self.roll_gain is None else self.roll_gain(sound, item.rng("roll", view))
+            moved = change_waveform(self.transform, moved, partial(item.rng, view=view))
             to[:, : len(moved)] = moved.T
             to[:, len(moved) :] = 0
 

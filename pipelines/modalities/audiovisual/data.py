@@ -11,6 +11,7 @@ import numpy.typing as npt
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import SpecAugment
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
 from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
@@ -66,6 +67,7 @@ class AudioVisualSettings(Options, total=False):
     features: Features
     statistics: tuple[float, float] | None
     augment: Augmentation | None
+    transform: TransformChoice
     spec_augment: SpecAugment | None
     spectrogram_noise: SpectrogramNoise | None
     flow: FlowChoice
@@ -104,6 +106,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     audio_patch is its `patch`. spectrogram_noise: AVSiam's augmentation of spectrograms; it needs on_device=False, and
     only its `roll` shifts sound against its clip.
 
+    transform: a change of your own of the frames, of the waveform or of both (see augment/transform.py).
     component, sound: the video and the sound to read, such as "cam0.mp4"; None if a sample has only one of each.
 
     video_mask (axes t, h, w) and audio_mask (axes time, freq) are drawn independently; each may follow the frames and
@@ -132,6 +135,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     features: Features = field(default_factory=Fbank)
     statistics: tuple[float, float] | None = None
     augment: Augmentation | None = None
+    transform: TransformChoice = None
     spec_augment: SpecAugment | None = None
     spectrogram_noise: SpectrogramNoise | None = None
     flow: FlowChoice = AUTO
@@ -148,6 +152,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
 
     def __post_init__(self) -> None:
         flow = flow_named(self.flow)
+        object.__setattr__(self, "transform", named_transform(self.transform, frames=True, waveform=True))
         check_settings(self, self.views)
         check_length(self.clip)
         check_cues(self.video_mask, "clips with sound", VIDEO_CUES)
@@ -220,6 +225,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
 
     def rows(self, split: Split) -> AudioVisualRowMaker:
         """What makes the rows of a split."""
+        transform = named_transform(self.transform, frames=True, waveform=True)
         clips = ClipRowMaker(
             component=self.component or "",
             clip=self.clip,
@@ -227,6 +233,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
             augment=self.augment or CenterCrop(),
             mask=self.video_mask,
             flow=self.flow if isinstance(self.flow, SampleFlow) else None,
+            changes=FrameChanges(transform=transform),
         )
         sound = AudioClip(seconds=self.seconds, sample_rate=self.features.sample_rate)
         audio = AudioRowMaker(
@@ -235,6 +242,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
             grid=self.grids["audio"],
             mask=self.audio_mask,
             spec_augment=self.spec_augment,
+            transform=transform,
             on_device=self.on_device is True,
             part="audio",
         )

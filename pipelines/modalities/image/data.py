@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
@@ -10,6 +11,7 @@ import numpy as np
 from maskstream.pipelines.augment import Augmentation, CenterCrop, RandomResizedCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cycle, check_settings
@@ -44,6 +46,7 @@ class ImageSettings(Options, total=False):
     mask: Mask | None
     augment: Augmentation | None
     colour: ColourJitter | None
+    transform: TransformChoice
     views: int
     component: str | None
     fields: Fields
@@ -103,7 +106,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     size: the side of the output, in pixels. patch: the side of a token, in pixels. mask: a mask of
     `maskstream.pipelines.masks` that needs no cues but frames, or None. augment: by default MAE's random crop when
     shuffled (0.2 to 1 of the area, flipped with probability 0.5), else the centre crop. colour: colour jitter, by
-    default none.
+    default none. transform: a change of pixels of your own (see augment/transform.py), after colour jitter.
     views: the number of views per sample; they share the decoded image and differ in crop, colours and mask. component:
     the image to read, such as "left.jpg"; None if a sample has only one, of any format. fields: other values of a
     sample for `batch.fields` (see fields.py). cycle: after how many epochs crops and colours repeat, for every seed;
@@ -121,6 +124,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     mask: Mask | None = None
     augment: Augmentation | None = None
     colour: ColourJitter | None = None
+    transform: TransformChoice = None
     views: int = 1
     component: str | None = None
     fields: Fields = ()
@@ -129,6 +133,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     over_run: OverRun = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "transform", named_transform(self.transform, frames=True))
         check_settings(self, self.views)
         _ = self.phases
         check_cycle(self.cycle)
@@ -179,11 +184,11 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     def fill(self, item: Item, plan: ImagePlan, batch: ImageBatch, own: SampleRows, stats: Stats) -> None:
         """Decodes the image once, and writes its views; raises SampleError if it is unusable."""
         pixels = plan.decoded(item, stats)
+        changes = FrameChanges(self.colour, named_transform(self.transform, frames=True))
         with stats.stage("convert"):
             for view, (crop, out) in enumerate(zip(plan.crops, own.of(batch.image), strict=True)):
                 show(pixels, crop, plan.n, out)
-                if self.colour is not None:
-                    self.colour(out, item.rng("colour", view))
+                changes.apply(out[None], partial(item.rng, view=view))
 
     def cues(self, item: Item, plan: ImagePlan, batch: ImageBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
         """The picture of a view, as one frame."""

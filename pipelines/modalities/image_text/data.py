@@ -10,6 +10,7 @@ import numpy as np
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.augment.transform import TransformChoice, named_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
@@ -50,6 +51,7 @@ class ImageTextSettings(Options, total=False):
     segments: bool
     augment: Augmentation | None
     colour: ColourJitter | None
+    transform: TransformChoice
     views: int
     picture: int
     fields: Fields
@@ -71,8 +73,9 @@ def image_text_loader(location: str | Path, **settings: Unpack[ImageTextSettings
 class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
     """The data config of masked images with masked texts.
 
-    size, patch, augment, colour, views, fields: as in `ImageData`; the crop is by default the centre, because a text
-    may speak of all of an image, and of left and right. picture: which of a sample's images is shown, from 0.
+    size, patch, augment, colour, transform, views, fields: as in `ImageData`; the crop is by default the centre,
+    because a text may speak of all of an image, and of left and right. picture: which of a sample's images is shown,
+    from 0.
 
     text: the roles whose texts stand in a row, in order, such as ("question", "answer"), of `ROLES`
     (maskstream.shards.members.text); by default those of caption, phrase and question that the split has. A sample
@@ -104,11 +107,13 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
     segments: bool = False
     augment: Augmentation | None = None
     colour: ColourJitter | None = None
+    transform: TransformChoice = None
     views: int = 1
     picture: int = 0
     fields: Fields = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "transform", named_transform(self.transform, frames=True))
         check_settings(self, self.views)
         _ = self.grids
         if unknown := [role for role in (*self.text, *self.target, *self.then) if role not in ROLES]:
@@ -168,7 +173,9 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
         target = replace(texts, roles=self.target, length=self.target_length)
         second = (replace(texts, roles=(*self.text, *self.target)), replace(target, roles=self.then))
         return ImageTextRowMaker(
-            pictures=ImageData(size=self.size, patch=self.patch, augment=self.augment, colour=self.colour),
+            pictures=ImageData(
+                size=self.size, patch=self.patch, augment=self.augment, colour=self.colour, transform=self.transform
+            ),
             components=find_pictures(manifest, self.picture),
             texts=texts,
             target=target if self.target else None,

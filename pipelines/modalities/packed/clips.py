@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.native import Int64Array
+from maskstream.pipelines.augment.transform import FrameChanges
 from maskstream.pipelines.decode.cpu import PIXELS_VERSION, decode_frames, to_rgb
 from maskstream.pipelines.flow import SampleFlow
 from maskstream.pipelines.masks import Cues, TokenGrid
@@ -38,7 +38,7 @@ class ClipTokensPlan(AroundClip):
     component: str
     shape: Shape
     patch: int
-    colour: ColourJitter | None
+    changes: FrameChanges
     energy: bool
     flow: SampleFlow | None
 
@@ -80,8 +80,7 @@ class ClipTokensPlan(AroundClip):
         with stats.stage("convert"):
             frames = np.empty((len(clip.numbers), h * side, w * side, 3), np.uint8)
             to_rgb(decoded.frames, clip.crops[0], (h * side, w * side), frames)
-            if self.colour is not None:
-                self.colour(frames.reshape(-1, w * side, 3), item.rng("colour"))  # one picture: the same for all frames
+            self.changes.apply(frames, item.rng)
             cubes = frames.reshape(t, -1, h, side, w, side, 3).transpose(0, 2, 4, 1, 3, 5, 6)
             out.reshape(cubes.shape)[:] = cubes
         if self.flow is None:
@@ -104,7 +103,7 @@ class NativeClips(NativeSamples):
     clip: VideoClip
     profile: str
     longest: bool
-    colour: ColourJitter | None
+    changes: FrameChanges
     flow: SampleFlow | None = None
     steps: tuple[int, int] = field(init=False)
 
@@ -228,7 +227,7 @@ class NativeClips(NativeSamples):
             component=component,
             shape=shape,
             patch=native.patch,
-            colour=self.colour,
+            changes=self.changes,
             energy=self.mask is not None and "energy" in self.mask.needs,
             flow=self.flow,
         )

@@ -7,6 +7,7 @@ from typing import ClassVar, Unpack
 
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.native import Native
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
 from maskstream.pipelines.flow import SampleFlow
 from maskstream.pipelines.flow.choice import AUTO
 from maskstream.pipelines.masks import ByEnergy, Mask, TokenGrid
@@ -56,6 +57,7 @@ class PackedSettings(Options, total=False):
     seconds: Schedule | None
     statistics: tuple[float, float] | None
     colour: ColourJitter | None
+    transform: TransformChoice
     component: str | None
     fields: Fields
 
@@ -109,6 +111,7 @@ class PackedData(DataConfig[PackedBatch]):
     segments of sounds, which are as long as the sound, but no longer than `seconds`. seconds: the longest clips and
     sounds over the run, by a schedule such as `masks.Piecewise`; None for those of `clip` and `sound`. features,
     statistics: the spectrograms, as in `AudioData`. colour: colour jitter of pictures and clips, by default none.
+    transform: a change of your own of pictures, clips or sounds (see augment/transform.py).
     component: the member to read, None if a sample has only one. fields: other values of a sample for `batch.fields`
     (see fields.py).
     """
@@ -128,10 +131,12 @@ class PackedData(DataConfig[PackedBatch]):
     seconds: Schedule | None = None
     statistics: tuple[float, float] | None = None
     colour: ColourJitter | None = None
+    transform: TransformChoice = None
     component: str | None = None
     fields: Fields = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "transform", named_transform(self.transform, frames=True, waveform=True))
         check_settings(self, 1)
         # How many tokens a mask hides has to be known before a byte is read.
         without = self.mask.first if isinstance(self.mask, ByEnergy) else self.mask
@@ -148,6 +153,10 @@ class PackedData(DataConfig[PackedBatch]):
     def grids(self) -> Mapping[str, TokenGrid]:
         """None: each picture has a grid of its own."""
         return {}
+
+    @property
+    def _changes(self) -> FrameChanges:
+        return FrameChanges(self.colour, named_transform(self.transform, frames=True, waveform=True))
 
     def native_samples(self, split: Split) -> NativeSamples:
         """The samples of a split. ValueError where one of `most` tokens is larger than a row."""
@@ -193,7 +202,7 @@ class PackedData(DataConfig[PackedBatch]):
             fields=FieldReader.of(split.manifest, self.fields),
             seed=split.seed,
             kept=split.kept,
-            colour=self.colour,
+            changes=self._changes,
         )
 
     def _clips(self, split: Split) -> NativeClips:
@@ -219,7 +228,7 @@ class PackedData(DataConfig[PackedBatch]):
             clip=clip,
             profile=manifest.info["profile"],
             longest=not split.shuffle,
-            colour=self.colour,
+            changes=self._changes,
             flow=flow,
         )
 
@@ -238,6 +247,7 @@ class PackedData(DataConfig[PackedBatch]):
             seconds=self.seconds,
             clip=self.sound if split.shuffle else replace(self.sound, start="center"),
             spectrogram=Spectrogram(features=self.features, frames=1, mean=mean, deviation=deviation),
+            transform=self._changes.transform,
         )
 
     def mixed(

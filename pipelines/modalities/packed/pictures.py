@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.augment.transform import FrameChanges
 from maskstream.pipelines.masks import Cues, TokenGrid
 from maskstream.pipelines.modalities.image.data import ImagePlan, held_image
 from maskstream.pipelines.modalities.image.decode import PIXELS_VERSION, show
@@ -27,7 +27,7 @@ class PicturePlan:
     image: ImagePlan
     shape: Shape
     patch: int
-    colour: ColourJitter | None
+    changes: FrameChanges
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -51,8 +51,7 @@ class PicturePlan:
             else:
                 picture = np.empty((height, width, 3), np.uint8)
                 show(pixels, crop, self.image.n, picture)
-            if self.colour is not None:
-                self.colour(picture, item.rng("colour"))
+            self.changes.apply(picture[None], item.rng)
             patches = picture.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4)
             out.reshape(rows, columns, -1, side, side, 3)[:] = patches[:, :, None]
         return Cues()
@@ -63,7 +62,7 @@ class NativePictures(NativeSamples):
     """The pictures of a split. A picture is one time step, which a tubelet repeats."""
 
     kind: ClassVar[str] = "image"
-    colour: ColourJitter | None
+    changes: FrameChanges
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -112,7 +111,7 @@ class NativePictures(NativeSamples):
         placed = native.place(width, height, wide, tall, item.rng("crop"))
         out = columns * native.patch, rows * native.patch
         image = ImagePlan.of(item, name, (width, height), [placed], out)
-        return PicturePlan(image=image, shape=shape, patch=native.patch, colour=self.colour)
+        return PicturePlan(image=image, shape=shape, patch=native.patch, changes=self.changes)
 
 
 @lru_cache(maxsize=4096)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from maskstream.pipelines.augment.transform import Transform, change_waveform
 from maskstream.pipelines.masks import Cues, TokenGrid
 from maskstream.pipelines.modalities.audio.reader import AudioClip, SoundPlan, SoundReader
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
@@ -33,6 +34,7 @@ class SoundTokensPlan:
     shape: Shape
     patch: int
     held: int
+    transform: Transform | None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -43,6 +45,7 @@ class SoundTokensPlan:
         """Writes the tokens of the sound, float32 (t * f, p * p); SampleError if it is bad."""
         sound, side, (t, f, _) = self.reader.sound(self.sound, stats), self.patch, self.shape
         with stats.stage("convert"):
+            sound = change_waveform(self.transform, sound, item.rng)
             waveform = torch.zeros(1, self.reader.clip.n_samples)
             waveform[0, : len(sound)] = torch.from_numpy(sound).mean(dim=1)
             made = self.spectrogram(waveform, torch.tensor([len(sound)]))
@@ -64,6 +67,7 @@ class NativeSounds(NativeSamples):
     dtype: ClassVar[type[np.uint8] | type[np.float32]] = np.float32
     clip: AudioClip
     spectrogram: Spectrogram
+    transform: Transform | None = None
     steps: tuple[int, int] = field(init=False)
     bands: int = field(init=False)
 
@@ -153,6 +157,7 @@ class NativeSounds(NativeSamples):
             shape=shape,
             patch=side,
             held=-(-heard // side) * self.bands,
+            transform=self.transform,
         )
 
     def _frames(self, n_samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

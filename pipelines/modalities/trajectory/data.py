@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
@@ -46,6 +47,7 @@ class TrajectorySettings(Options, total=False):
     mask: Mask | None
     augment: Augmentation | None
     colour: ColourJitter | None
+    transform: TransformChoice
     views: int
     tubelet: int
     patch: int
@@ -69,11 +71,11 @@ def trajectory_loader(location: str | Path, **settings: Unpack[TrajectorySetting
 class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
     """The data config of masked clips of walks.
 
-    clip, views, tubelet, patch, colour, fields: as in `VideoData`. ahead_s: how far ahead the waypoint is, in seconds;
-    clips are drawn from the frames before. depth: whether depth is read. mask: a mask of `maskstream.pipelines.masks`
-    on (t, h, w) that needs no cues but frames and depth, or None; it is one for colours and depth. augment: by default
-    the centre crop, with a flip of 0.5 when shuffled; a flip mirrors depth, poses and waypoint too. over_run: settings
-    that change over the run, such as {"clip.frames": ...} (see phases.py).
+    clip, views, tubelet, patch, colour, transform, fields: as in `VideoData`. ahead_s: how far ahead the waypoint is,
+    in seconds; clips are drawn from the frames before. depth: whether depth is read. mask: a mask of
+    `maskstream.pipelines.masks` on (t, h, w) that needs no cues but frames and depth, or None; it is one for colours
+    and depth. augment: by default the centre crop, with a flip of 0.5 when shuffled; a flip mirrors depth, poses and
+    waypoint too. over_run: settings that change over the run, such as {"clip.frames": ...} (see phases.py).
     """
 
     modality: ClassVar[str] = "trajectory"
@@ -87,6 +89,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
     mask: Mask | None = None
     augment: Augmentation | None = None
     colour: ColourJitter | None = None
+    transform: TransformChoice = None
     views: int = 1
     tubelet: int = 1
     patch: int = 16
@@ -94,6 +97,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
     over_run: OverRun = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "transform", named_transform(self.transform, frames=True))
         check_settings(self, self.views)
         check_length(self.clip)
         if not 0 < self.ahead_s < 1e6:
@@ -143,6 +147,6 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
             augment=self.augment or CenterCrop(),
             mask=self.mask,
             flow=None,
-            colour=self.colour,
+            changes=FrameChanges(self.colour, named_transform(self.transform, frames=True)),
         )
         return TrajectoryRowMaker(clips=clips, depth=self.depth, ahead_s=self.ahead_s)

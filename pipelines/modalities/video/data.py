@@ -13,6 +13,7 @@ import torch
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
 from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
 from maskstream.pipelines.flow.source import BatchFlow, FlowSource, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
@@ -57,6 +58,7 @@ class ClipSettings(TypedDict, total=False):
     mask: Mask | None
     augment: Augmentation | None
     colour: ColourJitter | None
+    transform: TransformChoice
     flow: FlowChoice
     views: int
     tubelet: int
@@ -94,7 +96,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     clip: frames, stride and size. mask: a mask of `maskstream.pipelines.masks`, or None. augment: by default VideoMAE's
     multi-scale crop when shuffled, else the centre crop; no default flips. colour: colour jitter, the same for all
-    frames of a view, by default none. flow: the source of motion: "codec", "dis", "lk",
+    frames of a view, by default none. transform: a change of pixels of your own (see augment/transform.py), after
+    colour jitter. flow: the source of motion: "codec", "dis", "lk",
     "none", a SampleFlow, a BatchFlow (computed on the batch's device) or `package.module:Name` of one's own; "auto"
     makes no flow if the mask needs none, else takes the codec's motion vectors if the shards allow it, else DIS.
     views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)
@@ -113,7 +116,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     copy. Its pixels are those of "rgb", so a run may change between the two. "tokens" crops, resizes and converts only
     the tokens that the mask leaves visible, and "tokens+targets" also those that are reconstructed: `batch.tokens` has
     their pixels, bit by bit those of "rgb", and `batch.video` is empty. "auto" is "yuv" on a CUDA device, but
-    "rgb" with a SampleFlow, colour jitter or a mask that needs frames, which need RGB on the CPU, and elsewhere.
+    "rgb" with a SampleFlow, colour jitter, a transform or a mask that needs frames, which need RGB on the CPU, and
+    elsewhere.
     """
 
     modality: ClassVar[str] = "video"
@@ -124,6 +128,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     mask: Mask | None = None
     augment: Augmentation | None = None
     colour: ColourJitter | None = None
+    transform: TransformChoice = None
     flow: FlowChoice = AUTO
     views: int = 1
     component: str | tuple[str, ...] | None = None
@@ -139,6 +144,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     def __post_init__(self) -> None:
         flow_named(self.flow)
+        object.__setattr__(self, "transform", named_transform(self.transform, frames=True))
         check_settings(self, self.views)
         check_cycle(self.cycle)
         check_length(self.clip)
@@ -148,10 +154,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             object.__setattr__(self, "component", tuple(self.component))
             if not self.component or len(set(self.component)) < len(self.component):
                 raise ValueError(f"component={self.component}: name each video once, such as ('cam0.mp4', 'cam1.mp4')")
-        if self.backend in HARDWARE and self.colour is not None:
-            raise ValueError(
-                f"colour jitter is made on the CPU, and backend={self.backend!r} is not; leave colour or backend out"
-            )
+        if self.backend in HARDWARE and (change := self.changes.title):
+            raise ValueError(f"{change} is made on the CPU, and backend={self.backend!r} is not; leave one of them out")
         if self.backend in HARDWARE and self.targets is not None:
             raise ValueError(
                 f"targets= are of what PyAV decodes, and backend={self.backend!r} decodes otherwise; leave backend out"
@@ -163,9 +167,9 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
                 f"output={self.output!r} makes the tokens that a mask chooses, on the CPU; give a mask, and leave "
                 "backend out"
             )
-        if self.output == "yuv" and (self.colour is not None or self.backend == "dali"):
+        if self.output == "yuv" and (change := self.changes.title or ("DALI" if self.backend == "dali" else "")):
             raise ValueError(
-                "output='yuv' leaves the conversion to RGB to the device, where neither colour jitter nor DALI is; use "
+                f"output='yuv' leaves the conversion to RGB to the device, and {change} needs RGB before; use "
                 "output='rgb'"
             )
         if self.over_run and (self.backend in HARDWARE or self.output not in ("auto", "rgb")):
@@ -174,6 +178,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
                 "size; leave them out"
             )
         _ = self.grids
+
+    @property
+    def changes(self) -> FrameChanges:
+        """What is done to the pixels of a view."""
+        return FrameChanges(self.colour, named_transform(self.transform, frames=True))
 
     def whole(self) -> Self:
         """The config that makes whole clips where this one makes tokens."""
@@ -228,8 +237,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     def _needs_rgb(self, flow: FlowChoice) -> str:
         """What needs RGB on the CPU, in words; "" if nothing does."""
-        if self.colour is not None:
-            return "colour jitter"
+        if self.changes.title:
+            return self.changes.title
         if isinstance(flow, SampleFlow):
             return f"flow={flow}"
         needs = frozenset() if self.mask is None else self.mask.needs
@@ -274,7 +283,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             clip=self.clip,
             grid=self.grids["video"],
             augment=self.augment or CenterCrop(),
-            colour=self.colour,
+            changes=self.changes,
             mask=self.mask,
             flow=self.flow if isinstance(self.flow, FlowSource) else None,
             output=output,

@@ -328,8 +328,8 @@ def unsuited(clips: ClipRowMaker, manifest: Manifest, device: torch.device, back
         return "torchcodec decodes on CUDA devices; PyAV does on a CPU"
     if backend == "torchcodec" and (lacks := missing_torchcodec()):
         return lacks
-    if clips.colour is not None:
-        return "colour jitter is made on the CPU"
+    if change := clips.changes.title:
+        return f"{change} is made on the CPU"
     if clips.sees_frames:
         return f"{clips.mask} needs frames while a sample is made, and {backend} decodes batches"
     if clips.sees_energy:

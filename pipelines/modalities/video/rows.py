@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +13,8 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from maskstream.pipelines.augment import Augmentation
-from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
+from maskstream.pipelines.augment.transform import NO_CHANGES, FrameChanges
 from maskstream.pipelines.decode.cpu import (
     PIXELS_VERSION,
     CodedFrames,
@@ -82,7 +83,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     """Makes rows of clips. The views of a sample share the clip; each view has its own crop and mask.
 
     camera: the name of another camera than the first, which has masks of its own. shared: whether it shares the draws
-    of crop and colour. together: how many samples one thread fills at once. needs: the cues of the mask.
+    of crop, colour and transform. together: how many samples one thread fills at once. needs: the cues of the mask.
     """
 
     component: str
@@ -91,7 +92,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     augment: Augmentation
     mask: Mask | None
     flow: FlowSource | None
-    colour: ColourJitter | None = None
+    changes: FrameChanges = NO_CHANGES
     output: Output = "rgb"
     camera: str = ""
     shared: bool = True
@@ -121,7 +122,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def needs_torch(self) -> bool:
         """Cuts of scenes are looked for by torch, but `Codec` reads them; and what others wrote may import it."""
         looks = isinstance(self.flow, SampleFlow) and not isinstance(self.flow, Codec)
-        return looks or not is_of_package((self.augment, self.colour, self.mask, self.flow))
+        return looks or not is_of_package((self.augment, self.changes, self.mask, self.flow))
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -264,7 +265,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """Writes the views of a decoded clip; returns what `add_flow` makes their flow of."""
         views = own.of(batch.video)
         if batch.room is not None:
-            whole = self.sees_frames or isinstance(self.flow, SampleFlow) or self.colour is not None
+            whole = self.sees_frames or isinstance(self.flow, SampleFlow) or bool(self.changes.title)
             size, frames = self.clip.size, len(decoded.frames)
             views = empty((len(plan.crops), frames, size, size, 3), np.uint8) if whole else views
             plan.decoded = ForTokens(decoded.frames, views if whole else None, batch.room, own.start)
@@ -342,13 +343,14 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """The name of a draw that cameras may share."""
         return name if self.shared or not self.camera else f"{name} {self.camera}"
 
+    def _rng(self, item: Draws, view: int, name: str) -> np.random.Generator:
+        return item.rng(self._purpose(name), view)
+
     def _to_rgb(self, item: Draws, plan: ClipPlan, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
         """Writes a sample's views, uint8 (views, T, size, size, 3)."""
         for view, (crop, to) in enumerate(zip(plan.crops, views, strict=True)):
             to_rgb(frames, crop, (self.clip.size, self.clip.size), to)
-            if self.colour is not None:
-                picture = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
-                self.colour(picture, item.rng(self._purpose("colour"), view))
+            self.changes.apply(to, partial(self._rng, item, view))
 
 
 def flow_of(flow: SampleFlow, clips: Sequence[ClipMotion]) -> list[ClipFlow]:

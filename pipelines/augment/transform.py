@@ -1,0 +1,130 @@
+"""A user's own change of decoded frames and waveforms, and the order of all changes of frames."""
+
+from abc import ABC
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.shards.config import Config
+from maskstream.shards.named import imported
+
+from .colour import ColourJitter
+
+ArrayT = TypeVar("ArrayT", npt.NDArray[np.uint8], npt.NDArray[np.float32])
+
+
+class Transform(Config, ABC):
+    """A change of decoded frames or waveforms: the base class of your own.
+
+    A subclass is a `@dataclass(frozen=True, kw_only=True, slots=True)` that overrides `change_frames`,
+    `change_waveform` or both. Its name and settings belong to the identity of a loader. It may be called by several
+    threads at once, so it keeps nothing between calls. Leave pixels where they are: crops, optical flow, boxes and
+    masks are not moved along.
+    """
+
+    __slots__ = ()
+
+    def change_frames(self, frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        """Change the frames of one view, after crop, resize and colour jitter, and before its mask is drawn.
+
+        Args:
+            frames: RGB, uint8 (T, H, W, 3); T is 1 for an image. They may be changed in place.
+            rng: The generator of this sample, epoch and view. Draw from no other, so that any run can be repeated.
+
+        Returns:
+            The changed frames, uint8 (T, H, W, 3).
+        """
+        raise NotImplementedError
+
+    def change_waveform(self, waveform: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Change the waveform of one view, after mixup, roll and gain, and before its spectrogram is computed.
+
+        Args:
+            waveform: float32 (n, channels), in [-1, 1] at the clip's sample rate. It may be changed in place.
+            rng: The generator of this sample, epoch and view.
+
+        Returns:
+            The changed waveform, float32 (n, channels).
+        """
+        raise NotImplementedError
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether it changes frames."""
+        return type(self).change_frames is not Transform.change_frames
+
+    @property
+    def has_waveform(self) -> bool:
+        """Whether it changes waveforms."""
+        return type(self).change_waveform is not Transform.change_waveform
+
+
+TransformChoice = Transform | str | None
+"""What `transform=` takes; a string is `package.module:Name`."""
+
+
+def named_transform(choice: TransformChoice, *, frames: bool = False, waveform: bool = False) -> Transform | None:
+    """The transform that a choice names. ValueError if it changes nothing that a loader has: frames, waveforms."""
+    if choice is None:
+        return None
+    made = imported(choice, "transform") if isinstance(choice, str) and ":" in choice else choice
+    if isinstance(made, type) and issubclass(made, Transform):
+        made = made()
+    if not isinstance(made, Transform):
+        raise ValueError(
+            f"transform={choice!r} is not a Transform; give an instance of a subclass of maskstream.Transform, or the "
+            "package.module:Name of one"
+        )
+    if not ((frames and made.has_frames) or (waveform and made.has_waveform)):
+        methods = [name for name, held in (("change_frames", frames), ("change_waveform", waveform)) if held]
+        raise ValueError(
+            f"transform={made}: this loader calls {' and '.join(methods)}, which {made.kind()} does not define; add "
+            "it, or leave transform out"
+        )
+    return made
+
+
+def changed(made: ArrayT, given: ArrayT, transform: Transform) -> ArrayT:
+    """What a transform made of an array. ValueError unless it has the same shape and type."""
+    if not isinstance(made, np.ndarray) or (made.shape, made.dtype) != (given.shape, given.dtype):
+        got = f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
+        raise ValueError(
+            f"transform={transform} returned {got}; return an array {given.dtype} {given.shape}, as it was given"
+        )
+    return made
+
+
+def change_waveform(
+    transform: Transform | None, waveform: npt.NDArray[np.float32], draw: Callable[[str], np.random.Generator]
+) -> npt.NDArray[np.float32]:
+    """A changed copy of a waveform, float32 (n, channels); the waveform itself where the transform changes none."""
+    if transform is None or not transform.has_waveform:
+        return waveform
+    return changed(transform.change_waveform(waveform.copy(), draw("transform of the waveform")), waveform, transform)
+
+
+class FrameChanges(NamedTuple):
+    """All that is done to the pixels of a view, in this order."""
+
+    colour: ColourJitter | None = None
+    transform: Transform | None = None
+
+    @property
+    def title(self) -> str:
+        """The first of them in words; "" for none."""
+        return "colour jitter" if self.colour is not None else "a transform" if self.transform is not None else ""
+
+    def apply(self, frames: npt.NDArray[np.uint8], draw: Callable[[str], np.random.Generator]) -> None:
+        """Changes frames, uint8 (T, H, W, 3), in place; draw: makes the generator of a purpose."""
+        if self.colour is not None:
+            # One picture, so that all frames get the same colours.
+            self.colour(frames.reshape(-1, frames.shape[2], 3), draw("colour"))
+        if self.transform is not None and self.transform.has_frames:
+            made = changed(self.transform.change_frames(frames, draw("transform")), frames, self.transform)
+            if made is not frames:
+                frames[:] = made
+
+
+NO_CHANGES = FrameChanges()
