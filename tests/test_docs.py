@@ -121,6 +121,16 @@ def test_no_page_includes_what_a_code_host_does_not_expand(page: Path) -> None:
     assert "{%" not in without_code(TEXTS[page])
 
 
+INSIDE = {"CONTRIBUTING.md", "SECURITY.md", "architecture.md", "benchmarks.md", "decisions.md", "robustness.md"}
+"""Pages for whoever reads the source."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in INSIDE], ids=lambda page: page.name)
+def test_pages_for_users_send_nobody_to_a_source_file(page: Path) -> None:
+    sources = re.compile(r"(?<!tests/)\b(?:shards|preprocess|pipelines|train|samples|src/maskstream)/[\w/]+\.py\b")
+    assert sources.findall(TEXTS[page]) == []
+
+
 def test_scripts_in_pages_are_the_files_that_they_name() -> None:
     with_scripts = doc_tool("snippets").with_scripts
     for page, text in TEXTS.items():

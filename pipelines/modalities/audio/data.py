@@ -97,7 +97,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
 
     backend: what makes the spectrograms of whole batches: torch ("auto", "cpu") or a DALI graph of `LogMel` ("dali").
     roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by default none. transform: a change of
-    waveforms of your own (see augment/transform.py), after them but before strips. views: the number of views per
+    waveforms of your own (`maskstream.Transform`), after them but before strips. views: the number of views per
     sample; they share the decoded sound and differ in augmentation and mask. component: the sound to read, such as
     "flac"; None if a sample has only one. fields: other values of a sample for `batch.fields` (see fields.py); with
     mixup, of the sample's own sound. over_run: settings that change over the run, such as {"clip.seconds": ...} (see

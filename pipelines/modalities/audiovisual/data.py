@@ -106,7 +106,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     audio_patch is its `patch`. spectrogram_noise: AVSiam's augmentation of spectrograms; it needs on_device=False, and
     only its `roll` shifts sound against its clip.
 
-    transform: a change of your own of the frames, of the waveform or of both (see augment/transform.py).
+    transform: a change of your own of the frames, of the waveform or of both (`maskstream.Transform`).
     component, sound: the video and the sound to read, such as "cam0.mp4"; None if a sample has only one of each.
 
     video_mask (axes t, h, w) and audio_mask (axes time, freq) are drawn independently; each may follow the frames and

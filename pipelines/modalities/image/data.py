@@ -106,7 +106,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     size: the side of the output, in pixels. patch: the side of a token, in pixels. mask: a mask of
     `maskstream.pipelines.masks` that needs no cues but frames, or None. augment: by default MAE's random crop when
     shuffled (0.2 to 1 of the area, flipped with probability 0.5), else the centre crop. colour: colour jitter, by
-    default none. transform: a change of pixels of your own (see augment/transform.py), after colour jitter.
+    default none. transform: a change of pixels of your own (`maskstream.Transform`), after colour jitter.
     views: the number of views per sample; they share the decoded image and differ in crop, colours and mask. component:
     the image to read, such as "left.jpg"; None if a sample has only one, of any format. fields: other values of a
     sample for `batch.fields` (see fields.py). cycle: after how many epochs crops and colours repeat, for every seed;

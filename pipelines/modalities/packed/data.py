@@ -111,7 +111,7 @@ class PackedData(DataConfig[PackedBatch]):
     segments of sounds, which are as long as the sound, but no longer than `seconds`. seconds: the longest clips and
     sounds over the run, by a schedule such as `masks.Piecewise`; None for those of `clip` and `sound`. features,
     statistics: the spectrograms, as in `AudioData`. colour: colour jitter of pictures and clips, by default none.
-    transform: a change of your own of pictures, clips or sounds (see augment/transform.py).
+    transform: a change of your own of pictures, clips or sounds (`maskstream.Transform`).
     component: the member to read, None if a sample has only one. fields: other values of a sample for `batch.fields`
     (see fields.py).
     """

@@ -96,7 +96,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     clip: frames, stride and size. mask: a mask of `maskstream.pipelines.masks`, or None. augment: by default VideoMAE's
     multi-scale crop when shuffled, else the centre crop; no default flips. colour: colour jitter, the same for all
-    frames of a view, by default none. transform: a change of pixels of your own (see augment/transform.py), after
+    frames of a view, by default none. transform: a change of pixels of your own (`maskstream.Transform`), after
     colour jitter. flow: the source of motion: "codec", "dis", "lk",
     "none", a SampleFlow, a BatchFlow (computed on the batch's device) or `package.module:Name` of one's own; "auto"
     makes no flow if the mask needs none, else takes the codec's motion vectors if the shards allow it, else DIS.
