@@ -232,9 +232,9 @@ class Loader(Generic[BatchT]):
         mixed = source.samples if isinstance(source.samples, MixSamples | RowMix) else None
         starts = None if mixed is None or len(mixed.parts) == 1 else mixed.starts
         self.source_sizes: tuple[int, ...] = () if starts is None else tuple(np.diff(starts).tolist())
-        self._production: Production[BatchT] = _Production(
-            BatchMaker(sampler=source.sampler, order=self.order, starts=starts), source.finish, self.device, settings
-        )
+        maker = BatchMaker(sampler=source.sampler, order=self.order, starts=starts)
+        self._production: Production[BatchT] = _Production(maker, source.finish, self.device, settings)
+        self._name_samples = maker.name_samples
         self._at_version = at_version
         self._opened_for: tuple[object, ...] | None = None  # the split of the position that another version was for
         self._epoch, self._batch = 0, 0
@@ -289,6 +289,14 @@ class Loader(Generic[BatchT]):
         """Makes the batches of another loader from now on, which is of another version of the split."""
         self.close()
         self.order, self._identity, self._production = other.order, other._identity, other._production
+        self._name_samples = other._name_samples
+
+    def name_next_samples(self) -> list[str | SampleError]:
+        """What the samples of the next batch are, without reading them: the key of each, or why it cannot be used.
+
+        A sample that was removed from its split is replaced, as in the batch. Of packed rows, all samples of each.
+        """
+        return self._name_samples(next(self._plans(endless=True)))
 
     def stats(self) -> dict[str, object]:
         """Counts and seconds per stage since the loader was made (see Stats), and the number of threads.

@@ -21,6 +21,8 @@ from maskstream.shards.stores.base import UNHEEDED, Together
 
 from .order import Int64Array, rank_share
 from .rng import Place, run_progress, sample_rng
+from .row_mix import RowMixOrder
+from .row_order import RowOrder
 from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted, WholeSampler
 from .samples import BatchOrder
 from .stats import Stats
@@ -269,6 +271,34 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         stats.add(made.stats)
         stats.samples, stats.bad = samples, replaced
         return other
+
+    def name_samples(self, plan: BatchPlan) -> list[str | SampleError]:
+        """What the samples of a batch are, before a byte is read: the key of each, or why it cannot be used.
+
+        A sample that was removed from its split is replaced, as in the batch.
+        """
+        wanted, reserve = plan.wanted, self.order.reserve
+        if isinstance(self.order, RowOrder | RowMixOrder):  # a row replaces its samples itself
+            reserve = self.order.samples.reserve
+            wanted = [
+                one._replace(index=index, epoch=epoch, packed=None)
+                for one in wanted
+                if one.packed is not None
+                for index, epoch in zip(one.packed.indexes.tolist(), one.packed.epochs.tolist(), strict=True)
+            ]
+        return [self._name_sample(one, reserve) for one in wanted]
+
+    def _name_sample(self, wanted: Wanted, reserve: Callable[[int, np.random.Generator], int]) -> str | SampleError:
+        found: str | SampleError | None = None
+        for candidate in candidates(wanted, self.sampler.seed, reserve):
+            try:
+                return self.sampler.requests([candidate])[0].key
+            except RemovedError as removed:
+                found = removed
+            except SampleError as error:
+                return error
+        assert found is not None
+        return found
 
     def _candidates(self, wanted: Wanted) -> Iterator[Wanted]:
         return candidates(wanted, self.sampler.seed, self.order.reserve)

@@ -84,6 +84,7 @@ ATTACKS = {
     ),
     "part-kills": Attack(module="part_kills", few=4, ends=("exact",), cost=20, slow=True, executors=EXECUTORS),
     "reach": Attack(module="reach", few=60, ends=("finished", "refused"), slow=True),
+    "replays": Attack(module="replays", few=3, ends=("exact", "named"), cost=25, slow=True),
     "shard-kills": Attack(
         module="shard_kills",
         few=8,

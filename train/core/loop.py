@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Unpack
@@ -55,9 +55,10 @@ class Trainer:
     `load_matching_weights`). seed: of the initial weights and of what the model draws in a step. data: what run.json
     says of the split that is read. validation: scores of the model while it trains, whose best weights stay in
     best.safetensors. probe: of its features, whose scores stand beside these. sources: of a mixture, what metrics call
-    each source, and how many samples it has, in the order of `batch.source`. options: see `LoopSettings`. A resumed run
-    continues from the newest checkpoint that is whole; on a CPU its weights equal, bit for bit, those of a run that
-    never stopped, also with a teacher. With resume=False the folder's earlier run is overwritten.
+    each source, and how many samples it has, in the order of `batch.source`. record: called on rank 0, while the folder
+    is locked, with the step after which the run continues, also after a rollback. options: see `LoopSettings`. A
+    resumed run continues from the newest checkpoint that is whole; on a CPU its weights equal, bit for bit, those of a
+    run that never stopped, also with a teacher. With resume=False the folder's earlier run is overwritten.
 
     SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint, and so does an error of a rank's loader
     about data. Under torch.distributed each rank trains on its own loader's batches.
@@ -84,6 +85,7 @@ class Trainer:
         validation: Validation | None = None,
         probe: Probe | None = None,
         sources: Mapping[str, int] | None = None,
+        record: Callable[[int], None] | None = None,
         **options: Unpack[LoopOptions],
     ) -> None:
         if len(loader) == 0:
@@ -106,7 +108,7 @@ class Trainer:
         self._dtype = chosen_precision(self.settings.precision, self.device)
         self._tally, self._probe, self._sources = Tally(), probe, {} if sources is None else dict(sources)
         self._folder = RunWriter(self.out, self.device)
-        self._agreement = Agreement()
+        self._agreement, self._record = Agreement(), record
         with ExitStack() as undo:
             undo.callback(self._folder.let_go)
             self._folder.hold()
@@ -184,6 +186,9 @@ class Trainer:
         self.step = self._saved = self._folder.begin(
             about, self._load, resume=self.settings.resume, batches_per_epoch=len(self.loader)
         )
+        with in_step(self.device):
+            if rank() == 0 and self._record is not None:
+                self._record(self.step)
         self._guard.begin(self._tally.spread)
         if self._validator is not None:
             self._validator.resume(self._tally.best, self.step)

@@ -1,48 +1,89 @@
 """Any step of a run again: its batches, made from the run's settings and the split alone.
 
-A batch is a function of (split, seed, position), so no batch is stored: a run's folder says the settings, its newest
-checkpoint what they are compared with.
+A batch is a function of (split, seed, position), so no batch is stored: a run's folder has the settings, the versions
+of the split by step (versions.py), and a checkpoint that both are compared with.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-from maskstream.pipelines.modalities.mixture import RunData
+import numpy as np
+
+from maskstream.pipelines.modalities.mixture import OpenMixture, RunData, manifests_of
+from maskstream.pipelines.modalities.split import manifest_of_state
 from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.loader import DATASET_VERSION, Loader
 from maskstream.shards.config import Json
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.errors import ResumeError, SampleError, ShardError
+from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.rejects import is_erased_key
 from maskstream.shards.stores.url import local_path
 
 from .checkpoint import CHECKPOINTS
 from .data import newest_state, open_data, told_mixture, told_splits
 from .metrics import StepMetrics
-from .recipe import Recipe, find_channels, with_channel
+from .recipe import Recipe, check_modality, find_channels, with_channel
 from .run_folder import run_recipe, run_settings
 from .sample_losses import AROUND
+from .versions import SeenSplit, splits_at
+
+UNRECORDED = (
+    "The run has no record of the version that this step read, so where samples were removed since, the model may have "
+    "had these instead of the ones shown."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplacedSample:
+    """A sample of a step that cannot be shown any more. place: its first row in the step's batches, from 0. key: "" if
+    it was erased, as nothing names it. why: "erased", "removed" or "unreadable".
+    """
+
+    place: int
+    key: str
+    why: str
+
+    def __str__(self) -> str:
+        if self.why == "erased":
+            return "a sample that has been erased since"
+        return f"{self.key}, which {'was removed' if self.why == 'removed' else 'cannot be read'}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replayed:
     """A step of a run: its batches, one for each accumulated one.
 
-    step: from 1. epoch, batch: the position of its first batch, from 0. replaced: the samples that are unusable now, in
-    whose place others stand. data: the split or the mixture that they come from.
+    step: from 1. epoch, batch: the position of its first batch, from 0. replaced: the samples that the model had, and
+    in whose place other samples stand now, by the first row of each in the step's batches. recorded: whether the run
+    has a record of the versions that this step had; without one its samples may have been others where some were
+    removed. data: the split or the mixture that is shown.
     """
 
     step: int
     epoch: int
     batch: int
     batches: Sequence[Batch]
-    replaced: int
+    replaced: Mapping[int, ReplacedSample]
+    recorded: bool
     data: RunData
     recipe: Recipe[Any]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all rows."""
+        return [key for batch in self.batches for key in batch.key]
+
+    def replaced_at(self, row: int) -> ReplacedSample | None:
+        """What stood in a row of the step's batches, if another sample stands there now."""
+        views = int(getattr(self.recipe.data, "views", 1))
+        return self.replaced.get(row // views * views)
 
 
 def replay(
@@ -56,11 +97,13 @@ def replay(
 ) -> Replayed:
     """Makes the batches of a step of the run in the folder `run` again, on the CPU, with whatever topology it had.
 
-    data: where the split is now, or all splits of a mixture, by default where the run read them. version: of one split,
-    by default the one that the run read last.
-    rank: the part that one rank of the run had, by default that of all. Raises ValueError for a step or rank that the
-    run has not, for a mask that followed the run's own losses, and for a run on a loader of one's own; ResumeError if
-    the split or the settings are not those of the run's newest checkpoint; ShardError where the split is gone.
+    Each split is shown as the run had it in this step, whatever was appended, removed or curated since; in the place of
+    erased samples others stand. data: where the split is now, or all splits of a mixture, by default where the run read
+    them. version: of one split, by default the one that the step had; for a run without a record of it, made by an
+    earlier release, the one that the run read last. rank: the part that one rank of the run had, by default that of
+    all. Raises ValueError for a step or rank that the run has not, for a mask that followed the run's own losses, and
+    for a run on a loader of one's own; ResumeError if the split or the settings are not those of the run's newest
+    checkpoint; ShardError where the split is gone.
     """
     folder = local_path(run, "the run")
     settings, recipe = run_settings(folder), run_recipe(folder)
@@ -74,38 +117,86 @@ def replay(
             f"{recipe.name} has masks.ByClass, which follows the losses of the run; these are not recorded, so no step "
             "of it can be made again"
         )
-    found = _opened(folder, recipe, data, version)
+    seen = splits_at(folder, step)
+    shown = _opened(folder, recipe, data, version, seen)
+    had = _as_seen(shown, seen)
+    if version is None and seen is not None:
+        shown = had
+    state = newest_state(folder / CHECKPOINTS)
     world = 1 if rank is None else ranks
-    loader = recipe.loader(
-        found,
-        batch_size=samples // recipe.accumulate // world,
-        steps=planned * recipe.accumulate,
-        seed=_number(folder, settings, "seed"),
-        device="cpu",
-        rank=rank or 0,
-        world_size=world,
-        threads=threads,
-        max_bad_fraction=1.0,
-    )
-    with closing(loader):
-        state = newest_state(folder / CHECKPOINTS)
+
+    def opened(one: RunData) -> Loader[Batch]:
+        loader = recipe.loader(
+            one,
+            batch_size=samples // recipe.accumulate // world,
+            steps=planned * recipe.accumulate,
+            seed=_number(folder, settings, "seed"),
+            device="cpu",
+            rank=rank or 0,
+            world_size=world,
+            threads=threads,
+            max_bad_fraction=1.0,
+        )
         if state is not None:
             loader.load_state_dict(state["loader"])
-        first = (0 if state is None else int(state.get("first_batch", 0))) + (step - 1) * recipe.accumulate
+        return loader
+
+    first = (0 if state is None else int(state.get("first_batch", 0))) + (step - 1) * recipe.accumulate
+    with closing(opened(had)) as loader:
+        wanted = []
+        for number in range(first, first + recipe.accumulate):
+            loader.seek(*divmod(number, len(loader)))
+            wanted.append(loader.name_next_samples())
+    with closing(opened(shown)) as loader:
         epoch, batch = divmod(first, len(loader))
         loader.seek(epoch, batch)
         source = loader.repeat()
         batches = [next(source) for _ in range(recipe.accumulate)]
-        replaced = loader.stats()["bad"]
     return Replayed(
         step=step,
         epoch=epoch,
         batch=batch,
         batches=batches,
-        replaced=int(str(replaced)),
-        data=found,
+        replaced=_find_replaced(wanted, batches, shown),
+        recorded=seen is not None,
+        data=shown,
         recipe=recipe,
     )
+
+
+def _as_seen(data: RunData, seen: Sequence[SeenSplit] | None) -> RunData:
+    """The splits as the run had them; without a record, with all samples that were ever removed."""
+    splits = manifests_of(data)
+    if seen is None:
+        made = tuple(replace(split, removed=np.empty(0, np.int64)) for split in splits)
+    else:
+        if wrong := [one for one, own in zip(splits, seen, strict=True) if one.fingerprint != own.fingerprint]:
+            raise ResumeError(
+                f"the run had other samples than version {wrong[0].version} of {wrong[0].location} has, or another "
+                "order; give the place of the split that it had, or put that back"
+            )
+        made = tuple(replace(split, removed=own.removed) for split, own in zip(splits, seen, strict=True))
+    return replace(data, manifests=made) if isinstance(data, OpenMixture) else made[0]
+
+
+def _find_replaced(
+    wanted: Sequence[Sequence[str | SampleError]], batches: Sequence[Batch], shown: RunData
+) -> dict[int, ReplacedSample]:
+    """What was wanted in rows that show other samples, by the first row of each sample."""
+    found, begin = dict[int, ReplacedSample](), 0
+    for samples, batch in zip(wanted, batches, strict=True):
+        views = len(batch) // len(samples) if samples else 1
+        for row, one in zip(range(0, len(batch), views), samples, strict=True):
+            key = one if isinstance(one, str) else one.key
+            if is_erased_key(key):
+                found[begin + row] = ReplacedSample(place=begin + row, key="", why="erased")
+            elif key != batch.key[row]:
+                found[begin + row] = ReplacedSample(place=begin + row, key=key, why="unreadable")
+        begin += len(batch)
+    if found:
+        removed = {key for split in manifests_of(shown) for key in split.keys(split.removed)}
+        found |= {row: replace(one, why="removed") for row, one in found.items() if one.key in removed}
+    return found
 
 
 def worst_steps(metrics: Sequence[StepMetrics], count: int) -> list[tuple[StepMetrics, float]]:
@@ -125,9 +216,13 @@ def worst_steps(metrics: Sequence[StepMetrics], count: int) -> list[tuple[StepMe
 
 
 def _opened(
-    folder: Path, recipe: Recipe[Any], data: SplitLocation | Sequence[str | Path] | None, version: int | None
+    folder: Path,
+    recipe: Recipe[Any],
+    data: SplitLocation | Sequence[str | Path] | None,
+    version: int | None,
+    seen: Sequence[SeenSplit] | None,
 ) -> RunData:
-    """The splits that the run read last, or others in their places."""
+    """The splits that the run read, or others in their places: the versions of a step, or those that it read last."""
     mixture, told = told_mixture(folder), told_splits(folder)
     if not told:
         raise ValueError(
@@ -138,11 +233,29 @@ def _opened(
     if mixture is not None:
         if data is not None and not several:
             raise ValueError(f"{folder} was trained on a mixture; give the places of all {len(told)} splits, or none")
-        return open_data(recipe, mixture if data is None else mixture.at(cast(Sequence[str], data)), None, version)
+        mixture = mixture if data is None else mixture.at(cast(Sequence[str], data))
+        if seen is None or version is not None:
+            return open_data(recipe, mixture, None, version)
+        places = [source.data for source in mixture.sources]
+        splits = [_open_seen(recipe, *one) for one in zip(places, seen, strict=True)]
+        return OpenMixture(mixture=mixture, manifests=tuple(splits))
     if several:
         raise ValueError(f"{folder} was trained on one split, got {data}; give one")
     place = told[0]["location"] if data is None else cast(SplitLocation, data)
-    return open_data(recipe, place, None, int(told[0]["version"]) if version is None else version)
+    if seen is None or version is not None:
+        return open_data(recipe, place, None, int(told[0]["version"]) if version is None else version)
+    return _open_seen(recipe, place, seen[0])
+
+
+def _open_seen(recipe: Recipe[Any], place: SplitLocation, seen: SeenSplit) -> Manifest:
+    """The version of a split that a step had, or where that is gone another with the same samples."""
+    try:
+        split = Manifest.load(place, version=seen.version)
+    except ShardError:
+        position = {DATASET_VERSION: seen.version, "dataset": seen.fingerprint}
+        split = manifest_of_state(Manifest.load(place), position)
+    check_modality(recipe, split)
+    return split
 
 
 def _number(folder: Path, settings: Json, name: str) -> int:

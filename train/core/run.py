@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,6 +21,7 @@ from .process import LoopOptions, compute_threads
 from .recipe import Recipe, with_channel
 from .results import TrainResult
 from .validation import Probe, Validation
+from .versions import record_versions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +83,7 @@ def train_recipe(
                 device=own,
                 data=tell_data(found),
                 sources=_sizes(found, loader),
+                record=partial(record_versions, Path(out), found),
                 validation=validation,
                 probe=probe,
                 **options,

@@ -7,9 +7,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,6 +18,9 @@ from maskstream.shards.named import nearest
 
 from .measured import SameSplit
 from .terminal import INTERRUPTED, Device, Json, say, show, tabulate, tell, working
+
+if TYPE_CHECKING:
+    from maskstream.train.core.replay import Replayed
 
 
 def finetune(
@@ -281,8 +285,8 @@ def replay(
         from maskstream.pages.replay import write_replay
         from maskstream.pipelines.modalities.mixture import manifests_of
         from maskstream.train.core.metrics import read_metrics
+        from maskstream.train.core.replay import UNRECORDED, worst_steps
         from maskstream.train.core.replay import replay as made_again
-        from maskstream.train.core.replay import worst_steps
         from maskstream.train.core.sample_losses import worst_samples
 
         metrics = read_metrics(run / "metrics.jsonl")
@@ -313,22 +317,37 @@ def replay(
             samples_of="all ranks" if rank is None else f"rank {rank}",
             worst=[(made[one], place, loss) for one, place, loss in largest],
         )
-    keys = {one: [key for batch in made[one].batches for key in batch.key] for one in wanted}
-    samples_seen = [{"step": one, "key": keys[one][place], "loss": loss} for one, place, loss in largest]
+    samples_seen = [_sample_seen(made[one], place, loss) for one, place, loss in largest]
     seen = [
         {
             "step": one.step,
             "epoch": one.epoch,
             "batch": one.batch,
             "loss": by_step[one.step].loss if one.step in by_step else None,
-            "replaced": one.replaced,
-            "keys": keys[one.step],
+            "replaced": [asdict(gone) for gone in one.replaced.values()],
+            "recorded": one.recorded,
+            "versions": [split.version for split in manifests_of(one.data)],
+            "keys": one.keys,
         }
         for one in found
     ]
     lines = [f"step {one['step']}: epoch {one['epoch']}, batch {one['batch']}: {_listed(one['keys'])}" for one in seen]
-    lines += [f"loss {one['loss']:.4g} in step {one['step']}: {one['key']}" for one in samples_seen]
+    lines += [
+        f"step {one.step}: row {place + 1} shows another sample in place of {gone}"
+        for one in found
+        for place, gone in one.replaced.items()
+    ]
+    lines += [f"loss {one['loss']:.4g} in step {one['step']}: {one['key'] or one['gone']}" for one in samples_seen]
+    lines += [UNRECORDED] if not all(one.recorded for one in made.values()) else []
     tell({"page": str(page), "steps": seen, "worst_samples": samples_seen}, [*lines, f"wrote {page}"], as_json)
+
+
+def _sample_seen(step: Replayed, place: int, loss: float) -> dict[str, Any]:
+    """A sample of a step; where another one stands in its place, what is known of it."""
+    gone = step.replaced_at(place)
+    if gone is None:
+        return {"step": step.step, "key": step.keys[place], "loss": loss}
+    return {"step": step.step, "key": gone.key, "loss": loss, "gone": str(gone)}
 
 
 def _listed(keys: object) -> str:

@@ -13,10 +13,10 @@ from maskstream.pages.figures.figures import Figures
 from maskstream.pages.figures.words import plural
 from maskstream.pages.page import page, write_page
 from maskstream.pages.preview import cameras_of
-from maskstream.pipelines.modalities.mixture import OpenMixture, RunData, manifests_of
+from maskstream.pipelines.modalities.mixture import OpenMixture, manifests_of
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.train.core.metrics import StepMetrics
-from maskstream.train.core.replay import Replayed
+from maskstream.train.core.replay import UNRECORDED, Replayed
 
 
 def write_replay(
@@ -44,7 +44,7 @@ def write_replay(
         title=f"{run.resolve().name}: step {names}",
         lede=lede,
         facts={
-            **_facts(first.data),
+            **_facts(steps),
             "samples of": samples_of,
             **{name: value for name, value in about.items() if value},
         },
@@ -57,12 +57,15 @@ def write_replay(
     return write_page(text, out)
 
 
-def _facts(data: RunData) -> dict[str, str]:
+def _facts(steps: Sequence[Replayed]) -> dict[str, str]:
     """Where the samples come from."""
+    splits = [manifests_of(one.data) for one in steps]
+    versions = [", ".join(dict.fromkeys(str(one.version) for one in own)) for own in zip(*splits, strict=True)]
+    data = steps[0].data
     if not isinstance(data, OpenMixture):
-        return {"location": data.location, "version": str(data.version)}
-    named = zip(data.mixture.names, data.manifests, strict=True)
-    return {name: f"version {one.version} of {one.location}" for name, one in named}
+        return {"location": data.location, "version": versions[0]}
+    named = zip(data.mixture.names, data.manifests, versions, strict=True)
+    return {name: f"version {version} of {one.location}" for name, one, version in named}
 
 
 def _figures(modality: Modality, one: Replayed) -> list[Figures[Any]]:
@@ -82,28 +85,42 @@ def _card(one: Replayed, figures: Sequence[Figures[Any]], batch: Batch, row: int
 def _worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> Section:
     cards: list[Card] = []
     for one, place, loss in worst:
+        if one.replaced_at(place) is not None:
+            continue
         figures = _figures(modality, one)
         at, row = divmod(place, len(one.batches[0]))
         for camera, own in cameras_of(one.batches[at]).items():
             card = _card(one, figures, own, row)
             named = f"{card.key}, {camera}" if camera else card.key
             cards.append(replace(card, title=f"{named}: {loss:.4g} in step {one.step}"))
-    words = f"{plural(len(worst), 'sample')} whose losses stand out most from the steps around, the worst first."
-    return Section(title="Worst samples", words=words, cards=tuple(cards))
+    words = [f"{plural(len(worst), 'sample')} whose losses stand out most from the steps around, the worst first."]
+    words += [
+        f"The loss {loss:.4g} in step {one.step} was that of {gone}; it cannot be shown."
+        for one, place, loss in worst
+        if (gone := one.replaced_at(place)) is not None
+    ]
+    return Section(title="Worst samples", words=" ".join(words), cards=tuple(cards))
 
 
 def _section(modality: Modality, one: Replayed, metrics: StepMetrics | None, samples: int) -> Section:
     figures, views = _figures(modality, one), int(getattr(one.recipe.data, "views", 1))
     cards: list[Card] = []
+    begin = 0
     for batch in one.batches:
         for row in range(min(len(batch), samples * views - len(cards))):
+            gone = one.replaced_at(begin + row)
             for camera, own in cameras_of(batch).items():
                 card = replace(_card(one, figures, own, row), view=row % views + 1 if views > 1 else None)
-                cards.append(replace(card, title=f"{card.key}, {camera}") if camera else card)
+                title = f"{card.key}, {camera}" if camera else card.title
+                if gone is not None:
+                    title = f"{title or card.key} in place of {gone}"
+                cards.append(replace(card, title=title))
+        begin += len(batch)
     rows = sum(map(len, one.batches))
     words = [f"Epoch {one.epoch}, batch {one.batch}, {plural(rows, 'row')}."]
-    if one.replaced:
-        words.append(f"Of {plural(one.replaced, 'sample')} that cannot be read another stands in the place.")
+    words += [f"Row {place + 1} shows another sample in place of {gone}." for place, gone in one.replaced.items()]
+    if not one.recorded:
+        words.append(UNRECORDED)
     if metrics is not None:
         words.append(f"The loss was {metrics.loss:.4g}, the norm of the gradient {metrics.grad_norm:.4g}.")
     return Section(title=f"Step {one.step}", words=" ".join(words), cards=tuple(cards))

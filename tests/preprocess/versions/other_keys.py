@@ -11,8 +11,8 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 
 
-def with_other_keys(split: Path) -> None:
-    """Write the split again: each key begins with a Z instead of its first character."""
+def with_other_keys(split: Path, begin: str = "Z") -> None:
+    """Write the split again: each key begins with a Z, or what is given, instead of its first character."""
     manifest, groups = Manifest.load(split), dict[str, list[Sample]]()
     for i, source in enumerate(manifest.sources().to_pylist()):
         there = {name: component for name, component in manifest.components.items() if component.offset[i]}
@@ -20,7 +20,7 @@ def with_other_keys(split: Path) -> None:
             name: component.described(i, manifest.store.read(*manifest.member(i, name)))
             for name, component in there.items()
         }
-        sample = Sample(key="Z" + manifest.key(i)[1:], members=members, source=source, label=int(manifest.label[i]))
+        sample = Sample(key=begin + manifest.key(i)[1:], members=members, source=source, label=int(manifest.label[i]))
         groups.setdefault(manifest.shard_name(i), []).append(sample)
     for path in split.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -18,7 +18,7 @@ from maskstream.cli import app
 from maskstream.pipelines import DataMixture, masks
 from maskstream.pipelines.stream.batch import Batch, _mapped
 from maskstream.preprocess.curate import curate
-from maskstream.preprocess.versions import append, remove
+from maskstream.preprocess.versions import append, erase, remove
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import read_metrics, replay, train
@@ -27,6 +27,7 @@ from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.replay import worst_steps
 from maskstream.train.core.sample_losses import SAMPLE_LOSSES, worst_samples
 from maskstream.train.core.step import Stepper
+from maskstream.train.core.versions import VERSIONS
 
 from ...pipelines.every_modality import write_split
 from ...preprocess.versions.other_keys import with_other_keys
@@ -93,8 +94,91 @@ def test_steps_are_the_batches_that_were_trained_on(trained: tuple[Path, Path, l
     assert [digests(run, step + 1) for step in range(6)] == seen
     shutil.copytree(split, split.with_name("moved"))
     assert digests(run, 4, data=split.with_name("moved")) == seen[3]
-    with pytest.raises(ResumeError, match="dataset: saved"):
+    with pytest.raises(ResumeError, match="had other samples than version 3"):
         replay(run, 1, version=3)
+
+
+def test_each_step_is_shown_as_it_was_while_its_split_changed(tmp_path: Path) -> None:
+    """Also after samples were removed, appended and erased between resumes, in one split and in a mixture of two."""
+    one, other = (write_split("image", tmp_path / name) for name in ("one", "other"))
+    with_other_keys(other)
+    for data, name in ((one, "single"), (DataMixture.of([one, other]), "mixed")):
+        run = tmp_path / name
+        seen = train_noted("mae-tiny", data, run, CUTS, 4)
+        keys = [replay(run, step + 1).keys for step in range(4)]
+        remove(one, keys[0][:1])
+        seen += train_noted("mae-tiny", data, run, CUTS, 8)
+        removed_again = [replay(run, step + 1) for step in range(8)]
+        assert [[digest(batch) for batch in made.batches] for made in removed_again] == seen
+        more = write_split("image", tmp_path / f"more {name}")
+        with_other_keys(more, f"{name}-")
+        append(one, more)
+        victim = next(key for key in keys[1] if key in Manifest.load(one).keys(range(len(Manifest.load(one)))))
+        erase(one, [victim])
+        seen += train_noted("mae-tiny", data, run, CUTS, 10)
+        for step in range(10):
+            made = replay(run, step + 1)
+            assert made.recorded
+            had = removed_again[step].keys if step < 8 else made.keys
+            gone = {row for row, key in enumerate(had) if key == victim}
+            assert {row: (one.place, one.key, one.why) for row, one in made.replaced.items()} == {
+                row: (row, "", "erased") for row in gone
+            }
+            assert gone or [digest(batch) for batch in made.batches] == seen[step]
+            assert gone or step != 1
+        if name == "single":
+            assert replay(run, 1, version=Manifest.load(one).version - 2).replaced[0].why == "removed"
+
+
+def test_the_worst_sample_is_one_that_was_there(tmp_path: Path) -> None:
+    """After it was removed, too; once it is erased, the command and the page say that it is gone."""
+    split, run = write_split("image", tmp_path), tmp_path / "run"
+    options: dict[str, Any] = SETTINGS | {"set": CUTS, "save_every": 1, "losses": True}
+
+    def worst() -> dict[str, Any]:
+        done = CliRunner().invoke(app, ["replay", str(run), "--worst", "1", "--step", "1", "--json"])
+        assert done.exit_code == 0, done.output
+        (found,) = json.loads(done.stdout)["worst_samples"]
+        return dict(found)
+
+    train("mae-tiny", split, run, steps=4, **options)
+    losses = np.load(run / SAMPLE_LOSSES)
+    losses[0, 1] = 9
+    np.save(run / SAMPLE_LOSSES, losses)
+    first = worst()
+    assert first["step"] == 1
+    remove(split, [first["key"]])
+    train("mae-tiny", split, run, steps=6, **options)
+    assert worst() == first
+    assert replay(run, 1).keys[1] == first["key"]
+    erase(split, [first["key"]])
+    assert worst() == {"step": 1, "key": "", "loss": 9.0, "gone": "a sample that has been erased since"}
+    page = (run / "replay.html").read_text()
+    assert "in place of a sample that has been erased since" in page
+    assert "was that of a sample that has been erased since; it cannot be shown" in page
+    said = CliRunner().invoke(app, ["replay", str(run), "--step", "1"]).stdout
+    assert "step 1: row 2 shows another sample in place of a sample that has been erased since" in said
+
+
+def test_a_run_without_a_record_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As those of earlier releases: the version that it read last is shown, and what is removed from it is named."""
+    split, run = write_split("image", tmp_path), tmp_path / "run"
+    train_noted("mae-tiny", split, run, CUTS, 4)
+    key = replay(run, 1).keys[0]
+    remove(split, [key])
+    train_noted("mae-tiny", split, run, CUTS, 6)
+    (run / VERSIONS).write_text("{}")
+    made = replay(run, 1)
+    assert "data_versions.json is damaged" in caplog.text
+    assert not made.recorded
+    assert made.keys[0] != key
+    assert (made.replaced[0].key, made.replaced[0].why) == (key, "removed")
+    (run / VERSIONS).unlink()
+    said = CliRunner().invoke(app, ["replay", str(run), "--step", "1"]).stdout
+    assert f"in place of {key}, which was removed" in said
+    assert "The run has no record of the version that this step read" in said
+    train_noted("mae-tiny", split, run, CUTS, 8)
+    assert [replay(run, step).recorded for step in (6, 7)] == [False, True]
 
 
 def test_parts_of_ranks_are_those_of_the_whole(run: Path) -> None:
@@ -208,6 +292,12 @@ def test_a_hundred_steps_of_three_kinds_of_runs(recipe: str, modality: str, tmp_
     append(split, other)
     remove(split, replay(run, 1).batches[0].key[:1])
     assert [digests(run, step + 1) for step in range(33, -1, -1)] == seen[::-1]
+    erase(split, replay(run, 2).batches[0].key[-1:])
+    made = [replay(run, step + 1) for step in range(34)]
+    assert made[1].replaced
+    for step, one in enumerate(made):
+        assert {gone.why for gone in one.replaced.values()} <= {"erased"}
+        assert one.replaced or [digest(batch) for batch in one.batches] == seen[step]
 
 
 def test_the_worst_samples_stand_out_from_the_steps_around(tmp_path: Path) -> None:

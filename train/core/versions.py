@@ -1,0 +1,91 @@
+"""The record of the versions of its splits that a run has read, and from which step on: `replay` shows each step with
+the samples that it had.
+
+data_versions.json in the folder of the run has an entry for each change. The samples that were removed from a split at
+that time are in a file beside it, since `erase` and later versions change what the split itself tells of them.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from maskstream.pipelines.modalities.mixture import RunData, manifests_of
+from maskstream.shards.checksummed import add_checksum, read_checksummed
+from maskstream.shards.config import Json
+from maskstream.shards.format.rejects import numbers_bytes
+from maskstream.shards.stores.local_files import publish
+
+log = logging.getLogger(__name__)
+
+VERSIONS = "data_versions.json"
+_READ, _FROM, _SPLITS = "read", "from", "splits"
+_REMOVED = "removed-{}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SeenSplit:
+    """A split as a run read it: its version and fingerprint, and the samples that were removed from it, int64 (R,)."""
+
+    version: int
+    fingerprint: str
+    removed: npt.NDArray[np.int64]
+
+
+def record_versions(run: Path, data: RunData, step: int) -> None:
+    """Records that the run reads these splits from the step after `step` on. Entries of later steps are dropped."""
+    splits = []
+    for split in manifests_of(data):
+        name = ""
+        if len(split.removed):
+            content = numbers_bytes(split.removed)
+            name = _REMOVED.format(xxhash.xxh3_128_hexdigest(content))
+            publish(run / name, content)
+        splits.append({"version": split.version, "fingerprint": split.fingerprint, "removed": name})
+    entries = [entry for entry in _read_entries(run) if entry[_FROM] <= step]
+    if not entries or entries[-1][_SPLITS] != splits:
+        entries.append({_FROM: step + 1, _SPLITS: splits})
+    publish(run / VERSIONS, add_checksum({_READ: entries}))
+    named = {split["removed"] for entry in entries for split in entry[_SPLITS]}
+    for path in run.glob(_REMOVED.format("*")):
+        if path.name not in named:
+            path.unlink()
+
+
+def splits_at(run: Path, step: int) -> list[SeenSplit] | None:
+    """The splits as the run had them in a step, in their order; None if it has no record of it."""
+    entries = [entry for entry in _read_entries(run) if entry[_FROM] <= step]
+    try:
+        return [_read_split(run, split) for split in entries[-1][_SPLITS]] if entries else None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        log.warning("the record of the data of step %d in %s is damaged (%s) and is not used", step, run, error)
+        return None
+
+
+def _read_entries(run: Path) -> list[Json]:
+    path = run / VERSIONS
+    if not path.exists():
+        return []
+    try:
+        return list(read_checksummed(path.read_bytes())[_READ])
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s is damaged (%s) and is not used", path, error)
+        return []
+
+
+def _read_split(run: Path, split: Json) -> SeenSplit:
+    removed = np.empty(0, np.int64)
+    if name := split["removed"]:
+        content = (run / name).read_bytes()
+        if name != _REMOVED.format(xxhash.xxh3_128_hexdigest(content)):
+            raise ValueError(f"{name} has another checksum than its name says")
+        removed = pq.read_table(io.BytesIO(content)).column("sample").to_numpy().astype(np.int64)
+    return SeenSplit(version=int(split["version"]), fingerprint=str(split["fingerprint"]), removed=removed)
