@@ -20,7 +20,7 @@ def lazy_names(package: str, homes: Mapping[str, str], modules: str = "") -> Cal
         if not is_module and name not in home_of:
             raise AttributeError(f"module {package} has no attribute {name}")
         with importing():
-            home = import_module(f"{package}.{name if is_module else home_of[name]}")
+            home = import_module(f".{name if is_module else home_of[name]}", package)
         value: object = home if is_module else getattr(home, name)
         setattr(sys.modules[package], name, value)
         return value

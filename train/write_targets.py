@@ -24,7 +24,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.data import SplitConfig, check_cycle
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.modalities.targets import ARRAY, TARGETS, key_of_targets
+from maskstream.pipelines.modalities.targets import ARRAY
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Json
@@ -32,7 +32,8 @@ from maskstream.shards.errors import ResumeError, SampleError, UnfinishedError
 from maskstream.shards.format.dataset import DATASET_JSON, finish_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.records import Records, ShardRecord
-from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
+from maskstream.shards.format.rejects import tar_stem
+from maskstream.shards.format.sample import TARGETS, DatasetInfo, Reject, Sample, key_of_targets
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.stores.block_sums import SUMS
@@ -343,7 +344,15 @@ class TargetsJob:
             settings={TARGETS: facts},
         )
         finish_split(self.output, info, shards, rejects)
+        self.output.remove(self._erased([shard.name for shard in shards]))
         self._records.verified()
+
+    def _erased(self, kept: Sequence[str]) -> list[str]:
+        """The files of shards that an erasure wrote under another name, where the job has made them again since."""
+        ours, endings = {task.name for task in self.tasks}, (".tar", ".idx", SUMS)
+        there = [name for name in self.output.names() if name.endswith(endings)]
+        tars = {name: f"{name.rpartition('.')[0]}.tar" for name in there}
+        return [name for name, tar in tars.items() if tar not in kept and f"{tar_stem(tar)}.tar" in ours]
 
 
 def _config(recipe: Recipe[Any], split: Split) -> SplitConfig[Any, Any]:

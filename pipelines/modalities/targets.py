@@ -21,27 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from maskstream.shards.config import Json, differences
 from maskstream.shards.errors import DataError, StoreError
 from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import KEY_PATTERN
+from maskstream.shards.format.sample import TARGETS as TARGETS
+from maskstream.shards.format.sample import key_of_targets
 from maskstream.shards.stores.base import Range
 
 if TYPE_CHECKING:
     from .split import Split
 
-TARGETS = "targets"
-"""The modality of such a split, the field of its settings that says what it is of, and the field of a batch."""
 ARRAY = "npy"
 """The component of a sample that holds its targets."""
-
-
-def key_of_targets(key: str) -> str:
-    """The key of the targets of a sample: the same, or its hash, where foreign tars have keys that ours may not."""
-    return key if KEY_PATTERN.fullmatch(key) else xxhash.xxh3_128_hexdigest(key.encode())
 
 
 def check_targets(location: str | None, weights: str, model: str) -> None:

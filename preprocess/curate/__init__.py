@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .card import Told, write_card
+    from maskstream.preprocess.versions.card import Told, write_card
+
     from .curation import Curated, curate
     from .measures import SIGNALS, Measures, measure
     from .rules import KeepRule
@@ -14,7 +15,7 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "card": "Told write_card",
+            ".versions.card": "Told write_card",
             "curation": "Curated curate",
             "measures": "SIGNALS Measures measure",
             "rules": "KeepRule",

@@ -6,7 +6,7 @@ them resume. What is held out lies in a folder of its own, and names parts and s
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ from maskstream.shards.format.rejects import (
 from maskstream.shards.format.tokenizer import TOKENIZER, tokenizer_files
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.named import first_few
-from maskstream.shards.stores.folders import joined, seen_from
+from maskstream.shards.stores.folders import seen_from
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
 
 from .adding import whole_location
@@ -103,6 +103,7 @@ def divide(
         if before is None or before["samples"] < len(whole):
             held = np.union1d(held, _chosen(division, whole, own, held, 0 if before is None else before["samples"]))
         renewed = _publish_held_out(output, other, whole, held)
+        tidy(other)  # versions from before an erasure
         if before != made:
             entries = [one for one in info.get(HELD_OUT, ()) if one["folder"] != folder]
             own = np.setdiff1d(own, held, assume_unique=True)
@@ -155,19 +156,22 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
         if not chosen:
             raise DatasetError(f"{output.location} has no labelled sample; --few takes some of each label")
         made = _publish_held_out(output, other, whole, np.sort(np.concatenate(chosen)), few)
+        tidy(other)  # versions from before an erasure
     return Few(out=str(other.location), version=made["version"], samples=made["counts"]["samples"])
 
 
-def renew_held_out(output: Output) -> None:
-    """Make versions of what was held out of a split that name the parts that it has now, after an erasure."""
-    info = read_dataset_json(output.store)
-    others = [output_at(joined(output.location, one["folder"])) for one in info.get(HELD_OUT, ())]
+def renew_held_out(output: Output, others: Iterable[Output]) -> list[Output]:
+    """Make versions of what was held out of a split, or taken as few samples of it, that name the parts that it has
+    now, after an erasure; returns those that are new.
+    """
+    info, renewed = read_dataset_json(output.store), []
     for other in others:
-        if is_split(other.store):
-            with other.sole_writer():
-                whole = Manifest.load(output.store, info=info, whole=True)
-                _publish_held_out(output, other, whole, _selected(other))
-                tidy(other)
+        with other.sole_writer():
+            whole, there = Manifest.load(output.store, info=info, whole=True), read_dataset_json(other.store)
+            made = _publish_held_out(output, other, whole, _selected(other), there.get(FEW))
+            renewed += [other] if made["version"] != there["version"] else []
+            tidy(other)
+    return renewed
 
 
 def _check(

@@ -8,6 +8,7 @@ before or as it is after; a kill leaves one of both, and the same call again end
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,6 @@ from maskstream.shards.format.dataset import (
     CURATIONS,
     FOREIGN,
     HELD_OUT_OF,
-    is_split,
     list_versions,
     publish_version,
     read_dataset_json,
@@ -32,22 +32,24 @@ from maskstream.shards.format.rejects import (
     REMOVED,
     numbers_bytes,
     read_curated,
+    read_rejects,
     read_removed,
     removed_counts,
     removed_name,
 )
+from maskstream.shards.format.sample import TARGETS, key_of_targets
 from maskstream.shards.format.verify import SplitCheck
 from maskstream.shards.named import first_few
 from maskstream.shards.stores.folders import folder_name, is_elsewhere, joined
-from maskstream.shards.stores.open import open_store
-from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.stores.output import Location, Output, output_at
 
-from .adding import added_with, all_added, remove_folder, whole_location
+from .adding import added_with, all_added, remove_folder
+from .dependents import Dependents, erase_rows, files_that_name, list_dependents, merge_command, renew_cards
 from .dividing import renew_held_out
 from .erased_files import erased_part, erased_shard, remove_what_no_version_names
 from .erased_words import ErasedWords, erased_words, share_words
 from .merging import MERGED, read_keys
-from .versions_without import ErasedPart, Erasure, publish_without, scrub_records
+from .versions_without import ErasedPart, Erasure, drop_records, names_one, publish_without, scrub_records
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,8 +131,10 @@ _MERGE = ", and then `maskstream merge` as before"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erased:
     """What an erasure made: the current version, how many samples it has erased now, and the keys that the split does
-    not have, as those that were erased before; of words, how many names of labels and entries of the vocabulary, and
-    the other splits from which these were erased too.
+    not have, as those that were erased before; of words, how many names of labels and entries of the vocabulary.
+
+    beside: the other splits and files, in the split's folder and those of its dependents, from which these were erased
+    too. named: what still names them there, each with what to do.
     """
 
     version: int
@@ -139,6 +143,7 @@ class Erased:
     labels: int = 0
     tokens: int = 0
     beside: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
 
 
 def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False) -> Erased:
@@ -147,7 +152,9 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
     Their members become zeros at unchanged offsets, in a tar with another name, and what names them goes from the
     manifest, the rejects and the records; so does what a killed `shards --append` has left of them beside the split.
     Their slots in the order stay, as for removed samples: a run resumes exactly for all others. A loader that has the
-    split open reads what it has opened, or says that a file is missing.
+    split open reads what it has opened, or says that a file is missing. In the folder of the split and of its
+    dependents they go from held-out splits and those of few samples, stored targets, tables of features and cards too;
+    merged splits and other files that name them are told.
 
     words: also erase the names of labels and the entries of the vocabulary that these samples had and no other has, of
     the split or of the splits beside it, from all of them. Numbers and ids stay, and placeholders stand for the words.
@@ -171,37 +178,52 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         was_erased = any(shard.written is not None for shard in check.shards)
         if found.keys() != wanted and not was_erased:
             raise ValueError(missing_keys(manifest, wanted - found.keys(), len(wanted)))
-        version = manifest.version
-        others = list[Output]()
-        held = [stack.enter_context(_held(one)) for one in _beside(output, manifest, added)] if words else []
+        version, changed, sources = manifest.version, list[str](), set[str]()
+        dependents = list_dependents(output)
+        beside = _beside(output, manifest, added, dependents) if words else []
+        held = [stack.enter_context(_held(one)) for one in (*beside, *dependents.targets)]
+        of_targets = {key_of_targets(key) for key in wanted}
         if found:
             _check(check, found)
+            for other in dependents.targets:
+                stored = SplitCheck.of(other.location, cached=True)
+                _check(stored, _found(stored.manifest, of_targets))
             version += 1
-            if words:
-                gone, others = _words(manifest, found, held)
-            for other in others:
-                _erase_words(other, gone)
+            gone = _words(manifest, found, beside) if words else gone
+            sources = {*manifest.sources().take(sorted(found.values())).to_pylist()} - {""}
+        for other in held:
+            own = of_targets if other in dependents.targets else set[str]()
+            changed += [other.location] if _erase_beside(other, own, gone) else []
+        changed += map(str, erase_rows(dependents.folders, wanted))
+        if found:
             _erase(output, check, found, version, gone)
-        for one in held:  # one that is not changed may have been, by a call that was killed
-            if one not in others and len(list_versions(one.store)) > 1:
-                remove_what_no_version_names(one)
-        if found or was_erased:
-            output.remove(output.names(f"{MEASURES}/"))
-            renew_held_out(output)
-            remove_what_no_version_names(output)
-            renew_held_out(output)  # its versions that cannot be read any more
-            for folder in added:
-                folder.remove(folder.names())
-    for folder in added if found or was_erased else ():
+        output.remove(output.names(f"{MEASURES}/"))
+        changed += [one.location for one in renew_held_out(output, dependents.held)]
+        remove_what_no_version_names(output)
+        renew_held_out(output, dependents.held)  # its versions that cannot be read any more
+        for folder in added:
+            folder.remove(folder.names())
+    for folder in added:
         remove_folder(folder)
+    cards, named = renew_cards(output, dependents)
     return Erased(
         version=version,
         erased=len(found),
         unknown=tuple(sorted(wanted - found.keys())),
         labels=len(gone.labels),
         tokens=len(gone.tokens),
-        beside=tuple(other.location for other in others),
+        beside=tuple(dict.fromkeys([*changed, *map(str, cards)])),
+        named=(*named, *_named(output, dependents, {*wanted, *sources, *gone.labels})),
     )
+
+
+def _named(output: Output, dependents: Dependents, words: set[str]) -> Iterator[str]:
+    """What still names erased samples, or cannot be read any more, and what to do."""
+    yield from dependents.unread
+    for merged in dependents.merged:
+        yield f"{merged.location} is merged with it and not readable until `{merge_command(merged)}` is run again"
+    for path in files_that_name(output, dependents, words):
+        yield f"{path} still names them; delete it, or make it again"
 
 
 @contextmanager
@@ -211,50 +233,44 @@ def _held(output: Output) -> Iterator[Output]:
         yield output
 
 
-def _beside(output: Output, manifest: Manifest, added: Sequence[Output]) -> list[Output]:
+def _beside(output: Output, manifest: Manifest, added: Sequence[Output], dependents: Dependents) -> list[Output]:
     """The other splits in the folder of a split that may have its words; merged ones have none of their own.
 
     Raises DatasetError for what else a killed `shards --append` has left than the folders `added`, which are deleted.
     """
-    folder, name = folder_and_name(whole_location(output))
-    found = []
-    for other in open_store(folder).folders():
-        if other == name or not is_split(within(folder, other)):
-            continue
-        info = read_dataset_json(within(folder, other))
-        if MERGED not in info["settings"] and info["profile"] != FOREIGN and share_words(manifest.info, info):
-            found.append(output_at(within(folder, other)))
     if left := {one.location for one in all_added(output)} - {one.location for one in added}:
         raise DatasetError(
             f"{min(left)} is what a killed `maskstream shards --append` has left, and may have the words too; run that "
             "again first, or delete it"
         )
-    return found
-
-
-def _words(manifest: Manifest, found: Mapping[str, int], others: Sequence[Output]) -> tuple[ErasedWords, list[Output]]:
-    """The words that only the samples have, and those of the splits `others` that have them too."""
-    beside = [SplitCheck.of(one.location, cached=True).manifest for one in others]
-    words = erased_words(manifest, np.array(sorted(found.values()), np.int64), beside)
-    changed = [
-        one
-        for one, held in zip(others, beside, strict=True)
-        if words.label_names(held.info["label_names"]) != held.info["label_names"] or words.tokenizer(held)
+    return [
+        other
+        for other, info in dependents.others
+        if MERGED not in info["settings"] and info["profile"] != FOREIGN and share_words(manifest.info, info)
     ]
-    return words, changed
 
 
-def _erase_words(output: Output, words: ErasedWords) -> None:
-    """Erase words from a split that keeps all of its samples, as a new version."""
-    manifest = Manifest.load(output.store)
-    scrub_records(output, {}, frozenset(), frozenset(), words)
-    before = [_described(output, one, manifest) for one in _versions(output, manifest)]
-    erasure = Erasure(version=manifest.version + 1, words=words, tokenizer=words.tokenizer(manifest))
-    publish_without(output, before, erasure)
-    remove_what_no_version_names(output)
+def _words(manifest: Manifest, found: Mapping[str, int], others: Sequence[Output]) -> ErasedWords:
+    """The words that only the samples have, of the split and of others."""
+    beside = [SplitCheck.of(one.location, cached=True).manifest for one in others]
+    return erased_words(manifest, np.array(sorted(found.values()), np.int64), beside)
 
 
-def _found(manifest: Manifest, keys: set[str]) -> dict[str, int]:
+def _erase_beside(output: Output, keys: AbstractSet[str], words: ErasedWords) -> bool:
+    """Erase words from another split, and the samples with these keys, as a new version; whether it had some."""
+    check = SplitCheck.of(output.location, cached=True)
+    manifest = check.manifest
+    found, names = _found(manifest, keys), manifest.info["label_names"]
+    rejected = keys and any(names_one(one, keys, keys) for one in read_rejects(manifest.store, manifest.info))
+    if found or rejected or words.label_names(names) != names or words.tokenizer(manifest):
+        _erase(output, check, found, manifest.version + 1, words, keys)
+    elif len(list_versions(output.store)) == 1:
+        return False
+    remove_what_no_version_names(output)  # also what a call that was killed has left
+    return bool(found or rejected or words.label_names(names) != names)
+
+
+def _found(manifest: Manifest, keys: AbstractSet[str]) -> dict[str, int]:
     """The numbers of the samples with these keys."""
     found: dict[str, int] = {}
     begin = 0
@@ -282,14 +298,22 @@ def _check(check: SplitCheck, found: Mapping[str, int]) -> None:
         raise ValueError(f"{manifest.location} has no other samples than these; delete the split instead")
 
 
-def _erase(output: Output, check: SplitCheck, found: Mapping[str, int], version: int, words: ErasedWords) -> None:
+def _erase(
+    output: Output,
+    check: SplitCheck,
+    found: Mapping[str, int],
+    version: int,
+    words: ErasedWords,
+    keys: AbstractSet[str] = frozenset(),
+) -> None:
+    """Erase samples, and what names those with these keys too."""
     manifest = check.manifest
     rows = np.array(sorted(found.values()), np.int64)
     shards = {}
     for number in np.unique(manifest.shard[rows]).tolist():
         own = [row for row in rows.tolist() if manifest.shard[row] == number]
         shards[check.shards[number].name] = erased_shard(output, check, number, own, version)
-    parts, sources, start = list[ErasedPart](), set[str](), 0
+    parts, sources, start = list[ErasedPart](), {*keys}, 0
     for part in manifest.info["parts"]:
         inside = rows[(rows >= start) & (rows < start + part["samples"])] - start
         if len(inside):
@@ -298,12 +322,15 @@ def _erase(output: Output, check: SplitCheck, found: Mapping[str, int], version:
             frames = _frames(manifest, inside + start)
             parts.append(ErasedPart(name=part["name"], rows=inside, data=data, frames=frames))
         start += part["samples"]
-    scrub_records(output, shards, found.keys(), sources, words)
+    if manifest.info["modality"] == TARGETS:
+        drop_records(output, keys | found.keys())
+    else:
+        scrub_records(output, shards, found.keys(), sources, words)
     before = [_described(output, one, manifest) for one in _versions(output, manifest)]
     erasure = Erasure(
         version=version,
         parts=parts,
-        keys=found.keys(),
+        keys=keys | found.keys(),
         sources=sources,
         words=words,
         tokenizer=words.tokenizer(manifest),

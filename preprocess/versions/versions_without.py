@@ -2,6 +2,7 @@
 what the split's records say of them out of the records.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,11 @@ import xxhash
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw.file_state import FileState
 from maskstream.shards.checksummed import add_checksum
-from maskstream.shards.format.checked_file import facts_of
+from maskstream.shards.format.checked_file import SUM, facts_of
 from maskstream.shards.format.columns import ShardFacts, rejects_table
-from maskstream.shards.format.dataset import publish_version, version_name
+from maskstream.shards.format.dataset import DATASET_JSON, VERSIONS, publish_version, sum_of_version, version_name
 from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
-from maskstream.shards.format.records import Records, Row, ShardRecord
+from maskstream.shards.format.records import RECORDS, Records, Row, ShardRecord
 from maskstream.shards.format.rejects import (
     REMOVED,
     SELECTED,
@@ -37,6 +38,7 @@ from maskstream.shards.stores.output import Output
 from .erased_words import ErasedWords
 
 States = tuple[FileState, ...]
+_MOST_BYTES = 1 << 32
 
 
 def recorded_states(records: Records[WrittenShard]) -> Iterator[tuple[str, States]]:
@@ -83,6 +85,14 @@ def scrub_records(
         without = about | {"missing": missing, "label_names": words.label_names(about["label_names"])}
         if without != about:
             records.describe(without)
+
+
+def drop_records(output: Output, keys: AbstractSet[str]) -> None:
+    """Delete the records of stored targets that name an erased sample: `maskstream targets` makes these again."""
+    names = [name for name in output.names(f"{RECORDS}/") if name.endswith(".record")]
+    forms = [json.dumps(key)[1:-1].encode() for key in keys]
+    records = {name: output.whole(name, _MOST_BYTES) or b"" for name in names}
+    output.remove([name for name, data in records.items() if any(form in data for form in forms)])
 
 
 def names_one(reject: Reject, keys: AbstractSet[str], sources: AbstractSet[str]) -> bool:
@@ -166,9 +176,20 @@ def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) ->
     if erasure.tokenizer is not None:
         output.publish(name := erased_tokenizer_name(erasure.version), erasure.tokenizer)
         files[name] = facts_of(erasure.tokenizer)
+    sums, written = dict[str, list[str]](), dict[str, bytes]()
     for info in before:
-        output.publish(version_name(info["version"]), add_checksum(_without(output, info, erasure, names, files)))
-    publish_version(output, _without(output, current | {"version": erasure.version}, erasure, names, files))
+        changed = _without(output, info, erasure, names, files)
+        if VERSIONS in info:
+            changed[VERSIONS] = dict(sums)
+        data = written[version_name(info["version"])] = add_checksum(changed)
+        sums[str(info["version"])] = [facts_of(data)[SUM]]
+    # until all are written dataset.json has the checksums of both, so that readers take either
+    either = {one: [*dict.fromkeys([sum_of_version(output.store, int(one)), *new])] for one, new in sums.items()}
+    output.publish(DATASET_JSON, add_checksum({**current, VERSIONS: either}))
+    for name, data in written.items():
+        output.publish(name, data)
+    new = _without(output, current | {"version": erasure.version}, erasure, names, files)
+    publish_version(output, {**new, VERSIONS: sums})
 
 
 def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, str], files: Mapping[str, Json]) -> Json:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from maskstream.shards.checksummed import CHECKSUM, add_checksum, read_checksummed
-from maskstream.shards.errors import MissingFileError, ShardError, StoreError, UnlistedError
+from maskstream.shards.errors import MissingFileError, OutageError, ShardError, StoreError, UnlistedError
 from maskstream.shards.reach import is_file_name
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import file_name, is_elsewhere
@@ -35,7 +36,7 @@ from .tokenizer import ERASED_TOKENIZER, TOKENIZER
 
 DATASET_JSON = "dataset.json"
 VERSIONS = "versions"
-"""The folder of the descriptions of all versions."""
+"""The folder of the descriptions of all versions; the field of dataset.json with the checksums of earlier ones."""
 REJECTS = "rejects.parquet"
 PART = re.compile(r"manifest-\d{6}\.parquet")
 _INDEX = re.compile(
@@ -114,6 +115,7 @@ def finish_split(
         "rejects": REJECTS,
         "parts": writer.parts,
         "files": writer.files | {REJECTS: facts_of(refused)},
+        VERSIONS: {},
     } | ({"sums": sums} if (sums := writer.sums) else {})
     json.dumps(description, allow_nan=False)  # raises ValueError for what is no JSON
     data = add_checksum(description)
@@ -146,11 +148,25 @@ def _another(output: Output) -> str:
 def publish_version(output: Output, description: Mapping[str, Any]) -> None:
     """Write versions/N.json and then the same as dataset.json, which makes version N the current one.
 
-    The caller is the sole writer of the split; what killed ones left in versions/ is removed.
+    Both get the checksums of the descriptions of all earlier versions: those that `description` has, and of the others
+    those of the files. The caller is the sole writer of the split; what killed ones left in versions/ is removed.
     """
     output.remove_leftovers(VERSIONS)
-    output.publish(version_name(description["version"]), add_checksum(description))
-    output.publish(DATASET_JSON, add_checksum(description))
+    known, version = description.get(VERSIONS, {}), description["version"]
+    earlier = [number for number in list_versions(output.store) if number < version]
+    sums = {str(number): known.get(str(number)) or [sum_of_version(output.store, number)] for number in earlier}
+    data = add_checksum({**description, VERSIONS: sums})
+    output.publish(version_name(version), data)
+    output.publish(DATASET_JSON, data)
+
+
+def sum_of_version(store: Store, version: int) -> str:
+    """The checksum of the description of a version."""
+    return _sum(store.whole(version_name(version), MAX_JSON_BYTES))
+
+
+def _sum(data: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
 
 
 def version_name(version: int) -> str:
@@ -181,12 +197,23 @@ def read_dataset_json(location: str | Path | Store, version: int | None = None) 
     """The contents of the dataset.json of a split: format, version, dataset, split, modality, profile, settings, ...
 
     version: reads the description of that version instead. Raises ShardError if it is missing, no regular file, damaged
-    (its checksum of itself tells), or of another format, and if a file's name leads out of the folder.
+    (its checksum of itself tells), or of another format, if a file's name leads out of the folder, and if dataset.json
+    and the description of the version contradict each other.
     """
-    store = open_store(location)
-    name = DATASET_JSON if version is None else version_name(version)
-    path = f"{store.location}/{name}"
-    data = _json_bytes(store, name)
+    store, seen = open_store(location), None
+    while True:
+        name = DATASET_JSON if version is None else version_name(version)
+        data = _json_bytes(store, name)
+        info = _parse(f"{store.location}/{name}", data)
+        problem, other = _contradiction(store, info, data, version)
+        if problem is None:
+            return info
+        if seen == (data, other):
+            raise ShardError(f"{problem}; {REMEDY}")
+        seen = data, other  # a writer may have changed one file between the two reads, so both are read again
+
+
+def _parse(path: str, data: bytes) -> dict[str, Any]:
     try:
         info = read_checksummed(data)
     except ValueError as error:
@@ -199,6 +226,43 @@ def read_dataset_json(location: str | Path | Store, version: int | None = None) 
         _check_form(path, info)
         _check_names(path, info)
     return info
+
+
+def _contradiction(
+    store: Store, info: Mapping[str, Any], data: bytes, version: int | None
+) -> tuple[str | None, bytes | None]:
+    """How a description contradicts the other file that is about its version, None if it does not, and that file.
+
+    dataset.json equals the description of its version, and has the checksums of earlier ones. In a split of an earlier
+    release it has none, and what is not there says nothing.
+    """
+    number = info["version"] if version is None else version
+    path = f"{store.location}/{version_name(number)}"
+    if info["version"] != number:
+        return f"{path} describes version {info['version']}", None
+    other = _if_there(store, version_name(number) if version is None else DATASET_JSON)
+    if other is None:
+        return None, None
+    current, described = (data, other) if version is None else (other, data)
+    try:
+        about = info if version is None else read_checksummed(other)
+        sums = about.get(VERSIONS, {}).get(str(number), [])
+        legal = [_sum(current), *sums] if about["version"] == number else sums
+        is_of_before = VERSIONS not in about and not (version is None and VERSIONS in read_checksummed(described))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, other  # the other one is damaged, which is told where it is read
+    if is_of_before or not legal or _sum(described) in legal:
+        return None, other
+    return f"{path} is not the file that {DATASET_JSON} describes: one of both was changed", other
+
+
+def _if_there(store: Store, name: str) -> bytes | None:
+    try:
+        return store.whole(name, MAX_JSON_BYTES)
+    except OutageError:
+        raise
+    except StoreError:
+        return None
 
 
 def is_split(location: str | Path | Store) -> bool:
@@ -253,6 +317,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
         "label_names": all(isinstance(name, str) for name in names),
         "sums": isinstance(sums, dict) and all(_are_finite(values) for values in sums.values()),
         CURATIONS: isinstance(curations, list) and all(_has_shape(one, _CURATION) for one in curations),
+        VERSIONS: _are_sums(info.get(VERSIONS, {})),
         **{name: isinstance(info[name], str) for name in _TEXTS},
     }
     if wrong := [name for name, has_form in forms.items() if not has_form]:
@@ -281,6 +346,12 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
 
 def _are_finite(values: object) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+
+
+def _are_sums(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(sums, list) and all(isinstance(one, str) for one in sums) for sums in value.values())
 
 
 def _has_shape(value: object, types: dict[str, type]) -> bool:

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import xxhash
+
 from maskstream.shards.members.kinds import check_form
 from maskstream.shards.members.member import Member
 
@@ -14,6 +16,14 @@ COMPONENT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)*")
 MAX_COMPONENT = 19
 """The longest component, which is the whole ending of a member's name (`cam0.mp4`). With a key it fits a USTAR header.
 """
+
+TARGETS = "targets"
+"""The modality of a split of stored targets, the field of its settings that says what it is of, and that of a batch."""
+
+
+def key_of_targets(key: str) -> str:
+    """The key of the targets of a sample: the same, or its hash, where foreign tars have keys that ours may not."""
+    return key if KEY_PATTERN.fullmatch(key) else xxhash.xxh3_128_hexdigest(key.encode())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

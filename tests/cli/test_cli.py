@@ -133,7 +133,7 @@ def test_verify_and_inspect_say_what_is_there_and_verify_fails_on_damage(monkeyp
     _, out, _ = shards
     assert run(monkeypatch, "verify", out / "train", "--decode", "--json") == 0
     assert json.loads(capsys.readouterr().out) | {"size_bytes": 0} == {
-        "samples": 4, "shards": 1, "size_bytes": 0, "problems": [], "ok": True
+        "samples": 4, "shards": 1, "size_bytes": 0, "problems": [], "unchecked": [], "ok": True
     }  # fmt: skip
     assert run(monkeypatch, "verify", out / "train") == 0
     assert f"{out / 'train'}: 4 samples in 1 shard, " in capsys.readouterr().out

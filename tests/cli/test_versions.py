@@ -46,7 +46,7 @@ def test_a_file_of_keys_that_cannot_be_read_and_a_split_that_is_given_twice(
     split = written(tmp_path / "a", 0)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     for command, option, name, why in (
-        ("remove", "--keys", "none", "No such file or directory"),
+        ("remove", "--from", "none", "No such file or directory"),
         ("erase", "--from", "bytes", "it is no UTF-8 text"),
     ):
         assert run(monkeypatch, command, split, option, tmp_path / name) == 2

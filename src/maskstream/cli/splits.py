@@ -84,6 +84,11 @@ def verify(
             console.print(f"repaired {escape(name)}", highlight=False, soft_wrap=True)
         for problem in mended.beyond:
             errors.print(f"[red]not repaired[/] {escape(problem)}", highlight=False, soft_wrap=True)
+        if result.unchecked:
+            say(
+                f"no other file has a checksum of {', '.join(result.unchecked)}, as in splits of earlier releases; the "
+                "next version has one of each"
+            )
         for problem in result.problems:
             errors.print(f"[red]problem[/] {escape(problem)}", highlight=False, soft_wrap=True)
         console.print(
@@ -177,15 +182,18 @@ def split(
     tell(asdict(result), lines, as_json)
 
 
-def remove(
-    data: Data,
-    keys: Annotated[Path, typer.Option("--keys", help="A text file with the key of a sample in each line.")],
-    as_json: Json = False,
-) -> None:
+Keys = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The keys of samples.", show_default=False)]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--from", "--keys", help="A text file with the key of a sample in each line.", show_default=False),
+]
+
+
+def remove(data: Data, keys: Keys = None, from_: KeyFile = None, as_json: Json = False) -> None:
     """Remove samples from a split, as a new version: loaders replace them, and no tar is touched."""
     from maskstream.preprocess.versions import remove as removed_from
 
-    result = removed_from(data, keys_in(keys, "--keys"))
+    result = removed_from(data, _given_keys(keys, from_))
     removed = f"{plural(result.removed_in_all, 'removed sample')}, {result.removed} of them since now"
     tell(asdict(result), [f"{data}: version {result.version} has {removed}"], as_json)
 
@@ -349,11 +357,8 @@ def card(
 
 def erase(
     data: Data,
-    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The keys of samples.")] = None,
-    from_: Annotated[
-        Path | None,
-        typer.Option("--from", help="A text file with the key of a sample in each line.", show_default=False),
-    ] = None,
+    keys: Keys = None,
+    from_: KeyFile = None,
     words: Annotated[
         bool,
         typer.Option(
@@ -365,19 +370,18 @@ def erase(
 ) -> None:
     """Erase samples from a split and all of its versions: bytes, keys and sources, as a new version.
 
-    A shard that held one is written again under another name. Runs resume exactly for all other samples. With --words,
-    all texts are read, of the split and of those beside it, from which the words are erased too.
+    A shard that held one is written again under another name. Runs resume exactly for all other samples. Splits,
+    targets, features and cards beside it that are of these samples lose them too; what else names them there is listed.
+    With --words, all texts are read, of the split and of those beside it, from which the words are erased too.
     """
     from maskstream.preprocess.versions import erase as erased_from
 
-    wanted = [*(keys or []), *(keys_in(from_, "--from") if from_ else [])]
-    if not wanted:
-        raise typer.BadParameter("give at least one key", param_hint="KEYS... or --from")
-    result = erased_from(data, wanted, words=words)
+    result = erased_from(data, _given_keys(keys, from_), words=words)
     told = [f"{data}: {plural(result.erased, 'sample')} erased; the current version is {result.version}"]
     if words:
-        where = f", also from {', '.join(result.beside)}" if result.beside else ""
-        told.append(f"names of labels erased: {result.labels}; words of the vocabulary erased: {result.tokens}{where}")
+        told.append(f"names of labels erased: {result.labels}; words of the vocabulary erased: {result.tokens}")
+    if result.beside:
+        told.append(f"also erased from {', '.join(result.beside)}")
     tell(asdict(result), told, as_json)
     if result.unknown and not as_json:
         errors.print(
@@ -386,18 +390,26 @@ def erase(
             highlight=False,
             soft_wrap=True,
         )
+    for line in result.named if not as_json else ():
+        errors.print(f"[yellow]left[/] {escape(line)}", highlight=False, soft_wrap=True)
 
 
-def keys_in(path: Path, option: str) -> list[str]:
-    """The keys in a file, without empty lines; ValueError, which names the option, for one that cannot be read."""
+def _given_keys(keys: list[str] | None, path: Path | None) -> list[str]:
+    """The keys of samples that a command was given, as words and in a file, without empty lines.
+
+    ValueError for a file that cannot be read; a wrong command line if there are none.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise ValueError(
-            f"{option} {path} cannot be read ({reason}); give a text file with the key of a sample in each line"
+            f"--from {path} cannot be read ({reason}); give a text file with the key of a sample in each line"
         ) from error
-    return [line.strip() for line in lines if line.strip()]
+    found = [*(keys or []), *(line.strip() for line in lines if line.strip())]
+    if not found:
+        raise typer.BadParameter("give at least one key", param_hint="KEY... or --from FILE")
+    return found
 
 
 def index(

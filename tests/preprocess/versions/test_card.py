@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.preprocess.curate import Told, write_card
-from maskstream.preprocess.curate.card import as_text
 from maskstream.preprocess.versions import remove
+from maskstream.preprocess.versions.card import as_text, renew_card
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
@@ -117,3 +117,30 @@ def test_croissant_is_valid_and_gives_the_samples(tmp_path):
     assert sorted(words(samples, "/key")) == sorted(Manifest.load(split).keys(range(6)))
     (labels,) = (rows for name, rows in own.items() if "labels" in name)
     assert words(labels, "/name") == ["one", HOSTILE]
+
+
+def test_a_card_overwrites_no_file_that_it_did_not_write(tmp_path):
+    split = write_split(tmp_path / "train", "train")
+    told = Told(creators=(HOSTILE, "--> a"), rai={"dataBiases": HOSTILE}, license_by="license")
+    (split / "README.md").write_text("# Mine\n")
+    with pytest.raises(DatasetError, match=r"README.md was not written by `maskstream card`, .*; rename or delete it"):
+        write_card(split, told)
+    assert {path.name for path in split.glob("*.md")} | {path.name for path in split.glob("c*")} == {"README.md"}
+    assert (split / "README.md").read_text() == "# Mine\n"
+    assert not renew_card(split)
+    (split / "README.md").unlink()
+    write_card(split, told)
+    first = (split / "README.md").read_bytes()
+    write_card(split)  # its own it does
+    assert (split / "README.md").read_bytes() != first
+    write_card(split, told)
+    assert renew_card(split)
+    assert (split / "README.md").read_bytes() == first
+    (split / "README.md").write_bytes(first.replace(b"Licence", b"License"))
+    assert not renew_card(split)
+    with pytest.raises(DatasetError, match=r"or was changed since"):
+        write_card(split)
+    (split / "README.md").write_bytes(first)
+    (split / "croissant.json").write_text('{"@context": {}}')
+    with pytest.raises(DatasetError, match=r"croissant.json was not written"):
+        write_card(split)

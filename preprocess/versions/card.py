@@ -5,14 +5,18 @@ sha256 and the columns of records; its vocabulary RAI says how data came to be. 
 splits or was given: who asks later must know what was left open.
 """
 
+import base64
 import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import xxhash
+
+from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import is_split, list_versions, read_dataset_json
 from maskstream.shards.format.inspect import inspect
@@ -45,6 +49,7 @@ RAI = (
 )
 """The fields of Croissant's vocabulary for responsible AI, of which any may be given."""
 _MOST_BYTES = 1 << 30
+_MARK = re.compile(rb"<!-- maskstream card (.*) -->\n")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
 _CONTEXT: Mapping[str, Any] = {
     "@language": "en",
@@ -117,18 +122,64 @@ def write_card(data: Location, told: Told | None = None, out: Location | None = 
     """Write `croissant.json` and `README.md` of a split, or of all splits in a folder, into it or into the folder
     `out`; returns where they are. Files are named relative to `data`, so they belong beside each other.
 
-    Raises DatasetError if there is no finished split.
+    Raises DatasetError if there is no finished split, or if one of these files is there that no `card` wrote as it is.
     """
     told = told or Told()
     splits = _splits(data)
     output = output_at(data if out is None else out)
     output.make()
+    _check_own(output)
     facts = {name: inspect(location) for name, location in splits.items()}
     licenses = {name: _licenses(location, told.license_by) for name, location in splits.items()}
     croissant = _croissant(splits, facts, licenses, told, is_one=is_split(output_at(data).store))
-    output.publish(CROISSANT, (json.dumps(croissant, indent=1, ensure_ascii=False) + "\n").encode())
-    output.publish(README, _readme(splits, facts, licenses, told).encode())
+    output.publish(CROISSANT, add_checksum(croissant))
+    output.publish(README, _marked(_readme(splits, facts, licenses, told).encode(), told))
     return str(within(output.location, CROISSANT)), str(within(output.location, README))
+
+
+def renew_card(data: Location) -> bool:
+    """Write the card in a split, or in a folder of splits, again, with what was said in it; False if there is none that
+    `write_card` wrote. Raises as that.
+    """
+    told = _told(output_at(data).whole(README, _MOST_BYTES))
+    if told is not None:
+        write_card(data, told)
+    return told is not None
+
+
+def _marked(text: bytes, told: Told) -> bytes:
+    """A README with what was said, and a checksum of both, in a comment at its end: so it is known again."""
+    fields = add_checksum({"told": asdict(told), "text": xxhash.xxh3_128_hexdigest(text)})
+    return text + b"<!-- maskstream card %s -->\n" % base64.b64encode(fields)  # as no text can end a comment so
+
+
+def _told(readme: bytes | None) -> Told | None:
+    """What was said in a README that `_marked` gives; None for another one, also if it was changed since."""
+    if readme is None or (found := _MARK.search(readme)) is None or found.end() != len(readme):
+        return None
+    try:
+        fields = read_checksummed(base64.b64decode(found[1]))
+        is_whole = fields["text"] == xxhash.xxh3_128_hexdigest(readme[: found.start()])
+        return Told(**fields["told"]) if is_whole else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_own(output: Output) -> None:
+    """Raise DatasetError for a file that would be overwritten, and is not as `write_card` wrote it."""
+    croissant, readme = (output.whole(name, _MOST_BYTES) for name in (CROISSANT, README))
+    strange = [] if readme is None or _told(readme) is not None else [README]
+    try:
+        if croissant is not None:
+            read_checksummed(croissant)
+    except ValueError:
+        strange.append(CROISSANT)
+    if strange:
+        path = within(output.location, strange[0])
+        raise DatasetError(
+            f"{path} was not written by `maskstream card`, or was changed since, so it is not overwritten; rename or "
+            "delete it, or write the card into another folder with --out"
+        )
 
 
 def _splits(data: Location) -> dict[str, Location]:

@@ -1,0 +1,229 @@
+"""What lies beside a split and is of its samples: splits with its parts, stored targets, tables of features, cards; and
+what else names a sample there.
+
+Files elsewhere are not known: a split does not list what was made of it, but for what was held out.
+"""
+
+import html
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from maskstream.shards.errors import MaskstreamError, ShardError
+from maskstream.shards.format.dataset import (
+    DATASET_JSON,
+    HELD_OUT,
+    HELD_OUT_OF,
+    is_index,
+    is_split,
+    list_versions,
+    read_dataset_json,
+)
+from maskstream.shards.format.records import RECORDS
+from maskstream.shards.format.sample import TARGETS
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON
+from maskstream.shards.stores.block_sums import SUMS
+from maskstream.shards.stores.folders import joined, seen_from
+from maskstream.shards.stores.local_files import LOCK
+from maskstream.shards.stores.open import open_store
+from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.stores.url import is_url
+
+from .adding import whole_location
+from .card import README, renew_card
+from .merging import MERGED
+
+Json = dict[str, Any]
+_FEATURES = {b"weights", b"split", b"fingerprint"}
+"""The metadata of a table that `maskstream embed` wrote."""
+_LIST = ["key", "why", "of"]
+"""The first columns of a list of what `maskstream curate` left out."""
+_MOST_BYTES = 1 << 30
+_GROUP_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dependents:
+    """What is of a split, in its folder and in those of what was held out of it.
+
+    folders: these. held, merged, targets: splits that are held out of it or few of it; merged with it; and stored
+    targets of one of all these. others: the other splits there, with their descriptions. unread: why splits there
+    cannot be read, so that it is not known what they are of.
+    """
+
+    folders: list[Location] = field(default_factory=list)
+    held: list[Output] = field(default_factory=list)
+    merged: list[Output] = field(default_factory=list)
+    targets: list[Output] = field(default_factory=list)
+    others: list[tuple[Output, Json]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
+def list_dependents(split: Output) -> Dependents:
+    """The dependents of a split."""
+    own = _normal(whole_location(split))
+    listed = [joined(str(own), one["folder"]) for one in read_dataset_json(split.store).get(HELD_OUT, ())]
+    folders = {str(folder_and_name(one)[0]): folder_and_name(one)[0] for one in (own, *map(_normal, listed))}
+    found, fingerprints = Dependents(folders=[*folders.values()]), _fingerprints(split)
+    stored: list[tuple[Output, Json]] = []
+    for place in [within(folder, name) for folder in found.folders for name in open_store(folder).folders()]:
+        other = output_at(place)
+        if str(place) == str(own) or not is_split(other.store):
+            continue
+        try:
+            info = read_dataset_json(other.store)
+        except ShardError as error:
+            found.unread.append(str(error))
+            continue
+        if info["modality"] == TARGETS:
+            stored.append((other, info))
+        elif seen_from(place, own) not in info["settings"].get(MERGED, ()):
+            found.others.append((other, info))
+        else:
+            fingerprints |= _fingerprints(other)
+            (found.held if HELD_OUT_OF in info else found.merged).append(other)
+    for other, info in stored:
+        is_ours = info["settings"].get(TARGETS, {}).get("fingerprint") in fingerprints
+        found.targets.append(other) if is_ours else found.others.append((other, info))
+    return found
+
+
+def _normal(place: Location) -> Location:
+    return place if is_url(place) else Path(place).resolve()
+
+
+def _fingerprints(split: Output) -> set[str]:
+    """The identities of the samples of all versions of a split that can be read."""
+    found = set[str]()
+    for version in (None, *list_versions(split.store)):
+        with suppress(ShardError):
+            found.add(read_dataset_json(split.store, version)["fingerprint"])
+    return found
+
+
+def erase_rows(folders: Iterable[Location], keys: AbstractSet[str]) -> list[Location]:
+    """Write the tables of `maskstream embed` and the lists of `maskstream curate` in these folders again without the
+    rows of samples with these keys; returns where they are.
+    """
+    changed = []
+    for folder in folders:
+        output = output_at(folder)
+        for name in _files_in(folder):
+            if name.endswith(".parquet") and (data := _without_rows(output.whole(name, _MOST_BYTES) or b"", keys)):
+                output.publish(name, data)
+                changed.append(within(folder, name))
+    return changed
+
+
+def _without_rows(data: bytes, keys: AbstractSet[str]) -> bytes | None:
+    """Such a table without the rows of some samples; None for one that has none of them, and for another file."""
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            metadata = {name: one for name, one in (file.metadata.metadata or {}).items() if name != b"ARROW:schema"}
+            if not metadata.keys() >= _FEATURES:
+                return None
+            table = file.read(use_threads=False)
+        kept = [key not in keys for key in table["key"].to_pylist()]
+    except (pa.ArrowException, KeyError):
+        return None
+    if all(kept):
+        return None
+    sink = pa.BufferOutputStream()
+    left = table.filter(pa.array(kept)).replace_schema_metadata(metadata)
+    pq.write_table(left, sink, compression="zstd", row_group_size=_GROUP_ROWS)
+    return bytes(sink.getvalue())
+
+
+def renew_cards(split: Output, found: Dependents) -> tuple[list[Location], list[str]]:
+    """Write the cards of a split, its dependents and their folders again; where they are, and what could not be."""
+    renewed, failed = list[Location](), list[str]()
+    for place in (whole_location(split), *map(whole_location, found.held + found.targets), *found.folders):
+        try:
+            renewed += [within(place, README)] if renew_card(place) else []
+        except MaskstreamError as error:
+            failed.append(f"the card in {place} could not be written again ({error})")
+    return renewed, failed
+
+
+def files_that_name(split: Output, found: Dependents, words: Iterable[str]) -> list[Location]:
+    """The files beside a split and its dependents, or in their folders, that have one of some words in them or in their
+    name, also compressed. What belongs to a finished split is not looked into.
+    """
+    wanted = sorted({*words} - {""})
+    variants = {form for word in wanted for form in (word, json.dumps(word)[1:-1], html.escape(word))}
+    forms = sorted(form.encode("utf-8", "surrogateescape") for form in variants)
+    inside = [whole_location(one) for one in (split, *found.held, *found.targets)]
+    places = [(place, name) for place in inside for name in output_at(place).names() if not _is_of_split(name)]
+    places += [(folder, name) for folder in found.folders for name in _files_in(folder)]
+    named = []
+    for place, name in places:
+        data = output_at(place).whole(name, _MOST_BYTES) or b""
+        if _names_one(name.encode("utf-8", "surrogateescape"), forms) or _names_one(_unpacked(name, data), forms):
+            named.append(within(place, name))
+    return named
+
+
+def _is_of_split(name: str) -> bool:
+    """Whether a file in the folder of a split is one that its writers write, and an erasure has seen to."""
+    is_record = name.startswith(f"{RECORDS}/") and name.endswith(".record")
+    return (
+        is_index(name)
+        or is_record
+        or name in (DATASET_JSON, TOKENIZER_JSON, LOCK)
+        or name.endswith((".tar", ".idx", SUMS))
+    )
+
+
+def _files_in(folder: Location) -> list[str]:
+    """The names of the files in a folder itself."""
+    if is_url(folder):
+        return [name for name in output_at(folder).names() if "/" not in name]
+    return sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+
+
+def _unpacked(name: str, data: bytes) -> bytes:
+    """What a file holds; of a table in Parquet its texts."""
+    if not name.endswith(".parquet"):
+        return data
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            texts = [str(file.metadata.metadata or {}), *file.schema_arrow.names]
+            for batch in file.iter_batches(use_threads=False):
+                texts += [str(one) for column in batch.columns if _is_text(column.type) for one in column.to_pylist()]
+    except pa.ArrowException:
+        return data
+    return "\n".join(texts).encode("utf-8", "surrogateescape")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return not (pa.types.is_primitive(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _names_one(data: bytes, forms: Sequence[bytes]) -> bool:
+    return any(_stands_alone(data, at, form) for form in forms for at in _places(data, form))
+
+
+def _places(data: bytes, form: bytes) -> Iterator[int]:
+    at = data.find(form)
+    while at >= 0:
+        yield at
+        at = data.find(form, at + 1)
+
+
+def _stands_alone(data: bytes, at: int, form: bytes) -> bool:
+    """Whether a word is no part of a longer one, as "cat" is of "category"."""
+    around = data[at - 1 : at] if at else b"", data[at + len(form) : at + len(form) + 1]
+    return not any(one.isalnum() for one in around)
+
+
+def merge_command(merged: Output) -> str:
+    """The command that makes a merged split again."""
+    splits = [joined(merged.location, one) for one in read_dataset_json(merged.store)["settings"][MERGED]]
+    return " ".join(["maskstream merge", merged.location, *(str(_normal(one)) for one in splits)])
