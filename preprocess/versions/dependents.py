@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from maskstream.shards.errors import MaskstreamError, ShardError
+from maskstream.shards.errors import MaskstreamError, ShardError, StoreError
 from maskstream.shards.format.dataset import (
     DATASET_JSON,
     HELD_OUT,
@@ -116,7 +116,7 @@ def erase_rows(folders: Iterable[Location], keys: AbstractSet[str]) -> list[Loca
     for folder in folders:
         output = output_at(folder)
         for name in _files_in(folder):
-            if name.endswith(".parquet") and (data := _without_rows(output.whole(name, _MOST_BYTES) or b"", keys)):
+            if name.endswith(".parquet") and (data := _without_rows(_read(output, name) or b"", keys)):
                 output.publish(name, data)
                 changed.append(within(folder, name))
     return changed
@@ -127,7 +127,7 @@ def _without_rows(data: bytes, keys: AbstractSet[str]) -> bytes | None:
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             metadata = {name: one for name, one in (file.metadata.metadata or {}).items() if name != b"ARROW:schema"}
-            if not metadata.keys() >= _FEATURES:
+            if not metadata.keys() >= _FEATURES and file.schema_arrow.names[:3] != _LIST:
                 return None
             table = file.read(use_threads=False)
         kept = [key not in keys for key in table["key"].to_pylist()]
@@ -141,6 +141,14 @@ def _without_rows(data: bytes, keys: AbstractSet[str]) -> bytes | None:
     return bytes(sink.getvalue())
 
 
+def _read(output: Output, name: str) -> bytes | None:
+    """The contents of a file; None if it is too large, or cannot be read."""
+    try:
+        return output.whole(name, _MOST_BYTES) or b""
+    except StoreError:
+        return None
+
+
 def renew_cards(split: Output, found: Dependents) -> tuple[list[Location], list[str]]:
     """Write the cards of a split, its dependents and their folders again; where they are, and what could not be."""
     renewed, failed = list[Location](), list[str]()
@@ -152,9 +160,9 @@ def renew_cards(split: Output, found: Dependents) -> tuple[list[Location], list[
     return renewed, failed
 
 
-def files_that_name(split: Output, found: Dependents, words: Iterable[str]) -> list[Location]:
+def files_that_name(split: Output, found: Dependents, words: Iterable[str]) -> Iterator[str]:
     """The files beside a split and its dependents, or in their folders, that have one of some words in them or in their
-    name, also compressed. What belongs to a finished split is not looked into.
+    name, also compressed, each with what to do. What belongs to a finished split is not looked into.
     """
     wanted = sorted({*words} - {""})
     variants = {form for word in wanted for form in (word, json.dumps(word)[1:-1], html.escape(word))}
@@ -162,12 +170,12 @@ def files_that_name(split: Output, found: Dependents, words: Iterable[str]) -> l
     inside = [whole_location(one) for one in (split, *found.held, *found.targets)]
     places = [(place, name) for place in inside for name in output_at(place).names() if not _is_of_split(name)]
     places += [(folder, name) for folder in found.folders for name in _files_in(folder)]
-    named = []
     for place, name in places:
-        data = output_at(place).whole(name, _MOST_BYTES) or b""
-        if _names_one(name.encode("utf-8", "surrogateescape"), forms) or _names_one(_unpacked(name, data), forms):
-            named.append(within(place, name))
-    return named
+        data = _read(output_at(place), name)
+        if data is None:
+            yield f"{within(place, name)} cannot be searched (too large, or unreadable); look whether it names them"
+        elif _names_one(name.encode("utf-8", "surrogateescape"), forms) or _names_one(_unpacked(name, data), forms):
+            yield f"{within(place, name)} still names them; delete it, or make it again"
 
 
 def _is_of_split(name: str) -> bool:

@@ -222,8 +222,7 @@ def _named(output: Output, dependents: Dependents, words: set[str]) -> Iterator[
     yield from dependents.unread
     for merged in dependents.merged:
         yield f"{merged.location} is merged with it and not readable until `{merge_command(merged)}` is run again"
-    for path in files_that_name(output, dependents, words):
-        yield f"{path} still names them; delete it, or make it again"
+    yield from files_that_name(output, dependents, words)
 
 
 @contextmanager
