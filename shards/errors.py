@@ -11,6 +11,7 @@ MaskstreamError
 ├── ResumeError     a saved state cannot be resumed exactly
 ├── UnfinishedError shards of a job are not written yet
 ├── BusyError       another run writes to the same folder
+├── MainModuleError  a worker process cannot import the main module, which it needs
 ├── WorkerDiedError the worker processes of one task or batch died repeatedly
 └── DatasetError    raw data do not have the published layout (says what is missing, where, and how to get it)
 """
@@ -97,3 +98,7 @@ class WorkerDiedError(MaskstreamError):
 
 class DatasetError(MaskstreamError):
     """Raw data do not have the expected layout; the message says what is missing, where, and how to get it."""
+
+
+class MainModuleError(MaskstreamError):
+    """A worker process needs the main module but cannot import it; the message says for which object."""

@@ -24,17 +24,18 @@ import pickle
 import socket
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from maskstream.shards.process_main import unpickle
+from maskstream.shards.processes import memory_file
 
 from .kept import LARGE, AnyArray, Covers, KeptMemory, Slot
 from .tensors import HostArray, torch
@@ -79,7 +80,7 @@ class MemoryFile(Slot):
 
     def __init__(self, number: int, size: int) -> None:
         self.number, self.held, self.abroad = number, False, False
-        self.file: int | None = _memory_file(size)
+        self.file: int | None = memory_file(size)
         try:
             super().__init__(memoryview(mmap.mmap(self.file, size)))
         except BaseException:
@@ -271,7 +272,7 @@ class Channel:
                 os.close(file)
         if not n_bytes:
             pickled = parts.pop(0)
-        return ForkingPickler.loads(pickled, buffers=parts)
+        return unpickle(pickled, parts)
 
     def close(self) -> None:
         """Ends the connection. What was received stays as long as anything refers to it."""
@@ -356,24 +357,6 @@ def _tensor(
     storage: torch.UntypedStorage, dtype: torch.dtype, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
 ) -> Tensor:
     return torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
-
-
-def _memory_file(size: int) -> int:
-    """The descriptor of a new file in memory (on Linux) or on disk, which has no name."""
-    if hasattr(os, "memfd_create"):
-        file = os.memfd_create("maskstream")
-    else:
-        with tempfile.TemporaryFile() as made:
-            file = os.dup(made.fileno())
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, size)  # or it would be a signal when it is written that there is no memory
-        else:
-            os.ftruncate(file, size)
-    except BaseException:
-        os.close(file)
-        raise
-    return file
 
 
 def _send(pipe: socket.socket, data: Sequence[Buffer], files: Sequence[int]) -> None:

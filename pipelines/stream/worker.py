@@ -1,8 +1,7 @@
 """What runs in a worker process: it makes the batches of the plans that it is sent, in turn."""
 
-import ctypes
+import mmap
 import os
-import signal
 import socket
 import sys
 import traceback
@@ -14,18 +13,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Generic, ParamSpec, TypeVar
 
+from maskstream.shards.descriptors import Descriptor
 from maskstream.shards.errors import MaskstreamError, SampleError, WorkerDiedError
-from maskstream.shards.spawn import picklable
+from maskstream.shards.processes import picklable
 
 from .kept import keep_in
 from .produce import Announced, BatchMaker, Begun, InCaller, Made
 from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted
 from .shared_memory import Channel
 from .tensors import keep_arrays, torch
-
-OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
-"""The signals that workers ignore: schedulers and terminals send them to every process of a job, but the parent may
-need more batches before a last checkpoint. It ends its workers by SIGKILL."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,8 +57,11 @@ class Failed:
 class WorkerProgress:
     """What a worker process did, in memory that it shares with its parent: one writes, the other reads at any time."""
 
-    def __init__(self, words: ctypes.Array[ctypes.c_longlong]) -> None:
-        self.words = words
+    BYTES = 24
+
+    def __init__(self, file: int) -> None:
+        """Maps the file with a descriptor, which may be closed then."""
+        self.words = memoryview(mmap.mmap(file, self.BYTES)).cast("q")
 
     @property
     def steps(self) -> int:
@@ -96,15 +95,16 @@ class WorkerProgress:
 def serve(
     maker: BatchMaker[RequestT, DraftT, HostT],
     threads: int,
-    pipe: socket.socket,
-    words: ctypes.Array[ctypes.c_longlong],
+    pipe: Descriptor,
+    words: Descriptor,
 ) -> None:
     """Answers each task with `Made` or `Failed`, in turn, until the parent is gone.
 
-    The process ends by `os._exit`, since destructors of native libraries can abort a process whose threads are running.
+    pipe, words: the socket to the parent, and the file of the `WorkerProgress`.
     """
     _settle()
-    channel, progress = Channel(pipe), WorkerProgress(words)
+    tasks_in, progress = socket.socket(fileno=pipe.number), WorkerProgress(words.number)
+    channel = Channel(tasks_in)
     keep_in(channel.ring)
     batches = _Batches(maker, threads, progress)
     if (jit := sys.modules.get("maskstream.shards.jit")) is not None:  # else the modality has no kernels
@@ -115,20 +115,17 @@ def serve(
         while True:
             task: BatchTask = tasks.popleft() if tasks else channel.receive()
             begun = batches.begun(task)
-            while wait([pipe], 0):
+            while wait([tasks_in], 0):
                 tasks.append(channel.receive())
                 batches.announce(tasks[-1])
             _answer(channel, batches.made(task, begun, tasks[0] if tasks else None))
             progress.step()
     except (EOFError, ConnectionError):
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
+        return
 
 
 def _settle() -> None:
-    """One thread for OpenCV and torch, and no signals of the parent."""
+    """One thread for OpenCV and torch, and as many open files as the system allows."""
     if (cv2 := sys.modules.get("cv2")) is not None:
         cv2.setNumThreads(1)
     os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # for OpenCV, should it be imported later
@@ -137,8 +134,6 @@ def _settle() -> None:
     else:
         keep_arrays()
         os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should something need it after all
-    for number in OF_THE_PARENT:
-        signal.signal(number, signal.SIG_IGN)
     with suppress(ImportError, ValueError, OSError):  # the limit also holds for files that are sent and not received
         import resource
 

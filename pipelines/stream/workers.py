@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -26,19 +25,19 @@ from collections.abc import Generator, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import cycle
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, Generic, cast
 
-from maskstream.shards.errors import OutageError
-from maskstream.shards.forked import ForkedProcess
-from maskstream.shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
+from maskstream.shards.descriptors import Descriptor
+from maskstream.shards.errors import MainModuleError, OutageError
+from maskstream.shards.process_main import MAIN_FAILED
+from maskstream.shards.processes import Process, describe_end, main_failed, memory_file
 
 from .produce import BatchMaker, Made
 from .sampler import BatchPlan, DraftT, HostT, RequestT
 from .shared_memory import Channel
 from .topology import cores
-from .worker import OF_THE_PARENT, BatchTask, Failed, SampleNames, WorkerProgress, serve
+from .worker import BatchTask, Failed, SampleNames, WorkerProgress, serve
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +237,7 @@ class _Worker(Generic[HostT]):
     @property
     def pid(self) -> int:
         """The id of the process; 0 if there is none."""
-        return 0 if self.process is None else self.process.pid or 0
+        return 0 if self.process is None else self.process.pid
 
     @property
     def compiling(self) -> bool:
@@ -266,11 +265,7 @@ class _Worker(Generic[HostT]):
         return bool(self.answers or self._unsent) or any(job is not None for job in self._sent)
 
     def start(self) -> None:
-        """Starts a process. Raises OutageError if the machine has no room for one.
-
-        SIGTERM and SIGINT are blocked while it starts, so that an early signal does not end it; from then on it ignores
-        both.
-        """
+        """Starts a process. Raises OutageError if the machine has no room for one."""
         try:
             self.process = self._started()
         except OSError as error:
@@ -285,19 +280,15 @@ class _Worker(Generic[HostT]):
             on_failure.callback(self.pipe.close)
             self.pipe.settimeout(self._timeout_s)
             self._channel = Channel(self.pipe)
-            words = SPAWN.RawArray("q", 3)
+            words = memory_file(WorkerProgress.BYTES)
+            on_failure.callback(os.close, words)
             self._progress = WorkerProgress(words)
-            process = ForkedProcess(target=serve, args=(*self._what, theirs, words), daemon=True)
-            process.also = ("torch",) if self._what[0].sampler.needs_torch else ()
-            resource_tracker.ensure_running()
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
-            try:
-                process.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            torch = ("torch",) if self._what[0].sampler.needs_torch else ()
+            ends = Descriptor(theirs.fileno()), Descriptor(words)
+            process = Process(serve, *self._what, *ends, fork=True, also=torch)
+            process.start()
             on_failure.pop_all()
-        popen: Any = vars(process)["_popen"]
-        popen.terminate = popen.kill  # multiprocessing terminates its processes at exit
+        os.close(words)
         return process
 
     def add(self, job: Assignment) -> None:
@@ -362,10 +353,9 @@ class _Worker(Generic[HostT]):
         code = process.exitcode
         if code is None:  # it is in a system call that hangs; it ends with the call
             return silent or "cannot be ended"
-        process.close()
         if code == MAIN_FAILED:
             raise main_failed(process.names)
-        return silent or ending(code) + ("" if steps else " while it started")
+        return silent or describe_end(code) + ("" if steps else " while it started")
 
 
 def _end_all(workers: list[_Worker[Any]], owner: int) -> None:

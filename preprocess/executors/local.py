@@ -14,13 +14,15 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import parent_process
 from pathlib import Path
 from typing import Generic
 
+from maskstream.shards.descriptors import Descriptor
 from maskstream.shards.errors import WorkerDiedError
-from maskstream.shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, ending, main_failed, picklable, signal_name
+from maskstream.shards.process_main import MAIN_FAILED
+from maskstream.shards.processes import Process, describe_end, dumps, main_failed, picklable, signal_name
 
 from .base import (
     Again,
@@ -97,11 +99,11 @@ class Worker(Generic[TaskT, RecordT]):
     """A process, the pipe to it, and its current task."""
 
     def __init__(self, work: Work[TaskT, RecordT], task: TaskT, deaths: int) -> None:
-        self.pipe, theirs = SPAWN.Pipe()
+        self.pipe, theirs = Pipe()
         data = self._taken(task, deaths)  # raises before there is a process, which nobody would end
-        self._process: Process = SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
-        self._process.start()
-        theirs.close()  # the pipe then ends when the process does
+        with theirs:  # the pipe then ends when the process does
+            self._process = Process(_serve, work, Descriptor(theirs.fileno()), os.getpid())
+            self._process.start()
         self._send(data)
 
     def give(self, task: TaskT, deaths: int) -> None:
@@ -135,7 +137,7 @@ class Worker(Generic[TaskT, RecordT]):
         if kind == "done":
             return Finished(self.task, value)
         if isinstance(value, Attempt):
-            self._watch = watch or Stopwatch(value, self._process.pid or 0)
+            self._watch = watch or Stopwatch(value, self._process.pid)
             self._watch.attempt = value
             value = value.unit
         if isinstance(value, Again):
@@ -168,7 +170,7 @@ class Worker(Generic[TaskT, RecordT]):
         if self._watch is not None and -code in _FAULTS:
             return self._crashed(self._watch, f"killed its process by {signal_name(-code)}")
         at = f"; its last note was {self._note!r}" if self._note else ""
-        return Restarted(self.task, f"a worker process {ending(code)}{at}")
+        return Restarted(self.task, f"a worker process {describe_end(code)}{at}")
 
     def last_words(self, reason: str) -> str:
         """The message of the error that ends the run after the last death."""
@@ -191,10 +193,9 @@ class Worker(Generic[TaskT, RecordT]):
         self.pipe.close()
 
 
-def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
-    _die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process of a terminal or a job
-        signal.signal(number, signal.SIG_IGN)  # the parent handles them and ends this process
+def _serve(work: Work[TaskT, RecordT], end: Descriptor, parent: int) -> None:
+    _die_with(parent)
+    pipe: Connection[object, TaskT] = Connection(end.number)
 
     def send(message: tuple[str, object]) -> None:
         try:
@@ -220,14 +221,13 @@ def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
         send(message)
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Make this process end when its parent does, also while it hangs in a library that holds the interpreter's lock,
-    where the thread that all processes of `SPAWN` have for it cannot run. On Linux, the kernel kills it.
+    where the thread that all worker processes have for it cannot run. On Linux, the kernel kills it.
     """
-    parent = parent_process()
-    if sys.platform == "linux" and parent is not None:
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        if os.getppid() != parent.pid:
+        if os.getppid() != parent:
             os._exit(1)
 
 

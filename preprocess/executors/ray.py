@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any
 
-from maskstream.shards.errors import WorkerDiedError
-from maskstream.shards.spawn import MainModuleError, dumps, picklable
+from maskstream.shards.errors import MainModuleError, WorkerDiedError
+from maskstream.shards.process_main import unpickle
+from maskstream.shards.processes import dumps, picklable
 
 from .base import Event, Finished, Progressed, RecordT, TaskT, Work
 from .local import LocalExecutor
@@ -152,7 +152,7 @@ def _supervised(sent: bytes, folder: str, path: list[str]) -> tuple[list[object]
         os.chdir(folder)
     sys.path += [entry for entry in path if entry not in sys.path]
     try:
-        work, task = ForkingPickler.loads(sent)
+        work, task = unpickle(sent)
         for event in LocalExecutor(1).run(work, [task]):
             if isinstance(event, Finished) or not (isinstance(event, Progressed) and event.note):
                 events.append(event)

@@ -21,16 +21,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing.context import get_spawning_popen
-from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 from platformdirs import user_cache_path
 
 from maskstream.shards.checksummed import add_checksum, read_checksummed
+from maskstream.shards.descriptors import Detachable, hand_over
 from maskstream.shards.errors import MaskstreamError, StoreError
 from maskstream.shards.own_folder import own_folder
 from maskstream.shards.stores.local_files import publishing
@@ -47,12 +46,6 @@ _CHUNK_BYTES = 1 << 22
 
 class SpoolError(MaskstreamError):
     """An index file, or a temporary file for it, cannot be written; the cause is an OSError."""
-
-
-class _Descriptor(Protocol):
-    """What multiprocessing passes to a new process in place of a descriptor."""
-
-    def detach(self) -> int: ...
 
 
 class Spool:
@@ -154,20 +147,15 @@ class IndexFile:
 
     def for_a_new_process(self) -> object:
         """What the pickle of a process that is being started may hold: there, `received` makes the same index of it."""
-        return DupFd(self._descriptor)
+        return hand_over(self._descriptor)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         close(self._descriptor)
 
 
-def received(descriptor: _Descriptor) -> IndexFile:
+def received(descriptor: Detachable) -> IndexFile:
     """The index file of the process that started this one."""
     return IndexFile(descriptor.detach())
-
-
-def starts_a_process() -> bool:
-    """Whether the current pickling is for a process that is being started, which inherits descriptors."""
-    return get_spawning_popen() is not None
 
 
 @contextmanager

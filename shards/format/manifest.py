@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from maskstream.shards.descriptors import starts_process
 from maskstream.shards.errors import MaskstreamError, OutageError, RemovedError, SampleError, ShardError
 from maskstream.shards.media.video_index import VideoIndex, packets_name
 from maskstream.shards.members.video import VIDEO
@@ -32,7 +33,7 @@ from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, Colu
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
 from .data_errors import REMEDY, data_reason, find_outage, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
-from .index_cache import IndexFile, NewFile, cached_index, forget, in_memory, received, starts_a_process
+from .index_cache import IndexFile, NewFile, cached_index, forget, in_memory, received
 from .rejects import SELECTED, read_removed, read_selected, samples_of_parts, selected_sum
 from .unpack import Unpacker
 
@@ -198,7 +199,7 @@ class Manifest:
         return self.location
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
-        if starts_a_process():
+        if starts_process():
             return _received, (self.info, self.store, self._index.for_a_new_process(), self.removed, self.whole)
         return _loaded, (self.store, self.version, self.whole, self.removed)
 

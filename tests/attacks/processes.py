@@ -31,7 +31,7 @@ def workers_of(pid: int) -> list[int]:
     """The worker processes of a driver."""
     with suppress(OSError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(one) for one in children if any("spawn_main" in word for word in words_of(int(one)))]
+        return [int(one) for one in children if any("process_main" in word for word in words_of(int(one)))]
     return []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -22,6 +21,8 @@ from maskstream.shards.stores.output import output_at
 from tests.attacks.kills import FORKS, Job, kills
 from tests.preprocess.job.remote_jobs import SPLIT, RemoteJobs, contents, pictures, run
 from tests.services.seaweedfs import S3Server
+
+from ..attacks.processes import workers_of
 
 pytestmark = pytest.mark.services
 KILLS = 12
@@ -88,10 +89,10 @@ class Sabotaged:
 
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
         for event in LocalExecutor(2).run(work, tasks):
-            children = multiprocessing.active_children()
+            children = workers_of(os.getpid())
             if self.left and children and self.rng.random() < 0.3:
                 time.sleep(self.rng.random() * 0.02)
-                os.kill(self.rng.choice(children).pid or 0, signal.SIGKILL)
+                os.kill(self.rng.choice(children), signal.SIGKILL)
                 self.left -= 1
                 self.killed += 1
             yield event

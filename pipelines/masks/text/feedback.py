@@ -14,11 +14,11 @@ the same scores on each.
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.context import assert_spawning
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,8 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.pipelines.stream.tensors import torch
+from maskstream.shards.descriptors import Descriptor, starts_process
+from maskstream.shards.processes import memory_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,13 +46,15 @@ class Published:
 class Feedback:
     """A channel of the scores of `classes` classes. The process that made it publishes, all processes read.
 
-    The scores lie in a torch tensor in shared memory. Worker processes get its file descriptor when they start (spawned
-    or forked). It has no name, so nothing is left over when processes are killed. Two slots are written in turn, each
+    The scores lie in a memory file, whose descriptor worker processes get when they start. It has no name, so nothing
+    is left over when processes are killed. Two slots are written in turn, each
     with a version and a checksum, and a reader takes the newest slot whose checksum is right. So readers need no lock
     and never see a slot that is half written.
 
     scores, version: the first scores, by default 0 for all classes; after a resume, those of the last `read`.
     """
+
+    _file: int | None = None
 
     def __init__(
         self, classes: int, scores: Sequence[float] | npt.NDArray[Any] | None = None, version: int = 0
@@ -62,8 +66,7 @@ class Feedback:
         self.classes = classes
         self._owner = os.getpid()
         self._lock = threading.Lock()
-        self._memory = torch.zeros(2, 8 * (classes + 2), dtype=torch.uint8)
-        self._memory.share_memory_()  # type: ignore[no-untyped-call]
+        self._map(memory_file(2 * 8 * (classes + 2)))
         self._write(version, self._checked(np.zeros(classes) if scores is None else scores))
 
     def publish(self, scores: Sequence[float] | npt.NDArray[Any] | Tensor) -> int:
@@ -99,22 +102,34 @@ class Feedback:
 
     def _write(self, version: int, scores: npt.NDArray[np.float64]) -> None:
         data = version.to_bytes(8, "little") + scores.tobytes()
-        self._memory[version % 2].numpy()[:] = np.frombuffer(data + xxhash.xxh3_64_digest(data), dtype=np.uint8)
+        self._memory[version % 2] = np.frombuffer(data + xxhash.xxh3_64_digest(data), dtype=np.uint8)
 
     def _slot(self, place: int) -> Published | None:
         """The scores of one of the two slots, None where it is not complete."""
-        copy = self._memory[place].numpy().tobytes()
+        copy = self._memory[place].tobytes()
         if xxhash.xxh3_64_digest(copy[:-8]) != copy[-8:]:
             return None
         return Published(version=int.from_bytes(copy[:8], "little"), scores=np.frombuffer(copy[8:-8]))
 
-    def __getstate__(self) -> tuple[int, int, Tensor]:
-        assert_spawning(self)  # plain pickling would copy the memory, and the copy would never change
-        return self.classes, self._owner, self._memory
+    def _map(self, file: int) -> None:
+        """Use the memory file with this descriptor, which is closed with this object."""
+        self._file = file
+        memory = mmap.mmap(file, 2 * 8 * (self.classes + 2))
+        self._memory = np.frombuffer(memory, np.uint8).reshape(2, -1)
 
-    def __setstate__(self, state: tuple[int, int, Tensor]) -> None:
-        self.classes, self._owner, self._memory = state
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._file is not None:
+            close(self._file)
+
+    def __getstate__(self) -> tuple[int, int, Descriptor]:
+        if not starts_process() or self._file is None:  # a copy of the memory would never change
+            raise RuntimeError("feedback can be pickled only for a process that is being started, as loaders do")
+        return self.classes, self._owner, Descriptor(self._file)
+
+    def __setstate__(self, state: tuple[int, int, Descriptor]) -> None:
+        self.classes, self._owner, descriptor = state
         self._lock = threading.Lock()
+        self._map(descriptor.number)
 
 
 def smoothed(

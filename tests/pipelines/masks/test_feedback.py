@@ -100,7 +100,7 @@ def test_a_slow_reader_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_that_something_else_wrote_into_is_an_error() -> None:
     feedback = Feedback(2)
-    feedback._memory.fill_(7)
+    feedback._memory[:] = 7
     with pytest.raises(RuntimeError, match="no complete scores"):
         feedback.read()
 
@@ -127,7 +127,7 @@ def test_wrong_scores_are_refused() -> None:
             feedback.publish(wrong)
     with pytest.raises(ValueError, match="1 or more classes"):
         Feedback(0)
-    with pytest.raises(RuntimeError, match="through inheritance"):
+    with pytest.raises(RuntimeError, match="process that is being started"):
         pickle.dumps(feedback)
     assert feedback.read().version == 0
 

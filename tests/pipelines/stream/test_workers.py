@@ -1,7 +1,6 @@
 """The life of worker processes and of the loader around them: they stay, they end, and they leave nothing behind."""
 
 import gc
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -22,6 +21,7 @@ from maskstream.pipelines import Field, Loader, VideoClip, masks, mix, video_loa
 from maskstream.pipelines.stream.produce import BatchMaker
 from maskstream.shards.errors import SampleError
 
+from ...attacks.processes import workers_of
 from ..sources import source_of
 from .test_replaced_workers import left_in_memory
 
@@ -234,7 +234,7 @@ def test_an_error_in_a_worker_is_what_it_is_in_a_thread_and_ends_the_workers(une
     with pytest.raises(SampleError, match=r"u-00000\d.tar"):
         next(iter(run))
     assert run._production.pool is None
-    assert not multiprocessing.active_children()
+    assert not [worker for server in workers_of(os.getpid()) for worker in workers_of(server)]
 
 
 def test_a_loader_has_one_iteration_at_a_time(split):

@@ -1,7 +1,6 @@
 """Raw folders to finished splits: the same bytes however they come about, interruptions, rejects."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.sample import KEY_PATTERN
 from maskstream.shards.format.verify import verify
 
+from ...attacks.processes import workers_of
 from .folder_job import Told, contents, run
 
 
@@ -107,8 +107,8 @@ class Sabotaged:
     def run(self, work, tasks):
         for event in LocalExecutor(1).run(work, tasks):
             if not self.killed:
-                [child] = multiprocessing.active_children()
-                os.kill(child.pid, signal.SIGKILL)
+                [child] = workers_of(os.getpid())
+                os.kill(child, signal.SIGKILL)
                 self.killed = True
             yield event
 

@@ -1,7 +1,6 @@
 """The report of a finished split says what all runs and machines did, also those of parts that were killed."""
 
 import json
-import multiprocessing
 import os
 
 import pytest
@@ -15,6 +14,7 @@ from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.progress import Progress
 
+from ...attacks.processes import workers_of
 from ...attacks.shard_kills import N_IMAGES, pictures
 from .picture_job import run
 
@@ -62,8 +62,8 @@ class Killing:
         for event in LocalExecutor(1).run(work, tasks):
             if not self.killed:
                 self.killed = True
-                for child in multiprocessing.active_children():
-                    os.kill(child.pid, 9)
+                for child in workers_of(os.getpid()):
+                    os.kill(child, 9)
             yield event
 
 

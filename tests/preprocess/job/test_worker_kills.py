@@ -44,10 +44,10 @@ def shared_memory(name):
 
 
 def workers_of(pid):
-    """The worker processes of a job, without multiprocessing's resource tracker."""
+    """The worker processes of a job."""
     try:
         children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return [child for child in children if b"process_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
     except OSError:
         return []
 

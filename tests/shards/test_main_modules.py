@@ -50,7 +50,7 @@ def test_the_main_module_is_imported_where_the_mask_is_defined_in_it(split, scri
     script.write_text(LOADER.format(own=OWN_MASK, guard=GUARD, mask=MINE))
     out, err, code = ran(script, split)
     assert code == 0, err
-    assert err.split() == ["begins"] * 3  # here and in both workers
+    assert err.count("begins") == 3  # here and in both workers
     assert out.split() == ["samples", "8"]
 
 

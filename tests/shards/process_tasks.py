@@ -1,13 +1,14 @@
-"""What processes of test_forked.py run."""
+"""What processes of test_processes.py run."""
 
 import gc
 import os
 import random
 import sys
 import time
+from multiprocessing.connection import Connection
 
 
-def tell(pipe):
+def tell(end):
     """Sends what the process has, and ends."""
     import numpy as np
 
@@ -24,10 +25,10 @@ def tell(pipe):
         "tabnanny": "tabnanny" in sys.modules,
     }
     print(f"written by {os.getpid()}", file=sys.stderr, flush=True)
-    pipe.send(said)
+    Connection(end.number).send(said)
 
 
-def wait(pipe):
+def wait(end):
     """Sends its id, and goes on for long."""
-    pipe.send((os.getpid(), os.getppid()))
+    Connection(end.number).send((os.getpid(), os.getppid()))
     time.sleep(600)

@@ -6,23 +6,26 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from maskstream.shards import forked
-from maskstream.shards.spawn import SPAWN
+from maskstream.shards import processes
+from maskstream.shards.descriptors import Descriptor
+from maskstream.shards.processes import Process
 
-from .forked_tasks import tell, wait
+from .process_tasks import tell, wait
 
 PARENT = """
 import sys, time
-from maskstream.shards.forked import ForkedProcess
-from maskstream.shards.spawn import SPAWN
-from tests.shards.forked_tasks import wait
-ours, theirs = SPAWN.Pipe()
-process = ForkedProcess(target=wait, args=(theirs,), daemon=True)
+from multiprocessing import Pipe
+from maskstream.shards.descriptors import Descriptor
+from maskstream.shards.processes import Process
+from tests.shards.process_tasks import wait
+ours, theirs = Pipe()
+process = Process(wait, Descriptor(theirs.fileno()), fork=True)
 process.start()
 print(*ours.recv(), flush=True)
 time.sleep(600)
@@ -34,15 +37,15 @@ def ends():
     """Ends the processes of a test, and its server."""
     with ExitStack() as stack:
         yield stack
-    forked._SERVERS.forget()
+    processes._SERVERS.forget()
 
 
 def started(ends, target, also=()):
     """A process, and the first thing that it sends."""
-    ours, theirs = SPAWN.Pipe()
-    process = forked.ForkedProcess(target=target, args=(theirs,), daemon=True)
-    process.also = also
-    process.start()
+    ours, theirs = Pipe()
+    with theirs:
+        process = Process(target, Descriptor(theirs.fileno()), fork=True, also=also)
+        process.start()
     ends.callback(process.kill)
     assert ours.poll(60)
     return process, ours.recv()
@@ -82,7 +85,7 @@ def test_forks_see_what_has_changed_since_the_server_started(ends, monkeypatch, 
 
 def test_what_some_processes_need_is_imported_by_a_server_of_theirs(ends, monkeypatch):
     monkeypatch.setenv("PYTEST_CURRENT_TEST", "")
-    ends.callback(forked._SERVERS.forget, ("tabnanny",))
+    ends.callback(processes._SERVERS.forget, ("tabnanny",))
     said = [started(ends, tell, also)[1] for also in ((), ("tabnanny",), (), ("tabnanny",))]
     assert [one["tabnanny"] for one in said] == [False, True, False, True]
     assert said[0]["ppid"] == said[2]["ppid"] != said[1]["ppid"] == said[3]["ppid"]
@@ -102,10 +105,11 @@ def test_a_server_that_does_not_answer_is_replaced(ends, monkeypatch, caplog):
     monkeypatch.setenv("PYTEST_CURRENT_TEST", "")
     process, (pid, server) = started(ends, wait)
     os.kill(server, signal.SIGSTOP)
-    monkeypatch.setattr(forked, "_START_S", 0.2)
-    ours, theirs = SPAWN.Pipe()
-    other = forked.ForkedProcess(target=wait, args=(theirs,), daemon=True)
-    other.start()  # by a new server, or spawned if that takes longer too
+    monkeypatch.setattr(processes, "_SERVER_START_S", 0.2)
+    ours, theirs = Pipe()
+    with theirs:
+        other = Process(wait, Descriptor(theirs.fileno()), fork=True)
+        other.start()  # by a new server, or spawned if that takes longer too
     ends.callback(other.kill)
     assert ours.poll(60)
     assert ours.recv()[1] != server
@@ -115,13 +119,17 @@ def test_a_server_that_does_not_answer_is_replaced(ends, monkeypatch, caplog):
 
 
 def test_processes_are_spawned_where_they_cannot_be_forked(ends, monkeypatch):
-    monkeypatch.setattr(forked, "_is_possible", lambda: False)
+    monkeypatch.setattr(processes, "_can_fork", lambda: False)
     _, said = started(ends, tell)
     assert said["ppid"] == os.getpid()
 
 
 def test_all_end_with_a_parent_that_is_killed_and_leave_no_file(tmp_path):
-    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    env = {
+        **os.environ,
+        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+    }
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=env)
     pid, server = map(int, parent.stdout.readline().split())
     parent.kill()

@@ -1,0 +1,79 @@
+"""Descriptors that a process which is being started inherits, and how its arguments name them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import DupFd
+from typing import Protocol
+
+
+class Descriptor:
+    """A descriptor among the arguments of a process; there, `number` is that of the inherited one."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Callable[[Detachable], Descriptor], tuple[Detachable]]:
+        return _receive, (hand_over(self.number),)
+
+
+class Detachable(Protocol):
+    """What a pickle for a process that is being started holds in place of a descriptor."""
+
+    def detach(self) -> int:
+        """The descriptor in that process, which it has to close."""
+        ...
+
+
+def _receive(passed: Detachable) -> Descriptor:
+    return Descriptor(passed.detach())
+
+
+class _Passed(threading.local):
+    """The descriptors that the process which this thread is starting will inherit; None while it starts none."""
+
+    files: list[int] | None = None
+
+
+_passed = _Passed()
+_inherited: list[int] = []
+
+
+@contextmanager
+def passing() -> Iterator[list[int]]:
+    """Collect the descriptors that are handed over, for a process that `shards/processes.py` starts."""
+    before, _passed.files = _passed.files, []
+    try:
+        yield _passed.files
+    finally:
+        _passed.files = before
+
+
+def inherit(files: Sequence[int]) -> None:
+    """Note the descriptors that this process got, in the order in which they were handed over."""
+    _inherited[:] = files
+
+
+def starts_process() -> bool:
+    """Whether the current pickling is for a process that is being started, also by multiprocessing."""
+    return _passed.files is not None or get_spawning_popen() is not None
+
+
+def hand_over(descriptor: int) -> Detachable:
+    """What the pickle of a process that is being started holds in place of a descriptor."""
+    if _passed.files is None:
+        return DupFd(descriptor)
+    _passed.files.append(descriptor)
+    return _Inherited(len(_passed.files) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inherited:
+    place: int
+
+    def detach(self) -> int:
+        return _inherited[self.place]
