@@ -11,10 +11,14 @@ SCRIPT = """
 import atexit, ctypes, sys, threading
 libc = ctypes.CDLL(None)
 libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)  # stands for a library that aborts at the end
-atexit.register(print, "handlers ran", end="")
-threading.Thread(target=lambda: (threading.main_thread().join(), print("threads ended"))).start()
-from maskstream.cli import run
-run()
+import maskstream.cli as cli
+main = cli.main
+def begins():  # as commands import libraries that register handlers
+    atexit.register(print, "handlers ran", end="")
+    threading.Thread(target=lambda: (threading.main_thread().join(), print("threads ended"))).start()
+    main()
+cli.main = begins
+cli.run()
 """
 
 
@@ -34,7 +38,7 @@ def test_a_command_ends_with_its_code_and_all_that_it_wrote(words: list[str], co
 
 
 def test_a_failure_that_nobody_foresaw_is_a_traceback() -> None:
-    broken = SCRIPT.replace("run()", "import maskstream.cli as cli\ncli.app = lambda: 1 / 0\nrun()")
+    broken = SCRIPT.replace("cli.run()", "cli.app = lambda: 1 / 0\ncli.run()")
     done = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr

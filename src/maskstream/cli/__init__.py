@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -107,29 +106,28 @@ def main() -> None:
 
 
 def run() -> NoReturn:
-    """The command as a process: `main`, and the end of an interpreter without its last part, which takes modules and
-    native libraries apart while their threads run; one that then needs the interpreter aborts the process
-    (docs/robustness.md). Threads are joined, exit handlers run and streams are flushed, as in multiprocessing's.
+    """Run `main` as a process of its own, which ends before the interpreter takes modules and native libraries apart:
+    their threads still run then, and one that needs the interpreter aborts the process (docs/robustness.md).
     """
-    code: object = 0
+    code: object = 1
+    # Registered first, so called after the handlers that the command registers, when all threads are joined.
+    atexit.register(lambda: _leave(code if isinstance(code, int) else int(code is not None)))
     try:
         main()
     except SystemExit as ended:
         code = ended.code
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    if not isinstance(code, int | None):
-        print(code, file=sys.stderr)
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
+        raise
+    code = 0
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # whoever read it is gone, or it is closed
+        except (OSError, ValueError):  # the reader of a pipe is gone, or the stream is closed
             code = code or 120
-    os._exit(code or 0)
+    os._exit(code)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
