@@ -294,7 +294,6 @@ NAMES_CODE = {
     "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},
     "train/core/loop.py": {"Tally.from_dict": RUN},
     "train/core/run_folder.py": {"Recipe.from_dict": RUN},
-    "train/targets.py": {"import_module": PACKAGE},
     "train/evaluations.py": {"RunEvaluation.from_dict": RUN},
     "train/papers/__init__.py": {"import_module": PACKAGE},
     "train/recipes.py": {"named": USER},
@@ -329,6 +328,8 @@ def test_ffmpeg_opens_media_at_one_place_only():
         for node in nodes(path):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "av.open":
                 writes = len(node.args) > 1 and ast.unparse(node.args[1]) == "'w'"
+                if path.parent.name == "cards":  # lines for processes without this package, which open no other file
+                    writes = "options={'protocol_whitelist': ''}" in ast.unparse(node)
                 assert writes, f"{path}:{node.lineno} reads media; use shards/media/local_media.py"
 
 

@@ -27,7 +27,7 @@ from .core.export import find_files, load_model, part_name, weights_sum
 from .core.process import compute_threads
 from .core.recipe import check_modality
 from .core.run_folder import run_recipe, run_weights
-from .evaluate.features import GivesFeatures, without_augmentation
+from .evaluate.features import GivesFeatures, from_middle, without_augmentation
 from .exports import split_of_run
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,8 @@ def embed_run(
     model = load_model(weights).to(device)
     if not isinstance(model, GivesFeatures):
         raise ValueError(f"a {type(model).__name__} gives no features of whole samples")
-    config = without_augmentation(recipe.data, split_of_run(run) if isinstance(recipe.data, AudioData) else split)
+    whole = without_augmentation(recipe.data, split_of_run(run) if isinstance(recipe.data, AudioData) else split)
+    config = from_middle(whole)
     about = {
         "recipe": recipe.name,
         "weights": weights_sum(weights)[0],
@@ -119,6 +120,7 @@ def embed_run(
         "version": str(split.version),
         "fingerprint": split.fingerprint,
     }
+    about |= {} if config == whole else {"start": "center"}  # unfinished files of older releases have drawn places
     about |= {"dtype": dtype, "batch_size": str(batch_size), "file_rows": str(file_rows)}
     folder = out.parent / f".{out.stem}.partial"
     with sole_writer(folder):

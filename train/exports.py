@@ -1,53 +1,95 @@
 """A run in the formats of others: a folder that transformers, timm, torch or onnxruntime reads, with a model card.
 
-What was written is read again by the library that it is for, and its features of samples of the run's split are
-compared with the run's own. A folder appears whole, and only where they agree.
+The lines of the card are run in a process without this package, on raw samples: those of the run's split as they were
+stored, and odd ones of other sizes and lengths. What they give is compared with what `maskstream embed` gives. A folder
+appears whole, and only where both agree.
 """
 
 import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.split import open_manifest
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
+from maskstream.shards.stores.local_files import sole_writer
 from maskstream.shards.stores.url import local_path, split_name
 
 from .core.data import told_splits
 from .core.export import load_model
+from .core.model import Model
 from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
-from .evaluate.features import GivesFeatures, without_augmentation
+from .evaluate.features import GivesFeatures, from_middle, without_augmentation
+from .evaluate.raw import RawKind, raw_kind, store_raw
 from .evaluations import kept_evaluations
-from .graphs import to_graph
-from .targets import Way, list_targets, to_hf, to_timm
+from .graphs import list_tensors, score_batch, to_graph
+from .targets import Way, list_classes, list_targets, to_hf, to_timm
 
 TARGETS = ("hf", "timm", "torch", "onnx")
 SAMPLES = 8
-"""How many samples are compared."""
+"""How many samples of the split are compared, and as many odd ones."""
 TRACED = 3
 """With how many a graph is traced: another number, as it has to take any."""
 TOLERANCE = 1e-5
 """How far the features of a sample may lie apart, as a share of their norm."""
+CARD = "README.md"
+EXTRA = "pip install 'maskstream[export]'"
+RUN_CARD = """
+import importlib.abc, json, re, sys
+
+class Without(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "maskstream":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Without())
+import numpy as np
+
+given, out = sys.argv[1:]
+names = {}
+blocks = re.findall("```python\\n(.*?)```", open("README.md").read(), re.DOTALL)
+exec(compile(blocks[0], "README.md", "exec"), names)
+call = names["scores"] if "scores" in names else names["features"]
+if given.endswith(".npz"):
+    found = {"card": call(**np.load(given))}
+else:
+    samples = json.load(open(given))
+    found = {"card": call(samples)}
+    if len(blocks) > 1:
+        exec(compile(blocks[1], "README.md", "exec"), names)
+        found["own"] = names["by_processor"](samples)
+np.savez(out, **{name: np.asarray(own) for name, own in found.items()})
+"""
+"""Runs the lines of a card in its folder, without this package, and stores what they give."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
     """What was written. reader: what reads it. difference: how far the features of `samples` samples lie apart, as a
-    share of their norm; the largest.
+    share of their norm; the largest. raw: whether these are raw samples. own: the same with the target's own processor
+    of pictures or clips; None where it has none.
     """
 
     reader: str
     difference: float
     samples: int
+    raw: bool = True
+    own: float | None = None
 
 
 def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = None, *, to: str = "hf") -> Exported:
@@ -56,8 +98,9 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     to: "hf", a folder for transformers' `from_pretrained`: config.json, model.safetensors, and preprocessor_config.json
     of pictures and video or tokenizer.json of texts. "timm": model.safetensors for `create_model(checkpoint_path=)`,
     and config.json for `create_model("local-dir:OUT", pretrained=True)`. "torch": model.pt2 for `torch.export.load`,
-    and "onnx": model.onnx, graphs of the features of any model that has some. All have README.md. data: the split whose
-    samples are compared, and whose tokenizer goes along; by default the one that the run trained on.
+    and "onnx": model.onnx, graphs of the features of any model that has some. Of a fine-tuned classifier they have its
+    head and the names of its classes. All have README.md. data: the split whose samples are compared, and whose
+    tokenizer goes along; by default the one that the run trained on.
 
     ValueError for a target that has no counterpart of the model, which names those that have; for features that lie
     apart; for a target whose library is not installed; and for a folder that is not empty.
@@ -73,31 +116,64 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     check_modality(recipe, split)
     if not isinstance(model, GivesFeatures):
         raise ValueError(f"a {type(model).__name__} gives no features of whole samples, so nothing can be exported")
-    batch = _sample_batch(recipe, split)
-    try:
-        if to == "hf":
-            way = to_hf(model, recipe, split)
-        elif to == "timm":
-            way = to_timm(model, recipe)
+    config = from_middle(without_augmentation(recipe.data, split)).whole()
+    kind, classes = raw_kind(config, split), list_classes(model, split)
+    partial = out.parent / f".{out.name}.partial"
+    with sole_writer(partial):
+        for left in partial.iterdir():  # of an export that was killed
+            if left.is_dir():
+                shutil.rmtree(left)
+        try:
+            way = _find_way(model, recipe, kind, classes, to, _sample_batch(config, split, TRACED))
+            new = partial / out.name
+            new.mkdir()
+            way.write(new)
+            (new / CARD).write_text("\n\n".join(_code(lines) for lines in (way.card, way.own) if lines))
+            done = _check(model, way, new, kind, split, _sample_batch(config, split))
+            (new / CARD).write_text(_card(run, recipe, way, done))
+            new.replace(out)  # an empty folder too
+        finally:
+            shutil.rmtree(partial)
+    return done
+
+
+def _check(model: Model[Any], way: Way, folder: Path, kind: RawKind | None, split: Manifest, batch: Batch) -> Exported:
+    """Compares what the lines of the card in a folder give with what the model gives of a batch of the split, and of
+    odd samples. ValueError where they differ.
+    """
+    with TemporaryDirectory() as made:
+        scratch, batches = Path(made), [batch]
+        if kind is None or way.inputs:
+            tensors = dict(list_tensors(batch))
+            given, arrays = scratch / "given.npz", {name: tensors[name].numpy() for name in way.inputs}
+            np.savez(given, **cast(Any, arrays))
         else:
-            way = to_graph(model, _sample_batch(recipe, split, TRACED), onnx=to == "onnx")
+            given = scratch / "given.json"
+            samples, batches = _raw_samples(kind, split, batch, scratch)
+            given.write_text(json.dumps(samples))
+        with torch.no_grad():
+            ours = torch.cat([score_batch(model, one) for one in batches])
+        theirs = _run_card(folder, given, way.reader)
+    return Exported(
+        reader=way.reader,
+        difference=_compare(ours, theirs["card"], way),
+        samples=len(ours),
+        raw=not way.inputs,
+        own=_distance(ours, theirs["own"], way) if "own" in theirs else None,
+    )
+
+
+def _find_way(
+    model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes: Sequence[str], to: str, traced: Batch
+) -> Way:
+    """How the model goes to a target. ValueError, which names the targets that can be had, if it does not."""
+    if to not in ("hf", "timm"):
+        return to_graph(model, traced, kind, classes, onnx=to == "onnx")
+    try:
+        return to_hf(model, recipe, kind, classes) if to == "hf" else to_timm(model, kind, classes)
     except ValueError as error:
         others = [*list_targets(model), "torch"]
-        raise ValueError(
-            f"{error}; for this run --to {' or '.join(others)} works" if to in ("hf", "timm") else str(error)
-        ) from error
-    with torch.no_grad():
-        ours = model.features(batch)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
-        new = Path(made) / out.name
-        new.mkdir()
-        way.write(new)
-        apart = _compare(ours, way.read(new, batch), way.reader)
-        done = Exported(reader=way.reader, difference=apart, samples=len(ours))
-        (new / "README.md").write_text(_card(run, recipe, way, done))
-        new.replace(out)  # an empty folder too
-    return done
+        raise ValueError(f"{error}; for this run --to {' or '.join(others)} works") from error
 
 
 def split_of_run(run: Path, data: SplitLocation | None = None) -> Manifest:
@@ -111,42 +187,89 @@ def split_of_run(run: Path, data: SplitLocation | None = None) -> Manifest:
     return open_manifest(str(told[0]["location"]), version=int(told[0]["version"]))
 
 
-def _sample_batch(recipe: Recipe[Any], split: Manifest, samples: int = SAMPLES) -> Batch:
-    """The first samples of a split, in one batch, as an encoder is given them after training."""
-    config = without_augmentation(recipe.data, split)
+def _sample_batch(config: DataConfig[Any], split: Manifest, samples: int = SAMPLES) -> Batch:
+    """The first samples of a split, in one batch, as `maskstream embed` gives them to an encoder."""
     size = min(samples, len(split))
-    with closing(config.whole().loader(split, batch_size=size, shuffle=False, device="cpu", threads=1)) as loader:
+    with closing(config.loader(split, batch_size=size, shuffle=False, device="cpu", threads=1)) as loader:
         batch: Batch = next(iter(loader))
     return batch
 
 
-def _compare(ours: Tensor, theirs: Tensor, reader: str) -> float:
+def _raw_samples(kind: RawKind, split: Manifest, batch: Batch, folder: Path) -> tuple[list[str], list[Batch]]:
+    """The samples of a batch of the split as they were stored, then odd ones; and the batches of both."""
+    numbers = {key: n for n, key in enumerate(split.keys(range(len(split))))}
+    stored = [store_raw(kind, split, numbers[key], folder) for key in batch.key]
+    draws = np.random.default_rng(0)
+    odd = [kind.draw(folder / f"odd{n}", draws) for n in range(SAMPLES)]
+    return [*stored, *odd], [batch, kind.batch(odd)]
+
+
+def _run_card(folder: Path, given: Path, reader: str) -> dict[str, Tensor]:
+    """What the lines of the card in a folder make of samples, without this package: float (n, D) of "card", and of
+    "own", the target's own processor. ValueError if they fail.
+    """
+    found = given.with_name("found.npz")
+    words = [sys.executable, "-P", "-c", RUN_CARD, str(given.resolve()), str(found.resolve())]
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        said = (ended.stderr.strip().splitlines() or [f"exit {ended.returncode}"])[-1]
+        remedy = f"; {EXTRA}" if "No module named" in said else ""
+        raise ValueError(f"the lines of the model card for {reader} fail, so nothing was written: {said}{remedy}")
+    with np.load(found) as values:
+        return {name: torch.from_numpy(values[name]) for name in values}
+
+
+def _compare(ours: Tensor, theirs: Tensor, way: Way) -> float:
     """The largest distance of a sample's features. ValueError if it is no number, or above `TOLERANCE`."""
     if theirs.shape != ours.shape:
-        raise ValueError(f"{reader} gives features of the shape {tuple(theirs.shape)}, the run {tuple(ours.shape)}")
-    ours, theirs = ours.double(), theirs.double()
-    apart = float(((theirs - ours).norm(dim=1) / ours.norm(dim=1)).max())
+        raise ValueError(f"{way.reader} gives features of the shape {tuple(theirs.shape)}, the run {tuple(ours.shape)}")
+    apart = _distance(ours, theirs, way)
     if not apart <= TOLERANCE:
         raise ValueError(
-            f"the features of {reader} differ from the run's by {apart:.1e} of their norm, and {TOLERANCE:g} is "
+            f"the features of {way.reader} differ from the run's by {apart:.1e} of their norm, and {TOLERANCE:g} is "
             "allowed; nothing was written. Report it with the versions of `maskstream doctor`"
         )
     return apart
 
 
+def _distance(ours: Tensor, theirs: Tensor, way: Way) -> float:
+    """The largest distance of a sample's features, as a share of their norm; of scores, which may all be near 0, of the
+    mean norm.
+    """
+    ours, theirs = ours.double(), theirs.double()
+    norms = ours.norm(dim=1)
+    return float(((theirs - ours).norm(dim=1) / (norms.mean() if way.classes else norms)).max())
+
+
+def _code(lines: str) -> str:
+    """Lines of Python in Markdown."""
+    return f"```python\n{lines}\n```"
+
+
 def _card(run: Path, recipe: Recipe[Any], way: Way, done: Exported) -> str:
     """The model card: what reads it, how it was trained, and what the run's evaluation.json says of it."""
+    what = "Scores" if way.classes else "Features"
+    if done.raw:
+        measured = f"raw samples of the split and of other sizes and lengths: {what.lower()}"
+    else:
+        measured = f"samples as the loader gives them (they take tensors, not files): {what.lower()}"
     lines = [
         f"# {run.resolve().name}",
         "",
         f"`{way.call}` reads it. It was trained with the recipe `{recipe.name}` of "
-        "[maskstream](https://pypi.org/project/maskstream/). Its features of "
-        f"{done.samples} samples differ from the run's by {done.difference:.1e} of their norm.",
+        "[maskstream](https://pypi.org/project/maskstream/). The lines below were run without it on "
+        f"{done.samples} {measured} differ from the run's by {done.difference:.1e} of their norm at most.",
         "",
-        "```python",
-        way.card,
-        "```",
+        _code(way.card),
     ]
+    if done.own is not None:
+        lines += [
+            "",
+            f"The library's own processor rounds and places pixels otherwise. With it, {what.lower()} of the same "
+            f"samples differ by {done.own:.1e} of their norm at most:",
+            "",
+            _code(way.own),
+        ]
     if isinstance(recipe.data, VideoData):
         clip = recipe.data.clip
         lines += ["", f"A clip has {clip.frames} frames, every {clip.stride}th of a video, at {clip.size} pixels."]

@@ -1,11 +1,12 @@
 """The features of a model as a graph of torch.export, or of ONNX.
 
 Its inputs are the tensors of a batch that the features are made of, by their names, such as `image`; of texts,
-`input_ids` and `attention_mask`. Any number of samples may be given.
+`input_ids` and `attention_mask`. Any number of samples may be given. A classifier's graph gives the scores of classes.
 """
 
+import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +21,15 @@ from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.batch import Batch, Movable
 
 from .core.model import Model
+from .evaluate.finetune import Classifier, EncoderClassifier
+from .evaluate.raw import RawKind, RawTexts
 from .nn.token_model import TokenModel
-from .targets import Way, need
+from .targets import Way, define, read_lines, write_tokenizer
+
+CLASSES = "classes.json"
+"""The names of a classifier's classes."""
+CALLS = {"picture": "read_pictures", "clip": "read_clips", "sound": "read_sounds"}
+"""The function that makes a batch of raw samples, by the name of a card's lines."""
 
 
 class _Graph(nn.Module):
@@ -33,19 +41,23 @@ class _Graph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         given = dict(zip(self._names, inputs, strict=True))
-        every = iter([name for name, _ in _list_tensors(self._batch)])
-        model: Any = self.model
-        found: Tensor = model.features(self._batch._map(lambda own: given.get(next(every), own)))
-        return found
+        every = iter([name for name, _ in list_tensors(self._batch)])
+        return score_batch(self.model, self._batch._map(lambda own: given.get(next(every), own)))
+
+
+def score_batch(model: Any, batch: Batch) -> Tensor:
+    """The features of a batch, or the scores of a classifier."""
+    found: Tensor = model.scores(batch) if isinstance(model, Classifier | EncoderClassifier) else model.features(batch)
+    return found
 
 
 class _TextGraph(nn.Module):
     """The features of texts in rows of L ids, int64 (B, L), of which `attention_mask` int64 (B, L) says which are real:
-    the mean of the encoder's output over them. What follows the real ones of a row is a document by itself, so that no
-    shape depends on lengths.
+    the mean of the encoder's output over them, or the scores of a classifier. What follows the real ones of a row is a
+    document by itself, so that no shape depends on lengths.
     """
 
-    def __init__(self, model: TokenModel) -> None:
+    def __init__(self, model: Model[Any]) -> None:
         super().__init__()
         self.model = model
 
@@ -55,8 +67,10 @@ class _TextGraph(nn.Module):
         begin = torch.arange(rows)[:, None] * length
         edges = torch.cat((torch.cat((begin, begin + lengths), dim=1).flatten(), begin[-1:, 0] + length)).int()
         places = torch.where(column < lengths, column, column - lengths).flatten()
-        states = self.model.encode_ids(input_ids.flatten(), places, edges, length).view(rows, length, -1)
-        return (states * attention_mask[..., None]).sum(dim=1) / lengths
+        body: Any = _body(self.model)
+        states = body.encode_ids(input_ids.flatten(), places, edges, length).view(rows, length, -1)
+        found: Tensor = (states * attention_mask[..., None]).sum(dim=1) / lengths
+        return self.model.head(self.model.norm(found)) if isinstance(self.model, EncoderClassifier) else found
 
 
 class _Used(TorchFunctionMode):
@@ -73,88 +87,98 @@ class _Used(TorchFunctionMode):
 
 
 @torch.no_grad()
-def to_graph(model: Model[Any], batch: Batch, *, onnx: bool) -> Way:
-    """A model's `features` as a graph of torch, or of ONNX, traced with a batch. ValueError where that fails."""
+def to_graph(model: Model[Any], batch: Batch, kind: RawKind | None, classes: Sequence[str], *, onnx: bool) -> Way:
+    """A model's `features`, or the scores of a classifier, as a graph of torch or of ONNX, traced with a batch.
+    ValueError where that fails.
+    """
     name, reader = ("model.onnx", "onnxruntime.InferenceSession") if onnx else ("model.pt2", "torch.export.load")
-    take = _inputs_of(model, batch)
-    given = take(batch)
+    given = _inputs_of(model, batch)
+    raw = kind if kind is not None and kind.given in given and (len(given) == 1 or isinstance(kind, RawTexts)) else None
 
     def write(folder: Path) -> None:
         program = _trace(model, batch, given)
         if onnx:
-            _write_onnx(program, list(given), folder / name)
+            _write_onnx(program, list(given), folder / name, "scores" if classes else "features")
         else:
             torch.export.save(program, folder / name)
+        if isinstance(raw, RawTexts):
+            write_tokenizer(folder, raw)
+        if classes:
+            (folder / CLASSES).write_text(json.dumps(list(classes)) + "\n")
 
-    def read(folder: Path, other: Batch) -> Tensor:
-        inputs = take(other)
-        try:
-            if onnx:
-                session = need("onnxruntime").InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
-                (found,) = session.run(None, {key: own.numpy() for key, own in inputs.items()})
-                return torch.from_numpy(found)
-            made: Tensor = torch.export.load(folder / name).module()(*inputs.values())
-        except (RuntimeError, AssertionError) as error:
-            said = str(error).strip().partition("\n")[0]
-            raise ValueError(f"the graph does not take another number of samples ({said})") from error
-        return made.detach()
-
-    return Way(
-        reader=reader, call=f'{reader}("FOLDER/{name}")', write=write, read=read, card=_card(name, given, onnx=onnx)
-    )
+    card = _card(name, given, raw, classes, onnx=onnx)
+    inputs = () if raw else tuple(given)
+    call = f'{reader}("FOLDER/{name}")'
+    return Way(reader=reader, call=call, write=write, card=card, inputs=inputs, classes=tuple(classes))
 
 
-def _card(name: str, given: Mapping[str, Tensor], *, onnx: bool) -> str:
+def _card(name: str, given: Mapping[str, Tensor], kind: RawKind | None, classes: Sequence[str], *, onnx: bool) -> str:
     """The lines of Python of a card. given: the inputs."""
-    words = ", ".join(given)
-    kinds = ", ".join(
-        f"{key} {str(own.dtype).removeprefix('torch.')} ({', '.join(['B', *map(str, own.shape[1:])])})"
-        for key, own in given.items()
-    )
-    about = f'"""The features of each sample, float32 (B, D), of {kinds}."""'
-    if not onnx:
-        return f'''import torch
+    head, about = define(kind, classes, "" if kind else ", ".join(given))
+    lines = [read_lines(kind), "\n"] if kind is not None and kind.card else []
+    if isinstance(kind, RawTexts):
+        lines += ["from tokenizers import Tokenizer\n"]
+    lines += ["import json\n"] if classes else []
+    load = f'graph = torch.export.load("{name}").module()'
+    if onnx:
+        load = f'session = onnxruntime.InferenceSession("{name}", providers=["CPUExecutionProvider"])'
+    lines += ["import numpy as np", "import onnxruntime" if onnx else "import torch", "", load]
+    lines += [f'classes = json.loads(open("{CLASSES}").read())'] if classes else []
+    body = []
+    if isinstance(kind, RawTexts):
+        lines += [
+            'tokenizer = Tokenizer.from_file("tokenizer.json")',
+            f"tokenizer.enable_truncation({kind.length})",
+            f"tokenizer.enable_padding(length={kind.length}, pad_id={kind.facts.pad or 0})",
+        ]
+        body += ["rows = tokenizer.encode_batch(list(texts))"]
+        values = {
+            "input_ids": "np.array([row.ids for row in rows], np.int64)",
+            "attention_mask": "np.array([row.attention_mask for row in rows], np.int64)",
+        }
+    elif kind is not None:
+        values = {kind.given: f"{CALLS[kind.card]}({kind.plural})"}
+    else:
+        values = {one: one for one in given}
+        shapes = ", ".join(
+            f"{key} {str(own.dtype).removeprefix('torch.')} ({', '.join(['B', *map(str, own.shape[1:])])})"
+            for key, own in given.items()
+        )
+        about = f'{about[:-3]}\n\n    Of the tensors of a batch of the loader: {shapes}.\n    """'
+    if onnx:
+        fed = ", ".join(f'"{key}": np.asarray({own})' for key, own in values.items())
+        body += [f"return session.run(None, {{{fed}}})[0]"]
+    else:
+        body += [
+            "with torch.no_grad():",
+            f"    return graph({', '.join(f'torch.as_tensor({own})' for own in values.values())})",
+        ]
+    return "\n".join([*lines, "", "", head, f"    {about}", *(f"    {line}" for line in body)])
 
-graph = torch.export.load("{name}").module()
 
-
-def features({words}):
-    {about}
-    with torch.no_grad():
-        return graph({", ".join(f"torch.as_tensor({key})" for key in given)})'''
-    fed = ", ".join(f'"{key}": np.asarray({key})' for key in given)
-    return f'''import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("{name}", providers=["CPUExecutionProvider"])
-
-
-def features({words}):
-    {about}
-    return session.run(None, {{{fed}}})[0]'''
-
-
-def _inputs_of(model: Model[Any], batch: Batch) -> Callable[[Batch], dict[str, Tensor]]:
-    """What takes from a batch the tensors that features are made of, by name. The model loses what they do not need."""
+def _inputs_of(model: Model[Any], batch: Batch) -> dict[str, Tensor]:
+    """The tensors of a batch that features are made of, by name. The model loses what they do not need."""
     with _Used() as used:
-        cast(Any, model).features(batch)
-    names = [name for name, own in _list_tensors(batch) if id(own) in used.found]
+        score_batch(model, batch)
+    names = [name for name, own in list_tensors(batch) if id(own) in used.found]
     for name, child in list(model.named_children()):
         owned = [*child.parameters(), *child.buffers()]
         if owned and not any(id(one) in used.found for one in owned):
             delattr(model, name)
+    if isinstance(batch, TextBatch) and isinstance(_body(model), TokenModel):
+        return {"input_ids": batch.inputs, "attention_mask": batch.valid.long()}
+    return {name: own for name, own in list_tensors(batch) if name in names}
 
-    def take(given: Batch) -> dict[str, Tensor]:
-        if isinstance(given, TextBatch) and isinstance(model, TokenModel):
-            return {"input_ids": given.inputs, "attention_mask": given.valid.long()}
-        return {name: own for name, own in _list_tensors(given) if name in names}
 
-    return take
+def _body(model: Model[Any]) -> Model[Any]:
+    """What makes the features of a model: that of a classifier is in it."""
+    return model.body if isinstance(model, EncoderClassifier) else model
 
 
 def _trace(model: Model[Any], batch: Batch, given: Mapping[str, Tensor]) -> ExportedProgram:
     """The graph of the inputs `given` of a batch, whose sizes may change where the model lets them."""
-    graph = _TextGraph(model) if isinstance(model, TokenModel) else _Graph(model, batch, list(given))
+    of_text = isinstance(batch, TextBatch) and isinstance(_body(model), TokenModel)
+    graph = _TextGraph(model) if of_text else _Graph(model, batch, list(given))
     text = isinstance(graph, _TextGraph)
     each = tuple({0: Dim.AUTO} if text else dict.fromkeys(range(own.ndim), Dim.AUTO) for own in given.values())
     shapes: Any = each if text else (each,)
@@ -167,9 +191,9 @@ def _trace(model: Model[Any], batch: Batch, given: Mapping[str, Tensor]) -> Expo
         raise ValueError(f"torch.export cannot trace the features of a {type(model).__name__} ({said})") from error
 
 
-def _write_onnx(program: ExportedProgram, names: list[str], path: Path) -> None:
+def _write_onnx(program: ExportedProgram, names: list[str], path: Path, output: str) -> None:
     """Writes a graph as ONNX; large weights lie beside it. ValueError where torch cannot translate it."""
-    options: dict[str, Any] = {"input_names": names, "output_names": ["features"], "dynamo": True, "verbose": False}
+    options: dict[str, Any] = {"input_names": names, "output_names": [output], "dynamo": True, "verbose": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of its own calls
@@ -184,13 +208,13 @@ def _write_onnx(program: ExportedProgram, names: list[str], path: Path) -> None:
     made.save(path)
 
 
-def _list_tensors(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
+def list_tensors(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """The tensors of a batch with their names, in the order in which `Movable` maps them."""
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Movable):
         for one in fields(cast(Any, value)):
-            yield from _list_tensors(getattr(value, one.name), f"{name}_{one.name}".lstrip("_"))
+            yield from list_tensors(getattr(value, one.name), f"{name}_{one.name}".lstrip("_"))
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _list_tensors(inner, f"{name}_{key}")
+            yield from list_tensors(inner, f"{name}_{key}")

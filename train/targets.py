@@ -1,28 +1,25 @@
-"""How a model goes to transformers and to timm: its files, what reads them again, and the code of a model card."""
+"""How a model goes to transformers and to timm: its files, and the code of a model card."""
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.pipelines.modalities.text.batch import TextBatch
-from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import TOKENIZER_JSON, read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 
+from .classifiers import classifier_counterpart, with_classes
 from .core.model import Model
 from .core.recipe import Recipe
 from .evaluate.features import GivesFeatures
+from .evaluate.finetune import Classifier, EncoderClassifier
+from .evaluate.raw import RawKind, RawTexts
 from .nn.counterpart import Counterpart, TimmCounterpart, timm_counterpart
 from .nn.foreign import bert_counterpart, hf_counterpart
 from .nn.masked_autoencoder import MaskedAutoencoder
@@ -31,29 +28,37 @@ from .nn.token_model import TokenModel
 from .nn.transformer import BlockSizes
 from .papers import tables
 
-EXTRA = "pip install 'maskstream[export]'"
+CARDS = Path(__file__).parent / "cards"
+"""The lines of cards that make raw samples what a model reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Way:
     """How a model goes to a target. reader: what reads the folder. call: how it is called. write: writes the model's
-    files into it. read: what the target makes of a batch, with these files. card: lines of Python that define
-    `features`, for the model card.
+    files into it. card: lines of Python that define `features`, or `scores` of a classifier, for the model card. own:
+    lines that define `by_processor` by the target's own processor, which comes near them; "" where it has none. inputs:
+    the tensors of a batch that the card takes; none where it takes raw samples. classes: of a classifier.
     """
 
     reader: str
     call: str
     write: Callable[[Path], None]
-    read: Callable[[Path, Batch], Tensor]
     card: str
+    own: str = ""
+    inputs: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def counterpart(model: Model[Any]) -> Counterpart:
     """What transformers has of a model's architecture. ValueError, which says why, if there is nothing."""
-    for table in tables("export", "HF"):
-        if type(model) in table:
-            found: Counterpart = table[type(model)](model)
-            return found
+    own = [make for table in tables("export", "HF") for kind, make in table.items() if kind is type(model)]
+    if own:
+        found: Counterpart = own[0](model)
+        return found
+    if isinstance(model, Classifier | EncoderClassifier):
+        body: Any = getattr(model, "body", None)
+        has_own = any(type(body) in table for table in tables("export", "HF"))
+        return classifier_counterpart(model, counterpart(body) if has_own else None)
     if isinstance(model, TokenModel):
         return bert_counterpart(model)
     if isinstance(model, MaskedAutoencoder) and isinstance(model.tokens, SpectrogramTokens):
@@ -66,15 +71,18 @@ def counterpart(model: Model[Any]) -> Counterpart:
 
 
 def timm_of(model: Model[Any]) -> TimmCounterpart:
-    """What timm has of a model's encoder. ValueError, which says why, if there is nothing."""
+    """What timm has of a model's encoder, or of a classifier. ValueError, which says why, if there is nothing."""
     for table in tables("export", "TIMM"):
         if type(model) in table:
             found: TimmCounterpart = table[type(model)](model)
             return found
-    if not isinstance(model, MaskedAutoencoder) or not isinstance(model.tokens, ImageTokens | SpectrogramTokens):
+    tokens: object = getattr(model, "tokens", None)
+    if not isinstance(model, MaskedAutoencoder | Classifier) or not isinstance(tokens, ImageTokens | SpectrogramTokens):
         raise ValueError(f"timm's VisionTransformer reads pictures and spectrograms, got a {type(model).__name__}")
-    c = model.config
-    return timm_counterpart(model.encoder, model.tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
+    if isinstance(model, Classifier) and model.norm is not None:
+        raise ValueError("timm normalises tokens before their mean; fine-tune again with --set model.norm=tokens")
+    of, head = (model.config.of, model.head) if isinstance(model, Classifier) else (model.config, None)
+    return timm_counterpart(model.encoder, tokens, BlockSizes(of.depth, of.heads, of.mlp_ratio, of.eps), head)
 
 
 def has_graph(model: Model[Any]) -> bool:
@@ -92,136 +100,223 @@ def list_targets(model: Model[Any]) -> dict[str, str]:
     return found
 
 
-def need(name: str) -> Any:
-    """A library of others. ValueError if it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ValueError(f"an export is compared by {name}, which cannot be imported ({error}); {EXTRA}") from error
+def list_classes(model: Model[Any], split: Manifest) -> list[str]:
+    """The names of the classes that a classifier scores, in their order; none for other models. ValueError where the
+    split has others.
+    """
+    if not isinstance(model, Classifier | EncoderClassifier):
+        return []
+    names = [str(name) for name in split.info["label_names"]]
+    if len(names) != model.config.classes:
+        raise ValueError(f"{split} has {len(names)} classes, and the model {model.config.classes}; name its own split")
+    return names
 
 
-def to_hf(model: Model[Any], recipe: Recipe[Any], split: Manifest) -> Way:
+def read_lines(kind: RawKind) -> str:
+    """The lines of a card that read raw samples, with their settings."""
+    code = (CARDS / f"{kind.card}.py").read_text().partition('"""\n\n')[2]
+    for name, value in kind.settings.items():
+        code, changed = re.subn(
+            rf"^{name}(: [^=]*)? = .*$", rf"{name}\1 = {value!r}", code, count=1, flags=re.MULTILINE
+        )
+        assert changed, name
+    return code.rstrip()
+
+
+PIXELS = {
+    "picture": f'''
+mean, std = torch.tensor({IMAGENET_MEAN}), torch.tensor({IMAGENET_STD})
+
+
+def to_values(images):
+    """The pixels that the model reads, float32 (B, 3, SIZE, SIZE), of files or of uint8 (H, W, 3) of any size."""
+    return ((torch.from_numpy(read_pictures(images)) / 255 - mean) / std).permute(0, 3, 1, 2)''',
+    "clip": f'''
+mean, std = torch.tensor({IMAGENET_MEAN}), torch.tensor({IMAGENET_STD})
+
+
+def to_values(videos):
+    """The pixels that the model reads, float32 (B, FRAMES, 3, SIZE, SIZE), of files or of uint8 (T, H, W, 3)."""
+    return ((torch.from_numpy(read_clips(videos)) / 255 - mean) / std).permute(0, 1, 4, 2, 3)''',
+    "sound": '''
+
+def to_values(sounds):
+    """The spectrograms that the model reads, float32 (B, 1, FRAMES, BINS), of files or pairs of samples and rate."""
+    return read_sounds(sounds)[:, None]''',
+}
+"""The lines that make values of samples, by the name of those that read them."""
+
+
+def define(kind: RawKind | None, classes: Sequence[str], plural: str = "") -> tuple[str, str]:
+    """The head of the function that a card defines, and its docstring."""
+    plural = plural or (kind.plural if kind else "inputs")
+    if classes:
+        return f"def scores({plural}):", '"""The score of each class, float32 (B, C), in the order of `classes`."""'
+    return (
+        f"def features({plural}):",
+        f'"""The mean of the last states of the tokens of each of some {plural}: float32 (B, D)."""',
+    )
+
+
+def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes: Sequence[str]) -> Way:
     found = counterpart(model)
+    if kind is None:
+        raise ValueError(f"raw samples of {type(recipe.data).__name__} with these settings have no lines for a card")
+    if classes:
+        found = with_classes(found, classes)
 
     def write(folder: Path) -> None:
-        if isinstance(model, TokenModel):
-            more = _write_tokenizer(folder, split, model)
-            Counterpart(
-                name=found.name, kind=found.kind, config={**found.config, **more}, state=found.state, encoder=""
-            ).write(folder)
+        if isinstance(kind, RawTexts):
+            vocabulary = int(found.config["vocab_size"])
+            if kind.facts.vocabulary > vocabulary:
+                raise ValueError(
+                    f"the tokenizer of this split has {kind.facts.vocabulary:,} ids, and the model {vocabulary:,}; "
+                    "give the split that it trained on"
+                )
+            more = write_tokenizer(folder, kind)
+            replace(found, config={**found.config, **more}).write(folder)
             return
         found.write(folder)
         _write_json(folder / _processor_file(found), _processor(recipe, found))
 
-    def read(folder: Path, batch: Batch) -> Tensor:
-        transformers = need("transformers")
-        before = transformers.logging.get_verbosity()
-        transformers.logging.set_verbosity_error()  # the decoder's weights are not read, which it warns of
-        try:
-            kind = getattr(transformers, found.encoder)
-            theirs, told = kind.from_pretrained(folder, output_loading_info=True, **found.options)
-        finally:
-            transformers.logging.set_verbosity(before)
-        if told["missing_keys"]:
-            raise ValueError(f"{found.encoder} has weights that the run has not: {sorted(told['missing_keys'])[:3]}")
-        with torch.no_grad():
-            if isinstance(batch, TextBatch):
-                valid = batch.valid.long()
-                states: Tensor = theirs.eval()(input_ids=batch.inputs, attention_mask=valid).last_hidden_state
-                return (states * valid[..., None]).sum(dim=1) / valid.sum(dim=1, keepdim=True)
-            pixels: Any = batch
-            states = theirs.eval()(**{found.pixels: pixels.pixel_values()}, **found.call).last_hidden_state
-        return states[:, found.class_tokens :].mean(dim=1)
-
-    reader = f"transformers.{found.name}"
-    call = f"{reader}.from_pretrained(FOLDER)"
-    return Way(reader=reader, call=call, write=write, read=read, card=_hf_card(found, recipe))
-
-
-def _hf_card(found: Counterpart, recipe: Recipe[Any]) -> str:
-    """The lines of Python of a card."""
     options = "".join(f", {name}={value!r}" for name, value in found.options.items())
     load = f'model = {found.encoder}.from_pretrained("."{options}).eval()'
-    if isinstance(recipe.data, TextData):
-        return f'''import torch
+    if classes:
+        load += "\nclasses = [model.config.id2label[n] for n in range(model.config.num_labels)]"
+    head, about = define(kind, classes)
+    reader = f"transformers.{found.name}"
+    if isinstance(kind, RawTexts):
+        card, own = _text_card(found, load, head, about, classes), ""
+    else:
+        card, own = _hf_card(found, kind, load, head, about, classes), _hf_processor(kind, found)
+    call = f"{reader}.from_pretrained(FOLDER)"
+    return Way(reader=reader, call=call, write=write, card=card, own=own, classes=tuple(classes))
+
+
+def _text_card(found: Counterpart, load: str, head: str, about: str, classes: Sequence[str]) -> str:
+    if classes:
+        result = "        return model(**inputs).logits"
+    else:
+        result = """        states = model(**inputs).last_hidden_state
+    mask = inputs["attention_mask"][..., None]
+    return (states * mask).sum(1) / mask.sum(1)"""
+    return f"""import torch
 from transformers import AutoTokenizer, {found.encoder}
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 {load}
 
 
-def features(input_ids, attention_mask, **_):
-    """The mean of the last states of each text, float32 (B, D), of int64 (B, L), as the tokenizer makes them:
-    features(**tokenizer(texts, padding=True, return_tensors="pt")).
-    """
+{head}
+    {about}
+    tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+    inputs = {{name: tokens[name] for name in ("input_ids", "attention_mask")}}
     with torch.no_grad():
-        states = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    return (states * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)'''
-    processor = "AutoVideoProcessor" if found.pixels != "pixel_values" else "AutoImageProcessor"
-    given = "list(clips)" if found.pixels != "pixel_values" else "[list(clip) for clip in clips]"
-    video = isinstance(recipe.data, VideoData)
-    given, name, shape = (given, "clips", "(B, T, H, W, 3)") if video else ("list(images)", "images", "(B, H, W, 3)")
+{result}"""
+
+
+def _hf_card(found: Counterpart, kind: RawKind, load: str, head: str, about: str, classes: Sequence[str]) -> str:
     call = "".join(f", {name}={value!r}" for name, value in found.call.items())
-    return f'''import torch
-from transformers import {processor}, {found.encoder}
-
-processor = {processor}.from_pretrained(".")
-{load}
+    take = ".logits" if classes else f".last_hidden_state[:, {found.class_tokens}:].mean(1)"
+    return f"""{read_lines(kind)}
 
 
-def features({name}):
-    """The mean of the last states of the tokens of each sample, float32 (B, D), of uint8 {shape}."""
-    pixels = processor({given}, return_tensors="pt")["pixel_values"]
+import torch
+from transformers import {found.encoder}
+
+{load}{PIXELS[kind.card]}
+
+
+def encode(values):
     with torch.no_grad():
-        return model({found.pixels}=pixels{call}).last_hidden_state[:, {found.class_tokens}:].mean(1)'''
+        return model({found.pixels}=values{call}){take}
 
 
-def to_timm(model: Model[Any], recipe: Recipe[Any]) -> Way:
+{head}
+    {about}
+    return encode(to_values({kind.plural}))"""
+
+
+def _hf_processor(kind: RawKind, found: Counterpart) -> str:
+    """The lines with the processor of transformers."""
+    if kind.card == "picture":
+        return '''from transformers import AutoImageProcessor
+
+processor = AutoImageProcessor.from_pretrained(".")
+
+
+def by_processor(images):
+    """The same of files by the processor of transformers."""
+    pictures = [Image.open(image).convert("RGB") for image in images]
+    return encode(processor(pictures, return_tensors="pt")["pixel_values"])'''
+    auto, given = (
+        ("AutoImageProcessor", "list(frames)") if found.pixels == "pixel_values" else ("AutoVideoProcessor", "[frames]")
+    )
+    return f'''from transformers import {auto}
+
+processor = {auto}.from_pretrained(".")
+
+
+def by_processor(videos):
+    """The same of files by the processor of transformers, which does not choose frames."""
+    values = []
+    for video in videos:
+        with open(video, "rb") as stream, av.open(stream) as file:
+            rate = float(file.streams.video[0].average_rate)
+            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+        frames = frames[choose_frames(len(frames), rate)]
+        values.append(processor({given}, return_tensors="pt")["pixel_values"])
+    return encode(torch.cat(values))'''
+
+
+def to_timm(model: Model[Any], kind: RawKind | None, classes: Sequence[str]) -> Way:
     found = timm_of(model)
+    if kind is None:
+        raise ValueError("raw samples of these data settings have no lines for a card")
     sound = found.arguments["in_chans"] == 1
-    mean, std = ((0.0,), (1.0,)) if sound else (IMAGENET_MEAN, IMAGENET_STD)
     rows, columns = found.arguments["img_size"]
     about = {
         "input_size": [found.arguments["in_chans"], rows, columns],
         "fixed_input_size": True,
-        "interpolation": "bilinear",
+        "interpolation": "bicubic",
         "crop_pct": 1.0,
-        "mean": mean,
-        "std": std,
+        "mean": (0.0,) if sound else IMAGENET_MEAN,
+        "std": (1.0,) if sound else IMAGENET_STD,
     }
+    head, told = define(kind, classes)
+    named = '\nclasses = json.loads(open("config.json").read())["label_names"]' if classes else ""
+    card = f"""{read_lines(kind)}
 
-    def read(folder: Path, batch: Batch) -> Tensor:
-        theirs = need("timm").create_model(
-            found.architecture, checkpoint_path=str(folder / "model.safetensors"), **found.arguments
-        )
-        media: Any = batch
-        with torch.no_grad():
-            made: Tensor = theirs.eval()(media.spectrogram[:, None] if sound else media.pixel_values())
-        return made
 
-    given, shape = ("spectrograms", "float32 (B, T, F)") if sound else ("images", "uint8 (B, H, W, 3)")
-    pixels = (
-        "torch.as_tensor(spectrograms)[:, None]"
-        if sound
-        else "((torch.as_tensor(images).float() / 255 - mean) / std).permute(0, 3, 1, 2)"
-    )
-    card = f'''import timm
+import json
+
+import timm
 import torch
 
-model = timm.create_model("local-dir:.", pretrained=True).eval()
-mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
+model = timm.create_model("local-dir:.", pretrained=True).eval(){named}{PIXELS[kind.card]}
 
 
-def features({given}):
-    """The mean of the last states of the patches of each sample, float32 (B, D), of {shape}."""
+def encode(values):
     with torch.no_grad():
-        return model({pixels})'''
+        return model(values)
+
+
+{head}
+    {told}
+    return encode(to_values({kind.plural}))"""
+    own = '''transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+
+
+def by_processor(images):
+    """The same of files by timm's transform."""
+    return encode(torch.stack([transform(Image.open(image).convert("RGB")) for image in images]))'''
     return Way(
         reader=f"timm.{found.architecture}",
         call='timm.create_model("local-dir:FOLDER", pretrained=True)',
-        write=lambda folder: found.write(folder, about),
-        read=read,
+        write=lambda folder: found.write(folder, about, classes),
         card=card,
+        own="" if sound else own,
+        classes=tuple(classes),
     )
 
 
@@ -230,16 +325,17 @@ def _processor_file(found: Counterpart) -> str:
 
 
 def _processor(recipe: Recipe[Any], found: Counterpart) -> Mapping[str, object]:
-    """What transformers does to pictures: the short side to the recipe's size, its centre, ImageNet's moments.
+    """What transformers does to pictures: the centred square at the recipe's size, and ImageNet's moments.
 
-    The processor that is named after V-JEPA 2 would resize by 256 / 224 more, so VideoMAE's is named for it.
+    Perceiver's processor crops before it resizes, as the loader does. The one that is named after V-JEPA 2 would resize
+    by 256 / 224 more, so VideoMAE's is named for it.
     """
     config = recipe.data
     assert isinstance(config, VideoData | ImageData)  # what `counterpart` takes has no other data
     video = isinstance(config, VideoData)
     side = config.clip.size if isinstance(config, VideoData) else config.size
     square = {"height": side, "width": side}
-    kind = {"image_processor_type": "VideoMAEImageProcessor" if video else "ViTImageProcessor"}
+    kind = {"image_processor_type": "VideoMAEImageProcessor" if video else "PerceiverImageProcessor"}
     if found.pixels != "pixel_values":
         kind = {"video_processor_type": "VideoMAEVideoProcessor"}
     clip = (
@@ -250,8 +346,9 @@ def _processor(recipe: Recipe[Any], found: Counterpart) -> Mapping[str, object]:
         **clip,
         "do_resize": True,
         "size": {"shortest_edge": side} if video else square,
-        **({"do_center_crop": True, "crop_size": square} if video else {}),
-        "resample": 2,
+        "do_center_crop": True,
+        "crop_size": square,
+        "resample": 2 if video else 3,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -260,28 +357,36 @@ def _processor(recipe: Recipe[Any], found: Counterpart) -> Mapping[str, object]:
     }
 
 
-def _write_tokenizer(folder: Path, split: Manifest, model: TokenModel) -> dict[str, int]:
-    """The split's tokenizer with the names of its special tokens; returns their ids, for the model's config.
-
-    ValueError if the model has fewer ids.
+def write_tokenizer(folder: Path, kind: RawTexts) -> dict[str, int]:
+    """The split's tokenizer with the names of its special tokens, which adds those that stand around a text in
+    training; returns their ids, for the model's config.
     """
     from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
 
-    facts = tokenizer_facts(split.location, split.info)
-    if facts.vocabulary > model.config.vocabulary:
-        raise ValueError(
-            f"the tokenizer of {split} has {facts.vocabulary:,} ids, and the model {model.config.vocabulary:,}; give "
-            "the split that it trained on"
-        )
-    saved = read_tokenizer(split.store, split.info)
-    (folder / TOKENIZER_JSON).write_bytes(saved)
-    ids = {"pad": facts.pad, "unk": facts.unknown, "cls": facts.begin, "sep": facts.end, "mask": facts.mask}
-    tokenizer = Tokenizer.from_str(saved.decode())
-    names = {f"{role}_token": tokenizer.id_to_token(one) for role, one in ids.items() if one is not None}
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.embed.length, **names}
-    _write_json(folder / "tokenizer_config.json", about)
+    facts = kind.facts
+    tokenizer = Tokenizer.from_str(kind.definition.decode())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    begin, end = ([] if one is None else [one] for one in (facts.begin, facts.end))
+    alone = tokenizer.encode("a b", add_special_tokens=False).ids
+    if tokenizer.encode("a b").ids != [*begin, *alone, *end]:
+        names = {one: tokenizer.id_to_token(one) for one in (*begin, *end)}
+        template = [*(names[one] for one in begin), "$A", *(names[one] for one in end)]
+        pair = [*template, "$B:1", *(f"{names[one]}:1" for one in end)]
+        special = [(name, one) for one, name in names.items()]
+        tokenizer.post_processor = TemplateProcessing(single=template, pair=pair, special_tokens=special)
+    (folder / TOKENIZER_JSON).write_text(tokenizer.to_str())
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": kind.length}
+    _write_json(folder / "tokenizer_config.json", {**about, **_special_names(facts, tokenizer.id_to_token)})
     roles = {"pad": facts.pad, "cls": facts.begin, "sep": facts.end, "bos": facts.begin, "eos": facts.end}
     return {f"{role}_token_id": one for role, one in roles.items() if one is not None}
+
+
+def _special_names(facts: TokenizerFacts, name_of: Callable[[int], str | None]) -> dict[str, str | None]:
+    """The names of special tokens, by transformers' words for them."""
+    ids = {"pad": facts.pad, "unk": facts.unknown, "cls": facts.begin, "sep": facts.end, "mask": facts.mask}
+    return {f"{role}_token": name_of(one) for role, one in ids.items() if one is not None}
 
 
 def _write_json(path: Path, data: Mapping[str, object]) -> None:

@@ -1,6 +1,8 @@
 """Runs as folders that transformers reads: the same numbers there, and no folder where that is not so."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +11,14 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
-from maskstream.train import exports, load_model, train
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.train import exports, load_model, named_recipe, train
+from maskstream.train.evaluate.raw import RawTexts
 from maskstream.train.exports import export_run
 from maskstream.train.nn.foreign import from_bert, from_hf
+from maskstream.train.recipes import chosen_recipe
+from maskstream.train.targets import counterpart, write_tokenizer
 
 from ..pipelines.every_modality import write_split
 
@@ -55,23 +62,92 @@ def test_transformers_reads_the_class_that_is_named_with_the_same_weights(made, 
     assert json.loads(card.split("```json\n")[1].split("```")[0])["name"] == name
 
 
-@pytest.mark.parametrize(("name", "frames"), [("mae-base", ()), ("videomae-base", (4,))])
-def test_the_processor_gives_what_the_model_was_trained_on(made, name, frames):
-    processor = transformers.AutoImageProcessor.from_pretrained(made[name][2])
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    given = processor([[pixels] * 4] if frames else [pixels], return_tensors="pt")["pixel_values"]
-    assert given.shape == (1, *frames, 3, 32, 32)
-    ours = (torch.from_numpy(pixels) / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    assert torch.allclose(given.reshape(-1, 3, 32, 32)[-1], ours.permute(2, 0, 1), atol=1e-5)
+def test_the_processor_crops_and_resizes(made):
+    processor = transformers.AutoImageProcessor.from_pretrained(made["mae-base"][2])
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    given = processor([pixels], return_tensors="pt")["pixel_values"]
+    ours = (torch.from_numpy(pixels[:, 8:40]) / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    assert torch.allclose(given[0], ours.permute(2, 0, 1), atol=1e-5)
+    processor = transformers.AutoImageProcessor.from_pretrained(made["videomae-base"][2])
+    given = processor([[pixels] * 4], return_tensors="pt")["pixel_values"]
+    assert given.shape == (1, 4, 3, 32, 32)
+    assert torch.allclose(given[0, -1], ours.permute(2, 0, 1), atol=1e-5)
 
 
-def test_the_tokenizer_goes_along(made):
+def test_the_tokenizer_adds_what_stands_around_a_text_in_training(made):
     split, _, out, _ = made["bert-base"]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    tokenizer, facts = transformers.AutoTokenizer.from_pretrained(out), tokenizer_facts("", Manifest.load(split).info)
     assert tokenizer.mask_token == "[MASK]"
-    assert (out / "tokenizer.json").read_bytes() == (split / "tokenizer.json").read_bytes()
-    said = tokenizer("the lazy [MASK]")["input_ids"]
-    assert tokenizer.mask_token_id in said
+    assert tokenizer.mask_token_id in tokenizer("the lazy [MASK]")["input_ids"]
+    alone = tokenizer("the lazy", add_special_tokens=False)["input_ids"]
+    assert tokenizer("the lazy")["input_ids"] == [facts.begin, *alone, facts.end]
+    long = tokenizer("the lazy " * 50, truncation=True)["input_ids"]
+    assert (len(long), long[0], long[-1]) == (32, facts.begin, facts.end)
+
+
+def test_a_tokenizer_that_adds_them_already_stays(made, tmp_path):
+    split = Manifest.load(made["bert-base"][0])
+    kind = RawTexts(32, tokenizer_facts("", split.info), read_tokenizer(split.store, split.info))
+    write_tokenizer(tmp_path, kind)
+    own = (tmp_path / "tokenizer.json").read_bytes()
+    write_tokenizer(tmp_path, replace(kind, definition=own))
+    assert (tmp_path / "tokenizer.json").read_bytes() == own
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_the_check_runs_the_card_on_raw_samples(made, name, tmp_path, monkeypatch):
+    """Lines that do otherwise than the loader are found, though files of the split are squares of the right size."""
+    _, run, out, _ = made[name]
+    wrong = {
+        "mae-base": ("side = min(height, width)", "side = min(height, width) // 2 * 2"),
+        "videomae-base": ("(len(starts) - 1) // 2", "0"),
+        "bert-base": ("truncation=True", "add_special_tokens=False, truncation=True"),
+    }[name]
+    assert wrong[0] in (out / "README.md").read_text()
+    of_way = exports._find_way
+
+    def changed(*given):
+        way = of_way(*given)
+        return replace(way, card=way.card.replace(*wrong))
+
+    monkeypatch.setattr(exports, "_find_way", changed)
+    with pytest.raises(ValueError, match=r"differ from the run's by .* nothing was written"):
+        export_run(run, tmp_path / "out")
+    monkeypatch.setattr(exports, "_find_way", lambda *given: replace(of_way(*given), card="import no_such_package"))
+    with pytest.raises(ValueError, match=r"fail, so nothing was written: .*no_such_package.*pip install"):
+        export_run(run, tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+def test_lines_that_differ_a_little_are_told_of(made):
+    """The measured difference of transformers' own processor stands in the card, and is none of the card's lines."""
+    text = (made["mae-base"][2] / "README.md").read_text()
+    assert len(re.findall("```python\n", text)) == 2
+    own, card = (float(re.search(f"{words} ([0-9.e+-]+) of their", text)[1]) for words in OWN_AND_CARD)
+    assert card <= 1e-5 < own < 1
+
+
+OWN_AND_CARD = ("samples differ by", "differ from the run's by")
+
+
+def test_what_a_killed_export_left_is_deleted_by_the_next(made, tmp_path):
+    _, run, _, _ = made["mae-base"]
+    left = tmp_path / ".out.partial" / "out"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    other = tmp_path / ".other.partial" / "other"
+    other.mkdir(parents=True)
+    export_run(run, tmp_path / "out", to="timm")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.partial", "out"]
+    assert (tmp_path / "out" / "README.md").is_file()
+
+
+def test_the_refusal_of_small_recipes_names_some_that_can_be_exported():
+    for name in ("videomae-tiny", "mgmae-tiny", "mae-tiny"):
+        with pytest.raises(ValueError, match="a small recipe that can be exported is") as error:
+            counterpart(named_recipe(name).build())
+        recipe, *words = str(error.value).split("`")[1].replace("--set ", "").split()
+        assert counterpart(chosen_recipe(recipe, words).build()).name.endswith("MAEForPreTraining")
 
 
 def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monkeypatch):

@@ -118,6 +118,13 @@ def without_augmentation(config: DataConfig[Any], train: SplitLocation) -> DataC
     return made
 
 
+def from_middle(config: DataConfig[Any]) -> DataConfig[Any]:
+    """The config whose clips are from the middle of videos, sounds and motions instead of from a drawn place."""
+    clip: Any = getattr(config, "clip", None)
+    changed: Any = {"clip": replace(clip, start="center")} if getattr(clip, "start", "") == "random" else {}
+    return replace(config, **changed)
+
+
 def has_label_lists(data: SplitLocation) -> bool:
     """Whether the samples of a split have lists of classes (`labels` in their json) instead of one label each."""
     manifest = Manifest.load(data)

@@ -2,11 +2,13 @@
 
 The classifier is the encoder of a masked autoencoder, the mean of its tokens, and a linear layer, as in MAE (He et al.,
 2022, appendix A.1) and VideoMAE (Tong et al., 2022, appendix): no token is hidden, and labels are mixed (mixup) and
-smoothed. Other models that give features have a norm and a linear layer on these (`EncoderClassifier`), and what a
-paper tunes in a way of its own is in its finetune.py.
+smoothed. The mean over the tokens of video is normalised, as the authors do; other tokens are before it. Other models
+that give features have a norm and a linear layer on these (`EncoderClassifier`), and what a paper tunes in a way of its
+own is in its finetune.py.
 
 Differs from the authors' code in: CutMix only with `--set model.cutmix=1.0`; no RandAugment, no random erasing, and
-drop path only with `--set model.dropout.path=0.1`; the norm stands before the mean over tokens, not after it.
+drop path only with `--set model.dropout.path=0.1`; the norm stands before the mean over tokens of pictures and
+spectrograms, not after it, but with `--set model.norm=mean`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +36,7 @@ from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
+from maskstream.train.nn.transformer import Norms, Stack
 
 from .evaluation import (
     Confusion,
@@ -64,10 +67,18 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierConfig(LabelsConfig[BatchT]):
-    """of: the autoencoder whose encoder and tokens are used."""
+    """of: the autoencoder whose encoder and tokens are used. norm: whether each of the "tokens" is normalised, by the
+    encoder's last norm, or their "mean", by a new one, as VideoMAE's authors and transformers do.
+    """
 
     of: AutoencoderConfig[BatchT]
     mixup: float = 0.8
+    norm: Literal["tokens", "mean"] = "tokens"
+
+    def __post_init__(self) -> None:
+        super(ClassifierConfig, self).__post_init__()
+        if self.norm not in ("tokens", "mean"):
+            raise ValueError(f"norm={self.norm!r} is not known; legal are 'tokens' and 'mean'")
 
     def make(self, grids: Grids) -> Classifier[BatchT]:
         """See ModelConfig."""
@@ -82,6 +93,10 @@ class Classifier(Model[BatchT]):
         self.config = config
         whole = config.of.make(grids)
         self.tokens, self.encoder = whole.tokens, whole.encoder
+        self.norm = nn.LayerNorm(config.of.width) if config.norm == "mean" else None
+        if self.norm is not None:
+            for stack in self.encoder.stacks:
+                cast(Stack, stack).norm = Norms(config.of.width, None, 1)
         self.head = nn.Linear(config.of.width, config.classes)
         nn.init.normal_(self.head.weight, std=HEAD_STD)
         nn.init.zeros_(self.head.bias)
@@ -111,7 +126,8 @@ class Classifier(Model[BatchT]):
 
     def features(self, batch: BatchT) -> Tensor:
         """The mean of the encoder's output over all tokens, float32 (B, D)."""
-        return self.token_features(batch).float().mean(dim=1)
+        mean = self.token_features(batch).float().mean(dim=1)
+        return mean if self.norm is None else cast(Tensor, self.norm(mean))
 
 
 def mixed_loss(model: AnyClassifier, config: LabelsConfig[BatchT], batch: BatchT) -> Losses:
@@ -252,7 +268,8 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
         betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0, layer_decay=0.75 if mixed else 1.0
     )
     if isinstance(base.model, AutoencoderConfig):
-        model: ModelConfig[Any] = ClassifierConfig(**of)
+        norm: Literal["tokens", "mean"] = "mean" if type(base.data) is VideoData else "tokens"
+        model: ModelConfig[Any] = ClassifierConfig(**of, norm=norm)
         initial = _stack_weights
     else:
         if not isinstance(base.build(), Encodes):

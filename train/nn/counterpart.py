@@ -1,14 +1,14 @@
 """A model as transformers or timm has it: its config, its weights by their names, and how its features are had."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .encoder_decoder import VisibleEncoder
 from .layouts import AUTHORS_IMAGE, HF_IMAGE_FILE, Layout
@@ -55,6 +55,32 @@ def encoder_state(encoder: VisibleEncoder, patch: tuple[int, ...], *, hf: bool) 
     return {name.removeprefix("vit."): own for name, own in state.items()}
 
 
+def ijepa_counterpart(encoder: VisibleEncoder, tokens: ImageTokens, sizes: BlockSizes) -> Counterpart:
+    """An encoder of pictures without a class token as IJepaModel. ValueError for pictures that are not square."""
+    if len(set(tokens.extent)) > 1:
+        raise ValueError(
+            f"transformers.IJepaModel takes squares, got {' x '.join(map(str, tokens.extent))} pixels; train with one "
+            "size"
+        )
+    positions = encoder.positions().detach()
+    state = encoder_state(encoder, tokens.patch, hf=True)
+    state["embeddings.position_embeddings"] = positions[None].clone()
+    width = positions.shape[1]
+    config = {
+        "hidden_size": width,
+        "num_hidden_layers": sizes.depth,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": width * sizes.mlp_ratio,
+        "image_size": tokens.extent[0],
+        "patch_size": tokens.patch[0],
+        "num_channels": 3,
+        "layer_norm_eps": sizes.eps,
+        "hidden_act": "gelu",
+        "qkv_bias": True,
+    }
+    return Counterpart(name="IJepaModel", kind="ijepa", config=config, state=state, encoder="IJepaModel")
+
+
 TIMM_EPS = 1e-6
 """The epsilon of the norms of timm's vision transformers, which no argument changes."""
 TIMM_NAMES = {
@@ -77,30 +103,41 @@ class TimmCounterpart:
     arguments: Mapping[str, Any]
     state: Mapping[str, Tensor]
 
-    def write(self, folder: str | Path, pretrained: Mapping[str, object]) -> None:
+    def write(self, folder: str | Path, pretrained: Mapping[str, object], classes: Sequence[str] = ()) -> None:
         """Writes model.safetensors, which `create_model(..., checkpoint_path=)` reads, and config.json, with which
         `create_model("local-dir:FOLDER", pretrained=True)` needs no arguments. pretrained: mean, std and the like.
+        classes: the names of what its head scores.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        count = self.arguments["num_classes"]
         told = {
             "architecture": self.architecture,
-            "num_classes": 0,
+            "num_classes": count,
             "num_features": self.arguments["embed_dim"],
             "global_pool": "avg",
             "model_args": dict(self.arguments),
-            "pretrained_cfg": {"num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head", **pretrained},
+            "pretrained_cfg": {
+                "num_classes": count,
+                "first_conv": "patch_embed.proj",
+                "classifier": "head",
+                **pretrained,
+            },
+            **({"label_names": list(classes)} if count else {}),
         }
         (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
         save_file(dict(self.state), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def timm_counterpart(
-    encoder: VisibleEncoder, tokens: ImageTokens | SpectrogramTokens, sizes: BlockSizes
+    encoder: VisibleEncoder,
+    tokens: ImageTokens | SpectrogramTokens,
+    sizes: BlockSizes,
+    head: nn.Linear | None = None,
 ) -> TimmCounterpart:
     """An encoder of pictures, or of spectrograms as pictures of one channel, as timm has it.
 
-    ValueError for norms with another epsilon than timm's.
+    head: scores classes by the mean of the tokens. ValueError for norms with another epsilon than timm's.
     """
     if sizes.eps != TIMM_EPS:
         raise ValueError(f"timm's vision transformers have norms with eps={TIMM_EPS:g}, got {sizes.eps:g}")
@@ -109,6 +146,8 @@ def timm_counterpart(
     if encoder.class_token is not None:
         positions = torch.cat((torch.zeros_like(positions[:1]), positions))
     state["pos_embed"] = positions[None].clone()
+    if head is not None:
+        state |= {f"head.{kind}": own.detach().clone() for kind, own in head.named_parameters()}
     width = positions.shape[1]
     arguments = {
         "img_size": list(tokens.extent),
@@ -121,7 +160,7 @@ def timm_counterpart(
         "class_token": encoder.class_token is not None,
         "global_pool": "avg",
         "fc_norm": False,
-        "num_classes": 0,
+        "num_classes": 0 if head is None else head.out_features,
     }
     named = TIMM_NAMES.get(width, "vit_base_patch16_224")
     return TimmCounterpart(architecture=named, arguments=arguments, state=state)

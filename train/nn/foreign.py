@@ -36,6 +36,14 @@ _BERT = {"hidden_act": "gelu", "is_decoder": False, "tie_word_embeddings": True,
 """What a config of transformers may say, for a model that has a counterpart here."""
 _RATIO = "intermediate_size / hidden_size"
 
+SMALL = {
+    "video": "videomae-small --set model.depth=2 --set model.width=96 --set model.heads=3 --set model.decoder_depth=1 "
+    "--set clip.size=64 --set clip.frames=8",
+    "image": "mae-base --set model.depth=2 --set model.width=96 --set model.heads=3 --set model.decoder_depth=1 "
+    "--set data.size=64",
+}
+"""Small recipes whose models transformers has, by modality, as the words of a command."""
+
 _MAE = ("columns", True, False, True, False)
 """MAE's first axis of positions, class token, learnt positions, bias of the bridge and class token of the decoder."""
 
@@ -214,8 +222,8 @@ def _tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageTokens:
     raise ValueError(
         "transformers.VideoMAE takes square video, normalised targets, positions on a line and no class token, and "
         "transformers.ViTMAE pictures with a class token, a bridge_bias and positions='columns'; got "
-        f"{type(tokens).__name__} of {shapes} with {got}; a recipe of the paper's size, such as videomae-base or "
-        "mae-base, can be exported"
+        f"{type(tokens).__name__} of {shapes} with {got}; a small recipe that can be exported is `"
+        f"{SMALL['image' if isinstance(tokens, ImageTokens) else 'video']}`"
     )
 
 

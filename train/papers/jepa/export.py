@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.nn.counterpart import Counterpart, TimmCounterpart, encoder_state, timm_counterpart
+from maskstream.train.nn.counterpart import Counterpart, TimmCounterpart, ijepa_counterpart, timm_counterpart
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.media_tokens import ImageTokens, SpectrogramTokens, VideoTokens
 from maskstream.train.nn.transformer import BlockSizes, Stack
@@ -37,22 +37,7 @@ def to_ijepa(model: Jepa[BatchT]) -> Counterpart:
     assert isinstance(teacher, VisibleEncoder)
     if not isinstance(tokens, ImageTokens):
         raise ValueError("transformers.IJepaModel takes pictures, got a model of spectrograms")
-    side = _side("IJepaModel", tokens.extent)
-    state = encoder_state(teacher, tokens.patch, hf=True)
-    state["embeddings.position_embeddings"] = teacher.positions().detach()[None].clone()
-    config = {
-        "hidden_size": c.width,
-        "num_hidden_layers": c.depth,
-        "num_attention_heads": c.heads,
-        "intermediate_size": c.width * c.mlp_ratio,
-        "image_size": side,
-        "patch_size": tokens.patch[0],
-        "num_channels": 3,
-        "layer_norm_eps": c.eps,
-        "hidden_act": "gelu",
-        "qkv_bias": True,
-    }
-    return Counterpart(name="IJepaModel", kind="ijepa", config=config, state=state, encoder="IJepaModel")
+    return ijepa_counterpart(teacher, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
 
 
 def to_vjepa2(model: VideoJepa) -> Counterpart:
@@ -66,7 +51,10 @@ def to_vjepa2(model: VideoJepa) -> Counterpart:
     assert isinstance(tokens, VideoTokens)
     if not isinstance(teacher.places, RotaryPlaces):
         raise ValueError("transformers.VJEPA2Model turns queries and keys by their places, and V-JEPA adds places")
-    side = _side("VJEPA2Model", tokens.extent[1:])
+    if len(set(tokens.extent[1:])) > 1:
+        raise ValueError(
+            f"transformers.VJEPA2Model takes squares, got {' x '.join(map(str, tokens.extent[1:]))} pixels"
+        )
     state: dict[str, Tensor] = {}
     for of, stack in (("encoder", teacher.stack), ("predictor", predictor.stack)):
         state |= _rotary_state(stack, of)
@@ -80,7 +68,7 @@ def to_vjepa2(model: VideoJepa) -> Counterpart:
     state["predictor.embeddings.mask_tokens"] = predictor.mask_tokens[:, None, None]
     config = {
         "patch_size": tokens.patch[1],
-        "crop_size": side,
+        "crop_size": tokens.extent[1],
         "frames_per_clip": tokens.extent[0],
         "tubelet_size": tokens.patch[0],
         "hidden_size": c.width,
@@ -116,12 +104,6 @@ def to_timm(model: Jepa[BatchT]) -> TimmCounterpart:
 
 HF: Mapping[type[nn.Module], Callable[[Any], Counterpart]] = {Jepa: to_ijepa, VideoJepa: to_vjepa2}
 TIMM: Mapping[type[nn.Module], Callable[[Any], TimmCounterpart]] = {Jepa: to_timm}
-
-
-def _side(name: str, extent: tuple[int, ...]) -> int:
-    if len(set(extent)) > 1:
-        raise ValueError(f"transformers.{name} takes squares, got {' x '.join(map(str, extent))} pixels")
-    return extent[0]
 
 
 def _rotary_state(stack: Stack, of: str) -> dict[str, Tensor]:
