@@ -28,6 +28,10 @@ from .nn.token_model import TokenModel
 from .nn.transformer import BlockSizes
 from .papers import tables
 
+NO_LINES = (
+    "a model card cannot read raw samples of {} with these settings (a transform of your own, align='gop', a drawn "
+    "length, several channels or other features than Fbank)"
+)
 CARDS = Path(__file__).parent / "cards"
 """The lines of cards that make raw samples what a model reads."""
 
@@ -161,7 +165,7 @@ def define(kind: RawKind | None, classes: Sequence[str], plural: str = "") -> tu
 def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes: Sequence[str]) -> Way:
     found = counterpart(model)
     if kind is None:
-        raise ValueError(f"raw samples of {type(recipe.data).__name__} with these settings have no lines for a card")
+        raise ValueError(NO_LINES.format(type(recipe.data).__name__))
     if classes:
         found = with_classes(found, classes)
 
@@ -272,7 +276,7 @@ def by_processor(videos):
 def to_timm(model: Model[Any], kind: RawKind | None, classes: Sequence[str]) -> Way:
     found = timm_of(model)
     if kind is None:
-        raise ValueError("raw samples of these data settings have no lines for a card")
+        raise ValueError(NO_LINES.format("data"))
     sound = found.arguments["in_chans"] == 1
     rows, columns = found.arguments["img_size"]
     about = {

@@ -83,7 +83,7 @@ ATTACKS = {
         executors=("local", "ray"),
     ),
     "part-kills": Attack(module="part_kills", few=4, ends=("exact",), cost=20, slow=True, executors=EXECUTORS),
-    "raw-exports": Attack(module="raw_exports", few=10, ends=("same",), cost=10, slow=True),
+    "raw-exports": Attack(module="raw_exports", few=10, ends=("same",), cost=2, slow=True),
     "reach": Attack(module="reach", few=60, ends=("finished", "refused"), slow=True),
     "replays": Attack(module="replays", few=3, ends=("exact", "named"), cost=25, slow=True),
     "shard-kills": Attack(

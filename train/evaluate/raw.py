@@ -68,6 +68,8 @@ class RawKind(Protocol):
 
 def raw_kind(config: DataConfig[Any], split: Manifest) -> RawKind | None:
     """How raw samples become batches of a config without augmentation; None where only a split's samples do."""
+    if getattr(config, "transform", None) is not None:
+        return None
     opened = Split.open(split, config.modality, device="cpu")
     if type(config) is ImageData:
         return RawPictures(config.size, image_components(split, config.component))
