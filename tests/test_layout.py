@@ -288,7 +288,7 @@ NAMES_CODE = {
     "shards/named.py": {"import_module": USER, "imported": USER},
     "pipelines/augment/transform.py": {"imported": USER},
     "pipelines/flow/choice.py": {"imported": USER},
-    "pipelines/modalities/mixture.py": {"cls.from_dict": USER},
+    "pipelines/modalities/mixture.py": {"cls.from_data": DATA},
     "train/core/checkpoint.py": {"FileSum.from_dict": RUN},
     "train/core/data.py": {"DataMixture.from_dict": RUN},
     "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},

@@ -27,6 +27,7 @@ from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
 from .evaluate import finetune, pairs, patches
 from .evaluate.evaluation import Evaluate, Evaluation, Score
+from .evaluate.features import match_labels_of_run
 from .evaluate.unseen import check_unseen
 from .nn.masked_autoencoder import ImageAutoencoderConfig
 from .nn.pair_model import PairConfig
@@ -135,6 +136,7 @@ def evaluate_run(
     recipe = recipe or run_recipe(folder)
     data = Manifest.load(data)
     check_modality(recipe, data)
+    data = match_labels_of_run(data, folder)
     weights = run_weights(folder)
     check_unseen(data, runs=[folder], same_split=same_split)
     begun = _begun(recipe, weights, data)

@@ -25,6 +25,7 @@ from .core.run import train_recipe
 from .core.run_folder import MODEL, run_recipe, run_weights
 from .core.validation import BEST, Validation
 from .evaluate.evaluation import Score
+from .evaluate.features import match_labels
 from .evaluate.finetune import Tune, Tuning, tune_classifier
 from .evaluate.labels import LabelsConfig, balanced_weights
 from .evaluate.unseen import TRAINED_ON, check_unseen, splits_trained_on
@@ -112,11 +113,11 @@ def finetune(
     recipe: Recipe[Any] = with_set(tuning.recipe, list(set))
     if balanced:
         recipe = _balance(recipe, train)
-    names = train.info["label_names"]
+    names = train.label_names
     for split in (test, *(() if held_out is None else (held_out,))):
         check_modality(recipe, split)
-        if (own := split.info["label_names"]) != names:
-            raise ValueError(f"{split} has {len(own)} classes, not those of {train}; give splits with the same names")
+    test = match_labels(test, names, str(train))
+    held_out = None if held_out is None else match_labels(held_out, names, str(train))
     check_unseen(test, runs=[Path(run)], train=train, same_split=same_split)
     validation = None
     if held_out is not None:

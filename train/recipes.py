@@ -12,7 +12,7 @@ import torch
 from maskstream.pipelines.modalities.mixture import DataMixture
 from maskstream.pipelines.modalities.split import CACHE_GB
 from maskstream.shards.config import with_set
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, join_label_names
 from maskstream.shards.named import named
 
 from .core.data import tell_split
@@ -119,13 +119,17 @@ def _validation(
     recipe: Recipe[Any], data: str | Path | DataMixture, val: str | Path, every: int, best: str | None, same_split: bool
 ) -> Validation:
     """The validation on the split `val`. ValueError for one of another modality, or with trained samples."""
+    from .evaluate.features import match_labels
     from .evaluate.unseen import check_unseen
     from .evaluations import evaluate_model  # imports the evaluations of all papers
 
     split = Manifest.load(val)
     check_modality(recipe, split)
-    for train in _splits(data):
+    trained = _splits(data)
+    for train in trained:
         check_unseen(split, train=train, same_split=same_split)
+    if recipe.model.most_labels is not None:
+        split = match_labels(split, join_label_names(trained), "the training data")
     return Validation(
         measure=lambda model: evaluate_model(recipe, model, split, 2).scores,
         every=every,

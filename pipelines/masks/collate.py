@@ -34,7 +34,8 @@ def _key_of(sample: Mapping[str, Any], name: str) -> str:
     """The key of a sample; ValueError where it has none."""
     if name not in sample:
         raise ValueError(
-            f"a sample has no {name!r}, by which its mask is drawn, but {', '.join(sample)}; name the field with key="
+            f"a sample has no {name!r}, by which its mask is drawn, but {', '.join(sample) or 'nothing'}; name the "
+            "field with key="
         )
     return str(sample[name])
 
@@ -153,7 +154,7 @@ def _words(sample: Mapping[str, Any], n: int) -> np.ndarray[Any, np.dtype[np.int
         return np.array([SPECIAL if word is None else int(word) for word in sample["word_ids"]], np.int64)
     if "special_tokens_mask" not in sample:
         raise ValueError(
-            f"a text does not say which of its tokens are special: it has {', '.join(sample)}; call the tokenizer with "
-            "return_special_tokens_mask=True, or add its word_ids()"
+            f"a text does not say which of its tokens are special: it has {', '.join(sample) or 'nothing'}; call the "
+            "tokenizer with return_special_tokens_mask=True, or add its word_ids()"
         )
     return np.where(np.asarray(sample["special_tokens_mask"]) != 0, SPECIAL, np.arange(n))

@@ -192,7 +192,7 @@ class FieldReader:
 
     def collated(self, rows: Sequence[Mapping[str, Value]], views: int) -> dict[str, Tensor | list[str]]:
         """The values of a batch by field, those of a sample in each of its rows."""
-        classes = len(self.manifest.info["label_names"])
+        classes = len(self.manifest.label_names)
         collated: dict[str, Tensor | list[str]] = {}
         for f in self.fields:
             for name in f.names:
@@ -301,7 +301,7 @@ class FieldReader:
             raise self._bad(index, JSON, f"{name} is a number that does not fit into int64")
         if isinstance(raw, int | float | str | np.ndarray):
             return raw
-        names: Sequence[str] = self.manifest.info["label_names"]
+        names: Sequence[str] = self.manifest.label_names
         if isinstance(raw, list | tuple):
             if (raw and all(isinstance(one, str) for one in raw)) or (name == LABELS and names):
                 return self._classes(name, raw, names, index)
@@ -315,8 +315,10 @@ class FieldReader:
 
     def _classes(self, name: str, raw: Sequence[Any], names: Sequence[str], index: int) -> frozenset[int]:
         """The numbers of the classes that a list names."""
-        known = {one: number for number, one in enumerate(names)}
-        found = [known.get(one, -1) if isinstance(one, str) else one for one in raw]
+        known, stored = {one: number for number, one in enumerate(names)}, self.manifest.stored_names
+        # A number in the json is a place in the split's own table, which a mixture may have joined with others.
+        own = raw if stored is None else [_name(one, stored) for one in raw]
+        found = [known.get(one, -1) if isinstance(one, str) else one for one in own]
         if wrong := [one for one, n in zip(raw, found, strict=True) if not _is_class(n, len(names))]:
             raise self._bad(
                 index, JSON, f"{name} has {wrong[0]!r}, which is none of the {len(names)} classes in dataset.json"
@@ -334,6 +336,15 @@ def _member(manifest: Manifest, name: str) -> str:
     if own in there:
         return own
     return name if name in there and there[name].kind == TEXT else JSON
+
+
+def _name(one: Any, stored: Sequence[str]) -> str | int:
+    """The name of a class that a json names or numbers, by the names that its split stores; -1 for no class."""
+    if isinstance(one, str):
+        return one
+    if not stored and _is_class(one, 1 << 63):
+        return str(one)
+    return stored[one] if _is_class(one, len(stored)) else -1
 
 
 def _is_class(number: Any, classes: int) -> bool:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from maskstream.pipelines.masks.laws import progress  # noqa: F401 (the schedules that a file may name)
 from maskstream.pipelines.stream.mix import Weight
 from maskstream.pipelines.stream.row_mix import Unit
 from maskstream.shards.config import Config, check_types
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, join_label_names
 
 SUFFIX = ".json"
 """Of the file of a mixture, which no split has."""
@@ -76,7 +77,7 @@ class DataMixture(Config):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The mixture in a JSON file, as `to_dict` gives it. ValueError for a file that holds none."""
+        """The mixture in a JSON file, as `to_dict` gives it. ValueError for a file that holds none, or names code."""
         try:
             made = json.loads(Path(path).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
@@ -84,7 +85,7 @@ class DataMixture(Config):
                 f"{path} is no file of a mixture ({error}); docs/training.md#several-splits has one"
             ) from error
         try:
-            return cls.from_dict(made)
+            return cls.from_data(made)
         except ValueError as error:
             raise ValueError(f"the mixture in {path}: {error}") from error
 
@@ -103,7 +104,7 @@ class DataMixture(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenMixture:
-    """A mixture whose splits are open. ValueError for the same samples twice."""
+    """A mixture whose splits are open, with labels of one table (see `mix`). ValueError for the same samples twice."""
 
     mixture: DataMixture
     manifests: tuple[Manifest, ...]
@@ -116,6 +117,8 @@ class OpenMixture:
                     f"the sources {other} and {name} are the same split ({manifest}), which would show each sample "
                     "twice at once; give it once, with the sum of both weights"
                 )
+        joined = join_label_names(self.manifests)
+        object.__setattr__(self, "manifests", tuple(one.with_labels(joined) for one in self.manifests))
 
     @property
     def parts(self) -> list[tuple[Manifest, Weight]]:

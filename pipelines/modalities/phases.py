@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from maskstream.pipelines.stream.sampler import DraftT, HostT, RequestT, Sampler
 from maskstream.pipelines.stream.shares import Schedule
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -108,6 +109,15 @@ class PhasedSampler(Generic[RequestT, DraftT, HostT]):
 
     starts: tuple[float, ...]
     samplers: tuple[Sampler[RequestT, DraftT, HostT], ...]
+
+    @property
+    def splits(self) -> tuple[Manifest, ...]:
+        """The split, which all phases share."""
+        return self.samplers[0].splits
+
+    def with_labels(self, names: Sequence[str]) -> Self:
+        """The same sampler with the labels of another table of names."""
+        return replace(self, samplers=tuple(sampler.with_labels(names) for sampler in self.samplers))
 
     @property
     def seed(self) -> int:

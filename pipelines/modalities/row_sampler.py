@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +82,16 @@ class RowSampler(Generic[PlanT, HostT]):
         more = self.views > 1 or self.follows or self.fields.fields
         fills = type(self.rows).fill_many is not RowMaker.fill_many
         object.__setattr__(self, "at_once", fills and self.unheeded and not more)
+
+    @property
+    def splits(self) -> tuple[Manifest, ...]:
+        """The split."""
+        return (self.manifest,)
+
+    def with_labels(self, names: Sequence[str]) -> Self:
+        """The same sampler with the labels, also those in fields, of another table of names."""
+        manifest = self.manifest.with_labels(names)
+        return replace(self, manifest=manifest, fields=replace(self.fields, manifest=manifest))
 
     @property
     def needs_progress(self) -> bool:

@@ -205,7 +205,8 @@ class Loader(Generic[BatchT]):
 
     The settings are those of `LoaderOptions`. A batch is a function of its number and, for masks whose ratio changes
     over the run, of `steps`; it never depends on rank, workers or threads. source_sizes: the samples of each part of a
-    mixture, in the order of `batch.source`.
+    mixture, in the order of `batch.source`. label_names: the class of each number in `batch.label`, of a mixture one
+    table for all parts; () where labels are numbers without names.
     """
 
     def __init__(
@@ -231,6 +232,7 @@ class Loader(Generic[BatchT]):
         self._threads = max(settings.threads_each, 1) * max(settings.workers, 1)
         mixed = source.samples if isinstance(source.samples, MixSamples | RowMix) else None
         starts = None if mixed is None or len(mixed.parts) == 1 else mixed.starts
+        self.label_names = source.sampler.splits[0].label_names
         self.source_sizes: tuple[int, ...] = () if starts is None else tuple(np.diff(starts).tolist())
         maker = BatchMaker(sampler=source.sampler, order=self.order, starts=starts)
         self._production: Production[BatchT] = _Production(maker, source.finish, self.device, settings)
@@ -289,7 +291,7 @@ class Loader(Generic[BatchT]):
         """Makes the batches of another loader from now on, which is of another version of the split."""
         self.close()
         self.order, self._identity, self._production = other.order, other._identity, other._production
-        self._name_samples = other._name_samples
+        self._name_samples, self.label_names = other._name_samples, other.label_names
 
     def name_next_samples(self) -> list[str | SampleError]:
         """What the samples of the next batch are, without reading them: the key of each, or why it cannot be used.

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from math import inf
-from typing import Any, Generic
+from dataclasses import dataclass, field, replace
+from sys import float_info
+from typing import Any, Generic, Self
 
 import numpy as np
 
 from maskstream.shards.config import Config
+from maskstream.shards.format.manifest import Manifest, join_label_names
 from maskstream.shards.stores.base import Announcement, Range
 
 from .order import ORDER_VERSION, GlobalBatch, Int64Array
@@ -76,6 +77,9 @@ def mix(
     `BySize`. With a schedule the loader needs `steps`. A mixture is a source too; the schedules of one inside another
     begin with its own first sample of the run and end with its last.
 
+    Labels are numbered by one table, in which the names of all parts stand: those of the first part, then those that
+    only the second has, and so on. So a number is the same class in all parts (`Loader.label_names`).
+
     batches: the length of an epoch of the mixture; by default the samples of all parts divided by the global batch.
     epochs: the most epochs of each source, None for any number; what a source no longer gives, the others give by their
     weights.
@@ -108,7 +112,7 @@ def mix(
         changes=points_of_change(samples.weights) is not None,
     )
     return BatchSource(
-        sampler=sampler,
+        sampler=sampler.with_labels(join_label_names(sampler.splits)),
         finish=first.finish,
         samples=samples,
         identity={"sources": [source.identity for source in sources]},
@@ -123,7 +127,10 @@ def weight_at(weight: Weight, size: int, progress: float) -> float:
         warm = weight.temperature
         if not (temperature := warm.at(progress) if isinstance(warm, Schedule) else warm) > 0:
             raise ValueError(f"{weight} is {temperature:g} at progress {progress:.6g}: a temperature is above 0")
-        return float(size ** (1 / temperature))
+        try:
+            return float(size ** (1 / temperature))
+        except OverflowError as error:
+            raise ValueError(f"{weight}: {size} ** (1 / {temperature:g}) is too large; give a higher one") from error
     return weight.at(progress) if isinstance(weight, Schedule) else float(weight)
 
 
@@ -137,18 +144,18 @@ def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | No
     for weight in weights:
         if isinstance(weight, Schedule | BySize):
             continue
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < inf:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= float_info.max:
             raise ValueError(
-                f"weights are numbers above 0, schedules such as masks.Linear, or BySize, got {weight!r}; leave out "
-                "what shall give nothing"
+                f"weights are numbers above 0, schedules such as masks.Linear, or BySize, got {weight!r:.80}; leave "
+                "out what shall give nothing"
             )
     if epochs is None:
         return
     if len(epochs) != len(weights):
         raise ValueError(f"epochs={tuple(epochs)}: give one for each of {len(weights)} sources, None for any number")
     for most, size in zip(epochs, sizes, strict=True):
-        if most is not None and not most * size >= 1:
-            raise ValueError(f"epochs={most}: it is a number above 0, of at least one of {size} samples, or None")
+        if most is not None and not 1 <= most * size < 1 << 63:
+            raise ValueError(f"epochs={most!r:.80}: it is a number above 0, of at least one of {size} samples, or None")
     if None not in epochs:
         raise ValueError(f"epochs={tuple(epochs)}: all sources end, so one at least needs None")
 
@@ -423,8 +430,8 @@ def _innermost(request: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixSampler(Generic[RequestT, DraftT, HostT_co]):
-    """Makes each row with the sampler of its part; labels are not remapped. starts: as in `MixOrder`. changes: whether
-    a weight changes over the run.
+    """Makes each row with the sampler of its part. starts: as in `MixOrder`. changes: whether a weight changes over the
+    run.
     """
 
     samplers: tuple[Sampler[RequestT, DraftT, HostT_co], ...]
@@ -437,6 +444,15 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         # Once, for a protocol is slow to ask.
         whole = tuple(one for one in self.samplers if isinstance(one, WholeSampler) and one.at_once)
         object.__setattr__(self, "_whole", whole if len(whole) == len(self.samplers) else ())
+
+    @property
+    def splits(self) -> tuple[Manifest, ...]:
+        """The splits of all parts."""
+        return tuple(split for sampler in self.samplers for split in sampler.splits)
+
+    def with_labels(self, names: Sequence[str]) -> Self:
+        """The same sampler with the labels of another table of names."""
+        return replace(self, samplers=tuple(sampler.with_labels(names) for sampler in self.samplers))
 
     @property
     def at_once(self) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ from .stats import Stats
 
 if TYPE_CHECKING:
     import torch
+
+    from maskstream.shards.format.manifest import Manifest
 
 
 class Wanted(NamedTuple):
@@ -119,10 +121,16 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     sample alone; the row of one that is unusable is requested, masked and filled with another sample, whose request
     `allocate` did not see.
 
+    splits: the manifests of its samples, of which it takes the labels. with_labels: the same sampler whose labels are
+    places in a table of names (see `Manifest.with_labels`).
+
     seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run. needs_torch:
     whether a worker process makes them with torch, which it then shares with the others; else its batches are of arrays
     until they are received (tensors.py). together: how many rows one thread fills at once, 1 where a row takes long.
     """
+
+    @property
+    def splits(self) -> tuple[Manifest, ...]: ...
 
     @property
     def seed(self) -> int: ...
@@ -135,6 +143,8 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
     @property
     def together(self) -> int: ...
+
+    def with_labels(self, names: Sequence[str]) -> Self: ...
 
     def requests(self, wanted: Sequence[Wanted]) -> list[RequestT]: ...
 

@@ -21,6 +21,7 @@ from maskstream.shards.config import Config
 from .order import Int64Array
 
 _UNIT = 1 << 40  # of rates; of sums it is twice as much, for the mean of two rates
+_LONGEST = 1 << 30  # cycle of whole weights
 _POINTS = 2048  # of a run, at which rates are taken, and at the points of the schedules
 
 
@@ -239,6 +240,11 @@ class Cycle:
     cycle: Int64Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if sum(self.weights) > _LONGEST:
+            raise ValueError(
+                f"whole weights are counted out sample by sample, so they sum to at most {_LONGEST:,}; divide them by "
+                "a common factor, or give fractions such as 0.7 and 0.3"
+            )
         # Sample i of a part is due at (i + 0.5) / weight.
         due = np.concatenate([(np.arange(w) + 0.5) / w for w in self.weights])
         cycle = np.repeat(np.arange(len(self.weights)), self.weights)[np.argsort(due, kind="stable")]

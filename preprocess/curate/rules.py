@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,11 @@ class Rule:
                 raise self._error(f"has {node.id!r}, which is no signal{nearest(node.id, [*self.names])}")
             return
         number = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else node
-        if not isinstance(number, ast.Constant) or type(number.value) not in (int, float):
+        value = number.value if isinstance(number, ast.Constant) else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(f"has {ast.unparse(node)!r}, which is neither a signal nor a number")
+        if abs(value) > float_info.max:
+            raise self._error(f"has {ast.unparse(node)[:80]!r}, which is too large for a float64")
 
     def _error(self, what: str) -> ValueError:
         return ValueError(f"the rule {self.text!r} {what}; a rule is like {RULES!r}, of {', '.join(self.names)}")

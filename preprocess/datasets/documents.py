@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow.lib import ArrowException
 
 from maskstream.preprocess.encode.text.encoder import LINES, MAX_BYTES, ROWS, TEXT, TextEncoder
-from maskstream.preprocess.raw.lists import MAX_LABEL
+from maskstream.preprocess.raw.lists import MAX_LABEL, check_class_numbers
 from maskstream.preprocess.raw.parquet_rows import is_outage
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
@@ -49,6 +49,8 @@ def documents(root: Path, *, name: str, suffix: str, obtain: str) -> Dataset:
     found = [(path, one) for path in paths for one in (_lines(path) if suffix == LINES else _rows(path))]
     if not found:
         raise DatasetError(f"{name}: {root} holds no documents in {suffix} files. {obtain}")
+    if suffix == ROWS:
+        check_class_numbers((path, "label") for path in paths)
     label_names, numbers = _labels(found)
     splits: dict[str, list[Source]] = {}
     for path, one in found:
@@ -90,7 +92,9 @@ def _rows(path: Path) -> Iterator[ListedDocument]:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if TEXT not in names:
-                raise DatasetError(f"{path} has no column {TEXT!r} but {', '.join(names)}; rename that of the texts")
+                raise DatasetError(
+                    f"{path} has no column {TEXT!r} but {', '.join(names) or 'none'}; rename that of the texts"
+                )
             columns = [name for name in ("label", "split", "id") if name in names]
             found = file.iter_batches(_ROWS, columns=columns) if columns else ()
             rows = (fields for batch in found for fields in batch.to_pylist())

@@ -20,6 +20,7 @@ from maskstream.preprocess.raw.lists import (
     LIST_SUFFIXES,
     MAX_LABEL,
     ListRow,
+    check_class_numbers,
     is_path,
     list_columns,
     read_list,
@@ -170,6 +171,9 @@ def listed_sources(
     tables = [_Table.read(one, root, encoder.modality, obtain, separator) for one in lists]
     entries = [entry for table in tables for entry in table.entries()]
     _check_distinct(entries)
+    parquet = [table for table in tables if table.of.path.suffix.lower() == ".parquet"]
+    for name in (LABEL, LABELS):
+        check_class_numbers((table.of.path, table.columns[name]) for table in parquet if name in table.columns)
     label_names, numbers = _numbers([(entry.row, entry.labels) for entry in entries])
     splits: dict[str, list[Source]] = {}
     for entry in entries:
@@ -178,6 +182,7 @@ def listed_sources(
         source = Source(id=entry.id, path=entry.path, label=own[0] if own else -1, span=entry.span, meta=meta)
         splits.setdefault(entry.split, []).append(source)
     doubts = [*(doubt for table in tables for doubt in table.doubts()), *_split_doubts(tables, entries)]
+    doubts += _label_doubts(entries)
     return ListedSplits(label_names=label_names, splits=splits, doubt="; and ".join(doubts[:3]))
 
 
@@ -469,6 +474,20 @@ def _numbers(
     names = tuple(sorted({str(label) for label in found}))
     place = {label: n for n, label in enumerate(names)}
     return names, {label: place[str(label)] for label in found}
+
+
+def _label_doubts(entries: Sequence[_Entry]) -> Iterator[str]:
+    """Lists of which one numbers its labels and another one names them, as if these were other classes."""
+    of_list: dict[Path, set[bool]] = {}
+    for entry in entries:
+        found = (whole_number(str(label)) is not None for label in entry.labels)
+        of_list.setdefault(entry.row.path, set()).update(found)
+    numbered, named = ([path for path, kinds in of_list.items() if kinds == {kind}] for kind in (True, False))
+    if numbered and named:
+        yield (
+            f"{numbered[0]} numbers its labels and {named[0].name} names them, so they would have no class in common; "
+            "write names into both"
+        )
 
 
 def _split_doubts(tables: Sequence[_Table], entries: Sequence[_Entry]) -> Iterator[str]:

@@ -3,7 +3,9 @@
 Files anywhere below ROOT, named after their splits: `data/train-00000-of-00005.parquet`, `validation/0000.parquet`; if
 none is, all are train. The column is the one that the file's metadata say is an Image, Audio or Video, else the one
 that is named so; it holds the bytes of a file in each row. The label is the column `label`, else the one that the
-metadata say is a ClassLabel, of names or numbers. Other columns of text, numbers and truth values go into the sample's
+metadata say is a ClassLabel, of names or numbers. A number of a ClassLabel stands for its name, so files may number
+their classes differently: classes are numbered as in the file that names most of them, and then come those of the other
+files. Other columns of text, numbers and truth values go into the sample's
 `json`, for `fields=`; one whose name means something else there, such as `source` or `crop`, is called `column_crop`.
 
 parquet-image-text takes the texts too: the columns caption, question, answer, choice, rationale, phrase and passage, a
@@ -11,12 +13,13 @@ text or a list of texts a row; without one, a column such as `text` or `captions
 LLaVA has them are questions and answers.
 """
 
-import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
-from maskstream.preprocess.raw.lists import MAX_LABEL
+from maskstream.preprocess.raw.lists import MAX_LABEL, read_hf_features
 from maskstream.preprocess.raw.parquet_rows import is_outage
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
@@ -83,16 +86,19 @@ def parquet_media(root: Path, kind: str) -> Dataset:
     tables = [_table(path, kind, name) for path in paths]
     room = _Room(name)
     rows = [(table, row) for table in tables for row in _rows(table, room)]
-    names = max((table.names for table in tables), key=len) or _names([(table, row["label"]) for table, row in rows])
+    labels = [_label(table, row) for table, row in rows]
+    named = sorted((table.names for table in tables), key=len, reverse=True)
+    names = tuple(dict.fromkeys(chain(*named))) or _names(rows, labels)
+    _check_kinds(tables, rows, labels)
     numbers = {label: number for number, label in enumerate(names)}
     listed: dict[str, list[Source]] = {}
-    for table, row in rows:
+    for (table, row), label in zip(rows, labels, strict=True):
         ending = _KINDS[kind][1][0]
         where = readable(table.path.relative_to(root))
         source = Source(
             id=f"{where}:{row['row']}",
             path=table.path.absolute().with_name(f"{table.path.name}!") / table.media / f"{row['row']}{ending}",
-            label=_number(row["label"], numbers, f"{table.path}: row {row['row']}"),
+            label=_number(label, numbers, _place(table, row)),
             meta=row["json"],
         )
         listed.setdefault(splits[table.path], []).append(source)
@@ -136,14 +142,14 @@ def _table(path: Path, kind: str, name: str) -> _Table:
         if is_outage(error):
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
         raise DatasetError(f"{name}: {path} is no Parquet file, or damaged ({error}). {OBTAIN}") from error
-    features = _features(schema)
+    features = read_hf_features(schema)
     typed, (_, *usual) = _KINDS[kind][0], _KINDS[kind][1]
     media = [column for column in schema.names if features.get(column, {}).get("_type") == typed]
     media = media or [column for column in usual if column in schema.names]
     if len(media) != 1:
         raise DatasetError(
             f"{name}: {path} has {len(media) or 'no'} columns of the kind {kind} ({', '.join(media) or 'none'}), of "
-            f"the columns {', '.join(schema.names)[:200]}; one is needed, called {usual[0]}"
+            f"the columns {', '.join(schema.names)[:200] or 'none'}; one is needed, called {usual[0]}"
         )
     if not _is_media(schema.field(media[0]).type):
         raise DatasetError(
@@ -161,6 +167,10 @@ def _table(path: Path, kind: str, name: str) -> _Table:
     if not isinstance(found, list | tuple) or len(found) > MAX_LABEL:
         raise DatasetError(
             f"{name}: the metadata of {path} name the labels {str(found)[:80]!r}; a list of names is legal"
+        )
+    if twice := next((name for name, count in Counter(map(str, found)).items() if count > 1), None):
+        raise DatasetError(
+            f"{name}: the metadata of {path} name two labels {twice!r}; give each class a name of its own"
         )
     others = {
         field.name: _field(field.name)
@@ -186,8 +196,8 @@ def _texts(schema: pa.Schema, path: Path) -> dict[str, str]:
         found[CONVERSATIONS] = CONVERSATIONS
     if not found:
         raise DatasetError(
-            f"parquet-image-text: {path} has the columns {', '.join(schema.names)[:200]}, and none with texts; legal "
-            f"are {', '.join(ROLES)}, or one of {', '.join(CAPTIONS)}, or {CONVERSATIONS}"
+            f"parquet-image-text: {path} has the columns {', '.join(schema.names)[:200] or 'none'}, and none with "
+            f"texts; legal are {', '.join(ROLES)}, or one of {', '.join(CAPTIONS)}, or {CONVERSATIONS}"
         )
     return found
 
@@ -197,15 +207,6 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _features(schema: Any) -> dict[str, Any]:
-    """The features that `datasets` wrote into the metadata; {} if it did not write the file."""
-    try:
-        found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return {}
-    return {column: one for column, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}
 
 
 def _is_media(kind: Any) -> bool:
@@ -275,14 +276,47 @@ def _field(column: str) -> str:
     return f"column_{column}" if column in _TAKEN else column
 
 
-def _names(labels: list[tuple[_Table, Any]]) -> tuple[str, ...]:
+_Row = tuple[_Table, dict[str, Any]]
+
+
+def _place(table: _Table, row: Mapping[str, Any]) -> str:
+    return f"{table.path}: row {row['row']}"
+
+
+def _label(table: _Table, row: Mapping[str, Any]) -> Any:
+    """The label of a row; a number of a ClassLabel as its name, since files may number classes differently."""
+    label = row["label"]
+    if not table.names or not isinstance(label, int) or label == -1:
+        return label
+    if not 0 <= label < len(table.names):
+        raise DatasetError(
+            f"{_place(table, row)}: the label {label} is none of {len(table.names)}; legal are -1 for none and the "
+            f"numbers 0 to {len(table.names) - 1} of the names in the file's metadata"
+        )
+    return table.names[label]
+
+
+def _check_kinds(tables: Sequence[_Table], rows: Sequence[_Row], labels: Sequence[Any]) -> None:
+    """Raise DatasetError where some labels have names and others are numbers, which no name belongs to."""
+    given = list(zip(rows, labels, strict=True))
+    number = next((row for row, label in given if isinstance(label, int) and label >= 0), None)
+    of_names = (table.path for (table, _), label in given if not isinstance(label, int | None))
+    named = next((table.path for table in tables if table.names), None) or next(of_names, None)
+    if number is not None and named is not None:
+        raise DatasetError(
+            f"{_place(*number)}: the label is the number {number[1]['label']}, but the classes of {named} have names; "
+            "write names into both, as values or as a ClassLabel in the metadata"
+        )
+
+
+def _names(rows: Sequence[_Row], labels: Sequence[Any]) -> tuple[str, ...]:
     """The sorted names among labels; of numbers, all up to the largest."""
-    given = {label for _, label in labels if label is not None}
+    given = {label for label in labels if label is not None}
     if not given or not all(isinstance(label, int) for label in given):
         return tuple(sorted(map(str, given)))
     if (largest := max(given)) > MAX_LABEL:
-        path = next(table.path for table, label in labels if label == largest)
-        raise DatasetError(f"{path}: the label {largest} is larger than {MAX_LABEL}; number classes from 0 on")
+        table = rows[labels.index(largest)][0]
+        raise DatasetError(f"{table.path}: the label {largest} is larger than {MAX_LABEL}; number classes from 0 on")
     return tuple(map(str, range(largest + 1)))
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -220,6 +220,36 @@ def _plain(value: object) -> object:
     if isinstance(value, date | time | timedelta):
         return str(value)
     return float(value) if isinstance(value, Decimal) else value
+
+
+def read_hf_features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """The features by column that `datasets` wrote into the metadata of a Parquet file; {} if it did not write it."""
+    try:
+        found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+    return {column: one for column, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}
+
+
+def check_class_numbers(files: Iterable[tuple[Path, str]]) -> None:
+    """Check that the labels of several Parquet files, each with its column, number classes alike.
+
+    Raises:
+        DatasetError: By the names in the metadata of two files (ClassLabel), a number is one class here, another there.
+    """
+    known: dict[int, tuple[str, Path]] = {}
+    for path, column in files:
+        with _parquet(path) as file:
+            feature = read_hf_features(file.schema_arrow).get(column, {})
+        inner = feature.get("feature")
+        names = (inner if isinstance(inner, dict) else feature).get("names")
+        for number, name in enumerate(names if isinstance(names, list) else ()):
+            other, first = known.setdefault(number, (str(name), path))
+            if other != str(name):
+                raise DatasetError(
+                    f"{path} and {first} number classes differently: by their metadata, {number} in the column "
+                    f"{column!r} is {short(str(name))} in one and {short(other)} in the other; write names as labels"
+                )
 
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")

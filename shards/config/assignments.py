@@ -147,7 +147,7 @@ def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") ->
     default the names at the top), or that is ambiguous.
     """
     whole = config.to_dict(defaults=True)
-    where = where or f"{config.kind()} has {', '.join(f.name for f in saved_fields(type(config)))}"
+    where = where or f"{config.kind()} has {', '.join(f.name for f in saved_fields(type(config))) or 'no fields'}"
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:

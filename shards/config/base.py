@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from inspect import isabstract
 from pathlib import Path
+from sys import float_info
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -161,8 +162,8 @@ def find_class(kind: str, base: type[Config], path: str) -> type[Config]:
     if cls is None:
         legal = [one.kind() for one in known_configs() if issubclass(one, base)]
         raise ValueError(
-            f"{_at(path)}{kind!r} is no {base.__name__}{nearest(kind, legal)}; legal are {', '.join(legal)}, and "
-            "package.module:Name for one of your own"
+            f"{_at(path)}{kind!r} is no {base.__name__}{nearest(kind, legal)}; legal are "
+            f"{''.join(f'{one}, ' for one in legal)}{'and ' if legal else ''}package.module:Name for one of your own"
         )
     return cls
 
@@ -204,7 +205,8 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
             continue
         if name not in own:
             raise ValueError(
-                f"{_at(path)}{kind} has no field {name!r}{nearest(name, list(own))}; its fields are {', '.join(own)}"
+                f"{_at(path)}{kind} has no field {name!r}{nearest(name, list(own))}; its fields are "
+                f"{', '.join(own) or 'none'}"
             )
         values[name] = _of_type(hints[name], value, under(path, name))
     if missing := [name for name, f in own.items() if name not in values and get_default(f) is MISSING]:
@@ -243,12 +245,12 @@ def _of_type(hint: Any, value: Any, path: str) -> Any:
             return _of_sequence(holder, args, value, path)
         if holder is Path and isinstance(value, str):
             return Path(value)
-        if holder is float and isinstance(value, int) and not isinstance(value, bool):
+        if holder is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= float_info.max:
             return float(value)
         if isinstance(value, holder) and (holder is bool or not isinstance(value, bool)):
             return value
     wanted = "null" if hint in (None, NoneType) else getattr(holder, "__name__", str(hint))
-    raise ValueError(f"{_at(path)}a value of type {wanted} is wanted, got {value!r}")
+    raise ValueError(f"{_at(path)}a value of type {wanted} is wanted, got {value!r:.80}")
 
 
 def _of_union(args: tuple[Any, ...], value: Any, path: str) -> Any:

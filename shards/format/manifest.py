@@ -21,6 +21,7 @@ from maskstream.shards.descriptors import starts_process
 from maskstream.shards.errors import MaskstreamError, OutageError, RemovedError, SampleError, ShardError
 from maskstream.shards.media.video_index import VideoIndex, packets_name
 from maskstream.shards.members.video import VIDEO
+from maskstream.shards.named import first_few
 from maskstream.shards.stores.base import Range, ShardFile, Store
 from maskstream.shards.stores.block_cache import BlockCache
 from maskstream.shards.stores.folders import folder_name, is_elsewhere, merged_store, store_of_split
@@ -78,7 +79,8 @@ class Manifest:
     shard_bytes: int64 (S,), of each shard. label: int64 (N,), -1 for none. shard: int32 (N,), indexes shard_names.
     components: by name. store: reads the split. removed: int64 (R,), the sorted numbers of samples that were removed.
     whole: whether it has all samples of the parts, also those that a split that was divided leaves out.
-    cache: keeps what the store reads of URLs; None in a process that a manifest was sent to.
+    cache: keeps what the store reads of URLs; None in a process that a manifest was sent to. stored_names: the names by
+    whose places the split itself numbers its labels, where `with_labels` has changed these; else None.
     The other arrays are read-only and mapped from an index file (index_cache.py), which all processes of a machine
     share. A manifest pickles as its store and version, or, for a process that is being started, as its store and a
     descriptor of its index.
@@ -95,6 +97,7 @@ class Manifest:
     removed: Int64s
     cache: BlockCache | None = field(default=None, repr=False)
     whole: bool = True
+    stored_names: tuple[str, ...] | None = None
     _keys: Texts
     _index: IndexFile = field(repr=False)
 
@@ -199,6 +202,9 @@ class Manifest:
         return self.location
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
+        if self.stored_names is not None:
+            info, label = {**self.info, "label_names": [*self.stored_names]}, self._index.array("label")
+            return Manifest.with_labels, (replace(self, info=info, label=label, stored_names=None), self.label_names)
         if starts_process():
             return _received, (self.info, self.store, self._index.for_a_new_process(), self.removed, self.whole)
         return _loaded, (self.store, self.version, self.whole, self.removed)
@@ -212,6 +218,44 @@ class Manifest:
     def version(self) -> int:
         """The number of the version, from 1."""
         return int(self.info["version"])
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the labels, by number; () if the split has numbers without names."""
+        return tuple(self.info["label_names"])
+
+    def with_labels(self, names: Sequence[str]) -> Manifest:
+        """Number the labels by their places in another table of names, in which they are found by name.
+
+        Labels of a split without names are called by their numbers. The new labels take 8 bytes a sample, unless all
+        stay as they are.
+
+        Raises:
+            ValueError: A sample has a label whose name is not in the table.
+        """
+        if tuple(names) == self.label_names:
+            return self
+        stored = self.label_names if self.stored_names is None else self.stored_names
+        label: Int64s = self._index.array("label")
+        if stored and int(label.max(initial=-1)) >= len(stored):
+            raise ShardError(f"{self} has the label {label.max()}, but dataset.json names {len(stored)}; {REMEDY}")
+        numbers = np.arange(len(stored)) if stored else np.unique(label[label >= 0])
+        own = stored or tuple(map(str, numbers.tolist()))
+        places = {name: place for place, name in reversed([*enumerate(names)])}
+        moved = np.array([places.get(name, -1) for name in own], np.int64)
+        if not np.array_equal(moved, numbers):
+            at = label if stored else np.searchsorted(numbers, label)
+            found = np.where(label < 0, -1, moved[at])
+            lacking = np.setdiff1d(np.flatnonzero((found < 0) & (label >= 0)), self.removed, assume_unique=True)
+            if len(lacking):
+                unknown = sorted({own[n] for n in np.unique(at[lacking]).tolist()})
+                raise ValueError(
+                    f"{self} has {len(lacking)} samples of the classes {first_few(unknown, repr)}, which are none of "
+                    f"the {len(names)} classes {first_few(names, repr)}"
+                )
+            label = found
+        info = {**self.info, "label_names": [*names]}
+        return replace(self, info=info, label=label, stored_names=stored)
 
     def key(self, i: int) -> str:
         """The key of sample i."""
@@ -347,6 +391,19 @@ class _Reading:
 
 SplitLocation = str | Path | Manifest
 """The path or URL of a split's folder, or its manifest where it is open already."""
+
+
+def join_label_names(splits: Sequence[Manifest]) -> tuple[str, ...]:
+    """The names of the labels of several splits: the first split's, then those that only the second one has, and so on.
+
+    Numbers without names are called by themselves, unless no split has names: then there are none.
+    """
+    tables = {split.label_names for split in splits}
+    if len(tables) == 1:
+        return tables.pop()
+    numbers = (np.unique(split.label[split.label >= 0]) for split in splits)
+    named = (split.label_names or map(str, own.tolist()) for split, own in zip(splits, numbers, strict=True))
+    return tuple(dict.fromkeys(name for names in named for name in names))
 
 
 def read_info(location: SplitLocation) -> dict[str, Any]:

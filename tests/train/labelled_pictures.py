@@ -32,7 +32,10 @@ def picture(label: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_split(folder: Path, n: int, seed: int, *, several: bool = False, names: tuple[str, ...] = NAMES) -> Path:
-    """`n` pictures with the labels 0, 1, 2, 0, ...; the last has none. several: each also has the class 2 in `json`."""
+    """`n` pictures with the labels 0, 1, 2, 0, ...; the last has none. several: each also has the class 2 in `json`.
+    names: of the numbers; with those of `NAMES` in another order, a picture keeps its name and not its number.
+    """
+    numbers = [names.index(name) for name in NAMES] if {*names} == {*NAMES} else [0, 1, 2]
     rng = np.random.default_rng(seed)
     (folder / "raw").mkdir(parents=True)
     samples = []
@@ -40,9 +43,9 @@ def write_split(folder: Path, n: int, seed: int, *, several: bool = False, names
         path = folder / "raw" / f"{i}.png"
         cv2.imwrite(str(path), picture(i % 3, rng))
         made = ImageEncoder().encode(Source(id=f"{i}", path=path))
-        extra = {"labels": [i % 3, 2]} if several else {}
+        extra = {"labels": [numbers[i % 3], numbers[2]]} if several else {}
         members = {**made.members, "json": json_member({**made.meta, **extra})}
-        label = -1 if i == n - 1 else i % 3
+        label = -1 if i == n - 1 else numbers[i % 3]
         samples.append(Sample(key=f"s{i:03d}", members=members, source=f"{i}", label=label))
     split = folder / "split"
     split.mkdir()

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 MIXTURE, SOURCES = "mixture", "sources"
 """In what run.json says of a mixture: its settings, and the splits as they were opened."""
 
+LABEL_NAMES = "label_names"
+"""In what run.json says of the data of a model that learns labels: their names, by number."""
+
 _TOLD = {"location", "version", "fingerprint"}
 
 
@@ -109,14 +112,22 @@ def tell_split(split: Manifest) -> Json:
     return {"location": split.location, "version": split.version, "fingerprint": split.fingerprint}
 
 
-def tell_data(data: RunData) -> Json:
-    """What run.json says of a run's data."""
+def tell_data(data: RunData, *, labels: bool = False) -> Json:
+    """What run.json says of a run's data; labels: also the names of labels, for a model that learns them."""
     splits = [tell_split(one) for one in manifests_of(data)]
+    names = {LABEL_NAMES: manifests_of(data)[0].label_names} if labels else {}
     if not isinstance(data, OpenMixture):
-        return splits[0]
+        return splits[0] | names
     named = zip(data.mixture.names, data.manifests, splits, strict=True)
     told = [{"name": name, "samples": len(one), **split} for name, one, split in named]
-    return {MIXTURE: data.mixture.to_dict(), SOURCES: told}
+    return {MIXTURE: data.mixture.to_dict(), SOURCES: told} | names
+
+
+def told_label_names(run: Path) -> tuple[str, ...] | None:
+    """The names of the labels that a run's model learned, by number; None where run.json does not say."""
+    told = run_settings(run).get(DATA)
+    found = told.get(LABEL_NAMES) if isinstance(told, dict) else None
+    return tuple(map(str, found)) if isinstance(found, list) else None
 
 
 def told_splits(run: Path) -> list[Json]:

@@ -81,7 +81,7 @@ def train_recipe(
                 initial=initial,
                 seed=seed,
                 device=own,
-                data=tell_data(found),
+                data=tell_data(found, labels=recipe.model.most_labels is not None),
                 sources=_sizes(found, loader),
                 record=partial(record_versions, Path(out), found),
                 validation=validation,

@@ -153,7 +153,7 @@ class Validator:
     def _is_best(self, found: Sequence[Measured], step: int) -> bool:
         one = next((one for one in found if one.name == (self._settings.best or one.name)), None)
         if one is None:
-            names = ", ".join(repr(one.name) for one in found)
+            names = ", ".join(repr(one.name) for one in found) or "none"
             raise ValueError(f"best is the name of a score, got {self._settings.best!r}; those of this recipe: {names}")
         before = math.nan if self.best is None else self.best.value
         worse = one.value >= before if one.lower_is_better else one.value <= before

@@ -6,6 +6,7 @@ classes, and by VQA accuracy, exact match and ROUGE-L of texts.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config.base import Json
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
 
 NORMALISED = (
     "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
@@ -231,12 +232,16 @@ def read_first(config: DataConfig[BatchT], data: SplitLocation, shown: int) -> B
 
 
 def trained_on(data: SplitLocation) -> SplitLocation:
-    """The split of which baselines may know what a model was trained on: `train` beside `data`.
+    """The split of which baselines may know what a model was trained on: `train` beside `data`, with its labels.
 
-    Where there is none it is `data` itself, whose own counts and means are harder to beat.
+    Where there is none, or it has other classes, it is `data` itself, whose own counts and means are harder to beat.
     """
     beside = Path(str(data)).parent / "train"
-    return Manifest.load(beside) if (beside / "dataset.json").is_file() else data
+    if not (beside / "dataset.json").is_file():
+        return data
+    with suppress(ValueError):
+        return Manifest.load(beside).with_labels(read_info(data)["label_names"])
+    return data
 
 
 KIND = "kind"

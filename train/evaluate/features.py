@@ -20,6 +20,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -39,6 +40,8 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.named import first_few
+from maskstream.train.core.data import told_label_names
 from maskstream.train.core.process import seeded
 from maskstream.train.nn.transformer import init_linear
 
@@ -132,6 +135,35 @@ def has_label_lists(data: SplitLocation) -> bool:
         return False
     (found,) = manifest.store.read_many([manifest.member(0, JSON)])
     return isinstance(json.loads(found).get(LABELS), list)
+
+
+def match_labels(split: Manifest, names: Sequence[str], whose: str) -> Manifest:
+    """Number the labels of a split by their places in other names, which are those of `whose`, for messages.
+
+    Raises:
+        ValueError: A sample has another class, or may have it, as lists of classes are read later.
+    """
+    if unknown := [name for name in split.label_names if name not in names]:
+        remedy = f"of {whose}; give splits whose classes have the same names"
+        if has_label_lists(split):
+            raise ValueError(
+                f"{split} has the classes {first_few(unknown, repr)}, which are none of the {len(names)} {remedy}"
+            )
+        try:
+            return split.with_labels(names)
+        except ValueError as error:
+            raise ValueError(f"{error} {remedy}") from error
+    return split.with_labels(names)
+
+
+def match_labels_of_run(split: Manifest, run: Path) -> Manifest:
+    """Number the labels of a split as the model of a run has learned them; see `match_labels`.
+
+    A model that learns no labels takes them as they are, and so does one of an earlier release, whose run.json does not
+    name them.
+    """
+    names = told_label_names(run)
+    return split if names is None else match_labels(split, names, f"the run {run}")
 
 
 def labelled_batches(

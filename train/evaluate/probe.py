@@ -32,6 +32,7 @@ from .features import (
     knn_scores,
     labelled_batches,
     linear_scores,
+    match_labels,
     whiten,
     without_augmentation,
 )
@@ -213,7 +214,10 @@ def compare_probes(
         raise ValueError(f"there is no probe {unknown[0]!r}{close}; legal are {', '.join(legal)}")
     groups = group_runs(runs)
     train, test = Manifest.load(train), Manifest.load(test)
-    labels, *_ = [_classes(group.recipe, train, test) for group in groups]
+    for group in groups:
+        for split in (train, test):
+            check_modality(group.recipe, split)
+    labels, test = _classes(train), match_labels(test, train.label_names, str(train))
     check_unseen(test, runs=[run for group in groups for run in group.runs], train=train, same_split=same_split)
     alike: dict[str, list[RunGroup]] = {}
     for group in groups:
@@ -339,18 +343,11 @@ def group_runs(runs: Sequence[str | Path]) -> list[RunGroup]:
     return list(groups.values())
 
 
-def _classes(recipe: Recipe[Any], train: Manifest, test: Manifest) -> tuple[int, bool]:
+def _classes(train: Manifest) -> tuple[int, bool]:
     """The number of classes, and whether a sample may have several."""
-    names = []
-    for split in (train, test):
-        check_modality(recipe, split)
-        names.append(list(split.info["label_names"]))
-    if names[0] != names[1] or len(names[0]) < 2:
-        raise ValueError(
-            f"{train} has {len(names[0])} classes and {test} has {len(names[1])}; a probe needs two splits with the "
-            "same names of two or more classes"
-        )
-    return len(names[0]), has_label_lists(train)
+    if (classes := len(train.label_names)) < 2:
+        raise ValueError(f"{train} has {classes} classes with names; a probe needs two or more")
+    return classes, has_label_lists(train)
 
 
 def _seeds(of_runs: Sequence[int], count: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from maskstream.pipelines.stream.mix import Weight
 from maskstream.pipelines.stream.row_mix import RowMix, RowPart, Unit
 from maskstream.pipelines.stream.sampler import BatchSource, Unchanged, check_alike, check_source
+from maskstream.shards.format.manifest import join_label_names
 
 from .batch import PackedBatch
 from .sampler import PackedSampler, RowDraft, RowRequest
@@ -22,9 +23,9 @@ def mix_rows(
 ) -> PackedSource:
     """A source of rows that several sources of packed rows share: `Loader(mix_rows([(pictures, 3), (clips, 1)]))`.
 
-    Weights are those of `mix`. unit: what they are shares of, "samples" or visible "tokens". batches: the length of an
-    epoch; by default as many as all samples of all parts fill at the start of the run. epochs: the most epochs of each
-    source, None for any number.
+    Weights and labels are those of `mix`. unit: what weights are shares of, "samples" or visible "tokens". batches: the
+    length of an epoch; by default as many as all samples of all parts fill at the start of the run. epochs: the most
+    epochs of each source, None for any number.
 
     Errors: ValueError for weights and epochs that are not legal, for sources that are no packed rows or are mixtures
     themselves, whose rows or tokens differ, and that are no endless stream (shuffle=False or lanes > 1).
@@ -53,8 +54,9 @@ def mix_rows(
         seed=seed,
         length=batches,
     )
+    sampler = PackedSampler(natives=tuple(sampler.natives[0] for sampler in samplers), samples=samples)
     return BatchSource(
-        sampler=PackedSampler(natives=tuple(sampler.natives[0] for sampler in samplers), samples=samples),
+        sampler=sampler.with_labels(join_label_names(sampler.splits)),
         finish=Unchanged(),
         samples=samples,
         identity={"sources": [source.identity for source, _ in parts]},

@@ -1,8 +1,8 @@
 """Makes batches of packed rows: a row is filled sample by sample, and replaces its unusable samples itself."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from maskstream.pipelines.stream.row_order import RowSamples
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range, Together
 
 from .batch import KINDS, SOUND, PackedBatch, PackedMask
@@ -99,6 +100,20 @@ class PackedSampler:
 
     natives: tuple[NativeSamples, ...]
     samples: RowSamples | RowMix
+
+    @property
+    def splits(self) -> tuple[Manifest, ...]:
+        """The split of each part."""
+        return tuple(native.manifest for native in self.natives)
+
+    def with_labels(self, names: Sequence[str]) -> Self:
+        """The same sampler with the labels, also those in fields, of another table of names."""
+        manifests = [native.manifest.with_labels(names) for native in self.natives]
+        natives = tuple(
+            replace(native, manifest=own, fields=replace(native.fields, manifest=own))
+            for native, own in zip(self.natives, manifests, strict=True)
+        )
+        return replace(self, natives=natives)
 
     @property
     def seed(self) -> int:

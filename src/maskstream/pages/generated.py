@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from maskstream.modality import Modality
-from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.train.core.export import load_model
 from maskstream.train.core.model import ModelConfig
@@ -14,6 +14,7 @@ from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import check_modality
 from maskstream.train.core.run_folder import run_recipe, run_weights
 from maskstream.train.evaluate.evaluation import Drawn
+from maskstream.train.evaluate.features import match_labels_of_run
 from maskstream.train.nn.token_model import TokenModel
 from maskstream.train.papers import tables
 from maskstream.train.papers.bert.evaluate import Order, generate
@@ -94,11 +95,12 @@ def write_generated(
     if make is None:
         legal = ", ".join(sorted(one.__name__ for one in GENERATES))
         raise ValueError(f"a {type(recipe.model).__name__} generates nothing; those that do: {legal}")
+    split = match_labels_of_run(Manifest.load(data), run)
     with compute_threads(CPU):
         example = make(
             load_model(run_weights(run)),
             recipe.data,
-            data,
+            split,
             count=count,
             rounds=rounds,
             temperature=temperature,
@@ -109,6 +111,6 @@ def write_generated(
         title=f"{run.resolve().name}: {recipe.name}",
         lede="What a trained model generates, beside real samples.",
         facts={"recipe": recipe.name, "seed": str(seed), "real samples": str(data)},
-        sections=make_sections([example], modality.figures(recipe.data, data), label_names(read_info(data))),
+        sections=make_sections([example], modality.figures(recipe.data, split), label_names(split.info)),
     )
     return write_page(text, run / "generated.html" if out is None else out)

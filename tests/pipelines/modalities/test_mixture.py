@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 
 from maskstream.pipelines import BySize, masks
 from maskstream.pipelines.modalities.mixture import DataMixture, MixtureSource, mixture_of
+from maskstream.pipelines.stream.mix import MixSamples
+from maskstream.pipelines.stream.samples import SplitSamples
 
 
 def test_a_command_line_and_a_file_mean_the_same(tmp_path: Path) -> None:
@@ -48,6 +52,12 @@ TWO: list[dict[str, Any]] = [{"data": "a/train"}, {"data": "b/train"}]
         ([TWO[0], TWO[1] | {"weight": "3"}], "sources.1.weight: int or float or Schedule or BySize is wanted"),
         ([TWO[0], TWO[1] | {"weights": 3}], "no field 'weights', did you mean 'weight'"),
         ([TWO[0], TWO[1] | {"weight": {"kind": "Linar"}}], "did you mean 'Linear'"),
+        ([TWO[0], TWO[1] | {"weight": {"kind": "this:x"}}], "data name the kind 'this:x'; only your own"),
+        ([TWO[0], TWO[1] | {"epochs": 10**400}], "sources.1.epochs: float or null is wanted"),
+        (
+            [TWO[0], TWO[1] | {"weight": {"kind": "Linear", "start": 10**400, "end": 1}}],
+            "weight.start: a value of type float is wanted",
+        ),
     ],
 )
 def test_files_of_mixtures_say_what_is_wrong(sources: list[dict[str, Any]], said: str, tmp_path: Path) -> None:
@@ -72,3 +82,35 @@ def test_files_of_mixtures_say_what_is_wrong(sources: list[dict[str, Any]], said
 def test_command_lines_say_what_is_wrong(data: list[str], weights: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         mixture_of(data, weights)
+
+
+def test_a_process_that_has_imported_nothing_else_reads_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mixture.json"
+    path.write_text(json.dumps({"sources": [TWO[0], TWO[1] | {"weight": {"kind": "Linear", "start": 1, "end": 0}}]}))
+    code = "from maskstream.pipelines.modalities.mixture import DataMixture as D; print(D.read(sys.argv[1]).sources)"
+    done = subprocess.run([sys.executable, "-c", f"import sys; {code}", str(path)], capture_output=True, text=True)
+    assert "weight=Linear(start=1.0, end=0.0" in done.stdout, done.stderr
+
+
+def test_a_file_imports_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mixture.json"
+    path.write_text(json.dumps({"sources": [TWO[0], TWO[1] | {"weight": {"kind": "this:x"}}]}))
+    sys.modules.pop("this", None)
+    with pytest.raises(ValueError, match="data name the kind 'this:x'"):
+        DataMixture.read(path)
+    assert "this" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("weights", "epochs", "said"),
+    [
+        ((1, 10**400), None, "weights are numbers above 0, .*got 1000.*; leave out"),
+        ((1, 1 << 31), None, "whole weights are counted out sample by sample, so they sum to at most 1,073,741,824"),
+        ((1, BySize(temperature=1e-6)), None, r"20 \*\* \(1 / 1e-06\) is too large"),
+        ((1, 1), (None, 1e308), "epochs=1e.308: it is a number above 0"),
+    ],
+)
+def test_numbers_that_are_too_large_are_refused(weights: Any, epochs: Any, said: str) -> None:
+    parts = tuple(SplitSamples(shard_sizes=(10, 10)) for _ in weights)
+    with pytest.raises(ValueError, match=said):
+        MixSamples(parts=parts, weights=weights, epochs=epochs).order(4)

@@ -284,6 +284,8 @@ def test_rules_are_conditions_and_nothing_else() -> None:
     assert failed["motion > 0.2"] == sum(not m > 0.2 for m in signals["motion"])
     assert [name for name, _ in Rule(text).thresholds(signals)] == ["motion", "sharpness", "brightness", "brightness"]
     assert Rule("seconds > -1").apply(signals)[0].all()
+    with pytest.raises(ValueError, match="which is too large for a float64"):
+        Rule(f"seconds > {10**400}")
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,15 @@ def test_a_list_for_each_split(tmp_path):
         DATASETS["folder"](tmp_path)
 
 
+def test_a_list_of_numbers_beside_one_of_names_is_doubtful(tmp_path):
+    (tmp_path / "train.csv").write_text("path,label\na.mp4,cat\nb.mp4,dog\n")
+    for name in "abcd":
+        (tmp_path / f"{name}.mp4").touch()
+    doubt = listed(tmp_path, "path,label\nc.mp4,0\nd.mp4,1\n", "val.csv").doubt
+    assert "val.csv numbers its labels and train.csv names them" in doubt
+    assert listed(tmp_path, "path,label\nc.mp4,dog\nd.mp4,7\n", "val.csv").doubt == ""
+
+
 def test_codes_and_long_numbers_stay_as_they_are(tmp_path):
     text = "path,label,code,long,empty,flag\na.mp4,x,007,12345678901234567890,nan,TRUE\nb.mp4,y,010,1,2.5,false\n"
     first, second = (one.meta for one in listed(tmp_path, text).splits["train"])

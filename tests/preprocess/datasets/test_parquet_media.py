@@ -226,3 +226,74 @@ def test_a_group_that_unpacks_to_much_is_not_unpacked(tmp_path, monkeypatch):
     with pytest.raises(DamagedFileError, match=r"is in a group of rows of \d+ bytes or more, packed as"):
         rows.data("image/40.jpg")
     assert sum(path.stat().st_size for path in tmp_path.glob("*.arrow")) == 0
+
+
+def classes(root, names, values, file="train-0.parquet", kind="ClassLabel"):
+    """A file of pictures with numbers as labels, and the names that its metadata give them."""
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": kind}} if names else None
+    rows = [{"image": picture(n), "label": value} for n, value in enumerate(values)]
+    write(root / file, rows, features)
+
+
+def named(dataset):
+    return {source.id: dataset.label_names[source.label] for some in dataset.splits.values() for source in some}
+
+
+def test_files_that_number_their_classes_differently_are_matched_by_name(tmp_path):
+    classes(tmp_path, ["cat", "dog"], [0, 1, -1], "test-0.parquet")
+    classes(tmp_path, ["dog", "cow", "cat"], [0, 1, 2])
+    classes(tmp_path, ["owl", "dog"], [0, 1], "train-1.parquet")
+    dataset = DATASETS["parquet-image"](tmp_path)
+    assert dataset.label_names == ("dog", "cow", "cat", "owl")
+    found = [(source.id, source.label) for some in dataset.splits.values() for source in some]
+    assert ("test-0.parquet:2", -1) in found
+    assert {key: dataset.label_names[n] for key, n in found if n >= 0} == {
+        **{"test-0.parquet:0": "cat", "test-0.parquet:1": "dog"},
+        **{"train-0.parquet:0": "dog", "train-0.parquet:1": "cow", "train-0.parquet:2": "cat"},
+        **{"train-1.parquet:0": "owl", "train-1.parquet:1": "dog"},
+    }
+
+
+def test_names_as_values_and_names_in_metadata_are_the_same_classes(tmp_path):
+    classes(tmp_path, ["dog", "cat"], [0, 1])
+    classes(tmp_path, None, ["cat", "dog"], "test-0.parquet")
+    assert named(DATASETS["parquet-image"](tmp_path)) == {
+        **{"train-0.parquet:0": "dog", "train-0.parquet:1": "cat"},
+        **{"test-0.parquet:0": "cat", "test-0.parquet:1": "dog"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        (
+            None,
+            [0, 1],
+            r"row 0: the label is the number 0, but the classes of .*1\.parquet have names",
+        ),
+        (["a", "b"], [0, 2], r"row 1: the label 2 is none of 2; legal are -1 for none and the numbers 0 to 1"),
+        (["a", "b", "a"], [0, 2], r"name two labels 'a'; give each class a name of its own"),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_labels_that_cannot_be_matched_are_refused(tmp_path, names, values, message, named):
+    classes(tmp_path, names, values)
+    classes(tmp_path, ["a", "b"] if named else None, [0, 1] if named else ["a", "b"], "train-1.parquet")
+    with pytest.raises(DatasetError, match=message):
+        DATASETS["parquet-image"](tmp_path)
+
+
+@pytest.mark.parametrize("form", ["texts", "a list for each split"])
+def test_numbers_of_other_readers_mean_the_same_in_all_files(tmp_path, form):
+    """Texts and lists keep numbers as they are, so files whose metadata name them otherwise are refused."""
+    for split, names in (("train", ["cat", "dog"]), ("val", ["cat", "dog", "owl"])):
+        column = {"text": ["x", "y"]} if form == "texts" else {"path": [f"{split}-0.png", f"{split}-1.png"]}
+        rows = [{name: values[n] for name, values in column.items()} | {"label": n} for n in range(2)]
+        write(tmp_path / f"{split}.parquet", rows, {"label": {"names": names, "_type": "ClassLabel"}})
+        for n in range(2):
+            (tmp_path / f"{split}-{n}.png").write_bytes(picture(n))
+    dataset = "parquet-text" if form == "texts" else "image-folder"
+    assert DATASETS[dataset](tmp_path).label_names == ("0", "1")
+    write(tmp_path / "val.parquet", rows, {"label": {"names": ["dog", "cat"], "_type": "ClassLabel"}})
+    with pytest.raises(DatasetError, match=r"val\.parquet and .*train\.parquet number classes differently: by"):
+        DATASETS[dataset](tmp_path)

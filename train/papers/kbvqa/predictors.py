@@ -23,6 +23,7 @@ from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.train.core.data import told_label_names
 from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
 
@@ -157,7 +158,7 @@ def of_run(run: Path, data: SplitLocation) -> Predictor:
     info = manifest.info
     facts = tokenizer_facts(manifest.location, info)
     tokenizer = Tokenizer.from_str(read_tokenizer(manifest.store, info).decode())
-    names: Sequence[str] = info["label_names"]
+    names = told_label_names(run) or manifest.label_names  # a run of an earlier release does not name its answers
     if len(names) != model.n_answers:
         raise ValueError(f"{run} knows {model.n_answers} answers and {data} has {len(names)}; give the split's own run")
 

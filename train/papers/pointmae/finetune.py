@@ -154,8 +154,9 @@ def count_parts(split: Manifest, column: str, component: str | None = None) -> l
         names = found.word(FEATURES, index).split(",")
         if column not in names:
             raise ValueError(
-                f"{split}: the cloud {split.key(index)} has no column {column!r} of labels, but {', '.join(names)}; "
-                "write shards of clouds with the columns class or part (docs/points.md)"
+                f"{split}: the cloud {split.key(index)} has no column {column!r} of labels; beside x, y and z it has "
+                f"{', '.join(filter(None, names)) or 'no columns'}. Name one of these, or write shards of clouds with "
+                "the columns class or part (docs/points.md)"
             )
         (data,) = split.store.read_many([split.member(index, found.name)])
         values = read_npy(data)[:, 3 + names.index(column)]

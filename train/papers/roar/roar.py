@@ -35,6 +35,7 @@ from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run import LoadingSettings, train_recipe
 from maskstream.train.core.run_folder import MODEL
 from maskstream.train.evaluate.evaluation import macro_f1, read_batches
+from maskstream.train.evaluate.features import match_labels
 
 from .model import CONTROL, MEASURES, RANDOM, Float32s, TextClassifier, TextClassifierConfig, measure_importance
 
@@ -178,6 +179,7 @@ def roar(
     are the same for all measures. ValueError for a model that classifies no texts, and for splits without classes.
     """
     train, test = Manifest.load(train), Manifest.load(test)
+    test = match_labels(test, train.label_names, str(train))
     compared = _Compared(
         recipe=recipe,
         train=train,
@@ -230,14 +232,10 @@ class _Compared:
             )
         if data.packing == "pack" or data.windows or data.mask is not None:
             raise ValueError("ROAR hides the tokens itself; use data.packing=row, data.windows=false and no mask")
-        names = []
         for split in (self.train, self.test):
             check_modality(self.recipe, split)
-            names.append(split.info["label_names"])
-        if names[0] != names[1] or len(names[0]) < 2:
-            raise ValueError(
-                f"{self.train} and {self.test} need the same two classes or more, got {names[0]}, {names[1]}"
-            )
+        if len(names := self.train.label_names) < 2:
+            raise ValueError(f"{self.train} needs two classes or more with names, got {len(names)}")
         if unknown := [name for name in measures or () if name not in MEASURES]:
             raise ValueError(f"there is no measure {unknown[0]!r}; legal are {', '.join(MEASURES)}")
         if measures is not None:

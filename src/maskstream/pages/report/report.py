@@ -23,6 +23,7 @@ from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
 from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
+from maskstream.train.evaluate.features import match_labels_of_run
 from maskstream.train.evaluate.probe import PROBE, ProbeResult
 from maskstream.train.evaluate.unseen import check_unseen
 from maskstream.train.evaluations import evaluate_model, keep_evaluation
@@ -181,7 +182,7 @@ def evaluated_run(
     made = []
     with compute_threads(CPU):
         model = load_model(weights)
-        for split in splits:
+        for split in [match_labels_of_run(split, run) for split in splits]:
             found = evaluate_model(recipe, model, split, min(clips, len(split)))
             keep_evaluation(run, recipe, weights, split, found)
             figures = modality.figures(recipe.data.elsewhere(), split)
