@@ -142,17 +142,19 @@ def _check(model: Model[Any], way: Way, folder: Path, kind: RawKind | None, spli
     odd samples. ValueError where they differ.
     """
     with TemporaryDirectory() as made:
-        scratch, batches = Path(made), [batch]
+        scratch, batches, rows = Path(made), [batch], [True] * len(batch)
         if kind is None or way.inputs:
             tensors = dict(list_tensors(batch))
             given, arrays = scratch / "given.npz", {name: tensors[name].numpy() for name in way.inputs}
             np.savez(given, **cast(Any, arrays))
         else:
             given = scratch / "given.json"
-            samples, batches = _raw_samples(kind, split, batch, scratch)
-            given.write_text(json.dumps(samples))
+            stored, odd = _raw_samples(kind, split, batch, scratch)
+            rows, batches = [one is not None for one in stored], [batch, kind.batch(odd)]
+            given.write_text(json.dumps([*(one for one in stored if one is not None), *odd]))
         with torch.no_grad():
-            ours = torch.cat([score_batch(model, one) for one in batches])
+            ours, *more = [score_batch(model, one) for one in batches]
+        ours = torch.cat([ours[torch.tensor(rows)], *more])
         theirs = _run_card(folder, given, way.reader)
     return Exported(
         reader=way.reader,
@@ -195,13 +197,12 @@ def _sample_batch(config: DataConfig[Any], split: Manifest, samples: int = SAMPL
     return batch
 
 
-def _raw_samples(kind: RawKind, split: Manifest, batch: Batch, folder: Path) -> tuple[list[str], list[Batch]]:
-    """The samples of a batch of the split as they were stored, then odd ones; and the batches of both."""
+def _raw_samples(kind: RawKind, split: Manifest, batch: Batch, folder: Path) -> tuple[list[str | None], list[str]]:
+    """The samples of a batch of the split as they were stored, None for some that have no file; and odd ones."""
     numbers = {key: n for n, key in enumerate(split.keys(range(len(split))))}
     stored = [store_raw(kind, split, numbers[key], folder) for key in batch.key]
     draws = np.random.default_rng(0)
-    odd = [kind.draw(folder / f"odd{n}", draws) for n in range(SAMPLES)]
-    return [*stored, *odd], [batch, kind.batch(odd)]
+    return stored, [kind.draw(folder / f"odd{n}", draws) for n in range(SAMPLES)]
 
 
 def _run_card(folder: Path, given: Path, reader: str) -> dict[str, Tensor]:

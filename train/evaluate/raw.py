@@ -37,6 +37,8 @@ from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, t
 from maskstream.shards.media.fbank import Fbank
 
 Bytes = npt.NDArray[np.uint8]
+SOUNDS = ("flac", "mp3", "ogg", "wav")
+"""The endings of sounds that libsndfile reads."""
 LETTERS = "abcdefghij KLMNO pqrstu.,-'\u00e9\u00df\u65e5\U0001f600 0123456789\n"
 """What odd texts are made of."""
 
@@ -86,9 +88,10 @@ def raw_kind(config: DataConfig[Any], split: Manifest) -> RawKind | None:
     return None
 
 
-def store_raw(kind: RawKind, split: Manifest, index: int, folder: Path) -> str:
-    """A sample of a split as the file that it was stored as, below `folder`, or as its text. ValueError if the split
-    has neither.
+def store_raw(kind: RawKind, split: Manifest, index: int, folder: Path) -> str | None:
+    """A sample of a split as the file that it was stored as, below `folder`, or as its text. None for a sound that is
+    no raw one: whose level stands in the manifest alone, or that libsndfile does not read. ValueError if the split has
+    neither.
     """
     held = [name for name in kind.components if split.components[name].offset[index]]
     if len(held) != 1:
@@ -96,6 +99,11 @@ def store_raw(kind: RawKind, split: Manifest, index: int, folder: Path) -> str:
     (data,) = split.store.read_many([split.member(index, held[0])])
     if isinstance(kind, RawTexts):
         return data.decode()
+    gain = split.components[held[0]].facts.get("gain")
+    if isinstance(kind, RawSounds) and (
+        held[0].rpartition(".")[2] not in SOUNDS or (gain is not None and gain[index] != 1)
+    ):
+        return None
     path = folder / f"{index}.{held[0].rpartition('.')[2]}"
     path.write_bytes(data)
     return str(path)
