@@ -47,7 +47,7 @@ def varied(family: Family, draws: Draws) -> Family:
             f"clip.size={side}",
             f"clip.frames={int(draws.choice([2, 4, 8]))}",
             f"clip.stride={int(draws.integers(1, 6))}",
-            f"clip.short={'repeat' if 'mgmae' in family.recipe else draws.choice(['repeat', 'loop'])}",  # flow loops not
+            *([] if "mgmae" in family.recipe else [f"clip.short={draws.choice(['repeat', 'loop'])}"]),  # flow loops not
         ),
         "sound": (f"seconds={draws.choice([0.32, 0.64, 1.28])}",),
         "text": (f"data.length={int(draws.choice([16, 48, 100]))}",),
