@@ -10,12 +10,17 @@ import torch
 from typer.testing import CliRunner
 
 from maskstream.cli import app
+from maskstream.pipelines import TokenGrid, VideoClip, VideoData
+from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.train import exports, load_model, named_recipe, train
+from maskstream.train.evaluate.features import from_middle
+from maskstream.train.evaluate.finetune import ClassifierConfig
 from maskstream.train.evaluate.raw import RawTexts
 from maskstream.train.exports import export_run
+from maskstream.train.models import VideoAutoencoderConfig
 from maskstream.train.nn.foreign import from_bert, from_hf
 from maskstream.train.recipes import chosen_recipe
 from maskstream.train.targets import counterpart, write_tokenizer
@@ -178,3 +183,22 @@ def test_a_recipe_says_what_its_runs_export_to():
     assert "`maskstream export` writes it for transformers, as VideoMAEForPreTraining." in said.output
     said = CliRunner().invoke(app, ["recipes", "pointmae-tiny"])
     assert "refuses it: transformers has no counterpart of a PointAutoencoder." in said.output
+
+
+def test_a_classifier_goes_where_its_norm_stands():
+    grids = {"video": TokenGrid.video(4, 32, 32, patch=8)}
+    of = VideoAutoencoderConfig(width=24, depth=1, heads=2, decoder_width=24, decoder_depth=1, decoder_heads=2)
+    before = ClassifierConfig(of=of, classes=3)
+    assert before.norm == "tokens", "as classifiers that were saved before"
+    with pytest.raises(ValueError, match=r"fine-tune again with --set model.norm=mean"):
+        counterpart(before.build(grids))
+    found = counterpart(replace(before, norm="mean").build(grids))
+    assert (found.name, found.config["use_mean_pooling"]) == ("VideoMAEForVideoClassification", True)
+    with pytest.raises(ValueError, match="norm='other' is not known; legal are 'tokens' and 'mean'"):
+        replace(before, norm="other")
+
+
+def test_what_is_embedded_and_exported_is_from_the_middle():
+    assert from_middle(VideoData()).clip.start == "center"
+    assert from_middle(VideoData(clip=VideoClip(start="center", frames=8))).clip.frames == 8
+    assert from_middle(ImageData()) == ImageData()

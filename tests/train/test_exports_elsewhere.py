@@ -34,7 +34,7 @@ GRAPHS = {
 def test_the_lines_of_the_card_give_the_features_of_the_run_of_raw_samples(name, tmp_path):
     for found in measure({name: FAMILIES[name]}, tmp_path, 10, 1):
         assert found.card <= 1e-5, found
-        assert found.own is None or 0 < found.own < 0.5, found
+        assert found.own is None or found.own > 1e-5, "no processor does what the lines do"
 
 
 def test_sounds_whose_level_is_in_the_manifest_alone_are_not_compared(tmp_path):
