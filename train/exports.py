@@ -117,7 +117,7 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     if not isinstance(model, GivesFeatures):
         raise ValueError(f"a {type(model).__name__} gives no features of whole samples, so nothing can be exported")
     config = from_middle(without_augmentation(recipe.data, split)).whole()
-    kind, classes = raw_kind(config, split), list_classes(model, split)
+    kind, classes = raw_kind(config, split), list_classes(model, run, split)
     partial = out.parent / f".{out.name}.partial"
     with sole_writer(partial):
         for left in partial.iterdir():  # of an export that was killed

@@ -15,6 +15,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 
 from .classifiers import classifier_counterpart, with_classes
+from .core.data import told_label_names
 from .core.model import Model
 from .core.recipe import Recipe
 from .evaluate.features import GivesFeatures
@@ -104,16 +105,18 @@ def list_targets(model: Model[Any]) -> dict[str, str]:
     return found
 
 
-def list_classes(model: Model[Any], split: Manifest) -> list[str]:
-    """The names of the classes that a classifier scores, in their order; none for other models. ValueError where the
-    split has others.
+def list_classes(model: Model[Any], run: Path, split: Manifest) -> list[str]:
+    """The names of the classes that a run's classifier scores, in their order; none for other models. Runs of earlier
+    releases do not say them: they are the split's. ValueError where the split has another number.
     """
     if not isinstance(model, Classifier | EncoderClassifier):
         return []
-    names = [str(name) for name in split.info["label_names"]]
+    names = told_label_names(run) or split.label_names
     if len(names) != model.config.classes:
-        raise ValueError(f"{split} has {len(names)} classes, and the model {model.config.classes}; name its own split")
-    return names
+        raise ValueError(
+            f"{split} has {len(names)} classes, and the model {model.config.classes}; name the split it trained on"
+        )
+    return list(map(str, names))
 
 
 def read_lines(kind: RawKind) -> str:

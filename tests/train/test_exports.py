@@ -23,7 +23,7 @@ from maskstream.train.exports import export_run
 from maskstream.train.models import VideoAutoencoderConfig
 from maskstream.train.nn.foreign import from_bert, from_hf
 from maskstream.train.recipes import chosen_recipe
-from maskstream.train.targets import counterpart, write_tokenizer
+from maskstream.train.targets import counterpart, list_classes, write_tokenizer
 
 from ..pipelines.every_modality import write_split
 
@@ -196,6 +196,17 @@ def test_a_classifier_goes_where_its_norm_stands():
     assert (found.name, found.config["use_mean_pooling"]) == ("VideoMAEForVideoClassification", True)
     with pytest.raises(ValueError, match="norm='other' is not known; legal are 'tokens' and 'mean'"):
         replace(before, norm="other")
+
+
+def test_classes_have_the_names_that_the_run_learned(made, tmp_path):
+    split = Manifest.load(made["mae-base"][0])
+    model = ClassifierConfig(of=load_model(made["mae-base"][1] / "model.safetensors").settings, classes=3)
+    model = model.build(load_model(made["mae-base"][1] / "model.safetensors").grids)
+    (tmp_path / "run.json").write_text(json.dumps({"data": {"label_names": ["wasps", "ants", "bees"]}}))
+    assert list_classes(model, tmp_path, split) == ["wasps", "ants", "bees"]
+    (tmp_path / "run.json").write_text(json.dumps({"data": {}}))
+    with pytest.raises(ValueError, match=r"classes, and the model 3; name the split it trained on"):
+        list_classes(model, tmp_path, split)
 
 
 def test_what_is_embedded_and_exported_is_from_the_middle():
