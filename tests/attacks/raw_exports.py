@@ -49,7 +49,7 @@ def varied(family: Family, draws: Draws) -> Family:
             f"clip.stride={int(draws.integers(1, 6))}",
             *([] if "mgmae" in family.recipe else [f"clip.short={draws.choice(['repeat', 'loop'])}"]),  # flow loops not
         ),
-        "sound": (f"seconds={draws.choice([0.32, 0.64, 1.28])}",),
+        "sound": (f"seconds={draws.choice([0.64, 1.28, 1.92])}",),
         "text": (f"data.length={int(draws.choice([16, 48, 100]))}",),
     }
     return replace(family, cuts=(*family.cuts, *kind[family.kind]))

@@ -296,7 +296,8 @@ def _exported(
     assert ended.returncode == 0, ended.stderr[-2000:]
     mine, found = np.stack([ours[key].numpy() for key in keys]).astype(np.float64), []
     for to, out in zip(targets, folders, strict=True):
-        values = np.load(out.parent / "found.npz")
+        with np.load(out.parent / "found.npz") as arrays:
+            values = dict(arrays)
         assert values["classes"].tolist() == (["ants", "bees"] if "fine-tuned" in name else [])
         assert not re.search(r"/tmp/|maskstream\.", (out / "README.md").read_text())
 
