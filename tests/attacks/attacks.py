@@ -63,6 +63,7 @@ ATTACKS = {
     "archive-kills": Attack(module="archive_kills", few=6, ends=("exact",), cost=10, slow=True),
     "cache": Attack(module="cache", few=8000, ends=("cached", "fetched"), slow=True),
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5, slow=True),
+    "erasures": Attack(module="erasures", few=12, ends=("gone",), cost=2, slow=True),
     "exits": Attack(module="exits", few=9, ends=("ended",), cost=10, slow=True),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True, stores=STORES),
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
@@ -86,6 +87,7 @@ ATTACKS = {
     "raw-exports": Attack(module="raw_exports", few=10, ends=("same",), cost=2, slow=True),
     "reach": Attack(module="reach", few=60, ends=("finished", "refused"), slow=True),
     "replays": Attack(module="replays", few=3, ends=("exact", "named"), cost=25, slow=True),
+    "repeats": Attack(module="repeats", few=8, ends=("exact",), cost=5, slow=True),
     "shard-kills": Attack(
         module="shard_kills",
         few=8,
@@ -95,6 +97,7 @@ ATTACKS = {
         stores=("local", "s3", "az"),
         executors=("local", "ray"),
     ),
+    "side-files": Attack(module="side_files", few=40, ends=("refused", "right"), slow=True),
     "slow-servers": Attack(module="slow_servers", few=10, ends=("exact", "outage"), cost=20, slow=True, timed=True),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray"), slow=True),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25, stores=STORES, slow=True),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,21 @@ def test_a_file_of_keys_that_cannot_be_read_and_a_split_that_is_given_twice(
         assert run(monkeypatch, *command) == 1
         assert f"{split} is given twice; give each split once" in capsys.readouterr().err
     assert Manifest.load(split).version == 1
+
+
+def test_an_ascii_terminal_shows_escapes(tmp_path: Path) -> None:
+    split = written(tmp_path / "a", 0, names=("Zo\u00eb", "\u65e5"))
+    words = [sys.executable, "-m", "maskstream", "inspect", str(split)]
+    ended = subprocess.run(words, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
+    assert rb"Zo\xeb" in ended.stdout
+    assert ended.stderr == b""
+
+
+def test_keys_are_given_as_words_or_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    split, keys = written(tmp_path / "a", 0), tmp_path / "keys"
+    keys.write_text("k1\n\n")
+    for command in ("remove", "erase"):
+        for option in ("--from", "--keys"):
+            assert run(monkeypatch, command, split, "k0", option, keys) == 0
+        assert run(monkeypatch, command, split) == 2
+    assert Manifest.load(split).removed.tolist() == [0, 1]

@@ -5,6 +5,7 @@ Exit codes: 0 success; 1 an error in data or settings, with a message; 2 a wrong
 """
 
 import atexit
+import io
 import logging
 import os
 import signal
@@ -89,6 +90,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows escapes
     try:
         app()
     except MaskstreamError as error:
