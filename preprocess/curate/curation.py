@@ -34,7 +34,8 @@ from maskstream.shards.stores.local_files import publishing
 from .copies import find_copies, find_leaks
 from .kept import table_sum
 from .languages import language_signals, named_languages
-from .measures import SIGNALS, Floats, Measures, measure
+from .measures import IMAGES, SIGNALS, Floats, Measures, measure
+from .originals import originals_first
 from .rules import SHARE_NAME, Rule
 
 Ints = npt.NDArray[np.int64]
@@ -130,7 +131,7 @@ def curate(
     keep: str | None = None,
     copies: bool = False,
     mirrored: bool = False,
-    best: str = "pixels",
+    best: str | None = None,
     scores: str | Path | None = None,
     features: str | Path | None = None,
     cosine: float = COSINE,
@@ -146,10 +147,11 @@ def curate(
     """Removes from a split, as a new version, what does not stay. Each sample goes for the first of these reasons.
 
     It cannot be decoded; it does not meet the rule `keep`; a sample of a split of `against` is a copy of it; with
-    `copies`, it is a copy of another that stays, of which the one with the largest signal `best` does, by default
-    pixels, then the longer and the sharper one, then that of most bytes. mirrored: copies may be mirrored, and sounds a
-    semitone higher or lower. scores: a table in Parquet of a `key` and numbers, such as what a model makes of samples,
-    which the rule and `best` name as signals. Of texts they also name languages, as language_en (see
+    `copies`, it is a copy of another that stays. By default that is the likely original (see originals.py): the one of
+    more pixels unless it was enlarged, then the longer, then the one that the other was made from, then that of most
+    bytes. best: the one with the largest value of this signal stays instead. mirrored: copies may be mirrored, and
+    sounds a semitone higher or lower. scores: a table in Parquet of a `key` and numbers, such as what a model makes of
+    samples, which the rule and `best` name as signals. Of texts they also name languages, as language_en (see
     `language_signals`). features: a table of a `key` and `features`, as `maskstream embed` writes them, for `copies`:
     samples whose features have a cosine of at least `cosine` are copies too; each is compared with each, so it takes
     the square of their number. What `shards --signals` wrote are signals too. For the others see `measure`.
@@ -171,7 +173,7 @@ def curate(
     numbers = {} if table is None else _numbers(table, scores, [*SIGNALS, *written])
     spoken = [one for one in named_languages(f"{keep} {best}") if f"{LANGUAGE}{one}" not in written | numbers]
     names = dict.fromkeys([*SIGNALS, *written, *numbers, *(f"{LANGUAGE}{one}" for one in spoken)])
-    if best not in names:
+    if best is not None and best not in names:
         raise ValueError(f"best={best!r} is no signal{nearest(best, [*names])}; they are {', '.join(names)}")
     rule = None if keep is None else Rule(keep, tuple(names))
     exams = [Manifest.load(one) for one in against]
@@ -219,10 +221,16 @@ def curate(
     groups: dict[int, list[int]] = {}
     if copies:
         progress.phase("comparing samples with each other")
-        by = (best, "seconds", "sharpness", "bytes")
+        by = (best or "pixels", "seconds", "bytes")
         order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
         unit = None if features is None else _near_features(own, features, cosine)
-        groups = find_copies(own, order[~np.isin(order, [*gone])], mirrored, unit, cosine)
+        order = order[~np.isin(order, [*gone])]
+        groups = find_copies(own, order, mirrored, unit, cosine)
+        if best is None and own.media == {IMAGES} and groups:
+            progress.phase("looking for the original of each group")
+            better = originals_first(own, order, groups)
+            if not np.array_equal(better, order):
+                groups = find_copies(own, better, mirrored, unit, cosine)
         for first, others in groups.items():
             found = own.manifest.key(int(own.index[first]))
             gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}

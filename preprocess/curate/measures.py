@@ -210,9 +210,10 @@ def _names(manifest: Manifest, component: str | None) -> list[str]:
         raise ValueError(f"pictures, clips, sounds and texts are measured, and {manifest}: {error}") from error
 
 
+IMAGES = "pictures and clips"
 _MEDIA = {
-    IMAGE.name: "pictures and clips",
-    VIDEO.name: "pictures and clips",
+    IMAGE.name: IMAGES,
+    VIDEO.name: IMAGES,
     SOUND.name: "sounds",
     TEXT.name: "texts",
 }

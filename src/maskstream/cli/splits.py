@@ -210,7 +210,10 @@ def curate(
     mirrored: Annotated[
         bool, typer.Option("--mirrored", help="Copies may be mirrored, sounds a semitone off.")
     ] = False,
-    best: Annotated[str, typer.Option(help="The signal by which one of several copies stays.")] = "pixels",
+    best: Annotated[
+        str | None,
+        typer.Option(help="Keep the duplicate with the highest value of this signal, not the likely original."),
+    ] = None,
     scores: Annotated[
         Path | None,
         typer.Option(

@@ -1,0 +1,417 @@
+"""Which of two near-duplicate images or clips the other one was made from.
+
+A copy can be computed from its original, up to the rounding of its own encoder. The original cannot be computed from
+the copy, because the copy rounded something away. Each test below asks what a copy cannot hide:
+
+- An enlarged copy has no detail that the smaller file does not explain.
+- A logo brings edges of its own: in the original, the difference between the two has no edges in common with the image.
+- The coefficients of a JPEG are multiples of its quantisation steps. Those of a copy are the original's, changed in
+  brightness and rounded again. Both directions are tried; the likelier one has residuals that fit the steps of the
+  supposed copy, and a supposed original whose histogram has no gaps (Fan and de Queiroz, Identification of Bitmap
+  Compression History, 2003; Popescu and Farid, Statistical Tools for Digital Forensics, 2004).
+- Clipping: a brightened copy has lost what is beyond white, and a darkened one what is beyond black.
+- Of two clips, whose steps are not known, the original has more fine detail at equal contrast.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.shards.media.image_header import image_form
+from maskstream.shards.members.text import JSON
+from maskstream.shards.members.video import VIDEO
+
+from .measures import Measures, keyframes
+
+UInt8s = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Float32s = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+_MOST_BLOCKS = 1 << 12
+"""Blocks of 8 x 8 pixels that are compared, evenly spread."""
+_COSINES = np.array(
+    [[np.sqrt((1 if k == 0 else 2) / 8) * np.cos(np.pi * (2 * n + 1) * k / 16) for n in range(8)] for k in range(8)],
+    np.float32,
+)
+_ZIGZAG = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
+_LOW = [at for at in _ZIGZAG[1:] if at // 8 + at % 8 <= 5]
+"""The coefficients whose histograms are compared: the others are zero in most blocks."""
+_LOSSY_STEP = 8.0
+"""Assumed of video and WebP: about the step of H.264 at a QP of 22."""
+_NOISE = (0.3, 0.45, 0.65, 0.95)
+"""Standard deviations of a coefficient by rounding to 8 bits in between; the likeliest is taken."""
+_STRAY = 0.1
+"""Fraction of coefficients that may be anything, because the image was also changed in other ways."""
+_MOST_STEPS = 60
+_MUCH_CLIPPED = 0.5
+"""8-bit intensities that a mean pixel has lost, which decide before all but a logo."""
+_MOST_FRAMES = 8
+_MOST_COMPARED = 32
+"""Members of a group that are compared; more are rarely better."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Look:
+    """What is compared of an image or clip.
+
+    frames: uint8 (H, W, 3), BGR, of one size. luma: of each frame, uint8 (H, W). steps: quantisation steps of luma,
+    (8, 8), ones if lossless, None if not known. source_pixels: width x height of the source, before it was resized.
+    """
+
+    frames: Sequence[UInt8s]
+    luma: Sequence[UInt8s]
+    steps: Float32s | None
+    source_pixels: int
+
+    @classmethod
+    def from_image(cls, data: bytes, source_pixels: int) -> "Look":
+        """Decode an image file that OpenCV reads."""
+        packed = np.frombuffer(data, np.uint8)
+        colours, luma = (cv2.imdecode(packed, how) for how in (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE))
+        return cls(
+            frames=[np.asarray(colours, np.uint8)],
+            luma=[np.asarray(luma, np.uint8)],
+            steps=luma_steps(data),
+            source_pixels=source_pixels,
+        )
+
+    @classmethod
+    def from_frames(cls, frames: Sequence[UInt8s], source_pixels: int) -> "Look":
+        """Take decoded frames of a clip."""
+        luma = [np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8) for frame in frames]
+        return cls(frames=frames, luma=luma, steps=None, source_pixels=source_pixels)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.luma[0].shape
+        return height, width
+
+    @property
+    def table(self) -> Float32s:
+        """The quantisation steps, or a guess."""
+        return np.full((8, 8), _LOSSY_STEP, np.float32) if self.steps is None else self.steps
+
+    @cached_property
+    def blocks(self) -> tuple[Float32s, UInt8s]:
+        """Some 8 x 8 blocks of luma, (n, 8, 8), and of the frames, (n, 8, 8, 3)."""
+        return _blocks(self.luma).astype(np.float32), _blocks(self.frames)
+
+
+def luma_steps(data: bytes) -> Float32s | None:
+    """The quantisation steps of luma of an image file, (8, 8): of a JPEG its first table; None of a WebP."""
+    if image_form(data) != "jpg":
+        return None if image_form(data) == "webp" else np.ones((8, 8), np.float32)
+    at = 2
+    while at + 4 <= len(data) and data[at + 1] != 0xDA:
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        if data[at + 1] == 0xDB and data[at + 4] & 15 == 0:
+            kind = ">u2" if data[at + 4] >> 4 else ">u1"
+            table = np.zeros(64, np.float32)
+            table[_ZIGZAG] = np.frombuffer(data, kind, 64, at + 5)
+            return np.maximum(table.reshape(8, 8), 1)
+        at += 2 + length
+    return None
+
+
+def compare(one: Look, other: Look) -> float:
+    """Positive if `other` seems to be made from `one`, negative if `one` is made from `other`, 0 if nothing tells."""
+    if one.size != other.size:
+        if one.size[0] * one.size[1] < other.size[0] * other.size[1]:
+            return -compare(other, one)
+        return -1.0 if one.steps is not None and _is_enlarged(one, other) else 1.0
+    if abs(one.source_pixels - other.source_pixels) > 0.02 * one.source_pixels:
+        return 1.0 if one.source_pixels > other.source_pixels else -1.0
+    if not _are_aligned(one, other):
+        return 0.0
+    forth, back = _Tone(one, other), _Tone(other, one)
+    logo = _overlay(one, other, forth), -_overlay(other, one, back)
+    if logo[0] * logo[1] > 0:
+        return logo[0]
+    clipped = _clipping(one, other, forth) - _clipping(other, one, back)
+    found = clipped if abs(clipped) > _MUCH_CLIPPED else _rounding(one, other, forth, back)
+    return found or clipped or _detail(one, other, forth, back) or float(other.table.mean() - one.table.mean())
+
+
+def _are_aligned(one: Look, other: Look) -> bool:
+    """Whether images of one size show the same place by place: not if one is mirrored, or a clip begins elsewhere."""
+    small = [
+        np.stack(
+            [cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA) for frame in some.luma[: _shared(one, other)]]
+        )
+        for some in (one, other)
+    ]
+    return bool(np.corrcoef(small[0].reshape(-1), small[1].reshape(-1))[0, 1] > 0.5)
+
+
+def _shared(one: Look, other: Look) -> int:
+    return min(len(one.luma), len(other.luma))
+
+
+def _blocks(frames: Sequence[UInt8s]) -> UInt8s:
+    """Blocks of frames (H, W, ...), (n, 8, 8, ...), evenly spread."""
+    height, width = (side // 8 for side in frames[0].shape[:2])
+    total = height * width * len(frames)
+    chosen = np.linspace(0, total - 1, min(total, _MOST_BLOCKS)).astype(np.int64)
+    found = []
+    for number, frame in enumerate(frames):
+        tiles = frame[: 8 * height, : 8 * width].reshape(height, 8, width, 8, *frame.shape[2:])
+        own = chosen[chosen // (height * width) == number] % (height * width)
+        found.append(tiles[own // width, :, own % width])
+    return np.concatenate(found)
+
+
+def _cosine_transform(blocks: Float32s) -> Float32s:
+    """The coefficients of blocks (n, 8, 8), as of a JPEG."""
+    return np.asarray(_COSINES @ blocks @ _COSINES.T, np.float32)
+
+
+class _Tone:
+    """How the luma of one image becomes that of another: a cubic polynomial, fitted to blocks that are not clipped.
+
+    usable: the blocks that it was fitted to and explains. ok: whether there are enough.
+    """
+
+    def __init__(self, one: Look, other: Look) -> None:
+        (luma, colours), (to, to_colours) = one.blocks, other.blocks
+        inside = np.ones(len(luma), bool)
+        for some in (colours, to_colours):
+            inside &= (some.max((1, 2, 3), initial=0) < 254) & (some.min((1, 2, 3), initial=255) > 1)
+        if int(inside.sum()) < 200:  # most pixels have a pure colour
+            inside = (luma.max((1, 2), initial=0) < 254) & (luma.min((1, 2), initial=255) > 1)
+            inside &= (to.max((1, 2), initial=0) < 254) & (to.min((1, 2), initial=255) > 1)
+        self.usable = inside
+        self.ok = int(inside.sum()) >= 20
+        self.coefficients = np.array([1.0, 0.0])
+        for _ in range(4 if self.ok else 0):
+            levels, wanted = luma[self.usable].reshape(-1) / 128 - 1, to[self.usable].reshape(-1) / 128 - 1
+            powers = np.vander(levels, 4 if np.ptp(levels) > 0.5 else 2)
+            self.coefficients = np.linalg.lstsq(powers.astype(np.float64), wanted, rcond=None)[0]
+            misfit = np.sqrt(np.square(to - self.apply(luma)).mean((1, 2)))
+            self.usable = inside & (misfit <= max(2.5 * float(np.median(misfit[self.usable])), 1.0))
+        slope = np.polyval(np.polyder(self.coefficients), luma.mean((1, 2)) / 128 - 1)
+        self.gain = np.maximum(slope, 0.05)
+        """Of each block."""
+
+    def apply(self, luma: Float32s) -> Float32s:
+        return np.asarray(128 * np.polyval(self.coefficients, luma / 128 - 1) + 128, np.float32)
+
+
+def _is_enlarged(larger: Look, smaller: Look) -> bool:
+    """Whether the larger image is explained by the smaller one, scaled up by any mixture of kernels."""
+    left = _unexplained(larger, smaller)
+    return left < 0.01 and left - _unexplained(smaller, larger) <= 0.001
+
+
+def _unexplained(one: Look, by: Look) -> float:
+    """The fraction of coefficients of `one` that differ by more than its rounding from the other image, resized."""
+    up = one.size > by.size
+    kernels = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4 if up else cv2.INTER_AREA)
+    luma, _ = one.blocks
+    size = one.size[::-1]
+    scaled = [
+        _blocks([np.asarray(cv2.resize(frame, size, interpolation=how), np.uint8) for frame in by.luma])
+        for how in kernels
+    ]
+    features = np.stack([*(some.reshape(-1).astype(np.float64) for some in scaled), np.ones(luma.size)], 1)
+    weights = np.linalg.lstsq(features, luma.reshape(-1), rcond=None)[0]
+    residual = np.abs(_cosine_transform(luma - (features @ weights).reshape(luma.shape).astype(np.float32)))
+    residual[:, 0, 0] = 0
+    return float((residual > one.table / 2 + 1.5).mean())
+
+
+def _overlay(one: Look, other: Look, tone: _Tone) -> float:
+    """Evidence of a logo: where two images differ in a small region, the edges of the difference are edges of one."""
+    scale = max(min(one.size) / 256, 1.0)
+    size = (round(one.size[1] / scale), round(one.size[0] / scale))
+    before, after = (np.zeros(size[::-1], np.float32) for _ in range(2))
+    for frame, to in zip(one.luma, other.luma, strict=False):
+        before += np.clip(tone.apply(cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.float32)), 0, 255)
+        after += cv2.resize(to, size, interpolation=cv2.INTER_AREA)
+    count = _shared(one, other)
+    before, after = before / count, after / count
+    change = after - before
+    # Encoders keep the mean of a block, those of video less well; a logo does not.
+    region = np.abs(cv2.blur(change, (8, 8))) > (6 if one.steps is not None else 10)
+    if not 2e-4 < region.mean() < 0.2:
+        return 0.0
+    near = cv2.dilate(region.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    strong = max(8.0, 0.35 * float(np.percentile(np.abs(change[near]), 95)))
+    inside = ((np.abs(cv2.blur(change, (3, 3))) > strong) & near).astype(np.uint8)
+    border = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    if int(border.sum()) < 30:
+        return 0.0
+    energy = [
+        sum(float(np.square(cv2.Sobel(some, cv2.CV_32F, axis, 1 - axis)[border]).mean()) for axis in (0, 1))
+        for some in (before, after, change)
+    ]
+    found = (energy[1] - energy[0]) / energy[2]
+    return found if 0.4 < abs(found) < 1.15 else 0.0
+
+
+def _rounding(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
+    """The logarithm of the likelihood ratio a coefficient by quantisation steps, of files that have some.
+
+    The tone is fitted in both directions; each hypothesis is given the better fit.
+    """
+    usable = forth.usable & back.usable
+    if one.steps is None or other.steps is None or int(usable.sum()) < 20:
+        return 0.0
+    copied, copying = _likelihoods(one, other, forth, usable)
+    copying_back, copied_back = _likelihoods(other, one, back, usable)
+    found = max(copied, copied_back) - max(copying, copying_back)
+    return found if abs(found) > 0.001 else 0.0
+
+
+def _likelihoods(one: Look, other: Look, tone: _Tone, usable: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """The mean log-likelihood of the coefficients of both, if `other` is made from `one`, and the other way round."""
+    steps, other_steps = one.table, other.table
+    luma, to = one.blocks[0][usable], other.blocks[0][usable]
+    here, there = (_cosine_transform(some - 128) for some in (luma, to))
+    moved, gain = _cosine_transform(tone.apply(luma) - 128), tone.gain[usable]
+    factor = _factor(moved, there, other_steps)
+    gain, residual = gain * factor, there - factor * moved
+    ours, theirs = (np.rint(some / by).astype(np.int64) for some, by in ((here, steps), (there, other_steps)))
+    totals, count, mean_gain = np.zeros((2, len(_NOISE))), 0, float(gain.mean())
+    for row, column in (divmod(at, 8) for at in _LOW):
+        a, b = np.abs(ours[:, row, column]), np.abs(theirs[:, row, column])
+        kept = (a < _MOST_STEPS) & (b < _MOST_STEPS)
+        a, b, left, by = a[kept], b[kept], residual[kept, row, column], gain[kept]
+        if np.count_nonzero(a) + np.count_nonzero(b) < 20:
+            continue
+        of_a, of_b = _smooth_mass(a)[a], _smooth_mass(b)[b]
+        for n, noise in enumerate(_NOISE):
+            after = noise * np.sqrt((1 + mean_gain**2) / 2)
+            totals[0, n] += np.log(of_a).sum() + _rounded(left, other_steps[row, column], of_b, after)
+            totals[1, n] += np.log(of_b).sum() + _rounded(left / by, steps[row, column], of_a, after / mean_gain)
+        count += len(a)
+    copied, copying = totals.max(1) / max(count, 1)
+    return float(copied), float(copying)
+
+
+def _factor(moved: Float32s, there: Float32s, steps: Float32s) -> float:
+    """The factor by which coefficients have to be multiplied, of those that are large: a tone is not fitted exactly."""
+    large = np.abs(moved) > 8
+    large[:, 0, 0] = False
+    if int(large.sum()) < 50:
+        return 1.0
+    weights = 1 / np.broadcast_to(steps, moved.shape)[large]
+    a, b, found = moved[large] * weights, there[large] * weights, 1.0
+    for _ in range(3):
+        left = np.abs(b - found * a)
+        close = left <= 3 * np.median(left) + 0.3
+        found = float((a * b)[close].sum() / np.square(a[close]).sum())
+    return found
+
+
+def _rounded(residual: npt.NDArray[np.floating], step: float, by_chance: Floats, noise: float) -> float:
+    """The log-likelihood of residuals that are noise, then rounded to multiples of a step."""
+    ends = [0.5 + 0.5 * np.tanh(0.851 * (residual + sign * step / 2) / noise) for sign in (1, -1)]
+    return float(np.maximum(np.log((1 - _STRAY) * (ends[0] - ends[1]) + _STRAY * by_chance), -6).sum())
+
+
+def _smooth_mass(values: npt.NDArray[np.int64]) -> Floats:
+    """The probability of each value 0, 1, ... by a histogram without gaps: a Poisson regression of its counts."""
+    counts = np.bincount(values, minlength=2).astype(np.float64)
+    numbers = np.arange(1, len(counts), dtype=np.float64)
+    powers = np.stack([np.ones_like(numbers), numbers / 10, np.sqrt(numbers)], 1)[:, : 3 if len(numbers) > 4 else 2]
+    mean = counts[1:] + 0.5
+    for _ in range(6 if len(numbers) > 2 else 0):
+        root = np.sqrt(mean)[:, None]
+        target = np.log(mean) + (counts[1:] - mean) / mean
+        fitted = np.linalg.lstsq(powers * root, target * root[:, 0], rcond=None)[0]
+        mean = np.exp(np.clip(powers @ fitted, -7, 20))
+    zero = (counts[0] + 0.5) / (counts.sum() + 1)
+    return np.concatenate([[zero], (1 - zero) * mean / mean.sum() / 2])
+
+
+def _clipping(one: Look, other: Look, tone: _Tone) -> float:
+    """The difference of what each has lost to clipping, in 8-bit intensities of a mean pixel."""
+    if not tone.ok:
+        return 0.0
+    gain = float(np.median(tone.gain[tone.usable]))
+    offset = float(np.median(other.blocks[0][tone.usable]) - gain * np.median(one.blocks[0][tone.usable]))
+    here, there = (some.blocks[1].astype(np.float32) for some in (one, other))
+    lost = _lost(there, gain * here + offset) - _lost(here, (there - offset) / gain)
+    return lost if abs(lost) > 0.1 else 0.0
+
+
+def _lost(clipped: Float32s, whole: Float32s) -> float:
+    above, below = np.clip(whole - 256, 0, None) * (clipped >= 254), np.clip(-1 - whole, 0, None) * (clipped <= 1)
+    return float((above + below).mean())
+
+
+def _detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
+    """How much more fine detail one has at equal contrast. If the contrast differs, the image of less contrast needs
+    more detail to be the original: one of more contrast would mostly be clipped, were it the copy.
+    """
+    if not (forth.ok and back.ok):
+        return 0.0
+    found = _finer(one, other, forth) - _finer(other, one, back)
+    contrast = float(np.log(np.median(forth.gain[forth.usable])))
+    if abs(contrast) < 0.06:
+        return found if abs(found) > 0.04 else 0.0
+    return contrast if np.sign(contrast) * found > 0.04 else -contrast
+
+
+def _finer(one: Look, other: Look, tone: _Tone) -> float:
+    here, there = (_cosine_transform(some.blocks[0][tone.usable] - 128) for some in (one, other))
+    here = here * tone.gain[tone.usable][:, None, None]
+    order = np.add.outer(np.arange(8), np.arange(8))
+    fine = [float(np.square(some[:, order >= 5]).mean()) for some in (here, there)]
+    return 0.5 * float(np.log((fine[0] + 0.1) / (fine[1] + 0.1)))
+
+
+def originals_first(own: Measures, order: Ints, groups: Mapping[int, Sequence[int]]) -> Ints:
+    """The order of samples, int64 (n,), in which the original of each group comes where its first member was.
+
+    groups: the members by the first one, as `find_copies` returns them.
+    """
+    rank = np.zeros(len(own), np.int64)
+    rank[order] = np.arange(len(order))
+    order = order.copy()
+
+    def original(group: tuple[int, Sequence[int]]) -> int:
+        first, others = group
+        # Equal files are compared once.
+        different = {_digest(own, place): place for place in sorted([*others, first], key=lambda at: -rank[at])}
+        best, *rest = sorted(different.values(), key=lambda at: int(rank[at]))
+        look = _look(own, best) if rest else None
+        for place in rest[:_MOST_COMPARED]:
+            challenger = _look(own, place)
+            if look is not None and compare(look, challenger) < 0:
+                best, look = place, challenger
+        return best
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for first, best in zip(groups, pool.map(original, groups.items()), strict=True):
+            order[rank[first]], order[rank[best]] = best, first
+    return order
+
+
+def _digest(own: Measures, place: int) -> bytes:
+    return bytes(own.manifest.components[own.components[place]].digest[int(own.index[place])])
+
+
+def _look(own: Measures, place: int) -> Look:
+    """What is compared of a sample. The size of a video's source stands in its `json`."""
+    manifest, number, name = own.manifest, int(own.index[place]), own.components[place]
+    (data,) = manifest.store.read_many([manifest.member(number, name)])
+    pixels = int(own.signals["pixels"][place])
+    if manifest.components[name].kind != VIDEO.name:
+        return Look.from_image(data, pixels)
+    if JSON.name in manifest.components and manifest.components[JSON.name].offset[number] > 0:
+        (words,) = manifest.store.read_many([manifest.member(number, JSON.name)])
+        source = json.loads(words).get("original") or {}
+        pixels = int(source.get("width", 0)) * int(source.get("height", 0)) or pixels
+    return Look.from_frames(list(islice(keyframes(data), _MOST_FRAMES)), pixels)
