@@ -5,13 +5,12 @@
 Windows of photographs (384x288) become JPEGs of quality 72 to 96, windows of films and of a camera that moves over
 photographs clips of 40 frames (320x240, crf 16 to 26). A copy is made from the decoded original and encoded again,
 images at a quality of 60 to 96 and clips at a crf of 16 to 26, both drawn. Half of the copies have a key before the
-original's. Prints kind, pairs, the fraction of pairs that are found, the fraction of these whose original is kept, and
-samples that go as copies of another window. Splits are kept in WORK, which is created.
+original's. Prints kind, pairs, groups of near-duplicates, the fraction of these in which an original is kept, and how
+many samples go as copies of another window, such as one of the same film. Splits are kept in WORK, which is created.
 """
 
 import argparse
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -212,14 +211,12 @@ def main() -> None:
             finish_split(split, info, [record], [])
             found = curate(split, copies=True, max_removed=1.0, dry_run=True)
             key = [*found.measures.manifest.keys(found.measures.index)]
-            ways: Counter[str] = Counter()
-            for gone in found.gone:
-                own = key[gone.place].split("/")[0] == gone.of.split("/")[0]
-                ways["other window" if not own else "copy" if "original" in gone.of else "original"] += 1
-            pairs_found = ways["copy"] + ways["original"]
+            kept = [key[group[0]].endswith("original") for group in found.copies]
+            number = [[key[place].split("/")[0] for place in group] for group in found.copies]
+            others = sum(one != group[0] for group in number for one in group)
             print(
-                f"{modality:<6} {kind:<26} {len(some):5} found {pairs_found / len(some):.3f} "
-                f"kept {ways['copy'] / max(pairs_found, 1):.3f} of other windows {ways['other window']}",
+                f"{modality:<6} {kind:<26} {len(some):5} pairs, {len(kept):5} groups, "
+                f"original kept {np.mean(kept):.3f}, {others} of other windows",
                 flush=True,
             )
 

@@ -82,7 +82,7 @@ def test_the_original_clip_stays(tmp_path: Path) -> None:
 
 def test_a_signal_that_is_named_decides(tmp_path: Path) -> None:
     original = photograph(0)
-    images = [("a", jpeg(original, 85), (216, 288)), ("b", jpeg(toned(original, 1.2, 0), 85), (216, 288))]
+    images = [("a", jpeg(original, 85), (216, 288)), ("b", jpeg(toned(original, 1.2, 0), 40), (216, 288))]
     split = write_images(tmp_path / "split", images)
     for best, key in ((None, "a"), ("brightness", "b")):
         (gone,) = curate(split, copies=True, best=best, dry_run=True).gone
