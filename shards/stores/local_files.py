@@ -241,10 +241,10 @@ def _holding(folder: Path, how: int) -> Iterator[int]:
         descriptor = _locked(folder / LOCK, how)
     except OSError as error:
         raise StoreError(f"{folder} cannot be written to ({error.strerror}); give a writable output folder") from error
-    with os.fdopen(descriptor, "r+") as file:
-        file.truncate(0)
-        file.write(f"{this_run()}\n")
-        file.flush()
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        with space_for(folder / LOCK):
+            file.truncate(0)
+            file.write(f"{this_run()}\n".encode())
         yield descriptor
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.shards.errors import StoreError
+from maskstream.shards.stores import local_files
 from maskstream.shards.stores.local_files import create, publish, sole_writer
 
 
@@ -23,6 +24,20 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(
     with pytest.raises(StoreError, match=r"no space to write .*a.tar \(No space left on device\)"):
         publish(tmp_path / "a.tar", b"data")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_that_names_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(local_files, "this_run", full)
+    with (
+        pytest.raises(
+            StoreError, match=r"no space to write .*\.writing \(No space left on device\); free space and run"
+        ),
+        sole_writer(tmp_path),
+    ):
+        pass
 
 
 def test_an_output_folder_below_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
