@@ -51,6 +51,7 @@ AUGMENTATIONS: Mapping[str, object] = {
     "views": 1,
     "augment": CenterCrop(),
     "colour": None,
+    "transform": None,
     "roll_gain": None,
     "spec_augment": None,
     "mixup": None,
