@@ -346,5 +346,5 @@ def measure_pixels(
 
 def held_out_pictures(config: ImageData, data: SplitLocation) -> list[ImageBatch]:
     """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
-    plain = replace(config, views=1, augment=CenterCrop(), colour=None)
+    plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

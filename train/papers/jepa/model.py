@@ -89,11 +89,12 @@ class JepaConfig(ModelConfig[BatchT]):
     def check(self, data: DataConfig[BatchT]) -> None:
         """ValueError where the views that differ in their masks alone are not there."""
         shared = isinstance(getattr(data, "augment", None), SharedCrop | CenterCrop)
-        views, colour = getattr(data, "views", 1), getattr(data, "colour", None)
-        if self.masks > 1 and (views != self.masks or not shared or colour is not None):
+        views = getattr(data, "views", 1)
+        changed = any(getattr(data, name, None) is not None for name in ("colour", "transform"))
+        if self.masks > 1 and (views != self.masks or not shared or changed):
             raise ValueError(
                 f"model.masks={self.masks} needs as many views that differ in masks alone, got views={views}; set "
-                f"data.views={self.masks}, data.augment.kind=SharedCrop and data.colour=null"
+                f"data.views={self.masks}, data.augment.kind=SharedCrop, data.colour=null and data.transform=null"
             )
 
     @abstractmethod

@@ -228,7 +228,7 @@ def measure_losses(model: ImageTextAutoencoder, measured: Iterable[ImageTextBatc
 
 def held_out_samples(config: ImageTextData, data: SplitLocation) -> list[ImageTextBatch]:
     """Shuffled samples of the split with the recipe's masks and pairs, centre crops; the same each time."""
-    plain = replace(config, views=1, augment=CenterCrop(), colour=None)
+    plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 
 

@@ -153,7 +153,7 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
 
 def training_pictures(config: ImageData, data: SplitLocation) -> list[ImageBatch]:
     """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
-    plain = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
+    plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None, mask=None)
     return list(read_shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 

@@ -152,7 +152,7 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
 
 def held_out_clips(config: VideoData, data: SplitLocation, most: int = MEASURED) -> list[VideoBatch]:
     """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
-    plain = replace(config, views=1, augment=CenterCrop(), colour=None)
+    plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
     return list(read_shuffled(plain, data, most=most, size=_AT_ONCE))
 
 

@@ -131,7 +131,7 @@ def without_objects(guesses: dict[str, float]) -> dict[str, float]:
 
 def without_masks(config: ImageTextData) -> ImageTextData:
     """A recipe's data without masks, of centre crops."""
-    return replace(config, image_mask=None, text_mask=None, views=1, augment=CenterCrop(), colour=None)
+    return replace(config, image_mask=None, text_mask=None, views=1, augment=CenterCrop(), colour=None, transform=None)
 
 
 def measure_boxes(config: ImageTextData, model: OneRef, data: SplitLocation) -> Referred:

@@ -153,7 +153,7 @@ def held_out_images(config: ImageData, data: SplitLocation, samples: int = MEASU
 
 def without_augmentation(config: ImageData) -> ImageData:
     """The config without augmentation."""
-    return replace(config, views=1, augment=CenterCrop(), colour=None)
+    return replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
 
 
 def evaluate(model: SpikingTransformer, config: ImageData, data: SplitLocation, shown: int) -> Evaluation:

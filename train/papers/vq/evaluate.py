@@ -150,7 +150,7 @@ def find_nearest(points: Tensor, of: Tensor) -> Tensor:
 
 def held_out_batches(config: ImageData | VideoData, data: SplitLocation) -> list[Any]:
     """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
-    plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
+    plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None, mask=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 
 
