@@ -55,6 +55,12 @@ def test_less_than_one_is_a_wrong_command_line(train, option):
     assert train(option, 0) == 2
 
 
+def test_a_loss_that_is_not_finite_is_one_line(train, capsys):
+    assert train("--set", "base_lr=1e30") == 1
+    error = capsys.readouterr().err.partition("error ")[2]
+    assert re.match(r"the (loss|gradient norm) of step \d is (nan|inf) at lr .* with --on-nan skip\n$", error)
+
+
 def test_a_split_at_a_url_trains_the_same_model(train, tmp_path, shards):  # noqa: F811
     assert train("--steps", 2) == 0
     with serving(shards[1]) as server:

@@ -95,11 +95,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows escapes
     try:
         app()
-    except MaskstreamError as error:
-        _fail(error, 1)
     except ValueError as error:
         _fail(error, 2)
-    except OSError as error:
+    except (MaskstreamError, OSError, FloatingPointError) as error:  # the last one for a loss that is not finite
         _fail(error, 1)
     except SystemExit as ended:
         if ended.code in (INTERRUPTED, TERMINATED):

@@ -136,6 +136,30 @@ def test_a_collapse_is_logged_once_a_time_and_its_measures_are_in_the_metrics(sp
     assert rows[7].spread["features: variance"] == 0.0 < rows[0].spread["features: variance"]
 
 
+def test_a_student_that_collapses_alone_is_seen_while_its_teacher_lags(split, tmp_path):
+    """Its embedding no longer tells samples apart; the teacher, a moving average, still does."""
+    trainer = trainer_of(split, tmp_path, guard="stop")
+    trainer.run(until=3)
+    with torch.no_grad():
+        trainer.model.encoder.embed[0].weight.zero_()
+    with pytest.raises(CollapseError, match=r"after step 5: features: variance is [^;]*") as caught:
+        trainer.run()
+    assert "targets" not in str(caught.value)
+    spread = read_metrics(tmp_path / "metrics.jsonl")[-1].spread
+    assert spread["features: variance"] < 1e-4 < 0.5 * spread["targets: variance"]
+
+
+def test_a_low_token_rank_of_the_student_alone_is_no_collapse():
+    """Sound runs have it for long, with samples that differ more than ever."""
+    guard = Guard(Two(normal(64, 8), normal(64, 8)), "stop", 1, CPU)
+    guard.measure(Whole())
+    line = normal(64, 8, rank=1) + 0.3
+    for student, teacher, low in ((line, normal(64, 8), False), (normal(64, 8), line, False), (line, line, True)):
+        guard._model.student, guard._model.teacher = student.reshape(8, 8, 8), teacher.reshape(8, 8, 8)
+        guard.measure(Whole())
+        assert guard.is_low == low, guard.why
+
+
 def test_the_first_measurement_draws_the_line_and_a_resumed_run_keeps_it(split, tmp_path):
     trainer_of(split, tmp_path, guard="log").run(until=3)
     first = trainer_of(split, tmp_path, guard="log")
@@ -180,6 +204,17 @@ class Whole:
 
     def to(self, device, non_blocking=False):
         return self
+
+
+class Two(torch.nn.Module):
+    """A model whose student and teacher give these vectors of tokens."""
+
+    def __init__(self, student, teacher):
+        super().__init__()
+        self.student, self.teacher = (one.reshape(8, 8, 8) for one in (student, teacher))
+
+    def watched(self, batch):
+        return {"features": self.student, "targets": self.teacher}
 
 
 class Tokens(torch.nn.Module):
