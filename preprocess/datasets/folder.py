@@ -199,7 +199,7 @@ def points_folder(root: Path, *, separator: str = "", txt: bool = False) -> Data
 
 @LISTS
 def pose_folder(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of motions (BVH, NPZ, PSA of 0 A.D.).
+    """Any folder of motions (BVH, NPZ).
 
     What an NPZ file holds is in encode/pose/motion_files.py. BVH files do not say their unit and axes:
     `--set bvh_unit_m=0.01` and `--set bvh_up=y` are the defaults. Raises DatasetError as `folder` does.

@@ -21,7 +21,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "audiovisual-folder": (".mp4", ".mkv"),
     "image-folder": (".jpg", ".png", ".bmp", ".tif", ".webp", ".ppm"),
     "points-folder": (".npy", ".ply", ".pcd", ".xyz", ".stl", ".off"),
-    "pose-folder": (".bvh", ".npz", ".psa"),
+    "pose-folder": (".bvh", ".npz"),
     "mesh-folder": (".obj", ".ply", ".stl", ".off", ".glb"),
 }
 """The endings of the files that are made for each dataset."""

@@ -18,7 +18,7 @@ from maskstream.shards.config import Config
 from maskstream.shards.media.h36m import PARENTS
 from maskstream.shards.members.arrays import poses_member
 
-from .motion_files import Floats, Motion, in_h36m, read_bvh, read_npz, read_psa
+from .motion_files import Floats, Motion, in_h36m, read_bvh, read_npz
 
 _STILL = 1e-9
 _OPPOSITE = 1e-3
@@ -66,7 +66,7 @@ def _between(first: Floats, second: Floats, share: Floats) -> Floats:
 
 FORMAT = "format"
 """The entry of a source's meta that names its format, where the file's suffix does not."""
-POSE_SUFFIXES = frozenset({".bvh", ".npz", ".psa"})
+POSE_SUFFIXES = frozenset({".bvh", ".npz"})
 LEG_M = (0.3, 2.5)
 """The legal lengths of a leg from hip to ankle."""
 FARTHEST_M = 1e5
@@ -98,7 +98,7 @@ class PoseEncoder(Config):
         return "pose"
 
     def encode(self, source: Source) -> Encoded:
-        """Encode a motion. meta["format"] is its format (bvh, npz, psa), by default the suffix.
+        """Encode a motion. meta["format"] is its format (bvh, npz), by default the suffix.
 
         `made_by` of a source reads a `Motion` of another format.
         """
@@ -130,11 +130,7 @@ class PoseEncoder(Config):
 
     def _read(self, source: Source) -> tuple[Motion, str]:
         """The joints of Human3.6M in a file, and the name of its rig."""
-        readers: Mapping[str, Callable[[Path], Motion]] = {
-            "bvh": self._bvh,
-            "npz": read_npz,
-            "psa": read_psa,
-        }
+        readers: Mapping[str, Callable[[Path], Motion]] = {"bvh": self._bvh, "npz": read_npz}
         form = str(source.meta.get(FORMAT, source.path.suffix.lower().removeprefix(".")))
         if source.made_by is None and form not in readers:
             raise RejectError("open", f"{source.path.name} is no motion; legal formats are {', '.join(readers)}")

@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 
-from maskstream.preprocess.encode.pose.motion_files import BIPED, RIGS
+from maskstream.preprocess.encode.pose.motion_files import RIGS
 from maskstream.shards.media.h36m import PARENTS
 
 from ...pipelines.small_media import random_motion
@@ -20,14 +20,6 @@ def lugaru_bytes(keys: np.ndarray, speed: list[float]) -> bytes:
     for pose, one in zip(keys, speed, strict=True):
         data += pose.astype(">f4").tobytes() + bytes(5 * joints) + struct.pack(">f", one)
     return data + bytes(84)
-
-
-def psa_bytes(places: np.ndarray, frame_ms: float = 40.0) -> bytes:
-    """A file of 0 A.D. of bones (T, B, 3)."""
-    frames, n_bones = places.shape[:2]
-    values = np.concatenate([places, np.zeros((frames, n_bones, 4))], axis=2).astype("<f4").tobytes()
-    rest = struct.pack("<I", 4) + b"name" + struct.pack("<f2I", frame_ms, n_bones, frames) + values
-    return b"PSSA" + struct.pack("<2I", 1, len(rest)) + rest
 
 
 def bvh_bytes(pose: np.ndarray, ways: np.ndarray, frame_s: float = 0.02) -> bytes:
@@ -49,13 +41,11 @@ def bvh_bytes(pose: np.ndarray, ways: np.ndarray, frame_s: float = 0.02) -> byte
 
 
 def motion_bytes(ending: str) -> bytes:
-    """A good file of a motion by its ending: .bvh, .npz or .psa."""
+    """A good file of a motion by its ending: .bvh or .npz."""
     rng = np.random.default_rng(5)
     if ending == ".npz":
         file = io.BytesIO()
         np.savez(file, positions=random_motion(rng, 30), rate_hz=50)
         return file.getvalue()
-    if ending == ".psa":
-        return psa_bytes(rng.normal(size=(12, len(BIPED), 3)))
     upright = random_motion(rng, 1)[0][:, [0, 2, 1]] * 100
     return bvh_bytes(upright, rng.normal(size=(20, 3)))

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder, resampled
-from maskstream.preprocess.encode.pose.motion_files import BIPED, RIGS, Motion, in_h36m, read_bvh, read_psa, upright
+from maskstream.preprocess.encode.pose.motion_files import RIGS, Motion, in_h36m, read_bvh, upright
 from maskstream.preprocess.source import RejectError, Source, Span
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones
 from maskstream.shards.media.npy import read_npy
 
 from ...pipelines.small_media import random_motion
-from .motion_files import bvh_bytes, psa_bytes
+from .motion_files import bvh_bytes
 
 ARM = """HIERARCHY
 ROOT Hip
@@ -89,32 +89,6 @@ def test_a_capture_that_is_damaged_is_refused(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(RejectError, match=words):
         read_bvh(path)
-
-
-def test_bones_of_0ad_change_hands(tmp_path):
-    places = np.random.default_rng(0).normal(size=(3, len(BIPED), 3))
-    path = tmp_path / "a.psa"
-    path.write_bytes(psa_bytes(places))
-    found = read_psa(path)
-    np.testing.assert_allclose(found.times_s, [0, 0.04, 0.08])
-    np.testing.assert_allclose(found.places[..., 2], 0.4 * places[..., 1], rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.det(found.places[:, :3]), -(0.4**3) * np.linalg.det(places[:, :3]), rtol=1e-4)
-    assert in_h36m(found)[1] == "0 A.D."
-
-
-def test_psa_files_that_are_cut_or_of_others_are_refused(tmp_path):
-    whole = psa_bytes(np.zeros((3, len(BIPED), 3)))
-    path = tmp_path / "a.psa"
-    for data, words in (
-        (whole[:10], "truncated"),
-        (whole[:-4], "truncated"),
-        (b"PSMD" + whole[4:], "no PSA"),
-        (psa_bytes(np.zeros((3, 7, 3))), "7 bones"),
-        (psa_bytes(np.zeros((3, len(BIPED), 3)), frame_ms=0), "0.0 ms"),
-    ):
-        path.write_bytes(data)
-        with pytest.raises(RejectError, match=words):
-            read_psa(path)
 
 
 def test_a_part_has_the_poses_that_begin_in_it(tmp_path):
