@@ -171,12 +171,19 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: line {number} is no JSON ({error}). Correct the line or take it out") from error
     if not isinstance(found, dict):
         raise DatasetError(f'{path}: line {number} is a {type(found).__name__}, not an object such as {{"path": ...}}')
     return found
+
+
+def _finite(text: str) -> float:
+    """The number of a text of JSON. Raises ValueError if float64 cannot hold it."""
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:40]} is too large: float64 holds numbers up to 1.8e308")
+    return number
 
 
 @contextmanager
@@ -260,14 +267,20 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|NaN")
 
 def typed_values(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
     """The values of a column in their type, None where a row has none. Texts that are all numbers, truth values or
-    lists of JSON are taken as that. Raises DatasetError for values of several types.
+    lists of JSON are taken as that. Raises DatasetError for values of several types, and for a number that its type
+    cannot hold.
     """
     values = [row.values.get(column) for row in rows]
     there = [value for value in values if value is not None]
     if there and all(isinstance(value, str) for value in there):
         convert = _converter([value.strip() for value in there])
         typed = [None if value is None else convert(value.strip()) for value in values]
+        for row, value, number in zip(rows, values, typed, strict=True):
+            _check_held(row, column, value, number)
         return [None if value != value else value for value in typed]  # NaN is not itself
+    for row, value in zip(rows, values, strict=True):
+        for number in value if isinstance(value, list) else [value]:
+            _check_held(row, column, number, number)
     kinds = {
         _kind(value): row for value, row in zip(reversed(values), reversed(rows), strict=True) if value is not None
     }
@@ -284,7 +297,7 @@ def _converter(texts: Sequence[str]) -> Callable[[str], Any]:
     """What makes values of texts that are all of one type."""
     if all(map(_WHOLE.fullmatch, texts)):
         return int
-    if all(map(_NUMBER.fullmatch, texts)) and not any(_CODE.match(text) or math.isinf(float(text)) for text in texts):
+    if all(map(_NUMBER.fullmatch, texts)) and not any(map(_CODE.match, texts)):
         return float
     if all(text.lower() in ("true", "false") for text in texts):
         return lambda text: text.lower() == "true"
@@ -295,6 +308,24 @@ def _converter(texts: Sequence[str]) -> Callable[[str], Any]:
             return str
         return json.loads
     return str
+
+
+def _check_held(row: ListRow, column: str, given: object, number: object) -> None:
+    """Raise DatasetError if `given` of a column became a number that is another, or that no sample can hold."""
+    if isinstance(number, int) and not -(1 << 63) <= number < 1 << 63:
+        raise row.error(f"the {column} {short(given)}, and int64 holds whole numbers up to 9223372036854775807")
+    if isinstance(number, float) and math.isinf(number) and given != number:
+        raise row.error(f"the {column} {short(given)}, and float64 holds numbers up to 1.8e308")
+    if (
+        isinstance(given, str)
+        and isinstance(number, float)
+        and _WHOLE.fullmatch(given.strip())
+        and int(given) != number
+    ):
+        raise row.error(
+            f"the {column} {short(given)} among fractions, and float64 holds each whole number up to {1 << 53} only",
+            "Put identifiers into a column without fractions",
+        )
 
 
 def _kind(value: object) -> str:

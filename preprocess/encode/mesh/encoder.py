@@ -281,7 +281,8 @@ def encoded_surface(surface: Surface) -> Encoded:
     facts = {"n_nodes": len(surface.vertices), "n_cells": len(surface.faces)}
     return Encoded(
         members={MESH: mesh_member(facts, vertices=surface.vertices, faces=surface.faces)},
-        meta={**facts, "n_merged": surface.n_merged},
+        meta={**facts, "n_merged": surface.n_merged}
+        | ({"left_out": list(surface.left_out)} if surface.left_out else {}),
         sums={"edges": _edge_sums(surface.vertices, surface.faces)},
     )
 

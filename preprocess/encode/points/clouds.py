@@ -26,12 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE, read_source_file
+from maskstream.preprocess.encode.numbers import Float64s, read_numbers
+from maskstream.preprocess.encode.ply import read_ply_header
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.named import first_few
 
-Float64s = npt.NDArray[np.float64]
 Column = npt.NDArray[Any]
 
 
@@ -163,10 +164,10 @@ def read_text(path: Path, names: Sequence[str] = ()) -> Cloud:
     lines = (rest if declared is not None else text).replace(",", " ").replace(";", " ").splitlines()
     bare = [line.strip().removeprefix("//").removeprefix("#").split() for line in lines[:1]]
     header = bare[0] if bare and all(map(_WORD.fullmatch, bare[0])) else []
-    lines = [line for line in lines[bool(header) :] if line.strip() and not line.lstrip().startswith(("#", "//"))]
-    if not lines:
+    skipped = text.count("\n") - rest.count("\n") if declared is not None else 0
+    array = read_numbers(lines[bool(header) :], 1 + skipped + bool(header), comments=("#", "//"))
+    if not len(array):
         raise RejectError("check", "has no points")
-    array = _numbers(lines, ("#", "//"))
     if declared is None:
         return array_cloud(array, names or (header if len(header) == array.shape[1] else ()))
     if len(array) != declared:
@@ -180,14 +181,6 @@ def read_text(path: Path, names: Sequence[str] = ()) -> Cloud:
             )
         array[:, 3] = (array[:, 3] - low) / (high - low)
     return array_cloud(array, own)
-
-
-def _numbers(lines: list[str], comments: Sequence[str] | None) -> Float64s:
-    """The numbers of lines that are not blank. Raises RejectError if they are none, or not as many in each."""
-    try:
-        return np.loadtxt(lines, np.float64, comments=comments, ndmin=2)
-    except ValueError as error:
-        raise RejectError("open", f"is no text of numbers ({error})") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,11 +198,12 @@ class _Records:
             self.check_size(len(data) - self.begin)
             return np.frombuffer(data, self.dtype, count=self.count, offset=self.begin)
         names = self.dtype.names or ()
-        lines = [line for line in data[self.begin :].decode("latin-1").splitlines() if line.strip()][: self.count]
-        read = _numbers(lines, None) if lines else np.empty((0, len(names)))
+        first = data.count(b"\n", 0, self.begin) + 1
+        lines = data[self.begin :].decode("latin-1").splitlines()
+        read = read_numbers(lines, first, dtype=self.dtype, most=self.count)
         if len(read) < self.count:
             self._cut_short(len(read))
-        if read.shape[1] < len(names):
+        if read.shape[1] != len(names):
             raise RejectError("decode", f"has {read.shape[1]} numbers in a row, and {len(names)} fields in its header")
         rows = np.empty(self.count, self.dtype)
         for number, name in enumerate(names):
@@ -239,19 +233,21 @@ def read_pcd(path: Path) -> Cloud:
     data = read_source_file(path)
     records, kind = _pcd_header(data)
     rows = _unpacked(records, data) if kind == "binary_compressed" else records.of(data)
-    found: dict[str, Column] = {}
-    for name in rows.dtype.names or ():
-        column = rows[name]
-        if name.startswith("rgb") and column.dtype.itemsize == 4:
-            packed = np.ascontiguousarray(column).view(np.uint32)
-            found |= {one: (packed >> at & 255).astype(np.uint8) for one, at in zip(COLOURS, (16, 8, 0), strict=True)}
-        elif column.ndim == 1 and not name.startswith(UNUSED):
-            found[name] = column
-    lists = [name for name in rows.dtype.names or () if rows[name].ndim > 1 and not name.startswith(UNUSED)]
-    places = [found[axis] for axis in XYZ if axis in found]
+    columns = {name: rows[name] for name in rows.dtype.names or () if not name.startswith(UNUSED)}
+    lists = [name for name, column in columns.items() if column.ndim > 1]
+    columns = {name: column for name, column in columns.items() if column.ndim == 1}
+    places = [columns[axis] for axis in XYZ if axis in columns]
     seen = np.isfinite(np.stack(places, axis=1)).all(axis=1) if places else np.ones(len(rows), dtype=np.bool_)
-    kept = {name: column[seen] for name, column in found.items()}
-    return named_cloud(kept, n_invalid=int((~seen).sum()), left_out=lists)
+    found: dict[str, Column] = {}
+    for name, column in columns.items():
+        if name.startswith("rgb") and column.dtype.itemsize == 4:
+            if records.is_text and np.isnan(column[seen]).any():
+                raise RejectError("decode", f"writes {name} as nan, which loses its bits; save the file as binary")
+            packed = column[seen].view(np.uint32)
+            found |= {one: (packed >> at & 255).astype(np.uint8) for one, at in zip(COLOURS, (16, 8, 0), strict=True)}
+        else:
+            found[name] = column[seen]
+    return named_cloud(found, n_invalid=int((~seen).sum()), left_out=lists)
 
 
 def _pcd_header(data: bytes) -> tuple[_Records, str]:
@@ -342,43 +338,18 @@ def lzf_decompressed(data: bytes, size: int) -> bytes:
     return bytes(made)
 
 
-_PLY_TYPES = {
-    **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4"},
-    **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4"},
-    **{"double": "f8", "float64": "f8"},
-}
-_PLY_FORMATS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
-
-
 def read_ply(path: Path) -> Cloud:
     """Read the vertices of a PLY file. Raises RejectError if it is damaged."""
     data = read_source_file(path)
-    rows = _ply_header(data).of(data)
-    return named_cloud({name: rows[name] for name in rows.dtype.names or ()})
-
-
-def _ply_header(data: bytes) -> _Records:
-    """The vertices that a PLY file declares, which come first."""
-    head = re.match(rb"(?s)ply\r?\n.*?^end_header[ \t]*\r?\n", data[:_HEADER_BYTES], re.MULTILINE)
-    if head is None:
-        raise RejectError("open", f"is no PLY file: it begins with {data[:16]!r}, or its header has no end")
-    words = [line.split() for line in head[0].decode("ascii", "replace").splitlines()]
-    elements = [n for n, one in enumerate(words) if one[:1] == ["element"]]
-    try:
-        order = _PLY_FORMATS[next(one[1] for one in words if one[:1] == ["format"])]
-        first, *others = elements
-        _, name, count = words[first]
-        if name != "vertex":
-            raise ValueError(f"its first element is {name}, not vertex")
-        said = [one[1:] for one in words[first : others[0] if others else None] if one[:1] == ["property"]]
-        fields = [(called, (order or "<") + _PLY_TYPES[kind]) for kind, called in said]
-        if int(count) < 0 or not fields or len(fields) > _MOST_FIELDS:
-            raise ValueError(f"{count} vertices of {len(fields)} properties")
-        return _Records(dtype=np.dtype(fields), count=int(count), begin=head.end(), is_text=not order)
-    except (ValueError, KeyError, IndexError, StopIteration) as error:
-        raise RejectError(
-            "open", f"has a PLY header that says nothing legal ({type(error).__name__}: {error})"
-        ) from error
+    header = read_ply_header(data)
+    first, *others = header.elements
+    if first.name != "vertex" or any(one.length for one in first.properties):
+        what = "vertex with lists" if first.name == "vertex" else first.name
+        raise RejectError("open", f"its first element is {what}; a cloud begins with vertex, a number in each property")
+    dtype = np.dtype([(one.name, one.dtype) for one in first.properties])
+    rows = _Records(dtype=dtype, count=first.count, begin=header.begin, is_text=not header.order).of(data)
+    left_out = [f"element {element.name}" for element in others if element.count]
+    return named_cloud({name: rows[name] for name in rows.dtype.names or ()}, left_out=left_out)
 
 
 _AT_ONCE = 1 << 20

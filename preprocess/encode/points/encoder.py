@@ -27,12 +27,14 @@ import xxhash
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, Surface, read_surface
+from maskstream.preprocess.encode.numbers import Float64s
+from maskstream.preprocess.encode.ply import PLY_HEADER_BYTES, read_ply_header
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.members.arrays import points_member
 
-from .clouds import ALIASES, UNUSED, XYZ, Cloud, Float64s, read_array, read_e57, read_pcd, read_ply, read_text
+from .clouds import ALIASES, UNUSED, XYZ, Cloud, read_array, read_e57, read_pcd, read_ply, read_text
 
 LAS_SUFFIXES = frozenset({".las", ".laz"})
 CACHE_BYTES = 1 << 29
@@ -240,12 +242,10 @@ def _ply_has_faces(path: Path) -> bool:
     """Whether the header declares faces; a PLY file without faces is a cloud."""
     try:
         with path.open("rb") as file:
-            head = file.read(65536)
+            head = file.read(PLY_HEADER_BYTES)
     except OSError as error:
         raise RejectError("open", f"cannot be read: {error.strerror}") from error
-    lines = head[: max(head.find(b"end_header"), 0)].splitlines()
-    words = [line.split() for line in lines]
-    return any(w[:2] == [b"element", b"face"] and w[2:] != [b"0"] for w in words)
+    return read_ply_header(head).count("face") > 0
 
 
 PUBLISHED_ORDER = "published"
@@ -306,11 +306,13 @@ class PointEncoder(Config):
         if isinstance(found, Surface):
             cloud = Cloud(points=surface_sample(found, self.surface_points, rng), columns=XYZ)
             facts["faces"] = len(found.faces)
+            left_out = found.left_out
         else:
             cloud = found
             facts["noise_dropped"] = cloud.n_dropped
             facts |= {"invalid_dropped": cloud.n_invalid} if cloud.n_invalid else {}
-            facts |= {"left_out": list(cloud.left_out)} if cloud.left_out else {}
+            left_out = cloud.left_out
+        facts |= {"left_out": list(left_out)} if left_out else {}
         points = cloud.points if source.window is None else cloud.points[slice(*source.window)]
         check_points(points)
         points, origin = _recentred(points)

@@ -241,7 +241,7 @@ BAD = {
         "0 of the 9000",
     ),
     "ply without an end": ("a.ply", XYZ_PLY[:-12], "no PLY file"),
-    "ply of lists": ("a.ply", XYZ_PLY.replace("float x", "list uchar int x").format("ascii"), "nothing legal"),
+    "ply of lists": ("a.ply", XYZ_PLY.replace("float x", "list uchar int x").format("ascii"), "vertex with lists"),
     "ply of cameras": ("a.ply", XYZ_PLY.replace("vertex", "camera").format("ascii"), "first element is camera"),
     "ply of other colours": (
         "a.ply",
@@ -298,3 +298,64 @@ def test_names_reach_the_sample_and_the_manifest(tmp_path):
 def test_settings_that_name_nothing(settings, words):
     with pytest.raises(ValueError, match=words):
         PointEncoder(**settings)
+
+
+UNFIT = {
+    "more than a byte": ("U", 1, "300", "uint8 holds whole numbers from 0 to 255"),
+    "less than nothing": ("U", 2, "-5", "uint16 holds whole numbers from 0 to 65535"),
+    "more bits": ("I", 4, "2147483648", "int32 holds"),
+    "the largest of 64 bits, and one": ("I", 8, "9223372036854775808", "int64 holds"),
+    "a fraction": ("I", 4, "3.7", "int32 holds"),
+    "nan": ("I", 4, "nan", "int32 holds"),
+    "inf": ("U", 4, "inf", "uint32 holds"),
+    "an exponent": ("U", 1, "1e3", "uint8 holds"),
+    "a large float": ("F", 4, "1e39", "float32 holds numbers up to 3.4e.38"),
+    "a larger float": ("F", 8, "1e400", "float64 holds numbers up to 1.8e.308"),
+}
+PLY_NAMES = {("U", 1): "uchar", ("U", 2): "ushort", ("U", 4): "uint", ("I", 4): "int", ("F", 4): "float"}
+PLY_NAMES[("F", 8)] = "double"
+
+
+def typed(folder, form, kind, size, number):
+    """A file whose second point, after an empty line, has a number of a type."""
+    if form == "xyz":
+        return put(folder, "a.xyz", f"x y z own\n# a scan\n1 2 3 4\n\n1 2 4 {number}\n")
+    rows = f"1 2 3 4\n\n1 2 4 {number}\n"
+    if form == "pcd":
+        head = f"FIELDS x y z own\nSIZE 4 4 4 {size}\nTYPE F F F {kind}\nCOUNT 1 1 1 1\nPOINTS 2\nDATA ascii\n"
+        return put(folder, "a.pcd", head + rows)
+    return put(folder, "a.ply", PLY_TYPED.format(PLY_NAMES[kind, size]) + rows)
+
+
+PLY_TYPED = XYZ_PLY.format("ascii").replace("vertex 3", "vertex 2").replace("end_header", "property {} own\nend_header")
+
+
+TYPED = [("xyz", "a larger float"), *(("pcd", number) for number in UNFIT)]
+TYPED += [("ply", number) for number, (*typed, _, _) in UNFIT.items() if tuple(typed) in PLY_NAMES]
+
+
+@pytest.mark.parametrize(("form", "number"), TYPED)
+def test_a_number_that_its_type_cannot_hold_is_named_with_its_line(tmp_path, form, number):
+    kind, size, text, reason = UNFIT[number]
+    name = "number 4" if form == "xyz" else "own"
+    line = {"pcd": 9, "ply": 12, "xyz": 5}[form]
+    with pytest.raises(RejectError, match=f"line {line}: {name} is {text}, but {reason}"):
+        read_points(typed(tmp_path, form, kind, size, text))
+
+
+@pytest.mark.parametrize("number", ["100", "1e2", "100.000"])
+def test_a_number_that_a_type_holds_may_be_written_in_any_way(tmp_path, number):
+    assert len(read_points(typed(tmp_path, "pcd", "U", 1, number)).points) == 2
+
+
+def test_packed_colours_that_are_lost_as_nan_are_a_reject(tmp_path):
+    head = "FIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F F\nPOINTS 2\nDATA ascii\n"
+    assert read_points(put(tmp_path, "a.pcd", head + "1 2 3 4.2e6\nnan nan nan nan\n")).n_invalid == 1
+    with pytest.raises(RejectError, match="rgb as nan"):
+        read_points(put(tmp_path, "b.pcd", head + "1 2 3 4.2e6\n4 5 6 nan\n"))
+
+
+def test_elements_of_ply_besides_the_points_are_named(tmp_path):
+    head = XYZ_PLY.format("ascii").replace("end_header", "element tristrips 1\nproperty list int int at\nend_header")
+    cloud = read_points(put(tmp_path, "a.ply", head + "1 2 3\n4 5 6\n7 8 9\n3 0 1 2\n"))
+    assert (len(cloud.points), cloud.left_out) == (3, ("element tristrips",))

@@ -1,11 +1,12 @@
 """Lists of datasets that are wrong: every error is a DatasetError that names the file, the line and what to do."""
 
 import os
+import re
 
 import pytest
 
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.raw.lists import MAX_LABEL, read_json, read_lines, read_table
+from maskstream.preprocess.raw.lists import MAX_LABEL, read_json, read_lines, read_list, read_table, typed_values
 from maskstream.shards.errors import DatasetError, OutageError
 
 HEAD = b"path,label,split\n"
@@ -149,3 +150,24 @@ def test_a_list_that_cannot_be_read(tmp_path):
         for name in ("x.csv", "y.csv"):
             with pytest.raises(OutageError, match=rf"{name} cannot be read"):
                 read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "path,speed\na,1.5\nb,1e400\n", "a.csv: line 3 has the speed '1e400', and float64 holds"),
+        ("a.csv", "path,speed\na,1.5\nb,9007199254740993\n", "line 3 has the speed '9007199254740993' among fractions"),
+        ("a.jsonl", '{"path": "a", "n": 1}\n{"path": "b", "n": 9223372036854775808}\n', "line 2 has the n '92233"),
+        ("a.jsonl", '{"path": "a", "n": [18446744073709551616]}\n', "line 1 has the n '18446"),
+        ("a.jsonl", '{"path": "a", "n": 1e400}\n', "line 1 is no JSON (1e400 is too large: float64 holds"),
+    ],
+)
+def test_a_number_that_no_type_holds_is_named_with_its_line(tmp_path, name, text, says):
+    write(tmp_path / name, text.encode())
+    with pytest.raises(DatasetError, match=re.escape(says)):
+        typed_columns(tmp_path / name)
+
+
+def typed_columns(path):
+    rows = read_list(path)
+    return [typed_values(rows, column) for column in rows[0].values]
