@@ -11,6 +11,10 @@ PartT = TypeVar("PartT")
 _SHOWN = 4
 
 
+class UnimportableError(ValueError):
+    """The module of a name cannot be imported here."""
+
+
 def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
     """The entry `name` of `table`, or the imported object if `name` is `package.module:name`.
 
@@ -29,12 +33,14 @@ def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
 
 
 def imported(name: str, what: str) -> Any:
-    """The object named `package.module:name`. Raises ValueError if the module or the object does not exist."""
+    """The object named `package.module:name`. Raises UnimportableError if there is no such module, ValueError if it has
+    no such object.
+    """
     module, _, attribute = name.partition(":")
     try:
         found: Any = import_module(module)
     except ImportError as error:
-        raise ValueError(
+        raise UnimportableError(
             f"the {what} {name!r} cannot be imported ({error}); put the folder of its package on PYTHONPATH"
         ) from error
     for part in attribute.split("."):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from maskstream.shards.config import Json, with_set
@@ -17,7 +16,7 @@ from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import publish
 
 from .core.distributed import rank, world_size
-from .core.export import load_model, weights_sum
+from .core.export import load_model, pack_weights, weights_sum
 from .core.process import CPU, LoopOptions, compute_threads
 from .core.recipe import Recipe, check_modality
 from .core.results import TrainResult
@@ -190,5 +189,5 @@ def _write_encoder(tuning: Tuning, run: Path, out: Path) -> Path:
     weights = {name: own.contiguous() for name, own in tuning.initial(load_model(run_weights(run))).items()}
     out.mkdir(parents=True, exist_ok=True)
     told = json.dumps([*splits_trained_on(run)])
-    publish(out / ENCODER, save(weights, metadata={"format": "pt", TRAINED_ON: told}))
+    publish(out / ENCODER, pack_weights(weights, {"format": "pt", TRAINED_ON: told}))
     return out / ENCODER

@@ -52,6 +52,11 @@ class TokenizerFacts(Config):
                 raise ValueError(f"the id {token} of a special token is none of the {self.vocabulary}")
 
 
+def has_tokenizer(info: Mapping[str, Any]) -> bool:
+    """Whether the dataset.json `info` of a split describes a tokenizer."""
+    return "tokenizer" in info["settings"].get("encoder", {})
+
+
 def tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:
     """The facts in the dataset.json `info` of the split at `location`. ShardError if it has none."""
     described = info["settings"].get("encoder", {})
@@ -96,7 +101,7 @@ def read_tokenizer(store: Store, info: Mapping[str, Any]) -> bytes:
 
 def tokenizer_files(store: Store, info: Mapping[str, Any]) -> dict[str, bytes]:
     """The tokenizer of a split by the name of its file; nothing where its encoder has none."""
-    if "tokenizer" not in info["settings"].get("encoder", {}):
+    if not has_tokenizer(info):
         return {}
     return {tokenizer_name(info): read_tokenizer(store, info)}
 

@@ -61,6 +61,16 @@ def test_a_loss_that_is_not_finite_is_one_line(train, capsys):
     assert re.match(r"the (loss|gradient norm) of step \d is (nan|inf) at lr .* with --on-nan skip\n$", error)
 
 
+def test_equal_runs_write_equal_files(train, tmp_path):
+    for name in ("one", "other"):
+        assert train("--steps", 2, "--out", tmp_path / name) == 0
+    for name in (
+        "model.safetensors",
+        *(f"checkpoints/step-00000002/{kind}.safetensors" for kind in ("model", "optimiser")),
+    ):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
+
+
 def test_a_split_at_a_url_trains_the_same_model(train, tmp_path, shards):  # noqa: F811
     assert train("--steps", 2) == 0
     with serving(shards[1]) as server:

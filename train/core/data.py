@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack, runtime_checkable
 
 from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, manifests_of
 from maskstream.pipelines.modalities.split import StoreOptions, block_cache, manifest_of_state, open_manifest
@@ -15,6 +15,7 @@ from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.tokenizer import has_tokenizer, tokenizer_facts
 from maskstream.shards.stores.url import is_url
 
 from .checkpoint import STATE, list_checkpoints
@@ -28,6 +29,9 @@ MIXTURE, SOURCES = "mixture", "sources"
 
 LABEL_NAMES = "label_names"
 """In what run.json says of the data of a model that learns labels: their names, by number."""
+
+PADDING_IDS = 128
+"""A vocabulary is rounded up to a multiple of so many ids at most; more without a token are worth a word."""
 
 _TOLD = {"location", "version", "fingerprint"}
 
@@ -105,6 +109,23 @@ def _moved(manifest: Manifest, position: Mapping[str, Any]) -> Manifest:
             "the run was in version %d of %s, and goes on in version %d as asked", saved, manifest.location, asked
         )
     return manifest
+
+
+@runtime_checkable
+class _ReadsIds(Protocol):
+    vocabulary: int
+
+
+def tell_unused_ids(model: object, split: Manifest) -> None:
+    """Logs that a model's settings have more ids than the tokenizer of its split, if they do."""
+    if not isinstance(model, _ReadsIds) or not has_tokenizer(split.info):
+        return
+    ids = tokenizer_facts(split.location, split.info).vocabulary
+    if model.vocabulary - ids >= PADDING_IDS:
+        log.warning(
+            "the tokenizer of %s has %s ids, and the model %s: no text has the others; --set model.vocabulary=%d fits",
+            *(split.location, f"{ids:,}", f"{model.vocabulary:,}", ids),
+        )
 
 
 def tell_split(split: Manifest) -> Json:

@@ -247,8 +247,14 @@ def make_metadata(model: nn.Module, about: Mapping[str, str] | None = None) -> d
 
 
 def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file with a checksum of metadata and tensors."""
-    return save(dict(weights), metadata={**metadata, SUM: _sum(weights, metadata)})
+    """A safetensors file with a checksum of metadata and tensors; the same bytes of the same weights and metadata."""
+    data = memoryview(save(dict(weights), metadata={**metadata, SUM: _sum(weights, metadata)}))
+    begin = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(bytes(data[8:begin]))
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))  # which `save` writes in a random order
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, data[begin:]])
 
 
 def load_model(path: str | Path) -> Model[Any]:

@@ -8,14 +8,14 @@ from typing import Any, Unpack
 
 import torch
 
-from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData
+from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, manifests_of
 from maskstream.pipelines.modalities.split import CACHE_GB
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import SplitLocation
 
-from .checkpoint import CHECKPOINTS
-from .data import open_data, tell_data
-from .distributed import process_group, world_size
+from .checkpoint import CHECKPOINTS, list_checkpoints
+from .data import open_data, tell_data, tell_unused_ids
+from .distributed import process_group, rank, world_size
 from .loop import Trainer
 from .process import LoopOptions, compute_threads
 from .recipe import Recipe, with_channel
@@ -63,6 +63,8 @@ def train_recipe(
     found = open_data(recipe, data, folder, data_version, cache=loading.cache, cache_gb=loading.cache_gb)
     with process_group(device) as own, compute_threads(own):
         recipe = with_channel(recipe)
+        if rank() == 0 and initial is None and not (folder and list_checkpoints(folder)):
+            tell_unused_ids(recipe.model, manifests_of(found)[0])
         planned = recipe.run_length(found, world_size=world_size()) if steps is None else steps
         opened = recipe.loader(
             found,

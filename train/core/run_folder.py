@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError
+from maskstream.shards.named import UnimportableError
 from maskstream.shards.stores.local_files import publish, remove_leftovers, sole_writer
 
 from .checkpoint import (
@@ -56,6 +57,8 @@ def run_recipe(run: Path, otherwise: str = "give a run of this release") -> Reci
         return Recipe.from_dict(settings["recipe"])
     except KeyError as error:
         raise ValueError(f"{run / 'run.json'} holds no recipe; {otherwise}") from error
+    except UnimportableError as error:
+        raise ValueError(f"{run / 'run.json'} cannot be read: {error}") from error
     except ValueError as error:
         raise ValueError(f"{run / 'run.json'} holds no recipe of this release ({error}); {otherwise}") from error
 

@@ -220,6 +220,15 @@ def test_what_there_is_not_is_refused(run: Path, options: list[str], said: str) 
         raise done.exception
 
 
+def test_parts_of_ones_own_that_are_not_here_are_named_with_what_to_do(run: Path) -> None:
+    path = run / "run.json"
+    about = json.loads(path.read_text())
+    about["recipe"]["data"]["mask"] = {"kind": "ownparts.masks:Checkers"}
+    path.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"\(No module named 'ownparts'\); put the folder of .* on PYTHONPATH$"):
+        replay(run, 1)
+
+
 def test_masks_that_followed_losses_and_loaders_of_ones_own_are_refused(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

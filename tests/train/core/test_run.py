@@ -12,10 +12,17 @@ from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import Cues, Draw, Dual, MotionGuided, Tube
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.video import video_member
 from maskstream.train import RECIPES, Trainer, load_model, named_recipe, read_metrics, train
+
+from ...pipelines.every_modality import write_split
+from ..test_every_recipe import CUTS
+
+TEXT = CUTS["modernbert"]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,20 @@ def split(tmp_path_factory):
     info = DatasetInfo(dataset="test", split="train", modality="video", profile="train")
     finish_split(folder, info, [write_shard(folder / "test-000000.tar", samples)], [])
     return folder
+
+
+def test_ids_that_no_text_has_are_told_once(tmp_path, caplog):
+    texts = write_split("text", tmp_path)
+    ids = tokenizer_facts(str(texts), Manifest.load(texts).info).vocabulary
+    options = {"device": "cpu", "threads": 1, "progress": False}
+    for out, more, told in (("a", 200, True), ("a", 200, False), ("b", 127, False)):
+        caplog.clear()
+        cuts = (*TEXT, f"model.vocabulary={ids + more}")
+        steps = 2 if (tmp_path / out).exists() else 1
+        train("modernbert-tiny", texts, tmp_path / out, set=cuts, steps=steps, **options)
+        said = f"has {ids} ids, and the model {ids + more}: no text has the others; --set model.vocabulary={ids} fits"
+        assert (said in caplog.text) == told
+        assert ("model.vocabulary" in caplog.text) == told
 
 
 def of(recipe, **data):
