@@ -28,6 +28,9 @@ BIN     := $(VENV)/bin
 RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
+# A dot every two seconds while the shell of a recipe lives, before a command that says nothing for minutes.
+DOTS    := while sleep 2 && kill -0 $$$$ 2>/dev/null; do printf .; done &
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo shards train preview gallery pictures verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-newest test-oldest test-fresh test-lerobot test-services release attack docs lint typecheck format clean
 
@@ -47,12 +50,12 @@ $(VENV)/.pip: | $(BIN)/python
 
 # Python compiles what it imports, a small part of what is installed.
 $(VENV)/.done: pyproject.toml | $(BIN)/python
-	@echo "installing maskstream (the first time takes a minute or two)"
-	@$(PIP) install -q --no-compile -e '.$(if $(EXTRA),[$(EXTRA)])' && touch $@
+	@echo "installing maskstream (the first time takes some minutes)"
+	@$(DOTS) $(PIP) install -q --no-compile -e '.$(if $(EXTRA),[$(EXTRA)])' && touch $@ && echo
 
 $(VENV)/.dev: $(VENV)/.done $(VENV)/.pip
 	@echo "installing what the tests and checks need"
-	@$(PIP) install -q --group dev -e '.[$(or $(EXTRA),gpu),archives,audio,meshes,metaworld,notes,points,walks]' && touch $@
+	@$(DOTS) $(PIP) install -q --group dev -e '.[$(or $(EXTRA),gpu),archives,audio,meshes,metaworld,notes,points,walks]' && touch $@ && echo
 
 $(VENV)/.services: $(VENV)/.dev tests/services/install.sh
 	@echo "installing the servers of the tests"
@@ -74,7 +77,7 @@ runs/peers/.done: pyproject.toml
 
 $(VENV)/.extra-%: $(VENV)/.done
 	@echo "installing the extra $*"
-	@$(PIP) install -q -e '.[$*]' && touch $@
+	@$(DOTS) $(PIP) install -q -e '.[$*]' && touch $@ && echo
 
 setup: $(VENV)/.done  ## a virtual environment with maskstream in it
 setup-dev: $(VENV)/.dev
