@@ -5,9 +5,10 @@ manifest has one index, wherever its split is, and another manifest never meets 
 time. A small manifest, and any manifest where the folder cannot be written to, is unpacked into memory.
 
 An index file has the arrays of a manifest one after the other, each at a multiple of 64 bytes. Then follows the header,
-JSON with a checksum and their places, and last its size and a magic number. A file without a whole header is none, so
-a half-written one is never used. The file may have no name (memfd); a process that is being started then inherits its
-descriptor.
+JSON with a checksum, their places and their checksums, and last its size and a magic number. A file without a whole
+header is none, so a half-written one is never used. A process that opens a file which another wrote compares the arrays
+with their checksums, and unpacks a damaged one again. The file may have no name (memfd); a process that is being
+started then inherits its descriptor.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from platformdirs import user_cache_path
 
 from maskstream.shards.checksummed import add_checksum, read_checksummed
@@ -39,7 +41,7 @@ from .data_errors import described
 Array = npt.NDArray[Any]
 
 _ALIGNMENT = 64
-_MAGIC = b"msindex1"
+_MAGIC = b"msindex2"
 _END_BYTES = 8 + len(_MAGIC)
 _CHUNK_BYTES = 1 << 22
 
@@ -93,17 +95,19 @@ class IndexWriter:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._at = 0
-        self._arrays: dict[str, tuple[int, str, int]] = {}
+        self._arrays: dict[str, tuple[int, str, int, str]] = {}
 
     def put(self, name: str, dtype: npt.DTypeLike, chunks: Iterable[Array]) -> None:
         """Write an array whose values come in chunks."""
         begin = -(-self._at // _ALIGNMENT) * _ALIGNMENT
         self._write(np.zeros(begin - self._at, np.uint8))
-        length = 0
+        length, digest = 0, xxhash.xxh3_64()
         for chunk in chunks:
-            self._write(chunk.astype(dtype, copy=False))
+            values = np.ascontiguousarray(chunk, dtype)
+            self._write(values)
+            digest.update(values.data)
             length += len(chunk)
-        self._arrays[name] = (begin, np.dtype(dtype).str, length)
+        self._arrays[name] = (begin, np.dtype(dtype).str, length, digest.hexdigest())
 
     def finish(self, header: Mapping[str, Any]) -> None:
         """Write the header and the end of the file."""
@@ -131,7 +135,7 @@ class IndexFile:
         if self._memory[end + 8 :] != _MAGIC or length > end:
             raise ValueError("it has no whole header")
         self.header = read_checksummed(bytes(self._memory[end - length : end]))
-        self._arrays: dict[str, tuple[int, str, int]] = self.header.pop("arrays")
+        self._arrays: dict[str, tuple[int, str, int, str]] = self.header.pop("arrays")
 
     @classmethod
     def at(cls, path: Path) -> IndexFile:
@@ -140,10 +144,16 @@ class IndexFile:
 
     def array(self, name: str) -> Array:
         """A read-only array in the mapped memory."""
-        begin, dtype, length = self._arrays[name]
+        begin, dtype, length, _ = self._arrays[name]
         if not length:
             return _read_only(np.empty(0, dtype))
         return np.frombuffer(self._memory, dtype, length, begin)
+
+    def check(self) -> None:
+        """Raises ValueError if an array is not what was written."""
+        for name, (*_, written) in self._arrays.items():
+            if xxhash.xxh3_64_hexdigest(self.array(name).data) != written:
+                raise ValueError(f"its array {name} does not match its checksum")
 
     def for_a_new_process(self) -> object:
         """What the pickle of a process that is being started may hold: there, `received` makes the same index of it."""
@@ -260,6 +270,7 @@ def _whole(path: Path, key: str) -> IndexFile | None:
     with suppress(OSError, ValueError, KeyError):
         index = IndexFile.at(path)
         if index.header["key"] == key:
+            index.check()
             return index
     return None
 

@@ -214,6 +214,20 @@ def test_damaged_parts_are_refused_and_leave_nothing(split: Path, cache: Path) -
     assert not list(cache.glob("indexes/.*.tmp"))
 
 
+def test_a_damaged_index_is_unpacked_again(split: Path, cache: Path) -> None:
+    opened = Manifest.load(split)
+    keys, labels, (index,) = opened.keys(range(8)), opened.label.tobytes(), indexes(cache)
+    right = index.read_bytes()
+    first = right.index(labels)
+    of_labels = range(first, first + len(labels))
+    for place in {*of_labels, *range(0, len(right), 199)}:
+        index.unlink()  # not in place: a manifest maps it
+        index.write_bytes(right[:place] + bytes([right[place] ^ 4]) + right[place + 1 :])
+        again = Manifest.load(split)
+        assert (again.keys(range(8)), again.label.tobytes()) == (keys, labels)
+        assert place not in of_labels or index.read_bytes() == right
+
+
 def test_one_process_unpacks_and_the_others_wait(cache: Path) -> None:
     calls = []
     begun, go_on = threading.Event(), threading.Event()
