@@ -14,7 +14,7 @@ weights, clips and samples it is, and a loader with others refuses it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,55 @@ ARRAY = "npy"
 """The component of a sample that holds its targets."""
 
 
+_FORMS: Mapping[str, Callable[[Any], bool]] = {
+    "weights": lambda value: isinstance(value, str),
+    "geometry": lambda value: isinstance(value, dict),
+    "cycle": lambda value: type(value) is int and value > 0,
+    "dtype": lambda value: value in ("<f4", "<f2", "<i4"),
+    "shape": lambda value: (
+        isinstance(value, list) and len(value) in (2, 3) and all(type(one) is int and one > 0 for one in value)
+    ),
+    "fingerprint": lambda value: isinstance(value, str),
+    "version": lambda value: type(value) is int,
+}
+"""What dataset.json of stored targets must say of them."""
+
+
+def targets_facts(info: Mapping[str, Any], location: str) -> Json:
+    """What the dataset.json of stored targets says of them; ValueError, which names the folder, for another one."""
+    facts = info["settings"].get(TARGETS)
+    if info["modality"] != TARGETS or not isinstance(facts, dict):
+        raise ValueError(
+            f"targets={location!r} holds {info['modality']}, and no targets; make them with `maskstream targets RUN "
+            "DATA --out FOLDER`"
+        )
+    wrong = [f"{name}={facts.get(name)!r:.60}" for name, has_form in _FORMS.items() if not has_form(facts.get(name))]
+    if wrong:
+        raise ValueError(
+            f"targets={location!r}: dataset.json has {', '.join(wrong)}, which no targets have; delete the folder, and "
+            "run `maskstream targets` again"
+        )
+    return facts
+
+
+def _check_table(manifest: Manifest, shape: list[int], dtype: str, location: str) -> None:
+    """ValueError unless all arrays of a split have this shape and type by its manifest."""
+    arrays = manifest.components.get(ARRAY)
+    if arrays is None or "shape" not in arrays.lists or "dtype" not in arrays.words:
+        raise ValueError(f"targets={location!r} has no arrays; run `maskstream targets` again")
+    rows = np.flatnonzero(arrays.offset)
+    shapes, words = arrays.lists["shape"], arrays.words["dtype"]
+    alike = np.diff(shapes.start)[rows] == len(shape)
+    is_whole = bool(alike.all()) and all(
+        (shapes.values[shapes.start[rows] + at] == side).all() for at, side in enumerate(shape)
+    )
+    if not is_whole or {words.names[code] for code in np.unique(words.code[rows]).tolist()} != {dtype}:
+        raise ValueError(
+            f"targets={location!r}: dataset.json has the shape {tuple(shape)} and the type {dtype}, and its manifest "
+            "has others; run `maskstream targets` again"
+        )
+
+
 def check_targets(location: str | None, weights: str, model: str) -> None:
     """ValueError for targets at a location, if there are any, that a model with another checksum than `weights` made.
 
@@ -44,7 +93,7 @@ def check_targets(location: str | None, weights: str, model: str) -> None:
     """
     if location is None or not is_split(location):
         return
-    found = read_dataset_json(location)["settings"].get(TARGETS, {}).get("weights")
+    found = targets_facts(read_dataset_json(location), location)["weights"]
     if found != weights:
         raise ValueError(
             f"targets={location!r} were made by a model with the checksum {found}, and that of {model} has "
@@ -75,10 +124,9 @@ class TargetReader:
         ValueError for a folder that holds none, or those of other clips, crops, samples or numbers of clips.
         """
         manifest = Manifest.load(location)
-        facts = manifest.info["settings"].get(TARGETS)
+        facts = targets_facts(manifest.info, location)
+        _check_table(manifest, [facts["cycle"], *facts["shape"]], facts["dtype"], location)
         again = f"make them with `maskstream targets RUN {split.manifest} --out FOLDER`"
-        if manifest.info["modality"] != TARGETS or not isinstance(facts, dict):
-            raise ValueError(f"targets={location!r} holds {manifest.info['modality']}, and no targets; {again}")
         if changes := differences(facts["geometry"], geometry):
             raise ValueError(
                 f"targets={location!r} are of other clips and crops ({'; '.join(changes)}); use the settings that they "

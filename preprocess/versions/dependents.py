@@ -90,7 +90,8 @@ def list_dependents(split: Output) -> Dependents:
             fingerprints |= _fingerprints(other)
             (found.held if HELD_OUT_OF in info else found.merged).append(other)
     for other, info in stored:
-        is_ours = info["settings"].get(TARGETS, {}).get("fingerprint") in fingerprints
+        facts = info["settings"].get(TARGETS)
+        is_ours = isinstance(facts, dict) and facts.get("fingerprint") in fingerprints
         found.targets.append(other) if is_ours else found.others.append((other, info))
     return found
 

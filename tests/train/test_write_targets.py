@@ -20,12 +20,13 @@ from maskstream.cli import app
 from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.augment import RandomResizedCrop, SharedCrop
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.pipelines.modalities.targets import TARGETS
+from maskstream.pipelines.modalities.targets import TARGETS, check_targets
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.job.ledger import run_tasks
 from maskstream.preprocess.versions import append, remove
-from maskstream.shards import ResumeError, verify
+from maskstream.shards import ResumeError, ShardError, verify
+from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.progress import Progress
 from maskstream.train import load_model
@@ -173,6 +174,44 @@ def test_targets_of_another_geometry_are_refused_by_name(made, tmp_path, changed
     data = replace(SHARED, targets=str(folder), **changed)
     with pytest.raises(ValueError, match=said):
         data.loader(split, **LOADING)
+
+
+FORGED = {
+    "dtype": ["O", "zz", 5, ">f4", "<i4", None],
+    "cycle": [0, -1, "2", True, 1],
+    "shape": [[], [-1, 8, 24], 3, [1, 24, 8], [10**9, 10**9, 10**9], ["a", "b"], None],
+    "geometry": ["x", None],
+    "fingerprint": [5, None],
+    "version": ["1", None],
+    "weights": [[], None],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in FORGED.items() for value in values])
+def test_a_forged_description_is_refused_by_name(made, tmp_path, name, value):
+    split, _, folder = made
+    shutil.copytree(folder, tmp_path / "targets", ignore=shutil.ignore_patterns("versions"))
+    path = tmp_path / "targets" / "dataset.json"
+    info = read_checksummed(path.read_bytes())
+    if value is None:
+        del info["settings"][TARGETS][name]
+    else:
+        info["settings"][TARGETS][name] = value
+    path.write_bytes(add_checksum(info))
+    with pytest.raises(ValueError, match=rf"targets='{path.parent}'.*\b(dataset.json|clips)\b"):
+        shown(replace(SHARED, targets=str(path.parent)), split)
+    with pytest.raises(ValueError, match=f"targets='{path.parent}'"):
+        check_targets(str(path.parent), "other", "model.teacher")
+
+
+@pytest.mark.parametrize("settings", [None, [1], {}, {TARGETS: [1]}, {TARGETS: None}])
+def test_a_description_without_settings_of_targets_is_refused_by_name(made, tmp_path, settings):
+    split, _, folder = made
+    shutil.copytree(folder, tmp_path / "targets", ignore=shutil.ignore_patterns("versions"))
+    path = tmp_path / "targets" / "dataset.json"
+    path.write_bytes(add_checksum(read_checksummed(path.read_bytes()) | {"settings": settings}))
+    with pytest.raises((ValueError, ShardError), match=str(path.parent)):
+        shown(replace(SHARED, targets=str(path.parent)), split)
 
 
 def test_targets_of_another_split_or_version_or_of_none_are_refused(made, tmp_path):
