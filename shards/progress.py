@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -48,6 +49,29 @@ class Progress:
 
 SILENT = Progress()
 """Shows nothing."""
+
+
+class _Counted(Progress):
+    """Calls a function whenever units are finished."""
+
+    def __init__(self, call: Callable[[int, int], object]) -> None:
+        self._call, self._done, self._total = call, 0.0, 0
+
+    def phase(self, name: str, total: int | None = None, done: int = 0, unit: str = "sources") -> None:
+        self._done, self._total = done, total or 0
+
+    def advance(self, units: float) -> None:
+        self._done += units
+        self._call(round(self._done), self._total)
+
+
+def as_progress(shown: Progress | Callable[[int, int], object]) -> Progress:
+    """The progress itself; of a function one that calls it with the finished units of a phase, and the number of all
+    (0 if it is not known).
+    """
+    return shown if isinstance(shown, Progress) else _Counted(shown)
+
+
 _ONE = {"retries": "retry", "restarts": "restart", "rejects": "reject"}
 
 

@@ -28,7 +28,7 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.rejects import read_removed, samples_of_parts
 from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
-from maskstream.shards.progress import SILENT, Progress
+from maskstream.shards.progress import SILENT, Progress, as_progress
 from maskstream.shards.stores.local_files import publishing
 
 from .copies import find_copies, find_leaks
@@ -141,7 +141,7 @@ def curate(
     component: str | None = None,
     kept: str | Path | None = None,
     threads: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | Callable[[int, int], object] = SILENT,
     writing: Callable[[Curated], AbstractContextManager[object]] = nullcontext,
 ) -> Curated:
     """Removes from a split, as a new version, what does not stay. Each sample goes for the first of these reasons.
@@ -167,7 +167,7 @@ def curate(
         raise ValueError(f"features= are for copies=True and cosine= in (0, 1], got copies={copies}, cosine={cosine}")
     if not 0 <= max_removed <= 1:
         raise ValueError(f"max_removed={max_removed} must be a share of the samples, from 0 to 1")
-    manifest = Manifest.load(location)
+    manifest, progress = Manifest.load(location), as_progress(progress)
     written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
     table = None if scores is None else _table(scores)
     numbers = {} if table is None else _numbers(table, scores, [*SIGNALS, *written])

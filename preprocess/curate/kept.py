@@ -1,9 +1,55 @@
-"""What was measured, as tables that are kept beside a split with a checksum of what they hold."""
+"""Tables of what was measured, which are kept beside a split, or in the user's cache if nothing can be written there.
+
+A file has a checksum of its name and of all values. One that is damaged, changed, of another shard or of an earlier
+release is as one that is not there: its samples are measured again.
+"""
+
+import errno
+import logging
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import xxhash
+
+from maskstream.shards.stores.local_files import publishing, read_regular
+
+log = logging.getLogger(__name__)
+
+_CHECKSUM = b"xxh3_128"
+_MOST_BYTES = 1 << 32
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def read_kept(path: Path, schema: pa.Schema) -> pa.Table:
+    """The table in a file; an empty one where there is none with this schema and its checksum."""
+    try:
+        found = pq.read_table(pa.BufferReader(read_regular(path, _MOST_BYTES)))
+        if found.schema.equals(schema) and (found.schema.metadata or {}).get(_CHECKSUM) == _sum(path, found):
+            return found.replace_schema_metadata(None)
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+        log.debug("%s is measured again: %s", path, error)
+    return schema.empty_table()
+
+
+def write_kept(table: pa.Table, paths: Iterable[Path]) -> None:
+    """Keeps a table in the first of these files that can be written; if none can, nowhere."""
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with publishing(path) as stream:
+                pq.write_table(table.replace_schema_metadata({_CHECKSUM: _sum(path, table)}), stream)
+            return
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+
+
+def _sum(path: Path, table: pa.Table) -> bytes:
+    return xxhash.xxh3_128_hexdigest(f"{path.name} {table_sum(table)}".encode()).encode()
 
 
 def table_sum(table: pa.Table) -> str:

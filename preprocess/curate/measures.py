@@ -6,24 +6,26 @@ a killed run goes on, and a changed split is measured where it changed.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from math import prod
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import soxr
 from av.video.reformatter import VideoReformatter
 
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.format.records import MEASURES
+from maskstream.shards.format.records import MEASURES, measures_cache
 from maskstream.shards.media.image_header import check_image
 from maskstream.shards.media.local_media import open_media
 from maskstream.shards.media.sound_packets import to_floats
@@ -31,9 +33,10 @@ from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.sound import SOUND
 from maskstream.shards.members.text import TEXT
 from maskstream.shards.members.video import VIDEO
-from maskstream.shards.progress import SILENT, Progress
-from maskstream.shards.stores.local_files import publishing
+from maskstream.shards.own_folder import own_folder
+from maskstream.shards.progress import SILENT, Progress, as_progress
 
+from .kept import read_kept, write_kept
 from .prints import (
     MOST_SOUND_S,
     PART_BYTES,
@@ -139,17 +142,18 @@ def measure(
     component: str | None = None,
     kept: str | Path | None = None,
     threads: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | Callable[[int, int], object] = SILENT,
 ) -> Measures:
     """Measures the samples of a split of pictures, clips, sounds or texts that were not removed from it.
 
-    component: which of several. kept: the folder of what was measured, by default `.measures` in a local split; one at
-    a URL, or whose tars lie in other splits, keeps nothing without it. Raises ValueError for a split of other media,
-    ShardError where there is none.
+    component: which of several. kept: the folder of what was measured, by default `.measures` in a local split, or the
+    user's cache folder where that cannot be written; a split at a URL, or whose tars lie in other splits, keeps nothing
+    without it. progress: what shows it, or a function of how many samples are measured and of how many. Raises
+    ValueError for a split of other media, ShardError where there is none.
     """
-    manifest = Manifest.load(location)
+    manifest, progress = Manifest.load(location), as_progress(progress)
     names = _names(manifest, component)
-    folder = Path(kept) if kept is not None else _beside(manifest)
+    folders = [Path(kept)] if kept is not None else _folders(manifest)
     numbers = np.setdiff1d(np.arange(len(manifest)), manifest.removed)
     present = np.stack([manifest.components[name].offset[numbers] > 0 for name in names])
     numbers, which = numbers[present.any(0)], present.argmax(0)[present.any(0)]
@@ -160,9 +164,9 @@ def measure(
             mine = manifest.shard[numbers] == shard
             if mine.any():
                 file = f"{facts.sha256[:32]}-{component or 'any'}-{VERSION}.parquet"
-                path = None if folder is None else folder / file
+                paths = [folder / file for folder in folders]
                 own = [names[at] for at in which[mine]]
-                tables.append(_of_shard(manifest, own, numbers[mine], path, pool))
+                tables.append(_of_shard(manifest, own, numbers[mine], paths, pool))
                 progress.advance(len(own))
     table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
     counts = table.column("frames").to_numpy()
@@ -220,23 +224,29 @@ _MEDIA = {
 """What samples of a kind are. Of several kinds in a split the first is measured."""
 
 
-def _beside(manifest: Manifest) -> Path | None:
+def _folders(manifest: Manifest) -> list[Path]:
+    """The folders that may have what was measured; the first that can be written gets more."""
     try:
-        return manifest.folder / MEASURES
+        folders = [manifest.folder / MEASURES]
     except ValueError:  # it is not one local folder
-        return None
+        return []
+    if not os.access(manifest.folder, os.W_OK):
+        with suppress(OSError, ValueError):  # then nothing is kept
+            folders.append(own_folder(measures_cache()))
+    return folders
 
 
 def _of_shard(
     manifest: Manifest,
     names: Sequence[str],
     numbers: npt.NDArray[np.int64],
-    path: Path | None,
+    paths: Sequence[Path],
     pool: ThreadPoolExecutor,
 ) -> pa.Table:
-    """What was measured of samples of a shard: what `path` has, and what is measured now and then kept there."""
+    """What was measured of samples of a shard: what `paths` have, and what is measured now and then kept there."""
     keys = manifest.keys(numbers)
-    table = _SCHEMA.empty_table() if path is None else _read(path)
+    tables = (read_kept(path, _SCHEMA) for path in paths)
+    table = pa.concat_tables([_SCHEMA.empty_table(), *filter(_is_possible, tables)])
     place = {key: at for at, key in enumerate(table.column("key").to_pylist())}
     of_all = zip(keys, numbers.tolist(), names, strict=True)
     missing = [(key, number, name) for key, number, name in of_all if key not in place]
@@ -244,20 +254,33 @@ def _of_shard(
         rows = pool.map(lambda one: {"key": one[0], **_of_sample(manifest, one[1], one[2])}, missing)
         place |= {key: len(table) + at for at, (key, *_) in enumerate(missing)}
         table = pa.concat_tables([table, pa.Table.from_pylist(list(rows), schema=_SCHEMA)])
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with publishing(path) as stream:
-                pq.write_table(table, stream)
+        write_kept(table.take([*place.values()]), paths)
     return table.take([place[key] for key in keys])
 
 
-def _read(path: Path) -> pa.Table:
-    """The table in a file; an empty one where there is none, or a damaged one."""
-    try:
-        found = pq.read_table(path)
-    except (OSError, pa.ArrowException):
-        return _SCHEMA.empty_table()
-    return found if found.schema.equals(_SCHEMA) else _SCHEMA.empty_table()
+_LIMITS = {
+    **dict.fromkeys(("brightness", "contrast", "saturation", "borders", "dark", "motion", "still"), 1.0),
+    "entropy": 6.0,
+    "sharpness": 1020.0**2,
+}
+"""The largest values of signals; the least is 0."""
+_MOST_HASHED = 1 << 16
+
+
+def _is_possible(table: pa.Table) -> bool:
+    """Whether numbers in a table can have been measured. Its checksum fits, which whoever forges it can see to."""
+    if any(table[name].null_count for name in ("key", "frames", "times", *_HASHES, "reason")):
+        return False
+    frames, sizes = table["frames"].to_numpy(), {"times": 8} | {name: prod(shape) for name, shape in _HASHES.items()}
+    if ((frames < 0) | (frames > _MOST_HASHED)).any():
+        return False
+    for name, size in sizes.items():
+        lengths = pc.binary_length(table[name]).to_numpy()
+        if not ((lengths == size * frames) | ((lengths == 0) & (name == "windows"))).all():
+            return False
+    values = [(table[name].drop_null().to_numpy(), _LIMITS.get(name, 1e15)) for name in SIGNALS]
+    values.append((np.frombuffer(b"".join(table["times"].to_pylist()), np.float64), 1e15))
+    return all(bool(((one >= 0) & (one <= most + 1e-6)).all()) for one, most in values)
 
 
 def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:

@@ -27,7 +27,7 @@ from maskstream.shards.format.dataset import (
     read_dataset_json,
 )
 from maskstream.shards.format.manifest import Manifest, forget_index
-from maskstream.shards.format.records import MEASURES, RECORDS
+from maskstream.shards.format.records import MEASURES, RECORDS, forget_measures
 from maskstream.shards.format.rejects import (
     REMOVED,
     numbers_bytes,
@@ -196,6 +196,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
             changed += [other.location] if _erase_beside(other, own, gone) else []
         changed += map(str, erase_rows(dependents.folders, wanted))
         if found:
+            forget_measures(one.sha256 for one in check.shards)
             _erase(output, check, found, version, gone)
         output.remove(output.names(f"{MEASURES}/"))
         changed += [one.location for one in renew_held_out(output, dependents.held)]

@@ -10,10 +10,11 @@ states of the sources, reads only the first line.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -24,6 +25,8 @@ from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.shards.members.member import ENDING, Int64s, Member
 from maskstream.shards.stores.output import Location, Output, Sizes, output_at, within
+
+from .index_cache import cache_folder
 
 Json = dict[str, Any]
 
@@ -144,6 +147,23 @@ def _words(rows: list[Json]) -> Iterator[Json]:
 RECORDS = ".records"
 MEASURES = ".measures"
 """The folder of what was measured of a split's samples (preprocess/curate), which goes with an erasure."""
+
+
+def measures_cache() -> Path:
+    """The folder of the same for splits that cannot be written, on this machine; file names begin with the sha256 of a
+    shard.
+    """
+    return cache_folder() / "measures"
+
+
+def forget_measures(sha256s: Iterable[str]) -> None:
+    """Delete what was measured of shards from that folder."""
+    for sha256 in sha256s:
+        for path in measures_cache().rglob(f"{sha256[:32]}-*"):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
 JOB = "job.json"
 REPORT = "report.json"
 ABOUT = "about.json"

@@ -7,7 +7,7 @@ import time
 
 from rich.console import Console
 
-from maskstream.shards.progress import ProgressBar
+from maskstream.shards.progress import ProgressBar, as_progress
 
 
 def drive(console: Console, line_s: float) -> None:
@@ -77,3 +77,16 @@ def test_a_terminal_gets_a_bar_and_no_lines() -> None:
     assert "3 rejects, 1 retry" in said.getvalue()
     assert "encode: 42" not in said.getvalue()
     assert "reading" not in said.getvalue().rpartition("verify")[0].rpartition("encode")[2]
+
+
+def test_a_function_may_be_told_how_much_of_a_phase_is_done() -> None:
+    told: list[tuple[int, int]] = []
+    progress = as_progress(lambda done, of: told.append((done, of)))
+    with progress:
+        progress.phase("reading", 10, 4)
+        progress.advance(2)
+        progress.note("half")
+        progress.phase("comparing")
+        progress.advance(1)
+    assert told == [(6, 10), (1, 0)]
+    assert as_progress(progress) is progress

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -23,6 +26,7 @@ from maskstream.preprocess.curate import SIGNALS, Curated, curate, measure
 from maskstream.preprocess.curate import copies as copying
 from maskstream.preprocess.curate import measures as measuring
 from maskstream.preprocess.curate.copies import _grouped, alike, find_copies, find_leaks
+from maskstream.preprocess.curate.kept import write_kept
 from maskstream.preprocess.curate.measures import Measures
 from maskstream.preprocess.curate.rules import Rule
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
@@ -256,6 +260,92 @@ def test_what_was_measured_is_kept_for_each_shard(split: Path, monkeypatch: pyte
     remove(split, ["a03"])
     assert len(measure(split)) == 19
     assert len(seen) == 10
+
+
+def test_progress_may_be_a_function(split: Path) -> None:
+    told: list[tuple[int, int]] = []
+    curate(split, dry_run=True, progress=lambda done, of: told.append((done, of)))
+    assert told == [(10, 20), (20, 20)]
+    measure(split, progress=lambda done, of: told.append((done, of)))
+    assert len(told) == 4
+
+
+FORGED: dict[str, Callable[[list[dict[str, Any]]], object]] = {
+    "times are cut": lambda rows: rows[0].update(times=b"123"),
+    "frames are negative": lambda rows: rows[0].update(frames=-5),
+    "frames are many": lambda rows: rows[0].update(frames=10**12),
+    "frames are null": lambda rows: rows[0].update(frames=None),
+    "frames are other": lambda rows: rows[0].update(frames=3),
+    "hashes are cut": lambda rows: rows[0].update(whole=b"x" * 10),
+    "windows are cut": lambda rows: rows[0].update(windows=b"x"),
+    "times are not numbers": lambda rows: rows[0].update(times=np.array([np.nan] * rows[0]["frames"]).tobytes()),
+    "no key": lambda rows: rows[0].update(key=None),
+    "not a number": lambda rows: rows[0].update(sharpness=float("nan")),
+    "too large": lambda rows: rows[0].update(sharpness=1e9),
+    "too small": lambda rows: rows[0].update(motion=-0.1),
+}
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("change", [*FORGED, "legal"])
+def test_measures_that_were_changed_are_measured_again(split: Path, change: str, is_signed: bool) -> None:
+    first = measure(split)
+    path = min((split / ".measures").iterdir())
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    FORGED.get(change, lambda rows: rows[0].update(sharpness=1e-9))(rows)
+    forged = pa.Table.from_pylist(rows, schema=table.schema)
+    if is_signed:
+        write_kept(forged, [path])
+    else:
+        pq.write_table(forged, path)
+    again = measure(split)
+    is_believed = change == "legal" and is_signed  # which no checksum can tell
+    differ = ~np.isclose(again.signals["sharpness"], first.signals["sharpness"], equal_nan=True)
+    assert differ.sum() == is_believed
+    np.testing.assert_array_equal(again.whole, first.whole)
+
+
+def test_measures_of_another_shard_and_without_a_checksum_are_measured_again(
+    split: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(split)
+    one, other = sorted((split / ".measures").iterdir())
+    before = one.read_bytes()
+    seen: list[int] = []
+    real = measuring._of_sample
+    monkeypatch.setattr(measuring, "_of_sample", lambda m, n, name: seen.append(n) or real(m, n, name))
+    for data in (other.read_bytes(), b"", None):
+        if data is None:
+            pq.write_table(pq.read_table(one).replace_schema_metadata(None), one)
+        else:
+            one.write_bytes(data)
+        measure(split)
+        assert (len(seen), one.read_bytes()) == (10, before)
+        seen.clear()
+
+
+def test_measures_of_a_split_that_cannot_be_written_are_in_the_cache(
+    split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path / "cache"))
+    real = Path.mkdir
+
+    def read_only(path: Path, *words: Any, **options: Any) -> None:
+        if path.parent == split:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        real(path, *words, **options)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != split)
+    found = curate(split, keep="sharpness>=p30", dry_run=True)
+    assert not (split / ".measures").exists()
+    kept = sorted((tmp_path / "cache" / "measures").iterdir())
+    assert (len(kept), kept[0].parent.stat().st_mode & 0o777) == (2, 0o700)
+    monkeypatch.setattr(measuring, "_of_sample", None)
+    assert curate(split, keep="sharpness>=p30", dry_run=True).counts == found.counts
+    erase(split, ["a03"])
+    assert list(kept[0].parent.iterdir()) == []
 
 
 def test_an_erasure_forgets_what_was_measured(split: Path) -> None:
