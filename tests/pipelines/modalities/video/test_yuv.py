@@ -201,7 +201,7 @@ def test_fewer_bytes_go_to_the_device_with_videomaes_crops(split):
 def test_what_needs_rgb_on_the_cpu_is_refused(split):
     with pytest.raises(ValueError, match=r"output='yuv' with flow=Dis"):
         loader(replace(YUV, flow="dis", output="yuv"), split)
-    with pytest.raises(ValueError, match="neither colour jitter nor DALI"):
+    with pytest.raises(ValueError, match="DALI needs RGB before"):
         replace(YUV, backend="dali", output="yuv")
     with pytest.raises(ValueError, match=r"output='yuv' on the device 'cpu': .* six times as much.*leave output out"):
         replace(DATA, output="yuv").loader(split, device="cpu")
