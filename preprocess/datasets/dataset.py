@@ -40,7 +40,8 @@ class Dataset:
     `missing` holds, per split, a reject for each source that the lists name but whose file does not exist. `encoder`
     encodes the sources and names their modality. `doubt` is what is doubtful about splits or labels, as a message, or
     "": whoever uses them must know that they are meant. `absent` has a message for each further split that is listed,
-    but has no file: whoever uses the others must know it.
+    but has no file: whoever uses the others must know it. `passed_over` counts the files in formats that are not read,
+    by suffix.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Dataset:
     encoder: Encoder = field(default_factory=VideoEncoder)
     doubt: str = ""
     absent: Mapping[str, str] = field(default_factory=dict)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what, name in (("dataset", self.name), *(("split", split) for split in self.splits)):

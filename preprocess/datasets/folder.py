@@ -14,6 +14,7 @@ train/metadata.csv and so on), with a row for each sample. Of its columns only t
 Every other column becomes a field of the samples, of the type of its values, which `fields=` of the loaders reads.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -73,19 +74,21 @@ def folder(
         "in ROOT/list.csv (path,label,split)"
     )
     require_folder(root, name=name, obtain=obtain)
+    others = Counter[str]()
     if lists := lists_in(root, name, modality):
         found = listed_sources(lists, root, encoder, obtain=obtain, separator=separator)
         label_names, listed, doubt = found.label_names, found.splits, found.doubt
     else:
-        label_names, listed, doubt = class_folders(root, suffixes)
+        label_names, listed, doubt = class_folders(root, suffixes, others)
         doubt = doubt or unread_lists(root) or _passed_over(root, unread or {})
     if not listed:
         found_none = f"{root}{f' lists no {modality}' if lists else f' holds no {modality}'}"
         raise DatasetError(f"{name}: {doubt if doubt and not lists else found_none}. {obtain}")
     labelled = labelled and (not lists or bool(label_names))
-    return dataset_of(
+    dataset = dataset_of(
         name, label_names, listed, root=root, obtain=obtain, encoder=encoder, doubt=doubt, labelled=labelled
     )
+    return replace(dataset, passed_over=others)
 
 
 def _passed_over(root: Path, unread: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -28,8 +29,12 @@ def media_paths(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return media_below([folder], suffixes)[0]
 
 
-def media_below(folders: Sequence[Path], suffixes: Collection[str]) -> list[list[Path]]:
-    """The same for each of several folders. A real folder belongs to only one of them, to that with its own path."""
+def media_below(
+    folders: Sequence[Path], suffixes: Collection[str], others: Counter[str] | None = None
+) -> list[list[Path]]:
+    """The same for each of several folders. A real folder belongs to only one of them, to that with its own path.
+    `others` counts the files with other suffixes, by suffix.
+    """
     found: list[list[Path]] = [[] for _ in folders]
     visited = {_identity(parent) for folder in folders for parent in folder.resolve().parents}
     starts = sorted((path, n) for n, path in enumerate(folders))
@@ -38,7 +43,10 @@ def media_below(folders: Sequence[Path], suffixes: Collection[str]) -> list[list
     while todo:
         for path, n in todo:
             tree = _Tree.below(path, visited)
-            found[n] += [file for file in tree.files if file.suffix.lower() in suffixes]
+            kinds = [file.suffix.lower() for file in tree.files]
+            found[n] += [file for file, kind in zip(tree.files, kinds, strict=True) if kind in suffixes]
+            if others is not None:
+                others.update(kind for kind in kinds if kind not in suffixes)
             links += [(link, n) for link in tree.links]
         todo, links = sorted(links), []
     return [sorted(paths) for paths in found]
@@ -127,17 +135,17 @@ _NAMES_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. ]
 
 
 def class_folders(
-    root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES
+    root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES, others: Counter[str] | None = None
 ) -> tuple[tuple[str, ...], dict[str, list[Source]], str]:
     """The sorted label names, the sources of each split that has files, and what is doubtful about the splits.
 
     The splits are the folders of `SPLIT_FOLDERS` that exist; without a train folder, all of `root` is train. A file's
     label is the first folder below the split; a file in no such folder has the label -1. Only files with one of
-    `suffixes` count. The doubt is "" if there is none (`Dataset.doubt`).
+    `suffixes` count; `others` counts the rest by suffix. The doubt is "" if there is none (`Dataset.doubt`).
     """
     folders = split_folders(root)
     folders = folders if "train" in folders else {"train": root}
-    paths = media_below(list(folders.values()), suffixes)
+    paths = media_below(list(folders.values()), suffixes, others)
     doubt = _doubt(root, folders, paths, suffixes)
     found = {
         split: [(path, _label(path.relative_to(folder))) for path in files]

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +57,14 @@ def imagefolder(root: Path) -> Dataset:
                 f"classes are those of train. {IMAGEFOLDER_OBTAIN}"
             )
     places = [(split, name) for split, folder in folders.items() for name in _classes(folder)]
-    found = media_below([folders[split] / name for split, name in places], IMAGE_SUFFIXES)
+    others = Counter[str]()
+    found = media_below([folders[split] / name for split, name in places], IMAGE_SUFFIXES, others)
     listed: dict[str, list[Source]] = {split: [] for split in folders}
     for (split, name), paths in zip(places, found, strict=True):
         listed[split] += [Source(id=readable(path.relative_to(root)), path=path, label=numbers[name]) for path in paths]
     names = [readable(Path(name)) for name in label_names]
-    return dataset_of(IMAGEFOLDER, names, listed, root=root, obtain=IMAGEFOLDER_OBTAIN, encoder=ImageEncoder())
+    dataset = dataset_of(IMAGEFOLDER, names, listed, root=root, obtain=IMAGEFOLDER_OBTAIN, encoder=ImageEncoder())
+    return replace(dataset, passed_over=others)
 
 
 def _classes(folder: Path) -> list[str]:
@@ -104,7 +107,8 @@ def image_text_folder(root: Path) -> Dataset:
     folders = folders if "train" in folders else {"train": root}
     splits: dict[str, list[Source]] = {}
     missing: dict[str, list[Reject]] = {}
-    for split, paths in zip(folders, media_below(list(folders.values()), IMAGE_SUFFIXES), strict=True):
+    skipped = Counter[str]()
+    for split, paths in zip(folders, media_below(list(folders.values()), IMAGE_SUFFIXES, skipped), strict=True):
         for path in paths:
             name, about = readable(path.relative_to(root)), _about(path)
             if "caption" in about:
@@ -118,7 +122,14 @@ def image_text_folder(root: Path) -> Dataset:
             f"{IMAGE_TEXT_FOLDER}: {root} holds no pictures with a text file of the same name{lists}. "
             f"{IMAGE_TEXT_OBTAIN}"
         )
-    return Dataset(name=IMAGE_TEXT_FOLDER, label_names=(), splits=splits, missing=missing, encoder=ImageTextEncoder())
+    return Dataset(
+        name=IMAGE_TEXT_FOLDER,
+        label_names=(),
+        splits=splits,
+        missing=missing,
+        encoder=ImageTextEncoder(),
+        passed_over={kind: count for kind, count in skipped.items() if kind not in (".txt", ".json")},
+    )
 
 
 def _listed_pictures(root: Path) -> Dataset | None:

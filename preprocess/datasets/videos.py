@@ -1,5 +1,7 @@
 """Sets of videos of actions, as their publishers lay them out."""
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -45,7 +47,8 @@ def k400(root: Path, name: str = "k400") -> Dataset:
         return _k400_listed(root, rows, name)
     if near := one_down(root, "annotations/train.csv", "annotations/train.txt"):
         raise DatasetError(f"{name}: there is no annotations/train.csv in {root}.{near} {K400_OBTAIN}")
-    label_names, listed, doubt = class_folders(root)
+    others = Counter[str]()
+    label_names, listed, doubt = class_folders(root, others=others)
     if not label_names:
         raise DatasetError(
             f"{name}: {root} holds neither lists (annotations/train.csv, val.csv, or the same without annotations/) "
@@ -53,7 +56,8 @@ def k400(root: Path, name: str = "k400") -> Dataset:
         )
     if doubt:
         doubt = f"{doubt}; or put the lists of the splits, which lack, into ROOT/annotations/ (train.csv, val.csv)"
-    return dataset_of(name, label_names, listed, root=root, obtain=K400_OBTAIN, doubt=doubt)
+    dataset = dataset_of(name, label_names, listed, root=root, obtain=K400_OBTAIN, doubt=doubt)
+    return replace(dataset, passed_over=others)
 
 
 def _k400_listed(root: Path, rows: dict[str, list[TableRow]], name: str) -> Dataset:

@@ -275,6 +275,8 @@ def make_shards(
     with ExitStack() as stack, _memory_is_no_bug():
         cut = None if options.cutting is None else _cutter(options.cutting, out, executor, progress, options)
         raw, files = stack.enter_context(listed(dataset, root, options, cut=cut))
+        if raw.passed_over:
+            progress.say(_passed_over(raw))
         encoder = prepared(raw.encoder, raw.splits)
         jobs = {name: _split_job(raw, name, within(out, name), encoder, files, options) for name in raw.splits}
         todo = _todo(jobs, stack, options)
@@ -296,6 +298,13 @@ def make_shards(
         n_sources=sum(split.n_sources for split in jobs.values()),
         wall_s=time.monotonic() - start_s,
     )
+
+
+def _passed_over(raw: Dataset) -> str:
+    """The message for files in formats that the dataset does not read, the most frequent suffixes first."""
+    kinds = sorted(raw.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
+    named = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in kinds[:8])
+    return f"{raw.name} does not read {sum(raw.passed_over.values())} files: {named}{', ...' if kinds[8:] else ''}"
 
 
 def _cutter(clips: Cutting, out: Location, executor: Executor, progress: Progress, options: JobOptions) -> Cut:

@@ -275,8 +275,9 @@ def typed_values(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
     if there and all(isinstance(value, str) for value in there):
         convert = _converter([value.strip() for value in there])
         typed = [None if value is None else convert(value.strip()) for value in values]
-        for row, value, number in zip(rows, values, typed, strict=True):
-            _check_held(row, column, value, number)
+        for row, value, result in zip(rows, values, typed, strict=True):
+            for number in result if isinstance(result, list) else [result]:
+                _check_held(row, column, value, number)
         return [None if value != value else value for value in typed]  # NaN is not itself
     for row, value in zip(rows, values, strict=True):
         for number in value if isinstance(value, list) else [value]:
