@@ -19,6 +19,7 @@ from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import Config
+from maskstream.shards.format.manifest import Manifest
 
 from .dropout import DropoutConfig, set_dropout
 from .process import seeded
@@ -236,6 +237,9 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
 
     def check(self, data: DataConfig[BatchT]) -> None:
         """Raises ValueError if the model cannot train on data of this config."""
+
+    def check_split(self, split: Manifest) -> None:
+        """Raises ValueError if the model cannot train on a split, before anything of it is read."""
 
     def build(self, grids: Grids, *, seed: int = 0) -> Model[BatchT]:
         """The model on the CPU; `seed` alone decides its initial weights."""

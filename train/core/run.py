@@ -61,6 +61,8 @@ def train_recipe(
     """
     folder = Path(out) / CHECKPOINTS if options.get("resume", True) else None
     found = open_data(recipe, data, folder, data_version, cache=loading.cache, cache_gb=loading.cache_gb)
+    for split in manifests_of(found):
+        recipe.model.check_split(split)
     with process_group(device) as own, compute_threads(own):
         recipe = with_channel(recipe)
         if rank() == 0 and initial is None and not (folder and list_checkpoints(folder)):

@@ -79,6 +79,9 @@ def test_surfaces_are_probed_and_classified(tmp_path):
                 solid.export(tmp_path / split / name / f"{number}.off")
     make_shards("mesh-folder", tmp_path, tmp_path / "out", workers=0)
     of = tmp_path / "out" / "train", tmp_path / "out" / "val"
+    with pytest.raises(ValueError, match=r"2 in 2; use --set model.channels=3 --set model.dims=3"):
+        train(chosen_recipe("meshmask-tiny", SET), of[0], tmp_path / "refused", steps=2, device="cpu", progress=False)
+    assert not (tmp_path / "refused").exists()
     recipe = chosen_recipe("meshmask-tiny", (*SET, "model.channels=3", "model.dims=3", "batch_size=4"))
     train(recipe, of[0], tmp_path / "run", steps=2, device="cpu", threads=1, progress=False)
     probed = probe([tmp_path / "run"], *of, probes=("linear",), seeds=1, device=CPU)

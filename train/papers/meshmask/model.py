@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.mesh_members import fields_name
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, squared
 
 Task = Literal["masked", "next"]
@@ -133,6 +135,21 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
                 f"task='masked' needs a mask and task='next' has none, got task={self.task!r}, mask={data.mask}"
             )
 
+    def check_split(self, split: Manifest) -> None:
+        """Raises ValueError if the split holds surfaces, which have 3 channels in 3 dimensions, and the model is for
+        other sizes.
+        """
+        if not any(fields_name(name) in split.components for name in split.components):
+            self.check_sizes(3, 3)
+
+    def check_sizes(self, channels: int, dims: int) -> None:
+        """Raises ValueError if the meshes have another number of channels or dimensions than the model."""
+        if (channels, dims) != (self.channels, self.dims):
+            raise ValueError(
+                f"these meshes have {channels} channels in {dims} dimensions, but the model is for {self.channels} in "
+                f"{self.dims}; use --set model.channels={channels} --set model.dims={dims}"
+            )
+
     def make(self, grids: Grids) -> MeshNetwork:
         """See ModelConfig."""
         return MeshNetwork(self, grids)
@@ -163,7 +180,7 @@ class MeshNetwork(Model[MeshBatch]):
         Task "masked": of the fields at hidden nodes. Task "next": of the change to the next step in units of the
         batch's `change`.
         """
-        self._check(batch)
+        self.config.check_sizes(batch.state.shape[1], batch.positions.shape[1])
         if self.config.task == "masked":
             mask = need_mask(batch.mask)
             made = self.predict_masked(batch)
@@ -175,7 +192,7 @@ class MeshNetwork(Model[MeshBatch]):
 
     def reconstructed(self, batch: MeshBatch) -> MeshBatch:
         """The batch with the predicted fields at hidden nodes (task "masked"), or at free nodes (task "next")."""
-        self._check(batch)
+        self.config.check_sizes(batch.state.shape[1], batch.positions.shape[1])
         if self.config.task == "masked":
             made, target = self.predict_masked(batch), need_mask(batch.mask).target[0]
             return replace(batch, state=batch.state.index_copy(0, target, made.to(batch.state.dtype)))
@@ -183,15 +200,6 @@ class MeshNetwork(Model[MeshBatch]):
         made = batch.state + made * batch.change
         given = made if batch.next_state is None else batch.next_state
         return replace(batch, next_state=torch.where((batch.counts > 0)[:, None], made, given))
-
-    def _check(self, batch: MeshBatch) -> None:
-        """Raises ValueError if the batch has another number of channels or dimensions than the model."""
-        found, wanted = (batch.state.shape[1], batch.positions.shape[1]), (self.config.channels, self.config.dims)
-        if found != wanted:
-            raise ValueError(
-                f"these meshes have {found[0]} channels in {found[1]} dimensions, and the model is for {wanted[0]} in "
-                f"{wanted[1]}; use a recipe with model.channels={found[0]} and model.dims={found[1]}"
-            )
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("embed_nodes", "embed_edges", "encoder")
     """What its features are made by."""
@@ -203,7 +211,7 @@ class MeshNetwork(Model[MeshBatch]):
 
     def features(self, batch: MeshBatch) -> Tensor:
         """The maximum and the mean of the encoder's nodes over each mesh, none hidden: float32 (B, 2 H)."""
-        self._check(batch)
+        self.config.check_sizes(batch.state.shape[1], batch.positions.shape[1])
         nodes, between = self._nodes(batch.state, batch.kinds), self.embed_edges(batch.edge_features)
         for block in self.encoder:
             nodes, between = block(nodes, between, batch.edges)
