@@ -69,6 +69,7 @@ ATTACKS = {
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
     "fuzz": Attack(module="fuzz", few=150, ends=("refused", "rejected", "right", "sample"), slow=True),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10, slow=True),
+    "kept-files": Attack(module="kept_files", few=40, ends=("right",), slow=True),
     "labels": Attack(module="labels", few=40, ends=("refused", "right"), slow=True),
     "long-lists": Attack(module="long_lists", few=8, ends=("refused", "right"), cost=5, slow=True),
     "names": Attack(module="names", few=40, ends=("exact", "refused"), slow=True),
