@@ -88,8 +88,9 @@ class Sabotaged:
         self.rng, self.left, self.killed = random.Random(seed), most, 0
 
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
+        others = {*workers_of(os.getpid())}  # of loaders in other tests
         for event in LocalExecutor(2).run(work, tasks):
-            children = workers_of(os.getpid())
+            children = [worker for worker in workers_of(os.getpid()) if worker not in others]
             if self.left and children and self.rng.random() < 0.3:
                 time.sleep(self.rng.random() * 0.02)
                 os.kill(self.rng.choice(children), signal.SIGKILL)
