@@ -231,7 +231,12 @@ MISTAKES = (
         "give the folder",
         "`maskstream train` wrote",
     ),
-    ("export run --out new", "positions='grid'", "takes square video", "such as videomae-base or mae-base"),
+    (
+        "export run --out new",
+        "positions='grid'",
+        "takes square video",
+        "a small recipe that can be exported is `videomae-small --set",
+    ),
 )
 
 

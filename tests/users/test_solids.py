@@ -63,6 +63,6 @@ def test_clouds_and_meshes_become_a_run_and_a_report(maskstream: Command, tmp_pa
     words = maskstream("finetune run --data points/train --test points/val --points part", fails=True).text
     assert "has no column 'part' of labels" in words
     train = "train meshmask-tiny --data surfaces/train --out mesh-run --steps 2"
-    assert "use a recipe with model.channels=3 and model.dims=3" in maskstream(train, fails=True).text
+    assert "use --set model.channels=3 --set model.dims=3" in maskstream(train, fails=True).text
     maskstream(f"{train} --set model.channels=3 --set model.dims=3 --set batch_size=2")
     maskstream("report mesh-run --data surfaces/train --out mesh.html --same-split")
