@@ -1,12 +1,11 @@
 """Pictures for a probe of aspect: each at its own aspect, and squashed into a square of as many pixels.
 
-    python benchmarks/aspect.py openclipart data/raw/openclipart data/raw/clipart
-    python benchmarks/aspect.py drawn - data/raw/shapes
+    python benchmarks/aspect.py data/raw/shapes
 
 writes OUT/own and OUT/squares, two image folders of the same pictures, and prints how far the aspect tells the label
-beside squashed pixels, on the training split alone. `openclipart` is the sample set, from its raw folder. `drawn` are
-shapes of twelve labels: four outlines, each tall, even or wide. A square loses which of the three it is, but for noise
-that is smeared along the side that was lengthened.
+beside squashed pixels, on the training split alone. The pictures are drawn shapes of twelve labels: four outlines, each
+tall, even or wide. A square loses which of the three it is, except for noise that is smeared along the side that was
+lengthened.
 """
 
 import argparse
@@ -18,13 +17,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from maskstream.samples.image.openclipart import openclipart
 from maskstream.train.evaluate.features import linear_scores
 
 Picture = tuple[str, str, Image.Image]
 """The split, the label and the pixels."""
-SIDE = 64
-"""The shorter side of drawings in pixels, at most."""
 OUTLINES = ("box", "diamond", "ellipse", "triangle")
 ASPECTS = {"tall": (-1.2, -0.5), "even": (-0.25, 0.25), "wide": (0.5, 1.2)}
 """Binary logarithms of width over height."""
@@ -33,13 +29,10 @@ COUNTS = {"train": 1800, "val": 900}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=("openclipart", "drawn"))
-    parser.add_argument("raw", type=Path, help="the raw data of openclipart")
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    pictures = drawings(args.raw) if args.set == "openclipart" else shapes()
     squashed, aspects, labels = [], [], []
-    for number, (split, label, own) in enumerate(pictures):
+    for number, (split, label, own) in enumerate(shapes()):
         side = max(round((own.width * own.height) ** 0.5), 1)
         square = own.resize((side, side), Image.Resampling.LANCZOS)
         for form, picture in (("own", own), ("squares", square)):
@@ -55,23 +48,6 @@ def main() -> None:
     print(f"{len(labels)} pictures for training, the largest label {max(map(labels.count, labels)) / len(labels):.3f}")
     for name, features in (("aspect", told), ("squashed pixels", np.stack(squashed)), ("both", np.c_[squashed, told])):
         print("{}: linear {:.3f}, 10 neighbours {:.3f}".format(name, *right(features, labels)))
-
-
-def drawings(raw: Path) -> Iterator[Picture]:
-    """Those of Openclipart on white; larger ones are shrunk to a shorter side of SIDE pixels."""
-    Image.MAX_IMAGE_PIXELS = None  # one has 623 million, and none of so many is decoded
-    data = openclipart(raw)
-    for split, sources in data.splits.items():
-        for source in sources:
-            with Image.open(source.path) as found:
-                if found.width * found.height > 2**25 or source.label is None:
-                    continue
-                painted = found.convert("RGBA")
-            white = Image.new("RGBA", painted.size, "white")
-            white.alpha_composite(painted)
-            scale = min(1.0, SIDE / min(painted.size))
-            wide, tall = (max(round(side * scale), 1) for side in painted.size)
-            yield split, data.label_names[source.label], white.convert("RGB").resize((wide, tall))
 
 
 def shapes() -> Iterator[Picture]:

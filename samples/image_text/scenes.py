@@ -1,7 +1,21 @@
-"""Scenes of stamps of Tux Paint on white, 128 x 128 pixels: which stamps take part, and where they lie.
+"""Scenes of stamps of Tux Paint on white, 128 x 128 pixels, with what they say: phrases, or questions and rationales.
 
 The stamps are 24 whose caption is a noun of one word that no other stamp has. A scene has up to four of them, one in
-each quarter. Scenes follow from the names that they are drawn by.
+each quarter, and follows from the name that it is drawn by. Downloaded as Debian's tuxpaint-stamps-default (81 MB,
+GPL-2).
+
+`scenes-referring`: three or four stamps with a phrase for each, its true box and its true segment. In half of the
+scenes one stamp is there twice, and its phrases say which by place or by size: "the left lion", "the large lion".
+`train` and `val` show the same 16 stamps in other scenes: `val` measures whether a phrase finds its place. The scenes
+of `unseen` have one of 8 other stamps among them, or one of them twice, and phrases of it alone: objects and nouns that
+training never showed.
+
+`scenes-counting`: two to four things of three kinds, of 16 stamps in all, with a question, its answer and the rationale
+that gives it, which names the quarters in the order of reading. The label is the answer.
+
+- count: "how often is the lion there?", none, once, twice, three or four times: "lion, pear, lion, nothing: twice"
+- more: "is the lion there more often than the pear?", yes or no: "lion, pear, lion, nothing: twice, once"
+- beside: "what is beside the lion?" where it is there once: "lion, pear, lion, nothing: the lower left is beside it"
 """
 
 from collections import Counter
@@ -12,19 +26,30 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from maskstream.preprocess.datasets.dataset import Dataset, answer_labels
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
 from .scene import SCENE, drawn_scene
-from .stamps_knowledge import named_noun
 from .tuxpaint_stamps import captioned_stamps
 
-STAMPS = 24
+STAMPS, SEEN = 24, 16
+"""How many stamps there are, and how many of them all splits but `unseen` show."""
 SIDE, HALF = 128, 64
 SMALLEST, LARGEST = 32, 56
 """The longer side of a thing in pixels: from SMALLEST to LARGEST."""
+LARGER = 1.3
+"""So many times as long a stamp is "large" and the other one "small"."""
 LEFT_OUT = ("symbols", "seasonal", "people", "naturalforces")
 """Folders of signs, of persons, and of what is white on white."""
+ARTICLES = ("a ", "an ", "the ", "some ")
+REFERRING = {"train": 3000, "val": 640, "unseen": 320}
+COUNTING = {"train": 6000, "val": 1000}
+TIMES = ("none", "once", "twice", "three", "four")
+NOTHING = "nothing"
+QUARTERS = ("upper left", "upper right", "lower left", "lower right")
+ENCODER = ImageTextEncoder(tokenizer="train:wordpiece:512")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,43 +61,54 @@ class Thing:
     y: int
     longer: int
 
-    @property
-    def quarter(self) -> tuple[int, int]:
-        """The row and the column of the quarter of the scene that it lies in."""
-        return self.y // HALF, self.x // HALF
+
+def scenes_referring(root: Path) -> Dataset:
+    """The splits, of stamps downloaded into `root`. Raises DatasetError if the download fails."""
+    paths = named_stamps(root)
+    splits = {split: [referring(split, i, paths) for i in range(n)] for split, n in REFERRING.items()}
+    return Dataset(name="scenes-referring", label_names=(), splits=splits, encoder=ENCODER)
 
 
-def named_stamps(root: Path, name: str) -> dict[str, Path]:
+def scenes_counting(root: Path) -> Dataset:
+    """The splits, of stamps downloaded into `root`. Raises DatasetError if the download fails."""
+    paths = named_stamps(root)
+    splits = {split: [counting(split, i, paths) for i in range(n)] for split, n in COUNTING.items()}
+    label_names, splits = answer_labels(splits)
+    return Dataset(name="scenes-counting", label_names=label_names, splits=splits, encoder=ENCODER)
+
+
+def named_stamps(root: Path) -> dict[str, Path]:
     """The stamps by their nouns, in an order that a hash decides, downloaded into `root`.
 
-    DatasetError, for the dataset `name`, if that fails or there are too few.
+    DatasetError if that fails or there are too few.
     """
-    stamps = [one for one in captioned_stamps(root) if one.label not in LEFT_OUT]
-    counts = Counter(named_noun(stamp.caption) for stamp in stamps)
-    named = {
-        noun: stamp.path
-        for stamp in stamps
-        if counts[noun := named_noun(stamp.caption)] == 1 and noun.isascii() and noun.isalpha()
-    }
+    stamps = [(named_noun(one.caption), one.path) for one in captioned_stamps(root) if one.label not in LEFT_OUT]
+    counts = Counter(noun for noun, _ in stamps)
+    named = {noun: path for noun, path in stamps if counts[noun] == 1 and noun.isascii() and noun.isalpha()}
     kept = sorted(named, key=lambda noun: xxhash.xxh3_64_intdigest(noun.encode()))[:STAMPS]
     if len(kept) < STAMPS:
-        raise DatasetError(f"{name}: only {len(kept)} stamps below {root} have a noun of their own; remove its folder")
+        raise DatasetError(f"only {len(kept)} stamps below {root} have a noun of their own; remove its folder")
     return {noun: named[noun] for noun in kept}
 
 
-def scene_rng(name: str) -> np.random.Generator:
-    """The generator of a scene."""
+def named_noun(caption: str) -> str:
+    """What a caption names: without its article and its full stop."""
+    words = caption.strip().rstrip(".!").lower()
+    return words.removeprefix(next((one for one in ARTICLES if words.startswith(one)), ""))
+
+
+def _seeded(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(xxhash.xxh3_64_intdigest(name.encode())))
 
 
-def placed(noun: str, quarter: int, rng: np.random.Generator) -> Thing:
+def _placed(noun: str, quarter: int, rng: np.random.Generator) -> Thing:
     """A stamp somewhere in a quarter, 0 to 3, of some size."""
     longer = int(rng.integers(SMALLEST, LARGEST + 1))
     x, y = (int(rng.integers(HALF - longer + 1)) for _ in range(2))
     return Thing(noun=noun, x=quarter % 2 * HALF + x, y=quarter // 2 * HALF + y, longer=longer)
 
 
-def scene_source(name: str, things: list[Thing], paths: dict[str, Path], meta: dict[str, Any]) -> Source:
+def _source(name: str, things: list[Thing], paths: dict[str, Path], meta: dict[str, Any]) -> Source:
     """The source of a scene, with more that its `meta` says."""
     files = list(dict.fromkeys(thing.noun for thing in things))
     laid = [[files.index(thing.noun), thing.x, thing.y, thing.longer] for thing in things]
@@ -83,3 +119,65 @@ def scene_source(name: str, things: list[Thing], paths: dict[str, Path], meta: d
         meta={SCENE: {"side": SIDE, "things": laid}, **meta},
         made_by=drawn_scene,
     )
+
+
+def referring(split: str, number: int, paths: dict[str, Path]) -> Source:
+    """Scene `number` of a split: a function of both, and of the stamps."""
+    name = f"{split}/{number}"
+    rng, nouns = _seeded(name), list(paths)
+    seen, unseen = nouns[:SEEN], nouns[SEEN:]
+    chosen = [seen[i] for i in rng.permutation(len(seen))[: rng.integers(3, 5)]]
+    if split == "unseen":
+        chosen[0] = unseen[int(rng.integers(len(unseen)))]
+    if rng.random() < 0.5:
+        chosen[-1] = chosen[0]
+    things = [_placed(noun, int(place), rng) for noun, place in zip(chosen, rng.permutation(4), strict=False)]
+    of = [i for i, thing in enumerate(things) if split != "unseen" or thing.noun in unseen]
+    by_size = rng.random() < 0.5
+    return _source(name, things, paths, {"phrase": [phrase(i, things, by_size=by_size) for i in of], "of": of})
+
+
+def phrase(i: int, things: list[Thing], *, by_size: bool) -> str:
+    """What thing `i` is called: by its noun, and by its size or place if another thing has the same noun."""
+    own = things[i]
+    twin = next((one for j, one in enumerate(things) if j != i and one.noun == own.noun), None)
+    if twin is None:
+        return f"the {own.noun}"
+    short, long = sorted((own.longer, twin.longer))
+    if by_size and long >= LARGER * short:
+        return f"the {'large' if own.longer == long else 'small'} {own.noun}"
+    if own.x // HALF != twin.x // HALF:
+        return f"the {'left' if own.x < twin.x else 'right'} {own.noun}"
+    return f"the {'upper' if own.y < twin.y else 'lower'} {own.noun}"
+
+
+def counting(split: str, number: int, paths: dict[str, Path]) -> Source:
+    """Question `number` of a split: a function of both, and of the stamps."""
+    name = f"{split}/{number}"
+    rng, nouns = _seeded(f"counting/{name}"), list(paths)[:SEEN]
+    kinds = [nouns[i] for i in rng.permutation(SEEN)[:3]]
+    shown = [NOTHING] * 4
+    for quarter in rng.permutation(4)[: rng.integers(2, 5)]:
+        shown[quarter] = kinds[rng.integers(3)]
+    things = [_placed(noun, i, rng) for i, noun in enumerate(shown) if noun != NOTHING]
+    kind, question, answer, reason = _question(shown, kinds, rng)
+    rationale = f"{', '.join(shown)}: {reason}"
+    meta = {"kind": kind, "question": question, "answer": answer, "rationale": rationale}
+    return _source(name, things, paths, meta)
+
+
+def _question(shown: list[str], kinds: list[str], rng: np.random.Generator) -> tuple[str, str, str, str]:
+    """A question about the four quarters: its kind, its words, the answer and why."""
+    first, second = (kinds[i] for i in rng.permutation(3)[:2])
+    once = [noun for noun in kinds if shown.count(noun) == 1]
+    kind = ("count", "more", "beside")[rng.integers(3)]
+    if kind == "beside" and once:
+        noun = once[rng.integers(len(once))]
+        other = shown.index(noun) ^ 1
+        return kind, f"what is beside the {noun}?", shown[other], f"the {QUARTERS[other]} is beside it"
+    counts = shown.count(first), shown.count(second)
+    if kind == "more":
+        question = f"is the {first} there more often than the {second}?"
+        answer = "yes" if counts[0] > counts[1] else "no"
+        return kind, question, answer, f"{TIMES[counts[0]]}, {TIMES[counts[1]]}"
+    return "count", f"how often is the {first} there?", TIMES[counts[0]], TIMES[counts[0]]

@@ -1,42 +1,222 @@
 """Walks through the 68 maps of Freedoom, recorded in ViZDoom while the shards are written.
 
-A scripted explorer walks to goals 5 to 16 m away, around obstacles and with smooth turns. A walk has 96 frames of
-160 x 120 pixels, 7 a second, with depth (in levels of 22 cm, as the game has it) and poses. A map is in one split only.
-It needs `pip install 'maskstream[walks]'`; nothing else is downloaded, and nothing is drawn by a GPU.
+A walk has 96 frames of 160 x 120 pixels, 7 a second, with depth (in levels of 22 cm, as the game has it) and poses. It
+begins at an item of its map and follows the deepest view, with bounded turns. A map is in one split only. It needs
+`pip install 'maskstream[walks]'`; nothing else is downloaded, and nothing is drawn by a GPU.
+
+Source: Kempka et al., ViZDoom: A Doom-based AI Research Platform for Visual Reinforcement Learning, CIG 2016; the
+package vizdoom (MIT), which ships the maps of Freedoom (BSD-3-Clause). A map is seen without monsters. 32 units of a
+map are a metre, so eyes are 1.28 m above the floor.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from contextlib import chdir, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
-from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, Walk
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, UInt16s, Walk, millimetres
+from maskstream.preprocess.source import RejectError, Source
+from maskstream.samples.package_version import require_version
+from maskstream.shards.media.camera_pose import Floats, level_pose
 
-from .vizdoom import VizdoomWalk, Wad, check_vizdoom
+VERSION = "1.3.2"
+"""The version of the package, which decides what is drawn."""
+Wad = Literal["freedoom1", "freedoom2"]
+UNITS = 32.0
+"""Units of a map in a metre."""
+TICS, EVERY = 35, 5
+"""The game's steps a second, and from one frame to the next."""
+LENS = (80.0, 89.0, 80.0, 60.0)
+"""90 degrees from left to right; the focal length upwards was measured on floors, for Doom's pixels are not square."""
+_LEVEL, _ZERO = 7.16, 2.5
+"""Units of depth in one of its 255 levels, and before the first; measured against the walls of maps."""
+_THRUST = 3.0
+"""The button's value for a steady speed of a unit a step."""
+_TRIES = 40
+_JUMP_M = 0.8
+_STUCK_FRAMES, _STUCK_M = 10, 0.5
 
-WALKS: Mapping[str, int] = {"train": 4, "val": 4}
-"""The number of walks through each map of a split."""
+
+class StuckError(Exception):
+    """A walk cannot go on."""
+
+
+@dataclass(slots=True)
+class Explorer:
+    """Decides from the game's depth how fast to walk (m/s) and to turn (rad/s, to the left).
+
+    It heads for the direction in which the view is deepest, not far from the one that it fancies, which wanders. In
+    front of a wall it turns on the spot until there is room.
+    """
+
+    rng: np.random.Generator
+    pace: float
+    turn: float = 0.0
+    fancy: float = 0.0
+    side: float = 0.0
+
+    def decide(self, levels: npt.NDArray[np.uint8]) -> tuple[float, float]:
+        """Speed and turn for the depth (120, 160) that is seen now."""
+        # The nearest around the horizon in each column, of a band as wide as a person.
+        room = np.minimum(cv2.blur(levels[52:72].min(axis=0, keepdims=True), (31, 1))[0] * (_LEVEL / UNITS), 16.0)
+        self.fancy = float(np.clip(self.fancy + self.rng.normal(0, 0.15), -0.5, 0.5))
+        directions = np.arctan((LENS[2] - 0.5 - np.arange(len(room))) / LENS[0])
+        aim = float(directions[(room - 3 * np.abs(directions - self.fancy)).argmax()])
+        is_blocked = room[60:100].min() < 0.6
+        if is_blocked:
+            self.side = self.side or float(np.sign(room[:80].mean() - room[80:].mean())) or 1.0
+            aim = 1.2 * self.side
+        else:
+            self.side = 0.0
+        self.turn += float(np.clip(np.clip(2.5 * aim, -1.5, 1.5) - self.turn, -0.7, 0.7))
+        return self.pace * (0.2 if is_blocked else float(np.cos(aim))), self.turn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VizdoomWalk:
+    """A walk of `frames` frames, 7 a second. wad, map: such as "freedoom2" and "MAP01". seed: draws start and way."""
+
+    wad: Wad
+    map: str
+    seed: int
+    frames: int = 96
+
+    def record(self) -> Walk:
+        """The walk. Raises DatasetError if vizdoom is not installed, RejectError if no walk of this length is found."""
+        check_vizdoom()
+        with _game(self) as game:
+            rng, reason = np.random.Generator(np.random.Philox(self.seed)), ""
+            for _ in range(_TRIES):
+                try:
+                    return _walked(game, rng, self.frames)
+                except StuckError as error:
+                    reason = str(error)
+                    game.new_episode()
+            raise RejectError(
+                "check", f"no walk of {self.frames} frames was found in {_TRIES} tries; the last {reason}"
+            )
+
+
+def check_vizdoom() -> None:
+    """Raises DatasetError unless vizdoom is installed in its `VERSION`."""
+    require_version("vizdoom", VERSION, work="walks through maps of Freedoom are recorded", extra="walks")
+
+
+@contextmanager
+def _game(walk: VizdoomWalk) -> Iterator[Any]:
+    """The running game, in which a map has just begun."""
+    import vizdoom
+
+    game, button, variable = vizdoom.DoomGame(), vizdoom.Button, vizdoom.GameVariable
+    with TemporaryDirectory() as folder:
+        game.set_doom_config_path(str(Path(folder) / "vizdoom.ini"))
+        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / f"{walk.wad}.wad"))
+        game.set_doom_map(walk.map)
+        game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
+        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+        game.set_depth_buffer_enabled(True)
+        game.set_objects_info_enabled(True)
+        for hide in ("hud", "weapon", "crosshair", "particles", "messages", "decals"):
+            getattr(game, f"set_render_{hide}")(False)
+        game.set_window_visible(False)
+        game.set_sound_enabled(False)
+        game.set_available_buttons([button.MOVE_FORWARD_BACKWARD_DELTA, button.TURN_LEFT_RIGHT_DELTA])
+        names = ("POSITION_X", "POSITION_Y", "CAMERA_POSITION_Z", "ANGLE")
+        game.set_available_game_variables([getattr(variable, name) for name in names])
+        game.set_seed(walk.seed % (1 << 31))
+        game.set_episode_timeout(0)
+        game.add_game_args(
+            "-nomonsters +viz_nocheat 0 +movebob 0 +pickup_fade_scalar 0 +hud_scale 0 +cl_showsecretmessage 0"
+        )
+        with chdir(folder):  # the game keeps what it computed of a map in the folder that it is started in
+            game.init()
+        try:
+            yield game
+        finally:
+            game.close()
+
+
+def _walked(game: Any, rng: np.random.Generator, frames: int) -> Walk:
+    """A walk from an item of the map, where one can stand. StuckError if it does not go on."""
+    game.send_game_command("god")
+    items = [(one.position_x, one.position_y) for one in game.get_state().objects if one.name != "DoomPlayer"]
+    start = np.array(items[rng.integers(len(items))])
+    game.send_game_command("warp {:.0f} {:.0f}".format(*start))
+    _act(game, 0, float(rng.uniform(0, 360)), 1)
+    _act(game, 0, 0.0, 10)
+    here = _seen(game)
+    if np.linalg.norm(here[:2] - start / UNITS) > 0.2:
+        raise StuckError(f"the game does not let it stand at {start.tolist()}")
+    explorer = Explorer(rng, pace=float(rng.uniform(1.0, 1.5)))
+    path: list[Floats] = []
+    pictures, depth, owed = [], [], 0.0
+    for n in range(frames):
+        state, before = game.get_state(), here
+        here = _seen(game)
+        if np.linalg.norm(here[:2] - before[:2]) > _JUMP_M:
+            raise StuckError("it was moved to another place of the map")
+        if n >= _STUCK_FRAMES and np.linalg.norm(here[:2] - path[-_STUCK_FRAMES][:2]) < _STUCK_M:
+            raise StuckError(f"it moved less than {_STUCK_M} m in {_STUCK_FRAMES} frames")
+        path.append(level_pose(here[:3], float(here[3])))
+        pictures.append(np.ascontiguousarray(state.screen_buffer))
+        depth.append(depth_of_levels(state.depth_buffer))
+        speed, turn = explorer.decide(state.depth_buffer)
+        wanted = _THRUST * speed * UNITS / TICS + owed
+        owed = wanted - round(wanted)  # the button takes whole numbers
+        _act(game, round(wanted), -float(np.rad2deg(turn)) / TICS, EVERY)
+    return Walk(frames=pictures, depth=depth, path=np.stack(path), lens=LENS, fps=TICS // EVERY)
+
+
+def _act(game: Any, forward: int, right: float, tics: int) -> None:
+    """Presses the buttons for some steps; right: degrees a step."""
+    if not game.is_episode_finished():
+        game.make_action([forward, right], tics)
+
+
+def _seen(game: Any) -> Floats:
+    """x, y and z of the camera in metres, and its heading in radians. StuckError if the map has ended."""
+    state = game.get_state()
+    if state is None or game.is_player_dead():
+        raise StuckError("the map ended")
+    x, y, z, degrees = state.game_variables.tolist()
+    return np.array([x / UNITS, y / UNITS, z / UNITS, np.deg2rad(degrees)])
+
+
+def depth_of_levels(levels: npt.NDArray[np.uint8]) -> UInt16s:
+    """The game's levels of depth, uint8 (H, W), in millimetres; a level is 22 cm, and the farthest, 255, is unknown."""
+    metres = (_LEVEL * (levels.astype(np.float64) + 0.5) + _ZERO) / UNITS
+    return millimetres(np.where(levels < 255, metres, np.nan))
 
 
 def vizdoom_walks(root: Path) -> Dataset:
-    """The walks through all maps. `root` is not used. DatasetError if vizdoom is not installed."""
-    return walks_through("vizdoom-walks", root, WALKS)
+    """Four walks through each map. `root` is not used. DatasetError if vizdoom is not installed."""
+    return _through_maps("vizdoom-walks", root, {"train": 4, "val": 4})
 
 
-def walks_through(name: str, root: Path, walks: Mapping[str, int]) -> Dataset:
+def sample_trajectory(root: Path) -> Dataset:
+    """One walk through each map of train, and two through each of val, of `vizdoom_walks`."""
+    return _through_maps("sample-trajectory", root, {"train": 1, "val": 2})
+
+
+def _through_maps(name: str, root: Path, walks: Mapping[str, int]) -> Dataset:
     """The dataset with some walks through each map of a split; the maps of `val` are a fifth of all."""
     check_vizdoom()
-    maps = [f"{wad}/{level}" for wad, level in levels()]
-    held_out = held_out_groups((0, one) for one in maps)
+    held_out = held_out_groups((0, f"{wad}/{level}") for wad, level in levels())
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for wad, level in levels():
         split = "val" if f"{wad}/{level}" in held_out else "train"
         for number in range(walks[split]):
             own = f"{wad}/{level}/{number:02d}"
-            walk = VizdoomWalk(wad=wad, map=level, seed=walk_seed(own))
+            seed = xxhash.xxh3_64_intdigest(f"walks/{own}".encode()) >> 1
+            walk = VizdoomWalk(wad=wad, map=level, seed=seed)
             meta = {"recorded": "vizdoom", "walk": asdict(walk), "map": f"{wad}/{level}"}
             splits[split].append(Source(id=own, path=root / own, meta=meta, computed=True, made_by=recorded))
     return Dataset(name=name, label_names=(), splits=splits, encoder=TrajectoryEncoder())
@@ -52,8 +232,3 @@ def levels() -> Iterator[tuple[Wad, str]]:
     for episode in range(1, 5):
         yield from (("freedoom1", f"E{episode}M{level}") for level in range(1, 10))
     yield from (("freedoom2", f"MAP{level:02d}") for level in range(1, 33))
-
-
-def walk_seed(name: str) -> int:
-    """The seed of a walk, in 63 bits, from its name."""
-    return xxhash.xxh3_64_intdigest(f"walks/{name}".encode()) >> 1

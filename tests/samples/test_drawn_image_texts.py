@@ -14,27 +14,8 @@ from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.image_text.easy_vqa import DrawnQuestion
 from maskstream.samples.image_text.scene import drawn_scene
-from maskstream.samples.image_text.scenes import STAMPS
-from maskstream.samples.image_text.scenes_counting import asked
-from maskstream.samples.image_text.scenes_referring import SEEN, scene
-from maskstream.samples.image_text.stamps_knowledge import named_noun
-from maskstream.samples.image_text.wordnet import WordNet
-from maskstream.shards.errors import DatasetError
+from maskstream.samples.image_text.scenes import SEEN, STAMPS, counting, named_noun, referring
 from maskstream.shards.media.npy import read_npy
-
-NOUNS = """  1 This is a licence line.
-00000010 03 n 01 animal 0 000 | a living thing; "it moves"
-00000020 05 n 02 feline 0 felid 0 001 @ 00000010 n 0000 | a hunter with claws
-00000030 05 n 01 big_cat 0 002 @ 00000020 n 0000 %p 00000040 n 0000 | a large one
-00000040 08 n 01 tail 0 000 | the rear part
-"""
-
-INDEX = """  1 This is a licence line.
-animal n 1 0 1 1 00000010
-feline n 1 1 @ 1 0 00000020
-big_cat n 1 2 @ %p 1 0 00000030
-tail n 2 0 2 1 00000040 00000010
-"""
 
 NOUNS_OF_STAMPS = [f"noun{i}" for i in range(STAMPS)]
 STAMP_PATHS = {noun: Path(f"{noun}.png") for noun in NOUNS_OF_STAMPS}
@@ -67,22 +48,7 @@ def test_frequent_answers_of_train_are_the_classes():
     assert [one.label for one in labelled["train"]] == [1, 1, 0, 0]
     assert [one.label for one in labelled["val"]] == [-1, 1]
     splits["train"].append(source("d"))
-    assert answer_labels(splits, least=2)[0] == ("a", "b")
-
-
-def test_wordnet_is_read_in_its_own_format(tmp_path):
-    (tmp_path / "data.noun").write_text(NOUNS)
-    (tmp_path / "index.noun").write_text(INDEX)
-    net = WordNet.read(tmp_path)
-    cat = net.first("Big cat")
-    assert (cat.word, cat.gloss, [net.synsets[part].word for part in cat.parts]) == ("big cat", "a large one", ["tail"])
-    assert [one.word for one in net.all_above(cat)] == ["feline", "animal"]
-    assert net.first("animal").gloss == "a living thing"
-    assert net.first("dog") is None
-    assert net.first("tail").word == "tail"
-    (tmp_path / "data.noun").write_text("something else")
-    with pytest.raises(DatasetError, match=r"no data\.noun"):
-        WordNet.read(tmp_path)
+    assert answer_labels(splits)[0] == ("a", "b", "d")
 
 
 def test_the_noun_of_a_caption():
@@ -100,9 +66,9 @@ def things_of(source):
 
 
 def test_a_scene_follows_from_its_number_and_says_which_of_two():
-    scenes = [scene("train", i, STAMP_PATHS) for i in range(200)]
-    assert scenes == [scene("train", i, STAMP_PATHS) for i in range(200)]
-    assert scenes[0] != scene("val", 0, STAMP_PATHS)
+    scenes = [referring("train", i, STAMP_PATHS) for i in range(200)]
+    assert scenes == [referring("train", i, STAMP_PATHS) for i in range(200)]
+    assert scenes[0] != referring("val", 0, STAMP_PATHS)
     said = Counter()
     for one in scenes:
         things, phrases = things_of(one), one.meta["phrase"]
@@ -123,17 +89,16 @@ def test_a_scene_follows_from_its_number_and_says_which_of_two():
 
 
 def test_phrases_of_unseen_scenes_are_of_other_stamps_alone():
-    for one in (scene("unseen", i, STAMP_PATHS) for i in range(50)):
+    for one in (referring("unseen", i, STAMP_PATHS) for i in range(50)):
         things = things_of(one)
         assert {things[i][0] for i in one.meta["of"]} == {noun for noun, *_ in things} & {*NOUNS_OF_STAMPS[SEEN:]}
         assert len(one.meta["of"]) == len(one.meta["phrase"]) in (1, 2)
 
 
 def test_a_question_about_a_scene_has_the_answer_that_its_rationale_gives():
-    paths = dict(list(STAMP_PATHS.items())[:16])
     kinds = Counter()
     for i in range(300):
-        one = asked("train", i, paths)
+        one = counting("train", i, STAMP_PATHS)
         shown = ["nothing"] * 4
         for noun, x, y, _ in things_of(one):
             shown[y // 64 * 2 + x // 64] = noun

@@ -19,7 +19,6 @@ import pytest
 from maskstream.preprocess.datasets import Dataset, chosen_dataset, named_dataset
 from maskstream.preprocess.source import RejectError
 from maskstream.samples.image.fashion_mnist import fashion_mnist
-from maskstream.samples.image.openclipart import openclipart
 from maskstream.shards.errors import DatasetError
 
 
@@ -141,32 +140,11 @@ def test_clips_of_moving_fashion_mnist_have_the_images_of_their_split(tmp_path: 
     assert set(dataset.encoder.encode(dataset.splits["val"][1]).members) == {"mp4"}
 
 
-# --- openclipart
-
-
-def test_openclipart_takes_each_drawing_once_and_leaves_icons_out(tmp_path: Path) -> None:
-    folder = tmp_path / "openclipart-png"
-    for n in range(10):
-        for label, first in (("animals", 0), ("food", 100), ("shapes", 200), ("computer", 300)):
-            png(folder / label / f"deep{n % 2}" / f"{chr(97 + n)}_thing_{n}.png", first + n, side=8)
-    png(folder / "people" / "one.png", 900, side=8)
-    (folder / "food" / "link.png").symlink_to(folder / "animals" / "deep0" / "a_thing_0.png")
-    for n in range(2, 7):
-        png(folder / "food" / f"pear_0{n}.png", 500 + n, side=8)
-    dataset = openclipart(tmp_path)
-    assert dataset.label_names == ("animals", "food")
-    assert sum(counts(dataset).values()) == 25
-    val = [id for id, _ in listed(dataset)["val"]]
-    assert sum("pear" in id for id in val) in (0, 5)
-    assert {id.partition("/")[0] for id in val} == {"animals", "food"}
-
-
 # --- the real packages
 
 REAL = {
     "fashion-mnist": (70_000, 10),
     "moving-fashion-mnist": (3_000, 10),
-    "openclipart": (2_000, 16),
     "gm-notes": (4_000, 10),
 }
 """The least number of sources, and the number of labels."""

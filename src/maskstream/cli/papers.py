@@ -171,16 +171,13 @@ def kbvqa(
     It writes kbvqa.json and a page of questions and replies, kbvqa.html, into the folder.
     """
     from maskstream.pages.kbvqa import kbvqa_page
-    from maskstream.samples.image_text.wordnet import WordNet
     from maskstream.shards.format.manifest import Manifest
     from maskstream.train.papers.kbvqa.evaluate import Glosses, KbvqaSettings, read_questions
     from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
 
     split = Manifest.load(data)
     questions, before = read_questions(split, samples, seed), read_questions(known, 1 << 30, seed)
-    glosses = None
-    if wordnet is not None:
-        glosses = Glosses.of([f"{one.word}: {one.gloss}" for one in WordNet.read(wordnet).synsets.values()])
+    glosses = None if wordnet is None else Glosses.read(wordnet)
     settings = KbvqaSettings(
         perspectives=[one.strip() for one in perspectives.split(",") if one.strip()],
         shots=shots,

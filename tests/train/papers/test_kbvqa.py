@@ -14,7 +14,7 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
-from maskstream.shards.errors import SampleError, ShardError
+from maskstream.shards.errors import DatasetError, SampleError, ShardError
 from maskstream.shards.members.text import json_member
 from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
 from maskstream.train.papers.kbvqa.evaluate import (
@@ -65,6 +65,18 @@ def test_retrieval_prefers_rare_words():
     assert index.found("zebra", 3) == []
     with pytest.raises(ValueError, match="got none"):
         Glosses.of([])
+
+
+def test_glosses_are_read_in_wordnets_own_format(tmp_path):
+    nouns = """  1 This is a licence line.
+00000010 03 n 01 animal 0 000 | a living thing; "it moves"
+00000030 05 n 02 big_cat 0 cat 0 002 @ 00000010 n 0000 %p 00000040 n 0000 | a large one
+"""
+    (tmp_path / "data.noun").write_text(nouns)
+    assert Glosses.read(tmp_path).entries == ["animal: a living thing", "big cat: a large one"]
+    (tmp_path / "data.noun").write_text("something else")
+    with pytest.raises(DatasetError, match=r"has no data\.noun of WordNet"):
+        Glosses.read(tmp_path)
 
 
 def test_patches_are_hidden_by_the_key_and_more_of_them_at_higher_ratios():

@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import cv2
@@ -22,7 +23,7 @@ from maskstream.pipelines.modalities.image.data import image_components
 from maskstream.pipelines.modalities.image.decode import decode_image
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Json
-from maskstream.shards.errors import DataError, ShardError
+from maskstream.shards.errors import DataError, DatasetError, ShardError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
 
@@ -39,6 +40,23 @@ class Glosses:
     entries: Sequence[str]
     lengths: npt.NDArray[np.float64]
     postings: Mapping[str, npt.NDArray[np.int64]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The index of the nouns of WordNet 3.0 (Fellbaum, 1998). DatasetError if the folder has no data.noun."""
+        entries = []
+        try:
+            for line in (folder / "data.noun").read_text("utf-8").splitlines():
+                if not line.startswith(" "):  # offset, file, type, number of words, the first of them, ... | gloss
+                    numbers, _, gloss = line.partition(" | ")
+                    meaning = gloss.partition(';  "')[0].partition('; "')[0].strip()
+                    entries.append(f"{numbers.split(' ')[4].replace('_', ' ')}: {meaning}")
+        except (OSError, ValueError, IndexError) as error:
+            raise DatasetError(
+                f"{folder} has no data.noun of WordNet 3.0 ({error}); install Debian's wordnet-base, which has it in "
+                "/usr/share/wordnet"
+            ) from error
+        return cls.of(entries)
 
     @classmethod
     def of(cls, entries: Sequence[str]) -> Self:
@@ -187,7 +205,7 @@ def _question(manifest: Manifest, components: Sequence[str], index: int) -> Ques
         told = json.loads(said)
         answers = _texts(told.get("answers", told.get("answer")))
         if not isinstance(told.get("question"), str) or not answers:
-            raise DataError("has no question with an answer; take a split of questions, such as stamps-knowledge")
+            raise DataError("has no question with an answer; take a split of questions, such as easy-vqa")
     return Question(
         key=manifest.key(index),
         image=pixels,

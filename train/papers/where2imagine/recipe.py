@@ -35,9 +35,9 @@ def where2imagine_tiny() -> Recipe[TrajectoryBatch]:
     """The same for two CPU cores: two frames of 64 x 64 pixels, 0.57 s apart in `sample-trajectory`, and their poses; 3
     blocks 96 wide.
 
-    On maps of `sample-trajectory` that it never saw, its waypoints are 0.380 m and 19.3 degrees off after 240 steps (41
-    s of processor time, median of three seeds): 7 % nearer than a linear map of speed and turn (0.410 m, 19.8 degrees)
-    and 17 % than straight on at the same speed (0.458 m, 20.5).
+    On maps of `sample-trajectory` that it never saw, its waypoints are 0.406 m and 21.7 degrees off after 240 steps (28
+    s of processor time, median of three seeds): 6 % nearer than a linear map of speed and turn (0.430 m, 22.4 degrees)
+    and 13 % than straight on at the same speed (0.468 m, 24.2).
 
     Differs from the authors' as `where2imagine_base` does.
     """
