@@ -89,7 +89,7 @@ ATTACKS = {
     "raw-exports": Attack(module="raw_exports", few=10, ends=("same",), cost=2, slow=True),
     "reach": Attack(module="reach", few=60, ends=("finished", "refused"), slow=True),
     "replays": Attack(module="replays", few=3, ends=("exact", "named"), cost=25, slow=True),
-    "repeats": Attack(module="repeats", few=8, ends=("exact",), cost=5, slow=True),
+    "repeats": Attack(module="repeats", few=8, ends=("exact", "refused"), cost=5, slow=True),
     "shard-kills": Attack(
         module="shard_kills",
         few=8,
